@@ -1,0 +1,238 @@
+//! The parts of cert-manager's API (`cert-manager.io/v1`) that pgrekey reads or writes.
+//!
+//! cert-manager installs these CRDs; the types here carry no schema.
+
+use k8s_openapi::ByteString;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::CustomResource;
+use serde::{Deserialize, Serialize};
+use serde_with::skip_serializing_none;
+use std::collections::BTreeMap;
+
+use super::tls::X509Subject;
+
+/// What a certificate should be; cert-manager keeps it issued in a Secret.
+#[skip_serializing_none]
+#[derive(CustomResource, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "cert-manager.io",
+    version = "v1",
+    kind = "Certificate",
+    namespaced,
+    status = "CertificateStatus",
+    schema = "disabled",
+    derive = "PartialEq"
+)]
+pub struct CertificateSpec {
+    /// Secret that receives `tls.crt`, `tls.key` and `ca.crt`.
+    pub secret_name: String,
+    /// Labels and annotations of that Secret.
+    pub secret_template: Option<SecretTemplate>,
+    /// Common name of the subject.
+    pub common_name: Option<String>,
+    /// The rest of the subject.
+    pub subject: Option<X509Subject>,
+    /// Life, as a Go duration.
+    pub duration: Option<String>,
+    /// How long before its end it is renewed, as a Go duration.
+    pub renew_before: Option<String>,
+    /// DNS names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns_names: Vec<String>,
+    /// IP addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ip_addresses: Vec<String>,
+    /// URIs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uris: Vec<String>,
+    /// E-mail addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub email_addresses: Vec<String>,
+    /// Who issues it.
+    pub issuer_ref: CertificateIssuerRef,
+    /// Key usages and extended key usages, in cert-manager's words, such as `server auth`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub usages: Vec<String>,
+    /// The private key.
+    pub private_key: Option<CertificatePrivateKey>,
+    /// How many CertificateRequests are kept.
+    pub revision_history_limit: Option<i32>,
+}
+
+/// Labels and annotations of the Secret of a certificate.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub struct SecretTemplate {
+    /// Annotations to add.
+    pub annotations: Option<BTreeMap<String, String>>,
+    /// Labels to add.
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// cert-manager's reference to an issuer. Its group field is `group`, where KubeDB says `apiGroup`.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub struct CertificateIssuerRef {
+    /// Name of the issuer.
+    pub name: String,
+    /// `Issuer` or `ClusterIssuer`; `Issuer` if left out.
+    pub kind: Option<String>,
+    /// API group; `cert-manager.io` if left out.
+    pub group: Option<String>,
+}
+
+/// The private key of a certificate.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificatePrivateKey {
+    /// `RSA`, `ECDSA` or `Ed25519`.
+    pub algorithm: Option<String>,
+    /// `PKCS1` or `PKCS8`.
+    pub encoding: Option<String>,
+    /// Size in bits.
+    pub size: Option<i32>,
+    /// `Always` (a new key each time, the default since cert-manager 1.18) or `Never`.
+    pub rotation_policy: Option<String>,
+}
+
+/// What cert-manager says about a certificate.
+///
+/// `Ready` alone proves little: for a moment after a change of the spec it still speaks of the old certificate. Compare
+/// `observedGeneration`, `revision` and the issued chain too.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateStatus {
+    /// `Ready`, and `Issuing` while an issuance runs.
+    #[serde(default)]
+    pub conditions: Vec<IssuanceCondition>,
+    /// When the last issuance failed. Empty after a success.
+    pub last_failure_time: Option<Time>,
+    /// Failures in a row; they decide how long cert-manager waits before it tries again.
+    pub failed_issuance_attempts: Option<i64>,
+    /// Start of the issued certificate's life.
+    pub not_before: Option<Time>,
+    /// End of the issued certificate's life.
+    pub not_after: Option<Time>,
+    /// When cert-manager will renew it.
+    pub renewal_time: Option<Time>,
+    /// Counts issuances.
+    pub revision: Option<i64>,
+}
+
+/// A condition of a cert-manager object.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct IssuanceCondition {
+    /// What is observed.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// When `status` last changed.
+    pub last_transition_time: Option<Time>,
+    /// Why, as one word.
+    pub reason: Option<String>,
+    /// Why, as a sentence.
+    pub message: Option<String>,
+    /// The generation of the object that was observed.
+    pub observed_generation: Option<i64>,
+}
+
+/// What pgrekey reads of an issuer's spec: which kind of issuer it is.
+#[skip_serializing_none]
+#[derive(CustomResource, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "cert-manager.io",
+    version = "v1",
+    kind = "Issuer",
+    namespaced,
+    status = "IssuerStatus",
+    schema = "disabled",
+    derive = "PartialEq"
+)]
+pub struct IssuerSpec {
+    /// Signs with a CA in a Secret.
+    pub ca: Option<CaIssuer>,
+    /// Each certificate signs itself.
+    pub self_signed: Option<serde_json::Value>,
+}
+
+/// The same for the whole cluster.
+#[skip_serializing_none]
+#[derive(CustomResource, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "cert-manager.io",
+    version = "v1",
+    kind = "ClusterIssuer",
+    status = "IssuerStatus",
+    schema = "disabled",
+    derive = "PartialEq"
+)]
+pub struct ClusterIssuerSpec {
+    /// Signs with a CA in a Secret.
+    pub ca: Option<CaIssuer>,
+    /// Each certificate signs itself.
+    pub self_signed: Option<serde_json::Value>,
+}
+
+/// An issuer that signs with a CA in a Secret.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct CaIssuer {
+    /// Secret with `tls.crt` and `tls.key` of the CA.
+    pub secret_name: String,
+}
+
+/// What cert-manager says about an issuer.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+pub struct IssuerStatus {
+    /// `Ready`.
+    #[serde(default)]
+    pub conditions: Vec<IssuanceCondition>,
+}
+
+/// One signing of one certificate.
+#[skip_serializing_none]
+#[derive(CustomResource, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "cert-manager.io",
+    version = "v1",
+    kind = "CertificateRequest",
+    namespaced,
+    status = "CertificateRequestStatus",
+    schema = "disabled",
+    derive = "PartialEq"
+)]
+pub struct CertificateRequestSpec {
+    /// Who signs.
+    pub issuer_ref: CertificateIssuerRef,
+    /// The signing request, PEM.
+    pub request: ByteString,
+}
+
+/// How far a signing is.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateRequestStatus {
+    /// `Ready`, `Approved`, `Denied`, `InvalidRequest`.
+    #[serde(default)]
+    pub conditions: Vec<IssuanceCondition>,
+    /// The CA, PEM.
+    pub ca: Option<ByteString>,
+    /// When the signing failed.
+    pub failure_time: Option<Time>,
+}
+
+/// Whether the condition of this type is `True`.
+#[must_use]
+pub fn holds(conditions: &[IssuanceCondition], type_: &str) -> bool {
+    conditions.iter().any(|c| c.type_ == type_ && c.status == "True")
+}

@@ -1,0 +1,169 @@
+//! KubeDB's condition, and the rules for writing one.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_with::skip_serializing_none;
+
+/// One observation about an object. Unlike Kubernetes' own condition, `reason` is optional.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// What is observed, in CamelCase, such as `Ready` or `Successful`. At most one condition of a type is kept.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// When `status` last changed.
+    pub last_transition_time: Time,
+    /// Why, as one CamelCase word for programs.
+    pub reason: Option<String>,
+    /// Why, as a sentence for people.
+    pub message: Option<String>,
+    /// The `metadata.generation` that the observation was made of.
+    pub observed_generation: Option<i64>,
+    /// How serious a `False` is: `Error`, `Warning`, `Info`, or empty.
+    pub severity: Option<String>,
+}
+
+impl Condition {
+    /// A condition that is `True`.
+    #[must_use]
+    pub fn new(type_: &str, now: Time) -> Self {
+        Self {
+            type_: type_.to_owned(),
+            status: "True".to_owned(),
+            last_transition_time: now,
+            reason: None,
+            message: None,
+            observed_generation: None,
+            severity: None,
+        }
+    }
+
+    /// The same condition with `status` `True` or `False`.
+    #[must_use]
+    pub fn with_status(mut self, holds: bool) -> Self {
+        if holds { "True" } else { "False" }.clone_into(&mut self.status);
+        self
+    }
+
+    /// The same condition with a reason (CamelCase) and a message (a sentence).
+    #[must_use]
+    pub fn because(mut self, reason: &str, message: impl Into<String>) -> Self {
+        self.reason = Some(reason.to_owned());
+        self.message = Some(message.into());
+        self
+    }
+
+    /// The same condition, observed of this `metadata.generation`.
+    #[must_use]
+    pub fn of_generation(mut self, generation: Option<i64>) -> Self {
+        self.observed_generation = generation;
+        self
+    }
+
+    /// Whether `status` is `True`.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.status == "True"
+    }
+}
+
+/// The condition of this type, if there is one.
+#[must_use]
+pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|c| c.type_ == type_)
+}
+
+/// Whether there is a condition of this type and its status is `True`. A missing condition does not hold.
+#[must_use]
+pub fn holds(conditions: &[Condition], type_: &str) -> bool {
+    find(conditions, type_).is_some_and(Condition::holds)
+}
+
+/// Writes one condition as KubeDB does and says whether anything changed.
+///
+/// A new type goes to the end; a known one keeps its place, so that the list is in first-seen order. An observation of an older
+/// generation never replaces a newer one, and the transition time moves only when `status` does.
+pub fn set(conditions: &mut Vec<Condition>, new: Condition) -> bool {
+    let Some(old) = conditions.iter_mut().find(|c| c.type_ == new.type_) else {
+        conditions.push(new);
+        return true;
+    };
+    if new.observed_generation < old.observed_generation {
+        return false;
+    }
+    let moved = old.status != new.status;
+    let new = Condition {
+        last_transition_time: if moved { new.last_transition_time } else { old.last_transition_time.clone() },
+        ..new
+    };
+    let changed = *old != new;
+    *old = new;
+    changed
+}
+
+/// Removes the condition of this type and says whether there was one.
+pub fn remove(conditions: &mut Vec<Condition>, type_: &str) -> bool {
+    let before = conditions.len();
+    conditions.retain(|c| c.type_ != type_);
+    conditions.len() != before
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::jiff::Timestamp;
+
+    fn at(seconds: i64) -> Time {
+        Time(Timestamp::from_second(seconds).expect("a time in range"))
+    }
+
+    fn types(conditions: &[Condition]) -> Vec<&str> {
+        conditions.iter().map(|c| c.type_.as_str()).collect()
+    }
+
+    #[test]
+    fn the_list_stays_in_first_seen_order() {
+        let mut list = vec![];
+        for type_ in ["RestartNodes", "EvictPod", "RestartNodes"] {
+            set(&mut list, Condition::new(type_, at(1)).because(type_, "again"));
+        }
+        assert_eq!(types(&list), ["RestartNodes", "EvictPod"]);
+    }
+
+    #[test]
+    fn the_transition_time_moves_with_the_status_only() {
+        let mut list = vec![Condition::new("Ready", at(1))];
+        assert!(set(&mut list, Condition::new("Ready", at(2)).because("Checked", "still ready")));
+        assert_eq!(list[0].last_transition_time, at(1));
+        assert!(set(&mut list, Condition::new("Ready", at(3)).with_status(false)));
+        assert_eq!(list[0].last_transition_time, at(3));
+    }
+
+    #[test]
+    fn an_older_generation_never_overwrites_a_newer_one() {
+        let mut list = vec![Condition::new("Ready", at(1)).of_generation(Some(2))];
+        for older in [Some(1), None] {
+            assert!(!set(&mut list, Condition::new("Ready", at(2)).with_status(false).of_generation(older)));
+        }
+        assert!(holds(&list, "Ready"));
+        assert!(set(&mut list, Condition::new("Ready", at(2)).with_status(false).of_generation(Some(2))));
+    }
+
+    #[test]
+    fn writing_the_same_again_changes_nothing() {
+        let mut list = vec![Condition::new("Ready", at(1)).because("Checked", "ready")];
+        assert!(!set(&mut list, Condition::new("Ready", at(9)).because("Checked", "ready")));
+        assert_eq!(list[0].last_transition_time, at(1));
+    }
+
+    #[test]
+    fn a_removed_condition_no_longer_holds() {
+        let mut list = vec![Condition::new("Paused", at(1))];
+        assert!(remove(&mut list, "Paused") && !remove(&mut list, "Paused"));
+        assert!(!holds(&list, "Paused"));
+    }
+}

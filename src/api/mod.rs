@@ -1,0 +1,37 @@
+//! The words: every Kubernetes type that pgrekey reads or writes and that `k8s-openapi` does not have.
+//!
+//! Names, enums, defaults, short names, columns and required fields are KubeDB's, so that manifests and habits carry over.
+//! Every field's doc comment is what `kubectl explain` prints.
+
+pub mod cert_manager;
+pub mod condition;
+pub mod duration;
+pub mod monitor;
+pub mod names;
+pub mod ops_request;
+pub mod pet_set;
+pub mod postgres;
+pub mod postgres_version;
+pub mod schema;
+pub mod template;
+pub mod tls;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+pub use condition::Condition;
+pub use ops_request::{PostgresOpsRequest, PostgresOpsRequestSpec};
+pub use pet_set::PetSet;
+pub use postgres::{Postgres, PostgresSpec};
+pub use postgres_version::PostgresVersion;
+
+/// The CRDs that pgrekey installs, in the order in which they should be applied.
+///
+/// cert-manager's CRDs are not among them: cert-manager is a prerequisite and brings its own.
+#[must_use]
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    [PostgresVersion::crd(), Postgres::crd(), PostgresOpsRequest::crd(), PetSet::crd()]
+        .into_iter()
+        .map(schema::without_nullable)
+        .collect()
+}

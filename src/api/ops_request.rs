@@ -1,0 +1,269 @@
+//! `PostgresOpsRequest` (`ops.kubedb.com/v1alpha1`): one operation on one database.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_with::skip_serializing_none;
+
+use super::condition::Condition;
+use super::schema::Opaque;
+use super::tls::{CertificateSpec, ClientAuthMode, IssuerRef, SslMode};
+
+/// What is to be done to which database. It cannot be changed once the request exists: make a new request instead.
+#[skip_serializing_none]
+#[derive(CustomResource, Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "ops.kubedb.com",
+    version = "v1alpha1",
+    kind = "PostgresOpsRequest",
+    plural = "postgresopsrequests",
+    singular = "postgresopsrequest",
+    shortname = "pgops",
+    category = "ops",
+    category = "kubedb",
+    category = "appscode",
+    namespaced,
+    status = "PostgresOpsRequestStatus",
+    derive = "PartialEq",
+    doc = "PostgresOpsRequest is one operation on one Postgres database, such as adding, rotating or removing TLS.",
+    annotation("helm.sh/resource-policy", "keep"),
+    printcolumn(name = "Type", type_ = "string", json_path = ".spec.type", description = "Kind of operation"),
+    printcolumn(
+        name = "Database",
+        type_ = "string",
+        json_path = ".spec.databaseRef.name",
+        description = "Postgres that is operated on"
+    ),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.phase", description = "Phase of the request"),
+    printcolumn(name = "Step", type_ = "string", json_path = ".status.steps[-1:].name", description = "Latest step"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        description = "Time since creation"
+    )
+)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "self == oldSelf",
+    "message": "spec is immutable: delete this request and create a new one"
+}]))]
+pub struct PostgresOpsRequestSpec {
+    /// The Postgres to operate on, in the request's own namespace.
+    pub database_ref: DatabaseRef,
+    /// Kind of operation. pgrekey carries out `ReconfigureTLS` and `Restart`.
+    #[serde(rename = "type")]
+    pub type_: OpsType,
+    /// What to change about TLS. Required for, and only for, `ReconfigureTLS`.
+    pub tls: Option<TlsChange>,
+    /// How long each step (not the whole request) may take, as a Go duration such as `5m`. 10 minutes if left out.
+    pub timeout: Option<String>,
+    /// Whether to wait for the database to be Ready first (`IfReady`) or to begin whatever its state (`Always`).
+    #[serde(default)]
+    pub apply: Apply,
+    /// How often a failed step is tried again before the request fails. 0 means never.
+    #[serde(default = "default_max_retries")]
+    pub max_retries: i32,
+    /// Settings of type `Restart`: an empty object.
+    pub restart: Option<Opaque>,
+    /// Belongs to type `UpdateVersion`, which pgrekey does not carry out.
+    pub update_version: Option<Opaque>,
+    /// Belongs to type `HorizontalScaling`, which pgrekey does not carry out.
+    pub horizontal_scaling: Option<Opaque>,
+    /// Belongs to type `VerticalScaling`, which pgrekey does not carry out.
+    pub vertical_scaling: Option<Opaque>,
+    /// Belongs to type `VolumeExpansion`, which pgrekey does not carry out.
+    pub volume_expansion: Option<Opaque>,
+    /// Belongs to type `Reconfigure`, which pgrekey does not carry out.
+    pub configuration: Option<Opaque>,
+    /// Belongs to type `RotateAuth`, which pgrekey does not carry out.
+    pub authentication: Option<Opaque>,
+    /// Belongs to type `ReconnectStandby`, which pgrekey does not carry out.
+    pub reconnect_standby: Option<Opaque>,
+    /// Belongs to type `ForceFailOver`, which pgrekey does not carry out.
+    pub force_fail_over: Option<Opaque>,
+    /// Belongs to type `SetRaftKeyPair`, which pgrekey does not carry out.
+    pub set_raft_key_pair: Option<Opaque>,
+    /// Belongs to type `StorageMigration`, which pgrekey does not carry out.
+    pub migration: Option<Opaque>,
+}
+
+const fn default_max_retries() -> i32 {
+    1
+}
+
+/// The database of a request.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+pub struct DatabaseRef {
+    /// Name of the Postgres, in the request's own namespace.
+    #[serde(default)]
+    pub name: String,
+}
+
+/// Kind of operation. pgrekey carries out `ReconfigureTLS` and `Restart`; the others are KubeDB's, and refused.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OpsType {
+    /// Another PostgreSQL version.
+    UpdateVersion,
+    /// Another number of pods.
+    HorizontalScaling,
+    /// Other resources.
+    VerticalScaling,
+    /// Bigger volumes.
+    VolumeExpansion,
+    /// All pods are restarted, standbys first.
+    Restart,
+    /// Other settings.
+    Reconfigure,
+    /// TLS is added, changed, rotated or removed.
+    ReconfigureTLS,
+    /// Another password for the superuser.
+    RotateAuth,
+    /// A standby is connected again.
+    ReconnectStandby,
+    /// A failover is forced.
+    ForceFailOver,
+    /// Other keys for KubeDB's coordinator.
+    SetRaftKeyPair,
+    /// Another storage class.
+    StorageMigration,
+}
+
+/// When a request begins: `IfReady` waits for the database to be Ready, `Always` does not.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum Apply {
+    /// When the database is Ready.
+    #[default]
+    IfReady,
+    /// At once, whatever the database's state.
+    Always,
+}
+
+/// What to change about TLS. One of: `remove`; `rotateCertificates`; or any of `issuerRef`, `certificates`, `sslMode` and
+/// `clientAuthMode`, which add TLS to a database without and change it on a database with TLS. What is left out stays.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct TlsChange {
+    /// Issuer of all certificates that name none of their own.
+    pub issuer_ref: Option<IssuerRef>,
+    /// Certificates to change, one entry per alias. Those that are not named stay as they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateSpec>,
+    /// How the database's own clients connect afterwards.
+    pub ssl_mode: Option<SslMode>,
+    /// How clients prove who they are afterwards.
+    pub client_auth_mode: Option<ClientAuthMode>,
+    /// Issue all certificates of the database anew. False if left out.
+    pub rotate_certificates: Option<bool>,
+    /// Take TLS away. `clientAuthMode` may say how clients log in afterwards, never `cert`. False if left out.
+    pub remove: Option<bool>,
+    /// Issue the certificates of KubeDB's coordinator anew. pgrekey runs no coordinator and refuses it.
+    pub rotate_grpc_certificates: Option<bool>,
+}
+
+/// How far a request is.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct PostgresOpsRequestStatus {
+    /// Where the request is in its life. Empty until it is first seen.
+    pub phase: Option<OpsPhase>,
+    /// The `metadata.generation` that was last acted on.
+    pub observed_generation: Option<i64>,
+    /// What has happened, in the order in which it first did. `Successful` is True, or `Failed` is, at the end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// Backups of other tools that this request paused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paused_backups: Vec<PausedBackup>,
+    /// What was done, is being done and is waited for, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub steps: Vec<Step>,
+    /// The pods of the database as this request last saw them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub pods: Vec<PodStatus>,
+}
+
+/// Where a request is in its life. `Pending`: waits for its turn. `Progressing`: is carried out. `Successful`: done and proved.
+/// `Failed`: not done, and the database serves what its spec says. `Skipped`: another request took its place.
+/// `WaitingForApproval`, `Approved` and `Denied` belong to KubeDB's approval layer.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum OpsPhase {
+    /// Waits for its turn.
+    Pending,
+    /// Is carried out.
+    Progressing,
+    /// Done and proved.
+    Successful,
+    /// Waits for somebody to approve it.
+    WaitingForApproval,
+    /// Not done; the database serves what its spec says.
+    Failed,
+    /// Approved.
+    Approved,
+    /// Not approved.
+    Denied,
+    /// Another request took its place.
+    Skipped,
+}
+
+/// A backup of another tool that was paused.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct PausedBackup {
+    /// API group of the backup's configuration.
+    pub api_group: Option<String>,
+    /// Kind of the backup's configuration.
+    pub kind: Option<String>,
+    /// Name of the backup's configuration.
+    pub name: String,
+    /// Namespace of the backup's configuration. The request's own if left out.
+    pub namespace: Option<String>,
+}
+
+/// One step of an operation.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// Name of the step, such as `Expand` or `Restart ha-postgres-1`.
+    pub name: String,
+    /// When the step began.
+    pub started_at: Option<Time>,
+    /// When the world showed the step done. Empty while it is not.
+    pub finished_at: Option<Time>,
+    /// How often the step was begun.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub attempts: i32,
+    /// What the step waits for, did, or failed at.
+    pub message: Option<String>,
+}
+
+/// One pod of the database, as seen on the wire.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct PodStatus {
+    /// Name of the pod.
+    pub name: String,
+    /// `primary` or `standby`.
+    pub role: Option<String>,
+    /// Serial number, in hex, of the certificate that the pod serves. Empty when it serves none.
+    pub serving_serial: Option<String>,
+    /// When the certificate that the pod serves ends.
+    pub not_after: Option<Time>,
+    /// Common names of the CAs that the pod trusts for client certificates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusts: Vec<String>,
+    /// Whether this request has restarted the pod.
+    #[serde(default)]
+    pub restarted: bool,
+}

@@ -1,0 +1,319 @@
+//! `Postgres` (`kubedb.com/v1`): a highly available PostgreSQL cluster.
+
+use k8s_openapi::api::core::v1::PersistentVolumeClaimSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_with::skip_serializing_none;
+use std::collections::BTreeMap;
+
+use super::condition::Condition;
+use super::monitor::Monitor;
+use super::template::{PodTemplate, ServiceTemplate};
+use super::tls::{CertificateSpec, ClientAuthMode, IssuerRef, SslMode};
+
+/// What a PostgreSQL cluster should be.
+#[skip_serializing_none]
+#[derive(CustomResource, Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "kubedb.com",
+    version = "v1",
+    kind = "Postgres",
+    plural = "postgreses",
+    singular = "postgres",
+    shortname = "pg",
+    category = "datastore",
+    category = "kubedb",
+    category = "appscode",
+    category = "all",
+    namespaced,
+    status = "PostgresStatus",
+    derive = "PartialEq",
+    doc = "Postgres is a highly available PostgreSQL cluster.",
+    annotation("helm.sh/resource-policy", "keep"),
+    printcolumn(
+        name = "Version",
+        type_ = "string",
+        json_path = ".spec.version",
+        description = "PostgresVersion in use"
+    ),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.phase", description = "Phase of the database"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        description = "Time since creation"
+    )
+)]
+pub struct PostgresSpec {
+    /// Name of the PostgresVersion to run.
+    pub version: String,
+    /// Number of pods, primary included. 1 if left out.
+    pub replicas: Option<i32>,
+    /// Whether standbys answer reads (`Hot`) or not (`Warm`). `Hot` if left out.
+    pub standby_mode: Option<StandbyMode>,
+    /// Whether a commit waits for standbys (`Synchronous`) or not (`Asynchronous`). `Asynchronous` if left out.
+    pub streaming_mode: Option<StreamingMode>,
+    /// How a commit waits for standbys. Only with `streamingMode: Synchronous`.
+    pub synchronous_replication_config: Option<SynchronousReplicationConfig>,
+    /// Whether data survive their pod (`Durable`, needs `storage`) or not (`Ephemeral`). `Durable` if left out. Cannot be changed.
+    pub storage_type: Option<StorageType>,
+    /// Claim for the data volume of each pod. Required for `Durable`.
+    pub storage: Option<PersistentVolumeClaimSpec>,
+    /// What happens to data and Secrets when the Postgres is deleted. `Delete` if left out; `Halt` while `halted` is true.
+    pub deletion_policy: Option<DeletionPolicy>,
+    /// Stops the database and keeps its data and Secrets; false brings it back. False if left out.
+    pub halted: Option<bool>,
+    /// TLS of the database. Without it the database speaks plaintext only.
+    pub tls: Option<TlsConfig>,
+    /// How the database's own clients connect. `verify-full` with `tls`, else `disable`, if left out.
+    pub ssl_mode: Option<SslMode>,
+    /// How clients prove who they are. `md5` before PostgreSQL 18, else `scram`, if left out.
+    pub client_auth_mode: Option<ClientAuthMode>,
+    /// Secret with the superuser's name and password. Made as `<database>-auth` if left out.
+    pub auth_secret: Option<AuthSecret>,
+    /// Changes to the pods that pgrekey builds.
+    pub pod_template: Option<PodTemplate>,
+    /// Changes to the Services that pgrekey builds, one entry per alias.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub service_templates: Vec<ServiceTemplate>,
+    /// PostgreSQL settings of the user's own. What TLS and replication need is set by pgrekey and cannot be overridden.
+    pub configuration: Option<Configuration>,
+    /// How the database's health is checked.
+    pub health_checker: Option<HealthChecker>,
+    /// Metrics of the database.
+    pub monitor: Option<Monitor>,
+    /// What runs once, when the database is new.
+    pub init: Option<Init>,
+    /// Limits of a failover.
+    pub leader_election: Option<LeaderElection>,
+}
+
+/// Whether standbys answer reads: `Hot` or `Warm`.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum StandbyMode {
+    /// Standbys answer read-only queries.
+    Hot,
+    /// Standbys only replay.
+    Warm,
+}
+
+/// Whether a commit waits for standbys: `Synchronous` or `Asynchronous`.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum StreamingMode {
+    /// A commit waits for standbys.
+    Synchronous,
+    /// A commit waits for nobody.
+    Asynchronous,
+}
+
+/// Whether data survive their pod: `Durable` or `Ephemeral`.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum StorageType {
+    /// A PersistentVolumeClaim per pod.
+    Durable,
+    /// An emptyDir per pod: data end with the pod.
+    Ephemeral,
+}
+
+/// What happens on deletion. `Halt` keeps volumes and Secrets, `Delete` keeps Secrets, `WipeOut` keeps nothing, and
+/// `DoNotTerminate` refuses the deletion.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum DeletionPolicy {
+    /// The workload goes; volumes and Secrets stay.
+    Halt,
+    /// Volumes go too; Secrets stay.
+    Delete,
+    /// Everything goes.
+    WipeOut,
+    /// The deletion is refused.
+    DoNotTerminate,
+}
+
+/// How a commit waits for standbys.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SynchronousReplicationConfig {
+    /// Whether any of the standbys count (`Any`, a quorum) or the first of the list (`First`, a priority). `Any` if left out.
+    pub mode: Option<SyncMode>,
+    /// How many standbys a commit waits for: at least 1, fewer than `replicas`. 1 if left out.
+    pub num_sync_replicas: Option<i32>,
+    /// What a standby must have done: `On` flushed, `RemoteApply` replayed, `RemoteWrite` written; `Local` and `Off` do not
+    /// wait. `RemoteWrite` if left out.
+    pub commit_level: Option<CommitLevel>,
+    /// Names of the pods that may be synchronous. All standbys if left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub standby_names: Vec<String>,
+    /// Every standby may be synchronous. Not together with `standbyNames`.
+    pub use_wildcard: Option<bool>,
+}
+
+/// Which standbys count: `Any` or `First`.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum SyncMode {
+    /// A quorum of any standbys.
+    Any,
+    /// The first of the list that are connected.
+    First,
+}
+
+/// What a standby must have done before a commit returns; the values are those of PostgreSQL's `synchronous_commit`.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum CommitLevel {
+    /// Flushed to its disk (`on`).
+    On,
+    /// Replayed (`remote_apply`).
+    RemoteApply,
+    /// Written, not yet flushed (`remote_write`).
+    RemoteWrite,
+    /// Nothing: the primary's own flush is enough (`local`).
+    Local,
+    /// Nothing, not even the primary's flush (`off`).
+    Off,
+}
+
+/// TLS of a database.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct TlsConfig {
+    /// Issuer of all certificates that name none of their own.
+    pub issuer_ref: Option<IssuerRef>,
+    /// Certificates with wishes of their own, at most one entry per alias.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateSpec>,
+}
+
+impl TlsConfig {
+    /// The entry for this alias, if there is one; the first, if there are more.
+    #[must_use]
+    pub fn certificate(&self, alias: &str) -> Option<&CertificateSpec> {
+        self.certificates.iter().find(|c| c.alias == alias)
+    }
+}
+
+/// The Secret of the superuser: keys `username` and `password`.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthSecret {
+    /// API group of the Secret: empty.
+    pub api_group: Option<String>,
+    /// Kind of the object: `Secret`.
+    pub kind: String,
+    /// Name of the Secret, in the database's namespace.
+    pub name: String,
+    /// The Secret belongs to somebody else: pgrekey only reads it. False if left out.
+    pub externally_managed: Option<bool>,
+}
+
+/// PostgreSQL settings of the user's own.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Configuration {
+    /// Settings in the syntax of `postgresql.conf`, under the one key `user.conf`.
+    pub inline: Option<BTreeMap<String, String>>,
+    /// Secret whose key `user.conf` holds settings in the syntax of `postgresql.conf`. `inline` wins over it.
+    pub secret_name: Option<String>,
+}
+
+/// How the database's health is checked.
+#[skip_serializing_none]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthChecker {
+    /// Seconds between two checks, at least 1. 10 if left out.
+    pub period_seconds: Option<i32>,
+    /// Seconds that one check may take, at least 1. 10 if left out.
+    pub timeout_seconds: Option<i32>,
+    /// Failed checks in a row before the database counts as not ready, at least 1. 1 if left out.
+    pub failure_threshold: Option<i32>,
+    /// Checks do not write to the primary. False if left out.
+    pub disable_write_check: Option<bool>,
+}
+
+/// What runs once, when the database is new.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Init {
+    /// Scripts to run on the new primary.
+    pub script: Option<InitScript>,
+}
+
+/// Scripts (`*.sql`, `*.sh`, in the order of their names) from a ConfigMap or a Secret.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct InitScript {
+    /// Folder of the volume in which the scripts are. The volume's root if left out.
+    pub script_path: Option<String>,
+    /// ConfigMap with the scripts, one key a file.
+    pub config_map: Option<k8s_openapi::api::core::v1::ConfigMapVolumeSource>,
+    /// Secret with the scripts, one key a file.
+    pub secret: Option<k8s_openapi::api::core::v1::SecretVolumeSource>,
+}
+
+/// Limits of a failover.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaderElection {
+    /// A standby that is further behind than this, in bytes of WAL, is not promoted. 33554432 (32 MiB) if left out.
+    #[serde(default = "default_maximum_lag")]
+    #[schemars(range(min = 0))]
+    pub maximum_lag_before_failover: i64,
+}
+
+const fn default_maximum_lag() -> i64 {
+    32 * 1024 * 1024
+}
+
+/// What the cluster is.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct PostgresStatus {
+    /// Where the database is in its life.
+    pub phase: Option<DatabasePhase>,
+    /// The `metadata.generation` that was last acted on.
+    pub observed_generation: Option<i64>,
+    /// What is known about the database, in the order in which it was first seen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// The Secret of the superuser.
+    pub auth_secret: Option<AuthSecretStatus>,
+}
+
+/// What is known about the Secret of the superuser.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthSecretStatus {
+    /// When the Secret last changed.
+    pub last_update_timestamp: Option<Time>,
+}
+
+/// Where a database is in its life. `Provisioning`: not yet ready for the first time. `DataRestoring`: data are being
+/// restored. `Ready`: serves. `Critical`: serves, but not all of it is well. `NotReady`: does not serve. `Halted`: stopped by
+/// its owner. `Unknown`: not being checked.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum DatabasePhase {
+    /// Not yet ready for the first time.
+    Provisioning,
+    /// Data are being restored.
+    DataRestoring,
+    /// Serves.
+    Ready,
+    /// Serves, but not all of it is well.
+    Critical,
+    /// Does not serve.
+    NotReady,
+    /// Stopped by its owner.
+    Halted,
+    /// Not being checked.
+    Unknown,
+}

@@ -1,0 +1,189 @@
+//! What `Postgres` and `PostgresOpsRequest` share about TLS: issuers, certificates, sslMode, clientAuthMode.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_with::skip_serializing_none;
+
+/// The API group of cert-manager's issuers.
+pub const CERT_MANAGER_GROUP: &str = "cert-manager.io";
+
+/// A cert-manager issuer, by name.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+pub struct IssuerRef {
+    /// API group of the issuer. `cert-manager.io` if left out.
+    pub api_group: Option<String>,
+    /// `Issuer` (in the database's own namespace) or `ClusterIssuer`. `Issuer` if left out.
+    pub kind: Option<String>,
+    /// Name of the issuer.
+    pub name: String,
+}
+
+/// One certificate of a database.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateSpec {
+    /// Which certificate this is: `server` (what the database serves), `client` (what the database's own clients, such as
+    /// standbys, present) or `metrics-exporter`.
+    pub alias: String,
+    /// Issuer of this certificate alone. The issuer beside `certificates` if left out.
+    pub issuer_ref: Option<IssuerRef>,
+    /// Secret into which cert-manager puts the certificate. `<database>-<alias>-cert` if left out.
+    pub secret_name: Option<String>,
+    /// X.509 subject. The common name is not among the fields, because pgrekey chooses it: the database user in the client
+    /// certificate, the Service in the server certificate.
+    pub subject: Option<X509Subject>,
+    /// Life of the certificate as a Go duration such as `2160h`, at least 1 h. cert-manager's default (90 days) if left out.
+    pub duration: Option<String>,
+    /// How long before its end the certificate is renewed, as a Go duration, at least 5 min and shorter than `duration`.
+    /// A third of the life if left out. Deprecated by KubeDB in favour of a rotation by request.
+    pub renew_before: Option<String>,
+    /// DNS names to add to those that pgrekey puts into the certificate by itself. A wildcard may be the first label.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns_names: Vec<String>,
+    /// IP addresses (v4 or v6) to add to those that pgrekey puts into the certificate by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ip_addresses: Vec<String>,
+    /// URIs, with scheme and host, to put into the certificate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uris: Vec<String>,
+    /// E-mail addresses to put into the certificate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub email_addresses: Vec<String>,
+    /// How the private key is stored.
+    pub private_key: Option<PrivateKey>,
+}
+
+/// The private key of a certificate.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct PrivateKey {
+    /// Encoding of the key in its Secret: `PKCS1` or `PKCS8`. `PKCS1` if left out.
+    pub encoding: Option<KeyEncoding>,
+}
+
+/// Encoding of a private key.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum KeyEncoding {
+    /// PKCS#1 (RSA) or SEC 1 (elliptic curves).
+    #[serde(rename = "PKCS1")]
+    Pkcs1,
+    /// PKCS#8.
+    #[serde(rename = "PKCS8")]
+    Pkcs8,
+}
+
+/// X.509 subject of a certificate, without the common name.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct X509Subject {
+    /// Organizations (O), at most 64 characters each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub organizations: Vec<String>,
+    /// Countries (C), two letters each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub countries: Vec<String>,
+    /// Organizational units (OU), at most 64 characters each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub organizational_units: Vec<String>,
+    /// Cities (L), at most 128 characters each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub localities: Vec<String>,
+    /// States or provinces (ST), at most 128 characters each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub provinces: Vec<String>,
+    /// Street addresses (STREET), at most 128 characters each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub street_addresses: Vec<String>,
+    /// Postal codes, at most 40 characters each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub postal_codes: Vec<String>,
+    /// Serial number of the subject (not of the certificate), at most 64 characters.
+    pub serial_number: Option<String>,
+}
+
+/// What libpq's `sslmode` means, weakest first. `disable`: no TLS. `allow`, `prefer`: TLS if it can be had. `require`: TLS
+/// without checks. `verify-ca`: the server's chain is checked. `verify-full`: its name too.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[serde(rename_all = "kebab-case")]
+pub enum SslMode {
+    /// No TLS.
+    Disable,
+    /// Plaintext first, TLS if the server insists.
+    Allow,
+    /// TLS first, plaintext if the server has none.
+    Prefer,
+    /// TLS, the server's certificate is not checked.
+    Require,
+    /// TLS, the server's certificate must come from a trusted CA.
+    VerifyCa,
+    /// TLS, and the certificate must also name the host.
+    VerifyFull,
+}
+
+impl SslMode {
+    /// Every mode, weakest first.
+    pub const ALL: [Self; 6] =
+        [Self::Disable, Self::Allow, Self::Prefer, Self::Require, Self::VerifyCa, Self::VerifyFull];
+
+    /// The mode as libpq and the API write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Disable => "disable",
+            Self::Allow => "allow",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
+        }
+    }
+}
+
+/// How clients prove who they are: `md5` or `scram` by password, `cert` by a client certificate whose common name is the
+/// database user.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAuthMode {
+    /// Password; `pg_hba` method `md5`, which also accepts SCRAM hashes.
+    Md5,
+    /// Password; `pg_hba` method `scram-sha-256`. PostgreSQL 11 and later.
+    Scram,
+    /// Client certificate; needs TLS.
+    Cert,
+}
+
+impl ClientAuthMode {
+    /// Every mode.
+    pub const ALL: [Self; 3] = [Self::Md5, Self::Scram, Self::Cert];
+
+    /// The mode as the API writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Md5 => "md5",
+            Self::Scram => "scram",
+            Self::Cert => "cert",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_are_written_as_they_are_read() {
+        for mode in SslMode::ALL {
+            assert_eq!(serde_json::json!(mode), mode.as_str());
+        }
+        for mode in ClientAuthMode::ALL {
+            assert_eq!(serde_json::json!(mode), mode.as_str());
+        }
+    }
+}

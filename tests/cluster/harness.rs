@@ -1,0 +1,123 @@
+//! The dev cluster as the tests see it.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+/// A cluster with pgrekey's definitions installed.
+pub(crate) struct Cluster {
+    kubeconfig: PathBuf,
+    pub(crate) client: Client,
+}
+
+/// The kubeconfig that `make test-cluster` hands over, or nothing, with the reason printed.
+///
+/// # Panics
+/// When there is none although `PGREKEY_REQUIRE_CLUSTER=1` says that there must be.
+fn kubeconfig() -> Option<PathBuf> {
+    let given = std::env::var_os("PGREKEY_KUBECONFIG").map(PathBuf::from);
+    if given.is_none() {
+        let why = "PGREKEY_KUBECONFIG is not set: run `make test-cluster`, which brings up a cluster and sets it";
+        assert!(std::env::var("PGREKEY_REQUIRE_CLUSTER").as_deref() != Ok("1"), "a cluster is required: {why}");
+        println!("skipped: {why}");
+    }
+    given
+}
+
+/// The definitions are installed once for all tests of a run.
+static INSTALLED: OnceLock<()> = OnceLock::new();
+
+impl Cluster {
+    /// The cluster, or nothing when there is none and none is required.
+    pub(crate) async fn connect() -> Option<Self> {
+        let kubeconfig = kubeconfig()?;
+        let read = Kubeconfig::read_from(&kubeconfig).expect("a kubeconfig");
+        let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.expect("a kubeconfig");
+        // One provider of cryptography for the whole process; a second installation is refused, and need not matter.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = Client::try_from(config).expect("a client");
+        let cluster = Self { kubeconfig, client };
+        INSTALLED.get_or_init(|| cluster.install());
+        Some(cluster)
+    }
+
+    fn install(&self) {
+        self.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &definitions()).must_succeed();
+        self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"], "").must_succeed();
+        let namespace = r#"{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "demo"}}"#;
+        self.kubectl(&["apply", "--server-side", "-f", "-"], namespace).must_succeed();
+    }
+
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// Runs kubectl with this input.
+    pub(crate) fn kubectl(&self, arguments: &[&str], input: &str) -> Answer {
+        let program = std::env::var_os("KUBECTL").unwrap_or_else(|| "kubectl".into());
+        let mut child = Command::new(program)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl runs");
+        // kubectl may refuse before it has read everything.
+        let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+        Answer { command: arguments.join(" "), output: child.wait_with_output().expect("kubectl ends") }
+    }
+}
+
+/// The definitions as `pgrekey crds` prints them.
+pub(crate) fn definitions() -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_pgrekey")).arg("crds").output().expect("pgrekey runs");
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// What a command answered.
+pub(crate) struct Answer {
+    command: String,
+    output: Output,
+}
+
+impl Answer {
+    pub(crate) fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.output.stdout).into_owned()
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.output.stderr).into_owned()
+    }
+
+    pub(crate) fn succeeded(&self) -> bool {
+        self.output.status.success()
+    }
+
+    /// The output, after an exit code of 0.
+    pub(crate) fn must_succeed(&self) -> String {
+        assert!(self.output.status.success(), "`kubectl {}` failed: {}", self.command, self.stderr());
+        self.stdout()
+    }
+
+    /// The error output, after any other exit code.
+    pub(crate) fn must_fail(&self) -> String {
+        assert!(!self.output.status.success(), "`kubectl {}` succeeded: {}", self.command, self.stdout());
+        self.stderr()
+    }
+}
+
+/// Waits, at most 30 s, until something holds.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not within 30 s: {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

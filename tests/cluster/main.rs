@@ -1,0 +1,6 @@
+//! What must hold on a real Kubernetes. `make test-cluster` brings one up and runs this suite against it.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
+
+mod crds;
+mod harness;

@@ -1,0 +1,236 @@
+//! The floors of the crate hold: no module uses one above it, and the pure ones stay pure.
+//!
+//! The sources are read as tokens, so comments and strings do not count, and every spelling of a path does:
+//! `crate::a::b`, `use crate::{a::b, c}`, `super::super::a`.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
+/// One module at the root of the crate.
+struct Floor {
+    module: &'static str,
+    /// The modules that it may use besides itself.
+    uses: &'static [&'static str],
+    /// No clock, no effects, no randomness, no environment.
+    pure: bool,
+}
+
+const FLOORS: &[Floor] = &[
+    Floor { module: "api", uses: &[], pure: true },
+    Floor { module: "tls", uses: &["api"], pure: true },
+    Floor { module: "rules", uses: &["api", "tls"], pure: true },
+    Floor { module: "build", uses: &["api", "tls"], pure: true },
+    Floor { module: "plan", uses: &["api", "tls", "rules", "build"], pure: true },
+    Floor { module: "telemetry", uses: &["api"], pure: false },
+    Floor { module: "metrics", uses: &["api"], pure: false },
+    Floor { module: "cluster", uses: &["api", "tls", "rules", "build", "plan", "telemetry", "metrics"], pure: false },
+    Floor { module: "database", uses: &["api", "tls", "rules", "build", "plan", "telemetry", "metrics"], pure: false },
+    Floor { module: "serve", uses: &["api", "tls", "rules", "build", "plan", "telemetry", "metrics"], pure: false },
+    Floor {
+        module: "controller",
+        uses: &["api", "tls", "rules", "build", "plan", "cluster", "database", "serve", "telemetry", "metrics"],
+        pure: false,
+    },
+    Floor {
+        module: "cli",
+        uses: &[
+            "api",
+            "tls",
+            "rules",
+            "build",
+            "plan",
+            "cluster",
+            "database",
+            "serve",
+            "controller",
+            "telemetry",
+            "metrics",
+        ],
+        pure: false,
+    },
+];
+
+/// What a pure module must not name. A path is forbidden together with everything below it.
+const IMPURE: &[&[&str]] = &[
+    &["async"],
+    &["tokio"],
+    &["kube", "Client"],
+    &["kube", "client"],
+    &["kube", "Api"],
+    &["kube", "api", "Api"],
+    &["kube", "runtime"],
+    &["SystemTime"],
+    &["Instant"],
+    &["Timestamp", "now"],
+    &["Zoned", "now"],
+    &["std", "env"],
+    &["std", "fs"],
+    &["rand"],
+    &["tracing"],
+];
+
+/// A path as it is written, with the number of inline modules around it.
+struct Named {
+    segments: Vec<String>,
+    inline_modules: usize,
+}
+
+/// Every path in the source, `use` groups multiplied out; single identifiers are paths too.
+fn paths(source: &str) -> Vec<Named> {
+    let tokens: TokenStream = source.parse().expect("the source is Rust");
+    let mut found = vec![];
+    collect(tokens, &[], 0, &mut found);
+    found
+}
+
+fn collect(tokens: TokenStream, prefix: &[String], inline_modules: usize, found: &mut Vec<Named>) {
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    let mut path = prefix.to_vec();
+    let mut at = 0;
+    let is_colon = |i: usize| matches!(tokens.get(i), Some(TokenTree::Punct(p)) if p.as_char() == ':');
+    while at < tokens.len() {
+        match &tokens[at] {
+            TokenTree::Ident(ident) => {
+                path.push(ident.to_string());
+                if is_colon(at + 1) && is_colon(at + 2) {
+                    at += 3;
+                    if let Some(TokenTree::Group(group)) = tokens.get(at)
+                        && group.delimiter() == Delimiter::Brace
+                    {
+                        collect(group.stream(), &path, inline_modules, found);
+                        at += 1;
+                        path = prefix.to_vec();
+                    }
+                    continue;
+                }
+                let segments = std::mem::replace(&mut path, prefix.to_vec());
+                found.push(Named { segments, inline_modules });
+            }
+            TokenTree::Group(group) => {
+                let opens_module = at >= 2
+                    && matches!(&tokens[at - 2], TokenTree::Ident(keyword) if keyword == "mod")
+                    && group.delimiter() == Delimiter::Brace;
+                collect(group.stream(), &[], inline_modules + usize::from(opens_module), found);
+            }
+            _ => path = prefix.to_vec(),
+        }
+        at += 1;
+    }
+}
+
+/// Which root module a path leads to, if it leads out of its own file by name: `module` is the file's own path.
+fn root_module(named: &Named, module: &[String]) -> Option<String> {
+    let supers = named.segments.iter().take_while(|s| *s == "super").count();
+    if named.segments.first().is_some_and(|s| s == "crate") {
+        return named.segments.get(1).cloned();
+    }
+    (supers > 0 && supers == module.len() + named.inline_modules).then(|| named.segments.get(supers).cloned())?
+}
+
+/// What is wrong with one file of the module tree; `module` is its path, such as `["rules", "tls"]`.
+fn violations(module: &[String], source: &str) -> Vec<String> {
+    let Some(floor) = FLOORS.iter().find(|f| f.module == module[0]) else {
+        return vec![format!("module `{}` has no floor: give it one in tests/floors.rs", module[0])];
+    };
+    let mut wrong = vec![];
+    for named in paths(source) {
+        if let Some(used) = root_module(&named, module)
+            && FLOORS.iter().any(|f| f.module == used)
+            && used != floor.module
+            && !floor.uses.contains(&used.as_str())
+        {
+            wrong.push(format!("`{}` must not use `{used}`", module.join("::")));
+        }
+        let names = |forbidden: &&&[&str]| named.segments.windows(forbidden.len()).any(|w| w == **forbidden);
+        if floor.pure
+            && let Some(word) = IMPURE.iter().find(names)
+        {
+            wrong.push(format!("`{}` is pure and must not name `{}`", module.join("::"), word.join("::")));
+        }
+    }
+    wrong
+}
+
+/// Every file below `src/` that belongs to a root module, with its module path.
+fn sources() -> Vec<(Vec<String>, PathBuf)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = vec![];
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("src can be read") {
+            let path = entry.expect("src can be read").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let relative = path.strip_prefix(&root).expect("below src").with_extension("");
+                let mut module: Vec<String> = relative.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+                module.pop_if(|last| last == "mod");
+                if module != ["lib"] && module != ["main"] {
+                    files.push((module, path));
+                }
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn every_module_uses_only_floors_below_it() {
+    let files = sources();
+    assert!(!files.is_empty(), "no sources found");
+    let wrong: Vec<String> = files
+        .iter()
+        .flat_map(|(module, path)| {
+            let source = std::fs::read_to_string(path).expect("a source can be read");
+            violations(module, &source).into_iter().map(move |what| format!("{}: {what}", path.display()))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// The test above is only worth something if each of these is found.
+#[test]
+fn a_broken_floor_is_found_however_it_is_spelled() {
+    let broken: &[(&[&str], &str)] = &[
+        (&["rules"], "use crate::cluster::Stores;"),
+        (&["rules", "tls"], "use crate::{api::Postgres, cluster::Stores};"),
+        (&["rules", "tls"], "use super::super::cluster;"),
+        (&["rules", "tls"], "mod tests { use super::super::super::cluster; }"),
+        (&["rules"], "fn f() { let x = crate::cluster::now(); }"),
+        (&["rules"], "use crate::build;"),
+        (&["cluster"], "use crate::database::probe;"),
+        (&["api"], "use crate::tls::Posture;"),
+        (&["plan"], "async fn decide() {}"),
+        (&["plan"], "fn f() { tokio::spawn(g()); }"),
+        (&["plan"], "use kube::{Client, Resource};"),
+        (&["plan"], "use kube::{runtime::controller};"),
+        (&["plan"], "use std::time::Instant;"),
+        (&["plan"], "fn f() -> SystemTime { g() }"),
+        (&["plan"], "fn f() { jiff::Timestamp::now(); }"),
+        (&["plan"], "use std::{env, fs};"),
+        (&["plan"], "fn f() { tracing::info!(\"x\"); }"),
+        (&["invented"], ""),
+    ];
+    for (module, source) in broken {
+        let module: Vec<String> = module.iter().map(ToString::to_string).collect();
+        assert!(!violations(&module, source).is_empty(), "not found in {module:?}: {source}");
+    }
+}
+
+#[test]
+fn what_is_allowed_is_let_through() {
+    let fine: &[(&[&str], &str)] = &[
+        (&["plan"], "use crate::{api::Postgres, build::Cluster, rules, tls::walk};"),
+        (&["plan", "ledger"], "use super::decide; // async, tokio and crate::cluster in a comment"),
+        (&["rules"], "const MESSAGE: &str = \"crate::cluster async\";"),
+        (&["cli"], "async fn run() { crate::controller::run().await }"),
+        (&["api"], "use kube::CustomResource; use kube::api::ObjectMeta;"),
+    ];
+    for (module, source) in fine {
+        let module: Vec<String> = module.iter().map(ToString::to_string).collect();
+        assert_eq!(violations(&module, source), Vec::<String>::new(), "{module:?}: {source}");
+    }
+}
