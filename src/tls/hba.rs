@@ -1,0 +1,89 @@
+//! A posture as `pg_hba` lines.
+
+use super::posture::{Method, Posture, Serve};
+
+/// The lines, in order: the first that matches decides.
+///
+/// Inside a pod the socket needs no password and no certificate: people, Patroni and the exporter work whatever TLS is doing.
+/// `replication` is no database, so `all` does not cover it.
+#[must_use]
+pub fn lines(posture: &Posture) -> Vec<String> {
+    // `host` matches TLS too: it is only exact where no server speaks TLS.
+    let plain = if posture.serve == Serve::Plain { "host" } else { "hostnossl" };
+    let remote = [("hostssl", posture.accept.tls), (plain, posture.accept.plain)]
+        .into_iter()
+        .filter_map(|(kind, method)| method.map(|method| (kind, word(method))))
+        .flat_map(|(kind, method)| {
+            ["all", "replication"].map(|database| format!("{kind} {database} all all {method}"))
+        });
+    ["local all all trust", "local replication all trust"].map(str::to_owned).into_iter().chain(remote).collect()
+}
+
+const fn word(method: Method) -> &'static str {
+    match method {
+        Method::Md5 => "md5",
+        Method::Scram => "scram-sha-256",
+        Method::Cert => "cert clientcert=verify-full",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::posture::tests::material;
+    use super::super::posture::{Accept, Serve};
+    use super::super::walk;
+    use super::*;
+    use crate::api::tls::SslMode;
+
+    /// What the first matching line asks of a remote connection, read as PostgreSQL reads it.
+    fn asked<'a>(lines: &'a [String], database: &str, tls: bool) -> Option<&'a str> {
+        lines.iter().find_map(|line| {
+            let (kind, rest) = line.split_once(' ')?;
+            let (of, rest) = rest.split_once(' ')?;
+            let matches_kind = match kind {
+                "host" => true,
+                "hostssl" => tls,
+                "hostnossl" => !tls,
+                _ => false,
+            };
+            (matches_kind && of == database).then(|| rest.trim_start_matches("all all "))
+        })
+    }
+
+    #[test]
+    fn the_lines_take_what_the_posture_accepts_and_nothing_else() {
+        let methods = [Method::Md5, Method::Scram, Method::Cert];
+        let ends: Vec<Posture> = methods[..2]
+            .iter()
+            .map(|method| Posture::plain(*method))
+            .chain(methods.map(|method| Posture::tls(SslMode::Require, method, material(1, 1, 1))))
+            .collect();
+        for posture in ends.iter().flat_map(|from| ends.iter().flat_map(move |to| walk(from, to))) {
+            let lines = lines(&posture);
+            for database in ["all", "replication"] {
+                assert_eq!(asked(&lines, database, false), posture.accept.plain.map(word), "{lines:?}");
+                if posture.serve == Serve::Tls {
+                    assert_eq!(asked(&lines, database, true), posture.accept.tls.map(word), "{lines:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_socket_is_always_open() {
+        let nothing = Posture { accept: Accept { plain: None, tls: None }, ..Posture::plain(Method::Md5) };
+        assert_eq!(lines(&nothing), ["local all all trust", "local replication all trust"]);
+    }
+
+    #[test]
+    fn a_cluster_with_tls_has_no_line_for_plaintext() {
+        let lines = lines(&Posture::tls(SslMode::Prefer, Method::Cert, material(1, 1, 1)));
+        assert_eq!(
+            lines[2..],
+            [
+                "hostssl all all all cert clientcert=verify-full",
+                "hostssl replication all all cert clientcert=verify-full"
+            ]
+        );
+    }
+}

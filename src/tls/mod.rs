@@ -1,0 +1,33 @@
+//! TLS as a value: what a cluster offers and demands, how it gets from one such state to another without refusing anybody, and
+//! how a state is written down for PostgreSQL and for Patroni.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`alias`] | the certificates of a database and the Secrets they are issued into |
+//! | [`posture`](mod@posture) | the state, and which state a spec asks for |
+//! | [`walk`](mod@walk) | the states between two states, and what clients should trust on the way |
+//! | [`connect`] | whether a client or a standby would get in, by libpq's and `pg_hba`'s rules |
+//! | [`hba`], [`settings`], [`dial`] | the three places where a state is written down |
+//! | [`layout`] | the files under `/tls/certs` |
+//! | [`pair`] | a leaf, its chain and its key, known to belong together |
+//! | [`conf`], [`owned`] | a user's own settings, and which of them only pgrekey may set |
+
+pub mod alias;
+pub mod conf;
+pub mod connect;
+pub mod dial;
+pub mod hba;
+pub mod layout;
+pub mod owned;
+pub mod pair;
+pub mod posture;
+pub mod settings;
+pub mod walk;
+
+#[cfg(test)]
+mod law;
+
+pub use alias::Alias;
+pub use connect::{Client, Refusal, admits, joins};
+pub use posture::{Accept, CaId, Dial, Files, Fingerprint, Hash, Leaf, Material, Method, Posture, Serve, posture};
+pub use walk::{published, walk};

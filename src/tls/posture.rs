@@ -1,0 +1,307 @@
+//! The state of a cluster's TLS, and which state a spec asks for.
+//!
+//! A posture reaches the pods by three ways, and each part of it belongs to one of them:
+//!
+//! | part | way | reaches |
+//! |---|---|---|
+//! | `files` | Secret `NAME-tls` | each pod when its volume is refreshed; the volume itself only new pods |
+//! | `serve`, `accept` | Patroni's shared configuration | all pods at once |
+//! | `hash` | `ALTER ROLE` on the primary | all pods, by replication |
+//! | `dial` | `patroni.yml` | each pod when its agent reloads |
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::api::postgres::PostgresSpec;
+use crate::api::tls::{ClientAuthMode, SslMode};
+
+/// What a cluster offers and demands, TLS-wise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Posture {
+    /// What pods have under `/tls/certs`; `None` if they have no such volume.
+    pub files: Option<Files>,
+    /// Whether servers speak TLS.
+    pub serve: Serve,
+    /// What servers take, by way of connection: the rows of `pg_hba`.
+    pub accept: Accept,
+    /// How the superuser's password is stored, and how new passwords are.
+    pub hash: Hash,
+    /// How a standby dials its primary.
+    pub dial: Dial,
+}
+
+impl Posture {
+    /// A cluster without TLS whose clients log in by password. `Method::Cert` needs TLS and counts as `Method::Scram` here.
+    #[must_use]
+    pub fn plain(method: Method) -> Self {
+        let method = if method == Method::Cert { Method::Scram } else { method };
+        Self {
+            files: None,
+            serve: Serve::Plain,
+            accept: Accept { plain: Some(method), tls: None },
+            hash: method.hash(),
+            dial: Dial { mode: SslMode::Disable, present: false },
+        }
+    }
+
+    /// A cluster with TLS and nothing but TLS, whatever the mode its own clients dial with.
+    #[must_use]
+    pub fn tls(mode: SslMode, method: Method, material: Material) -> Self {
+        Self {
+            files: Some(Files::of(material)),
+            serve: Serve::Tls,
+            accept: Accept { plain: None, tls: Some(method) },
+            hash: method.hash(),
+            dial: Dial { mode, present: method == Method::Cert },
+        }
+    }
+
+    /// The leaf that clients see, if servers speak TLS.
+    #[must_use]
+    pub fn served(&self) -> Option<Leaf> {
+        match self.serve {
+            Serve::Plain => None,
+            Serve::Tls => self.files.as_ref().map(|files| files.material.server),
+        }
+    }
+
+    /// The leaf that a standby shows to its primary, if it shows one.
+    #[must_use]
+    pub fn presented(&self) -> Option<Leaf> {
+        self.files.as_ref().filter(|_| self.dial.present).map(|files| files.material.client)
+    }
+
+    /// The CAs in `ca.crt`; none without files.
+    #[must_use]
+    pub fn trust(&self) -> BTreeSet<CaId> {
+        self.files.as_ref().map(|files| files.trust.clone()).unwrap_or_default()
+    }
+
+    /// Whether a pod that lacks the volume with certificates cannot be in this posture.
+    #[must_use]
+    pub fn needs_files(&self) -> bool {
+        self.serve == Serve::Tls || self.dial.present || self.dial.mode >= SslMode::VerifyCa
+    }
+
+    /// Whether going from here to `next` takes new pods: the volume with certificates comes or goes with its pod.
+    #[must_use]
+    pub fn needs_new_pods(&self, next: &Self) -> bool {
+        self.files.is_some() != next.files.is_some()
+    }
+}
+
+/// The content of `/tls/certs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Files {
+    /// The leaves and their keys.
+    pub material: Material,
+    /// The CAs in `ca.crt`, for client certificates and for dialling.
+    pub trust: BTreeSet<CaId>,
+}
+
+impl Files {
+    /// These leaves, and trust in those who issued what a server and its standbys show.
+    #[must_use]
+    pub fn of(material: Material) -> Self {
+        Self { material, trust: BTreeSet::from([material.server.ca, material.client.ca]) }
+    }
+}
+
+/// The leaves of a database: one set, put into pods together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Material {
+    /// What servers serve.
+    pub server: Leaf,
+    /// What standbys and other clients of the cluster's own present.
+    pub client: Leaf,
+    /// What the metrics exporter serves.
+    pub exporter: Leaf,
+}
+
+/// A leaf certificate and who issued it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// The certificate.
+    pub fingerprint: Fingerprint,
+    /// The CA at the top of its chain.
+    pub ca: CaId,
+}
+
+/// SHA-256 of a certificate's DER.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint(pub [u8; 32]);
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// A CA, by the fingerprint of its own certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CaId(pub Fingerprint);
+
+impl fmt::Display for CaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Whether servers speak TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serve {
+    /// `ssl = off`.
+    Plain,
+    /// `ssl = on`, with the server leaf of the files.
+    Tls,
+}
+
+/// What servers take, by way of connection. `None`: connections of this kind are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accept {
+    /// What a plaintext connection must bring.
+    pub plain: Option<Method>,
+    /// What a TLS connection must bring.
+    pub tls: Option<Method>,
+}
+
+/// How a client proves who it is: the method of a `pg_hba` line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// A password, however it is stored: `md5` takes SCRAM hashes too.
+    Md5,
+    /// A password stored as SCRAM hash.
+    Scram,
+    /// A client certificate whose common name is the user.
+    Cert,
+}
+
+impl Method {
+    /// How passwords are stored under this method. Under `cert` nobody looks, and SCRAM is right for whatever comes next.
+    #[must_use]
+    pub const fn hash(self) -> Hash {
+        match self {
+            Self::Md5 => Hash::Md5,
+            Self::Scram | Self::Cert => Hash::Scram,
+        }
+    }
+}
+
+impl From<ClientAuthMode> for Method {
+    fn from(mode: ClientAuthMode) -> Self {
+        match mode {
+            ClientAuthMode::Md5 => Self::Md5,
+            ClientAuthMode::Scram => Self::Scram,
+            ClientAuthMode::Cert => Self::Cert,
+        }
+    }
+}
+
+/// How a password is stored: PostgreSQL's `password_encryption`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hash {
+    /// Only the method `md5` takes it.
+    Md5,
+    /// Both password methods take it.
+    Scram,
+}
+
+impl Hash {
+    /// As PostgreSQL writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Md5 => "md5",
+            Self::Scram => "scram-sha-256",
+        }
+    }
+}
+
+/// How a standby dials its primary. It always carries its password too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dial {
+    /// libpq's `sslmode`.
+    pub mode: SslMode,
+    /// Whether it shows the client leaf of the files.
+    pub present: bool,
+}
+
+/// The posture that a spec asks for, given PostgreSQL's major version and what has been issued for it.
+///
+/// `None`: the spec wants TLS and nothing has been issued yet.
+///
+/// TLS on means that plaintext is refused, for every `sslMode`. What a spec leaves out has KubeDB's defaults: `verify-full` with
+/// TLS; `md5` before PostgreSQL 18, `scram` since.
+#[must_use]
+pub fn posture(spec: &PostgresSpec, major: u32, issued: Option<&Material>) -> Option<Posture> {
+    let password = if major < 18 { Method::Md5 } else { Method::Scram };
+    let asked = spec.client_auth_mode.map(Method::from);
+    let mode = spec.ssl_mode.unwrap_or(SslMode::VerifyFull);
+    if spec.tls.is_none() || mode == SslMode::Disable {
+        // Admission refuses `cert` without TLS; were it off, the default password method is what still lets people in.
+        return Some(Posture::plain(asked.filter(|method| *method != Method::Cert).unwrap_or(password)));
+    }
+    issued.map(|material| Posture::tls(mode, asked.unwrap_or(password), *material))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::api::postgres::TlsConfig;
+
+    /// A CA named by one byte.
+    pub(crate) fn ca(name: u8) -> CaId {
+        CaId(Fingerprint([name; 32]))
+    }
+
+    /// The `serial`th leaves of two CAs.
+    pub(crate) fn material(serial: u8, server: u8, client: u8) -> Material {
+        let leaf = |kind: u8, issuer: u8| Leaf { fingerprint: Fingerprint([serial ^ kind; 32]), ca: ca(issuer) };
+        Material { server: leaf(0x10, server), client: leaf(0x20, client), exporter: leaf(0x30, server) }
+    }
+
+    fn with_tls(mode: Option<SslMode>) -> PostgresSpec {
+        PostgresSpec { tls: Some(TlsConfig::default()), ssl_mode: mode, ..Default::default() }
+    }
+
+    #[test]
+    fn a_spec_without_tls_is_plain_with_the_password_of_its_version() {
+        let spec = PostgresSpec::default();
+        assert_eq!(posture(&spec, 17, None), Some(Posture::plain(Method::Md5)));
+        assert_eq!(posture(&spec, 18, None), Some(Posture::plain(Method::Scram)));
+    }
+
+    #[test]
+    fn tls_refuses_plaintext_whatever_the_mode() {
+        let issued = material(1, 1, 1);
+        for mode in [SslMode::Allow, SslMode::Prefer, SslMode::Require, SslMode::VerifyCa, SslMode::VerifyFull] {
+            let asked = posture(&with_tls(Some(mode)), 18, Some(&issued)).expect("issued");
+            assert_eq!(asked.accept, Accept { plain: None, tls: Some(Method::Scram) });
+            assert_eq!(asked.dial.mode, mode);
+        }
+        assert_eq!(posture(&with_tls(None), 18, Some(&issued)).map(|p| p.dial.mode), Some(SslMode::VerifyFull));
+    }
+
+    #[test]
+    fn tls_waits_until_something_is_issued() {
+        assert_eq!(posture(&with_tls(None), 17, None), None);
+    }
+
+    #[test]
+    fn only_certificate_login_presents_a_certificate() {
+        for (asked, presents) in
+            [(ClientAuthMode::Md5, false), (ClientAuthMode::Scram, false), (ClientAuthMode::Cert, true)]
+        {
+            let spec = PostgresSpec { client_auth_mode: Some(asked), ..with_tls(None) };
+            let issued = material(1, 1, 2);
+            let posture = posture(&spec, 17, Some(&issued)).expect("issued");
+            assert_eq!(posture.presented(), presents.then_some(issued.client));
+            assert_eq!(posture.trust(), BTreeSet::from([ca(1), ca(2)]));
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_is_written_as_hex() {
+        assert_eq!(Fingerprint([0x0a; 32]).to_string(), "0a".repeat(32));
+    }
+}

@@ -1,0 +1,153 @@
+//! From one posture to another, so that nobody who may connect at both ends is refused on the way.
+
+use std::collections::BTreeSet;
+
+use super::posture::{Accept, CaId, Dial, Files, Method, Posture, Serve};
+use crate::api::tls::SslMode;
+
+/// The postures from `from` to `to`, both included; equal neighbours are one.
+///
+/// # Expected flow
+///
+/// 1. *equipped*: pods have files; nothing else changes. Only a walk that adds TLS has this stop.
+/// 2. *expanded*: servers take both worlds. Both ends' CAs are trusted. Where one end has no TLS, servers take plaintext and TLS,
+///    and standbys dial `prefer`.
+/// 3. *migrated*: the leaves of the target are served and presented, and standbys dial as the target wants.
+/// 4. `to`: only the target is accepted and trusted; when TLS goes, so do the files.
+///
+/// # Guarantees
+///
+/// For neighbours `a` and `b`: a standby at either joins a primary at either, also when each is only halfway between them; `b`
+/// needs no files that `a` lacks; and every client that can connect at both ends and trusts what is [`published`] can connect.
+/// The ends are exactly `from` and `to`, and a walk from any stop to either end guarantees the same: that is rollback.
+///
+/// # Assumptions
+///
+/// Settings reach all servers before files do, and a posture is proven on every server before the next one is begun.
+#[must_use]
+pub fn walk(from: &Posture, to: &Posture) -> Vec<Posture> {
+    let equipped = Posture { files: from.files.clone().or_else(|| to.files.clone()), ..from.clone() };
+    let both = Posture {
+        files: None,
+        serve: if from.serve == to.serve { from.serve } else { Serve::Tls },
+        accept: Accept {
+            plain: either(from.accept.plain, to.accept.plain),
+            tls: either(from.accept.tls, to.accept.tls),
+        },
+        hash: from.hash.max(to.hash),
+        dial: from.dial,
+    };
+    let crossing = Dial { mode: SslMode::Prefer, present: from.dial.present || to.dial.present };
+    let expanded = Posture {
+        files: trusting_both(from, to),
+        dial: if from.serve == to.serve { from.dial } else { crossing },
+        ..both.clone()
+    };
+    let migrated = Posture { files: trusting_both(to, from), dial: to.dial, ..both };
+    let mut stops = vec![from.clone(), equipped, expanded, migrated, to.clone()];
+    stops.dedup();
+    stops
+}
+
+/// The CAs that clients should trust when a walk has come to stop `at`: what is published as `NAME-ca`.
+///
+/// Clients mount the bundle and may see a change a minute later, hence what is needed at any later stop is published from the
+/// start. Empty: nothing to publish. A stop beyond the end counts as the end.
+#[must_use]
+pub fn published(walk: &[Posture], at: usize) -> BTreeSet<CaId> {
+    let rest = walk.get(at..).filter(|rest| !rest.is_empty()).unwrap_or(walk.last_chunk::<1>().map_or(&[], |end| end));
+    rest.iter()
+        .filter_map(|posture| posture.files.as_ref())
+        .flat_map(|files| files.trust.iter().copied().chain([files.material.exporter.ca]))
+        .collect()
+}
+
+/// What passes at either end passes here.
+///
+/// There is no line in `pg_hba` that takes "certificate or password". But a client that passes both kinds brings both, so the
+/// password is what is asked of it in between; and of the two kinds of password `md5` takes both hashes.
+fn either(one: Option<Method>, other: Option<Method>) -> Option<Method> {
+    match (one, other) {
+        (None, method) | (method, None) => method,
+        (Some(Method::Md5), _) | (_, Some(Method::Md5)) => Some(Method::Md5),
+        (Some(Method::Scram), _) | (_, Some(Method::Scram)) => Some(Method::Scram),
+        (Some(Method::Cert), Some(Method::Cert)) => Some(Method::Cert),
+    }
+}
+
+/// The leaves of `whose`, if it serves them, else those of `other`; and trust in both.
+fn trusting_both(whose: &Posture, other: &Posture) -> Option<Files> {
+    let (first, second) = if whose.serve == Serve::Tls { (whose, other) } else { (other, whose) };
+    let files = first.files.as_ref().or(second.files.as_ref())?;
+    let trust = whose.trust().union(&other.trust()).copied().collect();
+    Some(Files { material: files.material, trust })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::posture::tests::{ca, material};
+    use super::*;
+
+    fn scram(serial: u8, issuer: u8) -> Posture {
+        Posture::tls(SslMode::VerifyFull, Method::Scram, material(serial, issuer, issuer))
+    }
+
+    #[test]
+    fn adding_tls_equips_expands_migrates_and_contracts() {
+        let (from, to) = (Posture::plain(Method::Md5), scram(1, 1));
+        let stops = walk(&from, &to);
+        assert_eq!(stops.len(), 5);
+        assert!(from.needs_new_pods(&stops[1]) && stops[1..].windows(2).all(|w| !w[0].needs_new_pods(&w[1])));
+        assert_eq!((stops[1].serve, stops[1].accept), (from.serve, from.accept));
+        for stop in &stops[2..4] {
+            assert_eq!(
+                (stop.serve, stop.accept.plain, stop.accept.tls),
+                (Serve::Tls, Some(Method::Md5), Some(Method::Scram))
+            );
+        }
+        assert_eq!((stops[2].dial.mode, stops[3].dial.mode), (SslMode::Prefer, SslMode::VerifyFull));
+    }
+
+    #[test]
+    fn removing_tls_rolls_the_pods_at_the_end_only() {
+        let stops = walk(&scram(1, 1), &Posture::plain(Method::Scram));
+        let rolls: Vec<bool> = stops.windows(2).map(|w| w[0].needs_new_pods(&w[1])).collect();
+        assert_eq!(rolls, [false, false, true]);
+    }
+
+    #[test]
+    fn another_issuer_is_trusted_before_it_is_served_and_the_old_one_until_after() {
+        let (old, new) = (scram(1, 1), scram(2, 2));
+        let stops = walk(&old, &new);
+        let seen: Vec<_> = stops.iter().map(|s| (s.served().map(|l| l.ca), s.trust().len())).collect();
+        assert_eq!(seen, [(Some(ca(1)), 1), (Some(ca(1)), 2), (Some(ca(2)), 2), (Some(ca(2)), 1)]);
+    }
+
+    #[test]
+    fn a_renewal_by_the_same_issuer_is_one_step() {
+        let (old, new) = (scram(1, 1), scram(2, 1));
+        assert_eq!(walk(&old, &new), [old, new]);
+    }
+
+    #[test]
+    fn nothing_to_change_is_no_step() {
+        assert_eq!(walk(&scram(1, 1), &scram(1, 1)), [scram(1, 1)]);
+    }
+
+    #[test]
+    fn a_leaf_that_was_never_served_is_not_served_on_the_way_to_another() {
+        let given_up = walk(&Posture::plain(Method::Scram), &scram(1, 1))[1].clone();
+        let stops = walk(&given_up, &scram(2, 2));
+        assert!(stops.iter().all(|stop| stop.served().is_none_or(|leaf| leaf.ca == ca(2))), "{stops:#?}");
+    }
+
+    #[test]
+    fn both_cas_are_published_from_the_start_and_the_old_one_goes_last() {
+        let stops = walk(&scram(1, 1), &scram(2, 2));
+        let both = BTreeSet::from([ca(1), ca(2)]);
+        let bundles: Vec<_> = (0..stops.len()).map(|at| published(&stops, at)).collect();
+        assert_eq!(bundles, [both.clone(), both.clone(), both, BTreeSet::from([ca(2)])]);
+        assert_eq!(published(&stops, 99), BTreeSet::from([ca(2)]));
+        assert_eq!(published(&[Posture::plain(Method::Md5)], 0), BTreeSet::new());
+    }
+}
