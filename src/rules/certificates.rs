@@ -1,0 +1,595 @@
+//! The rules about issuers and certificates, which `Postgres` and `PostgresOpsRequest` share.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::api::Postgres;
+use crate::api::cert_manager;
+use crate::api::duration;
+use crate::api::names::{self, Alias};
+use crate::api::tls::{CERT_MANAGER_GROUP, CertificateSpec, IssuerRef, X509Subject};
+
+use super::Effect::{Refuse, Warn};
+use super::Operation::{Create, Update};
+use super::{Facts, Findings, Needs, Operation, Review, Rule, quoted, text};
+
+/// cert-manager's shortest life of a certificate.
+const MIN_DURATION: Duration = Duration::from_hours(1);
+/// cert-manager's shortest time between renewal and end.
+const MIN_RENEW_BEFORE: Duration = Duration::from_mins(5);
+/// cert-manager's life of a certificate whose `duration` is left out: 90 days.
+const DEFAULT_DURATION: Duration = Duration::from_hours(90 * 24);
+/// The most names that one certificate may carry: more makes handshakes slow and etcd objects big.
+const MAX_NAMES: usize = 1000;
+/// How many certificates of one object are looked at. There are three aliases, so a longer list is refused for one that is
+/// double or unknown, and a review of it stays short.
+const MOST_ENTRIES: usize = 64;
+
+/// The TLS part of an object under review.
+#[derive(Debug)]
+pub struct View<'a> {
+    /// Namespace of object and database.
+    pub namespace: &'a str,
+    /// Name of the database.
+    pub database: &'a str,
+    /// Issuer of all certificates that name none of their own.
+    pub issuer_ref: Option<&'a IssuerRef>,
+    /// Entries of the object.
+    pub certificates: &'a [CertificateSpec],
+}
+
+/// An object that speaks about TLS.
+pub trait HasTls {
+    /// Its TLS part, which is at `spec.tls`; nothing when it has none.
+    fn tls(&self) -> Option<View<'_>>;
+
+    /// The database whose settings apply to what the object leaves out.
+    fn unchanged(&self, facts: Option<&dyn Facts>) -> Option<std::sync::Arc<Postgres>>;
+}
+
+const CHANGES: &[Operation] = &[Create, Update];
+
+/// The rules of this file, for either kind of object; `unchanged` says what is needed to know what the database has already.
+#[must_use]
+#[expect(clippy::too_many_lines, reason = "a table")]
+pub const fn rules<K: 'static>(unchanged: Needs) -> [Rule<K>; 13]
+where
+    Review<K>: HasTls,
+{
+    [
+        Rule {
+            id: "issuer-kind",
+            effect: Refuse,
+            on: CHANGES,
+            what: "an issuer of another kind than `Issuer` or `ClusterIssuer`",
+            why: "cert-manager signs with these two kinds only.",
+            example: "tls: {issuerRef: {kind: Vault, name: pg-issuer}}",
+            needs: Needs::Nothing,
+            check: issuer_kind,
+        },
+        Rule {
+            id: "issuer-group",
+            effect: Refuse,
+            on: CHANGES,
+            what: "an issuer of another API group than `cert-manager.io`",
+            why: "pgrekey creates Certificates, and only cert-manager's own issuers are known to fill them as pgrekey verifies them.",
+            example: "tls: {issuerRef: {apiGroup: example.com, kind: Issuer, name: pg-issuer}}",
+            needs: Needs::Nothing,
+            check: issuer_group,
+        },
+        Rule {
+            id: "issuer-exists",
+            effect: Refuse,
+            on: CHANGES,
+            what: "an issuer that does not exist; an Issuer must be in the database's own namespace",
+            why: "The operation would wait for it until its timeout.",
+            example: "tls: {issuerRef: {kind: Issuer, name: no-such-issuer}}",
+            needs: Needs::SomeFacts,
+            check: issuer_exists,
+        },
+        Rule {
+            id: "issuer-not-ready",
+            effect: Warn,
+            on: CHANGES,
+            what: "an issuer that is not Ready",
+            why: "The operation waits for it, and nothing is touched before it is Ready.",
+            example: "tls: {issuerRef: {kind: Issuer, name: broken-issuer}}",
+            needs: Needs::Facts,
+            check: issuer_not_ready,
+        },
+        Rule {
+            id: "alias-known",
+            effect: Refuse,
+            on: CHANGES,
+            what: "a certificate alias other than `server`, `client` and `metrics-exporter`",
+            why: "Nothing would ever use the certificate; most often the alias is misspelt.",
+            example: "tls: {certificates: [{alias: sever}]}",
+            needs: Needs::Nothing,
+            check: alias_known,
+        },
+        Rule {
+            id: "alias-unique",
+            effect: Refuse,
+            on: CHANGES,
+            what: "two entries for one alias",
+            why: "Only one of them could take effect, and it would not be clear which.",
+            example: "tls: {certificates: [{alias: server}, {alias: server}]}",
+            needs: Needs::Nothing,
+            check: alias_unique,
+        },
+        Rule {
+            id: "secret-name-unique",
+            effect: Refuse,
+            on: CHANGES,
+            what: "a certificate Secret that is no valid name, that two aliases share, that pgrekey uses itself, or that belongs to another database",
+            why: "Two writers of one Secret overwrite each other for ever.",
+            example: "tls: {certificates: [{alias: server, secretName: pg-certs}, {alias: client, secretName: pg-certs}]}",
+            needs: Needs::SomeFacts,
+            check: secret_name_unique,
+        },
+        Rule {
+            id: "san-valid",
+            effect: Refuse,
+            on: CHANGES,
+            what: "names that a certificate cannot carry, and more than 1,000 of them",
+            why: "cert-manager would refuse the Certificate in the middle of the operation.",
+            example: "tls: {certificates: [{alias: server, dnsNames: ['db.*.example.com'], ipAddresses: [10.0.0.256]}]}",
+            needs: Needs::Nothing,
+            check: san_valid,
+        },
+        Rule {
+            id: "subject-valid",
+            effect: Refuse,
+            on: CHANGES,
+            what: "subject values with control characters, empty ones, ones longer than X.520 allows, and countries that are not two letters",
+            why: "The certificate could not be encoded, or other software would refuse it. Commas, quotes and equals signs are data, and fine.",
+            example: "tls: {certificates: [{alias: client, subject: {countries: [Utopia]}}]}",
+            needs: Needs::Nothing,
+            check: subject_valid,
+        },
+        Rule {
+            id: "duration-valid",
+            effect: Refuse,
+            on: CHANGES,
+            what: "a `duration` that is no duration, or shorter than 1 h",
+            why: "cert-manager issues nothing shorter.",
+            example: "tls: {certificates: [{alias: server, duration: 30m}]}",
+            needs: Needs::Nothing,
+            check: duration_valid,
+        },
+        Rule {
+            id: "renew-before-valid",
+            effect: Refuse,
+            on: CHANGES,
+            what: "a `renewBefore` that is no duration, shorter than 5 min, or not shorter than the certificate's `duration`",
+            why: "cert-manager refuses it, or would renew without end.",
+            example: "tls: {certificates: [{alias: server, duration: 1h, renewBefore: 2h}]}",
+            needs: unchanged,
+            check: renew_before_valid,
+        },
+        Rule {
+            id: "renew-before-deprecated",
+            effect: Warn,
+            on: CHANGES,
+            what: "`renewBefore`, which KubeDB has deprecated",
+            why: "It is honoured here; elsewhere it may not be.",
+            example: "tls: {certificates: [{alias: server, duration: 24h, renewBefore: 8h}]}",
+            needs: Needs::Nothing,
+            check: renew_before_deprecated,
+        },
+        Rule {
+            id: "secret-name-valid",
+            effect: Refuse,
+            on: CHANGES,
+            what: "a certificate Secret whose name Kubernetes does not take",
+            why: "cert-manager could not create it.",
+            example: "tls: {certificates: [{alias: server, secretName: Server_Cert}]}",
+            needs: Needs::Nothing,
+            check: secret_name_valid,
+        },
+    ]
+}
+
+/// Every issuer that the object names, with its field.
+fn issuers<'a>(view: &View<'a>) -> Vec<(String, &'a IssuerRef)> {
+    let own = view.issuer_ref.map(|issuer| ("spec.tls.issuerRef".to_owned(), issuer));
+    let of_certificates = entries(view)
+        .filter_map(|(field, certificate)| Some((format!("{field}.issuerRef"), certificate.issuer_ref.as_ref()?)));
+    own.into_iter().chain(of_certificates).collect()
+}
+
+/// Every certificate of the object, with its field; of an endless list only the beginning.
+fn entries<'a>(view: &View<'a>) -> impl Iterator<Item = (String, &'a CertificateSpec)> + use<'a> {
+    view.certificates
+        .iter()
+        .take(MOST_ENTRIES)
+        .enumerate()
+        .map(|(i, certificate)| (format!("spec.tls.certificates[{i}]"), certificate))
+}
+
+impl IssuerRef {
+    /// The kind, `Issuer` if left out.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        self.kind.as_deref().unwrap_or("Issuer")
+    }
+
+    /// The API group, cert-manager's if left out.
+    #[must_use]
+    pub fn group(&self) -> &str {
+        self.api_group.as_deref().unwrap_or(CERT_MANAGER_GROUP)
+    }
+}
+
+fn kind_is_known(issuer: &IssuerRef) -> bool {
+    matches!(issuer.kind(), "Issuer" | "ClusterIssuer")
+}
+
+fn issuer_kind<K>(review: &Review<K>, _: Option<&dyn Facts>, findings: &mut Findings)
+where
+    Review<K>: HasTls,
+{
+    let Some(view) = review.tls() else { return };
+    for (field, issuer) in issuers(&view).into_iter().filter(|(_, issuer)| !kind_is_known(issuer)) {
+        findings.add(
+            format!("{field}.kind"),
+            format!("{} is no kind of issuer", quoted(issuer.kind())),
+            "use Issuer or ClusterIssuer",
+        );
+    }
+}
+
+fn issuer_group<K>(review: &Review<K>, _: Option<&dyn Facts>, findings: &mut Findings)
+where
+    Review<K>: HasTls,
+{
+    let Some(view) = review.tls() else { return };
+    for (field, issuer) in issuers(&view).into_iter().filter(|(_, issuer)| issuer.group() != CERT_MANAGER_GROUP) {
+        findings.add(
+            format!("{field}.apiGroup"),
+            format!("{} is not the group of cert-manager's issuers", quoted(issuer.group())),
+            format!("use {CERT_MANAGER_GROUP}, or leave it out"),
+        );
+    }
+}
+
+/// The conditions of an issuer, if it exists.
+fn conditions(view: &View<'_>, issuer: &IssuerRef, facts: &dyn Facts) -> Option<Vec<cert_manager::IssuanceCondition>> {
+    let status = if issuer.kind() == "Issuer" {
+        facts.issuer(view.namespace, &issuer.name)?.status.clone()
+    } else {
+        facts.cluster_issuer(&issuer.name)?.status.clone()
+    };
+    Some(status.map(|s| s.conditions).unwrap_or_default())
+}
+
+/// The issuers that cert-manager could have, if only they existed.
+fn plausible<'a>(view: &View<'a>) -> impl Iterator<Item = (String, &'a IssuerRef)> + use<'a> {
+    issuers(view).into_iter().filter(|(_, issuer)| kind_is_known(issuer) && issuer.group() == CERT_MANAGER_GROUP)
+}
+
+fn issuer_exists<K>(review: &Review<K>, facts: Option<&dyn Facts>, findings: &mut Findings)
+where
+    Review<K>: HasTls,
+{
+    let Some(view) = review.tls() else { return };
+    for (field, issuer) in plausible(&view) {
+        let name = &issuer.name;
+        if name.is_empty() {
+            findings.add(format!("{field}.name"), "is empty", "name the issuer");
+            continue;
+        }
+        let Some(facts) = facts.filter(|facts| conditions(&view, issuer, *facts).is_none()) else { continue };
+        let missing = if issuer.kind() == "Issuer" {
+            format!("there is no Issuer {} in namespace {}", quoted(name), view.namespace)
+        } else {
+            format!("there is no ClusterIssuer {}", quoted(name))
+        };
+        findings.add(format!("{field}.name"), missing, near_miss(&view, issuer, facts));
+    }
+}
+
+/// What the author of a missing issuer may have meant.
+fn near_miss(view: &View<'_>, issuer: &IssuerRef, facts: &dyn Facts) -> String {
+    let name = &issuer.name;
+    if issuer.kind() == "ClusterIssuer" && facts.issuer(view.namespace, name).is_some() {
+        return format!("there is an Issuer of that name in {}: use kind: Issuer", view.namespace);
+    }
+    if issuer.kind() == "Issuer" && facts.cluster_issuer(name).is_some() {
+        return "there is a ClusterIssuer of that name: use kind: ClusterIssuer".to_owned();
+    }
+    match facts.issuer_namespaces(name).first() {
+        Some(elsewhere) if issuer.kind() == "Issuer" => {
+            format!(
+                "there is one in namespace {elsewhere}, which does not count: create it in {}, or use a ClusterIssuer",
+                view.namespace
+            )
+        }
+        _ => "create it first, or correct the name".to_owned(),
+    }
+}
+
+fn issuer_not_ready<K>(review: &Review<K>, facts: Option<&dyn Facts>, findings: &mut Findings)
+where
+    Review<K>: HasTls,
+{
+    let (Some(view), Some(facts)) = (review.tls(), facts) else { return };
+    for (field, issuer) in plausible(&view) {
+        if conditions(&view, issuer, facts).is_some_and(|c| !cert_manager::holds(&c, "Ready")) {
+            let problem = format!("{} {} is not Ready", issuer.kind(), quoted(&issuer.name));
+            findings.add(field, problem, "the operation will wait for it");
+        }
+    }
+}
+
+fn alias_known<K>(review: &Review<K>, _: Option<&dyn Facts>, findings: &mut Findings)
+where
+    Review<K>: HasTls,
+{
+    let Some(view) = review.tls() else { return };
+    for (field, certificate) in entries(&view).filter(|(_, c)| Alias::parse(&c.alias).is_none()) {
+        findings.add(
+            format!("{field}.alias"),
+            format!("{} is no certificate of a Postgres", quoted(&certificate.alias)),
+            "use server, client or metrics-exporter",
+        );
+    }
+}
+
+fn alias_unique<K>(review: &Review<K>, _: Option<&dyn Facts>, findings: &mut Findings)
+where
+    Review<K>: HasTls,
+{
+    let Some(view) = review.tls() else { return };
+    let mut first = BTreeMap::new();
+    for (field, certificate) in entries(&view) {
+        if let Some(earlier) = first.get(&certificate.alias) {
+            let problem = format!("{} is the alias of {earlier} too", quoted(&certificate.alias));
+            findings.add(format!("{field}.alias"), problem, "merge the two entries");
+        } else {
+            first.insert(&certificate.alias, field);
+        }
+    }
+}
+
+fn secret_name_valid<K>(review: &Review<K>, _: Option<&dyn Facts>, findings: &mut Findings)
+where
+    Review<K>: HasTls,
+{
+    let Some(view) = review.tls() else { return };
+    for (field, certificate) in entries(&view) {
+        if let Some(name) = certificate.secret_name.as_deref().filter(|name| !text::is_object_name(name)) {
+            findings.add(
+                format!("{field}.secretName"),
+                format!("{} cannot be the name of a Secret", quoted(name)),
+                "use lower-case letters, digits, hyphens and dots, or leave it out",
+            );
+        }
+    }
+}
+
+/// The Secret of a certificate: what the entry says, else its default.
+fn secret_of(database: &str, alias: Alias, certificates: &[CertificateSpec]) -> String {
+    let entry = certificates.iter().find(|c| c.alias == alias.as_str());
+    entry.and_then(|c| c.secret_name.clone()).unwrap_or_else(|| names::certificate(database, alias))
+}
+
+/// The Secrets that a database uses besides those of its certificates, each with what is in it.
+fn own_secrets(name: &str, database: Option<&Postgres>) -> Vec<(String, &'static str)> {
+    const PASSWORD: &str = "the superuser's password";
+    let auth = database.and_then(|d| d.spec.auth_secret.as_ref()).map(|s| s.name.clone()).filter(|s| !s.is_empty());
+    let made = [(names::auth_secret(name), PASSWORD), (names::tls_secret(name), "what the pods serve")];
+    auth.map(|auth| (auth, PASSWORD)).into_iter().chain(made).collect()
+}
+
+/// Every Secret of another database, each with what for. Those of certificates only while it has TLS.
+fn secrets_of(database: &Postgres) -> Vec<(String, &'static str)> {
+    let name = database.metadata.name.as_deref().unwrap_or_default();
+    let certificates = database
+        .spec
+        .tls
+        .as_ref()
+        .map(|tls| Alias::ALL.map(|alias| (secret_of(name, alias, &tls.certificates), alias.as_str())));
+    own_secrets(name, Some(database)).into_iter().chain(certificates.into_iter().flatten()).collect()
+}
+
+fn secret_name_unique<K>(review: &Review<K>, facts: Option<&dyn Facts>, findings: &mut Findings)
+where
+    Review<K>: HasTls,
+{
+    let Some(view) = review.tls() else { return };
+    let unchanged = review.unchanged(facts);
+    let kept = unchanged.as_ref().and_then(|d| d.spec.tls.as_ref()).map_or(&[][..], |tls| &tls.certificates);
+    // Where each alias' certificate will be: as the object says, else as it is, else by default.
+    let will_be = Alias::ALL.map(|alias| match view.certificates.iter().find(|c| c.alias == alias.as_str()) {
+        Some(CertificateSpec { secret_name: Some(name), .. }) => (alias, name.clone()),
+        _ => (alias, secret_of(view.database, alias, kept)),
+    });
+    let own = own_secrets(view.database, unchanged.as_deref());
+    let names_any = view.certificates.iter().any(|c| c.secret_name.is_some());
+    let mut others = facts.filter(|_| names_any).map_or(vec![], |facts| facts.databases(view.namespace));
+    others.retain(|other| other.metadata.name.as_deref() != Some(view.database));
+    let taken: BTreeMap<String, (&str, &'static str)> = others
+        .iter()
+        .flat_map(|other| {
+            let name = other.metadata.name.as_deref().unwrap_or_default();
+            secrets_of(other).into_iter().map(move |(secret, what)| (secret, (name, what)))
+        })
+        .collect();
+    for (field, certificate) in entries(&view) {
+        let Some(secret) = certificate.secret_name.as_ref().filter(|name| !name.is_empty()) else { continue };
+        let twin = will_be.iter().find(|(alias, name)| alias.as_str() != certificate.alias && name == secret);
+        let twin = twin.map(|(alias, _)| format!("is that of the {} certificate too", alias.as_str()));
+        let own = own.iter().find(|(name, _)| name == secret).map(|(_, what)| format!("holds {what}"));
+        let other = taken.get(secret).map(|(database, what)| format!("belongs to Postgres {database}: {what}"));
+        for problem in [twin, own, other].into_iter().flatten() {
+            let problem = format!("Secret {} {problem}", quoted(secret));
+            findings.add(format!("{field}.secretName"), problem, "choose another name, or leave it out");
+        }
+    }
+}
+
+fn san_valid<K>(review: &Review<K>, _: Option<&dyn Facts>, findings: &mut Findings)
+where
+    Review<K>: HasTls,
+{
+    type IsValid = fn(&str) -> bool;
+    let Some(view) = review.tls() else { return };
+    for (field, certificate) in entries(&view) {
+        let lists: [(&str, &[String], IsValid, &str); 4] = [
+            (
+                "dnsNames",
+                &certificate.dns_names,
+                text::is_dns_name,
+                "is no DNS name; use one such as db.example.com or *.example.com",
+            ),
+            (
+                "ipAddresses",
+                &certificate.ip_addresses,
+                text::is_ip_address,
+                "is no IP address; use one such as 192.0.2.1 or 2001:db8::1",
+            ),
+            (
+                "uris",
+                &certificate.uris,
+                text::is_uri,
+                "is no URI with scheme and host; use one such as spiffe://example.com/db",
+            ),
+            (
+                "emailAddresses",
+                &certificate.email_addresses,
+                text::is_email,
+                "is no e-mail address; use one such as dba@example.com",
+            ),
+        ];
+        let names: usize = lists.iter().map(|(_, list, ..)| list.len()).sum();
+        if names > MAX_NAMES {
+            findings.add(
+                &field,
+                format!("{names} names are too many for one certificate"),
+                format!("use at most {MAX_NAMES}; a wildcard covers many"),
+            );
+            continue;
+        }
+        for (key, list, is_valid, words) in lists {
+            let (problem, remedy) = words.split_once("; ").unwrap_or((words, ""));
+            for (i, name) in list.iter().enumerate().filter(|(_, name)| !is_valid(name)) {
+                findings.add(format!("{field}.{key}[{i}]"), format!("{} {problem}", quoted(name)), remedy);
+            }
+        }
+    }
+}
+
+/// The attributes of a subject with the longest value that X.520 allows (upper bounds, ITU-T X.520 annex C; postal code and
+/// street: X.411), in characters.
+fn subject_lists(subject: &X509Subject) -> [(&'static str, &[String], usize); 6] {
+    [
+        ("organizations", &subject.organizations, 64),
+        ("organizationalUnits", &subject.organizational_units, 64),
+        ("localities", &subject.localities, 128),
+        ("provinces", &subject.provinces, 128),
+        ("streetAddresses", &subject.street_addresses, 128),
+        ("postalCodes", &subject.postal_codes, 40),
+    ]
+}
+
+fn subject_valid<K>(review: &Review<K>, _: Option<&dyn Facts>, findings: &mut Findings)
+where
+    Review<K>: HasTls,
+{
+    let Some(view) = review.tls() else { return };
+    for (field, certificate) in entries(&view) {
+        let Some(subject) = &certificate.subject else { continue };
+        for (key, values, longest) in subject_lists(subject) {
+            for (i, value) in values.iter().enumerate() {
+                subject_value(&format!("{field}.subject.{key}[{i}]"), value, longest, findings);
+            }
+        }
+        for (i, country) in subject.countries.iter().enumerate() {
+            if !(country.len() == 2 && country.bytes().all(|b| b.is_ascii_alphabetic())) {
+                let problem = format!("{} is no country", quoted(country));
+                findings.add(format!("{field}.subject.countries[{i}]"), problem, "use its two letters, such as DE");
+            }
+        }
+        if let Some(value) = &subject.serial_number {
+            subject_value(&format!("{field}.subject.serialNumber"), value, 64, findings);
+        }
+    }
+}
+
+fn subject_value(field: &str, value: &str, longest: usize, findings: &mut Findings) {
+    let length = value.chars().count();
+    if value.is_empty() {
+        findings.add(field, "is empty", "give a value, or leave it out");
+    } else if value.chars().any(char::is_control) {
+        findings.add(field, format!("{} has control characters", quoted(value)), "remove them");
+    } else if length > longest {
+        findings.add(field, format!("{} has {length} characters", quoted(value)), format!("use at most {longest}"));
+    }
+}
+
+/// Reads a duration, or notes what is wrong with it.
+pub(super) fn read_duration(field: &str, text: &str, example: &str, findings: &mut Findings) -> Option<Duration> {
+    let problem = match duration::parse(text) {
+        Ok(duration) => return Some(duration),
+        Err(problem) => format!("{} {problem}", quoted(text)),
+    };
+    findings.add(field, problem, format!("use a duration such as {example}"));
+    None
+}
+
+fn duration_valid<K>(review: &Review<K>, _: Option<&dyn Facts>, findings: &mut Findings)
+where
+    Review<K>: HasTls,
+{
+    let Some(view) = review.tls() else { return };
+    for (field, certificate) in entries(&view) {
+        let Some(text) = &certificate.duration else { continue };
+        let field = format!("{field}.duration");
+        if read_duration(&field, text, "2160h", findings).is_some_and(|d| d < MIN_DURATION) {
+            findings.add(field, format!("{} is too short", quoted(text)), "use at least 1h");
+        }
+    }
+}
+
+fn renew_before_valid<K>(review: &Review<K>, facts: Option<&dyn Facts>, findings: &mut Findings)
+where
+    Review<K>: HasTls,
+{
+    let Some(view) = review.tls() else { return };
+    let unchanged = review.unchanged(facts);
+    for (field, certificate) in entries(&view) {
+        let field = format!("{field}.renewBefore");
+        let kept = unchanged.as_ref().and_then(|d| d.spec.tls.as_ref()).and_then(|t| t.certificate(&certificate.alias));
+        // What the entry leaves out stays as it is in the database, so either of the two may come from there.
+        let life = match certificate.duration.as_ref().or(kept.and_then(|c| c.duration.as_ref())) {
+            None => Some(DEFAULT_DURATION),
+            Some(text) => duration::parse(text).ok(),
+        };
+        let (renew_before, text) = match (&certificate.renew_before, kept.and_then(|c| c.renew_before.as_ref())) {
+            (Some(text), _) => (read_duration(&field, text, "720h", findings), quoted(text)),
+            (None, Some(text)) if certificate.duration.is_some() => {
+                (duration::parse(text).ok(), format!("is left out, and the database's {}", quoted(text)))
+            }
+            _ => continue,
+        };
+        let Some(renew_before) = renew_before else { continue };
+        if certificate.renew_before.is_some() && renew_before < MIN_RENEW_BEFORE {
+            findings.add(&field, format!("{text} is too short"), "use at least 5m");
+        }
+        if let Some(life) = life.filter(|life| renew_before >= *life) {
+            let problem = format!("{text} is not shorter than the certificate's life of {}", duration::write(life));
+            findings.add(&field, problem, "use less, or a longer duration");
+        }
+    }
+}
+
+fn renew_before_deprecated<K>(review: &Review<K>, _: Option<&dyn Facts>, findings: &mut Findings)
+where
+    Review<K>: HasTls,
+{
+    let Some(view) = review.tls() else { return };
+    for (field, _) in entries(&view).filter(|(_, c)| c.renew_before.is_some()) {
+        findings.add(format!("{field}.renewBefore"), "is deprecated in KubeDB", "rotate by request instead");
+    }
+}

@@ -1,0 +1,226 @@
+//! What is filled in where users leave it out.
+//!
+//! # Guarantees
+//! Only what is missing is filled in; nothing that is there is changed, known to us or not. Doing it twice changes nothing.
+//! On an update, what the new object leaves out and a default would fill is taken from the old object, so that a PUT of the
+//! same file is not an edit.
+
+use serde_json::{Map, Value, json};
+
+use crate::api::names::{self, Alias};
+use crate::api::ops_request::OpsType;
+use crate::api::tls::CERT_MANAGER_GROUP;
+use crate::api::{Postgres, PostgresOpsRequest};
+
+use super::ops_request::{Operation, aliases_without_issuer, will_have_tls};
+use super::postgres::major;
+use super::{Facts, Review};
+
+/// An issuer as it is written in an annotation or a flag: `Issuer/name` or `ClusterIssuer/name`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DefaultIssuer {
+    kind: &'static str,
+    name: String,
+}
+
+impl std::str::FromStr for DefaultIssuer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (kind, name) = text.split_once('/').unwrap_or_default();
+        let kind = ["Issuer", "ClusterIssuer"].into_iter().find(|known| *known == kind);
+        match kind {
+            Some(kind) if super::text::is_object_name(name) => Ok(Self { kind, name: name.to_owned() }),
+            _ => Err(format!("{} is no issuer: use Issuer/NAME or ClusterIssuer/NAME", super::quoted(text))),
+        }
+    }
+}
+
+impl DefaultIssuer {
+    fn reference(&self) -> Value {
+        json!({"apiGroup": CERT_MANAGER_GROUP, "kind": self.kind, "name": self.name})
+    }
+}
+
+/// The issuer for a namespace whose objects name none: its annotation, else the installation's default.
+///
+/// An annotation that cannot be read counts as none: the rules then say that the issuer is missing, and where it may come from.
+fn default_issuer(namespace: &str, facts: &dyn Facts, installation: Option<&DefaultIssuer>) -> Option<Value> {
+    let annotation = facts.default_issuer(namespace).and_then(|text| text.parse::<DefaultIssuer>().ok());
+    annotation.as_ref().or(installation).map(DefaultIssuer::reference)
+}
+
+/// The object, if there is one at this path; what is no object is left for the schema to complain about.
+fn object<'a>(value: &'a mut Value, path: &[&str]) -> Option<&'a mut Map<String, Value>> {
+    path.iter().try_fold(value, |value, key| value.get_mut(*key))?.as_object_mut()
+}
+
+fn is_missing(map: &Map<String, Value>, key: &str) -> bool {
+    map.get(key).is_none_or(Value::is_null)
+}
+
+fn fill(map: &mut Map<String, Value>, key: &str, value: impl FnOnce() -> Value) {
+    if is_missing(map, key) {
+        map.insert(key.to_owned(), value());
+    }
+}
+
+/// Fills kind and group into every issuer reference below `spec.tls`.
+fn complete_issuers(document: &mut Value) {
+    fn complete(issuer: Option<&mut Value>) {
+        if let Some(issuer) = issuer.and_then(Value::as_object_mut) {
+            fill(issuer, "apiGroup", || CERT_MANAGER_GROUP.into());
+            fill(issuer, "kind", || "Issuer".into());
+        }
+    }
+    let Some(tls) = object(document, &["spec", "tls"]) else { return };
+    complete(tls.get_mut("issuerRef"));
+    for certificate in tls.get_mut("certificates").and_then(Value::as_array_mut).into_iter().flatten() {
+        complete(certificate.get_mut("issuerRef"));
+    }
+}
+
+/// A request with its defaults.
+///
+/// An issuer is filled in only where TLS is to be added. On a database with TLS what is left out stays as it is, and that is
+/// decided when the request's turn comes: an issuer written into it now could be an old one by then.
+#[must_use]
+pub fn ops_request(
+    mut document: Value,
+    review: &Review<PostgresOpsRequest>,
+    facts: &dyn Facts,
+    installation: Option<&DefaultIssuer>,
+) -> Value {
+    if let Some(old) = &review.old {
+        if let (Some(spec), Ok(Value::Object(old))) =
+            (object(&mut document, &["spec"]), serde_json::to_value(&old.spec))
+        {
+            take_missing(spec, &old);
+        }
+        return document;
+    }
+    let request = &review.object;
+    if request.spec.type_ == OpsType::ReconfigureTLS && needs_issuer(request, facts) {
+        let namespace = request.metadata.namespace.as_deref().unwrap_or_default();
+        let issuer = default_issuer(namespace, facts, installation);
+        if let (Some(tls), Some(issuer)) = (object(&mut document, &["spec", "tls"]), issuer) {
+            fill(tls, "issuerRef", || issuer);
+        }
+    }
+    complete_issuers(&mut document);
+    document
+}
+
+/// Whether the request adds TLS and leaves a certificate without an issuer.
+fn needs_issuer(request: &PostgresOpsRequest, facts: &dyn Facts) -> bool {
+    let namespace = request.metadata.namespace.as_deref().unwrap_or_default();
+    let Some(tls) = request.spec.tls.as_ref().filter(|tls| tls.operations() == [Operation::Change]) else {
+        return false;
+    };
+    let Some(database) = facts.database(namespace, &request.spec.database_ref.name) else { return false };
+    !will_have_tls(request, &database, facts)
+        && !aliases_without_issuer(tls.issuer_ref.as_ref(), &tls.certificates).is_empty()
+}
+
+/// Takes from the old object what the new one leaves out, at any depth; entries of a list are taken together by place.
+fn take_missing(new: &mut Map<String, Value>, old: &Map<String, Value>) {
+    for (key, old) in old {
+        match (new.get_mut(key), old) {
+            (None | Some(Value::Null), _) => {
+                new.insert(key.clone(), old.clone());
+            }
+            (Some(Value::Object(new)), Value::Object(old)) => take_missing(new, old),
+            (Some(Value::Array(new)), Value::Array(old)) if new.len() == old.len() => {
+                for pair in new.iter_mut().zip(old) {
+                    if let (Value::Object(new), Value::Object(old)) = pair {
+                        take_missing(new, old);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A Postgres with its defaults.
+#[must_use]
+pub fn postgres(
+    mut document: Value,
+    review: &Review<Postgres>,
+    facts: &dyn Facts,
+    installation: Option<&DefaultIssuer>,
+) -> Value {
+    let Postgres { metadata, spec: new, .. } = &review.object;
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    // Without a name yet (generateName) the names of the Secrets cannot be known.
+    let name = metadata.name.as_deref().filter(|name| !name.is_empty());
+    let old = review.old.as_ref().map(|old| &old.spec);
+    let has_tls = new.tls.is_some();
+    // The modes of before are those of a database with, or without, TLS: they say nothing once that has changed.
+    let same_tls = old.filter(|old| old.tls.is_some() == has_tls);
+
+    if let Some(tls) = object(&mut document, &["spec", "tls"]) {
+        default_tls(tls, name, || {
+            let unsigned = new.tls.as_ref().map(|t| aliases_without_issuer(t.issuer_ref.as_ref(), &t.certificates));
+            let kept = old.and_then(|old| old.tls.as_ref()?.issuer_ref.clone());
+            let kept = kept.and_then(|issuer| serde_json::to_value(issuer).ok());
+            let default = || default_issuer(namespace, facts, installation);
+            unsigned.filter(|aliases| !aliases.is_empty()).and_then(|_| kept.or_else(default))
+        });
+    }
+    complete_issuers(&mut document);
+
+    let Some(spec) = object(&mut document, &["spec"]) else { return document };
+    let halted = new.halted == Some(true);
+    let ssl_mode = if has_tls { "verify-full" } else { "disable" };
+    // PostgreSQL 18 is the first that warns about md5; older ones have it as KubeDB's default.
+    let auth_mode = if major(&new.version, Some(facts)).is_some_and(|major| major >= 18) { "scram" } else { "md5" };
+    let kept_ssl_mode = same_tls.and_then(|old| old.ssl_mode).map(|mode| json!(mode));
+    let kept_auth_mode = same_tls.and_then(|old| old.client_auth_mode).map(|mode| json!(mode));
+    let kept_replicas = old.and_then(|old| old.replicas).map(Value::from);
+    let kept_policy = old.filter(|_| !halted).and_then(|old| old.deletion_policy).map(|policy| json!(policy));
+    let kept = |value: Option<Value>, default: Value| move || value.unwrap_or(default);
+    fill(spec, "replicas", kept(kept_replicas, 1.into()));
+    fill(spec, "standbyMode", kept(old.and_then(|o| o.standby_mode).map(|v| json!(v)), "Hot".into()));
+    fill(spec, "storageType", kept(old.and_then(|o| o.storage_type).map(|v| json!(v)), "Durable".into()));
+    fill(spec, "deletionPolicy", kept(kept_policy, if halted { "Halt" } else { "Delete" }.into()));
+    fill(spec, "sslMode", kept(kept_ssl_mode, ssl_mode.into()));
+    fill(spec, "clientAuthMode", kept(kept_auth_mode, auth_mode.into()));
+    fill(spec, "healthChecker", || json!({}));
+    if let Some(checker) = spec.get_mut("healthChecker").and_then(Value::as_object_mut) {
+        let before = old.and_then(|old| old.health_checker).unwrap_or_default();
+        fill(checker, "periodSeconds", || before.period_seconds.unwrap_or(10).into());
+        fill(checker, "timeoutSeconds", || before.timeout_seconds.unwrap_or(10).into());
+        fill(checker, "failureThreshold", || before.failure_threshold.unwrap_or(1).into());
+    }
+    if spec.get("streamingMode").and_then(Value::as_str) == Some("Synchronous") {
+        fill(spec, "synchronousReplicationConfig", || json!({}));
+        if let Some(config) = spec.get_mut("synchronousReplicationConfig").and_then(Value::as_object_mut) {
+            fill(config, "mode", || "Any".into());
+            fill(config, "numSyncReplicas", || 1.into());
+            fill(config, "commitLevel", || "RemoteWrite".into());
+        }
+    }
+    document
+}
+
+/// Fills the issuer and, where there is one for all, an entry with a Secret for each certificate.
+fn default_tls(tls: &mut Map<String, Value>, name: Option<&str>, issuer: impl FnOnce() -> Option<Value>) {
+    if is_missing(tls, "issuerRef")
+        && let Some(issuer) = issuer()
+    {
+        tls.insert("issuerRef".to_owned(), issuer);
+    }
+    let Some(name) = name.filter(|_| !is_missing(tls, "issuerRef")) else { return };
+    fill(tls, "certificates", || json!([]));
+    let Some(certificates) = tls.get_mut("certificates").and_then(Value::as_array_mut) else { return };
+    for alias in Alias::ALL {
+        let secret = names::certificate(name, alias);
+        let is_it = |c: &&mut Value| c.get("alias").and_then(Value::as_str) == Some(alias.as_str());
+        match certificates.iter_mut().find(is_it).map(Value::as_object_mut) {
+            Some(Some(entry)) => fill(entry, "secretName", || secret.into()),
+            Some(None) => {}
+            None => certificates.push(json!({"alias": alias.as_str(), "secretName": secret})),
+        }
+    }
+}

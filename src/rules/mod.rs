@@ -1,0 +1,225 @@
+//! What is refused at the door, and why: named rules over plain data.
+//!
+//! # Expected flow
+//! Somebody who has an object ([`Review`]) and what is known about the cluster ([`Facts`]) calls [`judge`] with a table of
+//! rules and gets every [`Finding`] at once. The admission webhooks, the loops and `pgrekey check` call the same tables.
+//!
+//! # Guarantees
+//! All rules run, whatever the others found. Their ids are public and do not change. The list of findings is bounded
+//! ([`MAX_FINDINGS_PER_RULE`]), whatever the object.
+//!
+//! # Assumptions
+//! The object was decoded into its type; whether it passed the schema does not matter.
+
+pub mod certificates;
+pub mod defaults;
+pub mod document;
+pub mod facts;
+pub mod ops_request;
+pub mod postgres;
+pub mod text;
+
+pub use facts::{Facts, Snapshot};
+
+/// How many findings of one rule are listed. A list of a million bad names must not become an answer of a million lines.
+pub const MAX_FINDINGS_PER_RULE: usize = 20;
+
+/// What is asked of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// May it be created?
+    Create,
+    /// May it be changed from what it was to this?
+    Update,
+    /// May it be deleted?
+    Delete,
+}
+
+/// An object under review.
+#[derive(Clone, Debug)]
+pub struct Review<K> {
+    /// What is asked.
+    pub operation: Operation,
+    /// The object as it is to be; for a deletion, as it is.
+    pub object: K,
+    /// The object as it was, for an update.
+    pub old: Option<K>,
+}
+
+/// What a rule does when it finds something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The object is refused.
+    Refuse,
+    /// The object is let in, and its author is told.
+    Warn,
+}
+
+/// Whether a rule looks at anything but the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// The object alone.
+    Nothing,
+    /// Part of the rule looks at the cluster.
+    SomeFacts,
+    /// Without facts the rule finds nothing.
+    Facts,
+}
+
+/// How a rule looks. Without facts a rule judges what it can.
+pub type Check<K> = fn(&Review<K>, Option<&dyn Facts>, &mut Findings);
+
+/// One reason to refuse an object, or to warn about it.
+pub struct Rule<K: 'static> {
+    /// Public name: in denials, metrics, documents and tests.
+    pub id: &'static str,
+    /// What happens when the rule finds something.
+    pub effect: Effect,
+    /// Which operations the rule judges.
+    pub on: &'static [Operation],
+    /// What it refuses or warns about, as the end of the sentence "it refuses ..".
+    pub what: &'static str,
+    /// Why.
+    pub why: &'static str,
+    /// The heart of an object that the rule finds, as YAML of its spec.
+    pub example: &'static str,
+    /// Whether the rule looks at anything but the object.
+    pub needs: Needs,
+    /// How it looks.
+    pub check: Check<K>,
+}
+
+impl<K> std::fmt::Debug for Rule<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rule").field("id", &self.id).field("effect", &self.effect).finish_non_exhaustive()
+    }
+}
+
+/// One thing that a rule found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Id of the rule.
+    pub rule: &'static str,
+    /// Whether it refuses or warns.
+    pub effect: Effect,
+    /// Path of the field, such as `spec.tls.certificates[0].alias`.
+    pub field: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "[{}] {}: {}; {}", self.rule, self.field, self.problem, self.remedy)
+    }
+}
+
+/// What the rules found so far.
+#[derive(Debug)]
+pub struct Findings {
+    list: Vec<Finding>,
+    rule: &'static str,
+    effect: Effect,
+    of_this_rule: usize,
+}
+
+impl Findings {
+    /// Notes one finding of the rule that is running.
+    pub fn add(&mut self, field: impl Into<String>, problem: impl Into<String>, remedy: impl Into<String>) {
+        self.of_this_rule += 1;
+        if self.of_this_rule <= MAX_FINDINGS_PER_RULE {
+            self.list.push(Finding {
+                rule: self.rule,
+                effect: self.effect,
+                field: field.into(),
+                problem: problem.into(),
+                remedy: remedy.into(),
+            });
+        }
+    }
+
+    /// Says after the last finding of a rule how many more there were.
+    fn close_rule(&mut self) {
+        let more = self.of_this_rule.saturating_sub(MAX_FINDINGS_PER_RULE);
+        if more > 0
+            && let Some(last) = self.list.last_mut()
+        {
+            use std::fmt::Write;
+            let _ = write!(last.remedy, " (and {more} more like this)");
+        }
+    }
+}
+
+/// Runs every rule of the table that judges this operation, and returns all that they found, in the table's order.
+#[must_use]
+pub fn judge<'r, K: 'static>(
+    rules: impl IntoIterator<Item = &'r Rule<K>>,
+    review: &Review<K>,
+    facts: Option<&dyn Facts>,
+) -> Vec<Finding> {
+    let mut findings = Findings { list: vec![], rule: "", effect: Effect::Refuse, of_this_rule: 0 };
+    for rule in rules.into_iter().filter(|rule| rule.on.contains(&review.operation)) {
+        (findings.rule, findings.effect, findings.of_this_rule) = (rule.id, rule.effect, 0);
+        (rule.check)(review, facts, &mut findings);
+        findings.close_rule();
+    }
+    findings.list
+}
+
+/// A user's value as it may stand in a message: quoted, escaped, and not endless.
+pub(crate) fn quoted(value: &str) -> String {
+    const LONGEST: usize = 80;
+    match value.char_indices().nth(LONGEST) {
+        None => format!("{value:?}"),
+        Some((end, _)) => format!("{:?}...", &value[..end]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOISY: Rule<usize> = Rule {
+        id: "noisy",
+        effect: Effect::Refuse,
+        on: &[Operation::Create],
+        what: "",
+        why: "",
+        example: "",
+        needs: Needs::Nothing,
+        check: |review, _, findings| {
+            (0..review.object).for_each(|i| findings.add(format!("spec[{i}]"), "is bad", "mend it"));
+        },
+    };
+
+    fn create(object: usize) -> Review<usize> {
+        Review { operation: Operation::Create, object, old: None }
+    }
+
+    #[test]
+    fn every_rule_runs_whatever_the_others_found() {
+        let other = Rule { id: "other", ..NOISY };
+        let found = judge(&[NOISY, other], &create(1), None);
+        assert_eq!(found.iter().map(|f| f.rule).collect::<Vec<_>>(), ["noisy", "other"]);
+    }
+
+    #[test]
+    fn a_rule_judges_its_own_operations_only() {
+        assert!(judge(&[NOISY], &Review { operation: Operation::Delete, ..create(1) }, None).is_empty());
+    }
+
+    #[test]
+    fn a_million_findings_become_twenty_and_a_count() {
+        let found = judge(&[NOISY], &create(1_000_000), None);
+        assert_eq!(found.len(), MAX_FINDINGS_PER_RULE);
+        assert_eq!(found[19].remedy, "mend it (and 999980 more like this)");
+    }
+
+    #[test]
+    fn a_long_value_is_cut_in_messages() {
+        assert_eq!(quoted("a\nb"), r#""a\nb""#);
+        assert_eq!(quoted(&"\u{e4}".repeat(1000)).chars().count(), 85);
+    }
+}

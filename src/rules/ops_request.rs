@@ -1,0 +1,624 @@
+//! The rules for `PostgresOpsRequest`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::api::names::{Alias, MAX_REQUEST};
+use crate::api::ops_request::{OpsPhase, OpsType, TlsChange};
+use crate::api::tls::{ClientAuthMode, IssuerRef, SslMode};
+use crate::api::{Postgres, PostgresOpsRequest};
+
+use super::Effect::{Refuse, Warn};
+use super::Operation::{Create, Update};
+use super::certificates::{self, HasTls, View, read_duration};
+use super::document::differences;
+use super::{Facts, Findings, Needs, Review, Rule, quoted};
+
+type Request = Review<PostgresOpsRequest>;
+
+/// Every rule for `PostgresOpsRequest`, in the order in which findings are listed.
+pub fn rules() -> impl Iterator<Item = &'static Rule<PostgresOpsRequest>> {
+    // On an update only the rules that say so: the spec was judged when it came in, and the cluster has moved on since.
+    static CERTIFICATES: [Rule<PostgresOpsRequest>; 13] = on_create(certificates::rules(Needs::SomeFacts));
+    OWN.iter().chain(&CERTIFICATES)
+}
+
+const fn on_create<const N: usize>(mut rules: [Rule<PostgresOpsRequest>; N]) -> [Rule<PostgresOpsRequest>; N] {
+    let mut i = 0;
+    while i < N {
+        rules[i].on = &[Create];
+        i += 1;
+    }
+    rules
+}
+
+static OWN: [Rule<PostgresOpsRequest>; 21] = [
+    Rule {
+        id: "type-supported",
+        effect: Refuse,
+        on: &[Create],
+        what: "any type but `ReconfigureTLS` and `Restart`",
+        why: "KubeDB has more types; pgrekey carries out these two and would leave the others pending for ever.",
+        example: "{type: UpdateVersion, databaseRef: {name: ha-postgres}}",
+        needs: Needs::Nothing,
+        check: type_supported,
+    },
+    Rule {
+        id: "name-length",
+        effect: Refuse,
+        on: &[Create],
+        what: "a name of more than 63 characters",
+        why: "The name becomes the value of a label on what the request makes, and a label's value ends there.",
+        example: "# metadata.name: a name of 64 characters",
+        needs: Needs::Nothing,
+        check: name_length,
+    },
+    Rule {
+        id: "database-exists",
+        effect: Refuse,
+        on: &[Create],
+        what: "a database that is not in the request's namespace, is being deleted, or is halted",
+        why: "There would be nothing to operate on.",
+        example: "{type: Restart, databaseRef: {name: no-such-database}}",
+        needs: Needs::SomeFacts,
+        check: database_exists,
+    },
+    Rule {
+        id: "tls-required",
+        effect: Refuse,
+        on: &[Create],
+        what: "`ReconfigureTLS` without `spec.tls`",
+        why: "It does not say what to change.",
+        example: "{type: ReconfigureTLS, databaseRef: {name: ha-postgres}}",
+        needs: Needs::Nothing,
+        check: tls_required,
+    },
+    Rule {
+        id: "foreign-field",
+        effect: Refuse,
+        on: &[Create],
+        what: "fields that belong to another type",
+        why: "They would be ignored, and whoever wrote them expects something of them.",
+        example: "{type: Restart, databaseRef: {name: ha-postgres}, horizontalScaling: {replicas: 5}}",
+        needs: Needs::Nothing,
+        check: foreign_field,
+    },
+    Rule {
+        id: "one-operation",
+        effect: Refuse,
+        on: &[Create],
+        what: "none, or more than one, of: `remove`; `rotateCertificates`; a change (`issuerRef`, `certificates`, `sslMode`, `clientAuthMode`)",
+        why: "Which should come first, and which of the two an error belongs to, would be a guess. `remove` may carry `clientAuthMode` for afterwards.",
+        example: "tls: {remove: true, rotateCertificates: true}",
+        needs: Needs::Nothing,
+        check: one_operation,
+    },
+    Rule {
+        id: "rotate-needs-tls",
+        effect: Refuse,
+        on: &[Create],
+        what: "`rotateCertificates` on a database without TLS",
+        why: "There are no certificates. A request that is still to run and adds TLS counts as TLS.",
+        example: "tls: {rotateCertificates: true}",
+        needs: Needs::Facts,
+        check: rotate_needs_tls,
+    },
+    Rule {
+        id: "remove-needs-tls",
+        effect: Refuse,
+        on: &[Create],
+        what: "`remove` on a database without TLS",
+        why: "There is nothing to remove. A request that is still to run and adds TLS counts as TLS.",
+        example: "tls: {remove: true}",
+        needs: Needs::Facts,
+        check: remove_needs_tls,
+    },
+    Rule {
+        id: "add-needs-issuer",
+        effect: Refuse,
+        on: &[Create],
+        what: "adding TLS without an issuer for every certificate",
+        why: "Nobody would sign the certificates. The issuer may also come from the namespace's annotation `pgrekey.dev/default-issuer` or from the installation's default.",
+        example: "tls: {sslMode: verify-full}",
+        needs: Needs::Facts,
+        check: add_needs_issuer,
+    },
+    Rule {
+        id: "remove-forbids-cert",
+        effect: Refuse,
+        on: &[Create],
+        what: "`remove` that leaves clients with `cert` authentication, given or kept",
+        why: "Client certificates need TLS: nobody could log in.",
+        example: "tls: {remove: true, clientAuthMode: cert}",
+        needs: Needs::SomeFacts,
+        check: remove_forbids_cert,
+    },
+    Rule {
+        id: "remove-forbids-ssl-mode",
+        effect: Refuse,
+        on: &[Create],
+        what: "`remove` with an `sslMode` other than `disable`",
+        why: "Without TLS there is no other mode.",
+        example: "tls: {remove: true, sslMode: require}",
+        needs: Needs::Nothing,
+        check: remove_forbids_ssl_mode,
+    },
+    Rule {
+        id: "ssl-mode-disable",
+        effect: Refuse,
+        on: &[Create],
+        what: "`sslMode: disable` in anything but `remove`",
+        why: "A database with TLS refuses plaintext, so its own clients could not connect; and `cert` needs TLS.",
+        example: "tls: {sslMode: disable, clientAuthMode: cert}",
+        needs: Needs::Nothing,
+        check: ssl_mode_disable,
+    },
+    Rule {
+        id: "scram-needs-11",
+        effect: Refuse,
+        on: &[Create],
+        what: "`clientAuthMode: scram` on PostgreSQL before 11",
+        why: "Clients of that time do not speak it with TLS channel binding, and KubeDB draws the line there.",
+        example: "tls: {clientAuthMode: scram}",
+        needs: Needs::Facts,
+        check: scram_needs_11,
+    },
+    Rule {
+        id: "timeout-valid",
+        effect: Refuse,
+        on: &[Create],
+        what: "a `timeout` that is no positive duration",
+        why: "Every step would fail at once.",
+        example: "{type: Restart, databaseRef: {name: ha-postgres}, timeout: 0s}",
+        needs: Needs::Nothing,
+        check: timeout_valid,
+    },
+    Rule {
+        id: "max-retries-valid",
+        effect: Refuse,
+        on: &[Create],
+        what: "a negative `maxRetries`",
+        why: "0 already means that nothing is tried again.",
+        example: "{type: Restart, databaseRef: {name: ha-postgres}, maxRetries: -1}",
+        needs: Needs::Nothing,
+        check: max_retries_valid,
+    },
+    Rule {
+        id: "grpc-unsupported",
+        effect: Refuse,
+        on: &[Create],
+        what: "`rotateGrpcCertificates`",
+        why: "These are certificates of KubeDB's coordinator, and pgrekey runs none.",
+        example: "tls: {rotateCertificates: true, rotateGrpcCertificates: true}",
+        needs: Needs::Nothing,
+        check: grpc_unsupported,
+    },
+    Rule {
+        id: "single-replica",
+        effect: Warn,
+        on: &[Create],
+        what: "a restart of a database with one pod",
+        why: "There is no standby to switch over to, so the database is away while its pod restarts.",
+        example: "{type: Restart, databaseRef: {name: single-postgres}}",
+        needs: Needs::Facts,
+        check: single_replica,
+    },
+    Rule {
+        id: "remove-lowers-security",
+        effect: Warn,
+        on: &[Create],
+        what: "`remove`",
+        why: "Passwords and data cross the network in plaintext afterwards.",
+        example: "tls: {remove: true}",
+        needs: Needs::Nothing,
+        check: remove_lowers_security,
+    },
+    Rule {
+        id: "same-issuer",
+        effect: Warn,
+        on: &[Create],
+        what: "an `issuerRef` that the database has already, and nothing else",
+        why: "Nothing about the certificates would change; to issue them anew there is `rotateCertificates`.",
+        example: "tls: {issuerRef: {kind: Issuer, name: pg-issuer}}",
+        needs: Needs::Facts,
+        check: same_issuer,
+    },
+    Rule {
+        id: "request-queued",
+        effect: Warn,
+        on: &[Create],
+        what: "a request while another one of the same database is unfinished",
+        why: "One request of a database runs at a time, the oldest first; this one waits.",
+        example: "tls: {rotateCertificates: true}",
+        needs: Needs::Facts,
+        check: request_queued,
+    },
+    Rule {
+        id: "spec-immutable",
+        effect: Refuse,
+        on: &[Update],
+        what: "a change of `spec`",
+        why: "The request may be half done. Metadata, finalizers and status may always change, also when the database is gone.",
+        example: "# any change of spec after creation",
+        needs: Needs::Nothing,
+        check: spec_immutable,
+    },
+];
+
+impl PostgresOpsRequest {
+    /// Whether the request has come to its end, good or bad.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        let phase = self.status.as_ref().and_then(|s| s.phase);
+        matches!(phase, Some(OpsPhase::Successful | OpsPhase::Failed | OpsPhase::Skipped | OpsPhase::Denied))
+    }
+
+    /// Whether the request will still do something: it is not finished, and not deleted before it began.
+    #[must_use]
+    pub fn is_to_run(&self) -> bool {
+        let began = self.status.as_ref().and_then(|s| s.phase) == Some(OpsPhase::Progressing);
+        !self.is_finished() && (began || self.metadata.deletion_timestamp.is_none())
+    }
+}
+
+/// What a `ReconfigureTLS` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Take TLS away.
+    Remove,
+    /// Issue all certificates anew.
+    Rotate,
+    /// Add TLS, or change something about it.
+    Change,
+}
+
+impl TlsChange {
+    /// What is asked for; all of it, when it is more than one thing.
+    #[must_use]
+    pub fn operations(&self) -> Vec<Operation> {
+        let remove = self.remove == Some(true);
+        let certificates = self.issuer_ref.is_some() || !self.certificates.is_empty();
+        // `remove` may say how clients connect afterwards; whether it says it right is for other rules.
+        let modes = self.ssl_mode.is_some() || self.client_auth_mode.is_some();
+        [
+            (remove, Operation::Remove),
+            (self.rotate_certificates == Some(true), Operation::Rotate),
+            (certificates || (modes && !remove), Operation::Change),
+        ]
+        .into_iter()
+        .filter_map(|(asked, operation)| asked.then_some(operation))
+        .collect()
+    }
+}
+
+fn namespace(request: &PostgresOpsRequest) -> &str {
+    request.metadata.namespace.as_deref().unwrap_or_default()
+}
+
+fn database(request: &PostgresOpsRequest, facts: Option<&dyn Facts>) -> Option<Arc<Postgres>> {
+    facts?.database(namespace(request), &request.spec.database_ref.name)
+}
+
+/// Where a request stands in the queue of its database: the oldest comes first.
+fn place(request: &PostgresOpsRequest) -> (Option<jiff::Timestamp>, Option<&str>) {
+    (request.metadata.creation_timestamp.as_ref().map(|t| t.0), request.metadata.name.as_deref())
+}
+
+/// The requests of the same database that come before this one, oldest first. One that does not exist yet comes last.
+fn ahead(request: &PostgresOpsRequest, facts: &dyn Facts) -> Vec<Arc<PostgresOpsRequest>> {
+    let is_new = request.metadata.creation_timestamp.is_none();
+    let mut ahead = facts.requests(namespace(request), &request.spec.database_ref.name);
+    ahead.retain(|other| {
+        let is_another = other.metadata.name != request.metadata.name;
+        is_another && other.is_to_run() && (is_new || place(other) < place(request))
+    });
+    ahead.sort_by(|a, b| place(a).cmp(&place(b)));
+    ahead
+}
+
+/// What a request finds when its turn comes.
+///
+/// Requests queue: `add-tls` and `rotate-tls`, sent together, are both fine, although there is no TLS yet.
+struct Then {
+    has_tls: bool,
+    issuer: Option<IssuerRef>,
+    client_auth_mode: Option<ClientAuthMode>,
+}
+
+impl Then {
+    fn of(request: &PostgresOpsRequest, database: &Postgres, facts: &dyn Facts) -> Self {
+        let now = Self {
+            has_tls: database.spec.tls.is_some(),
+            issuer: database.spec.tls.as_ref().and_then(|tls| tls.issuer_ref.clone()),
+            client_auth_mode: database.spec.client_auth_mode,
+        };
+        ahead(request, facts).iter().filter_map(|other| other.spec.tls.as_ref()).fold(now, Self::after)
+    }
+
+    fn after(self, change: &TlsChange) -> Self {
+        let client_auth_mode = change.client_auth_mode.or(self.client_auth_mode);
+        match change.operations().first() {
+            Some(Operation::Remove) => Self { has_tls: false, issuer: None, client_auth_mode },
+            Some(Operation::Change) => {
+                Self { has_tls: true, issuer: change.issuer_ref.clone().or(self.issuer), client_auth_mode }
+            }
+            Some(Operation::Rotate) | None => self,
+        }
+    }
+}
+
+/// Whether the database will have TLS when this request's turn comes.
+pub(super) fn will_have_tls(request: &PostgresOpsRequest, database: &Postgres, facts: &dyn Facts) -> bool {
+    Then::of(request, database, facts).has_tls
+}
+
+impl HasTls for Request {
+    fn tls(&self) -> Option<View<'_>> {
+        let tls = self.object.spec.tls.as_ref()?;
+        Some(View {
+            namespace: namespace(&self.object),
+            database: &self.object.spec.database_ref.name,
+            issuer_ref: tls.issuer_ref.as_ref(),
+            certificates: &tls.certificates,
+        })
+    }
+
+    fn unchanged(&self, facts: Option<&dyn Facts>) -> Option<Arc<Postgres>> {
+        database(&self.object, facts)
+    }
+}
+
+/// The `spec.tls` of a request that asks for this operation, whatever else it asks for.
+fn asks_for(review: &Request, operation: Operation) -> Option<&TlsChange> {
+    review.object.spec.tls.as_ref().filter(|tls| tls.operations().contains(&operation))
+}
+
+fn type_supported(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+    let type_ = review.object.spec.type_;
+    if !matches!(type_, OpsType::ReconfigureTLS | OpsType::Restart) {
+        findings.add(
+            "spec.type",
+            format!("pgrekey does not carry out {type_:?}, which is KubeDB's"),
+            "use ReconfigureTLS or Restart",
+        );
+    }
+}
+
+fn name_length(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+    let name = review.object.metadata.name.as_deref().unwrap_or_default();
+    // A name that the API server generates is never longer.
+    if name.len() > MAX_REQUEST {
+        findings.add(
+            "metadata.name",
+            format!("{} has {} characters", quoted(name), name.len()),
+            format!("use at most {MAX_REQUEST}"),
+        );
+    }
+}
+
+fn database_exists(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
+    const FIELD: &str = "spec.databaseRef.name";
+    let name = &review.object.spec.database_ref.name;
+    if name.is_empty() {
+        return findings.add(FIELD, "is empty", "name the Postgres to operate on");
+    }
+    let Some(facts) = facts else { return };
+    let namespace = namespace(&review.object);
+    let Some(database) = facts.database(namespace, name) else {
+        let problem = format!("there is no Postgres {} in namespace {namespace}", quoted(name));
+        return findings.add(FIELD, problem, "correct the name, or create the request in the database's namespace");
+    };
+    if database.metadata.deletion_timestamp.is_some() {
+        findings.add(FIELD, format!("Postgres {name} is being deleted"), "nothing can be done to it any more");
+    } else if database.spec.halted == Some(true) {
+        findings.add(FIELD, format!("Postgres {name} is halted"), "set its spec.halted to false first");
+    }
+}
+
+fn tls_required(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+    let spec = &review.object.spec;
+    if spec.type_ == OpsType::ReconfigureTLS && spec.tls.is_none() {
+        findings.add("spec.tls", "is missing", "say what to change about TLS");
+    }
+}
+
+fn foreign_field(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+    let spec = &review.object.spec;
+    let fields = [
+        ("tls", spec.tls.is_some(), OpsType::ReconfigureTLS),
+        ("restart", spec.restart.is_some(), OpsType::Restart),
+        ("updateVersion", spec.update_version.is_some(), OpsType::UpdateVersion),
+        ("horizontalScaling", spec.horizontal_scaling.is_some(), OpsType::HorizontalScaling),
+        ("verticalScaling", spec.vertical_scaling.is_some(), OpsType::VerticalScaling),
+        ("volumeExpansion", spec.volume_expansion.is_some(), OpsType::VolumeExpansion),
+        ("configuration", spec.configuration.is_some(), OpsType::Reconfigure),
+        ("authentication", spec.authentication.is_some(), OpsType::RotateAuth),
+        ("reconnectStandby", spec.reconnect_standby.is_some(), OpsType::ReconnectStandby),
+        ("forceFailOver", spec.force_fail_over.is_some(), OpsType::ForceFailOver),
+        ("setRaftKeyPair", spec.set_raft_key_pair.is_some(), OpsType::SetRaftKeyPair),
+        ("migration", spec.migration.is_some(), OpsType::StorageMigration),
+    ];
+    for (field, given, type_) in fields {
+        if given && type_ != spec.type_ {
+            let problem = format!("belongs to type {type_:?}, and this is a {:?}", spec.type_);
+            findings.add(format!("spec.{field}"), problem, "remove it, or change the type");
+        }
+    }
+}
+
+fn one_operation(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+    const CHOICE: &str = "remove, rotateCertificates, or a change (issuerRef, certificates, sslMode, clientAuthMode)";
+    let Some(tls) = &review.object.spec.tls else { return };
+    match tls.operations().as_slice() {
+        // Refused by its own rule; to say that nothing is asked for would be wrong as well.
+        [] if tls.rotate_grpc_certificates == Some(true) => {}
+        [] => findings.add("spec.tls", "asks for nothing", format!("give one of: {CHOICE}")),
+        [_] => {}
+        _ => findings.add(
+            "spec.tls",
+            "asks for more than one operation",
+            format!("make one request for each of: {CHOICE}"),
+        ),
+    }
+}
+
+/// A finding when the request asks for this and there will be no TLS by then.
+fn needs_tls(
+    review: &Request,
+    facts: Option<&dyn Facts>,
+    findings: &mut Findings,
+    (operation, field, what): (Operation, &str, &str),
+) {
+    let Some(facts) = facts else { return };
+    let Some(database) = database(&review.object, Some(facts)) else { return };
+    if asks_for(review, operation).is_some() && !will_have_tls(&review.object, &database, facts) {
+        let name = &review.object.spec.database_ref.name;
+        findings.add(field, format!("Postgres {name} has no TLS{what}"), "add TLS first, with an issuerRef");
+    }
+}
+
+fn rotate_needs_tls(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
+    needs_tls(review, facts, findings, (Operation::Rotate, "spec.tls.rotateCertificates", ", so no certificates"));
+}
+
+fn remove_needs_tls(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
+    needs_tls(review, facts, findings, (Operation::Remove, "spec.tls.remove", " to remove"));
+}
+
+fn add_needs_issuer(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
+    let Some(facts) = facts else { return };
+    let Some(database) = database(&review.object, Some(facts)) else { return };
+    let Some(tls) = asks_for(review, Operation::Change) else { return };
+    if will_have_tls(&review.object, &database, facts) || tls.remove == Some(true) {
+        return;
+    }
+    let unsigned = aliases_without_issuer(tls.issuer_ref.as_ref(), &tls.certificates);
+    if !unsigned.is_empty() {
+        findings.add(
+            "spec.tls.issuerRef",
+            format!("TLS is to be added, and nobody signs the certificates of: {}", unsigned.join(", ")),
+            "name an issuer, here or for each certificate",
+        );
+    }
+}
+
+/// The certificates that nobody would sign.
+pub(super) fn aliases_without_issuer(
+    issuer: Option<&IssuerRef>,
+    certificates: &[crate::api::tls::CertificateSpec],
+) -> Vec<&'static str> {
+    let has_own = |alias: &str| certificates.iter().any(|c| c.alias == alias && c.issuer_ref.is_some());
+    let unsigned = Alias::ALL.map(Alias::as_str).into_iter().filter(|alias| issuer.is_none() && !has_own(alias));
+    unsigned.collect()
+}
+
+fn remove_forbids_cert(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
+    const FIELD: &str = "spec.tls.clientAuthMode";
+    const REMEDY: &str = "give md5 or scram for afterwards";
+    let Some(tls) = asks_for(review, Operation::Remove) else { return };
+    let kept = || {
+        let database = database(&review.object, facts)?;
+        Then::of(&review.object, &database, facts?).client_auth_mode
+    };
+    match tls.client_auth_mode {
+        Some(ClientAuthMode::Cert) => findings.add(FIELD, "cert needs TLS, which is to be removed", REMEDY),
+        None if kept() == Some(ClientAuthMode::Cert) => {
+            findings.add(FIELD, "is left out, and the database's cert needs TLS, which is to be removed", REMEDY);
+        }
+        _ => {}
+    }
+}
+
+fn remove_forbids_ssl_mode(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+    let mode = asks_for(review, Operation::Remove).and_then(|tls| tls.ssl_mode);
+    if let Some(mode) = mode.filter(|mode| *mode != SslMode::Disable) {
+        let problem = format!("{} needs TLS, which is to be removed", mode.as_str());
+        findings.add("spec.tls.sslMode", problem, "leave it out, or use disable");
+    }
+}
+
+fn ssl_mode_disable(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+    let Some(tls) = &review.object.spec.tls else { return };
+    if tls.ssl_mode == Some(SslMode::Disable) && tls.remove != Some(true) {
+        let with_cert = if tls.client_auth_mode == Some(ClientAuthMode::Cert) { ", and cert needs TLS" } else { "" };
+        findings.add(
+            "spec.tls.sslMode",
+            format!("disable is for a database without TLS{with_cert}"),
+            "use another mode, or remove: true to take TLS away",
+        );
+    }
+}
+
+fn scram_needs_11(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
+    let Some(tls) = &review.object.spec.tls else { return };
+    let Some(database) = database(&review.object, facts) else { return };
+    super::postgres::scram_is_spoken(
+        tls.client_auth_mode,
+        &database.spec.version,
+        facts,
+        "spec.tls.clientAuthMode",
+        findings,
+    );
+}
+
+fn timeout_valid(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+    const FIELD: &str = "spec.timeout";
+    let Some(text) = &review.object.spec.timeout else { return };
+    if read_duration(FIELD, text, "10m", findings) == Some(Duration::ZERO) {
+        findings.add(FIELD, format!("{} leaves no time for any step", quoted(text)), "use a duration such as 10m");
+    }
+}
+
+fn max_retries_valid(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+    let retries = review.object.spec.max_retries;
+    if retries < 0 {
+        findings.add("spec.maxRetries", format!("{retries} is negative"), "use 0 for no retry");
+    }
+}
+
+fn grpc_unsupported(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+    if review.object.spec.tls.as_ref().is_some_and(|tls| tls.rotate_grpc_certificates == Some(true)) {
+        let remedy = "remove it; rotateCertificates covers every certificate there is";
+        findings.add("spec.tls.rotateGrpcCertificates", "pgrekey runs no pg-coordinator", remedy);
+    }
+}
+
+fn single_replica(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
+    let Some(database) = database(&review.object, facts) else { return };
+    if database.spec.replicas.unwrap_or(1) == 1 {
+        findings.add("spec.databaseRef", "has one pod", "its restart interrupts the service");
+    }
+}
+
+fn remove_lowers_security(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+    if asks_for(review, Operation::Remove).is_some() {
+        findings.add("spec.tls.remove", "lowers security", "passwords and data will cross the network in plaintext");
+    }
+}
+
+fn same_issuer(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
+    let (Some(database), Some(facts)) = (database(&review.object, facts), facts) else { return };
+    let Some(tls) = &review.object.spec.tls else { return };
+    let (Some(asked), Some(then)) = (&tls.issuer_ref, Then::of(&review.object, &database, facts).issuer) else {
+        return;
+    };
+    let same = (asked.kind(), asked.group(), &asked.name) == (then.kind(), then.group(), &then.name);
+    if same && *tls == (TlsChange { issuer_ref: tls.issuer_ref.clone(), ..TlsChange::default() }) {
+        findings.add("spec.tls.issuerRef", "is the issuer already", "use rotateCertificates to issue anew");
+    }
+}
+
+fn request_queued(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
+    let Some(facts) = facts else { return };
+    if let Some(first) = ahead(&review.object, facts).first() {
+        let name = first.metadata.name.as_deref().unwrap_or_default();
+        findings.add("spec.databaseRef", format!("request {} comes first", quoted(name)), "this one waits for it");
+    }
+}
+
+fn spec_immutable(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+    let Some(old) = &review.old else { return };
+    for field in differences(&old.spec, &review.object.spec, "spec") {
+        findings.add(field, "cannot be changed once the request exists", "delete this request and create a new one");
+    }
+}

@@ -1,0 +1,674 @@
+//! The rules for `Postgres`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::EnvVar;
+use serde_json::json;
+
+use crate::api::Postgres;
+use crate::api::condition;
+use crate::api::names::MAX_DATABASE;
+use crate::api::postgres::{DeletionPolicy, PostgresSpec, StorageType, StreamingMode, SynchronousReplicationConfig};
+use crate::api::template::ServiceTemplate;
+use crate::api::tls::{ClientAuthMode, SslMode};
+
+use super::Effect::{Refuse, Warn};
+use super::Operation::{Create, Delete, Update};
+use super::certificates::{self, HasTls, View};
+use super::document::differences;
+use super::ops_request::aliases_without_issuer;
+use super::{Facts, Findings, Needs, Operation, Review, Rule, quoted, text};
+
+type Database = Review<Postgres>;
+
+/// Every rule for `Postgres`, in the order in which findings are listed.
+pub fn rules() -> impl Iterator<Item = &'static Rule<Postgres>> {
+    static CERTIFICATES: [Rule<Postgres>; 13] = certificates::rules(Needs::Nothing);
+    OWN.iter().chain(&CERTIFICATES)
+}
+
+const CHANGES: &[Operation] = &[Create, Update];
+
+static OWN: [Rule<Postgres>; 24] = [
+    Rule {
+        id: "name-valid",
+        effect: Refuse,
+        on: &[Create],
+        what: "a name that is not one lower-case DNS label beginning with a letter, or has more than 52 characters",
+        why: "Services and pods are named after it, and the pods' revision label adds eleven characters to it, where a label's value ends at 63.",
+        example: "# metadata.name: 1st-database",
+        needs: Needs::Nothing,
+        check: name_valid,
+    },
+    Rule {
+        id: "version-exists",
+        effect: Refuse,
+        on: CHANGES,
+        what: "a `version` that no PostgresVersion has",
+        why: "There is no image to run.",
+        example: "{version: '9.1'}",
+        needs: Needs::Facts,
+        check: version_exists,
+    },
+    Rule {
+        id: "version-deprecated",
+        effect: Warn,
+        on: CHANGES,
+        what: "a deprecated `version`",
+        why: "It gets no fixes any more, and may go away.",
+        example: "{version: '11.22'}",
+        needs: Needs::Facts,
+        check: version_deprecated,
+    },
+    Rule {
+        id: "replicas-valid",
+        effect: Refuse,
+        on: CHANGES,
+        what: "fewer than 1 `replicas`",
+        why: "A database has a primary; to stop it there is `halted`.",
+        example: "{version: '17.12', replicas: 0}",
+        needs: Needs::Nothing,
+        check: replicas_valid,
+    },
+    Rule {
+        id: "synchronous-valid",
+        effect: Refuse,
+        on: CHANGES,
+        what: "a `synchronousReplicationConfig` without `streamingMode: Synchronous`, or one that no set of standbys can satisfy",
+        why: "Commits would wait for ever for standbys that do not exist.",
+        example: "{version: '17.12', replicas: 2, streamingMode: Synchronous, synchronousReplicationConfig: {numSyncReplicas: 2}}",
+        needs: Needs::Nothing,
+        check: synchronous_valid,
+    },
+    Rule {
+        id: "storage-required",
+        effect: Refuse,
+        on: CHANGES,
+        what: "durable storage without a size above zero",
+        why: "No volume can be claimed.",
+        example: "{version: '17.12', storageType: Durable}",
+        needs: Needs::Nothing,
+        check: storage_required,
+    },
+    Rule {
+        id: "storage-class-exists",
+        effect: Refuse,
+        on: CHANGES,
+        what: "a `storageClassName` that does not exist",
+        why: "The pods would wait for their volumes for ever.",
+        example: "{version: '17.12', storage: {storageClassName: no-such-class, resources: {requests: {storage: 1Gi}}}}",
+        needs: Needs::Facts,
+        check: storage_class_exists,
+    },
+    Rule {
+        id: "halt-needs-durable",
+        effect: Refuse,
+        on: CHANGES,
+        what: "`deletionPolicy: Halt` or `halted` with ephemeral storage",
+        why: "There would be nothing left to keep.",
+        example: "{version: '17.12', storageType: Ephemeral, deletionPolicy: Halt}",
+        needs: Needs::Nothing,
+        check: halt_needs_durable,
+    },
+    Rule {
+        id: "do-not-terminate-halted",
+        effect: Refuse,
+        on: CHANGES,
+        what: "`halted: true` with `deletionPolicy: DoNotTerminate`",
+        why: "One asks to stop the database, the other never to.",
+        example: "{version: '17.12', halted: true, deletionPolicy: DoNotTerminate}",
+        needs: Needs::Nothing,
+        check: do_not_terminate_halted,
+    },
+    Rule {
+        id: "ssl-mode-matches-tls",
+        effect: Refuse,
+        on: CHANGES,
+        what: "`sslMode: disable` with `tls`, and any other `sslMode` without",
+        why: "A database with TLS refuses plaintext, and one without has nothing else.",
+        example: "{version: '17.12', sslMode: require}",
+        needs: Needs::Nothing,
+        check: ssl_mode_matches_tls,
+    },
+    Rule {
+        id: "cert-needs-tls",
+        effect: Refuse,
+        on: CHANGES,
+        what: "`clientAuthMode: cert` without TLS",
+        why: "Clients show their certificates in the TLS handshake.",
+        example: "{version: '17.12', clientAuthMode: cert, sslMode: disable}",
+        needs: Needs::Nothing,
+        check: cert_needs_tls,
+    },
+    Rule {
+        id: "scram-needs-11",
+        effect: Refuse,
+        on: CHANGES,
+        what: "`clientAuthMode: scram` on PostgreSQL before 11",
+        why: "Clients of that time do not speak it with TLS channel binding, and KubeDB draws the line there.",
+        example: "{version: '10.23', clientAuthMode: scram}",
+        needs: Needs::Facts,
+        check: scram_needs_11,
+    },
+    Rule {
+        id: "tls-needs-issuer",
+        effect: Refuse,
+        on: CHANGES,
+        what: "`tls` without an issuer for every certificate",
+        why: "Nobody would sign the certificates. The issuer may also come from the namespace's annotation `pgrekey.dev/default-issuer` or from the installation's default.",
+        example: "{version: '17.12', tls: {}}",
+        needs: Needs::Nothing,
+        check: tls_needs_issuer,
+    },
+    Rule {
+        id: "auth-secret-valid",
+        effect: Refuse,
+        on: CHANGES,
+        what: "an `authSecret` that is no Secret, or is externally managed and has no name",
+        why: "The superuser's password is read from there.",
+        example: "{version: '17.12', authSecret: {kind: Secret, name: '', externallyManaged: true}}",
+        needs: Needs::Nothing,
+        check: auth_secret_valid,
+    },
+    Rule {
+        id: "reserved-env",
+        effect: Refuse,
+        on: CHANGES,
+        what: "environment variables that pgrekey sets: `POSTGRES_USER`, `POSTGRES_PASSWORD`, `PGDATA`, `PATRONI_*`",
+        why: "They say where the data are and how the cluster is run.",
+        example: "podTemplate: {spec: {containers: [{name: postgres, env: [{name: PGDATA, value: /tmp}]}]}}",
+        needs: Needs::Nothing,
+        check: reserved_env,
+    },
+    Rule {
+        id: "container-known",
+        effect: Refuse,
+        on: CHANGES,
+        what: "settings for a container other than `postgres` and `exporter`, or twice for one",
+        why: "They would apply to nothing.",
+        example: "podTemplate: {spec: {containers: [{name: postgresql}]}}",
+        needs: Needs::Nothing,
+        check: container_known,
+    },
+    Rule {
+        id: "run-as-user",
+        effect: Refuse,
+        on: CHANGES,
+        what: "a `runAsUser` or `runAsGroup` that the version's image does not run as",
+        why: "Postgres refuses to start on data that belong to another user.",
+        example: "podTemplate: {spec: {securityContext: {runAsUser: 0}}}",
+        needs: Needs::Facts,
+        check: run_as_user,
+    },
+    Rule {
+        id: "monitor-port",
+        effect: Refuse,
+        on: CHANGES,
+        what: "an exporter port below 1024 or above 65535, or one that the database uses",
+        why: "The exporter runs without the right to open the lower ones.",
+        example: "monitor: {agent: prometheus.io, prometheus: {exporter: {port: 80}}}",
+        needs: Needs::Nothing,
+        check: monitor_port,
+    },
+    Rule {
+        id: "health-checker-valid",
+        effect: Refuse,
+        on: CHANGES,
+        what: "a period, timeout or threshold of the health checker below 1",
+        why: "The check would never run, never wait, or never count.",
+        example: "healthChecker: {periodSeconds: 0}",
+        needs: Needs::Nothing,
+        check: health_checker_valid,
+    },
+    Rule {
+        id: "configuration-valid",
+        effect: Refuse,
+        on: CHANGES,
+        what: "an inline configuration under another key than `user.conf`",
+        why: "It would be ignored.",
+        example: "configuration: {inline: {postgresql.conf: max_connections = 200}}",
+        needs: Needs::Nothing,
+        check: configuration_valid,
+    },
+    Rule {
+        id: "service-template-unique",
+        effect: Refuse,
+        on: CHANGES,
+        what: "two `serviceTemplates` for one alias",
+        why: "Only one of them could take effect, and it would not be clear which.",
+        example: "serviceTemplates: [{alias: primary}, {alias: primary}]",
+        needs: Needs::Nothing,
+        check: service_template_unique,
+    },
+    Rule {
+        id: "immutable-field",
+        effect: Refuse,
+        on: &[Update],
+        what: "a change of `storageType`, and one of `init` once the database is provisioned",
+        why: "The data are where they are, and what ran once does not run again.",
+        example: "# storageType: Durable -> Ephemeral",
+        needs: Needs::Nothing,
+        check: immutable_field,
+    },
+    Rule {
+        id: "tls-edited-directly",
+        effect: Warn,
+        on: &[Update],
+        what: "`tls`, `sslMode` or `clientAuthMode` changed on the Postgres itself",
+        why: "Certificates follow the spec, but no running pod changes its TLS for it; a PostgresOpsRequest does it safely and says how far it is.",
+        example: "# sslMode: require -> verify-full",
+        needs: Needs::Nothing,
+        check: tls_edited_directly,
+    },
+    Rule {
+        id: "do-not-terminate",
+        effect: Refuse,
+        on: &[Delete],
+        what: "the deletion of a database whose `deletionPolicy` is `DoNotTerminate`",
+        why: "Its owner asked for that.",
+        example: "{version: '17.12', deletionPolicy: DoNotTerminate}",
+        needs: Needs::Nothing,
+        check: do_not_terminate,
+    },
+];
+
+impl HasTls for Database {
+    fn tls(&self) -> Option<View<'_>> {
+        let tls = self.object.spec.tls.as_ref()?;
+        Some(View {
+            namespace: self.object.metadata.namespace.as_deref().unwrap_or_default(),
+            database: self.object.metadata.name.as_deref().unwrap_or_default(),
+            issuer_ref: tls.issuer_ref.as_ref(),
+            certificates: &tls.certificates,
+        })
+    }
+
+    fn unchanged(&self, _: Option<&dyn Facts>) -> Option<Arc<Postgres>> {
+        // What the object leaves out has its default, whatever it was before; only the Secret of the password is its own.
+        let tls = None;
+        Some(Arc::new(Postgres { spec: PostgresSpec { tls, ..self.object.spec.clone() }, ..self.object.clone() }))
+    }
+}
+
+fn name_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+    /// The API server adds this many characters to `generateName`.
+    const GENERATED: usize = 5;
+    let metadata = &review.object.metadata;
+    let (field, name, added) = match (metadata.name.as_deref(), metadata.generate_name.as_deref()) {
+        (Some(name), _) if !name.is_empty() => ("metadata.name", name, 0),
+        (_, Some(prefix)) if !prefix.is_empty() => ("metadata.generateName", prefix, GENERATED),
+        // What has no name at all, the API server refuses.
+        _ => return,
+    };
+    let (length, most) = (name.chars().count(), MAX_DATABASE - added);
+    if length > most {
+        findings.add(field, format!("{} has {length} characters", quoted(name)), format!("use at most {most}"));
+    } else if !text::is_service_name(&format!("{name}{:x<added$}", "")) {
+        let problem = format!("{} cannot be the name of a Service", quoted(name));
+        findings.add(field, problem, "use lower-case letters, digits and inner hyphens, beginning with a letter");
+    }
+}
+
+fn version_exists(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
+    let Some(facts) = facts else { return };
+    let version = &review.object.spec.version;
+    if facts.version(version).is_none() {
+        let problem = format!("there is no PostgresVersion {}", quoted(version));
+        findings.add("spec.version", problem, "use one that `kubectl get pgversion` lists");
+    }
+}
+
+fn version_deprecated(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
+    let Some(facts) = facts else { return };
+    let version = &review.object.spec.version;
+    if facts.version(version).is_some_and(|v| v.spec.deprecated == Some(true)) {
+        findings.add(
+            "spec.version",
+            format!("PostgresVersion {} is deprecated", quoted(version)),
+            "move to a newer one",
+        );
+    }
+}
+
+fn replicas_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+    if let Some(replicas) = review.object.spec.replicas.filter(|replicas| *replicas < 1) {
+        findings.add(
+            "spec.replicas",
+            format!("{replicas} is less than 1"),
+            "use 1 or more; halted: true stops the database",
+        );
+    }
+}
+
+fn synchronous_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+    const FIELD: &str = "spec.synchronousReplicationConfig";
+    let spec = &review.object.spec;
+    let Some(config) = &spec.synchronous_replication_config else { return };
+    let SynchronousReplicationConfig { mode: _, num_sync_replicas, commit_level: _, standby_names, use_wildcard } =
+        config;
+    if spec.streaming_mode != Some(StreamingMode::Synchronous) {
+        findings.add(FIELD, "has no effect on asynchronous streaming", "set streamingMode: Synchronous, or remove it");
+    }
+    if *use_wildcard == Some(true) && !standby_names.is_empty() {
+        findings.add(format!("{FIELD}.useWildcard"), "contradicts standbyNames", "use one of the two");
+    }
+    let mut seen = BTreeSet::new();
+    for (i, name) in standby_names.iter().enumerate() {
+        if name.is_empty() || !seen.insert(name) {
+            let problem =
+                if name.is_empty() { "is empty".to_owned() } else { format!("{} is there twice", quoted(name)) };
+            findings.add(format!("{FIELD}.standbyNames[{i}]"), problem, "remove it");
+        }
+    }
+    let wanted = num_sync_replicas.unwrap_or(1);
+    let standbys = spec.replicas.unwrap_or(1).saturating_sub(1);
+    let (most, of) = match i32::try_from(standby_names.len()) {
+        Ok(0) | Err(_) => (standbys, "standbys"),
+        Ok(names) => (names, "standbyNames"),
+    };
+    if spec.streaming_mode == Some(StreamingMode::Synchronous) && !(1..=most).contains(&wanted) {
+        let problem = format!("{wanted} synchronous standbys cannot be had of {most} {of}");
+        findings.add(format!("{FIELD}.numSyncReplicas"), problem, "use at least 1 and at most as many as there are");
+    }
+}
+
+/// The storage type, `Durable` if left out.
+fn storage_type(spec: &PostgresSpec) -> StorageType {
+    spec.storage_type.unwrap_or(StorageType::Durable)
+}
+
+fn storage_required(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+    const FIELD: &str = "spec.storage.resources.requests.storage";
+    let spec = &review.object.spec;
+    if storage_type(spec) == StorageType::Ephemeral {
+        return;
+    }
+    let Some(storage) = &spec.storage else {
+        return findings.add(
+            "spec.storage",
+            "is missing for durable storage",
+            "give a claim, or use storageType: Ephemeral",
+        );
+    };
+    let requests = storage.resources.as_ref().and_then(|r| r.requests.as_ref());
+    let Some(size) = requests.and_then(|r| r.get("storage")) else {
+        return findings.add(FIELD, "is missing", "give a size such as 10Gi");
+    };
+    // A size has a digit other than zero before its unit; whether it is a quantity at all, the API server has checked.
+    let number = size.0.split(|c: char| c.is_ascii_alphabetic()).next().unwrap_or_default();
+    if number.starts_with('-') || !number.bytes().any(|b| (b'1'..=b'9').contains(&b)) {
+        findings.add(FIELD, format!("{} is not above zero", quoted(&size.0)), "give a size such as 10Gi");
+    }
+}
+
+fn storage_class_exists(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
+    let Some(facts) = facts else { return };
+    let class = review.object.spec.storage.as_ref().and_then(|s| s.storage_class_name.as_deref());
+    // The empty name asks for a volume without a class.
+    if let Some(class) = class.filter(|class| !class.is_empty() && !facts.storage_class_exists(class)) {
+        let problem = format!("there is no StorageClass {}", quoted(class));
+        findings.add("spec.storage.storageClassName", problem, "use one that `kubectl get storageclass` lists");
+    }
+}
+
+fn halt_needs_durable(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+    const REMEDY: &str = "use storageType: Durable, or do not halt";
+    let spec = &review.object.spec;
+    if storage_type(spec) == StorageType::Durable {
+        return;
+    }
+    if spec.halted == Some(true) {
+        findings.add("spec.halted", "would lose the data of ephemeral storage", REMEDY);
+    } else if spec.deletion_policy == Some(DeletionPolicy::Halt) {
+        findings.add("spec.deletionPolicy", "Halt cannot keep the data of ephemeral storage", REMEDY);
+    }
+}
+
+fn do_not_terminate_halted(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+    let spec = &review.object.spec;
+    if spec.halted == Some(true) && spec.deletion_policy == Some(DeletionPolicy::DoNotTerminate) {
+        findings.add(
+            "spec.halted",
+            "contradicts deletionPolicy DoNotTerminate",
+            "change the policy first, for example to Halt",
+        );
+    }
+}
+
+fn ssl_mode_matches_tls(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+    const FIELD: &str = "spec.sslMode";
+    let spec = &review.object.spec;
+    match (spec.ssl_mode, &spec.tls) {
+        (Some(SslMode::Disable), Some(_)) => {
+            findings.add(FIELD, "disable contradicts spec.tls", "use another mode, or remove spec.tls");
+        }
+        (Some(mode), None) if mode != SslMode::Disable => {
+            let problem = format!("{} needs spec.tls", mode.as_str());
+            findings.add(FIELD, problem, "add spec.tls, or use disable");
+        }
+        _ => {}
+    }
+}
+
+fn cert_needs_tls(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+    let spec = &review.object.spec;
+    let without_tls = spec.tls.is_none() || spec.ssl_mode == Some(SslMode::Disable);
+    if spec.client_auth_mode == Some(ClientAuthMode::Cert) && without_tls {
+        findings.add("spec.clientAuthMode", "cert needs TLS", "add spec.tls, or use scram or md5");
+    }
+}
+
+/// The major version of PostgreSQL behind the name of a PostgresVersion, if it can be known.
+pub(super) fn major(version: &str, facts: Option<&dyn Facts>) -> Option<u32> {
+    let known = facts.and_then(|f| f.version(version)).map(|v| v.spec.version.clone());
+    let text = known.as_deref().unwrap_or(version);
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    text[..digits].parse().ok()
+}
+
+/// A finding when `scram` is asked of a PostgreSQL that is too old for it.
+pub(super) fn scram_is_spoken(
+    mode: Option<ClientAuthMode>,
+    version: &str,
+    facts: Option<&dyn Facts>,
+    field: &str,
+    findings: &mut Findings,
+) {
+    if mode == Some(ClientAuthMode::Scram)
+        && let Some(major) = major(version, facts).filter(|major| *major < 11)
+    {
+        findings.add(
+            field,
+            format!("scram needs PostgreSQL 11, and this is {major}"),
+            "use md5, or update the database first",
+        );
+    }
+}
+
+fn scram_needs_11(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
+    let spec = &review.object.spec;
+    scram_is_spoken(spec.client_auth_mode, &spec.version, facts, "spec.clientAuthMode", findings);
+}
+
+fn tls_needs_issuer(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+    let Some(tls) = &review.object.spec.tls else { return };
+    let unsigned = aliases_without_issuer(tls.issuer_ref.as_ref(), &tls.certificates);
+    if !unsigned.is_empty() {
+        let problem = format!("is missing, and nobody signs the certificates of: {}", unsigned.join(", "));
+        findings.add("spec.tls.issuerRef", problem, "name an issuer, here or for each certificate");
+    }
+}
+
+fn auth_secret_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+    let Some(secret) = &review.object.spec.auth_secret else { return };
+    if secret.kind != "Secret" {
+        findings.add("spec.authSecret.kind", format!("{} is no Secret", quoted(&secret.kind)), "use Secret");
+    }
+    if let Some(group) = secret.api_group.as_deref().filter(|group| !group.is_empty()) {
+        let problem = format!("{} is not the group of Secrets", quoted(group));
+        findings.add("spec.authSecret.apiGroup", problem, "leave it out");
+    }
+    if secret.externally_managed == Some(true) && secret.name.is_empty() {
+        findings.add("spec.authSecret.name", "is missing for a Secret that is managed externally", "name the Secret");
+    } else if !secret.name.is_empty() && !text::is_object_name(&secret.name) {
+        findings.add(
+            "spec.authSecret.name",
+            format!("{} cannot be the name of a Secret", quoted(&secret.name)),
+            "correct it",
+        );
+    }
+}
+
+fn reserved_env(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+    let is_ours =
+        |name: &str| matches!(name, "POSTGRES_USER" | "POSTGRES_PASSWORD" | "PGDATA") || name.starts_with("PATRONI_");
+    let spec = &review.object.spec;
+    let containers =
+        spec.pod_template.iter().filter_map(|t| t.spec.as_ref()).flat_map(|s| s.containers.iter().enumerate());
+    let of_containers = containers.map(|(i, c)| (format!("spec.podTemplate.spec.containers[{i}].env"), &c.env));
+    let exporter = spec.monitor.as_ref().and_then(|m| m.prometheus.as_ref()).and_then(|p| p.exporter.as_ref());
+    let of_exporter = exporter.map(|e| ("spec.monitor.prometheus.exporter.env".to_owned(), &e.env));
+    let lists: Vec<(String, &Vec<EnvVar>)> = of_containers.chain(of_exporter).collect();
+    for (field, variables) in lists {
+        for (i, variable) in variables.iter().enumerate().filter(|(_, v)| is_ours(&v.name)) {
+            findings.add(
+                format!("{field}[{i}].name"),
+                format!("{} is set by pgrekey", quoted(&variable.name)),
+                "remove it",
+            );
+        }
+    }
+}
+
+fn container_known(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+    let Some(settings) = review.object.spec.pod_template.as_ref().and_then(|t| t.spec.as_ref()) else { return };
+    let mut seen = BTreeSet::new();
+    for (i, container) in settings.containers.iter().enumerate() {
+        let field = format!("spec.podTemplate.spec.containers[{i}].name");
+        if !matches!(container.name.as_str(), "postgres" | "exporter") {
+            let problem = format!("there is no container {}", quoted(&container.name));
+            findings.add(field, problem, "use postgres or exporter");
+        } else if !seen.insert(&container.name) {
+            findings.add(field, format!("{} is there twice", quoted(&container.name)), "merge the two entries");
+        }
+    }
+}
+
+fn run_as_user(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
+    const POD: &str = "spec.podTemplate.spec.securityContext";
+    let spec = &review.object.spec;
+    let Some(version) = facts.and_then(|f| f.version(&spec.version)) else { return };
+    let context = version.spec.security_context.unwrap_or_default();
+    let any_but_root = context.run_as_any_non_root == Some(true);
+    let expected = context.run_as_user.unwrap_or(999);
+    let Some(settings) = spec.pod_template.as_ref().and_then(|t| t.spec.as_ref()) else { return };
+    let pod = settings
+        .security_context
+        .iter()
+        .flat_map(|c| [(format!("{POD}.runAsUser"), c.run_as_user), (format!("{POD}.runAsGroup"), c.run_as_group)]);
+    let containers = settings.containers.iter().enumerate().filter(|(_, c)| c.name == "postgres").flat_map(|(i, c)| {
+        let field = format!("spec.podTemplate.spec.containers[{i}].securityContext");
+        let context = c.security_context.as_ref();
+        [
+            (format!("{field}.runAsUser"), context.and_then(|c| c.run_as_user)),
+            (format!("{field}.runAsGroup"), context.and_then(|c| c.run_as_group)),
+        ]
+    });
+    for (field, id) in pod.chain(containers) {
+        if let Some(id) = id.filter(|id| if any_but_root { *id == 0 } else { *id != expected }) {
+            let problem = format!("{id} is not the user of PostgresVersion {}", quoted(&spec.version));
+            findings.add(field, problem, format!("use {expected}, or leave it out"));
+        }
+    }
+}
+
+fn monitor_port(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+    const FIELD: &str = "spec.monitor.prometheus.exporter.port";
+    /// PostgreSQL's own port and Patroni's.
+    const TAKEN: [i32; 2] = [5432, 8008];
+    let exporter =
+        review.object.spec.monitor.as_ref().and_then(|m| m.prometheus.as_ref()).and_then(|p| p.exporter.as_ref());
+    let Some(port) = exporter.and_then(|e| e.port) else { return };
+    if !(1024..=65535).contains(&port) {
+        findings.add(
+            FIELD,
+            format!("{port} is not between 1024 and 65535"),
+            "use another port, or leave it out for 56790",
+        );
+    } else if TAKEN.contains(&port) {
+        findings.add(FIELD, format!("{port} is the database's own"), "use another port, or leave it out for 56790");
+    }
+}
+
+fn health_checker_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+    let Some(checker) = &review.object.spec.health_checker else { return };
+    let fields = [
+        ("periodSeconds", checker.period_seconds),
+        ("timeoutSeconds", checker.timeout_seconds),
+        ("failureThreshold", checker.failure_threshold),
+    ];
+    for (field, value) in fields {
+        if let Some(value) = value.filter(|value| *value < 1) {
+            findings.add(format!("spec.healthChecker.{field}"), format!("{value} is less than 1"), "use 1 or more");
+        }
+    }
+}
+
+fn configuration_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+    let inline = review.object.spec.configuration.as_ref().and_then(|c| c.inline.as_ref());
+    for key in inline.into_iter().flat_map(|inline| inline.keys()).filter(|key| *key != "user.conf") {
+        let problem = format!("the key {} is not read", quoted(key));
+        findings.add("spec.configuration.inline", problem, "use the key user.conf");
+    }
+}
+
+fn service_template_unique(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+    let mut seen = vec![];
+    for (i, ServiceTemplate { alias, .. }) in review.object.spec.service_templates.iter().enumerate() {
+        if seen.contains(alias) {
+            let problem = format!("there is an entry for {} already", json!(alias));
+            findings.add(format!("spec.serviceTemplates[{i}].alias"), problem, "merge the two entries");
+        } else {
+            seen.push(*alias);
+        }
+    }
+}
+
+fn immutable_field(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+    let Some(old) = &review.old else { return };
+    let new = &review.object;
+    let (before, after) = (storage_type(&old.spec), storage_type(&new.spec));
+    if before != after {
+        findings.add("spec.storageType", format!("{before:?} cannot become {after:?}"), "create another Postgres");
+    }
+    let conditions = old.status.as_ref().map_or(&[][..], |s| &s.conditions);
+    if condition::holds(conditions, "Provisioned") {
+        for field in differences(&old.spec.init, &new.spec.init, "spec.init") {
+            findings.add(field, "cannot be changed once the database is provisioned", "put back what was there");
+        }
+    }
+}
+
+fn tls_edited_directly(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+    let Some(old) = &review.old else { return };
+    let (old, new) = (&old.spec, &review.object.spec);
+    let edited = [
+        ("spec.tls", old.tls != new.tls),
+        ("spec.sslMode", old.ssl_mode != new.ssl_mode),
+        ("spec.clientAuthMode", old.client_auth_mode != new.client_auth_mode),
+    ];
+    for (field, _) in edited.into_iter().filter(|(_, edited)| *edited) {
+        findings.add(field, "no running pod changes its TLS for this", "use a ReconfigureTLS request");
+    }
+}
+
+fn do_not_terminate(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+    if review.object.spec.deletion_policy == Some(DeletionPolicy::DoNotTerminate) {
+        let metadata = &review.object.metadata;
+        let name = metadata.name.as_deref().unwrap_or_default();
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        let problem = format!("postgres \"{namespace}/{name}\" can't be terminated");
+        findings.add("spec.deletionPolicy", problem, "to delete, change spec.deletionPolicy");
+    }
+}

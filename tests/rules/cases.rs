@@ -1,0 +1,154 @@
+//! The cases: what the rules say about which objects, as data.
+//!
+//! Read `postgres_ops_request.yaml` and `postgres.yaml` as the specification of the rules; `world.yaml` is the cluster that
+//! they are about. Here they only become values, so that any suite can put them to whoever should know: the rules
+//! themselves, the webhooks, an API server.
+
+use std::sync::LazyLock;
+
+use pgrekey::rules::{Operation, Snapshot};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// One object, and what is said about it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Case {
+    /// The rule that speaks; none in a near miss, where nothing may be said.
+    pub(crate) rule: Option<String>,
+    /// What a near miss shows.
+    passes: Option<String>,
+    /// What tells this case from others of its rule.
+    about: Option<String>,
+    /// What is asked of the object.
+    #[serde(default)]
+    on: On,
+    /// What is merged into the base, as a JSON merge patch.
+    object: Value,
+    /// For an update: the object before it.
+    old: Option<Value>,
+    /// Requests that were made before, each merged into the base.
+    #[serde(default)]
+    queued: Vec<Value>,
+    /// Other rules that cannot but speak as well.
+    #[serde(default)]
+    pub(crate) also: Vec<String>,
+    /// The fields that the rule speaks of.
+    #[serde(default)]
+    field: OneOrMore,
+    /// The whole text of its first finding.
+    pub(crate) text: Option<String>,
+    /// `Postgres` or `PostgresOpsRequest`.
+    #[serde(skip)]
+    pub(crate) kind: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+enum On {
+    #[default]
+    Create,
+    Update,
+    Delete,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl Default for OneOrMore {
+    fn default() -> Self {
+        Self::More(vec![])
+    }
+}
+
+impl Case {
+    /// What the case is called in a failure.
+    pub(crate) fn title(&self) -> String {
+        let parts = [self.rule.as_ref(), self.passes.as_ref(), self.about.as_ref()];
+        format!("{}: {}", self.kind, parts.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(": "))
+    }
+
+    pub(crate) fn operation(&self) -> Operation {
+        match self.on {
+            On::Create => Operation::Create,
+            On::Update => Operation::Update,
+            On::Delete => Operation::Delete,
+        }
+    }
+
+    /// The object that is asked about.
+    pub(crate) fn manifest(&self) -> Value {
+        merged(base(self.kind), &self.object)
+    }
+
+    /// The object as it was, for an update.
+    pub(crate) fn old(&self) -> Option<Value> {
+        self.old.as_ref().map(|old| merged(base(self.kind), old))
+    }
+
+    /// The requests that were made before.
+    pub(crate) fn queued(&self) -> impl Iterator<Item = Value> {
+        self.queued.iter().map(|change| merged(base("PostgresOpsRequest"), change))
+    }
+
+    pub(crate) fn fields(&self) -> Vec<&str> {
+        match &self.field {
+            OneOrMore::One(field) => vec![field],
+            OneOrMore::More(fields) => fields.iter().map(String::as_str).collect(),
+        }
+    }
+}
+
+fn base(kind: &str) -> Value {
+    match kind {
+        "Postgres" => json!({
+            "apiVersion": "kubedb.com/v1",
+            "kind": "Postgres",
+            "metadata": {"name": "database", "namespace": "demo"},
+            "spec": {"version": "17.12", "replicas": 3, "storage": {"resources": {"requests": {"storage": "1Gi"}}}},
+        }),
+        _ => json!({
+            "apiVersion": "ops.kubedb.com/v1alpha1",
+            "kind": "PostgresOpsRequest",
+            "metadata": {"name": "request", "namespace": "demo"},
+            "spec": {"type": "ReconfigureTLS", "databaseRef": {"name": "secure"}},
+        }),
+    }
+}
+
+fn merged(mut base: Value, change: &Value) -> Value {
+    json_patch::merge(&mut base, change);
+    base
+}
+
+/// Every case of both kinds.
+pub(crate) fn all() -> Vec<Case> {
+    [("PostgresOpsRequest", include_str!("postgres_ops_request.yaml")), ("Postgres", include_str!("postgres.yaml"))]
+        .into_iter()
+        .flat_map(|(kind, text)| {
+            let cases: Vec<Case> = serde_saphyr::from_str(text).expect("the cases can be read");
+            cases.into_iter().map(move |case| Case { kind, ..case })
+        })
+        .collect()
+}
+
+/// The manifests of the cluster.
+pub(crate) fn world() -> Vec<Value> {
+    serde_saphyr::from_multiple(include_str!("world.yaml")).expect("the world can be read")
+}
+
+/// The cluster as facts.
+pub(crate) fn facts(more: impl IntoIterator<Item = Value>) -> Snapshot {
+    static WORLD: LazyLock<Snapshot> = LazyLock::new(|| learn(Snapshot::default(), world()));
+    learn(WORLD.clone(), more)
+}
+
+fn learn(mut snapshot: Snapshot, documents: impl IntoIterator<Item = Value>) -> Snapshot {
+    for document in documents {
+        assert!(snapshot.learn(&document).expect("a fact can be read"), "no fact: {document}");
+    }
+    snapshot
+}
