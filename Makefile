@@ -23,7 +23,29 @@ generate: ## Write the files that are generated from the code
 	cargo run --locked --quiet -- crds --output $(CRDS)
 
 .PHONY: test
-test: lint test-unit test-cluster ## Run every check, and all set-up that they need
+test: lint test-unit fuzz test-cluster ## Run every check, and all set-up that they need
+
+.PHONY: bench
+bench: ## Measure what one review costs
+	cargo bench --locked --bench review
+
+.PHONY: bench-webhook
+bench-webhook: ## Load the HTTPS server on loopback for half a minute
+	cargo bench --locked --bench webhook
+
+# libFuzzer without cargo-fuzz: the instrumentation is a pass of LLVM's, which the stable compiler has.
+FUZZ_SECONDS ?= 60
+# With a target named, the instrumentation leaves build scripts alone.
+FUZZ_TARGET = $(shell rustc -vV | sed -n 's/^host: //p')
+FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
+
+.PHONY: fuzz
+fuzz: ## Throw mutated reviews at the webhooks for FUZZ_SECONDS
+	@mkdir -p fuzz/corpus fuzz/artifacts
+	cd fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" cargo run --locked --release --quiet --target $(FUZZ_TARGET) --bin review -- corpus seeds \
+		-max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=5 -rss_limit_mb=2048 -artifact_prefix=artifacts/ \
+		-print_final_stats=1 -verbosity=0
 
 .PHONY: lint
 lint: $(HOME)/.cargo/bin/cargo-deny ## Check format, lints, licences and sources of dependencies

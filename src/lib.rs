@@ -1,6 +1,19 @@
 //! pgrekey changes the TLS of running Postgres clusters on Kubernetes without failed connections, and proves it on the wire.
+//!
+//! The modules are floors; each uses only floors below it (enforced by `tests/floors.rs`):
+//!
+//! | floor | modules | may |
+//! |---|---|---|
+//! | program | `main`, [`cli`] | parse, wire, exit |
+//! | edges | [`cluster`], [`database`], [`serve`] | talk to the API server, to Postgres, to HTTPS callers |
+//! | judgment | [`rules`], [`build`], [`tls`] | decide, purely |
+//! | words | [`api`] | be the CRD types; serde only |
+//! | beside | [`metrics`] | be used by edges and what is above |
 
 pub mod api;
 pub mod cli;
+pub mod cluster;
+pub mod metrics;
 pub mod rules;
+pub mod serve;
 pub mod tls;

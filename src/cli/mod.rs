@@ -1,6 +1,7 @@
 //! The command line: parses, wires, and turns outcomes into exit codes.
 
 mod crds;
+mod webhook_config;
 
 use std::io;
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Crds(crds::Args),
+    WebhookConfig(webhook_config::Args),
 }
 
 /// Runs the command line of this process.
@@ -28,6 +30,7 @@ pub fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     let outcome = match command {
         Command::Crds(args) => crds::run(&args),
+        Command::WebhookConfig(args) => webhook_config::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,31 @@
+//! The cost of one review of a 5 kB body: read the envelope, decode the object, run every rule, write the answer.
+
+#![allow(missing_docs, clippy::expect_used, reason = "a benchmark fails by panicking")]
+
+#[path = "review_body.rs"]
+mod review_body;
+
+use std::hint::black_box;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use pgrekey::serve::envelope::Question;
+use pgrekey::serve::review::{answer, review};
+use pgrekey::serve::webhooks::{Purpose, WEBHOOKS};
+
+fn benchmark(criterion: &mut Criterion) {
+    let (body, facts) = (review_body::body(), review_body::facts());
+    for purpose in [Purpose::Validate, Purpose::Mutate] {
+        let webhook =
+            WEBHOOKS.iter().find(|w| w.kind == "PostgresOpsRequest" && w.purpose == purpose).expect("a webhook");
+        let run = |body: &[u8]| {
+            let question = Question::read(body).expect("a question");
+            let verdict = review(webhook, &question, &facts, None);
+            assert!(verdict.allowed(), "{verdict:?}");
+            question.answer(answer(webhook, verdict).expect("an answer")).expect("JSON")
+        };
+        criterion.bench_function(&format!("{purpose:?} {} bytes", body.len()), |b| b.iter(|| run(black_box(&body))));
+    }
+}
+
+criterion_group!(benches, benchmark);
+criterion_main!(benches);

@@ -1,0 +1,191 @@
+//! What the rules may know, kept in memory by watching the API server.
+//!
+//! # Expected flow
+//! [`watch`] gives the stores and a future that fills them and keeps them up to date; somebody runs the future. Until a kind
+//! has been listed once it is named by [`Facts::unknown`].
+//!
+//! # Guarantees
+//! Answers never wait and never read the network. Objects are pruned to what the rules read before they are kept. A watch
+//! that breaks is resumed with back-off; what was known until then stays known.
+//!
+//! # Assumptions
+//! pgrekey may list and watch these kinds, or the given namespaces' part of them.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures::future::{self, BoxFuture};
+use futures::{FutureExt, StreamExt};
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::api::{Api, PartialObjectMeta};
+use kube::runtime::reflector::{self, Lookup, ObjectRef, Store};
+use kube::runtime::watcher::{Config, Event};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tracing::warn;
+
+use crate::api::cert_manager::{ClusterIssuer, Issuer};
+use crate::api::{Postgres, PostgresOpsRequest, PostgresVersion};
+use crate::rules::Facts;
+use crate::rules::facts::DEFAULT_ISSUER_ANNOTATION;
+
+/// One kind: its objects, and whether they have been listed.
+struct Known<K: Lookup + Clone + 'static>
+where
+    K::DynamicType: Eq + std::hash::Hash + Clone,
+{
+    kind: &'static str,
+    objects: Store<K>,
+    listed: Arc<AtomicBool>,
+}
+
+impl<K> Known<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    /// Starts to know a kind; the future keeps knowing it.
+    fn watch(kind: &'static str, client: &Client) -> (Self, BoxFuture<'static, ()>) {
+        let stream = watcher(Api::<K>::all(client.clone()), Config::default());
+        let (objects, writer) = reflector::store();
+        let listed = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&listed);
+        let fill = stream
+            .modify(prune)
+            .default_backoff()
+            .reflect(writer)
+            .for_each(move |event| {
+                match event {
+                    Ok(Event::InitDone) => seen.store(true, Ordering::Release),
+                    Ok(_) => {}
+                    Err(error) => warn!(kind, %error, "cannot watch; trying again"),
+                }
+                future::ready(())
+            })
+            .boxed();
+        (Self { kind, objects, listed }, fill)
+    }
+
+    fn get(&self, reference: &ObjectRef<K>) -> Option<Arc<K>> {
+        self.objects.get(reference)
+    }
+
+    fn missing(&self) -> Option<&'static str> {
+        (!self.listed.load(Ordering::Acquire)).then_some(self.kind)
+    }
+}
+
+/// Drops what no rule reads and what takes most of the memory.
+fn prune<K: Resource>(object: &mut K) {
+    object.managed_fields_mut().clear();
+    object.annotations_mut().retain(|key, _| key.starts_with("pgrekey.dev/"));
+}
+
+/// What is known about the cluster.
+pub struct Stores {
+    databases: Known<Postgres>,
+    requests: Known<PostgresOpsRequest>,
+    versions: Known<PostgresVersion>,
+    issuers: Known<Issuer>,
+    cluster_issuers: Known<ClusterIssuer>,
+    namespaces: Known<PartialObjectMeta<Namespace>>,
+    storage_classes: Known<PartialObjectMeta<StorageClass>>,
+}
+
+impl Debug for Stores {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stores").field("unknown", &self.unknown()).finish_non_exhaustive()
+    }
+}
+
+/// The stores, and the future that keeps them up to date for as long as it runs.
+pub fn watch(client: &Client) -> (Stores, impl Future<Output = ()> + Send + use<>) {
+    let (databases, fill_databases) = Known::watch("Postgres", client);
+    let (requests, fill_requests) = Known::watch("PostgresOpsRequest", client);
+    let (versions, fill_versions) = Known::watch("PostgresVersion", client);
+    let (issuers, fill_issuers) = Known::watch("Issuer", client);
+    let (cluster_issuers, fill_cluster_issuers) = Known::watch("ClusterIssuer", client);
+    let (namespaces, fill_namespaces) = Known::watch("Namespace", client);
+    let (storage_classes, fill_storage_classes) = Known::watch("StorageClass", client);
+    let stores = Stores { databases, requests, versions, issuers, cluster_issuers, namespaces, storage_classes };
+    let fill = future::join_all([
+        fill_databases,
+        fill_requests,
+        fill_versions,
+        fill_issuers,
+        fill_cluster_issuers,
+        fill_namespaces,
+        fill_storage_classes,
+    ]);
+    (stores, fill.map(|_| ()))
+}
+
+impl Facts for Stores {
+    fn unknown(&self) -> Vec<&'static str> {
+        let Self { databases, requests, versions, issuers, cluster_issuers, namespaces, storage_classes } = self;
+        [
+            databases.missing(),
+            requests.missing(),
+            versions.missing(),
+            issuers.missing(),
+            cluster_issuers.missing(),
+            namespaces.missing(),
+            storage_classes.missing(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    fn database(&self, namespace: &str, name: &str) -> Option<Arc<Postgres>> {
+        self.databases.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    fn databases(&self, namespace: &str) -> Vec<Arc<Postgres>> {
+        let mut databases = self.databases.objects.state();
+        databases.retain(|database| database.metadata.namespace.as_deref() == Some(namespace));
+        databases
+    }
+
+    fn requests(&self, namespace: &str, database: &str) -> Vec<Arc<PostgresOpsRequest>> {
+        let mut requests = self.requests.objects.state();
+        requests.retain(|request| {
+            request.spec.database_ref.name == database && request.metadata.namespace.as_deref() == Some(namespace)
+        });
+        requests
+    }
+
+    fn version(&self, name: &str) -> Option<Arc<PostgresVersion>> {
+        self.versions.get(&ObjectRef::new(name))
+    }
+
+    fn issuer(&self, namespace: &str, name: &str) -> Option<Arc<Issuer>> {
+        self.issuers.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    fn issuer_namespaces(&self, name: &str) -> Vec<String> {
+        let issuers = self.issuers.objects.state();
+        let mut namespaces: Vec<String> = issuers
+            .iter()
+            .filter(|issuer| issuer.name_any() == name)
+            .filter_map(|issuer| issuer.metadata.namespace.clone())
+            .collect();
+        namespaces.sort();
+        namespaces
+    }
+
+    fn cluster_issuer(&self, name: &str) -> Option<Arc<ClusterIssuer>> {
+        self.cluster_issuers.get(&ObjectRef::new(name))
+    }
+
+    fn storage_class_exists(&self, name: &str) -> bool {
+        self.storage_classes.get(&ObjectRef::new(name)).is_some()
+    }
+
+    fn default_issuer(&self, namespace: &str) -> Option<String> {
+        let namespace = self.namespaces.get(&ObjectRef::new(namespace))?;
+        namespace.annotations().get(DEFAULT_ISSUER_ANNOTATION).cloned()
+    }
+}

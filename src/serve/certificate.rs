@@ -1,0 +1,95 @@
+//! The certificate that is served right now.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use jiff::{SignedDuration, Timestamp};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use crate::metrics::Metrics;
+use crate::tls::pair::Pair;
+
+/// The one place that holds the served pair. Sources put pairs in; every new handshake takes what is there.
+///
+/// *Guarantee*: a pair, once in, stays until another one replaces it, also when it expires: an expired certificate tells
+/// a caller what is wrong, a missing one does not.
+#[derive(Clone, Default)]
+pub struct ServedCertificate {
+    served: Arc<ArcSwapOption<Served>>,
+    /// Why the source has nothing newer.
+    refused: Arc<ArcSwapOption<String>>,
+}
+
+struct Served {
+    pair: Arc<Pair>,
+    key: Arc<CertifiedKey>,
+}
+
+impl ServedCertificate {
+    /// An empty cell: every handshake fails until a pair is served.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Serves this pair from the next handshake on.
+    pub fn serve(&self, pair: Arc<Pair>, metrics: &Metrics) {
+        metrics.serving_certificate_expiry.set(pair.not_after().as_second());
+        let key = Arc::new(pair.certified_key());
+        self.served.store(Some(Arc::new(Served { pair, key })));
+    }
+
+    /// What is wrong with what the source would like to serve next, or nothing.
+    pub fn refused(&self, problem: Option<String>) {
+        self.refused.store(problem.map(Arc::new));
+    }
+
+    /// The pair that is served.
+    #[must_use]
+    pub fn pair(&self) -> Option<Arc<Pair>> {
+        self.served.load().as_ref().map(|served| Arc::clone(&served.pair))
+    }
+
+    /// Whether callers can be served at this time, and if not, why.
+    pub fn readiness(&self, now: Timestamp) -> Result<(), String> {
+        let state = match self.pair() {
+            None => "none yet".to_owned(),
+            Some(pair) if pair.not_after() <= now => {
+                format!("expired {} ago", coarse(now.duration_since(pair.not_after())))
+            }
+            Some(pair) if now < pair.not_before() => {
+                format!("not valid for another {}", coarse(pair.not_before().duration_since(now)))
+            }
+            Some(_) => return Ok(()),
+        };
+        match &*self.refused.load() {
+            Some(problem) => Err(format!("{state}; the new one is refused: {problem}")),
+            None => Err(state),
+        }
+    }
+}
+
+/// A span of time in its largest unit, as people say it.
+fn coarse(span: SignedDuration) -> String {
+    let seconds = span.as_secs();
+    match seconds {
+        ..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+impl ResolvesServerCert for ServedCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.served.load().as_ref().map(|served| Arc::clone(&served.key))
+    }
+}
+
+impl fmt::Debug for ServedCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ServedCertificate").field(&self.pair()).finish()
+    }
+}

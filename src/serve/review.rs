@@ -1,0 +1,283 @@
+//! A review: from a question to a verdict.
+//!
+//! # Expected flow
+//! The kind and operation of the question are held against the webhook's registration; then the object is decoded, and then
+//! judged ([`validate`]) or filled in ([`mutate`]).
+//!
+//! # Guarantees
+//! A verdict for every question: an object that does not decode is refused with the path of the first field that does not,
+//! or, when it was only to be filled in, let through, because the API server's schema is the next to speak. Updates that
+//! leave the spec alone and objects that are being deleted always pass, so that finalizers and status can be written
+//! whatever has become of the cluster.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::api::{Postgres, PostgresOpsRequest};
+use crate::rules::defaults::DefaultIssuer;
+use crate::rules::{self, Effect, Facts, Finding, Operation, Review, Rule};
+
+use super::envelope::{Answer, Cause, Details, Question, Status};
+use super::webhooks::Webhook;
+
+/// Id of the finding for an object that does not decode.
+pub const UNDECODABLE: &str = "decodes";
+
+/// What came of a review.
+#[derive(Debug)]
+pub struct Verdict {
+    /// What the rules found, refusals and warnings.
+    pub findings: Vec<Finding>,
+    /// What is to be filled in.
+    pub patch: Option<json_patch::Patch>,
+    /// A question that this webhook is not there for: the registration is wrong.
+    pub misdirected: Option<String>,
+}
+
+impl Verdict {
+    const PASS: Self = Self { findings: vec![], patch: None, misdirected: None };
+
+    fn found(findings: Vec<Finding>) -> Self {
+        Self { findings, ..Self::PASS }
+    }
+
+    fn misdirected(why: String) -> Self {
+        Self { misdirected: Some(why), ..Self::PASS }
+    }
+
+    /// Whether the object is let in.
+    #[must_use]
+    pub fn allowed(&self) -> bool {
+        self.misdirected.is_none() && self.findings.iter().all(|f| f.effect == Effect::Warn)
+    }
+}
+
+/// A kind that is reviewed.
+pub trait Reviewed: kube::Resource + DeserializeOwned + Serialize + Sized + 'static {
+    /// The rules that it is judged by.
+    fn rules() -> Box<dyn Iterator<Item = &'static Rule<Self>>>;
+
+    /// The document with its defaults.
+    fn defaulted(document: Value, review: &Review<Self>, facts: &dyn Facts, issuer: Option<&DefaultIssuer>) -> Value;
+}
+
+impl Reviewed for PostgresOpsRequest {
+    fn rules() -> Box<dyn Iterator<Item = &'static Rule<Self>>> {
+        Box::new(rules::ops_request::rules())
+    }
+
+    fn defaulted(document: Value, review: &Review<Self>, facts: &dyn Facts, issuer: Option<&DefaultIssuer>) -> Value {
+        rules::defaults::ops_request(document, review, facts, issuer)
+    }
+}
+
+impl Reviewed for Postgres {
+    fn rules() -> Box<dyn Iterator<Item = &'static Rule<Self>>> {
+        Box::new(rules::postgres::rules())
+    }
+
+    fn defaulted(document: Value, review: &Review<Self>, facts: &dyn Facts, issuer: Option<&DefaultIssuer>) -> Value {
+        rules::defaults::postgres(document, review, facts, issuer)
+    }
+}
+
+/// How a webhook reviews: [`validate`] or [`mutate`] of a kind.
+pub type Judge = fn(&Question<'_>, Operation, &dyn Facts, Option<&DefaultIssuer>) -> Verdict;
+
+/// Reviews a question that came to this webhook.
+#[must_use]
+pub fn review(
+    webhook: &Webhook,
+    question: &Question<'_>,
+    facts: &dyn Facts,
+    issuer: Option<&DefaultIssuer>,
+) -> Verdict {
+    let Question { kind, operation, .. } = question;
+    if (kind.group.as_ref(), kind.version.as_ref(), kind.kind.as_ref())
+        != (webhook.group, webhook.version, webhook.kind)
+    {
+        return Verdict::misdirected(format!(
+            "{} reviews {}/{} {}, and was asked about {}/{} {}: correct the registration",
+            webhook.path, webhook.group, webhook.version, webhook.kind, kind.group, kind.version, kind.kind
+        ));
+    }
+    let operation = match operation.as_ref() {
+        "CREATE" => Operation::Create,
+        "UPDATE" => Operation::Update,
+        "DELETE" => Operation::Delete,
+        other => {
+            return Verdict::misdirected(format!("{} does not review {other}: correct the registration", webhook.path));
+        }
+    };
+    // Status and scale are written by programs, and never change what was judged.
+    if question.sub_resource.as_deref().is_some_and(|part| !part.is_empty()) {
+        return Verdict::PASS;
+    }
+    (webhook.judge)(question, operation, facts, issuer)
+}
+
+/// Judges an object by the rules of its kind.
+pub(super) fn validate<K: Reviewed<DynamicType = ()>>(
+    question: &Question<'_>,
+    operation: Operation,
+    facts: &dyn Facts,
+    _: Option<&DefaultIssuer>,
+) -> Verdict {
+    if passes_unseen(question, operation) {
+        return Verdict::PASS;
+    }
+    match decode::<K>(question, operation) {
+        Ok(review) => Verdict::found(rules::judge(K::rules(), &review, Some(facts))),
+        Err(finding) => Verdict::found(vec![finding]),
+    }
+}
+
+/// Fills in what an object leaves out.
+pub(super) fn mutate<K: Reviewed<DynamicType = ()>>(
+    question: &Question<'_>,
+    operation: Operation,
+    facts: &dyn Facts,
+    issuer: Option<&DefaultIssuer>,
+) -> Verdict {
+    if operation == Operation::Delete || passes_unseen(question, operation) {
+        return Verdict::PASS;
+    }
+    let Ok(review) = decode::<K>(question, operation) else { return Verdict::PASS };
+    let Some(document) = question.object.and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok()) else {
+        return Verdict::PASS;
+    };
+    let defaulted = K::defaulted(document.clone(), &review, facts, issuer);
+    let patch = json_patch::diff(&document, &defaulted);
+    Verdict { patch: (!patch.0.is_empty()).then_some(patch), ..Verdict::PASS }
+}
+
+/// Whether the object is to pass whatever it looks like: it is being deleted, or its spec stays as it is.
+fn passes_unseen(question: &Question<'_>, operation: Operation) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Skimmed<'a> {
+        #[serde(borrow)]
+        metadata: Option<Metadata<'a>>,
+        #[serde(borrow)]
+        spec: Option<&'a RawValue>,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata<'a> {
+        #[serde(borrow)]
+        deletion_timestamp: Option<&'a RawValue>,
+    }
+    let skim = |raw: Option<&'_ RawValue>| -> Option<(bool, Option<Value>)> {
+        let skimmed: Skimmed<'_> = serde_json::from_str(raw?.get()).ok()?;
+        let leaving = skimmed.metadata.is_some_and(|m| m.deletion_timestamp.is_some());
+        Some((leaving, skimmed.spec.and_then(|spec| serde_json::from_str(spec.get()).ok())))
+    };
+    if operation != Operation::Update {
+        return false;
+    }
+    let Some((leaving, spec)) = skim(question.object) else { return false };
+    leaving || skim(question.old_object).is_some_and(|(_, old)| spec.is_some() && spec == old)
+}
+
+/// The object and what it was, or the finding that says where it does not decode.
+fn decode<K: Reviewed<DynamicType = ()>>(question: &Question<'_>, operation: Operation) -> Result<Review<K>, Finding> {
+    let namespace = question.namespace.as_deref();
+    let read = |raw: Option<&RawValue>, what: &str| -> Result<K, Finding> {
+        let raw = raw.ok_or_else(|| undecodable(what, "is missing", "send it with the review"))?;
+        let mut object: K = from_json(raw)?;
+        // The API server may leave it to the envelope to say where the object is.
+        if let (None, Some(namespace)) = (&object.meta().namespace, namespace) {
+            object.meta_mut().namespace = Some(namespace.to_owned());
+        }
+        Ok(object)
+    };
+    Ok(match operation {
+        Operation::Create => Review { operation, object: read(question.object, "object")?, old: None },
+        // What is stored may be older than our types: an old object that does not decode is no reason to refuse a new one.
+        Operation::Update => Review {
+            operation,
+            object: read(question.object, "object")?,
+            old: read(question.old_object, "oldObject").ok(),
+        },
+        Operation::Delete => Review { operation, object: read(question.old_object, "oldObject")?, old: None },
+    })
+}
+
+fn from_json<K: DeserializeOwned>(raw: &RawValue) -> Result<K, Finding> {
+    let mut deserializer = serde_json::Deserializer::from_str(raw.get());
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let path = if path == "." { "object" } else { path.as_str() };
+        // serde_json counts lines in a text that its author never wrote.
+        let problem = error.inner().to_string();
+        let problem = problem.rsplit_once(" at line ").map_or(problem.as_str(), |(problem, _)| problem);
+        undecodable(
+            path,
+            &problem.chars().take(200).collect::<String>(),
+            "correct it; `kubectl explain` says what it takes",
+        )
+    })
+}
+
+fn undecodable(field: &str, problem: &str, remedy: &str) -> Finding {
+    Finding {
+        rule: UNDECODABLE,
+        effect: Effect::Refuse,
+        field: field.to_owned(),
+        problem: problem.to_owned(),
+        remedy: remedy.to_owned(),
+    }
+}
+
+/// The answer to the API server.
+pub fn answer(webhook: &Webhook, verdict: Verdict) -> Result<Answer, serde_json::Error> {
+    let allowed = verdict.allowed();
+    let Verdict { findings, patch, misdirected } = verdict;
+    let (refusals, warnings): (Vec<Finding>, Vec<Finding>) =
+        findings.into_iter().partition(|f| f.effect == Effect::Refuse);
+    let mut audit_annotations = BTreeMap::new();
+    for (key, findings) in [("refused-by", &refusals), ("warned-by", &warnings)] {
+        if !findings.is_empty() {
+            let mut ids: Vec<&str> = findings.iter().map(|f| f.rule).collect();
+            ids.dedup();
+            audit_annotations.insert(key, ids.join(","));
+        }
+    }
+    let status = match misdirected {
+        Some(message) => Some(Status { code: 400, reason: "BadRequest", message, details: None }),
+        None if !allowed => Some(invalid(webhook, &refusals)),
+        None => None,
+    };
+    let patch = patch.map(|patch| serde_json::to_vec(&patch)).transpose()?.map(ByteString);
+    Ok(Answer {
+        allowed,
+        status,
+        warnings: warnings.iter().map(Finding::warning).collect(),
+        audit_annotations,
+        patch_type: patch.is_some().then_some("JSONPatch"),
+        patch,
+    })
+}
+
+fn invalid(webhook: &Webhook, refusals: &[Finding]) -> Status {
+    let lines: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+    let cause = |f: &Finding| Cause {
+        reason: "FieldValueInvalid",
+        message: format!("{}; {}", f.problem, f.remedy),
+        field: f.field.clone(),
+    };
+    Status {
+        code: 422,
+        reason: "Invalid",
+        message: lines.join("\n"),
+        details: Some(Details {
+            kind: webhook.kind,
+            group: webhook.group,
+            causes: refusals.iter().map(cause).collect(),
+        }),
+    }
+}
