@@ -11,8 +11,10 @@
 //! | beside | [`metrics`] | be used by edges and what is above |
 
 pub mod api;
+pub mod build;
 pub mod cli;
 pub mod cluster;
+pub mod database;
 pub mod metrics;
 pub mod rules;
 pub mod serve;

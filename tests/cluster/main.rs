@@ -3,4 +3,5 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
 
 mod crds;
+mod database;
 mod harness;

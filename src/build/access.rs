@@ -1,0 +1,57 @@
+//! What the pods of a database may do in the cluster: what Patroni needs to keep its state in ConfigMaps, and no more.
+
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
+
+use super::Cluster;
+
+/// The ServiceAccount of the pods; none if the spec names one of the user's own.
+#[must_use]
+pub fn service_account(cluster: &Cluster) -> Option<ServiceAccount> {
+    (cluster.service_account() == cluster.name())
+        .then(|| ServiceAccount { metadata: cluster.meta(cluster.name()), ..Default::default() })
+}
+
+/// What Patroni needs.
+///
+/// Kubernetes can bind neither `create` nor `list` and `watch` by label to some names, hence these two reach every ConfigMap of
+/// the namespace; everything that changes an object names it.
+#[must_use]
+pub fn role(cluster: &Cluster) -> Role {
+    let own_pods = (0..cluster.replicas()).map(|ordinal| cluster.pod(ordinal)).collect();
+    let rule = |resource: &str, verbs: &[&str], names: Option<Vec<String>>| PolicyRule {
+        api_groups: Some(vec![String::new()]),
+        resources: Some(vec![resource.to_owned()]),
+        verbs: verbs.iter().map(|verb| (*verb).to_owned()).collect(),
+        resource_names: names,
+        ..Default::default()
+    };
+    Role {
+        metadata: cluster.meta(cluster.name()),
+        rules: Some(vec![
+            rule("configmaps", &["create", "list", "watch"], None),
+            rule("configmaps", &["get", "patch", "update"], Some(cluster.patroni_config_maps().to_vec())),
+            rule("pods", &["list", "watch"], None),
+            rule("pods", &["get", "patch"], Some(own_pods)),
+        ]),
+    }
+}
+
+/// Gives it to the pods.
+#[must_use]
+pub fn role_binding(cluster: &Cluster) -> RoleBinding {
+    RoleBinding {
+        metadata: cluster.meta(cluster.name()),
+        role_ref: RoleRef {
+            api_group: "rbac.authorization.k8s.io".to_owned(),
+            kind: "Role".to_owned(),
+            name: cluster.name().to_owned(),
+        },
+        subjects: Some(vec![Subject {
+            kind: "ServiceAccount".to_owned(),
+            name: cluster.service_account().to_owned(),
+            namespace: Some(cluster.namespace().to_owned()),
+            api_group: None,
+        }]),
+    }
+}

@@ -1,0 +1,163 @@
+//! The certificates that cert-manager is asked for.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::Cluster;
+use super::names::CLUSTER_DOMAIN;
+use crate::api::cert_manager::{
+    Certificate, CertificateIssuerRef, CertificatePrivateKey, CertificateSpec, SecretTemplate,
+};
+use crate::api::template::ServiceAlias;
+use crate::api::tls::{CERT_MANAGER_GROUP, CertificateSpec as Wish, IssuerRef, KeyEncoding};
+use crate::tls::Alias;
+
+/// Longest common name that X.509 allows.
+const LONGEST_COMMON_NAME: usize = 64;
+
+/// One Certificate an alias; none without TLS.
+#[must_use]
+pub fn certificates(cluster: &Cluster) -> Vec<Certificate> {
+    Alias::ALL.into_iter().filter_map(|alias| certificate(cluster, alias)).collect()
+}
+
+/// The Certificate of this alias, if the spec asks for TLS.
+#[must_use]
+pub fn certificate(cluster: &Cluster, alias: Alias) -> Option<Certificate> {
+    let tls = cluster.spec.tls.as_ref()?;
+    let wish = tls.certificate(alias.as_str()).cloned().unwrap_or_default();
+    let issuer = wish.issuer_ref.as_ref().or(tls.issuer_ref.as_ref())?;
+    let spec = CertificateSpec {
+        secret_name: cluster.certificate_secret(alias),
+        secret_template: Some(SecretTemplate { annotations: None, labels: Some(cluster.labels()) }),
+        common_name: common_name(cluster, alias),
+        issuer_ref: issuer_ref(issuer),
+        usages: usages(alias),
+        private_key: Some(private_key(&wish)),
+        dns_names: union(dns_names(cluster, alias), &wish.dns_names),
+        ip_addresses: union(ip_addresses(cluster, alias), &wish.ip_addresses),
+        uris: union(vec![], &wish.uris),
+        email_addresses: union(vec![], &wish.email_addresses),
+        subject: wish.subject,
+        duration: wish.duration,
+        renew_before: wish.renew_before,
+        revision_history_limit: None,
+    };
+    let mut certificate = Certificate::new("", spec);
+    certificate.metadata = cluster.meta(cluster.certificate(alias));
+    Some(certificate)
+}
+
+/// `cert` login compares the client's common name with the user; a server's is for people, and left out where it would not fit.
+fn common_name(cluster: &Cluster, alias: Alias) -> Option<String> {
+    let name = match alias {
+        Alias::Server => cluster.host(cluster.name()),
+        Alias::Client => return Some(cluster.superuser.clone()),
+        Alias::MetricsExporter => cluster.host(&cluster.stats_service()),
+    };
+    (name.len() <= LONGEST_COMMON_NAME).then_some(name)
+}
+
+/// Every name by which a client may dial: each Service as short as a client of the same namespace may write it and as long as
+/// Kubernetes makes it, each pod, and the pod from inside.
+fn dns_names(cluster: &Cluster, alias: Alias) -> Vec<String> {
+    let services = match alias {
+        Alias::Server => vec![cluster.name().to_owned(), cluster.standby_service()],
+        Alias::Client => return vec![],
+        Alias::MetricsExporter => vec![cluster.stats_service()],
+    };
+    let pods = format!("*.{}", cluster.pods_service());
+    services
+        .iter()
+        .flat_map(|service| [service.clone(), format!("{service}.{}", cluster.namespace())])
+        .chain(services.iter().chain([&pods]).flat_map(|name| {
+            let host = cluster.host(name);
+            [format!("{host}.{CLUSTER_DOMAIN}"), host]
+        }))
+        .chain(["localhost".to_owned()])
+        .collect()
+}
+
+/// The pod from inside, and the addresses that the user gave the Services.
+fn ip_addresses(cluster: &Cluster, alias: Alias) -> Vec<String> {
+    let services: &[ServiceAlias] = match alias {
+        Alias::Server => &[ServiceAlias::Primary, ServiceAlias::Standby],
+        Alias::Client => return vec![],
+        Alias::MetricsExporter => &[ServiceAlias::Stats],
+    };
+    services
+        .iter()
+        .filter_map(|service| cluster.service_template(*service)?.spec.as_ref())
+        .flat_map(|service| service.external_ips.iter().chain(&service.load_balancer_ip))
+        .filter(|address| address.parse::<IpAddr>().is_ok())
+        .cloned()
+        .chain(["127.0.0.1".to_owned()])
+        .collect()
+}
+
+fn usages(alias: Alias) -> Vec<String> {
+    let serves: &[_] = if alias == Alias::Client { &[] } else { &["server auth"] };
+    ["digital signature", "key encipherment"]
+        .iter()
+        .chain(serves)
+        .chain(&["client auth"])
+        .map(|usage| (*usage).to_owned())
+        .collect()
+}
+
+/// A new key with every issuance, whatever the default of the cert-manager in use: a rotation that keeps the key is none.
+fn private_key(wish: &Wish) -> CertificatePrivateKey {
+    let encoding = match wish.private_key.as_ref().and_then(|key| key.encoding) {
+        None | Some(KeyEncoding::Pkcs1) => "PKCS1",
+        Some(KeyEncoding::Pkcs8) => "PKCS8",
+    };
+    CertificatePrivateKey {
+        encoding: Some(encoding.to_owned()),
+        rotation_policy: Some("Always".to_owned()),
+        ..Default::default()
+    }
+}
+
+fn issuer_ref(issuer: &IssuerRef) -> CertificateIssuerRef {
+    CertificateIssuerRef {
+        name: issuer.name.clone(),
+        kind: Some(issuer.kind.clone().unwrap_or_else(|| "Issuer".to_owned())),
+        group: Some(issuer.api_group.clone().unwrap_or_else(|| CERT_MANAGER_GROUP.to_owned())),
+    }
+}
+
+/// Ours and the user's, each once, in order.
+fn union(ours: Vec<String>, users: &[String]) -> Vec<String> {
+    ours.into_iter().chain(users.iter().cloned()).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cluster::tests::{cluster, postgres};
+    use super::*;
+
+    #[test]
+    fn without_tls_nothing_is_asked_for() {
+        assert_eq!(certificates(&cluster(&postgres("version: '17'"))), []);
+    }
+
+    #[test]
+    fn an_alias_may_have_an_issuer_and_a_secret_of_its_own() {
+        let cluster = cluster(&postgres(
+            "{version: '17', tls: {issuerRef: {name: all}, certificates: [{alias: client, secretName: mine, \
+             issuerRef: {kind: ClusterIssuer, name: people}}]}}",
+        ));
+        let issuer = |alias| certificate(&cluster, alias).map(|c| (c.spec.issuer_ref.name, c.spec.secret_name));
+        assert_eq!(issuer(Alias::Server), Some(("all".to_owned(), "pg-server-cert".to_owned())));
+        assert_eq!(issuer(Alias::Client), Some(("people".to_owned(), "mine".to_owned())));
+    }
+
+    #[test]
+    fn a_common_name_that_would_be_too_long_is_left_out() {
+        let mut postgres = postgres("{version: '17', tls: {issuerRef: {name: i}}}");
+        postgres.metadata.namespace = Some("n".repeat(63));
+        let cluster = cluster(&postgres);
+        assert_eq!(certificate(&cluster, Alias::Server).and_then(|c| c.spec.common_name), None);
+        assert_eq!(certificate(&cluster, Alias::Client).and_then(|c| c.spec.common_name), Some("postgres".to_owned()));
+    }
+}

@@ -1,0 +1,510 @@
+//! A `Postgres` that can be built.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaimSpec, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::ResourceExt;
+
+use super::names::{EXPORTER, POSTGRES};
+use super::quantity::bytes;
+use crate::api::Postgres;
+use crate::api::monitor::{Exporter, Monitor};
+use crate::api::postgres::{InitScript, PostgresSpec, StorageType};
+use crate::api::postgres_version::PostgresVersionSpec;
+use crate::api::template::{ContainerSettings, PodSettings, ServiceAlias, ServiceTemplate, TemplateMeta};
+use crate::api::tls::SslMode;
+use crate::tls::{Alias, conf, owned};
+
+/// The longest name of a database: its pods carry the label `controller-revision-hash`, which is the name and eleven characters
+/// more, and a label has at most 63.
+pub const LONGEST_NAME: usize = 52;
+
+/// User that the images run as if their version does not say.
+const DEFAULT_UID: i64 = 999;
+
+/// Everything that manifests are made of, checked.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    pub(super) name: String,
+    pub(super) namespace: String,
+    /// The labels of the `Postgres`.
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) spec: PostgresSpec,
+    pub(super) version: PostgresVersionSpec,
+    pub(super) major: u32,
+    pub(super) replicas: i32,
+    pub(super) superuser: String,
+    pub(super) data: Data,
+    /// CPU and memory of the container `postgres`.
+    pub(super) resources: ResourceRequirements,
+    /// A quarter of the memory that container asks for, in MiB.
+    pub(super) shared_buffers: u64,
+    /// The user's own PostgreSQL settings, without those that are pgrekey's.
+    pub(super) settings: BTreeMap<String, String>,
+    pub(super) init: Option<InitScript>,
+}
+
+/// Where the data are.
+#[derive(Clone, Debug)]
+pub(super) enum Data {
+    /// In a claim of each pod.
+    Claim(Box<PersistentVolumeClaimSpec>),
+    /// In an emptyDir of each pod, of at most this size.
+    Ephemeral(Option<Quantity>),
+}
+
+/// What a `Postgres` refers to and does not contain.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The PostgresVersion that `spec.version` names.
+    pub version: &'a PostgresVersionSpec,
+    /// Key `username` of the Secret of the superuser.
+    pub superuser: &'a str,
+    /// Key `user.conf` of the Secret that `spec.configuration.secretName` names.
+    pub user_conf: Option<&'a str>,
+}
+
+/// Why a `Postgres` cannot be built, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unbuildable {
+    /// Path of the field.
+    pub field: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl fmt::Display for Unbuildable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.field, self.problem, self.remedy)
+    }
+}
+
+fn unbuildable<T>(
+    field: impl Into<String>,
+    problem: impl Into<String>,
+    remedy: impl Into<String>,
+) -> Result<T, Unbuildable> {
+    Err(Unbuildable { field: field.into(), problem: problem.into(), remedy: remedy.into() })
+}
+
+impl Cluster {
+    /// Parses a database; the first thing that cannot be built is the answer. Admission refuses all of these before, with every
+    /// reason at once, where it is on.
+    pub fn of(postgres: &Postgres, facts: &Facts<'_>) -> Result<Self, Unbuildable> {
+        let spec = postgres.spec.clone();
+        check_containers(&spec)?;
+        check_service_templates(&spec.service_templates)?;
+        check_tls(&spec)?;
+        let resources = resources(&spec);
+        Ok(Self {
+            name: name(postgres)?,
+            namespace: namespace(postgres)?,
+            labels: postgres.labels().clone(),
+            version: facts.version.clone(),
+            major: major(facts.version)?,
+            replicas: replicas(&spec)?,
+            superuser: superuser(facts)?,
+            data: data(&spec)?,
+            shared_buffers: shared_buffers(&resources)?,
+            resources,
+            settings: settings(&spec, facts)?,
+            init: init(&spec)?,
+            spec,
+        })
+    }
+
+    /// PostgreSQL's major version.
+    #[must_use]
+    pub fn major(&self) -> u32 {
+        self.major
+    }
+
+    /// Number of pods.
+    #[must_use]
+    pub fn replicas(&self) -> i32 {
+        self.replicas
+    }
+
+    /// User, group and fsGroup of the pods.
+    pub(super) fn uid(&self) -> i64 {
+        self.version.security_context.and_then(|context| context.run_as_user).unwrap_or(DEFAULT_UID)
+    }
+
+    pub(super) fn pod_meta(&self) -> Option<&TemplateMeta> {
+        self.spec.pod_template.as_ref()?.metadata.as_ref()
+    }
+
+    pub(super) fn pod_settings(&self) -> Option<&PodSettings> {
+        self.spec.pod_template.as_ref()?.spec.as_ref()
+    }
+
+    /// The user's changes to a container.
+    pub(super) fn container_settings(&self, name: &str) -> Option<&ContainerSettings> {
+        container_settings(&self.spec, name)
+    }
+
+    /// The user's changes to a Service.
+    pub(super) fn service_template(&self, alias: ServiceAlias) -> Option<&ServiceTemplate> {
+        self.spec.service_templates.iter().find(|template| template.alias == alias)
+    }
+
+    pub(super) fn monitor(&self) -> Option<&Monitor> {
+        self.spec.monitor.as_ref()
+    }
+
+    pub(super) fn exporter(&self) -> Option<&Exporter> {
+        self.monitor()?.prometheus.as_ref()?.exporter.as_ref()
+    }
+}
+
+fn name(postgres: &Postgres) -> Result<String, Unbuildable> {
+    let name = postgres.name_any();
+    let starts_well = name.starts_with(|c: char| c.is_ascii_lowercase());
+    let ends_well = name.ends_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let is_label = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    if !starts_well || !ends_well || !is_label {
+        return unbuildable(
+            "metadata.name",
+            format!("\"{name}\" cannot be the name of a Service"),
+            "start with a lower-case letter and use lower-case letters, digits and `-`",
+        );
+    }
+    if name.len() > LONGEST_NAME {
+        return unbuildable(
+            "metadata.name",
+            format!("\"{name}\" has {} characters, and labels made of it would be too long", name.len()),
+            format!("use at most {LONGEST_NAME} characters"),
+        );
+    }
+    Ok(name)
+}
+
+fn namespace(postgres: &Postgres) -> Result<String, Unbuildable> {
+    match postgres.namespace() {
+        Some(namespace) => Ok(namespace),
+        None => unbuildable("metadata.namespace", "it is empty", "name the namespace of the database"),
+    }
+}
+
+fn major(version: &PostgresVersionSpec) -> Result<u32, Unbuildable> {
+    let digits = version.version.split(['.', '-']).next().unwrap_or_default();
+    match digits.parse() {
+        Ok(major) => Ok(major),
+        Err(_) => unbuildable(
+            "spec.version",
+            format!("the PostgresVersion says \"{}\", which does not start with a major version", version.version),
+            "correct the PostgresVersion, for example to \"17.12\"",
+        ),
+    }
+}
+
+fn replicas(spec: &PostgresSpec) -> Result<i32, Unbuildable> {
+    match spec.replicas.unwrap_or(1) {
+        replicas @ 1.. => Ok(replicas),
+        few => unbuildable("spec.replicas", format!("{few} is not a number of pods"), "use 1 or more"),
+    }
+}
+
+/// The client certificate's common name is the superuser, and a common name has at most 64 characters.
+fn superuser(facts: &Facts<'_>) -> Result<String, Unbuildable> {
+    let name = facts.superuser;
+    if name.is_empty() || name.len() > 63 || name.chars().any(char::is_control) {
+        return unbuildable(
+            "spec.authSecret.name",
+            "key `username` of this Secret is not the name of a PostgreSQL user",
+            "write 1 to 63 characters into it, for example postgres",
+        );
+    }
+    Ok(name.to_owned())
+}
+
+fn data(spec: &PostgresSpec) -> Result<Data, Unbuildable> {
+    let request =
+        |claim: &PersistentVolumeClaimSpec| claim.resources.as_ref()?.requests.as_ref()?.get("storage").cloned();
+    if spec.storage_type == Some(StorageType::Ephemeral) {
+        return Ok(Data::Ephemeral(spec.storage.as_ref().and_then(request)));
+    }
+    let Some(claim) = spec.storage.clone() else {
+        return unbuildable("spec.storage", "durable data need a claim", "describe one, or use storageType Ephemeral");
+    };
+    if request(&claim).as_ref().and_then(bytes).is_none_or(|size| size == 0) {
+        return unbuildable(
+            "spec.storage.resources.requests.storage",
+            "it is not a size",
+            "write one, for example 10Gi",
+        );
+    }
+    Ok(Data::Claim(Box::new(claim)))
+}
+
+fn container_settings<'a>(spec: &'a PostgresSpec, name: &str) -> Option<&'a ContainerSettings> {
+    spec.pod_template.as_ref()?.spec.as_ref()?.containers.iter().find(|container| container.name == name)
+}
+
+fn resources(spec: &PostgresSpec) -> ResourceRequirements {
+    let amounts = |pairs: &[(&str, &str)]| {
+        Some(pairs.iter().map(|(what, much)| ((*what).to_owned(), Quantity((*much).to_owned()))).collect())
+    };
+    container_settings(spec, POSTGRES).and_then(|container| container.resources.clone()).unwrap_or_else(|| {
+        ResourceRequirements {
+            requests: amounts(&[("cpu", "500m"), ("memory", "1Gi")]),
+            limits: amounts(&[("memory", "1Gi")]),
+            claims: None,
+        }
+    })
+}
+
+/// What is asked for counts, else the limit, which Kubernetes then takes for what is asked for.
+fn shared_buffers(resources: &ResourceRequirements) -> Result<u64, Unbuildable> {
+    let memory = |amounts: &Option<BTreeMap<String, Quantity>>| amounts.as_ref()?.get("memory").cloned();
+    let amount =
+        memory(&resources.requests).or_else(|| memory(&resources.limits)).unwrap_or(Quantity("1Gi".to_owned()));
+    match bytes(&amount) {
+        Some(bytes) => Ok((bytes / 4 / (1 << 20)).max(1)),
+        None => unbuildable(
+            "spec.podTemplate.spec.containers[postgres].resources.requests.memory",
+            format!("\"{}\" is not an amount of memory", amount.0),
+            "write one, for example 2Gi",
+        ),
+    }
+}
+
+/// The Secret first, then what the spec itself says. What is pgrekey's is left out: a rule refuses it, and here it is harmless.
+fn settings(spec: &PostgresSpec, facts: &Facts<'_>) -> Result<BTreeMap<String, String>, Unbuildable> {
+    let Some(configuration) = &spec.configuration else { return Ok(BTreeMap::new()) };
+    let inline = configuration.inline.iter().flatten();
+    if let Some((key, _)) = inline.clone().find(|(key, _)| *key != "user.conf") {
+        let field = format!("spec.configuration.inline[{key}]");
+        return unbuildable(field, "there is no such file", "write the settings under the key user.conf");
+    }
+    let secret = configuration.secret_name.as_ref().map(|_| ("spec.configuration.secretName", facts.user_conf));
+    if let Some((field, None)) = secret {
+        return unbuildable(field, "this Secret has no key user.conf", "write the settings under that key");
+    }
+    let texts = secret.into_iter().filter_map(|(field, text)| Some((field, text?)));
+    let texts = texts.chain(inline.map(|(_, text)| ("spec.configuration.inline[user.conf]", text.as_str())));
+    let mut all = BTreeMap::new();
+    for (field, text) in texts {
+        match conf::parse(text) {
+            Ok(settings) => all.extend(settings),
+            Err(bad) => return unbuildable(field, bad.to_string(), "write one setting a line, as in postgresql.conf"),
+        }
+    }
+    all.retain(|name, _| owned::by_pgrekey(name).is_none());
+    Ok(all)
+}
+
+fn init(spec: &PostgresSpec) -> Result<Option<InitScript>, Unbuildable> {
+    let Some(script) = spec.init.as_ref().and_then(|init| init.script.clone()) else { return Ok(None) };
+    if script.config_map.is_some() == script.secret.is_some() {
+        return unbuildable("spec.init.script", "it needs one source", "name either a configMap or a secret");
+    }
+    let path = script.script_path.as_deref().unwrap_or_default();
+    if path.starts_with('/') || path.split('/').any(|part| part == "..") {
+        return unbuildable("spec.init.script.scriptPath", "it leads out of the volume", "write a folder inside it");
+    }
+    Ok(Some(script))
+}
+
+fn check_containers(spec: &PostgresSpec) -> Result<(), Unbuildable> {
+    let containers =
+        spec.pod_template.iter().filter_map(|template| template.spec.as_ref()).flat_map(|pod| &pod.containers);
+    for container in containers {
+        let field = format!("spec.podTemplate.spec.containers[{}]", container.name);
+        if ![POSTGRES, EXPORTER].contains(&container.name.as_str()) {
+            return unbuildable(field, "there is no such container", "change `postgres` or `exporter`");
+        }
+        if let Some(env) = container.env.iter().find(|env| super::pod::is_reserved(&env.name)) {
+            let field = format!("{field}.env[{}]", env.name);
+            return unbuildable(field, "pgrekey sets this variable itself", "leave it out");
+        }
+    }
+    Ok(())
+}
+
+fn check_service_templates(templates: &[ServiceTemplate]) -> Result<(), Unbuildable> {
+    for (at, template) in templates.iter().enumerate() {
+        let alias = super::services::alias(template.alias);
+        if templates[..at].iter().any(|earlier| earlier.alias == template.alias) {
+            let field = format!("spec.serviceTemplates[{at}].alias");
+            return unbuildable(field, format!("{alias} is there twice"), "join the two entries");
+        }
+        let known = super::services::port_name(template.alias);
+        let ports = template.spec.iter().flat_map(|service| &service.ports);
+        if let Some(port) = ports.into_iter().find(|port| port.name != known) {
+            let field = format!("spec.serviceTemplates[{at}].spec.ports[{}]", port.name);
+            return unbuildable(field, format!("the Service {alias} has no such port"), format!("its port is {known}"));
+        }
+    }
+    Ok(())
+}
+
+fn check_tls(spec: &PostgresSpec) -> Result<(), Unbuildable> {
+    let Some(tls) = &spec.tls else {
+        return match spec.ssl_mode {
+            None | Some(SslMode::Disable) => Ok(()),
+            Some(_) => unbuildable("spec.sslMode", "there is no TLS to use", "set spec.tls, or sslMode disable"),
+        };
+    };
+    if spec.ssl_mode == Some(SslMode::Disable) {
+        return unbuildable("spec.sslMode", "TLS is on", "remove spec.tls, or choose another mode");
+    }
+    for (at, wish) in tls.certificates.iter().enumerate() {
+        let field = format!("spec.tls.certificates[{at}].alias");
+        if Alias::parse(&wish.alias).is_none() {
+            let known = Alias::ALL.map(Alias::as_str).join(", ");
+            return unbuildable(
+                field,
+                format!("there is no certificate \"{}\"", wish.alias),
+                format!("use one of {known}"),
+            );
+        }
+        if tls.certificates[..at].iter().any(|earlier| earlier.alias == wish.alias) {
+            return unbuildable(field, format!("{} is there twice", wish.alias), "join the two entries");
+        }
+    }
+    let has_issuer = |alias: Alias| tls.certificate(alias.as_str()).is_some_and(|wish| wish.issuer_ref.is_some());
+    if tls.issuer_ref.is_none() && !Alias::ALL.into_iter().all(has_issuer) {
+        return unbuildable(
+            "spec.tls.issuerRef",
+            "nobody would issue the certificates",
+            "name an Issuer or ClusterIssuer",
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::api::postgres_version::{DatabaseImage, Image};
+
+    /// A version as our images have it.
+    pub(in super::super) fn version(version: &str) -> PostgresVersionSpec {
+        PostgresVersionSpec {
+            version: version.to_owned(),
+            db: DatabaseImage { image: format!("example.org/postgres:{version}"), base_os: None },
+            exporter: Image { image: "example.org/exporter:1".to_owned() },
+            ..Default::default()
+        }
+    }
+
+    /// `demo/pg` with this spec, as YAML without indentation; ephemeral unless it says otherwise.
+    pub(in super::super) fn postgres(spec: &str) -> Postgres {
+        let mut spec: PostgresSpec = serde_saphyr::from_str(spec).expect("a spec");
+        if spec.storage.is_none() && spec.storage_type.is_none() {
+            spec.storage_type = Some(StorageType::Ephemeral);
+        }
+        let mut postgres = Postgres::new("pg", spec);
+        postgres.metadata.namespace = Some("demo".to_owned());
+        postgres
+    }
+
+    pub(in super::super) fn build(postgres: &Postgres) -> Result<Cluster, Unbuildable> {
+        let version = version(&postgres.spec.version);
+        Cluster::of(
+            postgres,
+            &Facts { version: &version, superuser: "postgres", user_conf: Some("work_mem = 1MB\njit = off") },
+        )
+    }
+
+    pub(in super::super) fn cluster(postgres: &Postgres) -> Cluster {
+        build(postgres).expect("a cluster")
+    }
+
+    #[test]
+    fn what_cannot_be_built_is_named_with_its_field_and_a_remedy() {
+        for (spec, field) in [
+            ("version: seventeen", "spec.version"),
+            ("{version: '17', replicas: 0}", "spec.replicas"),
+            ("{version: '17', storageType: Durable}", "spec.storage"),
+            ("{version: '17', storage: {}}", "spec.storage.resources.requests.storage"),
+            ("{version: '17', sslMode: require}", "spec.sslMode"),
+            ("{version: '17', sslMode: disable, tls: {issuerRef: {name: i}}}", "spec.sslMode"),
+            ("{version: '17', tls: {}}", "spec.tls.issuerRef"),
+            (
+                "{version: '17', tls: {issuerRef: {name: i}, certificates: [{alias: x}]}}",
+                "spec.tls.certificates[0].alias",
+            ),
+            (
+                "{version: '17', tls: {issuerRef: {name: i}, certificates: [{alias: client}, {alias: client}]}}",
+                "spec.tls.certificates[1].alias",
+            ),
+            ("{version: '17', init: {script: {}}}", "spec.init.script"),
+            (
+                "{version: '17', init: {script: {scriptPath: ../x, configMap: {name: c}}}}",
+                "spec.init.script.scriptPath",
+            ),
+            ("{version: '17', configuration: {inline: {x: y}}}", "spec.configuration.inline[x]"),
+            ("{version: '17', configuration: {inline: {user.conf: '= 1'}}}", "spec.configuration.inline[user.conf]"),
+            (
+                "{version: '17', podTemplate: {spec: {containers: [{name: sidecar}]}}}",
+                "spec.podTemplate.spec.containers[sidecar]",
+            ),
+            (
+                "{version: '17', podTemplate: {spec: {containers: [{name: postgres, env: [{name: PATRONI_NAME}]}]}}}",
+                "spec.podTemplate.spec.containers[postgres].env[PATRONI_NAME]",
+            ),
+            (
+                "{version: '17', podTemplate: {spec: {containers: [{name: postgres, resources: {requests: {memory: lots}}}]}}}",
+                "spec.podTemplate.spec.containers[postgres].resources.requests.memory",
+            ),
+            ("{version: '17', serviceTemplates: [{alias: stats}, {alias: stats}]}", "spec.serviceTemplates[1].alias"),
+            (
+                "{version: '17', serviceTemplates: [{alias: primary, spec: {ports: [{name: db, port: 1}]}}]}",
+                "spec.serviceTemplates[0].spec.ports[db]",
+            ),
+        ] {
+            let refused = build(&postgres(spec)).expect_err(spec);
+            assert_eq!(refused.field, field, "{refused}");
+            assert!(!refused.problem.is_empty() && !refused.remedy.is_empty(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_kubernetes_would_choke_on_is_refused() {
+        for name in ["9pg", "Pg", "pg.x", "pg-", "", &"p".repeat(53)] {
+            let mut postgres = postgres("version: '17'");
+            postgres.metadata.name = Some(name.to_owned());
+            assert_eq!(build(&postgres).expect_err(name).field, "metadata.name");
+        }
+        let mut longest = postgres("version: '17'");
+        longest.metadata.name = Some("p".repeat(LONGEST_NAME));
+        assert!(build(&longest).is_ok());
+    }
+
+    #[test]
+    fn shared_buffers_are_a_quarter_of_the_memory() {
+        for (resources, megabytes) in [
+            ("", 256),
+            ("{requests: {memory: 4Gi}, limits: {memory: 8Gi}}", 1024),
+            ("{limits: {memory: 512Mi}}", 128),
+            ("{requests: {memory: 1Mi}}", 1),
+        ] {
+            let spec = format!(
+                "{{version: '17', podTemplate: {{spec: {{containers: [{{name: postgres, resources: {resources}}}]}}}}}}"
+            );
+            assert_eq!(cluster(&postgres(&spec)).shared_buffers, megabytes, "{resources}");
+        }
+    }
+
+    #[test]
+    fn a_secret_without_settings_is_not_taken_for_one_with_none() {
+        let postgres = postgres("{version: '17', configuration: {secretName: s}}");
+        let facts = Facts { version: &version("17"), superuser: "postgres", user_conf: None };
+        assert_eq!(Cluster::of(&postgres, &facts).expect_err("no key").field, "spec.configuration.secretName");
+    }
+
+    #[test]
+    fn inline_settings_win_over_the_secrets_and_ours_over_both() {
+        let built = cluster(&postgres(
+            "{version: '17', configuration: {secretName: s, inline: {user.conf: \"work_mem = 2MB\\nssl = off\"}}}",
+        ));
+        let settings: Vec<_> = built.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(settings, [("jit", "off"), ("work_mem", "2MB")]);
+    }
+}

@@ -1,0 +1,38 @@
+//! From a database to its manifests: pure, and infallible from a [`Cluster`] on.
+//!
+//! A [`Cluster`] is made from a `Postgres` in one place, which is the only one that can refuse. Everything else here is total: the
+//! same cluster and the same posture give the same manifests, byte for byte.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`cluster`] | a `Postgres` that can be built, parsed |
+//! | [`names`], [`meta`] | what objects are called, labelled and owned by |
+//! | [`pet_set`], [`pod`], [`exporter`] | the workload |
+//! | [`patroni`], [`shared`] | Patroni's two configurations: per pod, and of the whole cluster |
+//! | [`services`], [`monitor`] | ways in, for clients and for Prometheus |
+//! | [`certificates`], [`secrets`], [`trust`] | what is issued, what is served, what is published |
+//! | [`access`], [`disruption`] | what pods may do, and how many may be missing |
+//! | [`quantity`] | amounts of memory |
+
+pub mod access;
+pub mod certificates;
+pub mod cluster;
+pub mod disruption;
+pub mod exporter;
+pub mod meta;
+pub mod monitor;
+pub mod names;
+pub mod patroni;
+pub mod pet_set;
+pub mod pod;
+pub mod quantity;
+pub mod secrets;
+pub mod services;
+pub mod shared;
+pub mod trust;
+
+#[cfg(test)]
+mod snapshots;
+
+pub use cluster::{Cluster, Facts, Unbuildable};
+pub use meta::owned_by;

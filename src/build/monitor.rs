@@ -1,0 +1,95 @@
+//! The ways in for Prometheus.
+
+use k8s_openapi::api::core::v1::Service;
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use serde_json::{Value, json};
+
+use super::Cluster;
+use super::exporter::port;
+use super::meta::{ROLE_LABEL, labels};
+use super::names::EXPORTER_PORT;
+use super::services::templated;
+use crate::api::monitor::Agent;
+use crate::api::template::ServiceAlias;
+use crate::tls::Posture;
+
+/// Annotation of the Service: who scrapes.
+const AGENT: &str = "monitoring.appscode.com/agent";
+const PATH: &str = "/metrics";
+
+/// Service `NAME-stats`, where the spec asks for metrics.
+#[must_use]
+pub fn stats(cluster: &Cluster, posture: &Posture) -> Option<Service> {
+    let agent = cluster.monitor()?.agent.unwrap_or(Agent::Prometheus);
+    let (name, port) = (cluster.stats_service(), port(cluster));
+    let mut service = templated(cluster, ServiceAlias::Stats, &name, cluster.selector(), (port, EXPORTER_PORT.1));
+    let annotations = service.metadata.annotations.get_or_insert_default();
+    annotations.extend(labels([(AGENT, agent_name(agent))]));
+    if agent == Agent::Builtin {
+        annotations.extend(labels([
+            ("prometheus.io/scrape", "true"),
+            ("prometheus.io/scheme", scheme(posture)),
+            ("prometheus.io/path", PATH),
+            ("prometheus.io/port", &port.to_string()),
+        ]));
+    }
+    service.metadata.labels.get_or_insert_default().extend(labels([(ROLE_LABEL, "stats")]));
+    Some(service)
+}
+
+/// The kind of object that Prometheus Operator reads. It is not there in every cluster.
+#[must_use]
+pub fn service_monitor_resource() -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk("monitoring.coreos.com", "v1", "ServiceMonitor"))
+}
+
+/// ServiceMonitor `NAME-stats`, where the spec asks for Prometheus Operator.
+#[must_use]
+pub fn service_monitor(cluster: &Cluster, posture: &Posture) -> Option<DynamicObject> {
+    let monitor = cluster.monitor()?;
+    if monitor.agent != Some(Agent::Operator) {
+        return None;
+    }
+    let wish =
+        monitor.prometheus.as_ref().and_then(|prometheus| prometheus.service_monitor.clone()).unwrap_or_default();
+    let mut selector = cluster.selector();
+    selector.extend(labels([(ROLE_LABEL, "stats")]));
+    let mut endpoint = json!({ "port": EXPORTER_PORT.1, "path": PATH, "scheme": scheme(posture) });
+    if let Value::Object(endpoint) = &mut endpoint {
+        endpoint.extend(wish.interval.map(|interval| ("interval".to_owned(), json!(interval))));
+        endpoint.extend(posture.files.as_ref().map(|_| ("tlsConfig".to_owned(), tls_config(cluster))));
+    }
+    let mut metadata = cluster.meta(cluster.stats_service());
+    let ours = metadata.labels.replace(wish.labels.unwrap_or_default());
+    metadata.labels.get_or_insert_default().extend(ours.unwrap_or_default());
+    let spec = json!({
+        "endpoints": [endpoint],
+        "namespaceSelector": { "matchNames": [cluster.namespace()] },
+        "selector": { "matchLabels": selector },
+    });
+    let mut object =
+        DynamicObject::new(&cluster.stats_service(), &service_monitor_resource()).data(json!({ "spec": spec }));
+    object.metadata = metadata;
+    Some(object)
+}
+
+/// Prometheus dials pods by address; the certificate names the Service.
+fn tls_config(cluster: &Cluster) -> Value {
+    json!({
+        "ca": { "configMap": { "name": cluster.ca_config_map(), "key": "ca.crt" } },
+        "serverName": cluster.host(&cluster.stats_service()),
+    })
+}
+
+/// The exporter speaks TLS as soon as its pod has certificates.
+fn scheme(posture: &Posture) -> &'static str {
+    if posture.files.is_some() { "https" } else { "http" }
+}
+
+const fn agent_name(agent: Agent) -> &'static str {
+    match agent {
+        Agent::Prometheus => "prometheus.io",
+        Agent::Builtin => "prometheus.io/builtin",
+        Agent::Operator => "prometheus.io/operator",
+    }
+}

@@ -1,0 +1,112 @@
+//! What the objects of a database are called, as in KubeDB.
+
+use super::Cluster;
+use crate::tls::Alias;
+use crate::tls::alias::with_suffix;
+
+/// Name of the container that runs PostgreSQL.
+pub const POSTGRES: &str = "postgres";
+/// Name of the container that answers scrapes.
+pub const EXPORTER: &str = "exporter";
+/// PostgreSQL's port, and its name.
+pub const DB_PORT: (i32, &str) = (5432, "db");
+/// The port of Patroni's REST API, and its name.
+pub const PATRONI_PORT: (i32, &str) = (8008, "patroni");
+/// The exporter's port if the spec names none, and its name.
+pub const EXPORTER_PORT: (i32, &str) = (56790, "prom-http");
+/// The domain of cluster names, by Kubernetes' default.
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
+
+impl Cluster {
+    /// The database's own name: its PetSet, primary Service, ServiceAccount, Role, RoleBinding and PodDisruptionBudget.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The headless Service that gives pods their names.
+    #[must_use]
+    pub fn pods_service(&self) -> String {
+        with_suffix(&self.name, "pods")
+    }
+
+    /// The Service of the standbys.
+    #[must_use]
+    pub fn standby_service(&self) -> String {
+        with_suffix(&self.name, "standby")
+    }
+
+    /// The Service of the metrics, and the ServiceMonitor.
+    #[must_use]
+    pub fn stats_service(&self) -> String {
+        with_suffix(&self.name, "stats")
+    }
+
+    /// The Secret of the superuser.
+    #[must_use]
+    pub fn auth_secret(&self) -> String {
+        self.spec.auth_secret.as_ref().map_or_else(|| with_suffix(&self.name, "auth"), |secret| secret.name.clone())
+    }
+
+    /// The ConfigMap with `patroni.yml`, and the Secret with the credentials of Patroni's REST API.
+    #[must_use]
+    pub fn patroni(&self) -> String {
+        with_suffix(&self.name, "patroni")
+    }
+
+    /// The ConfigMap with what clients should trust.
+    #[must_use]
+    pub fn ca_config_map(&self) -> String {
+        with_suffix(&self.name, "ca")
+    }
+
+    /// The Secret with what is served.
+    #[must_use]
+    pub fn tls_secret(&self) -> String {
+        with_suffix(&self.name, "tls")
+    }
+
+    /// The Certificate of this alias.
+    #[must_use]
+    pub fn certificate(&self, alias: Alias) -> String {
+        alias.certificate_name(&self.name)
+    }
+
+    /// The Secret into which the certificate of this alias is issued.
+    #[must_use]
+    pub fn certificate_secret(&self, alias: Alias) -> String {
+        let wish = self.spec.tls.as_ref().and_then(|tls| tls.certificate(alias.as_str()));
+        wish.and_then(|wish| wish.secret_name.clone()).unwrap_or_else(|| self.certificate(alias))
+    }
+
+    /// Patroni's own ConfigMaps, which it makes beside the cluster: its settings, leader, switchovers and synchronous standbys.
+    /// Patroni puts the suffix on whatever it is told, so nothing is cut here.
+    #[must_use]
+    pub fn patroni_config_maps(&self) -> [String; 4] {
+        ["config", "leader", "failover", "sync"].map(|suffix| format!("{}-{suffix}", self.name))
+    }
+
+    /// The pod with this number.
+    #[must_use]
+    pub fn pod(&self, ordinal: i32) -> String {
+        format!("{}-{ordinal}", self.name)
+    }
+
+    /// The ServiceAccount of the pods.
+    #[must_use]
+    pub fn service_account(&self) -> &str {
+        self.pod_settings().and_then(|pod| pod.service_account_name.as_deref()).unwrap_or(&self.name)
+    }
+
+    /// The name of a Service inside the cluster: `SERVICE.NAMESPACE.svc`.
+    #[must_use]
+    pub fn host(&self, service: &str) -> String {
+        format!("{service}.{}.svc", self.namespace)
+    }
+}

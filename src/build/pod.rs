@@ -1,0 +1,383 @@
+//! The pod: one container that runs Patroni, and one for metrics where they are wanted.
+//!
+//! Nothing here depends on more of a posture than whether there are files: a template that changed with every step of a walk would
+//! make every pod look out of date at every step.
+
+use k8s_openapi::DeepMerge;
+use k8s_openapi::api::core::v1::{
+    Affinity, Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
+    EnvVarSource, ExecAction, HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler, ObjectFieldSelector,
+    PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile,
+    SecretKeySelector, SecretVolumeSource, SecurityContext, Volume, VolumeMount, WeightedPodAffinityTerm,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::cluster::Data;
+use super::names::{DB_PORT, PATRONI_PORT, POSTGRES};
+use super::patroni::PATRONI_YML;
+use super::{Cluster, exporter};
+use crate::tls::{Posture, layout};
+
+/// Where the data volume is.
+pub const DATA: &str = "/var/pv";
+/// Where `patroni.yml` is.
+pub const CONFIG: &str = "/etc/patroni";
+/// Where PostgreSQL puts its socket, which is where its programs look for it.
+pub const SOCKETS: &str = "/var/run/postgresql";
+/// Where the user's init scripts are.
+pub const INIT_SCRIPTS: &str = "/var/initdb";
+
+/// Name of the data volume and of its claim.
+pub const DATA_VOLUME: &str = "data";
+const CONFIG_VOLUME: &str = "patroni";
+const CERTS_VOLUME: &str = "certs";
+const INIT_VOLUME: &str = "initial-script";
+
+/// The folders that a read-only root file system must leave writable: PostgreSQL's socket, temporary files, the user's home.
+const SCRATCH: [(&str, &str); 3] = [("run", SOCKETS), ("tmp", "/tmp"), ("home", "/var/lib/postgresql")];
+
+/// Seconds that a pod has to end: its primary writes a checkpoint and hands over first.
+const GRACE_SECONDS: i64 = 120;
+
+/// Read by owner and group: the kubelet makes root the owner, and the group is the pod's.
+const KEY_MODE: i32 = 0o640;
+
+/// The template of every pod.
+#[must_use]
+pub fn template(cluster: &Cluster, posture: &Posture) -> PodTemplateSpec {
+    let wish = cluster.pod_meta().cloned().unwrap_or_default();
+    let mut labels = wish.labels.unwrap_or_default();
+    labels.extend(cluster.selector());
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta { labels: Some(labels), annotations: wish.annotations, ..Default::default() }),
+        spec: Some(spec(cluster, posture)),
+    }
+}
+
+fn spec(cluster: &Cluster, posture: &Posture) -> PodSpec {
+    let wish = cluster.pod_settings().cloned().unwrap_or_default();
+    let mut security = security(cluster);
+    security.merge_from(wish.security_context.unwrap_or_default());
+    let spread = wish.affinity.is_none() && wish.topology_spread_constraints.is_empty();
+    PodSpec {
+        containers: [postgres(cluster, posture)].into_iter().chain(exporter::container(cluster, posture)).collect(),
+        volumes: Some(volumes(cluster, posture)),
+        service_account_name: Some(cluster.service_account().to_owned()),
+        security_context: Some(security),
+        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        // A Service called `patroni` would otherwise become variables that Patroni takes for its configuration.
+        enable_service_links: Some(false),
+        affinity: if spread { Some(apart(cluster)) } else { wish.affinity },
+        topology_spread_constraints: some(wish.topology_spread_constraints),
+        node_selector: wish.node_selector,
+        tolerations: some(wish.tolerations),
+        priority_class_name: wish.priority_class_name,
+        image_pull_secrets: some(wish.image_pull_secrets),
+        ..Default::default()
+    }
+}
+
+fn postgres(cluster: &Cluster, posture: &Posture) -> Container {
+    let wish = cluster.container_settings(POSTGRES).cloned().unwrap_or_default();
+    Container {
+        name: POSTGRES.to_owned(),
+        image: Some(cluster.version.db.image.clone()),
+        command: Some(vec!["patroni".to_owned(), format!("{CONFIG}/{PATRONI_YML}")]),
+        env: Some(env(cluster).into_iter().chain(wish.env).collect()),
+        ports: Some([DB_PORT, PATRONI_PORT].map(container_port).to_vec()),
+        readiness_probe: Some(Probe { period_seconds: Some(2), timeout_seconds: Some(3), ..probe("/readiness") }),
+        // Patroni answers as long as its loop turns; it is given the time of one lost leadership before it is started anew.
+        liveness_probe: Some(Probe {
+            initial_delay_seconds: Some(10),
+            period_seconds: Some(10),
+            timeout_seconds: Some(5),
+            failure_threshold: Some(3),
+            ..probe("/liveness")
+        }),
+        lifecycle: Some(Lifecycle { pre_stop: Some(hand_over()), ..Default::default() }),
+        resources: Some(cluster.resources.clone()),
+        security_context: Some(restricted(wish.security_context)),
+        volume_mounts: Some(mounts(cluster, posture)),
+        ..Default::default()
+    }
+}
+
+/// A primary that has to go asks a standby to take over while it can still answer. Anyone else is told that there is nothing to
+/// hand over. Whatever the answer, the pod ends: Patroni then stops PostgreSQL and gives up the leadership by itself.
+fn hand_over() -> LifecycleHandler {
+    let ask = format!(
+        r#"curl -s -m 30 -u "$PATRONI_RESTAPI_USERNAME:$PATRONI_RESTAPI_PASSWORD" -d "{{\"leader\":\"$PATRONI_NAME\"}}" http://127.0.0.1:{}/switchover || true"#,
+        PATRONI_PORT.0
+    );
+    LifecycleHandler {
+        exec: Some(ExecAction { command: Some(vec!["sh".to_owned(), "-c".to_owned(), ask]) }),
+        ..Default::default()
+    }
+}
+
+fn probe(path: &str) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::String(PATRONI_PORT.1.to_owned()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// Where the value of a variable is.
+enum Source<'a> {
+    Text(String),
+    Field(&'a str),
+    Secret(String, &'a str),
+}
+
+fn env(cluster: &Cluster) -> Vec<EnvVar> {
+    let auth = |key| Source::Secret(cluster.auth_secret(), key);
+    let agent = |key| Source::Secret(cluster.patroni(), key);
+    let pod_host = cluster.host(&format!("$(PATRONI_NAME).{}", cluster.pods_service()));
+    [
+        ("PATRONI_NAME", Source::Field("metadata.name")),
+        ("PATRONI_KUBERNETES_NAMESPACE", Source::Field("metadata.namespace")),
+        ("PATRONI_KUBERNETES_POD_IP", Source::Field("status.podIP")),
+        // A name, not an address: standbys check it against the certificate, and it outlives the pod.
+        ("PATRONI_POSTGRESQL_CONNECT_ADDRESS", Source::Text(format!("{pod_host}:{}", DB_PORT.0))),
+        ("PATRONI_RESTAPI_CONNECT_ADDRESS", Source::Text(format!("$(PATRONI_KUBERNETES_POD_IP):{}", PATRONI_PORT.0))),
+        ("PATRONI_RESTAPI_USERNAME", agent("username")),
+        ("PATRONI_RESTAPI_PASSWORD", agent("password")),
+        ("PATRONI_SUPERUSER_PASSWORD", auth("password")),
+        ("PATRONI_REPLICATION_PASSWORD", auth("password")),
+        ("PATRONI_REWIND_PASSWORD", auth("password")),
+        ("POSTGRES_USER", auth("username")),
+        ("POSTGRES_PASSWORD", auth("password")),
+        // What `psql` in the pod uses when it is told nothing.
+        ("PGUSER", Source::Text(cluster.superuser.clone())),
+    ]
+    .into_iter()
+    .map(|(name, source)| variable(name, source))
+    .collect()
+}
+
+/// Whether pgrekey sets this variable itself, or Patroni would take it for its configuration.
+pub(super) fn is_reserved(name: &str) -> bool {
+    name.starts_with("PATRONI_")
+        || ["POSTGRES_USER", "POSTGRES_PASSWORD", "PGUSER", exporter::DATA_SOURCE].contains(&name)
+}
+
+fn variable(name: &str, source: Source<'_>) -> EnvVar {
+    let (value, value_from) = match source {
+        Source::Text(text) => (Some(text), None),
+        Source::Field(path) => {
+            let field_ref = Some(ObjectFieldSelector { field_path: path.to_owned(), ..Default::default() });
+            (None, Some(EnvVarSource { field_ref, ..Default::default() }))
+        }
+        Source::Secret(name, key) => {
+            let secret_key_ref = Some(SecretKeySelector { name, key: key.to_owned(), optional: None });
+            (None, Some(EnvVarSource { secret_key_ref, ..Default::default() }))
+        }
+    };
+    EnvVar { name: name.to_owned(), value, value_from }
+}
+
+/// A port of a container, by number and name.
+pub(super) fn container_port((port, name): (i32, &str)) -> ContainerPort {
+    ContainerPort {
+        container_port: port,
+        name: Some(name.to_owned()),
+        protocol: Some("TCP".to_owned()),
+        ..Default::default()
+    }
+}
+
+/// The mounts that the containers share by what they need: sockets for both, certificates where there are any.
+pub(super) fn shared_mounts(posture: &Posture) -> Vec<VolumeMount> {
+    let (sockets, path) = SCRATCH[0];
+    let certs = posture.files.as_ref().map(|_| read_only(CERTS_VOLUME, layout::ROOT));
+    [mount(sockets, path), read_only(CONFIG_VOLUME, CONFIG)].into_iter().chain(certs).collect()
+}
+
+fn mounts(cluster: &Cluster, posture: &Posture) -> Vec<VolumeMount> {
+    let scratch = SCRATCH[1..].iter().map(|(name, path)| mount(name, path));
+    let init = cluster.init.as_ref().map(|_| read_only(INIT_VOLUME, INIT_SCRIPTS));
+    [mount(DATA_VOLUME, DATA), mount("shared-memory", "/dev/shm")]
+        .into_iter()
+        .chain(shared_mounts(posture))
+        .chain(scratch)
+        .chain(init)
+        .collect()
+}
+
+fn mount(name: &str, path: &str) -> VolumeMount {
+    VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), ..Default::default() }
+}
+
+fn read_only(name: &str, path: &str) -> VolumeMount {
+    VolumeMount { read_only: Some(true), ..mount(name, path) }
+}
+
+fn volumes(cluster: &Cluster, posture: &Posture) -> Vec<Volume> {
+    let config = Volume {
+        name: CONFIG_VOLUME.to_owned(),
+        config_map: Some(ConfigMapVolumeSource { name: cluster.patroni(), ..Default::default() }),
+        ..Default::default()
+    };
+    let data = match &cluster.data {
+        Data::Claim(_) => None,
+        Data::Ephemeral(limit) => Some(empty_dir(DATA_VOLUME, None, limit.clone())),
+    };
+    let init = cluster.init.as_ref().map(|script| Volume {
+        name: INIT_VOLUME.to_owned(),
+        config_map: script.config_map.clone(),
+        secret: script.secret.clone(),
+        ..Default::default()
+    });
+    [config, empty_dir("shared-memory", Some("Memory"), None)]
+        .into_iter()
+        .chain(SCRATCH.map(|(name, _)| empty_dir(name, None, None)))
+        .chain(data)
+        .chain(posture.files.as_ref().map(|_| certs(cluster)))
+        .chain(init)
+        .collect()
+}
+
+fn empty_dir(name: &str, medium: Option<&str>, size_limit: Option<Quantity>) -> Volume {
+    Volume {
+        name: name.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource { medium: medium.map(str::to_owned), size_limit }),
+        ..Default::default()
+    }
+}
+
+/// The Secret with what is served; what else is in it stays outside.
+fn certs(cluster: &Cluster) -> Volume {
+    let item = |(key, path): &(&str, &str)| KeyToPath { key: (*key).to_owned(), path: (*path).to_owned(), mode: None };
+    Volume {
+        name: CERTS_VOLUME.to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(cluster.tls_secret()),
+            default_mode: Some(KEY_MODE),
+            items: Some(layout::FILES.iter().map(item).collect()),
+            optional: None,
+        }),
+        ..Default::default()
+    }
+}
+
+fn security(cluster: &Cluster) -> PodSecurityContext {
+    PodSecurityContext {
+        run_as_user: Some(cluster.uid()),
+        run_as_group: Some(cluster.uid()),
+        fs_group: Some(cluster.uid()),
+        // A data volume of many files need not be walked through at every start.
+        fs_group_change_policy: Some("OnRootMismatch".to_owned()),
+        run_as_non_root: Some(true),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        ..Default::default()
+    }
+}
+
+/// What Pod Security level `restricted` asks of a container, and a root file system that nobody writes to; then the user's wishes.
+pub(super) fn restricted(wish: Option<SecurityContext>) -> SecurityContext {
+    let mut context = SecurityContext {
+        allow_privilege_escalation: Some(false),
+        capabilities: Some(Capabilities { add: None, drop: Some(vec!["ALL".to_owned()]) }),
+        read_only_root_filesystem: Some(true),
+        run_as_non_root: Some(true),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        ..Default::default()
+    };
+    context.merge_from(wish.unwrap_or_default());
+    context
+}
+
+/// On different nodes if it can be had: a cluster on one node is not highly available.
+fn apart(cluster: &Cluster) -> Affinity {
+    Affinity {
+        pod_anti_affinity: Some(PodAntiAffinity {
+            preferred_during_scheduling_ignored_during_execution: Some(vec![WeightedPodAffinityTerm {
+                weight: 100,
+                pod_affinity_term: PodAffinityTerm {
+                    label_selector: Some(cluster.label_selector()),
+                    topology_key: "kubernetes.io/hostname".to_owned(),
+                    ..Default::default()
+                },
+            }]),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// A list that is there, or nothing.
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    Some(list).filter(|list| !list.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cluster::tests::{cluster, postgres};
+    use super::*;
+    use crate::api::tls::SslMode;
+    use crate::tls::posture::tests::material;
+    use crate::tls::{Method, walk};
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn three() -> Cluster {
+        cluster(&postgres("{version: '17', replicas: 3, monitor: {}}"))
+    }
+
+    #[test]
+    fn a_walk_changes_the_template_where_files_come_or_go_and_nowhere_else() {
+        let tls = |serial, issuer| Posture::tls(SslMode::VerifyFull, Method::Cert, material(serial, issuer, issuer));
+        let ends = [Posture::plain(Method::Md5), Posture::plain(Method::Scram), tls(1, 1), tls(2, 1), tls(3, 2)];
+        for walk in ends.iter().flat_map(|from| ends.iter().map(move |to| walk(from, to))) {
+            for pair in walk.windows(2) {
+                let changes = template(&three(), &pair[0]) != template(&three(), &pair[1]);
+                assert_eq!(changes, pair[0].needs_new_pods(&pair[1]));
+            }
+        }
+    }
+
+    #[test]
+    fn everything_that_is_mounted_is_a_volume() {
+        for posture in [Posture::plain(Method::Md5), Posture::tls(SslMode::Require, Method::Cert, material(1, 1, 1))] {
+            let spec = template(&three(), &posture).spec.expect("a spec");
+            let volumes: BTreeSet<_> = spec.volumes.iter().flatten().map(|volume| volume.name.as_str()).collect();
+            let mounted: BTreeSet<_> = spec
+                .containers
+                .iter()
+                .flat_map(|c| c.volume_mounts.iter().flatten())
+                .map(|m| m.name.as_str())
+                .collect();
+            assert_eq!(volumes, mounted);
+        }
+    }
+
+    #[test]
+    fn every_variable_that_pgrekey_sets_is_reserved() {
+        for variable in env(&three()) {
+            assert!(is_reserved(&variable.name), "{}", variable.name);
+        }
+        assert!(!is_reserved("TZ"));
+    }
+
+    #[test]
+    fn a_user_may_choose_the_nodes_and_keeps_the_rest() {
+        let cluster = cluster(&postgres(
+            "{version: '17', podTemplate: {metadata: {labels: {team: t}}, spec: {securityContext: {fsGroup: 5}, \
+             nodeSelector: {disk: fast}, topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, \
+             whenUnsatisfiable: DoNotSchedule}]}}}",
+        ));
+        let template = template(&cluster, &Posture::plain(Method::Md5));
+        let labels = template.metadata.and_then(|meta| meta.labels).unwrap_or_default();
+        assert_eq!(labels.get("team"), Some(&"t".to_owned()));
+        let spec = template.spec.expect("a spec");
+        let security = spec.security_context.expect("a context");
+        assert_eq!((security.fs_group, security.run_as_user), (Some(5), Some(999)));
+        assert_eq!(spec.affinity, None);
+        assert_eq!(spec.node_selector, Some(BTreeMap::from([("disk".to_owned(), "fast".to_owned())])));
+    }
+}

@@ -1,0 +1,129 @@
+//! Patroni's shared configuration: what all pods take at once. Patroni keeps it in annotation `config` of ConfigMap `NAME-config`.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use serde_json::{Map, Value, json};
+
+use super::Cluster;
+use crate::api::postgres::{CommitLevel, StreamingMode, SyncMode, SynchronousReplicationConfig};
+use crate::tls::{Posture, hba, settings};
+
+/// The annotation that Patroni reads.
+pub const ANNOTATION: &str = "config";
+
+/// How far behind a standby may be, in bytes of WAL, if the spec does not say.
+const MAXIMUM_LAG: i64 = 32 * 1024 * 1024;
+
+/// ConfigMap `NAME-config`. It is there before Patroni is, so that a new cluster starts with it.
+///
+/// Patroni adds annotations of its own and may write this one again in its own spelling: compare what it means, not its text.
+#[must_use]
+pub fn config_map(cluster: &Cluster, posture: &Posture) -> ConfigMap {
+    let [name, ..] = cluster.patroni_config_maps();
+    let mut metadata = cluster.meta(name);
+    metadata.annotations = Some(BTreeMap::from([(ANNOTATION.to_owned(), config(cluster, posture).to_string())]));
+    ConfigMap { metadata, ..Default::default() }
+}
+
+/// What is in it.
+#[must_use]
+pub fn config(cluster: &Cluster, posture: &Posture) -> Value {
+    let leader_election = cluster.spec.leader_election;
+    let mut config = json!({
+        // Patroni wants loop_wait + 2 * retry_timeout <= ttl. A short loop notices a wished switchover sooner.
+        "ttl": 30,
+        "loop_wait": 5,
+        "retry_timeout": 10,
+        "maximum_lag_on_failover": leader_election.map_or(MAXIMUM_LAG, |limits| limits.maximum_lag_before_failover),
+        // Without it, an API server that is away for longer than ttl takes every primary down with it.
+        "failsafe_mode": true,
+        "postgresql": {
+            "use_pg_rewind": true,
+            "use_slots": true,
+            "pg_hba": hba::lines(posture),
+            "parameters": parameters(cluster, posture),
+        },
+    });
+    if let (Some(synchronous), Value::Object(config)) = (synchronous(cluster), &mut config) {
+        // `quorum` counts any standbys, `true` prefers the first.
+        let mode = if synchronous.mode == Some(SyncMode::First) { json!(true) } else { json!("quorum") };
+        config.insert("synchronous_mode".to_owned(), mode);
+        config.insert("synchronous_node_count".to_owned(), json!(synchronous.num_sync_replicas.unwrap_or(1)));
+    }
+    config
+}
+
+/// PostgreSQL's settings: defaults, over them the user's, over those ours.
+fn parameters(cluster: &Cluster, posture: &Posture) -> Value {
+    let mut all: Map<String, Value> = Map::new();
+    all.insert("shared_buffers".to_owned(), json!(format!("{}MB", cluster.shared_buffers)));
+    all.extend(cluster.settings.iter().map(|(name, value)| (name.clone(), json!(value))));
+    all.extend(settings::settings(posture).into_iter().map(|(name, value)| (name.to_owned(), json!(value))));
+    if let Some(synchronous) = synchronous(cluster) {
+        let level = synchronous.commit_level.unwrap_or(CommitLevel::RemoteWrite);
+        all.insert("synchronous_commit".to_owned(), json!(commit_level(level)));
+    }
+    Value::Object(all)
+}
+
+/// How commits wait for standbys, if they do.
+fn synchronous(cluster: &Cluster) -> Option<SynchronousReplicationConfig> {
+    (cluster.spec.streaming_mode == Some(StreamingMode::Synchronous))
+        .then(|| cluster.spec.synchronous_replication_config.clone().unwrap_or_default())
+}
+
+const fn commit_level(level: CommitLevel) -> &'static str {
+    match level {
+        CommitLevel::On => "on",
+        CommitLevel::RemoteApply => "remote_apply",
+        CommitLevel::RemoteWrite => "remote_write",
+        CommitLevel::Local => "local",
+        CommitLevel::Off => "off",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cluster::tests::{cluster, postgres};
+    use super::*;
+    use crate::tls::Method;
+
+    fn config_of(spec: &str) -> Value {
+        config(&cluster(&postgres(spec)), &Posture::plain(Method::Scram))
+    }
+
+    #[test]
+    fn a_user_may_set_shared_buffers_but_not_what_is_ours() {
+        let config = config_of(
+            "{version: '17', configuration: {inline: {user.conf: \"shared_buffers = 64MB\\npassword_encryption = md5\"}}}",
+        );
+        let parameters = &config["postgresql"]["parameters"];
+        assert_eq!(
+            (&parameters["shared_buffers"], &parameters["password_encryption"]),
+            (&json!("64MB"), &json!("scram-sha-256"))
+        );
+    }
+
+    #[test]
+    fn commits_wait_for_standbys_as_the_spec_says() {
+        let asynchronous = config_of("version: '17'");
+        assert_eq!((asynchronous.get("synchronous_mode"), asynchronous.get("synchronous_node_count")), (None, None));
+        let default = config_of("{version: '17', streamingMode: Synchronous}");
+        assert_eq!((&default["synchronous_mode"], &default["synchronous_node_count"]), (&json!("quorum"), &json!(1)));
+        assert_eq!(default["postgresql"]["parameters"]["synchronous_commit"], "remote_write");
+        let first = config_of(
+            "{version: '17', streamingMode: Synchronous, synchronousReplicationConfig: \
+             {mode: First, numSyncReplicas: 2, commitLevel: RemoteApply}}",
+        );
+        assert_eq!((&first["synchronous_mode"], &first["synchronous_node_count"]), (&json!(true), &json!(2)));
+        assert_eq!(first["postgresql"]["parameters"]["synchronous_commit"], "remote_apply");
+    }
+
+    #[test]
+    fn the_limit_of_a_failover_is_the_specs() {
+        assert_eq!(config_of("version: '17'")["maximum_lag_on_failover"], MAXIMUM_LAG);
+        let limited = config_of("{version: '17', leaderElection: {maximumLagBeforeFailover: 7}}");
+        assert_eq!(limited["maximum_lag_on_failover"], 7);
+    }
+}

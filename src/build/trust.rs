@@ -1,0 +1,17 @@
+//! What clients should trust.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+
+use super::Cluster;
+
+/// ConfigMap `NAME-ca`: key `ca.crt`, the certificates of the CAs that [`crate::tls::published`] names, as PEM.
+#[must_use]
+pub fn ca_config_map(cluster: &Cluster, bundle: &str) -> ConfigMap {
+    ConfigMap {
+        metadata: cluster.meta(cluster.ca_config_map()),
+        data: Some(BTreeMap::from([("ca.crt".to_owned(), bundle.to_owned())])),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,179 @@
+//! Logging in to a server as libpq would: by sslmode, with a password or a client certificate.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::net::TcpStream;
+use tokio_postgres::config::SslMode as Mode;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::api::tls::SslMode;
+use crate::tls::pair::Pair;
+
+use super::{PATIENCE, Silence, bounded};
+
+/// How to log in to a server.
+#[derive(Clone)]
+pub struct Dial {
+    /// Where the server is.
+    pub address: SocketAddr,
+    /// The name that its certificate must carry, with `verify-full`.
+    pub host: String,
+    /// The role to log in as.
+    pub user: String,
+    /// Its password.
+    pub password: Option<SecretString>,
+    /// The client certificate to show, when the server asks for one.
+    pub pair: Option<Pair>,
+    /// How TLS is asked for. `allow` and `prefer` are taken for `require`: we never fall back to plaintext by ourselves.
+    pub mode: SslMode,
+    /// The CAs that may have signed the server's certificate, DER. Without any, `require` checks nothing, as in libpq.
+    pub roots: Vec<Vec<u8>>,
+}
+
+/// Without password and key.
+impl fmt::Debug for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dial").field("host", &self.host).field("mode", &self.mode).finish_non_exhaustive()
+    }
+}
+
+impl Dial {
+    /// Logs in. The session ends when the client is dropped.
+    pub async fn log_in(&self) -> Result<Client, Silence> {
+        let mut config = tokio_postgres::Config::new();
+        config.user(&self.user).dbname("postgres").application_name("pgrekey").connect_timeout(PATIENCE);
+        if let Some(password) = &self.password {
+            config.password(password.expose_secret());
+        }
+        bounded(async {
+            let stream = TcpStream::connect(self.address).await.map_err(|e| Silence::Unreachable(e.to_string()))?;
+            let refused = |error: &tokio_postgres::Error| Silence::Refused(plain_words(error));
+            if self.mode == SslMode::Disable {
+                config.ssl_mode(Mode::Disable);
+                let (client, session) = config.connect_raw(stream, NoTls).await.map_err(|e| refused(&e))?;
+                tokio::spawn(session);
+                return Ok(client);
+            }
+            config.ssl_mode(Mode::Require);
+            let tls = self.client_config().map_err(|e| Silence::Handshake(e.to_string()))?;
+            let connect = <MakeRustlsConnect as MakeTlsConnect<TcpStream>>::make_tls_connect(
+                &mut MakeRustlsConnect::new(tls),
+                &self.host,
+            )
+            .map_err(|e| Silence::Handshake(e.to_string()))?;
+            let (client, session) = config.connect_raw(stream, connect).await.map_err(|e| refused(&e))?;
+            tokio::spawn(session);
+            Ok(client)
+        })
+        .await
+    }
+
+    fn client_config(&self) -> Result<ClientConfig, rustls::Error> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = Arc::new(Libpq::new(self.mode, &self.roots, &provider)?);
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        Ok(match &self.pair {
+            Some(pair) => {
+                let certificate = rustls::sign::SingleCertAndKey::from(pair.certified_key());
+                builder.with_client_cert_resolver(Arc::new(certificate))
+            }
+            None => builder.with_no_client_auth(),
+        })
+    }
+}
+
+/// What the server said, else what the library says. Neither holds a password.
+fn plain_words(error: &tokio_postgres::Error) -> String {
+    use std::error::Error;
+    match (error.as_db_error(), error.source()) {
+        (Some(said), _) => format!("{} ({})", said.message(), said.code().code()),
+        (None, Some(cause)) => cause.to_string(),
+        (None, None) => error.to_string(),
+    }
+}
+
+/// Checks a server's certificate as libpq does (documentation, "SSL Support", "Client Verification of Server Certificates"):
+/// `require` without roots checks nothing; with roots, and in `verify-ca`, the chain; in `verify-full` the name too.
+#[derive(Debug)]
+struct Libpq {
+    chain: Option<Arc<WebPkiServerVerifier>>,
+    name: bool,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Libpq {
+    fn new(mode: SslMode, roots: &[Vec<u8>], provider: &Arc<CryptoProvider>) -> Result<Self, rustls::Error> {
+        let name = mode == SslMode::VerifyFull;
+        let provider = Arc::clone(provider);
+        if roots.is_empty() && mode < SslMode::VerifyCa {
+            return Ok(Self { chain: None, name, provider });
+        }
+        let mut store = RootCertStore::empty();
+        for root in roots {
+            store.add(CertificateDer::from(root.as_slice()))?;
+        }
+        let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&provider))
+            .build()
+            .map_err(|e| rustls::Error::General(e.to_string()))?;
+        Ok(Self { chain: Some(chain), name, provider })
+    }
+}
+
+impl ServerCertVerifier for Libpq {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
+        match chain.verify_server_cert(leaf, intermediates, name, ocsp, now) {
+            // The name is checked last: whoever fails here has a chain that holds.
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) if !self.name => Ok(ServerCertVerified::assertion()),
+            verdict => verdict,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, leaf, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, leaf, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

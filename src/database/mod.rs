@@ -1,0 +1,48 @@
+//! Postgres, as seen from outside: what a server proves on the wire, and what it says about itself in SQL.
+//!
+//! Every call is bounded in time ([`PATIENCE`]), and a server that does not answer is a value, not an error: the loops decide
+//! on what is known.
+
+pub mod dial;
+pub mod report;
+pub mod wire;
+
+use std::time::Duration;
+
+/// How long one call may take. A server on the same network answers in milliseconds; one that does not within this time is
+/// reported as silent.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The port of every server.
+pub const PORT: u16 = 5432;
+
+/// Why nothing is known about a server.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Silence {
+    /// It did not answer in time.
+    #[error("did not answer within {} s", PATIENCE.as_secs())]
+    TooSlow,
+    /// No connection to its port.
+    #[error("cannot be reached: {0}")]
+    Unreachable(String),
+    /// It answers, and not in the way of a PostgreSQL server.
+    #[error("does not speak PostgreSQL's protocol: {0}")]
+    Protocol(String),
+    /// It offers no TLS.
+    #[error("offers no TLS")]
+    NoTls,
+    /// The TLS handshake failed.
+    #[error("TLS handshake failed: {0}")]
+    Handshake(String),
+    /// It does not let us in.
+    #[error("refuses the login: {0}")]
+    Refused(String),
+    /// It lets us in, and does not answer a query.
+    #[error("query failed: {0}")]
+    Query(String),
+}
+
+/// Bounds a call in time.
+pub(crate) async fn bounded<T>(call: impl Future<Output = Result<T, Silence>>) -> Result<T, Silence> {
+    tokio::time::timeout(PATIENCE, call).await.unwrap_or(Err(Silence::TooSlow))
+}

@@ -1,0 +1,178 @@
+//! What a server says about itself, in SQL.
+
+use std::collections::BTreeMap;
+
+use tokio_postgres::{Client, Row};
+
+use super::{Silence, bounded};
+
+/// A position in the write-ahead log, in bytes since its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lsn(pub u64);
+
+impl Lsn {
+    /// How many bytes this is behind the other; 0 when it is not.
+    #[must_use]
+    pub fn behind(self, other: Self) -> u64 {
+        other.0.saturating_sub(self.0)
+    }
+}
+
+/// What a server says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Whether it is a standby.
+    pub in_recovery: bool,
+    /// The timeline that it is on; it grows with each promotion.
+    pub timeline: i32,
+    /// Written, on a primary; replayed, on a standby.
+    pub position: Lsn,
+    /// Received, on a standby.
+    pub received: Option<Lsn>,
+    /// Setting `ssl`, as loaded.
+    pub ssl: bool,
+    /// SHA-256 (hex) of the files that `ssl_cert_file` and `ssl_ca_file` name, as they are now: the kubelet has brought
+    /// them, and the server may not have loaded them. By setting; a missing file is not in the map.
+    pub files: BTreeMap<String, String>,
+    /// The lines of `pg_hba.conf`, in order, or why a line cannot be read.
+    pub hba: Vec<HbaLine>,
+    /// The standbys that stream from it, by application name, which is the pod's.
+    pub standbys: BTreeMap<String, Stream>,
+}
+
+/// One line of `pg_hba.conf`, as the server reads it: what is in the file, not what is loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HbaLine {
+    /// `local`, `host`, `hostssl`, ...
+    pub type_: String,
+    /// Databases.
+    pub databases: Vec<String>,
+    /// Roles.
+    pub users: Vec<String>,
+    /// Address; empty for `local`.
+    pub address: String,
+    /// Method, such as `scram-sha-256`.
+    pub method: String,
+    /// Options, such as `clientcert=verify-full`.
+    pub options: Vec<String>,
+    /// Why the line cannot be read. The server keeps what it had loaded before.
+    pub error: Option<String>,
+}
+
+/// How one standby streams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// `streaming` when it is up to date with what is sent; `startup`, `catchup`, `backup` before.
+    pub state: String,
+    /// `sync`, `quorum`, `potential` or `async`.
+    pub sync_state: String,
+    /// Replayed.
+    pub replayed: Lsn,
+    /// Whether the connection is encrypted.
+    pub ssl: bool,
+    /// Subject of the client certificate that it was opened with. A connection keeps the one it began with.
+    pub client_dn: Option<String>,
+    /// Issuer of that certificate.
+    pub issuer_dn: Option<String>,
+}
+
+/// Positions as numbers: `pg_lsn - '0/0'` is a `numeric`, and fits a `bigint` for the next 8 exabytes.
+const SELF: &str = "
+    select pg_is_in_recovery(),
+           coalesce((select received_tli from pg_stat_wal_receiver), (pg_control_checkpoint()).timeline_id),
+           ((case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end) - '0/0')::bigint,
+           (pg_last_wal_receive_lsn() - '0/0')::bigint,
+           current_setting('ssl')::boolean";
+
+const FILES: &str = "
+    select name, encode(sha256(content), 'hex')
+    from pg_settings, lateral pg_read_binary_file(setting, 0, 1048576, true) as content
+    where name in ('ssl_cert_file', 'ssl_ca_file') and setting like '/%' and content is not null";
+
+const HBA: &str = "
+    select coalesce(type, ''), coalesce(database, '{}'), coalesce(user_name, '{}'), coalesce(address, ''),
+           coalesce(auth_method, ''), coalesce(options, '{}'), error
+    from pg_hba_file_rules order by line_number";
+
+const STANDBYS: &str = "
+    select application_name, coalesce(state, ''), coalesce(sync_state, ''), coalesce((replay_lsn - '0/0')::bigint, 0),
+           coalesce(ssl, false), client_dn, issuer_dn
+    from pg_stat_replication left join pg_stat_ssl using (pid)";
+
+/// Asks a server for everything that the loops want to know.
+pub async fn report(client: &Client) -> Result<Report, Silence> {
+    bounded(async {
+        // Sent at once: the client pipelines them.
+        let (about, files, hba, standbys) = tokio::try_join!(
+            client.query_one(SELF, &[]),
+            client.query(FILES, &[]),
+            client.query(HBA, &[]),
+            client.query(STANDBYS, &[]),
+        )
+        .map_err(|e| failed(&e))?;
+        Ok(Report {
+            in_recovery: get(&about, 0)?,
+            timeline: get(&about, 1)?,
+            position: lsn(get::<Option<i64>>(&about, 2)?.unwrap_or_default()),
+            received: get::<Option<i64>>(&about, 3)?.map(lsn),
+            ssl: get(&about, 4)?,
+            files: files.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect::<Result<_, _>>()?,
+            hba: hba.iter().map(hba_line).collect::<Result<_, _>>()?,
+            standbys: standbys.iter().map(|row| Ok((get(row, 0)?, stream(row)?))).collect::<Result<_, _>>()?,
+        })
+    })
+    .await
+}
+
+fn hba_line(row: &Row) -> Result<HbaLine, Silence> {
+    Ok(HbaLine {
+        type_: get(row, 0)?,
+        databases: get(row, 1)?,
+        users: get(row, 2)?,
+        address: get(row, 3)?,
+        method: get(row, 4)?,
+        options: get(row, 5)?,
+        error: get(row, 6)?,
+    })
+}
+
+fn stream(row: &Row) -> Result<Stream, Silence> {
+    Ok(Stream {
+        state: get(row, 1)?,
+        sync_state: get(row, 2)?,
+        replayed: lsn(get(row, 3)?),
+        ssl: get(row, 4)?,
+        client_dn: get(row, 5)?,
+        issuer_dn: get(row, 6)?,
+    })
+}
+
+/// Re-reads settings, `pg_hba.conf` and the certificate files. Patroni's own reload does not, when only the content of a
+/// certificate file has changed.
+pub async fn reload(client: &Client) -> Result<(), Silence> {
+    bounded(async { client.query_one("select pg_reload_conf()", &[]).await.map(|_| ()).map_err(|e| failed(&e)) }).await
+}
+
+/// Writes to a table of pgrekey's own and forgets it: whether the server takes writes.
+pub async fn write_check(client: &Client) -> Result<(), Silence> {
+    const WRITE: &str = "
+        create temporary table pgrekey_write_check (at timestamptz default now()) on commit drop;
+        insert into pgrekey_write_check default values;
+        select pg_current_xact_id();";
+    bounded(async { client.batch_execute(WRITE).await.map_err(|e| failed(&e)) }).await
+}
+
+fn get<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, Silence> {
+    row.try_get(column).map_err(|e| failed(&e))
+}
+
+fn lsn(bytes: i64) -> Lsn {
+    Lsn(bytes.unsigned_abs())
+}
+
+fn failed(error: &tokio_postgres::Error) -> Silence {
+    Silence::Query(match error.as_db_error() {
+        Some(said) => format!("{} ({})", said.message(), said.code().code()),
+        None => error.to_string(),
+    })
+}

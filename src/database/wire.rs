@@ -1,0 +1,218 @@
+//! What a server proves on the wire, without a login: its certificate, the CAs it takes, and whether it takes plaintext.
+//!
+//! # Expected flow
+//! PostgreSQL speaks TLS only after an `SSLRequest`, which it answers with `S` or `N`. In the handshake it sends its chain and,
+//! when it knows CAs for client certificates, asks for one and names those CAs: that list is its trust bundle *as loaded*.
+//! Whether it takes plaintext shows in its answer to a plaintext start-up packet: a request to authenticate (some line of
+//! `pg_hba` matches), or an error (none does). (PostgreSQL documentation, "Message Flow", "SSL Session Encryption".)
+//!
+//! # Guarantees
+//! Nothing is logged in to and nothing is changed. The certificate is reported whoever signed it: judging it is for others.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::BytesMut;
+use postgres_protocol::message::{backend, frontend};
+use rustls::client::ResolvesClientCert;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::{Silence, bounded};
+
+/// What a TLS handshake showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handshake {
+    /// The chain that the server sent, DER, leaf first.
+    pub chain: Vec<Vec<u8>>,
+    /// Names (DER) of the CAs from which the server takes client certificates. Empty when it does not ask for one.
+    pub takes: BTreeSet<Vec<u8>>,
+}
+
+/// What a plaintext start-up packet was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plaintext {
+    /// Some line of `pg_hba` matches: the login may go on, in plaintext.
+    Taken,
+    /// No line of `pg_hba` matches.
+    Refused,
+}
+
+/// Everything that one look at the wire shows.
+#[derive(Clone, Debug)]
+pub struct Wire {
+    /// The handshake, or why there was none; [`Silence::NoTls`] when the server offers none.
+    pub tls: Result<Handshake, Silence>,
+    /// The answer to plaintext, or why there was none.
+    pub plaintext: Result<Plaintext, Silence>,
+}
+
+/// Looks at the wire: TLS and plaintext at the same time.
+pub async fn look(address: SocketAddr, user: &str) -> Wire {
+    let (tls, plaintext) = tokio::join!(handshake(address), plaintext(address, user));
+    Wire { tls, plaintext }
+}
+
+async fn connect(address: SocketAddr) -> Result<TcpStream, Silence> {
+    TcpStream::connect(address).await.map_err(|e| Silence::Unreachable(e.to_string()))
+}
+
+fn broken(error: &std::io::Error) -> Silence {
+    Silence::Protocol(error.to_string())
+}
+
+/// Asks for TLS; the stream is ready for the handshake then.
+pub(super) async fn ask_for_tls(address: SocketAddr) -> Result<TcpStream, Silence> {
+    let mut stream = connect(address).await?;
+    let mut request = BytesMut::new();
+    frontend::ssl_request(&mut request);
+    stream.write_all(&request).await.map_err(|e| broken(&e))?;
+    match stream.read_u8().await.map_err(|e| broken(&e))? {
+        b'S' => Ok(stream),
+        b'N' => Err(Silence::NoTls),
+        other => Err(Silence::Protocol(format!("answered SSLRequest with byte {other}"))),
+    }
+}
+
+/// Makes a handshake and lets go.
+pub async fn handshake(address: SocketAddr) -> Result<Handshake, Silence> {
+    let failed = |e: &dyn std::fmt::Display| Silence::Handshake(e.to_string());
+    bounded(async {
+        let stream = ask_for_tls(address).await?;
+        let seen = Arc::new(Seen::new());
+        let config = ClientConfig::builder_with_provider(Arc::clone(&seen.provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|e| failed(&e))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::clone(&seen) as Arc<dyn ServerCertVerifier>)
+            .with_client_cert_resolver(Arc::clone(&seen) as Arc<dyn ResolvesClientCert>);
+        // No name is asked for: PostgreSQL serves one certificate, and the judges compare its names themselves.
+        let name = ServerName::IpAddress(address.ip().into());
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| failed(&e))?;
+        Ok(seen.handshake())
+    })
+    .await
+}
+
+/// Sends a plaintext start-up packet and reads the first answer.
+pub async fn plaintext(address: SocketAddr, user: &str) -> Result<Plaintext, Silence> {
+    bounded(async {
+        let mut stream = connect(address).await?;
+        let mut request = BytesMut::new();
+        frontend::startup_message([("user", user), ("database", "postgres")], &mut request).map_err(|e| broken(&e))?;
+        stream.write_all(&request).await.map_err(|e| broken(&e))?;
+        let mut answer = BytesMut::new();
+        loop {
+            if stream.read_buf(&mut answer).await.map_err(|e| broken(&e))? == 0 {
+                return Err(Silence::Protocol("closed the connection without an answer".to_owned()));
+            }
+            if let Some(message) = backend::Message::parse(&mut answer).map_err(|e| broken(&e))? {
+                return judged(&message);
+            }
+        }
+    })
+    .await
+}
+
+/// `invalid_authorization_specification`: what a server says when no line of `pg_hba` matches.
+const NO_LINE_MATCHES: &str = "28000";
+
+fn judged(message: &backend::Message) -> Result<Plaintext, Silence> {
+    use tokio_postgres::fallible_iterator::FallibleIterator;
+    let backend::Message::ErrorResponse(error) = message else { return Ok(Plaintext::Taken) };
+    let mut code = None;
+    let mut text = None;
+    let mut fields = error.fields();
+    while let Some(field) = fields.next().map_err(|e| broken(&e))? {
+        let value = String::from_utf8_lossy(field.value_bytes()).into_owned();
+        match field.type_() {
+            b'C' => code = Some(value),
+            b'M' => text = Some(value),
+            _ => {}
+        }
+    }
+    match code.as_deref() {
+        Some(NO_LINE_MATCHES) => Ok(Plaintext::Refused),
+        // Starting up, shutting down, too many connections: it says nothing about plaintext.
+        _ => Err(Silence::Refused(text.unwrap_or_default())),
+    }
+}
+
+/// Remembers what it is shown, takes every certificate, and has none of its own.
+#[derive(Debug)]
+struct Seen {
+    provider: Arc<CryptoProvider>,
+    chain: Mutex<Vec<Vec<u8>>>,
+    takes: Mutex<BTreeSet<Vec<u8>>>,
+}
+
+/// What somebody who panicked while holding the lock left behind is as good as any: it is only replaced as a whole.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Seen {
+    fn new() -> Self {
+        Self { provider: Arc::new(aws_lc_rs::default_provider()), chain: Mutex::default(), takes: Mutex::default() }
+    }
+
+    fn handshake(&self) -> Handshake {
+        Handshake { chain: locked(&self.chain).clone(), takes: locked(&self.takes).clone() }
+    }
+}
+
+impl ServerCertVerifier for Seen {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let chain = std::iter::once(leaf).chain(intermediates).map(|c| c.to_vec()).collect();
+        *locked(&self.chain) = chain;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    // The signatures are checked: they prove that the server holds the key of what it shows.
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, leaf, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, leaf, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl ResolvesClientCert for Seen {
+    fn resolve(&self, takes: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        let takes = takes.iter().map(|name| name.to_vec()).collect();
+        *locked(&self.takes) = takes;
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}

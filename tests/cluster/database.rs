@@ -1,0 +1,205 @@
+//! Looking at a real PostgreSQL from outside: on the wire and in SQL.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::Api;
+use pgrekey::api::tls::SslMode;
+use pgrekey::database::dial::Dial;
+use pgrekey::database::report::{reload, report, write_check};
+use pgrekey::database::wire::{Plaintext, handshake, look};
+use pgrekey::database::{PORT, Silence};
+use pgrekey::tls::pair::Pair;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use serde_json::json;
+
+use crate::harness::Cluster;
+
+const PASSWORD: &str = "correct horse battery staple";
+
+type Ca = CertifiedIssuer<'static, KeyPair>;
+
+fn ca(name: &str) -> Ca {
+    let mut params = CertificateParams::new(vec![]).expect("parameters");
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA")
+}
+
+/// A leaf and its key, PEM.
+fn leaf(ca: &Ca, common_name: &str, names: &[&str]) -> (String, String) {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let mut params = CertificateParams::new(names).expect("parameters");
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    let key = KeyPair::generate().expect("a key");
+    (params.signed_by(&key, ca).expect("a leaf").pem(), key.serialize_pem())
+}
+
+/// One PostgreSQL in a pod, with TLS, a role that logs in by password and one that logs in by certificate.
+struct Server<'a> {
+    cluster: &'a Cluster,
+    name: String,
+    address: SocketAddr,
+}
+
+impl<'a> Server<'a> {
+    async fn start(cluster: &'a Cluster, major: u32, ca: &Ca, (certificate, key): &(String, String)) -> Self {
+        let name = format!("database-{major}");
+        let manifests = json!({"apiVersion": "v1", "kind": "List", "items": [
+            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "demo"},
+             "stringData": {"ca.crt": ca.pem(), "tls.crt": certificate, "tls.key": key}},
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "demo"}, "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "securityContext": {"runAsUser": 999, "runAsGroup": 999, "fsGroup": 999},
+                "containers": [{
+                    "name": "postgres", "image": format!("pgrekey.local/postgres:{major}"), "imagePullPolicy": "IfNotPresent",
+                    "command": ["bash", "-ec", SCRIPT], "env": [{"name": "PGPASSWORD", "value": PASSWORD}],
+                    "readinessProbe": {"exec": {"command": ["pg_isready", "-h", "localhost"]}, "periodSeconds": 1},
+                    "volumeMounts": [{"name": "tls", "mountPath": "/tls"}],
+                }],
+                "volumes": [{"name": "tls", "secret": {"secretName": name, "defaultMode": 0o640}}],
+            }},
+        ]});
+        cluster.kubectl(&["delete", "pod", "-n", "demo", &name, "--ignore-not-found", "--force"], "").must_succeed();
+        cluster
+            .kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &manifests.to_string())
+            .must_succeed();
+        cluster
+            .kubectl(&["wait", "-n", "demo", "--for=condition=Ready", "--timeout=120s", &format!("pod/{name}")], "")
+            .must_succeed();
+        let pod = Api::<Pod>::namespaced(cluster.client.clone(), "demo").get(&name).await.expect("the pod");
+        let ip = pod.status.and_then(|s| s.pod_ip).expect("an address").parse().expect("an address");
+        Self { cluster, name, address: SocketAddr::new(ip, PORT) }
+    }
+
+    fn dial(&self, mode: SslMode, roots: &[&Ca]) -> Dial {
+        Dial {
+            address: self.address,
+            host: "db.example".to_owned(),
+            user: "postgres".to_owned(),
+            password: Some(PASSWORD.to_owned().into()),
+            pair: None,
+            mode,
+            roots: roots.iter().map(|ca| ca.der().to_vec()).collect(),
+        }
+    }
+
+    fn stop(self) {
+        let Self { cluster, name, .. } = self;
+        cluster.kubectl(&["delete", "-n", "demo", "pod,secret", &name, "--wait=false"], "").must_succeed();
+    }
+}
+
+const SCRIPT: &str = r#"
+    cd /tmp && initdb -D data -A scram-sha-256 --pwfile=<(echo "$PGPASSWORD") >/dev/null
+    cat >>data/postgresql.conf <<C
+listen_addresses = '*'
+unix_socket_directories = '/tmp'
+ssl = on
+ssl_cert_file = '/tls/tls.crt'
+ssl_key_file = '/tls/tls.key'
+ssl_ca_file = '/tls/ca.crt'
+C
+    cat >data/pg_hba.conf <<C
+hostssl all by_certificate all cert
+hostssl all all            all scram-sha-256
+C
+    exec postgres -D data
+"#;
+
+#[tokio::test]
+async fn a_server_is_known_by_what_it_shows_and_says() {
+    let Some(cluster) = Cluster::connect().await else { return };
+    let (trusted, stranger) = (ca("trusted"), ca("stranger"));
+    for major in [17, 18] {
+        let issued = leaf(&trusted, "server", &["db.example"]);
+        let server = Server::start(&cluster, major, &trusted, &issued).await;
+        the_wire_shows_the_truth(&server, &trusted, &issued).await;
+        sslmode_means_what_it_means_in_libpq(&server, &trusted, &stranger).await;
+        client_certificates_log_in(&server, &trusted, &stranger).await;
+        a_new_certificate_is_served_after_a_reload(&server, &trusted).await;
+        server.stop();
+    }
+}
+
+async fn the_wire_shows_the_truth(server: &Server<'_>, trusted: &Ca, issued: &(String, String)) {
+    let wire = look(server.address, "postgres").await;
+    let shown = wire.tls.expect("a handshake");
+    let pair = Pair::parse(issued.0.as_bytes(), issued.1.as_bytes()).expect("a pair");
+    assert_eq!(shown.chain[0], pair.chain()[0].to_vec());
+    let (_, parsed) = x509_parser::parse_x509_certificate(trusted.der()).expect("a certificate");
+    assert_eq!(shown.takes.into_iter().collect::<Vec<_>>(), [parsed.subject().as_raw().to_vec()]);
+    assert_eq!(wire.plaintext, Ok(Plaintext::Refused));
+    let nobody = SocketAddr::new(server.address.ip(), 1);
+    assert!(matches!(handshake(nobody).await, Err(Silence::Unreachable(_))));
+}
+
+async fn sslmode_means_what_it_means_in_libpq(server: &Server<'_>, trusted: &Ca, stranger: &Ca) {
+    use SslMode::{Require, VerifyCa, VerifyFull};
+    let try_with = async |mode, roots: &[&Ca], host: &str| {
+        let dial = Dial { host: host.to_owned(), ..server.dial(mode, roots) };
+        dial.log_in().await.map(|_| ())
+    };
+    assert_eq!(try_with(VerifyFull, &[trusted], "db.example").await, Ok(()));
+    assert_eq!(try_with(VerifyCa, &[trusted], "other.example").await, Ok(()));
+    assert_eq!(try_with(Require, &[], "other.example").await, Ok(()));
+    for (mode, roots, host) in [
+        (VerifyFull, [trusted], "other.example"),
+        (VerifyFull, [stranger], "db.example"),
+        (VerifyCa, [stranger], "db.example"),
+        (Require, [stranger], "db.example"),
+    ] {
+        assert!(try_with(mode, &roots, host).await.is_err(), "{mode:?} {host}");
+    }
+    let plaintext = server.dial(SslMode::Disable, &[]).log_in().await.map(|_| ());
+    assert!(matches!(&plaintext, Err(Silence::Refused(why)) if why.contains("28000")), "{plaintext:?}");
+    let wrong = Dial { password: Some("wrong password".to_owned().into()), ..server.dial(Require, &[]) };
+    let refused = wrong.log_in().await.map(|_| ()).expect_err("the wrong password").to_string();
+    assert!(refused.contains("28P01") && !refused.contains("wrong password"), "{refused}");
+}
+
+async fn client_certificates_log_in(server: &Server<'_>, trusted: &Ca, stranger: &Ca) {
+    let superuser = server.dial(SslMode::VerifyFull, &[trusted]).log_in().await.expect("a login");
+    superuser.batch_execute("create role by_certificate login").await.expect("a role");
+    let by = |ca: &Ca| {
+        let (chain, key) = leaf(ca, "by_certificate", &[]);
+        Dial {
+            user: "by_certificate".to_owned(),
+            password: None,
+            pair: Some(Pair::parse(chain.as_bytes(), key.as_bytes()).expect("a pair")),
+            ..server.dial(SslMode::VerifyFull, &[trusted])
+        }
+    };
+    by(trusted).log_in().await.expect("a login by certificate");
+    assert!(by(stranger).log_in().await.is_err());
+}
+
+async fn a_new_certificate_is_served_after_a_reload(server: &Server<'_>, trusted: &Ca) {
+    let client = server.dial(SslMode::VerifyFull, &[trusted]).log_in().await.expect("a login");
+    let before = report(&client).await.expect("a report");
+    assert!(!before.in_recovery && before.ssl && before.position.0 > 0 && before.received.is_none());
+    assert_eq!(before.files.len(), 2, "{:?}", before.files);
+    assert_eq!(before.hba.iter().map(|l| l.method.as_str()).collect::<Vec<_>>(), ["cert", "scram-sha-256"]);
+    write_check(&client).await.expect("a primary takes writes");
+
+    let (certificate, key) = leaf(trusted, "server", &["db.example"]);
+    let expected = Pair::parse(certificate.as_bytes(), key.as_bytes()).expect("a pair").chain()[0].to_vec();
+    let data = json!({"stringData": {"tls.crt": certificate, "tls.key": key}}).to_string();
+    let name = &server.name;
+    server.cluster.kubectl(&["patch", "-n", "demo", "secret", name, "--type=merge", "-p", &data], "").must_succeed();
+    // The kubelet brings volumes up to date when anything about the pod changes.
+    server.cluster.kubectl(&["annotate", "-n", "demo", "pod", name, "touched=now"], "").must_succeed();
+    let deadline = Instant::now() + Duration::from_secs(90);
+    while report(&client).await.expect("a report").files == before.files {
+        assert!(Instant::now() < deadline, "the kubelet did not bring the new files");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_ne!(handshake(server.address).await.expect("a handshake").chain[0], expected, "not loaded yet");
+    reload(&client).await.expect("a reload");
+    while handshake(server.address).await.expect("a handshake").chain[0] != expected {
+        assert!(Instant::now() < deadline, "the server does not serve the new certificate");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
