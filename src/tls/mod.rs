@@ -29,5 +29,7 @@ mod law;
 
 pub use alias::Alias;
 pub use connect::{Client, Refusal, admits, joins};
-pub use posture::{Accept, CaId, Dial, Files, Fingerprint, Hash, Leaf, Material, Method, Posture, Serve, posture};
+pub use posture::{
+    Accept, CaId, Dial, Files, Fingerprint, Hash, Leaf, Material, Method, Posture, Serve, method, posture,
+};
 pub use walk::{published, walk};
