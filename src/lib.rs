@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | program | `main`, [`cli`] | parse, wire, exit |
 //! | edges | [`cluster`], [`database`], [`serve`] | talk to the API server, to Postgres, to HTTPS callers |
-//! | judgment | [`rules`], [`build`], [`tls`] | decide, purely |
+//! | judgment | [`rules`], [`build`], [`tls`], [`plan`] | decide, purely |
 //! | words | [`api`] | be the CRD types; serde only |
 //! | beside | [`metrics`] | be used by edges and what is above |
 
@@ -16,6 +16,7 @@ pub mod cli;
 pub mod cluster;
 pub mod database;
 pub mod metrics;
+pub mod plan;
 pub mod rules;
 pub mod serve;
 pub mod tls;

@@ -1,0 +1,26 @@
+//! What to do next: pure functions of one look at the world and the time.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`scene`] | one look at a database, and what a pod lacks to be what was written |
+//! | [`mod@steer`] | the next thing to do on the way to a posture; for operations and for renewals |
+//! | [`ends`] | the spec that a request asks for |
+//! | [`queue`] | whose turn it is |
+//! | [`mod@decide`] | the next thing to do about a request |
+//! | [`ledger`] | times and tries of steps |
+//! | [`status`] | what people are told |
+//! | [`action`] | effects as data |
+
+pub mod action;
+pub mod decide;
+pub mod ends;
+pub mod ledger;
+pub mod queue;
+pub mod scene;
+pub mod status;
+pub mod steer;
+
+pub use action::Action;
+pub use decide::{Decision, Observed, Outcome, decide};
+pub use scene::{Known, Scene};
+pub use steer::{Heading, steer};
