@@ -45,6 +45,8 @@ struct Running {
     metrics: Metrics,
     signal: CancellationToken,
     task: JoinHandle<()>,
+    /// How many requests for `/fine` were handled.
+    handled: Arc<AtomicUsize>,
     /// How many requests are at the gate.
     waiting: Arc<AtomicUsize>,
     /// Permits to pass it.
@@ -62,9 +64,17 @@ impl Running {
     async fn start(limits: Limits) -> Self {
         let (waiting, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
         let (at_gate, of_gate) = (Arc::clone(&waiting), Arc::clone(&gate));
+        let handled = Arc::new(AtomicUsize::new(0));
+        let fine = Arc::clone(&handled);
         let router = Router::new()
             .route("/length", post(|body: Bytes| async move { body.len().to_string() }))
-            .route("/fine", get(|| async { "fine" }))
+            .route(
+                "/fine",
+                get(async move || {
+                    fine.fetch_add(1, Ordering::SeqCst);
+                    "fine"
+                }),
+            )
             .route(
                 "/panic",
                 get(|| async {
@@ -91,7 +101,7 @@ impl Running {
         let signal = CancellationToken::new();
         let server = Server { listener, transport, router, limits, metrics: metrics.webhook_server.clone() };
         let task = tokio::spawn(server.run(signal.clone()));
-        Self { address, certificate, served, metrics, signal, task, waiting, gate }
+        Self { address, certificate, served, metrics, signal, task, handled, waiting, gate }
     }
 
     fn client(&self, versions: &[&'static SupportedProtocolVersion], alpn: &[&str]) -> ClientConfig {
@@ -496,8 +506,9 @@ async fn load_http2(server: Arc<Running>) -> usize {
                     assert_eq!(answer.status(), 200);
                     answered += 1;
                 }
-                // The request never left: GOAWAY came first, and the client knows that it may try elsewhere.
+                // GOAWAY came first: the client knows that the request was not handled, and may try elsewhere.
                 Err(error) if error.is_canceled() || error.is_closed() => break,
+                Err(error) if format!("{error:?}").contains("GoAway(b\"\", NO_ERROR, Remote)") => break,
                 Err(error) => panic!("a request was lost: {error:?}"),
             }
         }
@@ -528,6 +539,7 @@ async fn a_shutdown_under_load_loses_no_request() {
         answered.push(count.expect("no request is lost"));
     }
     assert!(answered.iter().all(|count| *count > 10), "{answered:?}");
+    assert_eq!(server.handled.load(Ordering::SeqCst), answered.iter().sum::<usize>(), "all that were handled");
     assert!(!task.is_finished(), "one request is still at the gate");
     assert_eq!(exchange(&mut late, "GET /fine").await.0, 200, "it was connected in time");
     server.gate.add_permits(1);
