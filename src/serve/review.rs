@@ -58,7 +58,7 @@ impl Verdict {
 }
 
 /// A kind that is reviewed.
-pub trait Reviewed: kube::Resource + DeserializeOwned + Serialize + Sized + 'static {
+pub trait Reviewed: kube::Resource + Clone + DeserializeOwned + Serialize + Sized + 'static {
     /// The rules that it is judged by.
     fn rules() -> Box<dyn Iterator<Item = &'static Rule<Self>>>;
 
