@@ -66,6 +66,7 @@ fn world(cluster: &Cluster) {
         for secret in ["postgres-ca", "postgres-new-ca"] {
             apply(cluster, &ca_secret(secret, name));
         }
+        left_behind(cluster, name);
     }
     apply(cluster, &ca_secret("postgres-ca", "cert-manager"));
     // The default class of the dev cluster is of that name.
@@ -76,6 +77,16 @@ fn world(cluster: &Cluster) {
         let namespace = format!("{PREFIX}demo");
         let wait = ["wait", "-n", &namespace, "--for=condition=Ready", "--timeout=60s", issuer];
         cluster.kubectl(&wait, "").must_succeed();
+    }
+}
+
+/// Takes away what a run left behind that did not come to its end.
+fn left_behind(cluster: &Cluster, namespace: &str) {
+    let kinds = "postgresopsrequests.ops.kubedb.com,postgreses.kubedb.com";
+    let list = cluster.kubectl(&["get", kinds, "-n", namespace, "-o", "json"], "").must_succeed();
+    let list: Value = serde_json::from_str(&list).expect("JSON");
+    for object in list["items"].as_array().expect("a list") {
+        remove(cluster, object);
     }
 }
 
@@ -103,6 +114,10 @@ fn put(cluster: &Cluster, mut manifest: Value) {
     let leaving = manifest["metadata"].as_object_mut().expect("metadata").remove("deletionTimestamp").is_some();
     let status = manifest.as_object_mut().expect("an object").remove("status");
     let ours = manifest["apiVersion"].as_str().is_some_and(|v| v.contains("kubedb.com"));
+    if leaving {
+        // Without one it would be gone at once.
+        manifest["metadata"]["finalizers"] = json!(["kubedb.com"]);
+    }
     // Only creation sets a creation time, which some cases depend on being as it is.
     remove(cluster, &manifest);
     cluster.kubectl(&["create", "-f", "-"], &manifest.to_string()).must_succeed();
@@ -283,7 +298,9 @@ fn ask(cluster: &Cluster, case: &Case) -> (Answer, Option<Value>) {
 
 async fn each_rule_is_heard_through_kubectl(cluster: &Cluster) {
     let (mut heard, mut passed, mut schema) = (BTreeSet::new(), 0, vec![]);
-    for case in cases::all() {
+    // A request that is there already is judged again by the loops; nobody can send one.
+    let is_there = |case: &Case| case.manifest()["metadata"]["creationTimestamp"].is_string();
+    for case in cases::all().into_iter().filter(|case| !is_there(case)) {
         let queued: Vec<Value> = case.queued().map(moved).map(unseen).collect();
         for request in &queued {
             put(cluster, request.clone());
@@ -296,15 +313,15 @@ async fn each_rule_is_heard_through_kubectl(cluster: &Cluster) {
             if let Some(after) = after {
                 remove(cluster, &after);
             }
-            let stderr = answer.stderr();
-            if !answer.succeeded() && !stderr.contains("admission webhook") {
-                // The API server's own validation speaks first; what it lets nobody send needs no rule.
-                schema.push(format!("{}: {}", case.title(), stderr.trim()));
-                break;
-            }
-            if ids(&answer) == expected {
+            let (heard_now, stderr) = (ids(&answer), answer.stderr());
+            if heard_now == expected {
                 passed += usize::from(case.rule.is_none());
                 heard.extend(expected);
+                break;
+            }
+            if !answer.succeeded() && heard_now.is_empty() {
+                // The API server's own validation speaks first; what it lets nobody send needs no rule.
+                schema.push(format!("{}: {}", case.title(), stderr.trim()));
                 break;
             }
             assert!(Instant::now() < deadline, "{}: expected {expected:?}, kubectl said: {stderr}", case.title());
@@ -323,7 +340,9 @@ async fn each_rule_is_heard_through_kubectl(cluster: &Cluster) {
         .map(|r| r.id.to_owned())
         .chain(rules::postgres::rules().map(|r| r.id.to_owned()))
         .collect();
-    assert_eq!(all.difference(&heard).collect::<Vec<_>>(), Vec::<&String>::new(), "rules that no case reached");
+    // The definition says this one too, so that it holds whatever becomes of the webhooks; it speaks first.
+    assert_eq!(all.difference(&heard).collect::<Vec<_>>(), ["spec-immutable"], "rules that no case reached");
+    assert!(schema.iter().any(|line| line.contains("spec is immutable")), "{schema:?}");
     assert!(passed > 0);
 }
 
