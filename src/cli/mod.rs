@@ -1,6 +1,7 @@
 //! The command line: parses, wires, and turns outcomes into exit codes.
 
 mod crds;
+mod run;
 mod webhook_config;
 
 use std::io;
@@ -18,6 +19,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(Box<run::Args>),
     Crds(crds::Args),
     WebhookConfig(webhook_config::Args),
 }
@@ -29,6 +31,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     let outcome = match command {
+        Command::Run(args) => run::run(*args),
         Command::Crds(args) => crds::run(&args),
         Command::WebhookConfig(args) => webhook_config::run(args),
     };

@@ -1,3 +1,4 @@
 //! The API server.
 
 pub mod facts;
+pub mod own_ca;

@@ -10,6 +10,7 @@
 //! | [`hba`], [`settings`], [`dial`] | the three places where a state is written down |
 //! | [`layout`] | the files under `/tls/certs` |
 //! | [`pair`] | a leaf, its chain and its key, known to belong together |
+//! | [`own_ca`] | the CA of pgrekey's own webhooks: what of it is good, and what must be made anew |
 //! | [`conf`], [`owned`] | a user's own settings, and which of them only pgrekey may set |
 
 pub mod alias;
@@ -18,6 +19,7 @@ pub mod connect;
 pub mod dial;
 pub mod hba;
 pub mod layout;
+pub mod own_ca;
 pub mod owned;
 pub mod pair;
 pub mod posture;
