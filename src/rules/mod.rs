@@ -110,6 +110,21 @@ pub struct Finding {
     pub remedy: String,
 }
 
+/// Longest warning, in characters: Kubernetes asks for no more, and may cut what is longer.
+const LONGEST_WARNING: usize = 120;
+
+impl Finding {
+    /// The finding as a warning of the API server; cut, should it be too long.
+    #[must_use]
+    pub fn warning(&self) -> String {
+        let text = self.to_string();
+        match text.char_indices().nth(LONGEST_WARNING) {
+            None => text,
+            Some(_) => text.chars().take(LONGEST_WARNING - 3).chain("...".chars()).collect(),
+        }
+    }
+}
+
 impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "[{}] {}: {}; {}", self.rule, self.field, self.problem, self.remedy)
@@ -215,6 +230,15 @@ mod tests {
         let found = judge(&[NOISY], &create(1_000_000), None);
         assert_eq!(found.len(), MAX_FINDINGS_PER_RULE);
         assert_eq!(found[19].remedy, "mend it (and 999980 more like this)");
+    }
+
+    #[test]
+    fn a_warning_has_no_more_characters_than_kubernetes_takes() {
+        let mut finding = judge(&[NOISY], &create(1), None).remove(0);
+        assert_eq!(finding.warning(), finding.to_string());
+        finding.problem = "\u{e4}".repeat(200);
+        let warning = finding.warning();
+        assert_eq!((warning.chars().count(), warning.ends_with("...")), (LONGEST_WARNING, true));
     }
 
     #[test]
