@@ -10,6 +10,7 @@
 //! | [`hba`], [`settings`], [`dial`] | the three places where a state is written down |
 //! | [`layout`] | the files under `/tls/certs` |
 //! | [`pair`] | a leaf, its chain and its key, known to belong together |
+//! | [`material`] | what has been issued for a database, checked before it is served |
 //! | [`conf`], [`owned`] | a user's own settings, and which of them only pgrekey may set |
 
 pub mod alias;
@@ -18,6 +19,7 @@ pub mod connect;
 pub mod dial;
 pub mod hba;
 pub mod layout;
+pub mod material;
 pub mod owned;
 pub mod pair;
 pub mod posture;
