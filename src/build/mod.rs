@@ -12,6 +12,7 @@
 //! | [`services`], [`monitor`] | ways in, for clients and for Prometheus |
 //! | [`certificates`], [`secrets`], [`trust`] | what is issued, what is served, what is published |
 //! | [`access`], [`disruption`] | what pods may do, and how many may be missing |
+//! | [`written`] | a posture, read back from the objects |
 //! | [`quantity`] | amounts of memory |
 
 pub mod access;
@@ -30,6 +31,7 @@ pub mod secrets;
 pub mod services;
 pub mod shared;
 pub mod trust;
+pub mod written;
 
 #[cfg(test)]
 mod snapshots;
