@@ -5,8 +5,9 @@
 //! | floor | modules | may |
 //! |---|---|---|
 //! | program | `main`, [`cli`] | parse, wire, exit |
+//! | loops | [`controller`] | observe, decide, record, perform |
 //! | edges | [`cluster`], [`database`], [`serve`] | talk to the API server, to Postgres, to HTTPS callers |
-//! | judgment | [`rules`], [`build`], [`tls`] | decide, purely |
+//! | judgment | [`rules`], [`build`], [`tls`], [`plan`] | decide, purely |
 //! | words | [`api`] | be the CRD types; serde only |
 //! | beside | [`metrics`] | be used by edges and what is above |
 
@@ -14,8 +15,10 @@ pub mod api;
 pub mod build;
 pub mod cli;
 pub mod cluster;
+pub mod controller;
 pub mod database;
 pub mod metrics;
+pub mod plan;
 pub mod rules;
 pub mod serve;
 pub mod tls;

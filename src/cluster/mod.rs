@@ -1,3 +1,12 @@
 //! The API server.
 
+pub mod apply;
+pub mod differs;
+pub mod error;
 pub mod facts;
+
+pub use apply::{Done, Objects};
+pub use error::{Error, InTheWay, Thing};
+
+/// Who pgrekey is to the API server's record of who owns which field.
+pub const FIELD_MANAGER: &str = "pgrekey";

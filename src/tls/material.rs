@@ -232,6 +232,12 @@ impl Served {
         Pair::parse(self.client.certificate.as_bytes(), self.client.key.expose_secret().as_bytes())
     }
 
+    /// The CAs that servers and standbys trust, DER.
+    #[must_use]
+    pub fn roots(&self) -> Vec<Vec<u8>> {
+        certificates_of(self.trust.as_bytes()).unwrap_or_default().iter().map(|der| der.to_vec()).collect()
+    }
+
     /// Every CA that is written down here.
     #[must_use]
     pub fn cas(&self) -> Cas {

@@ -5,3 +5,4 @@
 mod crds;
 mod database;
 mod harness;
+mod provisioner;

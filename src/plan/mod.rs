@@ -1,0 +1,3 @@
+//! What to do next, and what to say about it: pure.
+
+pub mod database_status;
