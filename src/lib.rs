@@ -5,6 +5,7 @@
 //! | floor | modules | may |
 //! |---|---|---|
 //! | program | `main`, [`cli`] | parse, wire, exit |
+//! | loops | [`controller`] | observe, decide, record, perform |
 //! | edges | [`cluster`], [`database`], [`serve`] | talk to the API server, to Postgres, to HTTPS callers |
 //! | judgment | [`rules`], [`build`], [`tls`], [`plan`] | decide, purely |
 //! | words | [`api`] | be the CRD types; serde only |
@@ -14,6 +15,7 @@ pub mod api;
 pub mod build;
 pub mod cli;
 pub mod cluster;
+pub mod controller;
 pub mod database;
 pub mod metrics;
 pub mod plan;

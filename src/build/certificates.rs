@@ -11,6 +11,7 @@ use crate::api::cert_manager::{
 use crate::api::template::ServiceAlias;
 use crate::api::tls::{CERT_MANAGER_GROUP, CertificateSpec as Wish, IssuerRef, KeyEncoding};
 use crate::tls::Alias;
+use crate::tls::material::Wanted;
 
 /// Longest common name that X.509 allows.
 const LONGEST_COMMON_NAME: usize = 64;
@@ -19,6 +20,20 @@ const LONGEST_COMMON_NAME: usize = 64;
 #[must_use]
 pub fn certificates(cluster: &Cluster) -> Vec<Certificate> {
     Alias::ALL.into_iter().filter_map(|alias| certificate(cluster, alias)).collect()
+}
+
+/// What must be in what has been issued: all that is asked for. Empty without TLS.
+#[must_use]
+pub fn wanted(cluster: &Cluster) -> Wanted {
+    let names = |alias| {
+        let spec = certificate(cluster, alias).map(|certificate| certificate.spec).unwrap_or_default();
+        spec.dns_names.into_iter().chain(spec.ip_addresses).collect()
+    };
+    Wanted {
+        server: names(Alias::Server),
+        exporter: names(Alias::MetricsExporter),
+        superuser: cluster.superuser.clone(),
+    }
 }
 
 /// The Certificate of this alias, if the spec asks for TLS.

@@ -7,11 +7,12 @@
 //! |---|---|
 //! | [`cluster`] | a `Postgres` that can be built, parsed |
 //! | [`names`], [`meta`] | what objects are called, labelled and owned by |
-//! | [`pet_set`], [`pod`], [`exporter`] | the workload |
+//! | [`pet_set`], [`pod`], [`exporter`], [`stateful_set`] | the workload |
 //! | [`patroni`], [`shared`] | Patroni's two configurations: per pod, and of the whole cluster |
 //! | [`services`], [`monitor`] | ways in, for clients and for Prometheus |
 //! | [`certificates`], [`secrets`], [`trust`] | what is issued, what is served, what is published |
 //! | [`access`], [`disruption`] | what pods may do, and how many may be missing |
+//! | [`written`] | a posture, read back from the objects |
 //! | [`quantity`] | amounts of memory |
 
 pub mod access;
@@ -29,7 +30,9 @@ pub mod quantity;
 pub mod secrets;
 pub mod services;
 pub mod shared;
+pub mod stateful_set;
 pub mod trust;
+pub mod written;
 
 #[cfg(test)]
 mod snapshots;

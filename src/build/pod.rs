@@ -32,7 +32,8 @@ pub const INIT_SCRIPTS: &str = "/var/initdb";
 /// Name of the data volume and of its claim.
 pub const DATA_VOLUME: &str = "data";
 const CONFIG_VOLUME: &str = "patroni";
-const CERTS_VOLUME: &str = "certs";
+/// Name of the volume with certificates.
+pub const CERTS_VOLUME: &str = "certs";
 const INIT_VOLUME: &str = "initial-script";
 
 /// The folders that a read-only root file system must leave writable: PostgreSQL's socket, temporary files, the user's home.

@@ -24,14 +24,27 @@ const SUFFIXES: &[(&str, u128, u32)] = &[
 /// The suffixes below 1 (`n`, `u`, `m`) are understood where the amount comes to whole bytes, as in `1024000m`.
 #[must_use]
 pub fn bytes(quantity: &Quantity) -> Option<u64> {
-    let text = quantity.0.trim();
+    let (digits, divisor) = ratio(&quantity.0)?;
+    u64::try_from(digits / divisor).ok()
+}
+
+/// The amount in thousandths, rounded down, so that two spellings of it can be compared.
+#[must_use]
+pub fn thousandths(text: &str) -> Option<u128> {
+    let (digits, divisor) = ratio(text)?;
+    Some(digits.checked_mul(1000)? / divisor)
+}
+
+/// The amount as a fraction.
+fn ratio(text: &str) -> Option<(u128, u128)> {
+    let text = text.trim();
     let text = text.strip_prefix('+').unwrap_or(text);
     let (number, suffix) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()));
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits: u128 = format!("{whole}{fraction}").parse().ok()?;
     let (multiplier, divisor) = scale(suffix)?;
     let divisor = divisor.checked_mul(10_u128.checked_pow(fraction.len().try_into().ok()?)?)?;
-    u64::try_from(digits.checked_mul(multiplier)? / divisor).ok()
+    Some((digits.checked_mul(multiplier)?, divisor))
 }
 
 /// What a suffix multiplies and divides by.

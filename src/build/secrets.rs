@@ -8,6 +8,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::Cluster;
 
+pub use crate::tls::material::{Pem, Served};
+
 /// The user of Patroni's REST API for what is not safe, such as a reload. Probes need none.
 pub const AGENT_USER: &str = "pgrekey";
 
@@ -35,30 +37,6 @@ fn basic_auth(cluster: &Cluster, name: String, username: &str, password: &Secret
         data: Some(data([("username", username), ("password", password.expose_secret())])),
         ..Default::default()
     }
-}
-
-/// A chain, leaf first, and its key, as PEM.
-#[derive(Clone, Debug)]
-pub struct Pem {
-    /// The chain.
-    pub certificate: String,
-    /// The key.
-    pub key: SecretString,
-}
-
-/// What is under `/tls/certs`, as PEM.
-#[derive(Clone, Debug)]
-pub struct Served {
-    /// The CAs that servers and standbys trust.
-    pub trust: String,
-    /// What servers serve.
-    pub server: Pem,
-    /// What standbys present.
-    pub client: Pem,
-    /// What the exporter serves.
-    pub exporter: Pem,
-    /// The CA of the exporter.
-    pub exporter_ca: String,
 }
 
 /// Secret `NAME-tls`: what is served. Its keys are those of [`crate::tls::layout::FILES`].

@@ -1,4 +1,13 @@
 //! The API server.
 
+pub mod apply;
+pub mod differs;
+pub mod error;
 pub mod facts;
 pub mod own_ca;
+
+pub use apply::{Done, Objects};
+pub use error::{Error, InTheWay, Thing};
+
+/// Who pgrekey is to the API server's record of who owns which field.
+pub const FIELD_MANAGER: &str = "pgrekey";

@@ -153,6 +153,16 @@ pub async fn reload(client: &Client) -> Result<(), Silence> {
     bounded(async { client.query_one("select pg_reload_conf()", &[]).await.map(|_| ()).map_err(|e| failed(&e)) }).await
 }
 
+/// The physical replication slots that nobody uses right now, by name.
+pub async fn idle_slots(client: &Client) -> Result<Vec<String>, Silence> {
+    const SLOTS: &str = "select slot_name::text from pg_replication_slots where slot_type = 'physical' and not active";
+    bounded(async {
+        let rows = client.query(SLOTS, &[]).await.map_err(|e| failed(&e))?;
+        rows.iter().map(|row| get(row, 0)).collect()
+    })
+    .await
+}
+
 /// Writes to a table of pgrekey's own and forgets it: whether the server takes writes.
 pub async fn write_check(client: &Client) -> Result<(), Silence> {
     const WRITE: &str = "

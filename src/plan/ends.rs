@@ -137,9 +137,9 @@ mod tests {
 
     #[test]
     fn what_is_left_out_stays() {
-        let spec = after(SECURE, "{clientAuthMode: cert}", 17);
-        assert_eq!((spec.ssl_mode, spec.client_auth_mode), (Some(SslMode::Require), Some(ClientAuthMode::Cert)));
-        assert_eq!(spec.tls, super::tests::spec(SECURE).tls);
+        let changed = after(SECURE, "{clientAuthMode: cert}", 17);
+        assert_eq!((changed.ssl_mode, changed.client_auth_mode), (Some(SslMode::Require), Some(ClientAuthMode::Cert)));
+        assert_eq!(changed.tls, spec(SECURE).tls);
     }
 
     #[test]
@@ -157,7 +157,7 @@ mod tests {
             after(SECURE, "{certificates: [{alias: server, dnsNames: [c, b]}, {alias: metrics-exporter}]}", 17).tls;
         let tls = tls.expect("TLS");
         assert_eq!(tls.certificate("server").expect("a server").dns_names, ["b", "c", "z"]);
-        assert_eq!(tls.certificate("client"), super::tests::spec(SECURE).tls.expect("TLS").certificate("client"));
+        assert_eq!(tls.certificate("client"), spec(SECURE).tls.expect("TLS").certificate("client"));
         assert_eq!(tls.certificates.len(), 3);
     }
 

@@ -10,8 +10,10 @@
 //! | [`ledger`] | times and tries of steps |
 //! | [`status`] | what people are told |
 //! | [`action`] | effects as data |
+//! | [`database_status`] | phase and conditions of a database |
 
 pub mod action;
+pub mod database_status;
 pub mod decide;
 pub mod ends;
 pub mod ledger;

@@ -11,6 +11,7 @@
 //! | [`layout`] | the files under `/tls/certs` |
 //! | [`pair`] | a leaf, its chain and its key, known to belong together |
 //! | [`own_ca`] | the CA of pgrekey's own webhooks: what of it is good, and what must be made anew |
+//! | [`material`] | what has been issued for a database, checked before it is served |
 //! | [`conf`], [`owned`] | a user's own settings, and which of them only pgrekey may set |
 
 pub mod alias;
@@ -19,6 +20,7 @@ pub mod connect;
 pub mod dial;
 pub mod hba;
 pub mod layout;
+pub mod material;
 pub mod own_ca;
 pub mod owned;
 pub mod pair;

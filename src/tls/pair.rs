@@ -138,6 +138,11 @@ impl Pair {
         &self.chain
     }
 
+    /// The same leaf and key with another chain above it: callers know that it belongs to the leaf.
+    pub(super) fn with_chain(self, chain: Vec<CertificateDer<'static>>) -> Self {
+        Self { chain, ..self }
+    }
+
     /// From when the leaf is valid.
     #[must_use]
     pub fn not_before(&self) -> Timestamp {

@@ -9,3 +9,4 @@ mod cases;
 mod crds;
 mod database;
 mod harness;
+mod provisioner;

@@ -1,0 +1,234 @@
+//! Writing the objects of one owner: only what differs, and never over somebody else's.
+//!
+//! # Guarantees
+//! An object that is as it should be is not written. An object that is not ours is neither written nor deleted: the error names
+//! it. What is deleted or changed is the very object that was looked at.
+//!
+//! # Assumptions
+//! One loop writes the objects of one owner.
+
+use std::fmt::Debug;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
+use kube::core::ApiResource;
+use kube::{Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::differs::differs;
+use super::error::{Error, InTheWay, Thing};
+use crate::build::meta::Labels;
+
+/// What an application did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// Nothing: it was as it should be.
+    Nothing,
+    /// It was not there.
+    Created,
+    /// It was different.
+    Changed,
+}
+
+/// A kind of object that a namespace holds.
+pub trait Kind:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync
+{
+}
+
+impl<K> Kind for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned
+        + Send
+        + Sync
+{
+}
+
+/// The objects of one owner.
+#[derive(Clone)]
+pub struct Objects {
+    client: Client,
+    namespace: String,
+    owner: OwnerReference,
+    labels: Labels,
+}
+
+impl Debug for Objects {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Objects").field("owner", &self.owner.name).finish_non_exhaustive()
+    }
+}
+
+impl Objects {
+    /// The objects that this owner controls and that carry these labels. `None` for an owner that was never stored.
+    pub fn of<O: Kind>(client: &Client, owner: &O, labels: Labels) -> Option<Self> {
+        Some(Self {
+            client: client.clone(),
+            namespace: owner.namespace()?,
+            owner: owner.controller_owner_ref(&())?,
+            labels,
+        })
+    }
+
+    /// All objects of a kind in the owner's namespace.
+    #[must_use]
+    pub fn api<K: Kind>(&self) -> Api<K> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The object of this name, whoever owns it.
+    pub async fn look<K: Kind>(&self, name: &str) -> Result<Option<K>, Error> {
+        self.api().get_opt(name).await.map_err(|error| Error::of(Thing::new::<K>(name), error))
+    }
+
+    /// The object of this name, if it is ours.
+    pub async fn ours<K: Kind>(&self, name: &str) -> Result<Option<K>, Error> {
+        Ok(self.look::<K>(name).await?.filter(|object| self.owner_of(object.meta()).is_ok()))
+    }
+
+    /// Makes the object what the wish says, if it is not; the owner reference is added to the wish.
+    pub async fn apply<K: Kind>(&self, wish: K) -> Result<Done, Error> {
+        let live = self.look::<K>(&wish.name_any()).await?;
+        self.apply_over(live.as_ref(), wish).await
+    }
+
+    /// The same, for who has looked already.
+    pub async fn apply_over<K: Kind>(&self, live: Option<&K>, mut wish: K) -> Result<Done, Error> {
+        let what = Thing::new::<K>(&wish.name_any());
+        wish.meta_mut().owner_references = Some(vec![self.owner.clone()]);
+        let mut body = json_of(&what, &wish)?;
+        let mut parameters = PatchParams::apply(super::FIELD_MANAGER);
+        if let Some(live) = live {
+            self.owner_of(live.meta()).map_err(|owner| Error::InTheWay(InTheWay { what: what.clone(), owner }))?;
+            if !differs(&json_of(&what, live)?, &body) {
+                return Ok(Done::Nothing);
+            }
+            // Fields that somebody else has taken are taken back; another object of the same name is not touched.
+            parameters = parameters.force();
+            body["metadata"]["uid"] = json!(live.uid());
+        }
+        let before = live.and_then(ResourceExt::resource_version);
+        let after = self.api::<K>().patch(&what.name, &parameters, &Patch::Apply(&body)).await;
+        let after = after.map_err(|error| Error::of(what, error))?;
+        Ok(match before {
+            None => Done::Created,
+            before if before == after.resource_version() => Done::Nothing,
+            Some(_) => Done::Changed,
+        })
+    }
+
+    /// Deletes the object of this name if it is ours, and says whether there was one. What it owns is collected afterwards.
+    pub async fn delete<K: Kind>(&self, name: &str) -> Result<bool, Error> {
+        let Some(object) = self.ours::<K>(name).await? else { return Ok(false) };
+        self.delete_seen(&object).await?;
+        Ok(true)
+    }
+
+    /// Deletes this very object, whoever owns it. One that is gone or going is fine.
+    pub async fn delete_seen<K: Kind>(&self, object: &K) -> Result<(), Error> {
+        if object.meta().deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        let what = Thing::new::<K>(&object.name_any());
+        let parameters = DeleteParams {
+            preconditions: Some(Preconditions { uid: object.uid(), resource_version: None }),
+            propagation_policy: Some(PropagationPolicy::Background),
+            ..DeleteParams::default()
+        };
+        match self.api::<K>().delete(&what.name, &parameters).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            Err(error) => Err(Error::of(what, error)),
+        }
+    }
+
+    /// Lets go of this object: it stays when its owner goes.
+    pub async fn let_go<K: Kind>(&self, name: &str) -> Result<(), Error> {
+        let Some(object) = self.ours::<K>(name).await? else { return Ok(()) };
+        let what = Thing::new::<K>(name);
+        let others: Vec<_> = object.owner_references().iter().filter(|owner| owner.uid != self.owner.uid).collect();
+        if others.len() == object.owner_references().len() {
+            return Ok(());
+        }
+        let patch = json!({"metadata": {
+            "uid": object.uid(),
+            "resourceVersion": object.resource_version(),
+            "ownerReferences": others,
+        }});
+        let parameters = PatchParams { field_manager: Some(super::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let patched = self.api::<K>().patch(name, &parameters, &Patch::Merge(&patch)).await;
+        patched.map(|_| ()).map_err(|error| Error::of(what, error))
+    }
+
+    /// As [`Objects::apply`], for a kind that not every cluster has; `None` where it has not.
+    pub async fn apply_if_known(&self, kind: &ApiResource, mut wish: DynamicObject) -> Result<Option<Done>, Error> {
+        let what = Thing { kind: kind.kind.clone(), name: wish.name_any() };
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, kind);
+        wish.metadata.owner_references = Some(vec![self.owner.clone()]);
+        let mut body = dynamic_json(&what, &wish)?;
+        let mut parameters = PatchParams::apply(super::FIELD_MANAGER);
+        let live = api.get_opt(&what.name).await.map_err(|error| Error::of(what.clone(), error))?;
+        if let Some(live) = &live {
+            self.owner_of(&live.metadata).map_err(|owner| Error::InTheWay(InTheWay { what: what.clone(), owner }))?;
+            if !differs(&dynamic_json(&what, live)?, &body) {
+                return Ok(Some(Done::Nothing));
+            }
+            parameters = parameters.force();
+            body["metadata"]["uid"] = json!(live.uid());
+        }
+        match api.patch(&what.name, &parameters, &Patch::Apply(&body)).await {
+            Ok(_) => Ok(Some(if live.is_some() { Done::Changed } else { Done::Created })),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+            Err(error) => Err(Error::of(what, error)),
+        }
+    }
+
+    /// As [`Objects::delete`], for a kind that not every cluster has.
+    pub async fn delete_if_known(&self, kind: &ApiResource, name: &str) -> Result<(), Error> {
+        let what = Thing { kind: kind.kind.clone(), name: name.to_owned() };
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, kind);
+        let live = api.get_opt(name).await.map_err(|error| Error::of(what.clone(), error))?;
+        let Some(live) = live.filter(|live| self.owner_of(&live.metadata).is_ok()) else { return Ok(()) };
+        let preconditions = Some(Preconditions { uid: live.uid(), resource_version: None });
+        let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
+        match api.delete(name, &parameters).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            Err(error) => Err(Error::of(what, error)),
+        }
+    }
+
+    /// Whether an object is ours; if not, whose it is.
+    ///
+    /// Ours is what we control, and what nobody controls but carries our labels: the Secret of an earlier life of the same
+    /// database, which was let go, and an object whose owner somebody has removed.
+    fn owner_of(&self, object: &ObjectMeta) -> Result<(), Option<Thing>> {
+        let controller = object.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+        match controller {
+            Some(owner) if owner.uid == self.owner.uid => Ok(()),
+            Some(owner) => Err(Some(Thing { kind: owner.kind.clone(), name: owner.name.clone() })),
+            None if self
+                .labels
+                .iter()
+                .all(|(key, value)| object.labels.as_ref().and_then(|l| l.get(key)) == Some(value)) =>
+            {
+                Ok(())
+            }
+            None => Err(None),
+        }
+    }
+}
+
+fn dynamic_json(what: &Thing, object: &DynamicObject) -> Result<Value, Error> {
+    serde_json::to_value(object).map_err(|error| Error::Bug { what: what.clone(), why: error.to_string() })
+}
+
+fn json_of<K: Kind>(what: &Thing, object: &K) -> Result<Value, Error> {
+    serde_json::to_value(object).map_err(|error| Error::Bug { what: what.clone(), why: error.to_string() })
+}

@@ -1,0 +1,122 @@
+//! What can go wrong at the API server.
+
+use std::fmt;
+
+use kube::Resource;
+
+/// The API server did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No answer, or one that says to try later.
+    #[error("the API server did not answer about {what}: {source}")]
+    Transport {
+        /// What was asked about.
+        what: Thing,
+        /// What the client says.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// Somebody else was faster: look again.
+    #[error("{0} has changed meanwhile")]
+    Conflict(Thing),
+    /// The name is taken by an object that is not ours.
+    #[error(transparent)]
+    InTheWay(InTheWay),
+    /// A well-formed no: it stays a no until somebody changes something.
+    #[error("the API server refuses {what}: {why}")]
+    Refused {
+        /// What was asked for.
+        what: Thing,
+        /// What it says.
+        why: String,
+    },
+    /// What cannot be.
+    #[error("{what}: {why}; this is a bug of pgrekey's")]
+    Bug {
+        /// What was asked about.
+        what: Thing,
+        /// What happened.
+        why: String,
+    },
+}
+
+impl Error {
+    /// Sorts what the client says about an object.
+    #[must_use]
+    pub fn of(what: Thing, error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) if status.code == 409 => Self::Conflict(what),
+            kube::Error::Api(status) if matches!(status.code, 400 | 403 | 405 | 413 | 422) => {
+                Self::Refused { what, why: status.message }
+            }
+            kube::Error::SerdeError(error) => Self::Bug { what, why: error.to_string() },
+            kube::Error::BuildRequest(error) => Self::Bug { what, why: error.to_string() },
+            error => Self::Transport { what, source: Box::new(error) },
+        }
+    }
+}
+
+/// An object, by kind and name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thing {
+    /// Its kind, such as `Service`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl Thing {
+    /// The object of this kind and name.
+    #[must_use]
+    pub fn new<K: Resource<DynamicType = ()>>(name: &str) -> Self {
+        Self { kind: K::kind(&()).into_owned(), name: name.to_owned() }
+    }
+}
+
+impl fmt::Display for Thing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+/// An object that has a name that we need, and that is not ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} exists and {}: rename or delete it, or give the database another name", whose(.owner.as_ref()))]
+pub struct InTheWay {
+    /// The object.
+    pub what: Thing,
+    /// Who owns it, if anybody does.
+    pub owner: Option<Thing>,
+}
+
+fn whose(owner: Option<&Thing>) -> String {
+    owner.map_or_else(|| "is not pgrekey's".to_owned(), |owner| format!("belongs to {owner}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::Service;
+    use kube::core::Status;
+
+    #[test]
+    fn an_answer_is_sorted_by_what_can_be_done_about_it() {
+        let of = |code: u16| {
+            let status = Status { code, message: "no".to_owned(), ..Status::default() };
+            Error::of(Thing::new::<Service>("pg"), kube::Error::Api(status.boxed()))
+        };
+        assert!(matches!(of(409), Error::Conflict(_)));
+        assert!(matches!(of(422), Error::Refused { .. }) && matches!(of(403), Error::Refused { .. }));
+        assert!(matches!(of(500), Error::Transport { .. }) && matches!(of(429), Error::Transport { .. }));
+        assert_eq!(of(422).to_string(), "the API server refuses Service pg: no");
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_named_with_its_owner() {
+        let what = Thing::new::<Service>("pg");
+        let nobody = InTheWay { what: what.clone(), owner: None };
+        assert!(nobody.to_string().starts_with("Service pg exists and is not pgrekey's: rename"), "{nobody}");
+        let owner = Some(Thing { kind: "Deployment".to_owned(), name: "web".to_owned() });
+        assert!(InTheWay { what, owner }.to_string().contains("belongs to Deployment web"));
+    }
+}

@@ -1,0 +1,153 @@
+//! What every loop has at hand.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::channel::mpsc;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use kube::api::Api;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Client, ResourceExt};
+use secrecy::SecretString;
+use tracing::warn;
+
+use super::Settings;
+use super::credentials::Login;
+use super::health::Seen;
+use crate::api::{PetSet, Postgres};
+use crate::build::meta::{INSTANCE_LABEL, KIND};
+use crate::cluster::apply::Kind;
+use crate::cluster::facts::Stores;
+
+/// What every loop has at hand.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// What the rules may know.
+    pub facts: Arc<Stores>,
+    /// What is left to the installation.
+    pub settings: Settings,
+    pods: Store<Pod>,
+    pet_sets: Store<PetSet>,
+    recorder: Recorder,
+    drift: mpsc::UnboundedSender<()>,
+    memory: Mutex<HashMap<String, Memory>>,
+}
+
+/// What is remembered of one database while this process leads. Losing it costs a check or a question, never a database.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memory {
+    /// The login that worked last: a Secret that lost a key is repaired from it.
+    pub(super) login: Option<Login>,
+    /// What Patroni was told of us: a Secret that lost it is repaired from here.
+    pub(super) agent: Option<SecretString>,
+    /// What the last check saw.
+    pub(super) seen: Option<Seen>,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// The objects of a kind that the settings let us look after.
+pub(super) fn api_of<K: Kind>(client: &Client, settings: &Settings) -> Api<K> {
+    match &settings.namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+impl Context {
+    pub(super) fn new(
+        client: Client,
+        facts: Arc<Stores>,
+        settings: Settings,
+        pods: Store<Pod>,
+        pet_sets: Store<PetSet>,
+        drift: mpsc::UnboundedSender<()>,
+    ) -> Self {
+        let reporter = Reporter { controller: "pgrekey".to_owned(), instance: settings.instance.clone() };
+        let recorder = Recorder::new(client.clone(), reporter);
+        Self { client, facts, settings, pods, pet_sets, recorder, drift, memory: Mutex::default() }
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    pub(super) fn api<K: Kind>(&self) -> Api<K> {
+        api_of(&self.client, &self.settings)
+    }
+
+    /// The pods of a database, in the order of their names.
+    #[must_use]
+    pub fn pods(&self, namespace: &str, database: &str) -> Vec<Arc<Pod>> {
+        let is = |pod: &Arc<Pod>, key: &str, value: &str| pod.labels().get(key).is_some_and(|own| own == value);
+        let mut pods = self.pods.state();
+        pods.retain(|pod| {
+            pod.metadata.namespace.as_deref() == Some(namespace)
+                && is(pod, INSTANCE_LABEL, database)
+                && is(pod, "app.kubernetes.io/name", KIND)
+        });
+        pods.sort_by_key(|pod| pod.name_any());
+        pods
+    }
+
+    /// The PetSet of a database.
+    #[must_use]
+    pub fn pet_set(&self, namespace: &str, database: &str) -> Option<Arc<PetSet>> {
+        self.pet_sets.get(&ObjectRef::new(database).within(namespace))
+    }
+
+    /// Tells people what happened to an object. An event that cannot be written is not worth a failure.
+    pub async fn tell<K: Kind>(&self, object: &K, type_: EventType, reason: &str, note: impl Into<String>) {
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(note.into()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        let reference: ObjectReference = object.object_ref(&());
+        if let Err(error) = self.recorder.publish(&event, &reference).await {
+            warn!(%error, reason, "an event could not be written");
+        }
+    }
+
+    /// Something that nobody watches has changed: every database is looked at again.
+    pub(super) fn drifted(&self) {
+        // Only a loop that has ended does not listen.
+        let _ = self.drift.unbounded_send(());
+    }
+
+    /// What is remembered of this database.
+    pub(super) fn recall(&self, postgres: &Postgres) -> Memory {
+        self.with_memory(|memory| memory.get(&key(postgres)).cloned()).unwrap_or_default()
+    }
+
+    /// Remembers something about this database.
+    pub(super) fn remember(&self, postgres: &Postgres, change: impl FnOnce(&mut Memory)) {
+        self.with_memory(|memory| change(memory.entry(key(postgres)).or_default()));
+    }
+
+    /// Forgets this database.
+    pub(super) fn forget(&self, postgres: &Postgres) {
+        self.with_memory(|memory| memory.remove(&key(postgres)));
+    }
+
+    fn with_memory<T>(&self, with: impl FnOnce(&mut HashMap<String, Memory>) -> T) -> T {
+        // Nobody leaves half a memory behind, also not by panicking.
+        with(&mut self.memory.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn key(postgres: &Postgres) -> String {
+    postgres.uid().unwrap_or_default()
+}

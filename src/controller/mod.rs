@@ -1,0 +1,175 @@
+//! The loops: observe, decide, record, perform.
+//!
+//! # Expected flow
+//! [`run`] waits for the lease, then runs every loop until the lease is lost or it is told to stop; then it waits for the lease
+//! again, or gives it up.
+//!
+//! # Guarantees
+//! Whoever holds no lease writes nothing. A loop handles [`CONCURRENCY`] objects at once and no object twice at once. An object
+//! that fails is tried again after a pause that grows with each failure. A lost loop ends with everything it began: there are
+//! no tasks beside it.
+//!
+//! # Assumptions
+//! Facts are kept up to date by somebody else. What is watched carries the label that KubeDB's objects carry, so that no other
+//! object of the cluster is held in memory. Secrets are read by name and never watched.
+
+mod certificates;
+mod context;
+mod credentials;
+mod ending;
+mod health;
+mod here;
+mod pet_set;
+mod postgres;
+mod provision;
+mod scaling;
+mod status;
+
+use std::sync::Arc;
+
+use futures::channel::mpsc;
+use futures::future::{self, BoxFuture};
+use futures::{FutureExt, StreamExt};
+use k8s_controller::LeaderElection;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::Client;
+use kube::runtime::controller::{Config, Controller};
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::{WatchStreamExt, watcher};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::api::cert_manager::Certificate;
+use crate::api::{PetSet, Postgres};
+use crate::cluster::apply::Kind;
+use crate::cluster::facts::Stores;
+
+pub use context::Context;
+
+/// How many objects one loop handles at once.
+pub const CONCURRENCY: u16 = 8;
+
+/// The label of every object of a database, KubeDB's and so ours.
+pub const OURS: &str = "app.kubernetes.io/managed-by=kubedb.com";
+
+/// What is left to the installation.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The only namespace whose databases are looked after; all if left out.
+    pub namespace: Option<String>,
+    /// Who realises PetSets.
+    pub pet_sets: PetSets,
+    /// The lease that whoever runs the loops holds; none where nobody else can run them.
+    pub lease: Option<Lease>,
+    /// What this process is called in events.
+    pub instance: Option<String>,
+}
+
+/// Who realises PetSets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PetSets {
+    /// pgrekey, by StatefulSets.
+    #[default]
+    Own,
+    /// A controller that was installed beside pgrekey, such as KubeOps'.
+    External,
+}
+
+/// The lease of the loops.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Who we are; no two processes may be the same.
+    pub identity: String,
+}
+
+/// Runs the loops, while holding the lease, until told to stop.
+pub async fn run(client: Client, facts: Arc<Stores>, settings: Settings, shutdown: CancellationToken) {
+    let lease = settings.lease.clone();
+    let Some(Lease { namespace, name, identity }) = lease else {
+        let (until, loops) = (shutdown.cancelled_owned(), loops(client, facts, settings));
+        future::select(until.boxed(), loops).await;
+        return;
+    };
+    let election = LeaderElection::new(client.clone(), &namespace, &name, &identity);
+    let lead = async {
+        loop {
+            election.with_lease(loops(client.clone(), Arc::clone(&facts), settings.clone())).await;
+            warn!("the lease is lost: the loops have ended, and wait for it");
+        }
+    };
+    tokio::select! {
+        () = lead => {}
+        () = shutdown.cancelled_owned() => {}
+    }
+    election.release().await;
+}
+
+fn loops(client: Client, facts: Arc<Stores>, settings: Settings) -> BoxFuture<'static, ()> {
+    let (pods, fill_pods) = reflect::<Pod>(&client, &settings);
+    let (sets, fill_sets) = reflect::<PetSet>(&client, &settings);
+    let (drift, drifted) = mpsc::unbounded();
+    let own = settings.pet_sets == PetSets::Own;
+    let context = Arc::new(Context::new(client, facts, settings, pods, sets, drift));
+    let (databases, database_loop) = databases(&context, drifted);
+    let health = health::run(Arc::clone(&context), databases).boxed();
+    let pet_sets = own.then(|| pet_sets(&context));
+    let all = [fill_pods, fill_sets, database_loop, health].into_iter().chain(pet_sets);
+    future::join_all(all).map(|_| ()).boxed()
+}
+
+fn databases(
+    context: &Arc<Context>,
+    drifted: mpsc::UnboundedReceiver<()>,
+) -> (Store<Postgres>, BoxFuture<'static, ()>) {
+    let ours = || watcher::Config::default().labels(OURS);
+    let controller = Controller::new(context.api::<Postgres>(), watcher::Config::default())
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .owns(context.api::<PetSet>(), ours())
+        .owns(context.api::<Service>(), ours())
+        .owns(context.api::<ConfigMap>(), ours())
+        .owns(context.api::<ServiceAccount>(), ours())
+        .owns(context.api::<Role>(), ours())
+        .owns(context.api::<RoleBinding>(), ours())
+        .owns(context.api::<PodDisruptionBudget>(), ours())
+        .owns(context.api::<Certificate>(), ours())
+        .reconcile_all_on(drifted);
+    let store = controller.store();
+    let run =
+        controller.run(postgres::reconcile, postgres::on_error, Arc::clone(context)).for_each(|_| future::ready(()));
+    (store, run.boxed())
+}
+
+fn pet_sets(context: &Arc<Context>) -> BoxFuture<'static, ()> {
+    let ours = || watcher::Config::default().labels(OURS);
+    Controller::new(context.api::<PetSet>(), ours())
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .owns(context.api::<StatefulSet>(), ours())
+        .run(pet_set::reconcile, pet_set::on_error, Arc::clone(context))
+        .for_each(|_| future::ready(()))
+        .boxed()
+}
+
+/// A kind of object of ours in memory, and what keeps it up to date.
+fn reflect<K>(client: &Client, settings: &Settings) -> (Store<K>, BoxFuture<'static, ()>)
+where
+    K: Kind + 'static,
+{
+    let (store, writer) = reflector::store();
+    let stream = watcher(context::api_of::<K>(client, settings), watcher::Config::default().labels(OURS));
+    let drop_record = |object: &mut K| object.meta_mut().managed_fields = None;
+    let kind = K::kind(&()).into_owned();
+    let fill = stream.modify(drop_record).default_backoff().reflect(writer).for_each(move |event| {
+        if let Err(error) = event {
+            warn!(kind, %error, "cannot watch; trying again");
+        }
+        future::ready(())
+    });
+    (store, fill.boxed())
+}

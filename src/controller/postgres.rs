@@ -1,0 +1,147 @@
+//! The loop of the databases: a `Postgres` becomes a running cluster, stays one, and goes as its owner wants it to go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::controller::Action;
+use kube::runtime::events::EventType;
+use serde_json::json;
+use tracing::{debug, warn};
+
+use super::{Context, ending, provision, status};
+use crate::api::condition::holds;
+use crate::api::{Postgres, condition};
+use crate::cluster::{Error, Thing};
+use crate::plan::database_status::Writer;
+use crate::plan::database_status::types::{BLOCKED, HALTED, PAUSED};
+
+/// KubeDB's finalizer: a database goes only after its data have been dealt with.
+pub(super) const FINALIZER: &str = "kubedb.com";
+
+/// How long until a database is looked at again that waits for something nobody is told of.
+const SOON: Duration = Duration::from_secs(2);
+
+/// How long until a database is looked at again in which something is in the way.
+const LATER: Duration = Duration::from_secs(20);
+
+/// How long until a database is looked at again in which all is well: what is watched says by itself when it changes.
+const RARELY: Duration = Duration::from_secs(600);
+
+/// Why a database is not yet what it should be.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The world did not answer.
+    Error(Error),
+    /// Something must happen first, and it will.
+    Wait(&'static str),
+    /// Somebody has to do something first: reason and message.
+    Blocked(&'static str, String),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::InTheWay(object) => Self::Blocked("ObjectInTheWay", object.to_string()),
+            Error::Refused { .. } => Self::Blocked("Refused", error.to_string()),
+            error => Self::Error(error),
+        }
+    }
+}
+
+/// What a step of the loop gives, or why it does not.
+pub(super) type Step<T> = Result<T, Stop>;
+
+pub(super) async fn reconcile(postgres: Arc<Postgres>, context: Arc<Context>) -> Result<Action, Error> {
+    let step = if postgres.metadata.deletion_timestamp.is_some() {
+        ending::clean_up(&context, &postgres).await
+    } else {
+        live(&context, &postgres).await
+    };
+    match step {
+        Ok(action) => Ok(action),
+        Err(Stop::Error(error)) => Err(error),
+        Err(Stop::Wait(what)) => {
+            debug!(database = postgres.name_any(), what, "waiting");
+            Ok(Action::requeue(SOON))
+        }
+        Err(Stop::Blocked(reason, message)) => {
+            blocked(&context, &postgres, reason, &message).await?;
+            Ok(Action::requeue(LATER))
+        }
+    }
+}
+
+pub(super) fn on_error(postgres: Arc<Postgres>, error: &Error, _: Arc<Context>) -> Action {
+    match error {
+        Error::Conflict(what) => {
+            debug!(database = postgres.name_any(), %what, "changed meanwhile; looking again");
+            Action::requeue(Duration::from_millis(500))
+        }
+        error => {
+            warn!(database = postgres.name_any(), %error, "failed; trying again");
+            Action::requeue(Duration::from_secs(5))
+        }
+    }
+}
+
+/// The life of a database, but for its end.
+async fn live(context: &Context, postgres: &Postgres) -> Step<Action> {
+    claim(context, postgres).await?;
+    status::write(context, postgres, Writer::started).await?;
+    let conditions = conditions(postgres);
+    if holds(conditions, PAUSED) {
+        return Ok(Action::await_change());
+    }
+    if postgres.spec.halted == Some(true) {
+        return ending::halt(context, postgres).await;
+    }
+    if condition::find(conditions, HALTED).is_some() {
+        status::write(context, postgres, Writer::not_halted).await?;
+    }
+    provision::provision(context, postgres).await?;
+    status::done(context, postgres).await?;
+    Ok(Action::requeue(RARELY))
+}
+
+pub(super) fn conditions(postgres: &Postgres) -> &[condition::Condition] {
+    postgres.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default()
+}
+
+/// Puts our finalizer on, first of all: what is made from here on is dealt with at the end.
+async fn claim(context: &Context, postgres: &Postgres) -> Result<(), Error> {
+    if postgres.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+        return Ok(());
+    }
+    let all: Vec<&str> = postgres.finalizers().iter().map(String::as_str).chain([FINALIZER]).collect();
+    put_finalizers(context, postgres, &all).await
+}
+
+/// Takes our finalizer off: the API server may forget the database.
+pub(super) async fn release(context: &Context, postgres: &Postgres) -> Result<(), Error> {
+    let others = postgres.finalizers().iter().map(String::as_str).filter(|finalizer| *finalizer != FINALIZER);
+    put_finalizers(context, postgres, &others.collect::<Vec<_>>()).await
+}
+
+async fn put_finalizers(context: &Context, postgres: &Postgres, finalizers: &[&str]) -> Result<(), Error> {
+    let namespace = postgres.namespace().unwrap_or_default();
+    let api: Api<Postgres> = Api::namespaced(context.client.clone(), &namespace);
+    let patch = json!({"metadata": {"resourceVersion": postgres.resource_version(), "finalizers": finalizers}});
+    match api.patch(&postgres.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(error) => Err(Error::of(Thing::new::<Postgres>(&postgres.name_any()), error)),
+    }
+}
+
+/// Says what is in the way, in the status and, when it is news, in an event.
+async fn blocked(context: &Context, postgres: &Postgres, reason: &str, message: &str) -> Result<(), Error> {
+    let known = condition::find(conditions(postgres), BLOCKED).and_then(|condition| condition.message.as_deref());
+    if known == Some(message) {
+        return Ok(());
+    }
+    status::write(context, postgres, |writer| writer.blocked(reason, message)).await?;
+    context.tell(postgres, EventType::Warning, reason, message).await;
+    Ok(())
+}

@@ -1,0 +1,256 @@
+//! From a `Postgres` to its objects: dereference, validate, build, apply.
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::ResourceExt;
+use kube::api::Api;
+use kube::runtime::events::EventType;
+use serde_json::Value;
+
+use super::here::{Here, Pieces, here, previous};
+use super::postgres::{Step, Stop, conditions};
+use super::{Context, certificates, credentials, scaling};
+use crate::api::Postgres;
+use crate::api::condition::holds;
+use crate::build::{
+    Cluster, Facts as BuildFacts, access, disruption, monitor, patroni, pet_set, secrets, services, shared, trust,
+};
+use crate::cluster::{Done, Error, Objects, Thing};
+use crate::plan::database_status::types::PROVISIONED;
+use crate::rules::{Effect, Facts, Operation, Review, judge, postgres::rules};
+use crate::tls::material::{bundle, cas};
+use crate::tls::posture;
+
+/// Makes a database what its spec says, as far as that takes no walk.
+pub(super) async fn provision(context: &Context, postgres: &Postgres) -> Step<()> {
+    check(context, postgres)?;
+    let secret = credentials::auth(context, postgres).await?;
+    let cluster = build(context, postgres, secret.as_ref()).await?;
+    let objects = objects(context, postgres, &cluster)?;
+
+    ways_in(context, postgres, &objects, &cluster).await?;
+    rights(&objects, &cluster).await?;
+    credentials::login(context, postgres, &objects, &cluster, secret).await?;
+    credentials::agent(context, postgres, &objects, &cluster).await?;
+
+    let here = posture_of(context, postgres, &objects, &cluster).await?;
+    configuration(context, postgres, &objects, &cluster, &here).await?;
+    workload(context, postgres, &objects, &cluster, &here).await?;
+    metrics(context, postgres, &objects, &cluster, &here.0).await
+}
+
+/// The objects of this database.
+pub(super) fn objects(context: &Context, postgres: &Postgres, cluster: &Cluster) -> Step<Objects> {
+    Objects::of(&context.client, postgres, cluster.selector()).ok_or(Stop::Wait("an owner with a uid"))
+}
+
+/// The database, parsed.
+pub(super) async fn build(context: &Context, postgres: &Postgres, secret: Option<&Secret>) -> Step<Cluster> {
+    let name = &postgres.spec.version;
+    let version = context.facts.version(name).ok_or_else(|| {
+        let known = context.facts.unknown().is_empty();
+        let why = format!("there is no PostgresVersion {name}: install it, or name another in spec.version");
+        if known { Stop::Blocked("Invalid", why) } else { Stop::Wait("the versions") }
+    })?;
+    let user_conf = user_conf(context, postgres).await?;
+    let superuser = credentials::superuser(context, postgres, secret);
+    let facts = BuildFacts { version: &version.spec, superuser: &superuser, user_conf: user_conf.as_deref() };
+    Cluster::of(postgres, &facts).map_err(|why| Stop::Blocked("Invalid", why.to_string()))
+}
+
+/// The rules of admission once more, for a database that is new: the webhooks may be off.
+///
+/// A database that runs is not given up because its StorageClass has gone.
+fn check(context: &Context, postgres: &Postgres) -> Step<()> {
+    if holds(conditions(postgres), PROVISIONED) {
+        return Ok(());
+    }
+    if !context.facts.unknown().is_empty() {
+        return Err(Stop::Wait("the facts that rules look at"));
+    }
+    let review = Review { operation: Operation::Create, object: postgres.clone(), old: None };
+    let found = judge(rules(), &review, Some(context.facts.as_ref()));
+    let refusals: Vec<_> = found.iter().filter(|f| f.effect == Effect::Refuse).map(ToString::to_string).collect();
+    if refusals.is_empty() { Ok(()) } else { Err(Stop::Blocked("Invalid", refusals.join("\n"))) }
+}
+
+/// Key `user.conf` of the Secret that the spec names.
+async fn user_conf(context: &Context, postgres: &Postgres) -> Step<Option<String>> {
+    let named = postgres.spec.configuration.as_ref().and_then(|configuration| configuration.secret_name.clone());
+    let Some(name) = named else { return Ok(None) };
+    let api: Api<Secret> = Api::namespaced(context.client.clone(), &postgres.namespace().unwrap_or_default());
+    let secret = api.get_opt(&name).await.map_err(|error| Error::of(Thing::new::<Secret>(&name), error))?;
+    let value = secret.and_then(|secret| secret.data?.remove("user.conf"));
+    Ok(value.and_then(|value| String::from_utf8(value.0).ok()))
+}
+
+async fn ways_in(context: &Context, postgres: &Postgres, objects: &Objects, cluster: &Cluster) -> Step<()> {
+    let done = objects.apply(services::pods(cluster)).await?;
+    tell(context, postgres, done, "governing service").await;
+    for service in [Some(services::primary(cluster)), services::standby(cluster)].into_iter().flatten() {
+        let done = objects.apply(service).await?;
+        tell(context, postgres, done, "Service").await;
+    }
+    if services::standby(cluster).is_none() {
+        objects.delete::<Service>(&cluster.standby_service()).await?;
+    }
+    Ok(())
+}
+
+async fn rights(objects: &Objects, cluster: &Cluster) -> Step<()> {
+    match access::service_account(cluster) {
+        Some(account) => drop(objects.apply(account).await?),
+        None => drop(objects.delete::<ServiceAccount>(cluster.name()).await?),
+    }
+    objects.apply(access::role(cluster)).await?;
+    objects.apply(access::role_binding(cluster)).await?;
+    Ok(())
+}
+
+/// Where the cluster is, or where it begins. What is asked of cert-manager is asked here, because the answer may be needed.
+async fn posture_of(
+    context: &Context,
+    postgres: &Postgres,
+    objects: &Objects,
+    cluster: &Cluster,
+) -> Step<(Here, Pieces)> {
+    let has_tls = postgres.spec.tls.is_some();
+    certificates::ask(objects, cluster).await?;
+    let issued = if has_tls { Some(certificates::read(context, objects, cluster).await?) } else { None };
+    let good = issued.as_ref().and_then(|issued| issued.as_ref().ok());
+    let wished = posture(&postgres.spec, cluster.major(), good.map(|issued| &issued.material));
+    let pieces = Pieces::look(objects, cluster).await?;
+    match here(cluster, &pieces, wished.as_ref(), good) {
+        Err(Stop::Wait(_)) if let Some(Err(problems)) = &issued => {
+            Err(certificates::why(context, objects, cluster, problems).await?)
+        }
+        here => Ok((here?, pieces)),
+    }
+}
+
+/// What pods mount, and what Patroni reads.
+async fn configuration(
+    context: &Context,
+    postgres: &Postgres,
+    objects: &Objects,
+    cluster: &Cluster,
+    (here, pieces): &(Here, Pieces),
+) -> Step<()> {
+    match &here.served {
+        Some(served) => {
+            let secret = secrets::tls(cluster, served, previous(pieces).as_ref());
+            objects.apply_over(pieces.tls.as_ref(), secret).await?;
+            publish(objects, cluster, served).await?;
+        }
+        None if postgres.spec.tls.is_none() => certificates::forget(objects, cluster).await?,
+        None => {}
+    }
+    objects.apply_over(pieces.patroni.as_ref(), patroni::config_map(cluster, &here.posture)).await?;
+    let mut config = shared::config(cluster, &here.posture);
+    if !scaling::left_slots(context, postgres).is_empty() {
+        scaling::forget_members(&mut config);
+    }
+    let wish = shared::config_map(cluster, &here.posture);
+    objects.apply_over(pieces.shared.as_ref(), as_it_is_spelled(pieces.shared.as_ref(), wish, &config)).await?;
+    Ok(())
+}
+
+/// What clients should trust: what is published, if it covers what is served, because somebody on a walk may publish more.
+async fn publish(objects: &Objects, cluster: &Cluster, served: &secrets::Served) -> Step<()> {
+    let live: Option<ConfigMap> = objects.look(&cluster.ca_config_map()).await?;
+    let published = live.as_ref().and_then(|map| map.data.as_ref()?.get("ca.crt")).map(|pem| cas(pem.as_bytes()));
+    let needed = served.cas();
+    let enough = published.filter(|published| needed.keys().all(|ca| published.contains_key(ca)));
+    let all = enough.unwrap_or(needed);
+    let text = bundle(all.keys().copied(), &all).unwrap_or_default();
+    objects.apply_over(live.as_ref(), trust::ca_config_map(cluster, &text)).await?;
+    Ok(())
+}
+
+/// Patroni may write its configuration again in a spelling of its own, which is no reason to write it back.
+fn as_it_is_spelled(live: Option<&ConfigMap>, mut wish: ConfigMap, config: &Value) -> ConfigMap {
+    let spelled = live.and_then(|live| live.annotations().get(shared::ANNOTATION));
+    let same = spelled.filter(|text| serde_json::from_str::<Value>(text).is_ok_and(|live| live == *config));
+    let text = same.cloned().unwrap_or_else(|| config.to_string());
+    wish.annotations_mut().insert(shared::ANNOTATION.to_owned(), text);
+    wish
+}
+
+async fn workload(
+    context: &Context,
+    postgres: &Postgres,
+    objects: &Objects,
+    cluster: &Cluster,
+    (here, pieces): &(Here, Pieces),
+) -> Step<()> {
+    let mut wish = pet_set::pet_set(cluster, &here.posture);
+    if let Some(live) = &pieces.pet_set {
+        // A claim template cannot be changed once there is a StatefulSet.
+        wish.spec.volume_claim_templates = live.spec.volume_claim_templates.clone();
+    }
+    wish.spec.replicas = Some(scaling::replicas(context, postgres, objects, cluster, pieces.pet_set.as_ref()).await?);
+    let scaled = wish.spec.replicas == Some(cluster.replicas());
+    let done = objects.apply_over(pieces.pet_set.as_ref(), wish).await?;
+    tell(context, postgres, done, "Postgres").await;
+    match disruption::disruption_budget(cluster) {
+        Some(budget) => drop(objects.apply(budget).await?),
+        None => drop(objects.delete::<PodDisruptionBudget>(cluster.name()).await?),
+    }
+    if scaled { Ok(()) } else { Err(Stop::Wait("a primary that stays")) }
+}
+
+async fn metrics(
+    context: &Context,
+    postgres: &Postgres,
+    objects: &Objects,
+    cluster: &Cluster,
+    here: &Here,
+) -> Step<()> {
+    let kind = monitor::service_monitor_resource();
+    match monitor::stats(cluster, &here.posture) {
+        Some(service) => {
+            let done = objects.apply(service).await?;
+            tell(context, postgres, done, "stats service").await;
+        }
+        None => drop(objects.delete::<Service>(&cluster.stats_service()).await?),
+    }
+    match monitor::service_monitor(cluster, &here.posture) {
+        Some(object) => drop(objects.apply_if_known(&kind, object).await?),
+        None => objects.delete_if_known(&kind, &cluster.stats_service()).await?,
+    }
+    Ok(())
+}
+
+async fn tell(context: &Context, postgres: &Postgres, done: Done, what: &str) {
+    let verb = match done {
+        Done::Nothing => return,
+        Done::Created => "created",
+        Done::Changed => "patched",
+    };
+    context.tell(postgres, EventType::Normal, "Successful", format!("Successfully {verb} {what}")).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_configuration_that_means_the_same_keeps_its_spelling() {
+        let map = |text: &str| {
+            let mut map = ConfigMap::default();
+            map.annotations_mut().insert("config".to_owned(), text.to_owned());
+            map
+        };
+        let config = json!({"ttl": 30, "loop_wait": 5});
+        let spelled = |live: Option<&ConfigMap>| {
+            as_it_is_spelled(live, ConfigMap::default(), &config).annotations().get("config").cloned()
+        };
+        let theirs = r#"{ "loop_wait": 5, "ttl": 30 }"#;
+        assert_eq!(spelled(Some(&map(theirs))).as_deref(), Some(theirs));
+        for other in [r#"{"ttl": 31, "loop_wait": 5}"#, "damaged"] {
+            assert_eq!(spelled(Some(&map(other))), Some(config.to_string()));
+        }
+        assert_eq!(spelled(None), Some(config.to_string()));
+    }
+}

@@ -1,0 +1,190 @@
+//! More pods, or fewer: the primary is never among those that go, and a member that went leaves nothing behind that would hold
+//! up the others.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
+use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::events::EventType;
+use serde_json::{Value, json};
+
+use super::Context;
+use super::postgres::Step;
+use crate::api::{PetSet, Postgres};
+use crate::build::Cluster;
+use crate::build::meta::{ROLE_LABEL, STANDBY};
+use crate::build::pod::DATA_VOLUME;
+use crate::cluster::{Error, Objects, Thing};
+
+/// Annotation of the claim of a pod that was taken away: its data are old by the time the pod comes back.
+const LEFT: &str = "pgrekey.dev/left-at";
+
+/// How many pods the set is to have now. Fewer than there are only when the primary is among those that stay.
+pub(super) async fn replicas(
+    context: &Context,
+    postgres: &Postgres,
+    objects: &Objects,
+    cluster: &Cluster,
+    set: Option<&PetSet>,
+) -> Step<i32> {
+    let wish = cluster.replicas();
+    let Some(now) = set.and_then(|set| set.spec.replicas) else { return Ok(wish) };
+    if wish >= now {
+        for ordinal in now..wish {
+            forget_data(objects, &claim(cluster, ordinal)).await?;
+        }
+        return Ok(wish);
+    }
+    match leader(objects, cluster).await? {
+        Some(leader) if ordinal(cluster, &leader).is_some_and(|ordinal| ordinal < wish) => {}
+        Some(leader) => {
+            switch_over(context, postgres, objects, cluster, &leader).await?;
+            return Ok(now);
+        }
+        // Nobody leads right now: whoever comes to may be one of those that would go.
+        None => return Ok(now),
+    }
+    for ordinal in wish..now {
+        note_left(context, objects, &claim(cluster, ordinal)).await?;
+    }
+    Ok(wish)
+}
+
+fn claim(cluster: &Cluster, ordinal: i32) -> String {
+    format!("{DATA_VOLUME}-{}", cluster.pod(ordinal))
+}
+
+/// The number of a pod of this cluster.
+fn ordinal(cluster: &Cluster, pod: &str) -> Option<i32> {
+    pod.strip_prefix(cluster.name())?.strip_prefix('-')?.parse().ok()
+}
+
+/// Who leads, by Patroni's own record.
+async fn leader(objects: &Objects, cluster: &Cluster) -> Result<Option<String>, Error> {
+    let [_, leader, ..] = cluster.patroni_config_maps();
+    let map: Option<ConfigMap> = objects.look(&leader).await?;
+    Ok(map.and_then(|map| map.annotations().get("leader").cloned()).filter(|leader| !leader.is_empty()))
+}
+
+/// Asks Patroni to make one of those that stay the primary: the one that is furthest.
+async fn switch_over(
+    context: &Context,
+    postgres: &Postgres,
+    objects: &Objects,
+    cluster: &Cluster,
+    leader: &str,
+) -> Step<()> {
+    let pods = context.pods(cluster.namespace(), cluster.name());
+    let stay = pods.iter().filter(|pod| ordinal(cluster, &pod.name_any()).is_some_and(|n| n < cluster.replicas()));
+    let Some(candidate) = stay.filter_map(position).max().map(|(_, name)| name) else { return Ok(()) };
+    let [_, _, failover, _] = cluster.patroni_config_maps();
+    let live: Option<ConfigMap> = objects.look(&failover).await?;
+    let wish = json!({"leader": leader, "member": candidate});
+    let asked =
+        |key: &str| live.as_ref().is_some_and(|live| live.annotations().get(key).is_some_and(|v| wish[key] == **v));
+    if asked("leader") && asked("member") {
+        return Ok(());
+    }
+    // Patroni takes these annotations away again, so nobody owns them: a merge, not an application.
+    let body = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": failover, "labels": cluster.selector(), "annotations": wish},
+    });
+    let api = objects.api::<ConfigMap>();
+    let what = Thing::new::<ConfigMap>(&failover);
+    let outcome = if live.is_some() {
+        api.patch(&failover, &PatchParams::default(), &Patch::Merge(&body)).await.map(|_| ())
+    } else {
+        let map = serde_json::from_value(body).map_err(|e| Error::Bug { what: what.clone(), why: e.to_string() })?;
+        api.create(&kube::api::PostParams::default(), &map).await.map(|_| ())
+    };
+    outcome.map_err(|error| Error::of(what, error))?;
+    let note = format!("Switching over from {leader} to {candidate}, because {leader} is to go");
+    context.tell(postgres, EventType::Normal, "SwitchOver", note).await;
+    Ok(())
+}
+
+/// How far a standby is that streams, with its name.
+fn position(pod: &Arc<Pod>) -> Option<(u64, String)> {
+    let status: Value = serde_json::from_str(pod.annotations().get("status")?).ok()?;
+    let streams = status["replication_state"] == "streaming" && status["state"] == "running";
+    let is_standby = pod.labels().get(ROLE_LABEL).is_some_and(|role| role == STANDBY);
+    (streams && is_standby && pod.metadata.deletion_timestamp.is_none())
+        .then(|| (status["xlog_location"].as_u64().unwrap_or_default(), pod.name_any()))
+}
+
+/// Notes on the claim of a pod that goes that its data end here. They are kept as long as the pod is away.
+async fn note_left(context: &Context, objects: &Objects, name: &str) -> Step<()> {
+    let Some(claim) = objects.look::<PersistentVolumeClaim>(name).await? else { return Ok(()) };
+    if claim.annotations().contains_key(LEFT) {
+        return Ok(());
+    }
+    let since = context.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let patch = json!({"metadata": {"uid": claim.uid(), "annotations": {LEFT: since}}});
+    let patched =
+        objects.api::<PersistentVolumeClaim>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+    patched.map(|_| ()).map_err(|error| Error::of(Thing::new::<PersistentVolumeClaim>(name), error))?;
+    Ok(())
+}
+
+/// Deletes the data of a pod that was away: the others no longer have the log that would bring them up to date, and a standby
+/// that cannot follow would look like one that does not start.
+async fn forget_data(objects: &Objects, name: &str) -> Step<()> {
+    let claim = objects.look::<PersistentVolumeClaim>(name).await?;
+    match claim.filter(|claim| claim.annotations().contains_key(LEFT)) {
+        None => Ok(()),
+        Some(claim) => {
+            objects.delete_seen(&claim).await?;
+            Err(super::postgres::Stop::Wait("the old claim of a pod that comes back"))
+        }
+    }
+}
+
+/// Replication slots of members that have gone, as the last check of the primary saw them.
+pub(super) fn left_slots(context: &Context, postgres: &Postgres) -> Vec<String> {
+    context.recall(postgres).seen.map(|seen| seen.left_slots).unwrap_or_default()
+}
+
+/// Tells Patroni to drop the slots of members that are not there. By itself it keeps them for half an hour, with all the log that
+/// the member would need.
+pub(super) fn forget_members(config: &mut Value) {
+    config["member_slots_ttl"] = json!(0);
+}
+
+/// The slot that Patroni makes for a member.
+pub(super) fn slot(pod: &str) -> String {
+    pod.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str, role: &str, status: &Value) -> Arc<Pod> {
+        let mut pod = Pod::default();
+        pod.metadata.name = Some(name.to_owned());
+        pod.labels_mut().insert(ROLE_LABEL.to_owned(), role.to_owned());
+        pod.annotations_mut().insert("status".to_owned(), status.to_string());
+        Arc::new(pod)
+    }
+
+    #[test]
+    fn only_a_standby_that_streams_may_take_over_and_the_furthest_does() {
+        let status = |at: u64, replication: &str| json!({"state": "running", "replication_state": replication, "xlog_location": at});
+        let pods = [
+            pod("pg-0", "standby", &status(5, "streaming")),
+            pod("pg-1", "standby", &status(7, "streaming")),
+            pod("pg-2", "standby", &status(9, "in archive recovery")),
+            pod("pg-3", "primary", &status(9, "streaming")),
+            pod("pg-4", "standby", &json!("?")),
+        ];
+        assert_eq!(pods.iter().filter_map(position).max(), Some((7, "pg-1".to_owned())));
+    }
+
+    #[test]
+    fn a_slot_is_named_as_patroni_names_it() {
+        assert_eq!(slot("ha-postgres-2"), "ha_postgres_2");
+    }
+}

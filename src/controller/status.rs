@@ -1,0 +1,78 @@
+//! Writing the status of a database: only what differs, and never over what somebody else has written meanwhile.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::events::EventType;
+use serde_json::json;
+
+use super::Context;
+use crate::api::Postgres;
+use crate::api::postgres::PostgresStatus;
+use crate::cluster::{Error, Thing};
+use crate::plan::database_status::{Writer, phase};
+
+/// Writes conditions, and the phase that follows.
+pub(super) async fn write(context: &Context, postgres: &Postgres, change: impl Fn(&mut Writer)) -> Result<(), Error> {
+    update(context, postgres, |status, generation| {
+        let mut writer = Writer {
+            conditions: std::mem::take(&mut status.conditions),
+            database: database(postgres),
+            generation,
+            now: Time(context.now()),
+        };
+        change(&mut writer);
+        status.conditions = writer.conditions;
+    })
+    .await
+}
+
+/// Notes that the database is what its spec says.
+pub(super) async fn done(context: &Context, postgres: &Postgres) -> Result<(), Error> {
+    write(context, postgres, Writer::free).await?;
+    let generation = postgres.metadata.generation;
+    update(context, postgres, |status, _| status.observed_generation = generation).await
+}
+
+/// `NAMESPACE/NAME`.
+pub(super) fn database(postgres: &Postgres) -> String {
+    format!("{}/{}", postgres.namespace().unwrap_or_default(), postgres.name_any())
+}
+
+async fn update(
+    context: &Context,
+    postgres: &Postgres,
+    change: impl Fn(&mut PostgresStatus, Option<i64>),
+) -> Result<(), Error> {
+    // What was seen may be old. It is good enough to know that nothing changes, and not to write.
+    if changed(postgres, &change).is_none() {
+        return Ok(());
+    }
+    let name = postgres.name_any();
+    let what = || Thing::new::<Postgres>(&name);
+    let api: Api<Postgres> = Api::namespaced(context.client.clone(), &postgres.namespace().unwrap_or_default());
+    let Some(fresh) = api.get_opt(&name).await.map_err(|error| Error::of(what(), error))? else { return Ok(()) };
+    if fresh.uid() != postgres.uid() {
+        return Ok(());
+    }
+    let Some(status) = changed(&fresh, &change) else { return Ok(()) };
+    let patch = json!({"metadata": {"resourceVersion": fresh.resource_version()}, "status": status});
+    api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await.map_err(|e| Error::of(what(), e))?;
+    let before = fresh.status.as_ref().and_then(|status| status.phase);
+    if let (Some(from), Some(to)) = (before, status.phase)
+        && from != to
+    {
+        let note = format!("phase changed from {from:?} to {to:?} reason:");
+        context.tell(&fresh, EventType::Normal, "Phase Changed", note).await;
+    }
+    Ok(())
+}
+
+/// The status after the change, if it is another.
+fn changed(postgres: &Postgres, change: &impl Fn(&mut PostgresStatus, Option<i64>)) -> Option<PostgresStatus> {
+    let before = postgres.status.clone().unwrap_or_default();
+    let mut after = before.clone();
+    change(&mut after, postgres.metadata.generation);
+    after.phase = phase(&after.conditions);
+    (after != before).then_some(after)
+}

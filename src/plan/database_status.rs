@@ -1,0 +1,293 @@
+//! What the status of a `Postgres` says: KubeDB's conditions with its reasons and messages, and the phase that follows from them.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::api::condition::{self, Condition, find, holds};
+use crate::api::postgres::DatabasePhase;
+
+/// The conditions of a `Postgres`.
+pub mod types {
+    /// pgrekey has seen the database.
+    pub const PROVISIONING_STARTED: &str = "ProvisioningStarted";
+    /// As many pods are ready as there should be.
+    pub const REPLICA_READY: &str = "ReplicaReady";
+    /// The primary lets clients in.
+    pub const ACCEPTING_CONNECTION: &str = "AcceptingConnection";
+    /// The primary takes writes and every standby follows it.
+    pub const READY: &str = "Ready";
+    /// The database has been ready once.
+    pub const PROVISIONED: &str = "Provisioned";
+    /// Somebody asked pgrekey to leave the database alone.
+    pub const PAUSED: &str = "Paused";
+    /// The database is stopped, as its spec asks.
+    pub const HALTED: &str = "Halted";
+    /// Something keeps pgrekey from making the database what its spec says. pgrekey's own, and gone when that is.
+    pub const BLOCKED: &str = "Blocked";
+    /// Nobody checks the database.
+    pub const HEALTH_CHECK_PAUSED: &str = "HealthCheckPaused";
+    /// Data are being restored.
+    pub const DATA_RESTORE_STARTED: &str = "DataRestoreStarted";
+    /// Data have been restored, or could not be.
+    pub const DATA_RESTORED: &str = "DataRestored";
+}
+
+use types::{
+    ACCEPTING_CONNECTION, BLOCKED, DATA_RESTORE_STARTED, DATA_RESTORED, HALTED, HEALTH_CHECK_PAUSED, PROVISIONED,
+    PROVISIONING_STARTED, READY, REPLICA_READY,
+};
+
+/// The phase that follows from the conditions: the first rule that matches. `None`: nothing is known yet.
+#[must_use]
+pub fn phase(conditions: &[Condition]) -> Option<DatabasePhase> {
+    let is = |type_| holds(conditions, type_);
+    let is_not = |type_| find(conditions, type_).is_some_and(|condition| condition.status == "False");
+    let provisioned = is(PROVISIONED);
+    let rules = [
+        (is(HEALTH_CHECK_PAUSED), DatabasePhase::Unknown),
+        (is(HALTED), DatabasePhase::Halted),
+        (is(DATA_RESTORE_STARTED) && find(conditions, DATA_RESTORED).is_none(), DatabasePhase::DataRestoring),
+        (is_not(DATA_RESTORED), DatabasePhase::NotReady),
+        (provisioned && is_not(ACCEPTING_CONNECTION), DatabasePhase::NotReady),
+        (provisioned && is_not(REPLICA_READY), DatabasePhase::Critical),
+        (provisioned && is_not(READY), DatabasePhase::Critical),
+        (provisioned && is(READY), DatabasePhase::Ready),
+        (is(PROVISIONING_STARTED), DatabasePhase::Provisioning),
+    ];
+    rules.into_iter().find_map(|(matches, phase)| matches.then_some(phase))
+}
+
+/// The conditions of one database at one time, being written.
+#[derive(Debug)]
+pub struct Writer {
+    /// The conditions so far.
+    pub conditions: Vec<Condition>,
+    /// `NAMESPACE/NAME`.
+    pub database: String,
+    /// The `metadata.generation` that is spoken of.
+    pub generation: Option<i64>,
+    /// The time.
+    pub now: Time,
+}
+
+/// How many pods of a set are ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replicas {
+    /// As many as there should be.
+    pub desired: i32,
+    /// As many as are ready.
+    pub ready: i32,
+}
+
+/// What a check of the servers found; an error says what is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether the primary lets clients in.
+    pub accepting: Result<(), String>,
+    /// Whether the primary takes writes and every standby follows it.
+    pub ready: Result<(), String>,
+}
+
+impl Writer {
+    /// pgrekey has seen the database.
+    pub fn started(&mut self) {
+        if find(&self.conditions, PROVISIONING_STARTED).is_none() {
+            let message = format!("The KubeDB operator has started the provisioning of Postgres: {}", self.database);
+            let condition = Condition::new(PROVISIONING_STARTED, self.now.clone());
+            condition::set(&mut self.conditions, condition.because("DatabaseProvisioningStartedSuccessfully", message));
+        }
+    }
+
+    /// So many pods are ready.
+    pub fn replicas(&mut self, Replicas { desired, ready }: Replicas) {
+        if desired == ready {
+            return self.put(REPLICA_READY, true, "AllReplicasReady", "All desired replicas are ready.".to_owned());
+        }
+        let message = format!(
+            "All desired replicas are not ready. For PetSet: {} desired replicas: {desired}, ready replicas: {ready}.",
+            self.database
+        );
+        self.put(REPLICA_READY, false, "SomeReplicasNotReady", message);
+    }
+
+    /// The servers were checked. Whether the database has been ready once follows.
+    pub fn checked(&mut self, verdict: &Verdict) {
+        let database = self.database.clone();
+        match &verdict.accepting {
+            Ok(()) => {
+                let message = format!("The PostgreSQL: {database} is accepting client requests.");
+                self.put(ACCEPTING_CONNECTION, true, "DatabaseAcceptingConnectionRequest", message);
+            }
+            Err(why) => {
+                let message = format!("The PostgreSQL: {database} is not accepting client requests. error: {why}");
+                self.put(ACCEPTING_CONNECTION, false, "DatabaseNotAcceptingConnectionRequest", message);
+            }
+        }
+        match &verdict.ready {
+            Ok(()) => {
+                let message = "DB is ready because of server getting Online and Running state";
+                self.put(READY, true, "ReadinessCheckSucceeded", message.to_owned());
+            }
+            Err(why) => {
+                let message = format!("The PostgreSQL: {database} is not ready. error: {why}");
+                self.put(READY, false, "ReadinessCheckFailed", message);
+            }
+        }
+        if [REPLICA_READY, ACCEPTING_CONNECTION, READY].iter().all(|type_| holds(&self.conditions, type_)) {
+            let message = format!("The PostgreSQL: {database} is successfully provisioned.");
+            self.put(PROVISIONED, true, "DatabaseSuccessfullyProvisioned", message);
+        }
+    }
+
+    /// The database is stopped, as its spec asks.
+    pub fn halted(&mut self) {
+        const REASON: &str = "DatabaseHaltedSuccessfully";
+        let message = format!("PostgreSQL {} successfully halted.", self.database);
+        self.put(HALTED, true, REASON, message.clone());
+        self.put(ACCEPTING_CONNECTION, false, REASON, message.clone());
+        self.put(READY, false, REASON, message);
+    }
+
+    /// The database is to run.
+    pub fn not_halted(&mut self) {
+        condition::remove(&mut self.conditions, HALTED);
+    }
+
+    /// This is in the way.
+    pub fn blocked(&mut self, reason: &str, message: &str) {
+        self.put(BLOCKED, true, reason, message.to_owned());
+    }
+
+    /// Nothing is in the way.
+    pub fn free(&mut self) {
+        condition::remove(&mut self.conditions, BLOCKED);
+    }
+
+    fn put(&mut self, type_: &str, holds: bool, reason: &str, message: String) {
+        let condition = Condition::new(type_, self.now.clone()).with_status(holds).because(reason, message);
+        condition::set(&mut self.conditions, condition.of_generation(self.generation));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::jiff::Timestamp;
+
+    fn at(seconds: i64) -> Time {
+        Time(Timestamp::from_second(seconds).expect("a time in range"))
+    }
+
+    fn write_at(seconds: i64, conditions: &mut Vec<Condition>, write: impl FnOnce(&mut Writer)) {
+        let (conditions_so_far, now) = (std::mem::take(conditions), at(seconds));
+        let database = "demo/pg".to_owned();
+        let mut writer = Writer { conditions: conditions_so_far, database, generation: Some(1), now };
+        write(&mut writer);
+        *conditions = writer.conditions;
+    }
+
+    fn write(conditions: &mut Vec<Condition>, write: impl FnOnce(&mut Writer)) {
+        write_at(1, conditions, write);
+    }
+
+    fn ready() -> Verdict {
+        Verdict { accepting: Ok(()), ready: Ok(()) }
+    }
+
+    fn types(conditions: &[Condition]) -> Vec<(&str, &str)> {
+        conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str())).collect()
+    }
+
+    #[test]
+    fn a_database_that_comes_up_goes_through_the_phases_in_order() {
+        let mut conditions = vec![];
+        assert_eq!(phase(&conditions), None);
+        write(&mut conditions, Writer::started);
+        assert_eq!(phase(&conditions), Some(DatabasePhase::Provisioning));
+        write(&mut conditions, |w| w.replicas(Replicas { desired: 3, ready: 3 }));
+        write(&mut conditions, |w| w.checked(&Verdict { accepting: Ok(()), ready: Err("no".to_owned()) }));
+        assert_eq!(phase(&conditions), Some(DatabasePhase::Provisioning));
+        write(&mut conditions, |w| w.checked(&ready()));
+        assert_eq!(phase(&conditions), Some(DatabasePhase::Ready));
+        let expected = ["ProvisioningStarted", "ReplicaReady", "AcceptingConnection", "Ready", "Provisioned"];
+        assert_eq!(types(&conditions), expected.map(|type_| (type_, "True")));
+        let reasons: Vec<_> = conditions.iter().filter_map(|c| c.reason.as_deref()).collect();
+        assert_eq!(
+            reasons,
+            [
+                "DatabaseProvisioningStartedSuccessfully",
+                "AllReplicasReady",
+                "DatabaseAcceptingConnectionRequest",
+                "ReadinessCheckSucceeded",
+                "DatabaseSuccessfullyProvisioned"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_ails_a_provisioned_database_is_in_its_phase() {
+        let mut conditions = vec![];
+        write(&mut conditions, |w| {
+            w.started();
+            w.replicas(Replicas { desired: 2, ready: 2 });
+            w.checked(&ready());
+        });
+        let after = |change: &dyn Fn(&mut Writer)| {
+            let mut conditions = conditions.clone();
+            write(&mut conditions, change);
+            phase(&conditions)
+        };
+        let no = || Err("no".to_owned());
+        assert_eq!(after(&|w| w.replicas(Replicas { desired: 2, ready: 1 })), Some(DatabasePhase::Critical));
+        assert_eq!(after(&|w| w.checked(&Verdict { ready: no(), ..ready() })), Some(DatabasePhase::Critical));
+        assert_eq!(after(&|w| w.checked(&Verdict { accepting: no(), ready: no() })), Some(DatabasePhase::NotReady));
+        assert_eq!(after(&|w| w.blocked("ObjectInTheWay", "x")), Some(DatabasePhase::Ready));
+        assert_eq!(after(&Writer::halted), Some(DatabasePhase::Halted));
+    }
+
+    #[test]
+    fn phases_of_features_that_others_bring_are_known() {
+        let with = |type_: &str, status: bool| Condition::new(type_, at(1)).with_status(status);
+        let ready = [with(PROVISIONED, true), with(READY, true)];
+        for (more, expected) in [
+            (vec![], DatabasePhase::Ready),
+            (vec![with("Paused", true)], DatabasePhase::Ready),
+            (vec![with(HEALTH_CHECK_PAUSED, true)], DatabasePhase::Unknown),
+            (vec![with(DATA_RESTORE_STARTED, true)], DatabasePhase::DataRestoring),
+            (vec![with(DATA_RESTORE_STARTED, true), with(DATA_RESTORED, false)], DatabasePhase::NotReady),
+            (vec![with(DATA_RESTORE_STARTED, true), with(DATA_RESTORED, true)], DatabasePhase::Ready),
+        ] {
+            let all: Vec<_> = ready.iter().cloned().chain(more).collect();
+            assert_eq!(phase(&all), Some(expected), "{all:?}");
+        }
+    }
+
+    #[test]
+    fn a_halted_database_comes_back() {
+        let mut conditions = vec![];
+        write(&mut conditions, |w| {
+            w.started();
+            w.replicas(Replicas { desired: 1, ready: 1 });
+            w.checked(&ready());
+            w.halted();
+            w.not_halted();
+        });
+        assert_eq!(phase(&conditions), Some(DatabasePhase::NotReady));
+        write(&mut conditions, |w| w.checked(&ready()));
+        assert_eq!(phase(&conditions), Some(DatabasePhase::Ready));
+    }
+
+    #[test]
+    fn saying_the_same_again_changes_nothing() {
+        let mut conditions = vec![];
+        let say = |w: &mut Writer| {
+            w.started();
+            w.replicas(Replicas { desired: 3, ready: 2 });
+            w.checked(&ready());
+            w.blocked("ObjectInTheWay", "x");
+        };
+        write(&mut conditions, say);
+        let before = conditions.clone();
+        write_at(99, &mut conditions, say);
+        assert_eq!(conditions, before);
+    }
+}
