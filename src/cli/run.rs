@@ -17,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cluster::facts;
 use crate::cluster::own_ca::OwnCa;
+use crate::controller::{self, Lease, PetSets};
 use crate::metrics::{Metrics, ReviewMetrics, ReviewOutcome, ServerMetrics};
 use crate::rules::Facts;
 use crate::rules::defaults::DefaultIssuer;
@@ -65,6 +66,21 @@ pub(super) struct Args {
     /// Issuer for objects that name none, in namespaces that name none: Issuer/NAME or ClusterIssuer/NAME
     #[arg(long, env = "PGREKEY_DEFAULT_ISSUER", value_name = "ISSUER")]
     default_issuer: Option<DefaultIssuer>,
+    /// Loops that run beside the webhooks, on whichever replica holds the lease
+    #[arg(long, env = "PGREKEY_LOOPS", value_enum, value_delimiter = ',', default_value = "provisioner,ops-manager")]
+    loops: Vec<Loop>,
+    /// Who realises PetSets
+    #[arg(long, env = "PGREKEY_PET_SETS", value_enum, default_value_t = PetSetController::Own)]
+    pet_sets: PetSetController,
+    /// The only namespace whose databases are looked after; all if left out
+    #[arg(long, env = "PGREKEY_WATCH_NAMESPACE", value_name = "NAMESPACE")]
+    watch_namespace: Option<String>,
+    /// How many operations may run at once in the cluster
+    #[arg(long, env = "PGREKEY_MAX_CONCURRENT_OPERATIONS", value_name = "N", default_value_t = controller::MAX_CONCURRENT_OPERATIONS)]
+    max_concurrent_operations: usize,
+    /// What this process is called in the lease and in events; the host's name, which is the pod's, if left out
+    #[arg(long, env = "PGREKEY_IDENTITY", value_name = "NAME")]
+    identity: Option<String>,
     /// What is logged, such as `info` or `info,pgrekey=debug`
     #[arg(long, env = "PGREKEY_LOG", value_name = "FILTER", default_value = "info", value_parser = log_filter)]
     log: LogFilter,
@@ -80,6 +96,24 @@ enum CertificateSource {
     Own,
     /// Two files that somebody else keeps fresh, such as a mounted Secret of cert-manager's
     Files,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Loop {
+    /// A Postgres becomes a running cluster
+    Provisioner,
+    /// A PostgresOpsRequest is carried out
+    OpsManager,
+    /// Only the webhooks run
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum PetSetController {
+    /// pgrekey, by StatefulSets
+    Own,
+    /// A controller that is installed beside pgrekey, such as KubeOps'
+    External,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -105,6 +139,7 @@ struct Config {
     webhook_address: SocketAddr,
     health_address: SocketAddr,
     default_issuer: Option<DefaultIssuer>,
+    loops: Option<controller::Settings>,
 }
 
 enum Certificate {
@@ -124,6 +159,11 @@ impl Args {
             webhook_address,
             health_address,
             default_issuer,
+            loops,
+            pet_sets,
+            watch_namespace,
+            max_concurrent_operations,
+            identity,
             log,
             log_format,
         } = self;
@@ -140,9 +180,32 @@ impl Args {
             LogFormat::Text => telemetry::Format::Text,
             LogFormat::Json => telemetry::Format::Json,
         };
-        let config = Config { namespace, certificate, webhook_address, health_address, default_issuer };
+        let identity = identity.map_or_else(host_name, Ok)?;
+        let (provisioner, ops_manager) = (loops.contains(&Loop::Provisioner), loops.contains(&Loop::OpsManager));
+        let pet_sets = match pet_sets {
+            PetSetController::Own if provisioner => PetSets::Own,
+            PetSetController::Own | PetSetController::External => PetSets::External,
+        };
+        let lease = Lease { namespace: namespace.clone(), name: "pgrekey".to_owned(), identity: identity.clone() };
+        let loops = (provisioner || ops_manager).then_some(controller::Settings {
+            namespace: watch_namespace,
+            provisioner,
+            ops_manager,
+            pet_sets,
+            lease: Some(lease),
+            max_concurrent_operations,
+            instance: Some(identity),
+        });
+        let config = Config { namespace, certificate, webhook_address, health_address, default_issuer, loops };
         Ok((config, telemetry::filter(&log.0)?, format))
     }
+}
+
+/// In a pod, the host's name is the pod's.
+fn host_name() -> anyhow::Result<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .context("cannot read this host's name: give --identity")?;
+    Ok(name.trim().to_owned())
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
@@ -155,7 +218,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 }
 
 async fn operate(config: Config) -> anyhow::Result<()> {
-    let Config { namespace, certificate, webhook_address, health_address, default_issuer } = config;
+    let Config { namespace, certificate, webhook_address, health_address, default_issuer, loops } = config;
     let end = CancellationToken::new();
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let mut tasks = Tasks::new(end.clone());
@@ -181,6 +244,10 @@ async fn operate(config: Config) -> anyhow::Result<()> {
         unknown => Err(format!("not known yet: {}", unknown.join(", "))),
     });
 
+    // They end soon after `end` is cancelled, and give the lease up.
+    if let Some(settings) = loops {
+        tasks.add("loops", controller::run(client.clone(), Arc::clone(&stores), settings, end.clone()));
+    }
     let observe = observe(metrics.reviews.clone());
     let admission = Arc::new(Admission { facts: stores, default_issuer, observe });
     let server = Server {
@@ -191,7 +258,6 @@ async fn operate(config: Config) -> anyhow::Result<()> {
         metrics: metrics.webhook_server.clone(),
     };
     tasks.add("webhooks", server.run(end.clone()));
-    // The loops are tasks like these: they take `client` and `end`, and end soon after `end` is cancelled.
 
     // Probes and metrics are answered until everything else has ended.
     let probes_end = CancellationToken::new();

@@ -122,6 +122,14 @@ pub fn watch(client: &Client) -> (Stores, impl Future<Output = ()> + Send + use<
     (stores, fill.map(|_| ()))
 }
 
+impl Stores {
+    /// Every request, of whatever database.
+    #[must_use]
+    pub fn all_requests(&self) -> Vec<Arc<PostgresOpsRequest>> {
+        self.requests.objects.state()
+    }
+}
+
 impl Facts for Stores {
     fn unknown(&self) -> Vec<&'static str> {
         let Self { databases, requests, versions, issuers, cluster_issuers, namespaces, storage_classes } = self;

@@ -398,15 +398,14 @@ fn locked_out(scene: &Scene, wished: &PostgresSpec, major: u32) -> Option<String
     if !is_to_be_scram || is_scram {
         return None;
     }
-    match &scene.md5_roles {
-        Ok(roles) if roles.is_empty() => None,
-        Ok(roles) => Some(format!(
+    let (_, primary) = scene.primary().ok()?;
+    (!primary.md5_roles.is_empty()).then(|| {
+        format!(
             "the passwords of {} are stored as MD5 and would not be taken by scram: set them anew with password_encryption = '{}' first",
-            roles.join(", "),
+            primary.md5_roles.join(", "),
             Hash::Scram.as_str(),
-        )),
-        Err(_) => None,
-    }
+        )
+    })
 }
 
 /// What is issued for the request: nothing if nothing is to be; or what has to be done or waited for.

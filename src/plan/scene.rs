@@ -39,10 +39,6 @@ pub struct Scene {
     pub switching: bool,
     /// How many bytes of WAL a standby may be behind and still count as up to date.
     pub max_lag: u64,
-    /// How the superuser's password is stored.
-    pub hash: Known<Hash>,
-    /// The roles whose passwords are stored as MD5, without the superuser.
-    pub md5_roles: Known<Vec<String>>,
 }
 
 /// What new pods are made of, as far as TLS is concerned.
@@ -101,6 +97,10 @@ pub struct Server {
     pub dial: Option<Dial>,
     /// The standbys that replicate from it, by the names of their pods.
     pub streams: BTreeMap<String, Stream>,
+    /// The superuser's password is stored as MD5.
+    pub own_password_is_md5: bool,
+    /// The other roles whose passwords are stored as MD5.
+    pub md5_roles: Vec<String>,
     /// The leaf in its TLS handshake, for people to read.
     pub leaf: Option<LeafSeen>,
     /// Common names of the CAs from which it takes client certificates.
@@ -150,6 +150,12 @@ impl Scene {
         let pod = pod.ok_or_else(|| format!("the pod of the leader {name}"))?;
         let server = pod.server.as_ref().map_err(|why| format!("primary {name} to answer ({why})"))?;
         if server.standby { Err(format!("the leader {name} to leave recovery")) } else { Ok((pod, server)) }
+    }
+
+    /// How the superuser's password is stored.
+    pub fn hash(&self) -> Known<Hash> {
+        let (_, server) = self.primary()?;
+        Ok(if server.own_password_is_md5 { Hash::Md5 } else { Hash::Scram })
     }
 
     /// Whether a pod serves in its role: ready, and primary, or streaming from the primary and not far behind.

@@ -107,12 +107,12 @@ pub fn steer(scene: &Scene, target: &Posture, restart: Option<&str>) -> Heading 
     if let Err(on) = scene.pods.iter().try_for_each(|pod| settings_or_replacement(scene, pod, restart)) {
         return wait(on);
     }
-    match &scene.hash {
-        Err(why) => return wait(format!("the primary, to see how the superuser's password is stored: {why}")),
-        Ok(hash) if *hash != here.hash => {
+    match scene.hash() {
+        Err(on) if !is_being_replaced(scene, restart) => return wait(on),
+        Ok(hash) if hash != here.hash => {
             return act("store the superuser's password anew", vec![Action::SetPassword(here.hash)]);
         }
-        Ok(_) => {}
+        _ => {}
     }
     if is_time_to_restart(scene, target, restart) {
         let template = Template { files: here.files.is_some(), restart: restart.map(str::to_owned) };
@@ -176,6 +176,13 @@ fn is_time_to_restart(scene: &Scene, target: &Posture, restart: Option<&str>) ->
     let material = |posture: &Posture| -> Option<Material> { posture.files.as_ref().map(|files| files.material) };
     restart.is_some_and(|restart| scene.template.restart.as_deref() != Some(restart))
         && (here.serve, material(here), here.dial) == (target.serve, material(target), target.dial)
+}
+
+/// Whether the primary is away because it is being replaced, which is for the roll to wait for.
+fn is_being_replaced(scene: &Scene, restart: Option<&str>) -> bool {
+    let is_primary = |pod: &&Pod| scene.leader.as_ref() == Ok(&pod.name);
+    let primary = scene.pods.iter().find(is_primary);
+    primary.is_none_or(|pod| pod.leaving || !pod.ready) && (restart.is_some() || missing(scene).is_some())
 }
 
 /// Whether a pod is of an older make than the template, in what this way cares about.

@@ -184,7 +184,7 @@ fn operator(cluster: &Cluster) -> (Child, SocketAddr) {
     let (webhook, health) = (free(&host), free("127.0.0.1"));
     let child = Command::new(env!("CARGO_BIN_EXE_pgrekey"))
         .env("KUBECONFIG", cluster.kubeconfig())
-        .args(["run", "--namespace", OWN, "--certificate-name", &host])
+        .args(["run", "--namespace", OWN, "--certificate-name", &host, "--loops=none"])
         .args(["--webhook-address", &webhook.to_string(), "--health-address", &health.to_string()])
         .stdout(Stdio::null())
         .stderr(Stdio::null())

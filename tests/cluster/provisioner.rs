@@ -58,7 +58,8 @@ impl<'a> Place<'a> {
     fn make(cluster: &'a Cluster, namespace: &'static str) -> Self {
         cluster.kubectl(&["delete", "namespace", namespace, "--ignore-not-found", "--wait"], "").must_succeed();
         let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
-        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}});
+        let object =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}});
         let place = Self { cluster, namespace };
         place.apply(&object);
         place
@@ -99,8 +100,10 @@ impl<'a> Place<'a> {
     }
 
     async fn until_phase(&self, name: &str, phase: &str, seconds: u64) -> Duration {
-        self.until(&format!("{name} is {phase}"), seconds, || self.path(&format!("pg/{name}"), ".status.phase") == phase)
-            .await
+        self.until(&format!("{name} is {phase}"), seconds, || {
+            self.path(&format!("pg/{name}"), ".status.phase") == phase
+        })
+        .await
     }
 }
 
@@ -119,9 +122,8 @@ fn example(file: &str, name: &str, replicas: i32, version: &str) -> Value {
 
 /// The versions of the images that were built here, by major version; installed.
 fn versions(cluster: &Cluster) -> BTreeMap<u32, String> {
-    let cache = std::env::var("XDG_CACHE_HOME").unwrap_or_else(|_| {
-        format!("{}/.cache", std::env::var("HOME").expect("a home"))
-    });
+    let cache = std::env::var("XDG_CACHE_HOME")
+        .unwrap_or_else(|_| format!("{}/.cache", std::env::var("HOME").expect("a home")));
     let install = |major: u32| {
         let file = format!("{cache}/pgrekey/images/postgres-{major}.version");
         let version = std::fs::read_to_string(&file).expect("`make images` was run").trim().to_owned();

@@ -395,8 +395,6 @@ impl World {
             leader: Ok(self.leader.clone()),
             switching: self.switching.is_some(),
             max_lag: 1 << 20,
-            hash: Ok(self.hash),
-            md5_roles: Ok(self.md5_roles.clone()),
         }
     }
 
@@ -436,6 +434,8 @@ impl World {
             agent_file_current: pod.mounted.1 == self.written.dial,
             dial: standby.then_some(pod.dial),
             streams: streams.collect(),
+            own_password_is_md5: self.hash == Hash::Md5,
+            md5_roles: self.md5_roles.clone(),
             leaf: None,
             trusts: vec![],
         }
