@@ -114,7 +114,16 @@ impl Objects {
             body["metadata"]["uid"] = json!(live.uid());
         }
         let before = live.and_then(ResourceExt::resource_version);
-        let after = self.api::<K>().patch(&what.name, &parameters, &Patch::Apply(&body)).await;
+        let api = self.api::<K>();
+        let after = match api.patch(&what.name, &parameters, &Patch::Apply(&body)).await {
+            // An application keeps what others have put into a list beside what is ours, and the two may not fit together: a
+            // second port of the same name. A merge takes whole lists.
+            Err(kube::Error::Api(status)) if status.code == 422 && live.is_some() => {
+                let parameters = PatchParams { field_manager: parameters.field_manager, ..PatchParams::default() };
+                api.patch(&what.name, &parameters, &Patch::Merge(&body)).await
+            }
+            after => after,
+        };
         let after = after.map_err(|error| Error::of(what, error))?;
         Ok(match before {
             None => Done::Created,
@@ -173,7 +182,7 @@ impl Objects {
         wish.metadata.owner_references = Some(vec![self.owner.clone()]);
         let mut body = dynamic_json(&what, &wish)?;
         let mut parameters = PatchParams::apply(super::FIELD_MANAGER);
-        let live = api.get_opt(&what.name).await.map_err(|error| Error::of(what.clone(), error))?;
+        let live = present(api.get(&what.name).await).map_err(|error| Error::of(what.clone(), error))?;
         if let Some(live) = &live {
             self.owner_of(&live.metadata).map_err(|owner| Error::InTheWay(InTheWay { what: what.clone(), owner }))?;
             if !differs(&dynamic_json(&what, live)?, &body) {
@@ -182,18 +191,16 @@ impl Objects {
             parameters = parameters.force();
             body["metadata"]["uid"] = json!(live.uid());
         }
-        match api.patch(&what.name, &parameters, &Patch::Apply(&body)).await {
-            Ok(_) => Ok(Some(if live.is_some() { Done::Changed } else { Done::Created })),
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
-            Err(error) => Err(Error::of(what, error)),
-        }
+        let after = present(api.patch(&what.name, &parameters, &Patch::Apply(&body)).await);
+        let after = after.map_err(|error| Error::of(what, error))?;
+        Ok(after.map(|_| if live.is_some() { Done::Changed } else { Done::Created }))
     }
 
     /// As [`Objects::delete`], for a kind that not every cluster has.
     pub async fn delete_if_known(&self, kind: &ApiResource, name: &str) -> Result<(), Error> {
         let what = Thing { kind: kind.kind.clone(), name: name.to_owned() };
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, kind);
-        let live = api.get_opt(name).await.map_err(|error| Error::of(what.clone(), error))?;
+        let live = present(api.get(name).await).map_err(|error| Error::of(what.clone(), error))?;
         let Some(live) = live.filter(|live| self.owner_of(&live.metadata).is_ok()) else { return Ok(()) };
         let preconditions = Some(Preconditions { uid: live.uid(), resource_version: None });
         let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
@@ -222,6 +229,15 @@ impl Objects {
             }
             None => Err(None),
         }
+    }
+}
+
+/// Neither the object nor its kind need be there. What is said about a kind that is not there is no answer in Kubernetes' form.
+fn present<T>(answer: kube::Result<T>) -> kube::Result<Option<T>> {
+    match answer {
+        Ok(object) => Ok(Some(object)),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::channel::mpsc;
@@ -110,13 +111,12 @@ impl Context {
 
     /// Tells people what happened to an object. An event that cannot be written is not worth a failure.
     pub async fn tell<K: Kind>(&self, object: &K, type_: EventType, reason: &str, note: impl Into<String>) {
-        let event = Event {
-            type_,
-            reason: reason.to_owned(),
-            note: Some(note.into()),
-            action: "Reconcile".to_owned(),
-            secondary: None,
-        };
+        let note = note.into();
+        // The recorder counts events of one action as one and keeps the first note; another note is another action.
+        let mut text = DefaultHasher::new();
+        note.hash(&mut text);
+        let action = format!("{reason}-{:016x}", text.finish());
+        let event = Event { type_, reason: reason.to_owned(), note: Some(note), action, secondary: None };
         let reference: ObjectReference = object.object_ref(&());
         if let Err(error) = self.recorder.publish(&event, &reference).await {
             warn!(%error, reason, "an event could not be written");

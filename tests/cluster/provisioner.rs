@@ -6,14 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kube::api::{Api, DynamicObject, ListParams};
-use kube::core::{ApiResource, GroupVersionKind};
-use pgrekey::api::Postgres;
 use pgrekey::cluster::facts;
 use pgrekey::controller::{self, Lease, Settings};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
 
 use crate::harness::Cluster;
 
@@ -26,13 +24,15 @@ struct Loops {
 
 impl Loops {
     fn start(cluster: &Cluster, namespace: &str) -> Self {
+        let _ = tracing_subscriber::fmt().with_env_filter(EnvFilter::from_default_env()).with_test_writer().try_init();
         let (stores, fill) = facts::watch(&cluster.client);
         let stop = CancellationToken::new();
         let settings = Settings {
             namespace: Some(namespace.to_owned()),
+            // Not in the namespace itself, which comes and goes.
             lease: Some(Lease {
-                namespace: namespace.to_owned(),
-                name: "pgrekey".to_owned(),
+                namespace: "demo".to_owned(),
+                name: format!("pgrekey-{namespace}"),
                 identity: "test".to_owned(),
             }),
             ..Settings::default()
@@ -143,14 +143,357 @@ fn versions(cluster: &Cluster) -> BTreeMap<u32, String> {
     [17, 18].map(install).into()
 }
 
+/// What the loops may write: the names and versions of all objects of these kinds, but for what Patroni itself keeps writing.
+fn written(place: &Place<'_>) -> BTreeMap<String, String> {
+    let kinds = "pg,petset,sts,svc,secret,cm,sa,role,rolebinding,pdb,pvc,certificate";
+    let lines = "jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.resourceVersion}{\"\\n\"}{end}";
+    let text = place.kubectl(&["get", kinds, "-o", lines]);
+    let pairs = text.lines().filter_map(|line| line.split_once(' ')).filter(|(name, _)| !name.ends_with("-leader"));
+    pairs.map(|(name, version)| (name.to_owned(), version.to_owned())).collect()
+}
+
+/// Names of what there is of these kinds.
+fn names(place: &Place<'_>, kinds: &str) -> Vec<String> {
+    place.kubectl(&["get", kinds, "-o", "name"]).lines().map(ToOwned::to_owned).collect()
+}
+
+/// What `psql` in this pod prints.
+fn psql(place: &Place<'_>, pod: &str, connection: &str, query: &str) -> Result<String, String> {
+    let arguments = ["-n", place.namespace, "exec", pod, "-c", "postgres", "--", "psql", connection, "-Atc", query];
+    let answer = place.cluster.kubectl(&arguments, "");
+    if answer.succeeded() { Ok(answer.stdout().trim().to_owned()) } else { Err(answer.stderr()) }
+}
+
+fn primary(place: &Place<'_>, name: &str) -> String {
+    let selector = format!("app.kubernetes.io/instance={name},kubedb.com/role=primary");
+    place.kubectl(&["get", "pod", "-l", &selector, "-o", "jsonpath={.items[*].metadata.name}"])
+}
+
+fn secret(place: &Place<'_>, name: &str, key: &str) -> String {
+    let encoded = place.path(&format!("secret/{name}"), &format!(".data.{}", key.replace('.', "\\.")));
+    let value: k8s_openapi::ByteString = serde_json::from_value(json!(encoded)).expect("base64");
+    String::from_utf8(value.0).expect("UTF-8")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_lives_and_ends_as_its_spec_says() {
     let Some(cluster) = Cluster::connect().await else { return };
     let versions = versions(&cluster);
+    // What an earlier run has left behind goes only while somebody deals with it.
+    let loops = Loops::start(&cluster, "prov-life");
     let place = Place::make(&cluster, "prov-life");
-    let loops = Loops::start(&cluster, place.namespace);
+    let place = &place;
+
     place.apply(&example("ha-postgres.yaml", "ha-postgres", 3, &versions[&17]));
     let took = place.until_phase("ha-postgres", "Ready", 180).await;
-    println!("three pods without TLS: Ready after {:.1} s", took.as_secs_f32());
+    println!("three pods of {} without TLS: Ready after {:.1} s", versions[&17], took.as_secs_f32());
+    it_looks_as_users_know_it(place);
+    passwords_log_in(place);
+    let loops = nothing_is_written_when_nothing_has_changed(place, loops).await;
+    data_survive_the_primary(place).await;
+    what_is_deleted_comes_back(place).await;
+    what_is_in_the_way_is_named(place, &versions[&17]).await;
+    it_scales(place).await;
+    it_halts_and_comes_back(place).await;
+    place.kubectl(&["delete", "pg", "ha-postgres", "--timeout=90s"]);
+    nothing_is_left_behind(place, "ha-postgres").await;
     loops.stop().await;
+}
+
+fn it_looks_as_users_know_it(place: &Place<'_>) {
+    let table = place.kubectl(&["get", "pg"]);
+    assert!(table.starts_with("NAME          VERSION   STATUS   AGE\nha-postgres   17."), "{table}");
+    let labels = place.path("petset/ha-postgres", ".metadata.labels");
+    for label in [
+        r#""app.kubernetes.io/component":"database""#,
+        r#""app.kubernetes.io/instance":"ha-postgres""#,
+        r#""app.kubernetes.io/managed-by":"kubedb.com""#,
+        r#""app.kubernetes.io/name":"postgreses.kubedb.com""#,
+    ] {
+        assert!(labels.contains(label), "{labels}");
+    }
+    assert_eq!(place.path("sts/ha-postgres", ".status.readyReplicas"), "3");
+    assert_eq!(place.path("petset/ha-postgres", ".status.readyReplicas"), "3");
+    assert_eq!(place.path("secret/ha-postgres-auth", ".type"), "kubernetes.io/basic-auth");
+    assert_eq!(secret(place, "ha-postgres-auth", "password").len(), 16);
+    let services = names(place, "svc");
+    assert_eq!(services, ["service/ha-postgres", "service/ha-postgres-pods", "service/ha-postgres-standby"]);
+    assert_eq!(place.path("pg/ha-postgres", ".status.observedGeneration"), "1");
+    let conditions = place.path("pg/ha-postgres", ".status.conditions[*].type");
+    assert_eq!(conditions, "ProvisioningStarted ReplicaReady AcceptingConnection Ready Provisioned");
+    let events =
+        place.kubectl(&["get", "event", "-o", "jsonpath={range .items[*]}{.reason}: {.message}{\"\\n\"}{end}"]);
+    for event in
+        ["Successful: Successfully created Service", "Successful: Successfully created Postgres", "Phase Changed"]
+    {
+        assert!(events.contains(event), "{event} is not in {events}");
+    }
+}
+
+fn passwords_log_in(place: &Place<'_>) {
+    let password = secret(place, "ha-postgres-auth", "password");
+    for (host, standby) in [("ha-postgres", "f"), ("ha-postgres-standby", "t")] {
+        let to = format!("host={host}.prov-life.svc user=postgres password={password} sslmode=disable");
+        assert_eq!(psql(place, "ha-postgres-0", &to, "select pg_is_in_recovery()").as_deref(), Ok(standby));
+    }
+    let wrong = "host=ha-postgres user=postgres password=wrong sslmode=disable";
+    assert!(
+        psql(place, "ha-postgres-0", wrong, "select 1")
+            .is_err_and(|why| why.contains("password authentication failed"))
+    );
+}
+
+async fn nothing_is_written_when_nothing_has_changed(place: &Place<'_>, loops: Loops) -> Loops {
+    let before = written(place);
+    assert!(before.len() > 12, "{before:?}");
+    loops.stop().await;
+    let loops = Loops::start(place.cluster, place.namespace);
+    // There is nothing to wait for: what must not happen has half a minute to happen.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(written(place), before);
+    loops
+}
+
+async fn data_survive_the_primary(place: &Place<'_>) {
+    let old = primary(place, "ha-postgres");
+    let socket = "user=postgres";
+    psql(place, &old, socket, "create table kept as select 42 as answer").expect("a table");
+    let start = Instant::now();
+    let uid = || place.path(&format!("pod/{old}"), ".metadata.uid");
+    let before = uid();
+    place.kubectl(&["delete", "pod", &old, "--wait=false"]);
+    place
+        .until("another primary", 60, || {
+            let new = primary(place, "ha-postgres");
+            !new.is_empty() && new != old
+        })
+        .await;
+    println!("the primary was deleted: another after {:.1} s", start.elapsed().as_secs_f32());
+    place.until("a new pod", 150, || !["", before.as_str()].contains(&uid().as_str())).await;
+    place.until("three pods again", 90, || place.path("petset/ha-postgres", ".status.readyReplicas") == "3").await;
+    place.until_phase("ha-postgres", "Ready", 60).await;
+    println!("the primary was deleted: Ready again after {:.1} s", start.elapsed().as_secs_f32());
+    let new = primary(place, "ha-postgres");
+    assert_eq!(psql(place, &new, socket, "select answer from kept").as_deref(), Ok("42"));
+}
+
+async fn what_is_deleted_comes_back(place: &Place<'_>) {
+    let password = secret(place, "ha-postgres-auth", "password");
+    let config = || place.path("cm/ha-postgres-config", ".metadata.annotations.config");
+    let (agent, settings) = (secret(place, "ha-postgres-patroni", "password"), config());
+    let patroni = place.path("cm/ha-postgres-patroni", ".data.patroni\\.yml");
+    let start = Instant::now();
+    place.kubectl(&[
+        "delete",
+        "svc/ha-postgres-standby",
+        "cm/ha-postgres-patroni",
+        "pdb/ha-postgres",
+        "role/ha-postgres",
+    ]);
+    for name in ["ha-postgres-auth", "ha-postgres-patroni"] {
+        place.kubectl(&[
+            "patch",
+            "secret",
+            name,
+            "--type=json",
+            "-p",
+            r#"[{"op": "remove", "path": "/data/password"}]"#,
+        ]);
+    }
+    place.kubectl(&[
+        "patch",
+        "svc",
+        "ha-postgres",
+        "--type=merge",
+        "-p",
+        r#"{"spec": {"ports": [{"name": "primary", "port": 1}]}}"#,
+    ]);
+    let damaged = settings.replace("\"loop_wait\":5", "\"loop_wait\":9");
+    assert_ne!(damaged, settings);
+    let patch = json!({"metadata": {"annotations": {"config": damaged}}}).to_string();
+    place.kubectl(&["patch", "cm", "ha-postgres-config", "--type=merge", "-p", &patch]);
+    place
+        .until("everything is back", 30, || {
+            names(place, "svc,pdb,role").len() == 5
+                && place.path("cm/ha-postgres-patroni", ".data.patroni\\.yml") == patroni
+                && place.path("svc/ha-postgres", ".spec.ports[*].port") == "5432"
+                && config() == settings
+                && !place.path("secret/ha-postgres-auth", ".data.password").is_empty()
+                && !place.path("secret/ha-postgres-patroni", ".data.password").is_empty()
+        })
+        .await;
+    println!("what was deleted was back after {:.1} s", start.elapsed().as_secs_f32());
+    assert_eq!(secret(place, "ha-postgres-auth", "password"), password);
+    assert_eq!(secret(place, "ha-postgres-patroni", "password"), agent);
+}
+
+async fn what_is_in_the_way_is_named(place: &Place<'_>, version: &str) {
+    let theirs = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "taken"}, "spec": {"ports": [{"port": 80}]}});
+    place.apply(&theirs);
+    let before = place.path("svc/taken", ".metadata.resourceVersion");
+    place.apply(&example("ha-postgres.yaml", "taken", 1, version));
+    let condition = r#".status.conditions[?(@.type=="Blocked")].message"#;
+    let expected = "Service taken exists and is not pgrekey's: rename or delete it, or give the database another name";
+    place.until("the condition", 30, || place.path("pg/taken", condition) == expected).await;
+    place
+        .until("the event", 10, || {
+            place.kubectl(&["get", "event"]).contains("Service taken exists and is not pgrekey's")
+        })
+        .await;
+    assert_eq!(place.path("svc/taken", ".metadata.resourceVersion"), before);
+    assert_eq!(place.path("petset/taken", ".metadata.name"), "");
+    place.kubectl(&["delete", "svc", "taken"]);
+    place.until("it goes on", 40, || place.path("pg/taken", condition).is_empty()).await;
+    place.until_phase("taken", "Ready", 60).await;
+    place.kubectl(&["delete", "pg", "taken", "--timeout=60s"]);
+}
+
+async fn it_scales(place: &Place<'_>) {
+    // The last pod becomes the primary, so that the one to go is it.
+    let old = primary(place, "ha-postgres");
+    if old != "ha-postgres-2" {
+        let wish = json!({"leader": old, "member": "ha-postgres-2"});
+        let map = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "ha-postgres-failover", "annotations": wish, "labels": {"app.kubernetes.io/instance": "ha-postgres",
+                "app.kubernetes.io/managed-by": "kubedb.com", "app.kubernetes.io/name": "postgreses.kubedb.com",
+                "postgreses.kubedb.com/database.cluster": "ha-postgres"}},
+        });
+        place.apply(&map);
+        place.until("the last pod is the primary", 60, || primary(place, "ha-postgres") == "ha-postgres-2").await;
+        place.until_phase("ha-postgres", "Ready", 60).await;
+    }
+    let start = Instant::now();
+    place.patch("ha-postgres", &json!({"replicas": 2}));
+    place.until("two pods", 90, || names(place, "pod").len() == 2).await;
+    place.until("the set has two pods", 30, || place.path("petset/ha-postgres", ".status.replicas") == "2").await;
+    let stays = primary(place, "ha-postgres");
+    assert!(["ha-postgres-0", "ha-postgres-1"].contains(&stays.as_str()), "{stays}");
+    let slots = "select count(*) from pg_replication_slots where slot_name = 'ha_postgres_2'";
+    place.until("no slot is left", 60, || psql(place, &stays, "user=postgres", slots).as_deref() == Ok("0")).await;
+    let ttl = || place.path("cm/ha-postgres-config", ".metadata.annotations.config").contains("member_slots_ttl");
+    place.until("slots are kept again", 30, || !ttl()).await;
+    place.until_phase("ha-postgres", "Ready", 60).await;
+    println!("from three pods to two, the primary among those that go: {:.1} s", start.elapsed().as_secs_f32());
+    let claim = place.path("pvc/data-ha-postgres-2", ".metadata.uid");
+    assert!(!claim.is_empty(), "the data of a pod that went are kept");
+
+    place.patch("ha-postgres", &json!({"replicas": 3}));
+    place.until("three pods", 90, || place.path("petset/ha-postgres", ".status.readyReplicas") == "3").await;
+    place.until_phase("ha-postgres", "Ready", 60).await;
+    assert_ne!(place.path("pvc/data-ha-postgres-2", ".metadata.uid"), claim, "a pod that comes back begins anew");
+    assert_eq!(psql(place, "ha-postgres-2", "user=postgres", "select answer from kept").as_deref(), Ok("42"));
+}
+
+async fn it_halts_and_comes_back(place: &Place<'_>) {
+    let password = secret(place, "ha-postgres-auth", "password");
+    place.patch("ha-postgres", &json!({"halted": true, "deletionPolicy": "Halt"}));
+    place.until_phase("ha-postgres", "Halted", 90).await;
+    assert_eq!(names(place, "petset,sts,pod,svc,role,rolebinding,pdb"), Vec::<String>::new());
+    assert_eq!(names(place, "pvc").len(), 3);
+    assert_eq!(secret(place, "ha-postgres-auth", "password"), password);
+    place.patch("ha-postgres", &json!({"halted": false, "replicas": 2, "deletionPolicy": "WipeOut"}));
+    place.until_phase("ha-postgres", "Ready", 120).await;
+    let primary = primary(place, "ha-postgres");
+    assert_eq!(psql(place, &primary, "user=postgres", "select answer from kept").as_deref(), Ok("42"));
+}
+
+async fn nothing_is_left_behind(place: &Place<'_>, name: &str) {
+    let kinds = "petset,sts,pod,svc,secret,cm,role,rolebinding,pdb,pvc,certificate,sa,controllerrevision";
+    let others = ["configmap/kube-root-ca.crt", "serviceaccount/default"];
+    let left = || -> Vec<String> {
+        names(place, kinds).into_iter().filter(|n| !others.contains(&n.as_str()) && n.contains(name)).collect()
+    };
+    place.until(&format!("nothing is left of {name}"), 60, || left().is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_has_tls_from_the_start() {
+    let Some(cluster) = Cluster::connect().await else { return };
+    let versions = versions(&cluster);
+    let loops = Loops::start(&cluster, "prov-tls");
+    let place = Place::make(&cluster, "prov-tls");
+    let place = &place;
+    authority(place);
+
+    place.apply(&example("tls-postgres.yaml", "pg", 2, &versions[&18]));
+    let took = place.until_phase("pg", "Ready", 180).await;
+    println!("two pods of {} with TLS: Ready after {:.1} s", versions[&18], took.as_secs_f32());
+    the_canonical_line_connects_and_plaintext_does_not(place);
+    a_damaged_key_is_mended(place).await;
+    it_comes_back_with_its_data_and_then_without(place, &versions[&18]).await;
+    loops.stop().await;
+}
+
+/// An Issuer `pg-issuer` with a CA of its own.
+fn authority(place: &Place<'_>) {
+    let issuer = |name: &str, spec: Value| json!({"apiVersion": "cert-manager.io/v1", "kind": "Issuer", "metadata": {"name": name}, "spec": spec});
+    place.apply(&issuer("self-signed", json!({"selfSigned": {}})));
+    place.apply(&json!({
+        "apiVersion": "cert-manager.io/v1", "kind": "Certificate", "metadata": {"name": "postgres-ca"},
+        "spec": {"isCA": true, "commonName": "ca", "secretName": "postgres-ca", "issuerRef": {"name": "self-signed"},
+            "duration": "87600h", "privateKey": {"rotationPolicy": "Never"}},
+    }));
+    place.apply(&issuer("pg-issuer", json!({"ca": {"secretName": "postgres-ca"}})));
+}
+
+fn the_canonical_line_connects_and_plaintext_does_not(place: &Place<'_>) {
+    let password = secret(place, "pg-auth", "password");
+    let to = |mode: &str| format!("host=pg.prov-tls.svc user=postgres password={password} {mode}");
+    let trust = "sslmode=verify-full sslrootcert=/tls/certs/client/ca.crt";
+    let canonical = to(&format!("{trust} sslcert=/tls/certs/client/client.crt sslkey=/tls/certs/client/client.key"));
+    let version = "select version from pg_stat_ssl where pid = pg_backend_pid()";
+    for connection in [canonical, to(trust)] {
+        assert_eq!(psql(place, "pg-0", &connection, version).as_deref(), Ok("TLSv1.3"));
+    }
+    let refused = psql(place, "pg-0", &to("sslmode=disable"), "select 1").expect_err("plaintext");
+    assert!(refused.contains("no pg_hba.conf entry") && refused.contains("no encryption"), "{refused}");
+    let standbys = "select count(*) from pg_stat_replication join pg_stat_ssl using (pid) where ssl";
+    let primary = primary(place, "pg");
+    assert_eq!(psql(place, &primary, "user=postgres", standbys).as_deref(), Ok("1"));
+    let published = place.path("cm/pg-ca", ".data.ca\\.crt");
+    assert_eq!(published.trim(), secret(place, "postgres-ca", "ca.crt").trim());
+    let secrets = names(place, "secret");
+    for name in ["pg-auth", "pg-client-cert", "pg-metrics-exporter-cert", "pg-server-cert", "pg-tls"] {
+        assert!(secrets.contains(&format!("secret/{name}")), "{secrets:?}");
+    }
+}
+
+async fn a_damaged_key_is_mended(place: &Place<'_>) {
+    let before = secret(place, "pg-tls", "server.key");
+    let patch = r#"[{"op": "remove", "path": "/data/server.key"}]"#;
+    place.kubectl(&["patch", "secret", "pg-tls", "--type=json", "-p", patch]);
+    place.until("the key is back", 30, || !place.path("secret/pg-tls", ".data.server\\.key").is_empty()).await;
+    assert_eq!(secret(place, "pg-tls", "server.key"), before);
+}
+
+async fn it_comes_back_with_its_data_and_then_without(place: &Place<'_>, version: &str) {
+    let again = |policy: &str| {
+        let mut again = example("tls-postgres.yaml", "pg", 1, version);
+        again["spec"]["deletionPolicy"] = json!(policy);
+        again
+    };
+    psql(place, &primary(place, "pg"), "user=postgres", "create table kept as select 42 as answer").expect("a table");
+    let password = secret(place, "pg-auth", "password");
+    place.patch("pg", &json!({"deletionPolicy": "Halt"}));
+    place.kubectl(&["delete", "pg", "pg", "--timeout=90s"]);
+    assert_eq!(names(place, "pvc").len(), 2);
+
+    place.apply(&again("Delete"));
+    place.until_phase("pg", "Ready", 120).await;
+    assert_eq!(psql(place, "pg-0", "user=postgres", "select answer from kept").as_deref(), Ok("42"));
+    assert_eq!(secret(place, "pg-auth", "password"), password);
+    place.kubectl(&["delete", "pg", "pg", "--timeout=90s"]);
+    place.until("the data are gone", 30, || names(place, "pvc").is_empty()).await;
+    assert_eq!(secret(place, "pg-auth", "password"), password);
+
+    place.apply(&again("DoNotTerminate"));
+    place.until_phase("pg", "Ready", 120).await;
+    assert!(psql(place, "pg-0", "user=postgres", "select answer from kept").is_err());
+    place.kubectl(&["delete", "pg", "pg", "--wait=false"]);
+    let condition = r#".status.conditions[?(@.type=="Blocked")].reason"#;
+    place.until("it stays", 30, || place.path("pg/pg", condition) == "DoNotTerminate").await;
+    assert_eq!(names(place, "pod").len(), 1);
+    place.patch("pg", &json!({"deletionPolicy": "WipeOut"}));
+    nothing_is_left_behind(place, "pg-").await;
 }
