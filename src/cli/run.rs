@@ -211,8 +211,7 @@ fn host_name() -> anyhow::Result<String> {
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let (config, filter, format) = args.parse()?;
     telemetry::start(filter, format);
-    // kube, tokio-postgres and our own server find it there. It can only be there already, and the same, in a test.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    super::install_cryptography();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     runtime.block_on(operate(config))
 }
@@ -228,7 +227,7 @@ async fn operate(config: Config) -> anyhow::Result<()> {
     let webhooks = listen(webhook_address).await.with_context(|| format!("cannot listen on {webhook_address}"))?;
     info!(version = env!("CARGO_PKG_VERSION"), namespace, %webhook_address, %health_address, "starting");
 
-    let client = client().await?;
+    let client = super::client().await?;
     let (stores, watching) = facts::watch(&client);
     let stores = Arc::new(stores);
     tasks.add("facts", end.clone().run_until_cancelled_owned(watching));
@@ -273,13 +272,6 @@ async fn operate(config: Config) -> anyhow::Result<()> {
     probes_end.cancel();
     probes.await.context("the health port failed")?;
     outcome
-}
-
-async fn client() -> anyhow::Result<Client> {
-    let mut config = kube::Config::infer().await.context("cannot find out where the API server is")?;
-    // Watches and loops try again by themselves; kube's own retries would go on for a quarter of an hour behind their back.
-    config.default_retry = false;
-    Client::try_from(config).context("cannot set up the client of the API server")
 }
 
 /// Keeps the served certificate good.

@@ -208,8 +208,15 @@ fn decode<K: Reviewed<DynamicType = ()>>(question: &Question<'_>, operation: Ope
 }
 
 fn from_json<K: DeserializeOwned>(raw: &RawValue) -> Result<K, Finding> {
-    let mut deserializer = serde_json::Deserializer::from_str(raw.get());
-    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    read(&mut serde_json::Deserializer::from_str(raw.get()))
+}
+
+/// An object, or the finding that says where it does not decode.
+pub fn read<'de, K: DeserializeOwned, D>(deserializer: D) -> Result<K, Finding>
+where
+    D: serde::Deserializer<'de, Error = serde_json::Error>,
+{
+    serde_path_to_error::deserialize(deserializer).map_err(|error| {
         let path = error.path().to_string();
         let path = if path == "." { "object" } else { path.as_str() };
         // serde_json counts lines in a text that its author never wrote.
