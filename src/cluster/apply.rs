@@ -241,15 +241,6 @@ fn present<T>(answer: kube::Result<T>) -> kube::Result<Option<T>> {
     }
 }
 
-/// The object, if there is one. An API server that does not know the kind says 404 too, but not in the words of a Status.
-async fn look_if_known(api: &Api<DynamicObject>, what: &Thing) -> Result<Option<DynamicObject>, Error> {
-    match api.get(&what.name).await {
-        Ok(object) => Ok(Some(object)),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-        Err(error) => Err(Error::of(what.clone(), error)),
-    }
-}
-
 fn dynamic_json(what: &Thing, object: &DynamicObject) -> Result<Value, Error> {
     serde_json::to_value(object).map_err(|error| Error::Bug { what: what.clone(), why: error.to_string() })
 }
