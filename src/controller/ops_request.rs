@@ -39,6 +39,7 @@ use crate::plan::decide::{FINALIZER, HELD, Issuance, Paused, is_running};
 use crate::plan::status::{Event, record};
 use crate::plan::{Action, Decision, Known, Observed, decide, ends};
 use crate::rules::{Effect, Facts, Operation, Review, judge, ops_request::rules};
+use crate::tls::material::Cas;
 
 /// How long until the next look, after something was done or while servers are waited for: they are asked, nobody tells.
 const SOON: Duration = Duration::from_millis(500);
@@ -163,7 +164,7 @@ impl View {
                 let look = if ends::issues(&self.seen.request.spec) {
                     issuance::look(context, &site.objects, &wished, &operation).await?
                 } else {
-                    Look { issuance: Issuance::default(), issued: None }
+                    Look { issuance: Issuance::default(), issued: None, trial_cas: Cas::new() }
                 };
                 self.seen.issuance = Ok(look.issuance.clone());
                 (self.wished, self.look) = (Some(wished), Some(look));
@@ -207,6 +208,7 @@ impl View {
                     site,
                     wished: self.wished.as_ref().unwrap_or(&site.cluster),
                     issued: self.look.as_ref().and_then(|look| look.issued.as_ref()),
+                    more_cas: self.look.as_ref().map(|look| look.trial_cas.clone()).unwrap_or_default(),
                     operation: Some(&operation),
                 };
                 hands.perform(action).await?;
