@@ -21,6 +21,7 @@ build: ## Build the program for development
 .PHONY: generate
 generate: ## Write the files that are generated from the code
 	cargo run --locked --quiet -- crds --output $(CRDS)
+	cargo run --locked --quiet -- rules --output docs/rules.md
 
 .PHONY: test
 test: lint test-unit fuzz test-cluster ## Run every check, and all set-up that they need

@@ -21,7 +21,7 @@ fn benchmark(criterion: &mut Criterion) {
             let question = Question::read(body).expect("a question");
             let verdict = review(webhook, &question, &facts, None);
             assert!(verdict.allowed(), "{verdict:?}");
-            question.answer(answer(webhook, verdict).expect("an answer")).expect("JSON")
+            question.answer(answer(webhook, &question, verdict).expect("an answer")).expect("JSON")
         };
         criterion.bench_function(&format!("{purpose:?} {} bytes", body.len()), |b| b.iter(|| run(black_box(&body))));
     }

@@ -31,7 +31,7 @@ fuzz_target!(|body: &[u8]| {
     for webhook in &WEBHOOKS {
         let verdict = review(webhook, &question, &*FACTS, None);
         let allowed = verdict.allowed();
-        let json = question.answer(answer(webhook, verdict).expect("an answer")).expect("JSON");
+        let json = question.answer(answer(webhook, &question, verdict).expect("an answer")).expect("JSON");
         let json: Value = serde_json::from_slice(&json).expect("JSON");
         assert_eq!(json["response"]["uid"], question.uid.as_ref());
         assert_eq!(json["response"]["allowed"], allowed);

@@ -9,7 +9,7 @@
 //! | edges | [`cluster`], [`database`], [`serve`] | talk to the API server, to Postgres, to HTTPS callers |
 //! | judgment | [`rules`], [`build`], [`tls`], [`plan`] | decide, purely |
 //! | words | [`api`] | be the CRD types; serde only |
-//! | beside | [`metrics`] | be used by edges and what is above |
+//! | beside | [`telemetry`], [`metrics`] | be used by edges and what is above |
 
 pub mod api;
 pub mod build;
@@ -21,4 +21,5 @@ pub mod metrics;
 pub mod plan;
 pub mod rules;
 pub mod serve;
+pub mod telemetry;
 pub mod tls;

@@ -52,7 +52,7 @@ fn envelope(webhook: &Webhook, operation: &str, object: &Value, old: &Value) -> 
     json!({
         "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
         "request": {
-            "uid": "5f3c", "operation": operation, "namespace": "demo", "object": object, "oldObject": old,
+            "uid": "5f3c", "operation": operation, "namespace": "demo", "name": object["metadata"]["name"], "object": object, "oldObject": old,
             "kind": {"group": webhook.group, "version": webhook.version, "kind": webhook.kind},
         },
     })
@@ -98,6 +98,9 @@ async fn a_denial_lists_every_reason_with_field_and_remedy() {
     let causes = response["status"]["details"]["causes"].as_array().expect("causes");
     let fields: Vec<&str> = causes.iter().filter_map(|c| c["field"].as_str()).collect();
     assert_eq!(fields, ["spec.tls", "spec.tls.remove", "spec.tls.sslMode", "spec.tls.certificates[0].alias"]);
+    assert_eq!(response["status"]["details"]["name"], "request");
+    let messages = causes.iter().filter_map(|c| c["message"].as_str());
+    assert!(messages.zip(&ids).all(|(message, id)| message.starts_with(&format!("[{id}] "))), "{causes:?}");
     assert_eq!(response["auditAnnotations"]["refused-by"], ids.join(","));
     assert_eq!(response["auditAnnotations"]["warned-by"], "remove-lowers-security");
     let warnings = response["warnings"].as_array().expect("warnings");

@@ -215,6 +215,11 @@ pub struct CertificateRequestSpec {
     pub issuer_ref: CertificateIssuerRef,
     /// The signing request, PEM.
     pub request: ByteString,
+    /// What the certificate is for, such as `server auth`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub usages: Vec<String>,
+    /// For how long it is asked, as a Go duration.
+    pub duration: Option<String>,
 }
 
 /// How far a signing is.
@@ -225,6 +230,8 @@ pub struct CertificateRequestStatus {
     /// `Ready`, `Approved`, `Denied`, `InvalidRequest`.
     #[serde(default)]
     pub conditions: Vec<IssuanceCondition>,
+    /// The leaf, then its issuers, PEM.
+    pub certificate: Option<ByteString>,
     /// The CA, PEM.
     pub ca: Option<ByteString>,
     /// When the signing failed.

@@ -30,6 +30,12 @@ impl Cluster {
         &self.namespace
     }
 
+    /// The name that the superuser logs in by.
+    #[must_use]
+    pub fn superuser(&self) -> &str {
+        &self.superuser
+    }
+
     /// The headless Service that gives pods their names.
     #[must_use]
     pub fn pods_service(&self) -> String {

@@ -19,7 +19,7 @@ use futures::future::{self, BoxFuture};
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::api::{Api, PartialObjectMeta};
+use kube::api::{Api, ListParams, PartialObjectMeta};
 use kube::runtime::reflector::{self, Lookup, ObjectRef, Store};
 use kube::runtime::watcher::{Config, Event};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -29,8 +29,8 @@ use tracing::warn;
 
 use crate::api::cert_manager::{ClusterIssuer, Issuer};
 use crate::api::{Postgres, PostgresOpsRequest, PostgresVersion};
-use crate::rules::Facts;
 use crate::rules::facts::DEFAULT_ISSUER_ANNOTATION;
+use crate::rules::{Facts, Snapshot};
 
 /// One kind: its objects, and whether they have been listed.
 struct Known<K: Lookup + Clone + 'static>
@@ -120,6 +120,49 @@ pub fn watch(client: &Client) -> (Stores, impl Future<Output = ()> + Send + use<
         fill_storage_classes,
     ]);
     (stores, fill.map(|_| ()))
+}
+
+impl Stores {
+    /// Every request, of whatever database.
+    #[must_use]
+    pub fn all_requests(&self) -> Vec<Arc<PostgresOpsRequest>> {
+        self.requests.objects.state()
+    }
+}
+
+/// A kind could not be listed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot list the objects of kind {kind}: {error}")]
+pub struct ListProblem {
+    kind: &'static str,
+    error: kube::Error,
+}
+
+/// What is known about the cluster at this moment, for whoever asks once.
+pub async fn snapshot(client: &Client) -> Result<Snapshot, ListProblem> {
+    async fn list<K>(client: &Client, kind: &'static str) -> Result<Vec<Arc<K>>, ListProblem>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let listed = Api::<K>::all(client.clone()).list(&ListParams::default()).await;
+        let listed = listed.map_err(|error| ListProblem { kind, error })?;
+        Ok(listed.items.into_iter().map(Arc::new).collect())
+    }
+    let storage_classes = list::<StorageClass>(client, "StorageClass").await?;
+    let namespaces = list::<Namespace>(client, "Namespace").await?;
+    let default_issuer = |namespace: &Arc<Namespace>| {
+        Some((namespace.name_any(), namespace.annotations().get(DEFAULT_ISSUER_ANNOTATION)?.clone()))
+    };
+    Ok(Snapshot {
+        databases: list(client, "Postgres").await?,
+        requests: list(client, "PostgresOpsRequest").await?,
+        versions: list(client, "PostgresVersion").await?,
+        issuers: list(client, "Issuer").await?,
+        cluster_issuers: list(client, "ClusterIssuer").await?,
+        storage_classes: storage_classes.iter().map(|class| class.name_any()).collect(),
+        default_issuers: namespaces.iter().filter_map(default_issuer).collect(),
+        unknown: vec![],
+    })
 }
 
 impl Facts for Stores {

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod differs;
 pub mod error;
 pub mod facts;
+pub mod own_ca;
 
 pub use apply::{Done, Objects};
 pub use error::{Error, InTheWay, Thing};

@@ -49,6 +49,8 @@ pub(super) struct Memory {
     pub(super) agent: Option<SecretString>,
     /// What the last check saw.
     pub(super) seen: Option<Seen>,
+    /// What was last seen on the wire to be served by every pod.
+    pub(super) proven: Option<String>,
 }
 
 impl fmt::Debug for Context {

@@ -48,16 +48,16 @@ impl Pieces {
         self.shared.is_none() && self.patroni.is_none() && self.pet_set.is_none()
     }
 
-    fn served(&self) -> Option<Served> {
+    pub(super) fn served(&self) -> Option<Served> {
         Served::of(self.tls.as_ref()?.data.as_ref()?, "").filter(|served| served.material().is_some())
     }
 
     /// Patroni's shared configuration, as far as it can be read.
-    fn shared_config(&self) -> Option<Value> {
+    pub(super) fn shared_config(&self) -> Option<Value> {
         serde_json::from_str(self.shared.as_ref()?.annotations().get(shared::ANNOTATION)?).ok()
     }
 
-    fn local_config(&self) -> Option<&String> {
+    pub(super) fn local_config(&self) -> Option<&String> {
         self.patroni.as_ref()?.data.as_ref()?.get(patroni::PATRONI_YML)
     }
 }

@@ -19,10 +19,16 @@ mod credentials;
 mod ending;
 mod health;
 mod here;
+mod issuance;
+mod ops_request;
+mod perform;
 mod pet_set;
 mod postgres;
 mod provision;
+mod renewal;
 mod scaling;
+mod servers;
+mod site;
 mod status;
 
 use std::sync::Arc;
@@ -35,17 +41,18 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::Client;
 use kube::runtime::controller::{Config, Controller};
-use kube::runtime::reflector::{self, Store};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::api::cert_manager::Certificate;
-use crate::api::{PetSet, Postgres};
+use crate::api::{PetSet, Postgres, PostgresOpsRequest};
 use crate::cluster::apply::Kind;
 use crate::cluster::facts::Stores;
+use crate::rules::Facts;
 
 pub use context::Context;
 
@@ -56,16 +63,39 @@ pub const CONCURRENCY: u16 = 8;
 pub const OURS: &str = "app.kubernetes.io/managed-by=kubedb.com";
 
 /// What is left to the installation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// The only namespace whose databases are looked after; all if left out.
     pub namespace: Option<String>,
+    /// Whether databases are provisioned.
+    pub provisioner: bool,
+    /// Whether requests are carried out.
+    pub ops_manager: bool,
     /// Who realises PetSets.
     pub pet_sets: PetSets,
     /// The lease that whoever runs the loops holds; none where nobody else can run them.
     pub lease: Option<Lease>,
+    /// How many operations may run at once in the cluster.
+    pub max_concurrent_operations: usize,
     /// What this process is called in events.
     pub instance: Option<String>,
+}
+
+/// How many operations may run at once in a cluster, if the installation does not say.
+pub const MAX_CONCURRENT_OPERATIONS: usize = 10;
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            namespace: None,
+            provisioner: true,
+            ops_manager: true,
+            pet_sets: PetSets::default(),
+            lease: None,
+            max_concurrent_operations: MAX_CONCURRENT_OPERATIONS,
+            instance: None,
+        }
+    }
 }
 
 /// Who realises PetSets.
@@ -115,12 +145,15 @@ fn loops(client: Client, facts: Arc<Stores>, settings: Settings) -> BoxFuture<'s
     let (pods, fill_pods) = reflect::<Pod>(&client, &settings);
     let (sets, fill_sets) = reflect::<PetSet>(&client, &settings);
     let (drift, drifted) = mpsc::unbounded();
-    let own = settings.pet_sets == PetSets::Own;
+    let Settings { provisioner, ops_manager, pet_sets, .. } = settings;
     let context = Arc::new(Context::new(client, facts, settings, pods, sets, drift));
-    let (databases, database_loop) = databases(&context, drifted);
-    let health = health::run(Arc::clone(&context), databases).boxed();
-    let pet_sets = own.then(|| pet_sets(&context));
-    let all = [fill_pods, fill_sets, database_loop, health].into_iter().chain(pet_sets);
+    let provisioner = provisioner.then(|| {
+        let (databases, run) = databases(&context, drifted);
+        [run, health::run(Arc::clone(&context), databases).boxed()]
+    });
+    let ops_manager = ops_manager.then(|| requests(&context));
+    let pet_sets = (pet_sets == PetSets::Own).then(|| self::pet_sets(&context));
+    let all = provisioner.into_iter().flatten().chain(ops_manager).chain(pet_sets).chain([fill_pods, fill_sets]);
     future::join_all(all).map(|_| ()).boxed()
 }
 
@@ -144,6 +177,22 @@ fn databases(
     let run =
         controller.run(postgres::reconcile, postgres::on_error, Arc::clone(context)).for_each(|_| future::ready(()));
     (store, run.boxed())
+}
+
+fn requests(context: &Arc<Context>) -> BoxFuture<'static, ()> {
+    let facts = Arc::clone(&context.facts);
+    // A database that becomes ready, or goes, is news for the requests about it.
+    let about = move |database: Postgres| {
+        let (namespace, name) = (database.namespace().unwrap_or_default(), database.name_any());
+        let unfinished = facts.requests(&namespace, &name).into_iter().filter(|request| !request.is_finished());
+        unfinished.map(|request| ObjectRef::from_obj(request.as_ref())).collect::<Vec<_>>()
+    };
+    Controller::new(context.api::<PostgresOpsRequest>(), watcher::Config::default())
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .watches(context.api::<Postgres>(), watcher::Config::default(), about)
+        .run(ops_request::reconcile, ops_request::on_error, Arc::clone(context))
+        .for_each(|_| future::ready(()))
+        .boxed()
 }
 
 fn pet_sets(context: &Arc<Context>) -> BoxFuture<'static, ()> {

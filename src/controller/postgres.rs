@@ -10,7 +10,7 @@ use kube::runtime::events::EventType;
 use serde_json::json;
 use tracing::{debug, warn};
 
-use super::{Context, ending, provision, status};
+use super::{Context, ending, provision, renewal, status};
 use crate::api::condition::holds;
 use crate::api::{Postgres, condition};
 use crate::cluster::{Error, Thing};
@@ -113,6 +113,9 @@ async fn live(context: &Context, postgres: &Postgres) -> Step<Action> {
         status::write(context, postgres, Writer::not_halted).await?;
     }
     Box::pin(provision::provision(context, postgres)).await?;
+    if let Some(requeue) = renewal::renew(context, postgres).await? {
+        return Ok(requeue);
+    }
     status::done(context, postgres).await?;
     Ok(Action::requeue(RARELY))
 }

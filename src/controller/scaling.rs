@@ -78,13 +78,35 @@ async fn switch_over(
     let pods = context.pods(cluster.namespace(), cluster.name());
     let stay = pods.iter().filter(|pod| ordinal(cluster, &pod.name_any()).is_some_and(|n| n < cluster.replicas()));
     let Some(candidate) = stay.filter_map(position).max().map(|(_, name)| name) else { return Ok(()) };
+    if ask_patroni(objects, cluster, leader, &candidate).await? == Asked::Already {
+        return Ok(());
+    }
+    let note = format!("Switching over from {leader} to {candidate}, because {leader} is to go");
+    context.tell(postgres, EventType::Normal, "SwitchOver", note).await;
+    Ok(())
+}
+
+/// Whether Patroni had been asked before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    Already,
+    Now,
+}
+
+/// Asks Patroni to hand the leadership over.
+pub(super) async fn ask_patroni(
+    objects: &Objects,
+    cluster: &Cluster,
+    leader: &str,
+    candidate: &str,
+) -> Result<Asked, Error> {
     let [_, _, failover, _] = cluster.patroni_config_maps();
     let live: Option<ConfigMap> = objects.look(&failover).await?;
     let wish = json!({"leader": leader, "member": candidate});
     let asked =
         |key: &str| live.as_ref().is_some_and(|live| live.annotations().get(key).is_some_and(|v| wish[key] == **v));
     if asked("leader") && asked("member") {
-        return Ok(());
+        return Ok(Asked::Already);
     }
     // Patroni takes these annotations away again, so nobody owns them: a merge, not an application.
     let body = json!({
@@ -101,9 +123,7 @@ async fn switch_over(
         api.create(&kube::api::PostParams::default(), &map).await.map(|_| ())
     };
     outcome.map_err(|error| Error::of(what, error))?;
-    let note = format!("Switching over from {leader} to {candidate}, because {leader} is to go");
-    context.tell(postgres, EventType::Normal, "SwitchOver", note).await;
-    Ok(())
+    Ok(Asked::Now)
 }
 
 /// How far a standby is that streams, with its name.

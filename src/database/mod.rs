@@ -3,6 +3,7 @@
 //! Every call is bounded in time ([`PATIENCE`]), and a server that does not answer is a value, not an error: the loops decide
 //! on what is known.
 
+pub mod agent;
 pub mod dial;
 pub mod report;
 pub mod wire;
@@ -37,6 +38,9 @@ pub enum Silence {
     /// It does not let us in.
     #[error("refuses the login: {0}")]
     Refused(String),
+    /// Patroni does not do what it is asked.
+    #[error("Patroni {0}")]
+    Agent(String),
     /// It lets us in, and does not answer a query.
     #[error("query failed: {0}")]
     Query(String),

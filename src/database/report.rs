@@ -1,7 +1,11 @@
 //! What a server says about itself, in SQL.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use postgres_protocol::password::{md5, scram_sha_256};
+use secrecy::{ExposeSecret, SecretString};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
 use super::{Silence, bounded};
@@ -57,6 +61,16 @@ pub struct HbaLine {
     pub options: Vec<String>,
     /// Why the line cannot be read. The server keeps what it had loaded before.
     pub error: Option<String>,
+}
+
+/// As it is written in `pg_hba.conf`.
+impl fmt::Display for HbaLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { type_, databases, users, address, method, options, error: _ } = self;
+        let words = [type_.clone(), databases.join(","), users.join(","), address.clone(), method.clone()];
+        let words: Vec<String> = words.into_iter().chain(options.clone()).filter(|word| !word.is_empty()).collect();
+        f.write_str(&words.join(" "))
+    }
 }
 
 /// How one standby streams.
@@ -145,6 +159,80 @@ fn stream(row: &Row) -> Result<Stream, Silence> {
         client_dn: get(row, 5)?,
         issuer_dn: get(row, 6)?,
     })
+}
+
+/// What a server says about the TLS of its pod: what it mounts, what it has loaded, how it dials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mounted {
+    /// SHA-256 (hex) of the files at the paths that were asked about, as they are now; a missing file is not in the map.
+    pub files: BTreeMap<String, String>,
+    /// Settings were read after the last of these files was written. Files tell their time in whole seconds, so what was read
+    /// within the same second does not count.
+    pub loaded: bool,
+    /// How it dials its primary, without secrets; empty on a primary.
+    pub primary_conninfo: String,
+}
+
+const MOUNTED: &str = "
+    select path, encode(sha256(content), 'hex'), stat.modification + interval '1 second' <= pg_conf_load_time()
+    from unnest($1::text[]) as path,
+         lateral pg_read_binary_file(path, 0, 1048576, true) as content,
+         lateral pg_stat_file(path, true) as stat
+    where content is not null";
+
+const CONNINFO: &str = "
+    select case when pg_is_in_recovery() then coalesce(current_setting('primary_conninfo', true), '') else '' end";
+
+/// Asks a server what it mounts at these paths, and how it dials. `loaded` speaks of the paths in `loads` alone.
+pub async fn mounted(client: &Client, paths: &[&str], loads: &[&str]) -> Result<Mounted, Silence> {
+    bounded(async {
+        let about: [&(dyn ToSql + Sync); 1] = [&paths];
+        let (files, dials) =
+            tokio::try_join!(client.query(MOUNTED, &about), client.query_one(CONNINFO, &[])).map_err(|e| failed(&e))?;
+        let mut mounted = Mounted { files: BTreeMap::new(), loaded: true, primary_conninfo: get(&dials, 0)? };
+        for row in &files {
+            let path: String = get(row, 0)?;
+            mounted.loaded &= !loads.contains(&path.as_str()) || get(row, 2)?;
+            mounted.files.insert(path, get(row, 1)?);
+        }
+        Ok(mounted)
+    })
+    .await
+}
+
+/// How passwords are stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passwords {
+    /// That of the role that asks: as MD5; else as SCRAM, or not at all.
+    pub own_is_md5: bool,
+    /// The other roles that may log in and whose passwords are stored as MD5.
+    pub md5_roles: Vec<String>,
+}
+
+const PASSWORDS: &str = "
+    select coalesce(bool_or(rolpassword like 'md5%') filter (where rolname = current_user), false),
+           coalesce(array_agg(rolname::text order by rolname)
+                    filter (where rolpassword like 'md5%' and rolcanlogin and rolname <> current_user), '{}')
+    from pg_authid";
+
+/// Asks a server how passwords are stored. The role that asks must be a superuser.
+pub async fn passwords(client: &Client) -> Result<Passwords, Silence> {
+    bounded(async {
+        let row = client.query_one(PASSWORDS, &[]).await.map_err(|e| failed(&e))?;
+        Ok(Passwords { own_is_md5: get(&row, 0)?, md5_roles: get(&row, 1)? })
+    })
+    .await
+}
+
+/// Stores a role's password anew, as MD5 or as SCRAM. It is hashed here, so that no log of the server has it.
+pub async fn store_password(client: &Client, role: &str, password: &SecretString, as_md5: bool) -> Result<(), Silence> {
+    let hash = if as_md5 {
+        md5(password.expose_secret().as_bytes(), role)
+    } else {
+        scram_sha_256(password.expose_secret().as_bytes())
+    };
+    let statement = format!("alter role \"{}\" password '{}'", role.replace('"', "\"\""), hash.replace('\'', "''"));
+    bounded(async { client.batch_execute(&statement).await.map_err(|e| failed(&e)) }).await
 }
 
 /// Re-reads settings, `pg_hba.conf` and the certificate files. Patroni's own reload does not, when only the content of a

@@ -32,8 +32,8 @@ pub mod types {
 }
 
 use types::{
-    ACCEPTING_CONNECTION, BLOCKED, DATA_RESTORE_STARTED, DATA_RESTORED, HALTED, HEALTH_CHECK_PAUSED, PROVISIONED,
-    PROVISIONING_STARTED, READY, REPLICA_READY,
+    ACCEPTING_CONNECTION, BLOCKED, DATA_RESTORE_STARTED, DATA_RESTORED, HALTED, HEALTH_CHECK_PAUSED, PAUSED,
+    PROVISIONED, PROVISIONING_STARTED, READY, REPLICA_READY,
 };
 
 /// The phase that follows from the conditions: the first rule that matches. `None`: nothing is known yet.
@@ -150,6 +150,18 @@ impl Writer {
     /// The database is to run.
     pub fn not_halted(&mut self) {
         condition::remove(&mut self.conditions, HALTED);
+    }
+
+    /// Somebody wants the database to be left alone, in these words.
+    pub fn paused(&mut self, words: &str) {
+        self.put(PAUSED, true, PAUSED, words.to_owned());
+    }
+
+    /// Who said these words has done with the database. Others keep it paused.
+    pub fn resumed(&mut self, words: &str) {
+        if find(&self.conditions, PAUSED).is_some_and(|condition| condition.message.as_deref() == Some(words)) {
+            condition::remove(&mut self.conditions, PAUSED);
+        }
     }
 
     /// This is in the way.

@@ -1,3 +1,28 @@
-//! What to do next, and what to say about it: pure.
+//! What to do next: pure functions of one look at the world and the time.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`scene`] | one look at a database, and what a pod lacks to be what was written |
+//! | [`mod@steer`] | the next thing to do on the way to a posture; for operations and for renewals |
+//! | [`ends`] | the spec that a request asks for |
+//! | [`queue`] | whose turn it is |
+//! | [`mod@decide`] | the next thing to do about a request |
+//! | [`ledger`] | times and tries of steps |
+//! | [`status`] | what people are told |
+//! | [`action`] | effects as data |
+//! | [`database_status`] | phase and conditions of a database |
 
+pub mod action;
 pub mod database_status;
+pub mod decide;
+pub mod ends;
+pub mod ledger;
+pub mod queue;
+pub mod scene;
+pub mod status;
+pub mod steer;
+
+pub use action::Action;
+pub use decide::{Decision, Observed, Outcome, decide};
+pub use scene::{Known, Scene};
+pub use steer::{Heading, steer};

@@ -6,7 +6,8 @@
 //!
 //! # Guarantees
 //! All rules run, whatever the others found. Their ids are public and do not change. The list of findings is bounded
-//! ([`MAX_FINDINGS_PER_RULE`]), whatever the object.
+//! ([`MAX_FINDINGS_PER_RULE`]), whatever the object. An update is judged by what it changes: what a rule finds in the old
+//! object too is not said, so that a version or an issuer that has gone locks no database.
 //!
 //! # Assumptions
 //! The object was decoded into its type; whether it passed the schema does not matter.
@@ -18,6 +19,8 @@ pub mod facts;
 pub mod ops_request;
 pub mod postgres;
 pub mod text;
+
+use std::collections::BTreeSet;
 
 pub use facts::{Facts, Snapshot};
 
@@ -131,56 +134,84 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// What the rules found so far.
+/// The most findings in an old object that are known again in the new one.
+const MAX_KNOWN: usize = 1000;
+
+/// What one rule found so far.
 #[derive(Debug)]
 pub struct Findings {
     list: Vec<Finding>,
     rule: &'static str,
     effect: Effect,
-    of_this_rule: usize,
+    count: usize,
+    most: usize,
+    /// Fields and problems that were there before.
+    known: BTreeSet<(String, String)>,
 }
 
 impl Findings {
+    /// What a rule finds in an object, other than what is known.
+    fn of<K>(
+        rule: &Rule<K>,
+        review: &Review<K>,
+        facts: Option<&dyn Facts>,
+        most: usize,
+        known: BTreeSet<(String, String)>,
+    ) -> Self {
+        let mut findings = Self { list: vec![], rule: rule.id, effect: rule.effect, count: 0, most, known };
+        (rule.check)(review, facts, &mut findings);
+        findings
+    }
+
     /// Notes one finding of the rule that is running.
     pub fn add(&mut self, field: impl Into<String>, problem: impl Into<String>, remedy: impl Into<String>) {
-        self.of_this_rule += 1;
-        if self.of_this_rule <= MAX_FINDINGS_PER_RULE {
-            self.list.push(Finding {
-                rule: self.rule,
-                effect: self.effect,
-                field: field.into(),
-                problem: problem.into(),
-                remedy: remedy.into(),
-            });
+        let found = (field.into(), problem.into());
+        if self.known.contains(&found) {
+            return;
+        }
+        self.count += 1;
+        if self.count <= self.most {
+            let (field, problem) = found;
+            self.list.push(Finding { rule: self.rule, effect: self.effect, field, problem, remedy: remedy.into() });
         }
     }
 
-    /// Says after the last finding of a rule how many more there were.
-    fn close_rule(&mut self) {
-        let more = self.of_this_rule.saturating_sub(MAX_FINDINGS_PER_RULE);
+    /// The findings; the last one says how many more there were.
+    fn close(mut self) -> Vec<Finding> {
+        let more = self.count.saturating_sub(self.most);
         if more > 0
             && let Some(last) = self.list.last_mut()
         {
             use std::fmt::Write;
             let _ = write!(last.remedy, " (and {more} more like this)");
         }
+        self.list
     }
 }
 
 /// Runs every rule of the table that judges this operation, and returns all that they found, in the table's order.
 #[must_use]
-pub fn judge<'r, K: 'static>(
+pub fn judge<'r, K: Clone + 'static>(
     rules: impl IntoIterator<Item = &'r Rule<K>>,
     review: &Review<K>,
     facts: Option<&dyn Facts>,
 ) -> Vec<Finding> {
-    let mut findings = Findings { list: vec![], rule: "", effect: Effect::Refuse, of_this_rule: 0 };
-    for rule in rules.into_iter().filter(|rule| rule.on.contains(&review.operation)) {
-        (findings.rule, findings.effect, findings.of_this_rule) = (rule.id, rule.effect, 0);
-        (rule.check)(review, facts, &mut findings);
-        findings.close_rule();
-    }
-    findings.list
+    let Review { operation, old, .. } = review;
+    let before = old.clone().map(|object| Review { operation: *operation, object, old: None });
+    let rules = rules.into_iter().filter(|rule| rule.on.contains(operation));
+    rules
+        .flat_map(|rule| {
+            let found = Findings::of(rule, review, facts, MAX_FINDINGS_PER_RULE, BTreeSet::new());
+            match &before {
+                Some(before) if found.count > 0 => {
+                    let known = Findings::of(rule, before, facts, MAX_KNOWN, BTreeSet::new()).list;
+                    let known = known.into_iter().map(|finding| (finding.field, finding.problem)).collect();
+                    Findings::of(rule, review, facts, MAX_FINDINGS_PER_RULE, known).close()
+                }
+                _ => found.close(),
+            }
+        })
+        .collect()
 }
 
 /// A user's value as it may stand in a message: quoted, escaped, and not endless.
@@ -223,6 +254,16 @@ mod tests {
     #[test]
     fn a_rule_judges_its_own_operations_only() {
         assert!(judge(&[NOISY], &Review { operation: Operation::Delete, ..create(1) }, None).is_empty());
+    }
+
+    #[test]
+    fn an_update_is_judged_by_what_it_changes() {
+        let noisy = Rule { on: &[Operation::Update], ..NOISY };
+        let update = |old, object| Review { operation: Operation::Update, object, old: Some(old) };
+        assert!(judge(&[noisy], &update(3, 2), None).is_empty());
+        let noisy = Rule { on: &[Operation::Update], ..NOISY };
+        let found = judge(&[noisy], &update(30, 32), None);
+        assert_eq!(found.iter().map(|f| f.field.as_str()).collect::<Vec<_>>(), ["spec[30]", "spec[31]"]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::Operation::{Create, Delete, Update};
 use super::certificates::{self, HasTls, View};
 use super::document::differences;
 use super::ops_request::aliases_without_issuer;
-use super::{Facts, Findings, Needs, Operation, Review, Rule, quoted, text};
+use super::{Facts, Findings, Needs, Operation, Review, Rule, Snapshot, defaults, quoted, text};
 
 type Database = Review<Postgres>;
 
@@ -652,7 +652,11 @@ fn immutable_field(review: &Database, _: Option<&dyn Facts>, findings: &mut Find
 
 fn tls_edited_directly(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
     let Some(old) = &review.old else { return };
-    let (old, new) = (&old.spec, &review.object.spec);
+    if old.spec == review.object.spec {
+        return;
+    }
+    // What was stored while no webhook filled in defaults gets them with its first edit, whatever that is about.
+    let (old, new) = (effective(old), effective(&review.object));
     let edited = [
         ("spec.tls", old.tls != new.tls),
         ("spec.sslMode", old.ssl_mode != new.ssl_mode),
@@ -661,6 +665,14 @@ fn tls_edited_directly(review: &Database, _: Option<&dyn Facts>, findings: &mut 
     for (field, _) in edited.into_iter().filter(|(_, edited)| *edited) {
         findings.add(field, "no running pod changes its TLS for this", "use a ReconfigureTLS request");
     }
+}
+
+/// The spec with its defaults.
+fn effective(database: &Postgres) -> PostgresSpec {
+    let review = Review { operation: Create, object: database.clone(), old: None };
+    let defaulted = serde_json::to_value(database).map(|d| defaults::postgres(d, &review, &Snapshot::default(), None));
+    let defaulted = defaulted.and_then(serde_json::from_value::<Postgres>);
+    defaulted.map_or_else(|_| database.spec.clone(), |database| database.spec)
 }
 
 fn do_not_terminate(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {

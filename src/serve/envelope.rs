@@ -42,6 +42,9 @@ pub struct Question<'a> {
     /// `CREATE`, `UPDATE`, `DELETE` or `CONNECT`.
     #[serde(borrow)]
     pub operation: Cow<'a, str>,
+    /// Name of the object; missing when the API server is still to make one up.
+    #[serde(borrow, default)]
+    pub name: Option<Cow<'a, str>>,
     /// Namespace of the objects.
     #[serde(borrow, default)]
     pub namespace: Option<Cow<'a, str>>,
@@ -191,6 +194,8 @@ pub struct Status {
 /// Each reason by itself, for programs.
 #[derive(Debug, Serialize)]
 pub struct Details {
+    /// Name of the object.
+    pub name: String,
     /// Kind of the object.
     pub kind: &'static str,
     /// Group of the object.

@@ -58,7 +58,7 @@ impl Verdict {
 }
 
 /// A kind that is reviewed.
-pub trait Reviewed: kube::Resource + DeserializeOwned + Serialize + Sized + 'static {
+pub trait Reviewed: kube::Resource + Clone + DeserializeOwned + Serialize + Sized + 'static {
     /// The rules that it is judged by.
     fn rules() -> Box<dyn Iterator<Item = &'static Rule<Self>>>;
 
@@ -208,8 +208,15 @@ fn decode<K: Reviewed<DynamicType = ()>>(question: &Question<'_>, operation: Ope
 }
 
 fn from_json<K: DeserializeOwned>(raw: &RawValue) -> Result<K, Finding> {
-    let mut deserializer = serde_json::Deserializer::from_str(raw.get());
-    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    read(&mut serde_json::Deserializer::from_str(raw.get()))
+}
+
+/// An object, or the finding that says where it does not decode.
+pub fn read<'de, K: DeserializeOwned, D>(deserializer: D) -> Result<K, Finding>
+where
+    D: serde::Deserializer<'de, Error = serde_json::Error>,
+{
+    serde_path_to_error::deserialize(deserializer).map_err(|error| {
         let path = error.path().to_string();
         let path = if path == "." { "object" } else { path.as_str() };
         // serde_json counts lines in a text that its author never wrote.
@@ -234,7 +241,7 @@ fn undecodable(field: &str, problem: &str, remedy: &str) -> Finding {
 }
 
 /// The answer to the API server.
-pub fn answer(webhook: &Webhook, verdict: Verdict) -> Result<Answer, serde_json::Error> {
+pub fn answer(webhook: &Webhook, question: &Question<'_>, verdict: Verdict) -> Result<Answer, serde_json::Error> {
     let allowed = verdict.allowed();
     let Verdict { findings, patch, misdirected } = verdict;
     let (refusals, warnings): (Vec<Finding>, Vec<Finding>) =
@@ -249,7 +256,7 @@ pub fn answer(webhook: &Webhook, verdict: Verdict) -> Result<Answer, serde_json:
     }
     let status = match misdirected {
         Some(message) => Some(Status { code: 400, reason: "BadRequest", message, details: None }),
-        None if !allowed => Some(invalid(webhook, &refusals)),
+        None if !allowed => Some(invalid(webhook, question, &refusals)),
         None => None,
     };
     let patch = patch.map(|patch| serde_json::to_vec(&patch)).transpose()?.map(ByteString);
@@ -263,11 +270,15 @@ pub fn answer(webhook: &Webhook, verdict: Verdict) -> Result<Answer, serde_json:
     })
 }
 
-fn invalid(webhook: &Webhook, refusals: &[Finding]) -> Status {
+/// The longest name that Kubernetes gives to anything.
+const LONGEST_NAME: usize = 253;
+
+fn invalid(webhook: &Webhook, question: &Question<'_>, refusals: &[Finding]) -> Status {
     let lines: Vec<String> = refusals.iter().map(ToString::to_string).collect();
     let cause = |f: &Finding| Cause {
         reason: "FieldValueInvalid",
-        message: format!("{}; {}", f.problem, f.remedy),
+        // kubectl prints the causes and not the message above them.
+        message: format!("[{}] {}; {}", f.rule, f.problem, f.remedy),
         field: f.field.clone(),
     };
     Status {
@@ -275,6 +286,7 @@ fn invalid(webhook: &Webhook, refusals: &[Finding]) -> Status {
         reason: "Invalid",
         message: lines.join("\n"),
         details: Some(Details {
+            name: question.name.iter().flat_map(|name| name.chars()).take(LONGEST_NAME).collect(),
             kind: webhook.kind,
             group: webhook.group,
             causes: refusals.iter().map(cause).collect(),

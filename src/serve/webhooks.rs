@@ -191,7 +191,7 @@ fn reply(webhook: &Webhook, admission: &Admission, body: &[u8]) -> Response {
     }
     let verdict = review::review(webhook, &question, admission.facts.as_ref(), admission.default_issuer.as_ref());
     (admission.observe)(webhook, &verdict);
-    match review::answer(webhook, verdict).and_then(|answer| question.answer(answer)) {
+    match review::answer(webhook, &question, verdict).and_then(|answer| question.answer(answer)) {
         Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
         Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be written").into_response(),
     }

@@ -56,23 +56,23 @@ fn connects(
     admits(&client, server).map_err(|refusal| format!("{client:?}: {refusal}"))
 }
 
-/// Both postures, and everything that a pod can be between them: each way by which a posture reaches pods is at `a` or at `b`.
-/// Settings come before files, hence no pod serves TLS without files.
-fn halfway(a: &Posture, b: &Posture) -> Vec<Posture> {
-    (0..16_u8)
-        .map(|bits| {
-            let of = |bit: u8| if bits & (1 << bit) == 0 { a } else { b };
-            let settings = of(1);
-            Posture {
-                files: of(0).files.clone(),
-                serve: settings.serve,
-                accept: settings.accept,
-                hash: of(2).hash,
-                dial: of(3).dial,
-            }
-        })
-        .filter(|pod| pod.files.is_some() || pod.serve == Serve::Plain)
-        .collect()
+/// What pods can be while a step from `a` to `b` is half done, by what is on its way to them: settings, then files, then how
+/// standbys dial. One is written after every pod has been seen to have the one before. The hash follows settings by replication.
+/// No pod serves TLS without files.
+fn halfway(a: &Posture, b: &Posture) -> [Vec<Posture>; 3] {
+    let pod = |settings: &Posture, hash, files: &Posture, dial| Posture {
+        files: files.files.clone(),
+        serve: settings.serve,
+        accept: settings.accept,
+        hash,
+        dial,
+    };
+    let hashes = [a.hash, b.hash];
+    let settings = [a, b].into_iter().flat_map(|of| hashes.map(|hash| pod(of, hash, a, a.dial)));
+    let files = [a, b].into_iter().flat_map(|of| hashes.map(|hash| pod(b, hash, of, a.dial)));
+    let dials = [a, b].map(|of| pod(b, b.hash, b, of.dial));
+    let is_possible = |pod: &Posture| pod.files.is_some() || pod.serve == Serve::Plain;
+    [settings.filter(is_possible).collect(), files.filter(is_possible).collect(), dials.to_vec()]
 }
 
 /// Standbys replicate through the whole walk, however little of a step has reached which pod.
@@ -82,9 +82,10 @@ fn replication_holds(walk: &[Posture]) -> Result<(), String> {
         if b.needs_files() && a.files.is_none() {
             return Err(format!("{b:#?} needs files that are not there in {a:#?}"));
         }
-        let pods = halfway(a, b);
-        for (standby, primary) in pods.iter().flat_map(|standby| pods.iter().map(move |primary| (standby, primary))) {
-            joins(standby, primary).map_err(|refusal| format!("{refusal}: {standby:#?} joins {primary:#?}"))?;
+        for pods in halfway(a, b) {
+            for (standby, primary) in pods.iter().flat_map(|one| pods.iter().map(move |other| (one, other))) {
+                joins(standby, primary).map_err(|refusal| format!("{refusal}: {standby:#?} joins {primary:#?}"))?;
+            }
         }
     }
     walk.iter().try_for_each(|stop| joins(stop, stop).map_err(|refusal| format!("{refusal}: {stop:#?} joins itself")))
@@ -113,7 +114,7 @@ fn clients_are_served_halfway(walk: &[Posture]) -> Result<(), String> {
     let served = clients().into_iter().filter(ends);
     for (who, (stop, pair)) in served.flat_map(|who| walk.windows(2).enumerate().map(move |step| (who, step))) {
         // What was published for the stop before may still be what the client has.
-        for server in halfway(&pair[0], &pair[1]) {
+        for server in halfway(&pair[0], &pair[1]).concat() {
             connects(&who, Some(published(walk, stop)), &server)
                 .map_err(|why| format!("after stop {stop} of {walk:#?}: {why} at {server:#?}"))?;
         }

@@ -235,7 +235,7 @@ impl Served {
     /// The CAs that servers and standbys trust, DER.
     #[must_use]
     pub fn roots(&self) -> Vec<Vec<u8>> {
-        certificates_of(self.trust.as_bytes()).unwrap_or_default().iter().map(|der| der.to_vec()).collect()
+        ders(&self.trust)
     }
 
     /// Every CA that is written down here.
@@ -278,6 +278,12 @@ impl Served {
 pub fn bundle(order: impl IntoIterator<Item = CaId>, cas: &Cas) -> Result<String, CaId> {
     let mut seen = BTreeSet::new();
     order.into_iter().filter(|ca| seen.insert(*ca)).map(|ca| cas.get(&ca).map(String::as_str).ok_or(ca)).collect()
+}
+
+/// The certificates in a PEM text, DER; what is no certificate is left out.
+#[must_use]
+pub fn ders(pem: &str) -> Vec<Vec<u8>> {
+    certificates_of(pem.as_bytes()).unwrap_or_default().iter().map(|der| der.to_vec()).collect()
 }
 
 /// The certificates of a bundle, PEM; none when it cannot be read.

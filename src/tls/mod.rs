@@ -10,6 +10,7 @@
 //! | [`hba`], [`settings`], [`dial`] | the three places where a state is written down |
 //! | [`layout`] | the files under `/tls/certs` |
 //! | [`pair`] | a leaf, its chain and its key, known to belong together |
+//! | [`own_ca`] | the CA of pgrekey's own webhooks: what of it is good, and what must be made anew |
 //! | [`material`] | what has been issued for a database, checked before it is served |
 //! | [`conf`], [`owned`] | a user's own settings, and which of them only pgrekey may set |
 
@@ -20,6 +21,7 @@ pub mod dial;
 pub mod hba;
 pub mod layout;
 pub mod material;
+pub mod own_ca;
 pub mod owned;
 pub mod pair;
 pub mod posture;
@@ -31,5 +33,7 @@ mod law;
 
 pub use alias::Alias;
 pub use connect::{Client, Refusal, admits, joins};
-pub use posture::{Accept, CaId, Dial, Files, Fingerprint, Hash, Leaf, Material, Method, Posture, Serve, posture};
+pub use posture::{
+    Accept, CaId, Dial, Files, Fingerprint, Hash, Leaf, Material, Method, Posture, Serve, method, posture,
+};
 pub use walk::{published, walk};

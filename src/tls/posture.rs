@@ -234,14 +234,28 @@ pub struct Dial {
 /// TLS; `md5` before PostgreSQL 18, `scram` since.
 #[must_use]
 pub fn posture(spec: &PostgresSpec, major: u32, issued: Option<&Material>) -> Option<Posture> {
-    let password = if major < 18 { Method::Md5 } else { Method::Scram };
-    let asked = spec.client_auth_mode.map(Method::from);
-    let mode = spec.ssl_mode.unwrap_or(SslMode::VerifyFull);
-    if spec.tls.is_none() || mode == SslMode::Disable {
-        // Admission refuses `cert` without TLS; were it off, the default password method is what still lets people in.
-        return Some(Posture::plain(asked.filter(|method| *method != Method::Cert).unwrap_or(password)));
+    let method = method(spec, major);
+    match dialling(spec) {
+        None => Some(Posture::plain(method)),
+        Some(mode) => issued.map(|material| Posture::tls(mode, method, *material)),
     }
-    issued.map(|material| Posture::tls(mode, asked.unwrap_or(password), *material))
+}
+
+/// How clients prove who they are, by a spec.
+#[must_use]
+pub fn method(spec: &PostgresSpec, major: u32) -> Method {
+    let password = if major < 18 { Method::Md5 } else { Method::Scram };
+    match spec.client_auth_mode.map(Method::from) {
+        // Admission refuses `cert` without TLS; were it off, the default password method is what still lets people in.
+        Some(Method::Cert) if dialling(spec).is_none() => password,
+        asked => asked.unwrap_or(password),
+    }
+}
+
+/// The mode by which the cluster's own clients dial, if the spec wants TLS.
+fn dialling(spec: &PostgresSpec) -> Option<SslMode> {
+    let mode = spec.ssl_mode.unwrap_or(SslMode::VerifyFull);
+    (spec.tls.is_some() && mode != SslMode::Disable).then_some(mode)
 }
 
 #[cfg(test)]

@@ -23,7 +23,8 @@ use crate::api::tls::SslMode;
 ///
 /// # Assumptions
 ///
-/// Settings reach all servers before files do, and a posture is proven on every server before the next one is begun.
+/// Within a step settings come first, then files, then how standbys dial; each is proven on every server before the next one is
+/// written.
 #[must_use]
 pub fn walk(from: &Posture, to: &Posture) -> Vec<Posture> {
     let equipped = Posture { files: from.files.clone().or_else(|| to.files.clone()), ..from.clone() };
@@ -40,7 +41,8 @@ pub fn walk(from: &Posture, to: &Posture) -> Vec<Posture> {
     let crossing = Dial { mode: SslMode::Prefer, present: from.dial.present || to.dial.present };
     let expanded = Posture {
         files: trusting_both(from, to),
-        dial: if from.serve == to.serve { from.dial } else { crossing },
+        // Whoever dials as the target wants already has no crossing to make: a walk that is taken up again goes on.
+        dial: if from.serve == to.serve || from.dial == to.dial { from.dial } else { crossing },
         ..both.clone()
     };
     let migrated = Posture { files: trusting_both(to, from), dial: to.dial, ..both };
@@ -139,6 +141,17 @@ mod tests {
         let given_up = walk(&Posture::plain(Method::Scram), &scram(1, 1))[1].clone();
         let stops = walk(&given_up, &scram(2, 2));
         assert!(stops.iter().all(|stop| stop.served().is_none_or(|leaf| leaf.ca == ca(2))), "{stops:#?}");
+    }
+
+    #[test]
+    fn a_walk_that_is_taken_up_again_from_any_stop_goes_on_and_never_back() {
+        let ends = [Posture::plain(Method::Md5), Posture::plain(Method::Scram), scram(1, 1), scram(2, 2)];
+        for (from, to) in ends.iter().flat_map(|from| ends.iter().map(move |to| (from, to))) {
+            let stops = walk(from, to);
+            for (at, stop) in stops.iter().enumerate() {
+                assert_eq!(walk(stop, to), stops[at..], "from stop {at} of {stops:#?}");
+            }
+        }
     }
 
     #[test]

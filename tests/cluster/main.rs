@@ -2,6 +2,10 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
 
+mod admission;
+#[allow(dead_code, reason = "shared with the suite of the rules, which asks more of it")]
+#[path = "../rules/cases.rs"]
+mod cases;
 mod crds;
 mod database;
 mod harness;

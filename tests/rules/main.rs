@@ -135,3 +135,16 @@ fn every_finding_says_what_is_wrong_and_what_to_do_without_secrets() {
 fn nobody_judges_a_deletion_of_a_request() {
     assert!(rules::ops_request::rules().all(|rule| !rule.on.contains(&Operation::Delete)));
 }
+
+#[test]
+fn the_document_of_the_rules_is_what_the_tables_say() {
+    let printed =
+        std::process::Command::new(env!("CARGO_BIN_EXE_pgrekey")).arg("rules").output().expect("pgrekey runs");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/rules.md");
+    let committed = std::fs::read_to_string(path).unwrap_or_default();
+    let printed = String::from_utf8(printed.stdout).expect("UTF-8");
+    assert!(committed == printed, "docs/rules.md is not what `pgrekey rules` prints: run `make generate`");
+    for id in ids(rules::postgres::rules()).into_iter().chain(ids(rules::ops_request::rules())) {
+        assert!(committed.contains(&format!("`{id}`\n\n")), "{id}");
+    }
+}

@@ -1,0 +1,354 @@
+//! `pgrekey check`: the rules, before an API server is asked.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::ValueEnum;
+use kube::ResourceExt;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::yaml::{self, Document, Place};
+use crate::api::{Postgres, PostgresOpsRequest};
+use crate::cluster::facts;
+use crate::rules::defaults::DefaultIssuer;
+use crate::rules::{self, Effect, Facts, Finding, Needs, Operation, Review, Rule, Snapshot};
+use crate::serve::review::{self, Reviewed, UNDECODABLE};
+
+/// Judge manifests by the rules of the admission webhooks, offline
+///
+/// Objects of other kinds are not judged; with facts they count as part of the cluster, as if they had been applied before.
+/// The exit code is 1 when something would be refused. Warnings alone leave it at 0.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  pgrekey check add-tls.yaml
+  pgrekey check --cluster examples/*.yaml
+  kubectl get pg,pgops,pgversion,issuer,clusterissuer,storageclass,namespace -A -o yaml > facts/all.yaml
+  kustomize build . | pgrekey check --facts facts -")]
+pub(super) struct Args {
+    /// Files with manifests, YAML or JSON; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Directory with manifests of what is in the cluster
+    #[arg(long, value_name = "DIR", conflicts_with = "cluster")]
+    facts: Option<PathBuf>,
+    /// Ask the cluster of the kubeconfig what is in it
+    #[arg(long)]
+    cluster: bool,
+    /// Namespace of objects that name none
+    #[arg(long, short, default_value = "default")]
+    namespace: String,
+    /// Issuer for objects that name none, as `pgrekey run` has it: Issuer/NAME or ClusterIssuer/NAME
+    #[arg(long, env = "PGREKEY_DEFAULT_ISSUER", value_name = "ISSUER")]
+    default_issuer: Option<DefaultIssuer>,
+    /// How findings are printed
+    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Output {
+    /// One line a finding: file, line, column, what is wrong, what to do
+    Text,
+    /// One JSON object
+    Json,
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let Args { files, facts, cluster, namespace, default_issuer, output } = args;
+    let before = match facts {
+        Some(directory) => Some(facts_of(&directory)?),
+        None if cluster => Some(facts_of_cluster()?),
+        None => None,
+    };
+    let mut report = Report::default();
+    let mut objects = vec![];
+    for file in &files {
+        match yaml::read(&text_of(file)?) {
+            Ok(documents) => {
+                let documents = documents.into_iter().flat_map(Document::objects);
+                objects.extend(documents.map(|document| Object::new(file, document, &namespace)));
+            }
+            Err((place, problem)) => report.unreadable(file, place, problem),
+        }
+    }
+    let facts = before.clone().map(|facts| with_companions(facts, &objects));
+    let check = Check { before, facts, default_issuer };
+    for object in &objects {
+        match object.kind() {
+            Some(Kind::Postgres) => check.object::<Postgres>(object, &mut report),
+            Some(Kind::PostgresOpsRequest) => check.object::<PostgresOpsRequest>(object, &mut report),
+            None => report.other += 1,
+        }
+    }
+    report.print(output)?;
+    Ok(if report.refuses() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn text_of(file: &Path) -> anyhow::Result<String> {
+    let bytes = if file == Path::new("-") {
+        let mut bytes = vec![];
+        std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read standard input")?;
+        bytes
+    } else {
+        std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?
+    };
+    String::from_utf8(bytes).with_context(|| format!("{} is no text", file.display()))
+}
+
+/// What the manifests of a directory say about the cluster.
+fn facts_of(directory: &Path) -> anyhow::Result<Snapshot> {
+    let entries = std::fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    let mut files = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+    files.retain(|file| file.extension().is_some_and(|e| ["yaml", "yml", "json"].iter().any(|known| e == *known)));
+    files.sort();
+    let mut facts = Snapshot::default();
+    for file in files {
+        let documents = yaml::read(&text_of(&file)?).map_err(|(place, problem)| {
+            anyhow::anyhow!("{}:{}:{}: {problem}", file.display(), place.line, place.column)
+        })?;
+        for document in documents.into_iter().flat_map(Document::objects) {
+            facts.learn(&document.value()).with_context(|| format!("{} does not decode", file.display()))?;
+        }
+    }
+    Ok(facts)
+}
+
+fn facts_of_cluster() -> anyhow::Result<Snapshot> {
+    super::install_cryptography();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { Ok(facts::snapshot(&super::client().await?).await?) })
+}
+
+/// The cluster once the given objects are in it. Requests stay out: each is judged as the next one to come.
+fn with_companions(mut facts: Snapshot, objects: &[Object<'_>]) -> Snapshot {
+    for object in objects.iter().filter(|object| object.kind() != Some(Kind::PostgresOpsRequest)) {
+        // One that does not decode is said where it is judged, and is no fact.
+        let _ = facts.learn(&object.value);
+    }
+    facts
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Postgres,
+    PostgresOpsRequest,
+}
+
+/// An object of a file.
+struct Object<'f> {
+    file: &'f Path,
+    document: Document,
+    value: Value,
+}
+
+impl<'f> Object<'f> {
+    fn new(file: &'f Path, document: Document, namespace: &str) -> Self {
+        let mut value = document.value();
+        let namespaced = !matches!(text(&value, "/kind"), "Namespace" | "ClusterIssuer" | "StorageClass");
+        if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut).filter(|_| namespaced) {
+            metadata.entry("namespace").or_insert_with(|| namespace.into());
+        }
+        Self { file, document, value }
+    }
+
+    fn kind(&self) -> Option<Kind> {
+        match (text(&self.value, "/apiVersion"), text(&self.value, "/kind")) {
+            ("kubedb.com/v1", "Postgres") => Some(Kind::Postgres),
+            ("ops.kubedb.com/v1alpha1", "PostgresOpsRequest") => Some(Kind::PostgresOpsRequest),
+            _ => None,
+        }
+    }
+}
+
+fn text<'v>(value: &'v Value, path: &str) -> &'v str {
+    value.pointer(path).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// What objects are held against.
+struct Check {
+    /// The cluster as it is.
+    before: Option<Snapshot>,
+    /// The cluster with the given objects in it.
+    facts: Option<Snapshot>,
+    default_issuer: Option<DefaultIssuer>,
+}
+
+/// A kind that can be checked: its object of this name, if the cluster has it.
+trait Checked: Reviewed<DynamicType = ()> {
+    fn stored(&self, facts: &Snapshot) -> Option<Self>;
+}
+
+impl Checked for Postgres {
+    fn stored(&self, facts: &Snapshot) -> Option<Self> {
+        let namespace = self.namespace()?;
+        facts.database(&namespace, &self.name_any()).map(|stored| (*stored).clone())
+    }
+}
+
+impl Checked for PostgresOpsRequest {
+    fn stored(&self, facts: &Snapshot) -> Option<Self> {
+        let is_it = |other: &PostgresOpsRequest| {
+            (other.namespace(), other.name_any()) == (self.namespace(), self.name_any()) && !self.name_any().is_empty()
+        };
+        facts.requests.iter().find(|other| is_it(other)).map(|stored| (**stored).clone())
+    }
+}
+
+impl Check {
+    fn object<K: Checked>(&self, object: &Object<'_>, report: &mut Report) {
+        report.judged(object, self.judge::<K>(object), self.left_out::<K>());
+    }
+
+    /// What the API server would be told, had it been asked to apply the object: defaults first, then the rules.
+    fn judge<K: Checked>(&self, object: &Object<'_>) -> Vec<Finding> {
+        let review = |value: &Value| -> Result<Review<K>, Finding> {
+            let object: K = review::read(value)?;
+            let old = self.before.as_ref().and_then(|before| object.stored(before));
+            let operation = if old.is_some() { Operation::Update } else { Operation::Create };
+            Ok(Review { operation, object, old })
+        };
+        let nothing = Snapshot::default();
+        let facts = self.facts.as_ref().unwrap_or(&nothing);
+        let judged = review(&object.value).and_then(|given| {
+            let defaulted = K::defaulted(object.value.clone(), &given, facts, self.default_issuer.as_ref());
+            let known = self.facts.as_ref().map(|facts| facts as &dyn Facts);
+            Ok(rules::judge(K::rules(), &review(&defaulted)?, known))
+        });
+        judged.unwrap_or_else(|finding| vec![finding])
+    }
+
+    /// The rules that cannot be judged without facts, and whether that is all of each.
+    fn left_out<K: Checked>(&self) -> Vec<LeftOut> {
+        if self.facts.is_some() {
+            return vec![];
+        }
+        let kind = K::kind(&());
+        let left_out = |rule: &'static Rule<K>| {
+            (rule.needs != Needs::Nothing).then(|| LeftOut {
+                kind: kind.clone().into_owned(),
+                rule: rule.id,
+                whole: rule.needs == Needs::Facts,
+            })
+        };
+        K::rules().filter_map(left_out).collect()
+    }
+}
+
+/// A rule that was not judged for want of facts.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct LeftOut {
+    kind: String,
+    rule: &'static str,
+    /// Whether all of the rule was left out, or the part of it that looks at the cluster.
+    whole: bool,
+}
+
+/// What was found.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    findings: Vec<Found>,
+    left_out: Vec<LeftOut>,
+    /// How many objects were judged.
+    judged: usize,
+    /// How many were of kinds without rules.
+    other: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Found {
+    file: String,
+    line: u64,
+    column: u64,
+    kind: String,
+    namespace: String,
+    name: String,
+    effect: &'static str,
+    rule: &'static str,
+    field: String,
+    problem: String,
+    remedy: String,
+}
+
+const REFUSED: &str = "refused";
+const WARNING: &str = "warning";
+
+impl Report {
+    fn unreadable(&mut self, file: &Path, Place { line, column }: Place, problem: String) {
+        self.findings.push(Found {
+            file: file.display().to_string(),
+            line,
+            column,
+            kind: String::new(),
+            namespace: String::new(),
+            name: String::new(),
+            effect: REFUSED,
+            rule: UNDECODABLE,
+            field: "document".to_owned(),
+            problem,
+            remedy: "correct the YAML".to_owned(),
+        });
+    }
+
+    fn judged(&mut self, object: &Object<'_>, findings: Vec<Finding>, left_out: Vec<LeftOut>) {
+        self.judged += 1;
+        if !self.left_out.iter().any(|known| left_out.first().is_some_and(|first| first == known)) {
+            self.left_out.extend(left_out);
+        }
+        let text = |path| text(&object.value, path).to_owned();
+        let found = |Finding { rule, effect, field, problem, remedy }| {
+            let Place { line, column } = object.document.place(&field);
+            Found {
+                file: object.file.display().to_string(),
+                line,
+                column,
+                kind: text("/kind"),
+                namespace: text("/metadata/namespace"),
+                name: text("/metadata/name"),
+                effect: if effect == Effect::Refuse { REFUSED } else { WARNING },
+                rule,
+                field,
+                problem,
+                remedy,
+            }
+        };
+        let mut findings: Vec<Found> = findings.into_iter().map(found).collect();
+        findings.sort_by_key(|found| (found.line, found.column));
+        self.findings.extend(findings);
+    }
+
+    fn refuses(&self) -> bool {
+        self.findings.iter().any(|finding| finding.effect == REFUSED)
+    }
+
+    fn print(&self, output: Output) -> anyhow::Result<()> {
+        let mut out = std::io::stdout().lock();
+        match output {
+            Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(self)?)?,
+            Output::Text => self.print_text(&mut out)?,
+        }
+        Ok(out.flush()?)
+    }
+
+    fn print_text(&self, out: &mut impl Write) -> std::io::Result<()> {
+        for Found { file, line, column, effect, rule, field, problem, remedy, .. } in &self.findings {
+            writeln!(out, "{file}:{line}:{column}: {effect}: [{rule}] {field}: {problem}; {remedy}")?;
+        }
+        let mut left_out = BTreeMap::<(&str, bool), Vec<&str>>::new();
+        for LeftOut { kind, rule, whole } in &self.left_out {
+            left_out.entry((kind, !whole)).or_default().push(rule);
+        }
+        for ((kind, in_part), rules) in left_out {
+            let what = if in_part { "left out in part" } else { "left out" };
+            writeln!(out, "{kind}: {what}, for want of --facts or --cluster: {}", rules.join(", "))?;
+        }
+        let count = |effect| self.findings.iter().filter(|finding| finding.effect == effect).count();
+        let (refused, warnings) = (count(REFUSED), count(WARNING));
+        let Self { judged, other, .. } = self;
+        writeln!(out, "{judged} judged, {other} of other kinds: {refused} refused, {warnings} warnings")
+    }
+}

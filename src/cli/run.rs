@@ -1,0 +1,441 @@
+//! `pgrekey run`: the operator itself.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use clap::ValueEnum;
+use jiff::Timestamp;
+use kube::Client;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+use tracing_subscriber::EnvFilter;
+
+use crate::cluster::facts;
+use crate::cluster::own_ca::OwnCa;
+use crate::controller::{self, Lease, PetSets};
+use crate::metrics::{Metrics, ReviewMetrics, ReviewOutcome, ServerMetrics};
+use crate::rules::Facts;
+use crate::rules::defaults::DefaultIssuer;
+use crate::serve::certificate::ServedCertificate;
+use crate::serve::files::{self, Files};
+use crate::serve::health::{self, Readiness};
+use crate::serve::https::{Server, Transport, listen, tls};
+use crate::serve::limits::Limits;
+use crate::serve::registration::configuration_names;
+use crate::serve::review::Verdict;
+use crate::serve::webhooks::{self, Admission, Purpose, Webhook};
+use crate::telemetry;
+
+/// Run the operator: the admission webhooks and the loops
+///
+/// It ends on SIGTERM or SIGINT, after it has answered what it was asked; a second signal ends it at once.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  pgrekey run --namespace pgrekey --service pgrekey
+  pgrekey run --certificate-source=files --certificate-file=/tls/tls.crt --key-file=/tls/tls.key")]
+pub(super) struct Args {
+    /// Namespace that pgrekey runs in
+    #[arg(long, env = "PGREKEY_NAMESPACE", default_value = "pgrekey")]
+    namespace: String,
+    /// Service of the webhooks, in that namespace
+    #[arg(long, env = "PGREKEY_SERVICE", default_value = "pgrekey")]
+    service: String,
+    /// Where the webhooks' certificate comes from
+    #[arg(long, env = "PGREKEY_CERTIFICATE_SOURCE", value_enum, default_value_t = CertificateSource::Own)]
+    certificate_source: CertificateSource,
+    /// One more name for the certificate of pgrekey's own CA: DNS name or IP address; may be given again
+    #[arg(long = "certificate-name", env = "PGREKEY_CERTIFICATE_NAME", value_name = "NAME", value_delimiter = ',')]
+    certificate_names: Vec<String>,
+    /// File with the certificate, leaf first, PEM
+    #[arg(long, env = "PGREKEY_CERTIFICATE_FILE", value_name = "FILE", required_if_eq("certificate_source", "files"))]
+    certificate_file: Option<PathBuf>,
+    /// File with the certificate's private key, PEM
+    #[arg(long, env = "PGREKEY_KEY_FILE", value_name = "FILE", required_if_eq("certificate_source", "files"))]
+    key_file: Option<PathBuf>,
+    /// Where the webhooks are served, with TLS
+    #[arg(long, env = "PGREKEY_WEBHOOK_ADDRESS", value_name = "ADDRESS", default_value = "[::]:9443")]
+    webhook_address: SocketAddr,
+    /// Where /livez, /readyz and /metrics are served, without TLS
+    #[arg(long, env = "PGREKEY_HEALTH_ADDRESS", value_name = "ADDRESS", default_value = "[::]:8080")]
+    health_address: SocketAddr,
+    /// Issuer for objects that name none, in namespaces that name none: Issuer/NAME or ClusterIssuer/NAME
+    #[arg(long, env = "PGREKEY_DEFAULT_ISSUER", value_name = "ISSUER")]
+    default_issuer: Option<DefaultIssuer>,
+    /// Loops that run beside the webhooks, on whichever replica holds the lease
+    #[arg(long, env = "PGREKEY_LOOPS", value_enum, value_delimiter = ',', default_value = "provisioner,ops-manager")]
+    loops: Vec<Loop>,
+    /// Who realises PetSets
+    #[arg(long, env = "PGREKEY_PET_SETS", value_enum, default_value_t = PetSetController::Own)]
+    pet_sets: PetSetController,
+    /// The only namespace whose databases are looked after; all if left out
+    #[arg(long, env = "PGREKEY_WATCH_NAMESPACE", value_name = "NAMESPACE")]
+    watch_namespace: Option<String>,
+    /// How many operations may run at once in the cluster
+    #[arg(long, env = "PGREKEY_MAX_CONCURRENT_OPERATIONS", value_name = "N", default_value_t = controller::MAX_CONCURRENT_OPERATIONS)]
+    max_concurrent_operations: usize,
+    /// What this process is called in the lease and in events; the host's name, which is the pod's, if left out
+    #[arg(long, env = "PGREKEY_IDENTITY", value_name = "NAME")]
+    identity: Option<String>,
+    /// What is logged, such as `info` or `info,pgrekey=debug`
+    #[arg(long, env = "PGREKEY_LOG", value_name = "FILTER", default_value = "info", value_parser = log_filter)]
+    log: LogFilter,
+    /// How log lines look
+    #[arg(long, env = "PGREKEY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum CertificateSource {
+    /// A CA of pgrekey's own, kept in the Secret `pgrekey-webhook` and published in the webhooks' registration
+    #[value(name = "self")]
+    Own,
+    /// Two files that somebody else keeps fresh, such as a mounted Secret of cert-manager's
+    Files,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Loop {
+    /// A Postgres becomes a running cluster
+    Provisioner,
+    /// A PostgresOpsRequest is carried out
+    OpsManager,
+    /// Only the webhooks run
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum PetSetController {
+    /// pgrekey, by StatefulSets
+    Own,
+    /// A controller that is installed beside pgrekey, such as KubeOps'
+    External,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// A filter that has been read once, so that the command line is refused and not the program.
+#[derive(Clone, Debug)]
+struct LogFilter(String);
+
+fn log_filter(text: &str) -> Result<LogFilter, String> {
+    telemetry::filter(text).map(|_| LogFilter(text.to_owned())).map_err(|e| e.to_string())
+}
+
+/// The command line, as far as the running program needs it.
+struct Config {
+    namespace: String,
+    certificate: Certificate,
+    webhook_address: SocketAddr,
+    health_address: SocketAddr,
+    default_issuer: Option<DefaultIssuer>,
+    loops: Option<controller::Settings>,
+}
+
+enum Certificate {
+    Own { names: Vec<String> },
+    Files { certificate: PathBuf, key: PathBuf },
+}
+
+impl Args {
+    fn parse(self) -> anyhow::Result<(Config, EnvFilter, telemetry::Format)> {
+        let Self {
+            namespace,
+            service,
+            certificate_source,
+            certificate_names,
+            certificate_file,
+            key_file,
+            webhook_address,
+            health_address,
+            default_issuer,
+            loops,
+            pet_sets,
+            watch_namespace,
+            max_concurrent_operations,
+            identity,
+            log,
+            log_format,
+        } = self;
+        let certificate = match (certificate_source, certificate_file, key_file) {
+            (CertificateSource::Own, ..) => {
+                // The API server calls a Service by this name.
+                let own = format!("{service}.{namespace}.svc");
+                Certificate::Own { names: std::iter::once(own).chain(certificate_names).collect() }
+            }
+            (CertificateSource::Files, Some(certificate), Some(key)) => Certificate::Files { certificate, key },
+            (CertificateSource::Files, ..) => return Err(anyhow!("name --certificate-file and --key-file")),
+        };
+        let format = match log_format {
+            LogFormat::Text => telemetry::Format::Text,
+            LogFormat::Json => telemetry::Format::Json,
+        };
+        let identity = identity.map_or_else(host_name, Ok)?;
+        let (provisioner, ops_manager) = (loops.contains(&Loop::Provisioner), loops.contains(&Loop::OpsManager));
+        let pet_sets = match pet_sets {
+            PetSetController::Own if provisioner => PetSets::Own,
+            PetSetController::Own | PetSetController::External => PetSets::External,
+        };
+        let lease = Lease { namespace: namespace.clone(), name: "pgrekey".to_owned(), identity: identity.clone() };
+        let loops = (provisioner || ops_manager).then_some(controller::Settings {
+            namespace: watch_namespace,
+            provisioner,
+            ops_manager,
+            pet_sets,
+            lease: Some(lease),
+            max_concurrent_operations,
+            instance: Some(identity),
+        });
+        let config = Config { namespace, certificate, webhook_address, health_address, default_issuer, loops };
+        Ok((config, telemetry::filter(&log.0)?, format))
+    }
+}
+
+/// In a pod, the host's name is the pod's.
+fn host_name() -> anyhow::Result<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .context("cannot read this host's name: give --identity")?;
+    Ok(name.trim().to_owned())
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    let (config, filter, format) = args.parse()?;
+    telemetry::start(filter, format);
+    super::install_cryptography();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    runtime.block_on(operate(config))
+}
+
+async fn operate(config: Config) -> anyhow::Result<()> {
+    let Config { namespace, certificate, webhook_address, health_address, default_issuer, loops } = config;
+    let end = CancellationToken::new();
+    let mut signals = Signals::new().context("cannot listen for signals")?;
+    let mut tasks = Tasks::new(end.clone());
+    let (metrics, readiness, served) = (Arc::new(Metrics::new()), Readiness::new(), ServedCertificate::new());
+
+    let health = listen(health_address).await.with_context(|| format!("cannot listen on {health_address}"))?;
+    let webhooks = listen(webhook_address).await.with_context(|| format!("cannot listen on {webhook_address}"))?;
+    info!(version = env!("CARGO_PKG_VERSION"), namespace, %webhook_address, %health_address, "starting");
+
+    let client = super::client().await?;
+    let (stores, watching) = facts::watch(&client);
+    let stores = Arc::new(stores);
+    tasks.add("facts", end.clone().run_until_cancelled_owned(watching));
+    tasks.add("certificate", keep(certificate, &client, namespace, &served, &metrics, &end));
+
+    let stopping = end.clone();
+    readiness.add("process", move || if stopping.is_cancelled() { Err("stopping".to_owned()) } else { Ok(()) });
+    let cell = served.clone();
+    readiness.add("certificate", move || cell.readiness(Timestamp::now()));
+    let known = Arc::clone(&stores);
+    readiness.add("facts", move || match known.unknown() {
+        unknown if unknown.is_empty() => Ok(()),
+        unknown => Err(format!("not known yet: {}", unknown.join(", "))),
+    });
+
+    // They end soon after `end` is cancelled, and give the lease up.
+    if let Some(settings) = loops {
+        tasks.add("loops", controller::run(client.clone(), Arc::clone(&stores), settings, end.clone()));
+    }
+    let observe = observe(metrics.reviews.clone());
+    let admission = Arc::new(Admission { facts: stores, default_issuer, observe });
+    let server = Server {
+        listener: webhooks,
+        transport: Transport::Tls(tls(Arc::new(served)).context("cannot set up TLS")?),
+        router: webhooks::router(&admission),
+        limits: Limits::default(),
+        metrics: metrics.webhook_server.clone(),
+    };
+    tasks.add("webhooks", server.run(end.clone()));
+
+    // Probes and metrics are answered until everything else has ended.
+    let probes_end = CancellationToken::new();
+    let probes = Server {
+        listener: health,
+        transport: Transport::Plain,
+        router: health::router(readiness, metrics),
+        limits: Limits::of_health_port(),
+        metrics: ServerMetrics::default(),
+    };
+    let probes = tokio::spawn(probes.run(probes_end.clone()));
+    let outcome = tasks.run(&mut signals).await;
+    probes_end.cancel();
+    probes.await.context("the health port failed")?;
+    outcome
+}
+
+/// Keeps the served certificate good.
+fn keep(
+    source: Certificate,
+    client: &Client,
+    namespace: String,
+    served: &ServedCertificate,
+    metrics: &Arc<Metrics>,
+    end: &CancellationToken,
+) -> futures::future::BoxFuture<'static, ()> {
+    let (cell, metrics, end) = (served.clone(), Arc::clone(metrics), end.clone());
+    match source {
+        Certificate::Files { certificate, key } => {
+            Box::pin(Files::new(certificate, key).follow(files::POLL, cell, metrics, end))
+        }
+        Certificate::Own { names } => {
+            let own = OwnCa {
+                client: client.clone(),
+                namespace,
+                names,
+                mutating: configuration_names(Purpose::Mutate).collect(),
+                validating: configuration_names(Purpose::Validate).collect(),
+            };
+            let tell = move |told| match told {
+                Ok(pair) => {
+                    cell.serve(pair, &metrics);
+                    cell.refused(None);
+                }
+                Err(problem) => cell.refused(Some(problem)),
+            };
+            Box::pin(own.keep(tell, end))
+        }
+    }
+}
+
+/// Counts each review, and each rule that spoke in it.
+fn observe(metrics: ReviewMetrics) -> Box<webhooks::Observe> {
+    Box::new(move |webhook: &Webhook, verdict: &Verdict| {
+        let outcome = if verdict.allowed() { ReviewOutcome::Allowed } else { ReviewOutcome::Denied };
+        // Findings come rule by rule.
+        let mut rules: Vec<&str> = verdict.findings.iter().map(|finding| finding.rule).collect();
+        rules.dedup();
+        metrics.count(webhook.name, outcome, rules);
+    })
+}
+
+/// SIGTERM from Kubernetes, SIGINT from a keyboard.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// What runs until the end, each with its name.
+struct Tasks {
+    running: JoinSet<&'static str>,
+    end: CancellationToken,
+}
+
+impl Tasks {
+    fn new(end: CancellationToken) -> Self {
+        Self { running: JoinSet::new(), end }
+    }
+
+    fn add<T>(&mut self, name: &'static str, task: impl Future<Output = T> + Send + 'static) {
+        self.running.spawn(async move {
+            task.await;
+            name
+        });
+    }
+
+    /// Waits until all have ended. A signal ends them in good order, a second one at once; one that ends by itself ends
+    /// the others, since half a program is worse than one that is started anew.
+    async fn run(mut self, signals: &mut Signals) -> anyhow::Result<()> {
+        let mut outcome = Ok(());
+        loop {
+            tokio::select! {
+                name = signals.next() => {
+                    if self.end.is_cancelled() {
+                        return Err(anyhow!("a second signal came before everything had ended"));
+                    }
+                    info!("{name}: stopping");
+                    self.end.cancel();
+                }
+                ended = self.running.join_next() => {
+                    let problem = match ended {
+                        None => return outcome,
+                        Some(Ok(_)) if self.end.is_cancelled() => continue,
+                        Some(Ok(name)) => anyhow!("{name} ended by itself"),
+                        Some(Err(panic)) => anyhow!("a task failed: {panic}"),
+                    };
+                    error!("{problem}: stopping");
+                    self.end.cancel();
+                    outcome = Err(problem);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(line: &[&str]) -> Result<Config, String> {
+        let line = Line::try_parse_from(std::iter::once(&"run").chain(line)).map_err(|e| e.to_string())?;
+        line.args.parse().map(|(config, ..)| config).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_certificate_has_the_name_that_the_api_server_calls() {
+        let line = ["--namespace", "ns", "--service", "hooks", "--certificate-name", "192.0.2.1"];
+        let config = parse(&[&line[..], &["--certificate-name", "a.example"]].concat()).unwrap();
+        let Certificate::Own { names } = config.certificate else { panic!("another source") };
+        assert_eq!(names, ["hooks.ns.svc", "192.0.2.1", "a.example"]);
+    }
+
+    #[test]
+    fn a_certificate_from_files_needs_both() {
+        let problem = parse(&["--certificate-source=files", "--certificate-file=tls.crt"]).err().unwrap();
+        assert!(problem.contains("--key-file"), "{problem}");
+        assert!(parse(&["--certificate-source=files", "--certificate-file=tls.crt", "--key-file=tls.key"]).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_by_the_command_line() {
+        for (line, says) in [
+            ("--default-issuer=pg-issuer", "use Issuer/NAME or ClusterIssuer/NAME"),
+            ("--log=pgrekey=loud", "invalid"),
+            ("--webhook-address=9443", "invalid socket address"),
+        ] {
+            let problem = parse(&[line]).err().unwrap();
+            assert!(problem.contains(says), "{line}: {problem}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_by_itself_ends_the_program() {
+        let end = CancellationToken::new();
+        let mut tasks = Tasks::new(end.clone());
+        tasks.add("patient", end.clone().cancelled_owned());
+        tasks.add("short", async {});
+        let problem = tasks.run(&mut Signals::new().unwrap()).await.unwrap_err();
+        assert_eq!(problem.to_string(), "short ended by itself");
+    }
+}

@@ -1,0 +1,278 @@
+//! Issuing for an operation: what is asked of cert-manager, and how far it is.
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
+use rcgen::{CertificateParams, DnType, KeyPair};
+use serde_json::json;
+
+use super::{Context, certificates};
+use crate::api::Postgres;
+use crate::api::cert_manager::{
+    Certificate, CertificateIssuerRef, CertificateRequest, CertificateRequestSpec, CertificateStatus,
+    IssuanceCondition, holds,
+};
+use crate::api::postgres::PostgresSpec;
+use crate::build::certificates::certificate;
+use crate::build::{Cluster, Facts};
+use crate::cluster::differs::differs;
+use crate::cluster::{Error, Objects, Thing};
+use crate::plan::decide::{Certificate as Seen, Issuance, Trial};
+use crate::rules::Facts as _;
+use crate::tls::Alias;
+use crate::tls::alias::with_suffix;
+use crate::tls::material::{Defect, Issued};
+
+/// Annotation of a Certificate: the operation that asked for it to be issued anew, and the revision that was there then.
+const REISSUE: &str = "pgrekey.dev/reissue";
+
+/// What cert-manager keeps on a Secret about where its content comes from.
+const CERTIFICATE_NAME: &str = "cert-manager.io/certificate-name";
+const ISSUER_NAME: &str = "cert-manager.io/issuer-name";
+const ISSUER_KIND: &str = "cert-manager.io/issuer-kind";
+
+/// How far issuing is, and what has been issued.
+pub(super) struct Look {
+    pub(super) issuance: Issuance,
+    pub(super) issued: Option<Issued>,
+}
+
+/// Looks at what is issued for a spec, on behalf of an operation.
+pub(super) async fn look(
+    context: &Context,
+    objects: &Objects,
+    wished: &Cluster,
+    operation: &str,
+) -> Result<Look, Error> {
+    let mut issuance = Issuance { not_ready: not_ready(context, wished), ..Issuance::default() };
+    for alias in Alias::ALL {
+        let Some(wish) = certificate(wished, alias) else { continue };
+        let secret: Option<Secret> = objects.look(&wish.spec.secret_name).await?;
+        let live: Option<Certificate> = objects.look(&wish.name_any()).await?;
+        if let Some(secret) = secret.as_ref().filter(|secret| is_foreign(secret, &wish)) {
+            issuance.in_the_way.push(format!("Secret {}", secret.name_any()));
+        }
+        let Some(live) = live else { continue };
+        if objects.ours::<Certificate>(&wish.name_any()).await?.is_none() {
+            issuance.in_the_way.push(format!("Certificate {}", live.name_any()));
+        }
+        issuance.certificates.insert(alias, seen(&live, &wish, secret.as_ref(), operation));
+    }
+    issuance.trial = trial(objects, wished).await?;
+    let issued = match certificates::read(context, objects, wished).await? {
+        Ok(issued) => {
+            issuance.issued = Some(Ok(issued.material));
+            Some(issued)
+        }
+        Err(problems) => {
+            let is_fault = problems.iter().any(|problem| problem.defect != Defect::NotIssued);
+            let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            issuance.issued = is_fault.then(|| Err(said.join("; ")));
+            None
+        }
+    };
+    Ok(Look { issuance, issued })
+}
+
+/// The database as another spec would have it.
+pub(super) fn with_spec(
+    context: &Context,
+    postgres: &Postgres,
+    spec: PostgresSpec,
+    cluster: &Cluster,
+) -> Result<Cluster, String> {
+    let version = context.facts.version(&spec.version).ok_or("the PostgresVersion is not known")?;
+    let user_conf = spec.configuration.as_ref().and_then(|configuration| configuration.secret_name.as_ref());
+    let facts = Facts {
+        version: &version.spec,
+        superuser: cluster.superuser(),
+        // Settings are no matter of certificates.
+        user_conf: user_conf.map(|_| ""),
+    };
+    Cluster::of(&Postgres { spec, ..postgres.clone() }, &facts).map_err(|why| why.to_string())
+}
+
+/// A Secret that cert-manager did not make for this Certificate.
+fn is_foreign(secret: &Secret, wish: &Certificate) -> bool {
+    let made_for = secret.annotations().get(CERTIFICATE_NAME);
+    made_for.is_none_or(|name| *name != wish.name_any()) && secret.data.as_ref().is_some_and(|data| !data.is_empty())
+}
+
+fn seen(live: &Certificate, wish: &Certificate, secret: Option<&Secret>, operation: &str) -> Seen {
+    let as_json = |certificate: &Certificate| serde_json::to_value(&certificate.spec).unwrap_or_default();
+    let status = live.status.clone().unwrap_or_default();
+    let generation = live.metadata.generation;
+    let is_ready = status.conditions.iter().any(|condition| {
+        condition.type_ == "Ready" && condition.status == "True" && condition.observed_generation == generation
+    });
+    let asked = live.annotations().get(REISSUE).and_then(|text| text.split_once('/'));
+    Seen {
+        matches: !differs(&as_json(live), &as_json(wish)),
+        ready: is_ready && secret.is_some_and(|secret| is_from(secret, &wish.spec.issuer_ref)),
+        issuing: holds(&status.conditions, "Issuing"),
+        revision: status.revision.unwrap_or_default(),
+        asked: asked.filter(|(who, _)| *who == operation).and_then(|(_, revision)| revision.parse().ok()),
+        failure: failure(&status),
+    }
+}
+
+/// Whether cert-manager says that the content comes from this issuer.
+fn is_from(secret: &Secret, issuer: &CertificateIssuerRef) -> bool {
+    let is = |key: &str, wish: &str| secret.annotations().get(key).is_some_and(|value| value == wish);
+    is(ISSUER_NAME, &issuer.name) && is(ISSUER_KIND, issuer.kind.as_deref().unwrap_or("Issuer"))
+}
+
+/// Why the last try failed. cert-manager waits an hour after the first failure, twice as long after each further one, at most
+/// 32 hours.
+fn failure(status: &CertificateStatus) -> Option<String> {
+    let Time(failed) = status.last_failure_time.clone()?;
+    let doublings = status.failed_issuance_attempts.unwrap_or(1).clamp(1, 6) - 1;
+    let next = failed + std::time::Duration::from_secs(3600 << doublings);
+    let said = status.conditions.iter().find(|condition| condition.type_ == "Issuing")?;
+    let message = said.message.as_deref().unwrap_or("no reason given");
+    (said.status == "False").then(|| format!("{message}; cert-manager tries again at {next}"))
+}
+
+/// Issuers of a database that are not there or not ready.
+fn not_ready(context: &Context, wished: &Cluster) -> Vec<String> {
+    let mut problems: Vec<String> = issuers(wished)
+        .into_iter()
+        .filter_map(|issuer| {
+            let kind = issuer.kind.as_deref().unwrap_or("Issuer");
+            let status = if kind == "ClusterIssuer" {
+                context.facts.cluster_issuer(&issuer.name).map(|known| known.status.clone())
+            } else {
+                context.facts.issuer(wished.namespace(), &issuer.name).map(|known| known.status.clone())
+            };
+            let conditions = status.map(|status| status.unwrap_or_default().conditions);
+            match conditions {
+                Some(conditions) if holds(&conditions, "Ready") => None,
+                Some(conditions) => {
+                    let said = conditions.iter().find_map(|c| c.message.clone()).unwrap_or_default();
+                    Some(format!("{kind} {} to be ready: {said}", issuer.name))
+                }
+                None => Some(format!("{kind} {} to exist", issuer.name)),
+            }
+        })
+        .collect();
+    problems.sort();
+    problems
+}
+
+/// Every issuer that a spec names, once.
+fn issuers(wished: &Cluster) -> Vec<CertificateIssuerRef> {
+    let mut issuers: Vec<CertificateIssuerRef> =
+        Alias::ALL.into_iter().filter_map(|alias| Some(certificate(wished, alias)?.spec.issuer_ref)).collect();
+    issuers.dedup();
+    issuers
+}
+
+fn trial_name(wished: &Cluster, at: usize) -> String {
+    with_suffix(wished.name(), &format!("trial-{at}"))
+}
+
+/// How far the trial is.
+async fn trial(objects: &Objects, wished: &Cluster) -> Result<Trial, Error> {
+    let mut all = Trial::Absent;
+    for at in 0..Alias::ALL.len() {
+        let Some(request) = objects.ours::<CertificateRequest>(&trial_name(wished, at)).await? else { continue };
+        let conditions = request.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
+        let refusal = conditions.iter().find(|condition| is_refusal(condition));
+        let one = match refusal {
+            Some(refusal) => Trial::Failed(refusal.message.clone().unwrap_or_else(|| refusal.type_.clone())),
+            None if holds(&conditions, "Ready") => Trial::Passed,
+            None => Trial::Pending,
+        };
+        all = match (all, one) {
+            (failed @ Trial::Failed(_), _) | (_, failed @ Trial::Failed(_)) => failed,
+            (Trial::Pending, _) | (_, Trial::Pending) => Trial::Pending,
+            (_, one) => one,
+        };
+    }
+    Ok(all)
+}
+
+fn is_refusal(condition: &IssuanceCondition) -> bool {
+    match condition.type_.as_str() {
+        "Ready" => condition.status == "False" && matches!(condition.reason.as_deref(), Some("Failed" | "Denied")),
+        "Denied" | "InvalidRequest" => condition.status == "True",
+        _ => false,
+    }
+}
+
+/// Asks each issuer for a certificate that nobody will use. The key is thrown away at once.
+pub(super) async fn try_issuers(objects: &Objects, wished: &Cluster) -> Result<(), Error> {
+    let Some(server) = certificate(wished, Alias::Server) else { return Ok(()) };
+    for (at, issuer_ref) in issuers(wished).into_iter().enumerate() {
+        let name = trial_name(wished, at);
+        if objects.look::<CertificateRequest>(&name).await?.is_some() {
+            continue;
+        }
+        let bug =
+            |why: rcgen::Error| Error::Bug { what: Thing::new::<CertificateRequest>(&name), why: why.to_string() };
+        let request = signing_request(&server).map_err(bug)?;
+        let spec = CertificateRequestSpec {
+            issuer_ref,
+            request: ByteString(request.into_bytes()),
+            usages: server.spec.usages.clone(),
+            duration: server.spec.duration.clone(),
+        };
+        let mut trial = CertificateRequest::new(&name, spec);
+        trial.metadata.namespace = Some(wished.namespace().to_owned());
+        trial.metadata.labels = Some(wished.labels());
+        objects.apply(trial).await?;
+    }
+    Ok(())
+}
+
+fn signing_request(certificate: &Certificate) -> Result<String, rcgen::Error> {
+    let names: Vec<String> = certificate.spec.dns_names.iter().chain(&certificate.spec.ip_addresses).cloned().collect();
+    let mut params = CertificateParams::new(names)?;
+    if let Some(name) = &certificate.spec.common_name {
+        params.distinguished_name.push(DnType::CommonName, name);
+    }
+    params.serialize_request(&KeyPair::generate()?)?.pem()
+}
+
+/// Deletes the trial.
+pub(super) async fn end_trial(objects: &Objects, cluster: &Cluster) -> Result<(), Error> {
+    for at in 0..Alias::ALL.len() {
+        objects.delete::<CertificateRequest>(&trial_name(cluster, at)).await?;
+    }
+    Ok(())
+}
+
+/// Asks cert-manager to issue a certificate anew, if it is still at this revision: first it is written down that it was asked,
+/// so that it is asked once; then the condition is set that cert-manager's own command line sets.
+pub(super) async fn reissue(
+    context: &Context,
+    objects: &Objects,
+    name: &str,
+    operation: &str,
+    revision: i64,
+) -> Result<(), Error> {
+    let of = |error| Error::of(Thing::new::<Certificate>(name), error);
+    let api = objects.api::<Certificate>();
+    let Some(certificate) = objects.ours::<Certificate>(name).await? else { return Ok(()) };
+    let mut status = certificate.status.clone().unwrap_or_default();
+    if status.revision.unwrap_or_default() != revision || holds(&status.conditions, "Issuing") {
+        return Ok(());
+    }
+    let mark = json!({"metadata": {"annotations": {REISSUE: format!("{operation}/{revision}")}}});
+    let marked = api.patch(name, &PatchParams::default(), &Patch::Merge(mark)).await.map_err(of)?;
+    status.conditions.retain(|condition| condition.type_ != "Issuing");
+    status.conditions.push(IssuanceCondition {
+        type_: "Issuing".to_owned(),
+        status: "True".to_owned(),
+        last_transition_time: Some(Time(context.now())),
+        reason: Some("ManuallyTriggered".to_owned()),
+        message: Some("Certificate re-issuance was asked for by a PostgresOpsRequest".to_owned()),
+        observed_generation: certificate.metadata.generation,
+    });
+    let patch = json!({"metadata": {"resourceVersion": marked.resource_version()}, "status": {"conditions": status.conditions}});
+    let of = |error| Error::of(Thing::new::<Certificate>(name), error);
+    api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await.map_err(of)?;
+    Ok(())
+}

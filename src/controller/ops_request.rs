@@ -1,0 +1,369 @@
+//! The loop of the requests: observe, decide, record, perform.
+//!
+//! # Expected flow
+//! A request is read anew, its database is looked at, [`decide`] says what is next, that is written into the request's status,
+//! and then it is done. Then the request is looked at again.
+//!
+//! # Guarantees
+//! What is done was recorded before. A request whose status cannot be written does nothing. An API server that does not answer
+//! ends no request.
+//!
+//! # Assumptions
+//! One process runs this loop: whoever holds the lease.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::runtime::controller::Action as Requeue;
+use kube::runtime::events::EventType;
+use serde_json::json;
+use tracing::{debug, info, warn};
+
+use super::issuance::{self, Look};
+use super::perform::Hands;
+use super::postgres::{Stop, conditions};
+use super::site::Site;
+use super::{Context, status};
+use crate::api::condition::find;
+use crate::api::postgres::PostgresSpec;
+use crate::api::{Postgres, PostgresOpsRequest};
+use crate::build::Cluster;
+use crate::cluster::apply::Kind;
+use crate::cluster::{Error, Thing};
+use crate::plan::database_status::types::PAUSED;
+use crate::plan::decide::{FINALIZER, HELD, Issuance, Paused, is_running};
+use crate::plan::status::{Event, record};
+use crate::plan::{Action, Decision, Known, Observed, decide, ends};
+use crate::rules::{Effect, Facts, Operation, Review, judge, ops_request::rules};
+
+/// How long until the next look, after something was done or while servers are waited for: they are asked, nobody tells.
+const SOON: Duration = Duration::from_millis(500);
+
+/// How long until the next look of a request that waits for its turn. What it waits for is watched too.
+const PATIENTLY: Duration = Duration::from_secs(3);
+
+pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Context>) -> Result<Requeue, Error> {
+    // The watch may be behind what this loop wrote itself.
+    let Some(request) = read::<PostgresOpsRequest>(&context, &request).await? else {
+        return Ok(Requeue::await_change());
+    };
+    let now = context.now();
+    let view = View::of(&context, Arc::new(request)).await?;
+    let decision = decide(&view.seen, now);
+    let (status, events) = record(&view.seen, &decision, now);
+    if view.seen.request.status.as_ref() != Some(&status)
+        && !matches!(decision, Decision::Finish(_) | Decision::Rest(_))
+    {
+        write_status(&context, &view.seen.request, &status).await?;
+    }
+    tell(&context, &view.seen, &events).await;
+    if let Decision::Act { actions, .. } | Decision::Finish(actions) = &decision {
+        for action in actions {
+            debug!(request = view.seen.request.name_any(), ?action, "performing");
+            match view.perform(&context, action).await {
+                Ok(()) => {}
+                Err(Stop::Wait(on)) => {
+                    debug!(request = view.seen.request.name_any(), on, "not yet");
+                    break;
+                }
+                // The step's time runs out if it stays so, and then the way leads back.
+                Err(Stop::Blocked(_, why)) => {
+                    info!(request = view.seen.request.name_any(), why, "not done");
+                    break;
+                }
+                Err(Stop::Error(error)) => return Err(error),
+            }
+        }
+    }
+    Ok(requeue(&decision, now))
+}
+
+pub(super) fn on_error(request: Arc<PostgresOpsRequest>, error: &Error, _: Arc<Context>) -> Requeue {
+    let request = request.name_any();
+    if let Error::Conflict(what) = error {
+        debug!(request, %what, "changed meanwhile; looking again");
+        return Requeue::requeue(SOON);
+    }
+    warn!(request, %error, "failed; trying again");
+    Requeue::requeue(PATIENTLY)
+}
+
+fn requeue(decision: &Decision, now: Timestamp) -> Requeue {
+    match decision {
+        Decision::Wait { step: None, .. } => Requeue::requeue(PATIENTLY),
+        Decision::Rest(None) => Requeue::await_change(),
+        Decision::Rest(Some(until)) => {
+            Requeue::requeue(Duration::try_from(until.duration_since(now)).unwrap_or(SOON).max(SOON))
+        }
+        _ => Requeue::requeue(SOON),
+    }
+}
+
+/// What one look showed, and what it takes to act on it.
+struct View {
+    seen: Observed,
+    /// Why there is no site, or the site.
+    site: Known<Site>,
+    /// The database as the request wants it.
+    wished: Option<Cluster>,
+    look: Option<Look>,
+}
+
+impl View {
+    async fn of(context: &Context, request: Arc<PostgresOpsRequest>) -> Result<Self, Error> {
+        let namespace = request.namespace().unwrap_or_default();
+        let name = request.spec.database_ref.name.clone();
+        let database = get::<Postgres>(context, &namespace, &name).await?;
+        let held = request.annotations().get(HELD).cloned();
+        let database = database.filter(|database| held.is_none() || database.uid() == held).map(Arc::new);
+        let siblings = context.facts.requests(&namespace, &name);
+        let paused = database.as_deref().map_or(Paused::No, |database| paused(database, &request));
+        let is_held = held.is_some() && !request.is_finished();
+        let mut view = Self {
+            site: Err("nobody has looked".to_owned()),
+            wished: None,
+            look: None,
+            seen: Observed {
+                places: places(context, &request),
+                refused: if is_held { vec![] } else { refused(context, &request) },
+                major: 0,
+                paused,
+                issuance: Err("nobody has looked".to_owned()),
+                scene: Err("nobody has looked".to_owned()),
+                disruptions: Err("nobody has looked".to_owned()),
+                siblings,
+                database,
+                request,
+            },
+        };
+        if is_held && let Some(database) = view.seen.database.clone() {
+            view.look_closely(context, &database).await?;
+        }
+        Ok(view)
+    }
+
+    /// Looks at the objects, at what is issued, and at the servers: in this order, so that the servers are asked last.
+    async fn look_closely(&mut self, context: &Context, database: &Postgres) -> Result<(), Error> {
+        let operation = self.operation();
+        let site = match Site::look(context, database, Some(&operation)).await {
+            Ok(site) => site,
+            Err(Stop::Error(error)) => return Err(error),
+            Err(Stop::Wait(on)) => return self.blind(on.to_owned()),
+            Err(Stop::Blocked(_, why)) => return self.blind(why),
+        };
+        self.seen.major = site.cluster.major();
+        let wished = ends::wished(&database.spec, &self.seen.request.spec, self.seen.major);
+        match issuance::with_spec(context, database, wished, &site.cluster) {
+            Err(why) => self.seen.issuance = Err(why),
+            Ok(wished) => {
+                let look = if ends::issues(&self.seen.request.spec) {
+                    issuance::look(context, &site.objects, &wished, &operation).await?
+                } else {
+                    Look { issuance: Issuance::default(), issued: None }
+                };
+                self.seen.issuance = Ok(look.issuance.clone());
+                (self.wished, self.look) = (Some(wished), Some(look));
+            }
+        }
+        let budget: Option<PodDisruptionBudget> = site.objects.look(site.cluster.name()).await?;
+        self.seen.disruptions = Ok(budget.map(|b| b.status.map_or(0, |status| status.disruptions_allowed)));
+        self.seen.scene = site.scene().await;
+        self.site = Ok(site);
+        Ok(())
+    }
+
+    fn blind(&mut self, why: String) -> Result<(), Error> {
+        self.seen.scene = Err(why);
+        Ok(())
+    }
+
+    fn operation(&self) -> String {
+        self.seen.request.uid().unwrap_or_default()
+    }
+
+    async fn perform(&self, context: &Context, action: &Action) -> Result<(), Stop> {
+        let request = &self.seen.request;
+        match action {
+            Action::Hold => hold(context, request, self.seen.database.as_deref()).await?,
+            Action::Release => release(context, request).await?,
+            Action::Delete => delete(context, request).await?,
+            Action::SetPaused(paused) => {
+                let Some(database) = &self.seen.database else { return Ok(()) };
+                set_paused(context, database, request, *paused).await?;
+            }
+            Action::WriteSpec(spec) => {
+                let Some(database) = &self.seen.database else { return Ok(()) };
+                write_spec(context, database, spec).await?;
+            }
+            action => {
+                let site = self.site.as_ref().map_err(|_| Stop::Wait("a look at the database"))?;
+                let operation = self.operation();
+                let hands = Hands {
+                    context,
+                    site,
+                    wished: self.wished.as_ref().unwrap_or(&site.cluster),
+                    issued: self.look.as_ref().and_then(|look| look.issued.as_ref()),
+                    operation: Some(&operation),
+                };
+                hands.perform(action).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the rules say now about a request that has not begun: the webhooks may be off, and the cluster has moved on since.
+fn refused(context: &Context, request: &PostgresOpsRequest) -> Vec<String> {
+    if !context.facts.unknown().is_empty() {
+        return vec![];
+    }
+    let review = Review { operation: Operation::Create, object: request.clone(), old: None };
+    let found = judge(rules(), &review, Some(context.facts.as_ref()));
+    found.iter().filter(|finding| finding.effect == Effect::Refuse).map(ToString::to_string).collect()
+}
+
+/// How many more operations may run.
+fn places(context: &Context, request: &PostgresOpsRequest) -> usize {
+    let running =
+        context.facts.all_requests().iter().filter(|other| other.uid() != request.uid() && is_running(other)).count();
+    context.settings.max_concurrent_operations.saturating_sub(running)
+}
+
+/// The words in which a request pauses a database, by which it knows them again.
+fn words(request: &PostgresOpsRequest) -> String {
+    format!("Paused by PostgresOpsRequest {} ({})", request.name_any(), request.uid().unwrap_or_default())
+}
+
+fn paused(database: &Postgres, request: &PostgresOpsRequest) -> Paused {
+    let condition = find(conditions(database), PAUSED).filter(|condition| condition.holds());
+    match condition.map(|condition| condition.message.clone().unwrap_or_default()) {
+        None => Paused::No,
+        Some(message) if message == words(request) => Paused::ByUs,
+        Some(message) => Paused::ByOther(message),
+    }
+}
+
+async fn set_paused(
+    context: &Context,
+    database: &Postgres,
+    request: &PostgresOpsRequest,
+    paused: bool,
+) -> Result<(), Error> {
+    let words = words(request);
+    let (name, request_name) = (status::database(database), request.name_any());
+    status::write(context, database, |writer| if paused { writer.paused(&words) } else { writer.resumed(&words) })
+        .await?;
+    let note = if paused {
+        format!("Successfully paused Postgres {name} for PostgresOpsRequest {request_name}")
+    } else {
+        format!("Successfully resumed PostgreSQL {name} for PostgresOpsRequest {request_name}")
+    };
+    let reason = if paused { "PauseDatabase" } else { "ResumeDatabase" };
+    context.tell(database, EventType::Normal, reason, note).await;
+    Ok(())
+}
+
+/// TLS, sslMode and clientAuthMode of the new spec, each as a whole.
+async fn write_spec(context: &Context, database: &Postgres, spec: &PostgresSpec) -> Result<(), Error> {
+    let name = database.name_any();
+    let what = || Thing::new::<Postgres>(&name);
+    let tls = match (&database.spec.tls, &spec.tls) {
+        (None, None) => None,
+        (Some(_), None) => Some(json!({"op": "remove", "path": "/spec/tls"})),
+        (_, Some(tls)) => Some(json!({"op": "add", "path": "/spec/tls", "value": tls})),
+    };
+    let mode = spec.ssl_mode.map(|mode| json!({"op": "add", "path": "/spec/sslMode", "value": mode}));
+    let auth = spec.client_auth_mode.map(|auth| json!({"op": "add", "path": "/spec/clientAuthMode", "value": auth}));
+    let version = json!({"op": "test", "path": "/metadata/resourceVersion", "value": database.resource_version()});
+    let patch: Vec<_> = [Some(version), tls, mode, auth].into_iter().flatten().collect();
+    let patch = serde_json::from_value(json!(patch)).map_err(|e| Error::Bug { what: what(), why: e.to_string() })?;
+    let api: Api<Postgres> = Api::namespaced(context.client.clone(), &database.namespace().unwrap_or_default());
+    match api.patch(&name, &PatchParams::default(), &Patch::Json::<()>(patch)).await {
+        Ok(_) => Ok(()),
+        // The API server says so when a test fails: somebody was faster.
+        Err(kube::Error::Api(status)) if status.code == 422 && status.message.contains("test") => {
+            Err(Error::Conflict(what()))
+        }
+        Err(error) => Err(Error::of(what(), error)),
+    }
+}
+
+async fn hold(context: &Context, request: &PostgresOpsRequest, database: Option<&Postgres>) -> Result<(), Error> {
+    let finalizers: Vec<&str> = request.finalizers().iter().map(String::as_str).chain([FINALIZER]).collect();
+    let uid = database.and_then(ResourceExt::uid);
+    let annotations = json!({HELD: uid});
+    patch_meta(context, request, json!({"finalizers": finalizers, "annotations": annotations})).await
+}
+
+async fn release(context: &Context, request: &PostgresOpsRequest) -> Result<(), Error> {
+    let others: Vec<&String> = request.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
+    patch_meta(context, request, json!({"finalizers": others})).await
+}
+
+async fn patch_meta(
+    context: &Context,
+    request: &PostgresOpsRequest,
+    mut metadata: serde_json::Value,
+) -> Result<(), Error> {
+    let name = request.name_any();
+    // The status was written a moment ago, and with it the version: the uid says that it is the same request.
+    metadata["uid"] = json!(request.uid());
+    let api: Api<PostgresOpsRequest> =
+        Api::namespaced(context.client.clone(), &request.namespace().unwrap_or_default());
+    match api.patch(&name, &PatchParams::default(), &Patch::Merge(json!({"metadata": metadata}))).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(error) => Err(Error::of(Thing::new::<PostgresOpsRequest>(&name), error)),
+    }
+}
+
+async fn delete(context: &Context, request: &PostgresOpsRequest) -> Result<(), Error> {
+    let name = request.name_any();
+    let api: Api<PostgresOpsRequest> =
+        Api::namespaced(context.client.clone(), &request.namespace().unwrap_or_default());
+    let preconditions = Some(Preconditions { uid: request.uid(), resource_version: None });
+    match api.delete(&name, &DeleteParams { preconditions, ..DeleteParams::default() }).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(error) => Err(Error::of(Thing::new::<PostgresOpsRequest>(&name), error)),
+    }
+}
+
+/// Writes the status over the one that was read, and no other.
+async fn write_status(
+    context: &Context,
+    request: &PostgresOpsRequest,
+    status: &crate::api::ops_request::PostgresOpsRequestStatus,
+) -> Result<(), Error> {
+    let name = request.name_any();
+    let api: Api<PostgresOpsRequest> =
+        Api::namespaced(context.client.clone(), &request.namespace().unwrap_or_default());
+    let patch = json!({"metadata": {"resourceVersion": request.resource_version()}, "status": status});
+    let written = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
+    written.map(drop).map_err(|error| Error::of(Thing::new::<PostgresOpsRequest>(&name), error))
+}
+
+async fn tell(context: &Context, seen: &Observed, events: &[Event]) {
+    for event in events {
+        let type_ = if event.warning { EventType::Warning } else { EventType::Normal };
+        context.tell(seen.request.as_ref(), type_, &event.reason, &event.message).await;
+        if let Some(database) = seen.database.as_deref().filter(|_| event.on_database) {
+            context.tell(database, type_, &event.reason, &event.message).await;
+        }
+    }
+}
+
+/// The same object, as it is now; nothing if it is gone or another one of that name.
+async fn read<K: Kind>(context: &Context, object: &K) -> Result<Option<K>, Error> {
+    let now = get::<K>(context, &object.namespace().unwrap_or_default(), &object.name_any()).await?;
+    Ok(now.filter(|now| now.uid() == object.uid()))
+}
+
+async fn get<K: Kind>(context: &Context, namespace: &str, name: &str) -> Result<Option<K>, Error> {
+    let api: Api<K> = Api::namespaced(context.client.clone(), namespace);
+    api.get_opt(name).await.map_err(|error| Error::of(Thing::new::<K>(name), error))
+}

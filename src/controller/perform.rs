@@ -1,0 +1,173 @@
+//! Doing what was decided about a database: one effect at a time, each of them idempotent.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{DeleteParams, EvictParams, Patch, PatchParams, Preconditions};
+use serde_json::json;
+use tracing::info;
+
+use super::postgres::{Step, Stop};
+use super::servers::address;
+use super::site::{PREVIOUS_OF, REFRESH, Site, known};
+use super::{Context, certificates, issuance, scaling};
+use crate::build::names::PATRONI_PORT;
+use crate::build::{Cluster, patroni, secrets, shared, trust};
+use crate::cluster::{Error, Thing};
+use crate::database::report::{reload, store_password};
+use crate::database::wire::look;
+use crate::database::{PORT, Silence, agent};
+use crate::plan::Action;
+use crate::tls::material::{Issued, Served, bundle};
+use crate::tls::{CaId, Files, Hash};
+
+/// A database on which something is to be done.
+pub(super) struct Hands<'a> {
+    pub(super) context: &'a Context,
+    pub(super) site: &'a Site,
+    /// The database as the operation wants it; for a renewal, as it is.
+    pub(super) wished: &'a Cluster,
+    /// What has been issued for it, if anything has.
+    pub(super) issued: Option<&'a Issued>,
+    /// In whose name; none for renewals.
+    pub(super) operation: Option<&'a str>,
+}
+
+impl Hands<'_> {
+    /// Does one thing to the database. What is about the request is not done here.
+    pub(super) async fn perform(&self, action: &Action) -> Step<()> {
+        let Site { cluster, objects, .. } = self.site;
+        match action {
+            Action::Try => issuance::try_issuers(objects, self.wished).await?,
+            Action::Certify(_) => certificates::ask(objects, self.wished).await?,
+            Action::EndTrial => issuance::end_trial(objects, cluster).await?,
+            Action::Reissue { alias, revision } => {
+                let name = cluster.certificate(*alias);
+                issuance::reissue(self.context, objects, &name, self.operation.unwrap_or_default(), *revision).await?;
+            }
+            Action::Publish(cas) => {
+                let text = self.bundle(cas)?;
+                objects.apply(trust::ca_config_map(cluster, &text)).await?;
+            }
+            Action::WriteSettings(posture) => drop(objects.apply(shared::config_map(cluster, posture)).await?),
+            Action::WriteDial(posture) => drop(objects.apply(patroni::config_map(cluster, posture)).await?),
+            Action::WriteFiles(files) => self.write_files(files).await?,
+            Action::WriteTemplate(template) => drop(objects.apply(self.site.pet_set(template)?).await?),
+            Action::SetPassword(hash) => self.set_password(*hash).await?,
+            Action::Touch { pod, uid, version } => self.touch(pod, uid, version).await?,
+            Action::ReloadServer { pod, uid } => self.reload_server(pod, uid).await?,
+            Action::ReloadAgent { pod, uid } => self.reload_agent(pod, uid).await?,
+            Action::Evict { pod, uid } => self.evict(pod, uid).await?,
+            Action::SwitchOver { from, to } => drop(scaling::ask_patroni(objects, cluster, from, to).await?),
+            Action::Hold | Action::Release | Action::Delete | Action::SetPaused(_) | Action::WriteSpec(_) => {}
+        }
+        Ok(())
+    }
+
+    fn cas(&self) -> crate::tls::material::Cas {
+        let issued = self.issued.map(|issued| issued.cas.clone()).unwrap_or_default();
+        self.site.cas().into_iter().chain(issued).collect()
+    }
+
+    fn bundle(&self, wanted: &BTreeSet<CaId>) -> Step<String> {
+        let all = known(wanted, &self.cas());
+        bundle(wanted.iter().copied(), &all).map_err(|ca| Stop::Blocked("CaUnknown", unknown_ca(ca)))
+    }
+
+    /// Secret `NAME-tls`. What was in it stays as the previous material, until the leaves go back to that.
+    async fn write_files(&self, files: &Files) -> Step<()> {
+        let Site { cluster, objects, stored, previous, pieces, .. } = self.site;
+        let is = |served: &&Served| served.material().as_ref() == Some(&files.material);
+        let issued = self
+            .issued
+            .map(|issued| &issued.served)
+            .filter(|_| self.issued.is_some_and(|issued| issued.material == files.material));
+        let now = stored.as_ref().filter(is).or(previous.as_ref().filter(is)).or(issued);
+        let now =
+            now.ok_or_else(|| Stop::Blocked("MaterialUnknown", "the leaves to be served are not there".to_owned()))?;
+        let now = now
+            .clone()
+            .trusting(&files.material, &files.trust, &self.cas())
+            .map_err(|ca| Stop::Blocked("CaUnknown", unknown_ca(ca)))?;
+        let stays = stored.as_ref().is_some_and(|stored| is(&stored));
+        let goes_back = previous.as_ref().is_some_and(|previous| is(&previous));
+        let before = if stays { previous.as_ref() } else { stored.as_ref().filter(|_| !goes_back) };
+        let mut secret = secrets::tls(cluster, &now, before.filter(|_| self.operation.is_some()));
+        if let (Some(operation), Some(_)) = (self.operation, before) {
+            secret.annotations_mut().insert(PREVIOUS_OF.to_owned(), operation.to_owned());
+        }
+        objects.apply_over(pieces.tls.as_ref(), secret).await?;
+        Ok(())
+    }
+
+    async fn set_password(&self, hash: Hash) -> Step<()> {
+        let Site { login, .. } = self.site;
+        let leader = self.site.leader().ok_or(Stop::Wait("a leader"))?;
+        let client = self.log_in(leader).await?;
+        let stored = store_password(&client, &login.username, &login.password, hash == Hash::Md5).await;
+        stored.map_err(|silence| self.silent(leader, &silence))
+    }
+
+    /// Any change of a pod makes the kubelet look at its volumes, within about a second.
+    async fn touch(&self, pod: &str, uid: &str, version: &str) -> Step<()> {
+        let patch = json!({"metadata": {"uid": uid, "annotations": {REFRESH: version}}});
+        let patched = self.site.objects.api::<Pod>().patch(pod, &PatchParams::default(), &Patch::Merge(patch)).await;
+        patched.map(drop).or_else(|error| gone_is_fine(pod, error)).map_err(Stop::from)
+    }
+
+    async fn reload_server(&self, pod: &str, uid: &str) -> Step<()> {
+        let Some(pod) = self.site.pod_of(pod, uid) else { return Ok(()) };
+        let client = self.log_in(pod).await?;
+        reload(&client).await.map_err(|silence| self.silent(pod, &silence))
+    }
+
+    async fn reload_agent(&self, pod: &str, uid: &str) -> Step<()> {
+        let Some(pod) = self.site.pod_of(pod, uid) else { return Ok(()) };
+        let port = u16::try_from(PATRONI_PORT.0).unwrap_or_default();
+        let address = address(pod, port).map_err(|_| Stop::Wait("an address of the pod"))?;
+        let password = self.site.agent.as_ref().ok_or(Stop::Wait("the password of Patroni's REST API"))?;
+        let reloaded = agent::reload(address, secrets::AGENT_USER, password).await;
+        reloaded.map_err(|silence| self.silent(pod, &silence))
+    }
+
+    /// A budget that says no is for the next look to wait for.
+    async fn evict(&self, pod: &str, uid: &str) -> Step<()> {
+        let preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+        let delete_options = Some(DeleteParams { preconditions, ..DeleteParams::default() });
+        let parameters = EvictParams { delete_options, ..EvictParams::default() };
+        info!(pod, namespace = self.site.cluster.namespace(), "evicting");
+        match self.site.objects.api::<Pod>().evict(pod, &parameters).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 429 => Ok(()),
+            Err(error) => gone_is_fine(pod, error).map_err(Stop::from),
+        }
+    }
+
+    async fn log_in(&self, pod: &Pod) -> Step<tokio_postgres::Client> {
+        let address = address(pod, PORT).map_err(|_| Stop::Wait("an address of the pod"))?;
+        let expected = self.site.expected_login();
+        let wire = look(address, &self.site.login.username).await;
+        let host = self.site.host(&pod.name_any());
+        let client = super::servers::log_in(address, &host, &self.site.login, &expected, &wire).await;
+        client.map_err(|silence| self.silent(pod, &silence))
+    }
+
+    /// A server that does not do what it is asked is asked again after the next look.
+    fn silent(&self, pod: &Pod, silence: &Silence) -> Stop {
+        info!(pod = pod.name_any(), namespace = self.site.cluster.namespace(), %silence, "not done; trying again");
+        Stop::Wait("a server that answers")
+    }
+}
+
+fn unknown_ca(ca: CaId) -> String {
+    format!("the certificate of CA {ca} is nowhere to be found")
+}
+
+/// Who is gone, or is somebody else by now, needs nothing any more.
+fn gone_is_fine(pod: &str, error: kube::Error) -> Result<(), Error> {
+    match error {
+        kube::Error::Api(status) if matches!(status.code, 404 | 409) => Ok(()),
+        error => Err(Error::of(Thing::new::<Pod>(pod), error)),
+    }
+}

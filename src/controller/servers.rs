@@ -1,0 +1,177 @@
+//! One server, asked on the wire and in SQL, in the words of the plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use tokio_postgres::Client;
+use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
+
+use super::credentials::Login;
+use crate::api::tls::SslMode;
+use crate::build::patroni::PATRONI_YML;
+use crate::build::pod::CONFIG;
+use crate::database::dial::Dial;
+use crate::database::report::{Mounted, Report, mounted, passwords, report};
+use crate::database::wire::{Handshake, Plaintext, Wire, look};
+use crate::database::{PORT, Silence};
+use crate::plan::Known;
+use crate::plan::scene::{LeafSeen, Server, Stream};
+use crate::tls::material::ders;
+use crate::tls::pair::Pair;
+use crate::tls::{self, Fingerprint, layout};
+
+/// What a server is held against.
+pub(super) struct Expected {
+    /// SHA-256 (hex) of the files in its volume, by path.
+    pub(super) files: BTreeMap<String, String>,
+    /// The same of `patroni.yml`.
+    pub(super) agent_file: String,
+    /// Names (DER) of the CAs from which it should take client certificates.
+    pub(super) takes: BTreeSet<Vec<u8>>,
+    /// The CAs that may have signed what it serves, DER.
+    pub(super) roots: Vec<Vec<u8>>,
+    /// The client certificates that we may log in with.
+    pub(super) pairs: Vec<Pair>,
+}
+
+/// SHA-256 of a text, in hex.
+pub(super) fn hash_of(text: &str) -> String {
+    Fingerprint::of(text.as_bytes()).to_string()
+}
+
+/// The names (DER) of the certificates in a bundle.
+pub(super) fn names(bundle: &str) -> BTreeSet<Vec<u8>> {
+    let ders = ders(bundle);
+    let name = |der: &Vec<u8>| Some(X509Certificate::from_der(der).ok()?.1.subject().as_raw().to_vec());
+    ders.iter().filter_map(name).collect()
+}
+
+/// The address of a pod's server.
+pub(super) fn address(pod: &Pod, port: u16) -> Known<SocketAddr> {
+    let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse::<IpAddr>().ok());
+    address.map(|address| SocketAddr::new(address, port)).ok_or_else(|| "its pod has no address".to_owned())
+}
+
+/// Asks a server everything.
+pub(super) async fn ask(pod: &Pod, host: &str, login: &Login, expected: &Expected, has_files: bool) -> Known<Server> {
+    let address = address(pod, PORT)?;
+    let wire = look(address, &login.username).await;
+    let plaintext = wire.plaintext.clone().map_err(|silence| silence.to_string())? == Plaintext::Taken;
+    let client = log_in(address, host, login, expected, &wire).await.map_err(|silence| silence.to_string())?;
+    asked(&client, wire, plaintext, expected, has_files).await.map_err(|silence| silence.to_string())
+}
+
+/// Logs in by whatever way is open: somebody may be taking the cluster from one way to another.
+pub(super) async fn log_in(
+    address: SocketAddr,
+    host: &str,
+    login: &Login,
+    expected: &Expected,
+    wire: &Wire,
+) -> Result<Client, Silence> {
+    let dial = |mode, pair| Dial {
+        address,
+        host: host.to_owned(),
+        user: login.username.clone(),
+        password: Some(login.password.clone()),
+        pair,
+        mode,
+        roots: expected.roots.clone(),
+    };
+    let tls = wire.tls.is_ok().then(|| expected.pairs.iter().cloned().map(Some).chain([None]));
+    let plain = (wire.plaintext == Ok(Plaintext::Taken)).then(|| dial(SslMode::Disable, None));
+    let ways = tls.into_iter().flatten().map(|pair| dial(SslMode::VerifyCa, pair)).chain(plain);
+    let mut last = Silence::Refused("it takes neither TLS nor plaintext".to_owned());
+    for way in ways {
+        match way.log_in().await {
+            Err(silence) => last = silence,
+            client => return client,
+        }
+    }
+    Err(last)
+}
+
+async fn asked(
+    client: &Client,
+    wire: Wire,
+    plaintext: bool,
+    expected: &Expected,
+    has_files: bool,
+) -> Result<Server, Silence> {
+    let agent_file = format!("{CONFIG}/{PATRONI_YML}");
+    let loads = [layout::SERVER_CERTIFICATE, layout::SERVER_TRUST];
+    let paths = [layout::SERVER_CERTIFICATE, layout::SERVER_TRUST, layout::CLIENT_CERTIFICATE, agent_file.as_str()];
+    let (report, mounted, passwords) =
+        tokio::try_join!(report(client), mounted(client, &paths, &loads), passwords(client))?;
+    let handshake = match wire.tls {
+        Ok(handshake) => Some(handshake),
+        Err(Silence::NoTls) => None,
+        Err(silence) => return Err(silence),
+    };
+    let Report { in_recovery, position, ssl, hba, standbys, .. } = report;
+    let Mounted { files, loaded, primary_conninfo } = mounted;
+    let loaded = !ssl || (loaded && handshake.as_ref().is_none_or(|shown| shown.takes == expected.takes));
+    Ok(Server {
+        standby: in_recovery,
+        position: position.0,
+        ssl,
+        hba: hba.iter().map(ToString::to_string).collect(),
+        plaintext,
+        serves: handshake.as_ref().and_then(|shown| shown.chain.first()).map(|leaf| Fingerprint::of(leaf)),
+        files_current: !has_files || expected.files.iter().all(|(path, hash)| files.get(path) == Some(hash)),
+        files_loaded: !has_files || loaded,
+        agent_file_current: files.get(&agent_file) == Some(&expected.agent_file),
+        dial: in_recovery.then(|| dials(&primary_conninfo)),
+        streams: standbys.into_iter().map(|(name, stream)| (name, streams(&stream))).collect(),
+        own_password_is_md5: passwords.own_is_md5,
+        md5_roles: passwords.md5_roles,
+        leaf: handshake.as_ref().and_then(leaf),
+        trusts: handshake.iter().flat_map(|shown| &shown.takes).map(|name| common_name(name)).collect(),
+    })
+}
+
+fn streams(stream: &crate::database::report::Stream) -> Stream {
+    Stream {
+        streaming: stream.state == "streaming",
+        replayed: stream.replayed.0,
+        tls: stream.ssl,
+        certificate: stream.client_dn.is_some(),
+    }
+}
+
+/// How a connection string dials. libpq's own default is `prefer`.
+fn dials(conninfo: &str) -> tls::Dial {
+    let value = |key: &str| conninfo.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    let mode = value("sslmode").map(|mode| mode.trim_matches('\'').to_owned());
+    let mode = mode.and_then(|mode| SslMode::ALL.into_iter().find(|known| known.as_str() == mode));
+    tls::Dial { mode: mode.unwrap_or(SslMode::Prefer), present: value("sslcert").is_some() }
+}
+
+fn leaf(shown: &Handshake) -> Option<LeafSeen> {
+    let (_, leaf) = X509Certificate::from_der(shown.chain.first()?).ok()?;
+    let not_after = Timestamp::from_second(leaf.validity().not_after.timestamp()).ok()?;
+    Some(LeafSeen { serial: leaf.raw_serial_as_string().replace(':', ""), not_after })
+}
+
+/// The common name in a name, or all of the name.
+fn common_name(name: &[u8]) -> String {
+    let Ok((_, name)) = X509Name::from_der(name) else { return "?".to_owned() };
+    let common = name.iter_common_name().next().and_then(|common| common.as_str().ok()).map(str::to_owned);
+    common.unwrap_or_else(|| name.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_string_says_how_it_dials() {
+        let patronis = "dbname=postgres user=postgres passfile=/tmp/pgpass host=pg-0.pg-pods.demo.svc port=5432 \
+            sslmode=verify-full sslcert=/tls/certs/client/client.crt application_name=pg-1";
+        assert_eq!(dials(patronis), tls::Dial { mode: SslMode::VerifyFull, present: true });
+        assert_eq!(dials("host=a sslmode='disable'"), tls::Dial { mode: SslMode::Disable, present: false });
+        assert_eq!(dials("").mode, SslMode::Prefer);
+    }
+}

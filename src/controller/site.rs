@@ -1,0 +1,248 @@
+//! One database seen whole: its objects, its pods, its servers; and from that, the scene that decisions are made of.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::future;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use kube::ResourceExt;
+use kube::api::ListParams;
+use secrecy::SecretString;
+
+use super::credentials::Login;
+use super::here::Pieces;
+use super::postgres::{Step, Stop};
+use super::servers::{Expected, ask, hash_of};
+use super::{Context, credentials, provision};
+use crate::api::Postgres;
+use crate::build::pet_set::{RESTART, mark};
+use crate::build::pod::CERTS_VOLUME;
+use crate::build::written::{Written, has_files, written};
+use crate::build::{Cluster, pet_set};
+use crate::cluster::{Error, Objects, Thing};
+use crate::plan::Known;
+use crate::plan::scene::{self, Scene, Template};
+use crate::tls::material::{Cas, Served, cas};
+use crate::tls::{Fingerprint, Posture, layout};
+
+/// Annotation of a pod: the version of its volumes' content for which the kubelet was last asked to bring them up to date.
+pub(super) const REFRESH: &str = "pgrekey.dev/refresh";
+
+/// Annotation of Secret `NAME-tls`: the uid of the operation that what is kept as previous was served before.
+pub(super) const PREVIOUS_OF: &str = "pgrekey.dev/previous-of";
+
+/// Annotation of a database or a request: how many bytes of WAL a standby may be behind and still count as up to date.
+const MAX_LAG: &str = "pgrekey.dev/max-lag";
+const DEFAULT_MAX_LAG: u64 = 1 << 20;
+
+/// A database and everything that belongs to it, at one moment.
+pub(super) struct Site {
+    pub(super) cluster: Cluster,
+    pub(super) objects: Objects,
+    pub(super) login: Login,
+    /// The password of Patroni's REST API.
+    pub(super) agent: Option<SecretString>,
+    pub(super) pieces: Pieces,
+    pub(super) pods: Vec<Pod>,
+    /// What Secret `NAME-tls` holds.
+    pub(super) stored: Option<Served>,
+    /// What was served before the operation.
+    pub(super) previous: Option<Served>,
+    /// What ConfigMap `NAME-ca` holds.
+    pub(super) published: Cas,
+    leader: Option<ConfigMap>,
+    failover: Option<ConfigMap>,
+    max_lag: u64,
+}
+
+impl Site {
+    /// Looks at the objects of a database, on behalf of an operation.
+    pub(super) async fn look(context: &Context, postgres: &Postgres, operation: Option<&str>) -> Step<Self> {
+        let secret = credentials::auth(context, postgres).await?;
+        let login = secret.as_ref().and_then(Login::of).ok_or(Stop::Wait("the superuser's Secret"))?;
+        let cluster = provision::build(context, postgres, secret.as_ref()).await?;
+        let objects = provision::objects(context, postgres, &cluster)?;
+        let [_, leader, failover, _] = cluster.patroni_config_maps();
+        let (patroni, ca) = (cluster.patroni(), cluster.ca_config_map());
+        let (pieces, agent, published, leader, failover, pods) = tokio::try_join!(
+            Pieces::look(&objects, &cluster),
+            objects.look::<Secret>(&patroni),
+            objects.look::<ConfigMap>(&ca),
+            objects.look::<ConfigMap>(&leader),
+            objects.look::<ConfigMap>(&failover),
+            pods(&objects, &cluster),
+        )?;
+        let is_ours = pieces.tls.as_ref().is_some_and(|secret| {
+            operation.is_some() && secret.annotations().get(PREVIOUS_OF).map(String::as_str) == operation
+        });
+        let max_lag = postgres.annotations().get(MAX_LAG).and_then(|bytes| bytes.parse().ok());
+        Ok(Self {
+            stored: pieces.served(),
+            previous: super::here::previous(&pieces).filter(|_| is_ours),
+            agent: agent.as_ref().and_then(Login::of).map(|login| login.password),
+            published: published.and_then(|map| map.data).map(|data| all_cas(&data)).unwrap_or_default(),
+            cluster,
+            objects,
+            login,
+            pieces,
+            pods,
+            leader,
+            failover,
+            max_lag: max_lag.unwrap_or(DEFAULT_MAX_LAG),
+        })
+    }
+
+    /// Where the cluster is, by its objects.
+    pub(super) fn written(&self) -> Known<Posture> {
+        let shared = self.pieces.shared_config().ok_or("Patroni's shared configuration cannot be read")?;
+        let patroni = self.pieces.local_config().ok_or("patroni.yml cannot be read")?;
+        let set = self.pieces.pet_set.as_ref().ok_or("there is no PetSet")?;
+        let tls = self.pieces.tls.as_ref().and_then(|secret| secret.data.as_ref());
+        written(&Written { tls, shared: &shared, patroni, files: has_files(set) }).map_err(|why| why.to_string())
+    }
+
+    /// Every CA that is known here, by what was, is or is to be served.
+    pub(super) fn cas(&self) -> Cas {
+        let served = [&self.stored, &self.previous].into_iter().flatten().flat_map(Served::cas);
+        served.chain(self.published.clone()).collect()
+    }
+
+    /// Names what pods' volumes should hold: it changes with it.
+    pub(super) fn version(&self) -> String {
+        let tls = self.pieces.tls.iter().flat_map(|secret| secret.data.iter().flatten());
+        let tls = tls.filter(|(key, _)| layout::FILES.iter().any(|(mounted, _)| mounted == key));
+        let files = tls.flat_map(|(key, value)| [key.as_bytes(), &value.0]);
+        let local = self.pieces.local_config().map(|text| text.as_bytes());
+        let all: Vec<u8> = files.chain(local).flatten().copied().collect();
+        let mut version = Fingerprint::of(&all).to_string();
+        version.truncate(16);
+        version
+    }
+
+    /// Asks every server, and puts together what is known.
+    pub(super) async fn scene(&self) -> Known<Scene> {
+        let written = self.written()?;
+        let set = self.pieces.pet_set.as_ref().ok_or("there is no PetSet")?;
+        let expected = self.expected(&written);
+        let pods = future::join_all(self.pods.iter().map(|pod| self.pod(pod, &expected))).await;
+        let leader = self.leader.as_ref().and_then(|map| map.annotations().get("leader").cloned());
+        let leader = leader.filter(|leader| !leader.is_empty()).ok_or("a leader".to_owned());
+        let failover = self.failover.as_ref().map(ConfigMap::annotations);
+        Ok(Scene {
+            database: self.cluster.name().to_owned(),
+            template: Template { files: has_files(set), restart: mark(set).map(str::to_owned) },
+            published: self.published.keys().copied().collect(),
+            stored: self.stored.as_ref().and_then(Served::material),
+            previous: self.previous.as_ref().and_then(Served::material),
+            version: self.version(),
+            replicas: usize::try_from(self.cluster.replicas()).unwrap_or_default(),
+            pods,
+            leader,
+            switching: failover.is_some_and(|all| ["leader", "member"].iter().any(|key| all.contains_key(*key))),
+            max_lag: self.max_lag,
+            written,
+        })
+    }
+
+    /// The pod that leads, by Patroni's own record.
+    pub(super) fn leader(&self) -> Option<&Pod> {
+        let leader = self.leader.as_ref()?.annotations().get("leader")?;
+        self.pods.iter().find(|pod| pod.name_any() == *leader)
+    }
+
+    /// What it takes to log in, wherever the cluster is.
+    pub(super) fn expected_login(&self) -> Expected {
+        let pairs = [&self.stored, &self.previous].into_iter().flatten();
+        Expected {
+            files: BTreeMap::new(),
+            agent_file: String::new(),
+            takes: BTreeSet::new(),
+            roots: self.cas().values().flat_map(|pem| crate::tls::material::ders(pem)).collect(),
+            pairs: pairs.filter_map(|served| served.client_pair().ok()).collect(),
+        }
+    }
+
+    /// What servers should mount and show where the cluster is.
+    fn expected(&self, written: &Posture) -> Expected {
+        let stored = self.stored.as_ref().filter(|_| written.files.is_some());
+        let file = |path: &str, text: &str| (path.to_owned(), hash_of(text));
+        let files: BTreeMap<String, String> = stored
+            .map(|served| {
+                BTreeMap::from([
+                    file(layout::SERVER_CERTIFICATE, &served.server.certificate),
+                    file(layout::SERVER_TRUST, &served.trust),
+                    file(layout::CLIENT_CERTIFICATE, &served.client.certificate),
+                ])
+            })
+            .unwrap_or_default();
+        Expected {
+            files,
+            agent_file: self.pieces.local_config().map(|text| hash_of(text)).unwrap_or_default(),
+            takes: stored.map(|served| super::servers::names(&served.trust)).unwrap_or_default(),
+            ..self.expected_login()
+        }
+    }
+
+    async fn pod(&self, pod: &Pod, expected: &Expected) -> scene::Pod {
+        let name = pod.name_any();
+        let has_files = has_certs(pod);
+        let is_ready = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let is_ready = is_ready.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        let ordinal = name.rsplit('-').next().and_then(|ordinal| ordinal.parse().ok()).unwrap_or_default();
+        scene::Pod {
+            ordinal,
+            uid: pod.uid().unwrap_or_default(),
+            ready: is_ready,
+            leaving: pod.metadata.deletion_timestamp.is_some(),
+            made_of: Template { files: has_files, restart: pod.annotations().get(RESTART).cloned() },
+            refreshed: pod.annotations().get(REFRESH).cloned(),
+            server: ask(pod, &self.host(&name), &self.login, expected, has_files).await,
+            name,
+        }
+    }
+
+    /// The name that the pod's certificate carries.
+    pub(super) fn host(&self, pod: &str) -> String {
+        self.cluster.host(&format!("{pod}.{}", self.cluster.pods_service()))
+    }
+
+    /// The pod of this name, if it still has this uid.
+    pub(super) fn pod_of(&self, name: &str, uid: &str) -> Option<&Pod> {
+        self.pods.iter().find(|pod| pod.name_any() == name && pod.uid().as_deref() == Some(uid))
+    }
+
+    /// The set with or without files, marked as an operation's, otherwise as it is.
+    pub(super) fn pet_set(&self, template: &Template) -> Step<crate::api::PetSet> {
+        let here = self.written().map_err(|why| Stop::Blocked("PostureUnknown", why))?;
+        let material = self.stored.as_ref().and_then(Served::material);
+        let files = material.filter(|_| template.files).map(crate::tls::Files::of);
+        let mut set = pet_set::pet_set(&self.cluster, &Posture { files, ..here });
+        if let Some(live) = &self.pieces.pet_set {
+            set.spec.volume_claim_templates.clone_from(&live.spec.volume_claim_templates);
+            set.spec.replicas = live.spec.replicas;
+        }
+        Ok(pet_set::marked(set, template.restart.as_deref()))
+    }
+}
+
+/// The pods of a database, by ordinal, asked of the API server: what the cache says may be older than what was just done.
+async fn pods(objects: &Objects, cluster: &Cluster) -> Result<Vec<Pod>, Error> {
+    let selector: Vec<String> = cluster.selector().iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let listed = objects.api::<Pod>().list(&ListParams::default().labels(&selector.join(","))).await;
+    let mut pods = listed.map_err(|error| Error::of(Thing::new::<Pod>(cluster.name()), error))?.items;
+    pods.sort_by_key(|pod| pod.name_any().rsplit('-').next().and_then(|n| n.parse::<i32>().ok()));
+    Ok(pods)
+}
+
+fn has_certs(pod: &Pod) -> bool {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.into_iter().any(|volume| volume.name == CERTS_VOLUME)
+}
+
+fn all_cas(data: &BTreeMap<String, String>) -> Cas {
+    data.get("ca.crt").map(|pem| cas(pem.as_bytes())).unwrap_or_default()
+}
+
+/// The CAs of a set, as far as they are known.
+pub(super) fn known(wanted: &BTreeSet<crate::tls::CaId>, all: &Cas) -> Cas {
+    all.iter().filter(|(ca, _)| wanted.contains(ca)).map(|(ca, pem)| (*ca, pem.clone())).collect()
+}

@@ -1,0 +1,270 @@
+//! What one look at a database shows, as far as its TLS is concerned.
+//!
+//! Everything here is of one moment: whoever looks asks the servers after the last thing that was written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use crate::api::tls::SslMode;
+use crate::tls::{CaId, Dial, Fingerprint, Hash, Material, Posture, Serve, hba};
+
+/// Something that was looked at: what it is, or why it is not known.
+pub type Known<T> = Result<T, String>;
+
+/// A database at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scene {
+    /// Name of the database.
+    pub database: String,
+    /// What pgrekey has written for the pods: where they are, or are on their way to.
+    pub written: Posture,
+    /// What new pods are made of.
+    pub template: Template,
+    /// The CAs that clients are told to trust.
+    pub published: BTreeSet<CaId>,
+    /// The leaves that Secret `NAME-tls` holds; pods that are made without files do not see them.
+    pub stored: Option<Material>,
+    /// The leaves that were served before those, kept until an operation has succeeded.
+    pub previous: Option<Material>,
+    /// Names what the pods' volumes should hold: it changes when the Secret or the ConfigMap that they mount changes.
+    pub version: String,
+    /// How many pods there should be.
+    pub replicas: usize,
+    /// The pods that there are, by ordinal.
+    pub pods: Vec<Pod>,
+    /// Name of the pod that holds the leadership.
+    pub leader: Known<String>,
+    /// A switchover was asked for and is not done.
+    pub switching: bool,
+    /// How many bytes of WAL a standby may be behind and still count as up to date.
+    pub max_lag: u64,
+}
+
+/// What new pods are made of, as far as TLS is concerned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Template {
+    /// They have the volume with certificates.
+    pub files: bool,
+    /// The last operation that wanted new pods.
+    pub restart: Option<String>,
+}
+
+/// One pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pod {
+    /// Its name, which is also that of its server among the standbys.
+    pub name: String,
+    /// The number at the end of its name.
+    pub ordinal: i32,
+    /// It changes with every new pod of this name.
+    pub uid: String,
+    /// Its readiness probe succeeds.
+    pub ready: bool,
+    /// It is being deleted.
+    pub leaving: bool,
+    /// The template that it was made of.
+    pub made_of: Template,
+    /// The [`Scene::version`] for which the kubelet was last asked to bring its volumes up to date.
+    pub refreshed: Option<String>,
+    /// Its server, asked from outside.
+    pub server: Known<Server>,
+}
+
+/// One server, as it shows itself on the wire and in SQL.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent fact")]
+pub struct Server {
+    /// It is in recovery.
+    pub standby: bool,
+    /// Written, on a primary; replayed, on a standby; in bytes of WAL.
+    pub position: u64,
+    /// `ssl`, as loaded.
+    pub ssl: bool,
+    /// The lines of `pg_hba.conf`, in [`hba::lines`]'s words.
+    pub hba: Vec<String>,
+    /// Whether a plaintext connection gets as far as authentication.
+    pub plaintext: bool,
+    /// The leaf in its TLS handshake.
+    pub serves: Option<Fingerprint>,
+    /// Its certificate files are those of `NAME-tls`. True where it has none and should have none.
+    pub files_current: bool,
+    /// It has read its settings since its certificate files last changed.
+    pub files_loaded: bool,
+    /// Its `patroni.yml` is that of `NAME-patroni`.
+    pub agent_file_current: bool,
+    /// How it dials its primary; `None` on a primary.
+    pub dial: Option<Dial>,
+    /// The standbys that replicate from it, by the names of their pods.
+    pub streams: BTreeMap<String, Stream>,
+    /// The superuser's password is stored as MD5.
+    pub own_password_is_md5: bool,
+    /// The other roles whose passwords are stored as MD5.
+    pub md5_roles: Vec<String>,
+    /// The leaf in its TLS handshake, for people to read.
+    pub leaf: Option<LeafSeen>,
+    /// Common names of the CAs from which it takes client certificates.
+    pub trusts: Vec<String>,
+}
+
+/// A leaf as people know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeafSeen {
+    /// Serial number, in hex.
+    pub serial: String,
+    /// When it ends.
+    pub not_after: Timestamp,
+}
+
+/// How one standby replicates, as its primary says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// It is past catching up.
+    pub streaming: bool,
+    /// Replayed, in bytes of WAL.
+    pub replayed: u64,
+    /// The connection is encrypted.
+    pub tls: bool,
+    /// It was opened with a client certificate.
+    pub certificate: bool,
+}
+
+/// Why a pod is not what [`Scene::written`] says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// There is nothing to do but to wait; the text says for what.
+    Patience(String),
+    /// Its volumes are older than what was written.
+    Refresh,
+    /// Its server has not loaded its certificate files.
+    Load,
+    /// Its agent dials as it used to.
+    Dial,
+}
+
+impl Scene {
+    /// The primary's pod, if it holds the leadership and answers as a primary.
+    pub fn primary(&self) -> Known<(&Pod, &Server)> {
+        let name = self.leader.as_ref().map_err(Clone::clone)?;
+        let pod = self.pods.iter().find(|pod| pod.name == *name);
+        let pod = pod.ok_or_else(|| format!("the pod of the leader {name}"))?;
+        let server = pod.server.as_ref().map_err(|why| format!("primary {name} to answer ({why})"))?;
+        if server.standby { Err(format!("the leader {name} to leave recovery")) } else { Ok((pod, server)) }
+    }
+
+    /// How the superuser's password is stored.
+    pub fn hash(&self) -> Known<Hash> {
+        let (_, server) = self.primary()?;
+        Ok(if server.own_password_is_md5 { Hash::Md5 } else { Hash::Scram })
+    }
+
+    /// Whether a pod serves in its role: ready, and primary, or streaming from the primary and not far behind.
+    ///
+    /// The text says what is waited for.
+    pub fn serves_its_role(&self, pod: &Pod) -> Result<(), String> {
+        let name = &pod.name;
+        if pod.leaving {
+            return Err(format!("{name} to be replaced"));
+        }
+        if !pod.ready {
+            return Err(format!("{name} to be ready"));
+        }
+        let server = pod.server.as_ref().map_err(|why| format!("{name} to answer ({why})"))?;
+        let (leader, primary) = self.primary()?;
+        if leader.name == *name {
+            return Ok(());
+        }
+        if !server.standby {
+            return Err(format!("{name} to follow {}, which holds the leadership", leader.name));
+        }
+        match primary.streams.get(name) {
+            Some(stream) if stream.streaming => {
+                let lag = primary.position.saturating_sub(stream.replayed);
+                if lag > self.max_lag {
+                    return Err(format!("{name} to catch up to within {} bytes", self.max_lag));
+                }
+                Ok(())
+            }
+            _ => Err(format!("{name} to stream from {}", leader.name)),
+        }
+    }
+
+    /// Whether the settings that all pods take at once have reached this one.
+    pub fn has_settings(&self, pod: &Pod) -> Result<(), String> {
+        let name = &pod.name;
+        let server = pod.server.as_ref().map_err(|why| format!("{name} to answer ({why})"))?;
+        let written = &self.written;
+        if server.ssl != (written.serve == Serve::Tls) {
+            return Err(format!("{name} to switch TLS {}", if server.ssl { "off" } else { "on" }));
+        }
+        if server.hba != hba::lines(written) {
+            return Err(format!("{name} to take over pg_hba"));
+        }
+        if server.plaintext != written.accept.plain.is_some() {
+            return Err(format!("{name} to {} plaintext", if server.plaintext { "refuse" } else { "take" }));
+        }
+        Ok(())
+    }
+
+    /// What keeps a pod from being what is written; nothing when it is, as seen on the wire.
+    #[must_use]
+    pub fn lack(&self, pod: &Pod) -> Option<Lack> {
+        self.serves_its_role(pod)
+            .and_then(|()| self.has_settings(pod))
+            .map_err(Lack::Patience)
+            .err()
+            .or_else(|| self.lack_of_files(pod))
+    }
+
+    fn lack_of_files(&self, pod: &Pod) -> Option<Lack> {
+        let Ok(server) = &pod.server else { return None };
+        let name = &pod.name;
+        if !server.files_current || !server.agent_file_current {
+            return Some(if pod.refreshed.as_ref() == Some(&self.version) {
+                Lack::Patience(format!("the kubelet to refresh the volumes of {name}"))
+            } else {
+                Lack::Refresh
+            });
+        }
+        let served = self.written.served().map(|leaf| leaf.fingerprint);
+        if !server.files_loaded {
+            return Some(Lack::Load);
+        }
+        if server.serves != served {
+            return Some(Lack::Patience(format!("{name} to serve the certificate that it has loaded")));
+        }
+        if server.dial.is_some_and(|dial| dial != self.written.dial) {
+            return Some(Lack::Dial);
+        }
+        self.lack_of_proof(pod).map(Lack::Patience)
+    }
+
+    /// A standby is proven by its connection, as its primary sees it.
+    fn lack_of_proof(&self, pod: &Pod) -> Option<String> {
+        let (_, primary) = self.primary().ok()?;
+        let stream = primary.streams.get(&pod.name)?;
+        let encrypted = match (self.written.serve, self.written.accept.plain) {
+            (Serve::Plain, _) => false,
+            (Serve::Tls, None) => true,
+            (Serve::Tls, Some(_)) => self.written.dial.mode >= SslMode::Prefer,
+        };
+        let way = |tls| if tls { "with TLS" } else { "in plaintext" };
+        if stream.tls != encrypted {
+            return Some(format!("{} to replicate {}", pod.name, way(encrypted)));
+        }
+        (encrypted && self.written.dial.present && !stream.certificate)
+            .then(|| format!("{} to show its certificate when it replicates", pod.name))
+    }
+
+    /// The standbys that could be promoted now, the most advanced first: they serve what is written and are up to date.
+    pub(super) fn candidates<'a>(&'a self, pods: &[&'a Pod]) -> Vec<&'a Pod> {
+        let position = |pod: &Pod| pod.server.as_ref().map_or(0, |server| server.position);
+        let mut standbys: Vec<&Pod> = pods
+            .iter()
+            .copied()
+            .filter(|pod| self.leader.as_ref() != Ok(&pod.name) && self.lack(pod).is_none())
+            .collect();
+        standbys.sort_by_key(|pod| (std::cmp::Reverse(position(pod)), pod.ordinal));
+        standbys
+    }
+}

@@ -1,0 +1,297 @@
+//! From what a look shows to what to do next on the way to a posture.
+//!
+//! # Expected flow
+//! Somebody looks ([`Scene`]), asks [`steer`], does what it says, and looks again, until it says [`Heading::There`]. The way is
+//! computed anew each time, from what is written: there is no other memory of where a walk stands.
+//!
+//! # Guarantees
+//! What is written moves one part at a time, along [`walk`], and only after every pod has been seen to be what was written
+//! before. Within one step settings come first, then files, then how standbys dial. A pod is evicted, and a switchover is asked
+//! for, only while every other pod serves in its role; of those that were replaced already each was seen to be what is written.
+//!
+//! # Assumptions
+//! Nobody else writes what pgrekey writes. The law of walks (see [`walk`]) holds for the posture that is written, whichever
+//! part of it was written last.
+
+use std::fmt;
+
+use crate::tls::{Material, Posture, Serve, published, walk};
+
+use super::action::Action;
+use super::scene::{Lack, Pod, Scene, Template};
+
+/// What part of a walk something belongs to, in the words that users see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Pods get the files.
+    Equip,
+    /// Servers take both worlds.
+    Expand,
+    /// The new leaves are served, and standbys dial as the target wants.
+    Migrate,
+    /// Only the target is accepted and trusted.
+    Contract,
+    /// This pod is replaced.
+    Restart(String),
+    /// The leadership moves.
+    SwitchOver,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Equip => f.write_str("Equip"),
+            Self::Expand => f.write_str("Expand"),
+            Self::Migrate => f.write_str("Migrate"),
+            Self::Contract => f.write_str("Contract"),
+            Self::Restart(pod) => write!(f, "Restart {pod}"),
+            Self::SwitchOver => f.write_str("SwitchOver"),
+        }
+    }
+}
+
+impl Stage {
+    /// The stage that a walk to `target` is in when it has come to `at`.
+    fn of(at: &Posture, target: &Posture) -> Self {
+        let material = |posture: &Posture| posture.files.as_ref().map(|files| files.material);
+        let serves_target = at.serve == target.serve && material(at) == material(target) && at.dial == target.dial;
+        let is_equipped = at.files.is_some() && at.serve == Serve::Plain && target.serve == Serve::Tls;
+        if at == target {
+            Self::Contract
+        } else if is_equipped {
+            Self::Equip
+        } else if serves_target || (target.serve == Serve::Plain && at.dial == target.dial) {
+            Self::Migrate
+        } else {
+            Self::Expand
+        }
+    }
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Heading {
+    /// Every pod is at the target, as seen on the wire, and as new as it was to be.
+    There,
+    /// Do this, then look again.
+    Do {
+        /// What it belongs to.
+        stage: Stage,
+        /// What it is for, in words.
+        what: String,
+        /// In this order.
+        actions: Vec<Action>,
+    },
+    /// Nothing can be done until this has happened.
+    Wait {
+        /// What it belongs to.
+        stage: Stage,
+        /// What is waited for, in words.
+        on: String,
+    },
+}
+
+/// What to do next on the way to `target`. With `restart`, every pod is replaced once on the way, in the name of that operation.
+#[must_use]
+pub fn steer(scene: &Scene, target: &Posture, restart: Option<&str>) -> Heading {
+    let here = &scene.written;
+    let route = walk(here, target);
+    let stage = Stage::of(here, target);
+    let wait = |on: String| Heading::Wait { stage: stage.clone(), on };
+    let act = |what: &str, actions| Heading::Do { stage: stage.clone(), what: what.to_owned(), actions };
+
+    let trust = published(&route, 0);
+    if !trust.is_empty() && trust != scene.published {
+        return act("tell clients whom to trust", vec![Action::Publish(trust)]);
+    }
+    if let Err(on) = scene.pods.iter().try_for_each(|pod| settings_or_replacement(scene, pod, restart)) {
+        return wait(on);
+    }
+    match scene.hash() {
+        Err(on) if !is_being_replaced(scene, restart) => return wait(on),
+        Ok(hash) if hash != here.hash => {
+            return act("store the superuser's password anew", vec![Action::SetPassword(here.hash)]);
+        }
+        _ => {}
+    }
+    if is_time_to_restart(scene, target, restart) {
+        let template = Template { files: here.files.is_some(), restart: restart.map(str::to_owned) };
+        return act("mark the pods for their restart", vec![Action::WriteTemplate(template)]);
+    }
+    if let Some(next) = route.get(1).filter(|next| undoes(scene, next)) {
+        return act("give up what some pods never came to", write_next(here, next, restart));
+    }
+    if let Some(heading) = roll(scene, &stage, restart) {
+        return heading;
+    }
+    if let Some(heading) = converge(scene, &stage, &scene.pods.iter().collect::<Vec<_>>(), restart) {
+        return heading;
+    }
+    match route.get(1) {
+        None => Heading::There,
+        Some(next) => Heading::Do {
+            stage: Stage::of(next, target),
+            what: "go on to the next posture".to_owned(),
+            actions: write_next(here, next, restart),
+        },
+    }
+}
+
+/// Settings reach every pod that answers; one that is being replaced comes back with them.
+fn settings_or_replacement(scene: &Scene, pod: &Pod, restart: Option<&str>) -> Result<(), String> {
+    let is_away = pod.leaving || !pod.ready;
+    if is_away && (is_to_be_replaced(scene, pod, restart) || pod.server.is_err()) {
+        return Ok(());
+    }
+    scene.has_settings(pod)
+}
+
+/// The first part in which the next posture differs: all that is written at a time.
+fn write_next(here: &Posture, next: &Posture, restart: Option<&str>) -> Vec<Action> {
+    let template = |files| Action::WriteTemplate(Template { files, restart: restart.map(str::to_owned) });
+    if (here.serve, here.accept, here.hash) != (next.serve, next.accept, next.hash) {
+        let settings = Posture { serve: next.serve, accept: next.accept, hash: next.hash, ..here.clone() };
+        return vec![Action::WriteSettings(settings)];
+    }
+    match (&here.files, &next.files) {
+        (None, Some(files)) => vec![Action::WriteFiles(files.clone()), template(true)],
+        (Some(_), None) => vec![template(false)],
+        (Some(old), Some(new)) if old != new => vec![Action::WriteFiles(new.clone())],
+        _ => vec![Action::WriteDial(Posture { dial: next.dial, ..here.clone() })],
+    }
+}
+
+/// Whether the next posture only gives or takes the files, in the midst of a roll that took or gave them: the pods that were not
+/// replaced yet are there already.
+fn undoes(scene: &Scene, next: &Posture) -> bool {
+    let here = &scene.written;
+    here.needs_new_pods(next)
+        && *next == Posture { files: next.files.clone(), ..here.clone() }
+        && scene.pods.iter().any(|pod| pod.made_of.files == next.files.is_some())
+}
+
+/// The pods are replaced when what they will serve is written: with the files that come or go, else before the walk contracts.
+fn is_time_to_restart(scene: &Scene, target: &Posture, restart: Option<&str>) -> bool {
+    let here = &scene.written;
+    let material = |posture: &Posture| -> Option<Material> { posture.files.as_ref().map(|files| files.material) };
+    restart.is_some_and(|restart| scene.template.restart.as_deref() != Some(restart))
+        && (here.serve, material(here), here.dial) == (target.serve, material(target), target.dial)
+}
+
+/// Whether the primary is away because it is being replaced, which is for the roll to wait for.
+fn is_being_replaced(scene: &Scene, restart: Option<&str>) -> bool {
+    let is_primary = |pod: &&Pod| scene.leader.as_ref() == Ok(&pod.name);
+    let primary = scene.pods.iter().find(is_primary);
+    primary.is_none_or(|pod| pod.leaving || !pod.ready) && (restart.is_some() || missing(scene).is_some())
+}
+
+/// Whether a pod is of an older make than the template, in what this way cares about.
+fn is_to_be_replaced(scene: &Scene, pod: &Pod, restart: Option<&str>) -> bool {
+    let is_old = restart.is_some_and(|restart| {
+        scene.template.restart.as_deref() == Some(restart) && pod.made_of.restart.as_deref() != Some(restart)
+    });
+    is_old || pod.made_of.files != scene.template.files
+}
+
+/// Replaces pods, one at a time: standbys by falling ordinal, then the leadership moves, then the old primary.
+fn roll(scene: &Scene, stage: &Stage, restart: Option<&str>) -> Option<Heading> {
+    let (old, new): (Vec<&Pod>, Vec<&Pod>) = scene.pods.iter().partition(|pod| is_to_be_replaced(scene, pod, restart));
+    let restarting = |pod: &str| Stage::Restart(pod.to_owned());
+    if old.is_empty() && missing(scene).is_none() {
+        return None;
+    }
+    // Whoever is away is who was replaced last.
+    if let Some(away) = scene.pods.iter().find(|pod| pod.leaving) {
+        return Some(Heading::Wait { stage: restarting(&away.name), on: format!("{} to be replaced", away.name) });
+    }
+    if let Some(missing) = missing(scene) {
+        return Some(Heading::Wait { stage: restarting(&missing), on: format!("{missing} to be created") });
+    }
+    if let Some(heading) = converge(scene, stage, &new, restart) {
+        return Some(heading);
+    }
+    let is_primary = |pod: &&&Pod| scene.leader.as_ref() == Ok(&pod.name);
+    let standby =
+        old.iter().filter(|pod| !is_primary(pod)).max_by_key(|pod| (scene.serves_its_role(pod).is_err(), pod.ordinal));
+    let next = match (standby, scene.replicas) {
+        (Some(pod), _) => pod,
+        (None, 1) => old.first()?,
+        (None, _) => return Some(switch_over(scene, old.first()?, &new)),
+    };
+    let stage = restarting(&next.name);
+    let others = || scene.pods.iter().filter(|pod| pod.uid != next.uid);
+    if let Err(on) = others().try_for_each(|pod| scene.serves_its_role(pod)) {
+        return Some(Heading::Wait { stage, on });
+    }
+    if scene.switching {
+        return Some(Heading::Wait { stage, on: "the switchover to end".to_owned() });
+    }
+    let actions = vec![Action::Evict { pod: next.name.clone(), uid: next.uid.clone() }];
+    Some(Heading::Do { stage, what: format!("evict {}", next.name), actions })
+}
+
+/// The first pod that should be there and is not.
+fn missing(scene: &Scene) -> Option<String> {
+    (0..scene.replicas)
+        .map(|ordinal| format!("{}-{ordinal}", scene.database))
+        .find(|name| scene.pods.iter().all(|pod| pod.name != *name))
+}
+
+fn switch_over(scene: &Scene, primary: &Pod, new: &[&Pod]) -> Heading {
+    let stage = Stage::SwitchOver;
+    if scene.switching {
+        return Heading::Wait { stage, on: format!("{} to hand the leadership over", primary.name) };
+    }
+    if let Err(on) = scene.pods.iter().try_for_each(|pod| scene.serves_its_role(pod)) {
+        return Heading::Wait { stage, on };
+    }
+    let Some(to) = scene.candidates(new).first().map(|pod| pod.name.clone()) else {
+        return Heading::Wait { stage, on: "a standby that is up to date, to lead next".to_owned() };
+    };
+    let what = format!("hand the leadership over from {} to {to}", primary.name);
+    Heading::Do { stage, what, actions: vec![Action::SwitchOver { from: primary.name.clone(), to }] }
+}
+
+/// Makes these pods what is written: volumes of all, then servers, standbys before the primary, then agents.
+fn converge(scene: &Scene, stage: &Stage, pods: &[&Pod], restart: Option<&str>) -> Option<Heading> {
+    let lacks: Vec<(&Pod, Lack)> = pods.iter().filter_map(|pod| Some((*pod, scene.lack(pod)?))).collect();
+    // A pod that does not serve yet is still being restarted.
+    let is_coming = |pod: &&Pod| {
+        restart.is_some() && pod.made_of.restart.as_deref() == restart && scene.serves_its_role(pod).is_err()
+    };
+    let coming = lacks.iter().map(|(pod, _)| *pod).find(is_coming);
+    let stage = coming.map_or(stage.clone(), |pod| Stage::Restart(pod.name.clone()));
+    let of = |wanted: &Lack| lacks.iter().filter(|(_, lack)| lack == wanted).map(|(pod, _)| *pod).collect::<Vec<_>>();
+    let act =
+        |what: &str, actions: Vec<Action>| Some(Heading::Do { stage: stage.clone(), what: what.to_owned(), actions });
+    let stale = of(&Lack::Refresh);
+    if !stale.is_empty() {
+        let touch = |pod: &&Pod| {
+            let Pod { name, uid, .. } = *pod;
+            Action::Touch { pod: name.clone(), uid: uid.clone(), version: scene.version.clone() }
+        };
+        return act("bring the new files to the pods", stale.iter().map(touch).collect());
+    }
+    if let Some(on) = lacks.iter().find_map(|(_, lack)| match lack {
+        Lack::Patience(on) => Some(on.clone()),
+        _ => None,
+    }) {
+        return Some(Heading::Wait { stage: stage.clone(), on });
+    }
+    let is_primary = |pod: &&Pod| scene.leader.as_ref() == Ok(&pod.name);
+    let (primary, standbys): (Vec<&Pod>, Vec<&Pod>) = of(&Lack::Load).into_iter().partition(is_primary);
+    let unloaded = if standbys.is_empty() { primary } else { standbys };
+    if !unloaded.is_empty() {
+        let reload = |pod: &&Pod| Action::ReloadServer { pod: pod.name.clone(), uid: pod.uid.clone() };
+        return act("load the new files", unloaded.iter().map(reload).collect());
+    }
+    if of(&Lack::Dial).is_empty() {
+        return None;
+    }
+    // All of them, the primary first: only a standby shows that its agent has read the file, and when the last of them does, the
+    // primary's agent has read it too.
+    let mut agents = scene.pods.iter().collect::<Vec<_>>();
+    agents.sort_by_key(|pod| !is_primary(pod));
+    let reload = |pod: &&Pod| Action::ReloadAgent { pod: pod.name.clone(), uid: pod.uid.clone() };
+    act("dial as is written", agents.iter().map(reload).collect())
+}

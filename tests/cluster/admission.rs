@@ -1,0 +1,408 @@
+//! The webhooks, as a real API server calls them and as `kubectl` prints what they say.
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
+use k8s_openapi::api::core::v1::Secret;
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams};
+use pgrekey::rules::{self, Operation};
+use pgrekey::serve::registration::configuration_names;
+use pgrekey::serve::webhooks::Purpose;
+use serde_json::{Value, json};
+
+use crate::cases::{self, Case};
+use crate::harness::{Answer, Cluster, eventually};
+
+/// Where the objects of this suite live, so that its webhooks see no other suite's.
+const PREFIX: &str = "admission-";
+/// Where the operator of this suite keeps its Secret.
+const OWN: &str = "admission-operator";
+/// An object with this label is not shown to the webhooks: it is how the suite makes what they would refuse.
+const UNSEEN: &str = "unseen";
+
+#[tokio::test]
+async fn the_api_server_and_the_webhooks_understand_each_other() {
+    let Some(cluster) = Cluster::connect().await else { return };
+    world(&cluster);
+    let doors = Doors::open(&cluster).await;
+    the_ca_bundle_is_published_and_repaired(&cluster).await;
+    both_replicas_serve_from_one_ca(&cluster, &doors).await;
+    each_rule_is_heard_through_kubectl(&cluster).await;
+    defaults_are_filled_in(&cluster);
+    what_has_lost_its_database_can_still_go(&cluster);
+    a_v1beta1_registration_is_answered(&cluster).await;
+}
+
+/// The manifests of the cases, in the namespaces of this suite.
+fn moved(mut manifest: Value) -> Value {
+    if manifest["kind"] == "Namespace" {
+        let name = format!("{PREFIX}{}", manifest["metadata"]["name"].as_str().expect("a name"));
+        manifest["metadata"]["name"] = json!(name);
+    } else if let Some(namespace) = manifest["metadata"]["namespace"].as_str() {
+        manifest["metadata"]["namespace"] = json!(format!("{PREFIX}{namespace}"));
+    }
+    manifest
+}
+
+fn unseen(mut manifest: Value) -> Value {
+    manifest["metadata"]["labels"][UNSEEN] = json!("yes");
+    manifest
+}
+
+/// Makes the cluster that the cases are about.
+fn world(cluster: &Cluster) {
+    let own = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OWN}});
+    apply(cluster, &own);
+    let manifests: Vec<Value> = cases::world().into_iter().map(moved).collect();
+    let (namespaces, others): (Vec<_>, Vec<_>) = manifests.into_iter().partition(|m| m["kind"] == "Namespace");
+    for namespace in &namespaces {
+        apply(cluster, namespace);
+        let name = namespace["metadata"]["name"].as_str().expect("a name");
+        for secret in ["postgres-ca", "postgres-new-ca"] {
+            apply(cluster, &ca_secret(secret, name));
+        }
+        left_behind(cluster, name);
+    }
+    apply(cluster, &ca_secret("postgres-ca", "cert-manager"));
+    // The default class of the dev cluster is of that name.
+    for manifest in others.into_iter().filter(|m| m["kind"] != "StorageClass") {
+        put(cluster, unseen(manifest));
+    }
+    for issuer in ["issuer/pg-issuer", "issuer/pg-new-issuer", "clusterissuer/cluster-issuer"] {
+        let namespace = format!("{PREFIX}demo");
+        let wait = ["wait", "-n", &namespace, "--for=condition=Ready", "--timeout=60s", issuer];
+        cluster.kubectl(&wait, "").must_succeed();
+    }
+}
+
+/// Takes away what a run left behind that did not come to its end.
+fn left_behind(cluster: &Cluster, namespace: &str) {
+    let kinds = "postgresopsrequests.ops.kubedb.com,postgreses.kubedb.com";
+    let list = cluster.kubectl(&["get", kinds, "-n", namespace, "-o", "json"], "").must_succeed();
+    let list: Value = serde_json::from_str(&list).expect("JSON");
+    for object in list["items"].as_array().expect("a list") {
+        remove(cluster, object);
+    }
+}
+
+fn ca_secret(name: &str, namespace: &str) -> Value {
+    let mut params = rcgen::CertificateParams::new(vec![]).expect("parameters");
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let certificate = params.self_signed(&key).expect("a CA").pem();
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": name, "namespace": namespace},
+        "stringData": {"tls.crt": certificate, "tls.key": key.serialize_pem()},
+    })
+}
+
+fn apply(cluster: &Cluster, manifest: &Value) {
+    let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+    cluster.kubectl(&apply, &manifest.to_string()).must_succeed();
+}
+
+/// Makes an object as the manifest has it: with its status, and being deleted if it is.
+fn put(cluster: &Cluster, mut manifest: Value) {
+    let leaving = manifest["metadata"].as_object_mut().expect("metadata").remove("deletionTimestamp").is_some();
+    let status = manifest.as_object_mut().expect("an object").remove("status");
+    let ours = manifest["apiVersion"].as_str().is_some_and(|v| v.contains("kubedb.com"));
+    if leaving {
+        // Without one it would be gone at once.
+        manifest["metadata"]["finalizers"] = json!(["kubedb.com"]);
+    }
+    // Only creation sets a creation time, which some cases depend on being as it is.
+    remove(cluster, &manifest);
+    cluster.kubectl(&["create", "-f", "-"], &manifest.to_string()).must_succeed();
+    if let Some(status) = status.filter(|_| ours) {
+        let patch = json!({"status": status}).to_string();
+        let patch = ["patch", "--subresource=status", "--type=merge", "-p", &patch, "-f", "-"];
+        cluster.kubectl(&patch, &manifest.to_string()).must_succeed();
+    }
+    if leaving {
+        cluster.kubectl(&["delete", "--wait=false", "-f", "-"], &manifest.to_string()).must_succeed();
+    }
+}
+
+/// Takes an object away, finalizers or not.
+fn remove(cluster: &Cluster, manifest: &Value) {
+    let text = manifest.to_string();
+    if !cluster.kubectl(&["get", "-o", "name", "--ignore-not-found", "-f", "-"], &text).must_succeed().is_empty() {
+        let free = json!({"metadata": {"finalizers": null, "labels": {UNSEEN: "yes"}}}).to_string();
+        // It may go by itself in between.
+        cluster.kubectl(&["patch", "--type=merge", "-p", &free, "-f", "-"], &text);
+        cluster.kubectl(&["delete", "--ignore-not-found", "-f", "-"], &text).must_succeed();
+    }
+}
+
+/// Two operators and their registration; gone when dropped.
+struct Doors<'a> {
+    cluster: &'a Cluster,
+    operators: Vec<(Child, SocketAddr)>,
+}
+
+impl<'a> Doors<'a> {
+    async fn open(cluster: &'a Cluster) -> Self {
+        let secret = ["delete", "secret", "-n", OWN, "pgrekey-webhook", "--ignore-not-found"];
+        cluster.kubectl(&secret, "").must_succeed();
+        let operators = (0..2).map(|_| operator(cluster)).collect::<Vec<_>>();
+        let doors = Self { cluster, operators };
+        apply_registration(cluster, &format!("https://{}", doors.operators[0].1));
+        let webhook = doors.operators[0].1;
+        eventually("the operator answers", || async { tokio::net::TcpStream::connect(webhook).await.is_ok() }).await;
+        doors
+    }
+}
+
+impl Drop for Doors<'_> {
+    fn drop(&mut self) {
+        for (kind, purpose) in
+            [("mutatingwebhookconfiguration", Purpose::Mutate), ("validatingwebhookconfiguration", Purpose::Validate)]
+        {
+            for name in configuration_names(purpose) {
+                self.cluster.kubectl(&["delete", kind, name, "--ignore-not-found"], "");
+            }
+        }
+        for (operator, _) in &mut self.operators {
+            let _ = operator.kill();
+            let _ = operator.wait();
+        }
+    }
+}
+
+/// An operator on this machine, where the API server reaches it.
+fn operator(cluster: &Cluster) -> (Child, SocketAddr) {
+    let host = std::env::var("PGREKEY_HOST_IP").expect("PGREKEY_HOST_IP: `make test-cluster` sets it");
+    let free = |host: &str| TcpListener::bind((host, 0)).and_then(|l| l.local_addr()).expect("a free port");
+    let (webhook, health) = (free(&host), free("127.0.0.1"));
+    let child = Command::new(env!("CARGO_BIN_EXE_pgrekey"))
+        .env("KUBECONFIG", cluster.kubeconfig())
+        .args(["run", "--namespace", OWN, "--certificate-name", &host, "--loops=none"])
+        .args(["--webhook-address", &webhook.to_string(), "--health-address", &health.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("pgrekey runs");
+    (child, webhook)
+}
+
+/// Registers the webhooks as `pgrekey webhook-config` prints them, for the objects of this suite alone.
+fn apply_registration(cluster: &Cluster, url: &str) {
+    let printed = Command::new(env!("CARGO_BIN_EXE_pgrekey"))
+        .args(["webhook-config", "--namespace", OWN, "--url", url])
+        .output()
+        .expect("pgrekey runs");
+    let printed = String::from_utf8(printed.stdout).expect("UTF-8");
+    for mut configuration in serde_saphyr::from_multiple::<Value>(&printed).expect("YAML") {
+        let webhook = &mut configuration["webhooks"][0];
+        let namespaces = ["demo", "defaulted", "elsewhere"].map(|name| format!("{PREFIX}{name}"));
+        let expressions = webhook["namespaceSelector"]["matchExpressions"].as_array_mut().expect("a list");
+        expressions.push(json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": namespaces}));
+        webhook["objectSelector"] = json!({"matchExpressions": [{"key": UNSEEN, "operator": "DoesNotExist"}]});
+        apply(cluster, &configuration);
+    }
+}
+
+/// The CAs that each webhook is registered with.
+async fn bundles(client: &Client) -> Vec<Option<ByteString>> {
+    let mutating = Api::<MutatingWebhookConfiguration>::all(client.clone());
+    let validating = Api::<ValidatingWebhookConfiguration>::all(client.clone());
+    let mut bundles = vec![];
+    for name in configuration_names(Purpose::Mutate) {
+        let webhooks = mutating.get(name).await.expect("a configuration").webhooks.unwrap_or_default();
+        bundles.extend(webhooks.into_iter().map(|w| w.client_config.ca_bundle));
+    }
+    for name in configuration_names(Purpose::Validate) {
+        let webhooks = validating.get(name).await.expect("a configuration").webhooks.unwrap_or_default();
+        bundles.extend(webhooks.into_iter().map(|w| w.client_config.ca_bundle));
+    }
+    bundles
+}
+
+async fn published(cluster: &Cluster) -> Vec<u8> {
+    let secret = Api::<Secret>::namespaced(cluster.client.clone(), OWN).get_opt("pgrekey-webhook").await;
+    let secret = secret.expect("an answer").and_then(|s| s.data).unwrap_or_default();
+    secret.get("ca.crt").map(|bytes| bytes.0.clone()).unwrap_or_default()
+}
+
+async fn the_ca_bundle_is_published_and_repaired(cluster: &Cluster) {
+    let is_published = || async {
+        let ca = published(cluster).await;
+        !ca.is_empty() && bundles(&cluster.client).await.iter().all(|b| b.as_ref().is_some_and(|b| b.0 == ca))
+    };
+    eventually("the CA is published", is_published).await;
+    let name = configuration_names(Purpose::Validate).next().expect("a configuration");
+    let broken = json!([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]).to_string();
+    let patch = ["patch", "validatingwebhookconfiguration", name, "--type=json", "-p", &broken];
+    cluster.kubectl(&patch, "").must_succeed();
+    eventually("the CA is published again", is_published).await;
+}
+
+async fn both_replicas_serve_from_one_ca(cluster: &Cluster, doors: &Doors<'_>) {
+    use rustls::pki_types::pem::PemObject;
+    let ca = published(cluster).await;
+    let mut roots = rustls::RootCertStore::empty();
+    for root in rustls::pki_types::CertificateDer::pem_slice_iter(&ca) {
+        roots.add(root.expect("PEM")).expect("a CA");
+    }
+    let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    for (_, address) in &doors.operators {
+        let shakes_hands = || async {
+            let Ok(stream) = tokio::net::TcpStream::connect(address).await else { return false };
+            connector.connect(address.ip().into(), stream).await.is_ok()
+        };
+        eventually("each replica serves a leaf of the one CA", shakes_hands).await;
+    }
+}
+
+/// The ids in what kubectl printed: of refusals and of warnings.
+fn ids(answer: &Answer) -> BTreeSet<String> {
+    let known: BTreeSet<&str> =
+        rules::ops_request::rules().map(|r| r.id).chain(rules::postgres::rules().map(|r| r.id)).collect();
+    let stderr = answer.stderr();
+    stderr
+        .split('[')
+        .filter_map(|part| part.split(']').next())
+        .filter(|id| known.contains(id))
+        .map(Into::into)
+        .collect()
+}
+
+/// What must be taken away after a case.
+fn ask(cluster: &Cluster, case: &Case) -> (Answer, Option<Value>) {
+    let object = moved(case.manifest());
+    let text = object.to_string();
+    match case.operation() {
+        Operation::Create => (cluster.kubectl(&["create", "--dry-run=server", "-f", "-"], &text), None),
+        Operation::Update => {
+            let old = unseen(moved(case.old().expect("an old object")));
+            put(cluster, old.clone());
+            (cluster.kubectl(&["replace", "--dry-run=server", "-f", "-"], &text), Some(old))
+        }
+        Operation::Delete => {
+            put(cluster, unseen(object.clone()));
+            let seen = json!({"metadata": {"labels": {UNSEEN: null}}}).to_string();
+            cluster.kubectl(&["patch", "--type=merge", "-p", &seen, "-f", "-"], &text).must_succeed();
+            (cluster.kubectl(&["delete", "--dry-run=server", "-f", "-"], &text), Some(object))
+        }
+    }
+}
+
+async fn each_rule_is_heard_through_kubectl(cluster: &Cluster) {
+    let (mut heard, mut passed, mut schema) = (BTreeSet::new(), 0, vec![]);
+    // A request that is there already is judged again by the loops; nobody can send one.
+    let is_there = |case: &Case| case.manifest()["metadata"]["creationTimestamp"].is_string();
+    for case in cases::all().into_iter().filter(|case| !is_there(case)) {
+        let queued: Vec<Value> = case.queued().map(moved).map(unseen).collect();
+        for request in &queued {
+            put(cluster, request.clone());
+        }
+        let expected: BTreeSet<String> = case.rule.iter().chain(&case.also).cloned().collect();
+        // The operator may not have seen yet what was made a moment ago.
+        let deadline = Instant::now() + Duration::from_secs(15);
+        loop {
+            let (answer, after) = ask(cluster, &case);
+            if let Some(after) = after {
+                remove(cluster, &after);
+            }
+            let (heard_now, stderr) = (ids(&answer), answer.stderr());
+            if heard_now == expected {
+                passed += usize::from(case.rule.is_none());
+                heard.extend(expected);
+                break;
+            }
+            if !answer.succeeded() && heard_now.is_empty() {
+                // The API server's own validation speaks first; what it lets nobody send needs no rule.
+                schema.push(format!("{}: {}", case.title(), stderr.trim()));
+                break;
+            }
+            assert!(Instant::now() < deadline, "{}: expected {expected:?}, kubectl said: {stderr}", case.title());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        for request in &queued {
+            remove(cluster, request);
+        }
+    }
+    println!(
+        "{} rules heard, {passed} near misses passed; the API server spoke first in:\n{}",
+        heard.len(),
+        schema.join("\n")
+    );
+    let all: BTreeSet<String> = rules::ops_request::rules()
+        .map(|r| r.id.to_owned())
+        .chain(rules::postgres::rules().map(|r| r.id.to_owned()))
+        .collect();
+    // The definition says this one too, so that it holds whatever becomes of the webhooks; it speaks first.
+    assert_eq!(all.difference(&heard).collect::<Vec<_>>(), ["spec-immutable"], "rules that no case reached");
+    assert!(schema.iter().any(|line| line.contains("spec is immutable")), "{schema:?}");
+    assert!(passed > 0);
+}
+
+fn defaults_are_filled_in(cluster: &Cluster) {
+    let namespace = format!("{PREFIX}defaulted");
+    let request = json!({
+        "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PostgresOpsRequest",
+        "metadata": {"name": "add-tls", "namespace": namespace},
+        "spec": {"type": "ReconfigureTLS", "databaseRef": {"name": "plain"}, "tls": {"sslMode": "require"}},
+    });
+    let create = ["create", "--dry-run=server", "-o", "json", "-f", "-"];
+    let made: Value =
+        serde_json::from_str(&cluster.kubectl(&create, &request.to_string()).must_succeed()).expect("JSON");
+    let issuer = json!({"apiGroup": "cert-manager.io", "kind": "ClusterIssuer", "name": "cluster-issuer"});
+    assert_eq!(made["spec"]["tls"]["issuerRef"], issuer);
+    let database = json!({
+        "apiVersion": "kubedb.com/v1", "kind": "Postgres", "metadata": {"name": "new", "namespace": namespace},
+        "spec": {"version": "17.12", "storageType": "Ephemeral", "tls": {}},
+    });
+    let made: Value =
+        serde_json::from_str(&cluster.kubectl(&create, &database.to_string()).must_succeed()).expect("JSON");
+    assert_eq!(made["spec"]["tls"]["issuerRef"], issuer);
+    assert_eq!((&made["spec"]["sslMode"], &made["spec"]["clientAuthMode"]), (&json!("verify-full"), &json!("md5")));
+}
+
+/// Status, finalizers and labels of a request may change when there is nothing left that it is about.
+fn what_has_lost_its_database_can_still_go(cluster: &Cluster) {
+    let request = json!({
+        "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PostgresOpsRequest",
+        "metadata": {"name": "orphan", "namespace": format!("{PREFIX}demo"), "finalizers": ["kubedb.com"]},
+        "spec": {"type": "Restart", "databaseRef": {"name": "gone"}},
+    });
+    let text = request.to_string();
+    put(cluster, unseen(request));
+    for patch in [json!({"metadata": {"labels": {UNSEEN: null}}}), json!({"metadata": {"labels": {"team": "a"}}})] {
+        cluster.kubectl(&["patch", "--type=merge", "-p", &patch.to_string(), "-f", "-"], &text).must_succeed();
+    }
+    let status = json!({"status": {"phase": "Failed"}}).to_string();
+    cluster.kubectl(&["patch", "--subresource=status", "--type=merge", "-p", &status, "-f", "-"], &text).must_succeed();
+    cluster.kubectl(&["delete", "--wait=false", "-f", "-"], &text).must_succeed();
+    let free = json!({"metadata": {"finalizers": null}}).to_string();
+    cluster.kubectl(&["patch", "--type=merge", "-p", &free, "-f", "-"], &text).must_succeed();
+    cluster.kubectl(&["wait", "--for=delete", "--timeout=10s", "-f", "-"], &text).must_succeed();
+}
+
+async fn a_v1beta1_registration_is_answered(cluster: &Cluster) {
+    let validating = Api::<ValidatingWebhookConfiguration>::all(cluster.client.clone());
+    for name in configuration_names(Purpose::Validate) {
+        let patch = json!([{"op": "replace", "path": "/webhooks/0/admissionReviewVersions", "value": ["v1beta1"]}]);
+        let patch = Patch::Json::<()>(serde_json::from_value(patch).expect("a patch"));
+        validating.patch(name, &PatchParams::default(), &patch).await.expect("a registration");
+    }
+    let request = moved(json!({
+        "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PostgresOpsRequest",
+        "metadata": {"name": "old-review", "namespace": "demo"},
+        "spec": {"type": "ReconfigureTLS", "databaseRef": {"name": "secure"}, "tls": {}},
+    }));
+    let answered = || async {
+        let answer = cluster.kubectl(&["create", "--dry-run=server", "-f", "-"], &request.to_string());
+        ids(&answer) == BTreeSet::from(["one-operation".to_owned()])
+    };
+    eventually("a v1beta1 review is answered", answered).await;
+}

@@ -1,0 +1,389 @@
+//! Operations in a simulated cluster: golden trips, and each of them again with a crash and a fault at every point.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod world;
+
+use std::fmt::Write;
+
+use pgrekey::api::ops_request::OpsPhase;
+use pgrekey::plan::status::record;
+use pgrekey::plan::{Action, Decision, decide};
+use world::{TRIPS, Trouble, World};
+
+/// What goes wrong with one effect, the `at`th of a trip. Effects are status writes and actions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// Nothing does.
+    None,
+    /// pgrekey dies before it, and starts again 10 s later.
+    CrashBefore(usize),
+    /// pgrekey dies after it, and starts again 10 s later.
+    CrashAfter(usize),
+    /// It fails, once.
+    Once(usize),
+    /// It happens, and the answer is lost.
+    Unheard(usize),
+    /// Every effect of this kind fails from then on, until the operation turns back.
+    Forever(usize),
+    /// A pod dies then.
+    PodDies(usize),
+    /// The primary hands over by itself then.
+    FailsOver(usize),
+    /// Nothing is known about the pods for half a minute from then on.
+    Blind(usize),
+}
+
+impl Fault {
+    /// Whether pods may go for other reasons than ours.
+    fn disturbs(self) -> bool {
+        matches!(self, Self::PodDies(_) | Self::FailsOver(_))
+    }
+}
+
+/// A trip under way.
+struct Trip {
+    world: World,
+    fault: Fault,
+    effects: usize,
+    failing: Option<&'static str>,
+    log: String,
+    last: String,
+    /// How often the last line was repeated: after a minute of the same, time passes faster.
+    repeated: u32,
+}
+
+/// More seconds than any trip takes, faults and all.
+const LONGEST: i64 = 20_000;
+
+impl Trip {
+    fn new(world: World, fault: Fault) -> Self {
+        Self { world, fault, effects: 0, failing: None, log: String::new(), last: String::new(), repeated: 0 }
+    }
+
+    /// Goes on until the request rests.
+    fn run(self) -> Self {
+        self.run_with(|_, _| {})
+    }
+
+    /// The same, while somebody meddles with the world before each look, knowing the log.
+    fn run_with(mut self, meddle: impl Fn(&mut World, &str)) -> Self {
+        while self.world.second() < LONGEST {
+            meddle(&mut self.world, &self.log);
+            if self.step() {
+                return self;
+            }
+        }
+        panic!("{:?} never ends:\n{}", self.fault, self.log);
+    }
+
+    /// The same, until so many effects have happened.
+    fn run_until(mut self, effects: usize) -> Self {
+        while self.effects < effects && !self.step() {}
+        self
+    }
+
+    /// Looks, decides, records and performs; says whether the request rests.
+    fn step(&mut self) -> bool {
+        let seen = self.world.look();
+        let now = self.world.now();
+        let decision = decide(&seen, now);
+        if matches!(decision, Decision::Rest(_)) {
+            return true;
+        }
+        self.note(&decision);
+        let (status, _) = record(&seen, &decision, now);
+        let is_news = self.world.request.status.as_ref() != Some(&status);
+        if is_news && !self.effect(None, |world| world.request.status = Some(status)) {
+            return false;
+        }
+        let actions = match decision {
+            Decision::Act { actions, .. } | Decision::Finish(actions) => actions,
+            _ => vec![],
+        };
+        for action in &actions {
+            if !self.effect(Some(action), |world| world.perform(action)) {
+                return false;
+            }
+        }
+        self.pass(if self.repeated > 60 { 20 } else { 1 });
+        false
+    }
+
+    /// One effect; false if it is not known to have happened, and the rest of the decision is left.
+    fn effect(&mut self, action: Option<&Action>, happen: impl FnOnce(&mut World)) -> bool {
+        let at = self.effects;
+        self.effects += 1;
+        let kind = action.map_or("Status", kind);
+        let turned = self.log.contains("turn back");
+        match self.fault {
+            Fault::Forever(first)
+                if at == first && !turned && !matches!(kind, "Status" | "Hold" | "Release" | "Resume") =>
+            {
+                self.failing = Some(kind);
+            }
+            Fault::PodDies(when) if at == when => self.world.kill(at),
+            Fault::FailsOver(when) if at == when => self.world.fail_over(),
+            Fault::Blind(when) if at == when => self.world.trouble.blind_until = self.world.second() + 30,
+            _ => {}
+        }
+        if self.failing == Some(kind) && !turned {
+            self.pass(1);
+            return false;
+        }
+        match self.fault {
+            Fault::CrashBefore(when) if at == when => {
+                self.pass(10);
+                false
+            }
+            Fault::Once(when) if at == when => {
+                self.pass(1);
+                false
+            }
+            Fault::CrashAfter(when) if at == when => {
+                happen(&mut self.world);
+                self.pass(10);
+                false
+            }
+            Fault::Unheard(when) if at == when => {
+                happen(&mut self.world);
+                self.pass(1);
+                false
+            }
+            _ => {
+                happen(&mut self.world);
+                true
+            }
+        }
+    }
+
+    fn pass(&mut self, seconds: u32) {
+        for _ in 0..seconds {
+            self.world.pass();
+            // Once forth, and once back.
+            let restarts = 1 + u32::from(self.log.contains("turn back"));
+            if let Err(why) = self.world.law(self.fault.disturbs(), restarts) {
+                panic!("{:?} at {} s: {why}\n{}", self.fault, self.world.second(), self.log);
+            }
+        }
+    }
+
+    fn note(&mut self, decision: &Decision) {
+        let line = match decision {
+            Decision::Act { step, what, actions, .. } => {
+                let actions: Vec<String> = actions.iter().map(short).collect();
+                format!("{step}: {what} [{}]", actions.join(", "))
+            }
+            Decision::Wait { step, on, .. } => format!("{}: wait for {on}", step.as_deref().unwrap_or("-")),
+            Decision::Turn { cause } => format!("turn back: {cause}"),
+            Decision::Finish(actions) => format!("after the end: {actions:?}"),
+            Decision::End(outcome) => format!("end: {outcome:?}"),
+            Decision::Rest(_) => return,
+        };
+        if line == self.last {
+            self.repeated += 1;
+            return;
+        }
+        let _ = writeln!(self.log, "{:>4} s  {line}", self.world.second());
+        (self.last, self.repeated) = (line, 0);
+    }
+
+    fn phase(&self) -> Option<OpsPhase> {
+        self.world.request.status.as_ref().and_then(|status| status.phase)
+    }
+
+    /// It has ended, one way or the other, and left the database well.
+    fn must_be_well(&mut self, what: &str) {
+        // A pod that died at the very end comes back.
+        self.pass(10);
+        assert!(matches!(self.phase(), Some(OpsPhase::Successful | OpsPhase::Failed)), "{what}\n{}", self.log);
+        if let Err(why) = self.world.is_well() {
+            panic!("{what}: {why}\n{}", self.log);
+        }
+    }
+}
+
+fn kind(action: &Action) -> &'static str {
+    match action {
+        Action::Hold => "Hold",
+        Action::Release => "Release",
+        Action::SetPaused(true) => "Pause",
+        Action::SetPaused(false) => "Resume",
+        Action::Try => "Try",
+        Action::EndTrial => "EndTrial",
+        Action::Certify(_) => "Certify",
+        Action::Reissue { .. } => "Reissue",
+        Action::Publish(_) => "Publish",
+        Action::WriteSettings(_) => "WriteSettings",
+        Action::WriteFiles(_) => "WriteFiles",
+        Action::WriteDial(_) => "WriteDial",
+        Action::WriteTemplate(_) => "WriteTemplate",
+        Action::SetPassword(_) => "SetPassword",
+        Action::Touch { .. } => "Touch",
+        Action::ReloadServer { .. } => "ReloadServer",
+        Action::ReloadAgent { .. } => "ReloadAgent",
+        Action::Evict { .. } => "Evict",
+        Action::SwitchOver { .. } => "SwitchOver",
+        Action::WriteSpec(_) => "WriteSpec",
+        Action::Delete => "Delete",
+    }
+}
+
+fn short(action: &Action) -> String {
+    match action {
+        Action::Touch { pod, .. }
+        | Action::ReloadServer { pod, .. }
+        | Action::ReloadAgent { pod, .. }
+        | Action::Evict { pod, .. } => format!("{} {pod}", kind(action)),
+        Action::SwitchOver { from, to } => format!("SwitchOver {from} to {to}"),
+        Action::WriteFiles(files) => {
+            format!("WriteFiles {} of {} CAs", files.material.server.fingerprint.0[0], files.trust.len())
+        }
+        Action::WriteSettings(posture) => format!("WriteSettings {:?} {:?}", posture.serve, posture.accept),
+        Action::WriteDial(posture) => format!("WriteDial {}", posture.dial.mode.as_str()),
+        Action::WriteTemplate(template) => format!("WriteTemplate files: {}", template.files),
+        Action::Publish(trust) => format!("Publish {} CAs", trust.len()),
+        Action::Reissue { alias, revision } => format!("Reissue {} after {revision}", alias.as_str()),
+        _ => kind(action).to_owned(),
+    }
+}
+
+fn each(visit: impl Fn(&(&'static str, &'static str, &'static str), u32, &'static str) + Sync) {
+    std::thread::scope(|scope| {
+        for strategy in ["Restart", "Reload"] {
+            let visit = &visit;
+            scope.spawn(move || {
+                for (trip, replicas) in TRIPS.iter().flat_map(|trip| [1, 2, 3, 5].map(|replicas| (trip, replicas))) {
+                    visit(trip, replicas, strategy);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn golden_trips() {
+    each(|trip, replicas, strategy| {
+        let name = format!("{}-{replicas}-{strategy}", trip.0);
+        let mut done = Trip::new(World::new(trip, replicas, strategy), Fault::None).run();
+        assert_eq!(done.phase(), Some(OpsPhase::Successful), "{name}\n{}", done.log);
+        done.must_be_well(&name);
+        let rolls = strategy == "Restart" || matches!(trip.0, "add" | "add-scram" | "remove" | "restart");
+        assert!(done.world.evictions().iter().all(|n| *n == u32::from(rolls)), "{name}\n{}", done.log);
+        if replicas == 3 {
+            insta::assert_snapshot!(name, done.log);
+        }
+    });
+}
+
+#[test]
+fn a_crash_at_any_point_changes_nothing_in_the_outcome() {
+    each(|trip, replicas, strategy| {
+        let effects = Trip::new(World::new(trip, replicas, strategy), Fault::None).run().effects;
+        for at in 0..effects {
+            for fault in [Fault::CrashBefore(at), Fault::CrashAfter(at)] {
+                let mut done = Trip::new(World::new(trip, replicas, strategy), fault).run();
+                let name = format!("{} {replicas} {strategy} {fault:?}", trip.0);
+                assert_eq!(done.phase(), Some(OpsPhase::Successful), "{name}\n{}", done.log);
+                done.must_be_well(&name);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_fault_at_any_point_leaves_the_database_well() {
+    each(|trip, replicas, strategy| {
+        let effects = Trip::new(World::new(trip, replicas, strategy), Fault::None).run().effects;
+        for at in 0..effects {
+            let mut faults =
+                vec![Fault::Once(at), Fault::Unheard(at), Fault::Forever(at), Fault::PodDies(at), Fault::Blind(at)];
+            if replicas > 1 {
+                faults.push(Fault::FailsOver(at));
+            }
+            for fault in faults {
+                let mut done = Trip::new(World::new(trip, replicas, strategy), fault).run();
+                done.must_be_well(&format!("{} {replicas} {strategy} {fault:?}", trip.0));
+                let passes = matches!(fault, Fault::Once(_) | Fault::Unheard(_) | Fault::Blind(_));
+                assert!(!passes || done.phase() == Some(OpsPhase::Successful), "{} {fault:?}\n{}", trip.0, done.log);
+            }
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_issued_fails_and_touches_no_pod() {
+    let troubles = [
+        Trouble { issuer_is_never_ready: true, ..Trouble::default() },
+        Trouble { trial_fails: true, ..Trouble::default() },
+        Trouble { bad_leaf: Some("the leaf has the wrong name"), ..Trouble::default() },
+    ];
+    for trip in TRIPS.iter().filter(|trip| matches!(trip.0, "add" | "change-issuer" | "update" | "rotate")) {
+        for trouble in &troubles {
+            let mut world = World::new(trip, 3, "Restart");
+            world.trouble = trouble.clone();
+            let spec = world.database.spec.clone();
+            let mut done = Trip::new(world, Fault::None).run();
+            let name = format!("{} {trouble:?}", trip.0);
+            assert_eq!(done.phase(), Some(OpsPhase::Failed), "{name}\n{}", done.log);
+            assert_eq!((done.world.evictions(), &done.world.database.spec), (vec![0, 0, 0], &spec), "{name}");
+            done.must_be_well(&name);
+        }
+    }
+}
+
+#[test]
+fn a_closed_budget_is_waited_for_and_never_overruled() {
+    for trip in TRIPS {
+        let mut world = World::new(trip, 3, "Restart");
+        world.trouble.budget_closed_until = 3600;
+        let mut done = Trip::new(world, Fault::None).run();
+        done.must_be_well(trip.0);
+        assert_eq!(
+            (done.phase(), done.world.evictions()),
+            (Some(OpsPhase::Failed), vec![0, 0, 0]),
+            "{}\n{}",
+            trip.0,
+            done.log
+        );
+    }
+}
+
+#[test]
+fn a_canary_that_does_not_come_back_turns_the_walk_back() {
+    for trip in TRIPS {
+        let mut world = World::new(trip, 3, "Restart");
+        world.trouble.new_pods_fail = true;
+        let mut trip_under_way = Trip::new(world, Fault::None);
+        trip_under_way.fault = Fault::PodDies(usize::MAX);
+        let spec = trip_under_way.world.database.spec.clone();
+        let mut done = trip_under_way.run_with(|world, log| {
+            if log.contains("turn back") {
+                // What made new pods fail goes with what was asked for.
+                world.trouble.new_pods_fail = false;
+                world.mend();
+            }
+        });
+        assert_eq!(done.phase(), Some(OpsPhase::Failed), "{}\n{}", trip.0, done.log);
+        assert!(done.world.evictions().iter().filter(|n| **n > 0).count() <= 1, "{}\n{}", trip.0, done.log);
+        assert_eq!(done.world.database.spec, spec, "{}", trip.0);
+        done.must_be_well(trip.0);
+    }
+}
+
+#[test]
+fn a_request_that_is_deleted_on_the_way_turns_back() {
+    for trip in TRIPS {
+        let effects = Trip::new(World::new(trip, 3, "Restart"), Fault::None).run().effects;
+        for at in 3..effects - 3 {
+            let mut under_way = Trip::new(World::new(trip, 3, "Restart"), Fault::None);
+            under_way.fault = Fault::PodDies(usize::MAX);
+            let mut done = under_way.run_until(at);
+            let now = done.world.now();
+            done.world.request.metadata.deletion_timestamp =
+                Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));
+            let mut done = done.run();
+            done.must_be_well(&format!("{} deleted at {at}", trip.0));
+        }
+    }
+}

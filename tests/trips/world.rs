@@ -1,0 +1,579 @@
+//! A simulated cluster: what an API server, a kubelet, Patroni, PostgreSQL and cert-manager do, as far as TLS is concerned, one
+//! second at a time. It knows the facts; the product sees them only through [`World::look`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use pgrekey::api::ops_request::PostgresOpsRequestSpec;
+use pgrekey::api::postgres::{DatabasePhase, PostgresSpec};
+use pgrekey::api::{Postgres, PostgresOpsRequest};
+use pgrekey::plan::decide::{Certificate, FINALIZER, Issuance, Observed, Paused, Trial};
+use pgrekey::plan::scene::{Pod, Scene, Server, Stream, Template};
+use pgrekey::plan::{Action, ends};
+use pgrekey::tls::{
+    Accept, Alias, CaId, Client, Dial, Files, Fingerprint, Hash, Leaf, Material, Posture, Serve, admits, hba, joins,
+    posture,
+};
+
+/// Where a database's TLS comes from, by the names of the issuers in the trips.
+pub(crate) fn ca(issuer: &str) -> CaId {
+    CaId(Fingerprint([issuer.bytes().fold(7, |sum, byte| sum ^ byte.rotate_left(3)); 32]))
+}
+
+fn material(serial: u8, issuer: &str) -> Material {
+    let leaf = |kind: u8| Leaf { fingerprint: Fingerprint([kind ^ serial; 32]), ca: ca(issuer) };
+    Material { server: leaf(0x10), client: leaf(0x20), exporter: leaf(0x40) }
+}
+
+/// What goes wrong, and how often.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Trouble {
+    /// Nothing about the pods is known until then.
+    pub(crate) blind_until: i64,
+    /// The disruption budget lets no pod go until then.
+    pub(crate) budget_closed_until: i64,
+    /// The issuer is never ready.
+    pub(crate) issuer_is_never_ready: bool,
+    /// The trial is refused.
+    pub(crate) trial_fails: bool,
+    /// What is issued is not good.
+    pub(crate) bad_leaf: Option<&'static str>,
+    /// A pod that is made with files never becomes ready.
+    pub(crate) new_pods_fail: bool,
+}
+
+#[derive(Clone, Debug)]
+struct SimPod {
+    name: String,
+    ordinal: i32,
+    uid: u64,
+    made_of: Template,
+    refreshed: Option<String>,
+    /// Second at which it is ready; while it is not, its server does not answer.
+    ready_at: i64,
+    /// Second at which it is gone, once it has been evicted.
+    gone_at: Option<i64>,
+    /// What its volumes hold.
+    mounted: (Option<Files>, Dial, u32),
+    /// Second at which its volumes are brought up to date, if that was asked for.
+    mounts_at: i64,
+    /// What its server has loaded.
+    loaded: Option<Files>,
+    settings: (Serve, Accept),
+    /// How its agent dials.
+    dial: Dial,
+    evictions: u32,
+}
+
+#[derive(Clone, Debug)]
+struct SimCertificate {
+    spec: PostgresSpec,
+    revision: i64,
+    asked: Option<i64>,
+    issued_at: Option<i64>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct World {
+    second: i64,
+    pub(crate) database: Postgres,
+    pub(crate) paused: bool,
+    pub(crate) request: PostgresOpsRequest,
+    pub(crate) request_is_gone: bool,
+    major: u32,
+    written: Posture,
+    settings_at: i64,
+    template: Template,
+    published: BTreeSet<CaId>,
+    previous: Option<Material>,
+    version: u32,
+    pods: Vec<SimPod>,
+    pub(crate) leader: String,
+    switching: Option<(String, i64)>,
+    hash: Hash,
+    md5_roles: Vec<String>,
+    certificates: BTreeMap<Alias, SimCertificate>,
+    trial: Option<i64>,
+    issued: Option<Material>,
+    /// What was served before.
+    origin: Option<Material>,
+    serial: u8,
+    next_uid: u64,
+    pub(crate) trouble: Trouble,
+    /// Clients that can connect at both ends.
+    clients: Vec<Client>,
+    /// The primary and the bundle for which they were last seen to get in.
+    judged: Option<(Posture, BTreeSet<CaId>)>,
+}
+
+const SECURE: &str = "{version: '17', sslMode: verify-full, clientAuthMode: cert, tls: {issuerRef: {name: old}}}";
+const PLAIN: &str = "{version: '17', sslMode: disable, clientAuthMode: md5}";
+
+/// A trip: what it is called, the database's spec before it, and the request.
+pub(crate) const TRIPS: &[(&str, &str, &str)] = &[
+    ("add", PLAIN, "{type: ReconfigureTLS, tls: {issuerRef: {name: old}, sslMode: verify-full, clientAuthMode: cert}}"),
+    (
+        "add-scram",
+        PLAIN,
+        "{type: ReconfigureTLS, tls: {issuerRef: {name: old}, sslMode: require, clientAuthMode: scram}}",
+    ),
+    ("remove", SECURE, "{type: ReconfigureTLS, tls: {remove: true, clientAuthMode: md5}}"),
+    ("change-issuer", SECURE, "{type: ReconfigureTLS, tls: {issuerRef: {name: new}}}"),
+    ("update", SECURE, "{type: ReconfigureTLS, tls: {certificates: [{alias: server, dnsNames: [db.example]}]}}"),
+    ("change-modes", SECURE, "{type: ReconfigureTLS, tls: {sslMode: require, clientAuthMode: scram}}"),
+    ("rotate", SECURE, "{type: ReconfigureTLS, tls: {rotateCertificates: true}}"),
+    ("restart", SECURE, "{type: Restart}"),
+];
+
+impl World {
+    pub(crate) fn new((_, before, asked): &(&str, &str, &str), replicas: u32, strategy: &str) -> Self {
+        let mut spec: PostgresSpec = serde_saphyr::from_str(before).expect("a spec");
+        spec.replicas = i32::try_from(replicas).ok();
+        let asked = asked.replacen('{', "{databaseRef: {name: pg}, ", 1);
+        let request: PostgresOpsRequestSpec = serde_saphyr::from_str(&asked).expect("a request");
+        let major = 17;
+        let issuer = "old";
+        let served = spec.tls.as_ref().map(|_| material(1, issuer));
+        let written = posture(&spec, major, served.as_ref()).expect("a posture");
+        let mut database = Postgres::new("pg", spec);
+        database.metadata.namespace = Some("demo".to_owned());
+        database.metadata.uid = Some("database".to_owned());
+        database.status.get_or_insert_default().phase = Some(DatabasePhase::Ready);
+        let mut request = PostgresOpsRequest::new("request", request);
+        request.metadata.namespace = Some("demo".to_owned());
+        request.metadata.uid = Some("request".to_owned());
+        request.metadata.creation_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        request.annotations_mut().insert("pgrekey.dev/strategy".to_owned(), strategy.to_owned());
+        let template = Template { files: written.files.is_some(), restart: None };
+        let certificates = served.map(|_| {
+            let certificate = SimCertificate { spec: database.spec.clone(), revision: 1, asked: None, issued_at: None };
+            Alias::ALL.into_iter().map(|alias| (alias, certificate.clone())).collect()
+        });
+        let mut world = Self {
+            second: 0,
+            database,
+            paused: false,
+            request,
+            request_is_gone: false,
+            major,
+            settings_at: -10,
+            template,
+            published: written.trust(),
+            previous: None,
+            version: 1,
+            pods: vec![],
+            leader: "pg-0".to_owned(),
+            switching: None,
+            hash: written.hash,
+            md5_roles: vec![],
+            certificates: certificates.unwrap_or_default(),
+            trial: None,
+            issued: served,
+            origin: served,
+            serial: 1,
+            next_uid: 0,
+            trouble: Trouble::default(),
+            clients: vec![],
+            judged: None,
+            written,
+        };
+        for ordinal in 0..i32::try_from(replicas).expect("a number") {
+            let pod = world.new_pod(ordinal, -100);
+            world.pods.push(pod);
+        }
+        world.clients = world.clients_of_both_ends();
+        world
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_secs(self.second)
+    }
+
+    pub(crate) fn second(&self) -> i64 {
+        self.second
+    }
+
+    fn new_pod(&mut self, ordinal: i32, ready_at: i64) -> SimPod {
+        self.next_uid += 1;
+        let files = self.written.files.clone().filter(|_| self.template.files);
+        let fails = self.trouble.new_pods_fail && ready_at > 0 && self.template.restart.is_some();
+        SimPod {
+            name: format!("pg-{ordinal}"),
+            ordinal,
+            uid: self.next_uid,
+            made_of: self.template.clone(),
+            refreshed: None,
+            ready_at: if fails { i64::MAX } else { ready_at },
+            gone_at: None,
+            mounted: (files.clone(), self.written.dial, self.version),
+            mounts_at: i64::MAX,
+            loaded: files,
+            settings: (self.written.serve, self.written.accept),
+            dial: self.written.dial,
+            evictions: 0,
+        }
+    }
+
+    /// Everybody who can connect at both ends, trusting what is published there.
+    fn clients_of_both_ends(&self) -> Vec<Client> {
+        let wished = ends::wished(&self.database.spec, &self.request.spec, self.major);
+        let issuer = wished.tls.as_ref().and_then(|tls| tls.issuer_ref.as_ref()).map_or("old", |issuer| &issuer.name);
+        let to = posture(&wished, self.major, Some(&material(9, issuer))).expect("a posture");
+        let modes = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+        let passwords = [None, Some(Hash::Md5), Some(Hash::Scram)];
+        modes
+            .iter()
+            .map(|mode| serde_saphyr::from_str(mode).expect("a mode"))
+            .flat_map(|mode| passwords.map(|password| (mode, password)))
+            .flat_map(|(mode, password)| [None, Some(ca("old"))].map(|certificate| (mode, password, certificate)))
+            .map(|(mode, password, certificate)| Client { mode, roots: None, password, certificate })
+            .filter(|client| {
+                [&self.written, &to].into_iter().all(|end| {
+                    let roots = Some(end.trust()).filter(|roots| !roots.is_empty());
+                    admits(&Client { roots, ..client.clone() }, end).is_ok()
+                })
+            })
+            .collect()
+    }
+
+    fn is_up(&self, pod: &SimPod) -> bool {
+        pod.gone_at.is_none() && pod.ready_at <= self.second
+    }
+
+    /// How a pod's server and dialler are now.
+    fn posture_of(&self, pod: &SimPod) -> Posture {
+        let (serve, accept) = pod.settings;
+        Posture { files: pod.loaded.clone(), serve, accept, hash: self.hash, dial: pod.dial }
+    }
+
+    fn dials_as(&self, pod: &SimPod) -> Posture {
+        Posture { files: pod.mounted.0.clone(), ..self.posture_of(pod) }
+    }
+
+    fn leader_pod(&self) -> Option<&SimPod> {
+        self.pods.iter().find(|pod| pod.name == self.leader)
+    }
+
+    fn streams(&self, pod: &SimPod) -> bool {
+        let Some(primary) = self.leader_pod().filter(|primary| self.is_up(primary)) else { return false };
+        joins(&self.dials_as(pod), &self.posture_of(primary)).is_ok()
+    }
+
+    /// One second passes.
+    pub(crate) fn pass(&mut self) {
+        self.second += 1;
+        let second = self.second;
+        for at in 0..self.pods.len() {
+            if self.pods[at].gone_at.is_some_and(|gone| gone <= second) {
+                let (ordinal, evictions) = (self.pods[at].ordinal, self.pods[at].evictions);
+                self.pods[at] = SimPod { evictions, ..self.new_pod(ordinal, second + 5) };
+            }
+        }
+        for pod in &mut self.pods {
+            if pod.mounts_at <= second {
+                pod.mounts_at = i64::MAX;
+                pod.mounted =
+                    (self.written.files.clone().filter(|_| pod.made_of.files), self.written.dial, self.version);
+            }
+            if self.settings_at <= second && pod.ready_at <= second {
+                pod.settings = (self.written.serve, self.written.accept);
+            }
+        }
+        if let Some((to, at)) = self.switching.clone().filter(|(_, at)| *at <= second) {
+            let _ = at;
+            self.leader = to;
+            self.switching = None;
+        }
+        if self.leader_pod().is_none_or(|pod| !self.is_up(pod)) {
+            self.fail_over();
+        }
+        for certificate in self.certificates.values_mut() {
+            if certificate.issued_at.is_some_and(|at| at <= second) {
+                certificate.issued_at = None;
+                certificate.revision += 1;
+                let issuer = certificate.spec.tls.as_ref().and_then(|tls| tls.issuer_ref.clone()).expect("an issuer");
+                self.serial = self.serial.max(u8::try_from(certificate.revision).expect("few"));
+                self.issued = Some(material(self.serial, &issuer.name));
+            }
+        }
+        let all_up = self.pods.iter().all(|pod| self.is_up(pod));
+        let phase = if all_up { DatabasePhase::Ready } else { DatabasePhase::Critical };
+        self.database.status.get_or_insert_default().phase = Some(phase);
+    }
+
+    /// Patroni promotes a standby that streamed, if there is one.
+    pub(crate) fn fail_over(&mut self) {
+        let next = self.pods.iter().find(|pod| self.is_up(pod) && pod.name != self.leader).map(|pod| pod.name.clone());
+        if let Some(next) = next {
+            self.leader = next;
+            self.switching = None;
+        }
+    }
+
+    pub(crate) fn kill(&mut self, at: usize) {
+        let second = self.second;
+        let at = at % self.pods.len();
+        self.pods[at].gone_at.get_or_insert(second + 1);
+    }
+
+    /// Pods that would never have become ready are replaced by ones that do.
+    pub(crate) fn mend(&mut self) {
+        let second = self.second;
+        for pod in self.pods.iter_mut().filter(|pod| pod.ready_at == i64::MAX) {
+            pod.ready_at = second + 5;
+        }
+    }
+
+    /// What the product sees.
+    pub(crate) fn look(&self) -> Observed {
+        let wished = ends::wished(&self.database.spec, &self.request.spec, self.major);
+        let scene =
+            if self.second < self.trouble.blind_until { Err("nobody answers".to_owned()) } else { Ok(self.scene()) };
+        let closed = self.second < self.trouble.budget_closed_until || self.pods.iter().any(|pod| !self.is_up(pod));
+        Observed {
+            request: Arc::new(self.request.clone()),
+            database: Some(Arc::new(self.database.clone())),
+            siblings: vec![Arc::new(self.request.clone())],
+            places: 1,
+            refused: vec![],
+            major: self.major,
+            paused: if self.paused { Paused::ByUs } else { Paused::No },
+            issuance: Ok(self.issuance(&wished)),
+            scene,
+            disruptions: Ok((self.pods.len() > 1).then_some(i32::from(!closed))),
+        }
+    }
+
+    fn issuance(&self, wished: &PostgresSpec) -> Issuance {
+        let trial = match self.trial {
+            None => Trial::Absent,
+            Some(at) if self.second < at => Trial::Pending,
+            Some(_) if self.trouble.trial_fails => Trial::Failed("the policy says no".to_owned()),
+            Some(_) => Trial::Passed,
+        };
+        let certificates = self.certificates.iter().map(|(alias, certificate)| {
+            let seen = Certificate {
+                matches: certificate.spec.tls == wished.tls,
+                ready: certificate.issued_at.is_none(),
+                issuing: certificate.issued_at.is_some(),
+                revision: certificate.revision,
+                asked: certificate.asked,
+                failure: None,
+            };
+            (*alias, seen)
+        });
+        let not_ready = self.trouble.issuer_is_never_ready.then(|| "issuer new: its Secret is missing".to_owned());
+        Issuance {
+            not_ready: not_ready.into_iter().collect(),
+            trial,
+            in_the_way: vec![],
+            certificates: certificates.collect(),
+            issued: self.issued.map(|material| match self.trouble.bad_leaf {
+                Some(why) if self.origin != Some(material) => Err(why.to_owned()),
+                _ => Ok(material),
+            }),
+        }
+    }
+
+    pub(crate) fn scene(&self) -> Scene {
+        Scene {
+            database: "pg".to_owned(),
+            written: Posture {
+                files: self.written.files.clone().filter(|_| self.template.files),
+                ..self.written.clone()
+            },
+            template: self.template.clone(),
+            published: self.published.clone(),
+            stored: self.written.files.as_ref().map(|files| files.material),
+            previous: self.previous,
+            version: self.version.to_string(),
+            replicas: self.pods.len(),
+            pods: self.pods.iter().map(|pod| self.pod(pod)).collect(),
+            leader: Ok(self.leader.clone()),
+            switching: self.switching.is_some(),
+            max_lag: 1 << 20,
+        }
+    }
+
+    fn pod(&self, pod: &SimPod) -> Pod {
+        let is_up = self.is_up(pod);
+        Pod {
+            name: pod.name.clone(),
+            ordinal: pod.ordinal,
+            uid: pod.uid.to_string(),
+            ready: is_up && (pod.name == self.leader || self.streams(pod)),
+            leaving: pod.gone_at.is_some(),
+            made_of: pod.made_of.clone(),
+            refreshed: pod.refreshed.clone(),
+            server: if is_up { Ok(self.server(pod)) } else { Err("cannot be reached".to_owned()) },
+        }
+    }
+
+    fn server(&self, pod: &SimPod) -> Server {
+        let standby = pod.name != self.leader;
+        let (serve, accept) = pod.settings;
+        let settings = Posture { serve, accept, ..self.written.clone() };
+        let files = self.written.files.clone().filter(|_| pod.made_of.files);
+        let others = self.pods.iter().filter(|other| !standby && other.name != pod.name && self.is_up(other));
+        let streams = others.filter(|other| self.streams(other)).map(|other| {
+            let tls = serve == Serve::Tls && other.dial.mode >= pgrekey::api::tls::SslMode::Prefer;
+            (other.name.clone(), Stream { streaming: true, replayed: 100, tls, certificate: tls && other.dial.present })
+        });
+        Server {
+            standby,
+            position: 100,
+            ssl: serve == Serve::Tls,
+            hba: hba::lines(&settings),
+            plaintext: accept.plain.is_some(),
+            serves: self.posture_of(pod).served().map(|leaf| leaf.fingerprint),
+            files_current: pod.mounted.0 == files,
+            files_loaded: pod.loaded == pod.mounted.0,
+            agent_file_current: pod.mounted.1 == self.written.dial,
+            dial: standby.then_some(pod.dial),
+            streams: streams.collect(),
+            own_password_is_md5: self.hash == Hash::Md5,
+            md5_roles: self.md5_roles.clone(),
+            leaf: None,
+            trusts: vec![],
+        }
+    }
+
+    /// What an action does.
+    pub(crate) fn perform(&mut self, action: &Action) {
+        let second = self.second;
+        match action.clone() {
+            Action::Hold => self.request.finalizers_mut().push(FINALIZER.to_owned()),
+            Action::Release => self.request.finalizers_mut().clear(),
+            Action::SetPaused(paused) => self.paused = paused,
+            Action::Try => self.trial = self.trial.or(Some(second + 1)),
+            Action::EndTrial => self.trial = None,
+            Action::Certify(spec) => self.certify(&spec),
+            Action::Reissue { alias, revision } => {
+                let certificate = self.certificates.get_mut(&alias).expect("a certificate");
+                if certificate.revision == revision {
+                    certificate.asked = Some(revision);
+                    certificate.issued_at.get_or_insert(second + 2);
+                }
+            }
+            Action::Publish(trust) => self.published = trust,
+            Action::WriteSettings(posture) => {
+                self.written = Posture { files: self.written.files.clone(), dial: self.written.dial, ..posture };
+                self.settings_at = second + 1;
+            }
+            Action::WriteFiles(files) => self.write_files(files),
+            Action::WriteDial(posture) => {
+                self.written.dial = posture.dial;
+                self.version += 1;
+            }
+            Action::WriteTemplate(template) => self.template = template,
+            Action::SetPassword(hash) => self.hash = hash,
+            Action::Touch { pod, uid, version } => self.with(&pod, &uid, |pod| {
+                pod.refreshed = Some(version.clone());
+                pod.mounts_at = second + 1;
+            }),
+            Action::ReloadServer { pod, uid } => self.with(&pod, &uid, |pod| pod.loaded.clone_from(&pod.mounted.0)),
+            Action::ReloadAgent { pod, uid } => self.with(&pod, &uid, |pod| pod.dial = pod.mounted.1),
+            Action::Evict { pod, uid } => self.with(&pod, &uid, |pod| {
+                pod.gone_at = Some(second + 1);
+                pod.evictions += 1;
+            }),
+            Action::SwitchOver { from, to } => {
+                if self.leader == from {
+                    self.switching = Some((to, second + 2));
+                }
+            }
+            Action::WriteSpec(spec) => self.database.spec = *spec,
+            Action::Delete => self.request_is_gone = true,
+        }
+    }
+
+    fn certify(&mut self, spec: &PostgresSpec) {
+        let second = self.second;
+        let wanted = spec.tls.clone();
+        for alias in Alias::ALL {
+            let fresh = SimCertificate { spec: spec.clone(), revision: 0, asked: None, issued_at: Some(second + 2) };
+            let certificate = self.certificates.entry(alias).or_insert(fresh);
+            if certificate.spec.tls != wanted {
+                certificate.spec = spec.clone();
+                certificate.issued_at = Some(second + 2);
+            }
+        }
+    }
+
+    fn write_files(&mut self, files: Files) {
+        let old = self.written.files.as_ref().map(|files| files.material);
+        if old != Some(files.material) {
+            self.previous = if self.previous == Some(files.material) { None } else { old };
+        }
+        self.written.files = Some(files);
+        self.version += 1;
+    }
+
+    fn with(&mut self, name: &str, uid: &str, change: impl FnOnce(&mut SimPod)) {
+        if let Some(pod) = self.pods.iter_mut().find(|pod| pod.name == name && pod.uid.to_string() == uid) {
+            change(pod);
+        }
+    }
+
+    /// What must hold at every moment.
+    ///
+    /// `restarts` is how often a pod may have been restarted by now.
+    pub(crate) fn law(&mut self, disturbed: bool, restarts: u32) -> Result<(), String> {
+        let down: Vec<&str> = self.pods.iter().filter(|pod| !self.is_up(pod)).map(|pod| pod.name.as_str()).collect();
+        if down.len() > 1 && !disturbed {
+            return Err(format!("more than one pod is down: {down:?}"));
+        }
+        if let Some(pod) = self.pods.iter().find(|pod| pod.evictions > restarts && !disturbed) {
+            return Err(format!("{} was restarted {} times", pod.name, pod.evictions));
+        }
+        let Some(primary) = self.leader_pod().filter(|pod| self.is_up(pod)) else { return Ok(()) };
+        let serving = self.posture_of(primary);
+        for standby in self.pods.iter().filter(|pod| self.is_up(pod) && pod.name != self.leader) {
+            joins(&self.dials_as(standby), &serving)
+                .map_err(|refusal| format!("{} does not join {}: {refusal}", standby.name, primary.name))?;
+        }
+        let now = (serving.clone(), self.published.clone());
+        if self.judged.as_ref() == Some(&now) {
+            return Ok(());
+        }
+        let roots = Some(self.published.clone()).filter(|roots| !roots.is_empty());
+        for client in &self.clients {
+            let client =
+                Client { roots: roots.clone(), password: client.password.map(|_| self.hash), ..client.clone() };
+            if client.certificate.is_some_and(|ca| !serving.trust().contains(&ca)) {
+                // A client whose certificate comes from the old CA needs a new one once that CA has gone.
+                continue;
+            }
+            admits(&client, &serving).map_err(|refusal| format!("{client:?} at {}: {refusal}", primary.name))?;
+        }
+        self.judged = Some(now);
+        Ok(())
+    }
+
+    /// Resumed, and every pod serves what the spec says.
+    pub(crate) fn is_well(&self) -> Result<(), String> {
+        if self.paused {
+            return Err("the database is still paused".to_owned());
+        }
+        if !self.request.finalizers().is_empty() && !self.request_is_gone {
+            return Err("the request is still held".to_owned());
+        }
+        let scene = self.scene();
+        let served = self.written.files.as_ref().map(|files| files.material);
+        let wanted = posture(&self.database.spec, self.major, served.as_ref()).ok_or("no posture")?;
+        if scene.written != wanted {
+            return Err(format!("the spec asks for {wanted:#?} and written is {:#?}", scene.written));
+        }
+        scene.pods.iter().try_for_each(|pod| match scene.lack(pod) {
+            None => Ok(()),
+            Some(lack) => Err(format!("{}: {lack:?}", pod.name)),
+        })
+    }
+
+    pub(crate) fn evictions(&self) -> Vec<u32> {
+        self.pods.iter().map(|pod| pod.evictions).collect()
+    }
+}
