@@ -24,7 +24,7 @@ pub(super) const FINALIZER: &str = "kubedb.com";
 const SOON: Duration = Duration::from_secs(2);
 
 /// How long until a database is looked at again in which something is in the way.
-const LATER: Duration = Duration::from_secs(20);
+const LATER: Duration = Duration::from_secs(10);
 
 /// How long until a database is looked at again in which all is well: what is watched says by itself when it changes.
 const RARELY: Duration = Duration::from_mins(10);
