@@ -139,8 +139,8 @@ pub fn steer(scene: &Scene, target: &Posture, restart: Option<&str>) -> Heading 
 
 /// Settings reach every pod that answers; one that is being replaced comes back with them.
 fn settings_or_replacement(scene: &Scene, pod: &Pod, restart: Option<&str>) -> Result<(), String> {
-    let is_away = pod.leaving || !pod.ready;
-    if is_away && (is_to_be_replaced(scene, pod, restart) || pod.server.is_err()) {
+    let is_away = pod.leaving || !pod.ready || pod.server.is_err();
+    if is_away && (is_to_be_replaced(scene, pod, restart) || pod.server.is_err() && !pod.ready) {
         return Ok(());
     }
     scene.has_settings(pod)
