@@ -1,11 +1,13 @@
 //! What Prometheus is told. Labels are enums, so that no caller can make up a series.
 
 use std::fmt;
+use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 /// What `/metrics` is.
@@ -23,6 +25,8 @@ pub struct Metrics {
     pub webhook_server: ServerMetrics,
     /// Reviews and what they found.
     pub reviews: ReviewMetrics,
+    /// Operations, and the certificates of databases.
+    pub loops: LoopMetrics,
 }
 
 /// Reviews and what they found.
@@ -85,7 +89,9 @@ impl Metrics {
         let reviews = ReviewMetrics::default();
         registry.register("reviews", "Admission reviews, by webhook and outcome", reviews.reviews.clone());
         registry.register("findings", "Reviews in which a rule found something, by rule", reviews.findings.clone());
-        Self { registry, serving_certificate_expiry, webhook_server, reviews }
+        let loops = LoopMetrics::default();
+        loops.register(&mut registry);
+        Self { registry, serving_certificate_expiry, webhook_server, reviews, loops }
     }
 
     /// All of them as OpenMetrics text.
@@ -100,6 +106,184 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What the loops tell. Gauges are the leader's to set, and zero on every other replica.
+#[derive(Clone, Debug)]
+pub struct LoopMetrics {
+    leader: Gauge,
+    operations_running: Gauge,
+    operations: Family<OperationEnded, Counter>,
+    step_duration: Family<StepTaken, Histogram>,
+    write_gap: Histogram,
+    database_certificate_expiry: Gauge,
+    databases_drifted: Gauge,
+}
+
+impl Default for LoopMetrics {
+    fn default() -> Self {
+        Self {
+            leader: Gauge::default(),
+            operations_running: Gauge::default(),
+            operations: Family::default(),
+            step_duration: Family::new_with_constructor(|| {
+                Histogram::new([0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0])
+            }),
+            write_gap: Histogram::new([0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0]),
+            database_certificate_expiry: Gauge::default(),
+            databases_drifted: Gauge::default(),
+        }
+    }
+}
+
+impl LoopMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "leader",
+            "Whether this replica holds the lease and runs the loops, 1 or 0",
+            self.leader.clone(),
+        );
+        registry.register(
+            "operations_running",
+            "Operations that have begun and not ended",
+            self.operations_running.clone(),
+        );
+        registry.register(
+            "operations",
+            "Operations that have ended, by what they did and how they ended",
+            self.operations.clone(),
+        );
+        registry.register(
+            "step_duration_seconds",
+            "How long one step of an operation took, waits included, by step",
+            self.step_duration.clone(),
+        );
+        registry.register(
+            "write_gap_seconds",
+            "How long no primary took writes in a switchover of an operation",
+            self.write_gap.clone(),
+        );
+        registry.register(
+            "database_certificate_expiry_seconds",
+            "When the first of the certificates that databases serve expires, as Unix time; 0 where none is known",
+            self.database_certificate_expiry.clone(),
+        );
+        registry.register(
+            "databases_drifted",
+            "Databases that serve other certificates than were issued last",
+            self.databases_drifted.clone(),
+        );
+    }
+
+    /// This replica runs the loops from now on, or no longer. Who no longer does knows nothing about databases either.
+    pub fn leads(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+        if !leads {
+            self.running(0);
+            self.certificates(None, 0);
+        }
+    }
+
+    /// So many operations are running.
+    pub fn running(&self, operations: usize) {
+        self.operations_running.set(i64::try_from(operations).unwrap_or(i64::MAX));
+    }
+
+    /// An operation has ended.
+    pub fn ended(&self, operation: OperationKind, outcome: OperationOutcome) {
+        self.operations.get_or_create(&OperationEnded { operation, outcome }).inc();
+    }
+
+    /// A step of an operation has ended, after this time.
+    pub fn step(&self, step: StepKind, took: Duration) {
+        self.step_duration.get_or_create(&StepTaken { step }).observe(took.as_secs_f64());
+    }
+
+    /// No primary took writes for this time, in a switchover of an operation.
+    pub fn write_gap(&self, gap: Duration) {
+        self.write_gap.observe(gap.as_secs_f64());
+    }
+
+    /// When the first served certificate of all databases expires, in seconds since 1970, and how many databases serve
+    /// others than were issued last.
+    pub fn certificates(&self, first_expiry: Option<i64>, drifted: usize) {
+        self.database_certificate_expiry.set(first_expiry.unwrap_or_default());
+        self.databases_drifted.set(i64::try_from(drifted).unwrap_or(i64::MAX));
+    }
+}
+
+/// What an operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(missing_docs, reason = "the label's values, which say it")]
+pub enum OperationKind {
+    AddTls,
+    ChangeTls,
+    RotateTls,
+    RemoveTls,
+    Restart,
+}
+
+/// How an operation has ended: the phases of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(missing_docs, reason = "the label's values, which say it")]
+pub enum OperationOutcome {
+    Successful,
+    Failed,
+}
+
+/// A step of an operation, without the pod that it is about. All that is done on the way back is `TurnBack`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(missing_docs, reason = "the label's values, which say it")]
+pub enum StepKind {
+    Begin,
+    Preflight,
+    Pause,
+    Issue,
+    Equip,
+    Expand,
+    Migrate,
+    Contract,
+    Restart,
+    SwitchOver,
+    UpdateDatabase,
+    Resume,
+    TurnBack,
+    Look,
+}
+
+impl StepKind {
+    /// The kind of a step, by its name in a request's status, such as `Restart ha-postgres-2`.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        Some(match name.split_whitespace().next()? {
+            "Begin" => Self::Begin,
+            "Preflight" => Self::Preflight,
+            "Pause" => Self::Pause,
+            "Issue" => Self::Issue,
+            "Equip" => Self::Equip,
+            "Expand" => Self::Expand,
+            "Migrate" => Self::Migrate,
+            "Contract" => Self::Contract,
+            "Restart" => Self::Restart,
+            "SwitchOver" => Self::SwitchOver,
+            "UpdateDatabase" => Self::UpdateDatabase,
+            "Resume" => Self::Resume,
+            "TurnBack" => Self::TurnBack,
+            "Look" => Self::Look,
+            _ => return None,
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationEnded {
+    operation: OperationKind,
+    outcome: OperationOutcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StepTaken {
+    step: StepKind,
 }
 
 /// What one server counts.
@@ -185,5 +369,37 @@ mod tests {
         let names = |word: &str| text.lines().filter(|l| l.starts_with(word)).count();
         assert_eq!(names("# TYPE"), names("# HELP"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn who_does_not_lead_tells_nothing_about_databases() {
+        let metrics = Metrics::new();
+        let has = |line: &str| metrics.text().expect("text").lines().any(|l| l == line);
+        metrics.loops.leads(true);
+        metrics.loops.running(2);
+        metrics.loops.certificates(Some(1_900_000_000), 1);
+        assert!(has("pgrekey_leader 1") && has("pgrekey_operations_running 2"));
+        assert!(has("pgrekey_database_certificate_expiry_seconds 1900000000") && has("pgrekey_databases_drifted 1"));
+        metrics.loops.leads(false);
+        assert!(has("pgrekey_leader 0") && has("pgrekey_operations_running 0"));
+        assert!(has("pgrekey_database_certificate_expiry_seconds 0") && has("pgrekey_databases_drifted 0"));
+    }
+
+    #[test]
+    fn operations_are_counted_by_what_they_did_and_steps_by_their_first_word() {
+        let metrics = Metrics::new();
+        metrics.loops.ended(OperationKind::AddTls, OperationOutcome::Successful);
+        let step = StepKind::of("Restart ha-postgres-2").expect("a step");
+        metrics.loops.step(step, Duration::from_millis(1500));
+        metrics.loops.write_gap(Duration::from_millis(700));
+        let text = metrics.text().expect("text");
+        for line in [
+            "pgrekey_operations_total{operation=\"AddTls\",outcome=\"Successful\"} 1",
+            "pgrekey_step_duration_seconds_sum{step=\"Restart\"} 1.5",
+            "pgrekey_write_gap_seconds_bucket{le=\"1.0\"} 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in {text}");
+        }
+        assert_eq!(StepKind::of("anything else"), None);
     }
 }
