@@ -83,6 +83,7 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
     Ok(requeue(&decision, now))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what `Controller::run` calls")]
 pub(super) fn on_error(request: Arc<PostgresOpsRequest>, error: &Error, _: Arc<Context>) -> Requeue {
     let request = request.name_any();
     if let Error::Conflict(what) = error {
@@ -153,8 +154,14 @@ impl View {
         let site = match Site::look(context, database, Some(&operation)).await {
             Ok(site) => site,
             Err(Stop::Error(error)) => return Err(error),
-            Err(Stop::Wait(on)) => return self.blind(on.to_owned()),
-            Err(Stop::Blocked(_, why)) => return self.blind(why),
+            Err(Stop::Wait(on)) => {
+                self.seen.scene = Err(on.to_owned());
+                return Ok(());
+            }
+            Err(Stop::Blocked(_, why)) => {
+                self.seen.scene = Err(why);
+                return Ok(());
+            }
         };
         self.seen.major = site.cluster.major();
         let wished = ends::wished(&database.spec, &self.seen.request.spec, self.seen.major);
@@ -174,11 +181,6 @@ impl View {
         self.seen.disruptions = Ok(budget.map(|b| b.status.map_or(0, |status| status.disruptions_allowed)));
         self.seen.scene = site.scene().await;
         self.site = Ok(site);
-        Ok(())
-    }
-
-    fn blind(&mut self, why: String) -> Result<(), Error> {
-        self.seen.scene = Err(why);
         Ok(())
     }
 
