@@ -113,7 +113,7 @@ async fn live(context: &Context, postgres: &Postgres) -> Step<Action> {
         status::write(context, postgres, Writer::not_halted).await?;
     }
     Box::pin(provision::provision(context, postgres)).await?;
-    if let Some(requeue) = renewal::renew(context, postgres).await? {
+    if let Some(requeue) = Box::pin(renewal::renew(context, postgres)).await? {
         return Ok(requeue);
     }
     status::done(context, postgres).await?;
