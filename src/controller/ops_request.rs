@@ -257,6 +257,8 @@ async fn set_paused(
     request: &PostgresOpsRequest,
     paused: bool,
 ) -> Result<(), Error> {
+    // A loop that saw the database before may still be at it.
+    let _alone = context.alone(database).await;
     let words = words(request);
     let (name, request_name) = (status::database(database), request.name_any());
     status::write(context, database, |writer| if paused { writer.paused(&words) } else { writer.resumed(&words) })
