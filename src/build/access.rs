@@ -18,7 +18,13 @@ pub fn service_account(cluster: &Cluster) -> Option<ServiceAccount> {
 /// the namespace; everything that changes an object names it.
 #[must_use]
 pub fn role(cluster: &Cluster) -> Role {
-    let own_pods = (0..cluster.replicas()).map(|ordinal| cluster.pod(ordinal)).collect();
+    role_of(cluster, cluster.replicas())
+}
+
+/// The same for so many pods: one that is about to go must be able to say that it is no longer the primary.
+#[must_use]
+pub fn role_of(cluster: &Cluster, pods: i32) -> Role {
+    let own_pods = (0..pods).map(|ordinal| cluster.pod(ordinal)).collect();
     let rule = |resource: &str, verbs: &[&str], names: Option<Vec<String>>| PolicyRule {
         api_groups: Some(vec![String::new()]),
         resources: Some(vec![resource.to_owned()]),

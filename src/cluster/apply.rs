@@ -17,6 +17,7 @@ use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tracing::debug;
 
 use super::differs::differs;
 use super::error::{Error, InTheWay, Thing};
@@ -124,12 +125,15 @@ impl Objects {
             }
             after => after,
         };
-        let after = after.map_err(|error| Error::of(what, error))?;
-        Ok(match before {
+        let after = after.map_err(|error| Error::of(what.clone(), error))?;
+        let done = match before {
             None => Done::Created,
             before if before == after.resource_version() => Done::Nothing,
             Some(_) => Done::Changed,
-        })
+        };
+        // `Nothing` here is a difference that was none: a default that `differs` does not know of.
+        debug!(%what, ?done, "applied");
+        Ok(done)
     }
 
     /// Deletes the object of this name if it is ours, and says whether there was one. What it owns is collected afterwards.

@@ -13,6 +13,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt};
 use secrecy::SecretString;
+use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
 use tracing::warn;
 
 use super::Settings;
@@ -36,6 +37,7 @@ pub struct Context {
     recorder: Recorder,
     drift: mpsc::UnboundedSender<()>,
     memory: Mutex<HashMap<String, Memory>>,
+    turns: Mutex<HashMap<String, Arc<Turn<()>>>>,
 }
 
 /// What is remembered of one database while this process leads. Losing it costs a check or a question, never a database.
@@ -76,7 +78,17 @@ impl Context {
     ) -> Self {
         let reporter = Reporter { controller: "pgrekey".to_owned(), instance: settings.instance.clone() };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, facts, settings, pods, pet_sets, recorder, drift, memory: Mutex::default() }
+        Self {
+            client,
+            facts,
+            settings,
+            pods,
+            pet_sets,
+            recorder,
+            drift,
+            memory: Mutex::default(),
+            turns: Mutex::default(),
+        }
     }
 
     /// The time.
@@ -142,6 +154,19 @@ impl Context {
     /// Forgets this database.
     pub(super) fn forget(&self, postgres: &Postgres) {
         self.with_memory(|memory| memory.remove(&key(postgres)));
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(postgres));
+    }
+
+    /// Waits until no loop of this process is at this database, and keeps others away for as long as the answer lives.
+    ///
+    /// A loop that saw a database before it was paused may still be writing its objects. Whoever pauses it does so in here, and a
+    /// loop looks at the pause in here.
+    pub async fn alone(&self, postgres: &Postgres) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(turns.entry(key(postgres)).or_default())
+        };
+        turn.lock_owned().await
     }
 
     fn with_memory<T>(&self, with: impl FnOnce(&mut HashMap<String, Memory>) -> T) -> T {

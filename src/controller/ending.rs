@@ -107,7 +107,7 @@ fn skeleton(postgres: &Postgres) -> Option<Cluster> {
     let mut bare = Postgres::new(&postgres.name_any(), PostgresSpec::default());
     bare.metadata = postgres.metadata.clone();
     bare.spec.storage_type = Some(StorageType::Ephemeral);
-    bare.spec.auth_secret = postgres.spec.auth_secret.clone();
+    bare.spec.auth_secret.clone_from(&postgres.spec.auth_secret);
     bare.spec.tls = postgres.spec.tls.as_ref().map(|tls| {
         let mut certificates = tls.certificates.clone();
         certificates.retain(|wish| Alias::parse(&wish.alias).is_some());

@@ -172,9 +172,8 @@ async fn check(context: Arc<Context>, postgres: Arc<Postgres>) -> Found {
     let secrets = Secrets::read(&context, &postgres).await;
     let versions = secrets.as_ref().map(|secrets| secrets.versions.clone()).unwrap_or_default();
     let verdict = match (replicas, secrets) {
-        (None, _) => None,
-        // An API server that does not answer says nothing about the database.
-        (Some(_), Err(_)) => None,
+        // Without pods there is nobody to ask, and an API server that does not answer says nothing about the database.
+        (None, _) | (_, Err(_)) => None,
         (Some(_), Ok(secrets)) => {
             let patience = seconds(settings(&postgres).timeout_seconds);
             Some(tokio::time::timeout(patience, ask(&context, &postgres, secrets)).await.unwrap_or_else(|_| {

@@ -121,3 +121,103 @@ fn patroni_yml(cluster: &Cluster, posture: &Posture) -> String {
 pub(super) fn previous(pieces: &Pieces) -> Option<Served> {
     Served::of(pieces.tls.as_ref()?.data.as_ref()?, "previous.")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Postgres;
+    use crate::api::postgres_version::PostgresVersionSpec;
+    use crate::api::tls::SslMode;
+    use crate::build::{Facts, pet_set, secrets};
+    use crate::tls::Method;
+    use crate::tls::material::tests::{Authority, issue};
+
+    fn cluster() -> Cluster {
+        let spec = "{version: '17', storageType: Ephemeral, tls: {issuerRef: {name: i}}}";
+        let mut postgres = Postgres::new("pg", serde_saphyr::from_str(spec).expect("a spec"));
+        postgres.metadata.namespace = Some("demo".to_owned());
+        let version = PostgresVersionSpec { version: "17.12".to_owned(), ..Default::default() };
+        Cluster::of(&postgres, &Facts { version: &version, superuser: "postgres", user_conf: None }).expect("a cluster")
+    }
+
+    fn issued() -> Issued {
+        let ca = Authority::new("ca");
+        issue(&ca, &ca)
+    }
+
+    fn tls(issued: &Issued) -> Posture {
+        Posture::tls(SslMode::VerifyFull, Method::Scram, issued.material)
+    }
+
+    /// The objects of a cluster that is there.
+    fn pieces(posture: &Posture, issued: &Issued) -> Pieces {
+        let cluster = cluster();
+        Pieces {
+            tls: posture.files.as_ref().map(|_| secrets::tls(&cluster, &issued.served, None)),
+            shared: Some(shared::config_map(&cluster, posture)),
+            patroni: Some(patroni::config_map(&cluster, posture)),
+            pet_set: Some(pet_set::pet_set(&cluster, posture)),
+        }
+    }
+
+    fn posture_here(pieces: &Pieces, wished: Option<&Posture>, issued: Option<&Issued>) -> Option<(Posture, bool)> {
+        here(&cluster(), pieces, wished, issued).ok().map(|here| (here.posture, here.served.is_some()))
+    }
+
+    #[test]
+    fn a_new_cluster_begins_where_its_spec_wants_it_and_waits_for_what_that_takes() {
+        let none = Pieces { tls: None, shared: None, patroni: None, pet_set: None };
+        let issued = issued();
+        let wished = tls(&issued);
+        assert_eq!(posture_here(&none, Some(&wished), Some(&issued)), Some((wished, true)));
+        let plain = Posture::plain(Method::Md5);
+        assert_eq!(posture_here(&none, Some(&plain), None), Some((plain, false)));
+        assert!(matches!(here(&cluster(), &none, None, None), Err(Stop::Wait(_))));
+    }
+
+    #[test]
+    fn a_cluster_that_runs_stays_where_it_is_whatever_its_spec_wants() {
+        let (served, renewed) = (issued(), issued());
+        let there = tls(&served);
+        for (wished, issued) in
+            [(Some(tls(&renewed)), Some(&renewed)), (Some(Posture::plain(Method::Scram)), None), (None, None)]
+        {
+            let here = posture_here(&pieces(&there, &served), wished.as_ref(), issued);
+            assert_eq!(here, Some((there.clone(), true)));
+        }
+        let plain = Posture::plain(Method::Md5);
+        let here = posture_here(&pieces(&plain, &served), Some(&there), Some(&served));
+        assert_eq!(here, Some((plain, false)));
+    }
+
+    type Lose = fn(&mut Pieces);
+
+    #[test]
+    fn what_is_lost_is_made_again_from_what_the_spec_wants() {
+        let issued = issued();
+        let there = tls(&issued);
+        let lose: [(&str, Lose); 7] = [
+            ("the shared configuration", |p| p.shared = None),
+            ("its annotation", |p| p.shared.iter_mut().for_each(|map| map.annotations_mut().clear())),
+            ("sense", |p| {
+                let damaged = r#"{"postgresql": {"parameters": {"ssl": "?"}}}"#.to_owned();
+                p.shared
+                    .iter_mut()
+                    .for_each(|map| drop(map.annotations_mut().insert("config".to_owned(), damaged.clone())));
+            }),
+            ("patroni.yml", |p| p.patroni = None),
+            ("the set", |p| p.pet_set = None),
+            ("the Secret", |p| p.tls = None),
+            ("a key", |p| {
+                p.tls.iter_mut().for_each(|secret| drop(secret.data.as_mut().map(|d| d.remove("client.key"))));
+            }),
+        ];
+        for (what, lose) in lose {
+            let mut pieces = pieces(&there, &issued);
+            lose(&mut pieces);
+            assert_eq!(posture_here(&pieces, Some(&there), Some(&issued)), Some((there.clone(), true)), "{what}");
+            let known = posture_here(&pieces, None, None);
+            assert_eq!(known.is_some(), what == "the set", "{what}");
+        }
+    }
+}

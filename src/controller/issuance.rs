@@ -1,5 +1,7 @@
 //! Issuing for an operation: what is asked of cert-manager, and how far it is.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -21,9 +23,9 @@ use crate::cluster::differs::differs;
 use crate::cluster::{Error, Objects, Thing};
 use crate::plan::decide::{Certificate as Seen, Issuance, Trial};
 use crate::rules::Facts as _;
-use crate::tls::Alias;
 use crate::tls::alias::with_suffix;
-use crate::tls::material::{Defect, Issued};
+use crate::tls::material::{Cas, Defect, Issued, cas, leaf};
+use crate::tls::{Alias, Leaf};
 
 /// Annotation of a Certificate: the operation that asked for it to be issued anew, and the revision that was there then.
 const REISSUE: &str = "pgrekey.dev/reissue";
@@ -37,6 +39,8 @@ const ISSUER_KIND: &str = "cert-manager.io/issuer-kind";
 pub(super) struct Look {
     pub(super) issuance: Issuance,
     pub(super) issued: Option<Issued>,
+    /// The CAs that have signed the trial.
+    pub(super) trial_cas: Cas,
 }
 
 /// Looks at what is issued for a spec, on behalf of an operation.
@@ -73,7 +77,8 @@ pub(super) async fn look(
             None
         }
     };
-    Ok(Look { issuance, issued })
+    let trial_cas = if issuance.trial == Trial::Absent { Cas::new() } else { trial_cas(objects, wished).await? };
+    Ok(Look { issuance, issued, trial_cas })
 }
 
 /// The database as another spec would have it.
@@ -182,14 +187,40 @@ async fn trial(objects: &Objects, wished: &Cluster) -> Result<Trial, Error> {
         let refusal = conditions.iter().find(|condition| is_refusal(condition));
         let one = match refusal {
             Some(refusal) => Trial::Failed(refusal.message.clone().unwrap_or_else(|| refusal.type_.clone())),
-            None if holds(&conditions, "Ready") => Trial::Passed,
+            None if holds(&conditions, "Ready") => passed(&request),
             None => Trial::Pending,
         };
         all = match (all, one) {
             (failed @ Trial::Failed(_), _) | (_, failed @ Trial::Failed(_)) => failed,
             (Trial::Pending, _) | (_, Trial::Pending) => Trial::Pending,
+            (Trial::Passed(some), Trial::Passed(more)) => Trial::Passed(some.into_iter().chain(more).collect()),
             (_, one) => one,
         };
+    }
+    Ok(all)
+}
+
+/// Who has signed.
+fn passed(request: &CertificateRequest) -> Trial {
+    match signed(request) {
+        Some(leaf) => Trial::Passed(BTreeSet::from([leaf.ca])),
+        None => Trial::Failed("its chain does not lead to a CA that the issuer gives along".to_owned()),
+    }
+}
+
+fn signed(request: &CertificateRequest) -> Option<Leaf> {
+    let status = request.status.as_ref()?;
+    let text = |bytes: &Option<ByteString>| Some(String::from_utf8_lossy(&bytes.as_ref()?.0).into_owned());
+    leaf(&text(&status.certificate)?, &text(&status.ca)?)
+}
+
+/// The CAs that have signed the trial.
+async fn trial_cas(objects: &Objects, wished: &Cluster) -> Result<Cas, Error> {
+    let mut all = Cas::new();
+    for at in 0..Alias::ALL.len() {
+        let request = objects.ours::<CertificateRequest>(&trial_name(wished, at)).await?;
+        let ca = request.and_then(|request| request.status?.ca);
+        all.extend(ca.map(|pem| cas(&pem.0)).unwrap_or_default());
     }
     Ok(all)
 }

@@ -6,8 +6,8 @@
 //!
 //! # Guarantees
 //! Whoever holds no lease writes nothing. A loop handles [`CONCURRENCY`] objects at once and no object twice at once. An object
-//! that fails is tried again after a pause that grows with each failure. A lost loop ends with everything it began: there are
-//! no tasks beside it.
+//! that fails is tried again after a pause. A lost loop ends with everything it began: there are no tasks beside it. Who wants a
+//! database for itself asks [`Context::alone`], pauses it, and is alone from then on.
 //!
 //! # Assumptions
 //! Facts are kept up to date by somebody else. What is watched carries the label that KubeDB's objects carry, so that no other

@@ -39,6 +39,7 @@ use crate::plan::decide::{FINALIZER, HELD, Issuance, Paused, is_running};
 use crate::plan::status::{Event, record};
 use crate::plan::{Action, Decision, Known, Observed, decide, ends};
 use crate::rules::{Effect, Facts, Operation, Review, judge, ops_request::rules};
+use crate::tls::material::Cas;
 
 /// How long until the next look, after something was done or while servers are waited for: they are asked, nobody tells.
 const SOON: Duration = Duration::from_millis(500);
@@ -82,6 +83,7 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
     Ok(requeue(&decision, now))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what `Controller::run` calls")]
 pub(super) fn on_error(request: Arc<PostgresOpsRequest>, error: &Error, _: Arc<Context>) -> Requeue {
     let request = request.name_any();
     if let Error::Conflict(what) = error {
@@ -152,8 +154,14 @@ impl View {
         let site = match Site::look(context, database, Some(&operation)).await {
             Ok(site) => site,
             Err(Stop::Error(error)) => return Err(error),
-            Err(Stop::Wait(on)) => return self.blind(on.to_owned()),
-            Err(Stop::Blocked(_, why)) => return self.blind(why),
+            Err(Stop::Wait(on)) => {
+                self.seen.scene = Err(on.to_owned());
+                return Ok(());
+            }
+            Err(Stop::Blocked(_, why)) => {
+                self.seen.scene = Err(why);
+                return Ok(());
+            }
         };
         self.seen.major = site.cluster.major();
         let wished = ends::wished(&database.spec, &self.seen.request.spec, self.seen.major);
@@ -163,7 +171,7 @@ impl View {
                 let look = if ends::issues(&self.seen.request.spec) {
                     issuance::look(context, &site.objects, &wished, &operation).await?
                 } else {
-                    Look { issuance: Issuance::default(), issued: None }
+                    Look { issuance: Issuance::default(), issued: None, trial_cas: Cas::new() }
                 };
                 self.seen.issuance = Ok(look.issuance.clone());
                 (self.wished, self.look) = (Some(wished), Some(look));
@@ -173,11 +181,6 @@ impl View {
         self.seen.disruptions = Ok(budget.map(|b| b.status.map_or(0, |status| status.disruptions_allowed)));
         self.seen.scene = site.scene().await;
         self.site = Ok(site);
-        Ok(())
-    }
-
-    fn blind(&mut self, why: String) -> Result<(), Error> {
-        self.seen.scene = Err(why);
         Ok(())
     }
 
@@ -207,6 +210,7 @@ impl View {
                     site,
                     wished: self.wished.as_ref().unwrap_or(&site.cluster),
                     issued: self.look.as_ref().and_then(|look| look.issued.as_ref()),
+                    more_cas: self.look.as_ref().map(|look| look.trial_cas.clone()).unwrap_or_default(),
                     operation: Some(&operation),
                 };
                 hands.perform(action).await?;

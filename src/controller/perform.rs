@@ -19,7 +19,7 @@ use crate::database::report::{reload, store_password};
 use crate::database::wire::look;
 use crate::database::{PORT, Silence, agent};
 use crate::plan::Action;
-use crate::tls::material::{Issued, Served, bundle};
+use crate::tls::material::{Cas, Issued, Served, bundle};
 use crate::tls::{CaId, Files, Hash};
 
 /// A database on which something is to be done.
@@ -30,6 +30,8 @@ pub(super) struct Hands<'a> {
     pub(super) wished: &'a Cluster,
     /// What has been issued for it, if anything has.
     pub(super) issued: Option<&'a Issued>,
+    /// CAs that are known from elsewhere.
+    pub(super) more_cas: Cas,
     /// In whose name; none for renewals.
     pub(super) operation: Option<&'a str>,
 }
@@ -65,9 +67,9 @@ impl Hands<'_> {
         Ok(())
     }
 
-    fn cas(&self) -> crate::tls::material::Cas {
+    fn cas(&self) -> Cas {
         let issued = self.issued.map(|issued| issued.cas.clone()).unwrap_or_default();
-        self.site.cas().into_iter().chain(issued).collect()
+        self.site.cas().into_iter().chain(issued).chain(self.more_cas.clone()).collect()
     }
 
     fn bundle(&self, wanted: &BTreeSet<CaId>) -> Step<String> {

@@ -24,10 +24,10 @@ pub(super) const FINALIZER: &str = "kubedb.com";
 const SOON: Duration = Duration::from_secs(2);
 
 /// How long until a database is looked at again in which something is in the way.
-const LATER: Duration = Duration::from_secs(20);
+const LATER: Duration = Duration::from_secs(10);
 
 /// How long until a database is looked at again in which all is well: what is watched says by itself when it changes.
-const RARELY: Duration = Duration::from_secs(600);
+const RARELY: Duration = Duration::from_mins(10);
 
 /// Why a database is not yet what it should be.
 #[derive(Debug)]
@@ -53,11 +53,14 @@ impl From<Error> for Stop {
 /// What a step of the loop gives, or why it does not.
 pub(super) type Step<T> = Result<T, Stop>;
 
-pub(super) async fn reconcile(postgres: Arc<Postgres>, context: Arc<Context>) -> Result<Action, Error> {
+pub(super) async fn reconcile(seen: Arc<Postgres>, context: Arc<Context>) -> Result<Action, Error> {
+    let _alone = context.alone(&seen).await;
+    // What was seen may be from before somebody paused the database.
+    let Some(postgres) = fresh(&context, &seen).await? else { return Ok(Action::await_change()) };
     let step = if postgres.metadata.deletion_timestamp.is_some() {
         ending::clean_up(&context, &postgres).await
     } else {
-        live(&context, &postgres).await
+        Box::pin(live(&context, &postgres)).await
     };
     match step {
         Ok(action) => Ok(action),
@@ -73,6 +76,7 @@ pub(super) async fn reconcile(postgres: Arc<Postgres>, context: Arc<Context>) ->
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what `Controller::run` calls")]
 pub(super) fn on_error(postgres: Arc<Postgres>, error: &Error, _: Arc<Context>) -> Action {
     match error {
         Error::Conflict(what) => {
@@ -84,6 +88,14 @@ pub(super) fn on_error(postgres: Arc<Postgres>, error: &Error, _: Arc<Context>) 
             Action::requeue(Duration::from_secs(5))
         }
     }
+}
+
+/// The database as it is now, unless it has gone.
+async fn fresh(context: &Context, seen: &Postgres) -> Result<Option<Postgres>, Error> {
+    let name = seen.name_any();
+    let api: Api<Postgres> = Api::namespaced(context.client.clone(), &seen.namespace().unwrap_or_default());
+    let found = api.get_opt(&name).await.map_err(|error| Error::of(Thing::new::<Postgres>(&name), error))?;
+    Ok(found.filter(|found| found.uid() == seen.uid()))
 }
 
 /// The life of a database, but for its end.
@@ -100,8 +112,8 @@ async fn live(context: &Context, postgres: &Postgres) -> Step<Action> {
     if condition::find(conditions, HALTED).is_some() {
         status::write(context, postgres, Writer::not_halted).await?;
     }
-    provision::provision(context, postgres).await?;
-    if let Some(requeue) = renewal::renew(context, postgres).await? {
+    Box::pin(provision::provision(context, postgres)).await?;
+    if let Some(requeue) = Box::pin(renewal::renew(context, postgres)).await? {
         return Ok(requeue);
     }
     status::done(context, postgres).await?;

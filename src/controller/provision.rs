@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::here::{Here, Pieces, here, previous};
 use super::postgres::{Step, Stop, conditions};
 use super::{Context, certificates, credentials, scaling};
-use crate::api::Postgres;
 use crate::api::condition::holds;
+use crate::api::{PetSet, Postgres};
 use crate::build::{
     Cluster, Facts as BuildFacts, access, disruption, monitor, patroni, pet_set, secrets, services, shared, trust,
 };
@@ -29,11 +29,11 @@ pub(super) async fn provision(context: &Context, postgres: &Postgres) -> Step<()
     let objects = objects(context, postgres, &cluster)?;
 
     ways_in(context, postgres, &objects, &cluster).await?;
-    rights(&objects, &cluster).await?;
     credentials::login(context, postgres, &objects, &cluster, secret).await?;
     credentials::agent(context, postgres, &objects, &cluster).await?;
 
     let here = posture_of(context, postgres, &objects, &cluster).await?;
+    rights(&objects, &cluster, here.1.pet_set.as_ref()).await?;
     configuration(context, postgres, &objects, &cluster, &here).await?;
     workload(context, postgres, &objects, &cluster, &here).await?;
     metrics(context, postgres, &objects, &cluster, &here.0).await
@@ -97,12 +97,16 @@ async fn ways_in(context: &Context, postgres: &Postgres, objects: &Objects, clus
     Ok(())
 }
 
-async fn rights(objects: &Objects, cluster: &Cluster) -> Step<()> {
+async fn rights(objects: &Objects, cluster: &Cluster, set: Option<&PetSet>) -> Step<()> {
     match access::service_account(cluster) {
         Some(account) => drop(objects.apply(account).await?),
         None => drop(objects.delete::<ServiceAccount>(cluster.name()).await?),
     }
-    objects.apply(access::role(cluster)).await?;
+    let live = set.map_or(0, |set| {
+        let there = set.status.as_ref().map_or(0, |status| status.replicas);
+        there.max(set.spec.replicas.unwrap_or_default())
+    });
+    objects.apply(access::role_of(cluster, live.max(cluster.replicas()))).await?;
     objects.apply(access::role_binding(cluster)).await?;
     Ok(())
 }

@@ -11,10 +11,11 @@ use tracing::{debug, info};
 use super::perform::Hands;
 use super::postgres::{Step, Stop};
 use super::site::Site;
-use super::{Context, certificates};
+use super::{Context, issuance};
 use crate::api::Postgres;
+use crate::plan::decide::Certificate as Seen;
 use crate::plan::{Heading, steer};
-use crate::tls::material::Issued;
+use crate::tls::material::{Cas, Issued};
 use crate::tls::{Files, Posture, Serve};
 
 /// How long until the next look while servers are waited for.
@@ -29,13 +30,17 @@ pub(super) async fn renew(context: &Context, postgres: &Postgres) -> Step<Option
     }
     let site = Site::look(context, postgres, None).await?;
     let Ok(written) = site.written() else { return Ok(None) };
-    let issued = match certificates::read(context, &site.objects, &site.cluster).await? {
-        Ok(issued) => issued,
-        Err(problems) => {
+    let look = issuance::look(context, &site.objects, &site.cluster, "").await?;
+    let is_as_asked = |seen: &Seen| seen.matches && seen.ready && !seen.issuing;
+    let issued = match look.issued {
+        Some(issued) if look.issuance.certificates.values().all(is_as_asked) => issued,
+        // cert-manager is still at it, and its Certificates are watched.
+        Some(_) => return Ok(None),
+        None => match look.issuance.issued {
             // What is served stays, whatever became of what was issued.
-            let why = certificates::why(context, &site.objects, &site.cluster, &problems).await?;
-            return if let Stop::Blocked(..) = why { Err(why) } else { Ok(None) };
-        }
+            Some(Err(why)) => return Err(Stop::Blocked("CertificatesNotServed", why)),
+            _ => return Ok(None),
+        },
     };
     let Some(target) = renewed(&written, &issued) else { return Ok(None) };
     let proven = format!("{}/{}", site.version(), issued.material.server.fingerprint);
@@ -62,7 +67,14 @@ pub(super) async fn renew(context: &Context, postgres: &Postgres) -> Step<Option
                 let note = format!("Taking renewed certificates into service, valid until {}", issued.not_after.server);
                 context.tell(postgres, EventType::Normal, "RenewCertificates", note).await;
             }
-            let hands = Hands { context, site: &site, wished: &site.cluster, issued: Some(&issued), operation: None };
+            let hands = Hands {
+                context,
+                site: &site,
+                wished: &site.cluster,
+                issued: Some(&issued),
+                more_cas: Cas::new(),
+                operation: None,
+            };
             for action in &actions {
                 hands.perform(action).await?;
             }

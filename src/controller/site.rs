@@ -111,7 +111,7 @@ impl Site {
         let tls = self.pieces.tls.iter().flat_map(|secret| secret.data.iter().flatten());
         let tls = tls.filter(|(key, _)| layout::FILES.iter().any(|(mounted, _)| mounted == key));
         let files = tls.flat_map(|(key, value)| [key.as_bytes(), &value.0]);
-        let local = self.pieces.local_config().map(|text| text.as_bytes());
+        let local = self.pieces.local_config().map(String::as_bytes);
         let all: Vec<u8> = files.chain(local).flatten().copied().collect();
         let mut version = Fingerprint::of(&all).to_string();
         version.truncate(16);

@@ -20,7 +20,7 @@
 //! # Assumptions
 //! What is decided is recorded before it is performed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use kube::ResourceExt;
 use crate::api::ops_request::{Apply, OpsPhase};
 use crate::api::postgres::{DatabasePhase, PostgresSpec};
 use crate::api::{Postgres, PostgresOpsRequest};
-use crate::tls::{Alias, Hash, Material, Method, Posture, method, posture};
+use crate::tls::{Alias, CaId, Files, Hash, Material, Method, Posture, method, posture};
 
 use super::action::Action;
 use super::ends::{issues, rotates, wished};
@@ -110,8 +110,8 @@ pub enum Trial {
     Absent,
     /// It is waited for.
     Pending,
-    /// It was issued and is good.
-    Passed,
+    /// It was issued and is good; these CAs have signed.
+    Passed(BTreeSet<CaId>),
     /// It was refused, or is not good.
     Failed(String),
 }
@@ -307,7 +307,7 @@ fn forth(seen: &Observed, database: &Postgres) -> Intent {
         Ok(scene) => scene,
         Err(why) => return Intent::wait("Look", format!("a look at the pods ({why})")),
     };
-    let issued = match issue(seen, &wished) {
+    let issued = match issue(seen, &wished, scene) {
         Ok(issued) => issued,
         Err(intent) => return intent,
     };
@@ -325,7 +325,7 @@ fn forth(seen: &Observed, database: &Postgres) -> Intent {
 /// Whether everything is as the request asks for: it only has to be said.
 fn is_done(seen: &Observed, wished: &PostgresSpec) -> bool {
     let Ok(scene) = &seen.scene else { return false };
-    let Ok(issued) = issue(seen, wished) else { return false };
+    let Ok(issued) = issue(seen, wished, scene) else { return false };
     let Some(target) = target(scene, wished, seen.major, issued) else { return false };
     steer(scene, &target, restart(&seen.request).as_deref()) == Heading::There
 }
@@ -384,10 +384,17 @@ fn preflight(seen: &Observed, wished: &PostgresSpec) -> Option<Intent> {
         return Some(Intent::wait(STEP, issuance.not_ready.join("; ")));
     }
     match &issuance.trial {
-        Trial::Absent => Some(Intent::act(STEP, "ask for a trial certificate", vec![Action::Try])),
-        Trial::Pending => Some(Intent::wait(STEP, "the trial certificate")),
-        Trial::Failed(why) => Some(Intent::fail(STEP, format!("the trial certificate: {why}"))),
-        Trial::Passed => None,
+        Trial::Passed(_) => None,
+        trial => Some(try_issuers(STEP, trial)),
+    }
+}
+
+/// What a trial that has not passed needs.
+fn try_issuers(step: &str, trial: &Trial) -> Intent {
+    match trial {
+        Trial::Absent => Intent::act(step, "ask for a trial certificate", vec![Action::Try]),
+        Trial::Failed(why) => Intent::fail(step, format!("the trial certificate: {why}")),
+        Trial::Pending | Trial::Passed(_) => Intent::wait(step, "the trial certificate"),
     }
 }
 
@@ -409,7 +416,9 @@ fn locked_out(scene: &Scene, wished: &PostgresSpec, major: u32) -> Option<String
 }
 
 /// What is issued for the request: nothing if nothing is to be; or what has to be done or waited for.
-fn issue(seen: &Observed, wished: &PostgresSpec) -> Result<Option<Material>, Intent> {
+///
+/// cert-manager issues into Secrets that users' pods may mount: whoever signs must be trusted by every server before it is asked.
+fn issue(seen: &Observed, wished: &PostgresSpec, scene: &Scene) -> Result<Option<Material>, Intent> {
     const STEP: &str = "Issue";
     if !issues(&seen.request.spec) {
         return Ok(None);
@@ -418,30 +427,10 @@ fn issue(seen: &Observed, wished: &PostgresSpec) -> Result<Option<Material>, Int
         Ok(issuance) => issuance,
         Err(why) => return Err(Intent::wait(STEP, why.clone())),
     };
-    let all_match = Alias::ALL.iter().all(|alias| issuance.certificates.get(alias).is_some_and(|c| c.matches));
-    if !all_match {
-        let certify = vec![Action::Certify(Box::new(wished.clone()))];
-        return Err(Intent::act(STEP, "ask for the certificates", certify));
-    }
-    if issuance.trial != Trial::Absent {
-        return Err(Intent::act(STEP, "end the trial", vec![Action::EndTrial]));
-    }
-    if rotates(&seen.request.spec) {
-        let to_ask: Vec<Action> = issuance
-            .certificates
-            .iter()
-            .filter(|(_, certificate)| match certificate.asked {
-                None => true,
-                Some(asked) => certificate.revision <= asked && !certificate.issuing && certificate.failure.is_none(),
-            })
-            .map(|(alias, certificate)| Action::Reissue {
-                alias: *alias,
-                revision: certificate.asked.unwrap_or(certificate.revision),
-            })
-            .collect();
-        if !to_ask.is_empty() {
-            return Err(Intent::act(STEP, "ask for new certificates", to_ask));
-        }
+    let to_ask = to_ask(seen, wished, issuance);
+    if !to_ask.is_empty() {
+        let Trial::Passed(cas) = &issuance.trial else { return Err(try_issuers(STEP, &issuance.trial)) };
+        return Err(widen(scene, cas).unwrap_or_else(|| Intent::act(STEP, "ask for the certificates", to_ask)));
     }
     for (alias, certificate) in &issuance.certificates {
         let is_new = certificate.asked.is_none_or(|asked| certificate.revision > asked);
@@ -450,10 +439,44 @@ fn issue(seen: &Observed, wished: &PostgresSpec) -> Result<Option<Material>, Int
             return Err(Intent::wait(STEP, format!("the {} certificate{why}", alias.as_str())));
         }
     }
-    match &issuance.issued {
-        None => Err(Intent::wait(STEP, "the Secrets of the certificates")),
-        Some(Err(why)) => Err(Intent::fail(STEP, why.clone())),
-        Some(Ok(material)) => Ok(Some(*material)),
+    let material = match &issuance.issued {
+        None => return Err(Intent::wait(STEP, "the Secrets of the certificates")),
+        Some(Err(why)) => return Err(Intent::fail(STEP, why.clone())),
+        Some(Ok(material)) => *material,
+    };
+    if issuance.trial != Trial::Absent {
+        return Err(Intent::act(STEP, "end the trial", vec![Action::EndTrial]));
+    }
+    Ok(Some(material))
+}
+
+/// What cert-manager has yet to be asked for: Certificates as the spec wants them; where they are rotated, new ones.
+fn to_ask(seen: &Observed, wished: &PostgresSpec, issuance: &Issuance) -> Vec<Action> {
+    if !Alias::ALL.iter().all(|alias| issuance.certificates.get(alias).is_some_and(|c| c.matches)) {
+        return vec![Action::Certify(Box::new(wished.clone()))];
+    }
+    let is_unasked = |certificate: &Certificate| match certificate.asked {
+        None => true,
+        Some(asked) => certificate.revision <= asked && !certificate.issuing && certificate.failure.is_none(),
+    };
+    let anew = issuance.certificates.iter().filter(|(_, certificate)| is_unasked(certificate));
+    let reissue = |(alias, certificate): (&Alias, &Certificate)| Action::Reissue {
+        alias: *alias,
+        revision: certificate.asked.unwrap_or(certificate.revision),
+    };
+    if rotates(&seen.request.spec) { anew.map(reissue).collect() } else { vec![] }
+}
+
+/// Brings trust in these CAs to every server; nothing when it is there. A cluster without files trusts nobody.
+fn widen(scene: &Scene, cas: &BTreeSet<CaId>) -> Option<Intent> {
+    const STEP: &str = "Expand";
+    let files = scene.written.files.as_ref()?;
+    let trust = files.trust.union(cas).copied().collect();
+    let wider = Posture { files: Some(Files { trust, ..files.clone() }), ..scene.written.clone() };
+    match steer(scene, &wider, None) {
+        Heading::There => None,
+        Heading::Do { what, actions, .. } => Some(Intent::act(STEP, &what, actions)),
+        Heading::Wait { on, .. } => Some(Intent::wait(STEP, on)),
     }
 }
 
@@ -476,10 +499,17 @@ fn back(seen: &Observed, database: &Postgres, cause: &str) -> Intent {
     let is_new = database.spec == wished(&database.spec, &seen.request.spec, seen.major);
     let material = if is_new && !rotates(&seen.request.spec) { scene.stored } else { scene.previous.or(scene.stored) };
     let origin = posture(&database.spec, seen.major, material.as_ref());
-    let origin = origin.unwrap_or_else(|| scene.written.clone());
+    let origin = origin.map_or_else(|| scene.written.clone(), |origin| trusting(origin, &scene.written));
     Intent::of(steer(scene, &origin, None), "TurnBack ", || {
         Intent::act("TurnBack Resume", "resume the database", vec![Action::SetPaused(false)])
     })
+}
+
+/// The way back gives up nobody's trust: what has been issued by now, users' pods may show. The renewal that follows, once what
+/// is issued is again what the spec asks for, gives up what is not needed.
+fn trusting(origin: Posture, here: &Posture) -> Posture {
+    let files = origin.files.map(|files| Files { trust: files.trust.union(&here.trust()).copied().collect(), ..files });
+    Posture { files, ..origin }
 }
 
 /// Turns what is to be done into a decision: tries are counted, patience ends.

@@ -109,7 +109,7 @@ pub fn finish(steps: &mut [Step], but: Option<&str>, now: Timestamp) {
 mod tests {
     use super::*;
 
-    const PATIENCE: Patience = Patience { timeout: Duration::from_secs(60), retries: 1 };
+    const PATIENCE: Patience = Patience { timeout: Duration::from_mins(1), retries: 1 };
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("a time")

@@ -148,29 +148,34 @@ pub(super) fn mutate<K: Reviewed<DynamicType = ()>>(
         return Verdict::PASS;
     }
     let Ok(review) = decode::<K>(question, operation) else { return Verdict::PASS };
-    let Some(document) = question.object.and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok()) else {
-        return Verdict::PASS;
-    };
+    // Defaults concern the spec alone: the rest, of which managed fields are the most, is neither built nor compared.
+    let skimmed = question.object.and_then(|raw| serde_json::from_str::<Skimmed<'_>>(raw.get()).ok());
+    let Some(spec) = skimmed.and_then(|skimmed| skimmed.spec) else { return Verdict::PASS };
+    let Ok(spec) = serde_json::from_str::<Value>(spec.get()) else { return Verdict::PASS };
+    let document = serde_json::json!({ "spec": spec });
     let defaulted = K::defaulted(document.clone(), &review, facts, issuer);
     let patch = json_patch::diff(&document, &defaulted);
     Verdict { patch: (!patch.0.is_empty()).then_some(patch), ..Verdict::PASS }
 }
 
+/// An object, with only as much of it decoded as says whether it need be decoded.
+#[derive(serde::Deserialize)]
+struct Skimmed<'a> {
+    #[serde(borrow)]
+    metadata: Option<SkimmedMetadata<'a>>,
+    #[serde(borrow)]
+    spec: Option<&'a RawValue>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SkimmedMetadata<'a> {
+    #[serde(borrow)]
+    deletion_timestamp: Option<&'a RawValue>,
+}
+
 /// Whether the object is to pass whatever it looks like: it is being deleted, or its spec stays as it is.
 fn passes_unseen(question: &Question<'_>, operation: Operation) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Skimmed<'a> {
-        #[serde(borrow)]
-        metadata: Option<Metadata<'a>>,
-        #[serde(borrow)]
-        spec: Option<&'a RawValue>,
-    }
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Metadata<'a> {
-        #[serde(borrow)]
-        deletion_timestamp: Option<&'a RawValue>,
-    }
     let skim = |raw: Option<&'_ RawValue>| -> Option<(bool, Option<Value>)> {
         let skimmed: Skimmed<'_> = serde_json::from_str(raw?.get()).ok()?;
         let leaving = skimmed.metadata.is_some_and(|m| m.deletion_timestamp.is_some());
@@ -208,7 +213,8 @@ fn decode<K: Reviewed<DynamicType = ()>>(question: &Question<'_>, operation: Ope
 }
 
 fn from_json<K: DeserializeOwned>(raw: &RawValue) -> Result<K, Finding> {
-    read(&mut serde_json::Deserializer::from_str(raw.get()))
+    // Keeping track of the path costs as much as decoding, so only what does not decode is decoded once more with it.
+    serde_json::from_str(raw.get()).or_else(|_| read(&mut serde_json::Deserializer::from_str(raw.get())))
 }
 
 /// An object, or the finding that says where it does not decode.

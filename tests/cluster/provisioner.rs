@@ -9,11 +9,15 @@ use std::time::{Duration, Instant};
 use pgrekey::cluster::facts;
 use pgrekey::controller::{self, Lease, Settings};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::harness::Cluster;
+
+/// The node has room for one cluster of three, not for two.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// Loops that run in this process.
 struct Loops {
@@ -178,6 +182,7 @@ fn secret(place: &Place<'_>, name: &str, key: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_lives_and_ends_as_its_spec_says() {
     let Some(cluster) = Cluster::connect().await else { return };
+    let _turn = ONE_AT_A_TIME.lock().await;
     let versions = versions(&cluster);
     // What an earlier run has left behind goes only while somebody deals with it.
     let loops = Loops::start(&cluster, "prov-life");
@@ -410,19 +415,29 @@ async fn nothing_is_left_behind(place: &Place<'_>, name: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_has_tls_from_the_start() {
     let Some(cluster) = Cluster::connect().await else { return };
+    let _turn = ONE_AT_A_TIME.lock().await;
     let versions = versions(&cluster);
     let loops = Loops::start(&cluster, "prov-tls");
     let place = Place::make(&cluster, "prov-tls");
     let place = &place;
-    authority(place);
-
     place.apply(&example("tls-postgres.yaml", "pg", 2, &versions[&18]));
+    what_is_waited_for_is_said(place).await;
+    authority(place);
     let took = place.until_phase("pg", "Ready", 180).await;
     println!("two pods of {} with TLS: Ready after {:.1} s", versions[&18], took.as_secs_f32());
     the_canonical_line_connects_and_plaintext_does_not(place);
     a_damaged_key_is_mended(place).await;
     it_comes_back_with_its_data_and_then_without(place, &versions[&18]).await;
     loops.stop().await;
+}
+
+/// Without an issuer nothing is issued, and nothing of TLS is made up instead.
+async fn what_is_waited_for_is_said(place: &Place<'_>) {
+    let said = || place.path("pg/pg", r#".status.conditions[?(@.type=="Blocked")].message"#);
+    place
+        .until("the condition", 60, || said().contains("there is no Issuer \"pg-issuer\" in namespace prov-tls"))
+        .await;
+    assert_eq!(names(place, "petset,pod"), Vec::<String>::new());
 }
 
 /// An Issuer `pg-issuer` with a CA of its own.
@@ -467,6 +482,17 @@ async fn a_damaged_key_is_mended(place: &Place<'_>) {
     assert_eq!(secret(place, "pg-tls", "server.key"), before);
 }
 
+/// By TLS, with the exporter's own certificate, which names the Service.
+async fn metrics_are_served(place: &Place<'_>) {
+    assert_eq!(place.path("svc/pg-stats", r".metadata.annotations.prometheus\.io/scheme"), "https");
+    let url = "https://pg-stats.prov-tls.svc:56790/metrics";
+    let arguments = ["-n", place.namespace, "exec", "pg-0", "-c", "postgres", "--", "curl", "-sS", "--cacert"];
+    let arguments: Vec<&str> = arguments.into_iter().chain(["/tls/certs/exporter/ca.crt", url]).collect();
+    // A Service may refuse for a second after its first pod is ready.
+    let scrape = || place.cluster.kubectl(&arguments, "").stdout();
+    place.until("metrics", 20, || scrape().contains("\npg_up 1\n")).await;
+}
+
 async fn it_comes_back_with_its_data_and_then_without(place: &Place<'_>, version: &str) {
     let again = |policy: &str| {
         let mut again = example("tls-postgres.yaml", "pg", 1, version);
@@ -479,8 +505,11 @@ async fn it_comes_back_with_its_data_and_then_without(place: &Place<'_>, version
     place.kubectl(&["delete", "pg", "pg", "--timeout=90s"]);
     assert_eq!(names(place, "pvc").len(), 2);
 
-    place.apply(&again("Delete"));
+    let mut observed = again("Delete");
+    observed["spec"]["monitor"] = json!({"agent": "prometheus.io/builtin"});
+    place.apply(&observed);
     place.until_phase("pg", "Ready", 120).await;
+    metrics_are_served(place).await;
     assert_eq!(psql(place, "pg-0", "user=postgres", "select answer from kept").as_deref(), Ok("42"));
     assert_eq!(secret(place, "pg-auth", "password"), password);
     place.kubectl(&["delete", "pg", "pg", "--timeout=90s"]);

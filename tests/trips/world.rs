@@ -12,7 +12,7 @@ use pgrekey::api::postgres::{DatabasePhase, PostgresSpec};
 use pgrekey::api::{Postgres, PostgresOpsRequest};
 use pgrekey::plan::decide::{Certificate, FINALIZER, Issuance, Observed, Paused, Trial};
 use pgrekey::plan::scene::{Pod, Scene, Server, Stream, Template};
-use pgrekey::plan::{Action, ends};
+use pgrekey::plan::{Action, Heading, ends, steer};
 use pgrekey::tls::{
     Accept, Alias, CaId, Client, Dial, Files, Fingerprint, Hash, Leaf, Material, Posture, Serve, admits, hba, joins,
     posture,
@@ -319,6 +319,22 @@ impl World {
         self.pods[at].gone_at.get_or_insert(second + 1);
     }
 
+    /// What the loop of the databases does meanwhile: certificates as the spec wants them, and what was issued into service.
+    pub(crate) fn provision(&mut self) {
+        let spec = self.database.spec.clone();
+        if self.paused || spec.tls.is_none() {
+            return;
+        }
+        if self.certificates.values().any(|certificate| certificate.spec.tls != spec.tls) {
+            return self.certify(&spec);
+        }
+        let is_issued = self.certificates.values().all(|certificate| certificate.issued_at.is_none());
+        let target = posture(&spec, self.major, self.issued.as_ref().filter(|_| is_issued));
+        if let Some(Heading::Do { actions, .. }) = target.map(|target| steer(&self.scene(), &target, None)) {
+            actions.iter().for_each(|action| self.perform(action));
+        }
+    }
+
     /// Pods that would never have become ready are replaced by ones that do.
     pub(crate) fn mend(&mut self) {
         let second = self.second;
@@ -352,7 +368,10 @@ impl World {
             None => Trial::Absent,
             Some(at) if self.second < at => Trial::Pending,
             Some(_) if self.trouble.trial_fails => Trial::Failed("the policy says no".to_owned()),
-            Some(_) => Trial::Passed,
+            Some(_) => {
+                let issuer = wished.tls.as_ref().and_then(|tls| tls.issuer_ref.as_ref()).expect("an issuer");
+                Trial::Passed(BTreeSet::from([ca(&issuer.name)]))
+            }
         };
         let certificates = self.certificates.iter().map(|(alias, certificate)| {
             let seen = Certificate {
@@ -534,6 +553,14 @@ impl World {
         for standby in self.pods.iter().filter(|pod| self.is_up(pod) && pod.name != self.leader) {
             joins(&self.dials_as(standby), &serving)
                 .map_err(|refusal| format!("{} does not join {}: {refusal}", standby.name, primary.name))?;
+        }
+        // Users' pods may mount what is issued.
+        if let (Some(issued), Some(pgrekey::tls::Method::Cert)) = (self.issued, serving.accept.tls) {
+            let (roots, certificate) = (Some(self.published.clone()), Some(issued.client.ca));
+            let mode = pgrekey::api::tls::SslMode::VerifyFull;
+            admits(&Client { mode, roots, password: None, certificate }, &serving).map_err(|refusal| {
+                format!("a client with the certificate that was issued at {}: {refusal}", primary.name)
+            })?;
         }
         let now = (serving.clone(), self.published.clone());
         if self.judged.as_ref() == Some(&now) {
