@@ -171,6 +171,8 @@ async fn the_tutorial_runs_in_its_order_under_load() {
     only_the_named_certificate_changes(place, &writes).await;
     let modes = json!({"sslMode": "require", "clientAuthMode": "scram"});
     carry_out(place, &writes, &by_reload(request("modes-by-reload", &modes)), false).await;
+    a_cluster_issuer_signs_as_well(place, &writes).await;
+    what_is_renewed_is_served_without_a_restart(place).await;
     what_has_ended_is_not_touched_again(place, &writes).await;
     two_at_once_both_run(place).await;
     what_cannot_be_issued_touches_nothing(place).await;
@@ -221,13 +223,65 @@ async fn only_the_named_certificate_changes(place: &Place<'_>, writes: &Writes) 
     assert!(names.contains("db.example"), "{names}");
 }
 
+async fn a_cluster_issuer_signs_as_well(place: &Place<'_>, writes: &Writes) {
+    let ca = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": "ops-tutorial-ca", "namespace": "cert-manager"},
+        "stringData": {
+            "tls.crt": secret(place, "postgres-new-ca", "tls.crt"), "tls.key": secret(place, "postgres-new-ca", "tls.key"),
+        },
+    });
+    let issuer = json!({
+        "apiVersion": "cert-manager.io/v1", "kind": "ClusterIssuer", "metadata": {"name": "ops-tutorial"},
+        "spec": {"ca": {"secretName": "ops-tutorial-ca"}},
+    });
+    for object in [&ca, &issuer] {
+        let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+        place.cluster.kubectl(&arguments, &object.to_string()).must_succeed();
+    }
+    place.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "clusterissuer/ops-tutorial"]);
+    let issuer =
+        |kind: &str, name: &str| json!({"issuerRef": {"apiGroup": "cert-manager.io", "kind": kind, "name": name}});
+    let there = by_reload(request("cluster-issuer", &issuer("ClusterIssuer", "ops-tutorial")));
+    carry_out(place, writes, &there, false).await;
+    carry_out(place, writes, &by_reload(request("issuer-again", &issuer("Issuer", "pg-issuer"))), false).await;
+}
+
+/// cert-manager renews the server's certificate every few seconds, and clients notice nothing.
+async fn what_is_renewed_is_served_without_a_restart(place: &Place<'_>) {
+    let certificates = place.path("pg/ha-postgres", ".spec.tls.certificates");
+    let before = uids(place);
+    let traffic = Traffic::start(&place.cluster.client, place.namespace, "ha-postgres").await;
+    let short = json!([{"alias": "server", "duration": "1h", "renewBefore": "59m45s"}]);
+    place.patch("ha-postgres", &json!({"tls": {"certificates": short}}));
+    let served = || secret(place, "ha-postgres-tls", "server.crt");
+    let mut seen = vec![served()];
+    for n in 0..3 {
+        let last = seen[n].clone();
+        place.until("a renewed certificate is taken into service", 90, || served() != last).await;
+        seen.push(served());
+    }
+    let certificates: Value = serde_json::from_str(&certificates).unwrap_or(json!([]));
+    place.patch("ha-postgres", &json!({"tls": {"certificates": certificates}}));
+    let issued = || secret(place, "ha-postgres-server-cert", "tls.crt");
+    let is_long = || place.path("certificate/ha-postgres-server-cert", ".spec.duration").is_empty();
+    place.until("the last one is in service", 90, || is_long() && served() == issued()).await;
+    place.until_phase("ha-postgres", "Ready", 30).await;
+    let seen = traffic.stop().await;
+    println!("renewed four times: {} TLS connections, {} refused", seen.tries, seen.refused.len());
+    assert!(seen.tries > 100 && seen.refused.is_empty(), "{:?}", seen.refused);
+    assert_eq!(uids(place), before);
+}
+
 async fn what_has_ended_is_not_touched_again(place: &Place<'_>, writes: &Writes) {
     let versions = || place.path("pgops/rotate-tls", ".metadata.resourceVersion");
     let before = versions();
     let _ = writes.take();
     // Each change of the database makes its requests be looked at.
-    for n in 0..20 {
-        place.kubectl(&["annotate", "pg", "ha-postgres", "--overwrite", &format!("seen={n}")]);
+    let databases = kube::Api::<pgrekey::api::Postgres>::namespaced(place.cluster.client.clone(), place.namespace);
+    for n in 0..100 {
+        let patch = kube::api::Patch::Merge(json!({"metadata": {"annotations": {"seen": n.to_string()}}}));
+        databases.patch("ha-postgres", &kube::api::PatchParams::default(), &patch).await.expect("a patch");
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(versions(), before);
