@@ -663,7 +663,7 @@ fn tls_edited_directly(review: &Database, _: Option<&dyn Facts>, findings: &mut 
         ("spec.clientAuthMode", old.client_auth_mode != new.client_auth_mode),
     ];
     for (field, _) in edited.into_iter().filter(|(_, edited)| *edited) {
-        let problem = "only certificates follow; no running pod changes how it uses TLS";
+        let problem = "running pods follow in certificates only";
         findings.add(field, problem, "use a ReconfigureTLS request");
     }
 }
