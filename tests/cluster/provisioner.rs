@@ -85,7 +85,7 @@ impl<'a> Place<'a> {
         self.cluster.kubectl(&arguments, &object.to_string()).must_succeed();
     }
 
-    fn patch(&self, name: &str, spec: &Value) {
+    pub(crate) fn patch(&self, name: &str, spec: &Value) {
         self.kubectl(&["patch", "pg", name, "--type=merge", "-p", &json!({"spec": spec}).to_string()]);
     }
 
