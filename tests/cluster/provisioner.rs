@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use kube::Client;
 use pgrekey::cluster::facts;
 use pgrekey::controller::{self, Lease, Settings};
+use pgrekey::metrics::LoopMetrics;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -47,7 +48,7 @@ impl Loops {
             }),
             ..Settings::default()
         };
-        let run = controller::run(client.clone(), Arc::new(stores), settings, stop.clone());
+        let run = controller::run(client.clone(), Arc::new(stores), settings, LoopMetrics::default(), stop.clone());
         Self { stop, run: tokio::spawn(run), facts: tokio::spawn(fill) }
     }
 
