@@ -266,6 +266,11 @@ async fn what_is_renewed_is_served_without_a_restart(place: &Place<'_>) {
     let issued = || secret(place, "ha-postgres-server-cert", "tls.crt");
     let is_long = || place.path("certificate/ha-postgres-server-cert", ".spec.duration").is_empty();
     place.until("the last one is in service", 90, || is_long() && served() == issued()).await;
+    let is_done = || {
+        place.path("pg/ha-postgres", ".status.observedGeneration")
+            == place.path("pg/ha-postgres", ".metadata.generation")
+    };
+    place.until("there is nothing left to do", 30, is_done).await;
     place.until_phase("ha-postgres", "Ready", 30).await;
     let seen = traffic.stop().await;
     println!("renewed four times: {} TLS connections, {} refused", seen.tries, seen.refused.len());
