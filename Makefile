@@ -64,7 +64,7 @@ test-unit: ## Run the tests that need no cluster
 test-cluster: ## Run the tests that need a Kubernetes, on the dev cluster
 	@if $(CLUSTER) up; then \
 		eval "$$($(CLUSTER) env)"; \
-		PGREKEY_KUBECONFIG="$$KUBECONFIG" PGREKEY_HOST_IP="$$HOST_IP" PATH="$$BIN:$$PATH" cargo test --locked --test cluster; \
+		PGREKEY_KUBECONFIG="$$KUBECONFIG" PGREKEY_HOST_IP="$$HOST_IP" PATH="$$BIN:$$PATH" cargo test --locked --test cluster --test chart; \
 	elif [ "$${PGREKEY_REQUIRE_CLUSTER:-}" = 1 ]; then \
 		echo "the cluster suite cannot run: the dev cluster did not come up, see above" >&2; exit 1; \
 	else \
