@@ -18,6 +18,15 @@ help: ## Print the targets
 build: ## Build the program for development
 	cargo build --locked
 
+.PHONY: demo
+demo: ## Perform the TLS tutorial on a real cluster while clients run (PGREKEY_DEMO=external: on the current context)
+	@dev/demo/demo
+
+.PHONY: run
+run: ## Run the operator on this machine against the dev cluster, webhooks included (FLAGS: those of pgrekey run)
+	@$(CLUSTER) up >/dev/null
+	@eval "$$($(CLUSTER) env)"; export KUBECONFIG BIN; certs-dev/run "$$HOST_IP" $(FLAGS)
+
 .PHONY: generate
 generate: ## Write the files that are generated from the code
 	cargo run --locked --quiet -- crds --output $(CRDS)
