@@ -124,7 +124,7 @@ impl Default for LoopMetrics {
         use {OperationKind as Kind, OperationOutcome as Outcome};
         // Prometheus sees no increase in a series that begins at 1: all begin at 0.
         let operations = Family::<OperationEnded, Counter>::default();
-        for operation in [Kind::AddTls, Kind::ChangeTls, Kind::RotateTls, Kind::RemoveTls, Kind::Restart] {
+        for operation in [Kind::ChangeTls, Kind::RotateTls, Kind::RemoveTls, Kind::Restart] {
             for outcome in [Outcome::Successful, Outcome::Failed] {
                 drop(operations.get_or_create(&OperationEnded { operation, outcome }));
             }

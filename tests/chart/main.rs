@@ -270,7 +270,7 @@ fn series() -> BTreeSet<String> {
     metrics.webhook_server.ended(ConnectionEnd::Closed);
     metrics.webhook_server.shed(Shed::Timeout);
     metrics.reviews.count(WEBHOOKS[0].name, ReviewOutcome::Denied, ["a-rule"]);
-    metrics.loops.ended(OperationKind::AddTls, OperationOutcome::Failed);
+    metrics.loops.ended(OperationKind::ChangeTls, OperationOutcome::Failed);
     metrics.loops.step(StepKind::Issue, std::time::Duration::from_secs(1));
     let text = metrics.text().expect("text");
     let lines = text.lines().filter(|line| !line.starts_with('#'));
