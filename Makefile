@@ -18,6 +18,15 @@ help: ## Print the targets
 build: ## Build the program for development
 	cargo build --locked
 
+.PHONY: demo
+demo: ## Perform the TLS tutorial on a real cluster while clients run (PGREKEY_DEMO=external: on the current context)
+	@dev/demo/demo
+
+.PHONY: run
+run: ## Run the operator on this machine against the dev cluster, webhooks included (FLAGS: those of pgrekey run)
+	@$(CLUSTER) up >/dev/null
+	@eval "$$($(CLUSTER) env)"; export KUBECONFIG BIN; certs-dev/run "$$HOST_IP" $(FLAGS)
+
 .PHONY: generate
 generate: ## Write the files that are generated from the code
 	cargo run --locked --quiet -- crds --output $(CRDS)
@@ -64,7 +73,7 @@ test-unit: ## Run the tests that need no cluster
 test-cluster: ## Run the tests that need a Kubernetes, on the dev cluster
 	@if $(CLUSTER) up; then \
 		eval "$$($(CLUSTER) env)"; \
-		PGREKEY_KUBECONFIG="$$KUBECONFIG" PGREKEY_HOST_IP="$$HOST_IP" PATH="$$BIN:$$PATH" cargo test --locked --test cluster; \
+		PGREKEY_KUBECONFIG="$$KUBECONFIG" PGREKEY_HOST_IP="$$HOST_IP" PATH="$$BIN:$$PATH" cargo test --locked --test cluster --test chart; \
 	elif [ "$${PGREKEY_REQUIRE_CLUSTER:-}" = 1 ]; then \
 		echo "the cluster suite cannot run: the dev cluster did not come up, see above" >&2; exit 1; \
 	else \

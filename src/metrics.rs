@@ -121,10 +121,18 @@ pub struct LoopMetrics {
 
 impl Default for LoopMetrics {
     fn default() -> Self {
+        use {OperationKind as Kind, OperationOutcome as Outcome};
+        // Prometheus sees no increase in a series that begins at 1: all begin at 0.
+        let operations = Family::<OperationEnded, Counter>::default();
+        for operation in [Kind::ChangeTls, Kind::RotateTls, Kind::RemoveTls, Kind::Restart] {
+            for outcome in [Outcome::Successful, Outcome::Failed] {
+                drop(operations.get_or_create(&OperationEnded { operation, outcome }));
+            }
+        }
         Self {
             leader: Gauge::default(),
             operations_running: Gauge::default(),
-            operations: Family::default(),
+            operations,
             step_duration: Family::new_with_constructor(|| {
                 Histogram::new([0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0])
             }),
@@ -357,6 +365,13 @@ mod tests {
         let names = |word: &str| text.lines().filter(|l| l.starts_with(word)).count();
         assert_eq!(names("# TYPE"), names("# HELP"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn the_first_failure_is_an_increase() {
+        let text = Metrics::new().text().expect("text");
+        let zero = "pgrekey_operations_total{operation=\"RotateTls\",outcome=\"Failed\"} 0";
+        assert!(text.lines().any(|line| line == zero), "{text}");
     }
 
     #[test]

@@ -21,8 +21,10 @@ import time
 
 HOST = os.environ.get("PGREKEY_DEMO_HOST", "ha-postgres")
 MODE, CLIENT, WRITER = "/tmp/mode", "/tmp/client.log", "/tmp/writer.log"
-# What a server or libpq says when TLS or the login is what failed. All else is a primary that cannot be reached.
+# What a server or libpq says when TLS or the login is what failed. All else is a primary that cannot be reached, or that was
+# stopped while it answered.
 HANDSHAKE = re.compile(r"SSL|TLS|certificate|pg_hba|authentication failed", re.I)
+CUT_OFF = re.compile(r"SSL SYSCALL error: EOF|SSL connection has been closed|Connection reset")
 
 
 def mode():
@@ -69,7 +71,8 @@ def open_connections():
                 note(log, "ok")
             except (psycopg2.Error, OSError) as error:
                 said = one_line(error)
-                note(log, f"{'handshake' if HANDSHAKE.search(said) else 'unreachable'} {said}")
+                is_handshake = HANDSHAKE.search(said) and not CUT_OFF.search(said)
+                note(log, f"{'handshake' if is_handshake else 'unreachable'} {said}")
             time.sleep(max(0.0, 0.05 - (time.time() - began)))
 
 
