@@ -22,7 +22,7 @@ use crate::cluster::{Error, Objects, Thing};
 use crate::plan::Known;
 use crate::plan::scene::{self, Scene, Template};
 use crate::tls::material::{Cas, Served, cas};
-use crate::tls::{Fingerprint, Posture, layout};
+use crate::tls::{Files, Fingerprint, Material, Posture, layout};
 
 /// Annotation of a pod: the version of its volumes' content for which the kubelet was last asked to bring them up to date.
 pub(super) const REFRESH: &str = "pgrekey.dev/refresh";
@@ -210,11 +210,15 @@ impl Site {
         self.pods.iter().find(|pod| pod.name_any() == name && pod.uid().as_deref() == Some(uid))
     }
 
-    /// The set with or without files, marked as an operation's, otherwise as it is.
-    pub(super) fn pet_set(&self, template: &Template) -> Step<crate::api::PetSet> {
+    /// The set with or without files, marked as an operation's, otherwise as it is. `issued` is what the files may hold since this
+    /// look.
+    pub(super) fn pet_set(&self, template: &Template, issued: Option<Material>) -> Step<crate::api::PetSet> {
         let here = self.written().map_err(|why| Stop::Blocked("PostureUnknown", why))?;
-        let material = self.stored.as_ref().and_then(Served::material);
-        let files = material.filter(|_| template.files).map(crate::tls::Files::of);
+        let material = self.stored.as_ref().and_then(Served::material).or(issued);
+        let files = material.filter(|_| template.files).map(Files::of);
+        if template.files && files.is_none() {
+            return Err(Stop::Wait("the files that new pods are to have"));
+        }
         let mut set = pet_set::pet_set(&self.cluster, &Posture { files, ..here });
         if let Some(live) = &self.pieces.pet_set {
             set.spec.volume_claim_templates.clone_from(&live.spec.volume_claim_templates);

@@ -121,7 +121,8 @@ async fn carry_out(place: &Place<'_>, writes: &Writes, request: &Value, restarts
         steps(place, name),
     );
     assert_eq!(phase, "Successful", "{}", place.path(&format!("pgops/{name}"), ".status.conditions"));
-    assert_eq!(restarted, if restarts { before.len() } else { 0 }, "{name}");
+    let evictions = written.get("pods/eviction").copied().unwrap_or_default();
+    assert_eq!((restarted, evictions), if restarts { (before.len(), before.len()) } else { (0, 0) }, "{name}");
     let may_be_refused = matches!(name, "add-tls" | "remove-tls");
     assert!(may_be_refused || seen.refused.is_empty(), "{name}: {:?}", seen.refused);
     assert!(seen.gap < Duration::from_secs(10), "{name}: nothing was written for {:?}", seen.gap);

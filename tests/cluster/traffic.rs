@@ -255,8 +255,8 @@ impl Writes {
         let parts: Vec<&str> = path.split('/').collect();
         let at = parts.iter().position(|part| *part == "namespaces").map_or(0, |at| at + 2);
         let kind = parts.get(at).copied().unwrap_or("?");
-        let status = if parts.get(at + 2).is_some() { "/status" } else { "" };
-        *self.0.lock().expect("the lock").entry(format!("{kind}{status}")).or_default() += 1;
+        let part = parts.get(at + 2).map(|part| format!("/{part}")).unwrap_or_default();
+        *self.0.lock().expect("the lock").entry(format!("{kind}{part}")).or_default() += 1;
     }
 
     /// What was written since the last call.
