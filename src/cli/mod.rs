@@ -1,9 +1,15 @@
 //! The command line: parses, wires, and turns outcomes into exit codes.
 
+mod certs;
 mod check;
 mod crds;
+mod make;
+mod progress;
 mod rules;
 mod run;
+mod scope;
+mod screen;
+mod status;
 mod webhook_config;
 mod yaml;
 
@@ -24,6 +30,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Status(status::Args),
+    Certs(certs::Args),
+    AddTls(Box<make::AddTls>),
+    Rotate(Box<make::Rotate>),
+    ChangeIssuer(Box<make::ChangeIssuer>),
+    RemoveTls(Box<make::RemoveTls>),
     Run(Box<run::Args>),
     Check(check::Args),
     Crds(crds::Args),
@@ -40,6 +52,12 @@ enum Command {
 pub fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     let outcome = match command {
+        Command::Status(args) => status::run(args),
+        Command::Certs(args) => certs::run(args),
+        Command::AddTls(args) => make::add_tls(*args),
+        Command::Rotate(args) => make::rotate(*args),
+        Command::ChangeIssuer(args) => make::change_issuer(*args),
+        Command::RemoveTls(args) => make::remove_tls(*args),
         Command::Run(args) => run::run(*args).map(done),
         Command::Check(args) => check::run(args),
         Command::Crds(args) => crds::run(&args).map(done),
