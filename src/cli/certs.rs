@@ -64,9 +64,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn databases(cluster: &Cluster, name: Option<&str>, everywhere: bool) -> anyhow::Result<Vec<Postgres>> {
     let Some(name) = name else {
-        let api: Api<Postgres> = match everywhere {
-            true => Api::all(cluster.client.clone()),
-            false => Api::namespaced(cluster.client.clone(), &cluster.namespace),
+        let api: Api<Postgres> = if everywhere {
+            Api::all(cluster.client.clone())
+        } else {
+            Api::namespaced(cluster.client.clone(), &cluster.namespace)
         };
         let found = api.list(&ListParams::default()).await.map_err(|error| told("list databases", error))?.items;
         if found.is_empty() {

@@ -20,6 +20,7 @@ use crate::plan::decide::STRATEGY;
 
 /// What a request is named after, and what a user may say of every one
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one flag of the command line")]
 struct Common {
     /// The database: NAME or NAMESPACE/NAME
     #[arg(value_name = "DATABASE")]
@@ -110,23 +111,23 @@ pub(super) fn add_tls(AddTls { common, issuer, ssl_mode, client_auth_mode }: Add
     // A change that says nothing at all is no operation: the mode that is the default anyway makes it one.
     let is_silent = issuer.is_none() && ssl_mode.is_none() && client_auth_mode.is_none();
     let ssl_mode = ssl_mode.or(is_silent.then_some(SslMode::VerifyFull));
-    make(common, "add-tls", TlsChange { issuer_ref: issuer, ssl_mode, client_auth_mode, ..TlsChange::default() })
+    make(&common, "add-tls", TlsChange { issuer_ref: issuer, ssl_mode, client_auth_mode, ..TlsChange::default() })
 }
 
 pub(super) fn rotate(Rotate { common }: Rotate) -> anyhow::Result<ExitCode> {
-    make(common, "rotate-tls", TlsChange { rotate_certificates: Some(true), ..TlsChange::default() })
+    make(&common, "rotate-tls", TlsChange { rotate_certificates: Some(true), ..TlsChange::default() })
 }
 
 pub(super) fn change_issuer(ChangeIssuer { common, issuer }: ChangeIssuer) -> anyhow::Result<ExitCode> {
-    make(common, "change-issuer", TlsChange { issuer_ref: Some(issuer), ..TlsChange::default() })
+    make(&common, "change-issuer", TlsChange { issuer_ref: Some(issuer), ..TlsChange::default() })
 }
 
 pub(super) fn remove_tls(RemoveTls { common, client_auth_mode }: RemoveTls) -> anyhow::Result<ExitCode> {
-    make(common, "remove-tls", TlsChange { remove: Some(true), client_auth_mode, ..TlsChange::default() })
+    make(&common, "remove-tls", TlsChange { remove: Some(true), client_auth_mode, ..TlsChange::default() })
 }
 
-fn make(common: Common, operation: &str, change: TlsChange) -> anyhow::Result<ExitCode> {
-    let request = request(&common, operation, change)?;
+fn make(common: &Common, operation: &str, change: TlsChange) -> anyhow::Result<ExitCode> {
+    let request = request(common, operation, change)?;
     if common.dry_run {
         print(&yaml(&request)?)?;
         return Ok(ExitCode::SUCCESS);
@@ -171,7 +172,7 @@ fn request(common: &Common, operation: &str, change: TlsChange) -> anyhow::Resul
     let (namespace, database) = locate(&common.scope.namespace(), &common.database);
     let name = match &common.name {
         Some(name) => name.clone(),
-        None => named(&database, operation, &random(aws_lc_rs::default_provider())?),
+        None => named(&database, operation, &random(&aws_lc_rs::default_provider())?),
     };
     let spec = PostgresOpsRequestSpec {
         database_ref: DatabaseRef { name: database },
@@ -205,7 +206,7 @@ fn named(database: &str, operation: &str, random: &str) -> String {
 }
 
 /// Five characters of the alphabet that Kubernetes makes names of: no vowels, so no words.
-fn random(provider: CryptoProvider) -> anyhow::Result<String> {
+fn random(provider: &CryptoProvider) -> anyhow::Result<String> {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let mut bytes = [0_u8; 5];
     provider
@@ -255,7 +256,7 @@ mod tests {
         assert_eq!(named("ha-postgres", "rotate-tls", "b2c4d"), "ha-postgres-rotate-tls-b2c4d");
         let long = named(&"d".repeat(52), "change-issuer", "b2c4d");
         assert_eq!((long.len(), long.ends_with("d-change-issuer-b2c4d")), (63, true));
-        assert_eq!(random(aws_lc_rs::default_provider()).expect("randomness").len(), 5);
+        assert_eq!(random(&aws_lc_rs::default_provider()).expect("randomness").len(), 5);
     }
 
     #[test]

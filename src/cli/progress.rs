@@ -10,23 +10,34 @@ use crate::api::PostgresOpsRequest;
 use crate::api::condition;
 use crate::api::ops_request::{OpsPhase, OpsType, PostgresOpsRequestSpec, PostgresOpsRequestStatus, Step};
 use crate::plan::decide::STRATEGY;
+use crate::plan::ends::issues;
 use crate::plan::ledger::TURN_BACK;
 use crate::rules::ops_request::Operation;
 
 const BAR: usize = 30;
 
-/// The steps of an operation, how long each takes beside the others, and whether an operation has it.
-const STEPS: [(&str, u32, fn(&PostgresOpsRequestSpec) -> bool); 10] = [
-    ("Begin", 1, |_| true),
-    ("Preflight", 1, issues),
-    ("Pause", 1, |_| true),
-    ("Issue", 1, issues),
-    ("Expand", 2, |spec| changes(spec) || removes(spec)),
-    ("Equip", 1, |_| false),
-    ("Migrate", 2, |spec| changes(spec) || removes(spec)),
-    ("Contract", 2, |spec| spec.type_ == OpsType::ReconfigureTLS),
-    ("UpdateDatabase", 1, |spec| changes(spec) || removes(spec)),
-    ("Resume", 1, |_| true),
+/// A step that operations may have: how long it takes beside the others, and which operations have it.
+struct Kind {
+    name: &'static str,
+    weight: u32,
+    expected: fn(&PostgresOpsRequestSpec) -> bool,
+}
+
+const fn kind(name: &'static str, weight: u32, expected: fn(&PostgresOpsRequestSpec) -> bool) -> Kind {
+    Kind { name, weight, expected }
+}
+
+const KINDS: [Kind; 10] = [
+    kind("Begin", 1, |_| true),
+    kind("Preflight", 1, issues),
+    kind("Pause", 1, |_| true),
+    kind("Issue", 1, issues),
+    kind("Expand", 2, moves),
+    kind("Equip", 1, |_| false),
+    kind("Migrate", 2, moves),
+    kind("Contract", 2, |spec| spec.type_ == OpsType::ReconfigureTLS),
+    kind("UpdateDatabase", 1, moves),
+    kind("Resume", 1, |_| true),
 ];
 const RESTART: u32 = 6;
 const SWITCH_OVER: u32 = 2;
@@ -35,16 +46,9 @@ fn operation(spec: &PostgresOpsRequestSpec) -> Option<Operation> {
     spec.tls.as_ref().filter(|_| spec.type_ == OpsType::ReconfigureTLS)?.operations().first().copied()
 }
 
-fn changes(spec: &PostgresOpsRequestSpec) -> bool {
-    operation(spec) == Some(Operation::Change)
-}
-
-fn removes(spec: &PostgresOpsRequestSpec) -> bool {
-    operation(spec) == Some(Operation::Remove)
-}
-
-fn issues(spec: &PostgresOpsRequestSpec) -> bool {
-    crate::plan::ends::issues(spec)
+/// Whether the spec changes, so that there is a walk of several postures.
+fn moves(spec: &PostgresOpsRequestSpec) -> bool {
+    matches!(operation(spec), Some(Operation::Change | Operation::Remove))
 }
 
 /// What a request asks for, in a few words.
@@ -70,7 +74,7 @@ pub(super) fn now_happens(request: &PostgresOpsRequest) -> String {
     match status.phase {
         Some(OpsPhase::Successful) => "done, and proved on the wire".to_owned(),
         Some(OpsPhase::Failed) => format!(
-            "{}; the database serves what its spec says",
+            "{}. The database serves what its spec says.",
             said("Failed").unwrap_or_else(|| "no reason given".to_owned())
         ),
         Some(OpsPhase::Pending) | None => said("Pending")
@@ -97,9 +101,9 @@ fn percent(request: &PostgresOpsRequest, replicas: i32) -> u32 {
         all += weight;
         done += if is_done || is_over { weight } else { 0 };
     };
-    for (name, weight, expected) in STEPS {
+    for Kind { name, weight, expected } in KINDS {
         if expected(spec) || seen.contains(name) {
-            count(weight, is_done(name) && !(name == "Resume"));
+            count(weight, is_done(name));
         }
     }
     if restarts > 1 || seen.contains("SwitchOver") {
@@ -163,18 +167,14 @@ pub(super) fn lines(
         words(&request.spec),
         request.spec.database_ref.name
     );
-    let mut lines = vec![
-        screen.line(Tone::Strong, &head),
-        format!("{:<11}  {} {percent:>3}%  {took}", phase, bar(percent, screen, tone)).replacen(
-            &phase,
-            &screen.paint(tone, &phase),
-            1,
-        ),
-        screen.line(if tone == Tone::Bad { tone } else { Tone::Plain }, &now_happens(request)),
-    ];
+    let bar = bar(percent, screen, tone);
+    let phase = screen.paint(tone, &format!("{phase:<11}"));
+    let mut lines =
+        vec![screen.line(Tone::Strong, &head), format!("{phase}  {bar} {percent:>3}%  {took}").trim_end().to_owned()];
+    lines.extend(screen.wrap(if tone == Tone::Bad { tone } else { Tone::Plain }, &now_happens(request)));
     if let Some(turned) = status.steps.iter().find(|step| step.name == TURN_BACK) {
         let cause = turned.message.as_deref().unwrap_or("no reason given");
-        lines.push(screen.line(Tone::Bad, &format!("given up, back to what was: {cause}")));
+        lines.extend(screen.wrap(Tone::Bad, &format!("given up, back to what was: {cause}")));
     }
     if !status.steps.is_empty() {
         lines.push(String::new());

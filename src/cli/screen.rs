@@ -72,6 +72,23 @@ impl Screen {
         self.paint(tone, &self.cut(text, 0))
     }
 
+    /// A text that must not be cut: as many lines as it takes, broken between words.
+    pub(super) fn wrap(self, tone: Tone, text: &str) -> Vec<String> {
+        let Some((width, _)) = self.size else { return vec![self.paint(tone, text)] };
+        let mut lines = vec![String::new()];
+        for word in text.split(' ') {
+            match lines.last_mut() {
+                Some(line) if line.is_empty() => line.push_str(word),
+                Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                    line.push(' ');
+                    line.push_str(word);
+                }
+                _ => lines.push(word.to_owned()),
+            }
+        }
+        lines.iter().map(|line| self.line(tone, line)).collect()
+    }
+
     /// A text that begins in this column, cut where the terminal ends.
     fn cut(self, text: &str, column: usize) -> String {
         let Some((width, _)) = self.size else { return text.to_owned() };
@@ -192,6 +209,13 @@ mod tests {
         let narrow = Screen { color: false, size: Some((8, 24)) };
         assert_eq!(narrow.table(&["N", "V"], &rows)[1], "a  012..");
         assert_eq!(Screen::default().table(&["N", "V"], &rows)[1], "a  0123456789");
+    }
+
+    #[test]
+    fn what_must_not_be_cut_is_broken_between_words() {
+        let narrow = Screen { color: false, size: Some((8, 24)) };
+        assert_eq!(narrow.wrap(Tone::Plain, "one two three incomprehensible"), ["one two", "three", "incomp.."]);
+        assert_eq!(Screen::default().wrap(Tone::Plain, "one two three"), ["one two three"]);
     }
 
     #[test]

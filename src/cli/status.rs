@@ -43,7 +43,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args { name, watch, output, scope } = args;
     block_on(async {
         let cluster = scope.connect().await?;
-        let request = find(&cluster, &name).await?;
+        let mut request = find(&cluster, &name).await?;
+        request.metadata.managed_fields = None;
         if watch {
             return follow(&cluster, &request).await;
         }
@@ -191,7 +192,7 @@ fn fit(mut lines: Vec<String>, height: usize) -> Vec<String> {
     let too_many = lines.len().saturating_sub(room);
     if too_many > 0 {
         // Head, empty line, titles: the oldest steps go.
-        lines.drain(5..5 + too_many + 1);
+        lines.drain(5..=5 + too_many);
         lines.insert(5, "   ..".to_owned());
     }
     lines
