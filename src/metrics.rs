@@ -115,7 +115,6 @@ pub struct LoopMetrics {
     operations_running: Gauge,
     operations: Family<OperationEnded, Counter>,
     step_duration: Family<StepTaken, Histogram>,
-    write_gap: Histogram,
     database_certificate_expiry: Gauge,
     databases_drifted: Gauge,
 }
@@ -129,7 +128,6 @@ impl Default for LoopMetrics {
             step_duration: Family::new_with_constructor(|| {
                 Histogram::new([0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0])
             }),
-            write_gap: Histogram::new([0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0]),
             database_certificate_expiry: Gauge::default(),
             databases_drifted: Gauge::default(),
         }
@@ -157,11 +155,6 @@ impl LoopMetrics {
             "step_duration_seconds",
             "How long one step of an operation took, waits included, by step",
             self.step_duration.clone(),
-        );
-        registry.register(
-            "write_gap_seconds",
-            "How long no primary took writes in a switchover of an operation",
-            self.write_gap.clone(),
         );
         registry.register(
             "database_certificate_expiry_seconds",
@@ -199,11 +192,6 @@ impl LoopMetrics {
         self.step_duration.get_or_create(&StepTaken { step }).observe(took.as_secs_f64());
     }
 
-    /// No primary took writes for this time, in a switchover of an operation.
-    pub fn write_gap(&self, gap: Duration) {
-        self.write_gap.observe(gap.as_secs_f64());
-    }
-
     /// When the first served certificate of all databases expires, in seconds since 1970, and how many databases serve
     /// others than were issued last.
     pub fn certificates(&self, first_expiry: Option<i64>, drifted: usize) {
@@ -216,7 +204,7 @@ impl LoopMetrics {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(missing_docs, reason = "the label's values, which say it")]
 pub enum OperationKind {
-    AddTls,
+    /// Adds TLS, or changes something about it.
     ChangeTls,
     RotateTls,
     RemoveTls,
@@ -388,15 +376,13 @@ mod tests {
     #[test]
     fn operations_are_counted_by_what_they_did_and_steps_by_their_first_word() {
         let metrics = Metrics::new();
-        metrics.loops.ended(OperationKind::AddTls, OperationOutcome::Successful);
+        metrics.loops.ended(OperationKind::ChangeTls, OperationOutcome::Successful);
         let step = StepKind::of("Restart ha-postgres-2").expect("a step");
         metrics.loops.step(step, Duration::from_millis(1500));
-        metrics.loops.write_gap(Duration::from_millis(700));
         let text = metrics.text().expect("text");
         for line in [
-            "pgrekey_operations_total{operation=\"AddTls\",outcome=\"Successful\"} 1",
+            "pgrekey_operations_total{operation=\"ChangeTls\",outcome=\"Successful\"} 1",
             "pgrekey_step_duration_seconds_sum{step=\"Restart\"} 1.5",
-            "pgrekey_write_gap_seconds_bucket{le=\"1.0\"} 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in {text}");
         }

@@ -245,7 +245,10 @@ async fn operate(config: Config) -> anyhow::Result<()> {
 
     // They end soon after `end` is cancelled, and give the lease up.
     if let Some(settings) = loops {
-        tasks.add("loops", controller::run(client.clone(), Arc::clone(&stores), settings, end.clone()));
+        tasks.add(
+            "loops",
+            controller::run(client.clone(), Arc::clone(&stores), settings, metrics.loops.clone(), end.clone()),
+        );
     }
     let observe = observe(metrics.reviews.clone());
     let admission = Arc::new(Admission { facts: stores, default_issuer, observe });

@@ -7,14 +7,15 @@
 //!
 //! # Guarantees
 //! Replicas agree: the Secret is created, or replaced in the version that was looked at, and who comes second takes what
-//! the first one stored. Whoever edits a `caBundle` of ours finds it repaired. An API server that is away ends nothing:
-//! what was served is served on.
+//! the first one stored. Whoever edits a `caBundle` of ours finds it repaired; webhooks of another installation, which has
+//! configurations of the same names, are left alone. An API server that is away ends nothing: what was served is served on.
 //!
 //! # Assumptions
 //! pgrekey may create Secrets in its namespace, get, watch and update this one, and watch and patch these configurations.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -167,7 +168,7 @@ impl Keeper {
             Seen::Absent => (Stored::default(), None),
             Seen::Present(secret) => (stored(secret), Some(secret)),
         };
-        let published = self.configurations.iter().all(|c| c.is_published(&stored.ca_crt));
+        let published = self.configurations.iter().all(|c| c.is_published(&stored.ca_crt, &self.names));
         let outlook = Outlook::of(&stored, &self.names, published, now);
         let mut problem = None;
         if let Some(due) = outlook.due() {
@@ -190,7 +191,7 @@ impl Keeper {
         // Without a CA there is nothing to publish: the one that is due comes first.
         if !trust.is_empty() {
             for configuration in &mut self.configurations {
-                configuration.publish(&trust).await;
+                configuration.publish(&trust, &self.names).await;
             }
         }
     }
@@ -243,19 +244,19 @@ fn is_conflict(error: &kube::Error) -> bool {
 }
 
 impl Configuration {
-    /// Whether all webhooks of it are called with this trust. One that is not there calls nobody.
-    fn is_published(&self, trust: &[u8]) -> bool {
+    /// Whether we are called with this trust by all webhooks of it. One that is not there calls nobody.
+    fn is_published(&self, trust: &[u8], names: &[String]) -> bool {
         match &self.seen {
             Seen::Unknown => false,
             Seen::Absent => true,
-            Seen::Present(object) => repairs(object, trust).is_empty(),
+            Seen::Present(object) => repairs(object, trust, names).is_empty(),
         }
     }
 
     /// Writes the trust where something else is.
-    async fn publish(&mut self, trust: &[u8]) {
+    async fn publish(&mut self, trust: &[u8], names: &[String]) {
         let Seen::Present(object) = &self.seen else { return };
-        let repairs = repairs(object, trust);
+        let repairs = repairs(object, trust, names);
         if repairs.is_empty() || self.patched.is_some_and(|at| at.elapsed() < REPAIR_PAUSE) {
             return;
         }
@@ -273,11 +274,12 @@ impl Configuration {
     }
 }
 
-/// The JSON patch after which every webhook of a configuration has this trust; empty when they have.
-fn repairs(configuration: &DynamicObject, trust: &[u8]) -> Vec<Value> {
+/// The JSON patch after which every webhook of a configuration that calls us has this trust; empty when they have.
+fn repairs(configuration: &DynamicObject, trust: &[u8], names: &[String]) -> Vec<Value> {
     let webhooks = configuration.data["webhooks"].as_array().map_or(&[][..], Vec::as_slice);
     let trust = json!(ByteString(trust.to_vec()));
-    let wrong = webhooks.iter().enumerate().filter(|(_, webhook)| webhook["clientConfig"]["caBundle"] != trust);
+    let is_wrong = |client: &Value| client["caBundle"] != trust && calls(client, names);
+    let wrong = webhooks.iter().enumerate().filter(|(_, webhook)| is_wrong(&webhook["clientConfig"]));
     // The list may have changed since it was seen: the patch fails then, and the watch brings the new one.
     wrong
         .flat_map(|(i, webhook)| {
@@ -286,6 +288,21 @@ fn repairs(configuration: &DynamicObject, trust: &[u8]) -> Vec<Value> {
             [test, json!({"op": "add", "path": path, "value": trust})]
         })
         .collect()
+}
+
+/// Whether the API server calls one of these names with this `clientConfig`.
+fn calls(client: &Value, names: &[String]) -> bool {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let host = match client["url"].as_str() {
+        Some(url) => url.parse::<http::Uri>().ok().and_then(|url| url.host().map(str::to_owned)).unwrap_or_default(),
+        None => format!("{}.{}.svc", text(&client["service"]["name"]), text(&client["service"]["namespace"])),
+    };
+    // A URL has brackets around an IPv6 address.
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    names.iter().any(|name| match (name.parse::<IpAddr>(), host.parse::<IpAddr>()) {
+        (Ok(name), Ok(host)) => name == host,
+        _ => name.eq_ignore_ascii_case(host),
+    })
 }
 
 #[cfg(test)]
@@ -300,15 +317,21 @@ mod tests {
         serde_json::from_value(configuration).unwrap()
     }
 
+    fn names() -> Vec<String> {
+        ["pgrekey.ns.svc", "192.0.2.1", "2001:db8::1"].map(ToOwned::to_owned).to_vec()
+    }
+
     #[test]
     fn only_what_differs_is_repaired() {
-        let published = json!({"name": "a", "clientConfig": {"caBundle": "Q0E="}});
-        assert_eq!(repairs(&configuration(&json!([published])), b"CA"), Vec::<Value>::new());
-        assert_eq!(repairs(&configuration(&Value::Null), b"CA"), Vec::<Value>::new());
+        let service = json!({"namespace": "ns", "name": "pgrekey"});
+        let published = json!({"name": "a", "clientConfig": {"caBundle": "Q0E=", "service": service}});
+        let repairs = |webhooks: &Value| Value::Array(repairs(&configuration(webhooks), b"CA", &names()));
+        assert_eq!(repairs(&json!([published])), json!([]));
+        assert_eq!(repairs(&Value::Null), json!([]));
         let webhooks = json!([
             published,
-            {"name": "none", "clientConfig": {"url": "https://192.0.2.1"}},
-            {"name": "other", "clientConfig": {"caBundle": "T1RIRVI="}},
+            {"name": "none", "clientConfig": {"url": "https://192.0.2.1/path"}},
+            {"name": "other", "clientConfig": {"caBundle": "T1RIRVI=", "service": service}},
         ]);
         let expected = json!([
             {"op": "test", "path": "/webhooks/1/name", "value": "none"},
@@ -316,6 +339,23 @@ mod tests {
             {"op": "test", "path": "/webhooks/2/name", "value": "other"},
             {"op": "add", "path": "/webhooks/2/clientConfig/caBundle", "value": "Q0E="},
         ]);
-        assert_eq!(Value::Array(repairs(&configuration(&webhooks), b"CA")), expected);
+        assert_eq!(repairs(&webhooks), expected);
+    }
+
+    #[test]
+    fn webhooks_of_another_installation_are_left_alone() {
+        for (client, ours) in [
+            (json!({"service": {"namespace": "ns", "name": "pgrekey"}}), true),
+            (json!({"service": {"namespace": "another", "name": "pgrekey"}}), false),
+            (json!({"service": {"namespace": "ns", "name": "another"}}), false),
+            (json!({"url": "https://192.0.2.1:9443/path"}), true),
+            (json!({"url": "https://[2001:db8:0::1]:9443"}), true),
+            (json!({"url": "https://192.0.2.2:9443"}), false),
+            (json!({"url": "no url"}), false),
+            (json!({}), false),
+        ] {
+            let configuration = configuration(&json!([{"name": "a", "clientConfig": client}]));
+            assert_eq!(!repairs(&configuration, b"CA", &names()).is_empty(), ours, "{client}");
+        }
     }
 }

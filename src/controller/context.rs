@@ -23,6 +23,7 @@ use crate::api::{PetSet, Postgres};
 use crate::build::meta::{INSTANCE_LABEL, KIND};
 use crate::cluster::apply::Kind;
 use crate::cluster::facts::Stores;
+use crate::metrics::LoopMetrics;
 
 /// What every loop has at hand.
 pub struct Context {
@@ -32,6 +33,8 @@ pub struct Context {
     pub facts: Arc<Stores>,
     /// What is left to the installation.
     pub settings: Settings,
+    /// What is told to Prometheus.
+    pub metrics: LoopMetrics,
     pods: Store<Pod>,
     pet_sets: Store<PetSet>,
     recorder: Recorder,
@@ -51,6 +54,17 @@ pub(super) struct Memory {
     pub(super) seen: Option<Seen>,
     /// What was last seen on the wire to be served by every pod.
     pub(super) proven: Option<String>,
+    /// The certificates that its pods serve.
+    pub(super) served: Option<Served>,
+}
+
+/// The certificates that the pods of a database serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Served {
+    /// When the first of them ends, as Unix time.
+    pub(super) until: i64,
+    /// Others have been issued since.
+    pub(super) drifted: bool,
 }
 
 impl fmt::Debug for Context {
@@ -72,6 +86,7 @@ impl Context {
         client: Client,
         facts: Arc<Stores>,
         settings: Settings,
+        metrics: LoopMetrics,
         pods: Store<Pod>,
         pet_sets: Store<PetSet>,
         drift: mpsc::UnboundedSender<()>,
@@ -82,6 +97,7 @@ impl Context {
             client,
             facts,
             settings,
+            metrics,
             pods,
             pet_sets,
             recorder,
@@ -151,9 +167,22 @@ impl Context {
         self.with_memory(|memory| change(memory.entry(key(postgres)).or_default()));
     }
 
+    /// Notes what a database serves, and tells what all of them do.
+    pub(super) fn serves(&self, postgres: &Postgres, served: Option<Served>) {
+        self.remember(postgres, |memory| memory.served = served);
+        self.tell_served();
+    }
+
+    fn tell_served(&self) {
+        let all: Vec<Served> = self.with_memory(|memory| memory.values().filter_map(|memory| memory.served).collect());
+        let drifted = all.iter().filter(|served| served.drifted).count();
+        self.metrics.certificates(all.iter().map(|served| served.until).min(), drifted);
+    }
+
     /// Forgets this database.
     pub(super) fn forget(&self, postgres: &Postgres) {
         self.with_memory(|memory| memory.remove(&key(postgres)));
+        self.tell_served();
         self.turns.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(postgres));
     }
 

@@ -52,6 +52,7 @@ use crate::api::cert_manager::Certificate;
 use crate::api::{PetSet, Postgres, PostgresOpsRequest};
 use crate::cluster::apply::Kind;
 use crate::cluster::facts::Stores;
+use crate::metrics::LoopMetrics;
 use crate::rules::Facts;
 
 pub use context::Context;
@@ -120,17 +121,30 @@ pub struct Lease {
 }
 
 /// Runs the loops, while holding the lease, until told to stop.
-pub async fn run(client: Client, facts: Arc<Stores>, settings: Settings, shutdown: CancellationToken) {
+pub async fn run(
+    client: Client,
+    facts: Arc<Stores>,
+    settings: Settings,
+    metrics: LoopMetrics,
+    shutdown: CancellationToken,
+) {
     let lease = settings.lease.clone();
     let Some(Lease { namespace, name, identity }) = lease else {
-        let (until, loops) = (shutdown.cancelled_owned(), loops(client, facts, settings));
+        metrics.leads(true);
+        let (until, loops) = (shutdown.cancelled_owned(), loops(client, facts, settings, metrics));
         future::select(until.boxed(), loops).await;
         return;
     };
     let election = LeaderElection::new(client.clone(), &namespace, &name, &identity);
     let lead = async {
         loop {
-            election.with_lease(loops(client.clone(), Arc::clone(&facts), settings.clone())).await;
+            let loops = loops(client.clone(), Arc::clone(&facts), settings.clone(), metrics.clone());
+            let leading = async {
+                metrics.leads(true);
+                loops.await;
+            };
+            election.with_lease(leading).await;
+            metrics.leads(false);
             warn!("the lease is lost: the loops have ended, and wait for it");
         }
     };
@@ -141,12 +155,12 @@ pub async fn run(client: Client, facts: Arc<Stores>, settings: Settings, shutdow
     election.release().await;
 }
 
-fn loops(client: Client, facts: Arc<Stores>, settings: Settings) -> BoxFuture<'static, ()> {
+fn loops(client: Client, facts: Arc<Stores>, settings: Settings, metrics: LoopMetrics) -> BoxFuture<'static, ()> {
     let (pods, fill_pods) = reflect::<Pod>(&client, &settings);
     let (sets, fill_sets) = reflect::<PetSet>(&client, &settings);
     let (drift, drifted) = mpsc::unbounded();
     let Settings { provisioner, ops_manager, pet_sets, .. } = settings;
-    let context = Arc::new(Context::new(client, facts, settings, pods, sets, drift));
+    let context = Arc::new(Context::new(client, facts, settings, metrics, pods, sets, drift));
     let provisioner = provisioner.then(|| {
         let (databases, run) = databases(&context, drifted);
         [run, health::run(Arc::clone(&context), databases).boxed()]

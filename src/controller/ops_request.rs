@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::controller::Action as Requeue;
@@ -29,16 +30,19 @@ use super::postgres::{Stop, conditions};
 use super::site::Site;
 use super::{Context, status};
 use crate::api::condition::find;
+use crate::api::ops_request::{OpsPhase, PostgresOpsRequestStatus};
 use crate::api::postgres::PostgresSpec;
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::build::Cluster;
 use crate::cluster::apply::Kind;
 use crate::cluster::{Error, Thing};
+use crate::metrics::{OperationKind, OperationOutcome, StepKind};
 use crate::plan::database_status::types::PAUSED;
 use crate::plan::decide::{FINALIZER, HELD, Issuance, Paused, is_running};
 use crate::plan::status::{Event, record};
 use crate::plan::{Action, Decision, Known, Observed, decide, ends};
-use crate::rules::{Effect, Facts, Operation, Review, judge, ops_request::rules};
+use crate::rules::ops_request::{self, rules};
+use crate::rules::{Effect, Facts, Operation, Review, judge};
 use crate::tls::material::Cas;
 
 /// How long until the next look, after something was done or while servers are waited for: they are asked, nobody tells.
@@ -60,6 +64,7 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
         && !matches!(decision, Decision::Finish(_) | Decision::Rest(_))
     {
         write_status(&context, &view.seen.request, &status).await?;
+        count(&context, &view.seen.request, &status);
     }
     tell(&context, &view.seen, &events).await;
     if let Decision::Act { actions, .. } | Decision::Finish(actions) = &decision {
@@ -257,6 +262,8 @@ async fn set_paused(
     request: &PostgresOpsRequest,
     paused: bool,
 ) -> Result<(), Error> {
+    // A loop that saw the database before may still be at it.
+    let _alone = context.alone(database).await;
     let words = words(request);
     let (name, request_name) = (status::database(database), request.name_any());
     status::write(context, database, |writer| if paused { writer.paused(&words) } else { writer.resumed(&words) })
@@ -341,7 +348,7 @@ async fn delete(context: &Context, request: &PostgresOpsRequest) -> Result<(), E
 async fn write_status(
     context: &Context,
     request: &PostgresOpsRequest,
-    status: &crate::api::ops_request::PostgresOpsRequestStatus,
+    status: &PostgresOpsRequestStatus,
 ) -> Result<(), Error> {
     let name = request.name_any();
     let api: Api<PostgresOpsRequest> =
@@ -349,6 +356,42 @@ async fn write_status(
     let patch = json!({"metadata": {"resourceVersion": request.resource_version()}, "status": status});
     let written = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
     written.map(drop).map_err(|error| Error::of(Thing::new::<PostgresOpsRequest>(&name), error))
+}
+
+/// Counts the steps and the operations that have ended with this status.
+fn count(context: &Context, request: &PostgresOpsRequest, new: &PostgresOpsRequestStatus) {
+    let old = request.status.as_ref().map(|status| status.steps.as_slice()).unwrap_or_default();
+    for step in &new.steps {
+        let known = old.iter().find(|known| known.name == step.name).and_then(|known| known.finished_at.as_ref());
+        if let (Some(kind), Some(Time(end)), Some(Time(start))) =
+            (StepKind::of(&step.name), &step.finished_at, &step.started_at)
+            && known.is_none_or(|known| known.0 != *end)
+        {
+            context.metrics.step(kind, Duration::try_from(end.duration_since(*start)).unwrap_or_default());
+        }
+    }
+    let outcome = match new.phase {
+        Some(OpsPhase::Successful) => Some(OperationOutcome::Successful),
+        Some(OpsPhase::Failed) => Some(OperationOutcome::Failed),
+        _ => None,
+    };
+    if let Some(outcome) = outcome {
+        context.metrics.ended(kind_of(request), outcome);
+    }
+    let others = context.facts.all_requests();
+    let others = others.iter().filter(|other| other.uid() != request.uid() && is_running(other)).count();
+    context.metrics.running(others + usize::from(new.phase == Some(OpsPhase::Progressing)));
+}
+
+/// What a request does, as far as the request itself says: TLS that is changed may be TLS that is added.
+fn kind_of(request: &PostgresOpsRequest) -> OperationKind {
+    let change = request.spec.tls.as_ref().and_then(|change| change.operations().first().copied());
+    match change {
+        None => OperationKind::Restart,
+        Some(ops_request::Operation::Remove) => OperationKind::RemoveTls,
+        Some(ops_request::Operation::Rotate) => OperationKind::RotateTls,
+        Some(ops_request::Operation::Change) => OperationKind::ChangeTls,
+    }
 }
 
 async fn tell(context: &Context, seen: &Observed, events: &[Event]) {

@@ -6,16 +6,19 @@ use std::time::Duration;
 use kube::ResourceExt;
 use kube::runtime::controller::Action as Requeue;
 use kube::runtime::events::EventType;
+use secrecy::ExposeSecret;
 use tracing::{debug, info};
 
+use super::context::Served;
 use super::perform::Hands;
 use super::postgres::{Step, Stop};
 use super::site::Site;
-use super::{Context, issuance};
+use super::{Context, certificates, issuance};
 use crate::api::Postgres;
 use crate::plan::decide::Certificate as Seen;
 use crate::plan::{Heading, steer};
-use crate::tls::material::{Cas, Issued};
+use crate::tls::material::{self, Cas, Issued};
+use crate::tls::pair::Pair;
 use crate::tls::{Files, Posture, Serve};
 
 /// How long until the next look while servers are waited for.
@@ -26,10 +29,13 @@ const SOON: Duration = Duration::from_millis(500);
 /// Only the leaves and the trust in their CAs change: how pods dial and whom they let in is for requests to change.
 pub(super) async fn renew(context: &Context, postgres: &Postgres) -> Step<Option<Requeue>> {
     if postgres.spec.tls.is_none() {
+        context.serves(postgres, None);
         return Ok(None);
     }
     let site = Site::look(context, postgres, None).await?;
     let Ok(written) = site.written() else { return Ok(None) };
+    let issued_last = certificates::read(context, &site.objects, &site.cluster).await?.ok();
+    context.serves(postgres, site.stored.as_ref().and_then(|stored| served(stored, issued_last.as_ref())));
     let look = issuance::look(context, &site.objects, &site.cluster, "").await?;
     let is_as_asked = |seen: &Seen| seen.matches && seen.ready && !seen.issuing;
     let issued = match look.issued {
@@ -81,6 +87,16 @@ pub(super) async fn renew(context: &Context, postgres: &Postgres) -> Step<Option
         }
     }
     Ok(Some(Requeue::requeue(SOON)))
+}
+
+/// How long what is served lasts, and whether it is what was issued last.
+fn served(stored: &material::Served, issued: Option<&Issued>) -> Option<Served> {
+    let until = |pem: &material::Pem| {
+        let pair = Pair::parse(pem.certificate.as_bytes(), pem.key.expose_secret().as_bytes());
+        pair.ok().map(|pair| pair.not_after().as_second())
+    };
+    let until = [&stored.server, &stored.client, &stored.exporter].into_iter().filter_map(until).min()?;
+    Some(Served { until, drifted: issued.is_some_and(|issued| stored.material() != Some(issued.material)) })
 }
 
 /// The same posture with what has been issued; nothing for a cluster that is not in a posture of its own.

@@ -256,7 +256,7 @@ static OWN: [Rule<Postgres>; 24] = [
         effect: Warn,
         on: &[Update],
         what: "`tls`, `sslMode` or `clientAuthMode` changed on the Postgres itself",
-        why: "Certificates follow the spec, but no running pod changes its TLS for it; a PostgresOpsRequest does it safely and says how far it is.",
+        why: "Certificates follow the spec and are taken into service, but how pods dial and whom they let in stays as it is; a PostgresOpsRequest changes it safely and says how far it is.",
         example: "# sslMode: require -> verify-full",
         needs: Needs::Nothing,
         check: tls_edited_directly,
@@ -663,7 +663,8 @@ fn tls_edited_directly(review: &Database, _: Option<&dyn Facts>, findings: &mut 
         ("spec.clientAuthMode", old.client_auth_mode != new.client_auth_mode),
     ];
     for (field, _) in edited.into_iter().filter(|(_, edited)| *edited) {
-        findings.add(field, "no running pod changes its TLS for this", "use a ReconfigureTLS request");
+        let problem = "running pods follow in certificates only";
+        findings.add(field, problem, "use a ReconfigureTLS request");
     }
 }
 

@@ -22,6 +22,8 @@ use crate::harness::{Answer, Cluster, eventually};
 const PREFIX: &str = "admission-";
 /// Where the operator of this suite keeps its Secret.
 const OWN: &str = "admission-operator";
+/// Label of the registration of this suite: what has none is another installation's.
+const SUITE: &str = "suite=admission";
 /// An object with this label is not shown to the webhooks: it is how the suite makes what they would refuse.
 const UNSEEN: &str = "unseen";
 
@@ -38,15 +40,53 @@ async fn the_api_server_and_the_webhooks_understand_each_other() {
     a_v1beta1_registration_is_answered(&cluster).await;
 }
 
-/// The manifests of the cases, in the namespaces of this suite.
+/// The manifests of the cases, moved to namespaces and names that are this suite's alone: other suites and installations on
+/// the same cluster have versions and issuers of the plain names.
 fn moved(mut manifest: Value) -> Value {
-    if manifest["kind"] == "Namespace" {
-        let name = format!("{PREFIX}{}", manifest["metadata"]["name"].as_str().expect("a name"));
-        manifest["metadata"]["name"] = json!(name);
-    } else if let Some(namespace) = manifest["metadata"]["namespace"].as_str() {
-        manifest["metadata"]["namespace"] = json!(format!("{PREFIX}{namespace}"));
+    let kind = manifest["kind"].as_str().expect("a kind").to_owned();
+    if let "Namespace" | "PostgresVersion" | "ClusterIssuer" = kind.as_str() {
+        prefix(&mut manifest["metadata"]["name"]);
+    } else if manifest["metadata"]["namespace"].is_string() {
+        prefix(&mut manifest["metadata"]["namespace"]);
     }
+    match kind.as_str() {
+        "ClusterIssuer" => prefix(&mut manifest["spec"]["ca"]["secretName"]),
+        "Postgres" => prefix(&mut manifest["spec"]["version"]),
+        "Namespace" => {
+            let default = manifest.pointer_mut("/metadata/annotations/pgrekey.dev~1default-issuer");
+            if let Some(Value::String(issuer)) = default {
+                *issuer = issuer.replacen("ClusterIssuer/", &format!("ClusterIssuer/{PREFIX}"), 1);
+            }
+        }
+        _ => {}
+    }
+    cluster_issuers(&mut manifest["spec"]);
     manifest
+}
+
+/// Puts the prefix before a name, if there is one.
+fn prefix(name: &mut Value) {
+    if let Value::String(name) = name
+        && !name.is_empty()
+    {
+        name.insert_str(0, PREFIX);
+    }
+}
+
+/// Puts the prefix before every ClusterIssuer that is named, at any depth.
+fn cluster_issuers(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            if fields.get("kind").is_some_and(|kind| kind == "ClusterIssuer")
+                && let Some(name) = fields.get_mut("name")
+            {
+                prefix(name);
+            }
+            fields.values_mut().for_each(cluster_issuers);
+        }
+        Value::Array(items) => items.iter_mut().for_each(cluster_issuers),
+        _ => {}
+    }
 }
 
 fn unseen(mut manifest: Value) -> Value {
@@ -68,12 +108,13 @@ fn world(cluster: &Cluster) {
         }
         left_behind(cluster, name);
     }
-    apply(cluster, &ca_secret("postgres-ca", "cert-manager"));
+    apply(cluster, &ca_secret(&format!("{PREFIX}postgres-ca"), "cert-manager"));
     // The default class of the dev cluster is of that name.
     for manifest in others.into_iter().filter(|m| m["kind"] != "StorageClass") {
         put(cluster, unseen(manifest));
     }
-    for issuer in ["issuer/pg-issuer", "issuer/pg-new-issuer", "clusterissuer/cluster-issuer"] {
+    let cluster_issuer = format!("clusterissuer/{PREFIX}cluster-issuer");
+    for issuer in ["issuer/pg-issuer", "issuer/pg-new-issuer", &cluster_issuer] {
         let namespace = format!("{PREFIX}demo");
         let wait = ["wait", "-n", &namespace, "--for=condition=Ready", "--timeout=60s", issuer];
         cluster.kubectl(&wait, "").must_succeed();
@@ -142,6 +183,8 @@ fn remove(cluster: &Cluster, manifest: &Value) {
     }
 }
 
+const REGISTRATIONS: [&str; 2] = ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"];
+
 /// Two operators and their registration; gone when dropped.
 struct Doors<'a> {
     cluster: &'a Cluster,
@@ -150,6 +193,19 @@ struct Doors<'a> {
 
 impl<'a> Doors<'a> {
     async fn open(cluster: &'a Cluster) -> Self {
+        // The names of the configurations are the same for every installation, so only one can be registered.
+        for kind in REGISTRATIONS {
+            let others = ["get", kind, "-l", &format!("!{}", SUITE.split_once('=').expect("a label").0), "-o", "name"];
+            let others = cluster.kubectl(&others, "").must_succeed();
+            let names = configuration_names(Purpose::Validate).chain(configuration_names(Purpose::Mutate));
+            for name in names {
+                let is_taken = others.lines().any(|other| other.ends_with(&format!("/{name}")));
+                assert!(
+                    !is_taken,
+                    "another installation has registered {name}: this suite needs a cluster without one"
+                );
+            }
+        }
         let secret = ["delete", "secret", "-n", OWN, "pgrekey-webhook", "--ignore-not-found"];
         cluster.kubectl(&secret, "").must_succeed();
         let operators = (0..2).map(|_| operator(cluster)).collect::<Vec<_>>();
@@ -163,12 +219,13 @@ impl<'a> Doors<'a> {
 
 impl Drop for Doors<'_> {
     fn drop(&mut self) {
-        for (kind, purpose) in
-            [("mutatingwebhookconfiguration", Purpose::Mutate), ("validatingwebhookconfiguration", Purpose::Validate)]
-        {
-            for name in configuration_names(purpose) {
-                self.cluster.kubectl(&["delete", kind, name, "--ignore-not-found"], "");
-            }
+        for kind in REGISTRATIONS {
+            self.cluster.kubectl(&["delete", kind, "-l", SUITE], "");
+        }
+        // Loops of an installation that looks after every namespace would make real clusters of them.
+        for namespace in ["demo", "defaulted", "elsewhere"].map(|name| format!("{PREFIX}{name}")) {
+            let kinds = "postgresopsrequests.ops.kubedb.com,postgreses.kubedb.com";
+            self.cluster.kubectl(&["delete", kinds, "--all", "-n", &namespace, "--wait=false"], "");
         }
         for (operator, _) in &mut self.operators {
             let _ = operator.kill();
@@ -196,7 +253,7 @@ fn operator(cluster: &Cluster) -> (Child, SocketAddr) {
 /// Registers the webhooks as `pgrekey webhook-config` prints them, for the objects of this suite alone.
 fn apply_registration(cluster: &Cluster, url: &str) {
     let printed = Command::new(env!("CARGO_BIN_EXE_pgrekey"))
-        .args(["webhook-config", "--namespace", OWN, "--url", url])
+        .args(["webhook-config", "--namespace", OWN, "--url", url, "--label", SUITE])
         .output()
         .expect("pgrekey runs");
     let printed = String::from_utf8(printed.stdout).expect("UTF-8");
@@ -356,11 +413,12 @@ fn defaults_are_filled_in(cluster: &Cluster) {
     let create = ["create", "--dry-run=server", "-o", "json", "-f", "-"];
     let made: Value =
         serde_json::from_str(&cluster.kubectl(&create, &request.to_string()).must_succeed()).expect("JSON");
-    let issuer = json!({"apiGroup": "cert-manager.io", "kind": "ClusterIssuer", "name": "cluster-issuer"});
+    let issuer =
+        json!({"apiGroup": "cert-manager.io", "kind": "ClusterIssuer", "name": format!("{PREFIX}cluster-issuer")});
     assert_eq!(made["spec"]["tls"]["issuerRef"], issuer);
     let database = json!({
         "apiVersion": "kubedb.com/v1", "kind": "Postgres", "metadata": {"name": "new", "namespace": namespace},
-        "spec": {"version": "17.12", "storageType": "Ephemeral", "tls": {}},
+        "spec": {"version": format!("{PREFIX}17.12"), "storageType": "Ephemeral", "tls": {}},
     });
     let made: Value =
         serde_json::from_str(&cluster.kubectl(&create, &database.to_string()).must_succeed()).expect("JSON");

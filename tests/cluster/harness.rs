@@ -32,12 +32,16 @@ fn kubeconfig() -> Option<PathBuf> {
 /// The definitions are installed once for all tests of a run.
 static INSTALLED: OnceLock<()> = OnceLock::new();
 
+async fn config_of(kubeconfig: &Path) -> Config {
+    let read = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
+    Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.expect("a kubeconfig")
+}
+
 impl Cluster {
     /// The cluster, or nothing when there is none and none is required.
     pub(crate) async fn connect() -> Option<Self> {
         let kubeconfig = kubeconfig()?;
-        let read = Kubeconfig::read_from(&kubeconfig).expect("a kubeconfig");
-        let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.expect("a kubeconfig");
+        let config = config_of(&kubeconfig).await;
         // One provider of cryptography for the whole process; a second installation is refused, and need not matter.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = Client::try_from(config).expect("a client");
@@ -51,6 +55,11 @@ impl Cluster {
         self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"], "").must_succeed();
         let namespace = r#"{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "demo"}}"#;
         self.kubectl(&["apply", "--server-side", "-f", "-"], namespace).must_succeed();
+    }
+
+    /// How clients of the cluster are made.
+    pub(crate) async fn config(&self) -> Config {
+        config_of(&self.kubeconfig).await
     }
 
     pub(crate) fn kubeconfig(&self) -> &Path {

@@ -9,4 +9,6 @@ mod cases;
 mod crds;
 mod database;
 mod harness;
+mod operations;
 mod provisioner;
+mod traffic;

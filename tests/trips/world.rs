@@ -331,7 +331,9 @@ impl World {
         let is_issued = self.certificates.values().all(|certificate| certificate.issued_at.is_none());
         let target = posture(&spec, self.major, self.issued.as_ref().filter(|_| is_issued));
         if let Some(Heading::Do { actions, .. }) = target.map(|target| steer(&self.scene(), &target, None)) {
-            actions.iter().for_each(|action| self.perform(action));
+            for action in &actions {
+                self.perform(action);
+            }
         }
     }
 

@@ -1,0 +1,402 @@
+//! Operations on a real Kubernetes, under the eyes of clients: the tutorial in its order, by restart and by reload, and what goes
+//! wrong.
+
+use std::collections::BTreeMap;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::Cluster;
+use crate::provisioner::{Loops, ONE_AT_A_TIME, Place, example, primary, psql, secret, versions};
+use crate::traffic::{Traffic, Writes};
+
+/// The CAs of the tutorial, each with an Issuer; and one Issuer whose CA is missing.
+fn issuers(place: &Place<'_>) {
+    for (issuer, ca, name) in [("pg-issuer", "postgres-ca", "ca"), ("pg-new-issuer", "postgres-new-ca", "ca-updated")] {
+        let mut params = rcgen::CertificateParams::new(vec![]).expect("parameters");
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a CA").pem();
+        place.apply(&json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": ca},
+            "stringData": {"tls.crt": certificate, "tls.key": key.serialize_pem()},
+        }));
+        place.apply(&issuer_of(issuer, ca));
+    }
+    place.apply(&issuer_of("empty-issuer", "no-such-ca"));
+    for issuer in ["issuer/pg-issuer", "issuer/pg-new-issuer"] {
+        place.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", issuer]);
+    }
+}
+
+fn issuer_of(name: &str, ca: &str) -> Value {
+    json!({"apiVersion": "cert-manager.io/v1", "kind": "Issuer", "metadata": {"name": name}, "spec": {"ca": {"secretName": ca}}})
+}
+
+fn request(name: &str, tls: &Value) -> Value {
+    json!({
+        "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PostgresOpsRequest", "metadata": {"name": name},
+        "spec": {"type": "ReconfigureTLS", "databaseRef": {"name": "ha-postgres"}, "tls": tls, "apply": "Always"},
+    })
+}
+
+fn by_reload(mut request: Value) -> Value {
+    request["metadata"]["annotations"] = json!({"pgrekey.dev/strategy": "Reload"});
+    request
+}
+
+/// An example request of the tutorial.
+fn tutorial(file: &str) -> Value {
+    let path = format!("{}/examples/{file}", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(path).expect("the example");
+    let mut object: Value = serde_saphyr::from_str(&text).expect("the example is YAML");
+    object["metadata"] = json!({"name": object["metadata"]["name"]});
+    object
+}
+
+/// Waits for the end of a request, and says how it ended.
+async fn ended(place: &Place<'_>, name: &str, seconds: u64) -> String {
+    let object = format!("pgops/{name}");
+    let phase = || place.path(&object, ".status.phase");
+    place.until(&format!("{name} ends"), seconds, || matches!(phase().as_str(), "Successful" | "Failed")).await;
+    phase()
+}
+
+fn steps(place: &Place<'_>, name: &str) -> String {
+    let status: Value = serde_json::from_str(&place.path(&format!("pgops/{name}"), ".status")).unwrap_or_default();
+    let time = |value: &Value| value.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    let steps = status["steps"].as_array().cloned().unwrap_or_default();
+    let line = |step: &Value| {
+        let took =
+            time(&step["finishedAt"]).zip(time(&step["startedAt"])).map(|(end, start)| end.duration_since(start));
+        let message = step["message"].as_str().unwrap_or_default();
+        format!(
+            "    {:<24} {:>4} s  {message}",
+            step["name"].as_str().unwrap_or_default(),
+            took.map_or(0, |t| t.as_secs())
+        )
+    };
+    steps.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// The uids of the pods, to tell who was restarted.
+fn uids(place: &Place<'_>) -> BTreeMap<String, String> {
+    let text = place.kubectl(&[
+        "get",
+        "pod",
+        "-o",
+        "jsonpath={range .items[*]}{.metadata.name} {.metadata.uid}{\"\\n\"}{end}",
+    ]);
+    text.lines().filter_map(|line| line.split_once(' ')).map(|(name, uid)| (name.to_owned(), uid.to_owned())).collect()
+}
+
+/// Carries out one request while clients are at work, and prints what it took. No handshake may fail.
+async fn carry_out(place: &Place<'_>, writes: &Writes, request: &Value, restarts: bool) {
+    let name = request["metadata"]["name"].as_str().expect("a name");
+    let before = uids(place);
+    let traffic = Traffic::start(&place.cluster.client, place.namespace, "ha-postgres").await;
+    let _ = writes.take();
+    let start = Instant::now();
+    place.apply(request);
+    let phase = ended(place, name, 240).await;
+    let took = start.elapsed();
+    let written = writes.take();
+    let seen = traffic.stop().await;
+    let after = uids(place);
+    let restarted = after.iter().filter(|(pod, uid)| before.get(*pod).is_some_and(|old| old != *uid)).count();
+    let events = written.get("events").copied().unwrap_or_default();
+    println!(
+        "{name}: {phase} after {:.1} s, {restarted} pods restarted, longest write gap {:.2} s, {} rows, \
+         {} TLS connections, {} refused, {} away, {} writes and {events} events {written:?}\n{}",
+        took.as_secs_f32(),
+        seen.gap.as_secs_f32(),
+        seen.written.len(),
+        seen.tries,
+        seen.refused.len(),
+        seen.away,
+        written.values().sum::<usize>() - events,
+        steps(place, name),
+    );
+    assert_eq!(phase, "Successful", "{}", place.path(&format!("pgops/{name}"), ".status.conditions"));
+    assert_eq!(restarted, if restarts { before.len() } else { 0 }, "{name}");
+    let may_be_refused = matches!(name, "add-tls" | "remove-tls");
+    assert!(may_be_refused || seen.refused.is_empty(), "{name}: {:?}", seen.refused);
+    assert!(seen.gap < Duration::from_secs(10), "{name}: nothing was written for {:?}", seen.gap);
+    assert_eq!(place.path("pg/ha-postgres", ".status.conditions[?(@.type==\"Paused\")].status"), "", "{name}");
+}
+
+/// A setting of the server in this pod.
+fn show(place: &Place<'_>, pod: &str, setting: &str) -> String {
+    psql(place, pod, "user=postgres", &format!("show {setting}")).expect("an answer")
+}
+
+const VERIFY_FULL: &str = "host=ha-postgres.NS.svc user=postgres sslmode=verify-full sslrootcert=/tls/certs/client/ca.crt \
+    sslcert=/tls/certs/client/client.crt sslkey=/tls/certs/client/client.key";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tutorial_runs_in_its_order_under_load() {
+    const NAMESPACE: &str = "ops-tutorial";
+    let Some(cluster) = Cluster::connect().await else { return };
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let versions = versions(&cluster);
+    let writes = Writes::default();
+    let client = writes.counting(cluster.config().await);
+    let loops = Loops::with(&client, NAMESPACE);
+    let place = &Place::make(&cluster, NAMESPACE);
+    issuers(place);
+    place.apply(&example("ha-postgres.yaml", "ha-postgres", 3, &versions[&17]));
+    place.until_phase("ha-postgres", "Ready", 180).await;
+    assert_eq!(show(place, "ha-postgres-0", "ssl"), "off");
+
+    carry_out(place, &writes, &tutorial("add-tls.yaml"), true).await;
+    tls_is_as_the_guide_says(place, "ha-postgres-0");
+
+    let issued = |alias: &str| secret(place, &format!("ha-postgres-{alias}-cert"), "tls.crt");
+    let before = (issued("client"), issued("server"));
+    carry_out(place, &writes, &tutorial("rotate-tls.yaml"), true).await;
+    assert!(issued("client") != before.0 && issued("server") != before.1);
+
+    carry_out(place, &writes, &tutorial("change-issuer.yaml"), true).await;
+    assert_eq!(secret(place, "ha-postgres-server-cert", "ca.crt"), secret(place, "postgres-new-ca", "tls.crt"));
+    let trusted = place.kubectl(&["exec", "ha-postgres-1", "-c", "postgres", "--", "cat", "/tls/certs/server/ca.crt"]);
+    assert_eq!(trusted, secret(place, "postgres-new-ca", "tls.crt"));
+
+    let rotate = by_reload(request("rotate-by-reload", &json!({"rotateCertificates": true})));
+    carry_out(place, &writes, &rotate, false).await;
+    let back = json!({"issuerRef": {"apiGroup": "cert-manager.io", "kind": "Issuer", "name": "pg-issuer"}});
+    carry_out(place, &writes, &by_reload(request("issuer-by-reload", &back)), false).await;
+    only_the_named_certificate_changes(place, &writes).await;
+    let modes = json!({"sslMode": "require", "clientAuthMode": "scram"});
+    carry_out(place, &writes, &by_reload(request("modes-by-reload", &modes)), false).await;
+    a_cluster_issuer_signs_as_well(place, &writes).await;
+    what_is_renewed_is_served_without_a_restart(place).await;
+    what_has_ended_is_not_touched_again(place, &writes).await;
+    two_at_once_both_run(place).await;
+    what_cannot_be_issued_touches_nothing(place).await;
+    a_request_deleted_on_the_way_leaves_the_database_well(place).await;
+
+    carry_out(place, &writes, &tutorial("remove-tls.yaml"), true).await;
+    let ssl = ["ssl", "ssl_cert_file", "ssl_key_file"].map(|setting| show(place, "ha-postgres-0", setting));
+    assert_eq!(ssl, ["off", "server.crt", "server.key"]);
+    let password = secret(place, "ha-postgres-auth", "password");
+    let plain = format!("host=ha-postgres.{NAMESPACE}.svc user=postgres password={password} sslmode=disable");
+    assert_eq!(psql(place, "ha-postgres-1", &plain, "select 1").as_deref(), Ok("1"));
+    loops_end(place, loops).await;
+}
+
+async fn loops_end(place: &Place<'_>, loops: Loops) {
+    place.kubectl(&["delete", "pgops", "--all", "--timeout=60s"]);
+    place.kubectl(&["delete", "pg", "--all", "--timeout=90s"]);
+    loops.stop().await;
+}
+
+fn tls_is_as_the_guide_says(place: &Place<'_>, pod: &str) {
+    let files = place.kubectl(&["exec", pod, "-c", "postgres", "--", "sh", "-c", "cd /tls/certs && ls */*"]);
+    let expected = "client/ca.crt client/client.crt client/client.key exporter/ca.crt exporter/tls.crt exporter/tls.key \
+        server/ca.crt server/server.crt server/server.key";
+    assert_eq!(files.split_whitespace().collect::<Vec<_>>().join(" "), expected);
+    let to = VERIFY_FULL.replace("NS", place.namespace);
+    let session = "select ssl, version from pg_stat_ssl where pid = pg_backend_pid()";
+    assert_eq!(psql(place, pod, &to, session).as_deref(), Ok("t|TLSv1.3"));
+    let settings = ["ssl", "ssl_cert_file", "ssl_key_file"].map(|setting| show(place, pod, setting));
+    assert_eq!(settings, ["on", "/tls/certs/server/server.crt", "/tls/certs/server/server.key"]);
+    let plain = format!("host=ha-postgres.{}.svc user=postgres sslmode=disable", place.namespace);
+    let refused = psql(place, pod, &plain, "select 1").expect_err("plaintext is refused");
+    assert!(refused.contains("no pg_hba.conf entry"), "{refused}");
+    let standbys = "select count(*) from pg_stat_replication join pg_stat_ssl using (pid) where ssl and client_dn like '%CN=postgres%'";
+    assert_eq!(psql(place, &primary(place, "ha-postgres"), "user=postgres", standbys).as_deref(), Ok("2"));
+    assert_eq!(place.path("pgops/add-tls", ".status.pods[*].restarted"), "true true true");
+    let mode = place.path("pg/ha-postgres", ".spec.sslMode") + &place.path("pg/ha-postgres", ".spec.clientAuthMode");
+    assert_eq!(mode, "verify-fullcert");
+}
+
+async fn only_the_named_certificate_changes(place: &Place<'_>, writes: &Writes) {
+    let revision = |alias: &str| place.path(&format!("certificate/ha-postgres-{alias}-cert"), ".status.revision");
+    let client = revision("client");
+    let tls = json!({"certificates": [{"alias": "server", "dnsNames": ["db.example"]}]});
+    carry_out(place, writes, &by_reload(request("update-by-reload", &tls)), false).await;
+    assert_eq!(revision("client"), client);
+    let names = place.path("certificate/ha-postgres-server-cert", ".spec.dnsNames");
+    assert!(names.contains("db.example"), "{names}");
+}
+
+async fn a_cluster_issuer_signs_as_well(place: &Place<'_>, writes: &Writes) {
+    let ca = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": "ops-tutorial-ca", "namespace": "cert-manager"},
+        "stringData": {
+            "tls.crt": secret(place, "postgres-new-ca", "tls.crt"), "tls.key": secret(place, "postgres-new-ca", "tls.key"),
+        },
+    });
+    let issuer = json!({
+        "apiVersion": "cert-manager.io/v1", "kind": "ClusterIssuer", "metadata": {"name": "ops-tutorial"},
+        "spec": {"ca": {"secretName": "ops-tutorial-ca"}},
+    });
+    for object in [&ca, &issuer] {
+        let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+        place.cluster.kubectl(&arguments, &object.to_string()).must_succeed();
+    }
+    place.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "clusterissuer/ops-tutorial"]);
+    let issuer =
+        |kind: &str, name: &str| json!({"issuerRef": {"apiGroup": "cert-manager.io", "kind": kind, "name": name}});
+    let there = by_reload(request("cluster-issuer", &issuer("ClusterIssuer", "ops-tutorial")));
+    carry_out(place, writes, &there, false).await;
+    carry_out(place, writes, &by_reload(request("issuer-again", &issuer("Issuer", "pg-issuer"))), false).await;
+}
+
+/// cert-manager renews the server's certificate every few seconds, and clients notice nothing.
+async fn what_is_renewed_is_served_without_a_restart(place: &Place<'_>) {
+    let certificates = place.path("pg/ha-postgres", ".spec.tls.certificates");
+    let before = uids(place);
+    let traffic = Traffic::start(&place.cluster.client, place.namespace, "ha-postgres").await;
+    let short = json!([{"alias": "server", "duration": "1h", "renewBefore": "59m45s"}]);
+    place.patch("ha-postgres", &json!({"tls": {"certificates": short}}));
+    let served = || secret(place, "ha-postgres-tls", "server.crt");
+    let mut seen = vec![served()];
+    for n in 0..3 {
+        let last = seen[n].clone();
+        place.until("a renewed certificate is taken into service", 90, || served() != last).await;
+        seen.push(served());
+    }
+    let certificates: Value = serde_json::from_str(&certificates).unwrap_or(json!([]));
+    place.patch("ha-postgres", &json!({"tls": {"certificates": certificates}}));
+    let issued = || secret(place, "ha-postgres-server-cert", "tls.crt");
+    let is_long = || place.path("certificate/ha-postgres-server-cert", ".spec.duration").is_empty();
+    place.until("the last one is in service", 90, || is_long() && served() == issued()).await;
+    place.until_phase("ha-postgres", "Ready", 30).await;
+    let seen = traffic.stop().await;
+    println!("renewed four times: {} TLS connections, {} refused", seen.tries, seen.refused.len());
+    assert!(seen.tries > 100 && seen.refused.is_empty(), "{:?}", seen.refused);
+    assert_eq!(uids(place), before);
+}
+
+async fn what_has_ended_is_not_touched_again(place: &Place<'_>, writes: &Writes) {
+    let versions = || place.path("pgops/rotate-tls", ".metadata.resourceVersion");
+    let before = versions();
+    let _ = writes.take();
+    // Each change of the database makes its requests be looked at.
+    let databases = kube::Api::<pgrekey::api::Postgres>::namespaced(place.cluster.client.clone(), place.namespace);
+    for n in 0..100 {
+        let patch = kube::api::Patch::Merge(json!({"metadata": {"annotations": {"seen": n.to_string()}}}));
+        databases.patch("ha-postgres", &kube::api::PatchParams::default(), &patch).await.expect("a patch");
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(versions(), before);
+    assert_eq!(writes.take(), BTreeMap::new());
+}
+
+async fn two_at_once_both_run(place: &Place<'_>) {
+    let rotate = |name: &str| by_reload(request(name, &json!({"rotateCertificates": true})));
+    place.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [rotate("first"), rotate("second")]}));
+    let waits = || place.path("pgops/second", ".status.conditions[?(@.type==\"Pending\")].message");
+    place.until("the second waits for the first", 30, || waits().contains("first")).await;
+    assert_eq!(ended(place, "first", 120).await, "Successful");
+    assert_eq!(ended(place, "second", 120).await, "Successful");
+    let revision = place.path("certificate/ha-postgres-client-cert", ".status.revision");
+    println!("two at once: the client certificate is at revision {revision}");
+}
+
+async fn what_cannot_be_issued_touches_nothing(place: &Place<'_>) {
+    let (uids_before, tls) = (uids(place), place.path("secret/ha-postgres-tls", ".metadata.resourceVersion"));
+    let mut request = request("no-ca", &json!({"issuerRef": {"name": "empty-issuer"}}));
+    request["spec"]["timeout"] = json!("5s");
+    request["spec"]["maxRetries"] = json!(0);
+    place.apply(&request);
+    assert_eq!(ended(place, "no-ca", 60).await, "Failed");
+    let why = place.path("pgops/no-ca", ".status.conditions[?(@.type==\"Failed\")].message");
+    assert!(why.contains("empty-issuer"), "{why}");
+    println!("no CA: {why}");
+    assert_eq!((uids(place), place.path("secret/ha-postgres-tls", ".metadata.resourceVersion")), (uids_before, tls));
+    assert_eq!(place.path("pg/ha-postgres", ".status.conditions[?(@.type==\"Paused\")].status"), "");
+    place.until_phase("ha-postgres", "Ready", 30).await;
+}
+
+async fn a_request_deleted_on_the_way_leaves_the_database_well(place: &Place<'_>) {
+    let issuer = json!({"issuerRef": {"apiGroup": "cert-manager.io", "kind": "Issuer", "name": "pg-new-issuer"}});
+    place.apply(&request("given-up", &issuer));
+    let step = || place.path("pgops/given-up", ".status.steps[*].name");
+    place.until("the first pod is restarted", 120, || step().contains("Restart")).await;
+    place.kubectl(&["delete", "pgops", "given-up", "--wait=false"]);
+    place.until("the request is gone", 180, || place.path("pgops/given-up", ".metadata.name").is_empty()).await;
+    assert_eq!(place.path("pg/ha-postgres", ".status.conditions[?(@.type==\"Paused\")].status"), "");
+    let ca = secret(place, "postgres-ca", "tls.crt");
+    let served = || secret(place, "ha-postgres-tls", "ca.crt");
+    place.until("only the CA of the spec is trusted", 120, || served() == ca).await;
+    place.until_phase("ha-postgres", "Ready", 60).await;
+}
+
+/// An operator of its own, that can be killed.
+struct Operator(Child);
+
+impl Operator {
+    fn start(cluster: &Cluster, namespace: &str) -> Self {
+        let free = || {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+            listener.local_addr().expect("an address").to_string()
+        };
+        let child = Command::new(env!("CARGO_BIN_EXE_pgrekey"))
+            .env("KUBECONFIG", cluster.kubeconfig())
+            .args(["run", "--namespace", namespace, "--watch-namespace", namespace, "--identity", "killed"])
+            .args(["--webhook-address", &free(), "--health-address", &free()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Self(child.expect("pgrekey runs"))
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// PostgreSQL 18, one pod and two, and pgrekey killed again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_that_is_killed_loses_nothing() {
+    const NAMESPACE: &str = "ops-killed";
+    let Some(cluster) = Cluster::connect().await else { return };
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let versions = versions(&cluster);
+    let mut operator = Operator::start(&cluster, NAMESPACE);
+    let place = &Place::make(&cluster, NAMESPACE);
+    drop(std::mem::replace(&mut operator, Operator::start(&cluster, NAMESPACE)));
+    issuers(place);
+    place.apply(&example("ha-postgres.yaml", "ha-postgres", 1, &versions[&18]));
+    place.until_phase("ha-postgres", "Ready", 180).await;
+    place.apply(&tutorial("add-tls.yaml"));
+    assert_eq!(ended(place, "add-tls", 180).await, "Successful");
+    println!("one pod of {}: add-tls\n{}", versions[&18], steps(place, "add-tls"));
+    place.kubectl(&["patch", "pg", "ha-postgres", "--type=merge", "-p", r#"{"spec": {"replicas": 2}}"#]);
+    place.until("two pods", 120, || place.path("petset/ha-postgres", ".status.readyReplicas") == "2").await;
+    place.until_phase("ha-postgres", "Ready", 60).await;
+
+    let traffic = Traffic::start(&cluster.client, NAMESPACE, "ha-postgres").await;
+    let before = uids(place);
+    let start = Instant::now();
+    place.apply(&tutorial("change-issuer.yaml"));
+    for n in 0..10 {
+        tokio::time::sleep(Duration::from_millis(1700 + 130 * n)).await;
+        drop(std::mem::replace(&mut operator, Operator::start(&cluster, NAMESPACE)));
+    }
+    assert_eq!(ended(place, "change-issuer", 240).await, "Successful");
+    let took = start.elapsed();
+    let seen = traffic.stop().await;
+    println!(
+        "killed ten times: change-issuer after {:.1} s, longest write gap {:.2} s, {} TLS connections, refused: {:?}\n{}",
+        took.as_secs_f32(),
+        seen.gap.as_secs_f32(),
+        seen.tries,
+        seen.refused,
+        steps(place, "change-issuer"),
+    );
+    assert_eq!(seen.refused, Vec::<String>::new());
+    assert!(uids(place).iter().all(|(pod, uid)| before.get(pod) != Some(uid)));
+    assert_eq!(place.path("pg/ha-postgres", ".status.conditions[?(@.type==\"Paused\")].status"), "");
+    place.kubectl(&["delete", "pgops", "--all", "--timeout=60s"]);
+    place.kubectl(&["delete", "pg", "--all", "--timeout=90s"]);
+}
