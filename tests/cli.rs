@@ -70,7 +70,7 @@ fn completions_know_every_command() {
 fn as_a_plugin_of_kubectl_we_are_called_so() {
     let directory = tempfile::tempdir().expect("a directory");
     let plugin = directory.path().join("kubectl-pgrekey");
-    std::fs::copy(assert_cmd::cargo::cargo_bin("pgrekey"), &plugin).expect("copied");
+    std::os::unix::fs::symlink(assert_cmd::cargo::cargo_bin("pgrekey"), &plugin).expect("linked");
     let help = |arguments: &[&str]| {
         let output = std::process::Command::new(&plugin).args(arguments).output().expect("the plugin runs");
         String::from_utf8(output.stdout).expect("UTF-8")
@@ -172,4 +172,25 @@ fn a_plan_of_what_would_be_refused_says_so() {
     let (code, _, stderr) = pgrekey(&["plan", "--facts", "examples", "examples/issuer.yaml"], "");
     assert_eq!(code, 1);
     assert!(stderr.contains("there is no PostgresOpsRequest in examples/issuer.yaml"), "{stderr}");
+}
+
+#[test]
+fn the_document_shows_what_is_printed() {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/cli.md");
+    let document = std::fs::read_to_string(document).expect("the document");
+    let shown = [
+        succeeds(&["plan", "examples/add-tls.yaml", "--facts", "examples"], ""),
+        succeeds(&["add-tls", "demo/ha-postgres", "--issuer", "pg-issuer", "--name", "add-tls", "--dry-run"], ""),
+    ];
+    for text in shown {
+        assert!(document.contains(text.trim_end()), "docs/cli.md lacks:\n{text}");
+    }
+    for command in COMMANDS {
+        assert!(
+            command == "rules"
+                || document.contains(&format!("`{command}"))
+                || document.contains(&format!("pgrekey {command}")),
+            "{command}"
+        );
+    }
 }

@@ -86,7 +86,12 @@ pub(super) fn told(what: &str, error: kube::Error) -> anyhow::Error {
     match error {
         kube::Error::Api(status) => match status.code {
             401 => anyhow!("cannot {what}: the API server does not know you; renew the login of your kubeconfig"),
-            403 => anyhow!("cannot {what}: {}; ask for that right, or use another --context", status.message),
+            403 => {
+                // The object is named twice in what Kubernetes says.
+                let said =
+                    status.message.split_once(" is forbidden: ").map_or(status.message.as_str(), |(_, said)| said);
+                anyhow!("cannot {what}: {said}; ask for that right, or use another --context")
+            }
             404 if status.reason != "NotFound" || status.message.contains("requested resource") => anyhow!(
                 "cannot {what}: the cluster does not know this kind; install it with \
                  `pgrekey crds | kubectl apply --server-side -f -`, and see `pgrekey doctor`"
