@@ -16,6 +16,8 @@ use crate::rules::ops_request::Operation;
 
 const BAR: usize = 30;
 
+const UNSEEN: &str = "not seen by the operator yet; if this lasts, `pgrekey doctor` says why";
+
 /// A step that operations may have: how long it takes beside the others, and which operations have it.
 struct Kind {
     name: &'static str,
@@ -64,7 +66,7 @@ pub(super) fn words(spec: &PostgresOpsRequestSpec) -> String {
 
 /// One line about what happens now: what is waited for, or how it ended.
 pub(super) fn now_happens(request: &PostgresOpsRequest) -> String {
-    let Some(status) = &request.status else { return "not seen by the operator yet".to_owned() };
+    let Some(status) = &request.status else { return UNSEEN.to_owned() };
     let said = |type_: &str| {
         let found = condition::find(&status.conditions, type_).filter(|condition| condition.holds())?;
         found.message.clone()
@@ -77,8 +79,7 @@ pub(super) fn now_happens(request: &PostgresOpsRequest) -> String {
             "{}. The database serves what its spec says.",
             said("Failed").unwrap_or_else(|| "no reason given".to_owned())
         ),
-        Some(OpsPhase::Pending) | None => said("Pending")
-            .unwrap_or_else(|| "not seen by the operator yet: `pgrekey doctor` says why if this lasts".to_owned()),
+        Some(OpsPhase::Pending) | None => said("Pending").unwrap_or_else(|| UNSEEN.to_owned()),
         Some(_) => doing().unwrap_or_else(|| "between two steps".to_owned()),
     }
 }
@@ -313,7 +314,7 @@ mod tests {
         assert_eq!(percent(&request, 3), 100);
         request.status = None;
         assert_eq!(percent(&request, 3), 0);
-        assert_eq!(lines(&request, 3, now(), false, Screen::default())[2], "not seen by the operator yet");
+        assert_eq!(lines(&request, 3, now(), false, Screen::default())[2], UNSEEN);
     }
 
     #[test]
