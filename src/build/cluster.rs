@@ -117,6 +117,12 @@ impl Cluster {
         })
     }
 
+    /// What the database should be.
+    #[must_use]
+    pub fn spec(&self) -> &PostgresSpec {
+        &self.spec
+    }
+
     /// PostgreSQL's major version.
     #[must_use]
     pub fn major(&self) -> u32 {

@@ -88,7 +88,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(if report.refuses() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn text_of(file: &Path) -> anyhow::Result<String> {
+pub(super) fn text_of(file: &Path) -> anyhow::Result<String> {
     let bytes = if file == Path::new("-") {
         let mut bytes = vec![];
         std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read standard input")?;
@@ -100,7 +100,7 @@ fn text_of(file: &Path) -> anyhow::Result<String> {
 }
 
 /// What the manifests of a directory say about the cluster.
-fn facts_of(directory: &Path) -> anyhow::Result<Snapshot> {
+pub(super) fn facts_of(directory: &Path) -> anyhow::Result<Snapshot> {
     let entries = std::fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
     let mut files = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
     files.retain(|file| file.extension().is_some_and(|e| ["yaml", "yml", "json"].iter().any(|known| e == *known)));

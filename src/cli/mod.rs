@@ -1,9 +1,19 @@
 //! The command line: parses, wires, and turns outcomes into exit codes.
 
+mod certs;
 mod check;
+mod completion;
 mod crds;
+mod doctor;
+mod health;
+mod make;
+mod plan;
+mod progress;
 mod rules;
 mod run;
+mod scope;
+mod screen;
+mod status;
 mod webhook_config;
 mod yaml;
 
@@ -11,7 +21,7 @@ use std::io;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use kube::Client;
 
 /// A Kubernetes operator that changes the TLS of running Postgres clusters without failed connections.
@@ -24,10 +34,19 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Status(status::Args),
+    Certs(certs::Args),
+    Plan(plan::Args),
+    AddTls(Box<make::AddTls>),
+    Rotate(Box<make::Rotate>),
+    ChangeIssuer(Box<make::ChangeIssuer>),
+    RemoveTls(Box<make::RemoveTls>),
+    Doctor(doctor::Args),
     Run(Box<run::Args>),
     Check(check::Args),
     Crds(crds::Args),
     WebhookConfig(webhook_config::Args),
+    Completion(completion::Args),
     #[command(hide = true)]
     Rules(rules::Args),
 }
@@ -38,12 +57,22 @@ enum Command {
 /// when the command line was wrong.
 #[must_use]
 pub fn main() -> ExitCode {
-    let Cli { command } = Cli::parse();
+    let matches = command(is_plugin()).get_matches();
+    let Cli { command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let outcome = match command {
+        Command::Status(args) => status::run(args),
+        Command::Certs(args) => certs::run(args),
+        Command::Plan(args) => plan::run(args),
+        Command::AddTls(args) => make::add_tls(*args),
+        Command::Rotate(args) => make::rotate(*args),
+        Command::ChangeIssuer(args) => make::change_issuer(*args),
+        Command::RemoveTls(args) => make::remove_tls(*args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Run(args) => run::run(*args).map(done),
         Command::Check(args) => check::run(args),
         Command::Crds(args) => crds::run(&args).map(done),
         Command::WebhookConfig(args) => webhook_config::run(args).map(done),
+        Command::Completion(args) => completion::run(&args, Cli::command()).map(done),
         Command::Rules(args) => rules::run(&args).map(done),
     };
     match outcome {
@@ -58,6 +87,27 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether kubectl runs us: its plugins are programs called `kubectl-NAME`.
+fn is_plugin() -> bool {
+    let program = std::env::args_os().next().map(std::path::PathBuf::from);
+    program.as_deref().and_then(std::path::Path::file_name).is_some_and(|name| name == "kubectl-pgrekey")
+}
+
+/// The command line, in the words by which the user called us.
+fn command(is_plugin: bool) -> clap::Command {
+    let command = Cli::command();
+    if !is_plugin {
+        return command;
+    }
+    command.bin_name("kubectl pgrekey").mut_subcommands(|command| match command.get_after_help() {
+        Some(help) => {
+            let help = help.to_string().replace("pgrekey ", "kubectl pgrekey ");
+            command.after_help(help)
+        }
+        None => command,
+    })
 }
 
 fn done((): ()) -> ExitCode {

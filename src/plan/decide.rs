@@ -336,7 +336,8 @@ fn target(scene: &Scene, wished: &PostgresSpec, major: u32, issued: Option<Mater
 }
 
 /// In whose name the pods are replaced; nothing where they are only reloaded.
-pub(super) fn restart(request: &PostgresOpsRequest) -> Option<String> {
+#[must_use]
+pub fn restart(request: &PostgresOpsRequest) -> Option<String> {
     let reloads = request.annotations().get(STRATEGY).is_some_and(|strategy| strategy == "Reload");
     let is_restart = request.spec.type_ == crate::api::ops_request::OpsType::Restart;
     (is_restart || !reloads).then(|| request.uid().unwrap_or_default())

@@ -5,6 +5,7 @@
 //! | [`scene`] | one look at a database, and what a pod lacks to be what was written |
 //! | [`mod@steer`] | the next thing to do on the way to a posture; for operations and for renewals |
 //! | [`ends`] | the spec that a request asks for |
+//! | [`preview`] | what an operation would do |
 //! | [`queue`] | whose turn it is |
 //! | [`mod@decide`] | the next thing to do about a request |
 //! | [`ledger`] | times and tries of steps |
@@ -17,6 +18,7 @@ pub mod database_status;
 pub mod decide;
 pub mod ends;
 pub mod ledger;
+pub mod preview;
 pub mod queue;
 pub mod scene;
 pub mod status;

@@ -52,7 +52,8 @@ impl fmt::Display for Stage {
 
 impl Stage {
     /// The stage that a walk to `target` is in when it has come to `at`.
-    fn of(at: &Posture, target: &Posture) -> Self {
+    #[must_use]
+    pub fn of(at: &Posture, target: &Posture) -> Self {
         let material = |posture: &Posture| posture.files.as_ref().map(|files| files.material);
         let serves_target = at.serve == target.serve && material(at) == material(target) && at.dial == target.dial;
         let is_equipped = at.files.is_some() && at.serve == Serve::Plain && target.serve == Serve::Tls;

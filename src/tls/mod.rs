@@ -12,6 +12,7 @@
 //! | [`pair`] | a leaf, its chain and its key, known to belong together |
 //! | [`own_ca`] | the CA of pgrekey's own webhooks: what of it is good, and what must be made anew |
 //! | [`material`] | what has been issued for a database, checked before it is served |
+//! | [`known`] | a certificate as people know it |
 //! | [`conf`], [`owned`] | a user's own settings, and which of them only pgrekey may set |
 
 pub mod alias;
@@ -19,6 +20,7 @@ pub mod conf;
 pub mod connect;
 pub mod dial;
 pub mod hba;
+pub mod known;
 pub mod layout;
 pub mod material;
 pub mod own_ca;

@@ -1,0 +1,639 @@
+//! Whether an installation is healthy: checks over what was read, pure.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::ResourceExt;
+use serde::Serialize;
+
+use super::certs::{Certificates, Each};
+use super::screen::{days, elapsed};
+use crate::api::cert_manager::{ClusterIssuer, Issuer, IssuerStatus, holds};
+use crate::api::condition;
+use crate::api::ops_request::OpsPhase;
+use crate::api::{self, PetSet, Postgres, PostgresOpsRequest, PostgresVersion};
+use crate::plan::Known;
+use crate::plan::database_status::types::{BLOCKED, PAUSED};
+use crate::tls::known::Known as Leaf;
+
+/// What was read of a cluster; what could not be read says why.
+#[derive(Debug)]
+pub(super) struct Installation {
+    /// The API server's version.
+    pub(super) server: Known<String>,
+    /// Our CRDs and cert-manager's that are there.
+    pub(super) crds: Known<Vec<CustomResourceDefinition>>,
+    pub(super) versions: Known<Vec<PostgresVersion>>,
+    /// Each webhook that should be registered.
+    pub(super) webhooks: Known<Vec<Webhook>>,
+    pub(super) issuers: Known<Vec<Issuer>>,
+    pub(super) cluster_issuers: Known<Vec<ClusterIssuer>>,
+    /// What the user may not do, as `create postgresopsrequests`.
+    pub(super) forbidden: Known<Vec<String>>,
+    /// The leases called `pgrekey`.
+    pub(super) leases: Known<Vec<Lease>>,
+    pub(super) databases: Known<Vec<Postgres>>,
+    pub(super) requests: Known<Vec<PostgresOpsRequest>>,
+    pub(super) pet_sets: Known<Vec<PetSet>>,
+    /// Names of the default StorageClasses.
+    pub(super) default_storage: Known<Vec<String>>,
+    pub(super) certificates: Known<Vec<Certificates>>,
+}
+
+/// One webhook as it is registered.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Webhook {
+    pub(super) name: String,
+    /// Nothing if it is not registered.
+    pub(super) registered: Option<Registered>,
+}
+
+/// Where the API server calls a webhook.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Registered {
+    pub(super) ca_bundle: Vec<u8>,
+    /// The Service, and how many of its endpoints are ready; nothing where it is called by URL.
+    pub(super) service: Option<(String, usize)>,
+}
+
+/// What a check came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Verdict {
+    Ok,
+    /// It works, and somebody should look.
+    Warn,
+    Fail,
+    /// It could not be looked at.
+    Unknown,
+}
+
+/// What one check found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Found {
+    pub(super) check: &'static str,
+    pub(super) verdict: Verdict,
+    pub(super) said: String,
+    /// What to do; empty when all is well.
+    pub(super) remedy: String,
+}
+
+/// What a check says: all is well, in words; or what is wrong, each with its weight.
+enum Said {
+    Well(String),
+    Wrong(Verdict, Vec<String>),
+}
+
+use Said::{Well, Wrong};
+
+fn wrong(verdict: Verdict, all: Vec<String>, well: impl Into<String>) -> Said {
+    if all.is_empty() { Well(well.into()) } else { Wrong(verdict, all) }
+}
+
+/// One check: what it is about, how it looks, and what to do when it is not well.
+struct Check {
+    name: &'static str,
+    look: fn(&Installation, Timestamp) -> Known<Said>,
+    remedy: &'static str,
+}
+
+/// How long a step may go on before somebody should look; it is tried again and given up by itself.
+const STUCK: i64 = 20 * 60;
+/// A certificate that ends sooner should have been renewed.
+const SOON: i64 = 21;
+
+const CHECKS: &[Check] = &[
+    Check { name: "API server", look: |seen, _| seen.server.clone().map(Well), remedy: "" },
+    Check { name: "CRDs", look: crds, remedy: "install them: pgrekey crds | kubectl apply --server-side -f -" },
+    Check {
+        name: "CRD versions",
+        look: crd_versions,
+        remedy: "the CRDs are of another pgrekey: pgrekey crds | kubectl apply --server-side --force-conflicts -f -",
+    },
+    Check {
+        name: "cert-manager CRDs",
+        look: cert_manager_crds,
+        remedy: "install cert-manager: https://cert-manager.io/docs/installation/",
+    },
+    Check {
+        name: "issuers",
+        look: issuers_exist,
+        remedy: "make an Issuer or ClusterIssuer that gives its CA along; examples/issuer.yaml is one",
+    },
+    Check {
+        name: "issuers ready",
+        look: issuers_ready,
+        remedy: "kubectl describe it: cert-manager says there what is wrong, often a Secret that is missing",
+    },
+    Check {
+        name: "PostgresVersions",
+        look: |seen, _| {
+            let versions = seen.versions.as_ref().map_err(Clone::clone)?;
+            let usable = versions.iter().filter(|version| version.spec.deprecated != Some(true));
+            let names: Vec<String> = usable.map(ResourceExt::name_any).collect();
+            Ok(if names.is_empty() {
+                Wrong(Verdict::Fail, vec!["there is none that new databases should use".to_owned()])
+            } else {
+                Well(names.join(", "))
+            })
+        },
+        remedy: "install the chart with its PostgresVersions, or make one that names your images",
+    },
+    Check {
+        name: "webhooks registered",
+        look: webhooks_registered,
+        remedy: "install the chart with webhooks, or: pgrekey webhook-config | kubectl apply --server-side -f -",
+    },
+    Check {
+        name: "webhook CAs",
+        look: webhook_cas,
+        remedy: "pgrekey fills the CA in when it runs: look at its log, and at its right to patch the registrations",
+    },
+    Check {
+        name: "webhook endpoints",
+        look: webhook_endpoints,
+        remedy: "look at the pods of that Service: without an answer the API server refuses every change of a database",
+    },
+    Check {
+        name: "leader",
+        look: leader,
+        remedy: "start pgrekey, or look at its log: nobody runs the loops, so nothing happens",
+    },
+    Check {
+        name: "your rights",
+        look: |seen, _| {
+            let forbidden = seen.forbidden.as_ref().map_err(Clone::clone)?;
+            let all = forbidden.iter().map(|what| format!("you may not {what}")).collect();
+            Ok(wrong(Verdict::Warn, all, "all that the commands need"))
+        },
+        remedy: "ask for these rights, or some commands will say no",
+    },
+    Check {
+        name: "PetSet controller",
+        look: pet_sets,
+        remedy: "run pgrekey with --pet-sets=own, or start the PetSet controller: nobody makes the pods",
+    },
+    Check {
+        name: "storage class",
+        look: |seen, _| {
+            let classes = seen.default_storage.as_ref().map_err(Clone::clone)?;
+            Ok(match classes.as_slice() {
+                [] => Wrong(Verdict::Warn, vec!["there is no default StorageClass".to_owned()]),
+                [one] => Well(one.clone()),
+                many => Wrong(Verdict::Warn, vec![format!("several are default: {}", many.join(", "))]),
+            })
+        },
+        remedy: "mark one as default, or name one in spec.storage of every database",
+    },
+    Check {
+        name: "databases ready",
+        look: databases_ready,
+        remedy: "kubectl describe pg NAME: its conditions say what is missing",
+    },
+    Check {
+        name: "databases blocked",
+        look: |seen, _| {
+            let databases = seen.databases.as_ref().map_err(Clone::clone)?;
+            let blocked = databases.iter().filter_map(|database| {
+                let condition = condition::find(&database.status.as_ref()?.conditions, BLOCKED)?;
+                let why = condition.message.clone().unwrap_or_default();
+                condition.holds().then(|| format!("{}: {why}", path(database)))
+            });
+            Ok(wrong(Verdict::Fail, blocked.collect(), "none"))
+        },
+        remedy: "do what the message says: until then pgrekey leaves the database as it is",
+    },
+    Check {
+        name: "databases paused",
+        look: paused,
+        remedy: "no request runs that could resume it: remove its condition Paused once you know who set it",
+    },
+    Check {
+        name: "requests stuck",
+        look: stuck,
+        remedy: "pgrekey status NAME says what it waits for; kubectl delete pgops NAME goes back to what was",
+    },
+    Check {
+        name: "requests failed",
+        look: failed,
+        remedy: "pgrekey status NAME says why; mend that, delete the request, make it anew",
+    },
+    Check {
+        name: "certificates issued",
+        look: |seen, _| {
+            each(seen, Verdict::Fail, "all", |each| match (&each.issued, each.ready) {
+                (None, None) => Some("is not asked for".to_owned()),
+                (None, Some(_)) => Some("is not issued".to_owned()),
+                (Some(_), Some(false)) => Some("is not Ready".to_owned()),
+                _ => None,
+            })
+        },
+        remedy: "kubectl describe certificate: cert-manager says there what is wrong; it tries again after an hour",
+    },
+    Check {
+        name: "certificates served",
+        look: |seen, _| {
+            each(seen, Verdict::Warn, "what is issued", |each| {
+                each.drifts().then(|| "is issued and another one is served".to_owned())
+            })
+        },
+        remedy: "pgrekey serves a renewal by itself in some minutes; if it lasts: kubectl describe pg, or pgrekey rotate",
+    },
+    Check {
+        name: "certificates expiring",
+        look: |seen, now| {
+            each(seen, Verdict::Fail, "none soon", |each| {
+                let served = each.served.as_ref()?;
+                ends_soon(served, now).then(|| format!("is served and ends in {} days", days(now, served.not_after)))
+            })
+        },
+        remedy: "renew: pgrekey rotate NAME; and see why cert-manager did not, in the Certificate's renewalTime",
+    },
+];
+
+/// All checks, in their order.
+pub(super) fn examine(seen: &Installation, now: Timestamp) -> Vec<Found> {
+    let found = |check: &Check| {
+        let (verdict, said) = match (check.look)(seen, now) {
+            Ok(Well(said)) => (Verdict::Ok, said),
+            Ok(Wrong(verdict, all)) => (verdict, all.join("\n")),
+            Err(why) => (Verdict::Unknown, why),
+        };
+        // Why something could not be looked at says what to do about that.
+        let is_seen = matches!(verdict, Verdict::Warn | Verdict::Fail);
+        let remedy = if is_seen { check.remedy } else { "" };
+        Found { check: check.name, verdict, said, remedy: remedy.to_owned() }
+    };
+    CHECKS.iter().map(found).collect()
+}
+
+fn path<K: ResourceExt>(object: &K) -> String {
+    object.namespace().map_or_else(|| object.name_any(), |namespace| format!("{namespace}/{}", object.name_any()))
+}
+
+fn crds(seen: &Installation, _: Timestamp) -> Known<Said> {
+    let there: BTreeSet<String> = seen.crds.as_ref().map_err(Clone::clone)?.iter().map(ResourceExt::name_any).collect();
+    let missing = api::crds().into_iter().map(|crd| crd.name_any()).filter(|name| !there.contains(name));
+    Ok(wrong(Verdict::Fail, missing.map(|name| format!("{name} is missing")).collect(), "all 4"))
+}
+
+/// Whether the schemas are those of this program. The API server adds to a definition; it takes nothing away.
+fn crd_versions(seen: &Installation, _: Timestamp) -> Known<Said> {
+    let there = seen.crds.as_ref().map_err(Clone::clone)?;
+    let is_other = |ours: &CustomResourceDefinition| {
+        let live = there.iter().find(|live| live.name_any() == ours.name_any())?;
+        let json = |crd: &CustomResourceDefinition| serde_json::to_value(&crd.spec.versions).unwrap_or_default();
+        let differs = crate::cluster::differs::differs(&json(live), &json(ours));
+        differs.then(|| format!("{} is not the one of pgrekey {}", ours.name_any(), env!("CARGO_PKG_VERSION")))
+    };
+    let all = api::crds().iter().filter_map(is_other).collect();
+    Ok(wrong(Verdict::Warn, all, format!("those of pgrekey {}", env!("CARGO_PKG_VERSION"))))
+}
+
+/// The kinds of cert-manager's that pgrekey uses.
+pub(super) const CERT_MANAGER: [&str; 4] = [
+    "certificates.cert-manager.io",
+    "certificaterequests.cert-manager.io",
+    "issuers.cert-manager.io",
+    "clusterissuers.cert-manager.io",
+];
+
+fn cert_manager_crds(seen: &Installation, _: Timestamp) -> Known<Said> {
+    let there: BTreeSet<String> = seen.crds.as_ref().map_err(Clone::clone)?.iter().map(ResourceExt::name_any).collect();
+    let missing = CERT_MANAGER.iter().filter(|name| !there.contains(**name));
+    Ok(wrong(Verdict::Fail, missing.map(|name| format!("{name} is missing")).collect(), "all 4"))
+}
+
+/// Every issuer, and whether it is Ready.
+fn issuers(seen: &Installation) -> Known<Vec<(String, bool)>> {
+    let ready = |status: Option<&IssuerStatus>| status.is_some_and(|status| holds(&status.conditions, "Ready"));
+    let named = seen.issuers.as_ref().map_err(Clone::clone)?.iter();
+    let named = named.map(|issuer| (format!("Issuer {}", path(issuer)), ready(issuer.status.as_ref())));
+    let wide = seen.cluster_issuers.as_ref().map_err(Clone::clone)?.iter();
+    let wide = wide.map(|issuer| (format!("ClusterIssuer {}", path(issuer)), ready(issuer.status.as_ref())));
+    Ok(named.chain(wide).collect())
+}
+
+fn issuers_exist(seen: &Installation, _: Timestamp) -> Known<Said> {
+    let count = issuers(seen)?.into_iter().filter(|(_, ready)| *ready).count();
+    let none = if count == 0 { vec!["no issuer is Ready".to_owned()] } else { vec![] };
+    Ok(wrong(Verdict::Fail, none, format!("{count} are Ready")))
+}
+
+fn issuers_ready(seen: &Installation, _: Timestamp) -> Known<Said> {
+    let bad =
+        issuers(seen)?.into_iter().filter(|(_, ready)| !ready).map(|(issuer, _)| format!("{issuer} is not Ready"));
+    Ok(wrong(Verdict::Warn, bad.collect(), "all"))
+}
+
+fn webhooks(seen: &Installation) -> Known<impl Iterator<Item = (&str, &Registered)>> {
+    let all = seen.webhooks.as_ref().map_err(Clone::clone)?;
+    Ok(all.iter().filter_map(|webhook| Some((webhook.name.as_str(), webhook.registered.as_ref()?))))
+}
+
+fn webhooks_registered(seen: &Installation, _: Timestamp) -> Known<Said> {
+    let all = seen.webhooks.as_ref().map_err(Clone::clone)?;
+    let missing = all.iter().filter(|webhook| webhook.registered.is_none());
+    let missing = missing.map(|webhook| format!("{} is not registered", webhook.name)).collect();
+    // The loops judge by the same rules again, so nothing breaks.
+    Ok(wrong(Verdict::Warn, missing, format!("all {}", all.len())))
+}
+
+fn webhook_cas(seen: &Installation, now: Timestamp) -> Known<Said> {
+    let problem = |(name, webhook): (&str, &Registered)| {
+        let Some(ca) = crate::tls::known::known(&webhook.ca_bundle) else {
+            let what = if webhook.ca_bundle.is_empty() { "has no CA" } else { "has a CA that cannot be read" };
+            return Some(format!("{name} {what}"));
+        };
+        (ca.not_after <= now).then(|| format!("{name} has a CA that ended at {}", ca.not_after))
+    };
+    Ok(wrong(Verdict::Fail, webhooks(seen)?.filter_map(problem).collect(), "good"))
+}
+
+fn webhook_endpoints(seen: &Installation, _: Timestamp) -> Known<Said> {
+    let mut bad = BTreeSet::new();
+    let mut good = BTreeSet::new();
+    for (_, webhook) in webhooks(seen)? {
+        match &webhook.service {
+            Some((service, 0)) => bad.insert(format!("Service {service} has no endpoint that is ready")),
+            Some((service, ready)) => good.insert(format!("{service}: {ready} ready")),
+            None => good.insert("called by URL".to_owned()),
+        };
+    }
+    let good = if good.is_empty() { "no webhook is registered".to_owned() } else { Vec::from_iter(good).join(", ") };
+    Ok(wrong(Verdict::Fail, bad.into_iter().collect(), good))
+}
+
+fn leader(seen: &Installation, now: Timestamp) -> Known<Said> {
+    let leases = seen.leases.as_ref().map_err(Clone::clone)?;
+    let holder = |lease: &Lease| {
+        let spec = lease.spec.as_ref()?;
+        let holder = spec.holder_identity.clone().filter(|holder| !holder.is_empty())?;
+        let renewed = spec.renew_time.as_ref()?.0;
+        let life = i64::from(spec.lease_duration_seconds.unwrap_or(15));
+        let age = elapsed(renewed, now);
+        Some((now.as_second() - renewed.as_second() <= life, format!("{} in {}", holder, path(lease)), age))
+    };
+    let all: Vec<_> = leases.iter().filter_map(holder).collect();
+    let fresh: Vec<String> = all.iter().filter(|(fresh, ..)| *fresh).map(|(_, who, _)| who.clone()).collect();
+    let stale = all.iter().map(|(_, who, age)| format!("{who} was last heard of {age} ago"));
+    Ok(if fresh.is_empty() {
+        let stale: Vec<String> = stale.collect();
+        Wrong(
+            Verdict::Fail,
+            if stale.is_empty() { vec!["nobody holds a lease named pgrekey".to_owned()] } else { stale },
+        )
+    } else {
+        Well(fresh.join(", "))
+    })
+}
+
+fn pet_sets(seen: &Installation, now: Timestamp) -> Known<Said> {
+    let sets = seen.pet_sets.as_ref().map_err(Clone::clone)?;
+    let is_ignored = |set: &&PetSet| {
+        let is_old = set.creation_timestamp().is_some_and(|made| now.as_second() - made.0.as_second() > 60);
+        let observed = set.status.as_ref().and_then(|status| status.observed_generation);
+        is_old && (observed.is_none() || observed < set.metadata.generation)
+    };
+    let ignored = sets.iter().filter(is_ignored).map(|set| format!("nobody has taken up PetSet {}", path(set)));
+    Ok(wrong(Verdict::Fail, ignored.collect(), format!("{} PetSets, all taken up", sets.len())))
+}
+
+fn databases_ready(seen: &Installation, _: Timestamp) -> Known<Said> {
+    let databases = seen.databases.as_ref().map_err(Clone::clone)?;
+    let is_well = |database: &Postgres| {
+        use crate::api::postgres::DatabasePhase::{Halted, Ready};
+        matches!(database.status.as_ref().and_then(|status| status.phase), Some(Ready | Halted))
+    };
+    let bad = databases.iter().filter(|database| !is_well(database)).map(|database| {
+        let phase = database.status.as_ref().and_then(|status| status.phase);
+        format!("{} is {}", path(database), phase.map_or("not seen yet".to_owned(), |phase| format!("{phase:?}")))
+    });
+    Ok(wrong(Verdict::Warn, bad.collect(), format!("all {}", databases.len())))
+}
+
+fn paused(seen: &Installation, _: Timestamp) -> Known<Said> {
+    let (databases, requests) =
+        (seen.databases.as_ref().map_err(Clone::clone)?, seen.requests.as_ref().map_err(Clone::clone)?);
+    let is_forgotten = |database: &&Postgres| {
+        let is_paused = database.status.as_ref().is_some_and(|status| condition::holds(&status.conditions, PAUSED));
+        let runs = |request: &PostgresOpsRequest| {
+            request.namespace() == database.namespace()
+                && request.spec.database_ref.name == database.name_any()
+                && request.status.as_ref().and_then(|status| status.phase) == Some(OpsPhase::Progressing)
+        };
+        is_paused && !requests.iter().any(runs)
+    };
+    let forgotten = databases.iter().filter(is_forgotten).map(|database| format!("{} is paused", path(database)));
+    Ok(wrong(Verdict::Fail, forgotten.collect(), "none without a request that runs"))
+}
+
+fn stuck(seen: &Installation, now: Timestamp) -> Known<Said> {
+    let requests = seen.requests.as_ref().map_err(Clone::clone)?;
+    let is_stuck = |request: &PostgresOpsRequest| {
+        let status = request.status.as_ref().filter(|status| status.phase == Some(OpsPhase::Progressing))?;
+        let step = status.steps.iter().rev().find(|step| step.finished_at.is_none())?;
+        let since = step.started_at.as_ref()?.0;
+        let said = step.message.as_deref().unwrap_or_default();
+        let is_old = now.as_second() - since.as_second() > STUCK;
+        is_old.then(|| format!("{}: {} since {}: {said}", path(request), step.name, elapsed(since, now)))
+    };
+    Ok(wrong(Verdict::Fail, requests.iter().filter_map(is_stuck).collect(), "none"))
+}
+
+fn failed(seen: &Installation, _: Timestamp) -> Known<Said> {
+    let requests = seen.requests.as_ref().map_err(Clone::clone)?;
+    let is_failed = |request: &&PostgresOpsRequest| {
+        request.status.as_ref().and_then(|status| status.phase) == Some(OpsPhase::Failed)
+    };
+    Ok(wrong(Verdict::Warn, requests.iter().filter(is_failed).map(path).collect(), "none"))
+}
+
+/// Every certificate of every database that something is to be said about.
+fn each(seen: &Installation, verdict: Verdict, well: &str, problem: impl Fn(&Each) -> Option<String>) -> Known<Said> {
+    let all = seen.certificates.as_ref().map_err(Clone::clone)?;
+    let mut bad = vec![];
+    for Certificates { database, each, .. } in all {
+        let said = each.iter().filter_map(|each| Some((each.alias.as_str(), problem(each)?)));
+        bad.extend(said.map(|(alias, problem)| format!("{database}: the {alias} certificate {problem}")));
+    }
+    Ok(wrong(verdict, bad, well))
+}
+
+/// Sooner than 21 days, or when two thirds of a life are over and more; of short lives only the last third counts.
+fn ends_soon(leaf: &Leaf, now: Timestamp) -> bool {
+    let life = leaf.not_after.as_second() - leaf.not_before.as_second();
+    let left = leaf.not_after.as_second() - now.as_second();
+    left < (SOON * 24 * 3600).min(life / 3)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::json;
+
+    use super::super::certs::tests::leaf;
+    use super::*;
+    use crate::tls::Alias;
+
+    fn now() -> Timestamp {
+        "2026-11-24T10:00:00Z".parse().expect("a time")
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
+        serde_json::from_value(value).expect("an object")
+    }
+
+    /// An installation that lacks nothing.
+    pub(crate) fn healthy() -> Installation {
+        let made = "2026-11-24T09:00:00Z";
+        let mut crds = api::crds();
+        crds.extend(CERT_MANAGER.map(|name| CustomResourceDefinition {
+            metadata: kube::api::ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
+            ..Default::default()
+        }));
+        let ca = crate::tls::material::tests::Authority::new("ca");
+        let ca = crate::tls::material::tests::issue(&ca, &ca).served.trust.into_bytes();
+        let each = Each {
+            alias: Alias::Server,
+            issuer: "pg-issuer".to_owned(),
+            ready: Some(true),
+            issued: Some(leaf(1, "2027-02-22T10:00:00Z")),
+            served: Some(leaf(1, "2027-02-22T10:00:00Z")),
+        };
+        Installation {
+            server: Ok("v1.34.4".to_owned()),
+            crds: Ok(crds),
+            versions: Ok(vec![read(json!({"metadata": {"name": "17.12"},
+                "spec": {"version": "17.12", "db": {"image": "a"}, "exporter": {"image": "b"}}}))]),
+            webhooks: Ok(vec![Webhook {
+                name: "validators.kubedb.com".to_owned(),
+                registered: Some(Registered { ca_bundle: ca, service: Some(("pgrekey/pgrekey".to_owned(), 2)) }),
+            }]),
+            issuers: Ok(vec![read(json!({"metadata": {"name": "pg-issuer", "namespace": "demo"}, "spec": {},
+                "status": {"conditions": [{"type": "Ready", "status": "True"}]}}))]),
+            cluster_issuers: Ok(vec![]),
+            forbidden: Ok(vec![]),
+            leases: Ok(vec![read(json!({"metadata": {"name": "pgrekey", "namespace": "pgrekey"}, "spec": {
+                "holderIdentity": "pgrekey-0", "leaseDurationSeconds": 15, "renewTime": "2026-11-24T09:59:55.000000Z"}}))]),
+            databases: Ok(vec![read(
+                json!({"metadata": {"name": "pg", "namespace": "demo"}, "spec": {"version": "17.12"},
+                "status": {"phase": "Ready"}}),
+            )]),
+            requests: Ok(vec![]),
+            pet_sets: Ok(vec![read(json!({"metadata": {"name": "pg", "namespace": "demo", "creationTimestamp": made,
+                "generation": 1}, "spec": {"selector": {}, "serviceName": "pg", "template": {}},
+                "status": {"replicas": 1, "observedGeneration": 1}}))]),
+            default_storage: Ok(vec!["standard".to_owned()]),
+            certificates: Ok(vec![Certificates { database: "demo/pg".to_owned(), each: vec![each], wire: None }]),
+        }
+    }
+
+    fn condition(type_: &str) -> serde_json::Value {
+        json!([{"type": type_, "status": "True", "lastTransitionTime": "2026-11-24T09:00:00Z", "message": "why"}])
+    }
+
+    #[test]
+    fn nothing_is_wrong_with_a_healthy_installation() {
+        let bad: Vec<Found> =
+            examine(&healthy(), now()).into_iter().filter(|found| found.verdict != Verdict::Ok).collect();
+        assert_eq!(bad, []);
+        assert!(CHECKS.len() >= 20);
+    }
+
+    /// Breaks an installation.
+    type Break = fn(&mut Installation);
+
+    #[test]
+    fn every_check_finds_what_it_is_for() {
+        let breaks: &[(&str, Verdict, Break)] = &[
+            ("API server", Verdict::Unknown, |seen| seen.server = Err("no answer".to_owned())),
+            ("CRDs", Verdict::Fail, |seen| drop(seen.crds.as_mut().map(|crds| crds.remove(0)))),
+            ("CRD versions", Verdict::Warn, |seen| {
+                let crds = seen.crds.as_mut().expect("CRDs");
+                crds[1].spec.versions[0].schema = None;
+            }),
+            ("cert-manager CRDs", Verdict::Fail, |seen| drop(seen.crds.as_mut().map(Vec::pop))),
+            ("issuers", Verdict::Fail, |seen| seen.issuers = Ok(vec![])),
+            ("issuers ready", Verdict::Warn, |seen| {
+                let broken = json!({"metadata": {"name": "broken"}, "spec": {}});
+                seen.cluster_issuers = Ok(vec![read(broken)]);
+            }),
+            ("PostgresVersions", Verdict::Fail, |seen| seen.versions = Ok(vec![])),
+            ("webhooks registered", Verdict::Warn, |seen| {
+                seen.webhooks.as_mut().expect("webhooks").push(Webhook::default());
+            }),
+            ("webhook CAs", Verdict::Fail, |seen| {
+                let webhook = seen.webhooks.as_mut().expect("webhooks")[0].registered.as_mut();
+                webhook.expect("registered").ca_bundle = b"no PEM".to_vec();
+            }),
+            ("webhook endpoints", Verdict::Fail, |seen| {
+                let webhook = seen.webhooks.as_mut().expect("webhooks")[0].registered.as_mut();
+                webhook.expect("registered").service = Some(("pgrekey/pgrekey".to_owned(), 0));
+            }),
+            ("leader", Verdict::Fail, |seen| seen.leases = Ok(vec![])),
+            ("your rights", Verdict::Warn, |seen| seen.forbidden = Ok(vec!["list postgreses".to_owned()])),
+            ("PetSet controller", Verdict::Fail, |seen| {
+                seen.pet_sets.as_mut().expect("PetSets")[0].status = None;
+            }),
+            ("storage class", Verdict::Warn, |seen| seen.default_storage = Ok(vec![])),
+            ("databases ready", Verdict::Warn, |seen| {
+                seen.databases.as_mut().expect("databases")[0].status = None;
+            }),
+            ("databases blocked", Verdict::Fail, |seen| {
+                let status = &mut seen.databases.as_mut().expect("databases")[0].status;
+                status.as_mut().expect("a status").conditions = read(condition("Blocked"));
+            }),
+            ("databases paused", Verdict::Fail, |seen| {
+                let status = &mut seen.databases.as_mut().expect("databases")[0].status;
+                status.as_mut().expect("a status").conditions = read(condition("Paused"));
+            }),
+            ("requests stuck", Verdict::Fail, |seen| {
+                seen.requests = Ok(vec![read(json!({"metadata": {"name": "r", "namespace": "demo"},
+                    "spec": {"type": "Restart", "databaseRef": {"name": "pg"}},
+                    "status": {"phase": "Progressing", "steps": [
+                        {"name": "Pause", "attempts": 1, "startedAt": "2026-11-24T09:00:00Z"}]}}))]);
+            }),
+            ("requests failed", Verdict::Warn, |seen| {
+                seen.requests = Ok(vec![read(json!({"metadata": {"name": "r", "namespace": "demo"},
+                    "spec": {"type": "Restart", "databaseRef": {"name": "pg"}}, "status": {"phase": "Failed"}}))]);
+            }),
+            ("certificates issued", Verdict::Fail, |seen| {
+                seen.certificates.as_mut().expect("certificates")[0].each[0].ready = Some(false);
+            }),
+            ("certificates served", Verdict::Warn, |seen| {
+                let served = leaf(2, "2027-02-22T10:00:00Z");
+                seen.certificates.as_mut().expect("certificates")[0].each[0].served = Some(served);
+            }),
+            ("certificates expiring", Verdict::Fail, |seen| {
+                let soon = leaf(1, "2026-11-30T10:00:00Z").not_after;
+                let each = &mut seen.certificates.as_mut().expect("certificates")[0].each[0];
+                if let Some(leaf) = &mut each.served {
+                    leaf.not_before = "2026-08-30T10:00:00Z".parse().expect("a time");
+                    leaf.not_after = soon;
+                }
+            }),
+        ];
+        for check in CHECKS {
+            let (_, verdict, break_it) = breaks
+                .iter()
+                .find(|(name, ..)| *name == check.name)
+                .unwrap_or_else(|| panic!("no case: {}", check.name));
+            let mut seen = healthy();
+            break_it(&mut seen);
+            let found = examine(&seen, now()).into_iter().find(|found| found.check == check.name).expect("a check");
+            let has_remedy = !found.remedy.is_empty() || found.verdict == Verdict::Unknown;
+            assert_eq!((found.verdict, has_remedy), (*verdict, true), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_short_life_is_judged_by_its_last_third() {
+        let mut hour = leaf(1, "2026-11-24T10:50:00Z");
+        assert!(!ends_soon(&hour, now()), "just issued for 50 minutes");
+        hour.not_before = "2026-11-24T09:00:00Z".parse().expect("a time");
+        hour.not_after = "2026-11-24T10:20:00Z".parse().expect("a time");
+        assert!(ends_soon(&hour, now()));
+    }
+}
