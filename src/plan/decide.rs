@@ -41,6 +41,10 @@ use super::steer::{Heading, steer};
 
 /// Annotation of a request: how pods take over what changes, `Restart` (the default) or `Reload`.
 pub const STRATEGY: &str = "pgrekey.dev/strategy";
+/// Annotation of a request: how long clients get to see whom to trust before a leaf of another CA is served, and to take over their
+/// own new certificate before the old CA is trusted no more; as a Go duration. Pods see a changed volume within about a minute.
+/// No time at all if it is not there.
+pub const SETTLE: &str = "pgrekey.dev/settle";
 /// Annotation of a request: how long it is kept after its end, as a Go duration. For ever if it is not there.
 pub const TTL: &str = "pgrekey.dev/ttl-after-finished";
 /// Annotation of a request: the uid of the database that it has begun on.
@@ -232,7 +236,7 @@ pub fn decide(seen: &Observed, now: Timestamp) -> Decision {
         None if request.metadata.deletion_timestamp.is_some() => {
             return Decision::Turn { cause: "the request was deleted".to_owned() };
         }
-        None => forth(seen, database),
+        None => settled(request, forth(seen, database), now),
     };
     by_the_clock(seen, intent, now)
 }
@@ -288,6 +292,26 @@ fn before_the_beginning(seen: &Observed, database: &Postgres) -> Decision {
 fn cause_to_turn(request: &PostgresOpsRequest) -> Option<String> {
     let steps = request.status.as_ref().map(|status| status.steps.as_slice()).unwrap_or_default();
     ledger::find(steps, TURN_BACK).map(|step| step.message.clone().unwrap_or_default())
+}
+
+/// Lets clients catch up before the walk goes on without their old knowledge.
+fn settled(request: &PostgresOpsRequest, intent: Intent, now: Timestamp) -> Intent {
+    let after = |step: &str| match step {
+        "Migrate" => Some("Expand"),
+        "Contract" => Some("Migrate"),
+        _ => None,
+    };
+    let settle = request.annotations().get(SETTLE).and_then(|text| crate::api::duration::parse(text).ok());
+    let steps = request.status.as_ref().map(|status| status.steps.as_slice()).unwrap_or_default();
+    match (&intent, settle) {
+        (Intent::Act { step, .. }, Some(settle)) if ledger::find(steps, step).is_none() => {
+            let before = after(step).and_then(|before| ledger::find(steps, before));
+            let since = before.and_then(|before| before.finished_at.as_ref().or(before.started_at.as_ref()));
+            let is_too_soon = since.is_some_and(|since| now < since.0 + settle);
+            if is_too_soon { Intent::wait("Settle", "clients to take over what has changed") } else { intent }
+        }
+        _ => intent,
+    }
 }
 
 /// The way to what the request asks for.

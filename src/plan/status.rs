@@ -53,7 +53,7 @@ impl Milestone {
         Some(match step {
             "Begin" | "Preflight" | "Pause" => Self::Begun,
             "Issue" => Self::Paused,
-            "Equip" | "Expand" | "Migrate" | "Contract" | "SwitchOver" => Self::Issued,
+            "Equip" | "Expand" | "Settle" | "Migrate" | "Contract" | "SwitchOver" => Self::Issued,
             "UpdateDatabase" | "Resume" => Self::Walked,
             restart if restart.starts_with("Restart ") => Self::Issued,
             _ => return None,

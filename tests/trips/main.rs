@@ -346,6 +346,21 @@ fn what_cannot_be_issued_fails_and_touches_no_pod() {
 }
 
 #[test]
+fn clients_get_the_time_that_the_request_gives_them() {
+    let trip = TRIPS.iter().find(|trip| trip.0 == "change-issuer").expect("the trip");
+    let mut world = World::new(trip, 3, "Reload");
+    world.annotate("pgrekey.dev/settle", "90s");
+    let mut done = Trip::new(world, Fault::None).run();
+    done.must_be_well("settle");
+    let steps = done.world.request.status.clone().unwrap_or_default().steps;
+    let at = |name: &str| {
+        steps.iter().find(|step| step.name == name).and_then(|step| step.started_at.clone()).expect("a step").0
+    };
+    let waits = [at("Migrate").duration_since(at("Expand")), at("Contract").duration_since(at("Migrate"))];
+    assert!(waits.iter().all(|wait| wait.as_secs() >= 90), "{waits:?}\n{}", done.log);
+}
+
+#[test]
 fn a_closed_budget_is_waited_for_and_never_overruled() {
     for trip in TRIPS {
         let mut world = World::new(trip, 3, "Restart");

@@ -337,6 +337,10 @@ impl World {
         }
     }
 
+    pub(crate) fn annotate(&mut self, key: &str, value: &str) {
+        self.request.annotations_mut().insert(key.to_owned(), value.to_owned());
+    }
+
     /// Pods that would never have become ready are replaced by ones that do.
     pub(crate) fn mend(&mut self) {
         let second = self.second;
