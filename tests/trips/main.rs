@@ -291,10 +291,11 @@ fn golden_trips() {
 #[test]
 fn a_crash_at_any_point_changes_nothing_in_the_outcome() {
     each(&REPLICAS, |trip, replicas, strategy| {
-        let effects = Trip::new(World::new(trip, replicas, strategy), Fault::None).run().effects;
+        let world = World::new(trip, replicas, strategy);
+        let effects = Trip::new(world.clone(), Fault::None).run().effects;
         for at in 0..effects {
             for fault in [Fault::CrashBefore(at), Fault::CrashAfter(at)] {
-                let mut done = Trip::new(World::new(trip, replicas, strategy), fault).run();
+                let mut done = Trip::new(world.clone(), fault).run();
                 let name = format!("{} {replicas} {strategy} {fault:?}", trip.0);
                 assert_eq!(done.phase(), Some(OpsPhase::Successful), "{name}\n{}", done.log);
                 done.must_be_well(&name);
@@ -307,7 +308,8 @@ fn a_crash_at_any_point_changes_nothing_in_the_outcome() {
 fn a_fault_at_any_point_leaves_the_database_well() {
     // What goes wrong with two pods, or five, goes wrong with three.
     each(&[1, 3], |trip, replicas, strategy| {
-        let effects = Trip::new(World::new(trip, replicas, strategy), Fault::None).run().effects;
+        let world = World::new(trip, replicas, strategy);
+        let effects = Trip::new(world.clone(), Fault::None).run().effects;
         for at in 0..effects {
             let mut faults =
                 vec![Fault::Once(at), Fault::Unheard(at), Fault::Forever(at), Fault::PodDies(at), Fault::Blind(at)];
@@ -315,7 +317,7 @@ fn a_fault_at_any_point_leaves_the_database_well() {
                 faults.push(Fault::FailsOver(at));
             }
             for fault in faults {
-                let mut done = Trip::new(World::new(trip, replicas, strategy), fault).run();
+                let mut done = Trip::new(world.clone(), fault).run();
                 done.must_be_well(&format!("{} {replicas} {strategy} {fault:?}", trip.0));
                 let passes = matches!(fault, Fault::Once(_) | Fault::Unheard(_) | Fault::Blind(_));
                 assert!(!passes || done.phase() == Some(OpsPhase::Successful), "{} {fault:?}\n{}", trip.0, done.log);

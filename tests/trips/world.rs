@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use pgrekey::api::ops_request::PostgresOpsRequestSpec;
 use pgrekey::api::postgres::{DatabasePhase, PostgresSpec};
+use pgrekey::api::tls::SslMode;
 use pgrekey::api::{Postgres, PostgresOpsRequest};
 use pgrekey::plan::decide::{Certificate, FINALIZER, Issuance, Observed, Paused, Trial};
 use pgrekey::plan::scene::{Pod, Scene, Server, Stream, Template};
@@ -222,11 +223,9 @@ impl World {
         let wished = ends::wished(&self.database.spec, &self.request.spec, self.major);
         let issuer = wished.tls.as_ref().and_then(|tls| tls.issuer_ref.as_ref()).map_or("old", |issuer| &issuer.name);
         let to = posture(&wished, self.major, Some(&material(9, issuer))).expect("a posture");
-        let modes = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
         let passwords = [None, Some(Hash::Md5), Some(Hash::Scram)];
-        modes
-            .iter()
-            .map(|mode| serde_saphyr::from_str(mode).expect("a mode"))
+        SslMode::ALL
+            .into_iter()
             .flat_map(|mode| passwords.map(|password| (mode, password)))
             .flat_map(|(mode, password)| [None, Some(ca("old"))].map(|certificate| (mode, password, certificate)))
             .map(|(mode, password, certificate)| Client { mode, roots: None, password, certificate })
@@ -444,7 +443,7 @@ impl World {
         let files = self.written.files.clone().filter(|_| pod.made_of.files);
         let others = self.pods.iter().filter(|other| !standby && other.name != pod.name && self.is_up(other));
         let streams = others.filter(|other| self.streams(other)).map(|other| {
-            let tls = serve == Serve::Tls && other.dial.mode >= pgrekey::api::tls::SslMode::Prefer;
+            let tls = serve == Serve::Tls && other.dial.mode >= SslMode::Prefer;
             (other.name.clone(), Stream { streaming: true, replayed: 100, tls, certificate: tls && other.dial.present })
         });
         Server {
@@ -563,7 +562,7 @@ impl World {
         // Users' pods may mount what is issued.
         if let (Some(issued), Some(pgrekey::tls::Method::Cert)) = (self.issued, serving.accept.tls) {
             let (roots, certificate) = (Some(self.published.clone()), Some(issued.client.ca));
-            let mode = pgrekey::api::tls::SslMode::VerifyFull;
+            let mode = SslMode::VerifyFull;
             admits(&Client { mode, roots, password: None, certificate }, &serving).map_err(|refusal| {
                 format!("a client with the certificate that was issued at {}: {refusal}", primary.name)
             })?;
