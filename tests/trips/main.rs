@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use pgrekey::api::ops_request::OpsPhase;
 use pgrekey::plan::status::record;
-use pgrekey::plan::{Action, Decision, decide};
+use pgrekey::plan::{Action, Decision, Outcome, decide};
 use world::{TRIPS, Trouble, World};
 
 /// What goes wrong with one effect, the `at`th of a trip. Effects are status writes and actions.
@@ -360,6 +360,18 @@ fn clients_get_the_time_that_the_request_gives_them() {
     };
     let waits = [at("Migrate").duration_since(at("Expand")), at("Contract").duration_since(at("Migrate"))];
     assert!(waits.iter().all(|wait| wait.as_secs() >= 90), "{waits:?}\n{}", done.log);
+}
+
+#[test]
+fn a_database_that_is_gone_ends_its_requests_and_nothing_is_done_to_another_of_its_name() {
+    for trip in TRIPS {
+        let under_way = Trip::new(World::new(trip, 3, "Restart"), Fault::None).run_until(12);
+        let mut seen = under_way.world.look();
+        // Another database of the same name is not shown to the plan.
+        seen.database = None;
+        let decision = decide(&seen, under_way.world.now());
+        assert!(matches!(decision, Decision::End(Outcome::Failed(_))), "{}: {decision:?}", trip.0);
+    }
 }
 
 #[test]
