@@ -9,7 +9,9 @@ use serde_json::json;
 use crate::api::Postgres;
 use crate::api::condition;
 use crate::api::names::MAX_DATABASE;
-use crate::api::postgres::{DeletionPolicy, PostgresSpec, StorageType, StreamingMode, SynchronousReplicationConfig};
+use crate::api::postgres::{
+    DeletionPolicy, PostgresSpec, StandbyMode, StorageType, StreamingMode, SynchronousReplicationConfig,
+};
 use crate::api::template::ServiceTemplate;
 use crate::api::tls::{ClientAuthMode, SslMode};
 
@@ -30,7 +32,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule<Postgres>> {
 
 const CHANGES: &[Operation] = &[Create, Update];
 
-static OWN: [Rule<Postgres>; 24] = [
+static OWN: [Rule<Postgres>; 25] = [
     Rule {
         id: "name-valid",
         effect: Refuse,
@@ -90,6 +92,16 @@ static OWN: [Rule<Postgres>; 24] = [
         example: "{version: '17.12', storageType: Durable}",
         needs: Needs::Nothing,
         check: storage_required,
+    },
+    Rule {
+        id: "standby-wish-ignored",
+        effect: Warn,
+        on: CHANGES,
+        what: "`standbyMode: Warm`, and `standbyNames`",
+        why: "pgrekey asks every standby how far it is, so standbys are always hot; and Patroni itself chooses which of them are synchronous.",
+        example: "{version: '17.12', standbyMode: Warm}",
+        needs: Needs::Nothing,
+        check: standby_wish_ignored,
     },
     Rule {
         id: "storage-class-exists",
@@ -338,6 +350,17 @@ fn replicas_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findi
             format!("{replicas} is less than 1"),
             "use 1 or more; halted: true stops the database",
         );
+    }
+}
+
+fn standby_wish_ignored(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+    let spec = &review.object.spec;
+    if spec.standby_mode == Some(StandbyMode::Warm) {
+        findings.add("spec.standbyMode", "standbys are always hot", "use Hot");
+    }
+    if spec.synchronous_replication_config.as_ref().is_some_and(|config| !config.standby_names.is_empty()) {
+        let field = "spec.synchronousReplicationConfig.standbyNames";
+        findings.add(field, "Patroni chooses among all", "leave it out");
     }
 }
 
