@@ -13,7 +13,7 @@ use super::context::Served;
 use super::perform::Hands;
 use super::postgres::{Step, Stop};
 use super::site::Site;
-use super::{Context, certificates, issuance};
+use super::{Context, issuance};
 use crate::api::Postgres;
 use crate::plan::decide::Certificate as Seen;
 use crate::plan::{Heading, steer};
@@ -34,9 +34,8 @@ pub(super) async fn renew(context: &Context, postgres: &Postgres) -> Step<Option
     }
     let site = Site::look(context, postgres, None).await?;
     let Ok(written) = site.written() else { return Ok(None) };
-    let issued_last = certificates::read(context, &site.objects, &site.cluster).await?.ok();
-    context.serves(postgres, site.stored.as_ref().and_then(|stored| served(stored, issued_last.as_ref())));
     let look = issuance::look(context, &site.objects, &site.cluster, "").await?;
+    context.serves(postgres, site.stored.as_ref().and_then(|stored| served(stored, look.issued.as_ref())));
     let is_as_asked = |seen: &Seen| seen.matches && seen.ready && !seen.issuing;
     let issued = match look.issued {
         Some(issued) if look.issuance.certificates.values().all(is_as_asked) => issued,
