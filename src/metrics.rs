@@ -115,6 +115,7 @@ pub struct LoopMetrics {
     operations_running: Gauge,
     operations: Family<OperationEnded, Counter>,
     step_duration: Family<StepTaken, Histogram>,
+    write_gap: Histogram,
     database_certificate_expiry: Gauge,
     databases_drifted: Gauge,
 }
@@ -136,6 +137,7 @@ impl Default for LoopMetrics {
             step_duration: Family::new_with_constructor(|| {
                 Histogram::new([0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0])
             }),
+            write_gap: Histogram::new([0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 30.0, 60.0]),
             database_certificate_expiry: Gauge::default(),
             databases_drifted: Gauge::default(),
         }
@@ -163,6 +165,11 @@ impl LoopMetrics {
             "step_duration_seconds",
             "How long one step of an operation took, waits included, by step",
             self.step_duration.clone(),
+        );
+        registry.register(
+            "write_gap_seconds",
+            "How long an operation saw no primary: from the last look that saw one to the next that did",
+            self.write_gap.clone(),
         );
         registry.register(
             "database_certificate_expiry_seconds",
@@ -198,6 +205,11 @@ impl LoopMetrics {
     /// A step of an operation has ended, after this time.
     pub fn step(&self, step: StepKind, took: Duration) {
         self.step_duration.get_or_create(&StepTaken { step }).observe(took.as_secs_f64());
+    }
+
+    /// An operation saw no primary for this long.
+    pub fn write_gap(&self, took: Duration) {
+        self.write_gap.observe(took.as_secs_f64());
     }
 
     /// When the first served certificate of all databases expires, in seconds since 1970, and how many databases serve

@@ -18,6 +18,7 @@ use tracing::warn;
 
 use super::Settings;
 use super::credentials::Login;
+use super::drafts::Drafts;
 use super::health::Seen;
 use crate::api::{PetSet, Postgres};
 use crate::build::meta::{INSTANCE_LABEL, KIND};
@@ -35,6 +36,8 @@ pub struct Context {
     pub settings: Settings,
     /// What is told to Prometheus.
     pub metrics: LoopMetrics,
+    /// What is to be written about requests.
+    pub(super) drafts: Drafts,
     pods: Store<Pod>,
     pet_sets: Store<PetSet>,
     recorder: Recorder,
@@ -56,6 +59,20 @@ pub(super) struct Memory {
     pub(super) proven: Option<String>,
     /// The certificates that its pods serve.
     pub(super) served: Option<Served>,
+    /// Its primary, as operations see it.
+    pub(super) primary: Primary,
+}
+
+/// The primary of a database, as operations see it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Primary {
+    /// No operation has seen one.
+    #[default]
+    Unknown,
+    /// It answered then.
+    There(Timestamp),
+    /// It answered last then, and no longer does.
+    Away(Timestamp),
 }
 
 /// The certificates that the pods of a database serve.
@@ -98,6 +115,7 @@ impl Context {
             facts,
             settings,
             metrics,
+            drafts: Drafts::default(),
             pods,
             pet_sets,
             recorder,

@@ -1,12 +1,13 @@
 //! The loop of the requests: observe, decide, record, perform.
 //!
 //! # Expected flow
-//! A request is read anew, its database is looked at, [`decide`] says what is next, that is written into the request's status,
-//! and then it is done. Then the request is looked at again.
+//! A request is read anew, its database is looked at, [`decide`] says what is next, that is recorded in the request's status, and
+//! then it is done. Then the request is looked at again. The status is written at once where a later pgrekey must know, and else
+//! within seconds: see [`save`].
 //!
 //! # Guarantees
-//! What is done was recorded before. A request whose status cannot be written does nothing. An API server that does not answer
-//! ends no request.
+//! What clients may notice was written before it is done. A request whose status cannot be written does nothing. An API server
+//! that does not answer ends no request.
 //!
 //! # Assumptions
 //! One process runs this loop: whoever holds the lease.
@@ -24,6 +25,7 @@ use kube::runtime::events::EventType;
 use serde_json::json;
 use tracing::{debug, info, warn};
 
+use super::context::Primary;
 use super::issuance::{self, Look};
 use super::perform::Hands;
 use super::postgres::{Stop, conditions};
@@ -39,13 +41,17 @@ use crate::cluster::{Error, Thing};
 use crate::metrics::{OperationKind, OperationOutcome, StepKind};
 use crate::plan::database_status::types::PAUSED;
 use crate::plan::decide::{FINALIZER, HELD, Issuance, Paused, is_running};
+use crate::plan::draft::{Save, save};
 use crate::plan::status::{Event, record};
 use crate::plan::{Action, Decision, Known, Observed, decide, ends};
 use crate::rules::ops_request::{self, rules};
 use crate::rules::{Effect, Facts, Operation, Review, judge};
 use crate::tls::material::Cas;
 
-/// How long until the next look, after something was done or while servers are waited for: they are asked, nobody tells.
+/// How long until the next look, after something was done that it will show.
+const AT_ONCE: Duration = Duration::from_millis(50);
+
+/// How long until the next look while servers are waited for: they are asked, nobody tells.
 const SOON: Duration = Duration::from_millis(500);
 
 /// How long until the next look of a request that waits for its turn. What it waits for is watched too.
@@ -53,39 +59,35 @@ const PATIENTLY: Duration = Duration::from_secs(3);
 
 pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Context>) -> Result<Requeue, Error> {
     // The watch may be behind what this loop wrote itself.
-    let Some(request) = read::<PostgresOpsRequest>(&context, &request).await? else {
+    let Some(mut request) = read::<PostgresOpsRequest>(&context, &request).await? else {
+        context.drafts.forget(&request);
         return Ok(Requeue::await_change());
     };
     let now = context.now();
-    let view = View::of(&context, Arc::new(request)).await?;
-    let decision = decide(&view.seen, now);
-    let (status, events) = record(&view.seen, &decision, now);
-    if view.seen.request.status.as_ref() != Some(&status)
-        && !matches!(decision, Decision::Finish(_) | Decision::Rest(_))
-    {
-        write_status(&context, &view.seen.request, &status).await?;
-        count(&context, &view.seen.request, &status);
+    let written = request.status.clone();
+    let draft = context.drafts.of(&request);
+    if let Some(draft) = &draft {
+        request.status = Some(draft.status.clone());
     }
-    tell(&context, &view.seen, &events).await;
-    if let Decision::Act { actions, .. } | Decision::Finish(actions) = &decision {
-        for action in actions {
-            debug!(request = view.seen.request.name_any(), ?action, "performing");
-            match view.perform(&context, action).await {
-                Ok(()) => {}
-                Err(Stop::Wait(on)) => {
-                    debug!(request = view.seen.request.name_any(), on, "not yet");
-                    break;
-                }
-                // The step's time runs out if it stays so, and then the way leads back.
-                Err(Stop::Blocked(_, why)) => {
-                    info!(request = view.seen.request.name_any(), why, "not done");
-                    break;
-                }
-                Err(Stop::Error(error)) => return Err(error),
+    let view = View::of(&context, Arc::new(request)).await?;
+    let request = view.seen.request.as_ref();
+    let decision = decide(&view.seen, now);
+    note_gap(&context, &view.seen, matches!(decision, Decision::End(_)));
+    let (status, events) = record(&view.seen, &decision, now);
+    if !matches!(decision, Decision::Finish(_) | Decision::Rest(_)) {
+        match save(written.as_ref(), draft.as_ref(), &status, &decision, now) {
+            Save::Not => {}
+            Save::Later(draft) => context.drafts.keep(request, *draft),
+            Save::Now => {
+                write_status(&context, request, &status).await?;
+                context.drafts.forget(request);
             }
         }
+        count(&context, request, &status);
     }
-    Ok(requeue(&decision, now))
+    tell(&context, &view.seen, &events).await;
+    let is_done = view.carry_out(&context, &decision).await?;
+    Ok(requeue(&decision, is_done, now))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "what `Controller::run` calls")]
@@ -99,8 +101,11 @@ pub(super) fn on_error(request: Arc<PostgresOpsRequest>, error: &Error, _: Arc<C
     Requeue::requeue(PATIENTLY)
 }
 
-fn requeue(decision: &Decision, now: Timestamp) -> Requeue {
+fn requeue(decision: &Decision, is_done: bool, now: Timestamp) -> Requeue {
     match decision {
+        Decision::Act { actions, .. } if is_done && actions.iter().all(Action::shows_at_once) => {
+            Requeue::requeue(AT_ONCE)
+        }
         Decision::Wait { step: None, .. } => Requeue::requeue(PATIENTLY),
         Decision::Rest(None) => Requeue::await_change(),
         Decision::Rest(Some(until)) => {
@@ -191,6 +196,29 @@ impl View {
 
     fn operation(&self) -> String {
         self.seen.request.uid().unwrap_or_default()
+    }
+
+    /// Does what was decided, as far as it can be done now; whether that was all of it.
+    async fn carry_out(&self, context: &Context, decision: &Decision) -> Result<bool, Error> {
+        let (Decision::Act { actions, .. } | Decision::Finish(actions)) = decision else { return Ok(true) };
+        let request = self.seen.request.name_any();
+        for action in actions {
+            debug!(request, ?action, "performing");
+            match self.perform(context, action).await {
+                Ok(()) => {}
+                Err(Stop::Wait(on)) => {
+                    debug!(request, on, "not yet");
+                    return Ok(false);
+                }
+                // The step's time runs out if it stays so, and then the way leads back.
+                Err(Stop::Blocked(_, why)) => {
+                    info!(request, why, "not done");
+                    return Ok(false);
+                }
+                Err(Stop::Error(error)) => return Err(error),
+            }
+        }
+        Ok(true)
     }
 
     async fn perform(&self, context: &Context, action: &Action) -> Result<(), Stop> {
@@ -358,7 +386,7 @@ async fn write_status(
     written.map(drop).map_err(|error| Error::of(Thing::new::<PostgresOpsRequest>(&name), error))
 }
 
-/// Counts the steps and the operations that have ended with this status.
+/// Counts the steps and the operations that have ended with this status, if it is another than the request's.
 fn count(context: &Context, request: &PostgresOpsRequest, new: &PostgresOpsRequestStatus) {
     let old = request.status.as_ref().map(|status| status.steps.as_slice()).unwrap_or_default();
     for step in &new.steps {
@@ -381,6 +409,24 @@ fn count(context: &Context, request: &PostgresOpsRequest, new: &PostgresOpsReque
     let others = context.facts.all_requests();
     let others = others.iter().filter(|other| other.uid() != request.uid() && is_running(other)).count();
     context.metrics.running(others + usize::from(new.phase == Some(OpsPhase::Progressing)));
+}
+
+/// Measures how long there is no primary, from one look to the next.
+fn note_gap(context: &Context, seen: &Observed, is_over: bool) {
+    let (Some(database), Ok(scene)) = (&seen.database, &seen.scene) else { return };
+    let now = context.now();
+    context.remember(database, |memory| {
+        memory.primary = match (memory.primary, scene.primary()) {
+            _ if is_over => Primary::Unknown,
+            (Primary::There(last) | Primary::Away(last), Err(_)) => Primary::Away(last),
+            (Primary::Unknown, Err(_)) => Primary::Unknown,
+            (Primary::Away(last), Ok(_)) => {
+                context.metrics.write_gap(Duration::try_from(now.duration_since(last)).unwrap_or_default());
+                Primary::There(now)
+            }
+            (_, Ok(_)) => Primary::There(now),
+        };
+    });
 }
 
 /// What a request does, as far as the request itself says: TLS that is changed may be TLS that is added.

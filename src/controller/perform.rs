@@ -144,7 +144,7 @@ impl Hands<'_> {
         info!(pod, namespace = self.site.cluster.namespace(), "evicting");
         match self.site.objects.api::<Pod>().evict(pod, &parameters).await {
             Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 429 => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 429 => Err(Stop::Wait("the PodDisruptionBudget")),
             Err(error) => gone_is_fine(pod, error).map_err(Stop::from),
         }
     }

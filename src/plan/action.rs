@@ -83,3 +83,11 @@ pub enum Action {
     /// Deletes the request: its time after the end is over.
     Delete,
 }
+
+impl Action {
+    /// Whether the next look shows that it was done. What servers and agents are asked for takes them a moment.
+    #[must_use]
+    pub fn shows_at_once(&self) -> bool {
+        !matches!(self, Self::ReloadAgent { .. } | Self::Evict { .. } | Self::SwitchOver { .. })
+    }
+}

@@ -1,7 +1,8 @@
 //! What to do next about a request: a pure function of one look and the time.
 //!
 //! # Expected flow
-//! [`decide`], then [`record`](super::status::record) what it says, then perform it, then look again.
+//! [`decide`], then [`record`](super::status::record) what it says, [`save`](super::draft::save) that, then perform it, then look
+//! again.
 //!
 //! ```text
 //! wait for the turn -> hold -> preflight -> pause -> issue -> steer to what is wished -> write the spec -> resume -> end
@@ -18,7 +19,7 @@
 //! 6. Whatever the end, the database is resumed, and serves what its spec says as far as the world allows.
 //!
 //! # Assumptions
-//! What is decided is recorded before it is performed.
+//! What is decided is recorded before it is performed; what is recorded and not written yet is what this process sees next.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

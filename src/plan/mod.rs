@@ -10,12 +10,14 @@
 //! | [`mod@decide`] | the next thing to do about a request |
 //! | [`ledger`] | times and tries of steps |
 //! | [`status`] | what people are told |
+//! | [`draft`] | when they are told |
 //! | [`action`] | effects as data |
 //! | [`database_status`] | phase and conditions of a database |
 
 pub mod action;
 pub mod database_status;
 pub mod decide;
+pub mod draft;
 pub mod ends;
 pub mod ledger;
 pub mod preview;

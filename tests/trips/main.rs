@@ -5,10 +5,16 @@
 mod world;
 
 use std::fmt::Write;
+use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use pgrekey::api::PostgresOpsRequest;
 use pgrekey::api::ops_request::OpsPhase;
+use pgrekey::plan::decide::{Observed, Paused};
+use pgrekey::plan::draft::{Draft, Save, save};
 use pgrekey::plan::status::record;
 use pgrekey::plan::{Action, Decision, Outcome, decide};
+use pgrekey::tls::Alias;
 use world::{TRIPS, Trouble, World};
 
 /// What goes wrong with one effect, the `at`th of a trip. Effects are status writes and actions.
@@ -44,8 +50,12 @@ impl Fault {
 /// A trip under way.
 struct Trip {
     world: World,
+    /// What pgrekey remembers, until it dies.
+    draft: Option<Draft>,
     fault: Fault,
     effects: usize,
+    /// How often something was written to the API server: status, and everything.
+    writes: (usize, usize),
     failing: Option<&'static str>,
     log: String,
     last: String,
@@ -58,7 +68,17 @@ const LONGEST: i64 = 20_000;
 
 impl Trip {
     fn new(world: World, fault: Fault) -> Self {
-        Self { world, fault, effects: 0, failing: None, log: String::new(), last: String::new(), repeated: 0 }
+        Self {
+            world,
+            draft: None,
+            fault,
+            effects: 0,
+            writes: (0, 0),
+            failing: None,
+            log: String::new(),
+            last: String::new(),
+            repeated: 0,
+        }
     }
 
     /// Goes on until the request rests.
@@ -85,17 +105,25 @@ impl Trip {
 
     /// Looks, decides, records and performs; says whether the request rests.
     fn step(&mut self) -> bool {
-        let seen = self.world.look();
+        let mut seen = self.world.look();
         let now = self.world.now();
+        let written = self.world.request.status.clone();
+        if let Some(draft) = &self.draft {
+            Arc::make_mut(&mut seen.request).status = Some(draft.status.clone());
+        }
         let decision = decide(&seen, now);
         if matches!(decision, Decision::Rest(_)) {
             return true;
         }
         self.note(&decision);
         let (status, _) = record(&seen, &decision, now);
-        let is_news = self.world.request.status.as_ref() != Some(&status);
-        if is_news && !self.effect(None, |world| world.request.status = Some(status)) {
-            return false;
+        if !matches!(decision, Decision::Finish(_)) {
+            match save(written.as_ref(), self.draft.as_ref(), &status, &decision, now) {
+                Save::Not => {}
+                Save::Later(draft) => self.draft = Some(*draft),
+                Save::Now if !self.effect(None, |world| world.request.status = Some(status)) => return false,
+                Save::Now => self.draft = None,
+            }
         }
         let actions = match decision {
             Decision::Act { actions, .. } | Decision::Finish(actions) => actions,
@@ -131,8 +159,11 @@ impl Trip {
             self.pass(1);
             return false;
         }
+        let writes = action.map_or(1, writes);
+        self.writes = (self.writes.0 + usize::from(action.is_none()), self.writes.1 + writes);
         match self.fault {
             Fault::CrashBefore(when) if at == when => {
+                self.draft = None;
                 self.pass(10);
                 false
             }
@@ -141,6 +172,7 @@ impl Trip {
                 false
             }
             Fault::CrashAfter(when) if at == when => {
+                self.draft = None;
                 happen(&mut self.world);
                 self.pass(10);
                 false
@@ -236,6 +268,15 @@ fn kind(action: &Action) -> &'static str {
     }
 }
 
+/// How many objects of the API server an action writes. Servers and agents are asked directly.
+fn writes(action: &Action) -> usize {
+    match action {
+        Action::ReloadServer { .. } | Action::ReloadAgent { .. } | Action::SetPassword(_) => 0,
+        Action::Certify(_) => Alias::ALL.len(),
+        _ => 1,
+    }
+}
+
 fn short(action: &Action) -> String {
     match action {
         Action::Touch { pod, .. }
@@ -282,6 +323,9 @@ fn golden_trips() {
         done.must_be_well(&name);
         let rolls = strategy == "Restart" || matches!(trip.0, "add" | "add-scram" | "remove" | "restart");
         assert!(done.world.evictions().iter().all(|n| *n == u32::from(rolls)), "{name}\n{}", done.log);
+        let (of_status, writes) = done.writes;
+        assert!(writes - of_status <= 18 + 3 * replicas as usize, "{name}: {writes} writes\n{}", done.log);
+        let _ = writeln!(done.log, "{writes} writes, {of_status} of them of the status");
         if replicas == 3 {
             insta::assert_snapshot!(name, done.log);
         }
@@ -324,6 +368,37 @@ fn a_fault_at_any_point_leaves_the_database_well() {
             }
         }
     });
+}
+
+#[test]
+fn a_request_that_waits_for_its_turn_writes_once() {
+    let ahead = |seen: &mut Observed| {
+        let mut first = PostgresOpsRequest::clone(&seen.request);
+        first.metadata.name = Some("first".to_owned());
+        first.metadata.uid = Some("first".to_owned());
+        first.metadata.creation_timestamp = Some(Time(jiff::Timestamp::MIN));
+        seen.siblings.push(Arc::new(first));
+    };
+    let crowded = |seen: &mut Observed| seen.places = 0;
+    let paused = |seen: &mut Observed| seen.paused = Paused::ByOther("by hand".to_owned());
+    let waits: [&dyn Fn(&mut Observed); 3] = [&ahead, &crowded, &paused];
+    for (at, because) in waits.into_iter().enumerate() {
+        let mut world = World::new(&TRIPS[0], 3, "Restart");
+        let mut saved = vec![];
+        for _ in 0..100 {
+            let mut seen = world.look();
+            because(&mut seen);
+            let (decision, now) = (decide(&seen, world.now()), world.now());
+            assert!(matches!(decision, Decision::Wait { step: None, .. }), "{at}: {decision:?}");
+            let (status, _) = record(&seen, &decision, now);
+            if save(world.request.status.as_ref(), None, &status, &decision, now) != Save::Not {
+                saved.push(world.second());
+                world.request.status = Some(status);
+            }
+            world.pass();
+        }
+        assert_eq!(saved, [0], "{at}");
+    }
 }
 
 #[test]
@@ -422,8 +497,7 @@ fn a_request_that_is_deleted_on_the_way_turns_back() {
             under_way.fault = Fault::PodDies(usize::MAX);
             let mut done = under_way.run_until(at);
             let now = done.world.now();
-            done.world.request.metadata.deletion_timestamp =
-                Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));
+            done.world.request.metadata.deletion_timestamp = Some(Time(now));
             let mut done = done.run();
             done.must_be_well(&format!("{} deleted at {at}", trip.0));
         }
