@@ -61,7 +61,7 @@ fuzz: ## Throw mutated reviews at the webhooks for FUZZ_SECONDS
 lint: $(HOME)/.cargo/bin/cargo-deny ## Check format, lints, licences and sources of dependencies
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo clippy --locked --test cluster -- -D warnings
+	cargo clippy --locked --test cluster --test least_rights -- -D warnings
 	cargo deny check --hide-inclusion-graph bans licenses sources
 
 # Helm comes with the dev cluster: the tests of the chart that need it run with the cluster suite.
@@ -69,12 +69,20 @@ lint: $(HOME)/.cargo/bin/cargo-deny ## Check format, lints, licences and sources
 test-unit: ## Run the tests that need no cluster
 	env -u PGREKEY_REQUIRE_CLUSTER cargo test --locked
 
+# The program as the tests run it, also in the cluster.
+PROGRAM = $${CARGO_TARGET_DIR:-target}/debug/pgrekey
 # Skips, with the reason, where no cluster can be had; fails instead when PGREKEY_REQUIRE_CLUSTER=1.
 .PHONY: test-cluster
 test-cluster: ## Run the tests that need a Kubernetes, on the dev cluster
 	@if $(CLUSTER) up; then \
 		eval "$$($(CLUSTER) env)"; \
-		PGREKEY_KUBECONFIG="$$KUBECONFIG" PGREKEY_HOST_IP="$$HOST_IP" PATH="$$BIN:$$PATH" cargo test --locked --test cluster --test chart -- --show-output; \
+		cargo build --locked; \
+		PGREKEY_PROGRAM=$(PROGRAM) dev/images/build pgrekey; \
+		$(CLUSTER) import; \
+		export PGREKEY_KUBECONFIG="$$KUBECONFIG" PGREKEY_HOST_IP="$$HOST_IP" PGREKEY_AUDIT_LOG="$$AUDIT_LOG" PATH="$$BIN:$$PATH"; \
+		export PGREKEY_SUITE_BEGAN=$$(date -u +%FT%TZ); \
+		cargo test --locked --test cluster --test chart -- --show-output; \
+		cargo test --locked --test least_rights -- --show-output; \
 	elif [ "$${PGREKEY_REQUIRE_CLUSTER:-}" = 1 ]; then \
 		echo "the cluster suite cannot run: the dev cluster did not come up, see above" >&2; exit 1; \
 	else \

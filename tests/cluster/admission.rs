@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::cases::{self, Case};
 use crate::harness::{Answer, Cluster, eventually};
+use crate::rights::Rights;
 
 /// Where the objects of this suite live, so that its webhooks see no other suite's.
 const PREFIX: &str = "admission-";
@@ -208,7 +209,8 @@ impl<'a> Doors<'a> {
         }
         let secret = ["delete", "secret", "-n", OWN, "pgrekey-webhook", "--ignore-not-found"];
         cluster.kubectl(&secret, "").must_succeed();
-        let operators = (0..2).map(|_| operator(cluster)).collect::<Vec<_>>();
+        let rights = Rights::give(cluster, OWN);
+        let operators = (0..2).map(|_| operator(&rights)).collect::<Vec<_>>();
         let doors = Self { cluster, operators };
         apply_registration(cluster, &format!("https://{}", doors.operators[0].1));
         let webhook = doors.operators[0].1;
@@ -235,12 +237,12 @@ impl Drop for Doors<'_> {
 }
 
 /// An operator on this machine, where the API server reaches it.
-fn operator(cluster: &Cluster) -> (Child, SocketAddr) {
+fn operator(rights: &Rights) -> (Child, SocketAddr) {
     let host = std::env::var("PGREKEY_HOST_IP").expect("PGREKEY_HOST_IP: `make test-cluster` sets it");
     let free = |host: &str| TcpListener::bind((host, 0)).and_then(|l| l.local_addr()).expect("a free port");
     let (webhook, health) = (free(&host), free("127.0.0.1"));
     let child = Command::new(env!("CARGO_BIN_EXE_pgrekey"))
-        .env("KUBECONFIG", cluster.kubeconfig())
+        .env("KUBECONFIG", rights.kubeconfig())
         .args(["run", "--namespace", OWN, "--certificate-name", &host, "--loops=none"])
         .args(["--webhook-address", &webhook.to_string(), "--health-address", &health.to_string()])
         .stdout(Stdio::null())

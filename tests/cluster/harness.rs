@@ -8,11 +8,24 @@ use std::time::{Duration, Instant};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::rights::{OPERATOR, Rights};
 
 /// A cluster with pgrekey's definitions installed.
 pub(crate) struct Cluster {
     kubeconfig: PathBuf,
     pub(crate) client: Client,
+    _turn: Turn,
+}
+
+/// Most tests keep to namespaces of their own. An installation does not.
+static TURNS: RwLock<()> = RwLock::const_new(());
+
+#[expect(dead_code, reason = "they end with the test that has them")]
+enum Turn {
+    Beside(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
 }
 
 /// The kubeconfig that `make test-cluster` hands over, or nothing, with the reason printed.
@@ -29,10 +42,10 @@ fn kubeconfig() -> Option<PathBuf> {
     given
 }
 
-/// The definitions are installed once for all tests of a run.
-static INSTALLED: OnceLock<()> = OnceLock::new();
+/// The definitions are installed, and the rights given, once for all tests of a run.
+static INSTALLED: OnceLock<Rights> = OnceLock::new();
 
-async fn config_of(kubeconfig: &Path) -> Config {
+pub(crate) async fn config_of(kubeconfig: &Path) -> Config {
     let read = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
     Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.expect("a kubeconfig")
 }
@@ -40,26 +53,38 @@ async fn config_of(kubeconfig: &Path) -> Config {
 impl Cluster {
     /// The cluster, or nothing when there is none and none is required.
     pub(crate) async fn connect() -> Option<Self> {
-        let kubeconfig = kubeconfig()?;
+        Self::with(kubeconfig()?, Turn::Beside(TURNS.read().await)).await
+    }
+
+    /// The same, while no other test runs.
+    pub(crate) async fn connect_alone() -> Option<Self> {
+        Self::with(kubeconfig()?, Turn::Alone(TURNS.write().await)).await
+    }
+
+    async fn with(kubeconfig: PathBuf, turn: Turn) -> Option<Self> {
         let config = config_of(&kubeconfig).await;
         // One provider of cryptography for the whole process; a second installation is refused, and need not matter.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = Client::try_from(config).expect("a client");
-        let cluster = Self { kubeconfig, client };
-        INSTALLED.get_or_init(|| cluster.install());
+        let cluster = Self { kubeconfig, client, _turn: turn };
+        let _ = cluster.rights();
         Some(cluster)
     }
 
-    fn install(&self) {
+    /// What an operator may do here. It may do no more.
+    pub(crate) fn rights(&self) -> &'static Rights {
+        INSTALLED.get_or_init(|| self.install())
+    }
+
+    fn install(&self) -> Rights {
         self.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &definitions()).must_succeed();
         self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"], "").must_succeed();
         let namespace = r#"{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "demo"}}"#;
         self.kubectl(&["apply", "--server-side", "-f", "-"], namespace).must_succeed();
-    }
-
-    /// How clients of the cluster are made.
-    pub(crate) async fn config(&self) -> Config {
-        config_of(&self.kubeconfig).await
+        let deployed = ["get", "deployment", OPERATOR, "-n", OPERATOR, "--ignore-not-found", "-o", "name"];
+        let deployed = self.kubectl(&deployed, "").must_succeed();
+        assert_eq!(deployed, "", "pgrekey is installed here: `helm -n {OPERATOR} uninstall {OPERATOR}`");
+        Rights::give(self, OPERATOR)
     }
 
     pub(crate) fn kubeconfig(&self) -> &Path {

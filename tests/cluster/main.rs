@@ -9,6 +9,8 @@ mod cases;
 mod crds;
 mod database;
 mod harness;
+mod installed;
 mod operations;
 mod provisioner;
+mod rights;
 mod traffic;

@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 
 use crate::harness::Cluster;
 use crate::provisioner::{Loops, ONE_AT_A_TIME, Place, example, primary, psql, secret, versions};
+use crate::rights::OPERATOR;
 use crate::traffic::{Traffic, Writes};
 
 /// The CAs of the tutorial, each with an Issuer; and one Issuer whose CA is missing.
-fn issuers(place: &Place<'_>) {
+pub(crate) fn issuers(place: &Place<'_>) {
     for (issuer, ca, name) in [("pg-issuer", "postgres-ca", "ca"), ("pg-new-issuer", "postgres-new-ca", "ca-updated")] {
         let mut params = rcgen::CertificateParams::new(vec![]).expect("parameters");
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
@@ -49,7 +50,7 @@ fn by_reload(mut request: Value) -> Value {
 }
 
 /// An example request of the tutorial.
-fn tutorial(file: &str) -> Value {
+pub(crate) fn tutorial(file: &str) -> Value {
     let path = format!("{}/examples/{file}", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(path).expect("the example");
     let mut object: Value = serde_saphyr::from_str(&text).expect("the example is YAML");
@@ -58,14 +59,14 @@ fn tutorial(file: &str) -> Value {
 }
 
 /// Waits for the end of a request, and says how it ended.
-async fn ended(place: &Place<'_>, name: &str, seconds: u64) -> String {
+pub(crate) async fn ended(place: &Place<'_>, name: &str, seconds: u64) -> String {
     let object = format!("pgops/{name}");
     let phase = || place.path(&object, ".status.phase");
     place.until(&format!("{name} ends"), seconds, || matches!(phase().as_str(), "Successful" | "Failed")).await;
     phase()
 }
 
-fn steps(place: &Place<'_>, name: &str) -> String {
+pub(crate) fn steps(place: &Place<'_>, name: &str) -> String {
     let status: Value = serde_json::from_str(&place.path(&format!("pgops/{name}"), ".status")).unwrap_or_default();
     let time = |value: &Value| value.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
     let steps = status["steps"].as_array().cloned().unwrap_or_default();
@@ -83,7 +84,7 @@ fn steps(place: &Place<'_>, name: &str) -> String {
 }
 
 /// The uids of the pods, to tell who was restarted.
-fn uids(place: &Place<'_>) -> BTreeMap<String, String> {
+pub(crate) fn uids(place: &Place<'_>) -> BTreeMap<String, String> {
     let text = place.kubectl(&[
         "get",
         "pod",
@@ -108,12 +109,13 @@ async fn carry_out(place: &Place<'_>, writes: &Writes, request: &Value, restarts
     let after = uids(place);
     let restarted = after.iter().filter(|(pod, uid)| before.get(*pod).is_some_and(|old| old != *uid)).count();
     let times = |kind: &str| written.get(kind).copied().unwrap_or_default();
-    // Of the others, the database's loops write meanwhile: what became of the set, how the database is, and at last NAME-tls
-    // without what was served before.
+    // The database's loops write too: what became of the set, how the database is; and in the end NAME-tls without what was
+    // served before, and what is needed no more.
     let events = times("events");
     let paused_and_resumed = times("postgreses/status").min(2);
     let others = times("petsets/status") + times("statefulsets") + times("postgreses/status") - paused_and_resumed
-        + usize::from(times("secrets") > 1);
+        + usize::from(times("secrets") > 1)
+        + ["certificates", "secrets", "configmaps"].map(|kind| times(&format!("{kind} gone"))).iter().sum::<usize>();
     let writes_of_it = written.values().sum::<usize>() - events - others;
     let of_status = times("postgresopsrequests/status");
     let bound = 18 + 3 * before.len();
@@ -157,7 +159,7 @@ async fn the_tutorial_runs_in_its_order_under_load() {
     let _turn = ONE_AT_A_TIME.lock().await;
     let versions = versions(&cluster);
     let writes = Writes::default();
-    let client = writes.counting(cluster.config().await);
+    let client = writes.counting(cluster.rights().config().await);
     let loops = Loops::with(&client, NAMESPACE);
     let place = &Place::make(&cluster, NAMESPACE);
     issuers(place);
@@ -366,8 +368,8 @@ impl Operator {
             listener.local_addr().expect("an address").to_string()
         };
         let child = Command::new(env!("CARGO_BIN_EXE_pgrekey"))
-            .env("KUBECONFIG", cluster.kubeconfig())
-            .args(["run", "--namespace", namespace, "--watch-namespace", namespace, "--identity", "killed"])
+            .env("KUBECONFIG", cluster.rights().kubeconfig())
+            .args(["run", "--namespace", OPERATOR, "--watch-namespace", namespace, "--identity", "killed"])
             .args(["--webhook-address", &free(), "--health-address", &free()])
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::harness::Cluster;
+use crate::rights::OPERATOR;
 
 /// The node has room for one cluster of three, not for two.
 pub(crate) static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
@@ -29,8 +30,8 @@ pub(crate) struct Loops {
 }
 
 impl Loops {
-    pub(crate) fn start(cluster: &Cluster, namespace: &str) -> Self {
-        Self::with(&cluster.client, namespace)
+    pub(crate) async fn start(cluster: &Cluster, namespace: &str) -> Self {
+        Self::with(&Client::try_from(cluster.rights().config().await).expect("a client"), namespace)
     }
 
     /// The same, through this client.
@@ -40,11 +41,10 @@ impl Loops {
         let stop = CancellationToken::new();
         let settings = Settings {
             namespace: Some(namespace.to_owned()),
-            // Not in the namespace itself, which comes and goes.
             lease: Some(Lease {
-                namespace: "demo".to_owned(),
-                name: format!("pgrekey-{namespace}"),
-                identity: "test".to_owned(),
+                namespace: OPERATOR.to_owned(),
+                name: "pgrekey".to_owned(),
+                identity: format!("test-{namespace}"),
             }),
             ..Settings::default()
         };
@@ -192,7 +192,7 @@ async fn a_database_lives_and_ends_as_its_spec_says() {
     let _turn = ONE_AT_A_TIME.lock().await;
     let versions = versions(&cluster);
     // What an earlier run has left behind goes only while somebody deals with it.
-    let loops = Loops::start(&cluster, "prov-life");
+    let loops = Loops::start(&cluster, "prov-life").await;
     let place = Place::make(&cluster, "prov-life");
     let place = &place;
 
@@ -259,7 +259,7 @@ async fn nothing_is_written_when_nothing_has_changed(place: &Place<'_>, loops: L
     let before = written(place);
     assert!(before.len() > 12, "{before:?}");
     loops.stop().await;
-    let loops = Loops::start(place.cluster, place.namespace);
+    let loops = Loops::start(place.cluster, place.namespace).await;
     // There is nothing to wait for: what must not happen has two minutes to happen.
     tokio::time::sleep(Duration::from_mins(2)).await;
     assert_eq!(written(place), before);
@@ -429,7 +429,7 @@ async fn a_database_has_tls_from_the_start() {
     let Some(cluster) = Cluster::connect().await else { return };
     let _turn = ONE_AT_A_TIME.lock().await;
     let versions = versions(&cluster);
-    let loops = Loops::start(&cluster, "prov-tls");
+    let loops = Loops::start(&cluster, "prov-tls").await;
     let place = Place::make(&cluster, "prov-tls");
     let place = &place;
     place.apply(&example("tls-postgres.yaml", "pg", 2, &versions[&18]));

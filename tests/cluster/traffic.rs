@@ -256,7 +256,8 @@ impl Writes {
         let at = parts.iter().position(|part| *part == "namespaces").map_or(0, |at| at + 2);
         let kind = parts.get(at).copied().unwrap_or("?");
         let part = parts.get(at + 2).map(|part| format!("/{part}")).unwrap_or_default();
-        *self.0.lock().expect("the lock").entry(format!("{kind}{part}")).or_default() += 1;
+        let gone = if method == http::Method::DELETE { " gone" } else { "" };
+        *self.0.lock().expect("the lock").entry(format!("{kind}{part}{gone}")).or_default() += 1;
     }
 
     /// What was written since the last call.

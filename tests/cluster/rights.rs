@@ -1,0 +1,62 @@
+//! The rights that the chart gives an operator: the suite runs its operators with them and no others.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use kube::Config;
+use kube::config::Kubeconfig;
+use serde_json::json;
+
+use crate::harness::{Cluster, config_of};
+
+/// Where the operator of the suite lives, and its lease. Its ServiceAccount is of this name too.
+pub(crate) const OPERATOR: &str = "pgrekey";
+
+/// An operator's ServiceAccount, with the rights that the chart gives it.
+pub(crate) struct Rights {
+    kubeconfig: PathBuf,
+}
+
+impl Rights {
+    /// Gives them, in this namespace.
+    pub(crate) fn give(cluster: &Cluster, namespace: &str) -> Self {
+        let own = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+        let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+        cluster.kubectl(&apply, &own.to_string()).must_succeed();
+        cluster.kubectl(&apply, &rendered(namespace)).must_succeed();
+        let token = ["create", "token", &account(namespace), "-n", namespace, "--duration=2h"];
+        let token = cluster.kubectl(&token, "").must_succeed();
+        let mut read = serde_json::to_value(Kubeconfig::read_from(cluster.kubeconfig()).expect("a kubeconfig"))
+            .expect("a kubeconfig is JSON");
+        read["users"][0]["user"] = json!({"token": token.trim()});
+        let kubeconfig = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{namespace}-{}", std::process::id()));
+        std::fs::write(&kubeconfig, read.to_string()).expect("a file of the tests");
+        Self { kubeconfig }
+    }
+
+    /// For a process.
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// For a client.
+    pub(crate) async fn config(&self) -> Config {
+        config_of(&self.kubeconfig).await
+    }
+}
+
+/// The chart calls itself by the release, and puts its own name behind another one.
+fn account(namespace: &str) -> String {
+    if namespace == OPERATOR { OPERATOR.to_owned() } else { format!("{namespace}-pgrekey") }
+}
+
+fn rendered(namespace: &str) -> String {
+    let output = Command::new("helm")
+        .args(["template", namespace, "charts/pgrekey", "--namespace", namespace])
+        .args(["--show-only", "templates/rbac.yaml", "--show-only", "templates/serviceaccount.yaml"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("helm runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
