@@ -89,9 +89,10 @@ test-cluster: ## Run the tests that need a Kubernetes, on the dev cluster
 		echo "skipped: the cluster suite, because the dev cluster did not come up, see above"; \
 	fi
 
-# cargo-deny is a program of its own; the version is pinned here so that every machine judges alike.
+# cargo-deny is a program of its own; the version is pinned here so that every machine judges alike. It runs for a second, so it
+# need not be optimised for minutes.
 $(HOME)/.cargo/bin/cargo-deny: Makefile
 	@if ! cargo deny --version 2>/dev/null | grep -qx 'cargo-deny $(CARGO_DENY_VERSION)'; then \
-		cargo install --locked cargo-deny --version $(CARGO_DENY_VERSION); \
+		cargo install --locked --debug cargo-deny --version $(CARGO_DENY_VERSION); \
 	fi
 	@touch $@
