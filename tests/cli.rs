@@ -161,6 +161,21 @@ fn the_tutorial_is_planned_offline_each_request_from_where_the_last_one_leads() 
 }
 
 #[test]
+fn a_plan_for_programs_says_the_same() {
+    let plan = succeeds(&["plan", "--facts", "examples", "examples/add-tls.yaml", "-o", "json"], "");
+    let plan: Value = serde_json::from_str(&plan).expect("JSON");
+    let plan = &plan[0];
+    assert_eq!((&plan["operation"], &plan["database"]), (&"add TLS".into(), &"demo/ha-postgres".into()));
+    assert_eq!(plan["restarts"], json!(["ha-postgres-2", "ha-postgres-1", "ha-postgres-0"]));
+    let walk = plan["walk"].as_array().expect("a walk");
+    assert_eq!((&walk[0]["servedBy"], &walk[0]["plaintext"]), (&Value::Null, &"md5".into()));
+    let last = walk.last().expect("an end");
+    assert_eq!((&last["tls"], &last["plaintext"]), (&"cert".into(), &Value::Null));
+    let server = plan["certificates"].as_array().expect("certificates").iter().find(|c| c["alias"] == "server");
+    assert_eq!(server.expect("the server's")["fate"], "issue");
+}
+
+#[test]
 fn a_plan_of_what_would_be_refused_says_so() {
     let (code, plan, _) = pgrekey(&["plan", "examples/remove-tls.yaml", "--facts", "examples"], "");
     assert_eq!(code, 1, "{plan}");

@@ -1,9 +1,10 @@
-# One line about a request: its phase, the step it is at and what that waits for, and each pod's role and served certificate.
-def pod: (.name | sub(".*-"; "")) + ":" + (.role // "away") + "/"
-  + (if .servingSerial then ".." + .servingSerial[-6:] else "plain" end)
+# A request as lines of words between tabs: each step with its second and whether it is over, then the pods, then the phase.
+def pod: (.name | sub(".*-"; "")) + " " + (.role // "away")
+  + (if .servingSerial then " .." + .servingSerial[-6:] else "" end)
   + (if .restarted then "*" else "" end);
-([.status.steps[]? | select(.finishedAt | not)] | last) as $step
-| (.status.phase // "Pending") as $phase
-| (if $step then "\($step.name): \($step.message)"
-   else ([.status.conditions[]? | select(.type == "Pending" and .status == "True").message] | last // "") end) as $text
-| "\($phase)  \($text)  [\([.status.pods[]? | pod] | join(" "))]"
+([.status.steps[]?.startedAt | values | fromdate] | min // 0) as $began
+| (.status.steps[]? | ["step", .name, (.startedAt | fromdate) - $began, (.finishedAt != null), .message]),
+  ["pods", ([.status.pods[]? | pod] | join(" | "))],
+  (.status.conditions[]? | select(.type == "Pending" and .status == "True") | ["step", "Pending", 0, false, .message]),
+  ["phase", .status.phase // ""]
+| @tsv

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::ValueEnum;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -20,7 +19,7 @@ use serde::de::DeserializeOwned;
 use super::certs;
 use super::health::{self, CERT_MANAGER, Found, Installation, Registered, Verdict, Webhook};
 use super::scope::{Cluster, Scope, block_on, print, told};
-use super::screen::{Screen, Tone, json};
+use super::screen::{Output, Screen, Tone, json, yaml};
 use crate::api::{self, Postgres};
 use crate::plan::Known;
 use crate::serve::webhooks::{Purpose, WEBHOOKS};
@@ -35,18 +34,10 @@ use crate::serve::webhooks::{Purpose, WEBHOOKS};
   pgrekey doctor -o json | jq '.[] | select(.verdict != \"ok\")'")]
 pub(super) struct Args {
     /// How it is printed
-    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    #[arg(long, short, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
     scope: Scope,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Output {
-    /// A line a check, and what to do
-    Text,
-    /// A list of checks
-    Json,
 }
 
 pub(super) fn run(Args { output, scope }: Args) -> anyhow::Result<ExitCode> {
@@ -56,7 +47,8 @@ pub(super) fn run(Args { output, scope }: Args) -> anyhow::Result<ExitCode> {
         let found = health::examine(&seen, Timestamp::now());
         let lines = match output {
             Output::Json => json(&found)?,
-            Output::Text => lines(&found, Screen::new()),
+            Output::Yaml => yaml(&found)?,
+            Output::Table | Output::Wide => lines(&found, Screen::new()),
         };
         print(&lines)?;
         // What could not be looked at is no sign of health.

@@ -8,11 +8,12 @@ use anyhow::{Context, anyhow};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
+use serde_json::{Value, json};
 
 use super::check::{facts_of, text_of};
 use super::progress::words;
 use super::scope::{Cluster as Connected, Scope, block_on, print, told};
-use super::screen::{Cell, Screen, Tone};
+use super::screen::{Cell, Output, Screen, Tone, json, yaml};
 use super::yaml::{self, Document};
 use crate::api::postgres_version::PostgresVersionSpec;
 use crate::api::{Postgres, PostgresOpsRequest};
@@ -34,7 +35,8 @@ use crate::tls::{Method, Posture};
   pgrekey plan add-tls.yaml                    # against the cluster of the kubeconfig
   pgrekey plan rotate-tls -n demo              # a request that is in the cluster
   pgrekey plan examples/add-tls.yaml --facts examples          # offline
-  pgrekey rotate ha-postgres --reload --dry-run | pgrekey plan -")]
+  pgrekey rotate ha-postgres --reload --dry-run | pgrekey plan -
+  pgrekey plan rotate-tls -o json | jq '.[].restarts'")]
 pub(super) struct Args {
     /// Files with manifests, `-` for standard input; or the name of a request in the cluster
     #[arg(required = true, value_name = "FILE|NAME")]
@@ -42,6 +44,9 @@ pub(super) struct Args {
     /// Directory with manifests of what is in the cluster; no cluster is asked then
     #[arg(long, value_name = "DIR")]
     facts: Option<PathBuf>,
+    /// How it is printed
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
     #[command(flatten)]
     scope: Scope,
 }
@@ -54,7 +59,7 @@ struct World {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { what, facts, scope } = args;
+    let Args { what, facts, output, scope } = args;
     block_on(async {
         let cluster = if facts.is_some() { None } else { Some(scope.connect().await?) };
         let namespace = cluster.as_ref().map_or_else(|| scope.namespace(), |cluster| cluster.namespace.clone());
@@ -69,13 +74,18 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         // A request that was never stored is no part of the cluster.
         known.requests.retain(|request| request.metadata.uid.is_some());
         let mut world = World { facts: known, cluster };
-        let (screen, mut is_refused) = (Screen::new(), false);
-        for (at, request) in requests.iter().enumerate() {
-            if at > 0 {
-                print(&[String::new()])?;
-            }
-            is_refused |= world.plan(request, screen).await?;
+        let mut plans = vec![];
+        for request in &requests {
+            plans.push(world.plan(request).await?);
         }
+        let lines = match output {
+            Output::Json => json(&plans.iter().map(Plan::shown).collect::<Vec<_>>())?,
+            Output::Yaml => yaml(&plans.iter().map(Plan::shown).collect::<Vec<_>>())?,
+            Output::Table => all_lines(&plans, Screen::new()),
+            Output::Wide => all_lines(&plans, Screen { size: None, ..Screen::new() }),
+        };
+        print(&lines)?;
+        let is_refused = plans.iter().flat_map(|plan| &plan.findings).any(|f| f.effect == Effect::Refuse);
         Ok(if is_refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     })
 }
@@ -102,7 +112,7 @@ fn requests(what: &[String], namespace: &str, facts: &mut Snapshot) -> anyhow::R
         for document in documents.into_iter().flat_map(Document::objects) {
             let mut value = document.value();
             let is_request = value["kind"] == "PostgresOpsRequest";
-            if let Some(metadata) = value.get_mut("metadata").and_then(serde_json::Value::as_object_mut) {
+            if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
                 metadata.entry("namespace").or_insert_with(|| namespace.into());
             }
             if is_request {
@@ -121,8 +131,8 @@ fn requests(what: &[String], namespace: &str, facts: &mut Snapshot) -> anyhow::R
 }
 
 impl World {
-    /// Prints the plan of one request, and goes to where it leads; says whether it would be refused.
-    async fn plan(&mut self, request: &PostgresOpsRequest, screen: Screen) -> anyhow::Result<bool> {
+    /// The plan of one request; the world is where it leads then.
+    async fn plan(&mut self, request: &PostgresOpsRequest) -> anyhow::Result<Plan> {
         let (namespace, name) = (request.namespace().unwrap_or_default(), &request.spec.database_ref.name);
         let database = self.facts.database(&namespace, name).ok_or_else(|| {
             let place = if self.cluster.is_some() { "cluster" } else { "facts" };
@@ -139,13 +149,11 @@ impl World {
         };
         let rolls = restart(request).is_some();
         let preview = preview(&from, &to, &request.spec, rolls, &primary);
-        let heading = Heading { request, findings: &findings, is_guessed, primary_is_known: is_known };
-        print(&lines(&heading, &preview, &to, screen))?;
         self.facts
             .databases
             .retain(|other| (other.namespace(), other.name_any()) != (after.namespace(), after.name_any()));
         self.facts.databases.push(Arc::new(after));
-        Ok(findings.iter().any(|finding| finding.effect == Effect::Refuse))
+        Ok(Plan { request: request.clone(), findings, is_guessed, primary_is_known: is_known, preview, to })
     }
 
     /// What admission would say; a request that is in the cluster has been let in.
@@ -184,26 +192,126 @@ impl World {
     }
 }
 
-/// What there is to say before the plan.
-struct Heading<'a> {
-    request: &'a PostgresOpsRequest,
-    findings: &'a [Finding],
+/// What would become of one request.
+struct Plan {
+    request: PostgresOpsRequest,
+    findings: Vec<Finding>,
+    /// The major version had to be guessed.
     is_guessed: bool,
     primary_is_known: bool,
+    preview: Preview,
+    /// The database afterwards.
+    to: Cluster,
 }
 
-fn lines(heading: &Heading<'_>, preview: &Preview, to: &Cluster, screen: Screen) -> Vec<String> {
-    let Heading { request, findings, is_guessed, primary_is_known } = heading;
+impl Plan {
+    /// What the request does, in words.
+    fn operation(&self) -> String {
+        let (walk, spec) = (&self.preview.walk, &self.request.spec);
+        match (&walk[0].served, walk.last().and_then(|stop| stop.served.as_ref())) {
+            (None, Some(_)) => "add TLS".to_owned(),
+            (Some(old), Some(new)) if old != new => "change the issuer".to_owned(),
+            (Some(_), Some(_)) if words(spec) == "add or change TLS" => "change TLS".to_owned(),
+            _ => words(spec),
+        }
+    }
+
+    fn database(&self) -> String {
+        format!("{}/{}", self.to.namespace(), self.to.name())
+    }
+
+    /// The plan for programs.
+    fn shown(&self) -> Value {
+        let Self { findings, preview, .. } = self;
+        let effect = |effect| if effect == Effect::Refuse { "refuse" } else { "warn" };
+        let finding = |f: &Finding| json!({"effect": effect(f.effect), "message": f.to_string()});
+        json!({
+            "request": self.request.name_any(),
+            "database": self.database(),
+            "operation": self.operation(),
+            "findings": findings.iter().map(finding).collect::<Vec<_>>(),
+            "certificates": preview.certificates.iter().map(shown_certificate).collect::<Vec<_>>(),
+            "settings": shown_lines(&preview.settings),
+            "pgHba": shown_lines(&preview.hba),
+            "walk": preview.walk.iter().map(shown_stop).collect::<Vec<_>>(),
+            "restarts": preview.restarts,
+            "switchesOver": preview.switches_over,
+            "interruption": interruption(preview),
+        })
+    }
+}
+
+fn shown_certificate(planned: &Planned) -> Value {
+    let spec = &planned.certificate.spec;
+    json!({
+        "name": planned.certificate.name_any(),
+        "alias": planned.alias.as_str(),
+        "fate": fate(planned.fate).0,
+        "issuer": preview::words(&spec.issuer_ref),
+        "secretName": spec.secret_name,
+        "duration": spec.duration,
+        "commonName": spec.common_name,
+        "dnsNames": spec.dns_names,
+        "ipAddresses": spec.ip_addresses,
+    })
+}
+
+/// What is there before, and what is there after.
+fn shown_lines(lines: &[Line]) -> Value {
+    let of = |is: fn(&Line) -> Option<&String>| lines.iter().filter_map(is).collect::<Vec<_>>();
+    let before = of(|line| match line {
+        Line::Stays(text) | Line::Goes(text) => Some(text),
+        Line::Comes(_) => None,
+    });
+    let after = of(|line| match line {
+        Line::Stays(text) | Line::Comes(text) => Some(text),
+        Line::Goes(_) => None,
+    });
+    json!({"before": before, "after": after})
+}
+
+fn shown_stop(stop: &Stop) -> Value {
+    let Posture { accept, dial, .. } = &stop.posture;
+    json!({
+        "step": stop.stage.as_ref().map(ToString::to_string),
+        "servedBy": stop.served,
+        "plaintext": accept.plain.map(method),
+        "tls": accept.tls.map(method),
+        "standbysDial": {"sslmode": dial.mode.as_str(), "clientCertificate": dial.present},
+        "trusts": stop.trusts,
+        "newPods": stop.new_pods,
+        "newLeaves": stop.new_leaves,
+    })
+}
+
+fn method(method: Method) -> &'static str {
+    match method {
+        Method::Md5 => "md5",
+        Method::Scram => "scram",
+        Method::Cert => "cert",
+    }
+}
+
+fn fate(fate: Fate) -> (&'static str, Tone) {
+    match fate {
+        Fate::Issued => ("issue", Tone::Good),
+        Fate::Kept => ("keep", Tone::Dim),
+        Fate::Deleted => ("delete", Tone::Bad),
+    }
+}
+
+/// The plans one after the other, with an empty line in between.
+fn all_lines(plans: &[Plan], screen: Screen) -> Vec<String> {
+    let all: Vec<Vec<String>> = plans.iter().map(|plan| lines(plan, screen)).collect();
+    all.join(&String::new())
+}
+
+fn lines(plan: &Plan, screen: Screen) -> Vec<String> {
+    let Plan { request, findings, is_guessed, primary_is_known, preview, to } = plan;
     let title = |text: &str| [String::new(), screen.line(Tone::Strong, text)];
-    let what = match (&preview.walk[0].served, preview.walk.last().and_then(|stop| stop.served.as_ref())) {
-        (None, Some(_)) => "add TLS".to_owned(),
-        (Some(old), Some(new)) if old != new => "change the issuer".to_owned(),
-        (Some(_), Some(_)) if words(&request.spec) == "add or change TLS" => "change TLS".to_owned(),
-        _ => words(&request.spec),
-    };
-    let database = format!("{}/{}", to.namespace(), to.name());
-    let mut lines = vec![screen.line(Tone::Strong, &format!("{}: {what} of {database}", request.name_any()))];
-    for finding in *findings {
+    let heading = format!("{}: {} of {}", request.name_any(), plan.operation(), plan.database());
+    let mut lines = vec![screen.line(Tone::Strong, &heading)];
+    for finding in findings {
         let (word, tone) = match finding.effect {
             Effect::Refuse => ("refused", Tone::Bad),
             Effect::Warn => ("warning", Tone::Busy),
@@ -237,12 +345,8 @@ fn lines(heading: &Heading<'_>, preview: &Preview, to: &Cluster, screen: Screen)
 }
 
 fn certificate(planned: &Planned) -> Vec<Cell> {
-    let Planned { fate, certificate, .. } = planned;
-    let (word, tone) = match fate {
-        Fate::Issued => ("issue", Tone::Good),
-        Fate::Kept => ("keep", Tone::Dim),
-        Fate::Deleted => ("delete", Tone::Bad),
-    };
+    let certificate = &planned.certificate;
+    let (word, tone) = fate(planned.fate);
     let spec = &certificate.spec;
     let names = spec.dns_names.len() + spec.ip_addresses.len() + spec.uris.len() + spec.email_addresses.len();
     let common = spec.common_name.as_deref().map(|name| format!("CN={name}"));
@@ -272,19 +376,14 @@ fn changed(line: &Line, screen: Screen) -> String {
 
 fn stop(stop: &Stop) -> Vec<Cell> {
     let Posture { accept, dial, .. } = &stop.posture;
-    let method = |method: Option<Method>| match method {
-        None => Cell::new(Tone::Dim, "refused"),
-        Some(Method::Md5) => "md5".into(),
-        Some(Method::Scram) => "scram".into(),
-        Some(Method::Cert) => "cert".into(),
-    };
+    let taken = |by: Option<Method>| by.map_or_else(|| Cell::new(Tone::Dim, "refused"), |by| method(by).into());
     let stage = stop.stage.as_ref().map_or("now".to_owned(), ToString::to_string);
     let present = if dial.present { " +cert" } else { "" };
     vec![
         stage.into(),
         stop.served.clone().map_or_else(|| "plaintext".into(), Cell::from),
-        method(accept.plain),
-        method(accept.tls),
+        taken(accept.plain),
+        taken(accept.tls),
         format!("{}{present}", dial.mode.as_str()).into(),
         stop.trusts.join(" ").into(),
         Cell::new(
