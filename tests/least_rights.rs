@@ -14,7 +14,6 @@ type Right = String;
 const UNUSED: &[(&str, &str)] = &[
     ("get pods", "the pods' own Role has it, and nobody may grant what he may not do"),
     ("update configmaps", "the pods' own Role has it, and nobody may grant what he may not do"),
-    ("list configmaps", "the pods' own Role has it, and nobody may grant what he may not do"),
     ("create servicemonitors.monitoring.coreos.com", "the dev cluster has no Prometheus operator"),
     ("patch servicemonitors.monitoring.coreos.com", "the dev cluster has no Prometheus operator"),
     ("delete servicemonitors.monitoring.coreos.com", "the dev cluster has no Prometheus operator"),
@@ -69,6 +68,10 @@ fn used() -> Option<(BTreeSet<Right>, BTreeSet<Right>)> {
         if entry["annotations"]["authorization.k8s.io/decision"] == "forbid" {
             forbidden.insert(right);
         } else {
+            // An application of what is not there yet is a patch that takes the right to create.
+            if entry["responseStatus"]["code"] == 201 {
+                used.insert(right.replacen("patch ", "create ", 1));
+            }
             used.insert(right);
         }
     }
@@ -77,10 +80,12 @@ fn used() -> Option<(BTreeSet<Right>, BTreeSet<Right>)> {
 
 #[test]
 fn what_is_given_is_what_is_used() {
-    let Some((used, forbidden)) = used() else { return };
-    let unused: BTreeSet<Right> = given().difference(&used).cloned().collect();
-    println!("used: {used:?}\nforbidden: {forbidden:?}\nunused: {unused:?}");
-    assert_eq!(forbidden, BTreeSet::new(), "the suite needed what the chart does not give");
+    let (Some((used, forbidden)), given) = (used(), given()) else { return };
+    let unused: BTreeSet<Right> = given.difference(&used).cloned().collect();
+    println!("given and unused: {unused:#?}");
+    // While the chart is uninstalled its pods may outlive their rights.
+    let lacking: BTreeSet<Right> = forbidden.difference(&given).cloned().collect();
+    assert_eq!(lacking, BTreeSet::new(), "the suite needed what the chart does not give");
     let known: BTreeSet<Right> = UNUSED.iter().map(|(right, _)| (*right).to_owned()).collect();
     assert_eq!(unused, known, "what is given and not used is given for a reason, and what is used needs none");
 }

@@ -86,8 +86,10 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
         count(&context, request, &status);
     }
     tell(&context, &view.seen, &events).await;
+    // What is done again and again shows no effect: it is given time.
+    let is_news = request.status.as_ref() != Some(&status);
     let is_done = view.carry_out(&context, &decision).await?;
-    Ok(requeue(&decision, is_done, now))
+    Ok(requeue(&decision, is_done && is_news, now))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "what `Controller::run` calls")]
@@ -101,9 +103,9 @@ pub(super) fn on_error(request: Arc<PostgresOpsRequest>, error: &Error, _: Arc<C
     Requeue::requeue(PATIENTLY)
 }
 
-fn requeue(decision: &Decision, is_done: bool, now: Timestamp) -> Requeue {
+fn requeue(decision: &Decision, is_newly_done: bool, now: Timestamp) -> Requeue {
     match decision {
-        Decision::Act { actions, .. } if is_done && actions.iter().all(Action::shows_at_once) => {
+        Decision::Act { actions, .. } if is_newly_done && actions.iter().all(Action::shows_at_once) => {
             Requeue::requeue(AT_ONCE)
         }
         Decision::Wait { step: None, .. } => Requeue::requeue(PATIENTLY),

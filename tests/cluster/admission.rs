@@ -286,9 +286,14 @@ async fn bundles(client: &Client) -> Vec<Option<ByteString>> {
 }
 
 async fn published(cluster: &Cluster) -> Vec<u8> {
+    own(cluster, "ca.crt").await
+}
+
+/// What the Secret of this suite's operators holds.
+async fn own(cluster: &Cluster, key: &str) -> Vec<u8> {
     let secret = Api::<Secret>::namespaced(cluster.client.clone(), OWN).get_opt("pgrekey-webhook").await;
     let secret = secret.expect("an answer").and_then(|s| s.data).unwrap_or_default();
-    secret.get("ca.crt").map(|bytes| bytes.0.clone()).unwrap_or_default()
+    secret.get(key).map(|bytes| bytes.0.clone()).unwrap_or_default()
 }
 
 async fn the_ca_bundle_is_published_and_repaired(cluster: &Cluster) {
@@ -302,6 +307,11 @@ async fn the_ca_bundle_is_published_and_repaired(cluster: &Cluster) {
     let patch = ["patch", "validatingwebhookconfiguration", name, "--type=json", "-p", &broken];
     cluster.kubectl(&patch, "").must_succeed();
     eventually("the CA is published again", is_published).await;
+
+    let damaged = json!({"stringData": {"tls.crt": "nothing"}}).to_string();
+    cluster.kubectl(&["patch", "secret", "-n", OWN, "pgrekey-webhook", "-p", &damaged], "").must_succeed();
+    let is_mended = || async { !own(cluster, "tls.crt").await.starts_with(b"nothing") && is_published().await };
+    eventually("a damaged pair is made anew, and its CA published", is_mended).await;
 }
 
 async fn both_replicas_serve_from_one_ca(cluster: &Cluster, doors: &Doors<'_>) {

@@ -84,6 +84,8 @@ impl Cluster {
         let deployed = ["get", "deployment", OPERATOR, "-n", OPERATOR, "--ignore-not-found", "-o", "name"];
         let deployed = self.kubectl(&deployed, "").must_succeed();
         assert_eq!(deployed, "", "pgrekey is installed here: `helm -n {OPERATOR} uninstall {OPERATOR}`");
+        // The first operator makes the lease.
+        self.kubectl(&["delete", "lease", "-n", OPERATOR, "pgrekey", "--ignore-not-found"], "").must_succeed();
         Rights::give(self, OPERATOR)
     }
 

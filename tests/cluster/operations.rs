@@ -327,6 +327,9 @@ async fn two_at_once_both_run(place: &Place<'_>) {
     assert_eq!(ended(place, "second", 120).await, "Successful");
     let revision = place.path("certificate/ha-postgres-client-cert", ".status.revision");
     println!("two at once: the client certificate is at revision {revision}");
+    place.kubectl(&["annotate", "pgops", "second", "pgrekey.dev/ttl-after-finished=1s"]);
+    let is_gone = || place.path("pgops/second", ".metadata.name").is_empty();
+    place.until("a request is deleted when its time after the end is over", 30, is_gone).await;
 }
 
 async fn what_cannot_be_issued_touches_nothing(place: &Place<'_>) {
