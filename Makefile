@@ -52,7 +52,7 @@ FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 
 .PHONY: fuzz
 fuzz: ## Throw mutated reviews at the webhooks for FUZZ_SECONDS
-	@command -v c++ >/dev/null || apt-get install --yes --quiet g++ # libFuzzer is C++
+	@command -v c++ >/dev/null || { echo "installing g++: libFuzzer is C++"; apt-get -qq update && apt-get -qq install --yes g++; }
 	@mkdir -p fuzz/corpus fuzz/artifacts
 	cd fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" cargo run --locked --release --quiet --target $(FUZZ_TARGET) --bin review -- corpus seeds \
 		-max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=5 -rss_limit_mb=2048 -artifact_prefix=artifacts/ \
