@@ -75,8 +75,15 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         known.requests.retain(|request| request.metadata.uid.is_some());
         let mut world = World { facts: known, cluster };
         let mut plans = vec![];
+        let mut failed = None;
         for request in &requests {
-            plans.push(world.plan(request).await?);
+            match world.plan(request).await {
+                Ok(plan) => plans.push(plan),
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
         }
         let lines = match output {
             Output::Json => json(&plans.iter().map(Plan::shown).collect::<Vec<_>>())?,
@@ -85,6 +92,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
             Output::Wide => all_lines(&plans, Screen { size: None, ..Screen::new() }),
         };
         print(&lines)?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
         let is_refused = plans.iter().flat_map(|plan| &plan.findings).any(|f| f.effect == Effect::Refuse);
         Ok(if is_refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     })
@@ -235,6 +245,8 @@ impl Plan {
             "pgHba": shown_lines(&preview.hba),
             "walk": preview.walk.iter().map(shown_stop).collect::<Vec<_>>(),
             "restarts": preview.restarts,
+            "primaryIsKnown": self.primary_is_known,
+            "majorVersionIsGuessed": self.is_guessed,
             "switchesOver": preview.switches_over,
             "interruption": interruption(preview),
         })

@@ -33,7 +33,6 @@ mod site;
 mod status;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::channel::mpsc;
 use futures::future::{self, BoxFuture};
@@ -213,9 +212,8 @@ fn requests(context: &Arc<Context>) -> BoxFuture<'static, ()> {
 
 fn pet_sets(context: &Arc<Context>) -> BoxFuture<'static, ()> {
     let ours = || watcher::Config::default().labels(OURS);
-    // A StatefulSet's status changes several times within a moment whenever a pod comes or goes.
     Controller::new(context.api::<PetSet>(), ours())
-        .with_config(Config::default().concurrency(CONCURRENCY).debounce(Duration::from_millis(500)))
+        .with_config(Config::default().concurrency(CONCURRENCY))
         .owns(context.api::<StatefulSet>(), ours())
         .run(pet_set::reconcile, pet_set::on_error, Arc::clone(context))
         .for_each(|_| future::ready(()))

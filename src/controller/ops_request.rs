@@ -6,8 +6,8 @@
 //! within seconds: see [`save`].
 //!
 //! # Guarantees
-//! What clients may notice was written before it is done. A request whose status cannot be written does nothing. An API server
-//! that does not answer ends no request.
+//! What clients may notice was written before it is done: a request whose status cannot be written disrupts nothing. An API
+//! server that does not answer ends no request.
 //!
 //! # Assumptions
 //! One process runs this loop: whoever holds the lease.
@@ -75,8 +75,8 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
     note_gap(&context, &view.seen, matches!(decision, Decision::End(_)));
     let (status, events) = record(&view.seen, &decision, now);
     if !matches!(decision, Decision::Finish(_) | Decision::Rest(_)) {
-        match save(written.as_ref(), draft.as_ref(), &status, &decision, now) {
-            Save::Not => {}
+        match save(request, written.as_ref(), draft.as_ref(), &status, &decision, now) {
+            Save::Not => context.drafts.forget(request),
             Save::Later(draft) => context.drafts.keep(request, *draft),
             Save::Now => {
                 write_status(&context, request, &status).await?;
@@ -415,11 +415,14 @@ fn count(context: &Context, request: &PostgresOpsRequest, new: &PostgresOpsReque
 
 /// Measures how long there is no primary, from one look to the next.
 fn note_gap(context: &Context, seen: &Observed, is_over: bool) {
-    let (Some(database), Ok(scene)) = (&seen.database, &seen.scene) else { return };
+    let Some(database) = &seen.database else { return };
     let now = context.now();
+    if is_over {
+        return context.remember(database, |memory| memory.primary = Primary::Unknown);
+    }
+    let Ok(scene) = &seen.scene else { return };
     context.remember(database, |memory| {
         memory.primary = match (memory.primary, scene.primary()) {
-            _ if is_over => Primary::Unknown,
             (Primary::There(last) | Primary::Away(last), Err(_)) => Primary::Away(last),
             (Primary::Unknown, Err(_)) => Primary::Unknown,
             (Primary::Away(last), Ok(_)) => {

@@ -21,6 +21,7 @@ use tracing::warn;
 use super::Context;
 use crate::api::PetSet;
 use crate::build::stateful_set::stateful_set;
+use crate::cluster::apply::Done;
 use crate::cluster::{Error, Objects, Thing};
 
 /// How long until a set is looked at again that cannot be what it should be.
@@ -36,7 +37,9 @@ pub(super) async fn reconcile(set: Arc<PetSet>, context: Arc<Context>) -> Result
     let name = set.name_any();
     let live: Option<StatefulSet> = objects.look(&name).await?;
     match objects.apply_over(live.as_ref(), stateful_set(&set)).await {
-        Ok(_) => {}
+        // What it has become is said when it has been seen: the change brings us here again.
+        Ok(Done::Created | Done::Changed) => return Ok(Action::await_change()),
+        Ok(Done::Nothing) => {}
         Err(error @ (Error::InTheWay(_) | Error::Refused { .. })) => {
             warn!(pet_set = name, %error, "cannot be realised");
             context.tell(set.as_ref(), EventType::Warning, "FailedCreate", error.to_string()).await;

@@ -13,7 +13,7 @@ use super::here::Pieces;
 use super::postgres::{Step, Stop};
 use super::servers::{Expected, ask, hash_of};
 use super::{Context, credentials, provision};
-use crate::api::Postgres;
+use crate::api::{PetSet, Postgres};
 use crate::build::pet_set::{RESTART, mark};
 use crate::build::pod::CERTS_VOLUME;
 use crate::build::written::{Written, has_files, written};
@@ -52,6 +52,12 @@ pub(super) struct Site {
     leader: Option<ConfigMap>,
     failover: Option<ConfigMap>,
     max_lag: u64,
+}
+
+/// Whether the set's controller has taken over its spec. One that does not say so is taken to be quick.
+fn is_observed(set: &PetSet) -> bool {
+    let seen = set.status.as_ref().and_then(|status| status.observed_generation);
+    seen.is_none_or(|seen| Some(seen) >= set.metadata.generation)
 }
 
 impl Site {
@@ -130,6 +136,7 @@ impl Site {
         Ok(Scene {
             database: self.cluster.name().to_owned(),
             template: Template { files: has_files(set), restart: mark(set).map(str::to_owned) },
+            template_is_known: is_observed(set),
             published: self.published.keys().copied().collect(),
             stored: self.stored.as_ref().and_then(Served::material),
             previous: self.previous.as_ref().and_then(Served::material),
@@ -212,7 +219,7 @@ impl Site {
 
     /// The set with or without files, marked as an operation's, otherwise as it is. `issued` is what the files may hold since this
     /// look.
-    pub(super) fn pet_set(&self, template: &Template, issued: Option<Material>) -> Step<crate::api::PetSet> {
+    pub(super) fn pet_set(&self, template: &Template, issued: Option<Material>) -> Step<PetSet> {
         let here = self.written().map_err(|why| Stop::Blocked("PostureUnknown", why))?;
         let material = self.stored.as_ref().and_then(Served::material).or(issued);
         let files = material.filter(|_| template.files).map(Files::of);

@@ -85,7 +85,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// Whether the next look shows that it was done. What servers and agents are asked for takes them a moment.
+    /// Whether a look a moment later shows that it was done. Agents, the kubelet and Patroni take their time.
     #[must_use]
     pub fn shows_at_once(&self) -> bool {
         !matches!(self, Self::ReloadAgent { .. } | Self::Evict { .. } | Self::SwitchOver { .. })

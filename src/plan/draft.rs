@@ -6,11 +6,13 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kube::ResourceExt;
 
+use crate::api::PostgresOpsRequest;
 use crate::api::ops_request::PostgresOpsRequestStatus;
 
 use super::action::Action;
-use super::decide::Decision;
+use super::decide::{Decision, SETTLE};
 use super::ledger::TURN_BACK;
 
 /// What has changed is written after this long.
@@ -46,9 +48,10 @@ pub enum Save {
     Now,
 }
 
-/// What becomes of the status that follows from a decision, where `draft` is what was not written before.
+/// What becomes of the status that follows from a decision about this request, where `draft` is what was not written before.
 #[must_use]
 pub fn save(
+    request: &PostgresOpsRequest,
     written: Option<&PostgresOpsRequestStatus>,
     draft: Option<&Draft>,
     status: &PostgresOpsRequestStatus,
@@ -61,7 +64,11 @@ pub fn save(
     let since = draft.map_or(now, |draft| draft.since);
     let is_due = since + LATE <= now
         || disrupts(decision)
-        || written.is_none_or(|written| written.phase != status.phase || tries(written) != tries(status));
+        || written.is_none_or(|written| {
+            // The time that clients are given counts from a step on.
+            let is_timed = request.annotations().contains_key(SETTLE) && written.steps.len() != status.steps.len();
+            is_timed || written.phase != status.phase || tries(written) != tries(status)
+        });
     if is_due {
         return Save::Now;
     }
@@ -98,8 +105,13 @@ mod tests {
         Decision::Act { step: "Expand".to_owned(), what: String::new(), actions, begins: false }
     }
 
+    fn request() -> PostgresOpsRequest {
+        let spec = serde_saphyr::from_str("{type: Restart, databaseRef: {name: pg}}").expect("a spec");
+        PostgresOpsRequest::new("restart", spec)
+    }
+
     fn saved(status: &PostgresOpsRequestStatus, decision: &Decision) -> Save {
-        save(Some(&self::status("Pause", 1)), None, status, decision, at(0))
+        save(&request(), Some(&self::status("Pause", 1)), None, status, decision, at(0))
     }
 
     #[test]
@@ -109,7 +121,7 @@ mod tests {
         assert_eq!(saved(&written, &harmless), Save::Not);
         let Save::Later(draft) = saved(&status("Expand", 1), &harmless) else { panic!("it is written at once") };
         assert!(draft.is_over(Some(&written)) && !draft.is_over(None));
-        let next = |second| save(Some(&written), Some(&draft), &status("Issue", 1), &harmless, at(second));
+        let next = |second| save(&request(), Some(&written), Some(&draft), &status("Issue", 1), &harmless, at(second));
         assert!(matches!(next(4), Save::Later(later) if later.since == at(0)));
         assert_eq!(next(5), Save::Now);
     }
@@ -123,6 +135,11 @@ mod tests {
         assert_eq!(saved(&status(TURN_BACK, 1), &harmless), Save::Now);
         let ended = PostgresOpsRequestStatus { phase: Some(OpsPhase::Successful), ..status("Pause", 1) };
         assert_eq!(saved(&ended, &Decision::End(crate::plan::Outcome::Successful)), Save::Now);
-        assert_eq!(save(None, None, &ended, &harmless, at(0)), Save::Now);
+        let mut timed = request();
+        timed.annotations_mut().insert(SETTLE.to_owned(), "90s".to_owned());
+        let mut longer = status("Pause", 1);
+        longer.steps.push(Step { name: "Expand".to_owned(), attempts: 1, ..Step::default() });
+        assert_eq!(save(&timed, Some(&status("Pause", 1)), None, &longer, &harmless, at(0)), Save::Now);
+        assert_eq!(save(&request(), None, None, &ended, &harmless, at(0)), Save::Now);
     }
 }

@@ -19,8 +19,10 @@ pub struct Scene {
     pub database: String,
     /// What pgrekey has written for the pods: where they are, or are on their way to.
     pub written: Posture,
-    /// What new pods are made of.
+    /// What new pods are to be made of.
     pub template: Template,
+    /// Whoever makes the pods has seen that template: new ones are made of it.
+    pub template_is_known: bool,
     /// The CAs that clients are told to trust.
     pub published: BTreeSet<CaId>,
     /// The leaves that Secret `NAME-tls` holds; pods that are made without files do not see them.

@@ -227,6 +227,13 @@ fn roll(scene: &Scene, stage: &Stage, restart: Option<&str>) -> Option<Heading> 
     if scene.switching {
         return Some(Heading::Wait { stage, on: "the switchover to end".to_owned() });
     }
+    // Else it would come back as it was, and be replaced once more.
+    if !scene.template_is_known {
+        return Some(Heading::Wait {
+            stage,
+            on: "the PetSet's controller to see what new pods are made of".to_owned(),
+        });
+    }
     let actions = vec![Action::Evict { pod: next.name.clone(), uid: next.uid.clone() }];
     Some(Heading::Do { stage, what: format!("evict {}", next.name), actions })
 }

@@ -48,7 +48,12 @@ impl<'a> Installed<'a> {
 
 impl Drop for Installed<'_> {
     fn drop(&mut self) {
-        helm(self.0, &["uninstall", OPERATOR, "--ignore-not-found", "--wait"]);
+        // Its pods are not to outlive their rights.
+        self.0.kubectl(&["scale", "-n", OPERATOR, "deployment", OPERATOR, "--replicas=0"], "");
+        let select = "-l=app.kubernetes.io/name=pgrekey";
+        self.0.kubectl(&["wait", "pod", "-n", OPERATOR, select, "--for=delete", "--timeout=60s"], "");
+        let uninstall = ["--namespace", OPERATOR, "uninstall", OPERATOR, "--ignore-not-found", "--wait"];
+        let _ = Command::new("helm").env("KUBECONFIG", self.0.kubeconfig()).args(uninstall).output();
         // With them went the rights of the rest of the suite.
         Rights::give(self.0, OPERATOR);
     }

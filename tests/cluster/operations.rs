@@ -300,13 +300,12 @@ async fn what_is_renewed_is_served_without_a_restart(place: &Place<'_>) {
 async fn what_has_ended_is_not_touched_again(place: &Place<'_>, writes: &Writes) {
     let versions = || place.path("pgops/rotate-tls", ".metadata.resourceVersion");
     let before = versions();
-    loop {
+    let is_quiet = || async {
         let _ = writes.take();
         tokio::time::sleep(Duration::from_secs(3)).await;
-        if writes.take().is_empty() {
-            break;
-        }
-    }
+        writes.take().is_empty()
+    };
+    crate::harness::eventually("nothing is written any more", is_quiet).await;
     // Each change of the database makes its requests be looked at.
     let databases = kube::Api::<pgrekey::api::Postgres>::namespaced(place.cluster.client.clone(), place.namespace);
     for n in 0..100 {

@@ -118,7 +118,7 @@ impl Trip {
         self.note(&decision);
         let (status, _) = record(&seen, &decision, now);
         if !matches!(decision, Decision::Finish(_)) {
-            match save(written.as_ref(), self.draft.as_ref(), &status, &decision, now) {
+            match save(&seen.request, written.as_ref(), self.draft.as_ref(), &status, &decision, now) {
                 Save::Not => {}
                 Save::Later(draft) => self.draft = Some(*draft),
                 Save::Now if !self.effect(None, |world| world.request.status = Some(status)) => return false,
@@ -391,7 +391,7 @@ fn a_request_that_waits_for_its_turn_writes_once() {
             let (decision, now) = (decide(&seen, world.now()), world.now());
             assert!(matches!(decision, Decision::Wait { step: None, .. }), "{at}: {decision:?}");
             let (status, _) = record(&seen, &decision, now);
-            if save(world.request.status.as_ref(), None, &status, &decision, now) != Save::Not {
+            if save(&seen.request, world.request.status.as_ref(), None, &status, &decision, now) != Save::Not {
                 saved.push(world.second());
                 world.request.status = Some(status);
             }

@@ -88,6 +88,9 @@ pub(crate) struct World {
     written: Posture,
     settings_at: i64,
     template: Template,
+    /// What the StatefulSet makes pods of, and the second at which that is the template.
+    realised: Template,
+    realised_at: i64,
     published: BTreeSet<CaId>,
     previous: Option<Material>,
     version: u32,
@@ -161,6 +164,8 @@ impl World {
             request_is_gone: false,
             major,
             settings_at: -10,
+            realised: template.clone(),
+            realised_at: -100,
             template,
             published: written.trust(),
             previous: None,
@@ -199,13 +204,13 @@ impl World {
 
     fn new_pod(&mut self, ordinal: i32, ready_at: i64) -> SimPod {
         self.next_uid += 1;
-        let files = self.written.files.clone().filter(|_| self.template.files);
-        let fails = self.trouble.new_pods_fail && ready_at > 0 && self.template.restart.is_some();
+        let files = self.written.files.clone().filter(|_| self.realised.files);
+        let fails = self.trouble.new_pods_fail && ready_at > 0 && self.realised.restart.is_some();
         SimPod {
             name: format!("pg-{ordinal}"),
             ordinal,
             uid: self.next_uid,
-            made_of: self.template.clone(),
+            made_of: self.realised.clone(),
             refreshed: None,
             ready_at: if fails { i64::MAX } else { ready_at },
             gone_at: None,
@@ -265,6 +270,9 @@ impl World {
     pub(crate) fn pass(&mut self) {
         self.second += 1;
         let second = self.second;
+        if self.realised_at <= second {
+            self.realised.clone_from(&self.template);
+        }
         for at in 0..self.pods.len() {
             if self.pods[at].gone_at.is_some_and(|gone| gone <= second) {
                 let (ordinal, evictions) = (self.pods[at].ordinal, self.pods[at].evictions);
@@ -410,6 +418,7 @@ impl World {
                 ..self.written.clone()
             },
             template: self.template.clone(),
+            template_is_known: self.realised == self.template,
             published: self.published.clone(),
             stored: self.written.files.as_ref().map(|files| files.material),
             previous: self.previous,
@@ -492,7 +501,10 @@ impl World {
                 self.written.dial = posture.dial;
                 self.version += 1;
             }
-            Action::WriteTemplate(template) => self.template = template,
+            Action::WriteTemplate(template) => {
+                self.template = template;
+                self.realised_at = second + 3;
+            }
             Action::SetPassword(hash) => self.hash = hash,
             Action::Touch { pod, uid, version } => self.with(&pod, &uid, |pod| {
                 pod.refreshed = Some(version.clone());
