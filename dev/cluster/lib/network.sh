@@ -18,7 +18,11 @@ network_up() {
   # Kernels for small machines come without the "dummy" device: the node's address is one more on its loopback.
   ip -n "$NAMESPACE" link set lo up
   ip -n "$NAMESPACE" addr replace "$NODE_IP/32" dev lo
-  [ -e "/sys/class/net/$LINK" ] || ip link add "$LINK" type veth peer name host netns "$NAMESPACE"
+  # A link whose other end is in a namespace that is no more (or another one of that name) leads nowhere.
+  if [ ! -e "/sys/class/net/$LINK" ] || ! ip -n "$NAMESPACE" link show host >/dev/null 2>&1; then
+    ip link del "$LINK" 2>/dev/null || true
+    ip link add "$LINK" type veth peer name host netns "$NAMESPACE"
+  fi
   ip addr replace "$HOST_IP/30" dev "$LINK"
   ip link set "$LINK" up
   ip -n "$NAMESPACE" addr replace "$PEER_IP/30" dev host
