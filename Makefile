@@ -7,6 +7,8 @@ SHELL := /bin/bash
 CARGO_DENY_VERSION := 0.20.2
 CLUSTER := dev/cluster/cluster
 CRDS := charts/pgrekey-crds/templates
+CARGO_DENY := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin/cargo-deny
+PROMTOOL := $(or $(shell command -v promtool),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pgrekey/promtool)
 
 include dev/cluster.mk
 
@@ -31,6 +33,7 @@ run: ## Run the operator on this machine against the dev cluster, webhooks inclu
 generate: ## Write the files that are generated from the code
 	cargo run --locked --quiet -- crds --output $(CRDS)
 	cargo run --locked --quiet -- rules --output docs/rules.md
+	PGREKEY_GENERATE=1 cargo test --locked --quiet --test chart the_table_of_values
 
 .PHONY: test
 test: lint test-unit fuzz test-cluster ## Run every check, and all set-up that they need
@@ -59,13 +62,13 @@ fuzz: ## Throw mutated reviews at the webhooks for FUZZ_SECONDS
 		-print_final_stats=1 -verbosity=0
 
 .PHONY: lint
-lint: $(HOME)/.cargo/bin/cargo-deny ## Check format, lints, licences and sources of dependencies
+lint: $(CARGO_DENY) ## Check format, lints, licences and sources of dependencies
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --test cluster --test least_rights -- -D warnings
 	cargo deny check --hide-inclusion-graph bans licenses sources
 
-# Helm comes with the dev cluster: the tests of the chart that need it run with the cluster suite.
+# Helm comes with the dev cluster, and promtool with its suite: the tests of the chart that need them run there.
 .PHONY: test-unit
 test-unit: ## Run the tests that need no cluster
 	env -u PGREKEY_REQUIRE_CLUSTER cargo test --locked
@@ -74,13 +77,13 @@ test-unit: ## Run the tests that need no cluster
 PROGRAM = $${CARGO_TARGET_DIR:-target}/debug/pgrekey
 # Skips, with the reason, where no cluster can be had; fails instead when PGREKEY_REQUIRE_CLUSTER=1.
 .PHONY: test-cluster
-test-cluster: ## Run the tests that need a Kubernetes, on the dev cluster
+test-cluster: $(PROMTOOL) ## Run the tests that need a Kubernetes, on the dev cluster
 	@if $(CLUSTER) up; then \
 		eval "$$($(CLUSTER) env)"; \
 		cargo build --locked; \
 		PGREKEY_PROGRAM=$(PROGRAM) dev/images/build pgrekey; \
 		$(CLUSTER) import; \
-		export PGREKEY_KUBECONFIG="$$KUBECONFIG" PGREKEY_HOST_IP="$$HOST_IP" PGREKEY_AUDIT_LOG="$$AUDIT_LOG" PATH="$$BIN:$$PATH"; \
+		export PGREKEY_KUBECONFIG="$$KUBECONFIG" PGREKEY_HOST_IP="$$HOST_IP" PGREKEY_AUDIT_LOG="$$AUDIT_LOG" PATH="$$BIN:$$PATH" PROMTOOL=$(PROMTOOL); \
 		export PGREKEY_SUITE_BEGAN=$$(date -u +%FT%TZ); \
 		cargo test --locked --test cluster --test chart -- --show-output; \
 		cargo test --locked --test least_rights -- --show-output; \
@@ -92,8 +95,15 @@ test-cluster: ## Run the tests that need a Kubernetes, on the dev cluster
 
 # cargo-deny is a program of its own; the version is pinned here so that every machine judges alike. It runs for a second, so it
 # need not be optimised for minutes.
-$(HOME)/.cargo/bin/cargo-deny: Makefile
+$(CARGO_DENY): Makefile
 	@if ! cargo deny --version 2>/dev/null | grep -qx 'cargo-deny $(CARGO_DENY_VERSION)'; then \
 		cargo install --locked --debug cargo-deny --version $(CARGO_DENY_VERSION); \
 	fi
 	@touch $@
+
+# promtool, which tries the alerts, out of Debian's package. Where it cannot be had, that test says so.
+$(PROMTOOL):
+	@echo "fetching promtool"
+	@mkdir -p $@.part && cd $@.part && apt-get -qq update && \
+		apt-get -qq -o APT::Sandbox::User=root download prometheus && \
+		dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && mv usr/bin/promtool $@; rm -r $@.part

@@ -3,7 +3,7 @@ def pod: (.name | sub(".*-"; "")) + " " + (.role // "away")
   + (if .servingSerial then " .." + .servingSerial[-6:] else "" end)
   + (if .restarted then "*" else "" end);
 ([.status.steps[]?.startedAt | values | fromdate] | min // 0) as $began
-| (.status.steps[]? | ["step", .name, (.startedAt // $began | if type == "string" then fromdate else . end) - $began, (.finishedAt != null), .message]),
+| (.status.steps[]? | ["step", .name, ((.startedAt | values | fromdate) // $began) - $began, (.finishedAt != null), .message]),
   ["pods", ([.status.pods[]? | pod] | join(" | "))],
   (.status.conditions[]? | select(.type == "Pending" and .status == "True") | ["step", "Pending", 0, false, .message]),
   ["phase", .status.phase // ""]

@@ -2,70 +2,51 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
 
+#[path = "../support/mod.rs"]
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use pgrekey::metrics::{ConnectionEnd, Metrics, OperationKind, OperationOutcome, ReviewOutcome, Shed, StepKind};
 use pgrekey::serve::webhooks::WEBHOOKS;
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::support::{Helm, skip};
+
+const CHART: &str = "charts/pgrekey";
+const DEFINITIONS: &str = "charts/pgrekey-crds";
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn chart() -> PathBuf {
-    repository().join("charts/pgrekey")
 }
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(repository().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Helm: of the path, or of the dev cluster. Nothing where there is none, with the reason printed.
-///
-/// # Panics
-/// When there is none although `PGREKEY_REQUIRE_CLUSTER=1` says that there must be.
-fn helm() -> Option<PathBuf> {
-    let works = |helm: &Path| Command::new(helm).arg("version").output().is_ok_and(|output| output.status.success());
-    let environment = Command::new(repository().join("dev/cluster/cluster")).arg("env").output();
-    let environment =
-        environment.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    let ours = environment.lines().find_map(|line| line.strip_prefix("BIN=")).map(|bin| Path::new(bin).join("helm"));
-    let found = [Some(PathBuf::from("helm")), ours].into_iter().flatten().find(|helm| works(helm));
-    if found.is_none() {
-        let why = "there is no helm: `make cluster` builds one";
-        assert!(std::env::var("PGREKEY_REQUIRE_CLUSTER").as_deref() != Ok("1"), "helm is required: {why}");
-        println!("skipped: {why}");
-    }
-    found
-}
-
 /// What Helm makes of the chart with these arguments, or why it makes nothing of it.
-fn template(helm: &Path, arguments: &[&str]) -> Result<String, String> {
-    template_of(helm, &chart(), arguments)
+fn template(helm: &Helm, arguments: &[&str]) -> Result<String, String> {
+    template_of(helm, CHART, arguments)
 }
 
-fn template_of(helm: &Path, chart: &Path, arguments: &[&str]) -> Result<String, String> {
-    let mut command = Command::new(helm);
-    command.args(["template", "pgrekey"]).arg(chart).args(["--namespace", "pgrekey", "--kube-version", "1.34.4"]);
-    let output = command.args(arguments).output().expect("helm runs");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+fn template_of(helm: &Helm, chart: &str, arguments: &[&str]) -> Result<String, String> {
+    let template = ["template", "pgrekey", chart, "--namespace", "pgrekey", "--kube-version", "1.34.4"];
+    helm.run(&[&template[..], arguments].concat())
 }
 
-fn value_sets() -> Vec<(String, PathBuf)> {
-    let folder = repository().join("tests/chart/values");
-    let files = std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").path());
-    let mut sets: Vec<_> =
-        files.map(|path| (path.file_stem().expect("a name").to_string_lossy().into_owned(), path)).collect();
-    sets.sort();
-    sets
+/// The name of each, and its file.
+fn value_sets() -> BTreeMap<String, String> {
+    let folder = std::fs::read_dir(repository().join("tests/chart/values")).expect("the folder");
+    let files = folder.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
+    let set = |file: String| (file.trim_end_matches(".yaml").to_owned(), format!("tests/chart/values/{file}"));
+    files.map(set).collect()
 }
 
-fn rendered(helm: &Path, values: &Path) -> String {
-    template(helm, &["--values", &values.to_string_lossy()]).unwrap_or_else(|why| panic!("{}: {why}", values.display()))
+fn rendered(helm: &Helm, values: &str) -> String {
+    template(helm, &["--values", values]).unwrap_or_else(|why| panic!("{why}"))
 }
 
 fn objects(text: &str) -> Vec<Value> {
@@ -78,7 +59,7 @@ fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
 
 #[test]
 fn the_main_value_sets_render_to_what_is_committed() {
-    let Some(helm) = helm() else { return };
+    let Some(helm) = Helm::find() else { return };
     for (name, values) in value_sets() {
         let first = rendered(&helm, &values);
         assert_eq!(first, rendered(&helm, &values), "{name}: two renderings differ, and GitOps would see drift");
@@ -88,28 +69,20 @@ fn the_main_value_sets_render_to_what_is_committed() {
 
 #[test]
 fn helm_finds_no_fault_with_the_charts() {
-    let Some(helm) = helm() else { return };
-    let sets = value_sets();
-    let mut runs: Vec<Vec<String>> = sets
-        .iter()
-        .map(|(_, path)| vec![chart().display().to_string(), format!("--values={}", path.display())])
-        .collect();
-    runs.push(vec![repository().join("charts/pgrekey-crds").display().to_string()]);
-    for arguments in runs {
-        let output = Command::new(&helm).args(["lint", "--strict"]).args(&arguments).output().expect("helm runs");
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
-    }
+    let Some(helm) = Helm::find() else { return };
+    let lint = |arguments: &[&str]| helm.run(&[&["lint", "--strict"], arguments].concat());
+    let ours = value_sets().into_values().map(|values| lint(&[CHART, "--values", &values]));
+    let faults: Vec<_> = ours.chain([lint(&[DEFINITIONS])]).filter_map(Result::err).collect();
+    assert!(faults.is_empty(), "{faults:#?}");
 }
 
 #[test]
 fn an_api_server_takes_what_is_rendered() {
     let Some(kubeconfig) = std::env::var_os("PGREKEY_KUBECONFIG") else {
-        let why = "PGREKEY_KUBECONFIG is not set: run `make test-cluster`, which brings up a cluster and sets it";
-        assert!(std::env::var("PGREKEY_REQUIRE_CLUSTER").as_deref() != Ok("1"), "a cluster is required: {why}");
-        println!("skipped: {why}");
+        skip("PGREKEY_KUBECONFIG is not set: run `make test-cluster`, which brings up a cluster and sets it");
         return;
     };
-    let helm = helm().expect("a dev cluster has a helm");
+    let helm = Helm::find().expect("a dev cluster has a helm");
     let kubectl = |arguments: &[&str], input: &str| {
         let mut command = Command::new("kubectl");
         command.env("KUBECONFIG", &kubeconfig).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -118,13 +91,12 @@ fn an_api_server_takes_what_is_rendered() {
         let output = child.wait_with_output().expect("kubectl ends");
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     };
-    let definitions = template_of(&helm, &repository().join("charts/pgrekey-crds"), &[]).expect("a rendering");
+    let definitions = template_of(&helm, DEFINITIONS, &[]).expect("a rendering");
     kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &definitions);
     kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"], "");
     // The others need kinds or namespaces that not every cluster has.
     for name in ["default", "cert-manager", "webhooks-only"] {
-        let values = repository().join(format!("tests/chart/values/{name}.yaml"));
-        let arguments = ["--values", &values.to_string_lossy(), "--namespace", "default"];
+        let arguments = ["--values", &value_sets()[name], "--namespace", "default"];
         let text = template(&helm, &arguments).expect("a rendering");
         kubectl(&["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-"], &text);
     }
@@ -132,34 +104,47 @@ fn an_api_server_takes_what_is_rendered() {
 
 #[test]
 fn the_webhooks_are_registered_as_the_program_says() {
-    let Some(helm) = helm() else { return };
+    let Some(helm) = Helm::find() else { return };
     let of = |text: &str| -> BTreeMap<String, Value> {
-        let all = objects(text);
-        let registered =
-            all.into_iter().filter(|o| o["kind"].as_str().is_some_and(|k| k.ends_with("WebhookConfiguration")));
-        let key = |o: &Value| format!("{} {}", o["kind"], o["metadata"]["name"]);
-        registered.map(|o| (key(&o), o)).collect()
+        let all = objects(text).into_iter();
+        let registered = all.filter(|o| o["kind"].as_str().is_some_and(|k| k.ends_with("WebhookConfiguration")));
+        registered.map(|o| (format!("{} {}", o["kind"], o["metadata"]["name"]), o)).collect()
     };
-    for (source, annotation) in
-        [("self", None), ("certManager", Some("cert-manager.io/inject-ca-from=pgrekey/pgrekey-serving"))]
-    {
-        let chart = of(&template(&helm, &["--set", &format!("certificate.source={source}")]).expect("a rendering"));
+    let mut ca = tempfile::NamedTempFile::new().expect("a file");
+    ca.write_all(b"-----BEGIN CERTIFICATE-----").expect("written");
+    let bundle = format!("--ca-bundle={}", ca.path().display());
+    let annotation = "--annotation=cert-manager.io/inject-ca-from=pgrekey/pgrekey-serving";
+    // What the value set says, and how the program is told; of the namespaces it is not told.
+    for (name, argument, namespaces) in [
+        ("default", None, None),
+        ("cert-manager", Some(annotation), None),
+        ("webhooks-only", Some(bundle.as_str()), None),
+        ("one-namespace", None, Some(("demo", json!({"databases": "yes"})))),
+    ] {
+        let chart = of(&rendered(&helm, &value_sets()[name]));
         assert_eq!(chart.len(), WEBHOOKS.len());
         let labels = chart.values().next().expect("a webhook")["metadata"]["labels"].clone();
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgrekey"));
-        command.args(["webhook-config", "--namespace", "pgrekey", "--service", "pgrekey"]);
+        command.args(["webhook-config", "--namespace", "pgrekey", "--service", "pgrekey"]).args(argument);
         for (key, value) in labels.as_object().expect("labels") {
             command.arg("--label").arg(format!("{key}={}", value.as_str().expect("a text")));
         }
-        command.args(annotation.into_iter().flat_map(|annotation| ["--annotation", annotation]));
-        let output = command.output().expect("pgrekey runs");
-        assert_eq!(chart, of(&String::from_utf8_lossy(&output.stdout)), "{source}");
+        let mut program = of(&String::from_utf8_lossy(&command.output().expect("pgrekey runs").stdout));
+        for configuration in program.values_mut() {
+            let Some((namespace, labels)) = &namespaces else { continue };
+            let selector = &mut configuration["webhooks"][0]["namespaceSelector"];
+            selector["matchLabels"] = labels.clone();
+            selector["matchExpressions"].as_array_mut().expect("expressions").push(json!(
+                {"key": "kubernetes.io/metadata.name", "operator": "In", "values": [namespace]}
+            ));
+        }
+        assert_eq!(chart, program, "{name}");
     }
 }
 
 #[test]
 fn the_program_takes_the_arguments_of_the_deployment() {
-    let Some(helm) = helm() else { return };
+    let Some(helm) = Helm::find() else { return };
     for (name, values) in value_sets() {
         let all = objects(&rendered(&helm, &values));
         let container = &of_kind(&all, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0];
@@ -178,7 +163,7 @@ fn the_program_takes_the_arguments_of_the_deployment() {
 
 #[test]
 fn rights_are_least() {
-    let Some(helm) = helm() else { return };
+    let Some(helm) = Helm::find() else { return };
     for (name, values) in value_sets() {
         let all = objects(&rendered(&helm, &values));
         let roles = of_kind(&all, "ClusterRole").into_iter().chain(of_kind(&all, "Role"));
@@ -211,7 +196,7 @@ fn rights_are_least() {
 
 #[test]
 fn what_cannot_work_is_refused_before_anything_is_installed() {
-    let Some(helm) = helm() else { return };
+    let Some(helm) = Helm::find() else { return };
     for (set, said) in [
         ("replcas=3", "replcas"),
         ("replicas=0", "replicas"),
@@ -220,6 +205,10 @@ fn what_cannot_work_is_refused_before_anything_is_installed() {
         ("defaultIssuer=pg-issuer", "defaultIssuer"),
         ("petSets.controller=nobody", "controller"),
         ("certificate.certManager.issuerRef.kind=Issuer", "name"),
+        ("resources.request.cpu=1", "request"),
+        ("resources.limits.memory=lots", "memory"),
+        ("tolerations[0].efect=NoSchedule", "efect"),
+        ("topologySpreadConstraints[0].maxSkew=1", "topologyKey"),
         ("networkPolicy.apiServerPorts[0]=70000", "apiServerPorts"),
     ] {
         let why = template(&helm, &["--set", set]).expect_err(set);
@@ -227,40 +216,74 @@ fn what_cannot_work_is_refused_before_anything_is_installed() {
     }
 }
 
-/// Every value by its path. What is empty or a list is one value.
-fn leaves(path: &str, value: &Value, into: &mut Vec<(String, Value)>) {
-    match value {
-        Value::Object(map) if !map.is_empty() => {
-            for (key, value) in map {
-                leaves(&if path.is_empty() { key.clone() } else { format!("{path}.{key}") }, value, into);
-            }
-        }
-        value => into.push((path.to_owned(), value.clone())),
+#[test]
+fn the_notes_say_what_can_be_done_with_this_installation() {
+    let Some(helm) = Helm::find() else { return };
+    for (set, said, not_said) in [
+        ("replicas=2", "create namespace demo\n   kubectl apply -f examples/ha-postgres.yaml", "sed"),
+        ("watchNamespace=here", "s/namespace: demo/namespace: here/' examples/ha-postgres.yaml", "-n demo"),
+        ("features.opsManager=false", "examples/ha-postgres.yaml", "docs/tutorial.md"),
+        ("features.provisioner=false", "--all-namespaces get", "examples/"),
+        ("features.provisioner=false,watchNamespace=here", "--namespace here get", "examples/"),
+    ] {
+        let install = ["install", "pgrekey", CHART, "--namespace=pgrekey", "--dry-run=client", "--set", set];
+        let output = helm.run(&install).unwrap_or_else(|why| panic!("{why}"));
+        let (_, notes) = output.split_once("\nNOTES:\n").expect("notes");
+        assert!(notes.contains(said) && !notes.contains(not_said), "{set}: {notes}");
     }
 }
 
 #[test]
-fn the_table_of_values_is_complete_and_true() {
-    let values: Value = serde_saphyr::from_str(&read("charts/pgrekey/values.yaml")).expect("YAML");
-    let mut known = vec![];
-    leaves("", &values, &mut known);
-    let readme = read("charts/pgrekey/README.md");
-    let rows: BTreeMap<String, String> = readme
-        .lines()
-        .skip_while(|line| !line.starts_with("## Values"))
-        .filter_map(|line| {
-            let mut cells = line.strip_prefix("| `")?.split(" | ");
-            Some((cells.next()?.trim_end_matches('`').to_owned(), cells.next()?.trim_matches('`').to_owned()))
-        })
-        .collect();
-    let paths: BTreeSet<&String> = known.iter().map(|(path, _)| path).collect();
-    assert_eq!(rows.keys().collect::<BTreeSet<_>>(), paths);
-    for (path, value) in
-        known.iter().filter(|(_, value)| !value.to_string().contains('{') || *value == serde_json::json!({}))
-    {
-        let plain = value.as_str().filter(|text| !text.is_empty() && text.parse::<i64>().is_err()).map(str::to_owned);
-        let text = plain.unwrap_or_else(|| value.to_string().replace(',', ", "));
-        assert_eq!(rows[path], text, "{path}");
+fn the_annotations_name_every_image_and_every_definition() {
+    let [operator, definitions] = [CHART, DEFINITIONS].map(|chart| read(&format!("{chart}/Chart.yaml")));
+    for image in read("charts/pgrekey/values.yaml").lines().filter_map(|line| line.trim().strip_prefix("image: ")) {
+        assert!(operator.contains(&format!("image: {image}\n")), "{image}");
+    }
+    for file in std::fs::read_dir(repository().join(DEFINITIONS).join("templates")).expect("the folder") {
+        let file = file.expect("an entry").file_name().into_string().expect("UTF-8");
+        let (group, plural) = file.trim_end_matches(".yaml").split_once('_').expect("GROUP_PLURAL.yaml");
+        let name = format!("name: {plural}.{group}\n");
+        assert!(operator.contains(&name) && definitions.contains(&name), "{name}");
+    }
+}
+
+/// The table of values: a row for each, described by the comment above it.
+fn table() -> String {
+    let text = read("charts/pgrekey/values.yaml");
+    let values: Value = serde_saphyr::from_str(&text).expect("YAML");
+    let mut rows = vec!["| value | default | what it is |".to_owned(), "|---|---|---|".to_owned()];
+    let (mut path, mut comment) = (vec![], vec![]);
+    for line in text.lines() {
+        let words = line.trim_start();
+        if let Some(words) = words.strip_prefix("# ") {
+            comment.push(words);
+            continue;
+        }
+        let about = std::mem::take(&mut comment).join(" ");
+        let Some((key, default)) = words.split_once(':') else { continue };
+        path.truncate((line.len() - words.len()) / 2);
+        path.push(key);
+        // What is in a list is described with it.
+        let Some(value) = values.pointer(&format!("/{}", path.join("/"))) else { continue };
+        let is_group = value.as_object().is_some_and(|group| !group.is_empty());
+        assert_eq!(about.is_empty(), is_group, "{}: a value needs a comment, and a group has none", path.join("."));
+        if !is_group {
+            let shown = if default.is_empty() { "a list".to_owned() } else { format!("`{}`", default.trim()) };
+            rows.push(format!("| `{}` | {shown} | {about} |", path.join(".")));
+        }
+    }
+    rows.join("\n") + "\n"
+}
+
+#[test]
+fn the_table_of_values_is_what_the_comments_of_values_yaml_say() {
+    let committed = read("charts/pgrekey/README.md");
+    let (above, _) = committed.split_once("| value |").expect("a table of values");
+    let generated = format!("{above}{}", table());
+    if std::env::var_os("PGREKEY_GENERATE").is_some() {
+        std::fs::write(repository().join("charts/pgrekey/README.md"), generated).expect("written");
+    } else {
+        assert!(committed == generated, "the table in charts/pgrekey/README.md is old: run `make generate`");
     }
 }
 
@@ -316,7 +339,7 @@ fn each_alert_fires_when_it_should_and_not_before() {
         .current_dir(repository().join("tests/chart"))
         .output();
     let Ok(output) = output else {
-        println!("skipped: there is no promtool; it is in Debian's package prometheus");
+        skip("there is no promtool: `make test-cluster` fetches it");
         return;
     };
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
