@@ -7,11 +7,12 @@ use std::path::Path;
 use assert_cmd::Command;
 use serde_json::{Value, json};
 
+const NOWHERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/no-such-kubeconfig");
+
 /// Exit code, standard output and standard error of our program, with no cluster to be found.
 fn pgrekey(arguments: &[&str], input: &str) -> (i32, String, String) {
     let mut command = Command::cargo_bin("pgrekey").expect("pgrekey is built");
-    let nowhere = Path::new(env!("CARGO_MANIFEST_DIR")).join("no-such-kubeconfig");
-    command.env("KUBECONFIG", nowhere).env_remove("KUBERNETES_SERVICE_HOST");
+    command.env("KUBECONFIG", NOWHERE).env_remove("KUBERNETES_SERVICE_HOST");
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
     let output = command.args(arguments).write_stdin(input).output().expect("pgrekey runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
@@ -71,16 +72,24 @@ fn as_a_plugin_of_kubectl_we_are_called_so() {
     let directory = tempfile::tempdir().expect("a directory");
     let plugin = directory.path().join("kubectl-pgrekey");
     std::os::unix::fs::symlink(assert_cmd::cargo::cargo_bin("pgrekey"), &plugin).expect("linked");
-    let help = |arguments: &[&str]| {
-        let output = std::process::Command::new(&plugin).args(arguments).output().expect("the plugin runs");
-        String::from_utf8(output.stdout).expect("UTF-8")
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(&plugin);
+        command.env("KUBECONFIG", NOWHERE).env_remove("KUBERNETES_SERVICE_HOST").args(arguments);
+        let output = command.output().expect("the plugin runs");
+        (String::from_utf8(output.stdout).expect("UTF-8"), String::from_utf8(output.stderr).expect("UTF-8"))
     };
+    let help = |arguments: &[&str]| run(arguments).0;
     assert!(help(&["--help"]).contains("Usage: kubectl pgrekey"), "{}", help(&["--help"]));
     let own = help(&["rotate", "--help"]);
     assert!(
         own.contains("Usage: kubectl pgrekey rotate") && own.contains("  kubectl pgrekey rotate ha-postgres"),
         "{own}"
     );
+    let typo = directory.path().join("typo.yaml");
+    std::fs::write(&typo, "{kind: PostgresOpsRequest, spec: [], metadata: {}}").expect("written");
+    let typo = typo.to_str().expect("UTF-8");
+    let (_, said) = run(&["plan", "--facts", "examples", typo]);
+    assert!(said.starts_with("kubectl pgrekey: ") && said.contains("`kubectl pgrekey check "), "{said}");
 }
 
 #[test]
@@ -120,8 +129,12 @@ fn a_dry_run_prints_what_would_be_made() {
         // What we make is what admission takes.
         succeeds(&["check", "-"], &yaml);
     }
-    let named = succeeds(&["rotate", "pg", "--name", "mine", "--dry-run"], "");
+    let dry = ["rotate", "pg", "--name", "mine", "--dry-run"];
+    let named = succeeds(&dry, "");
     assert!(named.contains("name: mine\n") && named.contains("namespace: default\n"), "{named}");
+    let request: Value = serde_saphyr::from_str(&named).expect("YAML");
+    let as_json = succeeds(&[&dry[..], &["-o", "json"]].concat(), "");
+    assert_eq!(serde_json::from_str::<Value>(&as_json).expect("JSON"), request);
 }
 
 #[test]
@@ -133,6 +146,7 @@ fn what_cannot_be_meant_is_refused_by_the_command_line() {
         (&["change-issuer", "pg", "--dry-run"], "--issuer <ISSUER>"),
         (&["change-issuer", "pg", "--issuer", "Secret/ca"], "use NAME, Issuer/NAME or ClusterIssuer/NAME"),
         (&["rotate", "pg", "--dry-run", "--wait"], "cannot be used with"),
+        (&["rotate", "pg", "-o", "json", "--wait"], "cannot be used with"),
     ] {
         let (code, stdout, stderr) = pgrekey(arguments, "");
         assert_eq!(code, 2, "{arguments:?}: {stdout}{stderr}");
@@ -142,11 +156,38 @@ fn what_cannot_be_meant_is_refused_by_the_command_line() {
 
 #[test]
 fn without_a_cluster_it_is_said_how_to_name_one() {
-    for command in [&["status", "pg"][..], &["certs"], &["doctor"], &["rotate", "pg"], &["plan", "pg"]] {
+    let check = &["check", "--cluster", "examples/rotate-tls.yaml"];
+    for command in [&["status", "pg"][..], &["certs"], &["doctor"], &["rotate", "pg"], &["plan", "pg"], check] {
         let (code, stdout, stderr) = pgrekey(command, "");
         assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
         assert!(stderr.contains("set KUBECONFIG or name a --context"), "{command:?}: {stderr}");
     }
+}
+
+#[test]
+fn a_check_is_printed_as_everything_else_is_and_in_the_same_namespace() {
+    let wrong = "{apiVersion: ops.kubedb.com/v1alpha1, kind: PostgresOpsRequest, metadata: {name: r},
+        spec: {type: ReconfigureTLS, databaseRef: {name: ha-postgres}}}";
+    let check = |more: &[&str]| pgrekey(&[&["check", "-"], more].concat(), wrong);
+    let (code, table, _) = check(&["--facts", "examples", "-n", "demo"]);
+    assert_eq!(code, 1, "{table}");
+    assert!(table.starts_with("-:2:15: refused: [tls-required] spec.tls: "), "{table}");
+    assert_eq!(check(&["--facts", "examples", "-n", "demo", "-o", "wide"]).1, table);
+    let as_json: Value = serde_json::from_str(&check(&["-o", "json", "--context", "no-such"]).1).expect("JSON");
+    let as_yaml: Value = serde_saphyr::from_str(&check(&["-o", "yaml"]).1).expect("YAML");
+    assert_eq!(as_json, as_yaml);
+    assert_eq!(as_json["findings"][0]["namespace"], "default");
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let kubeconfig = directory.path().join("kubeconfig");
+    let contexts = json!([{"name": "mine", "context": {"cluster": "c", "user": "u", "namespace": "of-context"}}]);
+    let text = json!({"apiVersion": "v1", "kind": "Config", "current-context": "mine", "contexts": contexts});
+    std::fs::write(&kubeconfig, text.to_string()).expect("written");
+    let mut command = Command::cargo_bin("pgrekey").expect("pgrekey is built");
+    command.env("KUBECONFIG", kubeconfig).args(["check", "-", "-o", "json"]);
+    let output = command.write_stdin(wrong).output().expect("pgrekey runs").stdout;
+    let report: Value = serde_json::from_slice(&output).expect("JSON");
+    assert_eq!(report["findings"][0]["namespace"], "of-context");
 }
 
 #[test]
@@ -176,6 +217,44 @@ fn a_plan_for_programs_says_the_same() {
 }
 
 #[test]
+fn wide_names_every_name_of_a_certificate() {
+    let plan =
+        |more: &[&str]| succeeds(&[&["plan", "--facts", "examples", "examples/add-tls.yaml"], more].concat(), "");
+    let wide = plan(&["-o", "wide"]);
+    let line = wide.lines().find(|line| line.contains("ha-postgres-server-cert")).expect("the server's");
+    assert!(line.contains(" CN=ha-postgres.demo.svc, ") && line.contains(", 127.0.0.1"), "{line}");
+    let plan: Value = serde_json::from_str(&plan(&["-o", "json"])).expect("JSON");
+    let names = plan[0]["certificates"][0]["dnsNames"].as_array().expect("names");
+    assert!(names.iter().all(|name| line.contains(name.as_str().expect("a name"))), "{line}");
+}
+
+#[test]
+fn a_request_without_an_issuer_is_planned_with_the_default_one() {
+    let request = succeeds(&["add-tls", "demo/ha-postgres", "--name", "silent", "--dry-run"], "");
+    let plan = |facts: &Path, more: &[&str]| {
+        let facts = facts.to_str().expect("UTF-8");
+        pgrekey(&[&["plan", "-", "--facts", facts], more].concat(), &request)
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    let copied = |name: &str| {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+        std::fs::copy(from, directory.path().join(name)).expect("copied");
+    };
+    copied("ha-postgres.yaml");
+    copied("issuer.yaml");
+    let (code, stdout, stderr) = plan(directory.path(), &[]);
+    assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
+    assert!(stderr.contains("silent would be refused:\n  [add-needs-issuer] "), "{stderr}");
+    let (code, stdout, stderr) = plan(directory.path(), &["--default-issuer", "Issuer/pg-issuer"]);
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    assert!(stdout.contains("issue  ha-postgres-server-cert            pg-issuer "), "{stdout}");
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": "demo", "annotations": {"pgrekey.dev/default-issuer": "Issuer/pg-issuer"}}});
+    std::fs::write(directory.path().join("namespace.json"), namespace.to_string()).expect("written");
+    assert_eq!(plan(directory.path(), &[]), (0, stdout, String::new()));
+}
+
+#[test]
 fn a_plan_of_what_would_be_refused_says_so() {
     let (code, plan, _) = pgrekey(&["plan", "examples/remove-tls.yaml", "--facts", "examples"], "");
     assert_eq!(code, 1, "{plan}");
@@ -189,23 +268,51 @@ fn a_plan_of_what_would_be_refused_says_so() {
     assert!(stderr.contains("there is no PostgresOpsRequest in examples/issuer.yaml"), "{stderr}");
 }
 
+/// The commands in the console blocks of a document, each with what is printed below it.
+fn commands(document: &str) -> Vec<(String, String)> {
+    let (mut found, mut is_console) = (Vec::<(String, String)>::new(), false);
+    for line in document.lines() {
+        match (line, is_console.then(|| line.strip_prefix("$ "))) {
+            ("```console", _) => is_console = true,
+            ("```", _) => is_console = false,
+            (_, Some(Some(command))) => found.push((command.to_owned(), String::new())),
+            (_, Some(None)) => {
+                let (_, printed) = found.last_mut().expect("a command before what it prints");
+                *printed += line;
+                printed.push('\n');
+            }
+            (_, None) => {}
+        }
+    }
+    found
+}
+
 #[test]
 fn the_document_shows_what_is_printed() {
-    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/cli.md");
-    let document = std::fs::read_to_string(document).expect("the document");
-    let shown = [
-        succeeds(&["plan", "examples/add-tls.yaml", "--facts", "examples"], ""),
-        succeeds(&["add-tls", "demo/ha-postgres", "--issuer", "pg-issuer", "--name", "add-tls", "--dry-run"], ""),
-    ];
-    for text in shown {
-        assert!(document.contains(text.trim_end()), "docs/cli.md lacks:\n{text}");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = std::fs::read_to_string(root.join("docs/cli.md")).expect("the document");
+    // A directory of its own, for what the commands write.
+    let directory = tempfile::tempdir().expect("a directory");
+    std::os::unix::fs::symlink(root.join("examples"), directory.path().join("examples")).expect("linked");
+    let program = assert_cmd::cargo::cargo_bin("pgrekey");
+    let path = format!("{}:{}", program.parent().expect("a directory").display(), std::env::var("PATH").expect("PATH"));
+    let mut run = vec![];
+    for (command, printed) in commands(&document) {
+        if command.ends_with("# †") {
+            continue;
+        }
+        let mut shell = std::process::Command::new("sh");
+        shell.env("PATH", &path).env("KUBECONFIG", NOWHERE).env_remove("KUBERNETES_SERVICE_HOST");
+        shell.current_dir(&directory).args(["-c", &format!("exec 2>&1\n{command}")]);
+        let output = shell.output().expect("a shell").stdout;
+        assert_eq!(String::from_utf8(output).expect("UTF-8"), printed, "docs/cli.md: $ {command}");
+        run.push(command);
+    }
+    for command in ["plan", "add-tls", "check", "--version", "crds", "webhook-config", "completion"] {
+        assert!(run.iter().any(|run| run.contains(&format!("pgrekey {command}"))), "{command} is run: {run:?}");
     }
     for command in COMMANDS {
-        assert!(
-            command == "rules"
-                || document.contains(&format!("`{command}"))
-                || document.contains(&format!("pgrekey {command}")),
-            "{command}"
-        );
+        let says = |how: &str| document.contains(&format!("{how}{command}"));
+        assert!(command == "rules" || says("`") || says("pgrekey "), "{command}");
     }
 }

@@ -57,6 +57,13 @@ impl Condition {
         self
     }
 
+    /// The same condition with a message alone.
+    #[must_use]
+    pub fn saying(mut self, message: &str) -> Self {
+        self.message = Some(message.to_owned());
+        self
+    }
+
     /// The same condition, observed of this `metadata.generation`.
     #[must_use]
     pub fn of_generation(mut self, generation: Option<i64>) -> Self {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 /// Why a text is not a duration that can be used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DurationProblem {
@@ -89,6 +91,14 @@ pub fn write(duration: Duration) -> String {
     if parts.is_empty() { "0s".to_owned() } else { parts.concat() }
 }
 
+/// The time so long after another; the last one that can be told, if that is earlier.
+///
+/// `+` panics there, and times come from objects, into which anybody may write any time.
+#[must_use]
+pub fn after(time: Timestamp, duration: Duration) -> Timestamp {
+    time.checked_add(duration).unwrap_or(Timestamp::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,5 +142,20 @@ mod tests {
             assert_eq!(write(Duration::from_secs(seconds)), text);
             assert_eq!(parse(text), Ok(Duration::from_secs(seconds)));
         }
+    }
+
+    #[test]
+    fn after_the_end_of_time_it_stays_there() {
+        let second = |second| Timestamp::from_second(second).expect("a time in range");
+        assert_eq!(after(second(5), Duration::from_secs(2)), second(7));
+        for (time, duration) in [
+            (Timestamp::MAX, Duration::from_nanos(1)),
+            (Timestamp::MAX, Duration::MAX),
+            (Timestamp::MIN, Duration::MAX),
+            (second(0), Duration::from_secs(u64::MAX)),
+        ] {
+            assert_eq!(after(time, duration), Timestamp::MAX);
+        }
+        assert_eq!(after(Timestamp::MAX, Duration::ZERO), Timestamp::MAX);
     }
 }

@@ -3,6 +3,7 @@
 //! Names, enums, defaults, short names, columns and required fields are KubeDB's, so that manifests and habits carry over.
 //! Every field's doc comment is what `kubectl explain` prints.
 
+pub mod annotations;
 pub mod cert_manager;
 pub mod condition;
 pub mod duration;

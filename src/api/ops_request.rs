@@ -191,8 +191,8 @@ pub struct PostgresOpsRequestStatus {
 }
 
 /// Where a request is in its life. `Pending`: waits for its turn. `Progressing`: is carried out. `Successful`: done and proved.
-/// `Failed`: not done, and the database serves what its spec says. `Skipped`: another request took its place.
-/// `WaitingForApproval`, `Approved` and `Denied` belong to KubeDB's approval layer.
+/// `Failed`: not done; the database is resumed, and serves what its spec says as far as it could be brought back. `Skipped`:
+/// another request took its place. `WaitingForApproval`, `Approved` and `Denied` belong to KubeDB's approval layer.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub enum OpsPhase {
     /// Waits for its turn.
@@ -203,7 +203,7 @@ pub enum OpsPhase {
     Successful,
     /// Waits for somebody to approve it.
     WaitingForApproval,
-    /// Not done; the database serves what its spec says.
+    /// Not done; the database is resumed, and serves what its spec says as far as it could be brought back.
     Failed,
     /// Approved.
     Approved,
@@ -263,6 +263,8 @@ pub struct PodStatus {
     /// Common names of the CAs that the pod trusts for client certificates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusts: Vec<String>,
+    /// How much of the primary's log a standby has yet to replay, in whole MiB, such as `12Mi`. Empty when it does not replicate.
+    pub lag: Option<String>,
     /// Whether this request has restarted the pod.
     #[serde(default)]
     pub restarted: bool,

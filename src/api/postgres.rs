@@ -52,7 +52,7 @@ pub struct PostgresSpec {
     pub version: String,
     /// Number of pods, primary included. 1 if left out.
     pub replicas: Option<i32>,
-    /// Whether standbys answer reads (`Hot`) or not (`Warm`). `Hot` if left out.
+    /// Without effect: standbys always answer reads, as `Hot` says. `Warm` is let in with a warning. `Hot` if left out.
     pub standby_mode: Option<StandbyMode>,
     /// Whether a commit waits for standbys (`Synchronous`) or not (`Asynchronous`). `Asynchronous` if left out.
     pub streaming_mode: Option<StreamingMode>,
@@ -91,12 +91,12 @@ pub struct PostgresSpec {
     pub leader_election: Option<LeaderElection>,
 }
 
-/// Whether standbys answer reads: `Hot` or `Warm`.
+/// What is asked of standbys, `Hot` or `Warm`; either way they answer reads.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub enum StandbyMode {
     /// Standbys answer read-only queries.
     Hot,
-    /// Standbys only replay.
+    /// As `Hot`: pgrekey asks every standby how far it is.
     Warm,
 }
 
@@ -144,7 +144,7 @@ pub struct SynchronousReplicationConfig {
     /// What a standby must have done: `On` flushed, `RemoteApply` replayed, `RemoteWrite` written; `Local` and `Off` do not
     /// wait. `RemoteWrite` if left out.
     pub commit_level: Option<CommitLevel>,
-    /// Names of the pods that may be synchronous. All standbys if left out.
+    /// Without effect, and warned about: Patroni chooses among all standbys which of them are synchronous.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub standby_names: Vec<String>,
     /// Every standby may be synchronous. Not together with `standbyNames`.

@@ -21,6 +21,18 @@ pub struct IssuerRef {
     pub name: String,
 }
 
+impl IssuerRef {
+    /// The same issuer, with the group and the kind that are meant where none is named: as admission fills them in.
+    #[must_use]
+    pub fn completed(&self) -> Self {
+        Self {
+            api_group: Some(self.api_group.clone().unwrap_or_else(|| CERT_MANAGER_GROUP.to_owned())),
+            kind: Some(self.kind.clone().unwrap_or_else(|| "Issuer".to_owned())),
+            name: self.name.clone(),
+        }
+    }
+}
+
 /// One certificate of a database.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]

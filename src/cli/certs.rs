@@ -16,6 +16,7 @@ use crate::api::cert_manager::{Certificate, holds};
 use crate::api::names;
 use crate::api::ops_request::PodStatus;
 use crate::api::{Postgres, PostgresOpsRequest};
+use crate::plan::preview;
 use crate::tls::Alias;
 use crate::tls::known::{Known, known};
 
@@ -151,10 +152,7 @@ pub(super) async fn look(cluster: &Cluster, database: &Postgres) -> anyhow::Resu
         let issuer = certificate.as_ref().map(|certificate| &certificate.spec.issuer_ref);
         found.each.push(Each {
             alias,
-            issuer: issuer.map_or(String::new(), |issuer| match issuer.kind.as_deref() {
-                Some("ClusterIssuer") => format!("ClusterIssuer/{}", issuer.name),
-                _ => issuer.name.clone(),
-            }),
+            issuer: issuer.map(preview::words).unwrap_or_default(),
             ready: certificate.as_ref().map(|certificate| {
                 certificate.status.as_ref().is_some_and(|status| holds(&status.conditions, "Ready"))
             }),

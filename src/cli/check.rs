@@ -1,16 +1,17 @@
 //! `pgrekey check`: the rules, before an API server is asked.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::ValueEnum;
 use kube::ResourceExt;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::scope::{Scope, block_on, print};
+use super::screen::{Output, json, yaml};
 use super::yaml::{self, Document, Place};
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::cluster::facts;
@@ -27,7 +28,8 @@ use crate::serve::review::{self, Reviewed, UNDECODABLE};
   pgrekey check add-tls.yaml
   pgrekey check --cluster examples/*.yaml
   kubectl get pg,pgops,pgversion,issuer,clusterissuer,storageclass,namespace -A -o yaml > facts/all.yaml
-  kustomize build . | pgrekey check --facts facts -")]
+  kustomize build . | pgrekey check --facts facts -
+  pgrekey check -o json add-tls.yaml | jq -r '.findings[].rule'")]
 pub(super) struct Args {
     /// Files with manifests, YAML or JSON; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
@@ -38,32 +40,31 @@ pub(super) struct Args {
     /// Ask the cluster of the kubeconfig what is in it
     #[arg(long)]
     cluster: bool,
-    /// Namespace of objects that name none
-    #[arg(long, short, default_value = "default")]
-    namespace: String,
-    /// Issuer for objects that name none, as `pgrekey run` has it: Issuer/NAME or ClusterIssuer/NAME
-    #[arg(long, env = "PGREKEY_DEFAULT_ISSUER", value_name = "ISSUER")]
-    default_issuer: Option<DefaultIssuer>,
-    /// How findings are printed
-    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    #[command(flatten)]
+    defaults: Defaults,
+    /// How it is printed
+    #[arg(long, short, value_enum, default_value_t)]
     output: Output,
+    #[command(flatten)]
+    scope: Scope,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Output {
-    /// One line a finding: file, line, column, what is wrong, what to do
-    Text,
-    /// One JSON object
-    Json,
+/// What admission fills in
+#[derive(Debug, clap::Args)]
+pub(super) struct Defaults {
+    /// Issuer for objects that name none, as `pgrekey run` has it: Issuer/NAME or ClusterIssuer/NAME
+    #[arg(long, env = "PGREKEY_DEFAULT_ISSUER", value_name = "ISSUER")]
+    pub(super) default_issuer: Option<DefaultIssuer>,
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { files, facts, cluster, namespace, default_issuer, output } = args;
+    let Args { files, facts, cluster, defaults: Defaults { default_issuer }, output, scope } = args;
     let before = match facts {
         Some(directory) => Some(facts_of(&directory)?),
-        None if cluster => Some(facts_of_cluster()?),
+        None if cluster => Some(facts_of_cluster(&scope)?),
         None => None,
     };
+    let namespace = scope.namespace();
     let mut report = Report::default();
     let mut objects = vec![];
     for file in &files {
@@ -84,7 +85,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
             None => report.other += 1,
         }
     }
-    report.print(output)?;
+    print(&match output {
+        Output::Json => json(&report)?,
+        Output::Yaml => yaml(&report)?,
+        Output::Table | Output::Wide => report.lines(),
+    })?;
     Ok(if report.refuses() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -117,10 +122,8 @@ pub(super) fn facts_of(directory: &Path) -> anyhow::Result<Snapshot> {
     Ok(facts)
 }
 
-fn facts_of_cluster() -> anyhow::Result<Snapshot> {
-    super::install_cryptography();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { Ok(facts::snapshot(&super::client().await?).await?) })
+fn facts_of_cluster(scope: &Scope) -> anyhow::Result<Snapshot> {
+    block_on(async { Ok(facts::snapshot(&scope.connect().await?.client).await?) })
 }
 
 /// The cluster once the given objects are in it. Requests stay out: each is judged as the next one to come.
@@ -325,30 +328,25 @@ impl Report {
         self.findings.iter().any(|finding| finding.effect == REFUSED)
     }
 
-    fn print(&self, output: Output) -> anyhow::Result<()> {
-        let mut out = std::io::stdout().lock();
-        match output {
-            Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(self)?)?,
-            Output::Text => self.print_text(&mut out)?,
-        }
-        Ok(out.flush()?)
-    }
-
-    fn print_text(&self, out: &mut impl Write) -> std::io::Result<()> {
-        for Found { file, line, column, effect, rule, field, problem, remedy, .. } in &self.findings {
-            writeln!(out, "{file}:{line}:{column}: {effect}: [{rule}] {field}: {problem}; {remedy}")?;
-        }
+    /// For people: one line a finding, with file, line, column, what is wrong, and what to do.
+    fn lines(&self) -> Vec<String> {
+        let found = |found: &Found| {
+            let Found { file, line, column, effect, rule, field, problem, remedy, .. } = found;
+            format!("{file}:{line}:{column}: {effect}: [{rule}] {field}: {problem}; {remedy}")
+        };
+        let mut lines: Vec<String> = self.findings.iter().map(found).collect();
         let mut left_out = BTreeMap::<(&str, bool), Vec<&str>>::new();
         for LeftOut { kind, rule, whole } in &self.left_out {
             left_out.entry((kind, !whole)).or_default().push(rule);
         }
         for ((kind, in_part), rules) in left_out {
             let what = if in_part { "left out in part" } else { "left out" };
-            writeln!(out, "{kind}: {what}, for want of --facts or --cluster: {}", rules.join(", "))?;
+            lines.push(format!("{kind}: {what}, for want of --facts or --cluster: {}", rules.join(", ")));
         }
         let count = |effect| self.findings.iter().filter(|finding| finding.effect == effect).count();
         let (refused, warnings) = (count(REFUSED), count(WARNING));
         let Self { judged, other, .. } = self;
-        writeln!(out, "{judged} judged, {other} of other kinds: {refused} refused, {warnings} warnings")
+        lines.push(format!("{judged} judged, {other} of other kinds: {refused} refused, {warnings} warnings"));
+        lines
     }
 }

@@ -7,8 +7,12 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration, WebhookClientConfig,
 };
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview,
+    SubjectAccessReviewSpec,
+};
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -16,17 +20,19 @@ use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
+use super::as_called;
 use super::certs;
-use super::health::{self, CERT_MANAGER, Found, Installation, Registered, Verdict, Webhook};
+use super::health::{self, Account, Asked, CERT_MANAGER, Found, Installation, Registered, Trial, Verdict, Webhook};
 use super::scope::{Cluster, Scope, block_on, print, told};
 use super::screen::{Output, Screen, Tone, json, yaml};
-use crate::api::{self, Postgres};
+use crate::api::{self, Postgres, PostgresOpsRequest};
 use crate::plan::Known;
 use crate::serve::webhooks::{Purpose, WEBHOOKS};
 
 /// Check whether this installation is healthy
 ///
-/// Nothing is changed. With -n only the databases of that namespace are looked at. The exit code is 1 when a check fails.
+/// Nothing is changed: a request that is wrong is made as a dry run, to see whether it is refused. With -n only the databases of
+/// that namespace are looked at. The exit code is 1 when a check fails.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pgrekey doctor
@@ -44,7 +50,10 @@ pub(super) fn run(Args { output, scope }: Args) -> anyhow::Result<ExitCode> {
     block_on(async {
         let cluster = scope.connect().await?;
         let seen = look(&cluster, scope.namespace.as_deref()).await;
-        let found = health::examine(&seen, Timestamp::now());
+        let mut found = health::examine(&seen, Timestamp::now());
+        for found in &mut found {
+            (found.said, found.remedy) = (as_called(&found.said), as_called(&found.remedy));
+        }
         let lines = match output {
             Output::Json => json(&found)?,
             Output::Yaml => yaml(&found)?,
@@ -96,18 +105,24 @@ async fn look(cluster: &Cluster, namespace: Option<&str>) -> Installation {
         Ok(databases) => certificates(cluster, databases).await,
         Err(why) => Err(why.clone()),
     };
-    let leases = list::<Lease>(client, &ListParams::default().fields("metadata.name=pgrekey"), "list leases").await;
-    // A node may be called so, too.
-    let is_ours = |lease: &Lease| lease.namespace().as_deref() != Some("kube-node-lease");
+    let labels = ListParams::default().labels("app.kubernetes.io/name=pgrekey");
+    let pods = list::<Pod>(client, &labels, "list the pods of pgrekey").await;
+    let leases = leases(client, pods.as_deref().unwrap_or_default()).await;
+    let operator = match (&leases, &pods) {
+        (Ok(leases), Ok(pods)) => operator(client, leases, pods).await,
+        (Err(why), _) | (_, Err(why)) => Err(why.clone()),
+    };
     Installation {
         server: known("ask the API server", client.apiserver_version().await).map(|version| version.git_version),
         crds: crds(client).await,
         versions: list(client, &ListParams::default(), "list PostgresVersions").await,
         webhooks: webhooks(client).await,
+        trial: trial(cluster).await,
         issuers: list(client, &ListParams::default(), "list Issuers").await,
         cluster_issuers: list(client, &ListParams::default(), "list ClusterIssuers").await,
         forbidden: forbidden(client, namespace).await,
-        leases: leases.map(|leases| leases.into_iter().filter(is_ours).collect()),
+        leases,
+        operator,
         requests: list_in(client, namespace, "list requests").await,
         pet_sets: list_in(client, namespace, "list PetSets").await,
         default_storage: default_storage(client).await,
@@ -187,34 +202,141 @@ async fn registered(client: &Client, config: WebhookClientConfig) -> Known<Regis
     Ok(Registered { ca_bundle, service: Some((format!("{}/{}", service.namespace, service.name), ready)) })
 }
 
-/// What the commands do: verb, group and resource.
+/// Asks for a request that the rules refuse, as a dry run: no webhook that is reached and trusted lets it in.
+async fn trial(cluster: &Cluster) -> Known<Asked<Trial>> {
+    let request = wrong().map_err(|error| error.to_string())?;
+    let requests: Api<PostgresOpsRequest> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    tried(&cluster.namespace, requests.create(&dry, &request).await)
+}
+
+/// A request about a database that nobody has.
+fn wrong() -> serde_json::Result<PostgresOpsRequest> {
+    serde_json::from_value(serde_json::json!({
+        "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PostgresOpsRequest", "metadata": {"name": "pgrekey-doctor"},
+        "spec": {"type": "Restart", "databaseRef": {"name": "pgrekey-doctor-asks-for-none"}},
+    }))
+}
+
+/// The rule that refuses it.
+const REFUSED_BY: &str = "database-exists";
+
+/// What the answer to a request that is wrong says about the webhooks.
+fn tried(namespace: &str, answer: kube::Result<PostgresOpsRequest>) -> Known<Asked<Trial>> {
+    let said = |status: &kube::core::Status, what: &str| status.message.contains(what);
+    match answer {
+        Ok(_) => Ok(Asked::Answered(Trial::LetIn(namespace.to_owned()))),
+        Err(kube::Error::Api(status)) if said(&status, &format!("[{REFUSED_BY}]")) => {
+            Ok(Asked::Answered(Trial::Refused))
+        }
+        Err(kube::Error::Api(status)) if said(&status, "failed calling webhook") => {
+            Ok(Asked::Answered(Trial::NotCalled(status.message.clone())))
+        }
+        Err(kube::Error::Api(status)) if status.code == 403 && said(&status, "cannot create resource") => {
+            Ok(Asked::NotAllowed(format!("not asked: you may not create postgresopsrequests in namespace {namespace}")))
+        }
+        Err(error) => Err(told("make a request as a dry run", error).to_string()),
+    }
+}
+
+/// The leases called `pgrekey`: of the namespaces with its pods, if it runs in pods, for others may use the name.
+async fn leases(client: &Client, pods: &[Pod]) -> Known<Vec<Lease>> {
+    let mut leases: Vec<Lease> =
+        list(client, &ListParams::default().fields("metadata.name=pgrekey"), "list leases").await?;
+    // A node may be called so, too.
+    leases.retain(|lease| lease.namespace().as_deref() != Some("kube-node-lease"));
+    leases.retain(|lease| pods.is_empty() || pods.iter().any(|pod| pod.namespace() == lease.namespace()));
+    Ok(leases)
+}
+
+/// What an operation cannot do without: verb, group, resource and part of it.
+const OPERATION: &[(&str, &str, &str, Option<&str>)] = &[
+    ("patch", "ops.kubedb.com", "postgresopsrequests", Some("status")),
+    ("create", "cert-manager.io", "certificates", None),
+    ("create", "", "pods", Some("eviction")),
+];
+
+/// What the leader's ServiceAccount may not do, if the leader is a pod.
+async fn operator(client: &Client, leases: &[Lease], pods: &[Pod]) -> Known<Asked<Option<Account>>> {
+    let leads = |pod: &&Pod| {
+        leases.iter().any(|lease| {
+            let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
+            lease.namespace() == pod.namespace() && holder == pod.metadata.name.as_deref()
+        })
+    };
+    let spec = pods.iter().find(leads).and_then(|pod| Some((pod.namespace()?, pod.spec.as_ref()?)));
+    let Some((namespace, spec)) = spec else { return Ok(Asked::Answered(None)) };
+    let flags = || spec.containers.iter().flat_map(|container| container.args.iter().flatten());
+    let flag = |name: &str| flags().find_map(|flag| flag.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned);
+    if flag("--loops").is_some_and(|loops| !loops.contains("ops-manager")) {
+        return Ok(Asked::Answered(None));
+    }
+    let account = spec.service_account_name.as_deref().unwrap_or("default");
+    let watched = flag("--watch-namespace");
+    let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
+    let mut forbidden = vec![];
+    for (verb, group, resource, part) in OPERATION {
+        let resource_attributes = ResourceAttributes {
+            subresource: part.map(str::to_owned),
+            ..attributes(verb, group, resource, watched.as_deref())
+        };
+        let review = SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                user: Some(format!("system:serviceaccount:{namespace}:{account}")),
+                groups: Some(vec![
+                    "system:serviceaccounts".to_owned(),
+                    format!("system:serviceaccounts:{namespace}"),
+                    "system:authenticated".to_owned(),
+                ]),
+                resource_attributes: Some(resource_attributes),
+                ..SubjectAccessReviewSpec::default()
+            },
+            ..SubjectAccessReview::default()
+        };
+        let answer = match reviews.create(&PostParams::default(), &review).await {
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                return Ok(Asked::NotAllowed("not asked: you may not create subjectaccessreviews".to_owned()));
+            }
+            answer => known("ask for the operator's rights", answer)?,
+        };
+        if !answer.status.is_some_and(|status| status.allowed) {
+            let part = part.map(|part| format!("/{part}")).unwrap_or_default();
+            forbidden.push(format!("{verb} {resource}{part}"));
+        }
+    }
+    Ok(Asked::Answered(Some(Account { name: format!("{namespace}/{account}"), forbidden })))
+}
+
+/// What the commands do in the namespaces of databases: verb, group and resource.
 const RIGHTS: &[(&str, &str, &str)] = &[
+    ("get", "kubedb.com", "postgreses"),
     ("list", "kubedb.com", "postgreses"),
     ("get", "ops.kubedb.com", "postgresopsrequests"),
     ("list", "ops.kubedb.com", "postgresopsrequests"),
     ("watch", "ops.kubedb.com", "postgresopsrequests"),
     ("create", "ops.kubedb.com", "postgresopsrequests"),
-    ("list", "catalog.kubedb.com", "postgresversions"),
     ("get", "cert-manager.io", "certificates"),
     ("list", "cert-manager.io", "issuers"),
-    ("list", "cert-manager.io", "clusterissuers"),
     ("get", "", "secrets"),
     ("list", "", "pods"),
 ];
 
+/// And what with objects of no namespace.
+const RIGHTS_EVERYWHERE: &[(&str, &str, &str)] = &[
+    ("list", "catalog.kubedb.com", "postgresversions"),
+    ("list", "cert-manager.io", "clusterissuers"),
+    ("list", "", "namespaces"),
+    ("list", "storage.k8s.io", "storageclasses"),
+];
+
 async fn forbidden(client: &Client, namespace: Option<&str>) -> Known<Vec<String>> {
     let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
+    let rights = RIGHTS.iter().map(|right| (right, namespace));
     let mut forbidden = vec![];
-    for (verb, group, resource) in RIGHTS {
+    for ((verb, group, resource), namespace) in rights.chain(RIGHTS_EVERYWHERE.iter().map(|right| (right, None))) {
         let review = SelfSubjectAccessReview {
             spec: SelfSubjectAccessReviewSpec {
-                resource_attributes: Some(ResourceAttributes {
-                    verb: Some((*verb).to_owned()),
-                    group: Some((*group).to_owned()),
-                    resource: Some((*resource).to_owned()),
-                    namespace: namespace.map(str::to_owned),
-                    ..ResourceAttributes::default()
-                }),
+                resource_attributes: Some(attributes(verb, group, resource, namespace)),
                 non_resource_attributes: None,
             },
             ..SelfSubjectAccessReview::default()
@@ -225,6 +347,16 @@ async fn forbidden(client: &Client, namespace: Option<&str>) -> Known<Vec<String
         }
     }
     Ok(forbidden)
+}
+
+fn attributes(verb: &str, group: &str, resource: &str, namespace: Option<&str>) -> ResourceAttributes {
+    ResourceAttributes {
+        verb: Some(verb.to_owned()),
+        group: Some(group.to_owned()),
+        resource: Some(resource.to_owned()),
+        namespace: namespace.map(str::to_owned),
+        ..ResourceAttributes::default()
+    }
 }
 
 async fn default_storage(client: &Client) -> Known<Vec<String>> {
@@ -266,5 +398,35 @@ mod tests {
             found("leader", Verdict::Fail, "nobody holds a lease named pgrekey", "start pgrekey"),
         ];
         insta::assert_snapshot!(lines(&all, Screen::default()).join("\n"));
+    }
+
+    #[test]
+    fn the_answer_to_a_wrong_request_says_whether_our_webhooks_are_called() {
+        let answer = |code: u16, message: &str| {
+            let status = kube::core::Status { code, message: message.to_owned(), ..Default::default() };
+            format!("{:?}", tried("demo", Err(kube::Error::Api(status.boxed()))))
+        };
+        let denial = "admission webhook \"postgresopsrequestwebhook.validators.ops.kubedb.com\" denied the request: \
+                      [database-exists] spec.databaseRef.name: there is no Postgres";
+        let away = "Internal error occurred: failed calling webhook \"postgresopsrequestwebhook.validators.ops.kubedb.com\": \
+                    failed to call webhook: Post \"https://pgrekey.pgrekey.svc:443\": x509: unknown authority";
+        let rights = "postgresopsrequests.ops.kubedb.com is forbidden: User \"dev\" cannot create resource";
+        for (code, message, says) in [
+            (422, denial, "Ok(Answered(Refused))"),
+            (500, away, "Ok(Answered(NotCalled("),
+            (403, rights, "Ok(NotAllowed("),
+            (403, "exceeded quota", "Err("),
+            (404, "namespaces \"demo\" not found", "Err("),
+        ] {
+            assert!(answer(code, message).starts_with(says), "{}", answer(code, message));
+        }
+    }
+
+    #[test]
+    fn the_request_that_is_tried_is_refused_by_the_rule_that_is_looked_for() {
+        use crate::rules::{self, Operation, Review, Snapshot};
+        let review = Review { operation: Operation::Create, object: wrong().expect("a request"), old: None };
+        let found = rules::judge(rules::ops_request::rules(), &review, Some(&Snapshot::default()));
+        assert_eq!(found.iter().map(|finding| finding.rule).collect::<Vec<_>>(), [REFUSED_BY]);
     }
 }

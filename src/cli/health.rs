@@ -28,12 +28,16 @@ pub(super) struct Installation {
     pub(super) versions: Known<Vec<PostgresVersion>>,
     /// Each webhook that should be registered.
     pub(super) webhooks: Known<Vec<Webhook>>,
+    /// What came of a request that the rules refuse.
+    pub(super) trial: Known<Asked<Trial>>,
     pub(super) issuers: Known<Vec<Issuer>>,
     pub(super) cluster_issuers: Known<Vec<ClusterIssuer>>,
     /// What the user may not do, as `create postgresopsrequests`.
     pub(super) forbidden: Known<Vec<String>>,
-    /// The leases called `pgrekey`.
+    /// The leases called `pgrekey`, where pgrekey runs.
     pub(super) leases: Known<Vec<Lease>>,
+    /// What the ServiceAccount of the leader may not do; nothing where no pod leads.
+    pub(super) operator: Known<Asked<Option<Account>>>,
     pub(super) databases: Known<Vec<Postgres>>,
     pub(super) requests: Known<Vec<PostgresOpsRequest>>,
     pub(super) pet_sets: Known<Vec<PetSet>>,
@@ -56,6 +60,32 @@ pub(super) struct Registered {
     pub(super) ca_bundle: Vec<u8>,
     /// The Service, and how many of its endpoints are ready; nothing where it is called by URL.
     pub(super) service: Option<(String, usize)>,
+}
+
+/// What came of a question that not everybody may ask.
+#[derive(Clone, Debug)]
+pub(super) enum Asked<T> {
+    Answered(T),
+    /// Why it was not asked.
+    NotAllowed(String),
+}
+
+/// What came of a request that the rules refuse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Trial {
+    /// Our webhook refused it: the API server reaches it, and trusts it.
+    Refused,
+    /// Nobody objected, in this namespace.
+    LetIn(String),
+    /// The API server could not call the webhook, in its words.
+    NotCalled(String),
+}
+
+/// A ServiceAccount, and what of the operator's work it may not do, as `create pods/eviction`.
+#[derive(Clone, Debug)]
+pub(super) struct Account {
+    pub(super) name: String,
+    pub(super) forbidden: Vec<String>,
 }
 
 /// What a check came to.
@@ -84,9 +114,11 @@ pub(super) struct Found {
 enum Said {
     Well(String),
     Wrong(Verdict, Vec<String>),
+    /// It could not be asked, which is no failure; and what to do.
+    Unasked(String, &'static str),
 }
 
-use Said::{Well, Wrong};
+use Said::{Unasked, Well, Wrong};
 
 fn wrong(verdict: Verdict, all: Vec<String>, well: impl Into<String>) -> Said {
     if all.is_empty() { Well(well.into()) } else { Wrong(verdict, all) }
@@ -99,22 +131,33 @@ struct Check {
     remedy: &'static str,
 }
 
+/// What to do where the user may not ask.
+const ASK_ANOTHER: &str = "let somebody look who may";
+
 /// How long a step may go on before somebody should look; it is tried again and given up by itself.
 const STUCK: i64 = 20 * 60;
 /// A certificate that ends sooner should have been renewed.
 const SOON: i64 = 21;
 
 const CHECKS: &[Check] = &[
-    Check { name: "API server", look: |seen, _| seen.server.clone().map(Well), remedy: "" },
-    Check { name: "CRDs", look: crds, remedy: "install them: pgrekey crds | kubectl apply --server-side -f -" },
+    Check {
+        name: "API server",
+        look: |seen, _| Ok(seen.server.clone().map_or_else(|why| Wrong(Verdict::Fail, vec![why]), Well)),
+        remedy: "see whether `kubectl version` gets an answer: without one nothing else can be known",
+    },
+    Check {
+        name: "CRDs",
+        look: |seen, _| missing(seen, api::crds().into_iter().map(|crd| crd.name_any()).collect()),
+        remedy: "install them: `pgrekey crds | kubectl apply --server-side -f -`",
+    },
     Check {
         name: "CRD versions",
         look: crd_versions,
-        remedy: "the CRDs are of another pgrekey: pgrekey crds | kubectl apply --server-side --force-conflicts -f -",
+        remedy: "the CRDs are of another pgrekey: `pgrekey crds | kubectl apply --server-side --force-conflicts -f -`",
     },
     Check {
         name: "cert-manager CRDs",
-        look: cert_manager_crds,
+        look: |seen, _| missing(seen, CERT_MANAGER.map(str::to_owned).to_vec()),
         remedy: "install cert-manager: https://cert-manager.io/docs/installation/",
     },
     Check {
@@ -125,7 +168,7 @@ const CHECKS: &[Check] = &[
     Check {
         name: "issuers ready",
         look: issuers_ready,
-        remedy: "kubectl describe it: cert-manager says there what is wrong, often a Secret that is missing",
+        remedy: "`kubectl describe` it: cert-manager says there what is wrong, often a Secret that is missing",
     },
     Check {
         name: "PostgresVersions",
@@ -144,7 +187,7 @@ const CHECKS: &[Check] = &[
     Check {
         name: "webhooks registered",
         look: webhooks_registered,
-        remedy: "install the chart with webhooks, or: pgrekey webhook-config | kubectl apply --server-side -f -",
+        remedy: "install the chart with webhooks, or: `pgrekey webhook-config | kubectl apply --server-side -f -`",
     },
     Check {
         name: "webhook CAs",
@@ -157,9 +200,29 @@ const CHECKS: &[Check] = &[
         remedy: "look at the pods of that Service: without an answer the API server refuses every change of a database",
     },
     Check {
+        name: "webhooks answer",
+        look: webhooks_answer,
+        remedy: "x509: look at the caBundle of the registration; no answer: at the pods, and at what lies between them and the API \
+                 server (port 9443)",
+    },
+    Check {
         name: "leader",
         look: leader,
         remedy: "start pgrekey, or look at its log: nobody runs the loops, so nothing happens",
+    },
+    Check {
+        name: "operator's rights",
+        look: |seen, _| {
+            Ok(match seen.operator.as_ref().map_err(Clone::clone)? {
+                Asked::NotAllowed(why) => Unasked(why.clone(), ASK_ANOTHER),
+                Asked::Answered(None) => Well("no pod leads whose rights could be asked for".to_owned()),
+                Asked::Answered(Some(Account { name, forbidden })) => {
+                    let all = forbidden.iter().map(|what| format!("ServiceAccount {name} may not {what}"));
+                    wrong(Verdict::Fail, all.collect(), format!("ServiceAccount {name} has what operations need"))
+                }
+            })
+        },
+        remedy: "give it the rights in the chart's templates/rbac.yaml: an operation stops where it needs them",
     },
     Check {
         name: "your rights",
@@ -190,7 +253,7 @@ const CHECKS: &[Check] = &[
     Check {
         name: "databases ready",
         look: databases_ready,
-        remedy: "kubectl describe pg NAME: its conditions say what is missing",
+        remedy: "`kubectl describe pg NAME`: its conditions say what is missing",
     },
     Check {
         name: "databases blocked",
@@ -213,12 +276,12 @@ const CHECKS: &[Check] = &[
     Check {
         name: "requests stuck",
         look: stuck,
-        remedy: "pgrekey status NAME says what it waits for; kubectl delete pgops NAME goes back to what was",
+        remedy: "`pgrekey status NAME` says what it waits for; `kubectl delete pgops NAME` goes back to what was",
     },
     Check {
         name: "requests failed",
         look: failed,
-        remedy: "pgrekey status NAME says why; mend that, delete the request, make it anew",
+        remedy: "`pgrekey status NAME` says why; mend that, delete the request, make it anew",
     },
     Check {
         name: "certificates issued",
@@ -230,7 +293,7 @@ const CHECKS: &[Check] = &[
                 _ => None,
             })
         },
-        remedy: "kubectl describe certificate: cert-manager says there what is wrong; it tries again after an hour",
+        remedy: "`kubectl describe certificate`: cert-manager says there what is wrong; it tries again after an hour",
     },
     Check {
         name: "certificates served",
@@ -239,7 +302,7 @@ const CHECKS: &[Check] = &[
                 each.drifts().then(|| "is issued and another one is served".to_owned())
             })
         },
-        remedy: "pgrekey serves a renewal by itself in some minutes; if it lasts: kubectl describe pg, or pgrekey rotate",
+        remedy: "pgrekey serves a renewal by itself in some minutes; if it lasts: `kubectl describe pg`, or `pgrekey rotate`",
     },
     Check {
         name: "certificates expiring",
@@ -249,21 +312,20 @@ const CHECKS: &[Check] = &[
                 ends_soon(served, now).then(|| format!("is served and ends in {} days", days(now, served.not_after)))
             })
         },
-        remedy: "renew: pgrekey rotate NAME; and see why cert-manager did not, in the Certificate's renewalTime",
+        remedy: "renew: `pgrekey rotate NAME`; and see why cert-manager did not, in the Certificate's renewalTime",
     },
 ];
 
 /// All checks, in their order.
 pub(super) fn examine(seen: &Installation, now: Timestamp) -> Vec<Found> {
     let found = |check: &Check| {
-        let (verdict, said) = match (check.look)(seen, now) {
-            Ok(Well(said)) => (Verdict::Ok, said),
-            Ok(Wrong(verdict, all)) => (verdict, all.join("\n")),
-            Err(why) => (Verdict::Unknown, why),
+        let (verdict, said, remedy) = match (check.look)(seen, now) {
+            Ok(Well(said)) => (Verdict::Ok, said, ""),
+            Ok(Wrong(verdict, all)) => (verdict, all.join("\n"), check.remedy),
+            Ok(Unasked(why, remedy)) => (Verdict::Warn, why, remedy),
+            // Why something could not be looked at says what to do about that.
+            Err(why) => (Verdict::Unknown, why, ""),
         };
-        // Why something could not be looked at says what to do about that.
-        let is_seen = matches!(verdict, Verdict::Warn | Verdict::Fail);
-        let remedy = if is_seen { check.remedy } else { "" };
         Found { check: check.name, verdict, said, remedy: remedy.to_owned() }
     };
     CHECKS.iter().map(found).collect()
@@ -273,10 +335,12 @@ fn path<K: ResourceExt>(object: &K) -> String {
     object.namespace().map_or_else(|| object.name_any(), |namespace| format!("{namespace}/{}", object.name_any()))
 }
 
-fn crds(seen: &Installation, _: Timestamp) -> Known<Said> {
+/// Which of these CRDs are not there.
+fn missing(seen: &Installation, names: Vec<String>) -> Known<Said> {
     let there: BTreeSet<String> = seen.crds.as_ref().map_err(Clone::clone)?.iter().map(ResourceExt::name_any).collect();
-    let missing = api::crds().into_iter().map(|crd| crd.name_any()).filter(|name| !there.contains(name));
-    Ok(wrong(Verdict::Fail, missing.map(|name| format!("{name} is missing")).collect(), "all 4"))
+    let well = format!("all {}", names.len());
+    let missing = names.into_iter().filter(|name| !there.contains(name));
+    Ok(wrong(Verdict::Fail, missing.map(|name| format!("{name} is missing")).collect(), well))
 }
 
 /// Whether the schemas are those of this program. The API server adds to a definition; it takes nothing away.
@@ -299,12 +363,6 @@ pub(super) const CERT_MANAGER: [&str; 4] = [
     "issuers.cert-manager.io",
     "clusterissuers.cert-manager.io",
 ];
-
-fn cert_manager_crds(seen: &Installation, _: Timestamp) -> Known<Said> {
-    let there: BTreeSet<String> = seen.crds.as_ref().map_err(Clone::clone)?.iter().map(ResourceExt::name_any).collect();
-    let missing = CERT_MANAGER.iter().filter(|name| !there.contains(**name));
-    Ok(wrong(Verdict::Fail, missing.map(|name| format!("{name} is missing")).collect(), "all 4"))
-}
 
 /// Every issuer, and whether it is Ready.
 fn issuers(seen: &Installation) -> Known<Vec<(String, bool)>> {
@@ -364,6 +422,21 @@ fn webhook_endpoints(seen: &Installation, _: Timestamp) -> Known<Said> {
     }
     let good = if good.is_empty() { "no webhook is registered".to_owned() } else { Vec::from_iter(good).join(", ") };
     Ok(wrong(Verdict::Fail, bad.into_iter().collect(), good))
+}
+
+fn webhooks_answer(seen: &Installation, _: Timestamp) -> Known<Said> {
+    Ok(match seen.trial.as_ref().map_err(Clone::clone)? {
+        Asked::NotAllowed(why) => Unasked(why.clone(), ASK_ANOTHER),
+        Asked::Answered(Trial::Refused) => Well("a request that is wrong was refused".to_owned()),
+        Asked::Answered(Trial::LetIn(_)) if webhooks(seen)?.next().is_none() => {
+            Well("no webhook is registered".to_owned())
+        }
+        Asked::Answered(Trial::LetIn(namespace)) => Unasked(
+            format!("a request that is wrong was let in: nobody reviews namespace {namespace}"),
+            "name another one with -n: pgrekey's own and kube-system are not reviewed",
+        ),
+        Asked::Answered(Trial::NotCalled(why)) => Wrong(Verdict::Fail, vec![why.clone()]),
+    })
 }
 
 fn leader(seen: &Installation, now: Timestamp) -> Known<Said> {
@@ -511,12 +584,14 @@ pub(super) mod tests {
                 name: "validators.kubedb.com".to_owned(),
                 registered: Some(Registered { ca_bundle: ca, service: Some(("pgrekey/pgrekey".to_owned(), 2)) }),
             }]),
+            trial: Ok(Asked::Answered(Trial::Refused)),
             issuers: Ok(vec![read(json!({"metadata": {"name": "pg-issuer", "namespace": "demo"}, "spec": {},
                 "status": {"conditions": [{"type": "Ready", "status": "True"}]}}))]),
             cluster_issuers: Ok(vec![]),
             forbidden: Ok(vec![]),
             leases: Ok(vec![read(json!({"metadata": {"name": "pgrekey", "namespace": "pgrekey"}, "spec": {
                 "holderIdentity": "pgrekey-0", "leaseDurationSeconds": 15, "renewTime": "2026-11-24T09:59:55.000000Z"}}))]),
+            operator: Ok(Asked::Answered(Some(Account { name: "pgrekey/pgrekey".to_owned(), forbidden: vec![] }))),
             databases: Ok(vec![read(
                 json!({"metadata": {"name": "pg", "namespace": "demo"}, "spec": {"version": "17.12"},
                 "status": {"phase": "Ready"}}),
@@ -545,87 +620,126 @@ pub(super) mod tests {
     /// Breaks an installation.
     type Break = fn(&mut Installation);
 
+    /// What each check is for.
+    const BREAKS: &[(&str, Verdict, Break)] = &[
+        ("API server", Verdict::Fail, |seen| seen.server = Err("no answer".to_owned())),
+        ("CRDs", Verdict::Fail, |seen| drop(seen.crds.as_mut().map(|crds| crds.remove(0)))),
+        ("CRD versions", Verdict::Warn, |seen| {
+            let crds = seen.crds.as_mut().expect("CRDs");
+            crds[1].spec.versions[0].schema = None;
+        }),
+        ("cert-manager CRDs", Verdict::Fail, |seen| drop(seen.crds.as_mut().map(Vec::pop))),
+        ("issuers", Verdict::Fail, |seen| seen.issuers = Ok(vec![])),
+        ("issuers ready", Verdict::Warn, |seen| {
+            let broken = json!({"metadata": {"name": "broken"}, "spec": {}});
+            seen.cluster_issuers = Ok(vec![read(broken)]);
+        }),
+        ("PostgresVersions", Verdict::Fail, |seen| seen.versions = Ok(vec![])),
+        ("webhooks registered", Verdict::Warn, |seen| {
+            seen.webhooks.as_mut().expect("webhooks").push(Webhook::default());
+        }),
+        ("webhook CAs", Verdict::Fail, |seen| {
+            let webhook = seen.webhooks.as_mut().expect("webhooks")[0].registered.as_mut();
+            webhook.expect("registered").ca_bundle = b"no PEM".to_vec();
+        }),
+        ("webhook endpoints", Verdict::Fail, |seen| {
+            let webhook = seen.webhooks.as_mut().expect("webhooks")[0].registered.as_mut();
+            webhook.expect("registered").service = Some(("pgrekey/pgrekey".to_owned(), 0));
+        }),
+        ("webhooks answer", Verdict::Fail, |seen| {
+            seen.trial = Ok(Asked::Answered(Trial::NotCalled("failed calling webhook".to_owned())));
+        }),
+        ("operator's rights", Verdict::Fail, |seen| {
+            let forbidden = vec!["create pods/eviction".to_owned()];
+            seen.operator = Ok(Asked::Answered(Some(Account { name: "pgrekey/pgrekey".to_owned(), forbidden })));
+        }),
+        ("leader", Verdict::Fail, |seen| seen.leases = Ok(vec![])),
+        ("your rights", Verdict::Warn, |seen| seen.forbidden = Ok(vec!["list postgreses".to_owned()])),
+        ("PetSet controller", Verdict::Fail, |seen| {
+            seen.pet_sets.as_mut().expect("PetSets")[0].status = None;
+        }),
+        ("storage class", Verdict::Warn, |seen| seen.default_storage = Ok(vec![])),
+        ("databases ready", Verdict::Warn, |seen| {
+            seen.databases.as_mut().expect("databases")[0].status = None;
+        }),
+        ("databases blocked", Verdict::Fail, |seen| {
+            let status = &mut seen.databases.as_mut().expect("databases")[0].status;
+            status.as_mut().expect("a status").conditions = read(condition("Blocked"));
+        }),
+        ("databases paused", Verdict::Fail, |seen| {
+            let status = &mut seen.databases.as_mut().expect("databases")[0].status;
+            status.as_mut().expect("a status").conditions = read(condition("Paused"));
+        }),
+        ("requests stuck", Verdict::Fail, |seen| {
+            seen.requests = Ok(vec![read(json!({"metadata": {"name": "r", "namespace": "demo"},
+                "spec": {"type": "Restart", "databaseRef": {"name": "pg"}},
+                "status": {"phase": "Progressing", "steps": [
+                    {"name": "Pause", "attempts": 1, "startedAt": "2026-11-24T09:00:00Z"}]}}))]);
+        }),
+        ("requests failed", Verdict::Warn, |seen| {
+            seen.requests = Ok(vec![read(json!({"metadata": {"name": "r", "namespace": "demo"},
+                "spec": {"type": "Restart", "databaseRef": {"name": "pg"}}, "status": {"phase": "Failed"}}))]);
+        }),
+        ("certificates issued", Verdict::Fail, |seen| {
+            seen.certificates.as_mut().expect("certificates")[0].each[0].ready = Some(false);
+        }),
+        ("certificates served", Verdict::Warn, |seen| {
+            let served = leaf(2, "2027-02-22T10:00:00Z");
+            seen.certificates.as_mut().expect("certificates")[0].each[0].served = Some(served);
+        }),
+        ("certificates expiring", Verdict::Fail, |seen| {
+            let soon = leaf(1, "2026-11-30T10:00:00Z").not_after;
+            let each = &mut seen.certificates.as_mut().expect("certificates")[0].each[0];
+            if let Some(leaf) = &mut each.served {
+                leaf.not_before = "2026-08-30T10:00:00Z".parse().expect("a time");
+                leaf.not_after = soon;
+            }
+        }),
+    ];
+
     #[test]
     fn every_check_finds_what_it_is_for() {
-        let breaks: &[(&str, Verdict, Break)] = &[
-            ("API server", Verdict::Unknown, |seen| seen.server = Err("no answer".to_owned())),
-            ("CRDs", Verdict::Fail, |seen| drop(seen.crds.as_mut().map(|crds| crds.remove(0)))),
-            ("CRD versions", Verdict::Warn, |seen| {
-                let crds = seen.crds.as_mut().expect("CRDs");
-                crds[1].spec.versions[0].schema = None;
-            }),
-            ("cert-manager CRDs", Verdict::Fail, |seen| drop(seen.crds.as_mut().map(Vec::pop))),
-            ("issuers", Verdict::Fail, |seen| seen.issuers = Ok(vec![])),
-            ("issuers ready", Verdict::Warn, |seen| {
-                let broken = json!({"metadata": {"name": "broken"}, "spec": {}});
-                seen.cluster_issuers = Ok(vec![read(broken)]);
-            }),
-            ("PostgresVersions", Verdict::Fail, |seen| seen.versions = Ok(vec![])),
-            ("webhooks registered", Verdict::Warn, |seen| {
-                seen.webhooks.as_mut().expect("webhooks").push(Webhook::default());
-            }),
-            ("webhook CAs", Verdict::Fail, |seen| {
-                let webhook = seen.webhooks.as_mut().expect("webhooks")[0].registered.as_mut();
-                webhook.expect("registered").ca_bundle = b"no PEM".to_vec();
-            }),
-            ("webhook endpoints", Verdict::Fail, |seen| {
-                let webhook = seen.webhooks.as_mut().expect("webhooks")[0].registered.as_mut();
-                webhook.expect("registered").service = Some(("pgrekey/pgrekey".to_owned(), 0));
-            }),
-            ("leader", Verdict::Fail, |seen| seen.leases = Ok(vec![])),
-            ("your rights", Verdict::Warn, |seen| seen.forbidden = Ok(vec!["list postgreses".to_owned()])),
-            ("PetSet controller", Verdict::Fail, |seen| {
-                seen.pet_sets.as_mut().expect("PetSets")[0].status = None;
-            }),
-            ("storage class", Verdict::Warn, |seen| seen.default_storage = Ok(vec![])),
-            ("databases ready", Verdict::Warn, |seen| {
-                seen.databases.as_mut().expect("databases")[0].status = None;
-            }),
-            ("databases blocked", Verdict::Fail, |seen| {
-                let status = &mut seen.databases.as_mut().expect("databases")[0].status;
-                status.as_mut().expect("a status").conditions = read(condition("Blocked"));
-            }),
-            ("databases paused", Verdict::Fail, |seen| {
-                let status = &mut seen.databases.as_mut().expect("databases")[0].status;
-                status.as_mut().expect("a status").conditions = read(condition("Paused"));
-            }),
-            ("requests stuck", Verdict::Fail, |seen| {
-                seen.requests = Ok(vec![read(json!({"metadata": {"name": "r", "namespace": "demo"},
-                    "spec": {"type": "Restart", "databaseRef": {"name": "pg"}},
-                    "status": {"phase": "Progressing", "steps": [
-                        {"name": "Pause", "attempts": 1, "startedAt": "2026-11-24T09:00:00Z"}]}}))]);
-            }),
-            ("requests failed", Verdict::Warn, |seen| {
-                seen.requests = Ok(vec![read(json!({"metadata": {"name": "r", "namespace": "demo"},
-                    "spec": {"type": "Restart", "databaseRef": {"name": "pg"}}, "status": {"phase": "Failed"}}))]);
-            }),
-            ("certificates issued", Verdict::Fail, |seen| {
-                seen.certificates.as_mut().expect("certificates")[0].each[0].ready = Some(false);
-            }),
-            ("certificates served", Verdict::Warn, |seen| {
-                let served = leaf(2, "2027-02-22T10:00:00Z");
-                seen.certificates.as_mut().expect("certificates")[0].each[0].served = Some(served);
-            }),
-            ("certificates expiring", Verdict::Fail, |seen| {
-                let soon = leaf(1, "2026-11-30T10:00:00Z").not_after;
-                let each = &mut seen.certificates.as_mut().expect("certificates")[0].each[0];
-                if let Some(leaf) = &mut each.served {
-                    leaf.not_before = "2026-08-30T10:00:00Z".parse().expect("a time");
-                    leaf.not_after = soon;
-                }
-            }),
-        ];
         for check in CHECKS {
-            let (_, verdict, break_it) = breaks
+            let (_, verdict, break_it) = BREAKS
                 .iter()
                 .find(|(name, ..)| *name == check.name)
                 .unwrap_or_else(|| panic!("no case: {}", check.name));
             let mut seen = healthy();
             break_it(&mut seen);
             let found = examine(&seen, now()).into_iter().find(|found| found.check == check.name).expect("a check");
-            let has_remedy = !found.remedy.is_empty() || found.verdict == Verdict::Unknown;
-            assert_eq!((found.verdict, has_remedy), (*verdict, true), "{found:?}");
+            assert_eq!((found.verdict, found.remedy.is_empty()), (*verdict, false), "{found:?}");
         }
+    }
+
+    #[test]
+    fn what_a_user_may_not_ask_and_what_nobody_is_there_to_answer_is_no_failure() {
+        let hints: &[(&str, Verdict, Break)] = &[
+            ("webhooks answer", Verdict::Warn, |seen| seen.trial = Ok(Asked::NotAllowed("you may not".to_owned()))),
+            ("webhooks answer", Verdict::Warn, |seen| {
+                seen.trial = Ok(Asked::Answered(Trial::LetIn("pgrekey".to_owned())));
+            }),
+            ("webhooks answer", Verdict::Ok, |seen| {
+                seen.webhooks = Ok(vec![Webhook::default()]);
+                seen.trial = Ok(Asked::Answered(Trial::LetIn("demo".to_owned())));
+            }),
+            ("operator's rights", Verdict::Warn, |seen| {
+                seen.operator = Ok(Asked::NotAllowed("you may not".to_owned()));
+            }),
+            ("operator's rights", Verdict::Ok, |seen| seen.operator = Ok(Asked::Answered(None))),
+        ];
+        for (check, verdict, break_it) in hints {
+            let mut seen = healthy();
+            break_it(&mut seen);
+            let found = examine(&seen, now()).into_iter().find(|found| found.check == *check).expect("a check");
+            assert_eq!((found.verdict, found.remedy.is_empty()), (*verdict, *verdict == Verdict::Ok), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn the_document_shows_every_check() {
+        let shown = include_str!("../../docs/cli.md").lines().filter_map(|line| line.strip_prefix("ok    "));
+        let shown: Vec<&str> = shown.map(|line| line.split("  ").next().unwrap_or_default()).collect();
+        assert_eq!(shown, CHECKS.iter().map(|check| check.name).collect::<Vec<_>>());
     }
 
     #[test]

@@ -9,14 +9,15 @@ use kube::ResourceExt;
 use kube::api::{Api, PostParams};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
+use super::me;
 use super::scope::{Scope, block_on, locate, print, told};
-use super::screen::yaml;
+use super::screen::{Output, json, yaml};
 use super::status::follow;
+use crate::api::annotations::STRATEGY;
 use crate::api::duration;
 use crate::api::ops_request::{Apply, DatabaseRef, OpsType, TlsChange};
 use crate::api::tls::{CERT_MANAGER_GROUP, ClientAuthMode, IssuerRef, SslMode};
 use crate::api::{PostgresOpsRequest, PostgresOpsRequestSpec};
-use crate::plan::decide::STRATEGY;
 
 /// What a request is named after, and what a user may say of every one
 #[derive(Debug, clap::Args)]
@@ -40,12 +41,15 @@ struct Common {
     /// Begin whatever the database's state; without it the operation waits until the database is Ready
     #[arg(long)]
     always: bool,
-    /// Print the request as YAML and make nothing
+    /// Print the request and make nothing
     #[arg(long)]
     dry_run: bool,
     /// Follow the request to its end; exit code 0 if it succeeded, 1 if not
     #[arg(long, short, conflicts_with = "dry_run")]
     wait: bool,
+    /// How it is printed; json and yaml are the request itself, and so is what --dry-run prints
+    #[arg(long, short, value_enum, default_value_t, conflicts_with = "wait")]
+    output: Output,
     #[command(flatten)]
     scope: Scope,
 }
@@ -129,24 +133,34 @@ pub(super) fn remove_tls(RemoveTls { common, client_auth_mode }: RemoveTls) -> a
 fn make(common: &Common, operation: &str, change: TlsChange) -> anyhow::Result<ExitCode> {
     let request = request(common, operation, change)?;
     if common.dry_run {
-        print(&yaml(&request)?)?;
+        print(&if common.output == Output::Json { json(&request)? } else { yaml(&request)? })?;
         return Ok(ExitCode::SUCCESS);
     }
     block_on(async {
         let cluster = common.scope.connect().await?;
         let requests: Api<PostgresOpsRequest> =
             Api::namespaced(cluster.client.clone(), &request.namespace().unwrap_or_default());
-        let made = requests.create(&PostParams::default(), &request).await.map_err(refused)?;
+        let mut made = requests.create(&PostParams::default(), &request).await.map_err(refused)?;
         if common.wait {
             return follow(&cluster, &made).await;
         }
-        let (namespace, name) = (made.namespace().unwrap_or_default(), made.name_any());
-        print(&[
-            format!("postgresopsrequest.ops.kubedb.com/{name} created"),
-            format!("follow it with: pgrekey status {namespace}/{name} --watch"),
-        ])?;
+        made.metadata.managed_fields = None;
+        print(&match common.output {
+            Output::Json => json(&made)?,
+            Output::Yaml => yaml(&made)?,
+            Output::Table | Output::Wide => is_made(&made),
+        })?;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// What there is, and what is next.
+fn is_made(request: &PostgresOpsRequest) -> Vec<String> {
+    let (namespace, name) = (request.namespace().unwrap_or_default(), request.name_any());
+    vec![
+        format!("postgresopsrequest.ops.kubedb.com/{name} created"),
+        format!("follow it with: {} status {namespace}/{name} --watch", me()),
+    ]
 }
 
 /// A denial names every reason at once: one line each.

@@ -82,7 +82,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             #[expect(clippy::print_stderr, reason = "the one place that tells the user why the command failed")]
             {
-                eprintln!("pgrekey: {error:#}");
+                eprintln!("{}: {}", me(), as_called(&format!("{error:#}")));
             }
             ExitCode::FAILURE
         }
@@ -93,6 +93,16 @@ pub fn main() -> ExitCode {
 fn is_plugin() -> bool {
     let program = std::env::args_os().next().map(std::path::PathBuf::from);
     program.as_deref().and_then(std::path::Path::file_name).is_some_and(|name| name == "kubectl-pgrekey")
+}
+
+/// What the user calls us.
+fn me() -> &'static str {
+    if is_plugin() { "kubectl pgrekey" } else { "pgrekey" }
+}
+
+/// A text whose commands of ours, which stand in backticks, are what the user would type.
+fn as_called(text: &str) -> String {
+    text.replace("`pgrekey ", &format!("`{} ", me()))
 }
 
 /// The command line, in the words by which the user called us.

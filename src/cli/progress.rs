@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
+use super::as_called;
 use super::screen::{Cell, Screen, Tone, elapsed, end, serial};
 use crate::api::PostgresOpsRequest;
+use crate::api::annotations::STRATEGY;
 use crate::api::condition;
 use crate::api::ops_request::{OpsPhase, OpsType, PostgresOpsRequestSpec, PostgresOpsRequestStatus, Step};
-use crate::plan::decide::STRATEGY;
 use crate::plan::ends::issues;
 use crate::plan::ledger::TURN_BACK;
 use crate::rules::ops_request::Operation;
@@ -66,7 +67,7 @@ pub(super) fn words(spec: &PostgresOpsRequestSpec) -> String {
 
 /// One line about what happens now: what is waited for, or how it ended.
 pub(super) fn now_happens(request: &PostgresOpsRequest) -> String {
-    let Some(status) = &request.status else { return UNSEEN.to_owned() };
+    let Some(status) = &request.status else { return as_called(UNSEEN) };
     let said = |type_: &str| {
         let found = condition::find(&status.conditions, type_).filter(|condition| condition.holds())?;
         found.message.clone()
@@ -75,11 +76,8 @@ pub(super) fn now_happens(request: &PostgresOpsRequest) -> String {
     let doing = || step.map(|step| format!("{}: {}", step.name, step.message.as_deref().unwrap_or("begins")));
     match status.phase {
         Some(OpsPhase::Successful) => "done, and proved on the wire".to_owned(),
-        Some(OpsPhase::Failed) => format!(
-            "{}. The database serves what its spec says.",
-            said("Failed").unwrap_or_else(|| "no reason given".to_owned())
-        ),
-        Some(OpsPhase::Pending) | None => said("Pending").unwrap_or_else(|| UNSEEN.to_owned()),
+        Some(OpsPhase::Failed) => said("Failed").unwrap_or_else(|| "no reason given".to_owned()),
+        Some(OpsPhase::Pending) | None => said("Pending").unwrap_or_else(|| as_called(UNSEEN)),
         Some(_) => doing().unwrap_or_else(|| "between two steps".to_owned()),
     }
 }
@@ -217,12 +215,13 @@ fn pods(status: &PostgresOpsRequestStatus, now: Timestamp, wide: bool, screen: S
             };
             let serves = pod.serving_serial.as_ref().map_or("plaintext".to_owned(), |number| serial(number, wide));
             let serves = if pod.role.is_none() { Cell::default() } else { serves.into() };
+            let lag = pod.lag.as_deref().map(|lag| if lag == "0Mi" { "0" } else { lag }).unwrap_or_default();
             let end = pod.not_after.as_ref().map(|time| end(now, time.0)).unwrap_or_default();
             let new = if pod.restarted { "yes" } else { "no" };
-            vec![pod.name.as_str().into(), role, serves, end, new.into(), pod.trusts.join(", ").into()]
+            vec![pod.name.as_str().into(), role, lag.into(), serves, end, new.into(), pod.trusts.join(", ").into()]
         })
         .collect();
-    screen.table(&["POD", "ROLE", "SERVES", "UNTIL", "RESTARTED", "TRUSTS"], &rows)
+    screen.table(&["POD", "ROLE", "LAG", "SERVES", "UNTIL", "RESTARTED", "TRUSTS"], &rows)
 }
 
 /// What is new since a request was last looked at, one line each: for output that is no terminal.
@@ -283,7 +282,7 @@ mod tests {
                 "pods": [
                     {"name": "ha-postgres-0", "role": "primary", "servingSerial": "77a5a2a14d4796f8737f405a77af5ed416e84e2f",
                      "notAfter": "2027-02-22T10:00:00Z", "trusts": ["ca", "new-ca"], "restarted": false},
-                    {"name": "ha-postgres-1", "role": "standby", "servingSerial": "77a5a2a14d4796f8737f405a77af5ed416e84e2f",
+                    {"name": "ha-postgres-1", "role": "standby", "lag": "0Mi", "servingSerial": "77a5a2a14d4796f8737f405a77af5ed416e84e2f",
                      "notAfter": "2027-02-22T10:00:00Z", "trusts": ["ca", "new-ca"], "restarted": false},
                     {"name": "ha-postgres-2", "restarted": true},
                 ],

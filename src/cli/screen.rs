@@ -165,8 +165,7 @@ pub(super) fn days(now: Timestamp, then: Timestamp) -> i64 {
 
 /// An end with the days that are left: `2027-02-22 (89d)`.
 pub(super) fn end(now: Timestamp, then: Timestamp) -> Cell {
-    let date = then.to_string();
-    let date = date.split('T').next().unwrap_or_default();
+    let date = then.strftime("%Y-%m-%d");
     match days(now, then) {
         ..0 => Cell::new(Tone::Bad, format!("{date} (over)")),
         0 => Cell::new(Tone::Bad, format!("{date} (in {})", elapsed(now, then))),

@@ -11,7 +11,7 @@ use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::core::ApiResource;
 use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -88,9 +88,21 @@ impl Objects {
         self.api().get_opt(name).await.map_err(|error| Error::of(Thing::new::<K>(name), error))
     }
 
+    /// Whether an object is ours.
+    pub fn is_ours(&self, object: &impl Kind) -> bool {
+        self.owner_of(object.meta()).is_ok()
+    }
+
     /// The object of this name, if it is ours.
     pub async fn ours<K: Kind>(&self, name: &str) -> Result<Option<K>, Error> {
-        Ok(self.look::<K>(name).await?.filter(|object| self.owner_of(object.meta()).is_ok()))
+        Ok(self.look::<K>(name).await?.filter(|object| self.is_ours(object)))
+    }
+
+    /// The objects of a kind that carry our labels, whoever owns them: what a StatefulSet makes has no owner that we know.
+    pub async fn labelled<K: Kind>(&self) -> Result<Vec<K>, Error> {
+        let selector: Vec<String> = self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let listed = self.api::<K>().list(&ListParams::default().labels(&selector.join(","))).await;
+        listed.map(|list| list.items).map_err(|error| Error::of(Thing::new::<K>(&self.owner.name), error))
     }
 
     /// Makes the object what the wish says, if it is not; the owner reference is added to the wish.
@@ -134,6 +146,15 @@ impl Objects {
         // `Nothing` here is a difference that was none: a default that `differs` does not know of.
         debug!(%what, ?done, "applied");
         Ok(done)
+    }
+
+    /// Makes the object what the wish says; where nothing is wished for, deletes the one of this name, if it is ours. `None`: there
+    /// is to be none.
+    pub async fn apply_or_delete<K: Kind>(&self, wish: Option<K>, name: &str) -> Result<Option<Done>, Error> {
+        match wish {
+            Some(wish) => self.apply(wish).await.map(Some),
+            None => self.delete::<K>(name).await.map(|_| None),
+        }
     }
 
     /// Deletes the object of this name if it is ours, and says whether there was one. What it owns is collected afterwards.

@@ -24,6 +24,7 @@ use crate::api::{PetSet, Postgres};
 use crate::build::meta::{INSTANCE_LABEL, KIND};
 use crate::cluster::apply::Kind;
 use crate::cluster::facts::Stores;
+use crate::cluster::{Error, Thing};
 use crate::metrics::LoopMetrics;
 
 /// What every loop has at hand.
@@ -133,6 +134,18 @@ impl Context {
 
     pub(super) fn api<K: Kind>(&self) -> Api<K> {
         api_of(&self.client, &self.settings)
+    }
+
+    /// The object of this name, as the API server has it now.
+    pub async fn get<K: Kind>(&self, namespace: &str, name: &str) -> Result<Option<K>, Error> {
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        api.get_opt(name).await.map_err(|error| Error::of(Thing::new::<K>(name), error))
+    }
+
+    /// The same object, as the API server has it now. None if it has gone; another of its name is not the same.
+    pub async fn fresh<K: Kind>(&self, seen: &K) -> Result<Option<K>, Error> {
+        let found = self.get::<K>(&seen.namespace().unwrap_or_default(), &seen.name_any()).await?;
+        Ok(found.filter(|found| found.uid() == seen.uid()))
     }
 
     /// The pods of a database, in the order of their names.

@@ -14,7 +14,7 @@ use super::postgres::{Step, Stop};
 use crate::api::Postgres;
 use crate::build::meta::INSTANCE_LABEL;
 use crate::build::{Cluster, secrets};
-use crate::cluster::{Objects, Thing};
+use crate::cluster::Objects;
 use crate::tls::alias::with_suffix;
 
 /// The superuser of a database that names none.
@@ -154,11 +154,7 @@ fn password_of(bytes: &[u8]) -> Option<String> {
 
 /// The Secret of the superuser, if there is one.
 pub(super) async fn auth(context: &Context, postgres: &Postgres) -> Step<Option<Secret>> {
-    let name = auth_secret(postgres);
-    let namespace = postgres.namespace().unwrap_or_default();
-    let api: kube::Api<Secret> = kube::Api::namespaced(context.client.clone(), &namespace);
-    let secret = api.get_opt(&name).await;
-    Ok(secret.map_err(|error| crate::cluster::Error::of(Thing::new::<Secret>(&name), error))?)
+    Ok(context.get(&postgres.namespace().unwrap_or_default(), &auth_secret(postgres)).await?)
 }
 
 #[cfg(test)]

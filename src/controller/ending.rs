@@ -9,15 +9,11 @@
 //!
 //! Pods go first and are waited for: a Patroni that still runs would write its state again, and needs its rights to hand over.
 
-use std::fmt::Debug;
-
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::ResourceExt;
-use kube::api::ListParams;
 use kube::runtime::controller::Action;
-use serde::de::DeserializeOwned;
 
 use super::postgres::{FINALIZER, Step, Stop, release};
 use super::{Context, provision, status};
@@ -28,8 +24,7 @@ use crate::api::tls::IssuerRef;
 use crate::api::{PetSet, Postgres};
 use crate::build::monitor::service_monitor_resource;
 use crate::build::{Cluster, Facts};
-use crate::cluster::apply::Kind;
-use crate::cluster::{Error, Objects, Thing};
+use crate::cluster::Objects;
 use crate::plan::database_status::Writer;
 use crate::rules::Facts as _;
 use crate::tls::Alias;
@@ -61,7 +56,7 @@ pub(super) async fn clean_up(context: &Context, postgres: &Postgres) -> Step<Act
             objects.delete::<ConfigMap>(&map).await?;
         }
         if policy != DeletionPolicy::Halt {
-            delete_data(&objects, &cluster).await?;
+            delete_data(&objects).await?;
         }
         if policy == DeletionPolicy::WipeOut {
             delete_secrets(context, postgres, &objects, &cluster).await?;
@@ -123,11 +118,11 @@ fn skeleton(postgres: &Postgres) -> Option<Cluster> {
 /// Ends the pods and waits until they have gone.
 async fn stop(objects: &Objects, cluster: &Cluster) -> Step<()> {
     objects.delete::<PetSet>(cluster.name()).await?;
-    if list::<Pod>(objects, cluster).await?.is_empty() { Ok(()) } else { Err(Stop::Wait("pods that end")) }
+    if objects.labelled::<Pod>().await?.is_empty() { Ok(()) } else { Err(Stop::Wait("pods that end")) }
 }
 
-async fn delete_data(objects: &Objects, cluster: &Cluster) -> Step<()> {
-    for claim in list::<PersistentVolumeClaim>(objects, cluster).await? {
+async fn delete_data(objects: &Objects) -> Step<()> {
+    for claim in objects.labelled::<PersistentVolumeClaim>().await? {
         objects.delete_seen(&claim).await?;
     }
     Ok(())
@@ -143,13 +138,6 @@ async fn delete_secrets(context: &Context, postgres: &Postgres, objects: &Object
         objects.delete::<Secret>(&name).await?;
     }
     Ok(())
-}
-
-/// The objects of a kind that carry the labels of this database: what a StatefulSet makes has no owner that we know.
-async fn list<K: Kind + DeserializeOwned + Debug>(objects: &Objects, cluster: &Cluster) -> Result<Vec<K>, Error> {
-    let selector: Vec<String> = cluster.selector().iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let listed = objects.api::<K>().list(&ListParams::default().labels(&selector.join(","))).await;
-    listed.map(|list| list.items).map_err(|error| Error::of(Thing::new::<K>(cluster.name()), error))
 }
 
 #[cfg(test)]

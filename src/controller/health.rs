@@ -2,34 +2,35 @@
 //!
 //! # Expected flow
 //! Once a second every database is looked at; whose period is over is checked, many at once. A check logs in to every pod at its
-//! address, as the spec says that clients do, and has the time that the spec gives it. What it finds becomes conditions.
+//! address, as the spec says that clients do, and has the time that the spec gives it. What it finds becomes conditions, which
+//! the check writes itself.
 //!
 //! # Guarantees
-//! A check that hangs holds up nobody. No two checks of one database run at once. The status is written when it changes. A
-//! database that is halted or going is not checked.
+//! A check that hangs, or that waits for the API server, holds up nobody while there are fewer than [`AT_ONCE`]; one that panics
+//! is followed by the next. No two checks of one database run at once. The status is written when it changes. A database that
+//! is halted or going is not checked.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
-use kube::api::Api;
 use kube::runtime::reflector::Store;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::debug;
 
 use super::credentials::{Login, auth_secret};
 use super::postgres::conditions;
+use super::servers::{address, host};
 use super::{Context, scaling, status};
 use crate::api::Postgres;
 use crate::api::condition::holds;
 use crate::api::postgres::{DatabasePhase, HealthChecker};
 use crate::api::tls::SslMode;
-use crate::cluster::{Error, Thing};
+use crate::cluster::Error;
 use crate::database::dial::Dial;
 use crate::database::report::{Report, idle_slots, report, write_check};
 use crate::database::{PORT, Silence};
@@ -55,29 +56,35 @@ pub(super) struct Seen {
 /// The checks of one database.
 #[derive(Default)]
 struct Course {
-    /// When it is checked next; at once, if it never was.
-    next: Option<Instant>,
+    /// When it was last checked; never, or to be checked at once, if left out.
+    last: Option<Instant>,
     running: bool,
     /// Failed checks in a row.
     failures: i32,
-    /// How many pods were ready at the last check.
+    /// How many pods were ready when the last check began.
     replicas: Option<Replicas>,
-    /// The Secrets as they were at the last check, by name.
-    secrets: Option<BTreeMap<String, Option<String>>>,
+    /// The Secrets as a check last saw them.
+    secrets: Option<Versions>,
 }
+
+/// Secrets: their resource versions by their names; `None` for one that is not there.
+type Versions = BTreeMap<String, Option<String>>;
 
 /// What a check found.
 struct Found {
-    uid: String,
-    replicas: Option<Replicas>,
-    verdict: Option<Verdict>,
-    secrets: BTreeMap<String, Option<String>>,
+    /// Failed checks in a row, with this one.
+    failures: i32,
+    /// The Secrets, if the API server has told.
+    secrets: Option<Versions>,
+    /// Whether the status says it.
+    written: bool,
 }
 
 /// Checks databases for as long as it runs.
 pub(super) async fn run(context: Arc<Context>, databases: Store<Postgres>) {
     let mut courses: HashMap<String, Course> = HashMap::new();
     let mut checks: JoinSet<Found> = JoinSet::new();
+    let mut running: HashMap<Id, String> = HashMap::new();
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -87,34 +94,55 @@ pub(super) async fn run(context: Arc<Context>, databases: Store<Postgres>) {
                 let known: BTreeSet<String> = all.iter().filter_map(|postgres| postgres.uid()).collect();
                 courses.retain(|uid, _| known.contains(uid));
                 for postgres in all.into_iter().filter(|postgres| is_checked(postgres)) {
-                    let course = courses.entry(postgres.uid().unwrap_or_default()).or_default();
-                    if checks.len() < AT_ONCE && is_due(&context, course, &postgres) {
-                        course.running = true;
-                        checks.spawn(check(Arc::clone(&context), postgres));
+                    let uid = postgres.uid().unwrap_or_default();
+                    let course = courses.entry(uid.clone()).or_default();
+                    let replicas = replicas(&context, &postgres);
+                    if checks.len() < AT_ONCE && course.is_due(replicas, period(&postgres)) {
+                        course.begin(replicas);
+                        let task = checks.spawn(check(Arc::clone(&context), postgres, replicas, course.failures));
+                        running.insert(task.id(), uid);
                     }
                 }
             }
-            Some(done) = checks.join_next(), if !checks.is_empty() => {
-                // A check that panicked is one that found nothing; its database is checked again after a new start.
-                let Ok(found) = done else { continue };
-                if let Some(course) = courses.get_mut(&found.uid) {
-                    let postgres = databases.find(|postgres| postgres.uid().as_deref() == Some(found.uid.as_str()));
-                    if let Some(postgres) = postgres {
-                        note(&context, &postgres, course, found).await;
-                    }
+            Some(done) = checks.join_next_with_id(), if !checks.is_empty() => {
+                // A check that panicked found nothing; the panic has been logged.
+                let (id, found) = done.map_or_else(|error| (error.id(), None), |(id, found)| (id, Some(found)));
+                let course = running.remove(&id).and_then(|uid| courses.get_mut(&uid));
+                // Nobody watches Secrets: whoever changes one is noticed here.
+                if course.is_some_and(|course| course.end(found)) {
+                    context.drifted();
                 }
             }
         }
     }
 }
 
-fn is_checked(postgres: &Postgres) -> bool {
-    postgres.metadata.deletion_timestamp.is_none() && postgres.spec.halted != Some(true)
+impl Course {
+    fn is_due(&self, replicas: Option<Replicas>, period: Duration) -> bool {
+        let is_news = replicas != self.replicas;
+        !self.running && (is_news || self.last.is_none_or(|last| last.elapsed() >= period))
+    }
+
+    fn begin(&mut self, replicas: Option<Replicas>) {
+        self.running = true;
+        self.replicas = replicas;
+    }
+
+    /// Notes what a check found; whether a Secret has changed since it was last seen.
+    fn end(&mut self, found: Option<Found>) -> bool {
+        self.running = false;
+        self.last = found.as_ref().is_none_or(|found| found.written).then(Instant::now);
+        let Some(found) = found else { return false };
+        self.failures = found.failures;
+        let Some(secrets) = found.secrets else { return false };
+        let changed = self.secrets.as_ref().is_some_and(|before| *before != secrets);
+        self.secrets = Some(secrets);
+        changed
+    }
 }
 
-fn is_due(context: &Context, course: &Course, postgres: &Postgres) -> bool {
-    let news = replicas(context, postgres) != course.replicas;
-    !course.running && (news || course.next.is_none_or(|next| next <= Instant::now()))
+fn is_checked(postgres: &Postgres) -> bool {
+    postgres.metadata.deletion_timestamp.is_none() && postgres.spec.halted != Some(true)
 }
 
 fn settings(postgres: &Postgres) -> HealthChecker {
@@ -131,34 +159,6 @@ fn period(postgres: &Postgres) -> Duration {
     if phase == Some(DatabasePhase::Ready) { period } else { period.min(IMPATIENT) }
 }
 
-/// Draws the conclusions from a check.
-async fn note(context: &Context, postgres: &Postgres, course: &mut Course, found: Found) {
-    course.running = false;
-    course.next = Some(Instant::now() + period(postgres));
-    course.replicas = found.replicas;
-    // Nobody watches Secrets: whoever changes one is noticed here.
-    if course.secrets.replace(found.secrets.clone()).is_some_and(|before| before != found.secrets) {
-        context.drifted();
-    }
-    let fine = found.verdict.as_ref().is_none_or(|verdict| verdict.accepting.is_ok() && verdict.ready.is_ok());
-    course.failures = if fine { 0 } else { course.failures.saturating_add(1) };
-    let threshold = settings(postgres).failure_threshold.unwrap_or(1);
-    let verdict = found.verdict.filter(|_| fine || course.failures >= threshold);
-    let written = status::write(context, postgres, |writer| {
-        if let Some(replicas) = found.replicas {
-            writer.replicas(replicas);
-        }
-        if let Some(verdict) = &verdict {
-            writer.checked(verdict);
-        }
-    });
-    if let Err(error) = written.await {
-        // The next check finds the same.
-        debug!(database = postgres.name_any(), %error, "the status could not be written");
-        course.next = Some(Instant::now() + Duration::from_secs(1));
-    }
-}
-
 /// How many pods are ready, by the set's own count.
 fn replicas(context: &Context, postgres: &Postgres) -> Option<Replicas> {
     let set = context.pet_set(&postgres.namespace().unwrap_or_default(), &postgres.name_any())?;
@@ -166,15 +166,14 @@ fn replicas(context: &Context, postgres: &Postgres) -> Option<Replicas> {
     Some(Replicas { desired: postgres.spec.replicas.unwrap_or(1), ready })
 }
 
-async fn check(context: Arc<Context>, postgres: Arc<Postgres>) -> Found {
-    let uid = postgres.uid().unwrap_or_default();
-    let replicas = replicas(&context, &postgres);
-    let secrets = Secrets::read(&context, &postgres).await;
-    let versions = secrets.as_ref().map(|secrets| secrets.versions.clone()).unwrap_or_default();
+/// Checks a database, and writes down what it found once it has found the same often enough.
+async fn check(context: Arc<Context>, postgres: Arc<Postgres>, replicas: Option<Replicas>, failures: i32) -> Found {
+    let secrets = Secrets::read(&context, &postgres).await.ok();
+    let versions = secrets.as_ref().map(|secrets| secrets.versions.clone());
     let verdict = match (replicas, secrets) {
         // Without pods there is nobody to ask, and an API server that does not answer says nothing about the database.
-        (None, _) | (_, Err(_)) => None,
-        (Some(_), Ok(secrets)) => {
+        (None, _) | (_, None) => None,
+        (Some(_), Some(secrets)) => {
             let patience = seconds(settings(&postgres).timeout_seconds);
             Some(tokio::time::timeout(patience, ask(&context, &postgres, secrets)).await.unwrap_or_else(|_| {
                 let late = || Err(format!("the check took longer than {} s", patience.as_secs()));
@@ -182,22 +181,37 @@ async fn check(context: Arc<Context>, postgres: Arc<Postgres>) -> Found {
             }))
         }
     };
-    Found { uid, replicas, verdict, secrets: versions }
+    let is_fine = |verdict: &Verdict| verdict.accepting.is_ok() && verdict.ready.is_ok();
+    let failures = verdict.as_ref().map_or(failures, |v| if is_fine(v) { 0 } else { failures.saturating_add(1) });
+    let threshold = settings(&postgres).failure_threshold.unwrap_or(1);
+    let verdict = verdict.filter(|_| failures == 0 || failures >= threshold);
+    let written = status::write(&context, &postgres, |writer| {
+        if let Some(replicas) = replicas {
+            writer.replicas(replicas);
+        }
+        if let Some(verdict) = &verdict {
+            writer.checked(verdict);
+        }
+    });
+    let written = written.await.inspect_err(|error| {
+        // The next check finds the same.
+        debug!(database = postgres.name_any(), %error, "the status could not be written");
+    });
+    Found { failures, secrets: versions, written: written.is_ok() }
 }
 
 /// How to log in.
 struct Secrets {
     login: Option<Login>,
     served: Option<Served>,
-    versions: BTreeMap<String, Option<String>>,
+    versions: Versions,
 }
 
 impl Secrets {
     async fn read(context: &Context, postgres: &Postgres) -> Result<Self, Error> {
-        let name = postgres.name_any();
-        let api: Api<Secret> = Api::namespaced(context.client.clone(), &postgres.namespace().unwrap_or_default());
+        let (name, namespace) = (postgres.name_any(), postgres.namespace().unwrap_or_default());
         let get = async |name: String| {
-            let secret = api.get_opt(&name).await.map_err(|error| Error::of(Thing::new::<Secret>(&name), error))?;
+            let secret = context.get::<Secret>(&namespace, &name).await?;
             Ok::<_, Error>((name, secret))
         };
         // Somebody who has paused the database may be bringing TLS to it.
@@ -275,14 +289,13 @@ fn ways(postgres: &Postgres, served: Option<&Served>) -> Vec<Way> {
 }
 
 async fn ask_one(postgres: &Postgres, pod: &Pod, login: &Login, ways: &[Way], write: bool) -> Result<Answer, Silence> {
-    let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse::<IpAddr>().ok());
-    let address = address.ok_or_else(|| Silence::Unreachable("the pod has no address".to_owned()))?;
-    let (name, namespace) = (postgres.name_any(), postgres.namespace().unwrap_or_default());
+    let address = address(pod, PORT).map_err(Silence::Unreachable)?;
+    let host = host(&pod.name_any(), &postgres.name_any(), &postgres.namespace().unwrap_or_default());
     let mut last = Silence::Unreachable("there is no certificate to log in with".to_owned());
     for way in ways {
         let dial = Dial {
-            address: SocketAddr::new(address, PORT),
-            host: format!("{}.{}.{namespace}.svc", pod.name_any(), with_suffix(&name, "pods")),
+            address,
+            host: host.clone(),
             user: login.username.clone(),
             password: Some(login.password.clone()),
             pair: way.pair.clone(),
@@ -355,28 +368,55 @@ mod tests {
     use crate::database::report::{Lsn, Stream};
 
     fn answer(in_recovery: bool, standbys: &[(&str, &str)]) -> Answer {
-        let stream = |state: &str| Stream {
-            state: state.to_owned(),
-            sync_state: "async".to_owned(),
-            replayed: Lsn(1),
-            ssl: false,
-            client_dn: None,
-            issuer_dn: None,
-        };
+        let stream = |state: &str| Stream { state: state.to_owned(), replayed: Lsn(1), ssl: false, client_dn: None };
         Answer {
             report: Report {
                 in_recovery,
                 timeline: 1,
                 position: Lsn(1),
-                received: None,
                 ssl: false,
-                files: BTreeMap::new(),
                 hba: vec![],
                 standbys: standbys.iter().map(|(name, state)| ((*name).to_owned(), stream(state))).collect(),
             },
             writes: Ok(()),
             idle_slots: vec![],
         }
+    }
+
+    #[test]
+    fn secrets_that_could_not_be_read_are_not_taken_for_changed_ones() {
+        let found = |version: Option<&str>| {
+            let secrets = version.map(|version| Versions::from([("pg-auth".to_owned(), Some(version.to_owned()))]));
+            Some(Found { failures: 0, secrets, written: true })
+        };
+        let mut course = Course::default();
+        let looks = [(found(Some("1")), false), (found(None), false), (None, false), (found(Some("1")), false)];
+        for (found, changed) in looks.into_iter().chain([(found(Some("2")), true), (found(Some("2")), false)]) {
+            assert_eq!(course.end(found), changed);
+        }
+    }
+
+    #[test]
+    fn a_check_that_panicked_is_followed_by_the_next() {
+        let mut course = Course::default();
+        let period = Duration::ZERO;
+        assert!(course.is_due(None, period));
+        course.begin(None);
+        assert!(!course.is_due(None, period));
+        course.end(None);
+        assert!(course.is_due(None, period) && !course.is_due(None, Duration::from_mins(1)));
+    }
+
+    #[test]
+    fn a_database_is_checked_at_once_when_its_pods_change_or_its_status_was_not_written() {
+        let mut course = Course::default();
+        let (replicas, period) = (Some(Replicas { desired: 1, ready: 1 }), Duration::from_mins(1));
+        course.begin(replicas);
+        course.end(Some(Found { failures: 0, secrets: None, written: true }));
+        assert!(!course.is_due(replicas, period));
+        assert!(course.is_due(Some(Replicas { desired: 1, ready: 0 }), period));
+        course.end(Some(Found { failures: 0, secrets: None, written: false }));
+        assert!(course.is_due(replicas, period));
     }
 
     fn verdict(answers: Vec<(&str, Result<Answer, Silence>)>, desired: i32) -> (bool, Option<String>) {

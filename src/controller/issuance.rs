@@ -16,6 +16,7 @@ use crate::api::cert_manager::{
     Certificate, CertificateIssuerRef, CertificateRequest, CertificateRequestSpec, CertificateStatus,
     IssuanceCondition, holds,
 };
+use crate::api::duration::after;
 use crate::api::postgres::PostgresSpec;
 use crate::build::certificates::certificate;
 use crate::build::{Cluster, Facts};
@@ -29,6 +30,9 @@ use crate::tls::{Alias, Leaf};
 
 /// Annotation of a Certificate: the operation that asked for it to be issued anew, and the revision that was there then.
 const REISSUE: &str = "pgrekey.dev/reissue";
+
+/// Annotation of a trial: the operation that it was made for.
+const TRIAL_OF: &str = "pgrekey.dev/trial-of";
 
 /// What cert-manager keeps on a Secret about where its content comes from.
 const CERTIFICATE_NAME: &str = "cert-manager.io/certificate-name";
@@ -59,12 +63,13 @@ pub(super) async fn look(
             issuance.in_the_way.push(format!("Secret {}", secret.name_any()));
         }
         let Some(live) = live else { continue };
-        if objects.ours::<Certificate>(&wish.name_any()).await?.is_none() {
+        if !objects.is_ours(&live) {
             issuance.in_the_way.push(format!("Certificate {}", live.name_any()));
         }
         issuance.certificates.insert(alias, seen(&live, &wish, secret.as_ref(), operation));
     }
-    issuance.trial = trial(objects, wished).await?;
+    let trials = trials(objects, wished, operation).await?;
+    issuance.trial = trial(&trials);
     let issued = match certificates::read(context, objects, wished).await? {
         Ok(issued) => {
             issuance.issued = Some(Ok(issued.material));
@@ -77,8 +82,7 @@ pub(super) async fn look(
             None
         }
     };
-    let trial_cas = if issuance.trial == Trial::Absent { Cas::new() } else { trial_cas(objects, wished).await? };
-    Ok(Look { issuance, issued, trial_cas })
+    Ok(Look { issuance, issued, trial_cas: trial_cas(&trials) })
 }
 
 /// The database as another spec would have it.
@@ -134,7 +138,7 @@ fn is_from(secret: &Secret, issuer: &CertificateIssuerRef) -> bool {
 fn failure(status: &CertificateStatus) -> Option<String> {
     let Time(failed) = status.last_failure_time.clone()?;
     let doublings = status.failed_issuance_attempts.unwrap_or(1).clamp(1, 6) - 1;
-    let next = failed + std::time::Duration::from_secs(3600 << doublings);
+    let next = after(failed, std::time::Duration::from_secs(3600 << doublings));
     let said = status.conditions.iter().find(|condition| condition.type_ == "Issuing")?;
     let message = said.message.as_deref().unwrap_or("no reason given");
     (said.status == "False").then(|| format!("{message}; cert-manager tries again at {next}"))
@@ -168,9 +172,11 @@ fn not_ready(context: &Context, wished: &Cluster) -> Vec<String> {
 
 /// Every issuer that a spec names, once.
 fn issuers(wished: &Cluster) -> Vec<CertificateIssuerRef> {
-    let mut issuers: Vec<CertificateIssuerRef> =
-        Alias::ALL.into_iter().filter_map(|alias| Some(certificate(wished, alias)?.spec.issuer_ref)).collect();
-    issuers.dedup();
+    let mut issuers = vec![];
+    for alias in Alias::ALL {
+        let issuer = certificate(wished, alias).map(|certificate| certificate.spec.issuer_ref);
+        issuers.extend(issuer.filter(|issuer| !issuers.contains(issuer)));
+    }
     issuers
 }
 
@@ -178,26 +184,51 @@ fn trial_name(wished: &Cluster, at: usize) -> String {
     with_suffix(wished.name(), &format!("trial-{at}"))
 }
 
-/// How far the trial is.
-async fn trial(objects: &Objects, wished: &Cluster) -> Result<Trial, Error> {
-    let mut all = Trial::Absent;
-    for at in 0..Alias::ALL.len() {
-        let Some(request) = objects.ours::<CertificateRequest>(&trial_name(wished, at)).await? else { continue };
-        let conditions = request.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
-        let refusal = conditions.iter().find(|condition| is_refusal(condition));
-        let one = match refusal {
-            Some(refusal) => Trial::Failed(refusal.message.clone().unwrap_or_else(|| refusal.type_.clone())),
-            None if holds(&conditions, "Ready") => passed(&request),
-            None => Trial::Pending,
-        };
-        all = match (all, one) {
-            (failed @ Trial::Failed(_), _) | (_, failed @ Trial::Failed(_)) => failed,
-            (Trial::Pending, _) | (_, Trial::Pending) => Trial::Pending,
-            (Trial::Passed(some), Trial::Passed(more)) => Trial::Passed(some.into_iter().chain(more).collect()),
-            (_, one) => one,
-        };
+/// What was asked of each issuer on trial, in the name of this operation; nothing where it has not been asked.
+type Trials = Vec<Option<CertificateRequest>>;
+
+async fn trials(objects: &Objects, wished: &Cluster, operation: &str) -> Result<Trials, Error> {
+    let mut trials = vec![];
+    for (at, issuer) in issuers(wished).into_iter().enumerate() {
+        let found = objects.ours::<CertificateRequest>(&trial_name(wished, at)).await?;
+        trials.push(found.filter(|request| is_trial_of(request, &issuer, operation)));
     }
-    Ok(all)
+    Ok(trials)
+}
+
+/// Whether a request is this operation's, and not left behind by another one.
+fn is_trial_of(request: &CertificateRequest, issuer: &CertificateIssuerRef, operation: &str) -> bool {
+    let named = |issuer: &CertificateIssuerRef| {
+        (issuer.name.clone(), issuer.kind.clone().unwrap_or_else(|| "Issuer".to_owned()))
+    };
+    named(&request.spec.issuer_ref) == named(issuer)
+        && request.annotations().get(TRIAL_OF).is_some_and(|uid| uid == operation)
+}
+
+/// How far the trial is: as far as the one that is the least so.
+fn trial(trials: &Trials) -> Trial {
+    if trials.iter().all(Option::is_none) {
+        return Trial::Absent;
+    }
+    trials.iter().map(|request| request.as_ref().map_or(Trial::Begun, outcome)).fold(
+        Trial::Passed(BTreeSet::new()),
+        |all, one| match (all, one) {
+            (failed @ Trial::Failed(_), _) | (_, failed @ Trial::Failed(_)) => failed,
+            (Trial::Begun, _) | (_, Trial::Begun) => Trial::Begun,
+            (Trial::Passed(some), Trial::Passed(more)) => Trial::Passed(some.into_iter().chain(more).collect()),
+            _ => Trial::Pending,
+        },
+    )
+}
+
+/// What has become of one request.
+fn outcome(request: &CertificateRequest) -> Trial {
+    let conditions = request.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    match conditions.iter().find(|condition| is_refusal(condition)) {
+        Some(refusal) => Trial::Failed(refusal.message.clone().unwrap_or_else(|| refusal.type_.clone())),
+        None if holds(conditions, "Ready") => passed(request),
+        None => Trial::Pending,
+    }
 }
 
 /// Who has signed.
@@ -214,15 +245,10 @@ fn signed(request: &CertificateRequest) -> Option<Leaf> {
     leaf(&text(&status.certificate)?, &text(&status.ca)?)
 }
 
-/// The CAs that have signed the trial.
-async fn trial_cas(objects: &Objects, wished: &Cluster) -> Result<Cas, Error> {
-    let mut all = Cas::new();
-    for at in 0..Alias::ALL.len() {
-        let request = objects.ours::<CertificateRequest>(&trial_name(wished, at)).await?;
-        let ca = request.and_then(|request| request.status?.ca);
-        all.extend(ca.map(|pem| cas(&pem.0)).unwrap_or_default());
-    }
-    Ok(all)
+/// The CAs that have signed.
+fn trial_cas(trials: &Trials) -> Cas {
+    let signers = trials.iter().flatten().filter_map(|request| request.status.as_ref()?.ca.as_ref());
+    signers.flat_map(|pem| cas(&pem.0)).collect()
 }
 
 fn is_refusal(condition: &IssuanceCondition) -> bool {
@@ -234,12 +260,15 @@ fn is_refusal(condition: &IssuanceCondition) -> bool {
 }
 
 /// Asks each issuer for a certificate that nobody will use. The key is thrown away at once.
-pub(super) async fn try_issuers(objects: &Objects, wished: &Cluster) -> Result<(), Error> {
+pub(super) async fn try_issuers(objects: &Objects, wished: &Cluster, operation: &str) -> Result<(), Error> {
     let Some(server) = certificate(wished, Alias::Server) else { return Ok(()) };
     for (at, issuer_ref) in issuers(wished).into_iter().enumerate() {
         let name = trial_name(wished, at);
-        if objects.look::<CertificateRequest>(&name).await?.is_some() {
-            continue;
+        match objects.look::<CertificateRequest>(&name).await? {
+            Some(request) if is_trial_of(&request, &issuer_ref, operation) => continue,
+            // What another operation left behind says nothing about the issuer as it is now.
+            Some(_) => drop(objects.delete::<CertificateRequest>(&name).await?),
+            None => {}
         }
         let bug =
             |why: rcgen::Error| Error::Bug { what: Thing::new::<CertificateRequest>(&name), why: why.to_string() };
@@ -253,6 +282,7 @@ pub(super) async fn try_issuers(objects: &Objects, wished: &Cluster) -> Result<(
         let mut trial = CertificateRequest::new(&name, spec);
         trial.metadata.namespace = Some(wished.namespace().to_owned());
         trial.metadata.labels = Some(wished.labels());
+        trial.annotations_mut().insert(TRIAL_OF.to_owned(), operation.to_owned());
         objects.apply(trial).await?;
     }
     Ok(())
@@ -291,7 +321,10 @@ pub(super) async fn reissue(
     if status.revision.unwrap_or_default() != revision || holds(&status.conditions, "Issuing") {
         return Ok(());
     }
-    let mark = json!({"metadata": {"annotations": {REISSUE: format!("{operation}/{revision}")}}});
+    // Conditions are written as a list, so they are to be those that were read.
+    let version = certificate.resource_version();
+    let mark =
+        json!({"metadata": {"resourceVersion": version, "annotations": {REISSUE: format!("{operation}/{revision}")}}});
     let marked = api.patch(name, &PatchParams::default(), &Patch::Merge(mark)).await.map_err(of)?;
     status.conditions.retain(|condition| condition.type_ != "Issuing");
     status.conditions.push(IssuanceCondition {
@@ -303,7 +336,6 @@ pub(super) async fn reissue(
         observed_generation: certificate.metadata.generation,
     });
     let patch = json!({"metadata": {"resourceVersion": marked.resource_version()}, "status": {"conditions": status.conditions}});
-    let of = |error| Error::of(Thing::new::<Certificate>(name), error);
     api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await.map_err(of)?;
     Ok(())
 }

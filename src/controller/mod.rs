@@ -6,8 +6,9 @@
 //!
 //! # Guarantees
 //! Whoever holds no lease writes nothing. A loop handles [`CONCURRENCY`] objects at once and no object twice at once. An object
-//! that fails is tried again after a pause. A lost loop ends with everything it began: there are no tasks beside it. Who wants a
-//! database for itself asks [`Context::alone`], pauses it, and is alone from then on.
+//! that fails is tried again after a pause. A lost loop ends with everything it began: a task beside it, be it for an object, a
+//! check or a connection, is stopped when whoever began it drops it. Who wants a database for itself asks [`Context::alone`],
+//! pauses it, and is alone from then on.
 //!
 //! # Assumptions
 //! Facts are kept up to date by somebody else. What is watched carries the label that KubeDB's objects carry, so that no other
@@ -33,6 +34,7 @@ mod site;
 mod status;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::channel::mpsc;
 use futures::future::{self, BoxFuture};
@@ -42,15 +44,16 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::runtime::controller::{Config, Controller};
+use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::api::cert_manager::Certificate;
 use crate::api::{PetSet, Postgres, PostgresOpsRequest};
+use crate::cluster::Error;
 use crate::cluster::apply::Kind;
 use crate::cluster::facts::Stores;
 use crate::metrics::LoopMetrics;
@@ -60,6 +63,12 @@ pub use context::Context;
 
 /// How many objects one loop handles at once.
 pub const CONCURRENCY: u16 = 8;
+
+/// How long until an object is looked at again that somebody else has changed meanwhile.
+const CHANGED: Duration = Duration::from_millis(500);
+
+/// How long until an object is looked at again whose loop has failed.
+const FAILED: Duration = Duration::from_secs(3);
 
 /// The label of every object of a database, KubeDB's and so ours.
 pub const OURS: &str = "app.kubernetes.io/managed-by=kubedb.com";
@@ -189,8 +198,7 @@ fn databases(
         .owns(context.api::<Certificate>(), ours())
         .reconcile_all_on(drifted);
     let store = controller.store();
-    let run =
-        controller.run(postgres::reconcile, postgres::on_error, Arc::clone(context)).for_each(|_| future::ready(()));
+    let run = controller.run(postgres::reconcile, on_error, Arc::clone(context)).for_each(|_| future::ready(()));
     (store, run.boxed())
 }
 
@@ -205,7 +213,7 @@ fn requests(context: &Arc<Context>) -> BoxFuture<'static, ()> {
     Controller::new(context.api::<PostgresOpsRequest>(), watcher::Config::default())
         .with_config(Config::default().concurrency(CONCURRENCY))
         .watches(context.api::<Postgres>(), watcher::Config::default(), about)
-        .run(ops_request::reconcile, ops_request::on_error, Arc::clone(context))
+        .run(ops_request::reconcile, on_error, Arc::clone(context))
         .for_each(|_| future::ready(()))
         .boxed()
 }
@@ -215,9 +223,22 @@ fn pet_sets(context: &Arc<Context>) -> BoxFuture<'static, ()> {
     Controller::new(context.api::<PetSet>(), ours())
         .with_config(Config::default().concurrency(CONCURRENCY))
         .owns(context.api::<StatefulSet>(), ours())
-        .run(pet_set::reconcile, pet_set::on_error, Arc::clone(context))
+        .run(pet_set::reconcile, on_error, Arc::clone(context))
         .for_each(|_| future::ready(()))
         .boxed()
+}
+
+/// When an object is looked at again whose loop has failed.
+#[expect(clippy::needless_pass_by_value, reason = "what `Controller::run` calls")]
+fn on_error<K: Kind>(object: Arc<K>, error: &Error, _: Arc<Context>) -> Action {
+    let kind = K::kind(&()).into_owned();
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    if let Error::Conflict(what) = error {
+        debug!(kind, namespace, name, %what, "changed meanwhile; looking again");
+        return Action::requeue(CHANGED);
+    }
+    warn!(kind, namespace, name, %error, "failed; trying again");
+    Action::requeue(FAILED)
 }
 
 /// A kind of object of ours in memory, and what keeps it up to date.

@@ -3,7 +3,7 @@
 //! # Expected flow
 //! A request is read anew, its database is looked at, [`decide`] says what is next, that is recorded in the request's status, and
 //! then it is done. Then the request is looked at again. The status is written at once where a later pgrekey must know, and else
-//! within seconds: see [`save`].
+//! within seconds: see [`Stored::save`].
 //!
 //! # Guarantees
 //! What clients may notice was written before it is done: a request whose status cannot be written disrupts nothing. An API
@@ -18,12 +18,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::controller::Action as Requeue;
 use kube::runtime::events::EventType;
+use kube::{Resource, ResourceExt};
 use serde_json::json;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use super::context::Primary;
 use super::issuance::{self, Look};
@@ -31,17 +31,18 @@ use super::perform::Hands;
 use super::postgres::{Stop, conditions};
 use super::site::Site;
 use super::{Context, status};
+use crate::api::annotations::SETTLE;
 use crate::api::condition::find;
 use crate::api::ops_request::{OpsPhase, PostgresOpsRequestStatus};
 use crate::api::postgres::PostgresSpec;
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::build::Cluster;
-use crate::cluster::apply::Kind;
 use crate::cluster::{Error, Thing};
 use crate::metrics::{OperationKind, OperationOutcome, StepKind};
 use crate::plan::database_status::types::PAUSED;
+use crate::plan::database_status::{Writer, is_paused_in};
 use crate::plan::decide::{FINALIZER, HELD, Issuance, Paused, is_running};
-use crate::plan::draft::{Save, save};
+use crate::plan::draft::{Draft, Save, Stored};
 use crate::plan::status::{Event, record};
 use crate::plan::{Action, Decision, Known, Observed, decide, ends};
 use crate::rules::ops_request::{self, rules};
@@ -59,15 +60,18 @@ const PATIENTLY: Duration = Duration::from_secs(3);
 
 pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Context>) -> Result<Requeue, Error> {
     // The watch may be behind what this loop wrote itself.
-    let Some(mut request) = read::<PostgresOpsRequest>(&context, &request).await? else {
+    let Some(mut request) = context.fresh(request.as_ref()).await? else {
         context.drafts.forget(&request);
         return Ok(Requeue::await_change());
     };
+    if is_blind(&context, &request) {
+        return Ok(Requeue::requeue(SOON));
+    }
     let now = context.now();
-    let written = request.status.clone();
     let draft = context.drafts.of(&request);
-    if let Some(draft) = &draft {
-        request.status = Some(draft.status.clone());
+    let stored = Stored { status: request.status.clone(), since: draft.as_ref().map(|draft| draft.since) };
+    if let Some(Draft { status, .. }) = draft {
+        request.status = Some(status);
     }
     let view = View::of(&context, Arc::new(request)).await?;
     let request = view.seen.request.as_ref();
@@ -75,32 +79,34 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
     note_gap(&context, &view.seen, matches!(decision, Decision::End(_)));
     let (status, events) = record(&view.seen, &decision, now);
     if !matches!(decision, Decision::Finish(_) | Decision::Rest(_)) {
-        match save(request, written.as_ref(), draft.as_ref(), &status, &decision, now) {
-            Save::Not => context.drafts.forget(request),
-            Save::Later(draft) => context.drafts.keep(request, *draft),
+        let later = match stored.save(&status, &decision, request.annotations().contains_key(SETTLE), now) {
+            Save::Not => None,
+            Save::Later(draft) => Some(*draft),
             Save::Now => {
                 write_status(&context, request, &status).await?;
-                context.drafts.forget(request);
+                None
             }
-        }
+        };
+        context.drafts.keep(request, later);
         count(&context, request, &status);
     }
     tell(&context, &view.seen, &events).await;
     // What is done again and again shows no effect: it is given time.
     let is_news = request.status.as_ref() != Some(&status);
-    let is_done = view.carry_out(&context, &decision).await?;
+    let hindrance = view.carry_out(&context, &decision).await?;
+    let is_done = hindrance.is_none();
+    match decision {
+        Decision::End(_) | Decision::Finish(_) | Decision::Rest(_) => context.drafts.forget(request),
+        _ => context.drafts.hinder(request, hindrance),
+    }
     Ok(requeue(&decision, is_done && is_news, now))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "what `Controller::run` calls")]
-pub(super) fn on_error(request: Arc<PostgresOpsRequest>, error: &Error, _: Arc<Context>) -> Requeue {
-    let request = request.name_any();
-    if let Error::Conflict(what) = error {
-        debug!(request, %what, "changed meanwhile; looking again");
-        return Requeue::requeue(SOON);
-    }
-    warn!(request, %error, "failed; trying again");
-    Requeue::requeue(PATIENTLY)
+/// Whether too little is known yet to let a request begin: who came first, how many run, what the rules refuse.
+fn is_blind(context: &Context, request: &PostgresOpsRequest) -> bool {
+    let has_begun = request.annotations().contains_key(HELD) || request.is_finished();
+    let needed: [String; 2] = [PostgresOpsRequest::kind(&()).into_owned(), Postgres::kind(&()).into_owned()];
+    !has_begun && context.facts.unknown().iter().any(|kind| needed.iter().any(|needed| needed == kind))
 }
 
 fn requeue(decision: &Decision, is_newly_done: bool, now: Timestamp) -> Requeue {
@@ -131,7 +137,7 @@ impl View {
     async fn of(context: &Context, request: Arc<PostgresOpsRequest>) -> Result<Self, Error> {
         let namespace = request.namespace().unwrap_or_default();
         let name = request.spec.database_ref.name.clone();
-        let database = get::<Postgres>(context, &namespace, &name).await?;
+        let database = context.get::<Postgres>(&namespace, &name).await?;
         let held = request.annotations().get(HELD).cloned();
         let database = database.filter(|database| held.is_none() || database.uid() == held).map(Arc::new);
         let siblings = context.facts.requests(&namespace, &name);
@@ -142,13 +148,14 @@ impl View {
             wished: None,
             look: None,
             seen: Observed {
-                places: places(context, &request),
+                places: context.settings.max_concurrent_operations.saturating_sub(others(context, &request)),
                 refused: if is_held { vec![] } else { refused(context, &request) },
                 major: 0,
                 paused,
                 issuance: Err("nobody has looked".to_owned()),
                 scene: Err("nobody has looked".to_owned()),
                 disruptions: Err("nobody has looked".to_owned()),
+                hindrance: context.drafts.hindrance(&request),
                 siblings,
                 database,
                 request,
@@ -200,9 +207,11 @@ impl View {
         self.seen.request.uid().unwrap_or_default()
     }
 
-    /// Does what was decided, as far as it can be done now; whether that was all of it.
-    async fn carry_out(&self, context: &Context, decision: &Decision) -> Result<bool, Error> {
-        let (Decision::Act { actions, .. } | Decision::Finish(actions)) = decision else { return Ok(true) };
+    /// Does what was decided, as far as it can be done now; returns why not all of it could be.
+    ///
+    /// The step's time runs out if it stays so, and then the way leads back.
+    async fn carry_out(&self, context: &Context, decision: &Decision) -> Result<Option<String>, Error> {
+        let (Decision::Act { actions, .. } | Decision::Finish(actions)) = decision else { return Ok(None) };
         let request = self.seen.request.name_any();
         for action in actions {
             debug!(request, ?action, "performing");
@@ -210,23 +219,29 @@ impl View {
                 Ok(()) => {}
                 Err(Stop::Wait(on)) => {
                     debug!(request, on, "not yet");
-                    return Ok(false);
+                    return Ok(Some(format!("waits for {on}")));
                 }
-                // The step's time runs out if it stays so, and then the way leads back.
                 Err(Stop::Blocked(_, why)) => {
-                    info!(request, why, "not done");
-                    return Ok(false);
+                    debug!(request, why, "not done");
+                    return Ok(Some(why));
                 }
                 Err(Stop::Error(error)) => return Err(error),
             }
         }
-        Ok(true)
+        Ok(None)
     }
 
     async fn perform(&self, context: &Context, action: &Action) -> Result<(), Stop> {
         let request = &self.seen.request;
         match action {
-            Action::Hold => hold(context, request, self.seen.database.as_deref()).await?,
+            Action::Hold => {
+                // Others may begin at the same moment, about other databases.
+                let running = running(context);
+                if !context.drafts.begin(request, &running, context.settings.max_concurrent_operations) {
+                    return Err(Stop::Wait("another operation to end"));
+                }
+                hold(context, request, self.seen.database.as_deref()).await?;
+            }
             Action::Release => release(context, request).await?,
             Action::Delete => delete(context, request).await?,
             Action::SetPaused(paused) => {
@@ -265,11 +280,15 @@ fn refused(context: &Context, request: &PostgresOpsRequest) -> Vec<String> {
     found.iter().filter(|finding| finding.effect == Effect::Refuse).map(ToString::to_string).collect()
 }
 
-/// How many more operations may run.
-fn places(context: &Context, request: &PostgresOpsRequest) -> usize {
-    let running =
-        context.facts.all_requests().iter().filter(|other| other.uid() != request.uid() && is_running(other)).count();
-    context.settings.max_concurrent_operations.saturating_sub(running)
+/// The uids of the operations that run, as far as is known.
+fn running(context: &Context) -> Vec<String> {
+    let requests = context.facts.all_requests();
+    requests.iter().filter(|request| is_running(request)).filter_map(|request| request.uid()).collect()
+}
+
+/// How many operations but this one run.
+fn others(context: &Context, request: &PostgresOpsRequest) -> usize {
+    running(context).iter().filter(|uid| request.uid().as_ref() != Some(uid)).count()
 }
 
 /// The words in which a request pauses a database, by which it knows them again.
@@ -296,15 +315,20 @@ async fn set_paused(
     let _alone = context.alone(database).await;
     let words = words(request);
     let (name, request_name) = (status::database(database), request.name_any());
-    status::write(context, database, |writer| if paused { writer.paused(&words) } else { writer.resumed(&words) })
-        .await?;
+    let write = |writer: &mut Writer| if paused { writer.paused(&words) } else { writer.resumed(&words) };
+    let left = status::write(context, database, write).await?;
+    if paused && !left.is_some_and(|left| is_paused_in(&left.conditions, &words)) {
+        // Somebody else was faster, whom the next look shows.
+        return Ok(());
+    }
     let note = if paused {
         format!("Successfully paused Postgres {name} for PostgresOpsRequest {request_name}")
     } else {
         format!("Successfully resumed PostgreSQL {name} for PostgresOpsRequest {request_name}")
     };
     let reason = if paused { "PauseDatabase" } else { "ResumeDatabase" };
-    context.tell(database, EventType::Normal, reason, note).await;
+    context.tell(database, EventType::Normal, reason, note.clone()).await;
+    context.tell(request, EventType::Normal, reason, note).await;
     Ok(())
 }
 
@@ -319,18 +343,13 @@ async fn write_spec(context: &Context, database: &Postgres, spec: &PostgresSpec)
     };
     let mode = spec.ssl_mode.map(|mode| json!({"op": "add", "path": "/spec/sslMode", "value": mode}));
     let auth = spec.client_auth_mode.map(|auth| json!({"op": "add", "path": "/spec/clientAuthMode", "value": auth}));
-    let version = json!({"op": "test", "path": "/metadata/resourceVersion", "value": database.resource_version()});
+    // A version that is written is one that has to be there still: the API server answers with a conflict if it is not.
+    let version = json!({"op": "add", "path": "/metadata/resourceVersion", "value": database.resource_version()});
     let patch: Vec<_> = [Some(version), tls, mode, auth].into_iter().flatten().collect();
     let patch = serde_json::from_value(json!(patch)).map_err(|e| Error::Bug { what: what(), why: e.to_string() })?;
     let api: Api<Postgres> = Api::namespaced(context.client.clone(), &database.namespace().unwrap_or_default());
-    match api.patch(&name, &PatchParams::default(), &Patch::Json::<()>(patch)).await {
-        Ok(_) => Ok(()),
-        // The API server says so when a test fails: somebody was faster.
-        Err(kube::Error::Api(status)) if status.code == 422 && status.message.contains("test") => {
-            Err(Error::Conflict(what()))
-        }
-        Err(error) => Err(Error::of(what(), error)),
-    }
+    let written = api.patch(&name, &PatchParams::default(), &Patch::Json::<()>(patch)).await;
+    written.map(drop).map_err(|error| Error::of(what(), error))
 }
 
 async fn hold(context: &Context, request: &PostgresOpsRequest, database: Option<&Postgres>) -> Result<(), Error> {
@@ -408,9 +427,7 @@ fn count(context: &Context, request: &PostgresOpsRequest, new: &PostgresOpsReque
     if let Some(outcome) = outcome {
         context.metrics.ended(kind_of(request), outcome);
     }
-    let others = context.facts.all_requests();
-    let others = others.iter().filter(|other| other.uid() != request.uid() && is_running(other)).count();
-    context.metrics.running(others + usize::from(new.phase == Some(OpsPhase::Progressing)));
+    context.metrics.running(others(context, request) + usize::from(new.phase == Some(OpsPhase::Progressing)));
 }
 
 /// Measures how long there is no primary, from one look to the next.
@@ -453,15 +470,4 @@ async fn tell(context: &Context, seen: &Observed, events: &[Event]) {
             context.tell(database, type_, &event.reason, &event.message).await;
         }
     }
-}
-
-/// The same object, as it is now; nothing if it is gone or another one of that name.
-async fn read<K: Kind>(context: &Context, object: &K) -> Result<Option<K>, Error> {
-    let now = get::<K>(context, &object.namespace().unwrap_or_default(), &object.name_any()).await?;
-    Ok(now.filter(|now| now.uid() == object.uid()))
-}
-
-async fn get<K: Kind>(context: &Context, namespace: &str, name: &str) -> Result<Option<K>, Error> {
-    let api: Api<K> = Api::namespaced(context.client.clone(), namespace);
-    api.get_opt(name).await.map_err(|error| Error::of(Thing::new::<K>(name), error))
 }

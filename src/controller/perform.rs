@@ -41,7 +41,9 @@ impl Hands<'_> {
     pub(super) async fn perform(&self, action: &Action) -> Step<()> {
         let Site { cluster, objects, .. } = self.site;
         match action {
-            Action::Try => issuance::try_issuers(objects, self.wished).await?,
+            Action::Try => {
+                issuance::try_issuers(objects, self.wished, self.operation.unwrap_or_default()).await?;
+            }
             Action::Certify(_) => certificates::ask(objects, self.wished).await?,
             Action::EndTrial => issuance::end_trial(objects, cluster).await?,
             Action::Reissue { alias, revision } => {
@@ -151,7 +153,7 @@ impl Hands<'_> {
 
     async fn log_in(&self, pod: &Pod) -> Step<tokio_postgres::Client> {
         let address = address(pod, PORT).map_err(|_| Stop::Wait("an address of the pod"))?;
-        let expected = self.site.expected_login();
+        let expected = self.site.keys();
         let wire = look(address, &self.site.login.username).await;
         let host = self.site.host(&pod.name_any());
         let client = super::servers::log_in(address, &host, &self.site.login, &expected, &wire).await;

@@ -55,12 +55,6 @@ pub(super) async fn reconcile(set: Arc<PetSet>, context: Arc<Context>) -> Result
     Ok(Action::await_change())
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "what `Controller::run` calls")]
-pub(super) fn on_error(set: Arc<PetSet>, error: &Error, _: Arc<Context>) -> Action {
-    warn!(pet_set = set.name_any(), %error, "failed; trying again");
-    Action::requeue(Duration::from_secs(2))
-}
-
 /// The status that the set should have and has not.
 fn status(set: &PetSet, live: StatefulSet) -> Option<StatefulSetStatus> {
     let mut status = live.status?;

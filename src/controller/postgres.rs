@@ -8,7 +8,7 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use serde_json::json;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{Context, ending, provision, renewal, status};
 use crate::api::condition::holds;
@@ -56,7 +56,7 @@ pub(super) type Step<T> = Result<T, Stop>;
 pub(super) async fn reconcile(seen: Arc<Postgres>, context: Arc<Context>) -> Result<Action, Error> {
     let _alone = context.alone(&seen).await;
     // What was seen may be from before somebody paused the database.
-    let Some(postgres) = fresh(&context, &seen).await? else { return Ok(Action::await_change()) };
+    let Some(postgres) = context.fresh(seen.as_ref()).await? else { return Ok(Action::await_change()) };
     let step = if postgres.metadata.deletion_timestamp.is_some() {
         ending::clean_up(&context, &postgres).await
     } else {
@@ -74,28 +74,6 @@ pub(super) async fn reconcile(seen: Arc<Postgres>, context: Arc<Context>) -> Res
             Ok(Action::requeue(LATER))
         }
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "what `Controller::run` calls")]
-pub(super) fn on_error(postgres: Arc<Postgres>, error: &Error, _: Arc<Context>) -> Action {
-    match error {
-        Error::Conflict(what) => {
-            debug!(database = postgres.name_any(), %what, "changed meanwhile; looking again");
-            Action::requeue(Duration::from_millis(500))
-        }
-        error => {
-            warn!(database = postgres.name_any(), %error, "failed; trying again");
-            Action::requeue(Duration::from_secs(5))
-        }
-    }
-}
-
-/// The database as it is now, unless it has gone.
-async fn fresh(context: &Context, seen: &Postgres) -> Result<Option<Postgres>, Error> {
-    let name = seen.name_any();
-    let api: Api<Postgres> = Api::namespaced(context.client.clone(), &seen.namespace().unwrap_or_default());
-    let found = api.get_opt(&name).await.map_err(|error| Error::of(Thing::new::<Postgres>(&name), error))?;
-    Ok(found.filter(|found| found.uid() == seen.uid()))
 }
 
 /// The life of a database, but for its end.

@@ -1,21 +1,20 @@
 //! From a `Postgres` to its objects: dereference, validate, build, apply.
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt;
-use kube::api::Api;
 use kube::runtime::events::EventType;
 use serde_json::Value;
 
 use super::here::{Here, Pieces, here, previous};
 use super::postgres::{Step, Stop, conditions};
+use super::site::PREVIOUS_OF;
 use super::{Context, certificates, credentials, scaling};
 use crate::api::condition::holds;
 use crate::api::{PetSet, Postgres};
 use crate::build::{
     Cluster, Facts as BuildFacts, access, disruption, monitor, patroni, pet_set, secrets, services, shared, trust,
 };
-use crate::cluster::{Done, Error, Objects, Thing};
+use crate::cluster::{Done, Objects};
 use crate::plan::database_status::types::PROVISIONED;
 use crate::rules::{Effect, Facts, Operation, Review, judge, postgres::rules};
 use crate::tls::material::{bundle, cas};
@@ -78,8 +77,7 @@ fn check(context: &Context, postgres: &Postgres) -> Step<()> {
 async fn user_conf(context: &Context, postgres: &Postgres) -> Step<Option<String>> {
     let named = postgres.spec.configuration.as_ref().and_then(|configuration| configuration.secret_name.clone());
     let Some(name) = named else { return Ok(None) };
-    let api: Api<Secret> = Api::namespaced(context.client.clone(), &postgres.namespace().unwrap_or_default());
-    let secret = api.get_opt(&name).await.map_err(|error| Error::of(Thing::new::<Secret>(&name), error))?;
+    let secret = context.get::<Secret>(&postgres.namespace().unwrap_or_default(), &name).await?;
     let value = secret.and_then(|secret| secret.data?.remove("user.conf"));
     Ok(value.and_then(|value| String::from_utf8(value.0).ok()))
 }
@@ -87,21 +85,15 @@ async fn user_conf(context: &Context, postgres: &Postgres) -> Step<Option<String
 async fn ways_in(context: &Context, postgres: &Postgres, objects: &Objects, cluster: &Cluster) -> Step<()> {
     let done = objects.apply(services::pods(cluster)).await?;
     tell(context, postgres, done, "governing service").await;
-    for service in [Some(services::primary(cluster)), services::standby(cluster)].into_iter().flatten() {
-        let done = objects.apply(service).await?;
-        tell(context, postgres, done, "Service").await;
-    }
-    if services::standby(cluster).is_none() {
-        objects.delete::<Service>(&cluster.standby_service()).await?;
-    }
+    let done = objects.apply(services::primary(cluster)).await?;
+    tell(context, postgres, done, "Service").await;
+    let done = objects.apply_or_delete(services::standby(cluster), &cluster.standby_service()).await?;
+    tell(context, postgres, done, "Service").await;
     Ok(())
 }
 
 async fn rights(objects: &Objects, cluster: &Cluster, set: Option<&PetSet>) -> Step<()> {
-    match access::service_account(cluster) {
-        Some(account) => drop(objects.apply(account).await?),
-        None => drop(objects.delete::<ServiceAccount>(cluster.name()).await?),
-    }
+    objects.apply_or_delete(access::service_account(cluster), cluster.name()).await?;
     let live = set.map_or(0, |set| {
         let there = set.status.as_ref().map_or(0, |status| status.replicas);
         there.max(set.spec.replicas.unwrap_or_default())
@@ -142,7 +134,10 @@ async fn configuration(
 ) -> Step<()> {
     match &here.served {
         Some(served) => {
-            let secret = secrets::tls(cluster, served, previous(pieces).as_ref());
+            let operation = operation_under_way(context, postgres, pieces);
+            let before = operation.and_then(|_| previous(pieces));
+            let mut secret = secrets::tls(cluster, served, before.as_ref());
+            secret.annotations_mut().extend(operation.map(|uid| (PREVIOUS_OF.to_owned(), uid.clone())));
             objects.apply_over(pieces.tls.as_ref(), secret).await?;
             publish(objects, cluster, served).await?;
         }
@@ -157,6 +152,13 @@ async fn configuration(
     let wish = shared::config_map(cluster, &here.posture);
     objects.apply_over(pieces.shared.as_ref(), as_it_is_spelled(pieces.shared.as_ref(), wish, &config)).await?;
     Ok(())
+}
+
+/// The operation that may want to go back to what was served before, by its uid: somebody has resumed the database under it.
+fn operation_under_way<'a>(context: &Context, postgres: &Postgres, pieces: &'a Pieces) -> Option<&'a String> {
+    let uid = pieces.tls.as_ref()?.annotations().get(PREVIOUS_OF)?;
+    let requests = context.facts.requests(&postgres.namespace().unwrap_or_default(), &postgres.name_any());
+    requests.iter().any(|request| request.uid().as_ref() == Some(uid) && !request.is_finished()).then_some(uid)
 }
 
 /// What clients should trust: what is published, if it covers what is served, because somebody on a walk may publish more.
@@ -197,10 +199,7 @@ async fn workload(
     let scaled = wish.spec.replicas == Some(cluster.replicas());
     let done = objects.apply_over(pieces.pet_set.as_ref(), wish).await?;
     tell(context, postgres, done, "Postgres").await;
-    match disruption::disruption_budget(cluster) {
-        Some(budget) => drop(objects.apply(budget).await?),
-        None => drop(objects.delete::<PodDisruptionBudget>(cluster.name()).await?),
-    }
+    objects.apply_or_delete(disruption::disruption_budget(cluster), cluster.name()).await?;
     if scaled { Ok(()) } else { Err(Stop::Wait("a primary that stays")) }
 }
 
@@ -212,13 +211,8 @@ async fn metrics(
     here: &Here,
 ) -> Step<()> {
     let kind = monitor::service_monitor_resource();
-    match monitor::stats(cluster, &here.posture) {
-        Some(service) => {
-            let done = objects.apply(service).await?;
-            tell(context, postgres, done, "stats service").await;
-        }
-        None => drop(objects.delete::<Service>(&cluster.stats_service()).await?),
-    }
+    let done = objects.apply_or_delete(monitor::stats(cluster, &here.posture), &cluster.stats_service()).await?;
+    tell(context, postgres, done, "stats service").await;
     match monitor::service_monitor(cluster, &here.posture) {
         Some(object) => drop(objects.apply_if_known(&kind, object).await?),
         None => objects.delete_if_known(&kind, &cluster.stats_service()).await?,
@@ -226,11 +220,11 @@ async fn metrics(
     Ok(())
 }
 
-async fn tell(context: &Context, postgres: &Postgres, done: Done, what: &str) {
-    let verb = match done {
-        Done::Nothing => return,
-        Done::Created => "created",
-        Done::Changed => "patched",
+async fn tell(context: &Context, postgres: &Postgres, done: impl Into<Option<Done>>, what: &str) {
+    let verb = match done.into() {
+        None | Some(Done::Nothing) => return,
+        Some(Done::Created) => "created",
+        Some(Done::Changed) => "patched",
     };
     context.tell(postgres, EventType::Normal, "Successful", format!("Successfully {verb} {what}")).await;
 }

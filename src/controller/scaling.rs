@@ -36,10 +36,12 @@ pub(super) async fn replicas(
         }
         return Ok(wish);
     }
-    match leader(objects, cluster).await? {
-        Some(leader) if ordinal(cluster, &leader).is_some_and(|ordinal| ordinal < wish) => {}
+    let [_, record, ..] = cluster.patroni_config_maps();
+    let record: Option<ConfigMap> = objects.look(&record).await?;
+    match record.as_ref().and_then(leader_of) {
+        Some(leader) if ordinal(cluster, leader).is_some_and(|ordinal| ordinal < wish) => {}
         Some(leader) => {
-            switch_over(context, postgres, objects, cluster, &leader).await?;
+            switch_over(context, postgres, objects, cluster, leader).await?;
             return Ok(now);
         }
         // Nobody leads right now: whoever comes to may be one of those that would go.
@@ -56,15 +58,13 @@ fn claim(cluster: &Cluster, ordinal: i32) -> String {
 }
 
 /// The number of a pod of this cluster.
-fn ordinal(cluster: &Cluster, pod: &str) -> Option<i32> {
+pub(super) fn ordinal(cluster: &Cluster, pod: &str) -> Option<i32> {
     pod.strip_prefix(cluster.name())?.strip_prefix('-')?.parse().ok()
 }
 
-/// Who leads, by Patroni's own record.
-async fn leader(objects: &Objects, cluster: &Cluster) -> Result<Option<String>, Error> {
-    let [_, leader, ..] = cluster.patroni_config_maps();
-    let map: Option<ConfigMap> = objects.look(&leader).await?;
-    Ok(map.and_then(|map| map.annotations().get("leader").cloned()).filter(|leader| !leader.is_empty()))
+/// Who leads, by Patroni's own record: ConfigMap `NAME-leader`. A leader that lets go leaves an empty name there.
+pub(super) fn leader_of(record: &ConfigMap) -> Option<&str> {
+    record.annotations().get("leader").map(String::as_str).filter(|leader| !leader.is_empty())
 }
 
 /// Asks Patroni to make one of those that stay the primary: the one that is furthest.
@@ -201,6 +201,18 @@ mod tests {
             pod("pg-4", "standby", &json!("?")),
         ];
         assert_eq!(pods.iter().filter_map(position).max(), Some((7, "pg-1".to_owned())));
+    }
+
+    #[test]
+    fn nobody_leads_whose_name_is_empty() {
+        let record = |leader: &str| {
+            let mut map = ConfigMap::default();
+            map.annotations_mut().insert("leader".to_owned(), leader.to_owned());
+            map
+        };
+        assert_eq!(leader_of(&record("pg-1")), Some("pg-1"));
+        assert_eq!(leader_of(&record("")), None);
+        assert_eq!(leader_of(&ConfigMap::default()), None);
     }
 
     #[test]

@@ -18,9 +18,18 @@ use crate::database::wire::{Handshake, Plaintext, Wire, look};
 use crate::database::{PORT, Silence};
 use crate::plan::Known;
 use crate::plan::scene::{LeafSeen, Server, Stream};
+use crate::tls::alias::with_suffix;
 use crate::tls::material::ders;
 use crate::tls::pair::Pair;
 use crate::tls::{self, Fingerprint, layout};
+
+/// What it takes to log in to the servers of a database besides the superuser's name and password, wherever the database is.
+pub(super) struct Keys {
+    /// The CAs that may have signed what servers serve, DER.
+    pub(super) roots: Vec<Vec<u8>>,
+    /// The client certificates that we may log in with.
+    pub(super) pairs: Vec<Pair>,
+}
 
 /// What a server is held against.
 pub(super) struct Expected {
@@ -30,10 +39,6 @@ pub(super) struct Expected {
     pub(super) agent_file: String,
     /// Names (DER) of the CAs from which it should take client certificates.
     pub(super) takes: BTreeSet<Vec<u8>>,
-    /// The CAs that may have signed what it serves, DER.
-    pub(super) roots: Vec<Vec<u8>>,
-    /// The client certificates that we may log in with.
-    pub(super) pairs: Vec<Pair>,
 }
 
 /// SHA-256 of a text, in hex.
@@ -54,12 +59,24 @@ pub(super) fn address(pod: &Pod, port: u16) -> Known<SocketAddr> {
     address.map(|address| SocketAddr::new(address, port)).ok_or_else(|| "its pod has no address".to_owned())
 }
 
+/// The name by which a pod is dialled, which the servers' certificate has.
+pub(super) fn host(pod: &str, database: &str, namespace: &str) -> String {
+    format!("{pod}.{}.{namespace}.svc", with_suffix(database, "pods"))
+}
+
 /// Asks a server everything.
-pub(super) async fn ask(pod: &Pod, host: &str, login: &Login, expected: &Expected, has_files: bool) -> Known<Server> {
+pub(super) async fn ask(
+    pod: &Pod,
+    host: &str,
+    login: &Login,
+    keys: &Keys,
+    expected: &Expected,
+    has_files: bool,
+) -> Known<Server> {
     let address = address(pod, PORT)?;
     let wire = look(address, &login.username).await;
     let plaintext = wire.plaintext.clone().map_err(|silence| silence.to_string())? == Plaintext::Taken;
-    let client = log_in(address, host, login, expected, &wire).await.map_err(|silence| silence.to_string())?;
+    let client = log_in(address, host, login, keys, &wire).await.map_err(|silence| silence.to_string())?;
     asked(&client, wire, plaintext, expected, has_files).await.map_err(|silence| silence.to_string())
 }
 
@@ -68,7 +85,7 @@ pub(super) async fn log_in(
     address: SocketAddr,
     host: &str,
     login: &Login,
-    expected: &Expected,
+    keys: &Keys,
     wire: &Wire,
 ) -> Result<Client, Silence> {
     let dial = |mode, pair| Dial {
@@ -78,14 +95,14 @@ pub(super) async fn log_in(
         password: Some(login.password.clone()),
         pair,
         mode,
-        roots: expected.roots.clone(),
+        roots: keys.roots.clone(),
     };
-    let tls = wire.tls.is_ok().then(|| expected.pairs.iter().cloned().map(Some).chain([None]));
+    let tls = wire.tls.is_ok().then(|| keys.pairs.iter().cloned().map(Some).chain([None]));
     let plain = (wire.plaintext == Ok(Plaintext::Taken)).then(|| dial(SslMode::Disable, None));
     let ways = tls.into_iter().flatten().map(|pair| dial(SslMode::VerifyCa, pair)).chain(plain);
     let mut last = Silence::Refused("it takes neither TLS nor plaintext".to_owned());
     for way in ways {
-        match way.log_in().await {
+        match way.log_in_though_expired().await {
             Err(silence) => last = silence,
             client => return client,
         }
@@ -102,7 +119,13 @@ async fn asked(
 ) -> Result<Server, Silence> {
     let agent_file = format!("{CONFIG}/{PATRONI_YML}");
     let loads = [layout::SERVER_CERTIFICATE, layout::SERVER_TRUST];
-    let paths = [layout::SERVER_CERTIFICATE, layout::SERVER_TRUST, layout::CLIENT_CERTIFICATE, agent_file.as_str()];
+    let paths = [
+        layout::SERVER_CERTIFICATE,
+        layout::SERVER_TRUST,
+        layout::CLIENT_CERTIFICATE,
+        layout::EXPORTER_CERTIFICATE,
+        agent_file.as_str(),
+    ];
     let (report, mounted, passwords) =
         tokio::try_join!(report(client), mounted(client, &paths, &loads), passwords(client))?;
     let handshake = match wire.tls {

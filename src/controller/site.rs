@@ -3,26 +3,29 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::ResourceExt;
-use kube::api::ListParams;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::credentials::Login;
 use super::here::Pieces;
 use super::postgres::{Step, Stop};
-use super::servers::{Expected, ask, hash_of};
+use super::scaling::{leader_of, ordinal};
+use super::servers::{Expected, Keys, ask, hash_of, host, names};
 use super::{Context, credentials, provision};
+use crate::api::annotations::MAX_LAG;
 use crate::api::{PetSet, Postgres};
 use crate::build::pet_set::{RESTART, mark};
 use crate::build::pod::CERTS_VOLUME;
 use crate::build::written::{Written, has_files, written};
 use crate::build::{Cluster, pet_set};
-use crate::cluster::{Error, Objects, Thing};
+use crate::cluster::{Error, Objects};
 use crate::plan::Known;
 use crate::plan::scene::{self, Scene, Template};
-use crate::tls::material::{Cas, Served, cas};
-use crate::tls::{Files, Fingerprint, Material, Posture, layout};
+use crate::tls::material::{Cas, Served, Source, cas};
+use crate::tls::pair::Pair;
+use crate::tls::{Alias, Files, Fingerprint, Material, Posture, layout};
 
 /// Annotation of a pod: the version of its volumes' content for which the kubelet was last asked to bring them up to date.
 pub(super) const REFRESH: &str = "pgrekey.dev/refresh";
@@ -30,8 +33,7 @@ pub(super) const REFRESH: &str = "pgrekey.dev/refresh";
 /// Annotation of Secret `NAME-tls`: the uid of the operation that what is kept as previous was served before.
 pub(super) const PREVIOUS_OF: &str = "pgrekey.dev/previous-of";
 
-/// Annotation of a database or a request: how many bytes of WAL a standby may be behind and still count as up to date.
-const MAX_LAG: &str = "pgrekey.dev/max-lag";
+/// What counts for a database without the annotation [`MAX_LAG`].
 const DEFAULT_MAX_LAG: u64 = 1 << 20;
 
 /// A database and everything that belongs to it, at one moment.
@@ -47,8 +49,11 @@ pub(super) struct Site {
     pub(super) stored: Option<Served>,
     /// What was served before the operation.
     pub(super) previous: Option<Served>,
+    /// The client certificate that was issued after the one in there had expired: servers trust its CA, too.
+    renewed: Option<Pair>,
     /// What ConfigMap `NAME-ca` holds.
     pub(super) published: Cas,
+    now: Timestamp,
     leader: Option<ConfigMap>,
     failover: Option<ConfigMap>,
     max_lag: u64,
@@ -80,9 +85,13 @@ impl Site {
         let is_ours = pieces.tls.as_ref().is_some_and(|secret| {
             operation.is_some() && secret.annotations().get(PREVIOUS_OF).map(String::as_str) == operation
         });
+        let stored = pieces.served();
+        let renewed = renewed(context, &objects, &cluster, stored.as_ref()).await?;
         let max_lag = postgres.annotations().get(MAX_LAG).and_then(|bytes| bytes.parse().ok());
         Ok(Self {
-            stored: pieces.served(),
+            stored,
+            renewed,
+            now: context.now(),
             previous: super::here::previous(&pieces).filter(|_| is_ours),
             agent: agent.as_ref().and_then(Login::of).map(|login| login.password),
             published: published.and_then(|map| map.data).map(|data| all_cas(&data)).unwrap_or_default(),
@@ -129,9 +138,9 @@ impl Site {
         let written = self.written()?;
         let set = self.pieces.pet_set.as_ref().ok_or("there is no PetSet")?;
         let expected = self.expected(&written);
-        let pods = future::join_all(self.pods.iter().map(|pod| self.pod(pod, &expected))).await;
-        let leader = self.leader.as_ref().and_then(|map| map.annotations().get("leader").cloned());
-        let leader = leader.filter(|leader| !leader.is_empty()).ok_or("a leader".to_owned());
+        let keys = self.keys();
+        let pods = future::join_all(self.pods.iter().map(|pod| self.pod(pod, &keys, &expected))).await;
+        let leader = self.leader.as_ref().and_then(leader_of).map(str::to_owned).ok_or("a leader".to_owned());
         let failover = self.failover.as_ref().map(ConfigMap::annotations);
         Ok(Scene {
             database: self.cluster.name().to_owned(),
@@ -141,30 +150,30 @@ impl Site {
             stored: self.stored.as_ref().and_then(Served::material),
             previous: self.previous.as_ref().and_then(Served::material),
             version: self.version(),
-            replicas: usize::try_from(self.cluster.replicas()).unwrap_or_default(),
+            // Those that were made: while the database is paused, another number in its spec makes no pod.
+            replicas: usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or_default(),
             pods,
             leader,
             switching: failover.is_some_and(|all| ["leader", "member"].iter().any(|key| all.contains_key(*key))),
             max_lag: self.max_lag,
+            at: self.now,
             written,
         })
     }
 
     /// The pod that leads, by Patroni's own record.
     pub(super) fn leader(&self) -> Option<&Pod> {
-        let leader = self.leader.as_ref()?.annotations().get("leader")?;
-        self.pods.iter().find(|pod| pod.name_any() == *leader)
+        let leader = self.leader.as_ref().and_then(leader_of)?;
+        self.pods.iter().find(|pod| pod.name_any() == leader)
     }
 
     /// What it takes to log in, wherever the cluster is.
-    pub(super) fn expected_login(&self) -> Expected {
+    pub(super) fn keys(&self) -> Keys {
         let pairs = [&self.stored, &self.previous].into_iter().flatten();
-        Expected {
-            files: BTreeMap::new(),
-            agent_file: String::new(),
-            takes: BTreeSet::new(),
+        let pairs = pairs.filter_map(|served| served.client_pair().ok()).chain(self.renewed.clone());
+        Keys {
             roots: self.cas().values().flat_map(|pem| crate::tls::material::ders(pem)).collect(),
-            pairs: pairs.filter_map(|served| served.client_pair().ok()).collect(),
+            pairs: pairs.collect(),
         }
     }
 
@@ -178,38 +187,37 @@ impl Site {
                     file(layout::SERVER_CERTIFICATE, &served.server.certificate),
                     file(layout::SERVER_TRUST, &served.trust),
                     file(layout::CLIENT_CERTIFICATE, &served.client.certificate),
+                    file(layout::EXPORTER_CERTIFICATE, &served.exporter.certificate),
                 ])
             })
             .unwrap_or_default();
         Expected {
             files,
             agent_file: self.pieces.local_config().map(|text| hash_of(text)).unwrap_or_default(),
-            takes: stored.map(|served| super::servers::names(&served.trust)).unwrap_or_default(),
-            ..self.expected_login()
+            takes: stored.map(|served| names(&served.trust)).unwrap_or_default(),
         }
     }
 
-    async fn pod(&self, pod: &Pod, expected: &Expected) -> scene::Pod {
+    async fn pod(&self, pod: &Pod, keys: &Keys, expected: &Expected) -> scene::Pod {
         let name = pod.name_any();
         let has_files = has_certs(pod);
         let is_ready = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let is_ready = is_ready.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
-        let ordinal = name.rsplit('-').next().and_then(|ordinal| ordinal.parse().ok()).unwrap_or_default();
         scene::Pod {
-            ordinal,
+            ordinal: ordinal(&self.cluster, &name).unwrap_or_default(),
             uid: pod.uid().unwrap_or_default(),
             ready: is_ready,
             leaving: pod.metadata.deletion_timestamp.is_some(),
             made_of: Template { files: has_files, restart: pod.annotations().get(RESTART).cloned() },
             refreshed: pod.annotations().get(REFRESH).cloned(),
-            server: ask(pod, &self.host(&name), &self.login, expected, has_files).await,
+            server: ask(pod, &self.host(&name), &self.login, keys, expected, has_files).await,
             name,
         }
     }
 
-    /// The name that the pod's certificate carries.
+    /// The name by which a pod is dialled.
     pub(super) fn host(&self, pod: &str) -> String {
-        self.cluster.host(&format!("{pod}.{}", self.cluster.pods_service()))
+        host(pod, self.cluster.name(), self.cluster.namespace())
     }
 
     /// The pod of this name, if it still has this uid.
@@ -235,12 +243,26 @@ impl Site {
     }
 }
 
+/// The client certificate as it was issued last, if the stored one lets nobody in any more.
+async fn renewed(
+    context: &Context,
+    objects: &Objects,
+    cluster: &Cluster,
+    stored: Option<&Served>,
+) -> Result<Option<Pair>, Error> {
+    let pair = stored.and_then(|stored| stored.client_pair().ok());
+    if pair.is_none_or(|pair| pair.not_after() > context.now()) {
+        return Ok(None);
+    }
+    let secret = objects.look::<Secret>(&cluster.certificate_secret(Alias::Client)).await?;
+    let source = secret.and_then(|secret| secret.data).as_ref().map(Source::of);
+    Ok(source.and_then(|source| Pair::parse(&source.certificate, source.key.expose_secret().as_bytes()).ok()))
+}
+
 /// The pods of a database, by ordinal, asked of the API server: what the cache says may be older than what was just done.
 async fn pods(objects: &Objects, cluster: &Cluster) -> Result<Vec<Pod>, Error> {
-    let selector: Vec<String> = cluster.selector().iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let listed = objects.api::<Pod>().list(&ListParams::default().labels(&selector.join(","))).await;
-    let mut pods = listed.map_err(|error| Error::of(Thing::new::<Pod>(cluster.name()), error))?.items;
-    pods.sort_by_key(|pod| pod.name_any().rsplit('-').next().and_then(|n| n.parse::<i32>().ok()));
+    let mut pods = objects.labelled::<Pod>().await?;
+    pods.sort_by_key(|pod| ordinal(cluster, &pod.name_any()));
     Ok(pods)
 }
 

@@ -12,8 +12,12 @@ use crate::api::postgres::PostgresStatus;
 use crate::cluster::{Error, Thing};
 use crate::plan::database_status::{Writer, phase};
 
-/// Writes conditions, and the phase that follows.
-pub(super) async fn write(context: &Context, postgres: &Postgres, change: impl Fn(&mut Writer)) -> Result<(), Error> {
+/// Writes conditions, and the phase that follows. Returns the status that there is then; none if the database has gone.
+pub(super) async fn write(
+    context: &Context,
+    postgres: &Postgres,
+    change: impl Fn(&mut Writer),
+) -> Result<Option<PostgresStatus>, Error> {
     update(context, postgres, |status, generation| {
         let mut writer = Writer {
             conditions: std::mem::take(&mut status.conditions),
@@ -31,7 +35,8 @@ pub(super) async fn write(context: &Context, postgres: &Postgres, change: impl F
 pub(super) async fn done(context: &Context, postgres: &Postgres) -> Result<(), Error> {
     write(context, postgres, Writer::free).await?;
     let generation = postgres.metadata.generation;
-    update(context, postgres, |status, _| status.observed_generation = generation).await
+    update(context, postgres, |status, _| status.observed_generation = generation).await?;
+    Ok(())
 }
 
 /// `NAMESPACE/NAME`.
@@ -43,21 +48,18 @@ async fn update(
     context: &Context,
     postgres: &Postgres,
     change: impl Fn(&mut PostgresStatus, Option<i64>),
-) -> Result<(), Error> {
+) -> Result<Option<PostgresStatus>, Error> {
     // What was seen may be old. It is good enough to know that nothing changes, and not to write.
     if changed(postgres, &change).is_none() {
-        return Ok(());
+        return Ok(Some(postgres.status.clone().unwrap_or_default()));
     }
-    let name = postgres.name_any();
-    let what = || Thing::new::<Postgres>(&name);
-    let api: Api<Postgres> = Api::namespaced(context.client.clone(), &postgres.namespace().unwrap_or_default());
-    let Some(fresh) = api.get_opt(&name).await.map_err(|error| Error::of(what(), error))? else { return Ok(()) };
-    if fresh.uid() != postgres.uid() {
-        return Ok(());
-    }
-    let Some(status) = changed(&fresh, &change) else { return Ok(()) };
+    let Some(fresh) = context.fresh(postgres).await? else { return Ok(None) };
+    let Some(status) = changed(&fresh, &change) else { return Ok(Some(fresh.status.unwrap_or_default())) };
+    let name = fresh.name_any();
+    let api: Api<Postgres> = Api::namespaced(context.client.clone(), &fresh.namespace().unwrap_or_default());
     let patch = json!({"metadata": {"resourceVersion": fresh.resource_version()}, "status": status});
-    api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await.map_err(|e| Error::of(what(), e))?;
+    let patched = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
+    patched.map_err(|error| Error::of(Thing::new::<Postgres>(&name), error))?;
     let before = fresh.status.as_ref().and_then(|status| status.phase);
     if let (Some(from), Some(to)) = (before, status.phase)
         && from != to
@@ -65,7 +67,7 @@ async fn update(
         let note = format!("phase changed from {from:?} to {to:?} reason:");
         context.tell(&fresh, EventType::Normal, "Phase Changed", note).await;
     }
-    Ok(())
+    Ok(Some(status))
 }
 
 /// The status after the change, if it is another.

@@ -3,13 +3,12 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustls::ClientConfig;
-use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpStream;
@@ -17,11 +16,13 @@ use tokio_postgres::config::SslMode as Mode;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::api::tls::SslMode;
 use crate::tls::pair::Pair;
 
-use super::{PATIENCE, Silence, bounded};
+use super::checked::{Judge, judged_by};
+use super::{Silence, bounded, plain_words};
 
 /// How to log in to a server.
 #[derive(Clone)]
@@ -52,8 +53,18 @@ impl fmt::Debug for Dial {
 impl Dial {
     /// Logs in. The session ends when the client is dropped.
     pub async fn log_in(&self) -> Result<Client, Silence> {
+        self.session(false).await
+    }
+
+    /// Logs in also where the server's certificate has expired, which nobody but whoever replaces it should do. Everything else
+    /// about it must hold.
+    pub async fn log_in_though_expired(&self) -> Result<Client, Silence> {
+        self.session(true).await
+    }
+
+    async fn session(&self, though_expired: bool) -> Result<Client, Silence> {
         let mut config = tokio_postgres::Config::new();
-        config.user(&self.user).dbname("postgres").application_name("pgrekey").connect_timeout(PATIENCE);
+        config.user(&self.user).dbname("postgres").application_name("pgrekey");
         if let Some(password) = &self.password {
             config.password(password.expose_secret());
         }
@@ -67,7 +78,7 @@ impl Dial {
                 return Ok(client);
             }
             config.ssl_mode(Mode::Require);
-            let tls = self.client_config().map_err(|e| Silence::Handshake(e.to_string()))?;
+            let tls = self.client_config(though_expired).map_err(|e| Silence::Handshake(e.to_string()))?;
             let connect = <MakeRustlsConnect as MakeTlsConnect<TcpStream>>::make_tls_connect(
                 &mut MakeRustlsConnect::new(tls),
                 &self.host,
@@ -80,13 +91,10 @@ impl Dial {
         .await
     }
 
-    fn client_config(&self) -> Result<ClientConfig, rustls::Error> {
+    fn client_config(&self, though_expired: bool) -> Result<ClientConfig, rustls::Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = Arc::new(Libpq::new(self.mode, &self.roots, &provider)?);
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier);
+        let judge = Libpq { though_expired, ..Libpq::new(self.mode, &self.roots, &provider)? };
+        let builder = judged_by(Arc::new(judge), provider)?;
         Ok(match &self.pair {
             Some(pair) => {
                 let certificate = rustls::sign::SingleCertAndKey::from(pair.certified_key());
@@ -97,83 +105,56 @@ impl Dial {
     }
 }
 
-/// What the server said, else what the library says. Neither holds a password.
-fn plain_words(error: &tokio_postgres::Error) -> String {
-    use std::error::Error;
-    match (error.as_db_error(), error.source()) {
-        (Some(said), _) => format!("{} ({})", said.message(), said.code().code()),
-        (None, Some(cause)) => cause.to_string(),
-        (None, None) => error.to_string(),
-    }
-}
-
 /// Checks a server's certificate as libpq does (documentation, "SSL Support", "Client Verification of Server Certificates"):
 /// `require` without roots checks nothing; with roots, and in `verify-ca`, the chain; in `verify-full` the name too.
 #[derive(Debug)]
 struct Libpq {
     chain: Option<Arc<WebPkiServerVerifier>>,
     name: bool,
-    provider: Arc<CryptoProvider>,
+    /// A certificate that has expired is judged as of its last second.
+    though_expired: bool,
 }
 
 impl Libpq {
     fn new(mode: SslMode, roots: &[Vec<u8>], provider: &Arc<CryptoProvider>) -> Result<Self, rustls::Error> {
         let name = mode == SslMode::VerifyFull;
-        let provider = Arc::clone(provider);
         if roots.is_empty() && mode < SslMode::VerifyCa {
-            return Ok(Self { chain: None, name, provider });
+            return Ok(Self { chain: None, name, though_expired: false });
         }
         let mut store = RootCertStore::empty();
         for root in roots {
             store.add(CertificateDer::from(root.as_slice()))?;
         }
-        let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&provider))
+        let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider))
             .build()
             .map_err(|e| rustls::Error::General(e.to_string()))?;
-        Ok(Self { chain: Some(chain), name, provider })
+        Ok(Self { chain: Some(chain), name, though_expired: false })
     }
 }
 
-impl ServerCertVerifier for Libpq {
-    fn verify_server_cert(
+/// The last second of a certificate's life.
+fn last_second(leaf: &CertificateDer<'_>) -> Option<UnixTime> {
+    let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
+    let last = u64::try_from(leaf.validity().not_after.timestamp()).ok()?;
+    Some(UnixTime::since_unix_epoch(Duration::from_secs(last)))
+}
+
+impl Judge for Libpq {
+    fn judge(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
-        ocsp: &[u8],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
-        match chain.verify_server_cert(leaf, intermediates, name, ocsp, now) {
+    ) -> Result<(), rustls::Error> {
+        let Some(chain) = &self.chain else { return Ok(()) };
+        let now = last_second(leaf).filter(|last| self.though_expired && *last < now).unwrap_or(now);
+        match chain.verify_server_cert(leaf, intermediates, name, &[], now) {
             // The name is checked last: whoever fails here has a chain that holds.
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if !self.name => Ok(ServerCertVerified::assertion()),
-            verdict => verdict,
+            )) if !self.name => Ok(()),
+            verdict => verdict.map(drop),
         }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, leaf, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, leaf, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -4,6 +4,7 @@
 //! on what is known.
 
 pub mod agent;
+mod checked;
 pub mod dial;
 pub mod report;
 pub mod wire;
@@ -49,4 +50,14 @@ pub enum Silence {
 /// Bounds a call in time.
 pub(crate) async fn bounded<T>(call: impl Future<Output = Result<T, Silence>>) -> Result<T, Silence> {
     tokio::time::timeout(PATIENCE, call).await.unwrap_or(Err(Silence::TooSlow))
+}
+
+/// What the server said, else what the library says. Neither holds a password.
+fn plain_words(error: &tokio_postgres::Error) -> String {
+    use std::error::Error;
+    match (error.as_db_error(), error.source()) {
+        (Some(said), _) => format!("{} ({})", said.message(), said.code().code()),
+        (None, Some(cause)) => cause.to_string(),
+        (None, None) => error.to_string(),
+    }
 }

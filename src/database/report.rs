@@ -8,19 +8,11 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
-use super::{Silence, bounded};
+use super::{Silence, bounded, plain_words};
 
 /// A position in the write-ahead log, in bytes since its beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lsn(pub u64);
-
-impl Lsn {
-    /// How many bytes this is behind the other; 0 when it is not.
-    #[must_use]
-    pub fn behind(self, other: Self) -> u64 {
-        other.0.saturating_sub(self.0)
-    }
-}
 
 /// What a server says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,13 +23,8 @@ pub struct Report {
     pub timeline: i32,
     /// Written, on a primary; replayed, on a standby.
     pub position: Lsn,
-    /// Received, on a standby.
-    pub received: Option<Lsn>,
     /// Setting `ssl`, as loaded.
     pub ssl: bool,
-    /// SHA-256 (hex) of the files that `ssl_cert_file` and `ssl_ca_file` name, as they are now: the kubelet has brought
-    /// them, and the server may not have loaded them. By setting; a missing file is not in the map.
-    pub files: BTreeMap<String, String>,
     /// The lines of `pg_hba.conf`, in order, or why a line cannot be read.
     pub hba: Vec<HbaLine>,
     /// The standbys that stream from it, by application name, which is the pod's.
@@ -78,16 +65,12 @@ impl fmt::Display for HbaLine {
 pub struct Stream {
     /// `streaming` when it is up to date with what is sent; `startup`, `catchup`, `backup` before.
     pub state: String,
-    /// `sync`, `quorum`, `potential` or `async`.
-    pub sync_state: String,
     /// Replayed.
     pub replayed: Lsn,
     /// Whether the connection is encrypted.
     pub ssl: bool,
     /// Subject of the client certificate that it was opened with. A connection keeps the one it began with.
     pub client_dn: Option<String>,
-    /// Issuer of that certificate.
-    pub issuer_dn: Option<String>,
 }
 
 /// Positions as numbers: `pg_lsn - '0/0'` is a `numeric`, and fits a `bigint` for the next 8 exabytes.
@@ -95,13 +78,7 @@ const SELF: &str = "
     select pg_is_in_recovery(),
            coalesce((select received_tli from pg_stat_wal_receiver), (pg_control_checkpoint()).timeline_id),
            ((case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end) - '0/0')::bigint,
-           (pg_last_wal_receive_lsn() - '0/0')::bigint,
            current_setting('ssl')::boolean";
-
-const FILES: &str = "
-    select name, encode(sha256(content), 'hex')
-    from pg_settings, lateral pg_read_binary_file(setting, 0, 1048576, true) as content
-    where name in ('ssl_cert_file', 'ssl_ca_file') and setting like '/%' and content is not null";
 
 const HBA: &str = "
     select coalesce(type, ''), coalesce(database, '{}'), coalesce(user_name, '{}'), coalesce(address, ''),
@@ -109,28 +86,21 @@ const HBA: &str = "
     from pg_hba_file_rules order by line_number";
 
 const STANDBYS: &str = "
-    select application_name, coalesce(state, ''), coalesce(sync_state, ''), coalesce((replay_lsn - '0/0')::bigint, 0),
-           coalesce(ssl, false), client_dn, issuer_dn
+    select application_name, coalesce(state, ''), coalesce((replay_lsn - '0/0')::bigint, 0), coalesce(ssl, false), client_dn
     from pg_stat_replication left join pg_stat_ssl using (pid)";
 
 /// Asks a server for everything that the loops want to know.
 pub async fn report(client: &Client) -> Result<Report, Silence> {
     bounded(async {
         // Sent at once: the client pipelines them.
-        let (about, files, hba, standbys) = tokio::try_join!(
-            client.query_one(SELF, &[]),
-            client.query(FILES, &[]),
-            client.query(HBA, &[]),
-            client.query(STANDBYS, &[]),
-        )
-        .map_err(|e| failed(&e))?;
+        let (about, hba, standbys) =
+            tokio::try_join!(client.query_one(SELF, &[]), client.query(HBA, &[]), client.query(STANDBYS, &[]),)
+                .map_err(|e| failed(&e))?;
         Ok(Report {
             in_recovery: get(&about, 0)?,
             timeline: get(&about, 1)?,
             position: lsn(get::<Option<i64>>(&about, 2)?.unwrap_or_default()),
-            received: get::<Option<i64>>(&about, 3)?.map(lsn),
-            ssl: get(&about, 4)?,
-            files: files.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect::<Result<_, _>>()?,
+            ssl: get(&about, 3)?,
             hba: hba.iter().map(hba_line).collect::<Result<_, _>>()?,
             standbys: standbys.iter().map(|row| Ok((get(row, 0)?, stream(row)?))).collect::<Result<_, _>>()?,
         })
@@ -151,14 +121,7 @@ fn hba_line(row: &Row) -> Result<HbaLine, Silence> {
 }
 
 fn stream(row: &Row) -> Result<Stream, Silence> {
-    Ok(Stream {
-        state: get(row, 1)?,
-        sync_state: get(row, 2)?,
-        replayed: lsn(get(row, 3)?),
-        ssl: get(row, 4)?,
-        client_dn: get(row, 5)?,
-        issuer_dn: get(row, 6)?,
-    })
+    Ok(Stream { state: get(row, 1)?, replayed: lsn(get(row, 2)?), ssl: get(row, 3)?, client_dn: get(row, 4)? })
 }
 
 /// What a server says about the TLS of its pod: what it mounts, what it has loaded, how it dials.
@@ -224,7 +187,12 @@ pub async fn passwords(client: &Client) -> Result<Passwords, Silence> {
     .await
 }
 
-/// Stores a role's password anew, as MD5 or as SCRAM. It is hashed here, so that no log of the server has it.
+/// Keeps what this session does from the server's log: of all that a server writes there about a statement, whether because of
+/// `log_statement`, of a duration or of an error, nothing is as bad as a panic (PostgreSQL documentation, "When To Log").
+const QUIETLY: &str = "set log_min_messages = 'panic'";
+
+/// Stores a role's password anew, as MD5 or as SCRAM. It is hashed here, and the session logs nothing from then on: an MD5 hash
+/// is as good as the password to whoever reads it. The role that asks must be a superuser.
 pub async fn store_password(client: &Client, role: &str, password: &SecretString, as_md5: bool) -> Result<(), Silence> {
     let hash = if as_md5 {
         md5(password.expose_secret().as_bytes(), role)
@@ -232,7 +200,12 @@ pub async fn store_password(client: &Client, role: &str, password: &SecretString
         scram_sha_256(password.expose_secret().as_bytes())
     };
     let statement = format!("alter role \"{}\" password '{}'", role.replace('"', "\"\""), hash.replace('\'', "''"));
-    bounded(async { client.batch_execute(&statement).await.map_err(|e| failed(&e)) }).await
+    bounded(async {
+        // On its own: a batch is logged as a whole, before any of it is done.
+        client.batch_execute(QUIETLY).await.map_err(|e| failed(&e))?;
+        client.batch_execute(&statement).await.map_err(|e| failed(&e))
+    })
+    .await
 }
 
 /// Re-reads settings, `pg_hba.conf` and the certificate files. Patroni's own reload does not, when only the content of a
@@ -269,8 +242,5 @@ fn lsn(bytes: i64) -> Lsn {
 }
 
 fn failed(error: &tokio_postgres::Error) -> Silence {
-    Silence::Query(match error.as_db_error() {
-        Some(said) => format!("{} ({})", said.message(), said.code().code()),
-        None => error.to_string(),
-    })
+    Silence::Query(plain_words(error))
 }

@@ -15,15 +15,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 use postgres_protocol::message::{backend, frontend};
+use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::checked::{Judge, judged_by};
 use super::{Silence, bounded};
 
 /// What a TLS handshake showed.
@@ -68,7 +68,7 @@ fn broken(error: &std::io::Error) -> Silence {
 }
 
 /// Asks for TLS; the stream is ready for the handshake then.
-pub(super) async fn ask_for_tls(address: SocketAddr) -> Result<TcpStream, Silence> {
+async fn ask_for_tls(address: SocketAddr) -> Result<TcpStream, Silence> {
     let mut stream = connect(address).await?;
     let mut request = BytesMut::new();
     frontend::ssl_request(&mut request);
@@ -85,13 +85,9 @@ pub async fn handshake(address: SocketAddr) -> Result<Handshake, Silence> {
     let failed = |e: &dyn std::fmt::Display| Silence::Handshake(e.to_string());
     bounded(async {
         let stream = ask_for_tls(address).await?;
-        let seen = Arc::new(Seen::new());
-        let config = ClientConfig::builder_with_provider(Arc::clone(&seen.provider))
-            .with_safe_default_protocol_versions()
-            .map_err(|e| failed(&e))?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::clone(&seen) as Arc<dyn ServerCertVerifier>)
-            .with_client_cert_resolver(Arc::clone(&seen) as Arc<dyn ResolvesClientCert>);
+        let seen = Arc::new(Seen::default());
+        let config = judged_by(Arc::clone(&seen), Arc::new(aws_lc_rs::default_provider())).map_err(|e| failed(&e))?;
+        let config = config.with_client_cert_resolver(Arc::clone(&seen) as Arc<dyn ResolvesClientCert>);
         // No name is asked for: PostgreSQL serves one certificate, and the judges compare its names themselves.
         let name = ServerName::IpAddress(address.ip().into());
         TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| failed(&e))?;
@@ -145,9 +141,8 @@ fn judged(message: &backend::Message) -> Result<Plaintext, Silence> {
 }
 
 /// Remembers what it is shown, takes every certificate, and has none of its own.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Seen {
-    provider: Arc<CryptoProvider>,
     chain: Mutex<Vec<Vec<u8>>>,
     takes: Mutex<BTreeSet<Vec<u8>>>,
 }
@@ -158,50 +153,21 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Seen {
-    fn new() -> Self {
-        Self { provider: Arc::new(aws_lc_rs::default_provider()), chain: Mutex::default(), takes: Mutex::default() }
-    }
-
     fn handshake(&self) -> Handshake {
         Handshake { chain: locked(&self.chain).clone(), takes: locked(&self.takes).clone() }
     }
 }
 
-impl ServerCertVerifier for Seen {
-    fn verify_server_cert(
+impl Judge for Seen {
+    fn judge(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         _: &ServerName<'_>,
-        _: &[u8],
         _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let chain = std::iter::once(leaf).chain(intermediates).map(|c| c.to_vec()).collect();
-        *locked(&self.chain) = chain;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    // The signatures are checked: they prove that the server holds the key of what it shows.
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, leaf, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, leaf, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+    ) -> Result<(), rustls::Error> {
+        *locked(&self.chain) = std::iter::once(leaf).chain(intermediates).map(|c| c.to_vec()).collect();
+        Ok(())
     }
 }
 

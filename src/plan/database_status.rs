@@ -56,6 +56,12 @@ pub fn phase(conditions: &[Condition]) -> Option<DatabasePhase> {
     rules.into_iter().find_map(|(matches, phase)| matches.then_some(phase))
 }
 
+/// Whether the pause of a database is the one in these words.
+#[must_use]
+pub fn is_paused_in(conditions: &[Condition], words: &str) -> bool {
+    find(conditions, PAUSED).is_some_and(|paused| paused.holds() && paused.message.as_deref() == Some(words))
+}
+
 /// The conditions of one database at one time, being written.
 #[derive(Debug)]
 pub struct Writer {
@@ -152,14 +158,16 @@ impl Writer {
         condition::remove(&mut self.conditions, HALTED);
     }
 
-    /// Somebody wants the database to be left alone, in these words.
+    /// Somebody wants the database to be left alone, in these words. Whoever came first has it: a pause is a lock.
     pub fn paused(&mut self, words: &str) {
-        self.put(PAUSED, true, PAUSED, words.to_owned());
+        if !holds(&self.conditions, PAUSED) {
+            self.put(PAUSED, true, PAUSED, words.to_owned());
+        }
     }
 
     /// Who said these words has done with the database. Others keep it paused.
     pub fn resumed(&mut self, words: &str) {
-        if find(&self.conditions, PAUSED).is_some_and(|condition| condition.message.as_deref() == Some(words)) {
+        if is_paused_in(&self.conditions, words) {
             condition::remove(&mut self.conditions, PAUSED);
         }
     }
@@ -286,6 +294,34 @@ mod tests {
         assert_eq!(phase(&conditions), Some(DatabasePhase::NotReady));
         write(&mut conditions, |w| w.checked(&ready()));
         assert_eq!(phase(&conditions), Some(DatabasePhase::Ready));
+    }
+
+    #[test]
+    fn a_pause_belongs_to_whoever_came_first() {
+        let mut conditions = vec![];
+        write(&mut conditions, |w| w.paused("mine"));
+        write_at(2, &mut conditions, |w| w.paused("yours"));
+        assert!(is_paused_in(&conditions, "mine") && !is_paused_in(&conditions, "yours"));
+        write(&mut conditions, |w| w.resumed("yours"));
+        assert!(is_paused_in(&conditions, "mine"));
+        write(&mut conditions, |w| w.resumed("mine"));
+        assert!(conditions.is_empty());
+    }
+
+    #[test]
+    fn a_pause_that_somebody_made_without_a_word_stays() {
+        let mut conditions = vec![Condition::new(PAUSED, at(1))];
+        let before = conditions.clone();
+        write(&mut conditions, |w| w.paused("mine"));
+        write(&mut conditions, |w| w.resumed("mine"));
+        assert_eq!(conditions, before);
+    }
+
+    #[test]
+    fn a_pause_that_was_taken_back_can_be_had() {
+        let mut conditions = vec![Condition::new(PAUSED, at(1)).with_status(false)];
+        write(&mut conditions, |w| w.paused("mine"));
+        assert!(is_paused_in(&conditions, "mine"));
     }
 
     #[test]

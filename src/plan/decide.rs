@@ -1,7 +1,7 @@
 //! What to do next about a request: a pure function of one look and the time.
 //!
 //! # Expected flow
-//! [`decide`], then [`record`](super::status::record) what it says, [`save`](super::draft::save) that, then perform it, then look
+//! [`decide`], then [`record`](super::status::record) what it says, [`save`](super::draft::Stored::save) that, then perform it, then look
 //! again.
 //!
 //! ```text
@@ -14,7 +14,7 @@
 //! 1. Same look and time, same decision; what is not known leads to waiting.
 //! 2. A step is done when the world shows it; the ledger only remembers times and tries.
 //! 3. One disruption at a time: see [`steer`](super::steer::steer).
-//! 4. Every wait says on what, and until when.
+//! 4. Every wait says on what.
 //! 5. After a crash at any point the next decision is the same or a later one.
 //! 6. Whatever the end, the database is resumed, and serves what its spec says as far as the world allows.
 //!
@@ -23,12 +23,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use crate::api::ops_request::{Apply, OpsPhase};
+use crate::api::annotations::{SETTLE, STRATEGY, TTL};
+use crate::api::duration::{self, after};
+use crate::api::ops_request::{Apply, OpsPhase, Step};
 use crate::api::postgres::{DatabasePhase, PostgresSpec};
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::tls::{Alias, CaId, Files, Hash, Material, Method, Posture, method, posture};
@@ -40,21 +41,17 @@ use super::queue::ahead;
 use super::scene::{Known, Scene};
 use super::steer::{Heading, steer};
 
-/// Annotation of a request: how pods take over what changes, `Restart` (the default) or `Reload`.
-pub const STRATEGY: &str = "pgrekey.dev/strategy";
-/// Annotation of a request: how long clients get to see whom to trust before a leaf of another CA is served, and to take over their
-/// own new certificate before the old CA is trusted no more; as a Go duration. Pods see a changed volume within about a minute.
-/// No time at all if it is not there.
-pub const SETTLE: &str = "pgrekey.dev/settle";
-/// Annotation of a request: how long it is kept after its end, as a Go duration. For ever if it is not there.
-pub const TTL: &str = "pgrekey.dev/ttl-after-finished";
 /// Annotation of a request: the uid of the database that it has begun on.
 pub const HELD: &str = "pgrekey.dev/database-uid";
 /// The finalizer of a request that has begun.
 pub const FINALIZER: &str = "pgrekey.dev/ops-request";
 
+/// The step in which clients catch up.
+const SETTLES: &str = "Settle";
 /// The last step, after which there is no way back.
 const RESUME: &str = "Resume";
+/// The step that ends a way back which led nowhere.
+const GIVEN_UP: &str = "TurnBack GivenUp";
 
 /// Everything that a decision may depend on, but for the time.
 #[derive(Clone, Debug)]
@@ -79,6 +76,8 @@ pub struct Observed {
     pub scene: Known<Scene>,
     /// How many pods the disruption budget lets go now; nothing if there is no budget.
     pub disruptions: Known<Option<i32>>,
+    /// Why what was last decided could not be done.
+    pub hindrance: Option<String>,
 }
 
 /// Who has paused a database.
@@ -113,6 +112,8 @@ pub enum Trial {
     /// There is none.
     #[default]
     Absent,
+    /// Not every issuer has been asked yet.
+    Begun,
     /// It is waited for.
     Pending,
     /// It was issued and is good; these CAs have signed.
@@ -158,8 +159,6 @@ pub enum Decision {
         step: Option<String>,
         /// What is waited for, in words.
         on: String,
-        /// When the step is given up, or tried again.
-        until: Option<Timestamp>,
         /// Whether a try of the step begins.
         begins: bool,
     },
@@ -187,9 +186,21 @@ pub enum Outcome {
 
 /// What is to be done, before anybody has looked at the clock.
 enum Intent {
-    Act { step: String, what: String, actions: Vec<Action> },
-    Wait { step: String, on: String },
-    Fail { step: String, why: String },
+    Act {
+        step: String,
+        what: String,
+        actions: Vec<Action>,
+    },
+    Wait {
+        step: String,
+        on: String,
+    },
+    /// It cannot be done as things are; another try begins with these actions.
+    Fail {
+        step: String,
+        why: String,
+        again: Vec<Action>,
+    },
     End(Outcome),
 }
 
@@ -203,7 +214,7 @@ impl Intent {
     }
 
     fn fail(step: &str, why: impl Into<String>) -> Self {
-        Self::Fail { step: step.to_owned(), why: why.into() }
+        Self::Fail { step: step.to_owned(), why: why.into(), again: vec![] }
     }
 
     fn of(heading: Heading, prefix: &str, there: impl FnOnce() -> Self) -> Self {
@@ -224,7 +235,10 @@ pub fn decide(seen: &Observed, now: Timestamp) -> Decision {
     }
     let is_held = request.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
     let Some(database) = &seen.database else {
-        return Decision::End(Outcome::Failed("the database is gone".to_owned()));
+        return Decision::End(Outcome::Failed(format!(
+            "there is no database {}, or no longer the one that this began on",
+            request.spec.database_ref.name
+        )));
     };
     if database.metadata.deletion_timestamp.is_some() {
         return Decision::End(Outcome::Failed("the database is being deleted".to_owned()));
@@ -246,20 +260,19 @@ fn after_the_end(request: &PostgresOpsRequest, now: Timestamp) -> Decision {
     if request.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         return Decision::Finish(vec![Action::Release]);
     }
-    let ttl = request.annotations().get(TTL).and_then(|text| crate::api::duration::parse(text).ok());
-    let ended =
-        request.status.as_ref().and_then(|status| status.steps.iter().filter_map(|s| s.finished_at.as_ref()).max());
+    let ttl = request.annotations().get(TTL).and_then(|text| duration::parse(text).ok());
+    let conditions = request.status.iter().flat_map(|status| &status.conditions);
+    let ended = conditions.map(|condition| &condition.last_transition_time).max();
     let ended = ended.or(request.metadata.creation_timestamp.as_ref());
-    match (ttl, ended) {
-        (Some(ttl), Some(ended)) if ended.0 + ttl <= now => Decision::Finish(vec![Action::Delete]),
-        (Some(ttl), Some(ended)) => Decision::Rest(Some(ended.0 + ttl)),
-        _ => Decision::Rest(None),
+    match ttl.zip(ended).map(|(ttl, ended)| after(ended.0, ttl)) {
+        Some(over) if over <= now => Decision::Finish(vec![Action::Delete]),
+        over => Decision::Rest(over),
     }
 }
 
 fn before_the_beginning(seen: &Observed, database: &Postgres) -> Decision {
     let request = &seen.request;
-    let wait = |on: String| Decision::Wait { step: None, on, until: None, begins: false };
+    let wait = |on: String| Decision::Wait { step: None, on, begins: false };
     if request.metadata.deletion_timestamp.is_some() {
         return Decision::Rest(None);
     }
@@ -289,27 +302,31 @@ fn before_the_beginning(seen: &Observed, database: &Postgres) -> Decision {
     }
 }
 
+/// What is recorded of a request.
+fn steps(request: &PostgresOpsRequest) -> &[Step] {
+    request.status.as_ref().map(|status| status.steps.as_slice()).unwrap_or_default()
+}
+
 /// Why the operation was given up, if it was.
 fn cause_to_turn(request: &PostgresOpsRequest) -> Option<String> {
-    let steps = request.status.as_ref().map(|status| status.steps.as_slice()).unwrap_or_default();
-    ledger::find(steps, TURN_BACK).map(|step| step.message.clone().unwrap_or_default())
+    ledger::find(steps(request), TURN_BACK).map(|step| step.message.clone().unwrap_or_default())
 }
 
 /// Lets clients catch up before the walk goes on without their old knowledge.
 fn settled(request: &PostgresOpsRequest, intent: Intent, now: Timestamp) -> Intent {
-    let after = |step: &str| match step {
+    let before = |step: &str| match step {
         "Migrate" => Some("Expand"),
         "Contract" => Some("Migrate"),
         _ => None,
     };
-    let settle = request.annotations().get(SETTLE).and_then(|text| crate::api::duration::parse(text).ok());
-    let steps = request.status.as_ref().map(|status| status.steps.as_slice()).unwrap_or_default();
+    let settle = request.annotations().get(SETTLE).and_then(|text| duration::parse(text).ok());
+    let steps = steps(request);
     match (&intent, settle) {
         (Intent::Act { step, .. }, Some(settle)) if ledger::find(steps, step).is_none() => {
-            let before = after(step).and_then(|before| ledger::find(steps, before));
+            let before = before(step).and_then(|before| ledger::find(steps, before));
             let since = before.and_then(|before| before.finished_at.as_ref().or(before.started_at.as_ref()));
-            let is_too_soon = since.is_some_and(|since| now < since.0 + settle);
-            if is_too_soon { Intent::wait("Settle", "clients to take over what has changed") } else { intent }
+            let is_too_soon = since.is_some_and(|since| now < after(since.0, settle));
+            if is_too_soon { Intent::wait(SETTLES, "clients to take over what has changed") } else { intent }
         }
         _ => intent,
     }
@@ -339,7 +356,7 @@ fn forth(seen: &Observed, database: &Postgres) -> Intent {
     let Some(target) = target(scene, &wished, seen.major, issued) else {
         return Intent::wait("Issue", "the certificates");
     };
-    Intent::of(steer(scene, &target, restart(&seen.request).as_deref()), "", || {
+    Intent::of(steer(scene, &target, replaces(seen, &wished).as_deref()), "", || {
         if database.spec == wished {
             return Intent::act(RESUME, "resume the database", vec![Action::SetPaused(false)]);
         }
@@ -352,7 +369,7 @@ fn is_done(seen: &Observed, wished: &PostgresSpec) -> bool {
     let Ok(scene) = &seen.scene else { return false };
     let Ok(issued) = issue(seen, wished, scene) else { return false };
     let Some(target) = target(scene, wished, seen.major, issued) else { return false };
-    steer(scene, &target, restart(&seen.request).as_deref()) == Heading::There
+    steer(scene, &target, replaces(seen, wished).as_deref()) == Heading::There
 }
 
 /// The posture at the end. Where nothing is issued, what is served is served on.
@@ -368,6 +385,14 @@ pub fn restart(request: &PostgresOpsRequest) -> Option<String> {
     (is_restart || !reloads).then(|| request.uid().unwrap_or_default())
 }
 
+/// The same, knowing the database: a volume comes and goes with its pod, whatever the request would rather have.
+fn replaces(seen: &Observed, wished: &PostgresSpec) -> Option<String> {
+    let uid = seen.request.uid();
+    let needs_new_pods = seen.database.as_ref().is_some_and(|now| now.spec.tls.is_some() != wished.tls.is_some());
+    let has_begun = seen.scene.as_ref().is_ok_and(|scene| scene.template.restart == uid);
+    restart(&seen.request).or(uid.filter(|_| needs_new_pods || has_begun))
+}
+
 /// What has to hold before anything is touched; nothing when it does.
 fn preflight(seen: &Observed, wished: &PostgresSpec) -> Option<Intent> {
     const STEP: &str = "Preflight";
@@ -375,23 +400,15 @@ fn preflight(seen: &Observed, wished: &PostgresSpec) -> Option<Intent> {
         Ok(scene) => scene,
         Err(why) => return Some(Intent::wait(STEP, format!("a look at the pods ({why})"))),
     };
-    if scene.pods.len() != scene.replicas {
-        return Some(Intent::wait(STEP, format!("{} pods; there are {}", scene.replicas, scene.pods.len())));
-    }
     if seen.request.spec.apply == Apply::IfReady
-        && let Err(on) = scene.pods.iter().try_for_each(|pod| scene.serves_its_role(pod))
+        && let Err(on) = is_sound(seen, scene, replaces(seen, wished).is_some())
     {
         return Some(Intent::wait(STEP, on));
     }
-    if let Some(why) = locked_out(scene, wished, seen.major) {
-        return Some(Intent::fail(STEP, why));
-    }
-    match &seen.disruptions {
-        Err(why) => return Some(Intent::wait(STEP, why.clone())),
-        Ok(Some(..1)) if scene.replicas > 1 && restart(&seen.request).is_some() => {
-            return Some(Intent::wait(STEP, "the PodDisruptionBudget to let a pod go"));
-        }
-        Ok(_) => {}
+    match locked_out(scene, wished, seen.major) {
+        Err(on) => return Some(Intent::wait(STEP, on)),
+        Ok(Some(why)) => return Some(Intent::fail(STEP, why)),
+        Ok(None) => {}
     }
     if !issues(&seen.request.spec) {
         return None;
@@ -415,30 +432,48 @@ fn preflight(seen: &Observed, wished: &PostgresSpec) -> Option<Intent> {
     }
 }
 
+/// Whether every pod is there and serves, and one of them may go where they are to be replaced; else what is waited for.
+fn is_sound(seen: &Observed, scene: &Scene, replaces: bool) -> Known<()> {
+    if scene.pods.len() != scene.replicas {
+        return Err(format!("{} pods; there are {}", scene.replicas, scene.pods.len()));
+    }
+    scene.pods.iter().try_for_each(|pod| scene.serves_its_role(pod))?;
+    match &seen.disruptions {
+        Err(why) => Err(why.clone()),
+        Ok(Some(..1)) if scene.replicas > 1 && replaces => Err("the PodDisruptionBudget to let a pod go".to_owned()),
+        Ok(_) => Ok(()),
+    }
+}
+
 /// What a trial that has not passed needs.
 fn try_issuers(step: &str, trial: &Trial) -> Intent {
     match trial {
-        Trial::Absent => Intent::act(step, "ask for a trial certificate", vec![Action::Try]),
-        Trial::Failed(why) => Intent::fail(step, format!("the trial certificate: {why}")),
+        Trial::Absent | Trial::Begun => Intent::act(step, "ask for a trial certificate", vec![Action::Try]),
+        // What was refused stays refused: the issuer is asked anew.
+        Trial::Failed(why) => Intent::Fail {
+            step: step.to_owned(),
+            why: format!("the trial certificate: {why}"),
+            again: vec![Action::EndTrial],
+        },
         Trial::Pending | Trial::Passed(_) => Intent::wait(step, "the trial certificate"),
     }
 }
 
-/// Roles whose passwords would not be taken any more.
-fn locked_out(scene: &Scene, wished: &PostgresSpec, major: u32) -> Option<String> {
+/// Roles whose passwords would not be taken any more, in words; nothing if there are none.
+fn locked_out(scene: &Scene, wished: &PostgresSpec, major: u32) -> Known<Option<String>> {
     let is_to_be_scram = method(wished, major) == Method::Scram;
     let is_scram = scene.written.accept.plain.or(scene.written.accept.tls) == Some(Method::Scram);
     if !is_to_be_scram || is_scram {
-        return None;
+        return Ok(None);
     }
-    let (_, primary) = scene.primary().ok()?;
-    (!primary.md5_roles.is_empty()).then(|| {
+    let (_, primary) = scene.primary()?;
+    Ok((!primary.md5_roles.is_empty()).then(|| {
         format!(
             "the passwords of {} are stored as MD5 and would not be taken by scram: set them anew with password_encryption = '{}' first",
             primary.md5_roles.join(", "),
             Hash::Scram.as_str(),
         )
-    })
+    }))
 }
 
 /// What is issued for the request: nothing if nothing is to be; or what has to be done or waited for.
@@ -508,14 +543,14 @@ fn widen(scene: &Scene, cas: &BTreeSet<CaId>) -> Option<Intent> {
 
 /// The way back to what the spec says.
 fn back(seen: &Observed, database: &Postgres, cause: &str) -> Intent {
-    let end = || Intent::End(Outcome::Failed(cause.to_owned()));
-    let ends_trial = seen.issuance.as_ref().is_ok_and(|issuance| issuance.trial != Trial::Absent);
-    if ends_trial {
-        return Intent::act("TurnBack Trial", "end the trial", vec![Action::EndTrial]);
-    }
+    let given_up = ledger::find(steps(&seen.request), GIVEN_UP).and_then(|step| step.message.as_deref());
+    let end =
+        || Intent::End(Outcome::Failed([Some(cause), given_up].into_iter().flatten().collect::<Vec<_>>().join("; ")));
+    let has_trial = seen.issuance.as_ref().is_ok_and(|issuance| issuance.trial != Trial::Absent);
+    let end_trial = || Intent::act("TurnBack Trial", "end the trial", vec![Action::EndTrial]);
     if seen.paused != Paused::ByUs {
-        // It was never paused, so nothing was touched; or it is resumed already.
-        return end();
+        // It was never paused, so nothing was touched; or it is resumed already, and goes on to its spec by itself.
+        return if has_trial { end_trial() } else { end() };
     }
     let scene = match &seen.scene {
         Ok(scene) => scene,
@@ -527,6 +562,9 @@ fn back(seen: &Observed, database: &Postgres, cause: &str) -> Intent {
     let origin = posture(&database.spec, seen.major, material.as_ref());
     let origin = origin.map_or_else(|| scene.written.clone(), |origin| trusting(origin, &scene.written));
     Intent::of(steer(scene, &origin, None), "TurnBack ", || {
+        if has_trial {
+            return end_trial();
+        }
         Intent::act("TurnBack Resume", "resume the database", vec![Action::SetPaused(false)])
     })
 }
@@ -540,30 +578,30 @@ fn trusting(origin: Posture, here: &Posture) -> Posture {
 
 /// Turns what is to be done into a decision: tries are counted, patience ends.
 fn by_the_clock(seen: &Observed, intent: Intent, now: Timestamp) -> Decision {
-    let request = &seen.request;
-    let steps = request.status.as_ref().map(|status| status.steps.as_slice()).unwrap_or_default();
-    let patience = Patience::of(request.spec.timeout.as_deref(), request.spec.max_retries);
+    let spec = &seen.request.spec;
+    let patience = Patience::of(spec.timeout.as_deref(), spec.max_retries);
     let (step, failing) = match &intent {
         Intent::End(outcome) => return Decision::End(outcome.clone()),
         Intent::Act { step, .. } | Intent::Wait { step, .. } => (step.clone(), false),
         Intent::Fail { step, .. } => (step.clone(), true),
     };
-    let standing = ledger::standing(steps, &step, failing, patience, now);
-    let begins = standing == Standing::Begins;
-    if standing == Standing::Exhausted {
+    let standing = ledger::standing(steps(&seen.request), &step, failing, patience, now);
+    // How long clients are given is for the request to say, and no failure.
+    if standing == Standing::Exhausted && step != SETTLES {
         return exhausted(seen, &step, &intent);
     }
-    let until = match standing {
-        Standing::Trying(until) | Standing::Pausing(until) => Some(until),
-        Standing::Begins | Standing::Exhausted => {
-            Some(now + if failing { Duration::from_secs(5) } else { patience.timeout })
-        }
-    };
+    let begins = standing == Standing::Begins;
     match intent {
-        Intent::Act { step, what, actions } => Decision::Act { step, what, actions, begins },
-        Intent::Wait { step, on } => Decision::Wait { step: Some(step), on, until, begins },
-        Intent::Fail { step, why } => {
-            Decision::Wait { step: Some(step), on: format!("another try: {why}"), until, begins }
+        Intent::Act { step, what, actions } => {
+            let what = seen.hindrance.as_ref().map_or(what.clone(), |why| format!("{what}: {why}"));
+            Decision::Act { step, what, actions, begins }
+        }
+        Intent::Wait { step, on } => Decision::Wait { step: Some(step), on, begins },
+        Intent::Fail { step, why, again } if begins && !again.is_empty() => {
+            Decision::Act { step, what: format!("begin another try: {why}"), actions: again, begins }
+        }
+        Intent::Fail { step, why, .. } => {
+            Decision::Wait { step: Some(step), on: format!("another try: {why}"), begins }
         }
         Intent::End(outcome) => Decision::End(outcome),
     }
@@ -572,25 +610,26 @@ fn by_the_clock(seen: &Observed, intent: Intent, now: Timestamp) -> Decision {
 /// Forth turns back; back ends with what could be had: the database is never left paused.
 fn exhausted(seen: &Observed, step: &str, intent: &Intent) -> Decision {
     let what = match intent {
-        Intent::Act { what, .. } => format!("{step}: could not {what} in time"),
+        Intent::Act { what, .. } => {
+            let why = seen.hindrance.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            format!("{step}: could not {what} in time{why}")
+        }
         Intent::Wait { on, .. } => format!("{step}: waited in vain for {on}"),
         Intent::Fail { why, .. } => format!("{step}: {why}"),
         Intent::End(_) => step.to_owned(),
     };
+    let resume = |step: &str, what: String| Decision::Act {
+        step: step.to_owned(),
+        what,
+        actions: vec![Action::SetPaused(false)],
+        begins: true,
+    };
     match cause_to_turn(&seen.request) {
-        None if step == RESUME => Decision::Act {
-            step: step.to_owned(),
-            what: "resume the database".to_owned(),
-            actions: vec![Action::SetPaused(false)],
-            begins: true,
-        },
+        None if step == RESUME => resume(RESUME, "resume the database".to_owned()),
         None => Decision::Turn { cause: what },
-        Some(cause) if seen.paused == Paused::ByUs => Decision::Act {
-            step: "TurnBack Resume".to_owned(),
-            what: format!("resume the database, which could not be brought back ({what}) after {cause}"),
-            actions: vec![Action::SetPaused(false)],
-            begins: false,
-        },
+        Some(_) if seen.paused == Paused::ByUs => {
+            resume(GIVEN_UP, format!("the database could not be brought back, and is resumed as it is ({what})"))
+        }
         Some(cause) => Decision::End(Outcome::Failed(format!("{cause}; on the way back, {what}"))),
     }
 }

@@ -6,13 +6,12 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::ResourceExt;
 
-use crate::api::PostgresOpsRequest;
+use crate::api::duration::after;
 use crate::api::ops_request::PostgresOpsRequestStatus;
 
 use super::action::Action;
-use super::decide::{Decision, SETTLE};
+use super::decide::Decision;
 use super::ledger::TURN_BACK;
 
 /// What has changed is written after this long.
@@ -26,7 +25,7 @@ pub struct Draft {
     /// The status.
     pub status: PostgresOpsRequestStatus,
     /// Since when the two differ.
-    since: Timestamp,
+    pub since: Timestamp,
 }
 
 impl Draft {
@@ -48,31 +47,34 @@ pub enum Save {
     Now,
 }
 
-/// What becomes of the status that follows from a decision about this request, where `draft` is what was not written before.
-#[must_use]
-pub fn save(
-    request: &PostgresOpsRequest,
-    written: Option<&PostgresOpsRequestStatus>,
-    draft: Option<&Draft>,
-    status: &PostgresOpsRequestStatus,
-    decision: &Decision,
-    now: Timestamp,
-) -> Save {
-    if written == Some(status) {
-        return Save::Not;
+/// What the API server has, and since when there is something newer.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The status.
+    pub status: Option<PostgresOpsRequestStatus>,
+    /// Since when there has been a newer one; nothing if there is none.
+    pub since: Option<Timestamp>,
+}
+
+impl Stored {
+    /// What becomes of the status that follows from this decision. With `settles` clients are given time, counted from a step on.
+    #[must_use]
+    pub fn save(&self, newer: &PostgresOpsRequestStatus, decision: &Decision, settles: bool, now: Timestamp) -> Save {
+        if self.status.as_ref() == Some(newer) {
+            return Save::Not;
+        }
+        let since = self.since.unwrap_or(now);
+        let is_due = after(since, LATE) <= now
+            || disrupts(decision)
+            || self.status.as_ref().is_none_or(|status| {
+                let is_timed = settles && status.steps.len() != newer.steps.len();
+                is_timed || status.phase != newer.phase || tries(status) != tries(newer)
+            });
+        if is_due {
+            return Save::Now;
+        }
+        Save::Later(Box::new(Draft { over: self.status.clone(), status: newer.clone(), since }))
     }
-    let since = draft.map_or(now, |draft| draft.since);
-    let is_due = since + LATE <= now
-        || disrupts(decision)
-        || written.is_none_or(|written| {
-            // The time that clients are given counts from a step on.
-            let is_timed = request.annotations().contains_key(SETTLE) && written.steps.len() != status.steps.len();
-            is_timed || written.phase != status.phase || tries(written) != tries(status)
-        });
-    if is_due {
-        return Save::Now;
-    }
-    Save::Later(Box::new(Draft { over: written.cloned(), status: status.clone(), since }))
 }
 
 /// Whether it is remembered before it is done that clients will notice.
@@ -105,13 +107,12 @@ mod tests {
         Decision::Act { step: "Expand".to_owned(), what: String::new(), actions, begins: false }
     }
 
-    fn request() -> PostgresOpsRequest {
-        let spec = serde_saphyr::from_str("{type: Restart, databaseRef: {name: pg}}").expect("a spec");
-        PostgresOpsRequest::new("restart", spec)
+    fn stored(status: PostgresOpsRequestStatus) -> Stored {
+        Stored { status: Some(status), since: None }
     }
 
-    fn saved(status: &PostgresOpsRequestStatus, decision: &Decision) -> Save {
-        save(&request(), Some(&self::status("Pause", 1)), None, status, decision, at(0))
+    fn saved(newer: &PostgresOpsRequestStatus, decision: &Decision) -> Save {
+        stored(status("Pause", 1)).save(newer, decision, false, at(0))
     }
 
     #[test]
@@ -121,7 +122,8 @@ mod tests {
         assert_eq!(saved(&written, &harmless), Save::Not);
         let Save::Later(draft) = saved(&status("Expand", 1), &harmless) else { panic!("it is written at once") };
         assert!(draft.is_over(Some(&written)) && !draft.is_over(None));
-        let next = |second| save(&request(), Some(&written), Some(&draft), &status("Issue", 1), &harmless, at(second));
+        let stored = Stored { status: Some(written), since: Some(draft.since) };
+        let next = |second| stored.save(&status("Issue", 1), &harmless, false, at(second));
         assert!(matches!(next(4), Save::Later(later) if later.since == at(0)));
         assert_eq!(next(5), Save::Now);
     }
@@ -135,11 +137,15 @@ mod tests {
         assert_eq!(saved(&status(TURN_BACK, 1), &harmless), Save::Now);
         let ended = PostgresOpsRequestStatus { phase: Some(OpsPhase::Successful), ..status("Pause", 1) };
         assert_eq!(saved(&ended, &Decision::End(crate::plan::Outcome::Successful)), Save::Now);
-        let mut timed = request();
-        timed.annotations_mut().insert(SETTLE.to_owned(), "90s".to_owned());
+        assert_eq!(Stored { status: None, since: None }.save(&ended, &harmless, false, at(0)), Save::Now);
+    }
+
+    #[test]
+    fn a_step_from_which_clients_are_given_time_is_written_at_once() {
         let mut longer = status("Pause", 1);
         longer.steps.push(Step { name: "Expand".to_owned(), attempts: 1, ..Step::default() });
-        assert_eq!(save(&timed, Some(&status("Pause", 1)), None, &longer, &harmless, at(0)), Save::Now);
-        assert_eq!(save(&request(), None, None, &ended, &harmless, at(0)), Save::Now);
+        let save = |settles| stored(status("Pause", 1)).save(&longer, &act(vec![Action::Try]), settles, at(0));
+        assert_eq!(save(true), Save::Now);
+        assert!(matches!(save(false), Save::Later(_)));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::api::ops_request::{OpsType, PostgresOpsRequestSpec, TlsChange};
 use crate::api::postgres::{PostgresSpec, TlsConfig};
-use crate::api::tls::{CertificateSpec, ClientAuthMode, SslMode, X509Subject};
+use crate::api::tls::{CertificateSpec, ClientAuthMode, IssuerRef, SslMode, X509Subject};
 use crate::rules::ops_request::Operation;
 
 /// The spec that a database has once the request has been carried out. What the request leaves out stays as it is; what TLS needs
@@ -49,10 +49,12 @@ pub fn rotates(request: &PostgresOpsRequestSpec) -> bool {
 /// Another issuer is the issuer of all, but for the certificates that the change names itself.
 fn merge(tls: &mut TlsConfig, change: &TlsChange) {
     if let Some(issuer) = &change.issuer_ref {
-        tls.issuer_ref = Some(issuer.clone());
+        tls.issuer_ref = Some(issuer.completed());
         tls.certificates.iter_mut().for_each(|certificate| certificate.issuer_ref = None);
     }
     for wish in &change.certificates {
+        let issuer_ref = wish.issuer_ref.as_ref().map(IssuerRef::completed);
+        let wish = &CertificateSpec { issuer_ref, ..wish.clone() };
         match tls.certificates.iter_mut().find(|certificate| certificate.alias == wish.alias) {
             Some(certificate) => *certificate = merged(certificate, wish),
             None => tls.certificates.push(wish.clone()),

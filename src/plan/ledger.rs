@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::api::duration::{self, after};
 use crate::api::ops_request::Step;
 
 /// Name of the step that says that the operation was given up and the way leads back.
@@ -35,7 +36,7 @@ impl Patience {
     /// What the request says, or 10 minutes.
     #[must_use]
     pub fn of(timeout: Option<&str>, retries: i32) -> Self {
-        let timeout = timeout.and_then(|text| crate::api::duration::parse(text).ok());
+        let timeout = timeout.and_then(|text| duration::parse(text).ok());
         Self { timeout: timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(TIMEOUT), retries: retries.max(0) }
     }
 }
@@ -60,9 +61,9 @@ pub fn standing(steps: &[Step], name: &str, failing: bool, patience: Patience, n
     let Some(Time(started)) = step.started_at else { return Standing::Begins };
     if step.finished_at.is_some() {
         // It was done, and the world has changed since.
-        return if failing { Standing::Begins } else { Standing::Trying(now + patience.timeout) };
+        return if failing { Standing::Begins } else { Standing::Trying(after(now, patience.timeout)) };
     }
-    let ends = if failing { started + pause(step.attempts) } else { started + patience.timeout };
+    let ends = if failing { after(started, pause(step.attempts)) } else { after(started, patience.timeout) };
     if now < ends {
         return if failing { Standing::Pausing(ends) } else { Standing::Trying(ends) };
     }

@@ -5,6 +5,7 @@
 //! | [`scene`] | one look at a database, and what a pod lacks to be what was written |
 //! | [`mod@steer`] | the next thing to do on the way to a posture; for operations and for renewals |
 //! | [`ends`] | the spec that a request asks for |
+//! | [`mod@upkeep`] | where a database belongs while no operation is about it |
 //! | [`preview`] | what an operation would do |
 //! | [`queue`] | whose turn it is |
 //! | [`mod@decide`] | the next thing to do about a request |
@@ -25,8 +26,10 @@ pub mod queue;
 pub mod scene;
 pub mod status;
 pub mod steer;
+pub mod upkeep;
 
 pub use action::Action;
 pub use decide::{Decision, Observed, Outcome, decide};
 pub use scene::{Known, Scene};
 pub use steer::{Heading, steer};
+pub use upkeep::upkeep;

@@ -41,6 +41,8 @@ pub struct Scene {
     pub switching: bool,
     /// How many bytes of WAL a standby may be behind and still count as up to date.
     pub max_lag: u64,
+    /// When all this was seen.
+    pub at: Timestamp,
 }
 
 /// What new pods are made of, as far as TLS is concerned.
@@ -144,6 +146,22 @@ pub enum Lack {
     Dial,
 }
 
+impl Server {
+    /// Whether this posture's settings are loaded; else what is to happen first, in words.
+    pub(super) fn has_settings(&self, posture: &Posture) -> Result<(), String> {
+        if self.ssl != (posture.serve == Serve::Tls) {
+            return Err(format!("to switch TLS {}", if self.ssl { "off" } else { "on" }));
+        }
+        if self.hba != hba::lines(posture) {
+            return Err("to take over pg_hba".to_owned());
+        }
+        if self.plaintext != posture.accept.plain.is_some() {
+            return Err(format!("to {} plaintext", if self.plaintext { "refuse" } else { "take" }));
+        }
+        Ok(())
+    }
+}
+
 impl Scene {
     /// The primary's pod, if it holds the leadership and answers as a primary.
     pub fn primary(&self) -> Known<(&Pod, &Server)> {
@@ -152,6 +170,20 @@ impl Scene {
         let pod = pod.ok_or_else(|| format!("the pod of the leader {name}"))?;
         let server = pod.server.as_ref().map_err(|why| format!("primary {name} to answer ({why})"))?;
         if server.standby { Err(format!("the leader {name} to leave recovery")) } else { Ok((pod, server)) }
+    }
+
+    /// Whether a pod serves a certificate that has expired: who checks it does not get in.
+    #[must_use]
+    pub fn is_expired(&self, pod: &Pod) -> bool {
+        let leaf = pod.server.as_ref().ok().and_then(|server| server.leaf.as_ref());
+        leaf.is_some_and(|leaf| leaf.not_after <= self.at)
+    }
+
+    /// How many bytes of WAL a standby has yet to replay; nothing if it does not replicate from the primary.
+    #[must_use]
+    pub fn lag(&self, pod: &str) -> Option<u64> {
+        let (_, primary) = self.primary().ok()?;
+        Some(primary.position.saturating_sub(primary.streams.get(pod)?.replayed))
     }
 
     /// How the superuser's password is stored.
@@ -181,8 +213,7 @@ impl Scene {
         }
         match primary.streams.get(name) {
             Some(stream) if stream.streaming => {
-                let lag = primary.position.saturating_sub(stream.replayed);
-                if lag > self.max_lag {
+                if self.lag(name).is_some_and(|lag| lag > self.max_lag) {
                     return Err(format!("{name} to catch up to within {} bytes", self.max_lag));
                 }
                 Ok(())
@@ -193,29 +224,24 @@ impl Scene {
 
     /// Whether the settings that all pods take at once have reached this one.
     pub fn has_settings(&self, pod: &Pod) -> Result<(), String> {
-        let name = &pod.name;
-        let server = pod.server.as_ref().map_err(|why| format!("{name} to answer ({why})"))?;
-        let written = &self.written;
-        if server.ssl != (written.serve == Serve::Tls) {
-            return Err(format!("{name} to switch TLS {}", if server.ssl { "off" } else { "on" }));
-        }
-        if server.hba != hba::lines(written) {
-            return Err(format!("{name} to take over pg_hba"));
-        }
-        if server.plaintext != written.accept.plain.is_some() {
-            return Err(format!("{name} to {} plaintext", if server.plaintext { "refuse" } else { "take" }));
-        }
-        Ok(())
+        let server = pod.server.as_ref().map_err(|why| format!("{} to answer ({why})", pod.name))?;
+        server.has_settings(&self.written).map_err(|what| format!("{} {what}", pod.name))
     }
 
-    /// What keeps a pod from being what is written; nothing when it is, as seen on the wire.
+    /// What keeps a pod from being what is written; nothing when it is, as seen on the wire. What can be done about its files comes
+    /// first: they may be why it does not serve.
     #[must_use]
     pub fn lack(&self, pod: &Pod) -> Option<Lack> {
-        self.serves_its_role(pod)
-            .and_then(|()| self.has_settings(pod))
-            .map_err(Lack::Patience)
-            .err()
-            .or_else(|| self.lack_of_files(pod))
+        let cut_off =
+            !pod.leaving && pod.server.is_ok() && self.primary().is_ok_and(|(primary, _)| self.is_expired(primary));
+        // Standbys do not stream from a primary whose certificate has expired: that is not to keep it from being replaced.
+        let serves = self.serves_its_role(pod).or_else(|on| if cut_off { Ok(()) } else { Err(on) });
+        let role = serves.and_then(|()| self.has_settings(pod)).map_err(Lack::Patience).err();
+        match self.lack_of_files(pod).filter(|_| !pod.leaving) {
+            Some(Lack::Patience(on)) => role.or(Some(Lack::Patience(on))),
+            Some(lack) => Some(lack),
+            None => role,
+        }
     }
 
     fn lack_of_files(&self, pod: &Pod) -> Option<Lack> {
@@ -264,7 +290,8 @@ impl Scene {
         let mut standbys: Vec<&Pod> = pods
             .iter()
             .copied()
-            .filter(|pod| self.leader.as_ref() != Ok(&pod.name) && self.lack(pod).is_none())
+            .filter(|pod| self.leader.as_ref() != Ok(&pod.name) && self.serves_its_role(pod).is_ok())
+            .filter(|pod| self.lack(pod).is_none())
             .collect();
         standbys.sort_by_key(|pod| (std::cmp::Reverse(position(pod)), pod.ordinal));
         standbys

@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
+use crate::api::PostgresOpsRequest;
 use crate::api::condition::{self, Condition};
+use crate::api::duration::after;
 use crate::api::ops_request::{OpsPhase, OpsType, PodStatus, PostgresOpsRequestStatus};
 
 use super::decide::{Decision, Observed, Outcome};
@@ -44,29 +46,69 @@ enum Milestone {
     Paused,
     Issued,
     Walked,
+    Written,
     Resumed,
 }
 
 impl Milestone {
-    /// The milestone that is behind whoever is at this step.
-    fn behind(step: &str) -> Option<Self> {
+    /// The milestone that is behind whoever is at this step of a request. Trust is widened before anything is issued.
+    fn behind(step: &str, request: &PostgresOpsRequest) -> Option<Self> {
+        let steps = request.status.as_ref().map(|status| status.steps.as_slice()).unwrap_or_default();
+        let has_issued = || ledger::find(steps, "Issue").is_some();
+        Self::at(step)
+            .map(|at| if at == Self::Issued && issues(&request.spec) && !has_issued() { Self::Paused } else { at })
+    }
+
+    fn at(step: &str) -> Option<Self> {
         Some(match step {
             "Begin" | "Preflight" | "Pause" => Self::Begun,
             "Issue" => Self::Paused,
             "Equip" | "Expand" | "Settle" | "Migrate" | "Contract" | "SwitchOver" => Self::Issued,
-            "UpdateDatabase" | "Resume" => Self::Walked,
+            "UpdateDatabase" => Self::Walked,
+            "Resume" => Self::Written,
             restart if restart.starts_with("Restart ") => Self::Issued,
             _ => return None,
         })
     }
 }
 
-/// A condition of KubeDB's: type and reason, message, and when it comes true.
+/// A condition of KubeDB's: type, message, and when it comes true.
 struct Announced {
     type_: &'static str,
     message: &'static str,
     after: Milestone,
     applies: fn(&Observed) -> bool,
+}
+
+impl Announced {
+    /// What KubeDB says of a part of a step has no reason, and there is no event about it.
+    fn is_of_a_part(&self) -> bool {
+        self.message.ends_with("; ConditionStatus:True")
+    }
+}
+
+/// Part of a step, in KubeDB's words.
+const fn part(
+    type_: &'static str,
+    message: &'static str,
+    after: Milestone,
+    applies: fn(&Observed) -> bool,
+) -> Announced {
+    Announced { type_, message, after, applies }
+}
+
+fn is_issued(seen: &Observed) -> bool {
+    issues(&seen.request.spec)
+}
+
+fn is_restarted(seen: &Observed) -> bool {
+    let uid = seen.request.uid();
+    super::decide::restart(&seen.request).is_some()
+        || seen.scene.as_ref().is_ok_and(|scene| scene.template.restart == uid)
+}
+
+fn moves_leadership(seen: &Observed) -> bool {
+    is_restarted(seen) && seen.scene.as_ref().is_ok_and(|scene| scene.replicas > 1)
 }
 
 const ANNOUNCED: &[Announced] = &[
@@ -98,8 +140,11 @@ const ANNOUNCED: &[Announced] = &[
         type_: "CertificateSynced",
         message: "Successfully synced all certificates",
         after: Milestone::Issued,
-        applies: |seen| issues(&seen.request.spec),
+        applies: is_issued,
     },
+    part("GetCertificate", "get certificate; ConditionStatus:True", Milestone::Issued, is_issued),
+    part("CheckReadyCondition", "check ready condition; ConditionStatus:True", Milestone::Issued, is_issued),
+    part("CheckIssuingCondition", "check issuing condition; ConditionStatus:True", Milestone::Issued, is_issued),
     Announced {
         type_: "UpdatePetSets",
         message: "Successfully reconciled the Postgres with TLS",
@@ -110,13 +155,31 @@ const ANNOUNCED: &[Announced] = &[
         type_: "RestartNodes",
         message: "Successfully restarted all nodes",
         after: Milestone::Walked,
-        applies: |seen| super::decide::restart(&seen.request).is_some(),
+        applies: is_restarted,
+    },
+    part("EvictPod", "evict pod; ConditionStatus:True", Milestone::Walked, is_restarted),
+    part("CheckPodReady", "check pod ready; ConditionStatus:True", Milestone::Walked, is_restarted),
+    part("CheckReplicaFunc", "check replica func; ConditionStatus:True", Milestone::Walked, moves_leadership),
+    part("GetPrimary", "get primary; ConditionStatus:True", Milestone::Walked, moves_leadership),
+    part("TransferLeader", "transfer leader; ConditionStatus:True", Milestone::Walked, moves_leadership),
+    part("CheckIsMaster", "check is master; ConditionStatus:True", Milestone::Walked, moves_leadership),
+    Announced {
+        type_: "FailoverDone",
+        message: "failover is done successfully",
+        after: Milestone::Walked,
+        applies: moves_leadership,
     },
     Announced {
         type_: "ReloadTLS",
         message: "Successfully reloaded all nodes, without a restart",
         after: Milestone::Walked,
-        applies: |seen| super::decide::restart(&seen.request).is_none(),
+        applies: |seen| !is_restarted(seen),
+    },
+    Announced {
+        type_: "UpdateDatabase",
+        message: "Successfully updated Postgres",
+        after: Milestone::Written,
+        applies: |seen| seen.request.spec.type_ == OpsType::ReconfigureTLS,
     },
     Announced {
         type_: "DatabaseResumeSucceeded",
@@ -130,113 +193,113 @@ const ANNOUNCED: &[Announced] = &[
 #[must_use]
 pub fn record(seen: &Observed, decision: &Decision, now: Timestamp) -> (PostgresOpsRequestStatus, Vec<Event>) {
     let old = seen.request.status.clone().unwrap_or_default();
-    let mut status = old.clone();
-    let mut events = vec![];
+    let mut record = Record { seen, status: old.clone(), events: vec![], now };
     match decision {
-        Decision::Finish(_) | Decision::Rest(_) => return (old, events),
+        Decision::Finish(_) | Decision::Rest(_) => return (old, vec![]),
         Decision::Wait { step: None, on, .. } => {
-            status.phase = Some(OpsPhase::Pending);
-            let waiting = Condition::new("Pending", Time(now)).because("Waiting", format!("waits for {on}"));
-            condition::set(&mut status.conditions, waiting.of_generation(seen.request.metadata.generation));
+            record.status.phase = Some(OpsPhase::Pending);
+            record.set(Condition::new("Pending", Time(now)).because("Waiting", format!("waits for {on}")));
         }
         Decision::Act { step, what, begins, .. } => {
-            status.phase = Some(OpsPhase::Progressing);
-            progress(seen, &mut status, &mut events, step, *begins, what, now);
+            record.status.phase = Some(OpsPhase::Progressing);
+            record.progress(step, *begins, what);
         }
-        Decision::Wait { step: Some(step), on, begins, .. } => {
-            let is_worth_telling = ledger::find(&old.steps, step)
+        Decision::Wait { step: Some(step), on, begins } => {
+            let known = ledger::find(&old.steps, step);
+            let is_worth_telling = known
                 .and_then(|step| step.started_at.as_ref())
-                .is_some_and(|started| started.0 + WORTH_TELLING <= now);
-            let known = ledger::find(&old.steps, step).and_then(|step| step.message.clone());
-            let message = known.filter(|_| !is_worth_telling && !begins).unwrap_or_else(|| format!("waits for {on}"));
-            progress(seen, &mut status, &mut events, step, *begins, &message, now);
+                .is_some_and(|started| after(started.0, WORTH_TELLING) <= now);
+            let message = known.and_then(|step| step.message.clone()).filter(|_| !is_worth_telling && !begins);
+            record.progress(step, *begins, &message.unwrap_or_else(|| format!("waits for {on}")));
         }
         Decision::Turn { cause } => {
-            ledger::note(&mut status.steps, TURN_BACK, true, cause, now);
-            events.push(Event {
+            ledger::note(&mut record.status.steps, TURN_BACK, true, cause, now);
+            record.events.push(Event {
                 warning: true,
                 on_database: true,
                 ..Event::normal(TURN_BACK, format!("going back: {cause}"))
             });
         }
-        Decision::End(outcome) => end(seen, &mut status, &mut events, outcome, now),
+        Decision::End(outcome) => record.end(outcome),
     }
-    status.observed_generation = seen.request.metadata.generation;
-    if status == old {
+    record.status.observed_generation = seen.request.metadata.generation;
+    let Record { mut status, events, .. } = record;
+    let pods = pods(seen).unwrap_or_else(|| old.pods.clone());
+    if status == old && lags(&pods) == lags(&old.pods) {
         return (old, events);
     }
-    status.pods = pods(seen).unwrap_or(status.pods);
+    status.pods = pods;
     (status, events)
 }
 
-fn progress(
-    seen: &Observed,
-    status: &mut PostgresOpsRequestStatus,
-    events: &mut Vec<Event>,
-    step: &str,
-    begins: bool,
-    message: &str,
+/// A status that is being written.
+struct Record<'a> {
+    seen: &'a Observed,
+    status: PostgresOpsRequestStatus,
+    events: Vec<Event>,
     now: Timestamp,
-) {
-    if condition::holds(&status.conditions, "Pending") {
-        let turn =
-            Condition::new("Pending", Time(now)).with_status(false).because("Began", "it is this request's turn");
-        condition::set(&mut status.conditions, turn.of_generation(seen.request.metadata.generation));
+}
+
+impl Record<'_> {
+    fn set(&mut self, condition: Condition) {
+        condition::set(&mut self.status.conditions, condition.of_generation(self.seen.request.metadata.generation));
     }
-    ledger::note(&mut status.steps, step, begins, message, now);
-    if let Some(milestone) = Milestone::behind(step) {
-        announce(seen, status, events, milestone, now);
+
+    fn progress(&mut self, step: &str, begins: bool, message: &str) {
+        let now = self.now;
+        if condition::holds(&self.status.conditions, "Pending") {
+            let turn = Condition::new("Pending", Time(now)).with_status(false);
+            self.set(turn.because("Began", "it is this request's turn"));
+        }
+        ledger::note(&mut self.status.steps, step, begins, message, now);
+        if let Some(milestone) = Milestone::behind(step, &self.seen.request) {
+            self.announce(milestone);
+        }
+        if begins {
+            let tries = ledger::find(&self.status.steps, step).map_or(1, |step| step.attempts);
+            let again = if tries > 1 { format!(" (try {tries})") } else { String::new() };
+            let word = step.split_whitespace().next().unwrap_or(step);
+            self.events.push(Event { warning: tries > 1, ..Event::normal(word, format!("{step}{again}: {message}")) });
+        }
     }
-    if begins {
-        let tries = ledger::find(&status.steps, step).map_or(1, |step| step.attempts);
-        let again = if tries > 1 { format!(" (try {tries})") } else { String::new() };
-        let word: String = step.split_whitespace().next().unwrap_or(step).to_owned();
-        events.push(Event { warning: tries > 1, ..Event::normal(&word, format!("{step}{again}: {message}")) });
+
+    /// The conditions of everything up to this milestone.
+    fn announce(&mut self, milestone: Milestone) {
+        for announced in ANNOUNCED.iter().filter(|a| a.after <= milestone && (a.applies)(self.seen)) {
+            if condition::holds(&self.status.conditions, announced.type_) {
+                continue;
+            }
+            let new = Condition::new(announced.type_, Time(self.now));
+            if announced.is_of_a_part() {
+                self.set(new.saying(announced.message));
+                continue;
+            }
+            self.set(new.because(announced.type_, announced.message));
+            let event = Event::normal(announced.type_, announced.message.to_owned());
+            self.events.push(Event { on_database: announced.type_.starts_with("Database"), ..event });
+        }
+    }
+
+    fn end(&mut self, outcome: &Outcome) {
+        ledger::finish(&mut self.status.steps, None, self.now);
+        let name = self.seen.request.name_any();
+        let (phase, type_, message) = match outcome {
+            Outcome::Successful => {
+                self.announce(Milestone::Resumed);
+                (OpsPhase::Successful, "Successful", "Successfully completed the modification process.".to_owned())
+            }
+            Outcome::Failed(why) => (OpsPhase::Failed, "Failed", why.clone()),
+        };
+        self.status.phase = Some(phase);
+        self.set(Condition::new(type_, Time(self.now)).because(type_, message.clone()));
+        let event = Event::normal(type_, format!("PostgresOpsRequest {name}: {message}"));
+        self.events.push(Event { warning: phase == OpsPhase::Failed, on_database: true, ..event });
     }
 }
 
-/// The conditions of everything up to this milestone.
-fn announce(
-    seen: &Observed,
-    status: &mut PostgresOpsRequestStatus,
-    events: &mut Vec<Event>,
-    milestone: Milestone,
-    now: Timestamp,
-) {
-    let generation = seen.request.metadata.generation;
-    for announced in ANNOUNCED.iter().filter(|announced| announced.after <= milestone && (announced.applies)(seen)) {
-        if condition::holds(&status.conditions, announced.type_) {
-            continue;
-        }
-        let new = Condition::new(announced.type_, Time(now)).because(announced.type_, announced.message);
-        condition::set(&mut status.conditions, new.of_generation(generation));
-        let event = Event::normal(announced.type_, announced.message.to_owned());
-        events.push(Event { on_database: announced.type_.starts_with("Database"), ..event });
-    }
-}
-
-fn end(
-    seen: &Observed,
-    status: &mut PostgresOpsRequestStatus,
-    events: &mut Vec<Event>,
-    outcome: &Outcome,
-    now: Timestamp,
-) {
-    ledger::finish(&mut status.steps, None, now);
-    let name = seen.request.name_any();
-    let (phase, type_, message) = match outcome {
-        Outcome::Successful => {
-            announce(seen, status, events, Milestone::Resumed, now);
-            (OpsPhase::Successful, "Successful", "Successfully completed the modification process.".to_owned())
-        }
-        Outcome::Failed(why) => (OpsPhase::Failed, "Failed", why.clone()),
-    };
-    status.phase = Some(phase);
-    let over = Condition::new(type_, Time(now)).because(type_, message.clone());
-    condition::set(&mut status.conditions, over.of_generation(seen.request.metadata.generation));
-    let is_failure = phase == OpsPhase::Failed;
-    let event = Event::normal(type_, format!("PostgresOpsRequest {name}: {message}"));
-    events.push(Event { warning: is_failure, on_database: true, ..event });
+/// Who is behind, and how far: while a standby catches up, that is what people look at.
+fn lags(pods: &[PodStatus]) -> Vec<Option<&str>> {
+    pods.iter().map(|pod| pod.lag.as_deref().filter(|lag| *lag != "0Mi")).collect()
 }
 
 /// The pods as people are shown them.
@@ -253,8 +316,23 @@ fn pods(seen: &Observed) -> Option<Vec<PodStatus>> {
             serving_serial: leaf.map(|leaf| leaf.serial.clone()),
             not_after: leaf.map(|leaf| Time(leaf.not_after)),
             trusts: server.map(|server| server.trusts.clone()).unwrap_or_default(),
+            // In whole MiB: less than that comes and goes with every write.
+            lag: scene.lag(&pod.name).map(|bytes| format!("{}Mi", bytes >> 20)),
             restarted: uid.is_some() && pod.made_of.restart == uid,
         }
     });
     Some(shown.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guide_explains_each_condition() {
+        let guide = include_str!("../../docs/operations.md");
+        for announced in ANNOUNCED {
+            assert!(guide.contains(&format!("`{}`", announced.type_)), "{}", announced.type_);
+        }
+    }
 }

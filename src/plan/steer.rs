@@ -6,7 +6,7 @@
 //!
 //! # Guarantees
 //! What is written moves one part at a time, along [`walk`], and only after every pod has been seen to be what was written
-//! before. Within one step settings come first, then files, then how standbys dial. A pod is evicted, and a switchover is asked
+//! before; or back to what was written before that, where some pods never came further. Within one step settings come first, then files, then how standbys dial. A pod is evicted, and a switchover is asked
 //! for, only while every other pod serves in its role; of those that were replaced already each was seen to be what is written.
 //!
 //! # Assumptions
@@ -15,10 +15,10 @@
 
 use std::fmt;
 
-use crate::tls::{Material, Posture, Serve, published, walk};
+use crate::tls::{Files, Material, Posture, Serve, published, walk};
 
 use super::action::Action;
-use super::scene::{Lack, Pod, Scene, Template};
+use super::scene::{Lack, Pod, Scene, Server, Template};
 
 /// What part of a walk something belongs to, in the words that users see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +105,20 @@ pub fn steer(scene: &Scene, target: &Posture, restart: Option<&str>) -> Heading 
     if !trust.is_empty() && trust != scene.published {
         return act("tell clients whom to trust", vec![Action::Publish(trust)]);
     }
+    if let Some(next) = route.get(1).filter(|next| is_where_some_stayed(scene, next)) {
+        return act("give up what some pods never came to", write_next(here, next, restart));
+    }
+    let all: Vec<&Pod> = scene.pods.iter().collect();
+    if all.iter().any(|pod| scene.is_expired(pod)) {
+        // Nobody is spared by waiting. And pods are replaced only once standbys stream again.
+        let leaves = |posture: &Posture| posture.files.as_ref().map(|files| files.material);
+        if let Some(next) = route.get(1).filter(|next| leaves(here).is_some() && leaves(next) != leaves(here)) {
+            return act("replace what has expired", write_next(here, next, restart));
+        }
+        if let Some(heading) = converge(scene, &stage, &all, restart) {
+            return heading;
+        }
+    }
     if let Err(on) = scene.pods.iter().try_for_each(|pod| settings_or_replacement(scene, pod, restart)) {
         return wait(on);
     }
@@ -119,13 +133,10 @@ pub fn steer(scene: &Scene, target: &Posture, restart: Option<&str>) -> Heading 
         let template = Template { files: here.files.is_some(), restart: restart.map(str::to_owned) };
         return act("mark the pods for their restart", vec![Action::WriteTemplate(template)]);
     }
-    if let Some(next) = route.get(1).filter(|next| undoes(scene, next)) {
-        return act("give up what some pods never came to", write_next(here, next, restart));
-    }
     if let Some(heading) = roll(scene, &stage, restart) {
         return heading;
     }
-    if let Some(heading) = converge(scene, &stage, &scene.pods.iter().collect::<Vec<_>>(), restart) {
+    if let Some(heading) = converge(scene, &stage, &all, restart) {
         return heading;
     }
     match route.get(1) {
@@ -162,13 +173,35 @@ fn write_next(here: &Posture, next: &Posture, restart: Option<&str>) -> Vec<Acti
     }
 }
 
-/// Whether the next posture only gives or takes the files, in the midst of a roll that took or gave them: the pods that were not
-/// replaced yet are there already.
-fn undoes(scene: &Scene, next: &Posture) -> bool {
+/// Whether the part that [`write_next`] would write is the one that was written before: some pods are there still, and all others
+/// are where it was to lead. Only a way back leads there.
+fn is_where_some_stayed(scene: &Scene, next: &Posture) -> bool {
     let here = &scene.written;
-    here.needs_new_pods(next)
-        && *next == Posture { files: next.files.clone(), ..here.clone() }
-        && scene.pods.iter().any(|pod| pod.made_of.files == next.files.is_some())
+    let servers = || scene.pods.iter().filter_map(|pod| pod.server.as_ref().ok());
+    if (here.serve, here.accept) != (next.serve, next.accept) {
+        let stayed = |server: &Server| server.has_settings(next).is_ok();
+        return servers().any(stayed) && servers().all(|server| stayed(server) || server.has_settings(here).is_ok());
+    }
+    match (&here.files, &next.files) {
+        (Some(old), Some(new)) if old != new => {
+            let with_those_leaves = Files { material: new.material, ..old.clone() };
+            let fingerprint = |posture: &Posture| posture.served().map(|leaf| leaf.fingerprint);
+            let came =
+                |server: &Server| server.files_current && server.files_loaded && server.serves == fingerprint(here);
+            scene.previous == Some(new.material)
+                && *next == Posture { files: Some(with_those_leaves), ..here.clone() }
+                && scene.pods.iter().any(|pod| scene.lack(pod).is_some())
+                && servers().all(|server| server.serves == fingerprint(next) || came(server))
+        }
+        (Some(_), Some(_)) | (None, None) => {
+            let dials = || servers().filter_map(|server| server.dial);
+            dials().any(|dial| dial == next.dial) && dials().all(|dial| dial == next.dial || dial == here.dial)
+        }
+        _ => {
+            *next == Posture { files: next.files.clone(), ..here.clone() }
+                && scene.pods.iter().any(|pod| pod.made_of.files == next.files.is_some())
+        }
+    }
 }
 
 /// The pods are replaced when what they will serve is written: with the files that come or go, else before the walk contracts.
@@ -272,7 +305,12 @@ fn converge(scene: &Scene, stage: &Stage, pods: &[&Pod], restart: Option<&str>) 
     let of = |wanted: &Lack| lacks.iter().filter(|(_, lack)| lack == wanted).map(|(pod, _)| *pod).collect::<Vec<_>>();
     let act =
         |what: &str, actions: Vec<Action>| Some(Heading::Do { stage: stage.clone(), what: what.to_owned(), actions });
-    let stale = of(&Lack::Refresh);
+    // Who does not come up may be held back by what its volumes hold.
+    let is_stuck = |pod: &&Pod| {
+        restart.is_none() && pod.server.is_err() && !pod.leaving && pod.refreshed.as_ref() != Some(&scene.version)
+    };
+    let stuck = lacks.iter().map(|(pod, _)| *pod).filter(is_stuck);
+    let stale: Vec<&Pod> = of(&Lack::Refresh).into_iter().chain(stuck).collect();
     if !stale.is_empty() {
         let touch = |pod: &&Pod| {
             let Pod { name, uid, .. } = *pod;

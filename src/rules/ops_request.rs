@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::ResourceExt;
+
+use crate::api::annotations::{SETTLE, STRATEGY, TTL};
 use crate::api::names::{Alias, MAX_REQUEST};
 use crate::api::ops_request::{OpsPhase, OpsType, TlsChange};
 use crate::api::tls::{ClientAuthMode, IssuerRef, SslMode};
@@ -32,7 +35,7 @@ const fn on_create<const N: usize>(mut rules: [Rule<PostgresOpsRequest>; N]) -> 
     rules
 }
 
-static OWN: [Rule<PostgresOpsRequest>; 21] = [
+static OWN: [Rule<PostgresOpsRequest>; 22] = [
     Rule {
         id: "type-supported",
         effect: Refuse,
@@ -182,6 +185,16 @@ static OWN: [Rule<PostgresOpsRequest>; 21] = [
         example: "{type: Restart, databaseRef: {name: ha-postgres}, maxRetries: -1}",
         needs: Needs::Nothing,
         check: max_retries_valid,
+    },
+    Rule {
+        id: "annotation-valid",
+        effect: Refuse,
+        on: &[Create],
+        what: "an annotation `pgrekey.dev/strategy` that is neither `Restart` nor `Reload`, and `pgrekey.dev/settle` or `pgrekey.dev/ttl-after-finished` that is no duration",
+        why: "What cannot be read counts as not set: pods would be restarted, clients would get no time, or the request would be kept for ever.",
+        example: "# metadata.annotations: {pgrekey.dev/settle: '90'}",
+        needs: Needs::Nothing,
+        check: annotation_valid,
     },
     Rule {
         id: "grpc-unsupported",
@@ -573,6 +586,22 @@ fn max_retries_valid(review: &Request, _: Option<&dyn Facts>, findings: &mut Fin
     let retries = review.object.spec.max_retries;
     if retries < 0 {
         findings.add("spec.maxRetries", format!("{retries} is negative"), "use 0 for no retry");
+    }
+}
+
+fn annotation_valid(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+    let annotations = review.object.annotations();
+    if let Some(strategy) = annotations.get(STRATEGY).filter(|text| !matches!(text.as_str(), "Restart" | "Reload")) {
+        findings.add(
+            format!("metadata.annotations.{STRATEGY}"),
+            format!("{} is no strategy", quoted(strategy)),
+            "use Restart or Reload",
+        );
+    }
+    for (name, example) in [(SETTLE, "90s"), (TTL, "24h")] {
+        if let Some(text) = annotations.get(name) {
+            read_duration(&format!("metadata.annotations.{name}"), text, example, findings);
+        }
     }
 }
 

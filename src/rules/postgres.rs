@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::EnvVar;
+use kube::ResourceExt;
 use serde_json::json;
 
 use crate::api::Postgres;
+use crate::api::annotations::MAX_LAG;
 use crate::api::condition;
 use crate::api::names::MAX_DATABASE;
 use crate::api::postgres::{
@@ -32,7 +34,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule<Postgres>> {
 
 const CHANGES: &[Operation] = &[Create, Update];
 
-static OWN: [Rule<Postgres>; 25] = [
+static OWN: [Rule<Postgres>; 26] = [
     Rule {
         id: "name-valid",
         effect: Refuse,
@@ -242,6 +244,16 @@ static OWN: [Rule<Postgres>; 25] = [
         example: "configuration: {inline: {postgresql.conf: max_connections = 200}}",
         needs: Needs::Nothing,
         check: configuration_valid,
+    },
+    Rule {
+        id: "annotation-valid",
+        effect: Refuse,
+        on: CHANGES,
+        what: "an annotation `pgrekey.dev/max-lag` that is no whole number of bytes",
+        why: "What cannot be read counts as not set: standbys would be held to 1 MiB. A change of annotations alone is not reviewed.",
+        example: "# metadata.annotations: {pgrekey.dev/max-lag: 16Mi}",
+        needs: Needs::Nothing,
+        check: annotation_valid,
     },
     Rule {
         id: "service-template-unique",
@@ -643,6 +655,16 @@ fn configuration_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut 
     for key in inline.into_iter().flat_map(|inline| inline.keys()).filter(|key| *key != "user.conf") {
         let problem = format!("the key {} is not read", quoted(key));
         findings.add("spec.configuration.inline", problem, "use the key user.conf");
+    }
+}
+
+fn annotation_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+    if let Some(text) = review.object.annotations().get(MAX_LAG).filter(|text| text.parse::<u64>().is_err()) {
+        findings.add(
+            format!("metadata.annotations.{MAX_LAG}"),
+            format!("{} is no whole number of bytes up to {}", quoted(text), u64::MAX),
+            "use one such as 1048576, without a unit",
+        );
     }
 }
 

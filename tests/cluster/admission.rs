@@ -1,8 +1,6 @@
 //! The webhooks, as a real API server calls them and as `kubectl` prints what they say.
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::ByteString;
@@ -14,31 +12,42 @@ use pgrekey::rules::{self, Operation};
 use pgrekey::serve::registration::configuration_names;
 use pgrekey::serve::webhooks::Purpose;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 use crate::cases::{self, Case};
-use crate::harness::{Answer, Cluster, eventually};
+use crate::harness::{Answer, Cluster, ca, ca_secret, eventually};
+use crate::operator::{Operator, Registration, UNSEEN};
 use crate::rights::Rights;
 
 /// Where the objects of this suite live, so that its webhooks see no other suite's.
 const PREFIX: &str = "admission-";
-/// Where the operator of this suite keeps its Secret.
+/// Where the operators of this suite keep their Secret.
 const OWN: &str = "admission-operator";
-/// Label of the registration of this suite: what has none is another installation's.
-const SUITE: &str = "suite=admission";
-/// An object with this label is not shown to the webhooks: it is how the suite makes what they would refuse.
-const UNSEEN: &str = "unseen";
+/// The kinds that the webhooks judge.
+const JUDGED: &str = "postgresopsrequests.ops.kubedb.com,postgreses.kubedb.com";
 
 #[tokio::test]
 async fn the_api_server_and_the_webhooks_understand_each_other() {
     let Some(cluster) = Cluster::connect().await else { return };
     world(&cluster);
-    let doors = Doors::open(&cluster).await;
+    let rights = Rights::give(&cluster, OWN);
+    let operators = [(); 2].map(|()| Operator::start(&rights, OWN, &["--loops=none"]));
+    let _leftovers = Leftovers(&cluster);
+    // Dropped first: nothing that is taken away then is judged.
+    let _registration = Registration::make(&cluster, &operators[0], OWN, &namespaces());
+    let answers = || async { TcpStream::connect(operators[0].webhooks).await.is_ok() };
+    eventually("the operator answers", answers).await;
     the_ca_bundle_is_published_and_repaired(&cluster).await;
-    both_replicas_serve_from_one_ca(&cluster, &doors).await;
+    both_replicas_serve_from_one_ca(&cluster, &operators).await;
     each_rule_is_heard_through_kubectl(&cluster).await;
     defaults_are_filled_in(&cluster);
     what_has_lost_its_database_can_still_go(&cluster);
     a_v1beta1_registration_is_answered(&cluster).await;
+}
+
+/// The namespaces of the cases.
+fn namespaces() -> [String; 3] {
+    ["demo", "defaulted", "elsewhere"].map(|name| format!("{PREFIX}{name}"))
 }
 
 /// The manifests of the cases, moved to namespaces and names that are this suite's alone: other suites and installations on
@@ -97,19 +106,20 @@ fn unseen(mut manifest: Value) -> Value {
 
 /// Makes the cluster that the cases are about.
 fn world(cluster: &Cluster) {
-    let own = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OWN}});
-    apply(cluster, &own);
+    // The first operator makes it.
+    cluster.kubectl(&["delete", "secret", "-n", OWN, "pgrekey-webhook", "--ignore-not-found"], "").must_succeed();
     let manifests: Vec<Value> = cases::world().into_iter().map(moved).collect();
     let (namespaces, others): (Vec<_>, Vec<_>) = manifests.into_iter().partition(|m| m["kind"] == "Namespace");
     for namespace in &namespaces {
-        apply(cluster, namespace);
+        cluster.apply(&namespace.to_string());
         let name = namespace["metadata"]["name"].as_str().expect("a name");
         for secret in ["postgres-ca", "postgres-new-ca"] {
-            apply(cluster, &ca_secret(secret, name));
+            cluster.apply_in(name, &ca_secret(secret, &ca(secret)).to_string());
         }
         left_behind(cluster, name);
     }
-    apply(cluster, &ca_secret(&format!("{PREFIX}postgres-ca"), "cert-manager"));
+    let name = format!("{PREFIX}postgres-ca");
+    cluster.apply_in("cert-manager", &ca_secret(&name, &ca(&name)).to_string());
     // The default class of the dev cluster is of that name.
     for manifest in others.into_iter().filter(|m| m["kind"] != "StorageClass") {
         put(cluster, unseen(manifest));
@@ -124,31 +134,11 @@ fn world(cluster: &Cluster) {
 
 /// Takes away what a run left behind that did not come to its end.
 fn left_behind(cluster: &Cluster, namespace: &str) {
-    let kinds = "postgresopsrequests.ops.kubedb.com,postgreses.kubedb.com";
-    let list = cluster.kubectl(&["get", kinds, "-n", namespace, "-o", "json"], "").must_succeed();
+    let list = cluster.kubectl(&["get", JUDGED, "-n", namespace, "-o", "json"], "").must_succeed();
     let list: Value = serde_json::from_str(&list).expect("JSON");
     for object in list["items"].as_array().expect("a list") {
         remove(cluster, object);
     }
-}
-
-fn ca_secret(name: &str, namespace: &str) -> Value {
-    let mut params = rcgen::CertificateParams::new(vec![]).expect("parameters");
-    params.distinguished_name.push(rcgen::DnType::CommonName, name);
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
-    let key = rcgen::KeyPair::generate().expect("a key");
-    let certificate = params.self_signed(&key).expect("a CA").pem();
-    json!({
-        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
-        "metadata": {"name": name, "namespace": namespace},
-        "stringData": {"tls.crt": certificate, "tls.key": key.serialize_pem()},
-    })
-}
-
-fn apply(cluster: &Cluster, manifest: &Value) {
-    let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
-    cluster.kubectl(&apply, &manifest.to_string()).must_succeed();
 }
 
 /// Makes an object as the manifest has it: with its status, and being deleted if it is.
@@ -184,88 +174,15 @@ fn remove(cluster: &Cluster, manifest: &Value) {
     }
 }
 
-const REGISTRATIONS: [&str; 2] = ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"];
+/// What the cases have made; taken away when dropped.
+struct Leftovers<'a>(&'a Cluster);
 
-/// Two operators and their registration; gone when dropped.
-struct Doors<'a> {
-    cluster: &'a Cluster,
-    operators: Vec<(Child, SocketAddr)>,
-}
-
-impl<'a> Doors<'a> {
-    async fn open(cluster: &'a Cluster) -> Self {
-        // The names of the configurations are the same for every installation, so only one can be registered.
-        for kind in REGISTRATIONS {
-            let others = ["get", kind, "-l", &format!("!{}", SUITE.split_once('=').expect("a label").0), "-o", "name"];
-            let others = cluster.kubectl(&others, "").must_succeed();
-            let names = configuration_names(Purpose::Validate).chain(configuration_names(Purpose::Mutate));
-            for name in names {
-                let is_taken = others.lines().any(|other| other.ends_with(&format!("/{name}")));
-                assert!(
-                    !is_taken,
-                    "another installation has registered {name}: this suite needs a cluster without one"
-                );
-            }
-        }
-        let secret = ["delete", "secret", "-n", OWN, "pgrekey-webhook", "--ignore-not-found"];
-        cluster.kubectl(&secret, "").must_succeed();
-        let rights = Rights::give(cluster, OWN);
-        let operators = (0..2).map(|_| operator(&rights)).collect::<Vec<_>>();
-        let doors = Self { cluster, operators };
-        apply_registration(cluster, &format!("https://{}", doors.operators[0].1));
-        let webhook = doors.operators[0].1;
-        eventually("the operator answers", || async { tokio::net::TcpStream::connect(webhook).await.is_ok() }).await;
-        doors
-    }
-}
-
-impl Drop for Doors<'_> {
+impl Drop for Leftovers<'_> {
     fn drop(&mut self) {
-        for kind in REGISTRATIONS {
-            self.cluster.kubectl(&["delete", kind, "-l", SUITE], "");
-        }
         // Loops of an installation that looks after every namespace would make real clusters of them.
-        for namespace in ["demo", "defaulted", "elsewhere"].map(|name| format!("{PREFIX}{name}")) {
-            let kinds = "postgresopsrequests.ops.kubedb.com,postgreses.kubedb.com";
-            self.cluster.kubectl(&["delete", kinds, "--all", "-n", &namespace, "--wait=false"], "");
+        for namespace in namespaces() {
+            self.0.kubectl(&["delete", JUDGED, "--all", "-n", &namespace, "--wait=false"], "");
         }
-        for (operator, _) in &mut self.operators {
-            let _ = operator.kill();
-            let _ = operator.wait();
-        }
-    }
-}
-
-/// An operator on this machine, where the API server reaches it.
-fn operator(rights: &Rights) -> (Child, SocketAddr) {
-    let host = std::env::var("PGREKEY_HOST_IP").expect("PGREKEY_HOST_IP: `make test-cluster` sets it");
-    let free = |host: &str| TcpListener::bind((host, 0)).and_then(|l| l.local_addr()).expect("a free port");
-    let (webhook, health) = (free(&host), free("127.0.0.1"));
-    let child = Command::new(env!("CARGO_BIN_EXE_pgrekey"))
-        .env("KUBECONFIG", rights.kubeconfig())
-        .args(["run", "--namespace", OWN, "--certificate-name", &host, "--loops=none"])
-        .args(["--webhook-address", &webhook.to_string(), "--health-address", &health.to_string()])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("pgrekey runs");
-    (child, webhook)
-}
-
-/// Registers the webhooks as `pgrekey webhook-config` prints them, for the objects of this suite alone.
-fn apply_registration(cluster: &Cluster, url: &str) {
-    let printed = Command::new(env!("CARGO_BIN_EXE_pgrekey"))
-        .args(["webhook-config", "--namespace", OWN, "--url", url, "--label", SUITE])
-        .output()
-        .expect("pgrekey runs");
-    let printed = String::from_utf8(printed.stdout).expect("UTF-8");
-    for mut configuration in serde_saphyr::from_multiple::<Value>(&printed).expect("YAML") {
-        let webhook = &mut configuration["webhooks"][0];
-        let namespaces = ["demo", "defaulted", "elsewhere"].map(|name| format!("{PREFIX}{name}"));
-        let expressions = webhook["namespaceSelector"]["matchExpressions"].as_array_mut().expect("a list");
-        expressions.push(json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": namespaces}));
-        webhook["objectSelector"] = json!({"matchExpressions": [{"key": UNSEEN, "operator": "DoesNotExist"}]});
-        apply(cluster, &configuration);
     }
 }
 
@@ -314,7 +231,7 @@ async fn the_ca_bundle_is_published_and_repaired(cluster: &Cluster) {
     eventually("a damaged pair is made anew, and its CA published", is_mended).await;
 }
 
-async fn both_replicas_serve_from_one_ca(cluster: &Cluster, doors: &Doors<'_>) {
+async fn both_replicas_serve_from_one_ca(cluster: &Cluster, operators: &[Operator]) {
     use rustls::pki_types::pem::PemObject;
     let ca = published(cluster).await;
     let mut roots = rustls::RootCertStore::empty();
@@ -323,9 +240,9 @@ async fn both_replicas_serve_from_one_ca(cluster: &Cluster, doors: &Doors<'_>) {
     }
     let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
-    for (_, address) in &doors.operators {
+    for address in operators.iter().map(|operator| operator.webhooks) {
         let shakes_hands = || async {
-            let Ok(stream) = tokio::net::TcpStream::connect(address).await else { return false };
+            let Ok(stream) = TcpStream::connect(address).await else { return false };
             connector.connect(address.ip().into(), stream).await.is_ok()
         };
         eventually("each replica serves a leaf of the one CA", shakes_hands).await;

@@ -1,37 +1,34 @@
 //! Looking at a real PostgreSQL from outside: on the wire and in SQL.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use pgrekey::api::tls::SslMode;
 use pgrekey::database::dial::Dial;
-use pgrekey::database::report::{reload, report, write_check};
+use pgrekey::database::report::{mounted, reload, report, store_password, write_check};
 use pgrekey::database::wire::{Plaintext, handshake, look};
 use pgrekey::database::{PORT, Silence};
+use pgrekey::tls::Fingerprint;
 use pgrekey::tls::pair::Pair;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
 use serde_json::json;
+use tokio_postgres::Client;
 
-use crate::harness::Cluster;
+use crate::harness::{Ca, Cluster, ca, eventually};
 
 const PASSWORD: &str = "correct horse battery staple";
 
-type Ca = CertifiedIssuer<'static, KeyPair>;
-
-fn ca(name: &str) -> Ca {
-    let mut params = CertificateParams::new(vec![]).expect("parameters");
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA")
-}
-
 /// A leaf and its key, PEM.
 fn leaf(ca: &Ca, common_name: &str, names: &[&str]) -> (String, String) {
+    leaf_until(ca, common_name, names, 4096)
+}
+
+/// The same, good until this year.
+fn leaf_until(ca: &Ca, common_name: &str, names: &[&str], year: i32) -> (String, String) {
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
     let mut params = CertificateParams::new(names).expect("parameters");
+    params.not_after = date_time_ymd(year, 1, 1);
     params.distinguished_name.push(DnType::CommonName, common_name);
     let key = KeyPair::generate().expect("a key");
     (params.signed_by(&key, ca).expect("a leaf").pem(), key.serialize_pem())
@@ -63,12 +60,9 @@ impl<'a> Server<'a> {
             }},
         ]});
         cluster.kubectl(&["delete", "pod", "-n", "demo", &name, "--ignore-not-found", "--force"], "").must_succeed();
-        cluster
-            .kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &manifests.to_string())
-            .must_succeed();
-        cluster
-            .kubectl(&["wait", "-n", "demo", "--for=condition=Ready", "--timeout=120s", &format!("pod/{name}")], "")
-            .must_succeed();
+        cluster.apply(&manifests.to_string());
+        let wait = ["wait", "-n", "demo", "--for=condition=Ready", "--timeout=120s", &format!("pod/{name}")];
+        cluster.kubectl(&wait, "").must_succeed();
         let pod = Api::<Pod>::namespaced(cluster.client.clone(), "demo").get(&name).await.expect("the pod");
         let ip = pod.status.and_then(|s| s.pod_ip).expect("an address").parse().expect("an address");
         Self { cluster, name, address: SocketAddr::new(ip, PORT) }
@@ -86,6 +80,12 @@ impl<'a> Server<'a> {
         }
     }
 
+    /// What a command in the pod prints.
+    fn exec(&self, command: &[&str]) -> String {
+        let exec = [&["exec", "-n", "demo", &self.name, "--"], command].concat();
+        self.cluster.kubectl(&exec, "").must_succeed()
+    }
+
     fn stop(self) {
         let Self { cluster, name, .. } = self;
         cluster.kubectl(&["delete", "-n", "demo", "pod,secret", &name, "--wait=false"], "").must_succeed();
@@ -101,6 +101,8 @@ ssl = on
 ssl_cert_file = '/tls/tls.crt'
 ssl_key_file = '/tls/tls.key'
 ssl_ca_file = '/tls/ca.crt'
+log_statement = 'all'
+log_min_duration_statement = 0
 C
     cat >data/pg_hba.conf <<C
 hostssl all by_certificate all cert
@@ -116,12 +118,22 @@ async fn a_server_is_known_by_what_it_shows_and_says() {
     for major in [17, 18] {
         let issued = leaf(&trusted, "server", &["db.example"]);
         let server = Server::start(&cluster, major, &trusted, &issued).await;
+        the_image_holds_what_its_name_says(&server, major);
         the_wire_shows_the_truth(&server, &trusted, &issued).await;
         sslmode_means_what_it_means_in_libpq(&server, &trusted, &stranger).await;
         client_certificates_log_in(&server, &trusted, &stranger).await;
+        a_password_is_stored_and_not_logged(&server, &trusted).await;
         a_new_certificate_is_served_after_a_reload(&server, &trusted).await;
+        an_expired_certificate_keeps_everybody_out_but_who_replaces_it(&server, &trusted, &stranger).await;
         server.stop();
     }
+}
+
+fn the_image_holds_what_its_name_says(server: &Server<'_>, major: u32) {
+    let postgres = server.exec(&["postgres", "--version"]);
+    assert!(postgres.starts_with(&format!("postgres (PostgreSQL) {major}.")), "{postgres}");
+    let patroni = server.exec(&["patroni", "--version"]);
+    assert!(patroni.starts_with("patroni "), "{patroni}");
 }
 
 async fn the_wire_shows_the_truth(server: &Server<'_>, trusted: &Ca, issued: &(String, String)) {
@@ -176,30 +188,66 @@ async fn client_certificates_log_in(server: &Server<'_>, trusted: &Ca, stranger:
     assert!(by(stranger).log_in().await.is_err());
 }
 
+async fn a_password_is_stored_and_not_logged(server: &Server<'_>, trusted: &Ca) {
+    let client = server.dial(SslMode::VerifyFull, &[trusted]).log_in().await.expect("a login");
+    let after = server.dial(SslMode::VerifyFull, &[trusted]).log_in().await.expect("a login");
+    store_password(&client, "by_certificate", &PASSWORD.into(), true).await.expect("a password");
+    store_password(&client, "nobody", &PASSWORD.into(), true).await.expect_err("nobody's password");
+    after.batch_execute("select 'logged last'").await.expect("an answer");
+    let log = || server.cluster.kubectl(&["logs", "-n", "demo", &server.name], "").must_succeed();
+    eventually("the server logs statements", async || log().contains("select 'logged last'")).await;
+    assert!(!log().contains("alter role"), "{}", log());
+    let stored = "select rolpassword like 'md5%' from pg_authid where rolname = 'by_certificate'";
+    assert!(after.query_one(stored, &[]).await.expect("an answer").get::<_, bool>(0));
+}
+
 async fn a_new_certificate_is_served_after_a_reload(server: &Server<'_>, trusted: &Ca) {
     let client = server.dial(SslMode::VerifyFull, &[trusted]).log_in().await.expect("a login");
     let before = report(&client).await.expect("a report");
-    assert!(!before.in_recovery && before.ssl && before.position.0 > 0 && before.received.is_none());
-    assert_eq!(before.files.len(), 2, "{:?}", before.files);
+    assert!(!before.in_recovery && before.ssl && before.position.0 > 0);
     assert_eq!(before.hba.iter().map(|l| l.method.as_str()).collect::<Vec<_>>(), ["cert", "scram-sha-256"]);
     write_check(&client).await.expect("a primary takes writes");
+    let expected = bring(server, &client, &leaf(trusted, "server", &["db.example"])).await;
+    assert_ne!(handshake(server.address).await.expect("a handshake").chain[0], expected, "not loaded yet");
+    load(server, &client, &expected).await;
+}
 
-    let (certificate, key) = leaf(trusted, "server", &["db.example"]);
+async fn an_expired_certificate_keeps_everybody_out_but_who_replaces_it(
+    server: &Server<'_>,
+    trusted: &Ca,
+    stranger: &Ca,
+) {
+    let client = server.dial(SslMode::VerifyFull, &[trusted]).log_in().await.expect("a login");
+    let expired = leaf_until(trusted, "server", &["db.example"], 2021);
+    let expected = bring(server, &client, &expired).await;
+    load(server, &client, &expected).await;
+    assert!(server.dial(SslMode::VerifyCa, &[trusted]).log_in().await.is_err());
+    server.dial(SslMode::VerifyFull, &[trusted]).log_in_though_expired().await.expect("a login");
+    assert!(server.dial(SslMode::VerifyCa, &[stranger]).log_in_though_expired().await.is_err());
+}
+
+/// Brings a certificate to the server's volume. It is loaded later.
+async fn bring(server: &Server<'_>, client: &Client, (certificate, key): &(String, String)) -> Vec<u8> {
+    let files = async || {
+        let paths = ["/tls/tls.crt", "/tls/ca.crt", "/tls/none"];
+        mounted(client, &paths, &[]).await.expect("an answer").files
+    };
+    let old_files = files().await;
+    assert_eq!(old_files.len(), 2, "{old_files:?}");
     let expected = Pair::parse(certificate.as_bytes(), key.as_bytes()).expect("a pair").chain()[0].to_vec();
     let data = json!({"stringData": {"tls.crt": certificate, "tls.key": key}}).to_string();
     let name = &server.name;
     server.cluster.kubectl(&["patch", "-n", "demo", "secret", name, "--type=merge", "-p", &data], "").must_succeed();
     // The kubelet brings volumes up to date when anything about the pod changes.
-    server.cluster.kubectl(&["annotate", "-n", "demo", "pod", name, "touched=now"], "").must_succeed();
-    let deadline = Instant::now() + Duration::from_secs(90);
-    while report(&client).await.expect("a report").files == before.files {
-        assert!(Instant::now() < deadline, "the kubelet did not bring the new files");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    assert_ne!(handshake(server.address).await.expect("a handshake").chain[0], expected, "not loaded yet");
-    reload(&client).await.expect("a reload");
-    while handshake(server.address).await.expect("a handshake").chain[0] != expected {
-        assert!(Instant::now() < deadline, "the server does not serve the new certificate");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let touched = format!("touched={}", Fingerprint::of(&expected));
+    server.cluster.kubectl(&["annotate", "-n", "demo", "pod", name, &touched[..40], "--overwrite"], "").must_succeed();
+    eventually("the kubelet brings the new files", async || files().await != old_files).await;
+    expected
+}
+
+/// Has the server load its files, until it serves this certificate.
+async fn load(server: &Server<'_>, client: &Client, expected: &[u8]) {
+    reload(client).await.expect("a reload");
+    let serves = async || handshake(server.address).await.expect("a handshake").chain[0] == expected;
+    eventually("the server serves the new certificate", serves).await;
 }

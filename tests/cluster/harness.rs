@@ -1,5 +1,6 @@
 //! The dev cluster as the tests see it.
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -8,9 +9,12 @@ use std::time::{Duration, Instant};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use serde_json::{Value, json};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::rights::{OPERATOR, Rights};
+use crate::support::skip;
 
 /// A cluster with pgrekey's definitions installed.
 pub(crate) struct Cluster {
@@ -35,9 +39,7 @@ enum Turn {
 fn kubeconfig() -> Option<PathBuf> {
     let given = std::env::var_os("PGREKEY_KUBECONFIG").map(PathBuf::from);
     if given.is_none() {
-        let why = "PGREKEY_KUBECONFIG is not set: run `make test-cluster`, which brings up a cluster and sets it";
-        assert!(std::env::var("PGREKEY_REQUIRE_CLUSTER").as_deref() != Ok("1"), "a cluster is required: {why}");
-        println!("skipped: {why}");
+        skip("PGREKEY_KUBECONFIG is not set: run `make test-cluster`, which brings up a cluster and sets it");
     }
     given
 }
@@ -77,10 +79,9 @@ impl Cluster {
     }
 
     fn install(&self) -> Rights {
-        self.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &definitions()).must_succeed();
+        self.apply(&definitions());
         self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"], "").must_succeed();
-        let namespace = r#"{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "demo"}}"#;
-        self.kubectl(&["apply", "--server-side", "-f", "-"], namespace).must_succeed();
+        self.apply(r#"{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "demo"}}"#);
         let deployed = ["get", "deployment", OPERATOR, "-n", OPERATOR, "--ignore-not-found", "-o", "name"];
         let deployed = self.kubectl(&deployed, "").must_succeed();
         assert_eq!(deployed, "", "pgrekey is installed here: `helm -n {OPERATOR} uninstall {OPERATOR}`");
@@ -96,25 +97,69 @@ impl Cluster {
     /// Runs kubectl with this input.
     pub(crate) fn kubectl(&self, arguments: &[&str], input: &str) -> Answer {
         let program = std::env::var_os("KUBECTL").unwrap_or_else(|| "kubectl".into());
-        let mut child = Command::new(program)
-            .env("KUBECONFIG", &self.kubeconfig)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("kubectl runs");
-        // kubectl may refuse before it has read everything.
-        let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
-        Answer { command: arguments.join(" "), output: child.wait_with_output().expect("kubectl ends") }
+        self.run(Command::new(program).args(arguments), input)
     }
+
+    /// Runs a program that asks this cluster, with this input.
+    pub(crate) fn run(&self, command: &mut Command, input: &str) -> Answer {
+        let said: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
+        let said = said.join(OsStr::new(" ")).to_string_lossy().into_owned();
+        let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = pipes.env("KUBECONFIG", &self.kubeconfig).spawn().expect("the program runs");
+        // It may refuse before it has read everything.
+        let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+        Answer { command: said, output: child.wait_with_output().expect("the program ends") }
+    }
+
+    /// Applies manifests; what others have set in them is taken over.
+    pub(crate) fn apply(&self, manifests: &str) {
+        self.kubectl(&APPLY, manifests).must_succeed();
+    }
+
+    /// The same, in this namespace.
+    pub(crate) fn apply_in(&self, namespace: &str, manifests: &str) {
+        self.kubectl(&[&["-n", namespace], &APPLY[..]].concat(), manifests).must_succeed();
+    }
+}
+
+const APPLY: [&str; 5] = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+
+/// Our program, as it was built for the tests.
+pub(crate) fn pgrekey(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgrekey"));
+    command.args(arguments);
+    command
+}
+
+/// What our program prints that needs no cluster.
+pub(crate) fn printed(arguments: &[&str]) -> String {
+    let output = pgrekey(arguments).output().expect("pgrekey runs");
+    assert!(output.status.success(), "pgrekey {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 /// The definitions as `pgrekey crds` prints them.
 pub(crate) fn definitions() -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_pgrekey")).arg("crds").output().expect("pgrekey runs");
-    assert!(output.status.success());
-    String::from_utf8(output.stdout).expect("UTF-8")
+    printed(&["crds"])
+}
+
+/// A CA with its key.
+pub(crate) type Ca = CertifiedIssuer<'static, KeyPair>;
+
+pub(crate) fn ca(common_name: &str) -> Ca {
+    let mut params = CertificateParams::new(vec![]).expect("parameters");
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA")
+}
+
+/// The Secret that cert-manager's issuers of type CA read.
+pub(crate) fn ca_secret(name: &str, ca: &Ca) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": name},
+        "stringData": {"tls.crt": ca.pem(), "tls.key": ca.key().serialize_pem()},
+    })
 }
 
 /// What a command answered.
@@ -136,15 +181,20 @@ impl Answer {
         self.output.status.success()
     }
 
+    /// The exit code; none after a signal.
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.output.status.code()
+    }
+
     /// The output, after an exit code of 0.
     pub(crate) fn must_succeed(&self) -> String {
-        assert!(self.output.status.success(), "`kubectl {}` failed: {}", self.command, self.stderr());
+        assert!(self.succeeded(), "`{}` failed: {}{}", self.command, self.stdout(), self.stderr());
         self.stdout()
     }
 
     /// The error output, after any other exit code.
     pub(crate) fn must_fail(&self) -> String {
-        assert!(!self.output.status.success(), "`kubectl {}` succeeded: {}", self.command, self.stdout());
+        assert!(!self.succeeded(), "`{}` succeeded: {}", self.command, self.stdout());
         self.stderr()
     }
 }

@@ -1,7 +1,6 @@
 //! The chart, installed: two replicas, and the leader dies in the midst of an operation.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 
 use serde_json::json;
 
@@ -9,29 +8,23 @@ use crate::harness::Cluster;
 use crate::operations::{ended, issuers, steps, tutorial, uids};
 use crate::provisioner::{Place, example, versions};
 use crate::rights::{OPERATOR, Rights};
+use crate::support::Helm;
 use crate::traffic::Traffic;
 
 /// The chart, uninstalled when dropped.
 struct Installed<'a>(&'a Cluster);
 
-fn helm(cluster: &Cluster, arguments: &[&str]) -> String {
-    let output = Command::new("helm")
-        .env("KUBECONFIG", cluster.kubeconfig())
-        .args(["--namespace", OPERATOR])
-        .args(arguments)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .expect("helm runs");
-    assert!(output.status.success(), "helm {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
+fn helm(cluster: &Cluster, arguments: &[&str]) -> Result<String, String> {
+    let place = ["--kubeconfig", cluster.kubeconfig().to_str().expect("UTF-8"), "--namespace", OPERATOR];
+    Helm::find().expect("a dev cluster has a helm").run(&[&place[..], arguments].concat())
 }
 
 impl<'a> Installed<'a> {
     fn install(cluster: &'a Cluster) -> Self {
         let installed = Self(cluster);
         // The rest of the suite has the rights of this release already, by other means.
-        let how = ["--take-ownership", "--wait", "--timeout=3m"];
-        let said = helm(cluster, &[&["install", OPERATOR, "charts/pgrekey"], &how[..]].concat());
+        let install = ["install", OPERATOR, "charts/pgrekey", "--take-ownership", "--wait", "--timeout=3m"];
+        let said = helm(cluster, &install).unwrap_or_else(|why| panic!("{why}"));
         assert!(said.contains("kubectl"), "NOTES.txt says what is next: {said}");
         installed
     }
@@ -52,8 +45,7 @@ impl Drop for Installed<'_> {
         self.0.kubectl(&["scale", "-n", OPERATOR, "deployment", OPERATOR, "--replicas=0"], "");
         let select = "-l=app.kubernetes.io/name=pgrekey";
         self.0.kubectl(&["wait", "pod", "-n", OPERATOR, select, "--for=delete", "--timeout=60s"], "");
-        let uninstall = ["--namespace", OPERATOR, "uninstall", OPERATOR, "--ignore-not-found", "--wait"];
-        let _ = Command::new("helm").env("KUBECONFIG", self.0.kubeconfig()).args(uninstall).output();
+        let _ = helm(self.0, &["uninstall", OPERATOR, "--ignore-not-found", "--wait"]);
         // With them went the rights of the rest of the suite.
         Rights::give(self.0, OPERATOR);
     }
@@ -105,6 +97,5 @@ async fn a_leader_that_dies_in_the_midst_of_an_operation_changes_nothing_in_its_
         "spec": {"type": "ReconfigureTLS", "databaseRef": {"name": "nobody"}, "tls": {"rotateCertificates": true}}});
     let said = cluster.kubectl(&["create", "-f", "-"], &wrong.to_string()).must_fail();
     assert!(said.contains("spec.databaseRef.name"), "the installed webhooks answer: {said}");
-    place.kubectl(&["delete", "pgops", "--all", "--timeout=60s"]);
-    place.kubectl(&["delete", "pg", "--all", "--timeout=90s"]);
+    place.clear();
 }

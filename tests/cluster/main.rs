@@ -6,11 +6,16 @@ mod admission;
 #[allow(dead_code, reason = "shared with the suite of the rules, which asks more of it")]
 #[path = "../rules/cases.rs"]
 mod cases;
+mod command_line;
 mod crds;
 mod database;
 mod harness;
 mod installed;
 mod operations;
+mod operator;
 mod provisioner;
 mod rights;
+#[path = "../support/mod.rs"]
+mod support;
 mod traffic;
+mod tutorial;

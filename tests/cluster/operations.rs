@@ -2,30 +2,23 @@
 //! wrong.
 
 use std::collections::BTreeMap;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::Cluster;
-use crate::provisioner::{Loops, ONE_AT_A_TIME, Place, example, primary, psql, secret, versions};
+use crate::harness::{Cluster, ca, ca_secret};
+use crate::operator::Operator;
+use crate::provisioner::{Loops, ONE_AT_A_TIME, Place, example, primary, psql, read_example, secret, versions};
 use crate::rights::OPERATOR;
 use crate::traffic::{Traffic, Writes};
 
 /// The CAs of the tutorial, each with an Issuer; and one Issuer whose CA is missing.
 pub(crate) fn issuers(place: &Place<'_>) {
-    for (issuer, ca, name) in [("pg-issuer", "postgres-ca", "ca"), ("pg-new-issuer", "postgres-new-ca", "ca-updated")] {
-        let mut params = rcgen::CertificateParams::new(vec![]).expect("parameters");
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let certificate = params.self_signed(&key).expect("a CA").pem();
-        place.apply(&json!({
-            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": ca},
-            "stringData": {"tls.crt": certificate, "tls.key": key.serialize_pem()},
-        }));
-        place.apply(&issuer_of(issuer, ca));
+    for (issuer, secret, name) in
+        [("pg-issuer", "postgres-ca", "ca"), ("pg-new-issuer", "postgres-new-ca", "ca-updated")]
+    {
+        place.apply(&ca_secret(secret, &ca(name)));
+        place.apply(&issuer_of(issuer, secret));
     }
     place.apply(&issuer_of("empty-issuer", "no-such-ca"));
     for issuer in ["issuer/pg-issuer", "issuer/pg-new-issuer"] {
@@ -51,9 +44,7 @@ fn by_reload(mut request: Value) -> Value {
 
 /// An example request of the tutorial.
 pub(crate) fn tutorial(file: &str) -> Value {
-    let path = format!("{}/examples/{file}", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(path).expect("the example");
-    let mut object: Value = serde_saphyr::from_str(&text).expect("the example is YAML");
+    let mut object = read_example(file);
     object["metadata"] = json!({"name": object["metadata"]["name"]});
     object
 }
@@ -85,13 +76,41 @@ pub(crate) fn steps(place: &Place<'_>, name: &str) -> String {
 
 /// The uids of the pods, to tell who was restarted.
 pub(crate) fn uids(place: &Place<'_>) -> BTreeMap<String, String> {
-    let text = place.kubectl(&[
-        "get",
-        "pod",
-        "-o",
-        "jsonpath={range .items[*]}{.metadata.name} {.metadata.uid}{\"\\n\"}{end}",
-    ]);
+    let lines = r#"jsonpath={range .items[*]}{.metadata.name} {.metadata.uid}{"\n"}{end}"#;
+    let text = place.kubectl(&["get", "pod", "-o", lines]);
     text.lines().filter_map(|line| line.split_once(' ')).map(|(name, uid)| (name.to_owned(), uid.to_owned())).collect()
+}
+
+/// What was written to the API server while an operation ran.
+struct Written {
+    by_it: usize,
+    /// That much of it to its own status.
+    of_status: usize,
+    evictions: usize,
+    by_others: usize,
+    events: usize,
+}
+
+impl Written {
+    fn of(writes: &BTreeMap<String, usize>) -> Self {
+        let times = |kind: &str| writes.get(kind).copied().unwrap_or_default();
+        let paused_and_resumed = times("postgreses/status").min(2);
+        // The database's loops write too: what became of the set, how the database is; and in the end NAME-tls without what was
+        // served before, and what is needed no more.
+        let of_the_set = times("petsets/status") + times("statefulsets");
+        let of_the_database = times("postgreses/status") - paused_and_resumed;
+        let served_before = usize::from(times("secrets") > 1);
+        let gone: usize =
+            ["certificates", "secrets", "configmaps"].map(|kind| times(&format!("{kind} gone"))).iter().sum();
+        let (by_others, events) = (of_the_set + of_the_database + served_before + gone, times("events"));
+        Self {
+            by_it: writes.values().sum::<usize>() - events - by_others,
+            of_status: times("postgresopsrequests/status"),
+            evictions: times("pods/eviction"),
+            by_others,
+            events,
+        }
+    }
 }
 
 /// Carries out one request while clients are at work, and prints what it took. No handshake may fail.
@@ -104,25 +123,16 @@ async fn carry_out(place: &Place<'_>, writes: &Writes, request: &Value, restarts
     place.apply(request);
     let phase = ended(place, name, 240).await;
     let took = start.elapsed();
-    let written = writes.take();
+    let writes = writes.take();
+    let Written { by_it, of_status, evictions, by_others, events } = Written::of(&writes);
     let seen = traffic.stop().await;
     let after = uids(place);
     let restarted = after.iter().filter(|(pod, uid)| before.get(*pod).is_some_and(|old| old != *uid)).count();
-    let times = |kind: &str| written.get(kind).copied().unwrap_or_default();
-    // The database's loops write too: what became of the set, how the database is; and in the end NAME-tls without what was
-    // served before, and what is needed no more.
-    let events = times("events");
-    let paused_and_resumed = times("postgreses/status").min(2);
-    let others = times("petsets/status") + times("statefulsets") + times("postgreses/status") - paused_and_resumed
-        + usize::from(times("secrets") > 1)
-        + ["certificates", "secrets", "configmaps"].map(|kind| times(&format!("{kind} gone"))).iter().sum::<usize>();
-    let writes_of_it = written.values().sum::<usize>() - events - others;
-    let of_status = times("postgresopsrequests/status");
     let bound = 18 + 3 * before.len();
     println!(
         "{name}: {phase} after {:.1} s, {restarted} pods restarted, longest write gap {:.2} s, {} rows, \
-         {} TLS connections, {} refused, {} away, {writes_of_it} writes ({of_status} of its status; {bound} asked for), \
-         {others} by other loops, {events} events {written:?}\n{}",
+         {} TLS connections, {} refused, {} away, {by_it} writes ({of_status} of its status; {bound} asked for), \
+         {by_others} by other loops, {events} events {writes:?}\n{}",
         took.as_secs_f32(),
         seen.gap.as_secs_f32(),
         seen.written.len(),
@@ -132,20 +142,16 @@ async fn carry_out(place: &Place<'_>, writes: &Writes, request: &Value, restarts
         steps(place, name),
     );
     assert_eq!(phase, "Successful", "{}", place.path(&format!("pgops/{name}"), ".status.conditions"));
-    assert!(writes_of_it - of_status <= bound, "{name}: {written:?}");
-    assert_eq!(
-        (restarted, times("pods/eviction")),
-        if restarts { (before.len(), before.len()) } else { (0, 0) },
-        "{name}"
-    );
+    assert!(by_it - of_status <= bound, "{name}: {writes:?}");
+    assert_eq!((restarted, evictions), if restarts { (before.len(), before.len()) } else { (0, 0) }, "{name}");
     let may_be_refused = matches!(name, "add-tls" | "remove-tls");
     assert!(may_be_refused || seen.refused.is_empty(), "{name}: {:?}", seen.refused);
     assert!(seen.gap < Duration::from_secs(10), "{name}: nothing was written for {:?}", seen.gap);
-    assert_eq!(place.path("pg/ha-postgres", ".status.conditions[?(@.type==\"Paused\")].status"), "", "{name}");
+    assert_eq!(place.condition("pg/ha-postgres", "Paused", "status"), "", "{name}");
 }
 
 /// A setting of the server in this pod.
-fn show(place: &Place<'_>, pod: &str, setting: &str) -> String {
+pub(crate) fn show(place: &Place<'_>, pod: &str, setting: &str) -> String {
     psql(place, pod, "user=postgres", &format!("show {setting}")).expect("an answer")
 }
 
@@ -200,12 +206,7 @@ async fn the_tutorial_runs_in_its_order_under_load() {
     let password = secret(place, "ha-postgres-auth", "password");
     let plain = format!("host=ha-postgres.{NAMESPACE}.svc user=postgres password={password} sslmode=disable");
     assert_eq!(psql(place, "ha-postgres-1", &plain, "select 1").as_deref(), Ok("1"));
-    loops_end(place, loops).await;
-}
-
-async fn loops_end(place: &Place<'_>, loops: Loops) {
-    place.kubectl(&["delete", "pgops", "--all", "--timeout=60s"]);
-    place.kubectl(&["delete", "pg", "--all", "--timeout=90s"]);
+    place.clear();
     loops.stop().await;
 }
 
@@ -251,10 +252,7 @@ async fn a_cluster_issuer_signs_as_well(place: &Place<'_>, writes: &Writes) {
         "apiVersion": "cert-manager.io/v1", "kind": "ClusterIssuer", "metadata": {"name": "ops-tutorial"},
         "spec": {"ca": {"secretName": "ops-tutorial-ca"}},
     });
-    for object in [&ca, &issuer] {
-        let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
-        place.cluster.kubectl(&arguments, &object.to_string()).must_succeed();
-    }
+    place.cluster.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [ca, issuer]}).to_string());
     place.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "clusterissuer/ops-tutorial"]);
     let issuer =
         |kind: &str, name: &str| json!({"issuerRef": {"apiGroup": "cert-manager.io", "kind": kind, "name": name}});
@@ -320,7 +318,7 @@ async fn what_has_ended_is_not_touched_again(place: &Place<'_>, writes: &Writes)
 async fn two_at_once_both_run(place: &Place<'_>) {
     let rotate = |name: &str| by_reload(request(name, &json!({"rotateCertificates": true})));
     place.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [rotate("first"), rotate("second")]}));
-    let waits = || place.path("pgops/second", ".status.conditions[?(@.type==\"Pending\")].message");
+    let waits = || place.condition("pgops/second", "Pending", "message");
     place.until("the second waits for the first", 30, || waits().contains("first")).await;
     assert_eq!(ended(place, "first", 120).await, "Successful");
     assert_eq!(ended(place, "second", 120).await, "Successful");
@@ -338,11 +336,11 @@ async fn what_cannot_be_issued_touches_nothing(place: &Place<'_>) {
     request["spec"]["maxRetries"] = json!(0);
     place.apply(&request);
     assert_eq!(ended(place, "no-ca", 60).await, "Failed");
-    let why = place.path("pgops/no-ca", ".status.conditions[?(@.type==\"Failed\")].message");
+    let why = place.condition("pgops/no-ca", "Failed", "message");
     assert!(why.contains("empty-issuer"), "{why}");
     println!("no CA: {why}");
     assert_eq!((uids(place), place.path("secret/ha-postgres-tls", ".metadata.resourceVersion")), (uids_before, tls));
-    assert_eq!(place.path("pg/ha-postgres", ".status.conditions[?(@.type==\"Paused\")].status"), "");
+    assert_eq!(place.condition("pg/ha-postgres", "Paused", "status"), "");
     place.until_phase("ha-postgres", "Ready", 30).await;
 }
 
@@ -353,38 +351,11 @@ async fn a_request_deleted_on_the_way_leaves_the_database_well(place: &Place<'_>
     place.until("the first pod is restarted", 120, || step().contains("Restart")).await;
     place.kubectl(&["delete", "pgops", "given-up", "--wait=false"]);
     place.until("the request is gone", 180, || place.path("pgops/given-up", ".metadata.name").is_empty()).await;
-    assert_eq!(place.path("pg/ha-postgres", ".status.conditions[?(@.type==\"Paused\")].status"), "");
+    assert_eq!(place.condition("pg/ha-postgres", "Paused", "status"), "");
     let ca = secret(place, "postgres-ca", "tls.crt");
     let served = || secret(place, "ha-postgres-tls", "ca.crt");
     place.until("only the CA of the spec is trusted", 120, || served() == ca).await;
     place.until_phase("ha-postgres", "Ready", 60).await;
-}
-
-/// An operator of its own, that can be killed.
-struct Operator(Child);
-
-impl Operator {
-    fn start(cluster: &Cluster, namespace: &str) -> Self {
-        let free = || {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-            listener.local_addr().expect("an address").to_string()
-        };
-        let child = Command::new(env!("CARGO_BIN_EXE_pgrekey"))
-            .env("KUBECONFIG", cluster.rights().kubeconfig())
-            .args(["run", "--namespace", OPERATOR, "--watch-namespace", namespace, "--identity", "killed"])
-            .args(["--webhook-address", &free(), "--health-address", &free()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        Self(child.expect("pgrekey runs"))
-    }
-}
-
-impl Drop for Operator {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// PostgreSQL 18, one pod and two, and pgrekey killed again and again.
@@ -394,9 +365,12 @@ async fn an_operator_that_is_killed_loses_nothing() {
     let Some(cluster) = Cluster::connect().await else { return };
     let _turn = ONE_AT_A_TIME.lock().await;
     let versions = versions(&cluster);
-    let mut operator = Operator::start(&cluster, NAMESPACE);
+    let arguments = ["--watch-namespace", NAMESPACE, "--identity", "killed"];
+    let start = || Operator::start(cluster.rights(), OPERATOR, &arguments);
+    let mut operator = start();
     let place = &Place::make(&cluster, NAMESPACE);
-    drop(std::mem::replace(&mut operator, Operator::start(&cluster, NAMESPACE)));
+    drop(operator);
+    operator = start();
     issuers(place);
     place.apply(&example("ha-postgres.yaml", "ha-postgres", 1, &versions[&18]));
     place.until_phase("ha-postgres", "Ready", 180).await;
@@ -409,14 +383,15 @@ async fn an_operator_that_is_killed_loses_nothing() {
 
     let traffic = Traffic::start(&cluster.client, NAMESPACE, "ha-postgres").await;
     let before = uids(place);
-    let start = Instant::now();
+    let began = Instant::now();
     place.apply(&tutorial("change-issuer.yaml"));
     for n in 0..10 {
         tokio::time::sleep(Duration::from_millis(1700 + 130 * n)).await;
-        drop(std::mem::replace(&mut operator, Operator::start(&cluster, NAMESPACE)));
+        drop(operator);
+        operator = start();
     }
     assert_eq!(ended(place, "change-issuer", 240).await, "Successful");
-    let took = start.elapsed();
+    let took = began.elapsed();
     let seen = traffic.stop().await;
     println!(
         "killed ten times: change-issuer after {:.1} s, longest write gap {:.2} s, {} TLS connections, refused: {:?}\n{}",
@@ -428,7 +403,6 @@ async fn an_operator_that_is_killed_loses_nothing() {
     );
     assert_eq!(seen.refused, Vec::<String>::new());
     assert!(uids(place).iter().all(|(pod, uid)| before.get(pod) != Some(uid)));
-    assert_eq!(place.path("pg/ha-postgres", ".status.conditions[?(@.type==\"Paused\")].status"), "");
-    place.kubectl(&["delete", "pgops", "--all", "--timeout=60s"]);
-    place.kubectl(&["delete", "pg", "--all", "--timeout=90s"]);
+    assert_eq!(place.condition("pg/ha-postgres", "Paused", "status"), "");
+    place.clear();
 }

@@ -71,9 +71,14 @@ impl<'a> Place<'a> {
         let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
         let object =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}});
-        let place = Self { cluster, namespace };
-        place.apply(&object);
-        place
+        cluster.apply(&object.to_string());
+        Self { cluster, namespace }
+    }
+
+    /// Takes its requests and databases away, which takes somebody who deals with them.
+    pub(crate) fn clear(&self) {
+        self.kubectl(&["delete", "pgops", "--all", "--timeout=60s"]);
+        self.kubectl(&["delete", "pg", "--all", "--timeout=90s"]);
     }
 
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
@@ -82,8 +87,7 @@ impl<'a> Place<'a> {
     }
 
     pub(crate) fn apply(&self, object: &Value) {
-        let arguments = ["-n", self.namespace, "apply", "--server-side", "--force-conflicts", "-f", "-"];
-        self.cluster.kubectl(&arguments, &object.to_string()).must_succeed();
+        self.cluster.apply_in(self.namespace, &object.to_string());
     }
 
     pub(crate) fn patch(&self, name: &str, spec: &Value) {
@@ -97,6 +101,12 @@ impl<'a> Place<'a> {
         self.cluster.kubectl(&arguments, "").must_succeed()
     }
 
+    /// A field of this condition of this object; empty when it has none of this type.
+    pub(crate) fn condition(&self, object: &str, type_: &str, field: &str) -> String {
+        self.path(object, &format!(".status.conditions[?(@.type==\"{type_}\")].{field}"))
+    }
+
+    /// Waits until something holds, and says how long that took.
     pub(crate) async fn until(&self, what: &str, seconds: u64, holds: impl Fn() -> bool) -> Duration {
         let start = Instant::now();
         while !holds() {
@@ -118,11 +128,16 @@ impl<'a> Place<'a> {
     }
 }
 
-/// An example with this name, on a machine with little to spare.
-pub(crate) fn example(file: &str, name: &str, replicas: i32, version: &str) -> Value {
+/// What is in a file of the examples.
+pub(crate) fn read_example(file: &str) -> Value {
     let path = format!("{}/examples/{file}", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(path).expect("the example");
-    let mut object: Value = serde_saphyr::from_str(&text).expect("the example is YAML");
+    serde_saphyr::from_str(&text).expect("the example is YAML")
+}
+
+/// An example with this name, on a machine with little to spare.
+pub(crate) fn example(file: &str, name: &str, replicas: i32, version: &str) -> Value {
+    let mut object = read_example(file);
     object["metadata"] = json!({"name": name});
     object["spec"]["replicas"] = json!(replicas);
     object["spec"]["version"] = json!(version);
@@ -135,23 +150,27 @@ pub(crate) fn example(file: &str, name: &str, replicas: i32, version: &str) -> V
 pub(crate) fn versions(cluster: &Cluster) -> BTreeMap<u32, String> {
     let cache = std::env::var("XDG_CACHE_HOME")
         .unwrap_or_else(|_| format!("{}/.cache", std::env::var("HOME").expect("a home")));
-    let install = |major: u32| {
+    let built = |major: u32| {
         let file = format!("{cache}/pgrekey/images/postgres-{major}.version");
         let version = std::fs::read_to_string(&file).expect("`make images` was run").trim().to_owned();
-        let object = json!({
-            "apiVersion": "catalog.kubedb.com/v1alpha1", "kind": "PostgresVersion", "metadata": {"name": version},
-            "spec": {
-                "version": version,
-                "db": {"image": format!("pgrekey.local/postgres:{major}"), "baseOS": "debian"},
-                "exporter": {"image": "pgrekey.local/postgres-exporter:1"},
-                "securityContext": {"runAsUser": 999},
-            },
-        });
-        let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
-        cluster.kubectl(&arguments, &object.to_string()).must_succeed();
+        install(cluster, &version, major);
         (major, version)
     };
-    [17, 18].map(install).into()
+    [17, 18].map(built).into()
+}
+
+/// Gives the image of this major version a name that databases can have in their spec.
+pub(crate) fn install(cluster: &Cluster, version: &str, major: u32) {
+    let object = json!({
+        "apiVersion": "catalog.kubedb.com/v1alpha1", "kind": "PostgresVersion", "metadata": {"name": version},
+        "spec": {
+            "version": version,
+            "db": {"image": format!("pgrekey.local/postgres:{major}"), "baseOS": "debian"},
+            "exporter": {"image": "pgrekey.local/postgres-exporter:1"},
+            "securityContext": {"runAsUser": 999},
+        },
+    });
+    cluster.apply(&object.to_string());
 }
 
 /// What the loops may write: the names and versions of all objects of these kinds, but for what Patroni itself keeps writing.
@@ -344,9 +363,9 @@ async fn what_is_in_the_way_is_named(place: &Place<'_>, version: &str) {
     place.apply(&theirs);
     let before = place.path("svc/taken", ".metadata.resourceVersion");
     place.apply(&example("ha-postgres.yaml", "taken", 1, version));
-    let condition = r#".status.conditions[?(@.type=="Blocked")].message"#;
+    let said = || place.condition("pg/taken", "Blocked", "message");
     let expected = "Service taken exists and is not pgrekey's: rename or delete it, or give the database another name";
-    place.until("the condition", 30, || place.path("pg/taken", condition) == expected).await;
+    place.until("the condition", 30, || said() == expected).await;
     place
         .until("the event", 10, || {
             place.kubectl(&["get", "event"]).contains("Service taken exists and is not pgrekey's")
@@ -355,7 +374,7 @@ async fn what_is_in_the_way_is_named(place: &Place<'_>, version: &str) {
     assert_eq!(place.path("svc/taken", ".metadata.resourceVersion"), before);
     assert_eq!(place.path("petset/taken", ".metadata.name"), "");
     place.kubectl(&["delete", "svc", "taken"]);
-    place.until("it goes on", 40, || place.path("pg/taken", condition).is_empty()).await;
+    place.until("it goes on", 40, || said().is_empty()).await;
     place.until_phase("taken", "Ready", 60).await;
     place.kubectl(&["delete", "pg", "taken", "--timeout=60s"]);
 }
@@ -445,7 +464,7 @@ async fn a_database_has_tls_from_the_start() {
 
 /// Without an issuer nothing is issued, and nothing of TLS is made up instead.
 async fn what_is_waited_for_is_said(place: &Place<'_>) {
-    let said = || place.path("pg/pg", r#".status.conditions[?(@.type=="Blocked")].message"#);
+    let said = || place.condition("pg/pg", "Blocked", "message");
     place
         .until("the condition", 60, || said().contains("there is no Issuer \"pg-issuer\" in namespace prov-tls"))
         .await;
@@ -532,8 +551,8 @@ async fn it_comes_back_with_its_data_and_then_without(place: &Place<'_>, version
     place.until_phase("pg", "Ready", 120).await;
     assert!(psql(place, "pg-0", "user=postgres", "select answer from kept").is_err());
     place.kubectl(&["delete", "pg", "pg", "--wait=false"]);
-    let condition = r#".status.conditions[?(@.type=="Blocked")].reason"#;
-    place.until("it stays", 30, || place.path("pg/pg", condition) == "DoNotTerminate").await;
+    let reason = || place.condition("pg/pg", "Blocked", "reason");
+    place.until("it stays", 30, || reason() == "DoNotTerminate").await;
     assert_eq!(names(place, "pod").len(), 1);
     place.patch("pg", &json!({"deletionPolicy": "WipeOut"}));
     nothing_is_left_behind(place, "pg-").await;

@@ -1,13 +1,13 @@
 //! The rights that the chart gives an operator: the suite runs its operators with them and no others.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use kube::Config;
 use kube::config::Kubeconfig;
 use serde_json::json;
 
 use crate::harness::{Cluster, config_of};
+use crate::support::Helm;
 
 /// Where the operator of the suite lives, and its lease. Its ServiceAccount is of this name too.
 pub(crate) const OPERATOR: &str = "pgrekey";
@@ -20,10 +20,12 @@ pub(crate) struct Rights {
 impl Rights {
     /// Gives them, in this namespace.
     pub(crate) fn give(cluster: &Cluster, namespace: &str) -> Self {
-        let own = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
-        let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
-        cluster.kubectl(&apply, &own.to_string()).must_succeed();
-        cluster.kubectl(&apply, &rendered(namespace)).must_succeed();
+        // The chart's pods are to keep to the strictest of the Pod Security Standards.
+        let own = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
+            "name": namespace, "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+        }});
+        cluster.apply(&own.to_string());
+        cluster.apply(&rendered(namespace));
         let token = ["create", "token", &account(namespace), "-n", namespace, "--duration=2h"];
         let token = cluster.kubectl(&token, "").must_succeed();
         let mut read = serde_json::to_value(Kubeconfig::read_from(cluster.kubeconfig()).expect("a kubeconfig"))
@@ -51,12 +53,8 @@ fn account(namespace: &str) -> String {
 }
 
 fn rendered(namespace: &str) -> String {
-    let output = Command::new("helm")
-        .args(["template", namespace, "charts/pgrekey", "--namespace", namespace])
-        .args(["--show-only", "templates/rbac.yaml", "--show-only", "templates/serviceaccount.yaml"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .expect("helm runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("UTF-8")
+    let only = ["--show-only=templates/rbac.yaml", "--show-only=templates/serviceaccount.yaml"];
+    let template = ["template", namespace, "charts/pgrekey", "--namespace", namespace];
+    let helm = Helm::find().expect("a dev cluster has a helm");
+    helm.run(&[&template[..], &only].concat()).expect("a rendering")
 }

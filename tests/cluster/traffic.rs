@@ -60,10 +60,7 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     pub(crate) async fn start(client: &Client, namespace: &str, database: &str) -> Self {
-        let services = Api::<Service>::namespaced(client.clone(), namespace);
-        let service = services.get(database).await.expect("the Service");
-        let address = service.spec.and_then(|spec| spec.cluster_ip).expect("an address");
-        let address: SocketAddr = format!("{address}:5432").parse().expect("an address");
+        let address = address(client, namespace, database).await;
         let stop = CancellationToken::new();
         let known = Arc::new(Mutex::new(known(client, namespace, database).await));
         let mut traffic = Self {
@@ -74,7 +71,7 @@ impl Traffic {
             namespace: namespace.to_owned(),
             database: database.to_owned(),
         };
-        let host = format!("{database}.{namespace}.svc");
+        let host = host(namespace, database);
         let (learns, known, seen) = (learn(client.clone(), namespace, database, &known), known, &traffic.seen);
         let connects = connect(address, host.clone(), Arc::clone(&known), Arc::clone(seen));
         let writes = write(address, host, known, Arc::clone(seen));
@@ -96,12 +93,8 @@ impl Traffic {
         }
         let seen = std::mem::take(&mut *seen.lock().expect("the lock"));
         let known = known(&client, &namespace, &database).await;
-        let services = Api::<Service>::namespaced(client, &namespace);
-        let service = services.get(&database).await.expect("the Service");
-        let address = service.spec.and_then(|spec| spec.cluster_ip).expect("an address");
-        let host = format!("{database}.{namespace}.svc");
-        let session = any_way(format!("{address}:5432").parse().expect("an address"), &host, &known).await;
-        let session = session.expect("a login after all");
+        let address = address(&client, &namespace, &database).await;
+        let session = any_way(address, &host(&namespace, &database), &known).await.expect("a login after all");
         let rows = session.query("select n from traffic", &[]).await.expect("the rows");
         let there: std::collections::BTreeSet<i64> = rows.iter().map(|row| row.get(0)).collect();
         let lost: Vec<&i64> = seen.written.iter().filter(|n| !there.contains(n)).collect();
@@ -109,6 +102,19 @@ impl Traffic {
         session.batch_execute("drop table traffic").await.expect("no table");
         seen
     }
+}
+
+/// Where the Service of a database is.
+async fn address(client: &Client, namespace: &str, database: &str) -> SocketAddr {
+    let services = Api::<Service>::namespaced(client.clone(), namespace);
+    let service = services.get(database).await.expect("the Service");
+    let address = service.spec.and_then(|spec| spec.cluster_ip).expect("an address");
+    format!("{address}:5432").parse().expect("an address")
+}
+
+/// What clients call it.
+fn host(namespace: &str, database: &str) -> String {
+    format!("{database}.{namespace}.svc")
 }
 
 async fn known(client: &Client, namespace: &str, database: &str) -> Known {

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use pgrekey::api::ops_request::PostgresOpsRequestSpec;
+use pgrekey::api::annotations::SETTLE;
+use pgrekey::api::ops_request::{Apply, PostgresOpsRequestSpec};
 use pgrekey::api::postgres::{DatabasePhase, PostgresSpec};
 use pgrekey::api::tls::SslMode;
 use pgrekey::api::{Postgres, PostgresOpsRequest};
 use pgrekey::plan::decide::{Certificate, FINALIZER, Issuance, Observed, Paused, Trial};
-use pgrekey::plan::scene::{Pod, Scene, Server, Stream, Template};
-use pgrekey::plan::{Action, Heading, ends, steer};
+use pgrekey::plan::scene::{LeafSeen, Pod, Scene, Server, Stream, Template};
+use pgrekey::plan::{Action, Heading, ends, steer, upkeep};
 use pgrekey::tls::{
     Accept, Alias, CaId, Client, Dial, Files, Fingerprint, Hash, Leaf, Material, Posture, Serve, admits, hba, joins,
     posture,
@@ -29,20 +30,30 @@ fn material(serial: u8, issuer: &str) -> Material {
     Material { server: leaf(0x10), client: leaf(0x20), exporter: leaf(0x40) }
 }
 
+/// How much log there is, in bytes.
+const WRITTEN: u64 = 5 << 20;
+
 /// What goes wrong, and how often.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one trouble, and they are combined")]
 pub(crate) struct Trouble {
     /// Nothing about the pods is known until then.
     pub(crate) blind_until: i64,
     /// The disruption budget lets no pod go until then.
     pub(crate) budget_closed_until: i64,
+    /// Standbys are far behind until then.
+    pub(crate) behind_until: i64,
     /// The issuer is never ready.
     pub(crate) issuer_is_never_ready: bool,
     /// The trial is refused.
     pub(crate) trial_fails: bool,
     /// What is issued is not good.
     pub(crate) bad_leaf: Option<&'static str>,
-    /// A pod that is made with files never becomes ready.
+    /// What was served at the beginning has expired.
+    pub(crate) leaves_are_expired: bool,
+    /// Servers do not load leaves that were issued since.
+    pub(crate) leaves_are_refused: bool,
+    /// A pod that is made with what an operation asks for never becomes ready.
     pub(crate) new_pods_fail: bool,
 }
 
@@ -98,7 +109,7 @@ pub(crate) struct World {
     pub(crate) leader: String,
     switching: Option<(String, i64)>,
     hash: Hash,
-    md5_roles: Vec<String>,
+    pub(crate) md5_roles: Vec<String>,
     certificates: BTreeMap<Alias, SimCertificate>,
     trial: Option<i64>,
     issued: Option<Material>,
@@ -263,7 +274,12 @@ impl World {
 
     fn streams(&self, pod: &SimPod) -> bool {
         let Some(primary) = self.leader_pod().filter(|primary| self.is_up(primary)) else { return false };
-        joins(&self.dials_as(pod), &self.posture_of(primary)).is_ok()
+        let is_refused = self.is_expired(primary) && pod.dial.mode >= SslMode::VerifyCa;
+        !is_refused && joins(&self.dials_as(pod), &self.posture_of(primary)).is_ok()
+    }
+
+    fn is_expired(&self, pod: &SimPod) -> bool {
+        self.trouble.leaves_are_expired && pod.loaded.as_ref().map(|files| files.material) == self.origin
     }
 
     /// One second passes.
@@ -285,14 +301,17 @@ impl World {
                 pod.mounted =
                     (self.written.files.clone().filter(|_| pod.made_of.files), self.written.dial, self.version);
             }
+            // What made it fail goes with the files that were asked for.
+            if pod.ready_at == i64::MAX && pod.mounted.0 != pod.loaded {
+                pod.ready_at = second + 5;
+                pod.loaded.clone_from(&pod.mounted.0);
+            }
             if self.settings_at <= second && pod.ready_at <= second {
                 pod.settings = (self.written.serve, self.written.accept);
             }
         }
-        if let Some((to, at)) = self.switching.clone().filter(|(_, at)| *at <= second) {
-            let _ = at;
+        if let Some((to, _)) = self.switching.take_if(|(_, at)| *at <= second) {
             self.leader = to;
-            self.switching = None;
         }
         if self.leader_pod().is_none_or(|pod| !self.is_up(pod)) {
             self.fail_over();
@@ -329,14 +348,15 @@ impl World {
     /// What the loop of the databases does meanwhile: certificates as the spec wants them, and what was issued into service.
     pub(crate) fn provision(&mut self) {
         let spec = self.database.spec.clone();
-        if self.paused || spec.tls.is_none() {
+        if self.paused {
             return;
         }
-        if self.certificates.values().any(|certificate| certificate.spec.tls != spec.tls) {
+        if spec.tls.is_some() && self.certificates.values().any(|certificate| certificate.spec.tls != spec.tls) {
             return self.certify(&spec);
         }
         let is_issued = self.certificates.values().all(|certificate| certificate.issued_at.is_none());
-        let target = posture(&spec, self.major, self.issued.as_ref().filter(|_| is_issued));
+        let issued = self.issued.as_ref().filter(|_| is_issued);
+        let target = upkeep(&self.scene().written, &spec, self.major, issued);
         if let Some(Heading::Do { actions, .. }) = target.map(|target| steer(&self.scene(), &target, None)) {
             for action in &actions {
                 self.perform(action);
@@ -346,6 +366,16 @@ impl World {
 
     pub(crate) fn annotate(&mut self, key: &str, value: &str) {
         self.request.annotations_mut().insert(key.to_owned(), value.to_owned());
+    }
+
+    /// The request does not wait for the database to be ready.
+    pub(crate) fn always(&mut self) {
+        self.request.spec.apply = Apply::Always;
+    }
+
+    /// Whether clients are given time.
+    pub(crate) fn settles(&self) -> bool {
+        self.request.annotations().contains_key(SETTLE)
     }
 
     /// Pods that would never have become ready are replaced by ones that do.
@@ -359,8 +389,8 @@ impl World {
     /// What the product sees.
     pub(crate) fn look(&self) -> Observed {
         let wished = ends::wished(&self.database.spec, &self.request.spec, self.major);
-        let scene =
-            if self.second < self.trouble.blind_until { Err("nobody answers".to_owned()) } else { Ok(self.scene()) };
+        let is_blind = self.second < self.trouble.blind_until;
+        let unknown = || "nobody answers".to_owned();
         let closed = self.second < self.trouble.budget_closed_until || self.pods.iter().any(|pod| !self.is_up(pod));
         Observed {
             request: Arc::new(self.request.clone()),
@@ -370,9 +400,14 @@ impl World {
             refused: vec![],
             major: self.major,
             paused: if self.paused { Paused::ByUs } else { Paused::No },
-            issuance: Ok(self.issuance(&wished)),
-            scene,
-            disruptions: Ok((self.pods.len() > 1).then_some(i32::from(!closed))),
+            issuance: if is_blind { Err(unknown()) } else { Ok(self.issuance(&wished)) },
+            scene: if is_blind { Err(unknown()) } else { Ok(self.scene()) },
+            disruptions: if is_blind {
+                Err(unknown())
+            } else {
+                Ok((self.pods.len() > 1).then_some(i32::from(!closed)))
+            },
+            hindrance: None,
         }
     }
 
@@ -428,6 +463,7 @@ impl World {
             leader: Ok(self.leader.clone()),
             switching: self.switching.is_some(),
             max_lag: 1 << 20,
+            at: self.now(),
         }
     }
 
@@ -453,11 +489,12 @@ impl World {
         let others = self.pods.iter().filter(|other| !standby && other.name != pod.name && self.is_up(other));
         let streams = others.filter(|other| self.streams(other)).map(|other| {
             let tls = serve == Serve::Tls && other.dial.mode >= SslMode::Prefer;
-            (other.name.clone(), Stream { streaming: true, replayed: 100, tls, certificate: tls && other.dial.present })
+            let replayed = if self.second < self.trouble.behind_until { 0 } else { WRITTEN };
+            (other.name.clone(), Stream { streaming: true, replayed, tls, certificate: tls && other.dial.present })
         });
         Server {
             standby,
-            position: 100,
+            position: WRITTEN,
             ssl: serve == Serve::Tls,
             hba: hba::lines(&settings),
             plaintext: accept.plain.is_some(),
@@ -469,7 +506,7 @@ impl World {
             streams: streams.collect(),
             own_password_is_md5: self.hash == Hash::Md5,
             md5_roles: self.md5_roles.clone(),
-            leaf: None,
+            leaf: self.is_expired(pod).then(|| LeafSeen { serial: "1".to_owned(), not_after: Timestamp::MIN }),
             trusts: vec![],
         }
     }
@@ -510,8 +547,17 @@ impl World {
                 pod.refreshed = Some(version.clone());
                 pod.mounts_at = second + 1;
             }),
-            Action::ReloadServer { pod, uid } => self.with(&pod, &uid, |pod| pod.loaded.clone_from(&pod.mounted.0)),
+            Action::ReloadServer { pod, uid } => {
+                let refused = self.origin.filter(|_| self.trouble.leaves_are_refused);
+                self.with(&pod, &uid, |pod| {
+                    let is_new = pod.mounted.0.as_ref().map(|files| files.material) != refused;
+                    if refused.is_none() || !is_new {
+                        pod.loaded.clone_from(&pod.mounted.0);
+                    }
+                });
+            }
             Action::ReloadAgent { pod, uid } => self.with(&pod, &uid, |pod| pod.dial = pod.mounted.1),
+            Action::Evict { .. } if second < self.trouble.budget_closed_until => {}
             Action::Evict { pod, uid } => self.with(&pod, &uid, |pod| {
                 pod.gone_at = Some(second + 1);
                 pod.evictions += 1;
