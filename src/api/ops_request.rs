@@ -263,7 +263,8 @@ pub struct PodStatus {
     /// Common names of the CAs that the pod trusts for client certificates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusts: Vec<String>,
-    /// How much of the primary's log a standby has yet to replay, in whole MiB, such as `12Mi`. Empty when it does not replicate.
+    /// How much of the primary's log a standby has yet to replay, rounded up to a power of two of MiB, such as `16Mi`; `0Mi` is less
+    /// than 1 MiB. Empty when it does not replicate.
     pub lag: Option<String>,
     /// Whether this request has restarted the pod.
     #[serde(default)]

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use kube::ResourceExt;
 
 use crate::api::PostgresOpsRequest;
+use crate::plan::decide::Hindrance;
 use crate::plan::draft::Draft;
 
 /// The drafts, by the uids of their requests.
@@ -18,10 +20,13 @@ struct Kept {
     /// What is to be written into its status.
     draft: Option<Draft>,
     /// Why what was last decided could not be done.
-    hindrance: Option<String>,
-    /// It was let begin: one of the operations that run, though the watch may not have shown it yet.
-    has_begun: bool,
+    hindrance: Option<Hindrance>,
+    /// When it was let begin: one of the operations that run, though the watch may not have shown it yet.
+    began: Option<Instant>,
 }
+
+/// How long the watch may be behind.
+const BEHIND: Duration = Duration::from_secs(30);
 
 impl Drafts {
     /// What is to be written over the status that was read; nothing if somebody else has written one since.
@@ -36,21 +41,25 @@ impl Drafts {
     }
 
     /// Why what was last decided could not be done.
-    pub(super) fn hindrance(&self, request: &PostgresOpsRequest) -> Option<String> {
+    pub(super) fn hindrance(&self, request: &PostgresOpsRequest) -> Option<Hindrance> {
         self.all().get(&key(request))?.hindrance.clone()
     }
 
     /// Keeps in mind why something could not be done; nothing when it was.
-    pub(super) fn hinder(&self, request: &PostgresOpsRequest, why: Option<String>) {
+    pub(super) fn hinder(&self, request: &PostgresOpsRequest, why: Option<Hindrance>) {
         self.all().entry(key(request)).or_default().hindrance = why;
     }
 
-    /// Lets a request begin if fewer than `most` run: those that do by what was seen, and those that were let begin here.
+    /// Lets a request begin if fewer than `most` run: those that do by what was seen, and those that were let begin a moment ago.
     pub(super) fn begin(&self, request: &PostgresOpsRequest, running: &[String], most: usize) -> bool {
         let mut all = self.all();
-        let others = all.iter().filter(|(uid, kept)| kept.has_begun && !running.contains(uid) && **uid != key(request));
-        let may = running.iter().filter(|uid| **uid != key(request)).count() + others.count() < most;
-        all.entry(key(request)).or_default().has_begun |= may;
+        let is_recent = |kept: &Kept| kept.began.is_some_and(|began| began.elapsed() < BEHIND);
+        let own = key(request);
+        let others = all.iter().filter(|(uid, kept)| is_recent(kept) && !running.contains(uid) && **uid != own);
+        let may = running.iter().filter(|uid| **uid != own).count() + others.count() < most;
+        if may {
+            all.entry(own).or_default().began.get_or_insert_with(Instant::now);
+        }
         may
     }
 

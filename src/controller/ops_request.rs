@@ -41,7 +41,7 @@ use crate::cluster::{Error, Thing};
 use crate::metrics::{OperationKind, OperationOutcome, StepKind};
 use crate::plan::database_status::types::PAUSED;
 use crate::plan::database_status::{Writer, is_paused_in};
-use crate::plan::decide::{FINALIZER, HELD, Issuance, Paused, is_running};
+use crate::plan::decide::{FINALIZER, HELD, Hindrance, Issuance, NO_PLACE, Paused, is_running};
 use crate::plan::draft::{Draft, Save, Stored};
 use crate::plan::status::{Event, record};
 use crate::plan::{Action, Decision, Known, Observed, decide, ends};
@@ -75,7 +75,12 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
     }
     let view = View::of(&context, Arc::new(request)).await?;
     let request = view.seen.request.as_ref();
-    let decision = decide(&view.seen, now);
+    let mut decision = decide(&view.seen, now);
+    // Others may begin at the same moment, about other databases.
+    let begins = matches!(&decision, Decision::Act { actions, .. } if actions[..] == [Action::Hold]);
+    if begins && !context.drafts.begin(request, &running(&context), context.settings.max_concurrent_operations) {
+        decision = Decision::Wait { step: None, on: NO_PLACE.to_owned(), begins: false };
+    }
     note_gap(&context, &view.seen, matches!(decision, Decision::End(_)));
     let (status, events) = record(&view.seen, &decision, now);
     if !matches!(decision, Decision::Finish(_) | Decision::Rest(_)) {
@@ -92,7 +97,7 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
     }
     tell(&context, &view.seen, &events).await;
     // What is done again and again shows no effect: it is given time.
-    let is_news = request.status.as_ref() != Some(&status);
+    let is_news = request.status.as_ref().map(|old| (old.phase, &old.steps)) != Some((status.phase, &status.steps));
     let hindrance = view.carry_out(&context, &decision).await?;
     let is_done = hindrance.is_none();
     match decision {
@@ -210,8 +215,13 @@ impl View {
     /// Does what was decided, as far as it can be done now; returns why not all of it could be.
     ///
     /// The step's time runs out if it stays so, and then the way leads back.
-    async fn carry_out(&self, context: &Context, decision: &Decision) -> Result<Option<String>, Error> {
-        let (Decision::Act { actions, .. } | Decision::Finish(actions)) = decision else { return Ok(None) };
+    async fn carry_out(&self, context: &Context, decision: &Decision) -> Result<Option<Hindrance>, Error> {
+        let (actions, step) = match decision {
+            Decision::Act { actions, step, .. } => (actions, step.as_str()),
+            Decision::Finish(actions) => (actions, ""),
+            _ => return Ok(None),
+        };
+        let hindered = |why: String| Ok(Some(Hindrance { step: step.to_owned(), why }));
         let request = self.seen.request.name_any();
         for action in actions {
             debug!(request, ?action, "performing");
@@ -219,11 +229,11 @@ impl View {
                 Ok(()) => {}
                 Err(Stop::Wait(on)) => {
                     debug!(request, on, "not yet");
-                    return Ok(Some(format!("waits for {on}")));
+                    return hindered(format!("waits for {on}"));
                 }
                 Err(Stop::Blocked(_, why)) => {
                     debug!(request, why, "not done");
-                    return Ok(Some(why));
+                    return hindered(why);
                 }
                 Err(Stop::Error(error)) => return Err(error),
             }
@@ -234,14 +244,7 @@ impl View {
     async fn perform(&self, context: &Context, action: &Action) -> Result<(), Stop> {
         let request = &self.seen.request;
         match action {
-            Action::Hold => {
-                // Others may begin at the same moment, about other databases.
-                let running = running(context);
-                if !context.drafts.begin(request, &running, context.settings.max_concurrent_operations) {
-                    return Err(Stop::Wait("another operation to end"));
-                }
-                hold(context, request, self.seen.database.as_deref()).await?;
-            }
+            Action::Hold => hold(context, request, self.seen.database.as_deref()).await?,
             Action::Release => release(context, request).await?,
             Action::Delete => delete(context, request).await?,
             Action::SetPaused(paused) => {

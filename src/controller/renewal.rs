@@ -17,7 +17,7 @@ use super::site::Site;
 use super::{Context, issuance};
 use crate::api::Postgres;
 use crate::plan::decide::Certificate as Seen;
-use crate::plan::{Heading, steer, upkeep};
+use crate::plan::{Action, Heading, Scene, steer, upkeep};
 use crate::tls::Serve;
 use crate::tls::material::{self, Cas, Issued};
 use crate::tls::pair::Pair;
@@ -42,7 +42,7 @@ pub(super) async fn renew(context: &Context, postgres: &Postgres) -> Step<Option
         Some(_) => return Ok(None),
         None => match look.issuance.issued {
             // What is served stays, whatever became of what was issued.
-            Some(Err(why)) => return Err(Stop::Blocked("CertificatesNotServed", why)),
+            Some(Err(why)) if postgres.spec.tls.is_some() => return Err(Stop::Blocked("CertificatesNotServed", why)),
             _ => None,
         },
     };
@@ -68,6 +68,9 @@ pub(super) async fn renew(context: &Context, postgres: &Postgres) -> Step<Option
             return Ok(None);
         }
         Heading::Wait { on, .. } => debug!(database = postgres.name_any(), on, "a renewal waits"),
+        Heading::Do { actions, .. } if !is_new && actions.iter().all(|action| is_of_a_slow_pod(action, &scene)) => {
+            debug!(database = postgres.name_any(), "pods are starting");
+        }
         Heading::Do { what, actions, .. } => {
             info!(database = postgres.name_any(), what, "keeping TLS as it should be");
             if let Some(issued) = issued.as_ref().filter(|issued| is_new && scene.stored != Some(issued.material)) {
@@ -88,6 +91,12 @@ pub(super) async fn renew(context: &Context, postgres: &Postgres) -> Step<Option
         }
     }
     Ok(Some(Requeue::requeue(SOON)))
+}
+
+/// Whether a pod is to be hurried that does not answer yet: it may just be starting, with the files that it is to have.
+fn is_of_a_slow_pod(action: &Action, scene: &Scene) -> bool {
+    let is_slow = |name: &str| scene.pods.iter().any(|pod| pod.name == name && pod.server.is_err());
+    matches!(action, Action::Touch { pod, .. } if is_slow(pod))
 }
 
 /// How long what is served lasts, and whether it is what was issued last.

@@ -49,7 +49,7 @@ pub(super) struct Site {
     pub(super) stored: Option<Served>,
     /// What was served before the operation.
     pub(super) previous: Option<Served>,
-    /// The client certificate that was issued after the one in there had expired: servers trust its CA, too.
+    /// The client certificate that was issued after the one in there had expired. Servers take it if they trust its CA.
     renewed: Option<Pair>,
     /// What ConfigMap `NAME-ca` holds.
     pub(super) published: Cas,
@@ -142,6 +142,10 @@ impl Site {
         let pods = future::join_all(self.pods.iter().map(|pod| self.pod(pod, &keys, &expected))).await;
         let leader = self.leader.as_ref().and_then(leader_of).map(str::to_owned).ok_or("a leader".to_owned());
         let failover = self.failover.as_ref().map(ConfigMap::annotations);
+        let is_expired =
+            |served: &Option<Served>| served.as_ref().and_then(client_end).is_some_and(|end| end <= self.now);
+        let is_behind = |pod: &scene::Pod| pod.server.as_ref().is_ok_and(|server| !server.files_current);
+        let client_expired = is_expired(&self.stored) || is_expired(&self.previous) && pods.iter().any(is_behind);
         Ok(Scene {
             database: self.cluster.name().to_owned(),
             template: Template { files: has_files(set), restart: mark(set).map(str::to_owned) },
@@ -157,6 +161,7 @@ impl Site {
             switching: failover.is_some_and(|all| ["leader", "member"].iter().any(|key| all.contains_key(*key))),
             max_lag: self.max_lag,
             at: self.now,
+            client_expired,
             written,
         })
     }
@@ -243,6 +248,11 @@ impl Site {
     }
 }
 
+/// When the client certificate that is served ends.
+fn client_end(stored: &Served) -> Option<Timestamp> {
+    Some(stored.client_pair().ok()?.not_after())
+}
+
 /// The client certificate as it was issued last, if the stored one lets nobody in any more.
 async fn renewed(
     context: &Context,
@@ -250,8 +260,7 @@ async fn renewed(
     cluster: &Cluster,
     stored: Option<&Served>,
 ) -> Result<Option<Pair>, Error> {
-    let pair = stored.and_then(|stored| stored.client_pair().ok());
-    if pair.is_none_or(|pair| pair.not_after() > context.now()) {
+    if stored.and_then(client_end).is_none_or(|end| end > context.now()) {
         return Ok(None);
     }
     let secret = objects.look::<Secret>(&cluster.certificate_secret(Alias::Client)).await?;

@@ -29,7 +29,7 @@ use kube::ResourceExt;
 
 use crate::api::annotations::{SETTLE, STRATEGY, TTL};
 use crate::api::duration::{self, after};
-use crate::api::ops_request::{Apply, OpsPhase, Step};
+use crate::api::ops_request::{Apply, Step};
 use crate::api::postgres::{DatabasePhase, PostgresSpec};
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::tls::{Alias, CaId, Files, Hash, Material, Method, Posture, method, posture};
@@ -45,6 +45,9 @@ use super::steer::{Heading, steer};
 pub const HELD: &str = "pgrekey.dev/database-uid";
 /// The finalizer of a request that has begun.
 pub const FINALIZER: &str = "pgrekey.dev/ops-request";
+
+/// What is waited for where as many operations run as may.
+pub const NO_PLACE: &str = "another operation to end: as many run in this cluster as may";
 
 /// The step in which clients catch up.
 const SETTLES: &str = "Settle";
@@ -77,7 +80,16 @@ pub struct Observed {
     /// How many pods the disruption budget lets go now; nothing if there is no budget.
     pub disruptions: Known<Option<i32>>,
     /// Why what was last decided could not be done.
-    pub hindrance: Option<String>,
+    pub hindrance: Option<Hindrance>,
+}
+
+/// Why something could not be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hindrance {
+    /// The step that it belongs to.
+    pub step: String,
+    /// In words.
+    pub why: String,
 }
 
 /// Who has paused a database.
@@ -246,6 +258,12 @@ pub fn decide(seen: &Observed, now: Timestamp) -> Decision {
     if !is_held {
         return before_the_beginning(seen, database);
     }
+    // Nothing comes before this any more.
+    if let Some(step) = ledger::find(steps(request), GIVEN_UP).filter(|_| seen.paused == Paused::ByUs) {
+        let what = step.message.clone().unwrap_or_default();
+        let actions = vec![Action::SetPaused(false)];
+        return Decision::Act { step: GIVEN_UP.to_owned(), what, actions, begins: false };
+    }
     let intent = match cause_to_turn(request) {
         Some(cause) => back(seen, database, &cause),
         None if request.metadata.deletion_timestamp.is_some() => {
@@ -284,7 +302,7 @@ fn before_the_beginning(seen: &Observed, database: &Postgres) -> Decision {
         return Decision::End(Outcome::Failed(seen.refused.join("; ")));
     }
     if seen.places == 0 {
-        return wait("another operation to end: as many run in this cluster as may".to_owned());
+        return wait(NO_PLACE.to_owned());
     }
     if let Paused::ByOther(who) = &seen.paused {
         return wait(format!("the database to be resumed: {who}"));
@@ -294,12 +312,9 @@ fn before_the_beginning(seen: &Observed, database: &Postgres) -> Decision {
         let phase = phase.map_or("not known".to_owned(), |phase| format!("{phase:?}"));
         return wait(format!("the database to be Ready; it is {phase} (apply: Always would not wait)"));
     }
-    Decision::Act {
-        step: "Begin".to_owned(),
-        what: "hold the request".to_owned(),
-        actions: vec![Action::Hold],
-        begins: true,
-    }
+    let begins = ledger::find(steps(request), "Begin").is_none();
+    let what = hindered(seen, "Begin", "hold the request");
+    Decision::Act { step: "Begin".to_owned(), what, actions: vec![Action::Hold], begins }
 }
 
 /// What is recorded of a request.
@@ -590,10 +605,11 @@ fn by_the_clock(seen: &Observed, intent: Intent, now: Timestamp) -> Decision {
     if standing == Standing::Exhausted && step != SETTLES {
         return exhausted(seen, &step, &intent);
     }
-    let begins = standing == Standing::Begins;
+    let is_known = ledger::find(steps(&seen.request), &step).is_some();
+    let begins = standing == Standing::Begins && !(is_known && step == SETTLES);
     match intent {
         Intent::Act { step, what, actions } => {
-            let what = seen.hindrance.as_ref().map_or(what.clone(), |why| format!("{what}: {why}"));
+            let what = hindered(seen, &step, &what);
             Decision::Act { step, what, actions, begins }
         }
         Intent::Wait { step, on } => Decision::Wait { step: Some(step), on, begins },
@@ -607,13 +623,18 @@ fn by_the_clock(seen: &Observed, intent: Intent, now: Timestamp) -> Decision {
     }
 }
 
+/// What is done at a step, and why it could not be done so far.
+fn hindered(seen: &Observed, step: &str, what: &str) -> String {
+    match seen.hindrance.as_ref().filter(|hindrance| hindrance.step == step) {
+        Some(Hindrance { why, .. }) => format!("{what} ({why})"),
+        None => what.to_owned(),
+    }
+}
+
 /// Forth turns back; back ends with what could be had: the database is never left paused.
 fn exhausted(seen: &Observed, step: &str, intent: &Intent) -> Decision {
     let what = match intent {
-        Intent::Act { what, .. } => {
-            let why = seen.hindrance.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-            format!("{step}: could not {what} in time{why}")
-        }
+        Intent::Act { what, .. } => format!("{step}: could not {} in time", hindered(seen, step, what)),
         Intent::Wait { on, .. } => format!("{step}: waited in vain for {on}"),
         Intent::Fail { why, .. } => format!("{step}: {why}"),
         Intent::End(_) => step.to_owned(),
@@ -637,5 +658,5 @@ fn exhausted(seen: &Observed, step: &str, intent: &Intent) -> Decision {
 /// Whether the request has begun and not ended: one of the operations that run in this cluster.
 #[must_use]
 pub fn is_running(request: &PostgresOpsRequest) -> bool {
-    request.status.as_ref().and_then(|status| status.phase) == Some(OpsPhase::Progressing)
+    request.annotations().contains_key(HELD) && !request.is_finished()
 }

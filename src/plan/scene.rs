@@ -43,6 +43,8 @@ pub struct Scene {
     pub max_lag: u64,
     /// When all this was seen.
     pub at: Timestamp,
+    /// The client certificate has expired that standbys present, or some of them while they have not got the next one.
+    pub client_expired: bool,
 }
 
 /// What new pods are made of, as far as TLS is concerned.
@@ -179,6 +181,13 @@ impl Scene {
         leaf.is_some_and(|leaf| leaf.not_after <= self.at)
     }
 
+    /// Whether standbys cannot stream, because what the primary serves or what they present has expired.
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        let presents_expired = self.written.dial.present && self.client_expired;
+        presents_expired || self.primary().is_ok_and(|(primary, _)| self.is_expired(primary))
+    }
+
     /// How many bytes of WAL a standby has yet to replay; nothing if it does not replicate from the primary.
     #[must_use]
     pub fn lag(&self, pod: &str) -> Option<u64> {
@@ -228,14 +237,13 @@ impl Scene {
         server.has_settings(&self.written).map_err(|what| format!("{} {what}", pod.name))
     }
 
-    /// What keeps a pod from being what is written; nothing when it is, as seen on the wire. What can be done about its files comes
+    /// What keeps a pod from being what is written; nothing when it is, as far as the wire can show it. What can be done about its files comes
     /// first: they may be why it does not serve.
     #[must_use]
     pub fn lack(&self, pod: &Pod) -> Option<Lack> {
-        let cut_off =
-            !pod.leaving && pod.server.is_ok() && self.primary().is_ok_and(|(primary, _)| self.is_expired(primary));
-        // Standbys do not stream from a primary whose certificate has expired: that is not to keep it from being replaced.
-        let serves = self.serves_its_role(pod).or_else(|on| if cut_off { Ok(()) } else { Err(on) });
+        let is_cut_off = !pod.leaving && pod.server.is_ok() && self.is_cut_off();
+        // Whom expired certificates keep from streaming is not waited for: they would never be replaced.
+        let serves = self.serves_its_role(pod).or_else(|on| if is_cut_off { Ok(()) } else { Err(on) });
         let role = serves.and_then(|()| self.has_settings(pod)).map_err(Lack::Patience).err();
         match self.lack_of_files(pod).filter(|_| !pod.leaving) {
             Some(Lack::Patience(on)) => role.or(Some(Lack::Patience(on))),

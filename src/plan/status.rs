@@ -1,6 +1,6 @@
 //! What people are told about a request: phase, conditions, steps, pods and events, all derived from decisions.
 //!
-//! Conditions and events are never read back. Words and order are KubeDB's where it has them.
+//! No decision about the way reads conditions and events back. Words and order are KubeDB's where it has them.
 
 use std::time::Duration;
 
@@ -297,6 +297,12 @@ impl Record<'_> {
     }
 }
 
+/// A power of two of MiB, or nothing: less comes and goes with every write.
+fn rounded(bytes: u64) -> String {
+    let mib = bytes >> 20;
+    format!("{}Mi", if mib == 0 { 0 } else { mib.next_power_of_two() })
+}
+
 /// Who is behind, and how far: while a standby catches up, that is what people look at.
 fn lags(pods: &[PodStatus]) -> Vec<Option<&str>> {
     pods.iter().map(|pod| pod.lag.as_deref().filter(|lag| *lag != "0Mi")).collect()
@@ -316,8 +322,7 @@ fn pods(seen: &Observed) -> Option<Vec<PodStatus>> {
             serving_serial: leaf.map(|leaf| leaf.serial.clone()),
             not_after: leaf.map(|leaf| Time(leaf.not_after)),
             trusts: server.map(|server| server.trusts.clone()).unwrap_or_default(),
-            // In whole MiB: less than that comes and goes with every write.
-            lag: scene.lag(&pod.name).map(|bytes| format!("{}Mi", bytes >> 20)),
+            lag: scene.lag(&pod.name).map(rounded),
             restarted: uid.is_some() && pod.made_of.restart == uid,
         }
     });

@@ -6,8 +6,9 @@
 //!
 //! # Guarantees
 //! What is written moves one part at a time, along [`walk`], and only after every pod has been seen to be what was written
-//! before; or back to what was written before that, where some pods never came further. Within one step settings come first, then files, then how standbys dial. A pod is evicted, and a switchover is asked
-//! for, only while every other pod serves in its role; of those that were replaced already each was seen to be what is written.
+//! before; or back to what was written before that, where some pods never came further. Within one step settings come first, then
+//! files, then how standbys dial. A pod is evicted, and a switchover is asked for, only while every other pod serves in its role;
+//! of those that were replaced already each was seen to be what is written.
 //!
 //! # Assumptions
 //! Nobody else writes what pgrekey writes. The law of walks (see [`walk`]) holds for the posture that is written, whichever
@@ -109,13 +110,15 @@ pub fn steer(scene: &Scene, target: &Posture, restart: Option<&str>) -> Heading 
         return act("give up what some pods never came to", write_next(here, next, restart));
     }
     let all: Vec<&Pod> = scene.pods.iter().collect();
-    if all.iter().any(|pod| scene.is_expired(pod)) {
+    if scene.is_cut_off() || all.iter().any(|pod| scene.is_expired(pod)) {
         // Nobody is spared by waiting. And pods are replaced only once standbys stream again.
         let leaves = |posture: &Posture| posture.files.as_ref().map(|files| files.material);
         if let Some(next) = route.get(1).filter(|next| leaves(here).is_some() && leaves(next) != leaves(here)) {
             return act("replace what has expired", write_next(here, next, restart));
         }
-        if let Some(heading) = converge(scene, &stage, &all, restart) {
+        // Who does not answer loads what is there when it starts.
+        let answering: Vec<&Pod> = all.iter().copied().filter(|pod| pod.server.is_ok() && !pod.leaving).collect();
+        if let Some(heading) = converge(scene, &stage, &answering, restart) {
             return heading;
         }
     }
@@ -178,9 +181,16 @@ fn write_next(here: &Posture, next: &Posture, restart: Option<&str>) -> Vec<Acti
 fn is_where_some_stayed(scene: &Scene, next: &Posture) -> bool {
     let here = &scene.written;
     let servers = || scene.pods.iter().filter_map(|pod| pod.server.as_ref().ok());
+    if servers().next().is_none() {
+        return false;
+    }
     if (here.serve, here.accept) != (next.serve, next.accept) {
         let stayed = |server: &Server| server.has_settings(next).is_ok();
         return servers().any(stayed) && servers().all(|server| stayed(server) || server.has_settings(here).is_ok());
+    }
+    if here.hash != next.hash {
+        // No server shows how new passwords are to be stored.
+        return false;
     }
     match (&here.files, &next.files) {
         (Some(old), Some(new)) if old != new => {

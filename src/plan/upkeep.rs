@@ -7,7 +7,8 @@ use crate::tls::{Files, Material, Posture, Serve, posture};
 ///
 /// Only the leaves and the trust in their CAs change: how pods dial and whom they let in is for requests to change. A cluster that
 /// takes both plaintext and TLS, or has files and serves plaintext, was left between two specs by an operation that found no way
-/// back: it goes on to its own.
+/// back: it goes on to its own. One that came all the way to the other's accept and never further stays there, as does a change of
+/// modes: nothing tells it from what somebody wrote into the spec since.
 ///
 /// `major` is PostgreSQL's major version.
 #[must_use]

@@ -51,6 +51,8 @@ pub(crate) struct Trouble {
     pub(crate) bad_leaf: Option<&'static str>,
     /// What was served at the beginning has expired.
     pub(crate) leaves_are_expired: bool,
+    /// What standbys presented at the beginning has expired.
+    pub(crate) client_is_expired: bool,
     /// Servers do not load leaves that were issued since.
     pub(crate) leaves_are_refused: bool,
     /// A pod that is made with what an operation asks for never becomes ready.
@@ -125,6 +127,7 @@ pub(crate) struct World {
 }
 
 const SECURE: &str = "{version: '17', sslMode: verify-full, clientAuthMode: cert, tls: {issuerRef: {name: old}}}";
+const MD5: &str = "{version: '17', sslMode: verify-full, clientAuthMode: md5, tls: {issuerRef: {name: old}}}";
 const PLAIN: &str = "{version: '17', sslMode: disable, clientAuthMode: md5}";
 
 /// A trip: what it is called, the database's spec before it, and the request.
@@ -139,6 +142,7 @@ pub(crate) const TRIPS: &[(&str, &str, &str)] = &[
     ("change-issuer", SECURE, "{type: ReconfigureTLS, tls: {issuerRef: {name: new}}}"),
     ("update", SECURE, "{type: ReconfigureTLS, tls: {certificates: [{alias: server, dnsNames: [db.example]}]}}"),
     ("change-modes", SECURE, "{type: ReconfigureTLS, tls: {sslMode: require, clientAuthMode: scram}}"),
+    ("change-password", MD5, "{type: ReconfigureTLS, tls: {clientAuthMode: scram}}"),
     ("rotate", SECURE, "{type: ReconfigureTLS, tls: {rotateCertificates: true}}"),
     ("restart", SECURE, "{type: Restart}"),
 ];
@@ -274,8 +278,24 @@ impl World {
 
     fn streams(&self, pod: &SimPod) -> bool {
         let Some(primary) = self.leader_pod().filter(|primary| self.is_up(primary)) else { return false };
-        let is_refused = self.is_expired(primary) && pod.dial.mode >= SslMode::VerifyCa;
+        let is_refused = self.is_expired(primary) && pod.dial.mode >= SslMode::VerifyCa
+            || self.trouble.client_is_expired && self.presents_old(pod);
         !is_refused && joins(&self.dials_as(pod), &self.posture_of(primary)).is_ok()
+    }
+
+    fn presents_old(&self, pod: &SimPod) -> bool {
+        pod.dial.present && pod.mounted.0.as_ref().map(|files| files.material) == self.origin
+    }
+
+    /// cert-manager renews every certificate by itself.
+    pub(crate) fn renew(&mut self) {
+        let second = self.second;
+        self.certificates.values_mut().for_each(|certificate| certificate.issued_at = Some(second + 1));
+    }
+
+    pub(crate) fn primary_serves_what_was_issued(&self) -> bool {
+        let loaded = self.leader_pod().and_then(|pod| pod.loaded.as_ref()).map(|files| files.material);
+        loaded == self.issued && loaded != self.origin
     }
 
     fn is_expired(&self, pod: &SimPod) -> bool {
@@ -368,9 +388,19 @@ impl World {
         self.request.annotations_mut().insert(key.to_owned(), value.to_owned());
     }
 
+    /// This pod is away, and does not come back by itself.
+    pub(crate) fn lose(&mut self, pod: usize) {
+        self.pods[pod].ready_at = i64::MAX;
+    }
+
     /// The request does not wait for the database to be ready.
     pub(crate) fn always(&mut self) {
         self.request.spec.apply = Apply::Always;
+    }
+
+    /// Each step may take no longer than this.
+    pub(crate) fn hurry(&mut self, timeout: &str) {
+        self.request.spec.timeout = Some(timeout.to_owned());
     }
 
     /// Whether clients are given time.
@@ -464,6 +494,7 @@ impl World {
             switching: self.switching.is_some(),
             max_lag: 1 << 20,
             at: self.now(),
+            client_expired: self.trouble.client_is_expired && self.pods.iter().any(|pod| self.presents_old(pod)),
         }
     }
 
