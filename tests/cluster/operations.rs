@@ -312,7 +312,10 @@ async fn what_has_ended_is_not_touched_again(place: &Place<'_>, writes: &Writes)
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(versions(), before);
-    assert_eq!(writes.take(), BTreeMap::new());
+    let mut written = writes.take();
+    // The check of the database's health goes on meanwhile, and may have something to say of its own.
+    written.remove("postgreses/status");
+    assert_eq!(written, BTreeMap::new());
 }
 
 async fn two_at_once_both_run(place: &Place<'_>) {
