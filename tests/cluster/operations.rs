@@ -334,7 +334,7 @@ async fn two_at_once_both_run(place: &Place<'_>) {
 
 async fn what_cannot_be_issued_touches_nothing(place: &Place<'_>) {
     // What was served before the last operation may still go.
-    let served = || ["tls.crt", "ca.crt"].map(|file| secret(place, "ha-postgres-tls", file));
+    let served = || ["server.crt", "client.crt", "ca.crt"].map(|file| secret(place, "ha-postgres-tls", file));
     let (uids_before, served_before) = (uids(place), served());
     let mut request = request("no-ca", &json!({"issuerRef": {"name": "empty-issuer"}}));
     request["spec"]["timeout"] = json!("5s");
