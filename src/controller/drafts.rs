@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use kube::ResourceExt;
 
 use crate::api::PostgresOpsRequest;
-use crate::plan::decide::Hindrance;
 use crate::plan::draft::Draft;
+use crate::plan::observed::Hindrance;
 
 /// The drafts, by the uids of their requests.
 #[derive(Debug, Default)]

@@ -22,7 +22,7 @@ use crate::build::certificates::certificate;
 use crate::build::{Cluster, Facts};
 use crate::cluster::differs::differs;
 use crate::cluster::{Error, Objects, Thing};
-use crate::plan::decide::{Certificate as Seen, Issuance, Trial};
+use crate::plan::observed::{Certificate as Seen, Issuance, Trial};
 use crate::rules::Facts as _;
 use crate::tls::alias::with_suffix;
 use crate::tls::material::{Cas, Defect, Issued, cas, leaf};

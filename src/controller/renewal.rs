@@ -16,7 +16,7 @@ use super::postgres::{Step, Stop};
 use super::site::Site;
 use super::{Context, issuance};
 use crate::api::Postgres;
-use crate::plan::decide::Certificate as Seen;
+use crate::plan::observed::Certificate as Seen;
 use crate::plan::{Action, Heading, Scene, steer, upkeep};
 use crate::tls::Serve;
 use crate::tls::material::{self, Cas, Issued};

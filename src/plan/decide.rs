@@ -21,8 +21,7 @@
 //! # Assumptions
 //! What is decided is recorded before it is performed; what is recorded and not written yet is what this process sees next.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -37,6 +36,7 @@ use crate::tls::{Alias, CaId, Files, Hash, Material, Method, Posture, method, po
 use super::action::Action;
 use super::ends::{issues, rotates, wished};
 use super::ledger::{self, Patience, Standing, TURN_BACK};
+use super::observed::{Certificate, Hindrance, Issuance, Observed, Paused, Trial};
 use super::queue::ahead;
 use super::scene::{Known, Scene};
 use super::steer::{Heading, steer};
@@ -55,101 +55,6 @@ const SETTLES: &str = "Settle";
 const RESUME: &str = "Resume";
 /// The step that ends a way back which led nowhere.
 const GIVEN_UP: &str = "TurnBack GivenUp";
-
-/// Everything that a decision may depend on, but for the time.
-#[derive(Clone, Debug)]
-pub struct Observed {
-    /// The request.
-    pub request: Arc<PostgresOpsRequest>,
-    /// Its database; nothing if there is none, or another one than the request has begun on.
-    pub database: Option<Arc<Postgres>>,
-    /// Every request of the database.
-    pub siblings: Vec<Arc<PostgresOpsRequest>>,
-    /// How many more operations may run in this cluster now.
-    pub places: usize,
-    /// What the rules refuse about the request.
-    pub refused: Vec<String>,
-    /// PostgreSQL's major version.
-    pub major: u32,
-    /// Who has paused the database.
-    pub paused: Paused,
-    /// What is known about issuing.
-    pub issuance: Known<Issuance>,
-    /// What is known about the pods.
-    pub scene: Known<Scene>,
-    /// How many pods the disruption budget lets go now; nothing if there is no budget.
-    pub disruptions: Known<Option<i32>>,
-    /// Why what was last decided could not be done.
-    pub hindrance: Option<Hindrance>,
-}
-
-/// Why something could not be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hindrance {
-    /// The step that it belongs to.
-    pub step: String,
-    /// In words.
-    pub why: String,
-}
-
-/// Who has paused a database.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Paused {
-    /// Nobody.
-    No,
-    /// This request.
-    ByUs,
-    /// Somebody else, in their words.
-    ByOther(String),
-}
-
-/// What is known about issuing, for the spec that the request asks for.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Issuance {
-    /// Issuers that are not ready, and why.
-    pub not_ready: Vec<String>,
-    /// The trial.
-    pub trial: Trial,
-    /// Objects of other people that have the names of what would be issued.
-    pub in_the_way: Vec<String>,
-    /// The Certificates.
-    pub certificates: BTreeMap<Alias, Certificate>,
-    /// What has been issued, verified; or what is wrong with it.
-    pub issued: Option<Known<Material>>,
-}
-
-/// A certificate from each issuer that is asked for nothing but to see that it would issue one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Trial {
-    /// There is none.
-    #[default]
-    Absent,
-    /// Not every issuer has been asked yet.
-    Begun,
-    /// It is waited for.
-    Pending,
-    /// It was issued and is good; these CAs have signed.
-    Passed(BTreeSet<CaId>),
-    /// It was refused, or is not good.
-    Failed(String),
-}
-
-/// One Certificate of cert-manager's.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Certificate {
-    /// Its spec is the one that is asked for.
-    pub matches: bool,
-    /// It is Ready, for this generation, and from the issuer that is asked for.
-    pub ready: bool,
-    /// It is being issued.
-    pub issuing: bool,
-    /// How often it was issued.
-    pub revision: i64,
-    /// The revision that this request has asked to be followed by another one.
-    pub asked: Option<i64>,
-    /// Why the last try failed, and when cert-manager tries again.
-    pub failure: Option<String>,
-}
 
 /// What to do next about a request.
 #[derive(Clone, Debug, PartialEq)]

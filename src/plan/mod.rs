@@ -8,7 +8,8 @@
 //! | [`mod@upkeep`] | where a database belongs while no operation is about it |
 //! | [`preview`] | what an operation would do |
 //! | [`queue`] | whose turn it is |
-//! | [`mod@decide`] | the next thing to do about a request |
+//! | [`observed`] | what is known about a request |
+//! | [`mod@decide`] | the next thing to do about it |
 //! | [`ledger`] | times and tries of steps |
 //! | [`status`] | what people are told |
 //! | [`draft`] | when they are told |
@@ -21,6 +22,7 @@ pub mod decide;
 pub mod draft;
 pub mod ends;
 pub mod ledger;
+pub mod observed;
 pub mod preview;
 pub mod queue;
 pub mod scene;
@@ -29,7 +31,8 @@ pub mod steer;
 pub mod upkeep;
 
 pub use action::Action;
-pub use decide::{Decision, Observed, Outcome, decide};
+pub use decide::{Decision, Outcome, decide};
+pub use observed::Observed;
 pub use scene::{Known, Scene};
 pub use steer::{Heading, steer};
 pub use upkeep::upkeep;

@@ -13,9 +13,10 @@ use crate::api::condition::{self, Condition};
 use crate::api::duration::after;
 use crate::api::ops_request::{OpsPhase, OpsType, PodStatus, PostgresOpsRequestStatus};
 
-use super::decide::{Decision, Observed, Outcome};
+use super::decide::{Decision, Outcome};
 use super::ends::{issues, rotates};
 use super::ledger::{self, TURN_BACK};
+use super::observed::Observed;
 
 /// What a step waits for is told once it has waited this long: most waits are over before.
 const WORTH_TELLING: Duration = Duration::from_secs(5);

@@ -12,7 +12,8 @@ use pgrekey::api::ops_request::{Apply, PostgresOpsRequestSpec};
 use pgrekey::api::postgres::{DatabasePhase, PostgresSpec};
 use pgrekey::api::tls::SslMode;
 use pgrekey::api::{Postgres, PostgresOpsRequest};
-use pgrekey::plan::decide::{Certificate, FINALIZER, Issuance, Observed, Paused, Trial};
+use pgrekey::plan::decide::FINALIZER;
+use pgrekey::plan::observed::{Certificate, Issuance, Observed, Paused, Trial};
 use pgrekey::plan::scene::{LeafSeen, Pod, Scene, Server, Stream, Template};
 use pgrekey::plan::{Action, Heading, ends, steer, upkeep};
 use pgrekey::tls::{
