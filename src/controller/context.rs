@@ -18,8 +18,8 @@ use tracing::warn;
 
 use super::Settings;
 use super::credentials::Login;
-use super::drafts::Drafts;
 use super::health::Seen;
+use super::notes::Notes;
 use crate::api::{PetSet, Postgres};
 use crate::build::meta::{INSTANCE_LABEL, KIND};
 use crate::cluster::apply::Kind;
@@ -37,8 +37,8 @@ pub struct Context {
     pub settings: Settings,
     /// What is told to Prometheus.
     pub metrics: LoopMetrics,
-    /// What is to be written about requests.
-    pub(super) drafts: Drafts,
+    /// What is known about requests and not written.
+    pub(super) notes: Notes,
     pods: Store<Pod>,
     pet_sets: Store<PetSet>,
     recorder: Recorder,
@@ -116,7 +116,7 @@ impl Context {
             facts,
             settings,
             metrics,
-            drafts: Drafts::default(),
+            notes: Notes::default(),
             pods,
             pet_sets,
             recorder,

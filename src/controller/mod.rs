@@ -17,11 +17,11 @@
 mod certificates;
 mod context;
 mod credentials;
-mod drafts;
 mod ending;
 mod health;
 mod here;
 mod issuance;
+mod notes;
 mod ops_request;
 mod perform;
 mod pet_set;

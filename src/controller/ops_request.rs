@@ -62,14 +62,14 @@ const PATIENTLY: Duration = Duration::from_secs(3);
 pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Context>) -> Result<Requeue, Error> {
     // The watch may be behind what this loop wrote itself.
     let Some(mut request) = context.fresh(request.as_ref()).await? else {
-        context.drafts.forget(&request);
+        context.notes.forget(&request);
         return Ok(Requeue::await_change());
     };
     if is_blind(&context, &request) {
         return Ok(Requeue::requeue(SOON));
     }
     let now = context.now();
-    let draft = context.drafts.of(&request);
+    let draft = context.notes.draft(&request);
     let stored = Stored { status: request.status.clone(), since: draft.as_ref().map(|draft| draft.since) };
     if let Some(Draft { status, .. }) = draft {
         request.status = Some(status);
@@ -79,7 +79,7 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
     let mut decision = decide(&view.seen, now);
     // Others may begin at the same moment, about other databases.
     let begins = matches!(&decision, Decision::Act { actions, .. } if actions[..] == [Action::Hold]);
-    if begins && !context.drafts.begin(request, &running(&context), context.settings.max_concurrent_operations) {
+    if begins && !context.notes.begin(request, &running(&context), context.settings.max_concurrent_operations) {
         decision = Decision::Wait { step: None, on: NO_PLACE.to_owned(), begins: false };
     }
     note_gap(&context, &view.seen, matches!(decision, Decision::End(_)));
@@ -93,7 +93,7 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
                 None
             }
         };
-        context.drafts.keep(request, later);
+        context.notes.keep(request, later);
         count(&context, request, &status);
     }
     tell(&context, &view.seen, &events).await;
@@ -102,8 +102,8 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
     let hindrance = view.carry_out(&context, &decision).await?;
     let is_done = hindrance.is_none();
     match decision {
-        Decision::End(_) | Decision::Finish(_) | Decision::Rest(_) => context.drafts.forget(request),
-        _ => context.drafts.hinder(request, hindrance),
+        Decision::End(_) | Decision::Finish(_) | Decision::Rest(_) => context.notes.forget(request),
+        _ => context.notes.hinder(request, hindrance),
     }
     Ok(requeue(&decision, is_done && is_news, now))
 }
@@ -161,7 +161,7 @@ impl View {
                 issuance: Err("nobody has looked".to_owned()),
                 scene: Err("nobody has looked".to_owned()),
                 disruptions: Err("nobody has looked".to_owned()),
-                hindrance: context.drafts.hindrance(&request),
+                hindrance: context.notes.hindrance(&request),
                 siblings,
                 database,
                 request,

@@ -10,9 +10,9 @@ use crate::api::PostgresOpsRequest;
 use crate::plan::draft::Draft;
 use crate::plan::observed::Hindrance;
 
-/// The drafts, by the uids of their requests.
+/// The notes, by the uids of their requests.
 #[derive(Debug, Default)]
-pub(super) struct Drafts(Mutex<HashMap<String, Kept>>);
+pub(super) struct Notes(Mutex<HashMap<String, Kept>>);
 
 /// What is kept of one request.
 #[derive(Debug, Default)]
@@ -28,9 +28,9 @@ struct Kept {
 /// How long the watch may be behind.
 const BEHIND: Duration = Duration::from_secs(30);
 
-impl Drafts {
+impl Notes {
     /// What is to be written over the status that was read; nothing if somebody else has written one since.
-    pub(super) fn of(&self, request: &PostgresOpsRequest) -> Option<Draft> {
+    pub(super) fn draft(&self, request: &PostgresOpsRequest) -> Option<Draft> {
         let draft = self.all().get(&key(request))?.draft.clone();
         draft.filter(|draft| draft.is_over(request.status.as_ref()))
     }
@@ -91,12 +91,12 @@ mod tests {
 
     #[test]
     fn no_more_begin_than_may_run_also_while_the_watch_is_behind() {
-        let drafts = Drafts::default();
+        let notes = Notes::default();
         let none: [String; 0] = [];
-        assert!(drafts.begin(&request("a"), &none, 2) && drafts.begin(&request("b"), &none, 2));
-        assert!(!drafts.begin(&request("c"), &none, 2));
-        assert!(drafts.begin(&request("a"), &["a".to_owned()], 2), "who has begun goes on");
-        drafts.forget(&request("b"));
-        assert!(drafts.begin(&request("c"), &["a".to_owned()], 2));
+        assert!(notes.begin(&request("a"), &none, 2) && notes.begin(&request("b"), &none, 2));
+        assert!(!notes.begin(&request("c"), &none, 2));
+        assert!(notes.begin(&request("a"), &["a".to_owned()], 2), "who has begun goes on");
+        notes.forget(&request("b"));
+        assert!(notes.begin(&request("c"), &["a".to_owned()], 2));
     }
 }
