@@ -82,6 +82,14 @@ pub struct CertificateIssuerRef {
     pub group: Option<String>,
 }
 
+impl CertificateIssuerRef {
+    /// The kind that is meant.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        self.kind.as_deref().unwrap_or("Issuer")
+    }
+}
+
 /// The private key of a certificate.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]

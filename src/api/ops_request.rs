@@ -190,6 +190,14 @@ pub struct PostgresOpsRequestStatus {
     pub pods: Vec<PodStatus>,
 }
 
+impl PostgresOpsRequest {
+    /// What is recorded of its steps.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        self.status.as_ref().map(|status| status.steps.as_slice()).unwrap_or_default()
+    }
+}
+
 /// Where a request is in its life. `Pending`: waits for its turn. `Progressing`: is carried out. `Successful`: done and proved.
 /// `Failed`: not done; the database is resumed, and serves what its spec says as far as it could be brought back. `Skipped`:
 /// another request took its place. `WaitingForApproval`, `Approved` and `Denied` belong to KubeDB's approval layer.

@@ -9,7 +9,7 @@ use crate::api::cert_manager::{
     Certificate, CertificateIssuerRef, CertificatePrivateKey, CertificateSpec, SecretTemplate,
 };
 use crate::api::template::ServiceAlias;
-use crate::api::tls::{CERT_MANAGER_GROUP, CertificateSpec as Wish, IssuerRef, KeyEncoding};
+use crate::api::tls::{CertificateSpec as Wish, IssuerRef, KeyEncoding};
 use crate::tls::Alias;
 use crate::tls::material::Wanted;
 
@@ -134,11 +134,8 @@ fn private_key(wish: &Wish) -> CertificatePrivateKey {
 }
 
 fn issuer_ref(issuer: &IssuerRef) -> CertificateIssuerRef {
-    CertificateIssuerRef {
-        name: issuer.name.clone(),
-        kind: Some(issuer.kind.clone().unwrap_or_else(|| "Issuer".to_owned())),
-        group: Some(issuer.api_group.clone().unwrap_or_else(|| CERT_MANAGER_GROUP.to_owned())),
-    }
+    let IssuerRef { api_group: group, kind, name } = issuer.completed();
+    CertificateIssuerRef { name, kind, group }
 }
 
 /// Ours and the user's, each once, in order.

@@ -130,7 +130,7 @@ fn seen(live: &Certificate, wish: &Certificate, secret: Option<&Secret>, operati
 /// Whether cert-manager says that the content comes from this issuer.
 fn is_from(secret: &Secret, issuer: &CertificateIssuerRef) -> bool {
     let is = |key: &str, wish: &str| secret.annotations().get(key).is_some_and(|value| value == wish);
-    is(ISSUER_NAME, &issuer.name) && is(ISSUER_KIND, issuer.kind.as_deref().unwrap_or("Issuer"))
+    is(ISSUER_NAME, &issuer.name) && is(ISSUER_KIND, issuer.kind())
 }
 
 /// Why the last try failed. cert-manager waits an hour after the first failure, twice as long after each further one, at most
@@ -149,7 +149,7 @@ fn not_ready(context: &Context, wished: &Cluster) -> Vec<String> {
     let mut problems: Vec<String> = issuers(wished)
         .into_iter()
         .filter_map(|issuer| {
-            let kind = issuer.kind.as_deref().unwrap_or("Issuer");
+            let kind = issuer.kind();
             let status = if kind == "ClusterIssuer" {
                 context.facts.cluster_issuer(&issuer.name).map(|known| known.status.clone())
             } else {
@@ -198,10 +198,8 @@ async fn trials(objects: &Objects, wished: &Cluster, operation: &str) -> Result<
 
 /// Whether a request is this operation's, and not left behind by another one.
 fn is_trial_of(request: &CertificateRequest, issuer: &CertificateIssuerRef, operation: &str) -> bool {
-    let named = |issuer: &CertificateIssuerRef| {
-        (issuer.name.clone(), issuer.kind.clone().unwrap_or_else(|| "Issuer".to_owned()))
-    };
-    named(&request.spec.issuer_ref) == named(issuer)
+    let asked = &request.spec.issuer_ref;
+    (&asked.name, asked.kind()) == (&issuer.name, issuer.kind())
         && request.annotations().get(TRIAL_OF).is_some_and(|uid| uid == operation)
 }
 

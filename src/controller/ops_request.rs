@@ -47,7 +47,7 @@ use crate::plan::observed::{Hindrance, Issuance, Paused};
 use crate::plan::status::{Event, record};
 use crate::plan::{Action, Decision, Known, Observed, decide, ends};
 use crate::rules::ops_request::{self, rules};
-use crate::rules::{Effect, Facts, Operation, Review, judge};
+use crate::rules::{Facts, refusals};
 use crate::tls::material::Cas;
 
 /// How long until the next look, after something was done that it will show.
@@ -111,7 +111,7 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
 /// Whether too little is known yet to let a request begin: who came first, how many run, what the rules refuse.
 fn is_blind(context: &Context, request: &PostgresOpsRequest) -> bool {
     let has_begun = request.annotations().contains_key(HELD) || request.is_finished();
-    let needed: [String; 2] = [PostgresOpsRequest::kind(&()).into_owned(), Postgres::kind(&()).into_owned()];
+    let needed = [PostgresOpsRequest::kind(&()), Postgres::kind(&())];
     !has_begun && context.facts.unknown().iter().any(|kind| needed.iter().any(|needed| needed == kind))
 }
 
@@ -279,9 +279,7 @@ fn refused(context: &Context, request: &PostgresOpsRequest) -> Vec<String> {
     if !context.facts.unknown().is_empty() {
         return vec![];
     }
-    let review = Review { operation: Operation::Create, object: request.clone(), old: None };
-    let found = judge(rules(), &review, Some(context.facts.as_ref()));
-    found.iter().filter(|finding| finding.effect == Effect::Refuse).map(ToString::to_string).collect()
+    refusals(rules(), request.clone(), context.facts.as_ref())
 }
 
 /// The uids of the operations that run, as far as is known.
@@ -413,7 +411,7 @@ async fn write_status(
 
 /// Counts the steps and the operations that have ended with this status, if it is another than the request's.
 fn count(context: &Context, request: &PostgresOpsRequest, new: &PostgresOpsRequestStatus) {
-    let old = request.status.as_ref().map(|status| status.steps.as_slice()).unwrap_or_default();
+    let old = request.steps();
     for step in &new.steps {
         let known = old.iter().find(|known| known.name == step.name).and_then(|known| known.finished_at.as_ref());
         if let (Some(kind), Some(Time(end)), Some(Time(start))) =

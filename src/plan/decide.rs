@@ -28,7 +28,7 @@ use kube::ResourceExt;
 
 use crate::api::annotations::{SETTLE, STRATEGY, TTL};
 use crate::api::duration::{self, after};
-use crate::api::ops_request::{Apply, Step};
+use crate::api::ops_request::Apply;
 use crate::api::postgres::{DatabasePhase, PostgresSpec};
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::tls::{Alias, CaId, Files, Hash, Material, Method, Posture, method, posture};
@@ -164,10 +164,8 @@ pub fn decide(seen: &Observed, now: Timestamp) -> Decision {
         return before_the_beginning(seen, database);
     }
     // Nothing comes before this any more.
-    if let Some(step) = ledger::find(steps(request), GIVEN_UP).filter(|_| seen.paused == Paused::ByUs) {
-        let what = step.message.clone().unwrap_or_default();
-        let actions = vec![Action::SetPaused(false)];
-        return Decision::Act { step: GIVEN_UP.to_owned(), what, actions, begins: false };
+    if let Some(step) = ledger::find(request.steps(), GIVEN_UP).filter(|_| seen.paused == Paused::ByUs) {
+        return resume(GIVEN_UP, step.message.clone().unwrap_or_default(), false);
     }
     let intent = match cause_to_turn(request) {
         Some(cause) => back(seen, database, &cause),
@@ -217,19 +215,14 @@ fn before_the_beginning(seen: &Observed, database: &Postgres) -> Decision {
         let phase = phase.map_or("not known".to_owned(), |phase| format!("{phase:?}"));
         return wait(format!("the database to be Ready; it is {phase} (apply: Always would not wait)"));
     }
-    let begins = ledger::find(steps(request), "Begin").is_none();
+    let begins = ledger::find(request.steps(), "Begin").is_none();
     let what = hindered(seen, "Begin", "hold the request");
     Decision::Act { step: "Begin".to_owned(), what, actions: vec![Action::Hold], begins }
 }
 
-/// What is recorded of a request.
-fn steps(request: &PostgresOpsRequest) -> &[Step] {
-    request.status.as_ref().map(|status| status.steps.as_slice()).unwrap_or_default()
-}
-
 /// Why the operation was given up, if it was.
 fn cause_to_turn(request: &PostgresOpsRequest) -> Option<String> {
-    ledger::find(steps(request), TURN_BACK).map(|step| step.message.clone().unwrap_or_default())
+    ledger::find(request.steps(), TURN_BACK).map(|step| step.message.clone().unwrap_or_default())
 }
 
 /// Lets clients catch up before the walk goes on without their old knowledge.
@@ -240,7 +233,7 @@ fn settled(request: &PostgresOpsRequest, intent: Intent, now: Timestamp) -> Inte
         _ => None,
     };
     let settle = request.annotations().get(SETTLE).and_then(|text| duration::parse(text).ok());
-    let steps = steps(request);
+    let steps = request.steps();
     match (&intent, settle) {
         (Intent::Act { step, .. }, Some(settle)) if ledger::find(steps, step).is_none() => {
             let before = before(step).and_then(|before| ledger::find(steps, before));
@@ -305,12 +298,16 @@ pub fn restart(request: &PostgresOpsRequest) -> Option<String> {
     (is_restart || !reloads).then(|| request.uid().unwrap_or_default())
 }
 
+/// The same, knowing the pods: an operation that has begun to replace them replaces all of them.
+pub(super) fn restarts(seen: &Observed) -> Option<String> {
+    let has_begun = |uid: &String| seen.scene.as_ref().is_ok_and(|scene| scene.template.restart.as_ref() == Some(uid));
+    restart(&seen.request).or(seen.request.uid().filter(has_begun))
+}
+
 /// The same, knowing the database: a volume comes and goes with its pod, whatever the request would rather have.
 fn replaces(seen: &Observed, wished: &PostgresSpec) -> Option<String> {
-    let uid = seen.request.uid();
     let needs_new_pods = seen.database.as_ref().is_some_and(|now| now.spec.tls.is_some() != wished.tls.is_some());
-    let has_begun = seen.scene.as_ref().is_ok_and(|scene| scene.template.restart == uid);
-    restart(&seen.request).or(uid.filter(|_| needs_new_pods || has_begun))
+    restarts(seen).or(seen.request.uid().filter(|_| needs_new_pods))
 }
 
 /// What has to hold before anything is touched; nothing when it does.
@@ -463,9 +460,10 @@ fn widen(scene: &Scene, cas: &BTreeSet<CaId>) -> Option<Intent> {
 
 /// The way back to what the spec says.
 fn back(seen: &Observed, database: &Postgres, cause: &str) -> Intent {
-    let given_up = ledger::find(steps(&seen.request), GIVEN_UP).and_then(|step| step.message.as_deref());
-    let end =
-        || Intent::End(Outcome::Failed([Some(cause), given_up].into_iter().flatten().collect::<Vec<_>>().join("; ")));
+    let end = || {
+        let given_up = ledger::find(seen.request.steps(), GIVEN_UP).and_then(|step| step.message.as_deref());
+        Intent::End(Outcome::Failed(given_up.map_or(cause.to_owned(), |how| format!("{cause}; {how}"))))
+    };
     let has_trial = seen.issuance.as_ref().is_ok_and(|issuance| issuance.trial != Trial::Absent);
     let end_trial = || Intent::act("TurnBack Trial", "end the trial", vec![Action::EndTrial]);
     if seen.paused != Paused::ByUs {
@@ -505,12 +503,12 @@ fn by_the_clock(seen: &Observed, intent: Intent, now: Timestamp) -> Decision {
         Intent::Act { step, .. } | Intent::Wait { step, .. } => (step.clone(), false),
         Intent::Fail { step, .. } => (step.clone(), true),
     };
-    let standing = ledger::standing(steps(&seen.request), &step, failing, patience, now);
+    let standing = ledger::standing(seen.request.steps(), &step, failing, patience, now);
     // How long clients are given is for the request to say, and no failure.
     if standing == Standing::Exhausted && step != SETTLES {
         return exhausted(seen, &step, &intent);
     }
-    let is_known = ledger::find(steps(&seen.request), &step).is_some();
+    let is_known = ledger::find(seen.request.steps(), &step).is_some();
     let begins = standing == Standing::Begins && !(is_known && step == SETTLES);
     match intent {
         Intent::Act { step, what, actions } => {
@@ -544,20 +542,19 @@ fn exhausted(seen: &Observed, step: &str, intent: &Intent) -> Decision {
         Intent::Fail { why, .. } => format!("{step}: {why}"),
         Intent::End(_) => step.to_owned(),
     };
-    let resume = |step: &str, what: String| Decision::Act {
-        step: step.to_owned(),
-        what,
-        actions: vec![Action::SetPaused(false)],
-        begins: true,
-    };
     match cause_to_turn(&seen.request) {
-        None if step == RESUME => resume(RESUME, "resume the database".to_owned()),
+        None if step == RESUME => resume(RESUME, "resume the database".to_owned(), true),
         None => Decision::Turn { cause: what },
         Some(_) if seen.paused == Paused::ByUs => {
-            resume(GIVEN_UP, format!("the database could not be brought back, and is resumed as it is ({what})"))
+            let what = format!("the database could not be brought back, and is resumed as it is ({what})");
+            resume(GIVEN_UP, what, true)
         }
         Some(cause) => Decision::End(Outcome::Failed(format!("{cause}; on the way back, {what}"))),
     }
+}
+
+fn resume(step: &str, what: String, begins: bool) -> Decision {
+    Decision::Act { step: step.to_owned(), what, actions: vec![Action::SetPaused(false)], begins }
 }
 
 /// Whether the request has begun and not ended: one of the operations that run in this cluster.

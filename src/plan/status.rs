@@ -13,7 +13,7 @@ use crate::api::condition::{self, Condition};
 use crate::api::duration::after;
 use crate::api::ops_request::{OpsPhase, OpsType, PodStatus, PostgresOpsRequestStatus};
 
-use super::decide::{Decision, Outcome};
+use super::decide::{Decision, Outcome, restarts};
 use super::ends::{issues, rotates};
 use super::ledger::{self, TURN_BACK};
 use super::observed::Observed;
@@ -54,8 +54,7 @@ enum Milestone {
 impl Milestone {
     /// The milestone that is behind whoever is at this step of a request. Trust is widened before anything is issued.
     fn behind(step: &str, request: &PostgresOpsRequest) -> Option<Self> {
-        let steps = request.status.as_ref().map(|status| status.steps.as_slice()).unwrap_or_default();
-        let has_issued = || ledger::find(steps, "Issue").is_some();
+        let has_issued = || ledger::find(request.steps(), "Issue").is_some();
         Self::at(step)
             .map(|at| if at == Self::Issued && issues(&request.spec) && !has_issued() { Self::Paused } else { at })
     }
@@ -88,8 +87,7 @@ impl Announced {
     }
 }
 
-/// Part of a step, in KubeDB's words.
-const fn part(
+const fn announced(
     type_: &'static str,
     message: &'static str,
     after: Milestone,
@@ -98,14 +96,16 @@ const fn part(
     Announced { type_, message, after, applies }
 }
 
+fn is_about_tls(seen: &Observed) -> bool {
+    seen.request.spec.type_ == OpsType::ReconfigureTLS
+}
+
 fn is_issued(seen: &Observed) -> bool {
     issues(&seen.request.spec)
 }
 
 fn is_restarted(seen: &Observed) -> bool {
-    let uid = seen.request.uid();
-    super::decide::restart(&seen.request).is_some()
-        || seen.scene.as_ref().is_ok_and(|scene| scene.template.restart == uid)
+    restarts(seen).is_some()
 }
 
 fn moves_leadership(seen: &Observed) -> bool {
@@ -113,81 +113,35 @@ fn moves_leadership(seen: &Observed) -> bool {
 }
 
 const ANNOUNCED: &[Announced] = &[
-    Announced {
-        type_: "ReconfigureTLS",
-        message: "Postgres ops request is reconfiguring TLS",
-        after: Milestone::Begun,
-        applies: |seen| seen.request.spec.type_ == OpsType::ReconfigureTLS,
-    },
-    Announced {
-        type_: "Restart",
-        message: "Postgres ops request is restarting nodes",
-        after: Milestone::Begun,
-        applies: |seen| seen.request.spec.type_ == OpsType::Restart,
-    },
-    Announced {
-        type_: "DatabasePauseSucceeded",
-        message: "Successfully paused database",
-        after: Milestone::Paused,
-        applies: |_| true,
-    },
-    Announced {
-        type_: "IssueCertificatesSucceeded",
-        message: "Successfully added the issuing condition to all the certificates",
-        after: Milestone::Issued,
-        applies: |seen| rotates(&seen.request.spec),
-    },
-    Announced {
-        type_: "CertificateSynced",
-        message: "Successfully synced all certificates",
-        after: Milestone::Issued,
-        applies: is_issued,
-    },
-    part("GetCertificate", "get certificate; ConditionStatus:True", Milestone::Issued, is_issued),
-    part("CheckReadyCondition", "check ready condition; ConditionStatus:True", Milestone::Issued, is_issued),
-    part("CheckIssuingCondition", "check issuing condition; ConditionStatus:True", Milestone::Issued, is_issued),
-    Announced {
-        type_: "UpdatePetSets",
-        message: "Successfully reconciled the Postgres with TLS",
-        after: Milestone::Walked,
-        applies: |seen| seen.request.spec.type_ == OpsType::ReconfigureTLS,
-    },
-    Announced {
-        type_: "RestartNodes",
-        message: "Successfully restarted all nodes",
-        after: Milestone::Walked,
-        applies: is_restarted,
-    },
-    part("EvictPod", "evict pod; ConditionStatus:True", Milestone::Walked, is_restarted),
-    part("CheckPodReady", "check pod ready; ConditionStatus:True", Milestone::Walked, is_restarted),
-    part("CheckReplicaFunc", "check replica func; ConditionStatus:True", Milestone::Walked, moves_leadership),
-    part("GetPrimary", "get primary; ConditionStatus:True", Milestone::Walked, moves_leadership),
-    part("TransferLeader", "transfer leader; ConditionStatus:True", Milestone::Walked, moves_leadership),
-    part("CheckIsMaster", "check is master; ConditionStatus:True", Milestone::Walked, moves_leadership),
-    Announced {
-        type_: "FailoverDone",
-        message: "failover is done successfully",
-        after: Milestone::Walked,
-        applies: moves_leadership,
-    },
-    Announced {
-        type_: "ReloadTLS",
-        message: "Successfully reloaded all nodes, without a restart",
-        after: Milestone::Walked,
-        applies: |seen| !is_restarted(seen),
-    },
-    Announced {
-        type_: "UpdateDatabase",
-        message: "Successfully updated Postgres",
-        after: Milestone::Written,
-        applies: |seen| seen.request.spec.type_ == OpsType::ReconfigureTLS,
-    },
-    Announced {
-        type_: "DatabaseResumeSucceeded",
-        message: "Successfully resumed database",
-        after: Milestone::Resumed,
-        applies: |_| true,
-    },
+    announced("ReconfigureTLS", "Postgres ops request is reconfiguring TLS", Milestone::Begun, is_about_tls),
+    announced("Restart", "Postgres ops request is restarting nodes", Milestone::Begun, |seen| {
+        seen.request.spec.type_ == OpsType::Restart
+    }),
+    announced("DatabasePauseSucceeded", "Successfully paused database", Milestone::Paused, |_| true),
+    announced(
+        "IssueCertificatesSucceeded",
+        "Successfully added the issuing condition to all the certificates",
+        Milestone::Issued,
+        |seen| rotates(&seen.request.spec),
+    ),
+    announced("CertificateSynced", "Successfully synced all certificates", Milestone::Issued, is_issued),
+    announced("GetCertificate", "get certificate; ConditionStatus:True", Milestone::Issued, is_issued),
+    announced("CheckReadyCondition", "check ready condition; ConditionStatus:True", Milestone::Issued, is_issued),
+    announced("CheckIssuingCondition", "check issuing condition; ConditionStatus:True", Milestone::Issued, is_issued),
+    announced("UpdatePetSets", "Successfully reconciled the Postgres with TLS", Milestone::Walked, is_about_tls),
+    announced("RestartNodes", "Successfully restarted all nodes", Milestone::Walked, is_restarted),
+    announced("EvictPod", "evict pod; ConditionStatus:True", Milestone::Walked, is_restarted),
+    announced("CheckPodReady", "check pod ready; ConditionStatus:True", Milestone::Walked, is_restarted),
+    announced("CheckReplicaFunc", "check replica func; ConditionStatus:True", Milestone::Walked, moves_leadership),
+    announced("GetPrimary", "get primary; ConditionStatus:True", Milestone::Walked, moves_leadership),
+    announced("TransferLeader", "transfer leader; ConditionStatus:True", Milestone::Walked, moves_leadership),
+    announced("CheckIsMaster", "check is master; ConditionStatus:True", Milestone::Walked, moves_leadership),
+    announced("FailoverDone", "failover is done successfully", Milestone::Walked, moves_leadership),
+    announced("ReloadTLS", "Successfully reloaded all nodes, without a restart", Milestone::Walked, |seen| {
+        !is_restarted(seen)
+    }),
+    announced("UpdateDatabase", "Successfully updated Postgres", Milestone::Written, is_about_tls),
+    announced("DatabaseResumeSucceeded", "Successfully resumed database", Milestone::Resumed, |_| true),
 ];
 
 /// The status that says what was decided, and what is news in it. The status is the old one where there is nothing to tell.

@@ -189,6 +189,17 @@ impl Findings {
     }
 }
 
+/// Why admission would refuse to let this object in now, in words: for the loops, because the webhooks may be off.
+#[must_use]
+pub fn refusals<'r, K: Clone + 'static>(
+    rules: impl IntoIterator<Item = &'r Rule<K>>,
+    object: K,
+    facts: &dyn Facts,
+) -> Vec<String> {
+    let found = judge(rules, &Review { operation: Operation::Create, object, old: None }, Some(facts));
+    found.iter().filter(|finding| finding.effect == Effect::Refuse).map(ToString::to_string).collect()
+}
+
 /// Runs every rule of the table that judges this operation, and returns all that they found, in the table's order.
 #[must_use]
 pub fn judge<'r, K: Clone + 'static>(
