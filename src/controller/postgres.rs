@@ -90,8 +90,8 @@ async fn live(context: &Context, postgres: &Postgres) -> Step<Action> {
     if condition::find(conditions, HALTED).is_some() {
         status::write(context, postgres, Writer::not_halted).await?;
     }
-    Box::pin(provision::provision(context, postgres)).await?;
-    if let Some(requeue) = Box::pin(renewal::renew(context, postgres)).await? {
+    let here = Box::pin(provision::provision(context, postgres)).await?;
+    if let Some(requeue) = Box::pin(renewal::renew(context, postgres, &here)).await? {
         return Ok(requeue);
     }
     status::done(context, postgres).await?;

@@ -16,12 +16,12 @@ use crate::build::{
 };
 use crate::cluster::{Done, Objects};
 use crate::plan::database_status::types::PROVISIONED;
-use crate::rules::{Effect, Facts, Operation, Review, judge, postgres::rules};
+use crate::rules::{Facts, postgres::rules, refusals};
 use crate::tls::material::{bundle, cas};
-use crate::tls::posture;
+use crate::tls::{Posture, posture};
 
-/// Makes a database what its spec says, as far as that takes no walk.
-pub(super) async fn provision(context: &Context, postgres: &Postgres) -> Step<()> {
+/// Makes a database what its spec says, as far as that takes no walk; returns where it is.
+pub(super) async fn provision(context: &Context, postgres: &Postgres) -> Step<Posture> {
     check(context, postgres)?;
     let secret = credentials::auth(context, postgres).await?;
     let cluster = build(context, postgres, secret.as_ref()).await?;
@@ -35,7 +35,8 @@ pub(super) async fn provision(context: &Context, postgres: &Postgres) -> Step<()
     rights(&objects, &cluster, here.1.pet_set.as_ref()).await?;
     configuration(context, postgres, &objects, &cluster, &here).await?;
     workload(context, postgres, &objects, &cluster, &here).await?;
-    metrics(context, postgres, &objects, &cluster, &here.0).await
+    metrics(context, postgres, &objects, &cluster, &here.0).await?;
+    Ok(here.0.posture)
 }
 
 /// The objects of this database.
@@ -67,9 +68,7 @@ fn check(context: &Context, postgres: &Postgres) -> Step<()> {
     if !context.facts.unknown().is_empty() {
         return Err(Stop::Wait("the facts that rules look at"));
     }
-    let review = Review { operation: Operation::Create, object: postgres.clone(), old: None };
-    let found = judge(rules(), &review, Some(context.facts.as_ref()));
-    let refusals: Vec<_> = found.iter().filter(|f| f.effect == Effect::Refuse).map(ToString::to_string).collect();
+    let refusals = refusals(rules(), postgres.clone(), context.facts.as_ref());
     if refusals.is_empty() { Ok(()) } else { Err(Stop::Blocked("Invalid", refusals.join("\n"))) }
 }
 

@@ -18,21 +18,21 @@ use super::{Context, issuance};
 use crate::api::Postgres;
 use crate::plan::observed::Certificate as Seen;
 use crate::plan::{Action, Heading, Scene, steer, upkeep};
-use crate::tls::Serve;
 use crate::tls::material::{self, Cas, Issued};
 use crate::tls::pair::Pair;
+use crate::tls::{Posture, Serve};
 
 /// How long until the next look while servers are waited for.
 const SOON: Duration = Duration::from_millis(500);
 
-/// Takes what has been issued into service. `None`: it is in service.
-pub(super) async fn renew(context: &Context, postgres: &Postgres) -> Step<Option<Requeue>> {
-    let site = Site::look(context, postgres, None).await?;
-    let Ok(written) = site.written() else { return Ok(None) };
-    if postgres.spec.tls.is_none() && written.serve == Serve::Plain && written.files.is_none() {
+/// Takes what has been issued into service, where the cluster is `here`. `None`: it is in service.
+pub(super) async fn renew(context: &Context, postgres: &Postgres, here: &Posture) -> Step<Option<Requeue>> {
+    if postgres.spec.tls.is_none() && here.serve == Serve::Plain && here.files.is_none() {
         context.serves(postgres, None);
         return Ok(None);
     }
+    let site = Site::look(context, postgres, None).await?;
+    let Ok(written) = site.written() else { return Ok(None) };
     let look = issuance::look(context, &site.objects, &site.cluster, "").await?;
     context.serves(postgres, site.stored.as_ref().and_then(|stored| served(stored, look.issued.as_ref())));
     let is_as_asked = |seen: &Seen| seen.matches && seen.ready && !seen.issuing;
