@@ -31,7 +31,6 @@ use super::perform::Hands;
 use super::postgres::{Stop, conditions};
 use super::site::Site;
 use super::{Context, status};
-use crate::api::annotations::SETTLE;
 use crate::api::condition::find;
 use crate::api::ops_request::{OpsPhase, PostgresOpsRequestStatus};
 use crate::api::postgres::PostgresSpec;
@@ -45,7 +44,7 @@ use crate::plan::decide::{FINALIZER, HELD, NO_PLACE, is_running};
 use crate::plan::draft::{Draft, Save, Stored};
 use crate::plan::observed::{Hindrance, Issuance, Paused};
 use crate::plan::status::{Event, record};
-use crate::plan::{Action, Decision, Known, Observed, decide, ends};
+use crate::plan::{Action, Decision, Known, Observed, decide, ends, settle};
 use crate::rules::ops_request::{self, rules};
 use crate::rules::{Facts, refusals};
 use crate::tls::material::Cas;
@@ -85,7 +84,8 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
     note_gap(&context, &view.seen, matches!(decision, Decision::End(_)));
     let (status, events) = record(&view.seen, &decision, now);
     if !matches!(decision, Decision::Finish(_) | Decision::Rest(_)) {
-        let later = match stored.save(&status, &decision, request.annotations().contains_key(SETTLE), now) {
+        let settles = settle::of_operation(request, view.seen.database.as_deref()).is_some();
+        let later = match stored.save(&status, &decision, settles, now) {
             Save::Not => None,
             Save::Later(draft) => Some(*draft),
             Save::Now => {

@@ -1,6 +1,6 @@
 //! What cert-manager renews is taken into service, without a restart: by reload, standbys first, seen on the wire. A renewal that
-//! another CA has signed goes through a walk, like any other change of what is trusted. So does a cluster that an operation left
-//! half-way.
+//! another CA has signed goes through a walk, like any other change of what is trusted, and clients get time on it. So does a
+//! cluster that an operation left half-way.
 
 use std::time::Duration;
 
@@ -14,9 +14,11 @@ use super::context::Served;
 use super::perform::Hands;
 use super::postgres::{Step, Stop};
 use super::site::Site;
-use super::{Context, issuance};
+use super::{Context, issuance, status};
 use crate::api::Postgres;
 use crate::plan::observed::Certificate as Seen;
+use crate::plan::database_status::Writer;
+use crate::plan::settle::{self, Grace};
 use crate::plan::{Action, Heading, Scene, steer, upkeep};
 use crate::tls::material::{self, Cas, Issued};
 use crate::tls::pair::Pair;
@@ -62,7 +64,17 @@ pub(super) async fn renew(context: &Context, postgres: &Postgres, here: &Posture
         }
     };
     let is_new = written != target;
-    match steer(&scene, &target, None) {
+    let heading = steer(&scene, &target, None);
+    let since = context.told_since(postgres, (scene.written.clone(), scene.published.clone()), scene.at);
+    if let Some(Grace { until, what }) = settle::grace(&scene, &heading, since, settle::of_renewal(postgres)) {
+        if since == scene.at {
+            context.tell(postgres, EventType::Normal, "Settle", format!("Clients get until {until} {what}")).await;
+        }
+        status::write(context, postgres, Writer::free).await?;
+        let time = Duration::try_from(until.duration_since(scene.at)).unwrap_or(SOON);
+        return Ok(Some(Requeue::requeue(time.max(SOON))));
+    }
+    match heading {
         Heading::There => {
             context.remember(postgres, |memory| memory.proven = Some(proven));
             return Ok(None);

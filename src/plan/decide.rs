@@ -22,11 +22,12 @@
 //! What is decided is recorded before it is performed; what is recorded and not written yet is what this process sees next.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use crate::api::annotations::{SETTLE, STRATEGY, TTL};
+use crate::api::annotations::{STRATEGY, TTL};
 use crate::api::duration::{self, after};
 use crate::api::ops_request::Apply;
 use crate::api::postgres::{DatabasePhase, PostgresSpec};
@@ -39,6 +40,7 @@ use super::ledger::{self, Patience, Standing, TURN_BACK};
 use super::observed::{Certificate, Hindrance, Issuance, Observed, Paused, Trial};
 use super::queue::ahead;
 use super::scene::{Known, Scene};
+use super::settle;
 use super::steer::{Heading, steer};
 
 /// Annotation of a request: the uid of the database that it has begun on.
@@ -172,7 +174,7 @@ pub fn decide(seen: &Observed, now: Timestamp) -> Decision {
         None if request.metadata.deletion_timestamp.is_some() => {
             return Decision::Turn { cause: "the request was deleted".to_owned() };
         }
-        None => settled(request, forth(seen, database), now),
+        None => settled(request, settle::of_operation(request, Some(database)), forth(seen, database), now),
     };
     by_the_clock(seen, intent, now)
 }
@@ -226,13 +228,12 @@ fn cause_to_turn(request: &PostgresOpsRequest) -> Option<String> {
 }
 
 /// Lets clients catch up before the walk goes on without their old knowledge.
-fn settled(request: &PostgresOpsRequest, intent: Intent, now: Timestamp) -> Intent {
+fn settled(request: &PostgresOpsRequest, settle: Option<Duration>, intent: Intent, now: Timestamp) -> Intent {
     let before = |step: &str| match step {
         "Migrate" => Some("Expand"),
         "Contract" => Some("Migrate"),
         _ => None,
     };
-    let settle = request.annotations().get(SETTLE).and_then(|text| duration::parse(text).ok());
     let steps = request.steps();
     match (&intent, settle) {
         (Intent::Act { step, .. }, Some(settle)) if ledger::find(steps, step).is_none() => {

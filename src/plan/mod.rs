@@ -26,6 +26,7 @@ pub mod observed;
 pub mod preview;
 pub mod queue;
 pub mod scene;
+pub mod settle;
 pub mod status;
 pub mod steer;
 pub mod upkeep;

@@ -188,6 +188,12 @@ impl Scene {
         presents_expired || self.primary().is_ok_and(|(primary, _)| self.is_expired(primary))
     }
 
+    /// Whether certificates have expired that somebody needs now.
+    #[must_use]
+    pub fn has_expired(&self) -> bool {
+        self.is_cut_off() || self.pods.iter().any(|pod| self.is_expired(pod))
+    }
+
     /// How many bytes of WAL a standby has yet to replay; nothing if it does not replicate from the primary.
     #[must_use]
     pub fn lag(&self, pod: &str) -> Option<u64> {

@@ -110,7 +110,7 @@ pub fn steer(scene: &Scene, target: &Posture, restart: Option<&str>) -> Heading 
         return act("give up what some pods never came to", write_next(here, next, restart));
     }
     let all: Vec<&Pod> = scene.pods.iter().collect();
-    if scene.is_cut_off() || all.iter().any(|pod| scene.is_expired(pod)) {
+    if scene.has_expired() {
         // Nobody is spared by waiting. And pods are replaced only once standbys stream again.
         let leaves = |posture: &Posture| posture.files.as_ref().map(|files| files.material);
         if let Some(next) = route.get(1).filter(|next| leaves(here).is_some() && leaves(next) != leaves(here)) {

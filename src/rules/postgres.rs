@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use crate::api::Postgres;
-use crate::api::annotations::MAX_LAG;
+use crate::api::annotations::{MAX_LAG, SETTLE};
 use crate::api::condition;
 use crate::api::names::MAX_DATABASE;
 use crate::api::postgres::{
@@ -19,7 +19,7 @@ use crate::api::tls::{ClientAuthMode, SslMode};
 
 use super::Effect::{Refuse, Warn};
 use super::Operation::{Create, Delete, Update};
-use super::certificates::{self, HasTls, View};
+use super::certificates::{self, HasTls, View, read_duration};
 use super::document::differences;
 use super::ops_request::aliases_without_issuer;
 use super::{Facts, Findings, Needs, Operation, Review, Rule, Snapshot, defaults, quoted, text};
@@ -249,8 +249,8 @@ static OWN: [Rule<Postgres>; 26] = [
         id: "annotation-valid",
         effect: Refuse,
         on: CHANGES,
-        what: "an annotation `pgrekey.dev/max-lag` that is no whole number of bytes",
-        why: "What cannot be read counts as not set: standbys would be held to 1 MiB. A change of annotations alone is not reviewed.",
+        what: "an annotation `pgrekey.dev/max-lag` that is no whole number of bytes, and `pgrekey.dev/settle` that is no duration",
+        why: "What cannot be read counts as not set: standbys would be held to 1 MiB, and clients get 2 min of a renewal. A change of annotations alone is not reviewed.",
         example: "# metadata.annotations: {pgrekey.dev/max-lag: 16Mi}",
         needs: Needs::Nothing,
         check: annotation_valid,
@@ -665,6 +665,9 @@ fn annotation_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Fin
             format!("{} is no whole number of bytes up to {}", quoted(text), u64::MAX),
             "use one such as 1048576, without a unit",
         );
+    }
+    if let Some(text) = review.object.annotations().get(SETTLE) {
+        read_duration(&format!("metadata.annotations.{SETTLE}"), text, "90s", findings);
     }
 }
 

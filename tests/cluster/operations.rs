@@ -195,6 +195,7 @@ async fn the_tutorial_runs_in_its_order_under_load() {
     carry_out(place, &writes, &by_reload(request("modes-by-reload", &modes)), false).await;
     a_cluster_issuer_signs_as_well(place, &writes).await;
     what_is_renewed_is_served_without_a_restart(place).await;
+    a_new_key_of_the_ca_is_told_to_clients_before_it_is_served(place).await;
     what_has_ended_is_not_touched_again(place, &writes).await;
     two_at_once_both_run(place).await;
     what_cannot_be_issued_touches_nothing(place).await;
@@ -295,6 +296,72 @@ async fn what_is_renewed_is_served_without_a_restart(place: &Place<'_>) {
     assert_eq!(uids(place), before);
 }
 
+/// Somebody renews the CA's Secret, and cert-manager signs with it what it renews from then on.
+async fn a_new_key_of_the_ca_is_told_to_clients_before_it_is_served(place: &Place<'_>) {
+    const SETTLE: Duration = Duration::from_secs(5);
+    clients_get(place, Some(SETTLE));
+    let before = uids(place);
+    let old = secret(place, "postgres-ca", "tls.crt");
+    place.apply(&ca_secret("postgres-ca", &ca("ca")));
+    let new = secret(place, "postgres-ca", "tls.crt");
+    let bundle = || place.path("configmap/ha-postgres-ca", r".data.ca\.crt");
+    let trusted = || secret(place, "ha-postgres-tls", "ca.crt");
+    let holds = |bundle: &str, ca: &str| bundle.contains(ca.trim());
+    let served = |file: &str| secret(place, "ha-postgres-tls", file);
+    let traffic = Traffic::start(&place.cluster.client, place.namespace, "ha-postgres").await;
+
+    let first = served("server.crt");
+    renew(place, "server");
+    place.until("clients are told of the new CA beside the old one", 60, || {
+        let bundle = bundle();
+        holds(&bundle, &old) && holds(&bundle, &new)
+    })
+    .await;
+    let told = Instant::now();
+    place.until("the new CA's leaf is served", 60, || served("server.crt") != first).await;
+    let until_served = told.elapsed();
+    assert!(until_served >= SETTLE - Duration::from_secs(1), "clients got {until_served:?}");
+    assert!(holds(&trusted(), &old), "the old CA still signs for clients");
+
+    let first = served("client.crt");
+    for alias in ["client", "metrics-exporter"] {
+        renew(place, alias);
+    }
+    place.until("the next client certificate is the cluster's own", 60, || served("client.crt") != first).await;
+    let told = Instant::now();
+    assert!(holds(&trusted(), &old), "clients show what the old CA has signed");
+    place.until("only the new CA is trusted", 60, || bundle().trim() == new.trim() && trusted().trim() == new.trim()).await;
+    let until_gone = told.elapsed();
+    assert!(until_gone >= SETTLE - Duration::from_secs(1), "clients got {until_gone:?}");
+
+    let seen = traffic.stop().await;
+    println!(
+        "a new key of the CA: served {until_served:.1?} after clients were told, the old one gone {until_gone:.1?} after that, \
+         {} TLS connections, {} refused",
+        seen.tries,
+        seen.refused.len()
+    );
+    assert!(seen.refused.is_empty(), "{:?}", seen.refused);
+    assert_eq!(uids(place), before);
+    place.until_phase("ha-postgres", "Ready", 30).await;
+    clients_get(place, None);
+}
+
+/// How long clients get, of renewals and of requests that do not say.
+fn clients_get(place: &Place<'_>, time: Option<Duration>) {
+    let annotation =
+        time.map_or("pgrekey.dev/settle-".to_owned(), |time| format!("pgrekey.dev/settle={}s", time.as_secs()));
+    place.kubectl(&["annotate", "pg", "ha-postgres", &annotation]);
+}
+
+/// As cert-manager's own command line does it.
+fn renew(place: &Place<'_>, alias: &str) {
+    let condition = json!({"type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "by a test"});
+    let conditions = json!({"status": {"conditions": [condition]}}).to_string();
+    let certificate = format!("certificate/ha-postgres-{alias}-cert");
+    place.kubectl(&["patch", &certificate, "--subresource=status", "--type=merge", "-p", &conditions]);
+}
+
 async fn what_has_ended_is_not_touched_again(place: &Place<'_>, writes: &Writes) {
     let versions = || place.path("pgops/rotate-tls", ".metadata.resourceVersion");
     let before = versions();
@@ -351,6 +418,7 @@ async fn what_cannot_be_issued_touches_nothing(place: &Place<'_>) {
 
 async fn a_request_deleted_on_the_way_leaves_the_database_well(place: &Place<'_>) {
     let issuer = json!({"issuerRef": {"apiGroup": "cert-manager.io", "kind": "Issuer", "name": "pg-new-issuer"}});
+    clients_get(place, Some(Duration::from_secs(1)));
     place.apply(&request("given-up", &issuer));
     let step = || place.path("pgops/given-up", ".status.steps[*].name");
     place.until("the first pod is restarted", 120, || step().contains("Restart")).await;
@@ -361,6 +429,7 @@ async fn a_request_deleted_on_the_way_leaves_the_database_well(place: &Place<'_>
     let served = || secret(place, "ha-postgres-tls", "ca.crt");
     place.until("only the CA of the spec is trusted", 120, || served() == ca).await;
     place.until_phase("ha-postgres", "Ready", 60).await;
+    clients_get(place, None);
 }
 
 /// PostgreSQL 18, one pod and two, and pgrekey killed again and again.

@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
 use pgrekey::api::PostgresOpsRequest;
 use pgrekey::api::ops_request::{Apply, OpsPhase};
 use pgrekey::api::postgres::DatabasePhase;
@@ -288,9 +289,9 @@ impl Trip {
 
     /// It has ended, one way or the other, and left the database well.
     fn must_be_well(&mut self, what: &str) {
-        // A pod that died at the very end comes back, and what was issued in vain is issued again.
+        // A pod that died at the very end comes back, what was issued in vain is issued again, and clients get their time.
         self.world.trouble.bad_leaf = None;
-        for _ in 0..120 {
+        for _ in 0..300 {
             if self.world.is_well().is_ok() {
                 break;
             }
@@ -517,17 +518,22 @@ fn what_cannot_be_issued_fails_and_touches_no_pod() {
 #[test]
 fn clients_get_the_time_that_the_request_gives_them() {
     let trip = TRIPS.iter().find(|trip| trip.0 == "change-issuer").expect("the trip");
-    let mut world = World::new(trip, 3, "Reload");
-    world.annotate("pgrekey.dev/settle", "30m");
-    let mut done = Trip::new(world, Fault::None).run();
-    assert_eq!(done.phase(), Some(OpsPhase::Successful), "that is longer than a step may take\n{}", done.log);
-    done.must_be_well("settle");
-    let steps = done.world.request.status.clone().unwrap_or_default().steps;
-    let at = |name: &str| {
-        steps.iter().find(|step| step.name == name).and_then(|step| step.started_at.clone()).expect("a step").0
-    };
-    let waits = [at("Migrate").duration_since(at("Expand")), at("Contract").duration_since(at("Migrate"))];
-    assert!(waits.iter().all(|wait| wait.as_secs() >= 1800), "{waits:?}\n{}", done.log);
+    // What the request says goes before what the database does, for all of its requests.
+    for (of_the_request, of_the_database) in [(Some("30m"), None), (None, Some("30m")), (Some("30m"), Some("1s"))] {
+        let mut world = World::new(trip, 3, "Reload");
+        let settle = |text: Option<&str>| text.map(|text| ("pgrekey.dev/settle".to_owned(), text.to_owned()));
+        world.request.annotations_mut().extend(settle(of_the_request));
+        world.database.annotations_mut().extend(settle(of_the_database));
+        let mut done = Trip::new(world, Fault::None).run();
+        assert_eq!(done.phase(), Some(OpsPhase::Successful), "that is longer than a step may take\n{}", done.log);
+        done.must_be_well("settle");
+        let steps = done.world.request.status.clone().unwrap_or_default().steps;
+        let at = |name: &str| {
+            steps.iter().find(|step| step.name == name).and_then(|step| step.started_at.clone()).expect("a step").0
+        };
+        let waits = [at("Migrate").duration_since(at("Expand")), at("Contract").duration_since(at("Migrate"))];
+        assert!(waits.iter().all(|wait| wait.as_secs() >= 1800), "{waits:?}\n{}", done.log);
+    }
 }
 
 #[test]
@@ -572,6 +578,42 @@ fn a_renewal_replaces_what_has_expired_also_while_a_standby_is_away() {
         world.provision();
     }
     assert!(world.primary_serves_what_was_issued());
+}
+
+/// The kubelet brings a changed ConfigMap or Secret to a pod within about a minute.
+const VOLUMES_ARE_BEHIND: usize = 90;
+
+#[test]
+fn a_renewal_by_a_new_key_of_the_ca_refuses_no_client_whose_volumes_are_behind() {
+    let trip = TRIPS.iter().find(|trip| trip.0 == "rotate").expect("the trip");
+    let mut world = World::new(trip, 3, "Reload");
+    world.rekey("the next key");
+    world.renew();
+    let mut told = vec![world.told(); VOLUMES_ARE_BEHIND];
+    for second in 0..360 {
+        world.pass();
+        world.provision();
+        told.push(world.told());
+        let client = told[told.len() - VOLUMES_ARE_BEHIND].clone();
+        world.lets_in(client).unwrap_or_else(|why| panic!("after {second} s: {why}"));
+    }
+    assert!(world.primary_serves_what_was_issued() && world.trusts_only_who_signs());
+}
+
+#[test]
+fn a_database_says_how_long_clients_get_of_a_renewal() {
+    let trip = TRIPS.iter().find(|trip| trip.0 == "rotate").expect("the trip");
+    for (settle, is_done) in [("0s", true), ("10s", true), ("90s", false)] {
+        let mut world = World::new(trip, 3, "Reload");
+        world.database.annotations_mut().insert("pgrekey.dev/settle".to_owned(), settle.to_owned());
+        world.rekey("the next key");
+        world.renew();
+        for _ in 0..60 {
+            world.pass();
+            world.provision();
+        }
+        assert_eq!(world.trusts_only_who_signs(), is_done, "{settle}");
+    }
 }
 
 #[test]

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use pgrekey::api::annotations::SETTLE;
 use pgrekey::api::ops_request::{Apply, PostgresOpsRequestSpec};
 use pgrekey::api::postgres::{DatabasePhase, PostgresSpec};
 use pgrekey::api::tls::SslMode;
@@ -15,7 +14,7 @@ use pgrekey::api::{Postgres, PostgresOpsRequest};
 use pgrekey::plan::decide::FINALIZER;
 use pgrekey::plan::observed::{Certificate, Issuance, Observed, Paused, Trial};
 use pgrekey::plan::scene::{LeafSeen, Pod, Scene, Server, Stream, Template};
-use pgrekey::plan::{Action, Heading, ends, steer, upkeep};
+use pgrekey::plan::{Action, Heading, ends, settle, steer, upkeep};
 use pgrekey::tls::{
     Accept, Alias, CaId, Client, Dial, Files, Fingerprint, Hash, Leaf, Material, Posture, Serve, admits, hba, joins,
     posture,
@@ -119,6 +118,10 @@ pub(crate) struct World {
     /// What was served before.
     origin: Option<Material>,
     serial: u8,
+    /// Whose CA signs for every issuer, if it is not the issuer's own first one.
+    signer: Option<&'static str>,
+    /// What pods and clients are told while no operation is at work, and since when that has been seen.
+    told: Option<((Posture, BTreeSet<CaId>), Timestamp)>,
     next_uid: u64,
     pub(crate) trouble: Trouble,
     /// Clients that can connect at both ends.
@@ -196,6 +199,8 @@ impl World {
             issued: served,
             origin: served,
             serial: 1,
+            signer: None,
+            told: None,
             next_uid: 0,
             trouble: Trouble::default(),
             clients: vec![],
@@ -294,6 +299,29 @@ impl World {
         self.certificates.values_mut().for_each(|certificate| certificate.issued_at = Some(second + 1));
     }
 
+    /// From now on another CA signs for the issuers.
+    pub(crate) fn rekey(&mut self, signer: &'static str) {
+        self.signer = Some(signer);
+    }
+
+    /// What clients find in their volumes that are up to date: whom to trust, and who has signed their certificate.
+    pub(crate) fn told(&self) -> (BTreeSet<CaId>, Option<CaId>) {
+        (self.published.clone(), self.issued.map(|issued| issued.client.ca))
+    }
+
+    /// Whether the primary lets in a client that found this in its volumes.
+    pub(crate) fn lets_in(&self, (roots, certificate): (BTreeSet<CaId>, Option<CaId>)) -> Result<(), String> {
+        let serving = self.posture_of(self.leader_pod().ok_or("no leader")?);
+        let client = Client { mode: SslMode::VerifyFull, roots: Some(roots), password: None, certificate };
+        admits(&client, &serving).map_err(|refusal| format!("{client:?}: {refusal}"))
+    }
+
+    /// Whether nobody but the CA that signs now is trusted, by servers and by clients.
+    pub(crate) fn trusts_only_who_signs(&self) -> bool {
+        let only = BTreeSet::from([ca(self.signer.expect("another signer"))]);
+        self.published == only && self.pods.iter().all(|pod| pod.loaded.as_ref().is_some_and(|f| f.trust == only))
+    }
+
     pub(crate) fn primary_serves_what_was_issued(&self) -> bool {
         let loaded = self.leader_pod().and_then(|pod| pod.loaded.as_ref()).map(|files| files.material);
         loaded == self.issued && loaded != self.origin
@@ -343,7 +371,7 @@ impl World {
                 certificate.revision += 1;
                 let issuer = certificate.spec.tls.as_ref().and_then(|tls| tls.issuer_ref.clone()).expect("an issuer");
                 self.serial = self.serial.max(u8::try_from(certificate.revision).expect("few"));
-                self.issued = Some(material(self.serial, &issuer.name));
+                self.issued = Some(material(self.serial, self.signer.unwrap_or(&issuer.name)));
             }
         }
         let all_up = self.pods.iter().all(|pod| self.is_up(pod));
@@ -377,16 +405,22 @@ impl World {
         }
         let is_issued = self.certificates.values().all(|certificate| certificate.issued_at.is_none());
         let issued = self.issued.as_ref().filter(|_| is_issued);
-        let target = upkeep(&self.scene().written, &spec, self.major, issued);
-        if let Some(Heading::Do { actions, .. }) = target.map(|target| steer(&self.scene(), &target, None)) {
+        let scene = self.scene();
+        let Some(target) = upkeep(&scene.written, &spec, self.major, issued) else { return };
+        let told = (scene.written.clone(), scene.published.clone());
+        if self.told.as_ref().is_none_or(|(before, _)| *before != told) {
+            self.told = Some((told, scene.at));
+        }
+        let since = self.told.as_ref().expect("it was just told").1;
+        let heading = steer(&scene, &target, None);
+        if settle::grace(&scene, &heading, since, settle::of_renewal(&self.database)).is_some() {
+            return;
+        }
+        if let Heading::Do { actions, .. } = heading {
             for action in &actions {
                 self.perform(action);
             }
         }
-    }
-
-    pub(crate) fn annotate(&mut self, key: &str, value: &str) {
-        self.request.annotations_mut().insert(key.to_owned(), value.to_owned());
     }
 
     /// This pod is away, and does not come back by itself.
@@ -404,9 +438,9 @@ impl World {
         self.request.spec.timeout = Some(timeout.to_owned());
     }
 
-    /// Whether clients are given time.
+    /// Whether clients of the operation are given time.
     pub(crate) fn settles(&self) -> bool {
-        self.request.annotations().contains_key(SETTLE)
+        settle::of_operation(&self.request, Some(&self.database)).is_some()
     }
 
     /// Pods that would never have become ready are replaced by ones that do.
