@@ -3,12 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+use crate::api::StepKind;
 
 /// What `/metrics` is.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -239,49 +241,9 @@ pub enum OperationOutcome {
     Failed,
 }
 
-/// A step of an operation, without the pod that it is about. All that is done on the way back is `TurnBack`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[allow(missing_docs, reason = "the label's values, which say it")]
-pub enum StepKind {
-    Begin,
-    Preflight,
-    Pause,
-    Issue,
-    Equip,
-    Expand,
-    Settle,
-    Migrate,
-    Contract,
-    Restart,
-    SwitchOver,
-    UpdateDatabase,
-    Resume,
-    TurnBack,
-    Look,
-}
-
-impl StepKind {
-    /// The kind of a step, by its name in a request's status, such as `Restart ha-postgres-2`.
-    #[must_use]
-    pub fn of(name: &str) -> Option<Self> {
-        Some(match name.split_whitespace().next()? {
-            "Begin" => Self::Begin,
-            "Preflight" => Self::Preflight,
-            "Pause" => Self::Pause,
-            "Issue" => Self::Issue,
-            "Equip" => Self::Equip,
-            "Expand" => Self::Expand,
-            "Settle" => Self::Settle,
-            "Migrate" => Self::Migrate,
-            "Contract" => Self::Contract,
-            "Restart" => Self::Restart,
-            "SwitchOver" => Self::SwitchOver,
-            "UpdateDatabase" => Self::UpdateDatabase,
-            "Resume" => Self::Resume,
-            "TurnBack" => Self::TurnBack,
-            "Look" => Self::Look,
-            _ => return None,
-        })
+impl EncodeLabelValue for StepKind {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        self.as_str().encode(encoder)
     }
 }
 
@@ -403,11 +365,10 @@ mod tests {
     }
 
     #[test]
-    fn operations_are_counted_by_what_they_did_and_steps_by_their_first_word() {
+    fn operations_are_counted_by_what_they_did_and_steps_by_their_kind() {
         let metrics = Metrics::new();
         metrics.loops.ended(OperationKind::ChangeTls, OperationOutcome::Successful);
-        let step = StepKind::of("Restart ha-postgres-2").expect("a step");
-        metrics.loops.step(step, Duration::from_millis(1500));
+        metrics.loops.step(StepKind::Restart, Duration::from_millis(1500));
         let text = metrics.text().expect("text");
         for line in [
             "pgrekey_operations_total{operation=\"ChangeTls\",outcome=\"Successful\"} 1",
@@ -415,6 +376,5 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in {text}");
         }
-        assert_eq!(StepKind::of("anything else"), None);
     }
 }

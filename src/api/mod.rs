@@ -14,6 +14,7 @@ pub mod pet_set;
 pub mod postgres;
 pub mod postgres_version;
 pub mod schema;
+pub mod step;
 pub mod template;
 pub mod tls;
 
@@ -25,6 +26,7 @@ pub use ops_request::{PostgresOpsRequest, PostgresOpsRequestSpec};
 pub use pet_set::PetSet;
 pub use postgres::{Postgres, PostgresSpec};
 pub use postgres_version::PostgresVersion;
+pub use step::StepKind;
 
 /// The CRDs that pgrekey installs, in the order in which they should be applied.
 ///

@@ -1,18 +1,16 @@
 //! How far a request is, as lines for people: pure.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::as_called;
 use super::screen::{Cell, Screen, Tone, elapsed, end, serial};
-use crate::api::PostgresOpsRequest;
 use crate::api::annotations::STRATEGY;
 use crate::api::condition;
 use crate::api::ops_request::{OpsPhase, OpsType, PostgresOpsRequestSpec, PostgresOpsRequestStatus, Step};
+use crate::api::{PostgresOpsRequest, StepKind};
 use crate::plan::ends::issues;
-use crate::plan::ledger::TURN_BACK;
+use crate::plan::ledger::{self, TURN_BACK};
 use crate::rules::ops_request::Operation;
 
 const BAR: usize = 30;
@@ -21,26 +19,26 @@ const UNSEEN: &str = "not seen by the operator yet; if this lasts, `pgrekey doct
 
 /// A step that operations may have: how long it takes beside the others, and which operations have it.
 struct Kind {
-    name: &'static str,
+    step: StepKind,
     weight: u32,
     expected: fn(&PostgresOpsRequestSpec) -> bool,
 }
 
-const fn kind(name: &'static str, weight: u32, expected: fn(&PostgresOpsRequestSpec) -> bool) -> Kind {
-    Kind { name, weight, expected }
+const fn kind(step: StepKind, weight: u32, expected: fn(&PostgresOpsRequestSpec) -> bool) -> Kind {
+    Kind { step, weight, expected }
 }
 
 const KINDS: [Kind; 10] = [
-    kind("Begin", 1, |_| true),
-    kind("Preflight", 1, issues),
-    kind("Pause", 1, |_| true),
-    kind("Issue", 1, issues),
-    kind("Expand", 2, moves),
-    kind("Equip", 1, |_| false),
-    kind("Migrate", 2, moves),
-    kind("Contract", 2, |spec| spec.type_ == OpsType::ReconfigureTLS),
-    kind("UpdateDatabase", 1, moves),
-    kind("Resume", 1, |_| true),
+    kind(StepKind::Begin, 1, |_| true),
+    kind(StepKind::Preflight, 1, issues),
+    kind(StepKind::Pause, 1, |_| true),
+    kind(StepKind::Issue, 1, issues),
+    kind(StepKind::Expand, 2, moves),
+    kind(StepKind::Equip, 1, |_| false),
+    kind(StepKind::Migrate, 2, moves),
+    kind(StepKind::Contract, 2, |spec| spec.type_ == OpsType::ReconfigureTLS),
+    kind(StepKind::UpdateDatabase, 1, moves),
+    kind(StepKind::Resume, 1, |_| true),
 ];
 const RESTART: u32 = 6;
 const SWITCH_OVER: u32 = 2;
@@ -91,24 +89,26 @@ fn percent(request: &PostgresOpsRequest, replicas: i32) -> u32 {
     let spec = &request.spec;
     let is_reload = request.annotations().get(STRATEGY).is_some_and(|strategy| strategy == "Reload");
     let restarts = if is_reload && spec.type_ != OpsType::Restart { 0 } else { replicas.unsigned_abs() };
-    let seen: BTreeSet<&str> = status.steps.iter().map(|step| step.name.as_str()).collect();
-    let is_done = |name: &str| status.steps.iter().any(|step| step.name == name && step.finished_at.is_some());
-    let is_over = seen.contains("Resume");
+    let find = |kind: StepKind| ledger::find(&status.steps, kind.as_str());
+    let is_seen = |kind: StepKind| find(kind).is_some();
+    let is_done = |kind: StepKind| find(kind).is_some_and(|step| step.finished_at.is_some());
+    let is_over = is_seen(StepKind::Resume);
 
     let (mut done, mut all) = (0, 0);
     let mut count = |weight: u32, is_done: bool| {
         all += weight;
         done += if is_done || is_over { weight } else { 0 };
     };
-    for Kind { name, weight, expected } in KINDS {
-        if expected(spec) || seen.contains(name) {
-            count(weight, is_done(name));
+    for Kind { step, weight, expected } in KINDS {
+        if expected(spec) || is_seen(step) {
+            count(weight, is_done(step));
         }
     }
-    if restarts > 1 || seen.contains("SwitchOver") {
-        count(SWITCH_OVER, is_done("SwitchOver"));
+    if restarts > 1 || is_seen(StepKind::SwitchOver) {
+        count(SWITCH_OVER, is_done(StepKind::SwitchOver));
     }
-    let restarted = status.steps.iter().filter(|step| step.name.starts_with("Restart ") && step.finished_at.is_some());
+    let is_restart = |step: &&Step| StepKind::of(&step.name) == Some(StepKind::Restart);
+    let restarted = status.steps.iter().filter(is_restart).filter(|step| step.finished_at.is_some());
     let restarted = u32::try_from(restarted.count()).unwrap_or_default();
     for pod in 0..restarts.max(restarted) {
         count(RESTART, pod < restarted);

@@ -31,7 +31,7 @@ use crate::api::annotations::{STRATEGY, TTL};
 use crate::api::duration::{self, after};
 use crate::api::ops_request::Apply;
 use crate::api::postgres::{DatabasePhase, PostgresSpec};
-use crate::api::{Postgres, PostgresOpsRequest};
+use crate::api::{Postgres, PostgresOpsRequest, StepKind};
 use crate::tls::{Alias, CaId, Files, Hash, Material, Method, Posture, method, posture};
 
 use super::action::Action;
@@ -51,10 +51,6 @@ pub const FINALIZER: &str = "pgrekey.dev/ops-request";
 /// What is waited for where as many operations run as may.
 pub const NO_PLACE: &str = "another operation to end: as many run in this cluster as may";
 
-/// The step in which clients catch up.
-const SETTLES: &str = "Settle";
-/// The last step, after which there is no way back.
-const RESUME: &str = "Resume";
 /// The step that ends a way back which led nowhere.
 const GIVEN_UP: &str = "TurnBack GivenUp";
 
@@ -124,16 +120,16 @@ enum Intent {
 }
 
 impl Intent {
-    fn act(step: &str, what: &str, actions: Vec<Action>) -> Self {
-        Self::Act { step: step.to_owned(), what: what.to_owned(), actions }
+    fn act(step: impl Into<String>, what: &str, actions: Vec<Action>) -> Self {
+        Self::Act { step: step.into(), what: what.to_owned(), actions }
     }
 
-    fn wait(step: &str, on: impl Into<String>) -> Self {
-        Self::Wait { step: step.to_owned(), on: on.into() }
+    fn wait(step: impl Into<String>, on: impl Into<String>) -> Self {
+        Self::Wait { step: step.into(), on: on.into() }
     }
 
-    fn fail(step: &str, why: impl Into<String>) -> Self {
-        Self::Fail { step: step.to_owned(), why: why.into(), again: vec![] }
+    fn fail(step: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Fail { step: step.into(), why: why.into(), again: vec![] }
     }
 
     fn of(heading: Heading, prefix: &str, there: impl FnOnce() -> Self) -> Self {
@@ -217,9 +213,10 @@ fn before_the_beginning(seen: &Observed, database: &Postgres) -> Decision {
         let phase = phase.map_or("not known".to_owned(), |phase| format!("{phase:?}"));
         return wait(format!("the database to be Ready; it is {phase} (apply: Always would not wait)"));
     }
-    let begins = ledger::find(request.steps(), "Begin").is_none();
-    let what = hindered(seen, "Begin", "hold the request");
-    Decision::Act { step: "Begin".to_owned(), what, actions: vec![Action::Hold], begins }
+    let step = StepKind::Begin.to_string();
+    let begins = ledger::find(request.steps(), &step).is_none();
+    let what = hindered(seen, &step, "hold the request");
+    Decision::Act { step, what, actions: vec![Action::Hold], begins }
 }
 
 /// Why the operation was given up, if it was.
@@ -229,18 +226,18 @@ fn cause_to_turn(request: &PostgresOpsRequest) -> Option<String> {
 
 /// Lets clients catch up before the walk goes on without their old knowledge.
 fn settled(request: &PostgresOpsRequest, settle: Option<Duration>, intent: Intent, now: Timestamp) -> Intent {
-    let before = |step: &str| match step {
-        "Migrate" => Some("Expand"),
-        "Contract" => Some("Migrate"),
+    let before = |step: &str| match StepKind::of(step)? {
+        StepKind::Migrate => Some(StepKind::Expand),
+        StepKind::Contract => Some(StepKind::Migrate),
         _ => None,
     };
     let steps = request.steps();
     match (&intent, settle) {
         (Intent::Act { step, .. }, Some(settle)) if ledger::find(steps, step).is_none() => {
-            let before = before(step).and_then(|before| ledger::find(steps, before));
+            let before = before(step).and_then(|before| ledger::find(steps, before.as_str()));
             let since = before.and_then(|before| before.finished_at.as_ref().or(before.started_at.as_ref()));
             let is_too_soon = since.is_some_and(|since| now < after(since.0, settle));
-            if is_too_soon { Intent::wait(SETTLES, "clients to take over what has changed") } else { intent }
+            if is_too_soon { Intent::wait(StepKind::Settle, "clients to take over what has changed") } else { intent }
         }
         _ => intent,
     }
@@ -252,29 +249,29 @@ fn forth(seen: &Observed, database: &Postgres) -> Intent {
     let wished = wished(&database.spec, request, seen.major);
     match &seen.paused {
         Paused::ByUs => {}
-        Paused::ByOther(who) => return Intent::wait("Pause", format!("the database to be resumed: {who}")),
+        Paused::ByOther(who) => return Intent::wait(StepKind::Pause, format!("the database to be resumed: {who}")),
         Paused::No if database.spec == wished && is_done(seen, &wished) => return Intent::End(Outcome::Successful),
         Paused::No => {
-            let pause = || Intent::act("Pause", "pause the database", vec![Action::SetPaused(true)]);
+            let pause = || Intent::act(StepKind::Pause, "pause the database", vec![Action::SetPaused(true)]);
             return preflight(seen, &wished).unwrap_or_else(pause);
         }
     }
     let scene = match &seen.scene {
         Ok(scene) => scene,
-        Err(why) => return Intent::wait("Look", format!("a look at the pods ({why})")),
+        Err(why) => return Intent::wait(StepKind::Look, format!("a look at the pods ({why})")),
     };
     let issued = match issue(seen, &wished, scene) {
         Ok(issued) => issued,
         Err(intent) => return intent,
     };
     let Some(target) = target(scene, &wished, seen.major, issued) else {
-        return Intent::wait("Issue", "the certificates");
+        return Intent::wait(StepKind::Issue, "the certificates");
     };
     Intent::of(steer(scene, &target, replaces(seen, &wished).as_deref()), "", || {
         if database.spec == wished {
-            return Intent::act(RESUME, "resume the database", vec![Action::SetPaused(false)]);
+            return Intent::act(StepKind::Resume, "resume the database", vec![Action::SetPaused(false)]);
         }
-        Intent::act("UpdateDatabase", "write the new spec", vec![Action::WriteSpec(Box::new(wished.clone()))])
+        Intent::act(StepKind::UpdateDatabase, "write the new spec", vec![Action::WriteSpec(Box::new(wished.clone()))])
     })
 }
 
@@ -313,7 +310,7 @@ fn replaces(seen: &Observed, wished: &PostgresSpec) -> Option<String> {
 
 /// What has to hold before anything is touched; nothing when it does.
 fn preflight(seen: &Observed, wished: &PostgresSpec) -> Option<Intent> {
-    const STEP: &str = "Preflight";
+    const STEP: StepKind = StepKind::Preflight;
     let scene = match &seen.scene {
         Ok(scene) => scene,
         Err(why) => return Some(Intent::wait(STEP, format!("a look at the pods ({why})"))),
@@ -364,12 +361,12 @@ fn is_sound(seen: &Observed, scene: &Scene, replaces: bool) -> Known<()> {
 }
 
 /// What a trial that has not passed needs.
-fn try_issuers(step: &str, trial: &Trial) -> Intent {
+fn try_issuers(step: StepKind, trial: &Trial) -> Intent {
     match trial {
         Trial::Absent | Trial::Begun => Intent::act(step, "ask for a trial certificate", vec![Action::Try]),
         // What was refused stays refused: the issuer is asked anew.
         Trial::Failed(why) => Intent::Fail {
-            step: step.to_owned(),
+            step: step.into(),
             why: format!("the trial certificate: {why}"),
             again: vec![Action::EndTrial],
         },
@@ -398,7 +395,7 @@ fn locked_out(scene: &Scene, wished: &PostgresSpec, major: u32) -> Known<Option<
 ///
 /// cert-manager issues into Secrets that users' pods may mount: whoever signs must be trusted by every server before it is asked.
 fn issue(seen: &Observed, wished: &PostgresSpec, scene: &Scene) -> Result<Option<Material>, Intent> {
-    const STEP: &str = "Issue";
+    const STEP: StepKind = StepKind::Issue;
     if !issues(&seen.request.spec) {
         return Ok(None);
     }
@@ -448,7 +445,7 @@ fn to_ask(seen: &Observed, wished: &PostgresSpec, issuance: &Issuance) -> Vec<Ac
 
 /// Brings trust in these CAs to every server; nothing when it is there. A cluster without files trusts nobody.
 fn widen(scene: &Scene, cas: &BTreeSet<CaId>) -> Option<Intent> {
-    const STEP: &str = "Expand";
+    const STEP: StepKind = StepKind::Expand;
     let files = scene.written.files.as_ref()?;
     let trust = files.trust.union(cas).copied().collect();
     let wider = Posture { files: Some(Files { trust, ..files.clone() }), ..scene.written.clone() };
@@ -506,11 +503,11 @@ fn by_the_clock(seen: &Observed, intent: Intent, now: Timestamp) -> Decision {
     };
     let standing = ledger::standing(seen.request.steps(), &step, failing, patience, now);
     // How long clients are given is for the request to say, and no failure.
-    if standing == Standing::Exhausted && step != SETTLES {
+    if standing == Standing::Exhausted && step != StepKind::Settle.as_str() {
         return exhausted(seen, &step, &intent);
     }
     let is_known = ledger::find(seen.request.steps(), &step).is_some();
-    let begins = standing == Standing::Begins && !(is_known && step == SETTLES);
+    let begins = standing == Standing::Begins && !(is_known && step == StepKind::Settle.as_str());
     match intent {
         Intent::Act { step, what, actions } => {
             let what = hindered(seen, &step, &what);
@@ -544,7 +541,7 @@ fn exhausted(seen: &Observed, step: &str, intent: &Intent) -> Decision {
         Intent::End(_) => step.to_owned(),
     };
     match cause_to_turn(&seen.request) {
-        None if step == RESUME => resume(RESUME, "resume the database".to_owned(), true),
+        None if step == StepKind::Resume.as_str() => resume(step, "resume the database".to_owned(), true),
         None => Decision::Turn { cause: what },
         Some(_) if seen.paused == Paused::ByUs => {
             let what = format!("the database could not be brought back, and is resumed as it is ({what})");

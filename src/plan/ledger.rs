@@ -8,11 +8,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::api::StepKind;
 use crate::api::duration::{self, after};
 use crate::api::ops_request::Step;
 
 /// Name of the step that says that the operation was given up and the way leads back.
-pub const TURN_BACK: &str = "TurnBack";
+pub const TURN_BACK: &str = StepKind::TurnBack.as_str();
 
 /// How long a step may take, if the request does not say.
 const TIMEOUT: Duration = Duration::from_mins(10);

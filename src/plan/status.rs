@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use crate::api::PostgresOpsRequest;
 use crate::api::condition::{self, Condition};
 use crate::api::duration::after;
 use crate::api::ops_request::{OpsPhase, OpsType, PodStatus, PostgresOpsRequestStatus};
+use crate::api::{PostgresOpsRequest, StepKind};
 
 use super::decide::{Decision, Outcome, restarts};
 use super::ends::{issues, rotates};
@@ -54,21 +54,27 @@ enum Milestone {
 impl Milestone {
     /// The milestone that is behind whoever is at this step of a request. Trust is widened before anything is issued.
     fn behind(step: &str, request: &PostgresOpsRequest) -> Option<Self> {
-        let has_issued = || ledger::find(request.steps(), "Issue").is_some();
-        Self::at(step)
+        let has_issued = || ledger::find(request.steps(), StepKind::Issue.as_str()).is_some();
+        StepKind::of(step)
+            .and_then(Self::at)
             .map(|at| if at == Self::Issued && issues(&request.spec) && !has_issued() { Self::Paused } else { at })
     }
 
-    fn at(step: &str) -> Option<Self> {
-        Some(match step {
-            "Begin" | "Preflight" | "Pause" => Self::Begun,
-            "Issue" => Self::Paused,
-            "Equip" | "Expand" | "Settle" | "Migrate" | "Contract" | "SwitchOver" => Self::Issued,
-            "UpdateDatabase" => Self::Walked,
-            "Resume" => Self::Written,
-            restart if restart.starts_with("Restart ") => Self::Issued,
-            _ => return None,
-        })
+    fn at(step: StepKind) -> Option<Self> {
+        match step {
+            StepKind::Begin | StepKind::Preflight | StepKind::Pause => Some(Self::Begun),
+            StepKind::Issue => Some(Self::Paused),
+            StepKind::Equip
+            | StepKind::Expand
+            | StepKind::Settle
+            | StepKind::Migrate
+            | StepKind::Contract
+            | StepKind::Restart
+            | StepKind::SwitchOver => Some(Self::Issued),
+            StepKind::UpdateDatabase => Some(Self::Walked),
+            StepKind::Resume => Some(Self::Written),
+            StepKind::TurnBack | StepKind::Look => None,
+        }
     }
 }
 
@@ -213,8 +219,9 @@ impl Record<'_> {
         if begins {
             let tries = ledger::find(&self.status.steps, step).map_or(1, |step| step.attempts);
             let again = if tries > 1 { format!(" (try {tries})") } else { String::new() };
-            let word = step.split_whitespace().next().unwrap_or(step);
-            self.events.push(Event { warning: tries > 1, ..Event::normal(word, format!("{step}{again}: {message}")) });
+            let reason = StepKind::of(step).map_or(step, |kind| kind.as_str());
+            self.events
+                .push(Event { warning: tries > 1, ..Event::normal(reason, format!("{step}{again}: {message}")) });
         }
     }
 

@@ -16,6 +16,7 @@
 
 use std::fmt;
 
+use crate::api::StepKind;
 use crate::tls::{Files, Material, Posture, Serve, published, walk};
 
 use super::action::Action;
@@ -41,12 +42,12 @@ pub enum Stage {
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Equip => f.write_str("Equip"),
-            Self::Expand => f.write_str("Expand"),
-            Self::Migrate => f.write_str("Migrate"),
-            Self::Contract => f.write_str("Contract"),
-            Self::Restart(pod) => write!(f, "Restart {pod}"),
-            Self::SwitchOver => f.write_str("SwitchOver"),
+            Self::Equip => StepKind::Equip.fmt(f),
+            Self::Expand => StepKind::Expand.fmt(f),
+            Self::Migrate => StepKind::Migrate.fmt(f),
+            Self::Contract => StepKind::Contract.fmt(f),
+            Self::Restart(pod) => write!(f, "{} {pod}", StepKind::Restart),
+            Self::SwitchOver => StepKind::SwitchOver.fmt(f),
         }
     }
 }

@@ -10,7 +10,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use pgrekey::metrics::{ConnectionEnd, Metrics, OperationKind, OperationOutcome, ReviewOutcome, Shed, StepKind};
+use pgrekey::api::StepKind;
+use pgrekey::metrics::{ConnectionEnd, Metrics, OperationKind, OperationOutcome, ReviewOutcome, Shed};
 use pgrekey::serve::webhooks::WEBHOOKS;
 use serde_json::{Value, json};
 
