@@ -302,7 +302,7 @@ const CHECKS: &[Check] = &[
                 each.drifts().then(|| "is issued and another one is served".to_owned())
             })
         },
-        remedy: "pgrekey serves a renewal by itself in some minutes; if it lasts: `kubectl describe pg`, or `pgrekey rotate`",
+        remedy: "pgrekey serves a renewal by itself in some minutes; if it lasts, the events in `kubectl describe pg` say why",
     },
     Check {
         name: "certificates expiring",

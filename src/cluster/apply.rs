@@ -9,8 +9,9 @@
 
 use std::fmt::Debug;
 
+use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::core::ApiResource;
 use kube::{Client, Resource, ResourceExt};
@@ -19,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tracing::debug;
 
+use super::FIELD_MANAGER;
 use super::differs::differs;
 use super::error::{Error, InTheWay, Thing};
 use crate::build::meta::Labels;
@@ -49,6 +51,17 @@ impl<K> Kind for K where
         + Send
         + Sync
 {
+}
+
+/// When we last made this object something else, by the API server's clock.
+pub fn applied_at<K: Resource>(live: &K) -> Option<Timestamp> {
+    let entries = live.meta().managed_fields.iter().flatten();
+    let ours = entries.filter(|entry| {
+        entry.manager.as_deref() == Some(FIELD_MANAGER)
+            && entry.operation.as_deref() == Some("Apply")
+            && entry.subresource.is_none()
+    });
+    ours.filter_map(|entry| entry.time.as_ref()).map(|Time(time)| *time).max()
 }
 
 /// The objects of one owner.
@@ -116,7 +129,7 @@ impl Objects {
         let what = Thing::new::<K>(&wish.name_any());
         wish.meta_mut().owner_references = Some(vec![self.owner.clone()]);
         let mut body = json_of(&what, &wish)?;
-        let mut parameters = PatchParams::apply(super::FIELD_MANAGER);
+        let mut parameters = PatchParams::apply(FIELD_MANAGER);
         if let Some(live) = live {
             self.owner_of(live.meta()).map_err(|owner| Error::InTheWay(InTheWay { what: what.clone(), owner }))?;
             if !differs(&json_of(&what, live)?, &body) {
@@ -195,7 +208,7 @@ impl Objects {
             "resourceVersion": object.resource_version(),
             "ownerReferences": others,
         }});
-        let parameters = PatchParams { field_manager: Some(super::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let patched = self.api::<K>().patch(name, &parameters, &Patch::Merge(&patch)).await;
         patched.map(|_| ()).map_err(|error| Error::of(what, error))
     }
@@ -206,7 +219,7 @@ impl Objects {
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, kind);
         wish.metadata.owner_references = Some(vec![self.owner.clone()]);
         let mut body = dynamic_json(&what, &wish)?;
-        let mut parameters = PatchParams::apply(super::FIELD_MANAGER);
+        let mut parameters = PatchParams::apply(FIELD_MANAGER);
         let live = present(api.get(&what.name).await).map_err(|error| Error::of(what.clone(), error))?;
         if let Some(live) = &live {
             self.owner_of(&live.metadata).map_err(|owner| Error::InTheWay(InTheWay { what: what.clone(), owner }))?;

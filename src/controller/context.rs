@@ -1,6 +1,6 @@
 //! What every loop has at hand.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +26,6 @@ use crate::cluster::apply::Kind;
 use crate::cluster::facts::Stores;
 use crate::cluster::{Error, Thing};
 use crate::metrics::LoopMetrics;
-use crate::tls::{CaId, Posture};
 
 /// What every loop has at hand.
 pub struct Context {
@@ -59,16 +58,13 @@ pub(super) struct Memory {
     pub(super) seen: Option<Seen>,
     /// What was last seen on the wire to be served by every pod.
     pub(super) proven: Option<String>,
-    /// What pods and clients are told while no operation is about it, and since when that has been seen.
-    pub(super) told: Option<(Told, Timestamp)>,
+    /// Until when clients were last said to get time.
+    pub(super) settles: Option<Timestamp>,
     /// The certificates that its pods serve.
     pub(super) served: Option<Served>,
     /// Its primary, as operations see it.
     pub(super) primary: Primary,
 }
-
-/// What pods are told to be, and clients whom to trust.
-pub(super) type Told = (Posture, BTreeSet<CaId>);
 
 /// The primary of a database, as operations see it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -202,17 +198,6 @@ impl Context {
     /// Remembers something about this database.
     pub(super) fn remember(&self, postgres: &Postgres, change: impl FnOnce(&mut Memory)) {
         self.with_memory(|memory| change(memory.entry(key(postgres)).or_default()));
-    }
-
-    /// Since when pods and clients have been told this, as far as is known.
-    pub(super) fn told_since(&self, postgres: &Postgres, told: Told, now: Timestamp) -> Timestamp {
-        self.with_memory(|memory| {
-            let known = &mut memory.entry(key(postgres)).or_default().told;
-            match known {
-                Some((before, since)) if *before == told => *since,
-                _ => known.insert((told, now)).1,
-            }
-        })
     }
 
     /// Notes what a database serves, and tells what all of them do.

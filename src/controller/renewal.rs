@@ -17,7 +17,6 @@ use super::site::Site;
 use super::{Context, issuance, status};
 use crate::api::Postgres;
 use crate::plan::observed::Certificate as Seen;
-use crate::plan::database_status::Writer;
 use crate::plan::settle::{self, Grace};
 use crate::plan::{Action, Heading, Scene, steer, upkeep};
 use crate::tls::material::{self, Cas, Issued};
@@ -65,12 +64,13 @@ pub(super) async fn renew(context: &Context, postgres: &Postgres, here: &Posture
     };
     let is_new = written != target;
     let heading = steer(&scene, &target, None);
-    let since = context.told_since(postgres, (scene.written.clone(), scene.published.clone()), scene.at);
-    if let Some(Grace { until, what }) = settle::grace(&scene, &heading, since, settle::of_renewal(postgres)) {
-        if since == scene.at {
-            context.tell(postgres, EventType::Normal, "Settle", format!("Clients get until {until} {what}")).await;
+    if let Some(Grace { until, what }) = settle::grace(&scene, &heading, settle::of_renewal(postgres)) {
+        if context.recall(postgres).settles != Some(until) {
+            context.tell(postgres, EventType::Normal, "Settle", format!("Clients get until {until:.0} {what}")).await;
+            context.remember(postgres, |memory| memory.settles = Some(until));
         }
-        status::write(context, postgres, Writer::free).await?;
+        // The rest is done.
+        status::done(context, postgres).await?;
         let time = Duration::try_from(until.duration_since(scene.at)).unwrap_or(SOON);
         return Ok(Some(Requeue::requeue(time.max(SOON))));
     }

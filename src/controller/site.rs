@@ -20,6 +20,7 @@ use crate::build::pet_set::{RESTART, mark};
 use crate::build::pod::CERTS_VOLUME;
 use crate::build::written::{Written, has_files, written};
 use crate::build::{Cluster, pet_set};
+use crate::cluster::apply::applied_at;
 use crate::cluster::{Error, Objects};
 use crate::plan::Known;
 use crate::plan::scene::{self, Scene, Template};
@@ -53,6 +54,8 @@ pub(super) struct Site {
     renewed: Option<Pair>,
     /// What ConfigMap `NAME-ca` holds.
     pub(super) published: Cas,
+    /// When either of the two last became something else.
+    told: Option<Timestamp>,
     now: Timestamp,
     leader: Option<ConfigMap>,
     failover: Option<ConfigMap>,
@@ -86,6 +89,7 @@ impl Site {
             operation.is_some() && secret.annotations().get(PREVIOUS_OF).map(String::as_str) == operation
         });
         let stored = pieces.served();
+        let told = pieces.tls.as_ref().and_then(applied_at).max(published.as_ref().and_then(applied_at));
         let renewed = renewed(context, &objects, &cluster, stored.as_ref()).await?;
         let max_lag = postgres.annotations().get(MAX_LAG).and_then(|bytes| bytes.parse().ok());
         Ok(Self {
@@ -94,6 +98,7 @@ impl Site {
             now: context.now(),
             previous: super::here::previous(&pieces).filter(|_| is_ours),
             agent: agent.as_ref().and_then(Login::of).map(|login| login.password),
+            told,
             published: published.and_then(|map| map.data).map(|data| all_cas(&data)).unwrap_or_default(),
             cluster,
             objects,
@@ -151,6 +156,7 @@ impl Site {
             template: Template { files: has_files(set), restart: mark(set).map(str::to_owned) },
             template_is_known: is_observed(set),
             published: self.published.keys().copied().collect(),
+            told: self.told,
             stored: self.stored.as_ref().and_then(Served::material),
             previous: self.previous.as_ref().and_then(Served::material),
             version: self.version(),

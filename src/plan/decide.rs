@@ -22,7 +22,6 @@
 //! What is decided is recorded before it is performed; what is recorded and not written yet is what this process sees next.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -170,7 +169,7 @@ pub fn decide(seen: &Observed, now: Timestamp) -> Decision {
         None if request.metadata.deletion_timestamp.is_some() => {
             return Decision::Turn { cause: "the request was deleted".to_owned() };
         }
-        None => settled(request, settle::of_operation(request, Some(database)), forth(seen, database), now),
+        None => settled(seen, forth(seen, database), now),
     };
     by_the_clock(seen, intent, now)
 }
@@ -225,18 +224,23 @@ fn cause_to_turn(request: &PostgresOpsRequest) -> Option<String> {
 }
 
 /// Lets clients catch up before the walk goes on without their old knowledge.
-fn settled(request: &PostgresOpsRequest, settle: Option<Duration>, intent: Intent, now: Timestamp) -> Intent {
+///
+/// They get their time from the step before on. Where that was not this request's, because a renewal has come so far already, from
+/// when they were last told something else.
+fn settled(seen: &Observed, intent: Intent, now: Timestamp) -> Intent {
     let before = |step: &str| match StepKind::of(step)? {
         StepKind::Migrate => Some(StepKind::Expand),
         StepKind::Contract => Some(StepKind::Migrate),
         _ => None,
     };
-    let steps = request.steps();
-    match (&intent, settle) {
-        (Intent::Act { step, .. }, Some(settle)) if ledger::find(steps, step).is_none() => {
+    let steps = seen.request.steps();
+    match (&intent, settle::of_operation(&seen.request, seen.database.as_deref())) {
+        (Intent::Act { step, actions, .. }, Some(settle)) if ledger::find(steps, step).is_none() => {
             let before = before(step).and_then(|before| ledger::find(steps, before.as_str()));
-            let since = before.and_then(|before| before.finished_at.as_ref().or(before.started_at.as_ref()));
-            let is_too_soon = since.is_some_and(|since| now < after(since.0, settle));
+            let of_the_step =
+                before.and_then(|before| before.finished_at.as_ref().or(before.started_at.as_ref())).map(|time| time.0);
+            let told = || seen.scene.as_ref().ok().filter(|scene| settle::given_up(scene, actions).is_some())?.told;
+            let is_too_soon = of_the_step.or_else(told).is_some_and(|since| now < after(since, settle));
             if is_too_soon { Intent::wait(StepKind::Settle, "clients to take over what has changed") } else { intent }
         }
         _ => intent,
@@ -283,9 +287,13 @@ fn is_done(seen: &Observed, wished: &PostgresSpec) -> bool {
     steer(scene, &target, replaces(seen, wished).as_deref()) == Heading::There
 }
 
-/// The posture at the end. Where nothing is issued, what is served is served on.
+/// The posture at the end. Where nothing is issued, what is served is served on, and nobody's trust is given up: a renewal may be on
+/// its way.
 fn target(scene: &Scene, wished: &PostgresSpec, major: u32, issued: Option<Material>) -> Option<Posture> {
-    posture(wished, major, issued.or(scene.stored).as_ref())
+    match issued {
+        Some(issued) => posture(wished, major, Some(&issued)),
+        None => posture(wished, major, scene.stored.as_ref()).map(|target| trusting(target, &scene.written)),
+    }
 }
 
 /// In whose name the pods are replaced; nothing where they are only reloaded.
@@ -485,11 +493,11 @@ fn back(seen: &Observed, database: &Postgres, cause: &str) -> Intent {
     })
 }
 
-/// The way back gives up nobody's trust: what has been issued by now, users' pods may show. The renewal that follows, once what
-/// is issued is again what the spec asks for, gives up what is not needed.
-fn trusting(origin: Posture, here: &Posture) -> Posture {
-    let files = origin.files.map(|files| Files { trust: files.trust.union(&here.trust()).copied().collect(), ..files });
-    Posture { files, ..origin }
+/// The same, without giving up anybody's trust: what has been issued by now, users' pods may show. The renewal that follows, once
+/// what is issued is what the spec asks for, gives up what is not needed.
+fn trusting(target: Posture, here: &Posture) -> Posture {
+    let files = target.files.map(|files| Files { trust: files.trust.union(&here.trust()).copied().collect(), ..files });
+    Posture { files, ..target }
 }
 
 /// Turns what is to be done into a decision: tries are counted, patience ends.

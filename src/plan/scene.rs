@@ -25,6 +25,8 @@ pub struct Scene {
     pub template_is_known: bool,
     /// The CAs that clients are told to trust.
     pub published: BTreeSet<CaId>,
+    /// When that was last something else, or what pods mount was; nothing where it cannot be known.
+    pub told: Option<Timestamp>,
     /// The leaves that Secret `NAME-tls` holds; pods that are made without files do not see them.
     pub stored: Option<Material>,
     /// The leaves that were served before those, kept until an operation has succeeded.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::{Resource, ResourceExt};
 
 use super::action::Action;
@@ -11,7 +11,7 @@ use super::steer::Heading;
 use crate::api::annotations::SETTLE;
 use crate::api::duration::{self, after};
 use crate::api::{Postgres, PostgresOpsRequest};
-use crate::tls::{Files, Material};
+use crate::tls::Files;
 
 /// What clients get of a renewal, for which nobody waits, where the database does not say: the kubelet brings a changed ConfigMap
 /// or Secret to a pod within about a minute.
@@ -43,26 +43,33 @@ pub struct Grace {
     pub what: &'static str,
 }
 
-/// Whether a renewal that would go on like this waits for clients first; `since` then they have been told what they are told now.
+/// How long before the end of a certificate nobody is waited for any more.
+const MARGIN: SignedDuration = SignedDuration::from_mins(1);
+
+/// Whether a renewal that would go on like this waits for clients first, counted from when they were last told something else.
 ///
-/// Nobody is spared by waiting where certificates have expired.
+/// It waits for nobody whom that would not spare: where a certificate has expired, or is about to.
 #[must_use]
-pub fn grace(scene: &Scene, heading: &Heading, since: Timestamp, settle: Duration) -> Option<Grace> {
+pub fn grace(scene: &Scene, heading: &Heading, settle: Duration) -> Option<Grace> {
     let Heading::Do { actions, .. } = heading else { return None };
-    let served = scene.written.files.as_ref().filter(|_| scene.written.served().is_some())?;
-    let what = actions.iter().find_map(|action| match action {
-        Action::WriteFiles(files) => given_up(served, files),
-        _ => None,
-    })?;
-    let until = after(since, settle);
+    let what = given_up(scene, actions)?;
+    let leaves = scene.pods.iter().filter_map(|pod| pod.server.as_ref().ok()?.leaf.as_ref());
+    let ends = leaves.filter_map(|leaf| leaf.not_after.checked_sub(MARGIN).ok());
+    let until = ends.chain([after(scene.told?, settle)]).min()?;
     (until > scene.at && !scene.has_expired()).then_some(Grace { until, what })
 }
 
-/// What clients have to know before these files follow those.
-fn given_up(old: &Files, new: &Files) -> Option<&'static str> {
-    let signers = |of: &Material| [of.server.ca, of.client.ca, of.exporter.ca];
-    if signers(&old.material) != signers(&new.material) {
+/// What clients have to know before this is done, in words; nothing if nobody is left behind by it.
+pub(super) fn given_up(scene: &Scene, actions: &[Action]) -> Option<&'static str> {
+    let old = scene.written.files.as_ref().filter(|_| scene.written.served().is_some())?;
+    let new = actions.iter().find_map(|action| match action {
+        Action::WriteFiles(files) => Some(files),
+        _ => None,
+    })?;
+    let shown = |files: &Files| [files.material.server.ca, files.material.exporter.ca];
+    if shown(old) != shown(new) {
         return Some("to trust the new CA too, before it is the one that is served");
     }
-    (!old.trust.is_subset(&new.trust)).then_some("to show certificates of the new CA, before the old one is not trusted any more")
+    let narrows = !old.trust.is_subset(&new.trust);
+    narrows.then_some("to show certificates of the CAs that stay, before the others are not trusted any more")
 }

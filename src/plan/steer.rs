@@ -122,6 +122,9 @@ pub fn steer(scene: &Scene, target: &Posture, restart: Option<&str>) -> Heading 
         if let Some(heading) = converge(scene, &stage, &answering, restart) {
             return heading;
         }
+        if let Some(next) = route.get(1).filter(|_| leaves(here).is_some() && leaves(target) != leaves(here)) {
+            return act("go on, to replace what has expired", write_next(here, next, restart));
+        }
     }
     if let Err(on) = scene.pods.iter().try_for_each(|pod| settings_or_replacement(scene, pod, restart)) {
         return wait(on);

@@ -298,7 +298,9 @@ async fn what_is_renewed_is_served_without_a_restart(place: &Place<'_>) {
 
 /// Somebody renews the CA's Secret, and cert-manager signs with it what it renews from then on.
 async fn a_new_key_of_the_ca_is_told_to_clients_before_it_is_served(place: &Place<'_>) {
-    const SETTLE: Duration = Duration::from_secs(5);
+    const SETTLE: Duration = Duration::from_secs(10);
+    // The API server's times are whole seconds, and what is waited for here is seen a little late.
+    const SHORTEST: Duration = Duration::from_secs(8);
     clients_get(place, Some(SETTLE));
     let before = uids(place);
     let old = secret(place, "postgres-ca", "tls.crt");
@@ -311,28 +313,31 @@ async fn a_new_key_of_the_ca_is_told_to_clients_before_it_is_served(place: &Plac
     let traffic = Traffic::start(&place.cluster.client, place.namespace, "ha-postgres").await;
 
     let first = served("server.crt");
-    renew(place, "server");
-    place.until("clients are told of the new CA beside the old one", 60, || {
-        let bundle = bundle();
-        holds(&bundle, &old) && holds(&bundle, &new)
-    })
-    .await;
+    for alias in ["server", "metrics-exporter"] {
+        renew(place, alias);
+    }
+    place
+        .until("clients are told of the new CA beside the old one", 60, || {
+            let bundle = bundle();
+            holds(&bundle, &old) && holds(&bundle, &new)
+        })
+        .await;
     let told = Instant::now();
     place.until("the new CA's leaf is served", 60, || served("server.crt") != first).await;
     let until_served = told.elapsed();
-    assert!(until_served >= SETTLE - Duration::from_secs(1), "clients got {until_served:?}");
+    assert!(until_served >= SHORTEST, "clients got {until_served:?}");
     assert!(holds(&trusted(), &old), "the old CA still signs for clients");
 
     let first = served("client.crt");
-    for alias in ["client", "metrics-exporter"] {
-        renew(place, alias);
-    }
+    renew(place, "client");
     place.until("the next client certificate is the cluster's own", 60, || served("client.crt") != first).await;
     let told = Instant::now();
     assert!(holds(&trusted(), &old), "clients show what the old CA has signed");
-    place.until("only the new CA is trusted", 60, || bundle().trim() == new.trim() && trusted().trim() == new.trim()).await;
+    place
+        .until("only the new CA is trusted", 60, || bundle().trim() == new.trim() && trusted().trim() == new.trim())
+        .await;
     let until_gone = told.elapsed();
-    assert!(until_gone >= SETTLE - Duration::from_secs(1), "clients got {until_gone:?}");
+    assert!(until_gone >= SHORTEST, "clients got {until_gone:?}");
 
     let seen = traffic.stop().await;
     println!(
@@ -344,6 +349,16 @@ async fn a_new_key_of_the_ca_is_told_to_clients_before_it_is_served(place: &Plac
     assert!(seen.refused.is_empty(), "{:?}", seen.refused);
     assert_eq!(uids(place), before);
     place.until_phase("ha-postgres", "Ready", 30).await;
+    let events = place.kubectl(&[
+        "get",
+        "events",
+        "-o",
+        r#"jsonpath={range .items[?(@.reason=="Settle")]}{.message}{"\n"}{end}"#,
+    ]);
+    let said: Vec<&str> = events.lines().filter_map(|note| note.split_once("Z ").map(|(_, what)| what)).collect();
+    for what in ["to trust the new CA", "to show certificates of the CAs that stay"] {
+        assert!(said.iter().any(|said| said.starts_with(what)), "{events}");
+    }
     clients_get(place, None);
 }
 
@@ -356,10 +371,13 @@ fn clients_get(place: &Place<'_>, time: Option<Duration>) {
 
 /// As cert-manager's own command line does it.
 fn renew(place: &Place<'_>, alias: &str) {
-    let condition = json!({"type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "by a test"});
-    let conditions = json!({"status": {"conditions": [condition]}}).to_string();
+    let issuing = json!({
+        "type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "by a test",
+        "lastTransitionTime": jiff::Timestamp::now(),
+    });
+    let patch = json!([{"op": "add", "path": "/status/conditions/-", "value": issuing}]).to_string();
     let certificate = format!("certificate/ha-postgres-{alias}-cert");
-    place.kubectl(&["patch", &certificate, "--subresource=status", "--type=merge", "-p", &conditions]);
+    place.kubectl(&["patch", &certificate, "--subresource=status", "--type=json", "-p", &patch]);
 }
 
 async fn what_has_ended_is_not_touched_again(place: &Place<'_>, writes: &Writes) {

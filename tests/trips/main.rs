@@ -4,6 +4,7 @@
 
 mod world;
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use pgrekey::plan::draft::{Draft, Save, Stored};
 use pgrekey::plan::observed::{Observed, Paused};
 use pgrekey::plan::status::record;
 use pgrekey::plan::{Action, Decision, Outcome, decide};
-use pgrekey::tls::Alias;
+use pgrekey::tls::{Alias, CaId};
 use world::{TRIPS, Trouble, World};
 
 /// What goes wrong with one effect, the `at`th of a trip. Effects are status writes and actions.
@@ -551,7 +552,7 @@ fn a_database_that_is_gone_ends_its_requests_and_nothing_is_done_to_another_of_i
 #[test]
 fn certificates_that_have_expired_are_replaced_also_where_standbys_no_longer_stream() {
     let troubles = [
-        Trouble { leaves_are_expired: true, ..Trouble::default() },
+        Trouble { leaves_end_at: Some(0), ..Trouble::default() },
         Trouble { client_is_expired: true, ..Trouble::default() },
     ];
     for trip in TRIPS.iter().filter(|trip| matches!(trip.0, "change-issuer" | "update" | "rotate")) {
@@ -566,53 +567,110 @@ fn certificates_that_have_expired_are_replaced_also_where_standbys_no_longer_str
     }
 }
 
-#[test]
-fn a_renewal_replaces_what_has_expired_also_while_a_standby_is_away() {
+/// A database that nothing is asked of, while cert-manager has renewed its certificates.
+fn renewed(by_another_key: bool) -> World {
     let trip = TRIPS.iter().find(|trip| trip.0 == "rotate").expect("the trip");
     let mut world = World::new(trip, 3, "Reload");
-    world.trouble.leaves_are_expired = true;
-    world.lose(2);
+    if by_another_key {
+        world.rekey("the next key");
+    }
     world.renew();
-    for _ in 0..60 {
+    world
+}
+
+fn go_on(world: &mut World, seconds: usize) {
+    for _ in 0..seconds {
         world.pass();
         world.provision();
     }
-    assert!(world.primary_serves_what_was_issued());
 }
 
-/// The kubelet brings a changed ConfigMap or Secret to a pod within about a minute.
-const VOLUMES_ARE_BEHIND: usize = 90;
+#[test]
+fn a_renewal_replaces_what_has_expired_also_while_a_standby_is_away() {
+    for (by_another_key, is_one_away) in [(false, true), (true, false), (true, true)] {
+        let mut world = renewed(by_another_key);
+        world.trouble.leaves_end_at = Some(0);
+        if is_one_away {
+            world.lose(2);
+        }
+        go_on(&mut world, 60);
+        assert!(world.primary_serves_what_was_issued(), "another key: {by_another_key}, one away: {is_one_away}");
+    }
+}
+
+/// A client whose volumes are behind: the kubelet brings a changed ConfigMap or Secret to a pod within about a minute.
+struct SlowClient {
+    told: Vec<(i64, (BTreeSet<CaId>, Option<CaId>))>,
+}
+
+impl SlowClient {
+    fn of(world: &World) -> Self {
+        Self { told: vec![(i64::MIN, world.told())] }
+    }
+
+    fn must_get_in(&mut self, world: &World, what: &str) {
+        self.told.push((world.second(), world.told()));
+        let seen = self.told.iter().rfind(|(second, _)| *second <= world.second() - 90).expect("the first one");
+        world.lets_in(seen.1.clone()).unwrap_or_else(|why| panic!("{what}, after {} s: {why}", world.second()));
+    }
+}
 
 #[test]
 fn a_renewal_by_a_new_key_of_the_ca_refuses_no_client_whose_volumes_are_behind() {
-    let trip = TRIPS.iter().find(|trip| trip.0 == "rotate").expect("the trip");
-    let mut world = World::new(trip, 3, "Reload");
-    world.rekey("the next key");
-    world.renew();
-    let mut told = vec![world.told(); VOLUMES_ARE_BEHIND];
-    for second in 0..360 {
-        world.pass();
-        world.provision();
-        told.push(world.told());
-        let client = told[told.len() - VOLUMES_ARE_BEHIND].clone();
-        world.lets_in(client).unwrap_or_else(|why| panic!("after {second} s: {why}"));
+    let mut world = renewed(true);
+    let mut client = SlowClient::of(&world);
+    for _ in 0..360 {
+        go_on(&mut world, 1);
+        client.must_get_in(&world, "a renewal");
     }
     assert!(world.primary_serves_what_was_issued() && world.trusts_only_who_signs());
 }
 
 #[test]
 fn a_database_says_how_long_clients_get_of_a_renewal() {
-    let trip = TRIPS.iter().find(|trip| trip.0 == "rotate").expect("the trip");
     for (settle, is_done) in [("0s", true), ("10s", true), ("90s", false)] {
-        let mut world = World::new(trip, 3, "Reload");
+        let mut world = renewed(true);
         world.database.annotations_mut().insert("pgrekey.dev/settle".to_owned(), settle.to_owned());
-        world.rekey("the next key");
-        world.renew();
-        for _ in 0..60 {
-            world.pass();
-            world.provision();
-        }
+        go_on(&mut world, 60);
         assert_eq!(world.trusts_only_who_signs(), is_done, "{settle}");
+    }
+}
+
+#[test]
+fn a_renewal_does_not_wait_until_what_is_served_has_expired() {
+    let mut world = renewed(true);
+    world.database.annotations_mut().insert("pgrekey.dev/settle".to_owned(), "24h".to_owned());
+    world.trouble.leaves_end_at = Some(300);
+    go_on(&mut world, 230);
+    assert!(!world.primary_serves_what_was_issued(), "clients get what time there is");
+    go_on(&mut world, 50);
+    assert!(world.primary_serves_what_was_issued());
+}
+
+#[test]
+fn an_operation_amid_a_renewal_takes_no_time_from_clients() {
+    // While clients learn of the new CA, and while they take over its certificates.
+    for (trip, begins) in ["rotate", "restart"].iter().flat_map(|trip| [60, 180].map(|begins| (*trip, begins))) {
+        let what = format!("{trip} after {begins} s");
+        let mut world = renewed(true);
+        let trip = TRIPS.iter().find(|known| known.0 == trip).expect("the trip");
+        world.request = World::new(trip, 3, "Restart").request;
+        world.database.annotations_mut().insert("pgrekey.dev/settle".to_owned(), "2m".to_owned());
+        let mut client = SlowClient::of(&world);
+        for _ in 0..begins {
+            go_on(&mut world, 1);
+            client.must_get_in(&world, &what);
+        }
+        let mut done = Trip::new(world, Fault::None);
+        while !done.step() {
+            client.must_get_in(&done.world, &what);
+        }
+        assert_eq!(done.phase(), Some(OpsPhase::Successful), "{what}\n{}", done.log);
+        for _ in 0..300 {
+            go_on(&mut done.world, 1);
+            client.must_get_in(&done.world, &what);
+        }
+        done.must_be_well(&what);
     }
 }
 

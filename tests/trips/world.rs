@@ -49,8 +49,8 @@ pub(crate) struct Trouble {
     pub(crate) trial_fails: bool,
     /// What is issued is not good.
     pub(crate) bad_leaf: Option<&'static str>,
-    /// What was served at the beginning has expired.
-    pub(crate) leaves_are_expired: bool,
+    /// Second at which what was served at the beginning expires.
+    pub(crate) leaves_end_at: Option<i64>,
     /// What standbys presented at the beginning has expired.
     pub(crate) client_is_expired: bool,
     /// Servers do not load leaves that were issued since.
@@ -120,8 +120,8 @@ pub(crate) struct World {
     serial: u8,
     /// Whose CA signs for every issuer, if it is not the issuer's own first one.
     signer: Option<&'static str>,
-    /// What pods and clients are told while no operation is at work, and since when that has been seen.
-    told: Option<((Posture, BTreeSet<CaId>), Timestamp)>,
+    /// Second at which pods and clients were last told something else.
+    told_at: i64,
     next_uid: u64,
     pub(crate) trouble: Trouble,
     /// Clients that can connect at both ends.
@@ -200,7 +200,7 @@ impl World {
             origin: served,
             serial: 1,
             signer: None,
-            told: None,
+            told_at: -1000,
             next_uid: 0,
             trouble: Trouble::default(),
             clients: vec![],
@@ -327,8 +327,13 @@ impl World {
         loaded == self.issued && loaded != self.origin
     }
 
+    /// Second at which what this pod serves expires, if it ever does.
+    fn ends_at(&self, pod: &SimPod) -> Option<i64> {
+        self.trouble.leaves_end_at.filter(|_| pod.loaded.as_ref().map(|files| files.material) == self.origin)
+    }
+
     fn is_expired(&self, pod: &SimPod) -> bool {
-        self.trouble.leaves_are_expired && pod.loaded.as_ref().map(|files| files.material) == self.origin
+        self.ends_at(pod).is_some_and(|end| end <= self.second)
     }
 
     /// One second passes.
@@ -407,13 +412,8 @@ impl World {
         let issued = self.issued.as_ref().filter(|_| is_issued);
         let scene = self.scene();
         let Some(target) = upkeep(&scene.written, &spec, self.major, issued) else { return };
-        let told = (scene.written.clone(), scene.published.clone());
-        if self.told.as_ref().is_none_or(|(before, _)| *before != told) {
-            self.told = Some((told, scene.at));
-        }
-        let since = self.told.as_ref().expect("it was just told").1;
         let heading = steer(&scene, &target, None);
-        if settle::grace(&scene, &heading, since, settle::of_renewal(&self.database)).is_some() {
+        if settle::grace(&scene, &heading, settle::of_renewal(&self.database)).is_some() {
             return;
         }
         if let Heading::Do { actions, .. } = heading {
@@ -520,6 +520,7 @@ impl World {
             template: self.template.clone(),
             template_is_known: self.realised == self.template,
             published: self.published.clone(),
+            told: Some(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(self.told_at)),
             stored: self.written.files.as_ref().map(|files| files.material),
             previous: self.previous,
             version: self.version.to_string(),
@@ -572,7 +573,10 @@ impl World {
             streams: streams.collect(),
             own_password_is_md5: self.hash == Hash::Md5,
             md5_roles: self.md5_roles.clone(),
-            leaf: self.is_expired(pod).then(|| LeafSeen { serial: "1".to_owned(), not_after: Timestamp::MIN }),
+            leaf: self.ends_at(pod).map(|end| LeafSeen {
+                serial: "1".to_owned(),
+                not_after: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(end),
+            }),
             trusts: vec![],
         }
     }
@@ -594,7 +598,10 @@ impl World {
                     certificate.issued_at.get_or_insert(second + 2);
                 }
             }
-            Action::Publish(trust) => self.published = trust,
+            Action::Publish(trust) => {
+                self.published = trust;
+                self.told_at = second;
+            }
             Action::WriteSettings(posture) => {
                 self.written = Posture { files: self.written.files.clone(), dial: self.written.dial, ..posture };
                 self.settings_at = second + 1;
@@ -658,6 +665,7 @@ impl World {
         }
         self.written.files = Some(files);
         self.version += 1;
+        self.told_at = self.second;
     }
 
     fn with(&mut self, name: &str, uid: &str, change: impl FnOnce(&mut SimPod)) {
