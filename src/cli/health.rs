@@ -271,7 +271,7 @@ const CHECKS: &[Check] = &[
     Check {
         name: "databases paused",
         look: paused,
-        remedy: "no request runs that could resume it: remove its condition Paused once you know who set it",
+        remedy: "nobody runs that could resume it: see \"Resuming by hand\" in docs/operations.md",
     },
     Check {
         name: "requests stuck",

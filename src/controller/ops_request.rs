@@ -39,7 +39,7 @@ use crate::build::Cluster;
 use crate::cluster::{Error, Thing};
 use crate::metrics::{OperationKind, OperationOutcome};
 use crate::plan::database_status::types::PAUSED;
-use crate::plan::database_status::{Writer, is_paused_in};
+use crate::plan::database_status::{Writer, is_paused_in, pause_of};
 use crate::plan::decide::{FINALIZER, HELD, NO_PLACE, is_running};
 use crate::plan::draft::{Draft, Save, Stored};
 use crate::plan::observed::{Hindrance, Issuance, Paused};
@@ -62,6 +62,10 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
     // The watch may be behind what this loop wrote itself.
     let Some(mut request) = context.fresh(request.as_ref()).await? else {
         context.notes.forget(&request);
+        if is_running(&request) {
+            // Somebody took its finalizer, and the database may be paused in its name.
+            context.drifted();
+        }
         return Ok(Requeue::await_change());
     };
     if is_blind(&context, &request) {
@@ -293,16 +297,11 @@ fn others(context: &Context, request: &PostgresOpsRequest) -> usize {
     running(context).iter().filter(|uid| request.uid().as_ref() != Some(uid)).count()
 }
 
-/// The words in which a request pauses a database, by which it knows them again.
-fn words(request: &PostgresOpsRequest) -> String {
-    format!("Paused by PostgresOpsRequest {} ({})", request.name_any(), request.uid().unwrap_or_default())
-}
-
 fn paused(database: &Postgres, request: &PostgresOpsRequest) -> Paused {
     let condition = find(conditions(database), PAUSED).filter(|condition| condition.holds());
     match condition.map(|condition| condition.message.clone().unwrap_or_default()) {
         None => Paused::No,
-        Some(message) if message == words(request) => Paused::ByUs,
+        Some(message) if message == pause_of(request) => Paused::ByUs,
         Some(message) => Paused::ByOther(message),
     }
 }
@@ -315,7 +314,7 @@ async fn set_paused(
 ) -> Result<(), Error> {
     // A loop that saw the database before may still be at it.
     let _alone = context.alone(database).await;
-    let words = words(request);
+    let words = pause_of(request);
     let (name, request_name) = (status::database(database), request.name_any());
     let write = |writer: &mut Writer| if paused { writer.paused(&words) } else { writer.resumed(&words) };
     let left = status::write(context, database, write).await?;
@@ -355,7 +354,8 @@ async fn write_spec(context: &Context, database: &Postgres, spec: &PostgresSpec)
 }
 
 async fn hold(context: &Context, request: &PostgresOpsRequest, database: Option<&Postgres>) -> Result<(), Error> {
-    let finalizers: Vec<&str> = request.finalizers().iter().map(String::as_str).chain([FINALIZER]).collect();
+    let others = request.finalizers().iter().map(String::as_str).filter(|finalizer| *finalizer != FINALIZER);
+    let finalizers: Vec<&str> = others.chain([FINALIZER]).collect();
     let uid = database.and_then(ResourceExt::uid);
     let annotations = json!({HELD: uid});
     patch_meta(context, request, json!({"finalizers": finalizers, "annotations": annotations})).await

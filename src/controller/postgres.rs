@@ -3,19 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
+use kube::{Resource, ResourceExt};
 use serde_json::json;
 use tracing::debug;
 
 use super::{Context, ending, provision, renewal, status};
 use crate::api::condition::holds;
-use crate::api::{Postgres, condition};
+use crate::api::{Postgres, PostgresOpsRequest, condition};
 use crate::cluster::{Error, Thing};
-use crate::plan::database_status::Writer;
 use crate::plan::database_status::types::{BLOCKED, HALTED, PAUSED};
+use crate::plan::database_status::{Writer, abandoned};
+use crate::rules::Facts as _;
 
 /// KubeDB's finalizer: a database goes only after its data have been dealt with.
 pub(super) const FINALIZER: &str = "kubedb.com";
@@ -81,8 +82,14 @@ async fn live(context: &Context, postgres: &Postgres) -> Step<Action> {
     claim(context, postgres).await?;
     status::write(context, postgres, Writer::started).await?;
     let conditions = conditions(postgres);
+    if let Some(words) = abandoned_pause(context, postgres) {
+        let note = format!("{words}, which has gone or ended: resumed");
+        context.tell(postgres, EventType::Warning, "ResumeDatabase", note).await;
+        status::write(context, postgres, |writer| writer.resumed(words)).await?;
+        return Ok(Action::requeue(SOON));
+    }
     if holds(conditions, PAUSED) {
-        return Ok(Action::await_change());
+        return Ok(Action::requeue(RARELY));
     }
     if postgres.spec.halted == Some(true) {
         return ending::halt(context, postgres).await;
@@ -96,6 +103,14 @@ async fn live(context: &Context, postgres: &Postgres) -> Step<Action> {
     }
     status::done(context, postgres).await?;
     Ok(Action::requeue(RARELY))
+}
+
+/// The words of a pause that its request has left behind, as far as all requests are known.
+fn abandoned_pause<'a>(context: &Context, postgres: &'a Postgres) -> Option<&'a str> {
+    let kind = PostgresOpsRequest::kind(&());
+    let is_known = context.facts.unknown().iter().all(|unknown| *unknown != kind);
+    let requests = || context.facts.requests(&postgres.namespace().unwrap_or_default(), &postgres.name_any());
+    is_known.then(|| abandoned(conditions(postgres), &requests())).flatten()
 }
 
 pub(super) fn conditions(postgres: &Postgres) -> &[condition::Condition] {

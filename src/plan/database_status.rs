@@ -1,7 +1,11 @@
 //! What the status of a `Postgres` says: KubeDB's conditions with its reasons and messages, and the phase that follows from them.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+
+use crate::api::PostgresOpsRequest;
 use crate::api::condition::{self, Condition, find, holds};
 use crate::api::postgres::DatabasePhase;
 
@@ -56,10 +60,26 @@ pub fn phase(conditions: &[Condition]) -> Option<DatabasePhase> {
     rules.into_iter().find_map(|(matches, phase)| matches.then_some(phase))
 }
 
+/// The words in which a request pauses a database, by which it knows them again.
+#[must_use]
+pub fn pause_of(request: &PostgresOpsRequest) -> String {
+    format!("{PAUSED_BY}{} ({})", request.name_any(), request.uid().unwrap_or_default())
+}
+
+const PAUSED_BY: &str = "Paused by PostgresOpsRequest ";
+
 /// Whether the pause of a database is the one in these words.
 #[must_use]
 pub fn is_paused_in(conditions: &[Condition], words: &str) -> bool {
     find(conditions, PAUSED).is_some_and(|paused| paused.holds() && paused.message.as_deref() == Some(words))
+}
+
+/// The words of a pause that a request has left behind: it is none of these, or has ended. What others have paused stays so.
+#[must_use]
+pub fn abandoned<'a>(conditions: &'a [Condition], requests: &[Arc<PostgresOpsRequest>]) -> Option<&'a str> {
+    let words = find(conditions, PAUSED).filter(|paused| paused.holds())?.message.as_deref()?;
+    let is_at_it = |request: &Arc<PostgresOpsRequest>| !request.is_finished() && pause_of(request) == words;
+    (words.starts_with(PAUSED_BY) && !requests.iter().any(is_at_it)).then_some(words)
 }
 
 /// The conditions of one database at one time, being written.
@@ -191,7 +211,9 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::ops_request::OpsPhase;
     use k8s_openapi::jiff::Timestamp;
+    use serde_json::json;
 
     fn at(seconds: i64) -> Time {
         Time(Timestamp::from_second(seconds).expect("a time in range"))
@@ -215,6 +237,31 @@ mod tests {
 
     fn types(conditions: &[Condition]) -> Vec<(&str, &str)> {
         conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str())).collect()
+    }
+
+    fn request(uid: &str, phase: Option<OpsPhase>) -> Arc<PostgresOpsRequest> {
+        let object = json!({
+            "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PostgresOpsRequest", "metadata": {"name": "add-tls", "uid": uid},
+            "spec": {"type": "Restart", "databaseRef": {"name": "pg"}}, "status": {"phase": phase},
+        });
+        Arc::new(serde_json::from_value(object).expect("a request"))
+    }
+
+    #[test]
+    fn a_pause_is_abandoned_when_its_request_has_gone_or_ended() {
+        let (at_it, ended) = (request("1", Some(OpsPhase::Progressing)), request("1", Some(OpsPhase::Failed)));
+        let paused_by = |words: &str| {
+            let mut conditions = vec![];
+            write(&mut conditions, |writer| writer.paused(words));
+            conditions
+        };
+        let conditions = paused_by(&pause_of(&at_it));
+        assert_eq!(abandoned(&conditions, &[Arc::clone(&at_it)]), None);
+        for others in [vec![], vec![ended], vec![request("2", None)]] {
+            assert_eq!(abandoned(&conditions, &others), Some(pause_of(&at_it).as_str()));
+        }
+        assert_eq!(abandoned(&paused_by("Paused by hand"), &[]), None);
+        assert_eq!(abandoned(&[], &[]), None);
     }
 
     #[test]

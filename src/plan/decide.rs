@@ -147,7 +147,6 @@ pub fn decide(seen: &Observed, now: Timestamp) -> Decision {
     if request.is_finished() {
         return after_the_end(request, now);
     }
-    let is_held = request.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
     let Some(database) = &seen.database else {
         return Decision::End(Outcome::Failed(format!(
             "there is no database {}, or no longer the one that this began on",
@@ -157,7 +156,10 @@ pub fn decide(seen: &Observed, now: Timestamp) -> Decision {
     if database.metadata.deletion_timestamp.is_some() {
         return Decision::End(Outcome::Failed("the database is being deleted".to_owned()));
     }
-    if !is_held {
+    if has_lost_its_marks(seen) {
+        return hold(seen);
+    }
+    if !is_held(request) {
         return before_the_beginning(seen, database);
     }
     // Nothing comes before this any more.
@@ -175,7 +177,7 @@ pub fn decide(seen: &Observed, now: Timestamp) -> Decision {
 }
 
 fn after_the_end(request: &PostgresOpsRequest, now: Timestamp) -> Decision {
-    if request.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+    if has_finalizer(request) {
         return Decision::Finish(vec![Action::Release]);
     }
     let ttl = request.annotations().get(TTL).and_then(|text| duration::parse(text).ok());
@@ -212,6 +214,28 @@ fn before_the_beginning(seen: &Observed, database: &Postgres) -> Decision {
         let phase = phase.map_or("not known".to_owned(), |phase| format!("{phase:?}"));
         return wait(format!("the database to be Ready; it is {phase} (apply: Always would not wait)"));
     }
+    hold(seen)
+}
+
+/// Whether a request carries the finalizer and the uid of the database that it has begun on: it is given both at once.
+fn is_held(request: &PostgresOpsRequest) -> bool {
+    has_finalizer(request) && request.annotations().contains_key(HELD)
+}
+
+fn has_finalizer(request: &PostgresOpsRequest) -> bool {
+    request.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+}
+
+/// Whether somebody has taken away what marks a request that has begun, as who replaces it by its manifest does. The database
+/// that it has paused knows better. One that is being deleted can be given no finalizer any more.
+fn has_lost_its_marks(seen: &Observed) -> bool {
+    let request = &seen.request;
+    let can_be_held = request.metadata.deletion_timestamp.is_none() || has_finalizer(request);
+    seen.paused == Paused::ByUs && !is_held(request) && can_be_held
+}
+
+fn hold(seen: &Observed) -> Decision {
+    let request = &seen.request;
     let step = StepKind::Begin.to_string();
     let begins = ledger::find(request.steps(), &step).is_none();
     let what = hindered(seen, &step, "hold the request");

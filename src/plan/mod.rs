@@ -6,6 +6,7 @@
 //! | [`mod@steer`] | the next thing to do on the way to a posture; for operations and for renewals |
 //! | [`ends`] | the spec that a request asks for |
 //! | [`mod@upkeep`] | where a database belongs while no operation is about it |
+//! | [`settle`] | the time that clients get |
 //! | [`preview`] | what an operation would do |
 //! | [`queue`] | whose turn it is |
 //! | [`observed`] | what is known about a request |

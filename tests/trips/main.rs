@@ -4,7 +4,6 @@
 
 mod world;
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -17,8 +16,8 @@ use pgrekey::plan::draft::{Draft, Save, Stored};
 use pgrekey::plan::observed::{Observed, Paused};
 use pgrekey::plan::status::record;
 use pgrekey::plan::{Action, Decision, Outcome, decide};
-use pgrekey::tls::{Alias, CaId};
-use world::{TRIPS, Trouble, World};
+use pgrekey::tls::Alias;
+use world::{TRIPS, Told, Trouble, World};
 
 /// What goes wrong with one effect, the `at`th of a trip. Effects are status writes and actions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -567,6 +566,17 @@ fn certificates_that_have_expired_are_replaced_also_where_standbys_no_longer_str
     }
 }
 
+#[test]
+fn a_request_that_is_replaced_by_its_manifest_on_the_way_goes_on() {
+    for (trip, at) in TRIPS.iter().flat_map(|trip| [5, 15, 25].map(|at| (trip, at))) {
+        let mut under_way = Trip::new(World::new(trip, 3, "Restart"), Fault::None).run_until(at);
+        under_way.world.replace_by_manifest();
+        let mut done = under_way.run();
+        assert_eq!(done.phase(), Some(OpsPhase::Successful), "{} at {at}\n{}", trip.0, done.log);
+        done.must_be_well(trip.0);
+    }
+}
+
 /// A database that nothing is asked of, while cert-manager has renewed its certificates.
 fn renewed(by_another_key: bool) -> World {
     let trip = TRIPS.iter().find(|trip| trip.0 == "rotate").expect("the trip");
@@ -600,7 +610,7 @@ fn a_renewal_replaces_what_has_expired_also_while_a_standby_is_away() {
 
 /// A client whose volumes are behind: the kubelet brings a changed ConfigMap or Secret to a pod within about a minute.
 struct SlowClient {
-    told: Vec<(i64, (BTreeSet<CaId>, Option<CaId>))>,
+    told: Vec<(i64, Told)>,
 }
 
 impl SlowClient {

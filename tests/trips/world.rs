@@ -11,7 +11,7 @@ use pgrekey::api::ops_request::{Apply, PostgresOpsRequestSpec};
 use pgrekey::api::postgres::{DatabasePhase, PostgresSpec};
 use pgrekey::api::tls::SslMode;
 use pgrekey::api::{Postgres, PostgresOpsRequest};
-use pgrekey::plan::decide::FINALIZER;
+use pgrekey::plan::decide::{FINALIZER, HELD};
 use pgrekey::plan::observed::{Certificate, Issuance, Observed, Paused, Trial};
 use pgrekey::plan::scene::{LeafSeen, Pod, Scene, Server, Stream, Template};
 use pgrekey::plan::{Action, Heading, ends, settle, steer, upkeep};
@@ -89,6 +89,9 @@ struct SimCertificate {
     asked: Option<i64>,
     issued_at: Option<i64>,
 }
+
+/// What a client finds in its volumes: whom to trust, and who has signed its certificate.
+pub(crate) type Told = (BTreeSet<CaId>, Option<CaId>);
 
 #[derive(Clone, Debug)]
 pub(crate) struct World {
@@ -304,13 +307,13 @@ impl World {
         self.signer = Some(signer);
     }
 
-    /// What clients find in their volumes that are up to date: whom to trust, and who has signed their certificate.
-    pub(crate) fn told(&self) -> (BTreeSet<CaId>, Option<CaId>) {
+    /// What clients find in volumes that are up to date.
+    pub(crate) fn told(&self) -> Told {
         (self.published.clone(), self.issued.map(|issued| issued.client.ca))
     }
 
     /// Whether the primary lets in a client that found this in its volumes.
-    pub(crate) fn lets_in(&self, (roots, certificate): (BTreeSet<CaId>, Option<CaId>)) -> Result<(), String> {
+    pub(crate) fn lets_in(&self, (roots, certificate): Told) -> Result<(), String> {
         let serving = self.posture_of(self.leader_pod().ok_or("no leader")?);
         let client = Client { mode: SslMode::VerifyFull, roots: Some(roots), password: None, certificate };
         admits(&client, &serving).map_err(|refusal| format!("{client:?}: {refusal}"))
@@ -431,6 +434,12 @@ impl World {
     /// The request does not wait for the database to be ready.
     pub(crate) fn always(&mut self) {
         self.request.spec.apply = Apply::Always;
+    }
+
+    /// Somebody replaces the request by its manifest, which knows nothing of what pgrekey has written there.
+    pub(crate) fn replace_by_manifest(&mut self) {
+        self.request.finalizers_mut().clear();
+        self.request.annotations_mut().remove(HELD);
     }
 
     /// Each step may take no longer than this.
@@ -585,7 +594,11 @@ impl World {
     pub(crate) fn perform(&mut self, action: &Action) {
         let second = self.second;
         match action.clone() {
-            Action::Hold => self.request.finalizers_mut().push(FINALIZER.to_owned()),
+            Action::Hold => {
+                self.request.finalizers_mut().clear();
+                self.request.finalizers_mut().push(FINALIZER.to_owned());
+                self.request.annotations_mut().insert(HELD.to_owned(), "database".to_owned());
+            }
             Action::Release => self.request.finalizers_mut().clear(),
             Action::SetPaused(paused) => self.paused = paused,
             Action::Try => self.trial = self.trial.or(Some(second + 1)),
