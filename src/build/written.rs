@@ -117,6 +117,7 @@ fn dial(patroni: &str) -> Result<Dial, Unreadable> {
 mod tests {
     use std::collections::BTreeSet;
 
+    use secrecy::ExposeSecret;
     use serde_json::json;
 
     use super::super::cluster::tests::{cluster, postgres};
@@ -224,8 +225,10 @@ mod tests {
         let posture = Posture::tls(SslMode::VerifyFull, Method::Scram, issues[0].material);
         let local = patroni::config_map(&cluster, &posture).data.expect("data");
         let data = secrets::tls(&cluster, &issues[0].served, None).data.expect("data");
-        for key in ["ca.crt", "server.crt", "client.key", "exporter-ca.crt"] {
-            for value in [None, Some(ByteString::default()), Some(ByteString(vec![0xff]))] {
+        let another = issues[1].served.server.key.expose_secret().as_bytes().to_vec();
+        for key in ["ca.crt", "server.crt", "server.key", "client.key", "exporter.key", "exporter-ca.crt"] {
+            for value in [None, Some(vec![]), Some(vec![0xff]), Some(another.clone())] {
+                let value = value.map(ByteString);
                 let mut data = data.clone();
                 data.remove(key);
                 data.extend(value.map(|value| (key.to_owned(), value)));

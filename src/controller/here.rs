@@ -48,6 +48,7 @@ impl Pieces {
         self.shared.is_none() && self.patroni.is_none() && self.pet_set.is_none()
     }
 
+    /// What is served, as far as it may be: what is damaged is not given to servers again.
     pub(super) fn served(&self) -> Option<Served> {
         Served::of(self.tls.as_ref()?.data.as_ref()?, "").filter(|served| served.material().is_some())
     }
@@ -81,10 +82,11 @@ pub(super) fn here(
     let shared = shared.map_or_else(|| wish("the shared configuration").map(|w| shared::config(cluster, w)), Ok)?;
     let local = pieces.local_config().cloned();
     let local = local.map_or_else(|| wish("patroni.yml").map(|w| patroni_yml(cluster, w)), Ok)?;
-    // A cluster that is halted has no pods; it had files if there is something to serve.
-    let files = pieces.pet_set.as_ref().map_or_else(|| pieces.served().is_some(), has_files);
     let data = pieces.tls.as_ref().and_then(|secret| secret.data.as_ref());
     let read = |shared: &Value, local: &str, files| written(&Written { tls: data, shared, patroni: local, files });
+    // A cluster that is halted has no pods; it had files if there is something to serve, or if it cannot be without.
+    let needs_files = || read(&shared, &local, false).is_ok_and(|posture| posture.needs_files());
+    let files = pieces.pet_set.as_ref().map_or_else(|| pieces.served().is_some() || needs_files(), has_files);
     let posture = match read(&shared, &local, files) {
         Ok(posture) => posture,
         Err(Unreadable::Files) => {
@@ -192,11 +194,18 @@ mod tests {
 
     type Lose = fn(&mut Pieces);
 
+    /// The server's, by the client's.
+    fn replace_a_key(pieces: &mut Pieces) {
+        let data = pieces.tls.as_mut().and_then(|secret| secret.data.as_mut()).expect("data");
+        let other = data["client.key"].clone();
+        data.insert("server.key".to_owned(), other);
+    }
+
     #[test]
     fn what_is_lost_is_made_again_from_what_the_spec_wants() {
         let issued = issued();
         let there = tls(&issued);
-        let lose: [(&str, Lose); 7] = [
+        let lose: [(&str, Lose); 9] = [
             ("the shared configuration", |p| p.shared = None),
             ("its annotation", |p| p.shared.iter_mut().for_each(|map| map.annotations_mut().clear())),
             ("sense", |p| {
@@ -211,11 +220,18 @@ mod tests {
             ("a key", |p| {
                 p.tls.iter_mut().for_each(|secret| drop(secret.data.as_mut().map(|d| d.remove("client.key"))));
             }),
+            ("a key that fits", replace_a_key),
+            ("a key that fits, of a cluster that is halted", |p| {
+                replace_a_key(p);
+                p.pet_set = None;
+            }),
         ];
         for (what, lose) in lose {
             let mut pieces = pieces(&there, &issued);
             lose(&mut pieces);
-            assert_eq!(posture_here(&pieces, Some(&there), Some(&issued)), Some((there.clone(), true)), "{what}");
+            let mended = here(&cluster(), &pieces, Some(&there), Some(&issued)).unwrap_or_else(|_| panic!("{what}"));
+            assert_eq!(mended.posture, there, "{what}");
+            assert_eq!(mended.served.and_then(|served| served.material()), Some(issued.material), "{what}");
             let known = posture_here(&pieces, None, None);
             assert_eq!(known.is_some(), what == "the set", "{what}");
         }

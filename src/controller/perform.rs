@@ -90,7 +90,8 @@ impl Hands<'_> {
             .issued
             .map(|issued| &issued.served)
             .filter(|_| self.issued.is_some_and(|issued| issued.material == files.material));
-        let now = stored.as_ref().filter(is).or(previous.as_ref().filter(is)).or(issued);
+        // What has been issued was verified a moment ago; what is kept was when it was written.
+        let now = issued.or(stored.as_ref().filter(is)).or(previous.as_ref().filter(is));
         let now =
             now.ok_or_else(|| Stop::Blocked("MaterialUnknown", "the leaves to be served are not there".to_owned()))?;
         let now = now

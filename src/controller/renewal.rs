@@ -7,7 +7,6 @@ use std::time::Duration;
 use kube::ResourceExt;
 use kube::runtime::controller::Action as Requeue;
 use kube::runtime::events::EventType;
-use secrecy::ExposeSecret;
 use tracing::{debug, info};
 
 use super::context::Served;
@@ -19,8 +18,7 @@ use crate::api::Postgres;
 use crate::plan::observed::Certificate as Seen;
 use crate::plan::settle::{self, Grace};
 use crate::plan::{Action, Heading, Scene, steer, upkeep};
-use crate::tls::material::{self, Cas, Issued};
-use crate::tls::pair::Pair;
+use crate::tls::material::{self, Cas, Each, Issued};
 use crate::tls::{Posture, Serve};
 
 /// How long until the next look while servers are waited for.
@@ -113,10 +111,7 @@ fn is_of_a_slow_pod(action: &Action, scene: &Scene) -> bool {
 
 /// How long what is served lasts, and whether it is what was issued last.
 fn served(stored: &material::Served, issued: Option<&Issued>) -> Option<Served> {
-    let until = |pem: &material::Pem| {
-        let pair = Pair::parse(pem.certificate.as_bytes(), pem.key.expose_secret().as_bytes());
-        pair.ok().map(|pair| pair.not_after().as_second())
-    };
-    let until = [&stored.server, &stored.client, &stored.exporter].into_iter().filter_map(until).min()?;
+    let Each { server, client, exporter } = stored.pairs().ok()?;
+    let until = [server, client, exporter].iter().map(|pair| pair.not_after().as_second()).min()?;
     Some(Served { until, drifted: issued.is_some_and(|issued| stored.material() != Some(issued.material)) })
 }

@@ -62,6 +62,13 @@ pub struct Pem {
     pub key: SecretString,
 }
 
+impl Pem {
+    /// The two, read: they belong together.
+    pub fn pair(&self) -> Result<Pair, PairProblem> {
+        Pair::parse(self.certificate.as_bytes(), self.key.expose_secret().as_bytes())
+    }
+}
+
 /// What is under `/tls/certs`, as PEM.
 #[derive(Clone, Debug)]
 pub struct Served {
@@ -229,7 +236,12 @@ impl Served {
 
     /// How the cluster's own clients show who they are.
     pub fn client_pair(&self) -> Result<Pair, PairProblem> {
-        Pair::parse(self.client.certificate.as_bytes(), self.client.key.expose_secret().as_bytes())
+        self.client.pair()
+    }
+
+    /// Every chain with its key.
+    pub fn pairs(&self) -> Result<Each<Pair>, PairProblem> {
+        Ok(Each { server: self.server.pair()?, client: self.client.pair()?, exporter: self.exporter.pair()? })
     }
 
     /// The CAs that servers and standbys trust, DER.
@@ -244,17 +256,21 @@ impl Served {
         [&self.trust, &self.exporter_ca].into_iter().flat_map(|pem| cas(pem.as_bytes())).collect()
     }
 
-    /// The leaves as a posture names them; `None` when something of them cannot be read or leads to no CA that is written down.
+    /// The leaves as a posture names them; `None` when something of them cannot be read, has the key of another, or leads to no
+    /// CA that is written down.
+    ///
+    /// A fingerprint says nothing of the key beside it, and a server that starts with the key of another does not come up.
     #[must_use]
     pub fn material(&self) -> Option<Material> {
+        let Each { server, client, exporter } = self.pairs().ok()?;
         Some(Material {
-            server: leaf(&self.server.certificate, &self.trust)?,
-            client: leaf(&self.client.certificate, &self.trust)?,
-            exporter: leaf(&self.exporter.certificate, &self.exporter_ca)?,
+            server: named(server.chain(), &self.trust)?,
+            client: named(client.chain(), &self.trust)?,
+            exporter: named(exporter.chain(), &self.exporter_ca)?,
         })
     }
 
-    /// Reads the data of Secret `NAME-tls` back; `None` when a file is missing or empty. The content is not judged.
+    /// Reads the data of Secret `NAME-tls` back; `None` when a file is missing or empty. [`Served::material`] judges the content.
     ///
     /// `prefix` is empty for what is served, and `previous.` for what was served before.
     #[must_use]
@@ -295,9 +311,12 @@ pub fn cas(bundle: &[u8]) -> Cas {
 /// What a chain, PEM, is called in a posture, given the CAs, PEM, that may have signed it. `None` when it leads to none of them.
 #[must_use]
 pub fn leaf(chain: &str, cas: &str) -> Option<Leaf> {
-    let chain = certificates_of(chain.as_bytes()).ok()?;
+    named(&certificates_of(chain.as_bytes()).ok()?, cas)
+}
+
+fn named(chain: &[CertificateDer<'static>], cas: &str) -> Option<Leaf> {
     let fingerprint = Fingerprint::of(chain.first()?);
-    let (_, root) = lead_up(chain, &certificates_of(cas.as_bytes()).ok()?)?;
+    let (_, root) = lead_up(chain.to_vec(), &certificates_of(cas.as_bytes()).ok()?)?;
     Some(Leaf { fingerprint, ca: CaId::of(&root) })
 }
 
@@ -637,6 +656,28 @@ pub(crate) mod tests {
         assert_eq!(wider.material(), Some(own.material));
         let stranger = CaId(Fingerprint([0; 32]));
         assert_eq!(own.served.trusting(&own.material, &[stranger].into(), &all).map(|_| ()), Err(stranger));
+    }
+
+    type KeyOf = fn(&mut Served) -> &mut SecretString;
+
+    #[test]
+    fn leaves_with_the_key_of_another_are_no_material() {
+        let ca = Authority::new("ca");
+        let Issued { material, served, .. } = issue(&ca, &ca);
+        assert_eq!(served.material(), Some(material));
+        let (server, client) = (served.server.key.clone(), served.client.key.clone());
+        let broken: [(&str, KeyOf, &SecretString); 3] = [
+            ("server", |served| &mut served.server.key, &client),
+            ("client", |served| &mut served.client.key, &server),
+            ("exporter", |served| &mut served.exporter.key, &server),
+        ];
+        for (what, key, other) in broken {
+            for other in [other.clone(), "no key".into()] {
+                let mut served = served.clone();
+                *key(&mut served) = other;
+                assert_eq!(served.material(), None, "{what}");
+            }
+        }
     }
 
     #[test]

@@ -506,11 +506,15 @@ fn the_canonical_line_connects_and_plaintext_does_not(place: &Place<'_>) {
 }
 
 async fn a_damaged_key_is_mended(place: &Place<'_>) {
-    let before = secret(place, "pg-tls", "server.key");
-    let patch = r#"[{"op": "remove", "path": "/data/server.key"}]"#;
-    place.kubectl(&["patch", "secret", "pg-tls", "--type=json", "-p", patch]);
-    place.until("the key is back", 30, || !place.path("secret/pg-tls", ".data.server\\.key").is_empty()).await;
-    assert_eq!(secret(place, "pg-tls", "server.key"), before);
+    let key = |of: &str| place.path("secret/pg-tls", &format!(".data.{of}\\.key"));
+    let (before, of_another) = (key("server"), key("client"));
+    assert_ne!(before, of_another);
+    let remove = json!([{"op": "remove", "path": "/data/server.key"}]);
+    let replace = json!([{"op": "replace", "path": "/data/server.key", "value": of_another}]);
+    for patch in [remove, replace] {
+        place.kubectl(&["patch", "secret", "pg-tls", "--type=json", "-p", &patch.to_string()]);
+        place.until("the key is back", 30, || key("server") == before).await;
+    }
 }
 
 /// By TLS, with the exporter's own certificate, which names the Service.
