@@ -51,12 +51,11 @@ pub fn has_files(set: &PetSet) -> bool {
 
 /// Reads the posture back. A Secret without a volume counts as no files: nobody has them.
 pub fn written(objects: &Written<'_>) -> Result<Posture, Unreadable> {
-    let postgresql = &objects.shared["postgresql"];
-    let (serve, hash) = settings(&postgresql["parameters"])?;
+    let (serve, hash) = settings(&objects.shared["postgresql"]["parameters"])?;
     Ok(Posture {
         files: objects.files.then(|| files(objects.tls).ok_or(Unreadable::Files)).transpose()?,
         serve,
-        accept: accept(&postgresql["pg_hba"])?,
+        accept: accept(objects.shared)?,
         hash,
         dial: dial(objects.patroni)?,
     })
@@ -78,10 +77,11 @@ fn settings(parameters: &Value) -> Result<(Serve, Hash), Unreadable> {
     Ok((serve, stored.ok_or(Unreadable::Shared("password_encryption"))?))
 }
 
-fn accept(lines: &Value) -> Result<Accept, Unreadable> {
+/// What servers take, by the cluster's shared configuration.
+pub fn accept(shared: &Value) -> Result<Accept, Unreadable> {
     let strange = Unreadable::Shared("pg_hba");
     let mut accept = Accept { plain: None, tls: None };
-    for line in lines.as_array().ok_or(strange)? {
+    for line in shared["postgresql"]["pg_hba"].as_array().ok_or(strange)? {
         let words: Vec<&str> = line.as_str().ok_or(strange)?.split(' ').collect();
         let [kind, database, _, rest @ ..] = words.as_slice() else { return Err(strange) };
         let side = match *kind {

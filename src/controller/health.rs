@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 use tokio::task::{Id, JoinSet};
@@ -23,6 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::debug;
 
 use super::credentials::{Login, auth_secret};
+use super::here::shared_config;
 use super::postgres::conditions;
 use super::servers::{address, host};
 use super::{Context, scaling, status};
@@ -30,6 +31,7 @@ use crate::api::Postgres;
 use crate::api::condition::holds;
 use crate::api::postgres::{DatabasePhase, HealthChecker};
 use crate::api::tls::SslMode;
+use crate::build::written::accept;
 use crate::cluster::Error;
 use crate::database::dial::Dial;
 use crate::database::report::{Report, idle_slots, report, write_check};
@@ -39,6 +41,7 @@ use crate::plan::database_status::{Replicas, Verdict};
 use crate::tls::alias::with_suffix;
 use crate::tls::material::Served;
 use crate::tls::pair::Pair;
+use crate::tls::posture::Accept;
 
 /// How many databases are checked at once.
 const AT_ONCE: usize = 32;
@@ -204,6 +207,8 @@ async fn check(context: Arc<Context>, postgres: Arc<Postgres>, replicas: Option<
 struct Secrets {
     login: Option<Login>,
     served: Option<Served>,
+    /// What servers take, by what is written: only if the spec may not say it, and only if it can be read.
+    accept: Option<Accept>,
     versions: Versions,
 }
 
@@ -214,17 +219,22 @@ impl Secrets {
             let secret = context.get::<Secret>(&namespace, &name).await?;
             Ok::<_, Error>((name, secret))
         };
-        // Somebody who has paused the database may be bringing TLS to it.
-        let has_tls = postgres.spec.tls.is_some() || holds(conditions(postgres), PAUSED);
+        // Somebody who has paused the database may be bringing TLS to it, or taking it away.
+        let paused = holds(conditions(postgres), PAUSED);
+        let has_tls = postgres.spec.tls.is_some() || paused;
         let tls = async { if has_tls { get(with_suffix(&name, "tls")).await.map(Some) } else { Ok(None) } };
-        let (auth, agent, tls) =
-            future::try_join3(get(auth_secret(postgres)), get(with_suffix(&name, "patroni")), tls).await?;
+        let shared = async {
+            if paused { context.get::<ConfigMap>(&namespace, &with_suffix(&name, "config")).await } else { Ok(None) }
+        };
+        let (auth, agent, tls, shared) =
+            future::try_join4(get(auth_secret(postgres)), get(with_suffix(&name, "patroni")), tls, shared).await?;
         let login = auth.1.as_ref().and_then(Login::of);
         let data = tls.as_ref().and_then(|(_, secret)| secret.as_ref()?.data.as_ref());
         let served = data.and_then(|data| Served::of(data, ""));
         let versions = [Some(auth), Some(agent), tls].into_iter().flatten();
         let versions = versions.map(|(name, secret)| (name, secret.and_then(|secret| secret.resource_version())));
-        Ok(Self { login, served, versions: versions.collect() })
+        let accept = shared.as_ref().and_then(shared_config).and_then(|shared| accept(&shared).ok());
+        Ok(Self { login, served, accept, versions: versions.collect() })
     }
 }
 
@@ -235,7 +245,7 @@ async fn ask(context: &Context, postgres: &Postgres, secrets: Secrets) -> Verdic
         return Verdict { accepting: why(), ready: why() };
     };
     let pods = context.pods(&postgres.namespace().unwrap_or_default(), &postgres.name_any());
-    let ways = ways(postgres, secrets.served.as_ref());
+    let ways = ways(postgres, secrets.served.as_ref(), secrets.accept);
     let write = settings(postgres).disable_write_check != Some(true);
     let asked = pods.iter().map(async |pod| (pod.name_any(), ask_one(postgres, pod, &login, &ways, write).await));
     let answers: BTreeMap<String, Result<Answer, Silence>> = future::join_all(asked).await.into_iter().collect();
@@ -274,18 +284,17 @@ struct Way {
     roots: Vec<Vec<u8>>,
 }
 
-/// How clients connect, by the spec; and the other way, for as long as somebody takes the database from one to the other.
-fn ways(postgres: &Postgres, served: Option<&Served>) -> Vec<Way> {
-    let plain = Way { mode: SslMode::Disable, pair: None, roots: vec![] };
+/// How clients connect: by TLS if anything is served, and in plaintext if that is written to be taken.
+///
+/// What is written is known for as long as somebody takes the database from one way to the other; the spec says it before and after.
+/// Pods may be one step behind: see [`log_in`](super::servers::log_in) for why none of them takes plaintext alone where plaintext
+/// is not written to be taken.
+fn ways(postgres: &Postgres, served: Option<&Served>, accept: Option<Accept>) -> Vec<Way> {
     let mode = postgres.spec.ssl_mode.filter(|mode| *mode != SslMode::Disable).unwrap_or(SslMode::VerifyFull);
     let tls = served.map(|served| Way { mode, pair: served.client_pair().ok(), roots: served.roots() });
-    let paused = holds(conditions(postgres), PAUSED);
-    match (postgres.spec.tls.is_some(), paused) {
-        (true, false) => tls.into_iter().collect(),
-        (true, true) => tls.into_iter().chain([plain]).collect(),
-        (false, false) => vec![plain],
-        (false, true) => [plain].into_iter().chain(tls).collect(),
-    }
+    let takes_plaintext = accept.map_or(postgres.spec.tls.is_none(), |accept| accept.plain.is_some());
+    let plain = takes_plaintext.then_some(Way { mode: SslMode::Disable, pair: None, roots: vec![] });
+    tls.into_iter().chain(plain).collect()
 }
 
 async fn ask_one(postgres: &Postgres, pod: &Pod, login: &Login, ways: &[Way], write: bool) -> Result<Answer, Silence> {
@@ -366,6 +375,8 @@ fn left(postgres: &Postgres, pods: &[Arc<Pod>], idle: &[String]) -> Vec<String> 
 mod tests {
     use super::*;
     use crate::database::report::{Lsn, Stream};
+    use crate::tls::Method;
+    use crate::tls::material::tests::{Authority, issue};
 
     fn answer(in_recovery: bool, standbys: &[(&str, &str)]) -> Answer {
         let stream = |state: &str| Stream { state: state.to_owned(), replayed: Lsn(1), ssl: false, client_dn: None };
@@ -393,6 +404,33 @@ mod tests {
         let looks = [(found(Some("1")), false), (found(None), false), (None, false), (found(Some("1")), false)];
         for (found, changed) in looks.into_iter().chain([(found(Some("2")), true), (found(Some("2")), false)]) {
             assert_eq!(course.end(found), changed);
+        }
+    }
+
+    #[test]
+    fn a_check_goes_in_by_plaintext_only_where_that_is_written_to_be_taken_or_asked_for_by_the_spec() {
+        let ca = Authority::new("ca");
+        let served = issue(&ca, &ca).served;
+        let of = |spec: &str| Postgres::new("pg", serde_saphyr::from_str(spec).expect("a spec"));
+        let (without, with) = (of("version: '17'"), of("{version: '17', tls: {issuerRef: {name: i}}}"));
+        let method = Some(Method::Scram);
+        let tls_alone = Some(Accept { plain: None, tls: method });
+        let both = Some(Accept { plain: method, tls: method });
+        let plain_alone = Some(Accept { plain: method, tls: None });
+        let (tls, plain) = (SslMode::VerifyFull, SslMode::Disable);
+        for (postgres, served, accept, expected) in [
+            (&without, None, None, vec![plain]),
+            (&without, Some(&served), both, vec![tls, plain]),
+            (&without, Some(&served), tls_alone, vec![tls]),
+            (&without, Some(&served), None, vec![tls, plain]),
+            (&with, Some(&served), None, vec![tls]),
+            (&with, Some(&served), tls_alone, vec![tls]),
+            (&with, Some(&served), both, vec![tls, plain]),
+            (&with, Some(&served), plain_alone, vec![tls, plain]),
+            (&with, None, None, vec![]),
+        ] {
+            let modes: Vec<SslMode> = ways(postgres, served, accept).iter().map(|way| way.mode).collect();
+            assert_eq!(modes, expected, "{accept:?}");
         }
     }
 

@@ -55,12 +55,17 @@ impl Pieces {
 
     /// Patroni's shared configuration, as far as it can be read.
     pub(super) fn shared_config(&self) -> Option<Value> {
-        serde_json::from_str(self.shared.as_ref()?.annotations().get(shared::ANNOTATION)?).ok()
+        shared_config(self.shared.as_ref()?)
     }
 
     pub(super) fn local_config(&self) -> Option<&String> {
         self.patroni.as_ref()?.data.as_ref()?.get(patroni::PATRONI_YML)
     }
+}
+
+/// Patroni's shared configuration in this ConfigMap, if it can be read.
+pub(super) fn shared_config(shared: &ConfigMap) -> Option<Value> {
+    serde_json::from_str(shared.annotations().get(shared::ANNOTATION)?).ok()
 }
 
 /// Where the cluster is, given what its spec asks for and what has been issued for it, if that is known.

@@ -154,10 +154,11 @@ impl Hands<'_> {
 
     async fn log_in(&self, pod: &Pod) -> Step<tokio_postgres::Client> {
         let address = address(pod, PORT).map_err(|_| Stop::Wait("an address of the pod"))?;
-        let expected = self.site.keys();
+        let written = self.site.written().map_err(|why| Stop::Blocked("PostureUnknown", why))?;
+        let keys = self.site.keys(&written);
         let wire = look(address, &self.site.login.username).await;
         let host = self.site.host(&pod.name_any());
-        let client = super::servers::log_in(address, &host, &self.site.login, &expected, &wire).await;
+        let client = super::servers::log_in(address, &host, &self.site.login, &keys, &wire).await;
         client.map_err(|silence| self.silent(pod, &silence))
     }
 

@@ -21,6 +21,7 @@ use crate::plan::scene::{LeafSeen, Server, Stream};
 use crate::tls::alias::with_suffix;
 use crate::tls::material::ders;
 use crate::tls::pair::Pair;
+use crate::tls::posture::Accept;
 use crate::tls::{self, Fingerprint, layout};
 
 /// What it takes to log in to the servers of a database besides the superuser's name and password, wherever the database is.
@@ -29,6 +30,8 @@ pub(super) struct Keys {
     pub(super) roots: Vec<Vec<u8>>,
     /// The client certificates that we may log in with.
     pub(super) pairs: Vec<Pair>,
+    /// What servers take, by what is written.
+    pub(super) accept: Accept,
 }
 
 /// What a server is held against.
@@ -81,6 +84,21 @@ pub(super) async fn ask(
 }
 
 /// Logs in by whatever way is open: somebody may be taking the cluster from one way to another.
+///
+/// # Guarantees
+/// Nothing is tried in plaintext unless what is written takes plaintext. Else somebody on the path to a pod could break TLS, answer
+/// the start-up packet, and ask for the superuser's password in clear.
+///
+/// Nor does that keep us from any pod, though pods may be one step behind what is written. Settings are written first of a step,
+/// and only once every pod was seen to have those before. Plaintext is refused by the last step of a walk to TLS, when all servers
+/// speak it and take both, and plaintext is written to be taken by the first step of a walk from TLS, long before TLS goes. So a
+/// pod lets us in by TLS wherever plaintext is written to be refused, whether it is where the step begins or where it ends, also on
+/// the way back (a test of [`walk`](fn@crate::tls::walk) says so for every walk). A pod that starts is no further behind: Patroni
+/// starts PostgreSQL when it has read what is written.
+///
+/// # Assumptions
+/// Servers have the settings that pgrekey writes. One that was given others by hand lets us in when Patroni, which needs no login
+/// of ours, has brought them back.
 pub(super) async fn log_in(
     address: SocketAddr,
     host: &str,
@@ -88,26 +106,31 @@ pub(super) async fn log_in(
     keys: &Keys,
     wire: &Wire,
 ) -> Result<Client, Silence> {
-    let dial = |mode, pair| Dial {
-        address,
-        host: host.to_owned(),
-        user: login.username.clone(),
-        password: Some(login.password.clone()),
-        pair,
-        mode,
-        roots: keys.roots.clone(),
-    };
-    let tls = wire.tls.is_ok().then(|| keys.pairs.iter().cloned().map(Some).chain([None]));
-    let plain = (wire.plaintext == Ok(Plaintext::Taken)).then(|| dial(SslMode::Disable, None));
-    let ways = tls.into_iter().flatten().map(|pair| dial(SslMode::VerifyCa, pair)).chain(plain);
-    let mut last = Silence::Refused("it takes neither TLS nor plaintext".to_owned());
-    for way in ways {
+    let mut last = Silence::Refused("it takes neither TLS nor the plaintext that is written".to_owned());
+    for (mode, pair) in ways(keys, wire) {
+        let way = Dial {
+            address,
+            host: host.to_owned(),
+            user: login.username.clone(),
+            password: Some(login.password.clone()),
+            pair,
+            mode,
+            roots: keys.roots.clone(),
+        };
         match way.log_in_though_expired().await {
             Err(silence) => last = silence,
             client => return client,
         }
     }
     Err(last)
+}
+
+/// The ways in that a server offers and that we take: with TLS by each certificate, and without one, before plaintext.
+fn ways(keys: &Keys, wire: &Wire) -> Vec<(SslMode, Option<Pair>)> {
+    let pairs = || keys.pairs.iter().cloned().map(Some).chain([None]);
+    let tls = wire.tls.is_ok().then(|| pairs().map(|pair| (SslMode::VerifyCa, pair)));
+    let takes_plaintext = keys.accept.plain.is_some() && wire.plaintext == Ok(Plaintext::Taken);
+    tls.into_iter().flatten().chain(takes_plaintext.then_some((SslMode::Disable, None))).collect()
 }
 
 async fn asked(
@@ -188,6 +211,36 @@ fn common_name(name: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::Method;
+    use crate::tls::material::tests::{Authority, issue};
+
+    /// What is tried at a server that shows this, where this is written to be taken.
+    fn tried(tls: Result<(), Silence>, plaintext: Plaintext, accept: Accept) -> Vec<(SslMode, bool)> {
+        let ca = Authority::new("ca");
+        let pair = issue(&ca, &ca).served.client_pair().expect("a pair");
+        let shown = Handshake { chain: vec![], takes: BTreeSet::new() };
+        let wire = Wire { tls: tls.map(|()| shown), plaintext: Ok(plaintext) };
+        let ways = ways(&Keys { roots: vec![], pairs: vec![pair], accept }, &wire);
+        ways.into_iter().map(|(mode, pair)| (mode, pair.is_some())).collect()
+    }
+
+    #[test]
+    fn no_password_goes_out_in_plaintext_where_plaintext_is_not_written_to_be_taken() {
+        let (tls_alone, both) = (
+            Accept { plain: None, tls: Some(Method::Scram) },
+            Accept { plain: Some(Method::Scram), tls: Some(Method::Scram) },
+        );
+        let by_tls = [(SslMode::VerifyCa, true), (SslMode::VerifyCa, false)];
+        let in_plaintext = [(SslMode::Disable, false)];
+        let broken = || Err(Silence::Handshake("somebody is in between".to_owned()));
+        for tls in [broken, || Err(Silence::NoTls)] {
+            assert_eq!(tried(tls(), Plaintext::Taken, tls_alone), []);
+            assert_eq!(tried(tls(), Plaintext::Taken, both), in_plaintext);
+            assert_eq!(tried(tls(), Plaintext::Refused, both), []);
+        }
+        assert_eq!(tried(Ok(()), Plaintext::Taken, tls_alone), by_tls);
+        assert_eq!(tried(Ok(()), Plaintext::Taken, both), [by_tls.as_slice(), &in_plaintext].concat());
+    }
 
     #[test]
     fn a_connection_string_says_how_it_dials() {

@@ -143,7 +143,7 @@ impl Site {
         let written = self.written()?;
         let set = self.pieces.pet_set.as_ref().ok_or("there is no PetSet")?;
         let expected = self.expected(&written);
-        let keys = self.keys();
+        let keys = self.keys(&written);
         let pods = future::join_all(self.pods.iter().map(|pod| self.pod(pod, &keys, &expected))).await;
         let leader = self.leader.as_ref().and_then(leader_of).map(str::to_owned).ok_or("a leader".to_owned());
         let failover = self.failover.as_ref().map(ConfigMap::annotations);
@@ -178,13 +178,14 @@ impl Site {
         self.pods.iter().find(|pod| pod.name_any() == leader)
     }
 
-    /// What it takes to log in, wherever the cluster is.
-    pub(super) fn keys(&self) -> Keys {
+    /// What it takes to log in, wherever the pods of a cluster are that is written to be here.
+    pub(super) fn keys(&self, written: &Posture) -> Keys {
         let pairs = [&self.stored, &self.previous].into_iter().flatten();
         let pairs = pairs.filter_map(|served| served.client_pair().ok()).chain(self.renewed.clone());
         Keys {
             roots: self.cas().values().flat_map(|pem| crate::tls::material::ders(pem)).collect(),
             pairs: pairs.collect(),
+            accept: written.accept,
         }
     }
 

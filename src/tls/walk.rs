@@ -155,6 +155,22 @@ mod tests {
     }
 
     #[test]
+    fn where_plaintext_is_refused_servers_take_tls_also_when_they_are_one_step_behind_or_ahead() {
+        let cert = Posture::tls(SslMode::VerifyFull, Method::Cert, material(3, 2, 2));
+        let ends = [Posture::plain(Method::Md5), Posture::plain(Method::Scram), scram(1, 1), scram(2, 2), cert];
+        let pairs = ends.iter().flat_map(|from| ends.iter().map(move |to| walk(from, to)));
+        let neighbours: Vec<_> =
+            pairs.flat_map(|stops| stops.windows(2).map(<[_]>::to_vec).collect::<Vec<_>>()).collect();
+        assert!(neighbours.iter().any(|pair| pair[0].accept.plain.is_some() && pair[1].accept.plain.is_none()));
+        for pair in &neighbours {
+            if pair.iter().any(|stop| stop.accept.plain.is_none()) {
+                let takes_tls = |stop: &Posture| stop.serve == Serve::Tls && stop.accept.tls.is_some();
+                assert!(pair.iter().all(takes_tls), "{pair:#?}");
+            }
+        }
+    }
+
+    #[test]
     fn both_cas_are_published_from_the_start_and_the_old_one_goes_last() {
         let stops = walk(&scram(1, 1), &scram(2, 2));
         let both = BTreeSet::from([ca(1), ca(2)]);

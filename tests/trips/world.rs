@@ -618,6 +618,8 @@ impl World {
             Action::WriteSettings(posture) => {
                 self.written = Posture { files: self.written.files.clone(), dial: self.written.dial, ..posture };
                 self.settings_at = second + 1;
+                // This is when pods are behind what is written.
+                self.lets_pgrekey_in().expect("a way in");
             }
             Action::WriteFiles(files) => self.write_files(files),
             Action::WriteDial(posture) => {
@@ -687,6 +689,16 @@ impl World {
         }
     }
 
+    /// Whether every pod takes TLS where plaintext is not written to be taken: pgrekey does not try plaintext there.
+    fn lets_pgrekey_in(&self) -> Result<(), String> {
+        let takes_tls = |pod: &SimPod| pod.settings.1.tls.is_some() && self.posture_of(pod).served().is_some();
+        let shut = self.pods.iter().find(|pod| self.is_up(pod) && !takes_tls(pod));
+        match shut.filter(|_| self.written.accept.plain.is_none()) {
+            Some(pod) => Err(format!("{} takes no TLS, and plaintext is not written to be taken", pod.name)),
+            None => Ok(()),
+        }
+    }
+
     /// What must hold at every moment.
     ///
     /// `restarts` is how often a pod may have been restarted by now.
@@ -698,6 +710,7 @@ impl World {
         if let Some(pod) = self.pods.iter().find(|pod| pod.evictions > restarts && !disturbed) {
             return Err(format!("{} was restarted {} times", pod.name, pod.evictions));
         }
+        self.lets_pgrekey_in()?;
         let Some(primary) = self.leader_pod().filter(|pod| self.is_up(pod)) else { return Ok(()) };
         let serving = self.posture_of(primary);
         for standby in self.pods.iter().filter(|pod| self.is_up(pod) && pod.name != self.leader) {
