@@ -1,9 +1,8 @@
 //! What every loop has at hand.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures::channel::mpsc;
 use jiff::Timestamp;
@@ -12,13 +11,12 @@ use kube::api::Api;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt};
-use secrecy::SecretString;
-use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
+use tokio::sync::OwnedMutexGuard;
 use tracing::warn;
 
 use super::Settings;
-use super::credentials::Login;
-use super::health::Seen;
+pub(super) use super::memory::Primary;
+use super::memory::{Memories, Memory, Served};
 use super::notes::Notes;
 use crate::api::{PetSet, Postgres};
 use crate::build::meta::{INSTANCE_LABEL, KIND};
@@ -43,48 +41,7 @@ pub struct Context {
     pet_sets: Store<PetSet>,
     recorder: Recorder,
     drift: mpsc::UnboundedSender<()>,
-    memory: Mutex<HashMap<String, Memory>>,
-    turns: Mutex<HashMap<String, Arc<Turn<()>>>>,
-}
-
-/// What is remembered of one database while this process leads. Losing it costs a check or a question, never a database.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Memory {
-    /// The login that worked last: a Secret that lost a key is repaired from it.
-    pub(super) login: Option<Login>,
-    /// What Patroni was told of us: a Secret that lost it is repaired from here.
-    pub(super) agent: Option<SecretString>,
-    /// What the last check saw.
-    pub(super) seen: Option<Seen>,
-    /// What was last seen on the wire to be served by every pod.
-    pub(super) proven: Option<String>,
-    /// Until when clients were last said to get time.
-    pub(super) settles: Option<Timestamp>,
-    /// The certificates that its pods serve.
-    pub(super) served: Option<Served>,
-    /// Its primary, as operations see it.
-    pub(super) primary: Primary,
-}
-
-/// The primary of a database, as operations see it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Primary {
-    /// No operation has seen one.
-    #[default]
-    Unknown,
-    /// It answered then.
-    There(Timestamp),
-    /// It answered last then, and no longer does.
-    Away(Timestamp),
-}
-
-/// The certificates that the pods of a database serve.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Served {
-    /// When the first of them ends, as Unix time.
-    pub(super) until: i64,
-    /// Others have been issued since.
-    pub(super) drifted: bool,
+    memories: Memories,
 }
 
 impl fmt::Debug for Context {
@@ -123,8 +80,7 @@ impl Context {
             pet_sets,
             recorder,
             drift,
-            memory: Mutex::default(),
-            turns: Mutex::default(),
+            memories: Memories::default(),
         }
     }
 
@@ -192,12 +148,12 @@ impl Context {
 
     /// What is remembered of this database.
     pub(super) fn recall(&self, postgres: &Postgres) -> Memory {
-        self.with_memory(|memory| memory.get(&key(postgres)).cloned()).unwrap_or_default()
+        self.memories.recall(&key(postgres))
     }
 
     /// Remembers something about this database.
     pub(super) fn remember(&self, postgres: &Postgres, change: impl FnOnce(&mut Memory)) {
-        self.with_memory(|memory| change(memory.entry(key(postgres)).or_default()));
+        self.memories.remember(key(postgres), change);
     }
 
     /// Notes what a database serves, and tells what all of them do.
@@ -207,16 +163,15 @@ impl Context {
     }
 
     fn tell_served(&self) {
-        let all: Vec<Served> = self.with_memory(|memory| memory.values().filter_map(|memory| memory.served).collect());
+        let all = self.memories.served();
         let drifted = all.iter().filter(|served| served.drifted).count();
         self.metrics.certificates(all.iter().map(|served| served.until).min(), drifted);
     }
 
     /// Forgets this database.
     pub(super) fn forget(&self, postgres: &Postgres) {
-        self.with_memory(|memory| memory.remove(&key(postgres)));
+        self.memories.forget(&key(postgres));
         self.tell_served();
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(postgres));
     }
 
     /// Waits until no loop of this process is at this database, and keeps others away for as long as the answer lives.
@@ -224,16 +179,7 @@ impl Context {
     /// A loop that saw a database before it was paused may still be writing its objects. Whoever pauses it does so in here, and a
     /// loop looks at the pause in here.
     pub async fn alone(&self, postgres: &Postgres) -> OwnedMutexGuard<()> {
-        let turn = {
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(turns.entry(key(postgres)).or_default())
-        };
-        turn.lock_owned().await
-    }
-
-    fn with_memory<T>(&self, with: impl FnOnce(&mut HashMap<String, Memory>) -> T) -> T {
-        // Nobody leaves half a memory behind, also not by panicking.
-        with(&mut self.memory.lock().unwrap_or_else(PoisonError::into_inner))
+        self.memories.turn(key(postgres)).lock_owned().await
     }
 }
 

@@ -21,6 +21,7 @@ mod ending;
 mod health;
 mod here;
 mod issuance;
+mod memory;
 mod notes;
 mod ops_request;
 mod perform;

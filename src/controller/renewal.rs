@@ -9,7 +9,7 @@ use kube::runtime::controller::Action as Requeue;
 use kube::runtime::events::EventType;
 use tracing::{debug, info};
 
-use super::context::Served;
+use super::memory::Served;
 use super::perform::Hands;
 use super::postgres::{Step, Stop};
 use super::site::Site;
