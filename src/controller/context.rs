@@ -1,5 +1,6 @@
 //! What every loop has at hand.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -171,6 +172,12 @@ impl Context {
     /// Forgets this database.
     pub(super) fn forget(&self, postgres: &Postgres) {
         self.memories.forget(&key(postgres));
+        self.tell_served();
+    }
+
+    /// Forgets every database that is not among these, by their uids: one may go without its finalizer, and so without a word.
+    pub(super) fn forget_all_but(&self, known: &BTreeSet<String>) {
+        self.memories.keep(known);
         self.tell_served();
     }
 

@@ -96,6 +96,7 @@ pub(super) async fn run(context: Arc<Context>, databases: Store<Postgres>) {
                 let all = databases.state();
                 let known: BTreeSet<String> = all.iter().filter_map(|postgres| postgres.uid()).collect();
                 courses.retain(|uid, _| known.contains(uid));
+                context.forget_all_but(&known);
                 for postgres in all.into_iter().filter(|postgres| is_checked(postgres)) {
                     let uid = postgres.uid().unwrap_or_default();
                     let course = courses.entry(uid.clone()).or_default();

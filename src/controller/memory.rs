@@ -1,6 +1,6 @@
 //! What is remembered of databases, and whose turn it is at each of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -73,17 +73,62 @@ impl Memories {
 
     pub(super) fn forget(&self, uid: &str) {
         self.with_memory(|memory| memory.remove(uid));
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    /// Forgets every database that is not among these. Whoever is at one of them stays alone there.
+    pub(super) fn keep(&self, known: &BTreeSet<String>) {
+        self.with_memory(|memory| memory.retain(|uid, _| known.contains(uid)));
+        self.with_turns(|turns| turns.retain(|uid, turn| known.contains(uid) || Arc::strong_count(turn) > 1));
     }
 
     /// Whoever holds it is alone at this database.
     pub(super) fn turn(&self, uid: String) -> Arc<Turn<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(turns.entry(uid).or_default())
+        self.with_turns(|turns| Arc::clone(turns.entry(uid).or_default()))
     }
 
     fn with_memory<T>(&self, with: impl FnOnce(&mut HashMap<String, Memory>) -> T) -> T {
         // Nobody leaves half a memory behind, also not by panicking.
         with(&mut self.memory.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn with_turns<T>(&self, with: impl FnOnce(&mut HashMap<String, Arc<Turn<()>>>) -> T) -> T {
+        with(&mut self.turns.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVED: Served = Served { until: 1, drifted: false };
+
+    fn known(uids: &[&str]) -> BTreeSet<String> {
+        uids.iter().map(|uid| (*uid).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_database_that_is_not_there_any_more_is_forgotten_with_what_it_served_and_its_login() {
+        let memories = Memories::default();
+        for (uid, until) in [("gone", 1), ("there", 2)] {
+            memories.remember(uid.to_owned(), |memory| {
+                memory.served = Some(Served { until, ..SERVED });
+                memory.login = Some(Login { username: "postgres".to_owned(), password: "secret".into() });
+            });
+        }
+        assert_eq!(memories.served().iter().map(|served| served.until).min(), Some(1));
+        memories.keep(&known(&["there"]));
+        assert_eq!(memories.served(), [Served { until: 2, ..SERVED }]);
+        assert!(memories.recall("gone").login.is_none() && memories.recall("there").login.is_some());
+    }
+
+    #[test]
+    fn who_is_at_a_database_stays_alone_there_also_when_it_goes() {
+        let memories = Memories::default();
+        let at_it = memories.turn("gone".to_owned()).try_lock_owned().expect("nobody is at it");
+        memories.keep(&known(&[]));
+        assert!(memories.turn("gone".to_owned()).try_lock().is_err());
+        drop(at_it);
+        memories.keep(&known(&[]));
+        assert_eq!(memories.with_turns(|turns| turns.len()), 0);
     }
 }
