@@ -113,7 +113,7 @@ impl Hands<'_> {
         let Site { login, .. } = self.site;
         let leader = self.site.leader().ok_or(Stop::Wait("a leader"))?;
         let client = self.log_in(leader).await?;
-        let stored = store_password(&client, &login.username, &login.password, hash == Hash::Md5).await;
+        let stored = store_password(&client, &login.username, &login.password, hash).await;
         stored.map_err(|silence| self.silent(leader, &silence))
     }
 

@@ -9,6 +9,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
 use super::{Silence, bounded, plain_words};
+use crate::tls::Hash;
 
 /// A position in the write-ahead log, in bytes since its beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -191,13 +192,13 @@ pub async fn passwords(client: &Client) -> Result<Passwords, Silence> {
 /// `log_statement`, of a duration or of an error, nothing is as bad as a panic (PostgreSQL documentation, "When To Log").
 const QUIETLY: &str = "set log_min_messages = 'panic'";
 
-/// Stores a role's password anew, as MD5 or as SCRAM. It is hashed here, and the session logs nothing from then on: an MD5 hash
+/// Stores a role's password anew, in this way. It is hashed here, and the session logs nothing from then on: an MD5 hash
 /// is as good as the password to whoever reads it. The role that asks must be a superuser.
-pub async fn store_password(client: &Client, role: &str, password: &SecretString, as_md5: bool) -> Result<(), Silence> {
-    let hash = if as_md5 {
-        md5(password.expose_secret().as_bytes(), role)
-    } else {
-        scram_sha_256(password.expose_secret().as_bytes())
+pub async fn store_password(client: &Client, role: &str, password: &SecretString, way: Hash) -> Result<(), Silence> {
+    let password = password.expose_secret().as_bytes();
+    let hash = match way {
+        Hash::Md5 => md5(password, role),
+        Hash::Scram => scram_sha_256(password),
     };
     let statement = format!("alter role \"{}\" password '{}'", role.replace('"', "\"\""), hash.replace('\'', "''"));
     bounded(async {

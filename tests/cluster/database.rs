@@ -9,8 +9,8 @@ use pgrekey::database::dial::Dial;
 use pgrekey::database::report::{mounted, reload, report, store_password, write_check};
 use pgrekey::database::wire::{Plaintext, handshake, look};
 use pgrekey::database::{PORT, Silence};
-use pgrekey::tls::Fingerprint;
 use pgrekey::tls::pair::Pair;
+use pgrekey::tls::{Fingerprint, Hash};
 use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
 use serde_json::json;
 use tokio_postgres::Client;
@@ -191,8 +191,8 @@ async fn client_certificates_log_in(server: &Server<'_>, trusted: &Ca, stranger:
 async fn a_password_is_stored_and_not_logged(server: &Server<'_>, trusted: &Ca) {
     let client = server.dial(SslMode::VerifyFull, &[trusted]).log_in().await.expect("a login");
     let after = server.dial(SslMode::VerifyFull, &[trusted]).log_in().await.expect("a login");
-    store_password(&client, "by_certificate", &PASSWORD.into(), true).await.expect("a password");
-    store_password(&client, "nobody", &PASSWORD.into(), true).await.expect_err("nobody's password");
+    store_password(&client, "by_certificate", &PASSWORD.into(), Hash::Md5).await.expect("a password");
+    store_password(&client, "nobody", &PASSWORD.into(), Hash::Md5).await.expect_err("nobody's password");
     after.batch_execute("select 'logged last'").await.expect("an answer");
     let log = || server.cluster.kubectl(&["logs", "-n", "demo", &server.name], "").must_succeed();
     eventually("the server logs statements", async || log().contains("select 'logged last'")).await;
