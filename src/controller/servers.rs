@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use tokio_postgres::Client;
-use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::credentials::Login;
 use crate::api::tls::SslMode;
@@ -19,6 +18,7 @@ use crate::database::{PORT, Silence};
 use crate::plan::Known;
 use crate::plan::scene::{LeafSeen, Server, Stream};
 use crate::tls::alias::with_suffix;
+use crate::tls::known::{common_name, known_der};
 use crate::tls::material::ders;
 use crate::tls::pair::Pair;
 use crate::tls::posture::Accept;
@@ -196,16 +196,8 @@ fn dials(conninfo: &str) -> tls::Dial {
 }
 
 fn leaf(shown: &Handshake) -> Option<LeafSeen> {
-    let (_, leaf) = X509Certificate::from_der(shown.chain.first()?).ok()?;
-    let not_after = Timestamp::from_second(leaf.validity().not_after.timestamp()).ok()?;
-    Some(LeafSeen { serial: leaf.raw_serial_as_string().replace(':', ""), not_after })
-}
-
-/// The common name in a name, or all of the name.
-fn common_name(name: &[u8]) -> String {
-    let Ok((_, name)) = X509Name::from_der(name) else { return "?".to_owned() };
-    let common = name.iter_common_name().next().and_then(|common| common.as_str().ok()).map(str::to_owned);
-    common.unwrap_or_else(|| name.to_string())
+    let leaf = known_der(shown.chain.first()?)?;
+    Some(LeafSeen { serial: leaf.serial, not_after: leaf.not_after })
 }
 
 #[cfg(test)]

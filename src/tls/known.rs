@@ -1,6 +1,8 @@
 //! A certificate as people know it.
 
 use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
+use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
 
 use super::pair::{certificates_of, read, timestamp};
@@ -24,19 +26,30 @@ pub struct Known {
 /// The first certificate of a chain, PEM; `None` when there is none or it cannot be read.
 #[must_use]
 pub fn known(chain: &[u8]) -> Option<Known> {
-    let chain = certificates_of(chain).ok()?;
-    let der = chain.first()?;
-    let leaf = read(der, 1).ok()?;
+    known_der(certificates_of(chain).ok()?.first()?)
+}
+
+/// A certificate, DER; `None` when it cannot be read.
+#[must_use]
+pub fn known_der(der: &[u8]) -> Option<Known> {
+    let der = CertificateDer::from(der);
+    let leaf = read(&der, 1).ok()?;
     Some(Known {
-        fingerprint: Fingerprint::of(der),
+        fingerprint: Fingerprint::of(&der),
         serial: leaf.raw_serial_as_string().replace(':', ""),
-        signer: common_name(leaf.issuer()),
+        signer: in_words(leaf.issuer()),
         not_before: timestamp(leaf.validity().not_before).ok()?,
         not_after: timestamp(leaf.validity().not_after).ok()?,
     })
 }
 
-fn common_name(name: &X509Name<'_>) -> String {
+/// The common name in a name, DER, or all of the name; `?` when it cannot be read.
+#[must_use]
+pub fn common_name(name: &[u8]) -> String {
+    X509Name::from_der(name).map_or_else(|_| "?".to_owned(), |(_, name)| in_words(&name))
+}
+
+fn in_words(name: &X509Name<'_>) -> String {
     let common = name.iter_common_name().next().and_then(|common| common.as_str().ok());
     common.map_or_else(|| name.to_string(), str::to_owned)
 }
@@ -60,5 +73,23 @@ mod tests {
     fn what_is_no_certificate_is_not_known() {
         assert_eq!(known(b""), None);
         assert_eq!(known(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), None);
+    }
+
+    #[test]
+    fn a_name_is_known_by_its_common_name() {
+        let mut name = rcgen::DistinguishedName::new();
+        name.push(rcgen::DnType::OrganizationName, "example");
+        let all = |name| {
+            let mut params = rcgen::CertificateParams::default();
+            params.distinguished_name = name;
+            let key = rcgen::KeyPair::generate().expect("a key");
+            let der = params.self_signed(&key).expect("a certificate").der().to_vec();
+            let (_, certificate) = x509_parser::parse_x509_certificate(&der).expect("a certificate");
+            common_name(certificate.subject().as_raw())
+        };
+        assert_eq!(all(name.clone()), "O=example");
+        name.push(rcgen::DnType::CommonName, "ca");
+        assert_eq!(all(name), "ca");
+        assert_eq!(common_name(b"junk"), "?");
     }
 }
