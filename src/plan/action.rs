@@ -1,6 +1,7 @@
 //! What can be done to a database, as data.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use crate::api::postgres::PostgresSpec;
 use crate::tls::{Alias, CaId, Files, Hash, Posture};
@@ -8,7 +9,9 @@ use crate::tls::{Alias, CaId, Files, Hash, Posture};
 use super::scene::Template;
 
 /// One effect. Each is idempotent, and carries what must still be true for it to be right: a uid, a revision.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// Printed, also by `Debug`, it names what it is about and shows no spec: the `env` of one is nobody's to read in a log.
+#[derive(Clone, PartialEq)]
 pub enum Action {
     /// Marks the request as begun on this database: finalizer, and the database's uid.
     Hold,
@@ -89,5 +92,88 @@ impl Action {
     #[must_use]
     pub fn shows_at_once(&self) -> bool {
         !matches!(self, Self::ReloadAgent { .. } | Self::Evict { .. } | Self::SwitchOver { .. })
+    }
+
+    /// What kind of effect it is.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Hold => "Hold",
+            Self::Release => "Release",
+            Self::SetPaused(true) => "Pause",
+            Self::SetPaused(false) => "Resume",
+            Self::Try => "Try",
+            Self::EndTrial => "EndTrial",
+            Self::Certify(_) => "Certify",
+            Self::Reissue { .. } => "Reissue",
+            Self::Publish(_) => "Publish",
+            Self::WriteSettings(_) => "WriteSettings",
+            Self::WriteFiles(_) => "WriteFiles",
+            Self::WriteDial(_) => "WriteDial",
+            Self::WriteTemplate(_) => "WriteTemplate",
+            Self::SetPassword(_) => "SetPassword",
+            Self::Touch { .. } => "Touch",
+            Self::ReloadServer { .. } => "ReloadServer",
+            Self::ReloadAgent { .. } => "ReloadAgent",
+            Self::Evict { .. } => "Evict",
+            Self::SwitchOver { .. } => "SwitchOver",
+            Self::WriteSpec(_) => "WriteSpec",
+            Self::Delete => "Delete",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        match self {
+            Self::Touch { pod, .. }
+            | Self::ReloadServer { pod, .. }
+            | Self::ReloadAgent { pod, .. }
+            | Self::Evict { pod, .. } => write!(f, " {pod}"),
+            Self::SwitchOver { from, to } => write!(f, " {from} to {to}"),
+            Self::WriteFiles(Files { material, trust }) => {
+                write!(f, " {} of {} CAs", material.server.fingerprint, trust.len())
+            }
+            Self::WriteSettings(posture) => write!(f, " {:?} {:?}", posture.serve, posture.accept),
+            Self::WriteDial(posture) => write!(f, " {}", posture.dial.mode.as_str()),
+            Self::WriteTemplate(template) => write!(f, " files: {}", template.files),
+            Self::Publish(trust) => write!(f, " {} CAs", trust.len()),
+            Self::Reissue { alias, revision } => write!(f, " {} after {revision}", alias.as_str()),
+            Self::Hold
+            | Self::Release
+            | Self::SetPaused(_)
+            | Self::Try
+            | Self::EndTrial
+            | Self::Certify(_)
+            | Self::SetPassword(_)
+            | Self::WriteSpec(_)
+            | Self::Delete => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_is_named_and_shows_nothing_of_a_spec() {
+        let spec =
+            "{version: '17', podTemplate: {spec: {containers: [{name: postgres, env: [{name: A, value: hidden}]}]}}}";
+        let spec: PostgresSpec = serde_saphyr::from_str(spec).expect("a spec");
+        assert!(format!("{spec:?}").contains("hidden"));
+        let wrap: [fn(Box<PostgresSpec>) -> Action; 2] = [Action::Certify, Action::WriteSpec];
+        for action in wrap.map(|wrap| wrap(Box::new(spec.clone()))) {
+            assert_eq!([format!("{action}"), format!("{action:?}")], [action.name(), action.name()]);
+        }
+        let (from, to) = ("pg-0".to_owned(), "pg-1".to_owned());
+        assert_eq!(Action::SwitchOver { from, to }.to_string(), "SwitchOver pg-0 to pg-1");
     }
 }

@@ -175,7 +175,7 @@ impl Trip {
     fn effect(&mut self, action: Option<&Action>, happen: impl FnOnce(&mut World)) -> bool {
         let at = self.effects;
         self.effects += 1;
-        let kind = action.map_or("Status", kind);
+        let kind = action.map_or("Status", Action::name);
         let turned = self.log.contains("turn back");
         match self.fault {
             Fault::Forever(first) | Fault::Hopeless(first)
@@ -305,32 +305,6 @@ impl Trip {
     }
 }
 
-fn kind(action: &Action) -> &'static str {
-    match action {
-        Action::Hold => "Hold",
-        Action::Release => "Release",
-        Action::SetPaused(true) => "Pause",
-        Action::SetPaused(false) => "Resume",
-        Action::Try => "Try",
-        Action::EndTrial => "EndTrial",
-        Action::Certify(_) => "Certify",
-        Action::Reissue { .. } => "Reissue",
-        Action::Publish(_) => "Publish",
-        Action::WriteSettings(_) => "WriteSettings",
-        Action::WriteFiles(_) => "WriteFiles",
-        Action::WriteDial(_) => "WriteDial",
-        Action::WriteTemplate(_) => "WriteTemplate",
-        Action::SetPassword(_) => "SetPassword",
-        Action::Touch { .. } => "Touch",
-        Action::ReloadServer { .. } => "ReloadServer",
-        Action::ReloadAgent { .. } => "ReloadAgent",
-        Action::Evict { .. } => "Evict",
-        Action::SwitchOver { .. } => "SwitchOver",
-        Action::WriteSpec(_) => "WriteSpec",
-        Action::Delete => "Delete",
-    }
-}
-
 /// How many objects of the API server an action writes. Servers and agents are asked directly.
 fn writes(action: &Action) -> usize {
     match action {
@@ -340,22 +314,13 @@ fn writes(action: &Action) -> usize {
     }
 }
 
+/// An action as transcripts have it: a leaf of the simulated world is known by its serial.
 fn short(action: &Action) -> String {
     match action {
-        Action::Touch { pod, .. }
-        | Action::ReloadServer { pod, .. }
-        | Action::ReloadAgent { pod, .. }
-        | Action::Evict { pod, .. } => format!("{} {pod}", kind(action)),
-        Action::SwitchOver { from, to } => format!("SwitchOver {from} to {to}"),
         Action::WriteFiles(files) => {
             format!("WriteFiles {} of {} CAs", files.material.server.fingerprint.0[0], files.trust.len())
         }
-        Action::WriteSettings(posture) => format!("WriteSettings {:?} {:?}", posture.serve, posture.accept),
-        Action::WriteDial(posture) => format!("WriteDial {}", posture.dial.mode.as_str()),
-        Action::WriteTemplate(template) => format!("WriteTemplate files: {}", template.files),
-        Action::Publish(trust) => format!("Publish {} CAs", trust.len()),
-        Action::Reissue { alias, revision } => format!("Reissue {} after {revision}", alias.as_str()),
-        _ => kind(action).to_owned(),
+        action => action.to_string(),
     }
 }
 
