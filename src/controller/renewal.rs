@@ -9,11 +9,12 @@ use kube::runtime::controller::Action as Requeue;
 use kube::runtime::events::EventType;
 use tracing::{debug, info};
 
+use super::issuance::{self, Look};
 use super::memory::Served;
 use super::perform::Hands;
 use super::postgres::{Step, Stop};
 use super::site::Site;
-use super::{Context, issuance, status};
+use super::{Context, status};
 use crate::api::Postgres;
 use crate::plan::observed::Certificate as Seen;
 use crate::plan::settle::{self, Grace};
@@ -34,23 +35,13 @@ pub(super) async fn renew(context: &Context, postgres: &Postgres, here: &Posture
     let Ok(written) = site.written() else { return Ok(None) };
     let look = issuance::look(context, &site.objects, &site.cluster, "").await?;
     context.serves(postgres, site.stored.as_ref().and_then(|stored| served(stored, look.issued.as_ref())));
-    let is_as_asked = |seen: &Seen| seen.matches && seen.ready && !seen.issuing;
-    let issued = match look.issued {
-        Some(issued) if look.issuance.certificates.values().all(is_as_asked) => Some(issued),
-        // cert-manager is still at it, and its Certificates are watched.
-        Some(_) => return Ok(None),
-        None => match look.issuance.issued {
-            // What is served stays, whatever became of what was issued.
-            Some(Err(why)) if postgres.spec.tls.is_some() => return Err(Stop::Blocked("CertificatesNotServed", why)),
-            _ => None,
-        },
+    let issued = match offer(postgres, look)? {
+        Offer::Good(issued) => Some(*issued),
+        Offer::Nothing => None,
+        Offer::Unfinished => return Ok(None),
     };
-    let material = issued.as_ref().map(|issued| issued.material);
-    let target = upkeep(&written, &postgres.spec, site.cluster.major(), material.as_ref());
-    let Some(target) = target else { return Ok(None) };
-    let leaf = target.files.as_ref().map(|files| files.material.server.fingerprint.to_string());
-    let proven = format!("{}/{}", site.version(), leaf.unwrap_or_default());
-    if written == target && context.recall(postgres).proven.as_ref() == Some(&proven) {
+    let Some(renewal) = Renewal::of(context, postgres, &site, &written, issued) else { return Ok(None) };
+    if renewal.is_in_service() {
         return Ok(None);
     }
     let scene = match site.scene().await {
@@ -60,47 +51,124 @@ pub(super) async fn renew(context: &Context, postgres: &Postgres, here: &Posture
             return Ok(Some(Requeue::requeue(SOON)));
         }
     };
-    let is_new = written != target;
-    let heading = steer(&scene, &target, None);
-    if let Some(Grace { until, what }) = settle::grace(&scene, &heading, settle::of_renewal(postgres)) {
+    let heading = steer(&scene, &renewal.target, None);
+    if let Some(grace) = settle::grace(&scene, &heading, settle::of_renewal(postgres)) {
+        return renewal.wait_for_clients(&scene, grace).await.map(Some);
+    }
+    match heading {
+        Heading::There => {
+            renewal.remember_proof();
+            return Ok(None);
+        }
+        Heading::Wait { on, .. } => debug!(database = postgres.name_any(), on, "a renewal waits"),
+        Heading::Do { actions, .. } if renewal.waits_for_slow_pods(&actions, &scene) => {
+            debug!(database = postgres.name_any(), "pods are starting");
+        }
+        Heading::Do { what, actions, .. } => {
+            info!(database = postgres.name_any(), what, "keeping TLS as it should be");
+            renewal.perform(&scene, &actions).await?;
+        }
+    }
+    Ok(Some(Requeue::requeue(SOON)))
+}
+
+/// What there is to be taken into service.
+enum Offer {
+    /// All that the spec asks for.
+    Good(Box<Issued>),
+    /// Nothing: what is served stays.
+    Nothing,
+    /// cert-manager is still at it, and its Certificates are watched.
+    Unfinished,
+}
+
+fn offer(postgres: &Postgres, look: Look) -> Step<Offer> {
+    let is_as_asked = |seen: &Seen| seen.matches && seen.ready && !seen.issuing;
+    match (look.issued, look.issuance.issued) {
+        (Some(issued), _) if look.issuance.certificates.values().all(is_as_asked) => Ok(Offer::Good(Box::new(issued))),
+        (Some(_), _) => Ok(Offer::Unfinished),
+        // What is served stays, whatever became of what was issued.
+        (None, Some(Err(why))) if postgres.spec.tls.is_some() => Err(Stop::Blocked("CertificatesNotServed", why)),
+        (None, _) => Ok(Offer::Nothing),
+    }
+}
+
+/// A database on its way to where it belongs.
+struct Renewal<'a> {
+    context: &'a Context,
+    postgres: &'a Postgres,
+    site: &'a Site,
+    issued: Option<Issued>,
+    target: Posture,
+    /// Whether the target is yet to be written.
+    is_new: bool,
+    /// Names the target, and what pods mount of it.
+    proof: String,
+}
+
+impl<'a> Renewal<'a> {
+    /// Nothing where there is nothing to keep and nothing to come to.
+    fn of(
+        context: &'a Context,
+        postgres: &'a Postgres,
+        site: &'a Site,
+        written: &Posture,
+        issued: Option<Issued>,
+    ) -> Option<Self> {
+        let material = issued.as_ref().map(|issued| issued.material);
+        let target = upkeep(written, &postgres.spec, site.cluster.major(), material.as_ref())?;
+        let leaf = target.files.as_ref().map(|files| files.material.server.fingerprint.to_string());
+        let proof = format!("{}/{}", site.version(), leaf.unwrap_or_default());
+        Some(Self { context, postgres, site, issued, is_new: *written != target, target, proof })
+    }
+
+    /// Whether the target is written, and every pod was seen to be there.
+    fn is_in_service(&self) -> bool {
+        !self.is_new && self.context.recall(self.postgres).proven.as_ref() == Some(&self.proof)
+    }
+
+    fn remember_proof(self) {
+        let Self { context, postgres, proof, .. } = self;
+        context.remember(postgres, |memory| memory.proven = Some(proof));
+    }
+
+    /// Says once until when clients get time, and looks again then.
+    async fn wait_for_clients(&self, scene: &Scene, Grace { until, what }: Grace) -> Step<Requeue> {
+        let Self { context, postgres, .. } = self;
         if context.recall(postgres).settles != Some(until) {
-            context.tell(postgres, EventType::Normal, "Settle", format!("Clients get until {until:.0} {what}")).await;
+            context.tell(*postgres, EventType::Normal, "Settle", format!("Clients get until {until:.0} {what}")).await;
             context.remember(postgres, |memory| memory.settles = Some(until));
         }
         // The rest is done.
         status::done(context, postgres).await?;
         let time = Duration::try_from(until.duration_since(scene.at)).unwrap_or(SOON);
-        return Ok(Some(Requeue::requeue(time.max(SOON))));
+        Ok(Requeue::requeue(time.max(SOON)))
     }
-    match heading {
-        Heading::There => {
-            context.remember(postgres, |memory| memory.proven = Some(proven));
-            return Ok(None);
-        }
-        Heading::Wait { on, .. } => debug!(database = postgres.name_any(), on, "a renewal waits"),
-        Heading::Do { actions, .. } if !is_new && actions.iter().all(|action| is_of_a_slow_pod(action, &scene)) => {
-            debug!(database = postgres.name_any(), "pods are starting");
-        }
-        Heading::Do { what, actions, .. } => {
-            info!(database = postgres.name_any(), what, "keeping TLS as it should be");
-            if let Some(issued) = issued.as_ref().filter(|issued| is_new && scene.stored != Some(issued.material)) {
-                let note = format!("Taking renewed certificates into service, valid until {}", issued.not_after.server);
-                context.tell(postgres, EventType::Normal, "RenewCertificates", note).await;
-            }
-            let hands = Hands {
-                context,
-                site: &site,
-                wished: &site.cluster,
-                issued: issued.as_ref(),
-                more_cas: Cas::new(),
-                operation: None,
-            };
-            for action in &actions {
-                hands.perform(action).await?;
-            }
-        }
+
+    /// Whether there is nothing to do but to hurry pods that do not answer yet.
+    fn waits_for_slow_pods(&self, actions: &[Action], scene: &Scene) -> bool {
+        !self.is_new && actions.iter().all(|action| is_of_a_slow_pod(action, scene))
     }
-    Ok(Some(Requeue::requeue(SOON)))
+
+    async fn perform(&self, scene: &Scene, actions: &[Action]) -> Step<()> {
+        let Self { context, postgres, site, issued, .. } = self;
+        if let Some(issued) = issued.as_ref().filter(|issued| self.is_new && scene.stored != Some(issued.material)) {
+            let note = format!("Taking renewed certificates into service, valid until {}", issued.not_after.server);
+            context.tell(*postgres, EventType::Normal, "RenewCertificates", note).await;
+        }
+        let hands = Hands {
+            context,
+            site,
+            wished: &site.cluster,
+            issued: issued.as_ref(),
+            more_cas: Cas::new(),
+            operation: None,
+        };
+        for action in actions {
+            hands.perform(action).await?;
+        }
+        Ok(())
+    }
 }
 
 /// Whether a pod is to be hurried that does not answer yet: it may just be starting, with the files that it is to have.
