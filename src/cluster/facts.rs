@@ -9,7 +9,7 @@
 //! that breaks is resumed with back-off; what was known until then stays known.
 //!
 //! # Assumptions
-//! pgrekey may list and watch these kinds, or the given namespaces' part of them.
+//! pgrekey may list and watch these kinds, and those that have namespaces in all of them, also where it looks after one alone.
 
 use std::fmt::Debug;
 use std::sync::Arc;

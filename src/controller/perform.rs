@@ -82,7 +82,8 @@ impl Hands<'_> {
         bundle(wanted.iter().copied(), &all).map_err(|ca| Stop::Blocked("CaUnknown", unknown_ca(ca)))
     }
 
-    /// Secret `NAME-tls`. What was in it stays as the previous material, until the leaves go back to that.
+    /// Secret `NAME-tls`. In an operation what was in it stays beside it as the previous material, until the leaves go back to that.
+    /// A renewal has nothing to go back to, and keeps nothing.
     async fn write_files(&self, files: &Files) -> Step<()> {
         let Site { cluster, objects, stored, previous, pieces, .. } = self.site;
         let is = |served: &&Served| served.material().as_ref() == Some(&files.material);

@@ -36,7 +36,7 @@ pub enum Action {
     Publish(BTreeSet<CaId>),
     /// Writes what all pods take at once: `ssl`, `pg_hba`, `password_encryption` of this posture.
     WriteSettings(Posture),
-    /// Writes what pods mount: Secret `NAME-tls`. The leaves that were in it are kept beside the new ones.
+    /// Writes what pods mount: Secret `NAME-tls`. An operation keeps the leaves that were in it beside the new ones.
     WriteFiles(Files),
     /// Writes how standbys dial: `patroni.yml` of this posture.
     WriteDial(Posture),
