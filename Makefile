@@ -72,8 +72,9 @@ fuzz: ## Throw mutated reviews at the webhooks for FUZZ_SECONDS
 		-print_final_stats=1 -verbosity=0
 
 .PHONY: lint
-lint: $(CARGO_DENY) ## Check format, lints, licences and sources of dependencies
+lint: $(CARGO_DENY) ## Check format, lints, links of the docs, licences and sources of dependencies
 	cargo fmt --check
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --test cluster --test least_rights -- -D warnings
 	cargo deny check --hide-inclusion-graph bans licenses sources

@@ -13,7 +13,7 @@
 //! # Guarantees
 //! 1. Same look and time, same decision; what is not known leads to waiting.
 //! 2. A step is done when the world shows it; the ledger only remembers times and tries.
-//! 3. One disruption at a time: see [`steer`](super::steer::steer).
+//! 3. One disruption at a time: see [`steer()`].
 //! 4. Every wait says on what.
 //! 5. After a crash at any point the next decision is the same or a later one.
 //! 6. Whatever the end, the database is resumed, and serves what its spec says as far as the world allows.

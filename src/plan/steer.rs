@@ -5,13 +5,13 @@
 //! computed anew each time, from what is written: there is no other memory of where a walk stands.
 //!
 //! # Guarantees
-//! What is written moves one part at a time, along [`walk`], and only after every pod has been seen to be what was written
+//! What is written moves one part at a time, along [`walk()`], and only after every pod has been seen to be what was written
 //! before; or back to what was written before that, where some pods never came further. Within one step settings come first, then
 //! files, then how standbys dial. A pod is evicted, and a switchover is asked for, only while every other pod serves in its role;
 //! of those that were replaced already each was seen to be what is written.
 //!
 //! # Assumptions
-//! Nobody else writes what pgrekey writes. The law of walks (see [`walk`]) holds for the posture that is written, whichever
+//! Nobody else writes what pgrekey writes. The law of walks (see [`walk()`]) holds for the posture that is written, whichever
 //! part of it was written last.
 
 use std::fmt;

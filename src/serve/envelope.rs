@@ -2,7 +2,7 @@
 //!
 //! # Expected flow
 //! [`Question::read`] takes the bytes apart without looking into the objects, so that a bad object can be answered with a
-//! verdict. [`Answer::write`] puts the verdict into the envelope that was asked with.
+//! verdict. [`Question::answer`] puts the verdict into the envelope that was asked with.
 //!
 //! # Guarantees
 //! Reading takes time and memory linear in the bytes, however deep they are nested: the objects are skipped, not built.

@@ -2,7 +2,7 @@
 //!
 //! # Expected flow
 //! The kind and operation of the question are held against the webhook's registration; then the object is decoded, and then
-//! judged ([`validate`]) or filled in ([`mutate`]).
+//! judged (`validate`) or filled in (`mutate`).
 //!
 //! # Guarantees
 //! A verdict for every question: an object that does not decode is refused with the path of the first field that does not,
@@ -86,7 +86,7 @@ impl Reviewed for Postgres {
     }
 }
 
-/// How a webhook reviews: [`validate`] or [`mutate`] of a kind.
+/// How a webhook reviews: `validate` or `mutate` of a kind.
 pub type Judge = fn(&Question<'_>, Operation, &dyn Facts, Option<&DefaultIssuer>) -> Verdict;
 
 /// Reviews a question that came to this webhook.
