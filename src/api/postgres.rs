@@ -48,7 +48,7 @@ use super::tls::{CertificateSpec, ClientAuthMode, IssuerRef, SslMode};
     )
 )]
 pub struct PostgresSpec {
-    /// Name of the PostgresVersion to run.
+    /// Name of the PostgresVersion to run. Its major version cannot be changed.
     pub version: String,
     /// Number of pods, primary included. 1 if left out.
     pub replicas: Option<i32>,

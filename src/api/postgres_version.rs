@@ -76,6 +76,21 @@ pub struct PostgresVersionSpec {
     pub tls: Option<VersionTls>,
 }
 
+impl PostgresVersionSpec {
+    /// PostgreSQL's major version; nothing if `version` does not begin with one.
+    #[must_use]
+    pub fn major(&self) -> Option<u32> {
+        major(&self.version)
+    }
+}
+
+/// The number that a version begins with, such as the 17 of `17.12`.
+#[must_use]
+pub fn major(version: &str) -> Option<u32> {
+    let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
+    version[..digits].parse().ok()
+}
+
 /// Image of the database.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
@@ -129,4 +144,23 @@ pub struct VersionTls {
     /// The server must not resume TLS sessions. False if left out.
     #[serde(rename = "disableSSLSessionResumption")]
     pub disable_ssl_session_resumption: Option<bool>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::major;
+
+    #[test]
+    fn a_version_begins_with_its_major_version() {
+        for (version, number) in [
+            ("17.12", Some(17)),
+            ("18", Some(18)),
+            ("16beta1", Some(16)),
+            ("9.6-alpine", Some(9)),
+            ("ten", None),
+            ("", None),
+        ] {
+            assert_eq!(major(version), number, "{version}");
+        }
+    }
 }

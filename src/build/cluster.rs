@@ -197,10 +197,9 @@ fn namespace(postgres: &Postgres) -> Result<String, Unbuildable> {
 }
 
 fn major(version: &PostgresVersionSpec) -> Result<u32, Unbuildable> {
-    let digits = version.version.split(['.', '-']).next().unwrap_or_default();
-    match digits.parse() {
-        Ok(major) => Ok(major),
-        Err(_) => unbuildable(
+    match version.major() {
+        Some(major) => Ok(major),
+        None => unbuildable(
             "spec.version",
             format!("the PostgresVersion says \"{}\", which does not start with a major version", version.version),
             "correct the PostgresVersion, for example to \"17.12\"",

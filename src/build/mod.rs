@@ -6,6 +6,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`cluster`] | a `Postgres` that can be built, parsed |
+//! | [`version`] | which PostgresVersion it is built of |
 //! | [`names`], [`meta`] | what objects are called, labelled and owned by |
 //! | [`pet_set`], [`pod`], [`exporter`], [`stateful_set`] | the workload |
 //! | [`patroni`], [`shared`] | Patroni's two configurations: per pod, and of the whole cluster |
@@ -32,6 +33,7 @@ pub mod services;
 pub mod shared;
 pub mod stateful_set;
 pub mod trust;
+pub mod version;
 pub mod written;
 
 #[cfg(test)]

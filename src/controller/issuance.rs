@@ -89,9 +89,10 @@ pub(super) async fn look(
 pub(super) fn with_spec(
     context: &Context,
     postgres: &Postgres,
-    spec: PostgresSpec,
+    mut spec: PostgresSpec,
     cluster: &Cluster,
 ) -> Result<Cluster, String> {
+    spec.version.clone_from(&cluster.spec().version);
     let version = context.facts.version(&spec.version).ok_or("the PostgresVersion is not known")?;
     let user_conf = spec.configuration.as_ref().and_then(|configuration| configuration.secret_name.as_ref());
     let facts = Facts {

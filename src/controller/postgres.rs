@@ -10,6 +10,7 @@ use kube::{Resource, ResourceExt};
 use serde_json::json;
 use tracing::debug;
 
+use super::provision::Provisioned;
 use super::{Context, ending, provision, renewal, status};
 use crate::api::condition::holds;
 use crate::api::{Postgres, PostgresOpsRequest, condition};
@@ -97,9 +98,13 @@ async fn live(context: &Context, postgres: &Postgres) -> Step<Action> {
     if condition::find(conditions, HALTED).is_some() {
         status::write(context, postgres, Writer::not_halted).await?;
     }
-    let here = Box::pin(provision::provision(context, postgres)).await?;
-    if let Some(requeue) = Box::pin(renewal::renew(context, postgres, &here)).await? {
+    let Provisioned { posture, kept } = Box::pin(provision::provision(context, postgres)).await?;
+    if let Some(requeue) = Box::pin(renewal::renew(context, postgres, &posture)).await? {
         return Ok(requeue);
+    }
+    // Renewals go on: they are no matter of versions.
+    if let Some(why) = kept {
+        return Err(Stop::Blocked("VersionNotTaken", why));
     }
     status::done(context, postgres).await?;
     Ok(Action::requeue(RARELY))

@@ -1,5 +1,7 @@
 //! From a `Postgres` to its objects: dereference, validate, build, apply.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
@@ -10,21 +12,31 @@ use super::postgres::{Step, Stop, conditions};
 use super::site::PREVIOUS_OF;
 use super::{Context, certificates, credentials, scaling};
 use crate::api::condition::holds;
-use crate::api::{PetSet, Postgres};
+use crate::api::{PetSet, Postgres, PostgresVersion};
 use crate::build::{
     Cluster, Facts as BuildFacts, access, disruption, monitor, patroni, pet_set, secrets, services, shared, trust,
+    version,
 };
 use crate::cluster::{Done, Objects};
 use crate::plan::database_status::types::PROVISIONED;
 use crate::rules::{Facts, postgres::rules, refusals};
+use crate::tls::alias::with_suffix;
 use crate::tls::material::{bundle, cas};
 use crate::tls::{Posture, posture};
 
-/// Makes a database what its spec says, as far as that takes no walk; returns where it is.
-pub(super) async fn provision(context: &Context, postgres: &Postgres) -> Step<Posture> {
+/// A database as it was built.
+pub(super) struct Provisioned {
+    /// Where it is.
+    pub(super) posture: Posture,
+    /// Why it is not of the version that its spec names, if it is not.
+    pub(super) kept: Option<String>,
+}
+
+/// Makes a database what its spec says, as far as that takes no walk.
+pub(super) async fn provision(context: &Context, postgres: &Postgres) -> Step<Provisioned> {
     check(context, postgres)?;
     let secret = credentials::auth(context, postgres).await?;
-    let cluster = build(context, postgres, secret.as_ref()).await?;
+    let Built { cluster, kept } = build(context, postgres, secret.as_ref()).await?;
     let objects = objects(context, postgres, &cluster)?;
 
     ways_in(context, postgres, &objects, &cluster).await?;
@@ -36,7 +48,7 @@ pub(super) async fn provision(context: &Context, postgres: &Postgres) -> Step<Po
     configuration(context, postgres, &objects, &cluster, &here).await?;
     workload(context, postgres, &objects, &cluster, &here).await?;
     metrics(context, postgres, &objects, &cluster, &here.0).await?;
-    Ok(here.0.posture)
+    Ok(Provisioned { posture: here.0.posture, kept })
 }
 
 /// The objects of this database.
@@ -44,18 +56,57 @@ pub(super) fn objects(context: &Context, postgres: &Postgres, cluster: &Cluster)
     Objects::of(&context.client, postgres, cluster.selector()).ok_or(Stop::Wait("an owner with a uid"))
 }
 
-/// The database, parsed.
-pub(super) async fn build(context: &Context, postgres: &Postgres, secret: Option<&Secret>) -> Step<Cluster> {
-    let name = &postgres.spec.version;
-    let version = context.facts.version(name).ok_or_else(|| {
-        let known = context.facts.unknown().is_empty();
+/// A database, parsed.
+pub(super) struct Built {
+    pub(super) cluster: Cluster,
+    /// Why it is built of another version than its spec names, if it is.
+    pub(super) kept: Option<String>,
+}
+
+/// The database, parsed. What is built goes on with the major version of its data, whatever the spec says.
+pub(super) async fn build(context: &Context, postgres: &Postgres, secret: Option<&Secret>) -> Step<Built> {
+    let built_of = built_of(context, postgres).await?;
+    let wished = postgres.spec.version.as_str();
+    let kept = match &built_of {
+        None => None,
+        Some(name) => {
+            let (built, wish) = (find(context, name)?, find(context, wished)?);
+            version::kept(named(name, built.as_deref()), named(wished, wish.as_deref()))
+        }
+    };
+    let name = built_of.filter(|_| kept.is_some()).unwrap_or_else(|| wished.to_owned());
+    let version = find(context, &name)?.ok_or_else(|| {
         let why = format!("there is no PostgresVersion {name}: install it, or name another in spec.version");
-        if known { Stop::Blocked("Invalid", why) } else { Stop::Wait("the versions") }
+        Stop::Blocked("Invalid", kept.clone().unwrap_or(why))
     })?;
     let user_conf = user_conf(context, postgres).await?;
     let superuser = credentials::superuser(context, postgres, secret);
     let facts = BuildFacts { version: &version.spec, superuser: &superuser, user_conf: user_conf.as_deref() };
-    Cluster::of(postgres, &facts).map_err(|why| Stop::Blocked("Invalid", why.to_string()))
+    let mut postgres = postgres.clone();
+    postgres.spec.version = name;
+    let cluster = Cluster::of(&postgres, &facts).map_err(|why| Stop::Blocked("Invalid", why.to_string()))?;
+    Ok(Built { cluster, kept })
+}
+
+/// The PostgresVersion that the database is built of; none before it is built.
+async fn built_of(context: &Context, postgres: &Postgres) -> Step<Option<String>> {
+    let name = with_suffix(&postgres.name_any(), "patroni");
+    let map = context.get::<ConfigMap>(&postgres.namespace().unwrap_or_default(), &name).await?;
+    // What an earlier database of this name left behind is collected a moment later.
+    let ours = map.filter(|map| map.owner_references().iter().any(|owner| Some(&owner.uid) == postgres.uid().as_ref()));
+    Ok(ours.and_then(|map| map.annotations().get(version::BUILT_OF).cloned()))
+}
+
+/// The PostgresVersion of this name, if there is one.
+fn find(context: &Context, name: &str) -> Step<Option<Arc<PostgresVersion>>> {
+    match context.facts.version(name) {
+        None if !context.facts.unknown().is_empty() => Err(Stop::Wait("the versions")),
+        found => Ok(found),
+    }
+}
+
+fn named<'a>(name: &'a str, version: Option<&'a PostgresVersion>) -> version::Named<'a> {
+    version::Named { name, spec: version.map(|version| &version.spec) }
 }
 
 /// The rules of admission once more, for a database that is new: the webhooks may be off.

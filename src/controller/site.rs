@@ -73,7 +73,7 @@ impl Site {
     pub(super) async fn look(context: &Context, postgres: &Postgres, operation: Option<&str>) -> Step<Self> {
         let secret = credentials::auth(context, postgres).await?;
         let login = secret.as_ref().and_then(Login::of).ok_or(Stop::Wait("the superuser's Secret"))?;
-        let cluster = provision::build(context, postgres, secret.as_ref()).await?;
+        let cluster = provision::build(context, postgres, secret.as_ref()).await?.cluster;
         let objects = provision::objects(context, postgres, &cluster)?;
         let [_, leader, failover, _] = cluster.patroni_config_maps();
         let (patroni, ca) = (cluster.patroni(), cluster.ca_config_map());

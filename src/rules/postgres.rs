@@ -10,10 +10,11 @@ use serde_json::json;
 use crate::api::Postgres;
 use crate::api::annotations::{MAX_LAG, SETTLE};
 use crate::api::condition;
-use crate::api::names::MAX_DATABASE;
+use crate::api::names::{self, MAX_DATABASE};
 use crate::api::postgres::{
     DeletionPolicy, PostgresSpec, StandbyMode, StorageType, StreamingMode, SynchronousReplicationConfig,
 };
+use crate::api::postgres_version;
 use crate::api::template::ServiceTemplate;
 use crate::api::tls::{ClientAuthMode, SslMode};
 
@@ -34,7 +35,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule<Postgres>> {
 
 const CHANGES: &[Operation] = &[Create, Update];
 
-static OWN: [Rule<Postgres>; 26] = [
+static OWN: [Rule<Postgres>; 27] = [
     Rule {
         id: "name-valid",
         effect: Refuse,
@@ -269,11 +270,21 @@ static OWN: [Rule<Postgres>; 26] = [
         id: "immutable-field",
         effect: Refuse,
         on: &[Update],
-        what: "a change of `storageType`, and one of `init` once the database is provisioned",
-        why: "The data are where they are, and what ran once does not run again.",
+        what: "a change of `storageType`, and once the database is provisioned one of `init` or of the Secret that `authSecret` names",
+        why: "The data are where they are, what ran once does not run again, and the data know the password of the Secret that was there first.",
         example: "# storageType: Durable -> Ephemeral",
         needs: Needs::Nothing,
         check: immutable_field,
+    },
+    Rule {
+        id: "version-keeps-major",
+        effect: Refuse,
+        on: &[Update],
+        what: "a `version` of another major version of PostgreSQL than before",
+        why: "PostgreSQL does not start on the data of another major version; within one, newer and older versions do.",
+        example: "# version: '17.12' -> '18.1'",
+        needs: Needs::Facts,
+        check: version_keeps_major,
     },
     Rule {
         id: "tls-edited-directly",
@@ -496,10 +507,8 @@ fn cert_needs_tls(review: &Database, _: Option<&dyn Facts>, findings: &mut Findi
 
 /// The major version of PostgreSQL behind the name of a PostgresVersion, if it can be known.
 pub(super) fn major(version: &str, facts: Option<&dyn Facts>) -> Option<u32> {
-    let known = facts.and_then(|f| f.version(version)).map(|v| v.spec.version.clone());
-    let text = known.as_deref().unwrap_or(version);
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    text[..digits].parse().ok()
+    let known = facts.and_then(|f| f.version(version));
+    known.map_or_else(|| postgres_version::major(version), |known| known.spec.major())
 }
 
 /// A finding when `scram` is asked of a PostgreSQL that is too old for it.
@@ -695,6 +704,34 @@ fn immutable_field(review: &Database, _: Option<&dyn Facts>, findings: &mut Find
         for field in differences(&old.spec.init, &new.spec.init, "spec.init") {
             findings.add(field, "cannot be changed once the database is provisioned", "put back what was there");
         }
+        let (before, after) = (auth_secret(old), auth_secret(new));
+        if before != after {
+            let problem = format!("{} cannot become {}: the data know its password", quoted(&before), quoted(&after));
+            findings.add("spec.authSecret", problem, "put back what was there");
+        }
+    }
+}
+
+/// The Secret of the superuser's password.
+fn auth_secret(database: &Postgres) -> String {
+    let named = database.spec.auth_secret.as_ref().map(|secret| secret.name.clone()).filter(|name| !name.is_empty());
+    named.unwrap_or_else(|| names::auth_secret(database.metadata.name.as_deref().unwrap_or_default()))
+}
+
+fn version_keeps_major(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
+    let (Some(old), Some(facts)) = (&review.old, facts) else { return };
+    let major = |version: &str| facts.version(version)?.spec.major();
+    let (before, after) = (&old.spec.version, &review.object.spec.version);
+    // What cannot be looked up is for the rules about versions that do not exist, and for the loop.
+    if let (Some(from), Some(to)) = (major(before), major(after))
+        && from != to
+    {
+        let problem = format!("{} is PostgreSQL {to}, and the data are PostgreSQL {from}'s", quoted(after));
+        findings.add(
+            "spec.version",
+            problem,
+            "use a version of the same, or create another Postgres and move the data",
+        );
     }
 }
 
