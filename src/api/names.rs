@@ -1,4 +1,13 @@
-//! The names that follow from a database's name.
+//! The names in a database that are fixed, and those that follow from its own.
+
+/// Name of the container that runs PostgreSQL.
+pub const POSTGRES: &str = "postgres";
+
+/// Name of the container that answers scrapes.
+pub const EXPORTER: &str = "exporter";
+
+/// Name of the port at which it does.
+pub const METRICS_PORT: &str = "prom-http";
 
 /// The certificates of a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 use std::collections::BTreeMap;
 
+use super::names;
+
 /// Labels and annotations to add.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
@@ -100,6 +102,27 @@ pub enum ServiceAlias {
     Standby,
     /// The Service of the metrics, `<database>-stats`.
     Stats,
+}
+
+impl ServiceAlias {
+    /// The alias as a spec writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Standby => "standby",
+            Self::Stats => "stats",
+        }
+    }
+
+    /// The name of the Service's one port.
+    #[must_use]
+    pub const fn port_name(self) -> &'static str {
+        match self {
+            Self::Primary | Self::Standby => self.as_str(),
+            Self::Stats => names::METRICS_PORT,
+        }
+    }
 }
 
 /// Changes to the specification of a Service.

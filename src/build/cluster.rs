@@ -8,11 +8,12 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 
 use super::names::{EXPORTER, POSTGRES};
-use super::quantity::bytes;
 use crate::api::Postgres;
+use crate::api::environment::is_reserved;
 use crate::api::monitor::{Exporter, Monitor};
 use crate::api::postgres::{InitScript, PostgresSpec, StorageType};
 use crate::api::postgres_version::PostgresVersionSpec;
+use crate::api::quantity::bytes;
 use crate::api::template::{ContainerSettings, PodSettings, ServiceAlias, ServiceTemplate, TemplateMeta};
 use crate::api::tls::SslMode;
 use crate::tls::{Alias, conf, owned};
@@ -323,7 +324,7 @@ fn check_containers(spec: &PostgresSpec) -> Result<(), Unbuildable> {
         if ![POSTGRES, EXPORTER].contains(&container.name.as_str()) {
             return unbuildable(field, "there is no such container", "change `postgres` or `exporter`");
         }
-        if let Some(env) = container.env.iter().find(|env| super::pod::is_reserved(&env.name)) {
+        if let Some(env) = container.env.iter().find(|env| is_reserved(&env.name)) {
             let field = format!("{field}.env[{}]", env.name);
             return unbuildable(field, "pgrekey sets this variable itself", "leave it out");
         }
@@ -333,12 +334,12 @@ fn check_containers(spec: &PostgresSpec) -> Result<(), Unbuildable> {
 
 fn check_service_templates(templates: &[ServiceTemplate]) -> Result<(), Unbuildable> {
     for (at, template) in templates.iter().enumerate() {
-        let alias = super::services::alias(template.alias);
+        let alias = template.alias.as_str();
         if templates[..at].iter().any(|earlier| earlier.alias == template.alias) {
             let field = format!("spec.serviceTemplates[{at}].alias");
             return unbuildable(field, format!("{alias} is there twice"), "join the two entries");
         }
-        let known = super::services::port_name(template.alias);
+        let known = template.alias.port_name();
         let ports = template.spec.iter().flat_map(|service| &service.ports);
         if let Some(port) = ports.into_iter().find(|port| port.name != known) {
             let field = format!("spec.serviceTemplates[{at}].spec.ports[{}]", port.name);

@@ -6,10 +6,9 @@ use serde_json::json;
 use super::Cluster;
 use super::names::{EXPORTER, EXPORTER_PORT};
 use super::pod::{CONFIG, SOCKETS, container_port, restricted, shared_mounts};
+use crate::api::environment::DATA_SOURCE;
 use crate::tls::{Posture, layout};
 
-/// The variable that says which server to look at.
-pub(super) const DATA_SOURCE: &str = "DATA_SOURCE_NAME";
 /// Key of the exporter's own configuration in ConfigMap `NAME-patroni`.
 pub const WEB_YML: &str = "web.yml";
 

@@ -14,7 +14,6 @@
 //! | [`certificates`], [`secrets`], [`trust`] | what is issued, what is served, what is published |
 //! | [`access`], [`disruption`] | what pods may do, and how many may be missing |
 //! | [`written`] | a posture, read back from the objects |
-//! | [`quantity`] | amounts of memory |
 
 pub mod access;
 pub mod certificates;
@@ -27,7 +26,6 @@ pub mod names;
 pub mod patroni;
 pub mod pet_set;
 pub mod pod;
-pub mod quantity;
 pub mod secrets;
 pub mod services;
 pub mod shared;

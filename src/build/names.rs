@@ -1,19 +1,18 @@
 //! What the objects of a database are called, as in KubeDB.
 
 use super::Cluster;
+use crate::api::names::METRICS_PORT;
 use crate::tls::Alias;
 use crate::tls::alias::with_suffix;
 
-/// Name of the container that runs PostgreSQL.
-pub const POSTGRES: &str = "postgres";
-/// Name of the container that answers scrapes.
-pub const EXPORTER: &str = "exporter";
+pub use crate::api::names::{EXPORTER, POSTGRES};
+
 /// PostgreSQL's port, and its name.
 pub const DB_PORT: (i32, &str) = (5432, "db");
 /// The port of Patroni's REST API, and its name.
 pub const PATRONI_PORT: (i32, &str) = (8008, "patroni");
 /// The exporter's port if the spec names none, and its name.
-pub const EXPORTER_PORT: (i32, &str) = (56790, "prom-http");
+pub const EXPORTER_PORT: (i32, &str) = (56790, METRICS_PORT);
 /// The domain of cluster names, by Kubernetes' default.
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
 

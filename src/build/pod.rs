@@ -162,12 +162,6 @@ fn env(cluster: &Cluster) -> Vec<EnvVar> {
     .collect()
 }
 
-/// Whether pgrekey sets this variable itself, or Patroni would take it for its configuration.
-pub(super) fn is_reserved(name: &str) -> bool {
-    name.starts_with("PATRONI_")
-        || ["POSTGRES_USER", "POSTGRES_PASSWORD", "PGUSER", exporter::DATA_SOURCE].contains(&name)
-}
-
 fn variable(name: &str, source: Source<'_>) -> EnvVar {
     let (value, value_from) = match source {
         Source::Text(text) => (Some(text), None),
@@ -321,6 +315,7 @@ fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
 mod tests {
     use super::super::cluster::tests::{cluster, postgres};
     use super::*;
+    use crate::api::environment::is_reserved;
     use crate::api::tls::SslMode;
     use crate::tls::posture::tests::material;
     use crate::tls::{Method, walk};

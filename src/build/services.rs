@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::Cluster;
 use super::meta::{Labels, PRIMARY, STANDBY};
-use super::names::{DB_PORT, EXPORTER_PORT};
+use super::names::DB_PORT;
 use crate::api::template::{ExternalTrafficPolicy, ServiceAlias, ServiceSettings, ServiceType};
 
 /// Service `NAME`: the primary.
@@ -39,23 +39,6 @@ pub fn pods(cluster: &Cluster) -> Service {
     }
 }
 
-/// The alias as a spec writes it.
-pub(super) const fn alias(alias: ServiceAlias) -> &'static str {
-    match alias {
-        ServiceAlias::Primary => "primary",
-        ServiceAlias::Standby => "standby",
-        ServiceAlias::Stats => "stats",
-    }
-}
-
-/// The one port of a Service with a template.
-pub(super) const fn port_name(of: ServiceAlias) -> &'static str {
-    match of {
-        ServiceAlias::Primary | ServiceAlias::Standby => alias(of),
-        ServiceAlias::Stats => EXPORTER_PORT.1,
-    }
-}
-
 /// A Service for one port of the pods, with the user's changes.
 pub(super) fn templated(
     cluster: &Cluster,
@@ -68,7 +51,7 @@ pub(super) fn templated(
     let mut spec = ServiceSpec {
         type_: Some("ClusterIP".to_owned()),
         selector: Some(selector),
-        ports: Some(vec![service_port(port_name(alias), port, target)]),
+        ports: Some(vec![service_port(alias.port_name(), port, target)]),
         ..Default::default()
     };
     if let Some(template) = cluster.service_template(alias) {

@@ -9,7 +9,7 @@
 use serde_json::{Map, Value};
 
 use super::FIELD_MANAGER;
-use crate::build::quantity;
+use crate::api::quantity;
 
 /// Whether applying the wish would change the live object.
 #[must_use]
