@@ -3,8 +3,11 @@
 /// Which server the exporter looks at.
 pub const DATA_SOURCE: &str = "DATA_SOURCE_NAME";
 
-/// Whether pgrekey sets this variable itself, or Patroni would take it for its configuration.
+/// The variables that pgrekey sets, and the one that says where data would be, had Patroni not been told otherwise.
+const OURS: [&str; 5] = ["POSTGRES_USER", "POSTGRES_PASSWORD", "PGUSER", "PGDATA", DATA_SOURCE];
+
+/// Whether a variable is pgrekey's, or Patroni would take it for its configuration.
 #[must_use]
 pub fn is_reserved(name: &str) -> bool {
-    name.starts_with("PATRONI_") || ["POSTGRES_USER", "POSTGRES_PASSWORD", "PGUSER", DATA_SOURCE].contains(&name)
+    name.starts_with("PATRONI_") || OURS.contains(&name)
 }

@@ -210,6 +210,9 @@ pub struct AuthSecret {
     pub externally_managed: Option<bool>,
 }
 
+/// The one key under which settings are read.
+pub const USER_CONF: &str = "user.conf";
+
 /// PostgreSQL settings of the user's own.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
@@ -250,12 +253,27 @@ pub struct Init {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct InitScript {
-    /// Folder of the volume in which the scripts are. The volume's root if left out.
+    /// Folder of the volume in which the scripts are, without `..`. The volume's root if left out.
     pub script_path: Option<String>,
     /// ConfigMap with the scripts, one key a file.
     pub config_map: Option<k8s_openapi::api::core::v1::ConfigMapVolumeSource>,
     /// Secret with the scripts, one key a file.
     pub secret: Option<k8s_openapi::api::core::v1::SecretVolumeSource>,
+}
+
+impl InitScript {
+    /// Whether it says where the scripts are, and only once.
+    #[must_use]
+    pub fn has_one_source(&self) -> bool {
+        self.config_map.is_some() != self.secret.is_some()
+    }
+
+    /// Whether its folder is one of the volume.
+    #[must_use]
+    pub fn stays_inside(&self) -> bool {
+        let path = self.script_path.as_deref().unwrap_or_default();
+        !path.starts_with('/') && path.split('/').all(|part| part != "..")
+    }
 }
 
 /// Limits of a failover.

@@ -72,7 +72,8 @@ pub struct ContainerSettings {
     pub name: String,
     /// CPU and memory. For `postgres`: requests of 500m and 1Gi, and a memory limit of 1Gi, if left out.
     pub resources: Option<ResourceRequirements>,
-    /// Environment variables to add. `POSTGRES_USER` and `POSTGRES_PASSWORD` are pgrekey's.
+    /// Environment variables to add. `POSTGRES_USER`, `POSTGRES_PASSWORD`, `PGUSER`, `PGDATA`, `DATA_SOURCE_NAME` and `PATRONI_*`
+    /// are pgrekey's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
     /// Security settings of the container. Those of Pod Security level `restricted` if left out.

@@ -9,9 +9,8 @@ use kube::ResourceExt;
 
 use super::names::{EXPORTER, POSTGRES};
 use crate::api::Postgres;
-use crate::api::environment::is_reserved;
 use crate::api::monitor::{Exporter, Monitor};
-use crate::api::postgres::{InitScript, PostgresSpec, StorageType};
+use crate::api::postgres::{InitScript, PostgresSpec, StorageType, USER_CONF};
 use crate::api::postgres_version::PostgresVersionSpec;
 use crate::api::quantity::bytes;
 use crate::api::template::{ContainerSettings, PodSettings, ServiceAlias, ServiceTemplate, TemplateMeta};
@@ -93,8 +92,8 @@ fn unbuildable<T>(
 }
 
 impl Cluster {
-    /// Parses a database; the first thing that cannot be built is the answer. Admission refuses all of these before, with every
-    /// reason at once, where it is on.
+    /// Parses a database; the first thing that cannot be built is the answer. Where admission is on, the rules have refused before
+    /// what in the spec cannot be built, with every reason at once (`tests/rules/buildable.rs`).
     pub fn of(postgres: &Postgres, facts: &Facts<'_>) -> Result<Self, Unbuildable> {
         let spec = postgres.spec.clone();
         check_containers(&spec)?;
@@ -279,11 +278,11 @@ fn shared_buffers(resources: &ResourceRequirements) -> Result<u64, Unbuildable> 
     }
 }
 
-/// The Secret first, then what the spec itself says. What is pgrekey's is left out: a rule refuses it, and here it is harmless.
+/// The Secret first, then what the spec itself says. What is pgrekey's is left out; of what the spec says, a rule warns.
 fn settings(spec: &PostgresSpec, facts: &Facts<'_>) -> Result<BTreeMap<String, String>, Unbuildable> {
     let Some(configuration) = &spec.configuration else { return Ok(BTreeMap::new()) };
     let inline = configuration.inline.iter().flatten();
-    if let Some((key, _)) = inline.clone().find(|(key, _)| *key != "user.conf") {
+    if let Some((key, _)) = inline.clone().find(|(key, _)| *key != USER_CONF) {
         let field = format!("spec.configuration.inline[{key}]");
         return unbuildable(field, "there is no such file", "write the settings under the key user.conf");
     }
@@ -306,11 +305,10 @@ fn settings(spec: &PostgresSpec, facts: &Facts<'_>) -> Result<BTreeMap<String, S
 
 fn init(spec: &PostgresSpec) -> Result<Option<InitScript>, Unbuildable> {
     let Some(script) = spec.init.as_ref().and_then(|init| init.script.clone()) else { return Ok(None) };
-    if script.config_map.is_some() == script.secret.is_some() {
+    if !script.has_one_source() {
         return unbuildable("spec.init.script", "it needs one source", "name either a configMap or a secret");
     }
-    let path = script.script_path.as_deref().unwrap_or_default();
-    if path.starts_with('/') || path.split('/').any(|part| part == "..") {
+    if !script.stays_inside() {
         return unbuildable("spec.init.script.scriptPath", "it leads out of the volume", "write a folder inside it");
     }
     Ok(Some(script))
@@ -323,10 +321,6 @@ fn check_containers(spec: &PostgresSpec) -> Result<(), Unbuildable> {
         let field = format!("spec.podTemplate.spec.containers[{}]", container.name);
         if ![POSTGRES, EXPORTER].contains(&container.name.as_str()) {
             return unbuildable(field, "there is no such container", "change `postgres` or `exporter`");
-        }
-        if let Some(env) = container.env.iter().find(|env| is_reserved(&env.name)) {
-            let field = format!("{field}.env[{}]", env.name);
-            return unbuildable(field, "pgrekey sets this variable itself", "leave it out");
         }
     }
     Ok(())
@@ -450,10 +444,6 @@ pub(super) mod tests {
             (
                 "{version: '17', podTemplate: {spec: {containers: [{name: sidecar}]}}}",
                 "spec.podTemplate.spec.containers[sidecar]",
-            ),
-            (
-                "{version: '17', podTemplate: {spec: {containers: [{name: postgres, env: [{name: PATRONI_NAME}]}]}}}",
-                "spec.podTemplate.spec.containers[postgres].env[PATRONI_NAME]",
             ),
             (
                 "{version: '17', podTemplate: {spec: {containers: [{name: postgres, resources: {requests: {memory: lots}}}]}}}",

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::Cluster;
 use super::names::{EXPORTER, EXPORTER_PORT};
-use super::pod::{CONFIG, SOCKETS, container_port, restricted, shared_mounts};
+use super::pod::{CONFIG, SOCKETS, container_port, is_the_users, restricted, shared_mounts};
 use crate::api::environment::DATA_SOURCE;
 use crate::tls::{Posture, layout};
 
@@ -29,7 +29,7 @@ pub fn container(cluster: &Cluster, posture: &Posture) -> Option<Container> {
         name: EXPORTER.to_owned(),
         image: Some(cluster.version.exporter.image.clone()),
         args: Some([listen].into_iter().chain(tls).chain(exporter.args).collect()),
-        env: Some([source].into_iter().chain(exporter.env).chain(wish.env).collect()),
+        env: Some([source].into_iter().chain(exporter.env.into_iter().chain(wish.env).filter(is_the_users)).collect()),
         ports: Some(vec![container_port((port, EXPORTER_PORT.1))]),
         resources: wish.resources.or(exporter.resources),
         security_context: Some(restricted(wish.security_context.or(exporter.security_context))),

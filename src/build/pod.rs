@@ -18,6 +18,7 @@ use super::cluster::Data;
 use super::names::{DB_PORT, PATRONI_PORT, POSTGRES};
 use super::patroni::PATRONI_YML;
 use super::{Cluster, exporter};
+use crate::api::environment::is_reserved;
 use crate::tls::{Posture, layout};
 
 /// Where the data volume is.
@@ -86,7 +87,7 @@ fn postgres(cluster: &Cluster, posture: &Posture) -> Container {
         name: POSTGRES.to_owned(),
         image: Some(cluster.version.db.image.clone()),
         command: Some(vec!["patroni".to_owned(), format!("{CONFIG}/{PATRONI_YML}")]),
-        env: Some(env(cluster).into_iter().chain(wish.env).collect()),
+        env: Some(env(cluster).into_iter().chain(wish.env.into_iter().filter(is_the_users)).collect()),
         ports: Some([DB_PORT, PATRONI_PORT].map(container_port).to_vec()),
         readiness_probe: Some(Probe { period_seconds: Some(2), timeout_seconds: Some(3), ..probe("/readiness") }),
         // Patroni answers as long as its loop turns; it is given the time of one lost leadership before it is started anew.
@@ -160,6 +161,11 @@ fn env(cluster: &Cluster) -> Vec<EnvVar> {
     .into_iter()
     .map(|(name, source)| variable(name, source))
     .collect()
+}
+
+/// Whether users may set this variable. What is pgrekey's is left out: a rule refuses it, and here it is harmless.
+pub(super) fn is_the_users(variable: &EnvVar) -> bool {
+    !is_reserved(&variable.name)
 }
 
 fn variable(name: &str, source: Source<'_>) -> EnvVar {
@@ -315,7 +321,6 @@ fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
 mod tests {
     use super::super::cluster::tests::{cluster, postgres};
     use super::*;
-    use crate::api::environment::is_reserved;
     use crate::api::tls::SslMode;
     use crate::tls::posture::tests::material;
     use crate::tls::{Method, walk};
@@ -358,6 +363,21 @@ mod tests {
             assert!(is_reserved(&variable.name), "{}", variable.name);
         }
         assert!(!is_reserved("TZ"));
+    }
+
+    #[test]
+    fn a_variable_of_pgrekeys_stands_once_whatever_a_user_writes() {
+        let wish = "[{name: PGUSER, value: x}, {name: DATA_SOURCE_NAME, value: x}, {name: TZ, value: UTC}]";
+        let cluster = cluster(&postgres(&format!(
+            "{{version: '17', monitor: {{prometheus: {{exporter: {{env: {wish}}}}}}}, podTemplate: {{spec: {{containers: \
+             [{{name: postgres, env: {wish}}}]}}}}}}"
+        )));
+        let spec = template(&cluster, &Posture::plain(Method::Md5)).spec.expect("a spec");
+        for (container, ours) in spec.containers.iter().zip(["PGUSER", "DATA_SOURCE_NAME"]) {
+            let of = |name: &str| container.env.iter().flatten().filter(|variable| variable.name == name).count();
+            assert_eq!((of(ours), of("TZ")), (1, 1), "{}", container.name);
+            assert!(container.env.iter().flatten().all(|variable| variable.value.as_deref() != Some("x")));
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! The object was decoded into its type; whether it passed the schema does not matter.
 
 pub mod certificates;
+mod content;
 pub mod defaults;
 pub mod document;
 pub mod facts;

@@ -10,11 +10,13 @@ use serde_json::json;
 use crate::api::Postgres;
 use crate::api::annotations::{MAX_LAG, SETTLE};
 use crate::api::condition;
-use crate::api::names::{self, MAX_DATABASE};
+use crate::api::environment::is_reserved;
+use crate::api::names::{self, EXPORTER, MAX_DATABASE, POSTGRES};
 use crate::api::postgres::{
     DeletionPolicy, PostgresSpec, StandbyMode, StorageType, StreamingMode, SynchronousReplicationConfig,
 };
 use crate::api::postgres_version;
+use crate::api::quantity;
 use crate::api::template::ServiceTemplate;
 use crate::api::tls::{ClientAuthMode, SslMode};
 
@@ -23,7 +25,7 @@ use super::Operation::{Create, Delete, Update};
 use super::certificates::{self, HasTls, View, read_duration};
 use super::document::differences;
 use super::ops_request::aliases_without_issuer;
-use super::{Facts, Findings, Needs, Operation, Review, Rule, Snapshot, defaults, quoted, text};
+use super::{Facts, Findings, Needs, Operation, Review, Rule, Snapshot, content, defaults, quoted, text};
 
 type Database = Review<Postgres>;
 
@@ -35,7 +37,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule<Postgres>> {
 
 const CHANGES: &[Operation] = &[Create, Update];
 
-static OWN: [Rule<Postgres>; 27] = [
+static OWN: [Rule<Postgres>; 31] = [
     Rule {
         id: "name-valid",
         effect: Refuse,
@@ -50,8 +52,8 @@ static OWN: [Rule<Postgres>; 27] = [
         id: "version-exists",
         effect: Refuse,
         on: CHANGES,
-        what: "a `version` that no PostgresVersion has",
-        why: "There is no image to run.",
+        what: "a `version` that no PostgresVersion has, or whose PostgresVersion does not say which PostgreSQL it is",
+        why: "There is no image to run, or nobody knows what the image takes.",
         example: "{version: '9.1'}",
         needs: Needs::Facts,
         check: version_exists,
@@ -190,8 +192,8 @@ static OWN: [Rule<Postgres>; 27] = [
         id: "reserved-env",
         effect: Refuse,
         on: CHANGES,
-        what: "environment variables that pgrekey sets: `POSTGRES_USER`, `POSTGRES_PASSWORD`, `PGDATA`, `PATRONI_*`",
-        why: "They say where the data are and how the cluster is run.",
+        what: "environment variables that are pgrekey's: `POSTGRES_USER`, `POSTGRES_PASSWORD`, `PGUSER`, `PGDATA`, `DATA_SOURCE_NAME`, `PATRONI_*`",
+        why: "They say where the data are, who logs in and how the cluster is run; where the webhooks were off, they are left out.",
         example: "podTemplate: {spec: {containers: [{name: postgres, env: [{name: PGDATA, value: /tmp}]}]}}",
         needs: Needs::Nothing,
         check: reserved_env,
@@ -240,11 +242,41 @@ static OWN: [Rule<Postgres>; 27] = [
         id: "configuration-valid",
         effect: Refuse,
         on: CHANGES,
-        what: "an inline configuration under another key than `user.conf`",
-        why: "It would be ignored.",
+        what: "an inline configuration under another key than `user.conf`, and one that is not a list of settings; `include` is none",
+        why: "Another key is not read. Settings that cannot be read would keep pgrekey from looking after the database.",
         example: "configuration: {inline: {postgresql.conf: max_connections = 200}}",
         needs: Needs::Nothing,
-        check: configuration_valid,
+        check: content::configuration_valid,
+    },
+    Rule {
+        id: "setting-ignored",
+        effect: Warn,
+        on: CHANGES,
+        what: "settings in `user.conf` that only pgrekey may set, such as `ssl` and `port`",
+        why: "With other values TLS or replication would break, so they are left out. Settings in a Secret are treated alike, and no rule sees them.",
+        example: "configuration: {inline: {user.conf: ssl = off}}",
+        needs: Needs::Nothing,
+        check: content::setting_ignored,
+    },
+    Rule {
+        id: "init-script-valid",
+        effect: Refuse,
+        on: CHANGES,
+        what: "an `init.script` without a source or with two, and a `scriptPath` that leads out of the volume",
+        why: "There would be nothing to run, or nobody knows which.",
+        example: "init: {script: {scriptPath: ../schema, configMap: {name: schema}}}",
+        needs: Needs::Nothing,
+        check: content::init_script_valid,
+    },
+    Rule {
+        id: "memory-valid",
+        effect: Refuse,
+        on: CHANGES,
+        what: "memory of the container `postgres` that is no amount",
+        why: "PostgreSQL gets a quarter of it as shared buffers.",
+        example: "podTemplate: {spec: {containers: [{name: postgres, resources: {requests: {memory: lots}}}]}}",
+        needs: Needs::Nothing,
+        check: content::memory_valid,
     },
     Rule {
         id: "annotation-valid",
@@ -265,6 +297,16 @@ static OWN: [Rule<Postgres>; 27] = [
         example: "serviceTemplates: [{alias: primary}, {alias: primary}]",
         needs: Needs::Nothing,
         check: service_template_unique,
+    },
+    Rule {
+        id: "service-port-known",
+        effect: Refuse,
+        on: CHANGES,
+        what: "a port in `serviceTemplates` that the Service does not have: `primary`, `standby` and, of `stats`, `prom-http`",
+        why: "Ports are matched by name; another name would change nothing.",
+        example: "serviceTemplates: [{alias: primary, spec: {ports: [{name: db, port: 6432}]}}]",
+        needs: Needs::Nothing,
+        check: content::service_port_known,
     },
     Rule {
         id: "immutable-field",
@@ -348,9 +390,14 @@ fn name_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings)
 fn version_exists(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
     let Some(facts) = facts else { return };
     let version = &review.object.spec.version;
-    if facts.version(version).is_none() {
+    let Some(known) = facts.version(version) else {
         let problem = format!("there is no PostgresVersion {}", quoted(version));
-        findings.add("spec.version", problem, "use one that `kubectl get pgversion` lists");
+        return findings.add("spec.version", problem, "use one that `kubectl get pgversion` lists");
+    };
+    if known.spec.major().is_none() {
+        let says = quoted(&known.spec.version);
+        let problem = format!("PostgresVersion {} says {says}, which begins with no major version", quoted(version));
+        findings.add("spec.version", problem, "correct the PostgresVersion, for example to 17.12");
     }
 }
 
@@ -441,10 +488,8 @@ fn storage_required(review: &Database, _: Option<&dyn Facts>, findings: &mut Fin
     let Some(size) = requests.and_then(|r| r.get("storage")) else {
         return findings.add(FIELD, "is missing", "give a size such as 10Gi");
     };
-    // A size has a digit other than zero before its unit; whether it is a quantity at all, the API server has checked.
-    let number = size.0.split(|c: char| c.is_ascii_alphabetic()).next().unwrap_or_default();
-    if number.starts_with('-') || !number.bytes().any(|b| (b'1'..=b'9').contains(&b)) {
-        findings.add(FIELD, format!("{} is not above zero", quoted(&size.0)), "give a size such as 10Gi");
+    if quantity::bytes(size).is_none_or(|bytes| bytes == 0) {
+        findings.add(FIELD, format!("{} is no size above zero", quoted(&size.0)), "give a size such as 10Gi");
     }
 }
 
@@ -565,8 +610,6 @@ fn auth_secret_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Fi
 }
 
 fn reserved_env(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
-    let is_ours =
-        |name: &str| matches!(name, "POSTGRES_USER" | "POSTGRES_PASSWORD" | "PGDATA") || name.starts_with("PATRONI_");
     let spec = &review.object.spec;
     let containers =
         spec.pod_template.iter().filter_map(|t| t.spec.as_ref()).flat_map(|s| s.containers.iter().enumerate());
@@ -575,12 +618,8 @@ fn reserved_env(review: &Database, _: Option<&dyn Facts>, findings: &mut Finding
     let of_exporter = exporter.map(|e| ("spec.monitor.prometheus.exporter.env".to_owned(), &e.env));
     let lists: Vec<(String, &Vec<EnvVar>)> = of_containers.chain(of_exporter).collect();
     for (field, variables) in lists {
-        for (i, variable) in variables.iter().enumerate().filter(|(_, v)| is_ours(&v.name)) {
-            findings.add(
-                format!("{field}[{i}].name"),
-                format!("{} is set by pgrekey", quoted(&variable.name)),
-                "remove it",
-            );
+        for (i, variable) in variables.iter().enumerate().filter(|(_, v)| is_reserved(&v.name)) {
+            findings.add(format!("{field}[{i}].name"), format!("{} is pgrekey's", quoted(&variable.name)), "remove it");
         }
     }
 }
@@ -590,7 +629,7 @@ fn container_known(review: &Database, _: Option<&dyn Facts>, findings: &mut Find
     let mut seen = BTreeSet::new();
     for (i, container) in settings.containers.iter().enumerate() {
         let field = format!("spec.podTemplate.spec.containers[{i}].name");
-        if !matches!(container.name.as_str(), "postgres" | "exporter") {
+        if ![POSTGRES, EXPORTER].contains(&container.name.as_str()) {
             let problem = format!("there is no container {}", quoted(&container.name));
             findings.add(field, problem, "use postgres or exporter");
         } else if !seen.insert(&container.name) {
@@ -611,7 +650,7 @@ fn run_as_user(review: &Database, facts: Option<&dyn Facts>, findings: &mut Find
         .security_context
         .iter()
         .flat_map(|c| [(format!("{POD}.runAsUser"), c.run_as_user), (format!("{POD}.runAsGroup"), c.run_as_group)]);
-    let containers = settings.containers.iter().enumerate().filter(|(_, c)| c.name == "postgres").flat_map(|(i, c)| {
+    let containers = settings.containers.iter().enumerate().filter(|(_, c)| c.name == POSTGRES).flat_map(|(i, c)| {
         let field = format!("spec.podTemplate.spec.containers[{i}].securityContext");
         let context = c.security_context.as_ref();
         [
@@ -656,14 +695,6 @@ fn health_checker_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut
         if let Some(value) = value.filter(|value| *value < 1) {
             findings.add(format!("spec.healthChecker.{field}"), format!("{value} is less than 1"), "use 1 or more");
         }
-    }
-}
-
-fn configuration_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
-    let inline = review.object.spec.configuration.as_ref().and_then(|c| c.inline.as_ref());
-    for key in inline.into_iter().flat_map(|inline| inline.keys()).filter(|key| *key != "user.conf") {
-        let problem = format!("the key {} is not read", quoted(key));
-        findings.add("spec.configuration.inline", problem, "use the key user.conf");
     }
 }
 

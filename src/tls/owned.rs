@@ -1,6 +1,6 @@
 //! The PostgreSQL settings that only pgrekey may set: with other values TLS or replication would break.
 //!
-//! One table, for the rule that refuses them and for the builder that leaves them out.
+//! One table, for the rule that warns of them and for the builder that leaves them out.
 
 /// Why a setting is pgrekey's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
