@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use super::condition::Condition;
 use super::monitor::Monitor;
+use super::names;
 use super::template::{PodTemplate, ServiceTemplate};
 use super::tls::{CertificateSpec, ClientAuthMode, IssuerRef, SslMode};
 
@@ -89,6 +90,15 @@ pub struct PostgresSpec {
     pub init: Option<Init>,
     /// Limits of a failover.
     pub leader_election: Option<LeaderElection>,
+}
+
+impl PostgresSpec {
+    /// The Secret of the superuser of a database of this name: the one that the spec names, else the one that is made.
+    #[must_use]
+    pub fn auth_secret_of(&self, database: &str) -> String {
+        let named = self.auth_secret.as_ref().map(|secret| secret.name.clone()).filter(|name| !name.is_empty());
+        named.unwrap_or_else(|| names::auth_secret(database))
+    }
 }
 
 /// What is asked of standbys, `Hot` or `Warm`; either way they answer reads.

@@ -10,16 +10,13 @@ use kube::ResourceExt;
 use super::names::{EXPORTER, POSTGRES};
 use crate::api::Postgres;
 use crate::api::monitor::{Exporter, Monitor};
+use crate::api::names::MAX_DATABASE;
 use crate::api::postgres::{InitScript, PostgresSpec, StorageType, USER_CONF};
 use crate::api::postgres_version::PostgresVersionSpec;
 use crate::api::quantity::bytes;
 use crate::api::template::{ContainerSettings, PodSettings, ServiceAlias, ServiceTemplate, TemplateMeta};
 use crate::api::tls::SslMode;
 use crate::tls::{Alias, conf, owned};
-
-/// The longest name of a database: its pods carry the label `controller-revision-hash`, which is the name and eleven characters
-/// more, and a label has at most 63.
-pub const LONGEST_NAME: usize = 52;
 
 /// User that the images run as if their version does not say.
 const DEFAULT_UID: i64 = 999;
@@ -179,11 +176,11 @@ fn name(postgres: &Postgres) -> Result<String, Unbuildable> {
             "start with a lower-case letter and use lower-case letters, digits and `-`",
         );
     }
-    if name.len() > LONGEST_NAME {
+    if name.len() > MAX_DATABASE {
         return unbuildable(
             "metadata.name",
             format!("\"{name}\" has {} characters, and labels made of it would be too long", name.len()),
-            format!("use at most {LONGEST_NAME} characters"),
+            format!("use at most {MAX_DATABASE} characters"),
         );
     }
     Ok(name)
@@ -469,7 +466,7 @@ pub(super) mod tests {
             assert_eq!(build(&postgres).expect_err(name).field, "metadata.name");
         }
         let mut longest = postgres("version: '17'");
-        longest.metadata.name = Some("p".repeat(LONGEST_NAME));
+        longest.metadata.name = Some("p".repeat(MAX_DATABASE));
         assert!(build(&longest).is_ok());
     }
 

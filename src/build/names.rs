@@ -1,9 +1,8 @@
 //! What the objects of a database are called, as in KubeDB.
 
 use super::Cluster;
-use crate::api::names::METRICS_PORT;
+use crate::api::names::{self, METRICS_PORT, with_suffix};
 use crate::tls::Alias;
-use crate::tls::alias::with_suffix;
 
 pub use crate::api::names::{EXPORTER, POSTGRES};
 
@@ -56,7 +55,7 @@ impl Cluster {
     /// The Secret of the superuser.
     #[must_use]
     pub fn auth_secret(&self) -> String {
-        self.spec.auth_secret.as_ref().map_or_else(|| with_suffix(&self.name, "auth"), |secret| secret.name.clone())
+        self.spec.auth_secret_of(&self.name)
     }
 
     /// The ConfigMap with `patroni.yml`, and the Secret with the credentials of Patroni's REST API.
@@ -74,13 +73,13 @@ impl Cluster {
     /// The Secret with what is served.
     #[must_use]
     pub fn tls_secret(&self) -> String {
-        with_suffix(&self.name, "tls")
+        names::tls_secret(&self.name)
     }
 
     /// The Certificate of this alias.
     #[must_use]
     pub fn certificate(&self, alias: Alias) -> String {
-        alias.certificate_name(&self.name)
+        names::certificate(&self.name, alias)
     }
 
     /// The Secret into which the certificate of this alias is issued.
@@ -113,5 +112,19 @@ impl Cluster {
     #[must_use]
     pub fn host(&self, service: &str) -> String {
         format!("{service}.{}.svc", self.namespace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cluster::tests::{cluster, postgres};
+
+    #[test]
+    fn the_superusers_secret_is_the_one_that_is_named_if_one_is() {
+        for (wish, name) in
+            [("{kind: Secret, name: mine}", "mine"), ("{kind: Secret, name: ''}", "pg-auth"), ("null", "pg-auth")]
+        {
+            assert_eq!(cluster(&postgres(&format!("{{version: '17', authSecret: {wish}}}"))).auth_secret(), name);
+        }
     }
 }

@@ -135,7 +135,7 @@ pub(super) async fn look(cluster: &Cluster, database: &Postgres) -> anyhow::Resu
         known(chain)
     };
     for alias in Alias::ALL {
-        let certificate = match certificates.get_opt(&alias.certificate_name(&name)).await {
+        let certificate = match certificates.get_opt(&names::certificate(&name, alias)).await {
             Ok(certificate) => certificate,
             Err(error) if is_missing(&error) => None,
             Err(error) => return Err(told("read Certificates", error)),

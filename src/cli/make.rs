@@ -216,7 +216,7 @@ fn request(common: &Common, operation: &str, change: TlsChange) -> anyhow::Resul
 
 /// `DATABASE-OPERATION-xxxxx`, as long as a request's name may be.
 fn named(database: &str, operation: &str, random: &str) -> String {
-    crate::tls::alias::with_suffix(database, &format!("{operation}-{random}"))
+    crate::api::names::with_suffix(database, &format!("{operation}-{random}"))
 }
 
 /// Five characters of the alphabet that Kubernetes makes names of: no vowels, so no words.

@@ -15,7 +15,6 @@ use crate::api::Postgres;
 use crate::build::meta::INSTANCE_LABEL;
 use crate::build::{Cluster, secrets};
 use crate::cluster::Objects;
-use crate::tls::alias::with_suffix;
 
 /// The superuser of a database that names none.
 const SUPERUSER: &str = "postgres";
@@ -48,8 +47,7 @@ fn text(secret: &Secret, key: &str) -> Option<String> {
 
 /// The name of the Secret of the superuser. A database has one before it is known whether it can be built.
 pub(super) fn auth_secret(postgres: &Postgres) -> String {
-    let named = postgres.spec.auth_secret.as_ref().map(|secret| secret.name.clone()).filter(|name| !name.is_empty());
-    named.unwrap_or_else(|| with_suffix(&postgres.name_any(), "auth"))
+    postgres.spec.auth_secret_of(&postgres.name_any())
 }
 
 /// The superuser's name, as far as it is known: it is in the client certificate.

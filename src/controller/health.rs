@@ -29,6 +29,7 @@ use super::servers::{address, host};
 use super::{Context, scaling, status};
 use crate::api::Postgres;
 use crate::api::condition::holds;
+use crate::api::names::{tls_secret, with_suffix};
 use crate::api::postgres::{DatabasePhase, HealthChecker};
 use crate::api::tls::SslMode;
 use crate::build::written::accept;
@@ -38,7 +39,6 @@ use crate::database::report::{Report, idle_slots, report, write_check};
 use crate::database::{PORT, Silence};
 use crate::plan::database_status::types::PAUSED;
 use crate::plan::database_status::{Replicas, Verdict};
-use crate::tls::alias::with_suffix;
 use crate::tls::material::Served;
 use crate::tls::pair::Pair;
 use crate::tls::posture::Accept;
@@ -223,7 +223,7 @@ impl Secrets {
         // Somebody who has paused the database may be bringing TLS to it, or taking it away.
         let paused = holds(conditions(postgres), PAUSED);
         let has_tls = postgres.spec.tls.is_some() || paused;
-        let tls = async { if has_tls { get(with_suffix(&name, "tls")).await.map(Some) } else { Ok(None) } };
+        let tls = async { if has_tls { get(tls_secret(&name)).await.map(Some) } else { Ok(None) } };
         let shared = async {
             if paused { context.get::<ConfigMap>(&namespace, &with_suffix(&name, "config")).await } else { Ok(None) }
         };

@@ -17,6 +17,7 @@ use crate::api::cert_manager::{
     IssuanceCondition, holds,
 };
 use crate::api::duration::after;
+use crate::api::names::with_suffix;
 use crate::api::postgres::PostgresSpec;
 use crate::build::certificates::certificate;
 use crate::build::{Cluster, Facts};
@@ -24,7 +25,6 @@ use crate::cluster::differs::differs;
 use crate::cluster::{Error, Objects, Thing};
 use crate::plan::observed::{Certificate as Seen, Issuance, Trial};
 use crate::rules::Facts as _;
-use crate::tls::alias::with_suffix;
 use crate::tls::material::{Cas, Defect, Issued, cas, leaf};
 use crate::tls::{Alias, Leaf};
 

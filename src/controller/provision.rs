@@ -12,6 +12,7 @@ use super::postgres::{Step, Stop, conditions};
 use super::site::PREVIOUS_OF;
 use super::{Context, certificates, credentials, scaling};
 use crate::api::condition::holds;
+use crate::api::names::with_suffix;
 use crate::api::{PetSet, Postgres, PostgresVersion};
 use crate::build::{
     Cluster, Facts as BuildFacts, access, disruption, monitor, patroni, pet_set, secrets, services, shared, trust,
@@ -20,7 +21,6 @@ use crate::build::{
 use crate::cluster::{Done, Objects};
 use crate::plan::database_status::types::PROVISIONED;
 use crate::rules::{Facts, postgres::rules, refusals};
-use crate::tls::alias::with_suffix;
 use crate::tls::material::{bundle, cas};
 use crate::tls::{Posture, posture};
 

@@ -8,6 +8,7 @@ use tokio_postgres::Client;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::credentials::Login;
+use crate::api::names::with_suffix;
 use crate::api::tls::SslMode;
 use crate::build::patroni::PATRONI_YML;
 use crate::build::pod::CONFIG;
@@ -17,7 +18,6 @@ use crate::database::wire::{Handshake, Plaintext, Wire, look};
 use crate::database::{PORT, Silence};
 use crate::plan::Known;
 use crate::plan::scene::{LeafSeen, Server, Stream};
-use crate::tls::alias::with_suffix;
 use crate::tls::known::{common_name, known_der};
 use crate::tls::material::ders;
 use crate::tls::pair::Pair;

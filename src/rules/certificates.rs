@@ -1,6 +1,7 @@
 //! The rules about issuers and certificates, which `Postgres` and `PostgresOpsRequest` share.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::Postgres;
@@ -32,6 +33,8 @@ pub struct View<'a> {
     pub namespace: &'a str,
     /// Name of the database.
     pub database: &'a str,
+    /// Field that says so.
+    pub named_at: &'static str,
     /// Issuer of all certificates that name none of their own.
     pub issuer_ref: Option<&'a IssuerRef>,
     /// Entries of the object.
@@ -44,7 +47,7 @@ pub trait HasTls {
     fn tls(&self) -> Option<View<'_>>;
 
     /// The database whose settings apply to what the object leaves out.
-    fn unchanged(&self, facts: Option<&dyn Facts>) -> Option<std::sync::Arc<Postgres>>;
+    fn unchanged(&self, facts: Option<&dyn Facts>) -> Option<Arc<Postgres>>;
 }
 
 const CHANGES: &[Operation] = &[Create, Update];
@@ -52,7 +55,7 @@ const CHANGES: &[Operation] = &[Create, Update];
 /// The rules of this file, for either kind of object; `unchanged` says what is needed to know what the database has already.
 #[must_use]
 #[expect(clippy::too_many_lines, reason = "a table")]
-pub const fn rules<K: 'static>(unchanged: Needs) -> [Rule<K>; 13]
+pub const fn rules<K: 'static>(unchanged: Needs) -> [Rule<K>; 14]
 where
     Review<K>: HasTls,
 {
@@ -121,11 +124,21 @@ where
             id: "secret-name-unique",
             effect: Refuse,
             on: CHANGES,
-            what: "a certificate Secret that is no valid name, that two aliases share, that pgrekey uses itself, or that belongs to another database",
+            what: "a certificate Secret, named or by default, that two aliases share, that pgrekey uses itself, or that belongs to another database",
             why: "Two writers of one Secret overwrite each other for ever.",
             example: "tls: {certificates: [{alias: server, secretName: pg-certs}, {alias: client, secretName: pg-certs}]}",
             needs: Needs::SomeFacts,
             check: secret_name_unique,
+        },
+        Rule {
+            id: "certificate-name-unique",
+            effect: Refuse,
+            on: CHANGES,
+            what: "TLS for a database whose Certificates would have the names of another one's",
+            why: "A name has at most 63 characters, so the end of a database's long name is cut off to make room: of 41 characters and more for `-metrics-exporter-cert`, of 51 for the others.",
+            example: "# metadata.name: the same 41 characters as another database with TLS, and then something else",
+            needs: Needs::Facts,
+            check: certificate_name_unique,
         },
         Rule {
             id: "san-valid",
@@ -377,7 +390,7 @@ fn secret_of(database: &str, alias: Alias, certificates: &[CertificateSpec]) -> 
 /// The Secrets that a database uses besides those of its certificates, each with what is in it.
 fn own_secrets(name: &str, database: Option<&Postgres>) -> Vec<(String, &'static str)> {
     const PASSWORD: &str = "the superuser's password";
-    let auth = database.and_then(|d| d.spec.auth_secret.as_ref()).map(|s| s.name.clone()).filter(|s| !s.is_empty());
+    let auth = database.map(|database| database.spec.auth_secret_of(name));
     let made = [(names::auth_secret(name), PASSWORD), (names::tls_secret(name), "what the pods serve")];
     auth.map(|auth| (auth, PASSWORD)).into_iter().chain(made).collect()
 }
@@ -406,9 +419,7 @@ where
         _ => (alias, secret_of(view.database, alias, kept)),
     });
     let own = own_secrets(view.database, unchanged.as_deref());
-    let names_any = view.certificates.iter().any(|c| c.secret_name.is_some());
-    let mut others = facts.filter(|_| names_any).map_or(vec![], |facts| facts.databases(view.namespace));
-    others.retain(|other| other.metadata.name.as_deref() != Some(view.database));
+    let others = others(&view, facts);
     let taken: BTreeMap<String, (&str, &'static str)> = others
         .iter()
         .flat_map(|other| {
@@ -416,15 +427,71 @@ where
             secrets_of(other).into_iter().map(move |(secret, what)| (secret, (name, what)))
         })
         .collect();
+    let belongs =
+        |secret: &str| taken.get(secret).map(|(database, what)| format!("belongs to Postgres {database}: {what}"));
+    let is_default = |alias: &str, secret: &str| {
+        Alias::parse(alias).is_some_and(|alias| names::certificate(view.database, alias) == *secret)
+    };
     for (field, certificate) in entries(&view) {
         let Some(secret) = certificate.secret_name.as_ref().filter(|name| !name.is_empty()) else { continue };
+        // A default that is written down, as the webhook does, is still one.
+        if is_default(&certificate.alias, secret) {
+            continue;
+        }
         let twin = will_be.iter().find(|(alias, name)| alias.as_str() != certificate.alias && name == secret);
         let twin = twin.map(|(alias, _)| format!("is that of the {} certificate too", alias.as_str()));
         let own = own.iter().find(|(name, _)| name == secret).map(|(_, what)| format!("holds {what}"));
-        let other = taken.get(secret).map(|(database, what)| format!("belongs to Postgres {database}: {what}"));
-        for problem in [twin, own, other].into_iter().flatten() {
+        for problem in [twin, own, belongs(secret)].into_iter().flatten() {
             let problem = format!("Secret {} {problem}", quoted(secret));
             findings.add(format!("{field}.secretName"), problem, "choose another name, or leave it out");
+        }
+    }
+    for (alias, secret) in will_be.iter().filter(|(alias, secret)| is_default(alias.as_str(), secret)) {
+        // Two defaults of one name are those of Certificates too, for which there is a rule.
+        let is_named = others.iter().any(|other| names_secret(other, secret));
+        if let Some(problem) = belongs(secret).filter(|_| is_named && brings_tls(&view, unchanged.as_deref())) {
+            let problem = format!("Secret {} of the {} certificate {problem}", quoted(secret), alias.as_str());
+            findings.add("spec.tls", problem, "name another secretName for it");
+        }
+    }
+}
+
+/// The other databases of the namespace.
+fn others(view: &View<'_>, facts: Option<&dyn Facts>) -> Vec<Arc<Postgres>> {
+    let mut others = facts.map_or(vec![], |facts| facts.databases(view.namespace));
+    others.retain(|other| other.metadata.name.as_deref() != Some(view.database));
+    others
+}
+
+/// Whether the object brings TLS to a database that has none. Without a name yet, nothing is called after it.
+fn brings_tls(view: &View<'_>, unchanged: Option<&Postgres>) -> bool {
+    !view.database.is_empty() && unchanged.is_some_and(|database| database.spec.tls.is_none())
+}
+
+/// Whether a database uses this Secret because somebody said so.
+fn names_secret(database: &Postgres, secret: &str) -> bool {
+    let name = database.metadata.name.as_deref().unwrap_or_default();
+    let by_default = Alias::ALL.map(|alias| names::certificate(name, alias));
+    secrets_of(database).iter().any(|(used, _)| used == secret && !by_default.contains(used))
+}
+
+fn certificate_name_unique<K>(review: &Review<K>, facts: Option<&dyn Facts>, findings: &mut Findings)
+where
+    Review<K>: HasTls,
+{
+    let Some(view) = review.tls() else { return };
+    if !brings_tls(&view, review.unchanged(facts).as_deref()) {
+        return;
+    }
+    for other in others(&view, facts).iter().filter(|other| other.spec.tls.is_some()) {
+        let name = other.metadata.name.as_deref().unwrap_or_default();
+        let theirs = Alias::ALL.map(|alias| names::certificate(name, alias));
+        for own in Alias::ALL.map(|alias| names::certificate(view.database, alias)) {
+            if theirs.contains(&own) {
+                let problem = format!("Certificate {} is that of Postgres {name} too", quoted(&own));
+                let remedy = "use a database whose name differs earlier: the end of a long one is cut off";
+                findings.add(view.named_at, problem, remedy);
+            }
         }
     }
 }

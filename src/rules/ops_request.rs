@@ -22,7 +22,7 @@ type Request = Review<PostgresOpsRequest>;
 /// Every rule for `PostgresOpsRequest`, in the order in which findings are listed.
 pub fn rules() -> impl Iterator<Item = &'static Rule<PostgresOpsRequest>> {
     // On an update only the rules that say so: the spec was judged when it came in, and the cluster has moved on since.
-    static CERTIFICATES: [Rule<PostgresOpsRequest>; 13] = on_create(certificates::rules(Needs::SomeFacts));
+    static CERTIFICATES: [Rule<PostgresOpsRequest>; 14] = on_create(certificates::rules(Needs::SomeFacts));
     OWN.iter().chain(&CERTIFICATES)
 }
 
@@ -371,6 +371,7 @@ impl HasTls for Request {
         Some(View {
             namespace: namespace(&self.object),
             database: &self.object.spec.database_ref.name,
+            named_at: "spec.databaseRef.name",
             issuer_ref: tls.issuer_ref.as_ref(),
             certificates: &tls.certificates,
         })

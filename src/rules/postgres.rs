@@ -11,7 +11,7 @@ use crate::api::Postgres;
 use crate::api::annotations::{MAX_LAG, SETTLE};
 use crate::api::condition;
 use crate::api::environment::is_reserved;
-use crate::api::names::{self, EXPORTER, MAX_DATABASE, POSTGRES};
+use crate::api::names::{EXPORTER, MAX_DATABASE, POSTGRES};
 use crate::api::postgres::{
     DeletionPolicy, PostgresSpec, StandbyMode, StorageType, StreamingMode, SynchronousReplicationConfig,
 };
@@ -31,7 +31,7 @@ type Database = Review<Postgres>;
 
 /// Every rule for `Postgres`, in the order in which findings are listed.
 pub fn rules() -> impl Iterator<Item = &'static Rule<Postgres>> {
-    static CERTIFICATES: [Rule<Postgres>; 13] = certificates::rules(Needs::Nothing);
+    static CERTIFICATES: [Rule<Postgres>; 14] = certificates::rules(Needs::Nothing);
     OWN.iter().chain(&CERTIFICATES)
 }
 
@@ -356,6 +356,7 @@ impl HasTls for Database {
         Some(View {
             namespace: self.object.metadata.namespace.as_deref().unwrap_or_default(),
             database: self.object.metadata.name.as_deref().unwrap_or_default(),
+            named_at: "metadata.name",
             issuer_ref: tls.issuer_ref.as_ref(),
             certificates: &tls.certificates,
         })
@@ -735,18 +736,12 @@ fn immutable_field(review: &Database, _: Option<&dyn Facts>, findings: &mut Find
         for field in differences(&old.spec.init, &new.spec.init, "spec.init") {
             findings.add(field, "cannot be changed once the database is provisioned", "put back what was there");
         }
-        let (before, after) = (auth_secret(old), auth_secret(new));
+        let (before, after) = (old.spec.auth_secret_of(&old.name_any()), new.spec.auth_secret_of(&new.name_any()));
         if before != after {
             let problem = format!("{} cannot become {}: the data know its password", quoted(&before), quoted(&after));
             findings.add("spec.authSecret", problem, "put back what was there");
         }
     }
-}
-
-/// The Secret of the superuser's password.
-fn auth_secret(database: &Postgres) -> String {
-    let named = database.spec.auth_secret.as_ref().map(|secret| secret.name.clone()).filter(|name| !name.is_empty());
-    named.unwrap_or_else(|| names::auth_secret(database.metadata.name.as_deref().unwrap_or_default()))
 }
 
 fn version_keeps_major(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {

@@ -3,7 +3,6 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`alias`] | the certificates of a database and the Secrets they are issued into |
 //! | [`posture`](mod@posture) | the state, and which state a spec asks for |
 //! | [`walk`](mod@walk) | the states between two states, and what clients should trust on the way |
 //! | [`connect`] | whether a client or a standby would get in, by libpq's and `pg_hba`'s rules |
@@ -15,7 +14,6 @@
 //! | [`known`] | a certificate as people know it |
 //! | [`conf`], [`owned`] | a user's own settings, and which of them only pgrekey may set |
 
-pub mod alias;
 pub mod conf;
 pub mod connect;
 pub mod dial;
@@ -33,7 +31,7 @@ pub mod walk;
 #[cfg(test)]
 mod law;
 
-pub use alias::Alias;
+pub use crate::api::names::Alias;
 pub use connect::{Client, Refusal, admits, joins};
 pub use posture::{
     Accept, CaId, Dial, Files, Fingerprint, Hash, Leaf, Material, Method, Posture, Serve, method, posture,
