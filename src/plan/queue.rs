@@ -1,40 +1,28 @@
-//! Whose turn it is: one request of a database at a time, the oldest first.
+//! Whose turn it is: one request of a database at a time, one that has begun before the oldest.
 
 use std::sync::Arc;
 
-use kube::ResourceExt;
-
 use crate::api::PostgresOpsRequest;
-use crate::api::ops_request::OpsPhase;
 
-/// The request of the same database that has to end before this one begins, if there is one.
-///
-/// One that has begun goes on, whatever its age. Of the others the oldest is next; requests of the same second go by name.
-/// Nothing is skipped for its type: `add-tls` and `rotate-tls`, sent together, both run.
+/// The request of the same database that has to end before this one begins, if there is one: the first in
+/// [the rules' order](PostgresOpsRequest::ahead). Nothing is skipped for its type: `add-tls` and `rotate-tls`, sent together, both
+/// run.
 #[must_use]
 pub fn ahead<'a>(
     request: &PostgresOpsRequest,
     all: &'a [Arc<PostgresOpsRequest>],
 ) -> Option<&'a Arc<PostgresOpsRequest>> {
-    let mut waiting: Vec<&Arc<PostgresOpsRequest>> =
-        all.iter().filter(|other| other.uid() != request.uid() && other.is_to_run()).collect();
-    waiting.sort_by_key(|other| place(other));
-    let first = waiting.first()?;
-    (place(first) < place(request)).then_some(first)
-}
-
-/// Begun ones first, then by age, then by name.
-fn place(request: &PostgresOpsRequest) -> (bool, Option<jiff::Timestamp>, String) {
-    let has_begun = request.status.as_ref().and_then(|status| status.phase) == Some(OpsPhase::Progressing);
-    (!has_begun, request.creation_timestamp().map(|time| time.0), request.name_any())
+    request.ahead(all).into_iter().next()
 }
 
 #[cfg(test)]
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use kube::ResourceExt;
     use serde_json::json;
 
     use super::*;
+    use crate::api::ops_request::OpsPhase;
 
     fn request(name: &str, created: i64, phase: Option<OpsPhase>) -> Arc<PostgresOpsRequest> {
         let object = json!({

@@ -241,7 +241,7 @@ static OWN: [Rule<PostgresOpsRequest>; 22] = [
         effect: Warn,
         on: &[Create],
         what: "a request while another one of the same database is unfinished",
-        why: "One request of a database runs at a time, the oldest first; this one waits.",
+        why: "One request of a database runs at a time: one that has begun, then the oldest; this one waits.",
         example: "tls: {rotateCertificates: true}",
         needs: Needs::Facts,
         check: request_queued,
@@ -271,6 +271,29 @@ impl PostgresOpsRequest {
     pub fn is_to_run(&self) -> bool {
         let began = self.status.as_ref().and_then(|s| s.phase) == Some(OpsPhase::Progressing);
         !self.is_finished() && (began || self.metadata.deletion_timestamp.is_none())
+    }
+
+    /// Those of these requests, all of one database, that come before this one, in their order.
+    ///
+    /// One that has begun goes on, whatever its age. Of the others the oldest is next; requests of the same second go by name. One
+    /// that does not exist yet comes last.
+    #[must_use]
+    pub fn ahead<'a>(&self, all: &'a [Arc<Self>]) -> Vec<&'a Arc<Self>> {
+        let is_new = self.metadata.creation_timestamp.is_none();
+        let mut ahead: Vec<&Arc<Self>> = all
+            .iter()
+            .filter(|other| other.metadata.name != self.metadata.name && other.is_to_run())
+            .filter(|other| is_new || other.place() < self.place())
+            .collect();
+        ahead.sort_by(|a, b| a.place().cmp(&b.place()));
+        ahead
+    }
+
+    /// Where it stands in the queue of its database.
+    fn place(&self) -> (bool, Option<jiff::Timestamp>, Option<&str>) {
+        let has_begun = self.status.as_ref().and_then(|s| s.phase) == Some(OpsPhase::Progressing);
+        let created = self.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (!has_begun, created, self.metadata.name.as_deref())
     }
 }
 
@@ -312,21 +335,9 @@ fn database(request: &PostgresOpsRequest, facts: Option<&dyn Facts>) -> Option<A
     facts?.database(namespace(request), &request.spec.database_ref.name)
 }
 
-/// Where a request stands in the queue of its database: the oldest comes first.
-fn place(request: &PostgresOpsRequest) -> (Option<jiff::Timestamp>, Option<&str>) {
-    (request.metadata.creation_timestamp.as_ref().map(|t| t.0), request.metadata.name.as_deref())
-}
-
-/// The requests of the same database that come before this one, oldest first. One that does not exist yet comes last.
-fn ahead(request: &PostgresOpsRequest, facts: &dyn Facts) -> Vec<Arc<PostgresOpsRequest>> {
-    let is_new = request.metadata.creation_timestamp.is_none();
-    let mut ahead = facts.requests(namespace(request), &request.spec.database_ref.name);
-    ahead.retain(|other| {
-        let is_another = other.metadata.name != request.metadata.name;
-        is_another && other.is_to_run() && (is_new || place(other) < place(request))
-    });
-    ahead.sort_by(|a, b| place(a).cmp(&place(b)));
-    ahead
+/// The requests of the same database.
+fn queue(request: &PostgresOpsRequest, facts: &dyn Facts) -> Vec<Arc<PostgresOpsRequest>> {
+    facts.requests(namespace(request), &request.spec.database_ref.name)
 }
 
 /// What a request finds when its turn comes.
@@ -345,7 +356,8 @@ impl Then {
             issuer: database.spec.tls.as_ref().and_then(|tls| tls.issuer_ref.clone()),
             client_auth_mode: database.spec.client_auth_mode,
         };
-        ahead(request, facts).iter().filter_map(|other| other.spec.tls.as_ref()).fold(now, Self::after)
+        let queue = queue(request, facts);
+        request.ahead(&queue).into_iter().filter_map(|other| other.spec.tls.as_ref()).fold(now, Self::after)
     }
 
     fn after(self, change: &TlsChange) -> Self {
@@ -640,7 +652,7 @@ fn same_issuer(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findi
 
 fn request_queued(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
     let Some(facts) = facts else { return };
-    if let Some(first) = ahead(&review.object, facts).first() {
+    if let Some(first) = review.object.ahead(&queue(&review.object, facts)).first() {
         let name = first.metadata.name.as_deref().unwrap_or_default();
         findings.add("spec.databaseRef", format!("request {} comes first", quoted(name)), "this one waits for it");
     }
