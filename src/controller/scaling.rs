@@ -16,6 +16,8 @@ use crate::build::Cluster;
 use crate::build::meta::{ROLE_LABEL, STANDBY};
 use crate::build::pod::DATA_VOLUME;
 use crate::cluster::{Error, Objects, Thing};
+use crate::plan::Successors;
+use crate::plan::successors::waits_for_standbys;
 
 /// Annotation of the claim of a pod that was taken away: its data are old by the time the pod comes back.
 const LEFT: &str = "pgrekey.dev/left-at";
@@ -65,6 +67,19 @@ pub(super) fn ordinal(cluster: &Cluster, pod: &str) -> Option<i32> {
 /// Who leads, by Patroni's own record: ConfigMap `NAME-leader`. A leader that lets go leaves an empty name there.
 pub(super) fn leader_of(record: &ConfigMap) -> Option<&str> {
     record.annotations().get("leader").map(String::as_str).filter(|leader| !leader.is_empty())
+}
+
+/// To whom Patroni would hand the leadership over. A cluster whose commits wait for nobody has no record of it, and none is asked
+/// for.
+pub(super) async fn successors(
+    objects: &Objects,
+    cluster: &Cluster,
+    config: Option<&Value>,
+) -> Result<Successors, Error> {
+    let Some(config) = config.filter(|config| waits_for_standbys(config)) else { return Ok(Successors::Any) };
+    let [.., record] = cluster.patroni_config_maps();
+    let record: Option<ConfigMap> = objects.look(&record).await?;
+    Ok(Successors::of(config, record.as_ref().map(ConfigMap::annotations)))
 }
 
 /// Asks Patroni to make one of those that stay the primary: the one that is furthest.

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::credentials::Login;
 use super::here::Pieces;
 use super::postgres::{Step, Stop};
-use super::scaling::{leader_of, ordinal};
+use super::scaling::{leader_of, ordinal, successors};
 use super::servers::{Expected, Keys, ask, hash_of, host, names};
 use super::{Context, credentials, provision};
 use crate::api::annotations::MAX_LAG;
@@ -22,8 +22,8 @@ use crate::build::written::{Written, has_files, written};
 use crate::build::{Cluster, pet_set};
 use crate::cluster::apply::applied_at;
 use crate::cluster::{Error, Objects};
-use crate::plan::Known;
 use crate::plan::scene::{self, Scene, Template};
+use crate::plan::{Known, Successors};
 use crate::tls::material::{Cas, Served, Source, cas};
 use crate::tls::pair::Pair;
 use crate::tls::{Alias, Files, Fingerprint, Material, Posture, layout};
@@ -59,6 +59,7 @@ pub(super) struct Site {
     now: Timestamp,
     leader: Option<ConfigMap>,
     failover: Option<ConfigMap>,
+    successors: Successors,
     max_lag: u64,
 }
 
@@ -85,6 +86,7 @@ impl Site {
             objects.look::<ConfigMap>(&failover),
             pods(&objects, &cluster),
         )?;
+        let successors = successors(&objects, &cluster, pieces.shared_config().as_ref()).await?;
         let is_ours = pieces.tls.as_ref().is_some_and(|secret| {
             operation.is_some() && secret.annotations().get(PREVIOUS_OF).map(String::as_str) == operation
         });
@@ -107,6 +109,7 @@ impl Site {
             pods,
             leader,
             failover,
+            successors,
             max_lag: max_lag.unwrap_or(DEFAULT_MAX_LAG),
         })
     }
@@ -164,6 +167,7 @@ impl Site {
             replicas: usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or_default(),
             pods,
             leader,
+            successors: self.successors.clone(),
             switching: failover.is_some_and(|all| ["leader", "member"].iter().any(|key| all.contains_key(*key))),
             max_lag: self.max_lag,
             at: self.now,

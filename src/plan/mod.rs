@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`scene`] | one look at a database, and what a pod lacks to be what was written |
 //! | [`mod@steer`] | the next thing to do on the way to a posture; for operations and for renewals |
+//! | [`successors`] | to whom Patroni hands the leadership over |
 //! | [`ends`] | the spec that a request asks for |
 //! | [`mod@upkeep`] | where a database belongs while no operation is about it |
 //! | [`settle`] | the time that clients get |
@@ -30,6 +31,7 @@ pub mod scene;
 pub mod settle;
 pub mod status;
 pub mod steer;
+pub mod successors;
 pub mod upkeep;
 
 pub use action::Action;
@@ -37,4 +39,5 @@ pub use decide::{Decision, Outcome, decide};
 pub use observed::Observed;
 pub use scene::{Known, Scene};
 pub use steer::{Heading, steer};
+pub use successors::Successors;
 pub use upkeep::upkeep;

@@ -9,6 +9,8 @@ use jiff::Timestamp;
 use crate::api::tls::SslMode;
 use crate::tls::{CaId, Dial, Fingerprint, Hash, Material, Posture, Serve, hba};
 
+use super::successors::Successors;
+
 /// Something that was looked at: what it is, or why it is not known.
 pub type Known<T> = Result<T, String>;
 
@@ -39,6 +41,8 @@ pub struct Scene {
     pub pods: Vec<Pod>,
     /// Name of the pod that holds the leadership.
     pub leader: Known<String>,
+    /// To whom Patroni would hand it over.
+    pub successors: Successors,
     /// A switchover was asked for and is not done.
     pub switching: bool,
     /// How many bytes of WAL a standby may be behind and still count as up to date.
@@ -300,13 +304,15 @@ impl Scene {
             .then(|| format!("{} to show its certificate when it replicates", pod.name))
     }
 
-    /// The standbys that could be promoted now, the most advanced first: they serve what is written and are up to date.
+    /// The standbys that could be promoted now, the most advanced first: they serve what is written and are up to date, and Patroni
+    /// takes them.
     pub(super) fn candidates<'a>(&'a self, pods: &[&'a Pod]) -> Vec<&'a Pod> {
         let position = |pod: &Pod| pod.server.as_ref().map_or(0, |server| server.position);
         let mut standbys: Vec<&Pod> = pods
             .iter()
             .copied()
             .filter(|pod| self.leader.as_ref() != Ok(&pod.name) && self.serves_its_role(pod).is_ok())
+            .filter(|pod| self.successors.has(&pod.name))
             .filter(|pod| self.lack(pod).is_none())
             .collect();
         standbys.sort_by_key(|pod| (std::cmp::Reverse(position(pod)), pod.ordinal));

@@ -21,6 +21,7 @@ use crate::tls::{Files, Material, Posture, Serve, published, walk};
 
 use super::action::Action;
 use super::scene::{Lack, Pod, Scene, Server, Template};
+use super::successors::Successors;
 
 /// What part of a walk something belongs to, in the words that users see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -301,7 +302,12 @@ fn switch_over(scene: &Scene, primary: &Pod, new: &[&Pod]) -> Heading {
         return Heading::Wait { stage, on };
     }
     let Some(to) = scene.candidates(new).first().map(|pod| pod.name.clone()) else {
-        return Heading::Wait { stage, on: "a standby that is up to date, to lead next".to_owned() };
+        let on = match scene.successors {
+            Successors::Any => "a standby that is up to date, to lead next",
+            // Asked for anybody else, it would drop the wish and say nothing.
+            Successors::Only(_) => "Patroni to make a standby synchronous",
+        };
+        return Heading::Wait { stage, on: on.to_owned() };
     };
     let what = format!("hand the leadership over from {} to {to}", primary.name);
     Heading::Do { stage, what, actions: vec![Action::SwitchOver { from: primary.name.clone(), to }] }

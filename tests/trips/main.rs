@@ -697,6 +697,51 @@ fn roles_whose_passwords_would_not_be_taken_are_named_and_nothing_is_touched() {
     done.must_be_well(trip.0);
 }
 
+/// Trips of a cluster whose commits wait for so many of its standbys: one, or all.
+fn synchronous(visit: impl Fn(World, &str)) {
+    for trip in TRIPS.iter().filter(|trip| matches!(trip.0, "restart" | "change-issuer")) {
+        for (replicas, count) in [(2, 1), (3, 1), (3, 2), (5, 1), (5, 4)] {
+            let mut world = World::new(trip, replicas, "Restart");
+            world.synchronise(count);
+            visit(world, &format!("{} of {replicas}, {count} of them synchronous", trip.0));
+        }
+    }
+}
+
+#[test]
+fn the_leadership_goes_to_a_standby_that_is_synchronous() {
+    synchronous(|world, name| {
+        let mut done = Trip::new(world, Fault::None).run();
+        assert_eq!(done.phase(), Some(OpsPhase::Successful), "{name}\n{}", done.log);
+        assert_eq!(done.world.dropped(), 0, "{name}\n{}", done.log);
+        assert!(done.world.evictions().iter().all(|times| *times == 1), "{name}\n{}", done.log);
+        done.must_be_well(name);
+    });
+}
+
+#[test]
+fn a_synchronous_cluster_is_well_after_any_fault() {
+    synchronous(|world, name| {
+        let effects = Trip::new(world.clone(), Fault::None).run().effects;
+        for at in 0..effects {
+            for fault in [Fault::CrashAfter(at), Fault::PodDies(at), Fault::FailsOver(at)] {
+                Trip::new(world.clone(), fault).run().must_be_well(&format!("{name}, {fault:?}"));
+            }
+        }
+    });
+}
+
+#[test]
+fn while_no_standby_is_synchronous_the_leadership_stays() {
+    let trip = TRIPS.iter().find(|trip| trip.0 == "restart").expect("the trip");
+    let mut world = World::new(trip, 3, "Restart");
+    world.synchronise(0);
+    let mut done = Trip::new(world, Fault::None).run();
+    assert!(done.log.contains("SwitchOver: wait for Patroni to make a standby synchronous"), "{}", done.log);
+    assert_eq!((done.phase(), done.world.dropped()), (Some(OpsPhase::Failed), 0), "{}", done.log);
+    done.must_be_well("nobody is synchronous");
+}
+
 #[test]
 fn no_pod_is_replaced_while_a_standby_is_behind() {
     for trip in TRIPS {

@@ -14,7 +14,7 @@ use pgrekey::api::{Postgres, PostgresOpsRequest};
 use pgrekey::plan::decide::{FINALIZER, HELD};
 use pgrekey::plan::observed::{Certificate, Issuance, Observed, Paused, Trial};
 use pgrekey::plan::scene::{LeafSeen, Pod, Scene, Server, Stream, Template};
-use pgrekey::plan::{Action, Heading, ends, settle, steer, upkeep};
+use pgrekey::plan::{Action, Heading, Successors, ends, settle, steer, upkeep};
 use pgrekey::tls::{
     Accept, Alias, CaId, Client, Dial, Files, Fingerprint, Hash, Leaf, Material, Posture, Serve, admits, hba, joins,
     posture,
@@ -32,6 +32,9 @@ fn material(serial: u8, issuer: &str) -> Material {
 
 /// How much log there is, in bytes.
 const WRITTEN: u64 = 5 << 20;
+
+/// Every so many seconds Patroni's primary looks who can be synchronous.
+const LOOP_WAIT: i64 = 5;
 
 /// What goes wrong, and how often.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -93,6 +96,16 @@ struct SimCertificate {
 /// What a client finds in its volumes: whom to trust, and who has signed its certificate.
 pub(crate) type Told = (BTreeSet<CaId>, Option<CaId>);
 
+/// Patroni's record of who is synchronous.
+#[derive(Clone, Debug)]
+struct Synchronous {
+    /// So many are to be.
+    count: usize,
+    standbys: BTreeSet<String>,
+    /// Switchovers that Patroni has dropped.
+    dropped: u32,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     second: i64,
@@ -113,6 +126,8 @@ pub(crate) struct World {
     pods: Vec<SimPod>,
     pub(crate) leader: String,
     switching: Option<(String, i64)>,
+    /// Nothing where commits wait for no standby.
+    synchronous: Option<Synchronous>,
     hash: Hash,
     pub(crate) md5_roles: Vec<String>,
     certificates: BTreeMap<Alias, SimCertificate>,
@@ -195,6 +210,7 @@ impl World {
             pods: vec![],
             leader: "pg-0".to_owned(),
             switching: None,
+            synchronous: None,
             hash: written.hash,
             md5_roles: vec![],
             certificates: certificates.unwrap_or_default(),
@@ -368,10 +384,13 @@ impl World {
             }
         }
         if let Some((to, _)) = self.switching.take_if(|(_, at)| *at <= second) {
-            self.leader = to;
+            self.hand_over(to);
         }
         if self.leader_pod().is_none_or(|pod| !self.is_up(pod)) {
             self.fail_over();
+        }
+        if second % LOOP_WAIT == 0 {
+            self.choose_synchronous();
         }
         for certificate in self.certificates.values_mut() {
             if certificate.issued_at.is_some_and(|at| at <= second) {
@@ -389,10 +408,58 @@ impl World {
 
     /// Patroni promotes a standby that streamed, if there is one.
     pub(crate) fn fail_over(&mut self) {
-        let next = self.pods.iter().find(|pod| self.is_up(pod) && pod.name != self.leader).map(|pod| pod.name.clone());
+        let may_lead = |pod: &&SimPod| self.is_up(pod) && pod.name != self.leader && self.successors().has(&pod.name);
+        let next = self.pods.iter().find(may_lead).map(|pod| pod.name.clone());
         if let Some(next) = next {
-            self.leader = next;
+            self.lead(next);
             self.switching = None;
+        }
+    }
+
+    /// Commits wait for so many standbys.
+    pub(crate) fn synchronise(&mut self, count: usize) {
+        self.synchronous = Some(Synchronous { count, standbys: BTreeSet::new(), dropped: 0 });
+        self.choose_synchronous();
+    }
+
+    /// How many switchovers Patroni has dropped, because they named a standby that is not synchronous.
+    pub(crate) fn dropped(&self) -> u32 {
+        self.synchronous.as_ref().map_or(0, |synchronous| synchronous.dropped)
+    }
+
+    /// Patroni's primary keeps those that stream and takes others for those that do not, whichever it finds first.
+    fn choose_synchronous(&mut self) {
+        if self.leader_pod().is_none_or(|leader| !self.is_up(leader)) {
+            return;
+        }
+        let streaming = self.pods.iter().filter(|pod| pod.name != self.leader && self.is_up(pod) && self.streams(pod));
+        let streaming: Vec<String> = streaming.map(|pod| pod.name.clone()).collect();
+        let Some(Synchronous { count, standbys, .. }) = &mut self.synchronous else { return };
+        standbys.retain(|name| streaming.contains(name));
+        for name in streaming.into_iter().rev() {
+            if standbys.len() < *count {
+                standbys.insert(name);
+            }
+        }
+    }
+
+    fn successors(&self) -> Successors {
+        self.synchronous.as_ref().map_or(Successors::Any, |known| Successors::Only(known.standbys.clone()))
+    }
+
+    /// Patroni hands the leadership over only to who is synchronous, and forgets that anybody else was named.
+    fn hand_over(&mut self, to: String) {
+        match &mut self.synchronous {
+            Some(synchronous) if !synchronous.standbys.contains(&to) => synchronous.dropped += 1,
+            _ => self.lead(to),
+        }
+    }
+
+    /// A new primary begins with nobody who is synchronous.
+    fn lead(&mut self, pod: String) {
+        self.leader = pod;
+        if let Some(synchronous) = &mut self.synchronous {
+            synchronous.standbys.clear();
         }
     }
 
@@ -536,6 +603,7 @@ impl World {
             replicas: self.pods.len(),
             pods: self.pods.iter().map(|pod| self.pod(pod)).collect(),
             leader: Ok(self.leader.clone()),
+            successors: self.successors(),
             switching: self.switching.is_some(),
             max_lag: 1 << 20,
             at: self.now(),
