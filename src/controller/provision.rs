@@ -245,7 +245,7 @@ async fn workload(
         wish.spec.volume_claim_templates = live.spec.volume_claim_templates.clone();
         wish = pet_set::marked(wish, pet_set::mark(live));
     }
-    wish.spec.replicas = Some(scaling::replicas(context, postgres, objects, cluster, pieces.pet_set.as_ref()).await?);
+    wish.spec.replicas = Some(scaling::replicas(context, postgres, objects, cluster, pieces).await?);
     let scaled = wish.spec.replicas == Some(cluster.replicas());
     let done = objects.apply_over(pieces.pet_set.as_ref(), wish).await?;
     tell(context, postgres, done, "Postgres").await;

@@ -1,7 +1,7 @@
 //! More pods, or fewer: the primary is never among those that go, and a member that went leaves nothing behind that would hold
 //! up the others.
 
-use std::sync::Arc;
+use std::ops::Range;
 
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
@@ -10,8 +10,9 @@ use kube::runtime::events::EventType;
 use serde_json::{Value, json};
 
 use super::Context;
+use super::here::Pieces;
 use super::postgres::Step;
-use crate::api::{PetSet, Postgres};
+use crate::api::Postgres;
 use crate::build::Cluster;
 use crate::build::meta::{ROLE_LABEL, STANDBY};
 use crate::build::pod::DATA_VOLUME;
@@ -28,10 +29,10 @@ pub(super) async fn replicas(
     postgres: &Postgres,
     objects: &Objects,
     cluster: &Cluster,
-    set: Option<&PetSet>,
+    pieces: &Pieces,
 ) -> Step<i32> {
     let wish = cluster.replicas();
-    let Some(now) = set.and_then(|set| set.spec.replicas) else { return Ok(wish) };
+    let Some(now) = pieces.pet_set.as_ref().and_then(|set| set.spec.replicas) else { return Ok(wish) };
     if wish >= now {
         for ordinal in now..wish {
             forget_data(objects, &claim(cluster, ordinal)).await?;
@@ -40,19 +41,63 @@ pub(super) async fn replicas(
     }
     let [_, record, ..] = cluster.patroni_config_maps();
     let record: Option<ConfigMap> = objects.look(&record).await?;
-    match record.as_ref().and_then(leader_of) {
-        Some(leader) if ordinal(cluster, leader).is_some_and(|ordinal| ordinal < wish) => {}
-        Some(leader) => {
-            switch_over(context, postgres, objects, cluster, leader).await?;
-            return Ok(now);
+    // Nobody leads right now: whoever comes to may be one of those that would go.
+    let Some(leader) = record.as_ref().and_then(leader_of) else { return Ok(now) };
+    let keep = match ordinal(cluster, leader).filter(|ordinal| *ordinal < now) {
+        Some(leads) if leads < wish => wish,
+        leads => {
+            let successors = successors(objects, cluster, pieces.shared_config().as_ref()).await?;
+            let pods = context.pods(cluster.namespace(), cluster.name());
+            let standbys: Vec<Standby> = pods.iter().filter_map(|pod| standby(cluster, pod, &successors)).collect();
+            match way_down(leads.unwrap_or(now), wish, &standbys) {
+                Some(Down::Lead(next)) => {
+                    switch_over(context, postgres, objects, cluster, leader, &cluster.pod(next)).await?;
+                    now
+                }
+                Some(Down::Keep(pods)) => pods,
+                None => now,
+            }
         }
-        // Nobody leads right now: whoever comes to may be one of those that would go.
-        None => return Ok(now),
-    }
-    for ordinal in wish..now {
+    };
+    for ordinal in keep..now {
         note_left(context, objects, &claim(cluster, ordinal)).await?;
     }
-    Ok(wish)
+    Ok(keep)
+}
+
+/// What comes first where the primary is among those that are to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Down {
+    /// This one is to lead.
+    Lead(i32),
+    /// No more than so many pods are needed.
+    Keep(i32),
+}
+
+/// A standby that streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Standby {
+    ordinal: i32,
+    position: u64,
+    /// Patroni would hand the leadership over to it.
+    may_lead: bool,
+}
+
+/// One of those that stay is to lead, the one that is furthest. If Patroni takes none of them, because those that are synchronous
+/// are to go as well: one of these with a lower ordinal than the primary leads in between, and those with higher ones go first.
+/// Each time the primary has fewer to choose from, so in the end it makes one synchronous that stays.
+///
+/// Nothing comes of it while none of those that stay streams, or Patroni takes nobody: both pass.
+fn way_down(leads: i32, wish: i32, standbys: &[Standby]) -> Option<Down> {
+    let first = |ordinals: Range<i32>| {
+        let able = standbys.iter().filter(|standby| standby.may_lead && ordinals.contains(&standby.ordinal));
+        able.max_by_key(|standby| (standby.position, standby.ordinal)).map(|standby| standby.ordinal)
+    };
+    if !standbys.iter().any(|standby| standby.ordinal < wish) {
+        return None;
+    }
+    let next = first(0..wish).or_else(|| first(wish..leads)).map(Down::Lead);
+    next.or_else(|| first(leads + 1..i32::MAX).map(|_| Down::Keep(leads + 1)))
 }
 
 fn claim(cluster: &Cluster, ordinal: i32) -> String {
@@ -82,18 +127,16 @@ pub(super) async fn successors(
     Ok(Successors::of(config, record.as_ref().map(ConfigMap::annotations)))
 }
 
-/// Asks Patroni to make one of those that stay the primary: the one that is furthest.
+/// Asks Patroni to make one the primary, because the one that leads is to go.
 async fn switch_over(
     context: &Context,
     postgres: &Postgres,
     objects: &Objects,
     cluster: &Cluster,
     leader: &str,
+    candidate: &str,
 ) -> Step<()> {
-    let pods = context.pods(cluster.namespace(), cluster.name());
-    let stay = pods.iter().filter(|pod| ordinal(cluster, &pod.name_any()).is_some_and(|n| n < cluster.replicas()));
-    let Some(candidate) = stay.filter_map(position).max().map(|(_, name)| name) else { return Ok(()) };
-    if ask_patroni(objects, cluster, leader, &candidate).await? == Asked::Already {
+    if ask_patroni(objects, cluster, leader, candidate).await? == Asked::Already {
         return Ok(());
     }
     let note = format!("Switching over from {leader} to {candidate}, because {leader} is to go");
@@ -141,13 +184,16 @@ pub(super) async fn ask_patroni(
     Ok(Asked::Now)
 }
 
-/// How far a standby is that streams, with its name.
-fn position(pod: &Arc<Pod>) -> Option<(u64, String)> {
+/// A pod as a standby that streams, if it is one.
+fn standby(cluster: &Cluster, pod: &Pod, successors: &Successors) -> Option<Standby> {
     let status: Value = serde_json::from_str(pod.annotations().get("status")?).ok()?;
     let streams = status["replication_state"] == "streaming" && status["state"] == "running";
     let is_standby = pod.labels().get(ROLE_LABEL).is_some_and(|role| role == STANDBY);
-    (streams && is_standby && pod.metadata.deletion_timestamp.is_none())
-        .then(|| (status["xlog_location"].as_u64().unwrap_or_default(), pod.name_any()))
+    if !streams || !is_standby || pod.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let (name, position) = (pod.name_any(), status["xlog_location"].as_u64().unwrap_or_default());
+    Some(Standby { ordinal: ordinal(cluster, &name)?, position, may_lead: successors.has(&name) })
 }
 
 /// Notes on the claim of a pod that goes that its data end here. They are kept as long as the pod is away.
@@ -195,14 +241,26 @@ pub(super) fn slot(pod: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::BTreeSet;
 
-    fn pod(name: &str, role: &str, status: &Value) -> Arc<Pod> {
+    use super::*;
+    use crate::api::postgres_version::PostgresVersionSpec;
+    use crate::build::Facts;
+
+    fn cluster() -> Cluster {
+        let spec = "{version: '17', storageType: Ephemeral}";
+        let mut postgres = Postgres::new("pg", serde_saphyr::from_str(spec).expect("a spec"));
+        postgres.metadata.namespace = Some("demo".to_owned());
+        let version = PostgresVersionSpec { version: "17.12".to_owned(), ..Default::default() };
+        Cluster::of(&postgres, &Facts { version: &version, superuser: "postgres", user_conf: None }).expect("a cluster")
+    }
+
+    fn pod(name: &str, role: &str, status: &Value) -> Pod {
         let mut pod = Pod::default();
         pod.metadata.name = Some(name.to_owned());
         pod.labels_mut().insert(ROLE_LABEL.to_owned(), role.to_owned());
         pod.annotations_mut().insert("status".to_owned(), status.to_string());
-        Arc::new(pod)
+        pod
     }
 
     #[test]
@@ -215,7 +273,56 @@ mod tests {
             pod("pg-3", "primary", &status(9, "streaming")),
             pod("pg-4", "standby", &json!("?")),
         ];
-        assert_eq!(pods.iter().filter_map(position).max(), Some((7, "pg-1".to_owned())));
+        let cluster = cluster();
+        let standbys = |successors: &Successors| -> Vec<Standby> {
+            pods.iter().filter_map(|pod| standby(&cluster, pod, successors)).collect()
+        };
+        let of = |ordinal, position, may_lead| Standby { ordinal, position, may_lead };
+        assert_eq!(standbys(&Successors::Any), [of(0, 5, true), of(1, 7, true)]);
+        let only = Successors::Only(BTreeSet::from(["pg-0".to_owned()]));
+        assert_eq!(standbys(&only), [of(0, 5, true), of(1, 7, false)]);
+        assert_eq!(way_down(3, 2, &standbys(&Successors::Any)), Some(Down::Lead(1)));
+        assert_eq!(way_down(3, 2, &standbys(&only)), Some(Down::Lead(0)));
+    }
+
+    #[test]
+    fn the_way_down_leads_to_a_primary_that_stays_whoever_is_synchronous() {
+        for (pods, wish) in (2..6).flat_map(|pods| (1..pods).map(move |wish| (pods, wish))) {
+            // Patroni makes another synchronous whenever somebody else leads, or the synchronous one goes: the worst for us.
+            for (leads, synchronous) in (wish..pods).flat_map(|leads| (0..pods).map(move |other| (leads, other))) {
+                let (mut pods, mut leads, mut synchronous) = (pods, leads, synchronous);
+                let mut steps = 0;
+                while leads >= wish {
+                    if synchronous == leads || synchronous >= pods {
+                        synchronous = (0..pods).rev().find(|ordinal| *ordinal != leads).expect("a standby");
+                    }
+                    let standby = |ordinal| Standby { ordinal, position: 1, may_lead: ordinal == synchronous };
+                    let standbys: Vec<Standby> = (0..pods).filter(|ordinal| *ordinal != leads).map(standby).collect();
+                    match way_down(leads, wish, &standbys).expect("a way") {
+                        Down::Lead(next) => {
+                            assert_eq!(next, synchronous);
+                            leads = next;
+                        }
+                        Down::Keep(fewer) => {
+                            assert!(fewer < pods && fewer > leads, "{fewer} of {pods}, {leads} leads");
+                            pods = fewer;
+                        }
+                    }
+                    steps += 1;
+                    assert!(steps < 20, "it does not end");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_goes_while_none_of_those_that_stay_could_ever_lead() {
+        let of = |ordinal, may_lead| Standby { ordinal, position: 1, may_lead };
+        // Those that stay do not stream.
+        assert_eq!(way_down(4, 2, &[of(3, true)]), None);
+        assert_eq!(way_down(2, 2, &[of(3, true), of(4, true)]), None);
+        // Nobody is synchronous yet.
+        assert_eq!(way_down(4, 2, &[of(0, false), of(1, false), of(3, false)]), None);
     }
 
     #[test]
