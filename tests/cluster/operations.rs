@@ -172,6 +172,7 @@ async fn the_tutorial_runs_in_its_order_under_load() {
     place.apply(&example("ha-postgres.yaml", "ha-postgres", 3, &versions[&17]));
     place.until_phase("ha-postgres", "Ready", 180).await;
     assert_eq!(show(place, "ha-postgres-0", "ssl"), "off");
+    a_synchronous_cluster_is_restarted(place).await;
 
     carry_out(place, &writes, &tutorial("add-tls.yaml"), true).await;
     tls_is_as_the_guide_says(place, "ha-postgres-0");
@@ -209,6 +210,28 @@ async fn the_tutorial_runs_in_its_order_under_load() {
     assert_eq!(psql(place, "ha-postgres-1", &plain, "select 1").as_deref(), Ok("1"));
     place.clear();
     loops.stop().await;
+}
+
+/// While nobody writes, all standbys are equally far, and Patroni hands the leadership over only to the one that is synchronous.
+async fn a_synchronous_cluster_is_restarted(place: &Place<'_>) {
+    let first = json!({"streamingMode": "Synchronous", "synchronousReplicationConfig": {"mode": "First"}});
+    place.patch("ha-postgres", &first);
+    let synchronous = || place.path("cm/ha-postgres-sync", ".metadata.annotations.sync_standby");
+    place.until("a standby is synchronous", 60, || !synchronous().is_empty()).await;
+    let (before, start) = (uids(place), Instant::now());
+    place.apply(&json!({
+        "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PostgresOpsRequest", "metadata": {"name": "restart"},
+        "spec": {"type": "Restart", "databaseRef": {"name": "ha-postgres"}},
+    }));
+    let phase = ended(place, "restart", 180).await;
+    let (took, steps) = (start.elapsed().as_secs_f32(), steps(place, "restart"));
+    println!("one of two standbys is synchronous: restart: {phase} after {took:.1} s\n{steps}");
+    assert_eq!(phase, "Successful", "{}", place.path("pgops/restart", ".status.conditions"));
+    assert!(uids(place).iter().all(|(pod, uid)| before.get(pod) != Some(uid)));
+    assert_eq!(place.path("pgops/restart", r#".status.steps[?(@.name=="SwitchOver")].attempts"#), "1");
+    place.patch("ha-postgres", &json!({"streamingMode": null, "synchronousReplicationConfig": null}));
+    place.until("no standby is synchronous", 60, || synchronous().is_empty()).await;
+    place.until_phase("ha-postgres", "Ready", 60).await;
 }
 
 fn tls_is_as_the_guide_says(place: &Place<'_>, pod: &str) {
