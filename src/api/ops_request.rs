@@ -165,6 +165,36 @@ pub struct TlsChange {
     pub rotate_grpc_certificates: Option<bool>,
 }
 
+/// What a `ReconfigureTLS` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsOperation {
+    /// Take TLS away.
+    Remove,
+    /// Issue all certificates anew.
+    Rotate,
+    /// Add TLS, or change something about it.
+    Change,
+}
+
+impl TlsChange {
+    /// What is asked for; all of it, when it is more than one thing.
+    #[must_use]
+    pub fn operations(&self) -> Vec<TlsOperation> {
+        let remove = self.remove == Some(true);
+        let certificates = self.issuer_ref.is_some() || !self.certificates.is_empty();
+        // `remove` may say how clients connect afterwards; whether it says it right is for other rules.
+        let modes = self.ssl_mode.is_some() || self.client_auth_mode.is_some();
+        [
+            (remove, TlsOperation::Remove),
+            (self.rotate_certificates == Some(true), TlsOperation::Rotate),
+            (certificates || (modes && !remove), TlsOperation::Change),
+        ]
+        .into_iter()
+        .filter_map(|(asked, operation)| asked.then_some(operation))
+        .collect()
+    }
+}
+
 /// How far a request is.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
@@ -219,6 +249,35 @@ pub enum OpsPhase {
     Denied,
     /// Another request took its place.
     Skipped,
+}
+
+impl OpsPhase {
+    /// Whether it is the end, good or bad.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Successful | Self::Failed | Self::Skipped | Self::Denied)
+    }
+}
+
+impl PostgresOpsRequest {
+    /// Where it is in its life, as far as anybody has said.
+    #[must_use]
+    pub fn phase(&self) -> Option<OpsPhase> {
+        self.status.as_ref()?.phase
+    }
+
+    /// Whether the request has come to its end, good or bad.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.phase().is_some_and(OpsPhase::is_final)
+    }
+
+    /// Whether the request will still do something: it is not finished, and not deleted before it began.
+    #[must_use]
+    pub fn is_to_run(&self) -> bool {
+        let began = self.phase() == Some(OpsPhase::Progressing);
+        !self.is_finished() && (began || self.metadata.deletion_timestamp.is_none())
+    }
 }
 
 /// A backup of another tool that was paused.

@@ -495,7 +495,7 @@ fn paused(seen: &Installation, _: Timestamp) -> Known<Said> {
         let runs = |request: &PostgresOpsRequest| {
             request.namespace() == database.namespace()
                 && request.spec.database_ref.name == database.name_any()
-                && request.status.as_ref().and_then(|status| status.phase) == Some(OpsPhase::Progressing)
+                && request.phase() == Some(OpsPhase::Progressing)
         };
         is_paused && !requests.iter().any(runs)
     };
@@ -518,9 +518,7 @@ fn stuck(seen: &Installation, now: Timestamp) -> Known<Said> {
 
 fn failed(seen: &Installation, _: Timestamp) -> Known<Said> {
     let requests = seen.requests.as_ref().map_err(Clone::clone)?;
-    let is_failed = |request: &&PostgresOpsRequest| {
-        request.status.as_ref().and_then(|status| status.phase) == Some(OpsPhase::Failed)
-    };
+    let is_failed = |request: &&PostgresOpsRequest| request.phase() == Some(OpsPhase::Failed);
     Ok(wrong(Verdict::Warn, requests.iter().filter(is_failed).map(path).collect(), "none"))
 }
 

@@ -5,13 +5,14 @@ use kube::ResourceExt;
 
 use super::as_called;
 use super::screen::{Cell, Screen, Tone, elapsed, end, serial};
-use crate::api::annotations::STRATEGY;
 use crate::api::condition;
-use crate::api::ops_request::{OpsPhase, OpsType, PostgresOpsRequestSpec, PostgresOpsRequestStatus, Step};
+use crate::api::ops_request::{
+    OpsPhase, OpsType, PostgresOpsRequestSpec, PostgresOpsRequestStatus, Step, TlsOperation,
+};
 use crate::api::{PostgresOpsRequest, StepKind};
+use crate::plan::decide::restart;
 use crate::plan::ends::issues;
 use crate::plan::ledger::{self, TURN_BACK};
-use crate::rules::ops_request::Operation;
 
 const BAR: usize = 30;
 
@@ -43,21 +44,21 @@ const KINDS: [Kind; 10] = [
 const RESTART: u32 = 6;
 const SWITCH_OVER: u32 = 2;
 
-fn operation(spec: &PostgresOpsRequestSpec) -> Option<Operation> {
+fn operation(spec: &PostgresOpsRequestSpec) -> Option<TlsOperation> {
     spec.tls.as_ref().filter(|_| spec.type_ == OpsType::ReconfigureTLS)?.operations().first().copied()
 }
 
 /// Whether the spec changes, so that there is a walk of several postures.
 fn moves(spec: &PostgresOpsRequestSpec) -> bool {
-    matches!(operation(spec), Some(Operation::Change | Operation::Remove))
+    matches!(operation(spec), Some(TlsOperation::Change | TlsOperation::Remove))
 }
 
 /// What a request asks for, in a few words.
 pub(super) fn words(spec: &PostgresOpsRequestSpec) -> String {
     match (spec.type_, operation(spec)) {
-        (OpsType::ReconfigureTLS, Some(Operation::Remove)) => "remove TLS".to_owned(),
-        (OpsType::ReconfigureTLS, Some(Operation::Rotate)) => "rotate the certificates".to_owned(),
-        (OpsType::ReconfigureTLS, Some(Operation::Change)) => "add or change TLS".to_owned(),
+        (OpsType::ReconfigureTLS, Some(TlsOperation::Remove)) => "remove TLS".to_owned(),
+        (OpsType::ReconfigureTLS, Some(TlsOperation::Rotate)) => "rotate the certificates".to_owned(),
+        (OpsType::ReconfigureTLS, Some(TlsOperation::Change)) => "add or change TLS".to_owned(),
         (OpsType::Restart, _) => "restart the pods".to_owned(),
         (other, _) => format!("{other:?}"),
     }
@@ -87,8 +88,9 @@ fn percent(request: &PostgresOpsRequest, replicas: i32) -> u32 {
         return 100;
     }
     let spec = &request.spec;
-    let is_reload = request.annotations().get(STRATEGY).is_some_and(|strategy| strategy == "Reload");
-    let restarts = if is_reload && spec.type_ != OpsType::Restart { 0 } else { replicas.unsigned_abs() };
+    // A volume goes with its pod, whatever the request would rather have.
+    let restarts = restart(request).is_some() || operation(spec) == Some(TlsOperation::Remove);
+    let restarts = if restarts { replicas.unsigned_abs() } else { 0 };
     let find = |kind: StepKind| ledger::find(&status.steps, kind.as_str());
     let is_seen = |kind: StepKind| find(kind).is_some();
     let is_done = |kind: StepKind| find(kind).is_some_and(|step| step.finished_at.is_some());
@@ -137,12 +139,7 @@ fn span(status: &PostgresOpsRequestStatus, now: Timestamp) -> Option<(Timestamp,
     let first = status.steps.iter().filter_map(|step| step.started_at.as_ref()).map(|time| time.0).min()?;
     let last = status.steps.iter().filter_map(|step| step.finished_at.as_ref()).map(|time| time.0).max();
     let is_over = status.steps.iter().all(|step| step.finished_at.is_some());
-    Some((first, last.filter(|_| is_over && is_final(status.phase)).unwrap_or(now)))
-}
-
-/// Whether nothing more happens.
-pub(super) fn is_final(phase: Option<OpsPhase>) -> bool {
-    matches!(phase, Some(OpsPhase::Successful | OpsPhase::Failed | OpsPhase::Skipped | OpsPhase::Denied))
+    Some((first, last.filter(|_| is_over && status.phase.is_some_and(OpsPhase::is_final)).unwrap_or(now)))
 }
 
 /// All there is to say about a request.
@@ -177,7 +174,8 @@ pub(super) fn lines(
     }
     if !status.steps.is_empty() {
         lines.push(String::new());
-        let rows: Vec<Vec<Cell>> = status.steps.iter().map(|step| row(step, now, is_final(status.phase))).collect();
+        let rows: Vec<Vec<Cell>> =
+            status.steps.iter().map(|step| row(step, now, status.phase.is_some_and(OpsPhase::is_final))).collect();
         lines.extend(screen.table(&["", "STEP", "TIME", "TRIES", "LAST"], &rows));
     }
     if !status.pods.is_empty() {

@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use kube::runtime::watcher::watch_object;
 
-use super::progress::{self, is_final};
+use super::progress;
 use super::scope::{Cluster, Scope, block_on, is_missing, print, told};
 use super::screen::{Output, Screen, json, yaml};
 use crate::api::ops_request::OpsPhase;
@@ -66,8 +66,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// 1 when the request has ended and has not done what it was to do.
 fn code(request: &PostgresOpsRequest) -> ExitCode {
-    let phase = request.status.as_ref().and_then(|status| status.phase);
-    if is_final(phase) && phase != Some(OpsPhase::Successful) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    let phase = request.phase();
+    if request.is_finished() && phase != Some(OpsPhase::Successful) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// The request of this name; or of the database of this name the one that runs, else the one that is next, else the latest.
@@ -100,9 +100,7 @@ async fn find(cluster: &Cluster, name: &str) -> anyhow::Result<PostgresOpsReques
 
 fn most_telling(mut requests: Vec<PostgresOpsRequest>) -> Option<PostgresOpsRequest> {
     requests.sort_by_key(|request| request.creation_timestamp().map(|time| time.0));
-    let is_running = |request: &PostgresOpsRequest| {
-        request.status.as_ref().and_then(|status| status.phase) == Some(OpsPhase::Progressing)
-    };
+    let is_running = |request: &PostgresOpsRequest| request.phase() == Some(OpsPhase::Progressing);
     let at = requests.iter().position(is_running).or_else(|| requests.iter().position(PostgresOpsRequest::is_to_run));
     match at {
         Some(at) => Some(requests.swap_remove(at)),
@@ -132,7 +130,7 @@ pub(super) async fn follow(cluster: &Cluster, request: &PostgresOpsRequest) -> a
                 Some(Ok(Some(request))) => {
                     silence = 0;
                     view.show(&request)?;
-                    if is_final(request.status.as_ref().and_then(|status| status.phase)) {
+                    if request.is_finished() {
                         return Ok(code(&request));
                     }
                 }

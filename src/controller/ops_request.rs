@@ -32,7 +32,7 @@ use super::postgres::{Stop, conditions};
 use super::site::Site;
 use super::{Context, status};
 use crate::api::condition::find;
-use crate::api::ops_request::{OpsPhase, PostgresOpsRequestStatus};
+use crate::api::ops_request::{OpsPhase, PostgresOpsRequestStatus, TlsOperation};
 use crate::api::postgres::PostgresSpec;
 use crate::api::{Postgres, PostgresOpsRequest, StepKind};
 use crate::build::Cluster;
@@ -45,7 +45,7 @@ use crate::plan::draft::{Draft, Save, Stored};
 use crate::plan::observed::{Hindrance, Issuance, Paused};
 use crate::plan::status::{Event, record};
 use crate::plan::{Action, Decision, Known, Observed, decide, ends, settle};
-use crate::rules::ops_request::{self, rules};
+use crate::rules::ops_request::rules;
 use crate::rules::{Facts, refusals};
 use crate::tls::material::Cas;
 
@@ -458,9 +458,9 @@ fn kind_of(request: &PostgresOpsRequest) -> OperationKind {
     let change = request.spec.tls.as_ref().and_then(|change| change.operations().first().copied());
     match change {
         None => OperationKind::Restart,
-        Some(ops_request::Operation::Remove) => OperationKind::RemoveTls,
-        Some(ops_request::Operation::Rotate) => OperationKind::RotateTls,
-        Some(ops_request::Operation::Change) => OperationKind::ChangeTls,
+        Some(TlsOperation::Remove) => OperationKind::RemoveTls,
+        Some(TlsOperation::Rotate) => OperationKind::RotateTls,
+        Some(TlsOperation::Change) => OperationKind::ChangeTls,
     }
 }
 

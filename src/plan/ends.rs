@@ -1,9 +1,8 @@
 //! The two ends of an operation: the spec that the database has, and the one that the request asks for.
 
-use crate::api::ops_request::{OpsType, PostgresOpsRequestSpec, TlsChange};
+use crate::api::ops_request::{OpsType, PostgresOpsRequestSpec, TlsChange, TlsOperation};
 use crate::api::postgres::{PostgresSpec, TlsConfig};
 use crate::api::tls::{CertificateSpec, ClientAuthMode, IssuerRef, SslMode, X509Subject};
-use crate::rules::ops_request::Operation;
 
 /// The spec that a database has once the request has been carried out. What the request leaves out stays as it is; what TLS needs
 /// and nobody says has KubeDB's defaults.
@@ -14,12 +13,12 @@ pub fn wished(spec: &PostgresSpec, request: &PostgresOpsRequestSpec, major: u32)
     let mut wished = spec.clone();
     let Some(change) = request.tls.as_ref().filter(|_| request.type_ == OpsType::ReconfigureTLS) else { return wished };
     match change.operations().first() {
-        Some(Operation::Remove) => {
+        Some(TlsOperation::Remove) => {
             wished.tls = None;
             wished.ssl_mode = Some(SslMode::Disable);
             wished.client_auth_mode = change.client_auth_mode.or(spec.client_auth_mode);
         }
-        Some(Operation::Change) => {
+        Some(TlsOperation::Change) => {
             let tls = wished.tls.get_or_insert_default();
             merge(tls, change);
             let kept = spec.ssl_mode.filter(|mode| *mode != SslMode::Disable);
@@ -27,7 +26,7 @@ pub fn wished(spec: &PostgresSpec, request: &PostgresOpsRequestSpec, major: u32)
             let password = if major < 18 { ClientAuthMode::Md5 } else { ClientAuthMode::Scram };
             wished.client_auth_mode = change.client_auth_mode.or(spec.client_auth_mode).or(Some(password));
         }
-        Some(Operation::Rotate) | None => {}
+        Some(TlsOperation::Rotate) | None => {}
     }
     wished
 }
@@ -36,14 +35,14 @@ pub fn wished(spec: &PostgresSpec, request: &PostgresOpsRequestSpec, major: u32)
 #[must_use]
 pub fn issues(request: &PostgresOpsRequestSpec) -> bool {
     request.type_ == OpsType::ReconfigureTLS
-        && request.tls.as_ref().is_some_and(|change| change.operations().first() != Some(&Operation::Remove))
+        && request.tls.as_ref().is_some_and(|change| change.operations().first() != Some(&TlsOperation::Remove))
 }
 
 /// Whether every certificate is to be issued anew, though nothing about it changes.
 #[must_use]
 pub fn rotates(request: &PostgresOpsRequestSpec) -> bool {
     request.type_ == OpsType::ReconfigureTLS
-        && request.tls.as_ref().is_some_and(|change| change.operations().first() == Some(&Operation::Rotate))
+        && request.tls.as_ref().is_some_and(|change| change.operations().first() == Some(&TlsOperation::Rotate))
 }
 
 /// Another issuer is the issuer of all, but for the certificates that the change names itself.

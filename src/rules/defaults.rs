@@ -8,11 +8,11 @@
 use serde_json::{Map, Value, json};
 
 use crate::api::names::{self, Alias};
-use crate::api::ops_request::OpsType;
+use crate::api::ops_request::{OpsType, TlsOperation};
 use crate::api::tls::CERT_MANAGER_GROUP;
 use crate::api::{Postgres, PostgresOpsRequest};
 
-use super::ops_request::{Operation, aliases_without_issuer, will_have_tls};
+use super::ops_request::{aliases_without_issuer, will_have_tls};
 use super::postgres::major;
 use super::{Facts, Review};
 
@@ -114,7 +114,7 @@ pub fn ops_request(
 /// Whether the request adds TLS and leaves a certificate without an issuer.
 fn needs_issuer(request: &PostgresOpsRequest, facts: &dyn Facts) -> bool {
     let namespace = request.metadata.namespace.as_deref().unwrap_or_default();
-    let Some(tls) = request.spec.tls.as_ref().filter(|tls| tls.operations() == [Operation::Change]) else {
+    let Some(tls) = request.spec.tls.as_ref().filter(|tls| tls.operations() == [TlsOperation::Change]) else {
         return false;
     };
     let Some(database) = facts.database(namespace, &request.spec.database_ref.name) else { return false };

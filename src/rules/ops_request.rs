@@ -7,7 +7,7 @@ use kube::ResourceExt;
 
 use crate::api::annotations::{SETTLE, STRATEGY, TTL};
 use crate::api::names::{Alias, MAX_REQUEST};
-use crate::api::ops_request::{OpsPhase, OpsType, TlsChange};
+use crate::api::ops_request::{OpsPhase, OpsType, TlsChange, TlsOperation};
 use crate::api::tls::{ClientAuthMode, IssuerRef, SslMode};
 use crate::api::{Postgres, PostgresOpsRequest};
 
@@ -259,20 +259,6 @@ static OWN: [Rule<PostgresOpsRequest>; 22] = [
 ];
 
 impl PostgresOpsRequest {
-    /// Whether the request has come to its end, good or bad.
-    #[must_use]
-    pub fn is_finished(&self) -> bool {
-        let phase = self.status.as_ref().and_then(|s| s.phase);
-        matches!(phase, Some(OpsPhase::Successful | OpsPhase::Failed | OpsPhase::Skipped | OpsPhase::Denied))
-    }
-
-    /// Whether the request will still do something: it is not finished, and not deleted before it began.
-    #[must_use]
-    pub fn is_to_run(&self) -> bool {
-        let began = self.status.as_ref().and_then(|s| s.phase) == Some(OpsPhase::Progressing);
-        !self.is_finished() && (began || self.metadata.deletion_timestamp.is_none())
-    }
-
     /// Those of these requests, all of one database, that come before this one, in their order.
     ///
     /// One that has begun goes on, whatever its age. Of the others the oldest is next; requests of the same second go by name. One
@@ -291,39 +277,9 @@ impl PostgresOpsRequest {
 
     /// Where it stands in the queue of its database.
     fn place(&self) -> (bool, Option<jiff::Timestamp>, Option<&str>) {
-        let has_begun = self.status.as_ref().and_then(|s| s.phase) == Some(OpsPhase::Progressing);
+        let has_begun = self.phase() == Some(OpsPhase::Progressing);
         let created = self.metadata.creation_timestamp.as_ref().map(|time| time.0);
         (!has_begun, created, self.metadata.name.as_deref())
-    }
-}
-
-/// What a `ReconfigureTLS` asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// Take TLS away.
-    Remove,
-    /// Issue all certificates anew.
-    Rotate,
-    /// Add TLS, or change something about it.
-    Change,
-}
-
-impl TlsChange {
-    /// What is asked for; all of it, when it is more than one thing.
-    #[must_use]
-    pub fn operations(&self) -> Vec<Operation> {
-        let remove = self.remove == Some(true);
-        let certificates = self.issuer_ref.is_some() || !self.certificates.is_empty();
-        // `remove` may say how clients connect afterwards; whether it says it right is for other rules.
-        let modes = self.ssl_mode.is_some() || self.client_auth_mode.is_some();
-        [
-            (remove, Operation::Remove),
-            (self.rotate_certificates == Some(true), Operation::Rotate),
-            (certificates || (modes && !remove), Operation::Change),
-        ]
-        .into_iter()
-        .filter_map(|(asked, operation)| asked.then_some(operation))
-        .collect()
     }
 }
 
@@ -363,11 +319,11 @@ impl Then {
     fn after(self, change: &TlsChange) -> Self {
         let client_auth_mode = change.client_auth_mode.or(self.client_auth_mode);
         match change.operations().first() {
-            Some(Operation::Remove) => Self { has_tls: false, issuer: None, client_auth_mode },
-            Some(Operation::Change) => {
+            Some(TlsOperation::Remove) => Self { has_tls: false, issuer: None, client_auth_mode },
+            Some(TlsOperation::Change) => {
                 Self { has_tls: true, issuer: change.issuer_ref.clone().or(self.issuer), client_auth_mode }
             }
-            Some(Operation::Rotate) | None => self,
+            Some(TlsOperation::Rotate) | None => self,
         }
     }
 }
@@ -395,7 +351,7 @@ impl HasTls for Request {
 }
 
 /// The `spec.tls` of a request that asks for this operation, whatever else it asks for.
-fn asks_for(review: &Request, operation: Operation) -> Option<&TlsChange> {
+fn asks_for(review: &Request, operation: TlsOperation) -> Option<&TlsChange> {
     review.object.spec.tls.as_ref().filter(|tls| tls.operations().contains(&operation))
 }
 
@@ -493,7 +449,7 @@ fn needs_tls(
     review: &Request,
     facts: Option<&dyn Facts>,
     findings: &mut Findings,
-    (operation, field, what): (Operation, &str, &str),
+    (operation, field, what): (TlsOperation, &str, &str),
 ) {
     let Some(facts) = facts else { return };
     let Some(database) = database(&review.object, Some(facts)) else { return };
@@ -504,17 +460,17 @@ fn needs_tls(
 }
 
 fn rotate_needs_tls(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
-    needs_tls(review, facts, findings, (Operation::Rotate, "spec.tls.rotateCertificates", ", so no certificates"));
+    needs_tls(review, facts, findings, (TlsOperation::Rotate, "spec.tls.rotateCertificates", ", so no certificates"));
 }
 
 fn remove_needs_tls(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
-    needs_tls(review, facts, findings, (Operation::Remove, "spec.tls.remove", " to remove"));
+    needs_tls(review, facts, findings, (TlsOperation::Remove, "spec.tls.remove", " to remove"));
 }
 
 fn add_needs_issuer(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
     let Some(facts) = facts else { return };
     let Some(database) = database(&review.object, Some(facts)) else { return };
-    let Some(tls) = asks_for(review, Operation::Change) else { return };
+    let Some(tls) = asks_for(review, TlsOperation::Change) else { return };
     if will_have_tls(&review.object, &database, facts) || tls.remove == Some(true) {
         return;
     }
@@ -541,7 +497,7 @@ pub(super) fn aliases_without_issuer(
 fn remove_forbids_cert(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
     const FIELD: &str = "spec.tls.clientAuthMode";
     const REMEDY: &str = "give md5 or scram for afterwards";
-    let Some(tls) = asks_for(review, Operation::Remove) else { return };
+    let Some(tls) = asks_for(review, TlsOperation::Remove) else { return };
     let kept = || {
         let database = database(&review.object, facts)?;
         Then::of(&review.object, &database, facts?).client_auth_mode
@@ -556,7 +512,7 @@ fn remove_forbids_cert(review: &Request, facts: Option<&dyn Facts>, findings: &m
 }
 
 fn remove_forbids_ssl_mode(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
-    let mode = asks_for(review, Operation::Remove).and_then(|tls| tls.ssl_mode);
+    let mode = asks_for(review, TlsOperation::Remove).and_then(|tls| tls.ssl_mode);
     if let Some(mode) = mode.filter(|mode| *mode != SslMode::Disable) {
         let problem = format!("{} needs TLS, which is to be removed", mode.as_str());
         findings.add("spec.tls.sslMode", problem, "leave it out, or use disable");
@@ -633,7 +589,7 @@ fn single_replica(review: &Request, facts: Option<&dyn Facts>, findings: &mut Fi
 }
 
 fn remove_lowers_security(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
-    if asks_for(review, Operation::Remove).is_some() {
+    if asks_for(review, TlsOperation::Remove).is_some() {
         findings.add("spec.tls.remove", "lowers security", "passwords and data will cross the network in plaintext");
     }
 }
