@@ -11,6 +11,7 @@ use serde_json::json;
 use tracing::debug;
 
 use super::provision::Provisioned;
+use super::renewal::Renewed;
 use super::{Context, ending, provision, renewal, status};
 use crate::api::condition::holds;
 use crate::api::{Postgres, PostgresOpsRequest, condition};
@@ -21,6 +22,9 @@ use crate::rules::Facts as _;
 
 /// KubeDB's finalizer: a database goes only after its data have been dealt with.
 pub(super) const FINALIZER: &str = "kubedb.com";
+
+/// How long until a database is looked at again whose servers are waited for.
+const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// How long until a database is looked at again that waits for something nobody is told of.
 const SOON: Duration = Duration::from_secs(2);
@@ -99,15 +103,17 @@ async fn live(context: &Context, postgres: &Postgres) -> Step<Action> {
         status::write(context, postgres, Writer::not_halted).await?;
     }
     let Provisioned { posture, kept } = Box::pin(provision::provision(context, postgres)).await?;
-    if let Some(requeue) = Box::pin(renewal::renew(context, postgres, &posture)).await? {
-        return Ok(requeue);
-    }
+    let until = match Box::pin(renewal::renew(context, postgres, &posture)).await? {
+        Renewed::UnderWay => return Ok(Action::requeue(AT_ONCE)),
+        Renewed::Settles(time) => time.clamp(AT_ONCE, RARELY),
+        Renewed::Done => RARELY,
+    };
     // Renewals go on: they are no matter of versions.
     if let Some(why) = kept {
         return Err(Stop::Blocked("VersionNotTaken", why));
     }
     status::done(context, postgres).await?;
-    Ok(Action::requeue(RARELY))
+    Ok(Action::requeue(until))
 }
 
 /// The words of a pause that its request has left behind, as far as all requests are known.

@@ -5,16 +5,15 @@
 use std::time::Duration;
 
 use kube::ResourceExt;
-use kube::runtime::controller::Action as Requeue;
 use kube::runtime::events::EventType;
 use tracing::{debug, info};
 
+use super::Context;
 use super::issuance::{self, Look};
 use super::memory::Served;
 use super::perform::Hands;
 use super::postgres::{Step, Stop};
 use super::site::Site;
-use super::{Context, status};
 use crate::api::Postgres;
 use crate::plan::observed::Certificate as Seen;
 use crate::plan::settle::{self, Grace};
@@ -22,43 +21,51 @@ use crate::plan::{Action, Heading, Scene, steer, upkeep};
 use crate::tls::material::{self, Cas, Each, Issued};
 use crate::tls::{Posture, Serve};
 
-/// How long until the next look while servers are waited for.
-const SOON: Duration = Duration::from_millis(500);
+/// How far certificates are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Renewed {
+    /// What can be is in service.
+    Done,
+    /// Clients get time until then, and nothing is done before.
+    Settles(Duration),
+    /// There is more to do.
+    UnderWay,
+}
 
-/// Takes what has been issued into service, where the cluster is `here`. `None`: it is in service.
-pub(super) async fn renew(context: &Context, postgres: &Postgres, here: &Posture) -> Step<Option<Requeue>> {
+/// Takes what has been issued into service, where the cluster is `here`.
+pub(super) async fn renew(context: &Context, postgres: &Postgres, here: &Posture) -> Step<Renewed> {
     if postgres.spec.tls.is_none() && here.serve == Serve::Plain && here.files.is_none() {
         context.serves(postgres, None);
-        return Ok(None);
+        return Ok(Renewed::Done);
     }
     let site = Site::look(context, postgres, None).await?;
-    let Ok(written) = site.written() else { return Ok(None) };
+    let Ok(written) = site.written() else { return Ok(Renewed::Done) };
     let look = issuance::look(context, &site.objects, &site.cluster, "").await?;
     context.serves(postgres, site.stored.as_ref().and_then(|stored| served(stored, look.issued.as_ref())));
     let issued = match offer(postgres, look)? {
         Offer::Good(issued) => Some(*issued),
         Offer::Nothing => None,
-        Offer::Unfinished => return Ok(None),
+        Offer::Unfinished => return Ok(Renewed::Done),
     };
-    let Some(renewal) = Renewal::of(context, postgres, &site, &written, issued) else { return Ok(None) };
+    let Some(renewal) = Renewal::of(context, postgres, &site, &written, issued) else { return Ok(Renewed::Done) };
     if renewal.is_in_service() {
-        return Ok(None);
+        return Ok(Renewed::Done);
     }
     let scene = match site.scene().await {
         Ok(scene) => scene,
         Err(why) => {
             debug!(database = postgres.name_any(), why, "a renewal waits");
-            return Ok(Some(Requeue::requeue(SOON)));
+            return Ok(Renewed::UnderWay);
         }
     };
     let heading = steer(&scene, &renewal.target, None);
     if let Some(grace) = settle::grace(&scene, &heading, settle::of_renewal(postgres)) {
-        return renewal.wait_for_clients(&scene, grace).await.map(Some);
+        return Ok(Renewed::Settles(renewal.wait_for_clients(&scene, grace).await));
     }
     match heading {
         Heading::There => {
             renewal.remember_proof();
-            return Ok(None);
+            return Ok(Renewed::Done);
         }
         Heading::Wait { on, .. } => debug!(database = postgres.name_any(), on, "a renewal waits"),
         Heading::Do { actions, .. } if renewal.waits_for_slow_pods(&actions, &scene) => {
@@ -69,7 +76,7 @@ pub(super) async fn renew(context: &Context, postgres: &Postgres, here: &Posture
             renewal.perform(&scene, &actions).await?;
         }
     }
-    Ok(Some(Requeue::requeue(SOON)))
+    Ok(Renewed::UnderWay)
 }
 
 /// What there is to be taken into service.
@@ -132,17 +139,14 @@ impl<'a> Renewal<'a> {
         context.remember(postgres, |memory| memory.proven = Some(proof));
     }
 
-    /// Says once until when clients get time, and looks again then.
-    async fn wait_for_clients(&self, scene: &Scene, Grace { until, what }: Grace) -> Step<Requeue> {
+    /// Says once until when clients get time; returns how long that is.
+    async fn wait_for_clients(&self, scene: &Scene, Grace { until, what }: Grace) -> Duration {
         let Self { context, postgres, .. } = self;
         if context.recall(postgres).settles != Some(until) {
             context.tell(*postgres, EventType::Normal, "Settle", format!("Clients get until {until:.0} {what}")).await;
             context.remember(postgres, |memory| memory.settles = Some(until));
         }
-        // The rest is done.
-        status::done(context, postgres).await?;
-        let time = Duration::try_from(until.duration_since(scene.at)).unwrap_or(SOON);
-        Ok(Requeue::requeue(time.max(SOON)))
+        Duration::try_from(until.duration_since(scene.at)).unwrap_or_default()
     }
 
     /// Whether there is nothing to do but to hurry pods that do not answer yet.
