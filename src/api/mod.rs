@@ -1,4 +1,5 @@
-//! The words: every Kubernetes type that pgrekey reads or writes and that `k8s-openapi` does not have.
+//! The words: every Kubernetes type that pgrekey reads or writes and that `k8s-openapi` does not have; and the names, texts and
+//! amounts that stand in them.
 //!
 //! Names, enums, defaults, short names, columns and required fields are KubeDB's, so that manifests and habits carry over.
 //! Every field's doc comment is what `kubectl explain` prints.

@@ -37,7 +37,6 @@ use super::action::Action;
 use super::ends::{issues, rotates, wished};
 use super::ledger::{self, Patience, Standing, TURN_BACK};
 use super::observed::{Certificate, Hindrance, Issuance, Observed, Paused, Trial};
-use super::queue::ahead;
 use super::scene::{Known, Scene};
 use super::settle;
 use super::steer::{Heading, steer};
@@ -196,7 +195,7 @@ fn before_the_beginning(seen: &Observed, database: &Postgres) -> Decision {
     if request.metadata.deletion_timestamp.is_some() {
         return Decision::Rest(None);
     }
-    if let Some(other) = ahead(request, &seen.siblings) {
+    if let Some(other) = request.ahead(&seen.siblings).first() {
         return wait(format!("{} to end, which is about the same database and came first", other.name_any()));
     }
     // Only now: those ahead may have changed what is refused.

@@ -9,7 +9,6 @@
 //! | [`mod@upkeep`] | where a database belongs while no operation is about it |
 //! | [`settle`] | the time that clients get |
 //! | [`preview`] | what an operation would do |
-//! | [`queue`] | whose turn it is |
 //! | [`observed`] | what is known about a request |
 //! | [`mod@decide`] | the next thing to do about it |
 //! | [`ledger`] | times and tries of steps |
@@ -26,7 +25,6 @@ pub mod ends;
 pub mod ledger;
 pub mod observed;
 pub mod preview;
-pub mod queue;
 pub mod scene;
 pub mod settle;
 pub mod status;

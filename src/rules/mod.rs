@@ -19,6 +19,7 @@ pub mod document;
 pub mod facts;
 pub mod ops_request;
 pub mod postgres;
+pub mod queue;
 pub mod text;
 
 use std::collections::BTreeSet;

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 
 use crate::api::annotations::{SETTLE, STRATEGY, TTL};
 use crate::api::names::{Alias, MAX_REQUEST};
-use crate::api::ops_request::{OpsPhase, OpsType, TlsChange, TlsOperation};
+use crate::api::ops_request::{OpsType, TlsChange, TlsOperation};
 use crate::api::tls::{ClientAuthMode, IssuerRef, SslMode};
 use crate::api::{Postgres, PostgresOpsRequest};
 
@@ -257,31 +257,6 @@ static OWN: [Rule<PostgresOpsRequest>; 22] = [
         check: spec_immutable,
     },
 ];
-
-impl PostgresOpsRequest {
-    /// Those of these requests, all of one database, that come before this one, in their order.
-    ///
-    /// One that has begun goes on, whatever its age. Of the others the oldest is next; requests of the same second go by name. One
-    /// that does not exist yet comes last.
-    #[must_use]
-    pub fn ahead<'a>(&self, all: &'a [Arc<Self>]) -> Vec<&'a Arc<Self>> {
-        let is_new = self.metadata.creation_timestamp.is_none();
-        let mut ahead: Vec<&Arc<Self>> = all
-            .iter()
-            .filter(|other| other.metadata.name != self.metadata.name && other.is_to_run())
-            .filter(|other| is_new || other.place() < self.place())
-            .collect();
-        ahead.sort_by(|a, b| a.place().cmp(&b.place()));
-        ahead
-    }
-
-    /// Where it stands in the queue of its database.
-    fn place(&self) -> (bool, Option<jiff::Timestamp>, Option<&str>) {
-        let has_begun = self.phase() == Some(OpsPhase::Progressing);
-        let created = self.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        (!has_begun, created, self.metadata.name.as_deref())
-    }
-}
 
 fn namespace(request: &PostgresOpsRequest) -> &str {
     request.metadata.namespace.as_deref().unwrap_or_default()
