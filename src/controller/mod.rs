@@ -187,6 +187,12 @@ fn databases(
     drifted: mpsc::UnboundedReceiver<()>,
 ) -> (Store<Postgres>, BoxFuture<'static, ()>) {
     let ours = || watcher::Config::default().labels(OURS);
+    // A request that has ended, or goes, may leave its database paused.
+    let left_alone = |request: PostgresOpsRequest| {
+        let is_over = request.is_finished() || request.metadata.deletion_timestamp.is_some();
+        let database = ObjectRef::<Postgres>::new(&request.spec.database_ref.name);
+        is_over.then(|| database.within(&request.namespace().unwrap_or_default()))
+    };
     let controller = Controller::new(context.api::<Postgres>(), watcher::Config::default())
         .with_config(Config::default().concurrency(CONCURRENCY))
         .owns(context.api::<PetSet>(), ours())
@@ -199,7 +205,10 @@ fn databases(
         .owns(context.api::<Certificate>(), ours())
         .reconcile_all_on(drifted);
     let store = controller.store();
-    let run = controller.run(postgres::reconcile, on_error, Arc::clone(context)).for_each(|_| future::ready(()));
+    let run = controller
+        .watches(context.api::<PostgresOpsRequest>(), watcher::Config::default(), left_alone)
+        .run(postgres::reconcile, on_error, Arc::clone(context))
+        .for_each(|_| future::ready(()));
     (store, run.boxed())
 }
 

@@ -62,10 +62,6 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
     // The watch may be behind what this loop wrote itself.
     let Some(mut request) = context.fresh(request.as_ref()).await? else {
         context.notes.forget(&request);
-        if is_running(&request) {
-            // Somebody took its finalizer, and the database may be paused in its name.
-            context.drifted();
-        }
         return Ok(Requeue::await_change());
     };
     if is_blind(&context, &request) {
@@ -81,7 +77,8 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
     let request = view.seen.request.as_ref();
     let mut decision = decide(&view.seen, now);
     // Others may begin at the same moment, about other databases.
-    let begins = matches!(&decision, Decision::Act { actions, .. } if actions[..] == [Action::Hold]);
+    let begins = matches!(&decision, Decision::Act { actions, .. } if actions[..] == [Action::Hold])
+        && view.seen.paused != Paused::ByUs;
     if begins && !context.notes.begin(request, &running(&context), context.settings.max_concurrent_operations) {
         decision = Decision::Wait { step: None, on: NO_PLACE.to_owned(), begins: false };
     }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
-use kube::{Resource, ResourceExt};
 use serde_json::json;
 use tracing::debug;
 
@@ -17,8 +17,7 @@ use crate::api::condition::holds;
 use crate::api::{Postgres, PostgresOpsRequest, condition};
 use crate::cluster::{Error, Thing};
 use crate::plan::database_status::types::{BLOCKED, HALTED, PAUSED};
-use crate::plan::database_status::{Writer, abandoned};
-use crate::rules::Facts as _;
+use crate::plan::database_status::{PausedBy, Writer};
 
 /// KubeDB's finalizer: a database goes only after its data have been dealt with.
 pub(super) const FINALIZER: &str = "kubedb.com";
@@ -32,7 +31,8 @@ const SOON: Duration = Duration::from_secs(2);
 /// How long until a database is looked at again in which something is in the way.
 const LATER: Duration = Duration::from_secs(10);
 
-/// How long until a database is looked at again in which all is well: what is watched says by itself when it changes.
+/// How long until a database is looked at again in which all is well, or which is paused: what is watched says by itself when it
+/// changes.
 const RARELY: Duration = Duration::from_mins(10);
 
 /// Why a database is not yet what it should be.
@@ -87,7 +87,7 @@ async fn live(context: &Context, postgres: &Postgres) -> Step<Action> {
     claim(context, postgres).await?;
     status::write(context, postgres, Writer::started).await?;
     let conditions = conditions(postgres);
-    if let Some(words) = abandoned_pause(context, postgres) {
+    if let Some(words) = abandoned_pause(context, postgres).await? {
         let note = format!("{words}, which has gone or ended: resumed");
         context.tell(postgres, EventType::Warning, "ResumeDatabase", note).await;
         status::write(context, postgres, |writer| writer.resumed(words)).await?;
@@ -116,12 +116,12 @@ async fn live(context: &Context, postgres: &Postgres) -> Step<Action> {
     Ok(Action::requeue(until))
 }
 
-/// The words of a pause that its request has left behind, as far as all requests are known.
-fn abandoned_pause<'a>(context: &Context, postgres: &'a Postgres) -> Option<&'a str> {
-    let kind = PostgresOpsRequest::kind(&());
-    let is_known = context.facts.unknown().iter().all(|unknown| *unknown != kind);
-    let requests = || context.facts.requests(&postgres.namespace().unwrap_or_default(), &postgres.name_any());
-    is_known.then(|| abandoned(conditions(postgres), &requests())).flatten()
+/// The words of a pause that its request has left behind.
+async fn abandoned_pause<'a>(context: &Context, postgres: &'a Postgres) -> Result<Option<&'a str>, Error> {
+    let Some(paused) = PausedBy::of(conditions(postgres)) else { return Ok(None) };
+    // Asked of the API server: what is watched may be behind, and the operation goes on.
+    let request = context.get::<PostgresOpsRequest>(&postgres.namespace().unwrap_or_default(), paused.name).await?;
+    Ok(paused.is_abandoned(request.as_ref()).then_some(paused.words))
 }
 
 pub(super) fn conditions(postgres: &Postgres) -> &[condition::Condition] {

@@ -1,7 +1,5 @@
 //! What the status of a `Postgres` says: KubeDB's conditions with its reasons and messages, and the phase that follows from them.
 
-use std::sync::Arc;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
@@ -74,12 +72,30 @@ pub fn is_paused_in(conditions: &[Condition], words: &str) -> bool {
     find(conditions, PAUSED).is_some_and(|paused| paused.holds() && paused.message.as_deref() == Some(words))
 }
 
-/// The words of a pause that a request has left behind: it is none of these, or has ended. What others have paused stays so.
-#[must_use]
-pub fn abandoned<'a>(conditions: &'a [Condition], requests: &[Arc<PostgresOpsRequest>]) -> Option<&'a str> {
-    let words = find(conditions, PAUSED).filter(|paused| paused.holds())?.message.as_deref()?;
-    let is_at_it = |request: &Arc<PostgresOpsRequest>| !request.is_finished() && pause_of(request) == words;
-    (words.starts_with(PAUSED_BY) && !requests.iter().any(is_at_it)).then_some(words)
+/// The request that a database is paused by, in its own words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PausedBy<'a> {
+    /// These words.
+    pub words: &'a str,
+    /// Its name, in the database's namespace.
+    pub name: &'a str,
+    uid: &'a str,
+}
+
+impl<'a> PausedBy<'a> {
+    /// Nothing where the database is not paused, or somebody else has paused it.
+    #[must_use]
+    pub fn of(conditions: &'a [Condition]) -> Option<Self> {
+        let words = find(conditions, PAUSED).filter(|paused| paused.holds())?.message.as_deref()?;
+        let (name, uid) = words.strip_prefix(PAUSED_BY)?.strip_suffix(')')?.split_once(" (")?;
+        Some(Self { words, name, uid })
+    }
+
+    /// Whether nobody is left who would resume the database: the request of this name, if there is one, is another or has ended.
+    #[must_use]
+    pub fn is_abandoned(&self, request: Option<&PostgresOpsRequest>) -> bool {
+        request.is_none_or(|request| request.uid().as_deref() != Some(self.uid) || request.is_finished())
+    }
 }
 
 /// The conditions of one database at one time, being written.
@@ -239,29 +255,33 @@ mod tests {
         conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str())).collect()
     }
 
-    fn request(uid: &str, phase: Option<OpsPhase>) -> Arc<PostgresOpsRequest> {
+    fn request(uid: &str, phase: Option<OpsPhase>) -> PostgresOpsRequest {
         let object = json!({
             "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PostgresOpsRequest", "metadata": {"name": "add-tls", "uid": uid},
             "spec": {"type": "Restart", "databaseRef": {"name": "pg"}}, "status": {"phase": phase},
         });
-        Arc::new(serde_json::from_value(object).expect("a request"))
+        serde_json::from_value(object).expect("a request")
     }
 
     #[test]
     fn a_pause_is_abandoned_when_its_request_has_gone_or_ended() {
-        let (at_it, ended) = (request("1", Some(OpsPhase::Progressing)), request("1", Some(OpsPhase::Failed)));
         let paused_by = |words: &str| {
             let mut conditions = vec![];
             write(&mut conditions, |writer| writer.paused(words));
             conditions
         };
+        let at_it = request("1", Some(OpsPhase::Progressing));
         let conditions = paused_by(&pause_of(&at_it));
-        assert_eq!(abandoned(&conditions, &[Arc::clone(&at_it)]), None);
-        for others in [vec![], vec![ended], vec![request("2", None)]] {
-            assert_eq!(abandoned(&conditions, &others), Some(pause_of(&at_it).as_str()));
+        let paused = PausedBy::of(&conditions).expect("a request has paused it");
+        assert_eq!((paused.words, paused.name), (pause_of(&at_it).as_str(), "add-tls"));
+        assert!(!paused.is_abandoned(Some(&at_it)));
+        for other in [None, Some(request("1", Some(OpsPhase::Failed))), Some(request("2", None))] {
+            assert!(paused.is_abandoned(other.as_ref()), "{other:?}");
         }
-        assert_eq!(abandoned(&paused_by("Paused by hand"), &[]), None);
-        assert_eq!(abandoned(&[], &[]), None);
+        for words in ["Paused by hand", "Paused by PostgresOpsRequest", ""] {
+            assert_eq!(PausedBy::of(&paused_by(words)), None);
+        }
+        assert_eq!(PausedBy::of(&[]), None);
     }
 
     #[test]

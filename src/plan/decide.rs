@@ -28,7 +28,7 @@ use kube::ResourceExt;
 
 use crate::api::annotations::{STRATEGY, TTL};
 use crate::api::duration::{self, after};
-use crate::api::ops_request::Apply;
+use crate::api::ops_request::{Apply, OpsPhase};
 use crate::api::postgres::{DatabasePhase, PostgresSpec};
 use crate::api::{Postgres, PostgresOpsRequest, StepKind};
 use crate::tls::{Alias, CaId, Files, Hash, Material, Method, Posture, method, posture};
@@ -586,8 +586,9 @@ fn resume(step: &str, what: String, begins: bool) -> Decision {
     Decision::Act { step: step.to_owned(), what, actions: vec![Action::SetPaused(false)], begins }
 }
 
-/// Whether the request has begun and not ended: one of the operations that run in this cluster.
+/// Whether the request has begun and not ended: one of the operations that run in this cluster. Who has lost its marks still does.
 #[must_use]
 pub fn is_running(request: &PostgresOpsRequest) -> bool {
-    request.annotations().contains_key(HELD) && !request.is_finished()
+    let has_begun = request.annotations().contains_key(HELD) || request.phase() == Some(OpsPhase::Progressing);
+    has_begun && !request.is_finished()
 }

@@ -458,6 +458,7 @@ async fn a_database_has_tls_from_the_start() {
     println!("two pods of {} with TLS: Ready after {:.1} s", versions[&18], took.as_secs_f32());
     the_canonical_line_connects_and_plaintext_does_not(place);
     a_damaged_key_is_mended(place).await;
+    a_pause_is_lifted_when_its_request_has_gone(place).await;
     it_comes_back_with_its_data_and_then_without(place, &versions[&18]).await;
     loops.stop().await;
 }
@@ -515,6 +516,31 @@ async fn a_damaged_key_is_mended(place: &Place<'_>) {
         place.kubectl(&["patch", "secret", "pg-tls", "--type=json", "-p", &patch.to_string()]);
         place.until("the key is back", 30, || key("server") == before).await;
     }
+}
+
+async fn a_pause_is_lifted_when_its_request_has_gone(place: &Place<'_>) {
+    let paused = || place.condition("pg/pg", "Paused", "message");
+    let patch = |operations: Value| {
+        place.kubectl(&["patch", "pg", "pg", "--subresource=status", "--type=json", "-p", &operations.to_string()]);
+    };
+    let pause = |message: &str| {
+        let now = jiff::Timestamp::now();
+        let condition = json!({"type": "Paused", "status": "True", "message": message, "lastTransitionTime": now});
+        patch(json!([{"op": "add", "path": "/status/conditions/-", "value": condition}]));
+    };
+    pause("Paused by PostgresOpsRequest gone (00000000-0000-0000-0000-000000000000)");
+    place.until("the pause that a request has left behind is lifted", 30, || paused().is_empty()).await;
+
+    pause("Paused by hand");
+    place.kubectl(&["delete", "service", "pg-standby"]);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let service = || place.path("service/pg-standby", ".metadata.name");
+    assert_eq!((paused().as_str(), service().as_str()), ("Paused by hand", ""), "what somebody else paused stays so");
+    let types = place.path("pg/pg", ".status.conditions[*].type");
+    let at = types.split(' ').position(|type_| type_ == "Paused").expect("the pause");
+    let path = format!("/status/conditions/{at}");
+    patch(json!([{"op": "test", "path": format!("{path}/type"), "value": "Paused"}, {"op": "remove", "path": path}]));
+    place.until("what was deleted meanwhile is made again", 30, || !service().is_empty()).await;
 }
 
 /// By TLS, with the exporter's own certificate, which names the Service.
