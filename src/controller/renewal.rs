@@ -18,7 +18,7 @@ use crate::api::Postgres;
 use crate::plan::observed::Certificate as Seen;
 use crate::plan::settle::{self, Grace};
 use crate::plan::{Action, Heading, Scene, steer, upkeep};
-use crate::tls::material::{self, Cas, Each, Issued};
+use crate::tls::material::{self, Cas, Issued};
 use crate::tls::{Posture, Serve};
 
 /// How far certificates are.
@@ -183,7 +183,6 @@ fn is_of_a_slow_pod(action: &Action, scene: &Scene) -> bool {
 
 /// How long what is served lasts, and whether it is what was issued last.
 fn served(stored: &material::Served, issued: Option<&Issued>) -> Option<Served> {
-    let Each { server, client, exporter } = stored.pairs().ok()?;
-    let until = [server, client, exporter].iter().map(|pair| pair.not_after().as_second()).min()?;
+    let until = stored.ends()?.as_second();
     Some(Served { until, drifted: issued.is_some_and(|issued| stored.material() != Some(issued.material)) })
 }

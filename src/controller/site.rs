@@ -161,6 +161,7 @@ impl Site {
             published: self.published.keys().copied().collect(),
             told: self.told,
             stored: self.stored.as_ref().and_then(Served::material),
+            ends: self.stored.as_ref().and_then(Served::ends),
             previous: self.previous.as_ref().and_then(Served::material),
             version: self.version(),
             // Those that were made: while the database is paused, another number in its spec makes no pod.

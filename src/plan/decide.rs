@@ -262,8 +262,10 @@ fn settled(seen: &Observed, intent: Intent, now: Timestamp) -> Intent {
             let before = before(step).and_then(|before| ledger::find(steps, before.as_str()));
             let of_the_step =
                 before.and_then(|before| before.finished_at.as_ref().or(before.started_at.as_ref())).map(|time| time.0);
-            let told = || seen.scene.as_ref().ok().filter(|scene| settle::given_up(scene, actions).is_some())?.told;
-            let is_too_soon = of_the_step.or_else(told).is_some_and(|since| now < after(since, settle));
+            let scene = seen.scene.as_ref().ok();
+            let told = || scene.filter(|scene| settle::given_up(scene, actions).is_some())?.told;
+            let until = of_the_step.or_else(told).map(|since| settle::until(scene, since, settle));
+            let is_too_soon = until.is_some_and(|until| now < until);
             if is_too_soon { Intent::wait(StepKind::Settle, "clients to take over what has changed") } else { intent }
         }
         _ => intent,

@@ -31,6 +31,8 @@ pub struct Scene {
     pub told: Option<Timestamp>,
     /// The leaves that Secret `NAME-tls` holds; pods that are made without files do not see them.
     pub stored: Option<Material>,
+    /// When the first of them expires.
+    pub ends: Option<Timestamp>,
     /// The leaves that were served before those, kept until an operation has succeeded.
     pub previous: Option<Material>,
     /// Names what the pods' volumes should hold: it changes when the Secret or the ConfigMap that they mount changes.

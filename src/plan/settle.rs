@@ -43,20 +43,26 @@ pub struct Grace {
     pub what: &'static str,
 }
 
-/// How long before the end of a certificate nobody is waited for any more.
+/// Nobody is spared by waiting where a certificate has expired, or is about to: how long before its end that is.
 const MARGIN: SignedDuration = SignedDuration::from_mins(1);
 
 /// Whether a renewal that would go on like this waits for clients first, counted from when they were last told something else.
-///
-/// It waits for nobody whom that would not spare: where a certificate has expired, or is about to.
 #[must_use]
 pub fn grace(scene: &Scene, heading: &Heading, settle: Duration) -> Option<Grace> {
     let Heading::Do { actions, .. } = heading else { return None };
     let what = given_up(scene, actions)?;
-    let leaves = scene.pods.iter().filter_map(|pod| pod.server.as_ref().ok()?.leaf.as_ref());
-    let ends = leaves.filter_map(|leaf| leaf.not_after.checked_sub(MARGIN).ok());
-    let until = ends.chain([after(scene.told?, settle)]).min()?;
-    (until > scene.at && !scene.has_expired()).then_some(Grace { until, what })
+    let until = until(Some(scene), scene.told?, settle);
+    (until > scene.at).then_some(Grace { until, what })
+}
+
+/// Until when clients get time that were told something then: for so long, but not past the end of what is served.
+pub(super) fn until(scene: Option<&Scene>, since: Timestamp, settle: Duration) -> Timestamp {
+    let until = after(since, settle);
+    match scene {
+        Some(scene) if scene.has_expired() => since,
+        Some(scene) => scene.ends.and_then(|end| end.checked_sub(MARGIN).ok()).map_or(until, |end| end.min(until)),
+        None => until,
+    }
 }
 
 /// What clients have to know before this is done, in words; nothing if nobody is left behind by it.

@@ -244,6 +244,13 @@ impl Served {
         Ok(Each { server: self.server.pair()?, client: self.client.pair()?, exporter: self.exporter.pair()? })
     }
 
+    /// When the first of them expires; nothing where one of them cannot be read.
+    #[must_use]
+    pub fn ends(&self) -> Option<Timestamp> {
+        let Each { server, client, exporter } = self.pairs().ok()?;
+        [server, client, exporter].iter().map(Pair::not_after).min()
+    }
+
     /// The CAs that servers and standbys trust, DER.
     #[must_use]
     pub fn roots(&self) -> Vec<Vec<u8>> {

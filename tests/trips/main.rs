@@ -623,6 +623,20 @@ fn a_renewal_does_not_wait_until_what_is_served_has_expired() {
 }
 
 #[test]
+fn an_operation_amid_a_renewal_does_not_wait_until_what_is_served_has_expired() {
+    let mut world = renewed(true);
+    world.database.annotations_mut().insert("pgrekey.dev/settle".to_owned(), "24h".to_owned());
+    world.trouble.leaves_end_at = Some(300);
+    world.always();
+    go_on(&mut world, 60);
+    let mut done = Trip::new(world, Fault::None);
+    while !done.world.primary_serves_what_was_issued() {
+        assert!(!done.step() && done.world.second() < 300, "{}", done.log);
+    }
+    assert!(done.world.second() > 200, "clients get what time there is\n{}", done.log);
+}
+
+#[test]
 fn an_operation_amid_a_renewal_takes_no_time_from_clients() {
     // While clients learn of the new CA, and while they take over its certificates.
     for (trip, begins) in ["rotate", "restart"].iter().flat_map(|trip| [60, 180].map(|begins| (*trip, begins))) {

@@ -30,6 +30,10 @@ fn material(serial: u8, issuer: &str) -> Material {
     Material { server: leaf(0x10), client: leaf(0x20), exporter: leaf(0x40) }
 }
 
+fn at(second: i64) -> Timestamp {
+    Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second)
+}
+
 /// How much log there is, in bytes.
 const WRITTEN: u64 = 5 << 20;
 
@@ -235,7 +239,7 @@ impl World {
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        Timestamp::UNIX_EPOCH + SignedDuration::from_secs(self.second)
+        at(self.second)
     }
 
     pub(crate) fn second(&self) -> i64 {
@@ -587,6 +591,7 @@ impl World {
     }
 
     pub(crate) fn scene(&self) -> Scene {
+        let stored = self.written.files.as_ref().map(|files| files.material);
         Scene {
             database: "pg".to_owned(),
             written: Posture {
@@ -596,8 +601,9 @@ impl World {
             template: self.template.clone(),
             template_is_known: self.realised == self.template,
             published: self.published.clone(),
-            told: Some(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(self.told_at)),
-            stored: self.written.files.as_ref().map(|files| files.material),
+            told: Some(at(self.told_at)),
+            stored,
+            ends: self.trouble.leaves_end_at.filter(|_| stored == self.origin).map(at),
             previous: self.previous,
             version: self.version.to_string(),
             replicas: self.pods.len(),
@@ -650,10 +656,7 @@ impl World {
             streams: streams.collect(),
             own_password_is_md5: self.hash == Hash::Md5,
             md5_roles: self.md5_roles.clone(),
-            leaf: self.ends_at(pod).map(|end| LeafSeen {
-                serial: "1".to_owned(),
-                not_after: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(end),
-            }),
+            leaf: self.ends_at(pod).map(|end| LeafSeen { serial: "1".to_owned(), not_after: at(end) }),
             trusts: vec![],
         }
     }
