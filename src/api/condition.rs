@@ -5,6 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 
+/// Reason of the condition `Blocked` of a `Postgres`: the version that its spec names is not taken.
+pub const VERSION_NOT_TAKEN: &str = "VersionNotTaken";
+
 /// One observation about an object. Unlike Kubernetes' own condition, `reason` is optional.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::api::Postgres;
 use crate::api::annotations::{MAX_LAG, SETTLE};
-use crate::api::condition;
+use crate::api::condition::{self, VERSION_NOT_TAKEN};
 use crate::api::environment::is_reserved;
 use crate::api::names::{EXPORTER, MAX_DATABASE, POSTGRES};
 use crate::api::postgres::{
@@ -322,7 +322,7 @@ static OWN: [Rule<Postgres>; 31] = [
         id: "version-keeps-major",
         effect: Refuse,
         on: &[Update],
-        what: "a `version` of another major version of PostgreSQL than before",
+        what: "a `version` of another major version of PostgreSQL than before, unless that one was not taken (condition `Blocked`, reason `VersionNotTaken`)",
         why: "PostgreSQL does not start on the data of another major version; within one, newer and older versions do.",
         example: "# version: '17.12' -> '18.1'",
         needs: Needs::Facts,
@@ -746,6 +746,11 @@ fn immutable_field(review: &Database, _: Option<&dyn Facts>, findings: &mut Find
 
 fn version_keeps_major(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
     let (Some(old), Some(facts)) = (&review.old, facts) else { return };
+    // The data are not of the version that was named, so this may be the way back; the loop looks at the data themselves.
+    let blocked = old.status.as_ref().and_then(|status| condition::find(&status.conditions, "Blocked"));
+    if blocked.is_some_and(|c| c.holds() && c.reason.as_deref() == Some(VERSION_NOT_TAKEN)) {
+        return;
+    }
     let major = |version: &str| facts.version(version)?.spec.major();
     let (before, after) = (&old.spec.version, &review.object.spec.version);
     // What cannot be looked up is for the rules about versions that do not exist, and for the loop.
