@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::meta::{INSTANCE_LABEL, PRIMARY, ROLE_LABEL, STANDBY};
 use super::names::{DB_PORT, PATRONI_PORT};
 use super::pod::{CONFIG, DATA, INIT_SCRIPTS, SOCKETS};
-use super::{Cluster, exporter, version};
+use super::{Cluster, exporter};
 use crate::tls::{Posture, dial};
 
 /// Key of the configuration.
@@ -25,9 +25,11 @@ pub fn config_map(cluster: &Cluster, posture: &Posture) -> ConfigMap {
     let text = serde_saphyr::to_string(&local).unwrap_or_else(|_| local.to_string());
     let init = cluster.init.as_ref().map(|_| (INIT_SH, init_script(cluster)));
     let web = cluster.monitor().map(|_| (exporter::WEB_YML, exporter::web_config()));
-    let built_of = (version::BUILT_OF.to_owned(), cluster.spec.version.clone());
     ConfigMap {
-        metadata: ObjectMeta { annotations: Some([built_of].into()), ..cluster.meta(cluster.patroni()) },
+        metadata: ObjectMeta {
+            annotations: Some([cluster.built_of().annotation()].into()),
+            ..cluster.meta(cluster.patroni())
+        },
         data: Some(
             [(PATRONI_YML, text)]
                 .into_iter()

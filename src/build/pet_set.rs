@@ -31,7 +31,9 @@ pub fn pet_set(cluster: &Cluster, posture: &Posture) -> PetSet {
         ..Default::default()
     };
     let mut set = PetSet::new("", spec);
-    set.metadata = cluster.meta(cluster.name());
+    // Not of the template: pods are replaced for what changes there.
+    set.metadata =
+        ObjectMeta { annotations: Some([cluster.built_of().annotation()].into()), ..cluster.meta(cluster.name()) };
     set
 }
 

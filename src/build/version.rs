@@ -2,11 +2,60 @@
 //!
 //! PostgreSQL 18 does not start on the data of 17. A template with its image would wait, unseen, for the next restart.
 
-use crate::api::postgres_version::{PostgresVersionSpec, major};
+use std::fmt;
+use std::str::FromStr;
 
-/// Annotation of ConfigMap `NAME-patroni`: the PostgresVersion that the database is built of. Unlike the PetSet, this object stays
-/// while the database is halted.
+use super::Cluster;
+use crate::api::postgres_version::PostgresVersionSpec;
+
+/// Annotation of ConfigMap `NAME-patroni` and of PetSet `NAME`: what the database is built of, see [`BuiltOf`]. The ConfigMap stays
+/// while the database is halted, and the PetSet while somebody has a damaged ConfigMap made again.
 pub const BUILT_OF: &str = "pgrekey.dev/version";
+
+/// What a database is built of, as its objects remember it: `17/17.12`. What a PostgresVersion of this name says may have changed
+/// since, and the object may have gone; the data are what they were.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuiltOf {
+    /// PostgreSQL's major version.
+    pub major: u32,
+    /// Name of the PostgresVersion.
+    pub name: String,
+}
+
+impl BuiltOf {
+    /// The annotation that says so.
+    #[must_use]
+    pub fn annotation(&self) -> (String, String) {
+        (BUILT_OF.to_owned(), self.to_string())
+    }
+}
+
+impl fmt::Display for BuiltOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.major, self.name)
+    }
+}
+
+/// Why a text does not say what a database is built of: it is no `MAJOR/NAME`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoVersion;
+
+impl FromStr for BuiltOf {
+    type Err = NoVersion;
+
+    fn from_str(text: &str) -> Result<Self, NoVersion> {
+        let (major, name) = text.split_once('/').filter(|(_, name)| !name.is_empty()).ok_or(NoVersion)?;
+        Ok(Self { major: major.parse().map_err(|_| NoVersion)?, name: name.to_owned() })
+    }
+}
+
+impl Cluster {
+    /// What it is built of.
+    #[must_use]
+    pub fn built_of(&self) -> BuiltOf {
+        BuiltOf { major: self.major, name: self.spec.version.clone() }
+    }
+}
 
 /// A PostgresVersion by its name.
 #[derive(Clone, Copy, Debug)]
@@ -17,27 +66,45 @@ pub struct Named<'a> {
     pub spec: Option<&'a PostgresVersionSpec>,
 }
 
-impl Named<'_> {
-    /// PostgreSQL's major version; of a PostgresVersion that has gone, what its name says.
-    fn major(&self) -> Option<u32> {
-        self.spec.map_or_else(|| major(self.name), PostgresVersionSpec::major)
-    }
+/// What a database is built of next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// Of the PostgresVersion that its spec names, if there is one.
+    Follow,
+    /// Of the one that it is built of already, although its spec names another, for this reason.
+    Stay(String),
+    /// Of none, for this reason: neither takes the data.
+    Neither(String),
 }
 
-/// Why a database that is built of one version goes on with it, although its spec wishes for another; nothing where it follows.
+/// What a database is built of next that is built of one version, while its spec names this or another. `there` is what the
+/// PostgresVersion of the first one's name is now, if it is there.
 #[must_use]
-pub fn kept(built: Named<'_>, wished: Named<'_>) -> Option<String> {
-    let (from, to) = (built.name, wished.name);
-    let why = match (built.major(), wished.major()) {
-        _ if from == to => return None,
-        _ if wished.spec.is_none() => format!("there is no PostgresVersion {to}"),
-        (Some(built), Some(wished)) if built == wished => return None,
-        (Some(built), Some(wished)) => format!("{to} is PostgreSQL {wished}, and the data are PostgreSQL {built}'s"),
-        (None, _) => format!("there is no PostgresVersion {from}, so nobody knows which PostgreSQL the data are of"),
-        (_, None) => format!("PostgresVersion {to} does not say which PostgreSQL it is"),
+pub fn choose(built: &BuiltOf, there: Option<&PostgresVersionSpec>, wished: Named<'_>) -> Choice {
+    let BuiltOf { major, name: from } = built;
+    let to = wished.name;
+    let why = match wished.spec.map(PostgresVersionSpec::major) {
+        Some(Some(wished)) if wished == *major => return Choice::Follow,
+        // One that is not there is asked for elsewhere.
+        None if from == to => return Choice::Follow,
+        None => format!("there is no PostgresVersion {to}"),
+        Some(Some(wished)) => format!("{to} is PostgreSQL {wished}, and the data are PostgreSQL {major}'s"),
+        Some(None) => {
+            format!("PostgresVersion {to} does not say which PostgreSQL it is, and the data are PostgreSQL {major}'s")
+        }
     };
-    Some(format!(
-        "spec.version: {why}: the pods stay at {from}; put that back, or create another Postgres and move the data there"
+    let elsewhere = "or create another Postgres and move the data there";
+    let lost = match there {
+        _ if from == to => format!("it was PostgreSQL {major}"),
+        Some(there) if there.major() == Some(*major) => {
+            return Choice::Stay(format!("spec.version: {why}: the pods stay at {from}; put that back, {elsewhere}"));
+        }
+        Some(_) => format!("{from} is PostgreSQL {major} no more"),
+        None => format!("PostgresVersion {from} has gone"),
+    };
+    Choice::Neither(format!(
+        "spec.version: {why}; {lost}: nothing is built, and the pods stay as they are; name a PostgresVersion of PostgreSQL \
+         {major}, {elsewhere}"
     ))
 }
 
@@ -53,35 +120,77 @@ mod tests {
         Named { name, spec: Some(spec) }
     }
 
+    fn built(text: &str) -> BuiltOf {
+        text.parse().expect("what it is built of")
+    }
+
+    #[test]
+    fn what_a_database_is_built_of_is_read_as_it_was_written() {
+        for (text, major, name) in [("17/17.12", 17, "17.12"), ("9/corp", 9, "corp"), ("18/a/b", 18, "a/b")] {
+            let read = BuiltOf { major, name: name.to_owned() };
+            assert_eq!(text.parse(), Ok(read.clone()));
+            assert_eq!(read.to_string(), text);
+        }
+        for text in ["", "17", "17.12", "17/", "/17.12", "x/17.12", "17.12/17.12", "-1/x"] {
+            assert_eq!(text.parse::<BuiltOf>(), Err(NoVersion), "{text}");
+        }
+    }
+
     #[test]
     fn a_database_follows_its_spec_within_its_major_version() {
         let (older, newer) = (version("17.11"), version("17.12"));
-        for (built, wished) in [
-            (named("17.11", &older), named("17.12", &newer)),
-            (named("17.12", &newer), named("17.11", &older)),
-            // The catalog has been tidied up; the name says enough.
-            (Named { name: "17.11", spec: None }, named("seventeen", &newer)),
+        for (from, there, wished) in [
+            ("17/17.11", Some(&older), named("17.12", &newer)),
+            ("17/17.12", Some(&newer), named("17.11", &older)),
+            ("17/17.12", Some(&newer), named("17.12", &newer)),
+            // Edited in place, which is how a patch release may come.
+            ("17/corp", Some(&newer), named("corp", &newer)),
+            // The catalog has been tidied up, and what went had a name that says nothing.
+            ("17/corp", None, named("corp-b", &newer)),
+            // What had the name is another one now, which is no matter.
+            ("17/corp", Some(&version("18.1")), named("corp-b", &newer)),
             // Whether it is there at all is asked elsewhere.
-            (Named { name: "gone", spec: None }, Named { name: "gone", spec: None }),
+            ("17/gone", None, Named { name: "gone", spec: None }),
         ] {
-            assert_eq!(kept(built, wished), None, "{built:?} {wished:?}");
+            assert_eq!(choose(&built(from), there, wished), Choice::Follow, "{from} {wished:?}");
         }
     }
 
     #[test]
     fn a_database_stays_where_its_data_are_when_the_spec_goes_elsewhere() {
         let (old, new, odd) = (version("17.12"), version("18.1"), version("latest"));
-        for (built, wished, why) in [
-            (named("17.12", &old), named("18.1", &new), "18.1 is PostgreSQL 18, and the data are PostgreSQL 17's"),
-            (named("18.1", &new), named("17.12", &old), "17.12 is PostgreSQL 17, and the data are PostgreSQL 18's"),
+        for (from, there, wished, why) in [
+            ("17/17.12", &old, named("18.1", &new), "18.1 is PostgreSQL 18, and the data are PostgreSQL 17's"),
+            ("18/18.1", &new, named("17.12", &old), "17.12 is PostgreSQL 17, and the data are PostgreSQL 18's"),
             // The name says 17 and the object 18: the object counts.
-            (named("17.12", &old), named("17.13", &new), "17.13 is PostgreSQL 18, and the data are PostgreSQL 17's"),
-            (Named { name: "ten", spec: None }, named("17.12", &old), "there is no PostgresVersion ten"),
-            (named("17.12", &old), Named { name: "17.13", spec: None }, "there is no PostgresVersion 17.13"),
-            (named("17.12", &old), named("odd", &odd), "PostgresVersion odd does not say"),
+            ("17/17.12", &old, named("17.13", &new), "17.13 is PostgreSQL 18, and the data are PostgreSQL 17's"),
+            ("17/17.12", &old, Named { name: "17.13", spec: None }, "there is no PostgresVersion 17.13"),
+            ("17/17.12", &old, named("odd", &odd), "PostgresVersion odd does not say"),
         ] {
-            let said = kept(built, wished).unwrap_or_default();
-            assert!(said.contains(why) && said.contains(&format!("stay at {}", built.name)), "{said}");
+            let built = built(from);
+            let Choice::Stay(said) = choose(&built, Some(there), wished) else { panic!("{from} {wished:?}") };
+            assert!(said.contains(why) && said.contains(&format!("stay at {};", built.name)), "{said}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_built_where_neither_version_takes_the_data() {
+        let (new, odd) = (version("18.1"), version("latest"));
+        for (from, there, wished, why) in [
+            // Edited in place.
+            (
+                "17/corp",
+                Some(&new),
+                named("corp", &new),
+                "corp is PostgreSQL 18, and the data are PostgreSQL 17's; it was",
+            ),
+            ("17/corp", Some(&odd), named("corp", &odd), "PostgresVersion corp does not say which PostgreSQL it is"),
+            ("17/corp", Some(&new), named("18.1", &new), "corp is PostgreSQL 17 no more"),
+            ("17/corp", None, named("18.1", &new), "PostgresVersion corp has gone"),
+            ("17/corp", None, Named { name: "corp-b", spec: None }, "there is no PostgresVersion corp-b"),
+        ] {
+            let Choice::Neither(said) = choose(&built(from), there, wished) else { panic!("{from} {wished:?}") };
+            assert!(said.contains(why) && said.contains("a PostgresVersion of PostgreSQL 17"), "{said}");
         }
     }
 }

@@ -11,9 +11,10 @@ use super::here::{Here, Pieces, here, previous};
 use super::postgres::{Step, Stop, conditions};
 use super::site::PREVIOUS_OF;
 use super::{Context, certificates, credentials, scaling};
-use crate::api::condition::holds;
+use crate::api::condition::{VERSION_NOT_TAKEN, holds};
 use crate::api::names::with_suffix;
 use crate::api::{PetSet, Postgres, PostgresVersion};
+use crate::build::version::{BuiltOf, Choice, Named};
 use crate::build::{
     Cluster, Facts as BuildFacts, access, disruption, monitor, patroni, pet_set, secrets, services, shared, trust,
     version,
@@ -65,19 +66,24 @@ pub(super) struct Built {
 
 /// The database, parsed. What is built goes on with the major version of its data, whatever the spec says.
 pub(super) async fn build(context: &Context, postgres: &Postgres, secret: Option<&Secret>) -> Step<Built> {
-    let built_of = built_of(context, postgres).await?;
     let wished = postgres.spec.version.as_str();
-    let kept = match &built_of {
+    let choice = match built_of(context, postgres).await? {
         None => None,
-        Some(name) => {
-            let (built, wish) = (find(context, name)?, find(context, wished)?);
-            version::kept(named(name, built.as_deref()), named(wished, wish.as_deref()))
+        Some(built) => {
+            let (there, wish) = (find(context, &built.name)?, find(context, wished)?);
+            let wish = Named { name: wished, spec: wish.as_ref().map(|version| &version.spec) };
+            let choice = version::choose(&built, there.as_ref().map(|version| &version.spec), wish);
+            Some((built, choice))
         }
     };
-    let name = built_of.filter(|_| kept.is_some()).unwrap_or_else(|| wished.to_owned());
+    let (name, kept) = match choice {
+        None | Some((_, Choice::Follow)) => (wished.to_owned(), None),
+        Some((built, Choice::Stay(why))) => (built.name, Some(why)),
+        Some((_, Choice::Neither(why))) => return Err(Stop::Blocked(VERSION_NOT_TAKEN, why)),
+    };
     let version = find(context, &name)?.ok_or_else(|| {
         let why = format!("there is no PostgresVersion {name}: install it, or name another in spec.version");
-        Stop::Blocked("Invalid", kept.clone().unwrap_or(why))
+        Stop::Blocked("Invalid", why)
     })?;
     let user_conf = user_conf(context, postgres).await?;
     let superuser = credentials::superuser(context, postgres, secret);
@@ -88,13 +94,22 @@ pub(super) async fn build(context: &Context, postgres: &Postgres, secret: Option
     Ok(Built { cluster, kept })
 }
 
-/// The PostgresVersion that the database is built of; none before it is built.
-async fn built_of(context: &Context, postgres: &Postgres) -> Step<Option<String>> {
-    let name = with_suffix(&postgres.name_any(), "patroni");
-    let map = context.get::<ConfigMap>(&postgres.namespace().unwrap_or_default(), &name).await?;
+/// What the database is built of; none before it is built. Either of two objects says so, because somebody may delete one.
+async fn built_of(context: &Context, postgres: &Postgres) -> Step<Option<BuiltOf>> {
+    let (namespace, name) = (postgres.namespace().unwrap_or_default(), postgres.name_any());
+    let map = context.get::<ConfigMap>(&namespace, &with_suffix(&name, "patroni")).await?;
+    if let Some(built) = map.and_then(|map| said(postgres, &map)) {
+        return Ok(Some(built));
+    }
+    let set = context.get::<PetSet>(&namespace, &name).await?;
+    Ok(set.and_then(|set| said(postgres, &set)))
+}
+
+/// What an object of the database says that it is built of.
+fn said(postgres: &Postgres, object: &impl ResourceExt) -> Option<BuiltOf> {
     // What an earlier database of this name left behind is collected a moment later.
-    let ours = map.filter(|map| map.owner_references().iter().any(|owner| Some(&owner.uid) == postgres.uid().as_ref()));
-    Ok(ours.and_then(|map| map.annotations().get(version::BUILT_OF).cloned()))
+    let is_ours = object.owner_references().iter().any(|owner| Some(&owner.uid) == postgres.uid().as_ref());
+    object.annotations().get(version::BUILT_OF).filter(|_| is_ours)?.parse().ok()
 }
 
 /// The PostgresVersion of this name, if there is one.
@@ -103,10 +118,6 @@ fn find(context: &Context, name: &str) -> Step<Option<Arc<PostgresVersion>>> {
         None if !context.facts.unknown().is_empty() => Err(Stop::Wait("the versions")),
         found => Ok(found),
     }
-}
-
-fn named<'a>(name: &'a str, version: Option<&'a PostgresVersion>) -> version::Named<'a> {
-    version::Named { name, spec: version.map(|version| &version.spec) }
 }
 
 /// The rules of admission once more, for a database that is new: the webhooks may be off.
@@ -283,6 +294,20 @@ async fn tell(context: &Context, postgres: &Postgres, done: impl Into<Option<Don
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_a_database_is_built_of_is_said_by_its_own_objects_only() {
+        let mut postgres = Postgres::new("pg", serde_json::from_value(json!({"version": "17.12"})).expect("a spec"));
+        postgres.metadata.uid = Some("1".to_owned());
+        let read = |owner: &str, text: &str| {
+            let owner = json!({"apiVersion": "kubedb.com/v1", "kind": "Postgres", "name": "pg", "uid": owner});
+            let map = json!({"metadata": {"annotations": {version::BUILT_OF: text}, "ownerReferences": [owner]}});
+            said(&postgres, &serde_json::from_value::<ConfigMap>(map).expect("a map"))
+        };
+        assert_eq!(read("1", "17/corp"), Some(BuiltOf { major: 17, name: "corp".to_owned() }));
+        assert_eq!(read("2", "17/corp"), None);
+        assert_eq!(read("1", "damaged"), None);
+    }
 
     #[test]
     fn a_configuration_that_means_the_same_keeps_its_spelling() {
