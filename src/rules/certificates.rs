@@ -432,24 +432,32 @@ where
     let is_default = |alias: &str, secret: &str| {
         Alias::parse(alias).is_some_and(|alias| names::certificate(view.database, alias) == *secret)
     };
+    let twin_of =
+        |alias: &str, secret: &str| will_be.iter().find(|(other, name)| other.as_str() != alias && name == secret);
+    let is_shared = |(alias, _): &(Alias, String)| format!("is that of the {} certificate too", alias.as_str());
+    let is_own = |secret: &str| own.iter().find(|(name, _)| name == secret).map(|(_, what)| format!("holds {what}"));
     for (field, certificate) in entries(&view) {
         let Some(secret) = certificate.secret_name.as_ref().filter(|name| !name.is_empty()) else { continue };
         // A default that is written down, as the webhook does, is still one.
         if is_default(&certificate.alias, secret) {
             continue;
         }
-        let twin = will_be.iter().find(|(alias, name)| alias.as_str() != certificate.alias && name == secret);
-        let twin = twin.map(|(alias, _)| format!("is that of the {} certificate too", alias.as_str()));
-        let own = own.iter().find(|(name, _)| name == secret).map(|(_, what)| format!("holds {what}"));
-        for problem in [twin, own, belongs(secret)].into_iter().flatten() {
+        let twin = twin_of(&certificate.alias, secret).map(is_shared);
+        for problem in [twin, is_own(secret), belongs(secret)].into_iter().flatten() {
             let problem = format!("Secret {} {problem}", quoted(secret));
             findings.add(format!("{field}.secretName"), problem, "choose another name, or leave it out");
         }
     }
-    for (alias, secret) in will_be.iter().filter(|(alias, secret)| is_default(alias.as_str(), secret)) {
+    let defaults = will_be.iter().filter(|(alias, secret)| is_default(alias.as_str(), secret));
+    for (alias, secret) in defaults.filter(|(alias, secret)| brings(&view, unchanged.as_deref(), *alias, secret)) {
+        // What this object says of the other alias is found there.
+        let is_said = |(other, name): &&(Alias, String)| {
+            view.certificates.iter().any(|c| c.alias == other.as_str() && c.secret_name.as_ref() == Some(name))
+        };
+        let twin = twin_of(alias.as_str(), secret).filter(|twin| !is_said(twin)).map(is_shared);
         // Two defaults of one name are those of Certificates too, for which there is a rule.
         let is_named = others.iter().any(|other| names_secret(other, secret));
-        if let Some(problem) = belongs(secret).filter(|_| is_named && brings_tls(&view, unchanged.as_deref())) {
+        for problem in [twin, is_own(secret), belongs(secret).filter(|_| is_named)].into_iter().flatten() {
             let problem = format!("Secret {} of the {} certificate {problem}", quoted(secret), alias.as_str());
             findings.add("spec.tls", problem, "name another secretName for it");
         }
@@ -466,6 +474,12 @@ fn others(view: &View<'_>, facts: Option<&dyn Facts>) -> Vec<Arc<Postgres>> {
 /// Whether the object brings TLS to a database that has none. Without a name yet, nothing is called after it.
 fn brings_tls(view: &View<'_>, unchanged: Option<&Postgres>) -> bool {
     !view.database.is_empty() && unchanged.is_some_and(|database| database.spec.tls.is_none())
+}
+
+/// Whether the object brings this Secret to a certificate that had none or another.
+fn brings(view: &View<'_>, unchanged: Option<&Postgres>, alias: Alias, secret: &str) -> bool {
+    let had = unchanged.and_then(|database| database.spec.tls.as_ref());
+    brings_tls(view, unchanged) || had.is_some_and(|tls| secret_of(view.database, alias, &tls.certificates) != secret)
 }
 
 /// Whether a database uses this Secret because somebody said so.
