@@ -13,7 +13,7 @@ use tracing::debug;
 use super::provision::Provisioned;
 use super::renewal::Renewed;
 use super::{Context, ending, provision, renewal, status};
-use crate::api::condition::holds;
+use crate::api::condition::{VERSION_NOT_TAKEN, holds};
 use crate::api::{Postgres, PostgresOpsRequest, condition};
 use crate::cluster::{Error, Thing};
 use crate::plan::database_status::types::{BLOCKED, HALTED, PAUSED};
@@ -110,7 +110,7 @@ async fn live(context: &Context, postgres: &Postgres) -> Step<Action> {
     };
     // Renewals go on: they are no matter of versions.
     if let Some(why) = kept {
-        return Err(Stop::Blocked("VersionNotTaken", why));
+        return Err(Stop::Blocked(VERSION_NOT_TAKEN, why));
     }
     status::done(context, postgres).await?;
     Ok(Action::requeue(until))
