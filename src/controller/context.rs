@@ -16,7 +16,6 @@ use tokio::sync::OwnedMutexGuard;
 use tracing::warn;
 
 use super::Settings;
-pub(super) use super::memory::Primary;
 use super::memory::{Memories, Memory, Served};
 use super::notes::Notes;
 use crate::api::{PetSet, Postgres};

@@ -25,8 +25,8 @@ use kube::{Resource, ResourceExt};
 use serde_json::json;
 use tracing::debug;
 
-use super::context::Primary;
 use super::issuance::{self, Look};
+use super::memory::Primary;
 use super::perform::Hands;
 use super::postgres::{Stop, conditions};
 use super::site::Site;

@@ -19,7 +19,7 @@ use crate::build::{
     Cluster, Facts as BuildFacts, access, disruption, monitor, patroni, pet_set, secrets, services, shared, trust,
     version,
 };
-use crate::cluster::{Done, Objects};
+use crate::cluster::{Done, Error, Objects};
 use crate::plan::database_status::types::PROVISIONED;
 use crate::rules::{Facts, postgres::rules, refusals};
 use crate::tls::material::{bundle, cas};
@@ -94,15 +94,15 @@ pub(super) async fn build(context: &Context, postgres: &Postgres, secret: Option
     Ok(Built { cluster, kept })
 }
 
-/// What the database is built of; none before it is built. Either of two objects says so, because somebody may delete one.
-async fn built_of(context: &Context, postgres: &Postgres) -> Step<Option<BuiltOf>> {
+/// What the database is built of; none before it is built. Either of two objects says so, because somebody may delete one: the
+/// PetSet, which is watched, or else the ConfigMap, which stays while the database is halted.
+async fn built_of(context: &Context, postgres: &Postgres) -> Result<Option<BuiltOf>, Error> {
     let (namespace, name) = (postgres.namespace().unwrap_or_default(), postgres.name_any());
-    let map = context.get::<ConfigMap>(&namespace, &with_suffix(&name, "patroni")).await?;
-    if let Some(built) = map.and_then(|map| said(postgres, &map)) {
+    if let Some(built) = context.pet_set(&namespace, &name).and_then(|set| said(postgres, set.as_ref())) {
         return Ok(Some(built));
     }
-    let set = context.get::<PetSet>(&namespace, &name).await?;
-    Ok(set.and_then(|set| said(postgres, &set)))
+    let map = context.get::<ConfigMap>(&namespace, &with_suffix(&name, "patroni")).await?;
+    Ok(map.and_then(|map| said(postgres, &map)))
 }
 
 /// What an object of the database says that it is built of.
