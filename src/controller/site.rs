@@ -151,7 +151,7 @@ impl Site {
         let leader = self.leader.as_ref().and_then(leader_of).map(str::to_owned).ok_or("a leader".to_owned());
         let failover = self.failover.as_ref().map(ConfigMap::annotations);
         let is_expired =
-            |served: &Option<Served>| served.as_ref().and_then(client_end).is_some_and(|end| end <= self.now);
+            |served: &Option<Served>| served.as_ref().and_then(|s| s.client.ends()).is_some_and(|end| end <= self.now);
         let is_behind = |pod: &scene::Pod| pod.server.as_ref().is_ok_and(|server| !server.files_current);
         let client_expired = is_expired(&self.stored) || is_expired(&self.previous) && pods.iter().any(is_behind);
         Ok(Scene {
@@ -260,11 +260,6 @@ impl Site {
     }
 }
 
-/// When the client certificate that is served ends.
-fn client_end(stored: &Served) -> Option<Timestamp> {
-    Some(stored.client_pair().ok()?.not_after())
-}
-
 /// The client certificate as it was issued last, if the stored one lets nobody in any more.
 async fn renewed(
     context: &Context,
@@ -272,7 +267,7 @@ async fn renewed(
     cluster: &Cluster,
     stored: Option<&Served>,
 ) -> Result<Option<Pair>, Error> {
-    if stored.and_then(client_end).is_none_or(|end| end > context.now()) {
+    if stored.and_then(|served| served.client.ends()).is_none_or(|end| end > context.now()) {
         return Ok(None);
     }
     let secret = objects.look::<Secret>(&cluster.certificate_secret(Alias::Client)).await?;

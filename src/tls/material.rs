@@ -27,6 +27,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use secrecy::{ExposeSecret, SecretString};
 use x509_parser::certificate::X509Certificate;
 
+use super::known::known;
 use super::pair::{Pair, PairProblem, certificates_of, read, timestamp};
 use super::posture::{CaId, Fingerprint, Leaf, Material};
 use super::{Alias, layout};
@@ -63,6 +64,12 @@ pub struct Pem {
 }
 
 impl Pem {
+    /// When the certificate expires; nothing where it cannot be read.
+    #[must_use]
+    pub fn ends(&self) -> Option<Timestamp> {
+        Some(known(self.certificate.as_bytes())?.not_after)
+    }
+
     /// The two, read: they belong together.
     pub fn pair(&self) -> Result<Pair, PairProblem> {
         Pair::parse(self.certificate.as_bytes(), self.key.expose_secret().as_bytes())
@@ -240,15 +247,14 @@ impl Served {
     }
 
     /// Every chain with its key.
-    pub fn pairs(&self) -> Result<Each<Pair>, PairProblem> {
+    fn pairs(&self) -> Result<Each<Pair>, PairProblem> {
         Ok(Each { server: self.server.pair()?, client: self.client.pair()?, exporter: self.exporter.pair()? })
     }
 
     /// When the first of them expires; nothing where one of them cannot be read.
     #[must_use]
     pub fn ends(&self) -> Option<Timestamp> {
-        let Each { server, client, exporter } = self.pairs().ok()?;
-        [server, client, exporter].iter().map(Pair::not_after).min()
+        Some(self.server.ends()?.min(self.client.ends()?).min(self.exporter.ends()?))
     }
 
     /// The CAs that servers and standbys trust, DER.
