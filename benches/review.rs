@@ -8,6 +8,7 @@ mod review_body;
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use pgrekey::rules::defaults::Installation;
 use pgrekey::serve::envelope::Question;
 use pgrekey::serve::review::{answer, review};
 use pgrekey::serve::webhooks::{Purpose, WEBHOOKS};
@@ -19,7 +20,7 @@ fn benchmark(criterion: &mut Criterion) {
             WEBHOOKS.iter().find(|w| w.kind == "PostgresOpsRequest" && w.purpose == purpose).expect("a webhook");
         let run = |body: &[u8]| {
             let question = Question::read(body).expect("a question");
-            let verdict = review(webhook, &question, &facts, None);
+            let verdict = review(webhook, &question, &facts, &Installation { issuer: None, ops_manager: true });
             assert!(verdict.allowed(), "{verdict:?}");
             question.answer(answer(webhook, &question, verdict).expect("an answer")).expect("JSON")
         };

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgrekey::metrics::Metrics;
+use pgrekey::rules::defaults::Installation;
 use pgrekey::serve::certificate::ServedCertificate;
 use pgrekey::serve::https::{Server, Transport, tls};
 use pgrekey::serve::limits::Limits;
@@ -80,7 +81,7 @@ async fn serve() {
     println!("{}\n{}\n", listener.local_addr().expect("an address"), issued.cert.pem().trim());
     let admission = Arc::new(Admission {
         facts: Arc::new(review_body::facts()),
-        default_issuer: None,
+        installation: Installation { issuer: None, ops_manager: true },
         observe: Box::new(|_, _| {}),
     });
     let server = Server {

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use pgrekey::rules::Snapshot;
+use pgrekey::rules::defaults::Installation;
 use pgrekey::serve::envelope::Question;
 use pgrekey::serve::review::{answer, review};
 use pgrekey::serve::webhooks::WEBHOOKS;
@@ -29,7 +30,7 @@ static FACTS: LazyLock<Snapshot> = LazyLock::new(|| {
 fuzz_target!(|body: &[u8]| {
     let Ok(question) = Question::read(body) else { return };
     for webhook in &WEBHOOKS {
-        let verdict = review(webhook, &question, &*FACTS, None);
+        let verdict = review(webhook, &question, &*FACTS, &Installation { issuer: None, ops_manager: true });
         let allowed = verdict.allowed();
         let json = question.answer(answer(webhook, &question, verdict).expect("an answer")).expect("JSON");
         let json: Value = serde_json::from_slice(&json).expect("JSON");

@@ -9,6 +9,7 @@ use axum::body::Body;
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use pgrekey::rules::Snapshot;
+use pgrekey::rules::defaults::Installation;
 use pgrekey::serve::webhooks::{Admission, Purpose, WEBHOOKS, Webhook, router};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -67,8 +68,8 @@ async fn send_as(
     body: impl Into<Body>,
     headers: &[(header::HeaderName, &str)],
 ) -> (StatusCode, Vec<u8>) {
-    let admission =
-        Arc::new(Admission { facts: Arc::new(facts()), default_issuer: None, observe: Box::new(|_, _| {}) });
+    let installation = Installation { issuer: None, ops_manager: true };
+    let admission = Arc::new(Admission { facts: Arc::new(facts()), installation, observe: Box::new(|_, _| {}) });
     let request =
         headers.iter().fold(Request::post(webhook.path), |request, (name, value)| request.header(name, *value));
     let response = router(&admission).oneshot(request.body(body.into()).expect("a request")).await.expect("an answer");
@@ -117,6 +118,7 @@ async fn what_leaves_out_is_filled_in_by_a_minimal_patch() {
     let patch: k8s_openapi::ByteString = serde_json::from_value(response["patch"].clone()).expect("base64");
     let patch: Value = serde_json::from_slice(&patch.0).expect("JSON");
     let expected = json!([
+        {"op": "add", "path": "/metadata/finalizers", "value": ["pgrekey.dev/ops-request"]},
         {"op": "add", "path": "/spec/tls/issuerRef/apiGroup", "value": "cert-manager.io"},
         {"op": "add", "path": "/spec/tls/issuerRef/kind", "value": "Issuer"},
     ]);
@@ -180,7 +182,7 @@ async fn a_question_for_somebody_else_says_that_the_registration_is_wrong() {
 #[tokio::test]
 async fn nothing_is_judged_before_the_facts_are_known() {
     let facts = Arc::new(Snapshot { unknown: vec!["Issuer"], ..Snapshot::default() });
-    let admission = Arc::new(Admission { facts, default_issuer: None, observe: Box::new(|_, _| {}) });
+    let admission = Arc::new(Admission { facts, installation: Installation::default(), observe: Box::new(|_, _| {}) });
     let webhook = webhook("Postgres", Purpose::Validate);
     let body = envelope(webhook, "CREATE", &database(), &Value::Null).to_string();
     let request = Request::post(webhook.path).header(header::CONTENT_TYPE, "application/json").body(Body::from(body));

@@ -1,11 +1,14 @@
 //! `PostgresOpsRequest` (`ops.kubedb.com/v1alpha1`): one operation on one database.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::CustomResource;
+use kube::{CustomResource, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 
+use super::annotations::STRATEGY;
 use super::condition::Condition;
 use super::schema::Opaque;
 use super::tls::{CertificateSpec, ClientAuthMode, IssuerRef, SslMode};
@@ -204,6 +207,8 @@ pub struct PostgresOpsRequestStatus {
     pub phase: Option<OpsPhase>,
     /// The `metadata.generation` that was last acted on.
     pub observed_generation: Option<i64>,
+    /// What the request has begun on. Empty while it waits for its turn.
+    pub begun_on: Option<BegunOn>,
     /// What has happened, in the order in which it first did. `Successful` is True, or `Failed` is, at the end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
@@ -220,7 +225,36 @@ pub struct PostgresOpsRequestStatus {
     pub pods: Vec<PodStatus>,
 }
 
+/// The finalizer of a request that has not ended: the webhooks give it to a new one, else it is given when the request begins.
+pub const FINALIZER: &str = "pgrekey.dev/ops-request";
+
+/// What a request has begun on: the database and the pods that there were.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct BegunOn {
+    /// The uid of the database. Another one of the same name is not touched.
+    #[serde(rename = "databaseUID")]
+    pub database_uid: String,
+    /// The uids of its pods, by name. A restart replaces each of these once, and no other.
+    #[serde(default)]
+    pub pods: BTreeMap<String, String>,
+}
+
+impl BegunOn {
+    /// Whether the pod of this uid was there.
+    #[must_use]
+    pub fn has_pod(&self, uid: &str) -> bool {
+        self.pods.values().any(|known| known == uid)
+    }
+}
+
 impl PostgresOpsRequest {
+    /// What it has begun on.
+    #[must_use]
+    pub fn begun_on(&self) -> Option<&BegunOn> {
+        self.status.as_ref()?.begun_on.as_ref()
+    }
+
     /// What is recorded of its steps.
     #[must_use]
     pub fn steps(&self) -> &[Step] {
@@ -270,6 +304,13 @@ impl PostgresOpsRequest {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.phase().is_some_and(OpsPhase::is_final)
+    }
+
+    /// Whether it replaces the pods where reloading them would do: unless it says that it would rather not.
+    #[must_use]
+    pub fn restarts(&self) -> bool {
+        let reloads = self.annotations().get(STRATEGY).is_some_and(|strategy| strategy == "Reload");
+        self.spec.type_ == OpsType::Restart || !reloads
     }
 
     /// Whether the request will still do something: it is not finished, and not deleted before it began.

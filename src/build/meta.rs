@@ -30,16 +30,22 @@ pub(super) fn labels<const N: usize>(pairs: [(&str, &str); N]) -> Labels {
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
+/// The labels that everything of the database of this name has and nothing else.
+#[must_use]
+pub fn selector(database: &str) -> Labels {
+    labels([
+        ("app.kubernetes.io/name", KIND),
+        (INSTANCE_LABEL, database),
+        ("app.kubernetes.io/managed-by", "kubedb.com"),
+        ("postgreses.kubedb.com/database.cluster", database),
+    ])
+}
+
 impl Cluster {
     /// The labels that everything of this database has and nothing else.
     #[must_use]
     pub fn selector(&self) -> Labels {
-        labels([
-            ("app.kubernetes.io/name", KIND),
-            (INSTANCE_LABEL, &self.name),
-            ("app.kubernetes.io/managed-by", "kubedb.com"),
-            ("postgreses.kubedb.com/database.cluster", &self.name),
-        ])
+        selector(&self.name)
     }
 
     /// The selector of the pods in one role.

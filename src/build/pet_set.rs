@@ -37,25 +37,6 @@ pub fn pet_set(cluster: &Cluster, posture: &Posture) -> PetSet {
     set
 }
 
-/// Annotation of the template and so of its pods: the uid of the operation that last wanted new pods.
-pub const RESTART: &str = "pgrekey.dev/restart";
-
-/// The same set, its pods marked as those of an operation; with `None`, of no operation.
-#[must_use]
-pub fn marked(mut set: PetSet, operation: Option<&str>) -> PetSet {
-    if let Some(operation) = operation {
-        let metadata = set.spec.template.metadata.get_or_insert_default();
-        metadata.annotations.get_or_insert_default().insert(RESTART.to_owned(), operation.to_owned());
-    }
-    set
-}
-
-/// The mark of a set's template.
-#[must_use]
-pub fn mark(set: &PetSet) -> Option<&str> {
-    set.spec.template.metadata.as_ref()?.annotations.as_ref()?.get(RESTART).map(String::as_str)
-}
-
 /// The claim of each pod. Its labels are the selector alone: a claim template cannot be changed later.
 fn claim(cluster: &Cluster) -> Option<PersistentVolumeClaim> {
     let Data::Claim(wish) = &cluster.data else { return None };

@@ -15,7 +15,7 @@ use super::screen::{Output, json, yaml};
 use super::yaml::{self, Document, Place};
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::cluster::facts;
-use crate::rules::defaults::DefaultIssuer;
+use crate::rules::defaults::{DefaultIssuer, Installation};
 use crate::rules::{self, Effect, Facts, Finding, Needs, Operation, Review, Rule, Snapshot};
 use crate::serve::review::{self, Reviewed, UNDECODABLE};
 
@@ -77,7 +77,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     }
     let facts = before.clone().map(|facts| with_companions(facts, &objects));
-    let check = Check { before, facts, default_issuer };
+    let check = Check { before, facts, installation: Installation { issuer: default_issuer, ..Default::default() } };
     for object in &objects {
         match object.kind() {
             Some(Kind::Postgres) => check.object::<Postgres>(object, &mut report),
@@ -177,7 +177,7 @@ struct Check {
     before: Option<Snapshot>,
     /// The cluster with the given objects in it.
     facts: Option<Snapshot>,
-    default_issuer: Option<DefaultIssuer>,
+    installation: Installation,
 }
 
 /// A kind that can be checked: its object of this name, if the cluster has it.
@@ -217,7 +217,7 @@ impl Check {
         let nothing = Snapshot::default();
         let facts = self.facts.as_ref().unwrap_or(&nothing);
         let judged = review(&object.value).and_then(|given| {
-            let defaulted = K::defaulted(object.value.clone(), &given, facts, self.default_issuer.as_ref());
+            let defaulted = K::defaulted(object.value.clone(), &given, facts, &self.installation);
             let known = self.facts.as_ref().map(|facts| facts as &dyn Facts);
             Ok(rules::judge(K::rules(), &review(&defaulted)?, known))
         });

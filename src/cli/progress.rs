@@ -1,6 +1,7 @@
 //! How far a request is, as lines for people: pure.
 
 use jiff::Timestamp;
+use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt;
 
 use super::as_called;
@@ -10,7 +11,6 @@ use crate::api::ops_request::{
     OpsPhase, OpsType, PostgresOpsRequestSpec, PostgresOpsRequestStatus, Step, TlsOperation,
 };
 use crate::api::{PostgresOpsRequest, StepKind};
-use crate::plan::decide::restart;
 use crate::plan::ends::issues;
 use crate::plan::ledger::{self, TURN_BACK};
 
@@ -89,7 +89,7 @@ fn percent(request: &PostgresOpsRequest, replicas: i32) -> u32 {
     }
     let spec = &request.spec;
     // A volume goes with its pod, whatever the request would rather have.
-    let restarts = restart(request).is_some() || operation(spec) == Some(TlsOperation::Remove);
+    let restarts = request.restarts() || operation(spec) == Some(TlsOperation::Remove);
     let restarts = if restarts { replicas.unsigned_abs() } else { 0 };
     let find = |kind: StepKind| ledger::find(&status.steps, kind.as_str());
     let is_seen = |kind: StepKind| find(kind).is_some();
@@ -140,6 +140,42 @@ fn span(status: &PostgresOpsRequestStatus, now: Timestamp) -> Option<(Timestamp,
     let last = status.steps.iter().filter_map(|step| step.finished_at.as_ref()).map(|time| time.0).max();
     let is_over = status.steps.iter().all(|step| step.finished_at.is_some());
     Some((first, last.filter(|_| is_over && status.phase.is_some_and(OpsPhase::is_final)).unwrap_or(now)))
+}
+
+/// What an event tells: a try of a step has begun.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Told {
+    at: Timestamp,
+    step: String,
+    attempt: i32,
+    message: String,
+}
+
+impl Told {
+    /// What is told by an event of a request; nothing if it is about something else.
+    pub(super) fn by(event: &Event) -> Option<Self> {
+        let (head, message) = event.note.as_ref()?.split_once(": ")?;
+        let again = head.strip_suffix(')').and_then(|head| head.split_once(" (try "));
+        let (step, attempt) = again.map_or((head, 1), |(step, times)| (step, times.parse().unwrap_or(1)));
+        let is_of_step = StepKind::of(step).is_some_and(|kind| event.reason.as_deref() == Some(kind.as_str()));
+        let at = event.event_time.as_ref()?.0;
+        is_of_step.then(|| Self { at, step: step.to_owned(), attempt, message: message.to_owned() })
+    }
+}
+
+/// The request with the steps that its events tell of: its status is written a little later.
+pub(super) fn with_told(request: &PostgresOpsRequest, told: &[Told]) -> PostgresOpsRequest {
+    let mut request = request.clone();
+    let is_finished = request.is_finished();
+    let Some(status) = request.status.as_mut().filter(|_| !is_finished) else { return request };
+    let mut told: Vec<&Told> = told.iter().collect();
+    told.sort_by_key(|told| told.at);
+    for Told { at, step, attempt, message } in told {
+        if ledger::find(&status.steps, step).is_none_or(|known| known.attempts < *attempt) {
+            ledger::note(&mut status.steps, step, true, message, *at);
+        }
+    }
+    request
 }
 
 /// All there is to say about a request.
@@ -269,7 +305,7 @@ mod tests {
             "status": {
                 "phase": "Progressing",
                 "steps": [
-                    step("Begin", 0, Some(0), "hold the request"),
+                    step("Begin", 0, Some(0), "take up the request"),
                     step("Preflight", 0, Some(1), "ask for a trial certificate"),
                     step("Pause", 1, Some(1), "pause the database"),
                     step("Issue", 1, Some(3), "end the trial"),
@@ -312,6 +348,37 @@ mod tests {
         request.status = None;
         assert_eq!(percent(&request, 3), 0);
         assert_eq!(lines(&request, 3, now(), false, Screen::default())[2], UNSEEN);
+    }
+
+    fn event(second: u32, reason: &str, note: &str) -> Event {
+        let event = json!({"metadata": {}, "eventTime": format!("2026-11-24T10:00:{second:02}.123456Z"), "reason": reason, "note": note});
+        serde_json::from_value(event).expect("an event")
+    }
+
+    #[test]
+    fn events_tell_of_the_steps_that_the_status_does_not_have_yet() {
+        let events = [
+            event(19, "SwitchOver", "SwitchOver: hand the leadership over from ha-postgres-0 to ha-postgres-2"),
+            event(15, "Restart", "Restart ha-postgres-1: evict ha-postgres-1"),
+            event(18, "Restart", "Restart ha-postgres-1 (try 2): waits for ha-postgres-1 to be ready"),
+            event(10, "Restart", "Restart ha-postgres-2: evict ha-postgres-2"),
+            event(1, "PauseDatabase", "Successfully paused Postgres demo/ha-postgres"),
+            event(2, "Issue", "Issue"),
+        ];
+        let told: Vec<Told> = events.iter().filter_map(Told::by).collect();
+        assert_eq!(told.len(), 4);
+        let shown = with_told(&request(), &told);
+        let steps = shown.status.as_ref().map(|status| &status.steps[6..]).expect("steps");
+        let seen: Vec<_> =
+            steps.iter().map(|step| (step.name.as_str(), step.attempts, step.finished_at.is_some())).collect();
+        assert_eq!(
+            seen,
+            [("Restart ha-postgres-2", 1, true), ("Restart ha-postgres-1", 2, true), ("SwitchOver", 1, false)]
+        );
+        assert_eq!(now_happens(&shown), "SwitchOver: hand the leadership over from ha-postgres-0 to ha-postgres-2");
+        let mut ended = request();
+        ended.status.as_mut().expect("a status").phase = Some(OpsPhase::Successful);
+        assert_eq!(with_told(&ended, &told), ended);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
@@ -15,12 +16,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
+use crate::api::duration;
 use crate::cluster::facts;
 use crate::cluster::own_ca::OwnCa;
 use crate::controller::{self, Lease, PetSets};
 use crate::metrics::{Metrics, ReviewMetrics, ReviewOutcome, ServerMetrics};
 use crate::rules::Facts;
-use crate::rules::defaults::DefaultIssuer;
+use crate::rules::defaults::{DefaultIssuer, Installation};
 use crate::serve::certificate::ServedCertificate;
 use crate::serve::files::{self, Files};
 use crate::serve::health::{self, Readiness};
@@ -78,6 +80,9 @@ pub(super) struct Args {
     /// How many operations may run at once in the cluster
     #[arg(long, env = "PGREKEY_MAX_CONCURRENT_OPERATIONS", value_name = "N", default_value_t = controller::MAX_CONCURRENT_OPERATIONS)]
     max_concurrent_operations: usize,
+    /// How late the status of a request may tell of a step that went well: the shorter, the more is written to the API server
+    #[arg(long, env = "PGREKEY_STATUS_DELAY", value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
+    status_delay: Duration,
     /// What this process is called in the lease and in events; the host's name, which is the pod's, if left out
     #[arg(long, env = "PGREKEY_IDENTITY", value_name = "NAME")]
     identity: Option<String>,
@@ -163,6 +168,7 @@ impl Args {
             pet_sets,
             watch_namespace,
             max_concurrent_operations,
+            status_delay,
             identity,
             log,
             log_format,
@@ -194,6 +200,7 @@ impl Args {
             pet_sets,
             lease: Some(lease),
             max_concurrent_operations,
+            status_delay,
             instance: Some(identity),
         });
         let config = Config { namespace, certificate, webhook_address, health_address, default_issuer, loops };
@@ -243,6 +250,7 @@ async fn operate(config: Config) -> anyhow::Result<()> {
         unknown => Err(format!("not known yet: {}", unknown.join(", "))),
     });
 
+    let ops_manager = loops.as_ref().is_some_and(|settings| settings.ops_manager);
     // They end soon after `end` is cancelled, and give the lease up.
     if let Some(settings) = loops {
         tasks.add(
@@ -251,7 +259,8 @@ async fn operate(config: Config) -> anyhow::Result<()> {
         );
     }
     let observe = observe(metrics.reviews.clone());
-    let admission = Arc::new(Admission { facts: stores, default_issuer, observe });
+    let installation = Installation { issuer: default_issuer, ops_manager };
+    let admission = Arc::new(Admission { facts: stores, installation, observe });
     let server = Server {
         listener: webhooks,
         transport: Transport::Tls(tls(Arc::new(served)).context("cannot set up TLS")?),

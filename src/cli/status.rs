@@ -6,11 +6,13 @@ use std::time::Duration;
 use anyhow::anyhow;
 use futures::StreamExt;
 use jiff::Timestamp;
+use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
-use kube::runtime::watcher::watch_object;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, watch_object, watcher};
 
-use super::progress;
+use super::progress::{self, Told};
 use super::scope::{Cluster, Scope, block_on, is_missing, print, told};
 use super::screen::{Output, Screen, json, yaml};
 use crate::api::ops_request::OpsPhase;
@@ -120,8 +122,11 @@ pub(super) async fn follow(cluster: &Cluster, request: &PostgresOpsRequest) -> a
     let namespace = request.namespace().unwrap_or_default();
     let requests: Api<PostgresOpsRequest> = Api::namespaced(cluster.client.clone(), &namespace);
     let replicas = replicas(cluster, request).await;
-    let mut view = View { replicas, drawn: 0, shown: None };
+    let mut view = View { replicas, drawn: 0, request: None, told: vec![], shown: None };
     let mut changes = std::pin::pin!(watch_object(requests, &request.name_any()));
+    let events: Api<Event> = Api::namespaced(cluster.client.clone(), &namespace);
+    let about = watcher::Config::default().fields(&format!("regarding.uid={}", request.uid().unwrap_or_default()));
+    let mut events = std::pin::pin!(watcher(events, about).default_backoff().applied_objects());
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     let mut silence = 0;
     loop {
@@ -129,9 +134,11 @@ pub(super) async fn follow(cluster: &Cluster, request: &PostgresOpsRequest) -> a
             change = changes.next() => match change {
                 Some(Ok(Some(request))) => {
                     silence = 0;
-                    view.show(&request)?;
-                    if request.is_finished() {
-                        return Ok(code(&request));
+                    let end = request.is_finished().then(|| code(&request));
+                    view.request = Some(request);
+                    view.show()?;
+                    if let Some(code) = end {
+                        return Ok(code);
                     }
                 }
                 Some(Ok(None)) => return Err(anyhow!("the request {namespace}/{} was deleted", request.name_any())),
@@ -145,13 +152,18 @@ pub(super) async fn follow(cluster: &Cluster, request: &PostgresOpsRequest) -> a
                 }
                 None => return Err(anyhow!("the API server has ended the watch; the operation goes on without us")),
             },
+            // Who may not read events sees what the status says.
+            Some(Ok(event)) = events.next() => {
+                view.told.extend(Told::by(&event));
+                view.show()?;
+            }
             _ = ticks.tick() => view.draw()?,
         }
     }
 }
 
-fn is_missing_kind(error: &kube::runtime::watcher::Error) -> bool {
-    matches!(error, kube::runtime::watcher::Error::InitialListFailed(error) if is_missing(error))
+fn is_missing_kind(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(error) if is_missing(error))
 }
 
 /// What is on the screen.
@@ -159,16 +171,25 @@ struct View {
     replicas: i32,
     /// How many lines of the terminal are ours.
     drawn: usize,
+    /// The request, as it was last seen.
+    request: Option<PostgresOpsRequest>,
+    /// What its events have told.
+    told: Vec<Told>,
+    /// What was last shown of it.
     shown: Option<PostgresOpsRequest>,
 }
 
 impl View {
     /// Takes in what has changed.
-    fn show(&mut self, request: &PostgresOpsRequest) -> std::io::Result<()> {
-        let before = self.shown.replace(request.clone());
+    fn show(&mut self) -> std::io::Result<()> {
+        let Some(request) = self.request.as_ref().map(|request| progress::with_told(request, &self.told)) else {
+            return Ok(());
+        };
         if Screen::new().size.is_none() {
-            return print(&progress::news(before.as_ref(), request, Timestamp::now()));
+            let before = self.shown.replace(request.clone());
+            return print(&progress::news(before.as_ref(), &request, Timestamp::now()));
         }
+        self.shown = Some(request);
         self.draw()
     }
 

@@ -89,12 +89,17 @@ pub struct Settings {
     pub lease: Option<Lease>,
     /// How many operations may run at once in the cluster.
     pub max_concurrent_operations: usize,
+    /// How late a status may tell of a step that went well.
+    pub status_delay: Duration,
     /// What this process is called in events.
     pub instance: Option<String>,
 }
 
 /// How many operations may run at once in a cluster, if the installation does not say.
 pub const MAX_CONCURRENT_OPERATIONS: usize = 10;
+
+/// How late a status may tell of a step that went well, if the installation does not say.
+pub const STATUS_DELAY: Duration = Duration::from_secs(30);
 
 impl Default for Settings {
     fn default() -> Self {
@@ -105,6 +110,7 @@ impl Default for Settings {
             pet_sets: PetSets::default(),
             lease: None,
             max_concurrent_operations: MAX_CONCURRENT_OPERATIONS,
+            status_delay: STATUS_DELAY,
             instance: None,
         }
     }

@@ -3,19 +3,21 @@
 //! # Expected flow
 //! A request is read anew, its database is looked at, [`decide`] says what is next, that is recorded in the request's status, and
 //! then it is done. Then the request is looked at again. The status is written at once where a later pgrekey must know, and else
-//! within seconds: see [`Stored::save`].
+//! a little later: see [`Stored::save`].
 //!
 //! # Guarantees
-//! What clients may notice was written before it is done: a request whose status cannot be written disrupts nothing. An API
+//! A request whose status cannot be written does not begin, tries nothing again and does not turn back, until it can. An API
 //! server that does not answer ends no request.
 //!
 //! # Assumptions
 //! One process runs this loop: whoever holds the lease.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
@@ -32,16 +34,16 @@ use super::postgres::{Stop, conditions};
 use super::site::Site;
 use super::{Context, status};
 use crate::api::condition::find;
-use crate::api::ops_request::{OpsPhase, PostgresOpsRequestStatus, TlsOperation};
+use crate::api::ops_request::{FINALIZER, OpsPhase, PostgresOpsRequestStatus, TlsOperation};
 use crate::api::postgres::PostgresSpec;
 use crate::api::{Postgres, PostgresOpsRequest, StepKind};
-use crate::build::Cluster;
-use crate::cluster::{Error, Thing};
+use crate::build::{Cluster, meta};
+use crate::cluster::{Error, Objects, Thing};
 use crate::metrics::{OperationKind, OperationOutcome};
 use crate::plan::database_status::types::PAUSED;
 use crate::plan::database_status::{Writer, is_paused_in, pause_of};
-use crate::plan::decide::{FINALIZER, HELD, NO_PLACE, is_running};
-use crate::plan::draft::{Draft, Save, Stored};
+use crate::plan::decide::{NO_PLACE, is_running};
+use crate::plan::draft::{Draft, Pace, Save, Stored};
 use crate::plan::observed::{Hindrance, Issuance, Paused};
 use crate::plan::status::{Event, record};
 use crate::plan::{Action, Decision, Known, Observed, decide, ends, settle};
@@ -77,7 +79,7 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
     let request = view.seen.request.as_ref();
     let mut decision = decide(&view.seen, now);
     // Others may begin at the same moment, about other databases.
-    let begins = matches!(&decision, Decision::Act { actions, .. } if actions[..] == [Action::Hold])
+    let begins = matches!(&decision, Decision::Act { step, .. } if *step == StepKind::Begin.as_str())
         && view.seen.paused != Paused::ByUs;
     if begins && !context.notes.begin(request, &running(&context), context.settings.max_concurrent_operations) {
         decision = Decision::Wait { step: None, on: NO_PLACE.to_owned(), begins: false };
@@ -86,7 +88,7 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
     let (status, events) = record(&view.seen, &decision, now);
     if !matches!(decision, Decision::Finish(_) | Decision::Rest(_)) {
         let settles = settle::of_operation(request, view.seen.database.as_deref()).is_some();
-        let later = match stored.save(&status, &decision, settles, now) {
+        let later = match stored.save(&status, Pace { delay: context.settings.status_delay, settles }, now) {
             Save::Not => None,
             Save::Later(draft) => Some(*draft),
             Save::Now => {
@@ -111,7 +113,7 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
 
 /// Whether too little is known yet to let a request begin: who came first, how many run, what the rules refuse.
 fn is_blind(context: &Context, request: &PostgresOpsRequest) -> bool {
-    let has_begun = request.annotations().contains_key(HELD) || request.is_finished();
+    let has_begun = request.begun_on().is_some() || request.is_finished();
     let needed = [PostgresOpsRequest::kind(&()), Postgres::kind(&())];
     !has_begun && context.facts.unknown().iter().any(|kind| needed.iter().any(|needed| needed == kind))
 }
@@ -145,21 +147,23 @@ impl View {
         let namespace = request.namespace().unwrap_or_default();
         let name = request.spec.database_ref.name.clone();
         let database = context.get::<Postgres>(&namespace, &name).await?;
-        let held = request.annotations().get(HELD).cloned();
-        let database = database.filter(|database| held.is_none() || database.uid() == held).map(Arc::new);
+        let begun_on = request.begun_on();
+        let is_it = |database: &Postgres| begun_on.is_none_or(|it| database.uid().as_ref() == Some(&it.database_uid));
+        let database = database.filter(is_it).map(Arc::new);
         let siblings = context.facts.requests(&namespace, &name);
         let paused = database.as_deref().map_or(Paused::No, |database| paused(database, &request));
-        let is_held = held.is_some() && !request.is_finished();
+        let has_begun = begun_on.is_some();
         let mut view = Self {
             site: Err("nobody has looked".to_owned()),
             wished: None,
             look: None,
             seen: Observed {
                 places: context.settings.max_concurrent_operations.saturating_sub(others(context, &request)),
-                refused: if is_held { vec![] } else { refused(context, &request) },
+                refused: if has_begun { vec![] } else { refused(context, &request) },
                 major: 0,
                 paused,
                 issuance: Err("nobody has looked".to_owned()),
+                pods: Err("nobody has looked".to_owned()),
                 scene: Err("nobody has looked".to_owned()),
                 disruptions: Err("nobody has looked".to_owned()),
                 hindrance: context.notes.hindrance(&request),
@@ -168,8 +172,11 @@ impl View {
                 request,
             },
         };
-        if is_held && let Some(database) = view.seen.database.clone() {
-            view.look_closely(context, &database).await?;
+        match view.seen.database.clone() {
+            Some(database) if view.seen.request.is_finished() => drop(database),
+            Some(database) if has_begun => view.look_closely(context, &database).await?,
+            Some(database) => view.seen.pods = pods(context, &database).await?,
+            None => {}
         }
         Ok(view)
     }
@@ -246,7 +253,7 @@ impl View {
     async fn perform(&self, context: &Context, action: &Action) -> Result<(), Stop> {
         let request = &self.seen.request;
         match action {
-            Action::Hold => hold(context, request, self.seen.database.as_deref()).await?,
+            Action::Hold => hold(context, request).await?,
             Action::Release => release(context, request).await?,
             Action::Delete => delete(context, request).await?,
             Action::SetPaused(paused) => {
@@ -273,6 +280,16 @@ impl View {
         }
         Ok(())
     }
+}
+
+/// The uids of a database's pods, by name.
+async fn pods(context: &Context, database: &Postgres) -> Result<Known<BTreeMap<String, String>>, Error> {
+    let selector = meta::selector(&database.name_any());
+    let Some(objects) = Objects::of(&context.client, database, selector) else {
+        return Ok(Err("the database has no uid".to_owned()));
+    };
+    let pods = objects.labelled::<Pod>().await?;
+    Ok(Ok(pods.iter().map(|pod| (pod.name_any(), pod.uid().unwrap_or_default())).collect()))
 }
 
 /// What the rules say now about a request that has not begun: the webhooks may be off, and the cluster has moved on since.
@@ -350,30 +367,24 @@ async fn write_spec(context: &Context, database: &Postgres, spec: &PostgresSpec)
     written.map(drop).map_err(|error| Error::of(what(), error))
 }
 
-async fn hold(context: &Context, request: &PostgresOpsRequest, database: Option<&Postgres>) -> Result<(), Error> {
+async fn hold(context: &Context, request: &PostgresOpsRequest) -> Result<(), Error> {
     let others = request.finalizers().iter().map(String::as_str).filter(|finalizer| *finalizer != FINALIZER);
     let finalizers: Vec<&str> = others.chain([FINALIZER]).collect();
-    let uid = database.and_then(ResourceExt::uid);
-    let annotations = json!({HELD: uid});
-    patch_meta(context, request, json!({"finalizers": finalizers, "annotations": annotations})).await
+    write_finalizers(context, request, &finalizers).await
 }
 
 async fn release(context: &Context, request: &PostgresOpsRequest) -> Result<(), Error> {
-    let others: Vec<&String> = request.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
-    patch_meta(context, request, json!({"finalizers": others})).await
+    let others = request.finalizers().iter().map(String::as_str).filter(|finalizer| *finalizer != FINALIZER);
+    write_finalizers(context, request, &others.collect::<Vec<_>>()).await
 }
 
-async fn patch_meta(
-    context: &Context,
-    request: &PostgresOpsRequest,
-    mut metadata: serde_json::Value,
-) -> Result<(), Error> {
+async fn write_finalizers(context: &Context, request: &PostgresOpsRequest, finalizers: &[&str]) -> Result<(), Error> {
     let name = request.name_any();
     // The status was written a moment ago, and with it the version: the uid says that it is the same request.
-    metadata["uid"] = json!(request.uid());
+    let patch = json!({"metadata": {"uid": request.uid(), "finalizers": finalizers}});
     let api: Api<PostgresOpsRequest> =
         Api::namespaced(context.client.clone(), &request.namespace().unwrap_or_default());
-    match api.patch(&name, &PatchParams::default(), &Patch::Merge(json!({"metadata": metadata}))).await {
+    match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         Err(error) => Err(Error::of(Thing::new::<PostgresOpsRequest>(&name), error)),

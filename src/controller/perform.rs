@@ -57,9 +57,9 @@ impl Hands<'_> {
             Action::WriteSettings(posture) => drop(objects.apply(shared::config_map(cluster, posture)).await?),
             Action::WriteDial(posture) => drop(objects.apply(patroni::config_map(cluster, posture)).await?),
             Action::WriteFiles(files) => self.write_files(files).await?,
-            Action::WriteTemplate(template) => {
+            Action::WriteTemplate { files } => {
                 let issued = self.issued.map(|issued| issued.material);
-                objects.apply(self.site.pet_set(template, issued)?).await?;
+                objects.apply(self.site.pet_set(*files, issued)?).await?;
             }
             Action::SetPassword(hash) => self.set_password(*hash).await?,
             Action::Touch { pod, uid, version } => self.touch(pod, uid, version).await?,

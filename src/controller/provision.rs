@@ -254,7 +254,6 @@ async fn workload(
     if let Some(live) = &pieces.pet_set {
         // A claim template cannot be changed once there is a StatefulSet.
         wish.spec.volume_claim_templates = live.spec.volume_claim_templates.clone();
-        wish = pet_set::marked(wish, pet_set::mark(live));
     }
     wish.spec.replicas = Some(scaling::replicas(context, postgres, objects, cluster, pieces).await?);
     let scaled = wish.spec.replicas == Some(cluster.replicas());

@@ -16,7 +16,6 @@ use super::servers::{Expected, Keys, ask, hash_of, host, names};
 use super::{Context, credentials, provision};
 use crate::api::annotations::MAX_LAG;
 use crate::api::{PetSet, Postgres};
-use crate::build::pet_set::{RESTART, mark};
 use crate::build::pod::CERTS_VOLUME;
 use crate::build::written::{Written, has_files, written};
 use crate::build::{Cluster, pet_set};
@@ -156,8 +155,7 @@ impl Site {
         let client_expired = is_expired(&self.stored) || is_expired(&self.previous) && pods.iter().any(is_behind);
         Ok(Scene {
             database: self.cluster.name().to_owned(),
-            template: Template { files: has_files(set), restart: mark(set).map(str::to_owned) },
-            template_is_known: is_observed(set),
+            template: Template { has_files: has_files(set), is_known: is_observed(set) },
             published: self.published.keys().copied().collect(),
             told: self.told,
             stored: self.stored.as_ref().and_then(Served::material),
@@ -225,7 +223,7 @@ impl Site {
             uid: pod.uid().unwrap_or_default(),
             ready: is_ready,
             leaving: pod.metadata.deletion_timestamp.is_some(),
-            made_of: Template { files: has_files, restart: pod.annotations().get(RESTART).cloned() },
+            has_files,
             refreshed: pod.annotations().get(REFRESH).cloned(),
             server: ask(pod, &self.host(&name), &self.login, keys, expected, has_files).await,
             name,
@@ -242,13 +240,12 @@ impl Site {
         self.pods.iter().find(|pod| pod.name_any() == name && pod.uid().as_deref() == Some(uid))
     }
 
-    /// The set with or without files, marked as an operation's, otherwise as it is. `issued` is what the files may hold since this
-    /// look.
-    pub(super) fn pet_set(&self, template: &Template, issued: Option<Material>) -> Step<PetSet> {
+    /// The set with or without files, otherwise as it is. `issued` is what the files may hold since this look.
+    pub(super) fn pet_set(&self, has_files: bool, issued: Option<Material>) -> Step<PetSet> {
         let here = self.written().map_err(|why| Stop::Blocked("PostureUnknown", why))?;
         let material = self.stored.as_ref().and_then(Served::material).or(issued);
-        let files = material.filter(|_| template.files).map(Files::of);
-        if template.files && files.is_none() {
+        let files = material.filter(|_| has_files).map(Files::of);
+        if has_files && files.is_none() {
             return Err(Stop::Wait("the files that new pods are to have"));
         }
         let mut set = pet_set::pet_set(&self.cluster, &Posture { files, ..here });
@@ -256,7 +253,7 @@ impl Site {
             set.spec.volume_claim_templates.clone_from(&live.spec.volume_claim_templates);
             set.spec.replicas = live.spec.replicas;
         }
-        Ok(pet_set::marked(set, template.restart.as_deref()))
+        Ok(set)
     }
 }
 

@@ -6,14 +6,12 @@ use std::fmt;
 use crate::api::postgres::PostgresSpec;
 use crate::tls::{Alias, CaId, Files, Hash, Posture};
 
-use super::scene::Template;
-
 /// One effect. Each is idempotent, and carries what must still be true for it to be right: a uid, a revision.
 ///
 /// Printed, also by `Debug`, it names what it is about and shows no spec: the `env` of one is nobody's to read in a log.
 #[derive(Clone, PartialEq)]
 pub enum Action {
-    /// Marks the request as begun on this database: finalizer, and the database's uid.
+    /// Keeps the request from vanishing before its way is ended: a finalizer.
     Hold,
     /// Lets the request go: its finalizer is removed.
     Release,
@@ -41,7 +39,10 @@ pub enum Action {
     /// Writes how standbys dial: `patroni.yml` of this posture.
     WriteDial(Posture),
     /// Writes what new pods are made of; restarts nothing.
-    WriteTemplate(Template),
+    WriteTemplate {
+        /// They have the volume with certificates.
+        files: bool,
+    },
     /// Sets the superuser's password anew, so that it is stored like this.
     SetPassword(Hash),
     /// Makes the kubelet bring the pod's volumes up to date.
@@ -110,7 +111,7 @@ impl Action {
             Self::WriteSettings(_) => "WriteSettings",
             Self::WriteFiles(_) => "WriteFiles",
             Self::WriteDial(_) => "WriteDial",
-            Self::WriteTemplate(_) => "WriteTemplate",
+            Self::WriteTemplate { .. } => "WriteTemplate",
             Self::SetPassword(_) => "SetPassword",
             Self::Touch { .. } => "Touch",
             Self::ReloadServer { .. } => "ReloadServer",
@@ -137,7 +138,7 @@ impl fmt::Display for Action {
             }
             Self::WriteSettings(posture) => write!(f, " {:?} {:?}", posture.serve, posture.accept),
             Self::WriteDial(posture) => write!(f, " {}", posture.dial.mode.as_str()),
-            Self::WriteTemplate(template) => write!(f, " files: {}", template.files),
+            Self::WriteTemplate { files } => write!(f, " files: {files}"),
             Self::Publish(trust) => write!(f, " {} CAs", trust.len()),
             Self::Reissue { alias, revision } => write!(f, " {} after {revision}", alias.as_str()),
             Self::Hold

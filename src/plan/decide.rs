@@ -26,9 +26,9 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use crate::api::annotations::{STRATEGY, TTL};
+use crate::api::annotations::TTL;
 use crate::api::duration::{self, after};
-use crate::api::ops_request::{Apply, OpsPhase};
+use crate::api::ops_request::{Apply, BegunOn, FINALIZER, OpsPhase};
 use crate::api::postgres::{DatabasePhase, PostgresSpec};
 use crate::api::{Postgres, PostgresOpsRequest, StepKind};
 use crate::tls::{Alias, CaId, Files, Hash, Material, Method, Posture, method, posture};
@@ -40,11 +40,6 @@ use super::observed::{Certificate, Hindrance, Issuance, Observed, Paused, Trial}
 use super::scene::{Known, Scene};
 use super::settle;
 use super::steer::{Heading, steer};
-
-/// Annotation of a request: the uid of the database that it has begun on.
-pub const HELD: &str = "pgrekey.dev/database-uid";
-/// The finalizer of a request that has begun.
-pub const FINALIZER: &str = "pgrekey.dev/ops-request";
 
 /// What is waited for where as many operations run as may.
 pub const NO_PLACE: &str = "another operation to end: as many run in this cluster as may";
@@ -155,8 +150,8 @@ pub fn decide(seen: &Observed, now: Timestamp) -> Decision {
     if database.metadata.deletion_timestamp.is_some() {
         return Decision::End(Outcome::Failed("the database is being deleted".to_owned()));
     }
-    if has_lost_its_marks(seen) {
-        return hold(seen);
+    if is_let_go(seen) {
+        return begin(seen);
     }
     if !is_held(request) {
         return before_the_beginning(seen, database);
@@ -193,7 +188,7 @@ fn before_the_beginning(seen: &Observed, database: &Postgres) -> Decision {
     let request = &seen.request;
     let wait = |on: String| Decision::Wait { step: None, on, begins: false };
     if request.metadata.deletion_timestamp.is_some() {
-        return Decision::Rest(None);
+        return if has_finalizer(request) { Decision::Finish(vec![Action::Release]) } else { Decision::Rest(None) };
     }
     if let Some(other) = request.ahead(&seen.siblings).first() {
         return wait(format!("{} to end, which is about the same database and came first", other.name_any()));
@@ -213,32 +208,36 @@ fn before_the_beginning(seen: &Observed, database: &Postgres) -> Decision {
         let phase = phase.map_or("not known".to_owned(), |phase| format!("{phase:?}"));
         return wait(format!("the database to be Ready; it is {phase} (apply: Always would not wait)"));
     }
-    hold(seen)
+    if let Err(why) = &seen.pods {
+        return wait(format!("a look at the pods ({why})"));
+    }
+    begin(seen)
 }
 
-/// Whether a request carries the finalizer and the uid of the database that it has begun on: it is given both at once.
+/// Whether a request has begun, and cannot vanish on the way.
 fn is_held(request: &PostgresOpsRequest) -> bool {
-    has_finalizer(request) && request.annotations().contains_key(HELD)
+    has_finalizer(request) && request.begun_on().is_some()
 }
 
 fn has_finalizer(request: &PostgresOpsRequest) -> bool {
     request.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
 }
 
-/// Whether somebody has taken away what marks a request that has begun, as who replaces it by its manifest does. The database
-/// that it has paused knows better. One that is being deleted can be given no finalizer any more.
-fn has_lost_its_marks(seen: &Observed) -> bool {
+/// Whether somebody has taken the finalizer away on the way, as who replaces a request by its manifest does. The database that it
+/// has paused knows better. One that is being deleted can be given no finalizer any more.
+fn is_let_go(seen: &Observed) -> bool {
     let request = &seen.request;
-    let can_be_held = request.metadata.deletion_timestamp.is_none() || has_finalizer(request);
-    seen.paused == Paused::ByUs && !is_held(request) && can_be_held
+    seen.paused == Paused::ByUs && !has_finalizer(request) && request.metadata.deletion_timestamp.is_none()
 }
 
-fn hold(seen: &Observed) -> Decision {
+/// Begins: on which database and pods is recorded, and then the request cannot vanish any more.
+fn begin(seen: &Observed) -> Decision {
     let request = &seen.request;
     let step = StepKind::Begin.to_string();
     let begins = ledger::find(request.steps(), &step).is_none();
-    let what = hindered(seen, &step, "hold the request");
-    Decision::Act { step, what, actions: vec![Action::Hold], begins }
+    let what = hindered(seen, &step, "take up the request");
+    let actions = if has_finalizer(request) { vec![] } else { vec![Action::Hold] };
+    Decision::Act { step, what, actions, begins }
 }
 
 /// Why the operation was given up, if it was.
@@ -296,7 +295,7 @@ fn forth(seen: &Observed, database: &Postgres) -> Intent {
     let Some(target) = target(scene, &wished, seen.major, issued) else {
         return Intent::wait(StepKind::Issue, "the certificates");
     };
-    Intent::of(steer(scene, &target, replaces(seen, &wished).as_deref()), "", || {
+    Intent::of(steer(scene, &target, replaces(seen, &wished)), "", || {
         if database.spec == wished {
             return Intent::act(StepKind::Resume, "resume the database", vec![Action::SetPaused(false)]);
         }
@@ -309,7 +308,7 @@ fn is_done(seen: &Observed, wished: &PostgresSpec) -> bool {
     let Ok(scene) = &seen.scene else { return false };
     let Ok(issued) = issue(seen, wished, scene) else { return false };
     let Some(target) = target(scene, wished, seen.major, issued) else { return false };
-    steer(scene, &target, replaces(seen, wished).as_deref()) == Heading::There
+    steer(scene, &target, replaces(seen, wished)) == Heading::There
 }
 
 /// The posture at the end. Where nothing is issued, what is served is served on, and nobody's trust is given up: a renewal may be on
@@ -321,24 +320,10 @@ fn target(scene: &Scene, wished: &PostgresSpec, major: u32, issued: Option<Mater
     }
 }
 
-/// In whose name the pods are replaced; nothing where they are only reloaded.
-#[must_use]
-pub fn restart(request: &PostgresOpsRequest) -> Option<String> {
-    let reloads = request.annotations().get(STRATEGY).is_some_and(|strategy| strategy == "Reload");
-    let is_restart = request.spec.type_ == crate::api::ops_request::OpsType::Restart;
-    (is_restart || !reloads).then(|| request.uid().unwrap_or_default())
-}
-
-/// The same, knowing the pods: an operation that has begun to replace them replaces all of them.
-pub(super) fn restarts(seen: &Observed) -> Option<String> {
-    let has_begun = |uid: &String| seen.scene.as_ref().is_ok_and(|scene| scene.template.restart.as_ref() == Some(uid));
-    restart(&seen.request).or(seen.request.uid().filter(has_begun))
-}
-
-/// The same, knowing the database: a volume comes and goes with its pod, whatever the request would rather have.
-fn replaces(seen: &Observed, wished: &PostgresSpec) -> Option<String> {
+/// The pods that are replaced, if they are: a volume comes and goes with its pod, whatever the request would rather have.
+fn replaces<'a>(seen: &'a Observed, wished: &PostgresSpec) -> Option<&'a BegunOn> {
     let needs_new_pods = seen.database.as_ref().is_some_and(|now| now.spec.tls.is_some() != wished.tls.is_some());
-    restarts(seen).or(seen.request.uid().filter(|_| needs_new_pods))
+    seen.request.begun_on().filter(|_| seen.request.restarts() || needs_new_pods)
 }
 
 /// What has to hold before anything is touched; nothing when it does.
@@ -591,6 +576,6 @@ fn resume(step: &str, what: String, begins: bool) -> Decision {
 /// Whether the request has begun and not ended: one of the operations that run in this cluster. Who has lost its marks still does.
 #[must_use]
 pub fn is_running(request: &PostgresOpsRequest) -> bool {
-    let has_begun = request.annotations().contains_key(HELD) || request.phase() == Some(OpsPhase::Progressing);
+    let has_begun = request.begun_on().is_some() || request.phase() == Some(OpsPhase::Progressing);
     has_begun && !request.is_finished()
 }

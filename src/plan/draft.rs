@@ -1,7 +1,8 @@
-//! When a status is written: what a later pgrekey must know at once, what only people read within seconds.
+//! When a status is written: what a later pgrekey must know at once, what only people read a little later.
 //!
 //! An operation changes its status dozens of times, in steps that take a fraction of a second. The API server is spared what is
-//! old before anybody has read it.
+//! old before anybody has read it; events tell of each step when it begins. Written at once are the beginning, with the database
+//! and the pods that it is about, every further try, the turn back and the end.
 
 use std::time::Duration;
 
@@ -10,14 +11,9 @@ use jiff::Timestamp;
 use crate::api::duration::after;
 use crate::api::ops_request::PostgresOpsRequestStatus;
 
-use super::action::Action;
-use super::decide::Decision;
 use super::ledger::TURN_BACK;
 
-/// What has changed is written after this long.
-const LATE: Duration = Duration::from_secs(5);
-
-/// A status that is not written yet. Whoever loses it loses the times of a few seconds.
+/// A status that is not written yet. Whoever loses it loses the times of the last steps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Draft {
     /// What it is to be written over.
@@ -47,6 +43,15 @@ pub enum Save {
     Now,
 }
 
+/// How soon a status is to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// How late it may tell of a step that went well.
+    pub delay: Duration,
+    /// Clients are given time, counted from a step on: steps are written at once.
+    pub settles: bool,
+}
+
 /// What the API server has, and since when there is something newer.
 #[derive(Clone, Debug)]
 pub struct Stored {
@@ -57,17 +62,16 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// What becomes of the status that follows from this decision. With `settles` clients are given time, counted from a step on.
+    /// What becomes of a newer status.
     #[must_use]
-    pub fn save(&self, newer: &PostgresOpsRequestStatus, decision: &Decision, settles: bool, now: Timestamp) -> Save {
+    pub fn save(&self, newer: &PostgresOpsRequestStatus, pace: Pace, now: Timestamp) -> Save {
         if self.status.as_ref() == Some(newer) {
             return Save::Not;
         }
         let since = self.since.unwrap_or(now);
-        let is_due = after(since, LATE) <= now
-            || disrupts(decision)
+        let is_due = after(since, pace.delay) <= now
             || self.status.as_ref().is_none_or(|status| {
-                let is_timed = settles && status.steps.len() != newer.steps.len();
+                let is_timed = pace.settles && status.steps.len() != newer.steps.len();
                 is_timed || status.phase != newer.phase || tries(status) != tries(newer)
             });
         if is_due {
@@ -75,12 +79,6 @@ impl Stored {
         }
         Save::Later(Box::new(Draft { over: self.status.clone(), status: newer.clone(), since }))
     }
-}
-
-/// Whether it is remembered before it is done that clients will notice.
-fn disrupts(decision: &Decision) -> bool {
-    let Decision::Act { actions, .. } = decision else { return false };
-    actions.iter().any(|action| matches!(action, Action::Evict { .. } | Action::SwitchOver { .. }))
 }
 
 /// How often steps were tried again, and the turn back: what ends a request.
@@ -103,48 +101,42 @@ mod tests {
         PostgresOpsRequestStatus { phase: Some(OpsPhase::Progressing), steps, ..Default::default() }
     }
 
-    fn act(actions: Vec<Action>) -> Decision {
-        Decision::Act { step: "Expand".to_owned(), what: String::new(), actions, begins: false }
-    }
-
     fn stored(status: PostgresOpsRequestStatus) -> Stored {
         Stored { status: Some(status), since: None }
     }
 
-    fn saved(newer: &PostgresOpsRequestStatus, decision: &Decision) -> Save {
-        stored(status("Pause", 1)).save(newer, decision, false, at(0))
+    const PACE: Pace = Pace { delay: Duration::from_secs(30), settles: false };
+
+    fn saved(newer: &PostgresOpsRequestStatus) -> Save {
+        stored(status("Pause", 1)).save(newer, PACE, at(0))
     }
 
     #[test]
     fn a_quick_step_is_written_with_what_follows_it() {
-        let harmless = act(vec![Action::Try]);
         let written = status("Pause", 1);
-        assert_eq!(saved(&written, &harmless), Save::Not);
-        let Save::Later(draft) = saved(&status("Expand", 1), &harmless) else { panic!("it is written at once") };
+        assert_eq!(saved(&written), Save::Not);
+        let Save::Later(draft) = saved(&status("Expand", 1)) else { panic!("it is written at once") };
         assert!(draft.is_over(Some(&written)) && !draft.is_over(None));
         let stored = Stored { status: Some(written), since: Some(draft.since) };
-        let next = |second| stored.save(&status("Issue", 1), &harmless, false, at(second));
-        assert!(matches!(next(4), Save::Later(later) if later.since == at(0)));
-        assert_eq!(next(5), Save::Now);
+        let next = |second| stored.save(&status("Issue", 1), PACE, at(second));
+        assert!(matches!(next(29), Save::Later(later) if later.since == at(0)));
+        assert_eq!(next(30), Save::Now);
     }
 
     #[test]
     fn what_a_later_pgrekey_must_know_is_written_at_once() {
-        let harmless = act(vec![Action::Try]);
-        let evict = act(vec![Action::Evict { pod: "pg-1".to_owned(), uid: String::new() }]);
-        assert_eq!(saved(&status("Restart pg-1", 1), &evict), Save::Now);
-        assert_eq!(saved(&status("Pause", 2), &harmless), Save::Now);
-        assert_eq!(saved(&status(TURN_BACK, 1), &harmless), Save::Now);
+        assert_eq!(saved(&status("Pause", 2)), Save::Now);
+        assert_eq!(saved(&status(TURN_BACK, 1)), Save::Now);
         let ended = PostgresOpsRequestStatus { phase: Some(OpsPhase::Successful), ..status("Pause", 1) };
-        assert_eq!(saved(&ended, &Decision::End(crate::plan::Outcome::Successful)), Save::Now);
-        assert_eq!(Stored { status: None, since: None }.save(&ended, &harmless, false, at(0)), Save::Now);
+        assert_eq!(saved(&ended), Save::Now);
+        assert_eq!(Stored { status: None, since: None }.save(&ended, PACE, at(0)), Save::Now);
     }
 
     #[test]
     fn a_step_from_which_clients_are_given_time_is_written_at_once() {
         let mut longer = status("Pause", 1);
         longer.steps.push(Step { name: "Expand".to_owned(), attempts: 1, ..Step::default() });
-        let save = |settles| stored(status("Pause", 1)).save(&longer, &act(vec![Action::Try]), settles, at(0));
+        let save = |settles| stored(status("Pause", 1)).save(&longer, Pace { settles, ..PACE }, at(0));
         assert_eq!(save(true), Save::Now);
         assert!(matches!(save(false), Save::Later(_)));
     }

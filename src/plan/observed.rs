@@ -27,6 +27,8 @@ pub struct Observed {
     pub paused: Paused,
     /// What is known about issuing.
     pub issuance: Known<Issuance>,
+    /// The uids of the pods there are, by name. Asked for only until the request has begun.
+    pub pods: Known<BTreeMap<String, String>>,
     /// What is known about the pods.
     pub scene: Known<Scene>,
     /// How many pods the disruption budget lets go now; nothing if there is no budget.

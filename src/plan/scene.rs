@@ -23,8 +23,6 @@ pub struct Scene {
     pub written: Posture,
     /// What new pods are to be made of.
     pub template: Template,
-    /// Whoever makes the pods has seen that template: new ones are made of it.
-    pub template_is_known: bool,
     /// The CAs that clients are told to trust.
     pub published: BTreeSet<CaId>,
     /// When that was last something else, or what pods mount was; nothing where it cannot be known.
@@ -55,13 +53,13 @@ pub struct Scene {
     pub client_expired: bool,
 }
 
-/// What new pods are made of, as far as TLS is concerned.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What new pods are to be made of, as far as TLS is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Template {
     /// They have the volume with certificates.
-    pub files: bool,
-    /// The last operation that wanted new pods.
-    pub restart: Option<String>,
+    pub has_files: bool,
+    /// Whoever makes the pods has seen that: new ones are made of it.
+    pub is_known: bool,
 }
 
 /// One pod.
@@ -77,8 +75,8 @@ pub struct Pod {
     pub ready: bool,
     /// It is being deleted.
     pub leaving: bool,
-    /// The template that it was made of.
-    pub made_of: Template,
+    /// It has the volume with certificates.
+    pub has_files: bool,
     /// The [`Scene::version`] for which the kubelet was last asked to bring its volumes up to date.
     pub refreshed: Option<String>,
     /// Its server, asked from outside.

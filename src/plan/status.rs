@@ -10,10 +10,10 @@ use kube::ResourceExt;
 
 use crate::api::condition::{self, Condition};
 use crate::api::duration::after;
-use crate::api::ops_request::{OpsPhase, OpsType, PodStatus, PostgresOpsRequestStatus};
+use crate::api::ops_request::{BegunOn, OpsPhase, OpsType, PodStatus, PostgresOpsRequestStatus};
 use crate::api::{PostgresOpsRequest, StepKind};
 
-use super::decide::{Decision, Outcome, restarts};
+use super::decide::{Decision, Outcome};
 use super::ends::{issues, rotates};
 use super::ledger::{self, TURN_BACK};
 use super::observed::Observed;
@@ -111,7 +111,7 @@ fn is_issued(seen: &Observed) -> bool {
 }
 
 fn is_restarted(seen: &Observed) -> bool {
-    restarts(seen).is_some()
+    seen.request.restarts()
 }
 
 fn moves_leadership(seen: &Observed) -> bool {
@@ -163,6 +163,7 @@ pub fn record(seen: &Observed, decision: &Decision, now: Timestamp) -> (Postgres
         }
         Decision::Act { step, what, begins, .. } => {
             record.status.phase = Some(OpsPhase::Progressing);
+            record.begin();
             record.progress(step, *begins, what);
         }
         Decision::Wait { step: Some(step), on, begins } => {
@@ -204,6 +205,14 @@ struct Record<'a> {
 impl Record<'_> {
     fn set(&mut self, condition: Condition) {
         condition::set(&mut self.status.conditions, condition.of_generation(self.seen.request.metadata.generation));
+    }
+
+    /// What is begun on is remembered from then on: never is another database touched, or a pod restarted twice.
+    fn begin(&mut self) {
+        if let (None, Some(database), Ok(pods)) = (&self.status.begun_on, &self.seen.database, &self.seen.pods) {
+            let database_uid = database.uid().unwrap_or_default();
+            self.status.begun_on = Some(BegunOn { database_uid, pods: pods.clone() });
+        }
     }
 
     fn progress(&mut self, step: &str, begins: bool, message: &str) {
@@ -273,7 +282,7 @@ fn lags(pods: &[PodStatus]) -> Vec<Option<&str>> {
 /// The pods as people are shown them.
 fn pods(seen: &Observed) -> Option<Vec<PodStatus>> {
     let scene = seen.scene.as_ref().ok()?;
-    let uid = seen.request.uid();
+    let begun_on = seen.request.begun_on();
     let shown = scene.pods.iter().map(|pod| {
         let server = pod.server.as_ref().ok();
         let role = server.map(|server| if server.standby { "standby" } else { "primary" }.to_owned());
@@ -285,7 +294,7 @@ fn pods(seen: &Observed) -> Option<Vec<PodStatus>> {
             not_after: leaf.map(|leaf| Time(leaf.not_after)),
             trusts: server.map(|server| server.trusts.clone()).unwrap_or_default(),
             lag: scene.lag(&pod.name).map(rounded),
-            restarted: uid.is_some() && pod.made_of.restart == uid,
+            restarted: begun_on.is_some_and(|begun_on| !begun_on.has_pod(&pod.uid)),
         }
     });
     Some(shown.collect())

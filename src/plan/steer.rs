@@ -17,10 +17,11 @@
 use std::fmt;
 
 use crate::api::StepKind;
+use crate::api::ops_request::BegunOn;
 use crate::tls::{Files, Material, Posture, Serve, published, walk};
 
 use super::action::Action;
-use super::scene::{Lack, Pod, Scene, Server, Template};
+use super::scene::{Lack, Pod, Scene, Server};
 use super::successors::Successors;
 
 /// What part of a walk something belongs to, in the words that users see.
@@ -95,9 +96,9 @@ pub enum Heading {
     },
 }
 
-/// What to do next on the way to `target`. With `restart`, every pod is replaced once on the way, in the name of that operation.
+/// What to do next on the way to `target`. With `restart`, every pod that was there when that operation began is replaced once.
 #[must_use]
-pub fn steer(scene: &Scene, target: &Posture, restart: Option<&str>) -> Heading {
+pub fn steer(scene: &Scene, target: &Posture, restart: Option<&BegunOn>) -> Heading {
     let here = &scene.written;
     let route = walk(here, target);
     let stage = Stage::of(here, target);
@@ -109,14 +110,14 @@ pub fn steer(scene: &Scene, target: &Posture, restart: Option<&str>) -> Heading 
         return act("tell clients whom to trust", vec![Action::Publish(trust)]);
     }
     if let Some(next) = route.get(1).filter(|next| is_where_some_stayed(scene, next)) {
-        return act("give up what some pods never came to", write_next(here, next, restart));
+        return act("give up what some pods never came to", write_next(here, next));
     }
     let all: Vec<&Pod> = scene.pods.iter().collect();
     if scene.has_expired() {
         // Nobody is spared by waiting. And pods are replaced only once standbys stream again.
         let leaves = |posture: &Posture| posture.files.as_ref().map(|files| files.material);
         if let Some(next) = route.get(1).filter(|next| leaves(here).is_some() && leaves(next) != leaves(here)) {
-            return act("replace what has expired", write_next(here, next, restart));
+            return act("replace what has expired", write_next(here, next));
         }
         // Who does not answer loads what is there when it starts.
         let answering: Vec<&Pod> = all.iter().copied().filter(|pod| pod.server.is_ok() && !pod.leaving).collect();
@@ -124,10 +125,12 @@ pub fn steer(scene: &Scene, target: &Posture, restart: Option<&str>) -> Heading 
             return heading;
         }
         if let Some(next) = route.get(1).filter(|_| leaves(here).is_some() && leaves(target) != leaves(here)) {
-            return act("go on, to replace what has expired", write_next(here, next, restart));
+            return act("go on, to replace what has expired", write_next(here, next));
         }
     }
-    if let Err(on) = scene.pods.iter().try_for_each(|pod| settings_or_replacement(scene, pod, restart)) {
+    // Those that are to go, once it is time.
+    let due = restart.filter(|_| is_time_to_restart(here, target));
+    if let Err(on) = scene.pods.iter().try_for_each(|pod| settings_or_replacement(scene, pod, due)) {
         return wait(on);
     }
     match scene.hash() {
@@ -137,11 +140,7 @@ pub fn steer(scene: &Scene, target: &Posture, restart: Option<&str>) -> Heading 
         }
         _ => {}
     }
-    if is_time_to_restart(scene, target, restart) {
-        let template = Template { files: here.files.is_some(), restart: restart.map(str::to_owned) };
-        return act("mark the pods for their restart", vec![Action::WriteTemplate(template)]);
-    }
-    if let Some(heading) = roll(scene, &stage, restart) {
+    if let Some(heading) = roll(scene, &stage, restart, due) {
         return heading;
     }
     if let Some(heading) = converge(scene, &stage, &all, restart) {
@@ -152,30 +151,29 @@ pub fn steer(scene: &Scene, target: &Posture, restart: Option<&str>) -> Heading 
         Some(next) => Heading::Do {
             stage: Stage::of(next, target),
             what: "go on to the next posture".to_owned(),
-            actions: write_next(here, next, restart),
+            actions: write_next(here, next),
         },
     }
 }
 
 /// Settings reach every pod that answers; one that is being replaced comes back with them.
-fn settings_or_replacement(scene: &Scene, pod: &Pod, restart: Option<&str>) -> Result<(), String> {
+fn settings_or_replacement(scene: &Scene, pod: &Pod, due: Option<&BegunOn>) -> Result<(), String> {
     let is_away = pod.leaving || !pod.ready || pod.server.is_err();
-    if is_away && (is_to_be_replaced(scene, pod, restart) || pod.server.is_err() && !pod.ready) {
+    if is_away && (is_to_be_replaced(scene, pod, due) || pod.server.is_err() && !pod.ready) {
         return Ok(());
     }
     scene.has_settings(pod)
 }
 
 /// The first part in which the next posture differs: all that is written at a time.
-fn write_next(here: &Posture, next: &Posture, restart: Option<&str>) -> Vec<Action> {
-    let template = |files| Action::WriteTemplate(Template { files, restart: restart.map(str::to_owned) });
+fn write_next(here: &Posture, next: &Posture) -> Vec<Action> {
     if (here.serve, here.accept, here.hash) != (next.serve, next.accept, next.hash) {
         let settings = Posture { serve: next.serve, accept: next.accept, hash: next.hash, ..here.clone() };
         return vec![Action::WriteSettings(settings)];
     }
     match (&here.files, &next.files) {
-        (None, Some(files)) => vec![Action::WriteFiles(files.clone()), template(true)],
-        (Some(_), None) => vec![template(false)],
+        (None, Some(files)) => vec![Action::WriteFiles(files.clone()), Action::WriteTemplate { files: true }],
+        (Some(_), None) => vec![Action::WriteTemplate { files: false }],
         (Some(old), Some(new)) if old != new => vec![Action::WriteFiles(new.clone())],
         _ => vec![Action::WriteDial(Posture { dial: next.dial, ..here.clone() })],
     }
@@ -214,37 +212,32 @@ fn is_where_some_stayed(scene: &Scene, next: &Posture) -> bool {
         }
         _ => {
             *next == Posture { files: next.files.clone(), ..here.clone() }
-                && scene.pods.iter().any(|pod| pod.made_of.files == next.files.is_some())
+                && scene.pods.iter().any(|pod| pod.has_files == next.files.is_some())
         }
     }
 }
 
 /// The pods are replaced when what they will serve is written: with the files that come or go, else before the walk contracts.
-fn is_time_to_restart(scene: &Scene, target: &Posture, restart: Option<&str>) -> bool {
-    let here = &scene.written;
+fn is_time_to_restart(here: &Posture, target: &Posture) -> bool {
     let material = |posture: &Posture| -> Option<Material> { posture.files.as_ref().map(|files| files.material) };
-    restart.is_some_and(|restart| scene.template.restart.as_deref() != Some(restart))
-        && (here.serve, material(here), here.dial) == (target.serve, material(target), target.dial)
+    (here.serve, material(here), here.dial) == (target.serve, material(target), target.dial)
 }
 
 /// Whether the primary is away because it is being replaced, which is for the roll to wait for.
-fn is_being_replaced(scene: &Scene, restart: Option<&str>) -> bool {
+fn is_being_replaced(scene: &Scene, restart: Option<&BegunOn>) -> bool {
     let is_primary = |pod: &&Pod| scene.leader.as_ref() == Ok(&pod.name);
     let primary = scene.pods.iter().find(is_primary);
     primary.is_none_or(|pod| pod.leaving || !pod.ready) && (restart.is_some() || missing(scene).is_some())
 }
 
-/// Whether a pod is of an older make than the template, in what this way cares about.
-fn is_to_be_replaced(scene: &Scene, pod: &Pod, restart: Option<&str>) -> bool {
-    let is_old = restart.is_some_and(|restart| {
-        scene.template.restart.as_deref() == Some(restart) && pod.made_of.restart.as_deref() != Some(restart)
-    });
-    is_old || pod.made_of.files != scene.template.files
+/// Whether a pod is one of those that are to go by now, or of an older make than the template, in what this way cares about.
+fn is_to_be_replaced(scene: &Scene, pod: &Pod, due: Option<&BegunOn>) -> bool {
+    due.is_some_and(|begun_on| begun_on.has_pod(&pod.uid)) || pod.has_files != scene.template.has_files
 }
 
 /// Replaces pods, one at a time: standbys by falling ordinal, then the leadership moves, then the old primary.
-fn roll(scene: &Scene, stage: &Stage, restart: Option<&str>) -> Option<Heading> {
-    let (old, new): (Vec<&Pod>, Vec<&Pod>) = scene.pods.iter().partition(|pod| is_to_be_replaced(scene, pod, restart));
+fn roll(scene: &Scene, stage: &Stage, restart: Option<&BegunOn>, due: Option<&BegunOn>) -> Option<Heading> {
+    let (old, new): (Vec<&Pod>, Vec<&Pod>) = scene.pods.iter().partition(|pod| is_to_be_replaced(scene, pod, due));
     let restarting = |pod: &str| Stage::Restart(pod.to_owned());
     if old.is_empty() && missing(scene).is_none() {
         return None;
@@ -276,7 +269,7 @@ fn roll(scene: &Scene, stage: &Stage, restart: Option<&str>) -> Option<Heading> 
         return Some(Heading::Wait { stage, on: "the switchover to end".to_owned() });
     }
     // Else it would come back as it was, and be replaced once more.
-    if !scene.template_is_known {
+    if !scene.template.is_known {
         return Some(Heading::Wait {
             stage,
             on: "the PetSet's controller to see what new pods are made of".to_owned(),
@@ -314,12 +307,11 @@ fn switch_over(scene: &Scene, primary: &Pod, new: &[&Pod]) -> Heading {
 }
 
 /// Makes these pods what is written: volumes of all, then servers, standbys before the primary, then agents.
-fn converge(scene: &Scene, stage: &Stage, pods: &[&Pod], restart: Option<&str>) -> Option<Heading> {
+fn converge(scene: &Scene, stage: &Stage, pods: &[&Pod], restart: Option<&BegunOn>) -> Option<Heading> {
     let lacks: Vec<(&Pod, Lack)> = pods.iter().filter_map(|pod| Some((*pod, scene.lack(pod)?))).collect();
     // A pod that does not serve yet is still being restarted.
-    let is_coming = |pod: &&Pod| {
-        restart.is_some() && pod.made_of.restart.as_deref() == restart && scene.serves_its_role(pod).is_err()
-    };
+    let is_coming =
+        |pod: &&Pod| restart.is_some_and(|begun_on| !begun_on.has_pod(&pod.uid)) && scene.serves_its_role(pod).is_err();
     let coming = lacks.iter().map(|(pod, _)| *pod).find(is_coming);
     let stage = coming.map_or(stage.clone(), |pod| Stage::Restart(pod.name.clone()));
     let of = |wanted: &Lack| lacks.iter().filter(|(_, lack)| lack == wanted).map(|(pod, _)| *pod).collect::<Vec<_>>();

@@ -8,7 +8,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::api::names::{self, Alias};
-use crate::api::ops_request::{OpsType, TlsOperation};
+use crate::api::ops_request::{FINALIZER, OpsType, TlsOperation};
 use crate::api::tls::CERT_MANAGER_GROUP;
 use crate::api::{Postgres, PostgresOpsRequest};
 
@@ -42,12 +42,21 @@ impl DefaultIssuer {
     }
 }
 
+/// What is left to the installation.
+#[derive(Clone, Debug, Default)]
+pub struct Installation {
+    /// Issuer for objects that name none, in namespaces that name none.
+    pub issuer: Option<DefaultIssuer>,
+    /// It carries out requests, and keeps them from vanishing meanwhile.
+    pub ops_manager: bool,
+}
+
 /// The issuer for a namespace whose objects name none: its annotation, else the installation's default.
 ///
 /// An annotation that cannot be read counts as none: the rules then say that the issuer is missing, and where it may come from.
-fn default_issuer(namespace: &str, facts: &dyn Facts, installation: Option<&DefaultIssuer>) -> Option<Value> {
+fn default_issuer(namespace: &str, facts: &dyn Facts, installation: &Installation) -> Option<Value> {
     let annotation = facts.default_issuer(namespace).and_then(|text| text.parse::<DefaultIssuer>().ok());
-    annotation.as_ref().or(installation).map(DefaultIssuer::reference)
+    annotation.as_ref().or(installation.issuer.as_ref()).map(DefaultIssuer::reference)
 }
 
 /// The object, if there is one at this path; what is no object is left for the schema to complain about.
@@ -80,7 +89,8 @@ fn complete_issuers(document: &mut Value) {
     }
 }
 
-/// A request with its defaults.
+/// A request with its defaults, and, where it is to be carried out, with the finalizer that keeps it from vanishing meanwhile: one
+/// write less when it begins. It is let go when it ends, or is deleted before its turn.
 ///
 /// An issuer is filled in only where TLS is to be added. On a database with TLS what is left out stays as it is, and that is
 /// decided when the request's turn comes: an issuer written into it now could be an old one by then.
@@ -89,7 +99,7 @@ pub fn ops_request(
     mut document: Value,
     review: &Review<PostgresOpsRequest>,
     facts: &dyn Facts,
-    installation: Option<&DefaultIssuer>,
+    installation: &Installation,
 ) -> Value {
     if let Some(old) = &review.old {
         if let (Some(spec), Ok(Value::Object(old))) =
@@ -108,6 +118,13 @@ pub fn ops_request(
         }
     }
     complete_issuers(&mut document);
+    if let Some(metadata) = object(&mut document, &["metadata"]).filter(|_| installation.ops_manager) {
+        fill(metadata, "finalizers", || json!([]));
+        let finalizers = metadata.get_mut("finalizers").and_then(Value::as_array_mut);
+        if let Some(finalizers) = finalizers.filter(|all| !all.iter().any(|one| one == FINALIZER)) {
+            finalizers.push(FINALIZER.into());
+        }
+    }
     document
 }
 
@@ -148,7 +165,7 @@ pub fn postgres(
     mut document: Value,
     review: &Review<Postgres>,
     facts: &dyn Facts,
-    installation: Option<&DefaultIssuer>,
+    installation: &Installation,
 ) -> Value {
     let Postgres { metadata, spec: new, .. } = &review.object;
     let namespace = metadata.namespace.as_deref().unwrap_or_default();

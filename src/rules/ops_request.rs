@@ -8,6 +8,7 @@ use kube::ResourceExt;
 use crate::api::annotations::{SETTLE, STRATEGY, TTL};
 use crate::api::names::{Alias, MAX_REQUEST};
 use crate::api::ops_request::{OpsType, TlsChange, TlsOperation};
+use crate::api::postgres::StorageType;
 use crate::api::tls::{ClientAuthMode, IssuerRef, SslMode};
 use crate::api::{Postgres, PostgresOpsRequest};
 
@@ -35,7 +36,7 @@ const fn on_create<const N: usize>(mut rules: [Rule<PostgresOpsRequest>; N]) -> 
     rules
 }
 
-static OWN: [Rule<PostgresOpsRequest>; 22] = [
+static OWN: [Rule<PostgresOpsRequest>; 23] = [
     Rule {
         id: "type-supported",
         effect: Refuse,
@@ -205,6 +206,16 @@ static OWN: [Rule<PostgresOpsRequest>; 22] = [
         example: "tls: {rotateCertificates: true, rotateGrpcCertificates: true}",
         needs: Needs::Nothing,
         check: grpc_unsupported,
+    },
+    Rule {
+        id: "data-survives",
+        effect: Refuse,
+        on: &[Create],
+        what: "what replaces the only pod of a database with `storageType: Ephemeral`: a restart, adding and removing TLS, and any other change without `pgrekey.dev/strategy: Reload`",
+        why: "The data would go with the pod, and a new one that finds none waits for a primary that has them.",
+        example: "{type: Restart, databaseRef: {name: single-ephemeral}}",
+        needs: Needs::Facts,
+        check: data_survives,
     },
     Rule {
         id: "single-replica",
@@ -556,9 +567,30 @@ fn grpc_unsupported(review: &Request, _: Option<&dyn Facts>, findings: &mut Find
     }
 }
 
+/// Whether the request cannot be carried out without new pods: a restart wants them, and a volume comes and goes with its pod.
+fn needs_new_pods(review: &Request, database: &Postgres, facts: &dyn Facts) -> bool {
+    let is_added = asks_for(review, TlsOperation::Change).is_some() && !will_have_tls(&review.object, database, facts);
+    review.object.spec.type_ == OpsType::Restart || asks_for(review, TlsOperation::Remove).is_some() || is_added
+}
+
+fn data_survives(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
+    let (Some(database), Some(facts)) = (database(&review.object, facts), facts) else { return };
+    let is_its_only_copy = database.spec.storage_type == Some(StorageType::Ephemeral);
+    if !is_its_only_copy || database.spec.replicas.unwrap_or(1) > 1 {
+        return;
+    }
+    let needs_new_pods = needs_new_pods(review, &database, facts);
+    if needs_new_pods || review.object.restarts() {
+        let or = if needs_new_pods { "" } else { ", or annotate the request with pgrekey.dev/strategy: Reload" };
+        let remedy = format!("add a standby first, by spec.replicas of the Postgres{or}");
+        findings.add("spec.databaseRef", "has one pod, and its data would go with the pod", remedy);
+    }
+}
+
 fn single_replica(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
-    let Some(database) = database(&review.object, facts) else { return };
-    if database.spec.replicas.unwrap_or(1) == 1 {
+    let (Some(database), Some(facts)) = (database(&review.object, facts), facts) else { return };
+    let is_restarted = review.object.restarts() || needs_new_pods(review, &database, facts);
+    if is_restarted && database.spec.replicas.unwrap_or(1) == 1 {
         findings.add("spec.databaseRef", "has one pod", "its restart interrupts the service");
     }
 }

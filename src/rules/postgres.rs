@@ -23,9 +23,10 @@ use crate::api::tls::{ClientAuthMode, SslMode};
 use super::Effect::{Refuse, Warn};
 use super::Operation::{Create, Delete, Update};
 use super::certificates::{self, HasTls, View, read_duration};
+use super::defaults::{self, Installation};
 use super::document::differences;
 use super::ops_request::aliases_without_issuer;
-use super::{Facts, Findings, Needs, Operation, Review, Rule, Snapshot, content, defaults, quoted, text};
+use super::{Facts, Findings, Needs, Operation, Review, Rule, Snapshot, content, quoted, text};
 
 type Database = Review<Postgres>;
 
@@ -787,7 +788,8 @@ fn tls_edited_directly(review: &Database, _: Option<&dyn Facts>, findings: &mut 
 /// The spec with its defaults.
 fn effective(database: &Postgres) -> PostgresSpec {
     let review = Review { operation: Create, object: database.clone(), old: None };
-    let defaulted = serde_json::to_value(database).map(|d| defaults::postgres(d, &review, &Snapshot::default(), None));
+    let defaulted = serde_json::to_value(database)
+        .map(|d| defaults::postgres(d, &review, &Snapshot::default(), &Installation::default()));
     let defaulted = defaulted.and_then(serde_json::from_value::<Postgres>);
     defaulted.map_or_else(|_| database.spec.clone(), |database| database.spec)
 }

@@ -19,7 +19,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::api::{Postgres, PostgresOpsRequest};
-use crate::rules::defaults::DefaultIssuer;
+use crate::rules::defaults::Installation;
 use crate::rules::{self, Effect, Facts, Finding, Operation, Review, Rule};
 
 use super::envelope::{Answer, Cause, Details, Question, Status};
@@ -63,7 +63,7 @@ pub trait Reviewed: kube::Resource + Clone + DeserializeOwned + Serialize + Size
     fn rules() -> Box<dyn Iterator<Item = &'static Rule<Self>>>;
 
     /// The document with its defaults.
-    fn defaulted(document: Value, review: &Review<Self>, facts: &dyn Facts, issuer: Option<&DefaultIssuer>) -> Value;
+    fn defaulted(document: Value, review: &Review<Self>, facts: &dyn Facts, installation: &Installation) -> Value;
 }
 
 impl Reviewed for PostgresOpsRequest {
@@ -71,8 +71,8 @@ impl Reviewed for PostgresOpsRequest {
         Box::new(rules::ops_request::rules())
     }
 
-    fn defaulted(document: Value, review: &Review<Self>, facts: &dyn Facts, issuer: Option<&DefaultIssuer>) -> Value {
-        rules::defaults::ops_request(document, review, facts, issuer)
+    fn defaulted(document: Value, review: &Review<Self>, facts: &dyn Facts, installation: &Installation) -> Value {
+        rules::defaults::ops_request(document, review, facts, installation)
     }
 }
 
@@ -81,22 +81,17 @@ impl Reviewed for Postgres {
         Box::new(rules::postgres::rules())
     }
 
-    fn defaulted(document: Value, review: &Review<Self>, facts: &dyn Facts, issuer: Option<&DefaultIssuer>) -> Value {
-        rules::defaults::postgres(document, review, facts, issuer)
+    fn defaulted(document: Value, review: &Review<Self>, facts: &dyn Facts, installation: &Installation) -> Value {
+        rules::defaults::postgres(document, review, facts, installation)
     }
 }
 
 /// How a webhook reviews: `validate` or `mutate` of a kind.
-pub type Judge = fn(&Question<'_>, Operation, &dyn Facts, Option<&DefaultIssuer>) -> Verdict;
+pub type Judge = fn(&Question<'_>, Operation, &dyn Facts, &Installation) -> Verdict;
 
 /// Reviews a question that came to this webhook.
 #[must_use]
-pub fn review(
-    webhook: &Webhook,
-    question: &Question<'_>,
-    facts: &dyn Facts,
-    issuer: Option<&DefaultIssuer>,
-) -> Verdict {
+pub fn review(webhook: &Webhook, question: &Question<'_>, facts: &dyn Facts, installation: &Installation) -> Verdict {
     let Question { kind, operation, .. } = question;
     if (kind.group.as_ref(), kind.version.as_ref(), kind.kind.as_ref())
         != (webhook.group, webhook.version, webhook.kind)
@@ -118,7 +113,7 @@ pub fn review(
     if question.sub_resource.as_deref().is_some_and(|part| !part.is_empty()) {
         return Verdict::PASS;
     }
-    (webhook.judge)(question, operation, facts, issuer)
+    (webhook.judge)(question, operation, facts, installation)
 }
 
 /// Judges an object by the rules of its kind.
@@ -126,7 +121,7 @@ pub(super) fn validate<K: Reviewed<DynamicType = ()>>(
     question: &Question<'_>,
     operation: Operation,
     facts: &dyn Facts,
-    _: Option<&DefaultIssuer>,
+    _: &Installation,
 ) -> Verdict {
     if passes_unseen(question, operation) {
         return Verdict::PASS;
@@ -142,18 +137,20 @@ pub(super) fn mutate<K: Reviewed<DynamicType = ()>>(
     question: &Question<'_>,
     operation: Operation,
     facts: &dyn Facts,
-    issuer: Option<&DefaultIssuer>,
+    installation: &Installation,
 ) -> Verdict {
     if operation == Operation::Delete || passes_unseen(question, operation) {
         return Verdict::PASS;
     }
     let Ok(review) = decode::<K>(question, operation) else { return Verdict::PASS };
-    // Defaults concern the spec alone: the rest, of which managed fields are the most, is neither built nor compared.
+    // Defaults concern the spec and the finalizers: the rest, of which managed fields are the most, is neither built nor compared.
     let skimmed = question.object.and_then(|raw| serde_json::from_str::<Skimmed<'_>>(raw.get()).ok());
     let Some(spec) = skimmed.and_then(|skimmed| skimmed.spec) else { return Verdict::PASS };
     let Ok(spec) = serde_json::from_str::<Value>(spec.get()) else { return Verdict::PASS };
-    let document = serde_json::json!({ "spec": spec });
-    let defaulted = K::defaulted(document.clone(), &review, facts, issuer);
+    let finalizers = review.object.meta().finalizers.as_ref();
+    let metadata = finalizers.map_or(serde_json::json!({}), |all| serde_json::json!({ "finalizers": all }));
+    let document = serde_json::json!({ "metadata": metadata, "spec": spec });
+    let defaulted = K::defaulted(document.clone(), &review, facts, installation);
     let patch = json_patch::diff(&document, &defaulted);
     Verdict { patch: (!patch.0.is_empty()).then_some(patch), ..Verdict::PASS }
 }

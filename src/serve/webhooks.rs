@@ -11,7 +11,7 @@ use axum::routing::post;
 
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::rules::Facts;
-use crate::rules::defaults::DefaultIssuer;
+use crate::rules::defaults::Installation;
 
 use super::envelope::Question;
 use super::review::{self, Judge, Verdict, mutate, validate};
@@ -127,15 +127,15 @@ pub type Observe = dyn Fn(&Webhook, &Verdict) + Send + Sync;
 pub struct Admission {
     /// What is known about the cluster.
     pub facts: Arc<dyn Facts + Send + Sync>,
-    /// Issuer for objects that name none, in namespaces that name none.
-    pub default_issuer: Option<DefaultIssuer>,
+    /// What is left to the installation.
+    pub installation: Installation,
     /// Is told of each review.
     pub observe: Box<Observe>,
 }
 
 impl std::fmt::Debug for Admission {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Admission").field("default_issuer", &self.default_issuer).finish_non_exhaustive()
+        f.debug_struct("Admission").field("installation", &self.installation).finish_non_exhaustive()
     }
 }
 
@@ -189,7 +189,7 @@ fn reply(webhook: &Webhook, admission: &Admission, body: &[u8]) -> Response {
         // No verdict without facts: the API server goes by the webhook's failurePolicy.
         return (StatusCode::SERVICE_UNAVAILABLE, format!("not known yet: {}", unknown.join(", "))).into_response();
     }
-    let verdict = review::review(webhook, &question, admission.facts.as_ref(), admission.default_issuer.as_ref());
+    let verdict = review::review(webhook, &question, admission.facts.as_ref(), &admission.installation);
     (admission.observe)(webhook, &verdict);
     match review::answer(webhook, &question, verdict).and_then(|answer| question.answer(answer)) {
         Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),

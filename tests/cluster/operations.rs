@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use pgrekey::api::ops_request::FINALIZER;
 use serde_json::{Value, json};
 
 use crate::harness::{Cluster, ca, ca_secret};
@@ -116,13 +117,18 @@ impl Written {
 /// Carries out one request while clients are at work, and prints what it took. No handshake may fail.
 async fn carry_out(place: &Place<'_>, writes: &Writes, request: &Value, restarts: bool) {
     let name = request["metadata"]["name"].as_str().expect("a name");
+    let mut held = request.clone();
+    // As the webhooks give it, without which these loops run.
+    held["metadata"]["finalizers"] = json!([FINALIZER]);
     let before = uids(place);
     let traffic = Traffic::start(&place.cluster.client, place.namespace, "ha-postgres").await;
     let _ = writes.take();
     let start = Instant::now();
-    place.apply(request);
+    place.apply(&held);
     let phase = ended(place, name, 240).await;
     let took = start.elapsed();
+    let is_held = || !place.path(&format!("pgops/{name}"), ".metadata.finalizers").is_empty();
+    place.until("the request is let go", 10, || !is_held()).await;
     let writes = writes.take();
     let Written { by_it, of_status, evictions, by_others, events } = Written::of(&writes);
     let seen = traffic.stop().await;
@@ -131,7 +137,7 @@ async fn carry_out(place: &Place<'_>, writes: &Writes, request: &Value, restarts
     let bound = 18 + 3 * before.len();
     println!(
         "{name}: {phase} after {:.1} s, {restarted} pods restarted, longest write gap {:.2} s, {} rows, \
-         {} TLS connections, {} refused, {} away, {by_it} writes ({of_status} of its status; {bound} asked for), \
+         {} TLS connections, {} refused, {} away, {by_it} writes of {bound} ({of_status} of its status), \
          {by_others} by other loops, {events} events {writes:?}\n{}",
         took.as_secs_f32(),
         seen.gap.as_secs_f32(),
@@ -142,7 +148,7 @@ async fn carry_out(place: &Place<'_>, writes: &Writes, request: &Value, restarts
         steps(place, name),
     );
     assert_eq!(phase, "Successful", "{}", place.path(&format!("pgops/{name}"), ".status.conditions"));
-    assert!(by_it - of_status <= bound, "{name}: {writes:?}");
+    assert!(by_it <= bound, "{name}: {writes:?}");
     assert_eq!((restarted, evictions), if restarts { (before.len(), before.len()) } else { (0, 0) }, "{name}");
     let may_be_refused = matches!(name, "add-tls" | "remove-tls");
     assert!(may_be_refused || seen.refused.is_empty(), "{name}: {:?}", seen.refused);

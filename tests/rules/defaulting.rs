@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 
 use json_patch::PatchOperation;
+use pgrekey::api::ops_request::FINALIZER;
 use pgrekey::api::{Postgres, PostgresOpsRequest};
-use pgrekey::rules::defaults::{self, DefaultIssuer};
+use pgrekey::rules::defaults::{self, DefaultIssuer, Installation};
 use pgrekey::rules::{Facts, Finding, Operation, Review, Snapshot, judge, ops_request, postgres};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -85,12 +86,13 @@ fn is_database(document: &Value) -> bool {
 
 /// The document with its defaults; nothing when it does not decode, and goes on to the schema as it is.
 fn mutated(document: &Value, old: Option<&Value>, facts: &dyn Facts, default: Option<&str>) -> Option<Value> {
-    let default: Option<DefaultIssuer> = default.map(|text| text.parse().expect("an issuer"));
+    let issuer = default.map(|text| text.parse().expect("an issuer"));
+    let installation = Installation { issuer, ops_manager: true };
     Some(if is_database(document) {
-        defaults::postgres(document.clone(), &review::<Postgres>(document, old)?, facts, default.as_ref())
+        defaults::postgres(document.clone(), &review::<Postgres>(document, old)?, facts, &installation)
     } else {
         let review = review::<PostgresOpsRequest>(document, old)?;
-        defaults::ops_request(document.clone(), &review, facts, default.as_ref())
+        defaults::ops_request(document.clone(), &review, facts, &installation)
     })
 }
 
@@ -269,6 +271,25 @@ fn what_depends_on_something_else_follows_it() {
         !spec(&database(&json!({"streamingMode": "Asynchronous"})), None, None)
             .contains_key("synchronousReplicationConfig")
     );
+}
+
+#[test]
+fn a_request_that_is_to_be_carried_out_is_kept_from_vanishing() {
+    let facts = cases::facts([]);
+    let document = request(&json!({"tls": {"rotateCertificates": true}}));
+    let finalizers = |document: &Value, old: Option<&Value>| {
+        mutated(document, old, &facts, None).expect("it decodes")["metadata"].get("finalizers").cloned()
+    };
+    assert_eq!(finalizers(&document, None), Some(json!([FINALIZER])));
+    let mut owned = document.clone();
+    owned["metadata"]["finalizers"] = json!(["example.com/owner"]);
+    assert_eq!(finalizers(&owned, None), Some(json!(["example.com/owner", FINALIZER])));
+    // What has ended was let go, and who edits it then does not hold it again.
+    assert_eq!(finalizers(&document, Some(&document)), None);
+    assert_eq!(finalizers(&database(&json!({})), None), None);
+    let review = review::<PostgresOpsRequest>(&document, None).expect("it decodes");
+    let elsewhere = defaults::ops_request(document.clone(), &review, &facts, &Installation::default());
+    assert_eq!(elsewhere["metadata"].get("finalizers"), None, "nobody would let it go");
 }
 
 #[test]

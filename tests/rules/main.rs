@@ -10,7 +10,8 @@ mod limits;
 use std::collections::BTreeSet;
 
 use cases::Case;
-use pgrekey::rules::{self, Facts, Finding, Needs, Operation, Review, Rule, defaults, judge};
+use pgrekey::rules::defaults::{self, Installation};
+use pgrekey::rules::{self, Facts, Finding, Needs, Operation, Review, Rule, judge};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -34,8 +35,8 @@ fn found(case: &Case, object: Value, old: Option<Value>, facts: Option<&dyn Fact
 /// The object as the API server has it after the webhooks' defaults.
 fn defaulted(case: &Case, object: Value, old: Option<Value>, facts: &dyn Facts) -> Value {
     match case.kind {
-        "Postgres" => defaults::postgres(object.clone(), &review(case, object, old), facts, None),
-        _ => defaults::ops_request(object.clone(), &review(case, object, old), facts, None),
+        "Postgres" => defaults::postgres(object.clone(), &review(case, object, old), facts, &Installation::default()),
+        _ => defaults::ops_request(object.clone(), &review(case, object, old), facts, &Installation::default()),
     }
 }
 

@@ -7,11 +7,10 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use pgrekey::api::ops_request::{Apply, PostgresOpsRequestSpec};
+use pgrekey::api::ops_request::{Apply, FINALIZER, PostgresOpsRequestSpec};
 use pgrekey::api::postgres::{DatabasePhase, PostgresSpec};
 use pgrekey::api::tls::SslMode;
-use pgrekey::api::{Postgres, PostgresOpsRequest};
-use pgrekey::plan::decide::{FINALIZER, HELD};
+use pgrekey::api::{Postgres, PostgresOpsRequest, StepKind};
 use pgrekey::plan::observed::{Certificate, Issuance, Observed, Paused, Trial};
 use pgrekey::plan::scene::{LeafSeen, Pod, Scene, Server, Stream, Template};
 use pgrekey::plan::{Action, Heading, Successors, ends, settle, steer, upkeep};
@@ -71,7 +70,7 @@ struct SimPod {
     name: String,
     ordinal: i32,
     uid: u64,
-    made_of: Template,
+    has_files: bool,
     refreshed: Option<String>,
     /// Second at which it is ready; while it is not, its server does not answer.
     ready_at: i64,
@@ -111,6 +110,7 @@ struct Synchronous {
 }
 
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent fact")]
 pub(crate) struct World {
     second: i64,
     pub(crate) database: Postgres,
@@ -120,9 +120,10 @@ pub(crate) struct World {
     major: u32,
     written: Posture,
     settings_at: i64,
-    template: Template,
+    /// What new pods are to be made of: with files, or without.
+    template_has_files: bool,
     /// What the StatefulSet makes pods of, and the second at which that is the template.
-    realised: Template,
+    realised: bool,
     realised_at: i64,
     published: BTreeSet<CaId>,
     previous: Option<Material>,
@@ -192,7 +193,8 @@ impl World {
         request.metadata.uid = Some("request".to_owned());
         request.metadata.creation_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
         request.annotations_mut().insert("pgrekey.dev/strategy".to_owned(), strategy.to_owned());
-        let template = Template { files: written.files.is_some(), restart: None };
+        // As the webhooks give it.
+        request.finalizers_mut().push(FINALIZER.to_owned());
         let certificates = served.map(|_| {
             let certificate = SimCertificate { spec: database.spec.clone(), revision: 1, asked: None, issued_at: None };
             Alias::ALL.into_iter().map(|alias| (alias, certificate.clone())).collect()
@@ -205,9 +207,9 @@ impl World {
             request_is_gone: false,
             major,
             settings_at: -10,
-            realised: template.clone(),
+            realised: written.files.is_some(),
             realised_at: -100,
-            template,
+            template_has_files: written.files.is_some(),
             published: written.trust(),
             previous: None,
             version: 1,
@@ -248,13 +250,14 @@ impl World {
 
     fn new_pod(&mut self, ordinal: i32, ready_at: i64) -> SimPod {
         self.next_uid += 1;
-        let files = self.written.files.clone().filter(|_| self.realised.files);
-        let fails = self.trouble.new_pods_fail && ready_at > 0 && self.realised.restart.is_some();
+        let files = self.written.files.clone().filter(|_| self.realised);
+        let leads_back = self.request.steps().iter().any(|step| step.name == StepKind::TurnBack.as_str());
+        let fails = self.trouble.new_pods_fail && self.paused && !leads_back;
         SimPod {
             name: format!("pg-{ordinal}"),
             ordinal,
             uid: self.next_uid,
-            made_of: self.realised.clone(),
+            has_files: self.realised,
             refreshed: None,
             ready_at: if fails { i64::MAX } else { ready_at },
             gone_at: None,
@@ -364,7 +367,7 @@ impl World {
         self.second += 1;
         let second = self.second;
         if self.realised_at <= second {
-            self.realised.clone_from(&self.template);
+            self.realised = self.template_has_files;
         }
         for at in 0..self.pods.len() {
             if self.pods[at].gone_at.is_some_and(|gone| gone <= second) {
@@ -375,8 +378,7 @@ impl World {
         for pod in &mut self.pods {
             if pod.mounts_at <= second {
                 pod.mounts_at = i64::MAX;
-                pod.mounted =
-                    (self.written.files.clone().filter(|_| pod.made_of.files), self.written.dial, self.version);
+                pod.mounted = (self.written.files.clone().filter(|_| pod.has_files), self.written.dial, self.version);
             }
             // What made it fail goes with the files that were asked for.
             if pod.ready_at == i64::MAX && pod.mounted.0 != pod.loaded {
@@ -507,10 +509,9 @@ impl World {
         self.request.spec.apply = Apply::Always;
     }
 
-    /// Somebody replaces the request by its manifest, which knows nothing of what pgrekey has written there.
-    pub(crate) fn replace_by_manifest(&mut self) {
+    /// The request came without the webhooks' finalizer, or somebody replaces it by its manifest.
+    pub(crate) fn take_finalizer(&mut self) {
         self.request.finalizers_mut().clear();
-        self.request.annotations_mut().remove(HELD);
     }
 
     /// Each step may take no longer than this.
@@ -546,6 +547,7 @@ impl World {
             major: self.major,
             paused: if self.paused { Paused::ByUs } else { Paused::No },
             issuance: if is_blind { Err(unknown()) } else { Ok(self.issuance(&wished)) },
+            pods: if is_blind { Err(unknown()) } else { Ok(self.uids()) },
             scene: if is_blind { Err(unknown()) } else { Ok(self.scene()) },
             disruptions: if is_blind {
                 Err(unknown())
@@ -554,6 +556,10 @@ impl World {
             },
             hindrance: None,
         }
+    }
+
+    fn uids(&self) -> BTreeMap<String, String> {
+        self.pods.iter().map(|pod| (pod.name.clone(), pod.uid.to_string())).collect()
     }
 
     fn issuance(&self, wished: &PostgresSpec) -> Issuance {
@@ -595,11 +601,13 @@ impl World {
         Scene {
             database: "pg".to_owned(),
             written: Posture {
-                files: self.written.files.clone().filter(|_| self.template.files),
+                files: self.written.files.clone().filter(|_| self.template_has_files),
                 ..self.written.clone()
             },
-            template: self.template.clone(),
-            template_is_known: self.realised == self.template,
+            template: Template {
+                has_files: self.template_has_files,
+                is_known: self.realised == self.template_has_files,
+            },
             published: self.published.clone(),
             told: Some(at(self.told_at)),
             stored,
@@ -625,7 +633,7 @@ impl World {
             uid: pod.uid.to_string(),
             ready: is_up && (pod.name == self.leader || self.streams(pod)),
             leaving: pod.gone_at.is_some(),
-            made_of: pod.made_of.clone(),
+            has_files: pod.has_files,
             refreshed: pod.refreshed.clone(),
             server: if is_up { Ok(self.server(pod)) } else { Err("cannot be reached".to_owned()) },
         }
@@ -635,7 +643,7 @@ impl World {
         let standby = pod.name != self.leader;
         let (serve, accept) = pod.settings;
         let settings = Posture { serve, accept, ..self.written.clone() };
-        let files = self.written.files.clone().filter(|_| pod.made_of.files);
+        let files = self.written.files.clone().filter(|_| pod.has_files);
         let others = self.pods.iter().filter(|other| !standby && other.name != pod.name && self.is_up(other));
         let streams = others.filter(|other| self.streams(other)).map(|other| {
             let tls = serve == Serve::Tls && other.dial.mode >= SslMode::Prefer;
@@ -665,11 +673,7 @@ impl World {
     pub(crate) fn perform(&mut self, action: &Action) {
         let second = self.second;
         match action.clone() {
-            Action::Hold => {
-                self.request.finalizers_mut().clear();
-                self.request.finalizers_mut().push(FINALIZER.to_owned());
-                self.request.annotations_mut().insert(HELD.to_owned(), "database".to_owned());
-            }
+            Action::Hold => self.request.finalizers_mut().push(FINALIZER.to_owned()),
             Action::Release => self.request.finalizers_mut().clear(),
             Action::SetPaused(paused) => self.paused = paused,
             Action::Try => self.trial = self.trial.or(Some(second + 1)),
@@ -697,8 +701,8 @@ impl World {
                 self.written.dial = posture.dial;
                 self.version += 1;
             }
-            Action::WriteTemplate(template) => {
-                self.template = template;
+            Action::WriteTemplate { files } => {
+                self.template_has_files = files;
                 self.realised_at = second + 3;
             }
             Action::SetPassword(hash) => self.hash = hash,

@@ -20,10 +20,9 @@ use crate::api::postgres_version::PostgresVersionSpec;
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::build::{Cluster, Facts as BuildFacts};
 use crate::cluster::facts;
-use crate::plan::decide::restart;
 use crate::plan::ends::wished;
 use crate::plan::preview::{Preview, preview};
-use crate::rules::defaults::DefaultIssuer;
+use crate::rules::defaults::Installation;
 use crate::rules::{self, Effect, Facts as _, Finding, Operation, Review, Snapshot};
 use crate::serve::review::Reviewed;
 
@@ -59,7 +58,7 @@ struct World {
     facts: Snapshot,
     /// The cluster to ask who leads, if there is one.
     cluster: Option<Connected>,
-    default_issuer: Option<DefaultIssuer>,
+    installation: Installation,
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -77,7 +76,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         let requests = requests(&what, &namespace, &mut known)?;
         // A request that was never stored is no part of the cluster.
         known.requests.retain(|request| request.metadata.uid.is_some());
-        let mut world = World { facts: known, cluster, default_issuer };
+        let mut world = World {
+            facts: known,
+            cluster,
+            installation: Installation { issuer: default_issuer, ..Default::default() },
+        };
         let mut plans = vec![];
         let mut failed = None;
         for request in &requests {
@@ -161,7 +164,7 @@ impl World {
             Some(primary) => (primary, true),
             None => (from.pod(0), false),
         };
-        let rolls = restart(&request).is_some();
+        let rolls = request.restarts();
         let preview = preview(&from, &to, &request.spec, rolls, &primary);
         self.facts
             .databases
@@ -177,7 +180,7 @@ impl World {
         }
         let create = |object| Review { operation: Operation::Create, object, old: None };
         let (document, given) = (serde_json::to_value(request)?, create(request.clone()));
-        let defaulted = PostgresOpsRequest::defaulted(document, &given, &self.facts, self.default_issuer.as_ref());
+        let defaulted = PostgresOpsRequest::defaulted(document, &given, &self.facts, &self.installation);
         let review = create(serde_json::from_value(defaulted)?);
         let findings = rules::judge(PostgresOpsRequest::rules(), &review, Some(&self.facts));
         Ok((review.object, findings))
