@@ -830,7 +830,7 @@ impl World {
         let served = self.written.files.as_ref().map(|files| files.material);
         let wanted = posture(&self.database.spec, self.major, served.as_ref()).ok_or("no posture")?;
         if scene.written != wanted {
-            return Err(format!("the spec asks for {wanted:#?} and written is {:#?}", scene.written));
+            return Err("what is written is not what the spec asks for".to_owned());
         }
         scene.pods.iter().try_for_each(|pod| match scene.lack(pod) {
             None => Ok(()),
