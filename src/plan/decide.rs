@@ -208,7 +208,7 @@ fn before_the_beginning(seen: &Observed, database: &Postgres) -> Decision {
         let phase = phase.map_or("not known".to_owned(), |phase| format!("{phase:?}"));
         return wait(format!("the database to be Ready; it is {phase} (apply: Always would not wait)"));
     }
-    if let Err(why) = &seen.pods {
+    if let (None, Err(why)) = (request.begun_on(), &seen.pods) {
         return wait(format!("a look at the pods ({why})"));
     }
     begin(seen)

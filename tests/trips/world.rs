@@ -547,7 +547,7 @@ impl World {
             major: self.major,
             paused: if self.paused { Paused::ByUs } else { Paused::No },
             issuance: if is_blind { Err(unknown()) } else { Ok(self.issuance(&wished)) },
-            pods: if is_blind { Err(unknown()) } else { Ok(self.uids()) },
+            pods: if is_blind || self.request.begun_on().is_some() { Err(unknown()) } else { Ok(self.uids()) },
             scene: if is_blind { Err(unknown()) } else { Ok(self.scene()) },
             disruptions: if is_blind {
                 Err(unknown())
