@@ -15,12 +15,13 @@ use pgrekey::serve::webhooks::{Purpose, WEBHOOKS};
 
 fn benchmark(criterion: &mut Criterion) {
     let (body, facts) = (review_body::body(), review_body::facts());
+    let installation = Installation { ops_manager: true, ..Installation::default() };
     for purpose in [Purpose::Validate, Purpose::Mutate] {
         let webhook =
             WEBHOOKS.iter().find(|w| w.kind == "PostgresOpsRequest" && w.purpose == purpose).expect("a webhook");
         let run = |body: &[u8]| {
             let question = Question::read(body).expect("a question");
-            let verdict = review(webhook, &question, &facts, &Installation { issuer: None, ops_manager: true });
+            let verdict = review(webhook, &question, &facts, &installation);
             assert!(verdict.allowed(), "{verdict:?}");
             question.answer(answer(webhook, &question, verdict).expect("an answer")).expect("JSON")
         };

@@ -81,7 +81,7 @@ async fn serve() {
     println!("{}\n{}\n", listener.local_addr().expect("an address"), issued.cert.pem().trim());
     let admission = Arc::new(Admission {
         facts: Arc::new(review_body::facts()),
-        installation: Installation { issuer: None, ops_manager: true },
+        installation: Installation { ops_manager: true, ..Installation::default() },
         observe: Box::new(|_, _| {}),
     });
     let server = Server {

@@ -30,7 +30,7 @@ static FACTS: LazyLock<Snapshot> = LazyLock::new(|| {
 fuzz_target!(|body: &[u8]| {
     let Ok(question) = Question::read(body) else { return };
     for webhook in &WEBHOOKS {
-        let verdict = review(webhook, &question, &*FACTS, &Installation { issuer: None, ops_manager: true });
+        let verdict = review(webhook, &question, &*FACTS, &Installation { ops_manager: true, ..Installation::default() });
         let allowed = verdict.allowed();
         let json = question.answer(answer(webhook, &question, verdict).expect("an answer")).expect("JSON");
         let json: Value = serde_json::from_slice(&json).expect("JSON");

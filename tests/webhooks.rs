@@ -68,7 +68,7 @@ async fn send_as(
     body: impl Into<Body>,
     headers: &[(header::HeaderName, &str)],
 ) -> (StatusCode, Vec<u8>) {
-    let installation = Installation { issuer: None, ops_manager: true };
+    let installation = Installation { ops_manager: true, ..Installation::default() };
     let admission = Arc::new(Admission { facts: Arc::new(facts()), installation, observe: Box::new(|_, _| {}) });
     let request =
         headers.iter().fold(Request::post(webhook.path), |request, (name, value)| request.header(name, *value));

@@ -250,7 +250,11 @@ async fn operate(config: Config) -> anyhow::Result<()> {
         unknown => Err(format!("not known yet: {}", unknown.join(", "))),
     });
 
-    let ops_manager = loops.as_ref().is_some_and(|settings| settings.ops_manager);
+    let installation = Installation {
+        issuer: default_issuer,
+        ops_manager: loops.as_ref().is_some_and(|settings| settings.ops_manager),
+        namespace: loops.as_ref().and_then(|settings| settings.namespace.clone()),
+    };
     // They end soon after `end` is cancelled, and give the lease up.
     if let Some(settings) = loops {
         tasks.add(
@@ -259,7 +263,6 @@ async fn operate(config: Config) -> anyhow::Result<()> {
         );
     }
     let observe = observe(metrics.reviews.clone());
-    let installation = Installation { issuer: default_issuer, ops_manager };
     let admission = Arc::new(Admission { facts: stores, installation, observe });
     let server = Server {
         listener: webhooks,

@@ -49,6 +49,8 @@ pub struct Installation {
     pub issuer: Option<DefaultIssuer>,
     /// It carries out requests, and keeps them from vanishing meanwhile.
     pub ops_manager: bool,
+    /// The only namespace that it looks after; all if left out.
+    pub namespace: Option<String>,
 }
 
 /// The issuer for a namespace whose objects name none: its annotation, else the installation's default.
@@ -118,7 +120,7 @@ pub fn ops_request(
         }
     }
     complete_issuers(&mut document);
-    if let Some(metadata) = object(&mut document, &["metadata"]).filter(|_| installation.ops_manager) {
+    if let Some(metadata) = object(&mut document, &["metadata"]).filter(|_| carries_out(installation, request)) {
         fill(metadata, "finalizers", || json!([]));
         let finalizers = metadata.get_mut("finalizers").and_then(Value::as_array_mut);
         if let Some(finalizers) = finalizers.filter(|all| !all.iter().any(|one| one == FINALIZER)) {
@@ -126,6 +128,12 @@ pub fn ops_request(
         }
     }
     document
+}
+
+/// Whether this installation will carry out the request: nobody else would let it go.
+fn carries_out(installation: &Installation, request: &PostgresOpsRequest) -> bool {
+    let namespace = request.metadata.namespace.as_ref();
+    installation.ops_manager && installation.namespace.as_ref().is_none_or(|only| Some(only) == namespace)
 }
 
 /// Whether the request adds TLS and leaves a certificate without an issuer.

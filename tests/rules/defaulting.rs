@@ -87,7 +87,7 @@ fn is_database(document: &Value) -> bool {
 /// The document with its defaults; nothing when it does not decode, and goes on to the schema as it is.
 fn mutated(document: &Value, old: Option<&Value>, facts: &dyn Facts, default: Option<&str>) -> Option<Value> {
     let issuer = default.map(|text| text.parse().expect("an issuer"));
-    let installation = Installation { issuer, ops_manager: true };
+    let installation = Installation { issuer, ops_manager: true, namespace: None };
     Some(if is_database(document) {
         defaults::postgres(document.clone(), &review::<Postgres>(document, old)?, facts, &installation)
     } else {
@@ -288,8 +288,12 @@ fn a_request_that_is_to_be_carried_out_is_kept_from_vanishing() {
     assert_eq!(finalizers(&document, Some(&document)), None);
     assert_eq!(finalizers(&database(&json!({})), None), None);
     let review = review::<PostgresOpsRequest>(&document, None).expect("it decodes");
-    let elsewhere = defaults::ops_request(document.clone(), &review, &facts, &Installation::default());
-    assert_eq!(elsewhere["metadata"].get("finalizers"), None, "nobody would let it go");
+    let of = |ops_manager: bool, namespace: Option<&str>| {
+        let installation = Installation { ops_manager, namespace: namespace.map(str::to_owned), issuer: None };
+        defaults::ops_request(document.clone(), &review, &facts, &installation)["metadata"].get("finalizers").cloned()
+    };
+    assert_eq!([of(false, None), of(true, Some("elsewhere"))], [None, None], "nobody would let it go");
+    assert_eq!(of(true, Some("demo")), Some(json!([FINALIZER])));
 }
 
 #[test]
