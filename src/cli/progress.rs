@@ -168,7 +168,9 @@ pub(super) fn with_told(request: &PostgresOpsRequest, told: &[Told]) -> Postgres
     let mut request = request.clone();
     let is_finished = request.is_finished();
     let Some(status) = request.status.as_mut().filter(|_| !is_finished) else { return request };
-    let mut told: Vec<&Told> = told.iter().collect();
+    // What is older than the newest step of the status and not in it was lost with a pgrekey that was killed.
+    let newest = status.steps.iter().filter_map(|step| step.started_at.as_ref()).map(|time| time.0).max();
+    let mut told: Vec<&Told> = told.iter().filter(|told| newest.is_none_or(|newest| told.at >= newest)).collect();
     told.sort_by_key(|told| told.at);
     for Told { at, step, attempt, message } in told {
         if ledger::find(&status.steps, step).is_none_or(|known| known.attempts < *attempt) {

@@ -58,6 +58,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
                 let replicas = replicas(&cluster, &request).await;
                 let wide = output == Output::Wide;
                 let screen = if wide { Screen { size: None, ..screen } } else { screen };
+                let request = progress::with_told(&request, &told_of(&cluster, &request).await);
                 progress::lines(&request, replicas, Timestamp::now(), wide, screen)
             }
         };
@@ -110,6 +111,18 @@ fn most_telling(mut requests: Vec<PostgresOpsRequest>) -> Option<PostgresOpsRequ
     }
 }
 
+/// What the events of a request tell; nothing to whoever may not read events.
+async fn told_of(cluster: &Cluster, request: &PostgresOpsRequest) -> Vec<Told> {
+    let events: Api<Event> = Api::namespaced(cluster.client.clone(), &request.namespace().unwrap_or_default());
+    let found = events.list(&ListParams::default().fields(&about(request))).await;
+    found.map(|events| events.iter().filter_map(Told::by).collect()).unwrap_or_default()
+}
+
+/// Selects the events about a request.
+fn about(request: &PostgresOpsRequest) -> String {
+    format!("regarding.uid={}", request.uid().unwrap_or_default())
+}
+
 /// How many pods the database of a request has: for the bar, so a guess will do.
 async fn replicas(cluster: &Cluster, request: &PostgresOpsRequest) -> i32 {
     let databases: Api<Postgres> = Api::namespaced(cluster.client.clone(), &request.namespace().unwrap_or_default());
@@ -125,7 +138,7 @@ pub(super) async fn follow(cluster: &Cluster, request: &PostgresOpsRequest) -> a
     let mut view = View { replicas, drawn: 0, request: None, told: vec![], shown: None };
     let mut changes = std::pin::pin!(watch_object(requests, &request.name_any()));
     let events: Api<Event> = Api::namespaced(cluster.client.clone(), &namespace);
-    let about = watcher::Config::default().fields(&format!("regarding.uid={}", request.uid().unwrap_or_default()));
+    let about = watcher::Config::default().fields(&about(request));
     let mut events = std::pin::pin!(watcher(events, about).default_backoff().applied_objects());
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     let mut silence = 0;
