@@ -374,7 +374,7 @@ pub struct PodStatus {
     /// How much of the primary's log a standby has yet to replay, rounded up to a power of two of MiB, such as `16Mi`; `0Mi` is less
     /// than 1 MiB. Empty when it does not replicate.
     pub lag: Option<String>,
-    /// Whether this request has restarted the pod.
+    /// Whether the pod is another one than when this request began.
     #[serde(default)]
     pub restarted: bool,
 }

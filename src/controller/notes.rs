@@ -1,4 +1,4 @@
-//! What this process knows about requests and has not written: losing it loses the times of a few seconds.
+//! What this process knows about requests and has not written: losing it loses the times of the last steps.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -42,7 +42,7 @@ use crate::cluster::{Error, Objects, Thing};
 use crate::metrics::{OperationKind, OperationOutcome};
 use crate::plan::database_status::types::PAUSED;
 use crate::plan::database_status::{Writer, is_paused_in, pause_of};
-use crate::plan::decide::{NO_PLACE, is_running};
+use crate::plan::decide::{NO_PLACE, PODS_UNSEEN, is_running};
 use crate::plan::draft::{Draft, Pace, Save, Stored};
 use crate::plan::observed::{Hindrance, Issuance, Paused};
 use crate::plan::status::{Event, record};
@@ -56,6 +56,13 @@ const AT_ONCE: Duration = Duration::from_millis(50);
 
 /// How long until the next look while servers are waited for: they are asked, nobody tells.
 const SOON: Duration = Duration::from_millis(500);
+
+/// How long until the next look where somebody has to do something first.
+const RARELY: Duration = Duration::from_mins(1);
+
+/// Why nothing is begun where the API server drops what is to be remembered.
+const OUTDATED: &str = "the definition of PostgresOpsRequests in this cluster is of an older pgrekey, and drops status.begunOn: \
+    nothing is begun until `pgrekey crds | kubectl apply --server-side --force-conflicts -f -`, or an upgrade of the chart pgrekey-crds";
 
 /// How long until the next look of a request that waits for its turn. What it waits for is watched too.
 const PATIENTLY: Duration = Duration::from_secs(3);
@@ -75,9 +82,15 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
     if let Some(Draft { status, .. }) = draft {
         request.status = Some(status);
     }
-    let view = View::of(&context, Arc::new(request)).await?;
-    let request = view.seen.request.as_ref();
+    let mut view = View::of(&context, Arc::new(request)).await?;
     let mut decision = decide(&view.seen, now);
+    if matches!(&decision, Decision::Wait { on, .. } if on == PODS_UNSEEN)
+        && let Some(database) = view.seen.database.clone()
+    {
+        view.seen.pods = pods(&context, &database).await?;
+        decision = decide(&view.seen, now);
+    }
+    let request = view.seen.request.as_ref();
     // Others may begin at the same moment, about other databases.
     let begins = matches!(&decision, Decision::Act { step, .. } if *step == StepKind::Begin.as_str())
         && view.seen.paused != Paused::ByUs;
@@ -92,7 +105,12 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
             Save::Not => None,
             Save::Later(draft) => Some(*draft),
             Save::Now => {
-                write_status(&context, request, &status).await?;
+                let written = write_status(&context, request, &status).await?;
+                if written.begun_on() != status.begun_on.as_ref() {
+                    // Nobody would know any more which pods were replaced.
+                    context.tell(request, EventType::Warning, "DefinitionsOutdated", OUTDATED.to_owned()).await;
+                    return Ok(Requeue::requeue(RARELY));
+                }
                 None
             }
         };
@@ -172,11 +190,11 @@ impl View {
                 request,
             },
         };
-        match view.seen.database.clone() {
-            Some(database) if view.seen.request.is_finished() => drop(database),
-            Some(database) if has_begun => view.look_closely(context, &database).await?,
-            Some(database) => view.seen.pods = pods(context, &database).await?,
-            None => {}
+        if has_begun
+            && !view.seen.request.is_finished()
+            && let Some(database) = view.seen.database.clone()
+        {
+            view.look_closely(context, &database).await?;
         }
         Ok(view)
     }
@@ -403,18 +421,18 @@ async fn delete(context: &Context, request: &PostgresOpsRequest) -> Result<(), E
     }
 }
 
-/// Writes the status over the one that was read, and no other.
+/// Writes the status over the one that was read, and no other. What came of it is what the API server has kept.
 async fn write_status(
     context: &Context,
     request: &PostgresOpsRequest,
     status: &PostgresOpsRequestStatus,
-) -> Result<(), Error> {
+) -> Result<PostgresOpsRequest, Error> {
     let name = request.name_any();
     let api: Api<PostgresOpsRequest> =
         Api::namespaced(context.client.clone(), &request.namespace().unwrap_or_default());
     let patch = json!({"metadata": {"resourceVersion": request.resource_version()}, "status": status});
     let written = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
-    written.map(drop).map_err(|error| Error::of(Thing::new::<PostgresOpsRequest>(&name), error))
+    written.map_err(|error| Error::of(Thing::new::<PostgresOpsRequest>(&name), error))
 }
 
 /// Counts the steps and the operations that have ended with this status, if it is another than the request's.

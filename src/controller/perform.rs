@@ -13,8 +13,9 @@ use super::servers::address;
 use super::site::{PREVIOUS_OF, REFRESH, Site, known};
 use super::{Context, certificates, issuance, scaling};
 use crate::build::names::PATRONI_PORT;
+use crate::build::written::has_files;
 use crate::build::{Cluster, patroni, secrets, shared, trust};
-use crate::cluster::{Error, Thing};
+use crate::cluster::{Done, Error, Thing};
 use crate::database::report::{reload, store_password};
 use crate::database::wire::look;
 use crate::database::{PORT, Silence, agent};
@@ -140,8 +141,16 @@ impl Hands<'_> {
         reloaded.map_err(|silence| self.silent(pod, &silence))
     }
 
-    /// A budget that says no is for the next look to wait for.
+    /// A budget that says no is for the next look to wait for. What new pods are made of is brought up to date first: who restarts a
+    /// database expects it to come back as it is asked for now.
     async fn evict(&self, pod: &str, uid: &str) -> Step<()> {
+        let Site { objects, pieces, .. } = self.site;
+        if let Some(live) = &pieces.pet_set {
+            let wish = self.site.pet_set(has_files(live), self.issued.map(|issued| issued.material))?;
+            if !matches!(objects.apply_over(Some(live), wish).await?, Done::Nothing) {
+                return Err(Stop::Wait("the PetSet's controller to see what new pods are made of"));
+            }
+        }
         let preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
         let delete_options = Some(DeleteParams { preconditions, ..DeleteParams::default() });
         let parameters = EvictParams { delete_options, ..EvictParams::default() };

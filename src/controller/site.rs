@@ -162,6 +162,7 @@ impl Site {
             ends: self.stored.as_ref().and_then(Served::ends),
             previous: self.previous.as_ref().and_then(Served::material),
             version: self.version(),
+            is_ephemeral: set.spec.volume_claim_templates.is_empty(),
             // Those that were made: while the database is paused, another number in its spec makes no pod.
             replicas: usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or_default(),
             pods,

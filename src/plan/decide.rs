@@ -44,6 +44,9 @@ use super::steer::{Heading, steer};
 /// What is waited for where as many operations run as may.
 pub const NO_PLACE: &str = "another operation to end: as many run in this cluster as may";
 
+/// What is waited for where a request is to begin and nobody has asked for the pods yet.
+pub const PODS_UNSEEN: &str = "a look at the pods";
+
 /// The step that ends a way back which led nowhere.
 const GIVEN_UP: &str = "TurnBack GivenUp";
 
@@ -150,7 +153,7 @@ pub fn decide(seen: &Observed, now: Timestamp) -> Decision {
     if database.metadata.deletion_timestamp.is_some() {
         return Decision::End(Outcome::Failed("the database is being deleted".to_owned()));
     }
-    if is_let_go(seen) {
+    if has_lost_its_hold(seen) {
         return begin(seen);
     }
     if !is_held(request) {
@@ -190,6 +193,9 @@ fn before_the_beginning(seen: &Observed, database: &Postgres) -> Decision {
     if request.metadata.deletion_timestamp.is_some() {
         return if has_finalizer(request) { Decision::Finish(vec![Action::Release]) } else { Decision::Rest(None) };
     }
+    if request.begun_on().is_some() {
+        return begin(seen);
+    }
     if let Some(other) = request.ahead(&seen.siblings).first() {
         return wait(format!("{} to end, which is about the same database and came first", other.name_any()));
     }
@@ -208,9 +214,6 @@ fn before_the_beginning(seen: &Observed, database: &Postgres) -> Decision {
         let phase = phase.map_or("not known".to_owned(), |phase| format!("{phase:?}"));
         return wait(format!("the database to be Ready; it is {phase} (apply: Always would not wait)"));
     }
-    if let (None, Err(why)) = (request.begun_on(), &seen.pods) {
-        return wait(format!("a look at the pods ({why})"));
-    }
     begin(seen)
 }
 
@@ -223,16 +226,20 @@ fn has_finalizer(request: &PostgresOpsRequest) -> bool {
     request.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
 }
 
-/// Whether somebody has taken the finalizer away on the way, as who replaces a request by its manifest does. The database that it
-/// has paused knows better. One that is being deleted can be given no finalizer any more.
-fn is_let_go(seen: &Observed) -> bool {
+/// Whether somebody has taken the finalizer away on the way, as who replaces a request by its manifest does, or what it has begun
+/// on. The database that it has paused knows better. One that is being deleted can be given no finalizer any more.
+fn has_lost_its_hold(seen: &Observed) -> bool {
     let request = &seen.request;
-    seen.paused == Paused::ByUs && !has_finalizer(request) && request.metadata.deletion_timestamp.is_none()
+    let can_be_held = request.metadata.deletion_timestamp.is_none() || has_finalizer(request);
+    seen.paused == Paused::ByUs && !is_held(request) && can_be_held
 }
 
 /// Begins: on which database and pods is recorded, and then the request cannot vanish any more.
 fn begin(seen: &Observed) -> Decision {
     let request = &seen.request;
+    if request.begun_on().is_none() && seen.pods.is_err() {
+        return Decision::Wait { step: None, on: PODS_UNSEEN.to_owned(), begins: false };
+    }
     let step = StepKind::Begin.to_string();
     let begins = ledger::find(request.steps(), &step).is_none();
     let what = hindered(seen, &step, "take up the request");
@@ -335,6 +342,11 @@ fn preflight(seen: &Observed, wished: &PostgresSpec) -> Option<Intent> {
     };
     if seen.request.spec.apply == Apply::IfReady
         && let Err(on) = is_sound(seen, scene, replaces(seen, wished).is_some())
+    {
+        return Some(Intent::wait(STEP, on));
+    }
+    if replaces(seen, wished).is_some()
+        && let Err(on) = scene.keeps_data()
     {
         return Some(Intent::wait(STEP, on));
     }
@@ -573,7 +585,7 @@ fn resume(step: &str, what: String, begins: bool) -> Decision {
     Decision::Act { step: step.to_owned(), what, actions: vec![Action::SetPaused(false)], begins }
 }
 
-/// Whether the request has begun and not ended: one of the operations that run in this cluster. Who has lost its marks still does.
+/// Whether the request has begun and not ended: one of the operations that run in this cluster. Who has lost its hold still does.
 #[must_use]
 pub fn is_running(request: &PostgresOpsRequest) -> bool {
     let has_begun = request.begun_on().is_some() || request.phase() == Some(OpsPhase::Progressing);

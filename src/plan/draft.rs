@@ -72,7 +72,10 @@ impl Stored {
         let is_due = after(since, pace.delay) <= now
             || self.status.as_ref().is_none_or(|status| {
                 let is_timed = pace.settles && status.steps.len() != newer.steps.len();
-                is_timed || status.phase != newer.phase || tries(status) != tries(newer)
+                is_timed
+                    || status.phase != newer.phase
+                    || status.begun_on != newer.begun_on
+                    || tries(status) != tries(newer)
             });
         if is_due {
             return Save::Now;
@@ -90,7 +93,7 @@ fn tries(status: &PostgresOpsRequestStatus) -> (i32, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::ops_request::{OpsPhase, Step};
+    use crate::api::ops_request::{BegunOn, OpsPhase, Step};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("a time")
@@ -126,6 +129,8 @@ mod tests {
     #[test]
     fn what_a_later_pgrekey_must_know_is_written_at_once() {
         assert_eq!(saved(&status("Pause", 2)), Save::Now);
+        let begun = PostgresOpsRequestStatus { begun_on: Some(BegunOn::default()), ..status("Pause", 1) };
+        assert_eq!(saved(&begun), Save::Now);
         assert_eq!(saved(&status(TURN_BACK, 1)), Save::Now);
         let ended = PostgresOpsRequestStatus { phase: Some(OpsPhase::Successful), ..status("Pause", 1) };
         assert_eq!(saved(&ended), Save::Now);

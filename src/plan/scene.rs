@@ -35,6 +35,8 @@ pub struct Scene {
     pub previous: Option<Material>,
     /// Names what the pods' volumes should hold: it changes when the Secret or the ConfigMap that they mount changes.
     pub version: String,
+    /// Data end with their pod: it has no volume of its own.
+    pub is_ephemeral: bool,
     /// How many pods there should be.
     pub replicas: usize,
     /// The pods that there are, by ordinal.
@@ -198,6 +200,16 @@ impl Scene {
     #[must_use]
     pub fn has_expired(&self) -> bool {
         self.is_cut_off() || self.pods.iter().any(|pod| self.is_expired(pod))
+    }
+
+    /// Whether a pod can be replaced without losing the only copy of the data; else why not.
+    pub fn keeps_data(&self) -> Known<()> {
+        if self.is_ephemeral && self.replicas == 1 {
+            return Err(
+                "a standby, because the only pod has the only copy of the data (storageType: Ephemeral)".to_owned()
+            );
+        }
+        Ok(())
     }
 
     /// How many bytes of WAL a standby has yet to replay; nothing if it does not replicate from the primary.

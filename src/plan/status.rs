@@ -17,6 +17,7 @@ use super::decide::{Decision, Outcome};
 use super::ends::{issues, rotates};
 use super::ledger::{self, TURN_BACK};
 use super::observed::Observed;
+use super::scene::Pod;
 
 /// What a step waits for is told once it has waited this long: most waits are over before.
 const WORTH_TELLING: Duration = Duration::from_secs(5);
@@ -110,8 +111,11 @@ fn is_issued(seen: &Observed) -> bool {
     issues(&seen.request.spec)
 }
 
+/// Pods are also replaced where the request would rather reload them, for the volume with certificates.
 fn is_restarted(seen: &Observed) -> bool {
-    seen.request.restarts()
+    let begun_on = seen.request.begun_on();
+    let is_new = |pod: &Pod| begun_on.is_some_and(|begun_on| !begun_on.has_pod(&pod.uid));
+    seen.request.restarts() || seen.scene.as_ref().is_ok_and(|scene| scene.pods.iter().all(is_new))
 }
 
 fn moves_leadership(seen: &Observed) -> bool {

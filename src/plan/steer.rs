@@ -261,6 +261,9 @@ fn roll(scene: &Scene, stage: &Stage, restart: Option<&BegunOn>, due: Option<&Be
         (None, _) => return Some(switch_over(scene, old.first()?, &new)),
     };
     let stage = restarting(&next.name);
+    if let Err(on) = scene.keeps_data() {
+        return Some(Heading::Wait { stage, on });
+    }
     let others = || scene.pods.iter().filter(|pod| pod.uid != next.uid);
     if let Err(on) = others().try_for_each(|pod| scene.serves_its_role(pod)) {
         return Some(Heading::Wait { stage, on });

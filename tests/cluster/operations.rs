@@ -148,7 +148,9 @@ async fn carry_out(place: &Place<'_>, writes: &Writes, request: &Value, restarts
         steps(place, name),
     );
     assert_eq!(phase, "Successful", "{}", place.path(&format!("pgops/{name}"), ".status.conditions"));
-    assert!(by_it <= bound, "{name}: {writes:?}");
+    // What takes longer than a minute, which it does on no machine of ours, may say so more often.
+    let longer = usize::try_from(took.as_secs().saturating_sub(60).div_ceil(30)).expect("a number");
+    assert!(by_it <= bound + longer, "{name}: {writes:?}");
     assert_eq!((restarted, evictions), if restarts { (before.len(), before.len()) } else { (0, 0) }, "{name}");
     let may_be_refused = matches!(name, "add-tls" | "remove-tls");
     assert!(may_be_refused || seen.refused.is_empty(), "{name}: {:?}", seen.refused);

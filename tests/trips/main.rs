@@ -358,6 +358,7 @@ fn golden_trips() {
         done.must_be_well(&name);
         let rolls = strategy == "Restart" || matches!(trip.0, "add" | "add-scram" | "remove" | "restart");
         assert!(done.world.evictions().iter().all(|n| *n == u32::from(rolls)), "{name}\n{}", done.log);
+        assert_eq!(done.told().contains("ReloadTLS"), !rolls && trip.0 != "restart", "{name}");
         let (of_status, writes) = done.writes;
         assert!(writes <= 18 + 3 * replicas as usize, "{name}: {writes} writes\n{}", done.log);
         let _ = writeln!(done.log, "{writes} writes, {of_status} of them of the status");
@@ -554,6 +555,18 @@ fn a_request_that_came_without_the_webhooks_is_held_when_it_begins() {
 }
 
 #[test]
+fn the_only_copy_of_the_data_is_not_evicted() {
+    for trip in TRIPS {
+        let mut world = World::new(trip, 1, "Restart");
+        world.trouble.is_ephemeral = true;
+        let mut done = Trip::new(world, Fault::None).run();
+        assert_eq!((done.phase(), done.world.evictions()), (Some(OpsPhase::Failed), vec![0]), "{}", done.log);
+        assert!(done.log.contains("only copy of the data"), "{}", done.log);
+        done.must_be_well(trip.0);
+    }
+}
+
+#[test]
 fn a_request_that_is_deleted_before_its_turn_is_let_go() {
     let mut world = World::new(&TRIPS[0], 3, "Restart");
     world.request.metadata.deletion_timestamp = Some(Time(world.now()));
@@ -568,6 +581,20 @@ fn a_request_that_is_replaced_by_its_manifest_on_the_way_goes_on() {
     for (trip, at) in TRIPS.iter().flat_map(|trip| [5, 15, 25].map(|at| (trip, at))) {
         let mut under_way = Trip::new(World::new(trip, 3, "Restart"), Fault::None).run_until(at);
         under_way.world.take_finalizer();
+        let mut done = under_way.run();
+        assert_eq!(done.phase(), Some(OpsPhase::Successful), "{} at {at}\n{}", trip.0, done.log);
+        done.must_be_well(trip.0);
+    }
+}
+
+#[test]
+fn a_request_that_has_lost_what_it_began_on_goes_on() {
+    for (trip, at) in TRIPS.iter().flat_map(|trip| [5, 8, 11].map(|at| (trip, at))) {
+        // Pods that were replaced before may be replaced again: nobody knows any more.
+        let mut under_way = Trip::new(World::new(trip, 3, "Restart"), Fault::Elsewhere).run_until(at);
+        let status = under_way.world.request.status.as_mut().expect("a status");
+        status.begun_on = None;
+        under_way.draft = None;
         let mut done = under_way.run();
         assert_eq!(done.phase(), Some(OpsPhase::Successful), "{} at {at}\n{}", trip.0, done.log);
         done.must_be_well(trip.0);

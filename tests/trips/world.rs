@@ -63,6 +63,8 @@ pub(crate) struct Trouble {
     pub(crate) leaves_are_refused: bool,
     /// A pod that is made with what an operation asks for never becomes ready.
     pub(crate) new_pods_fail: bool,
+    /// Data end with their pod.
+    pub(crate) is_ephemeral: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -614,6 +616,7 @@ impl World {
             ends: self.trouble.leaves_end_at.filter(|_| stored == self.origin).map(at),
             previous: self.previous,
             version: self.version.to_string(),
+            is_ephemeral: self.trouble.is_ephemeral,
             replicas: self.pods.len(),
             pods: self.pods.iter().map(|pod| self.pod(pod)).collect(),
             leader: Ok(self.leader.clone()),
