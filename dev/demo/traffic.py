@@ -14,13 +14,15 @@ ConfigMap NAME-ca; `either` as a client does that is to live through the change 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
 HOST = os.environ.get("PGREKEY_DEMO_HOST", "ha-postgres")
-MODE, CLIENT, WRITER = "/tmp/mode", "/tmp/client.log", "/tmp/writer.log"
+MODE, CLIENT, WRITER, COPIES = "/tmp/mode", "/tmp/client.log", "/tmp/writer.log", "/tmp/copies"
 # What a server or libpq says when TLS or the login is what failed. All else is a primary that cannot be reached, or that was
 # stopped while it answered.
 HANDSHAKE = re.compile(r"SSL|TLS|certificate|pg_hba|authentication failed", re.I)
@@ -40,13 +42,37 @@ def text(path):
         return file.read().strip()
 
 
+def copied(volume):
+    """One side of a volume. The kubelet swaps a link when it changes, and deletes the other side, also under somebody who reads."""
+    while True:
+        source = os.path.realpath(f"{volume}/..data")
+        target = COPIES + source
+        if os.path.exists(target):
+            return target
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        made = tempfile.mkdtemp(dir=os.path.dirname(target))
+        try:
+            for name in os.listdir(source):
+                # libpq takes no key that others may read.
+                shutil.copyfile(f"{source}/{name}", f"{made}/{name}")
+                os.chmod(f"{made}/{name}", 0o600)
+            os.rename(made, target)
+        except FileNotFoundError:
+            if not os.path.exists(f"{volume}/..data"):
+                return volume
+        except OSError:
+            # The other thread was faster.
+            if not os.path.exists(target):
+                raise
+
+
 def parameters():
-    """How to dial now. The kubelet swaps a link when a volume changes: certificate and key are taken from one side of it."""
+    """How to dial now."""
     dial = {"host": HOST, "dbname": "postgres", "user": text("/auth/username"), "password": text("/auth/password"),
             "connect_timeout": 3, "tcp_user_timeout": 3000, "application_name": "demo"}
     if mode() == "plain":
         return dial | {"sslmode": "disable"}
-    ca, client = os.path.realpath("/ca/..data"), os.path.realpath("/client/..data")
+    ca, client = copied("/ca"), copied("/client")
     return dial | {"sslmode": "verify-full" if mode() == "tls" else "prefer", "sslrootcert": f"{ca}/ca.crt",
                    "sslcert": f"{client}/tls.crt", "sslkey": f"{client}/tls.key"}
 
