@@ -271,8 +271,8 @@ impl View {
     async fn perform(&self, context: &Context, action: &Action) -> Result<(), Stop> {
         let request = &self.seen.request;
         match action {
-            Action::Hold => hold(context, request).await?,
-            Action::Release => release(context, request).await?,
+            Action::Hold => write_finalizer(context, request, Some(FINALIZER)).await?,
+            Action::Release => write_finalizer(context, request, None).await?,
             Action::Delete => delete(context, request).await?,
             Action::SetPaused(paused) => {
                 let Some(database) = &self.seen.database else { return Ok(()) };
@@ -385,18 +385,14 @@ async fn write_spec(context: &Context, database: &Postgres, spec: &PostgresSpec)
     written.map(drop).map_err(|error| Error::of(what(), error))
 }
 
-async fn hold(context: &Context, request: &PostgresOpsRequest) -> Result<(), Error> {
+/// Gives the request our finalizer, or takes it away; those of others stay.
+async fn write_finalizer(
+    context: &Context,
+    request: &PostgresOpsRequest,
+    finalizer: Option<&str>,
+) -> Result<(), Error> {
     let others = request.finalizers().iter().map(String::as_str).filter(|finalizer| *finalizer != FINALIZER);
-    let finalizers: Vec<&str> = others.chain([FINALIZER]).collect();
-    write_finalizers(context, request, &finalizers).await
-}
-
-async fn release(context: &Context, request: &PostgresOpsRequest) -> Result<(), Error> {
-    let others = request.finalizers().iter().map(String::as_str).filter(|finalizer| *finalizer != FINALIZER);
-    write_finalizers(context, request, &others.collect::<Vec<_>>()).await
-}
-
-async fn write_finalizers(context: &Context, request: &PostgresOpsRequest, finalizers: &[&str]) -> Result<(), Error> {
+    let finalizers: Vec<&str> = others.chain(finalizer).collect();
     let name = request.name_any();
     // The status was written a moment ago, and with it the version: the uid says that it is the same request.
     let patch = json!({"metadata": {"uid": request.uid(), "finalizers": finalizers}});

@@ -58,10 +58,7 @@ impl Hands<'_> {
             Action::WriteSettings(posture) => drop(objects.apply(shared::config_map(cluster, posture)).await?),
             Action::WriteDial(posture) => drop(objects.apply(patroni::config_map(cluster, posture)).await?),
             Action::WriteFiles(files) => self.write_files(files).await?,
-            Action::WriteTemplate { files } => {
-                let issued = self.issued.map(|issued| issued.material);
-                objects.apply(self.site.pet_set(*files, issued)?).await?;
-            }
+            Action::WriteTemplate { files } => drop(self.write_pet_set(*files).await?),
             Action::SetPassword(hash) => self.set_password(*hash).await?,
             Action::Touch { pod, uid, version } => self.touch(pod, uid, version).await?,
             Action::ReloadServer { pod, uid } => self.reload_server(pod, uid).await?,
@@ -111,6 +108,13 @@ impl Hands<'_> {
         Ok(())
     }
 
+    /// What new pods are made of, with or without files, if it is not so already.
+    async fn write_pet_set(&self, has_files: bool) -> Step<Done> {
+        let Site { objects, pieces, .. } = self.site;
+        let wish = self.site.pet_set(has_files, self.issued.map(|issued| issued.material))?;
+        Ok(objects.apply_over(pieces.pet_set.as_ref(), wish).await?)
+    }
+
     async fn set_password(&self, hash: Hash) -> Step<()> {
         let Site { login, .. } = self.site;
         let leader = self.site.leader().ok_or(Stop::Wait("a leader"))?;
@@ -144,12 +148,10 @@ impl Hands<'_> {
     /// A budget that says no is for the next look to wait for. What new pods are made of is brought up to date first: who restarts a
     /// database expects it to come back as it is asked for now.
     async fn evict(&self, pod: &str, uid: &str) -> Step<()> {
-        let Site { objects, pieces, .. } = self.site;
-        if let Some(live) = &pieces.pet_set {
-            let wish = self.site.pet_set(has_files(live), self.issued.map(|issued| issued.material))?;
-            if !matches!(objects.apply_over(Some(live), wish).await?, Done::Nothing) {
-                return Err(Stop::Wait("the PetSet's controller to see what new pods are made of"));
-            }
+        if let Some(live) = &self.site.pieces.pet_set
+            && !matches!(self.write_pet_set(has_files(live)).await?, Done::Nothing)
+        {
+            return Err(Stop::Wait("the PetSet's controller to see what new pods are made of"));
         }
         let preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
         let delete_options = Some(DeleteParams { preconditions, ..DeleteParams::default() });
