@@ -17,9 +17,9 @@ use super::{Silence, bounded};
 ///
 /// Patroni asks for credentials where a call changes something (Patroni documentation, "REST API").
 pub async fn reload(address: SocketAddr, user: &str, password: &SecretString) -> Result<(), Silence> {
-    let broken = |error: &dyn std::fmt::Display| Silence::Agent(error.to_string());
+    let broken = |error: &dyn std::fmt::Display| Silence::Agent(error.to_string().into());
     bounded(async {
-        let stream = TcpStream::connect(address).await.map_err(|e| Silence::Unreachable(e.to_string()))?;
+        let stream = TcpStream::connect(address).await.map_err(|e| Silence::Unreachable(e.to_string().into()))?;
         let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
         let connection = tokio::spawn(connection);
         let request = Request::builder()

@@ -12,16 +12,18 @@ use rustls::{CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpStream;
+use tokio_postgres::NoTls;
 use tokio_postgres::config::SslMode as Mode;
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::api::tls::SslMode;
+use crate::tls::Hash;
 use crate::tls::pair::Pair;
 
 use super::checked::{Judge, judged_by};
+use super::session::Session;
 use super::{Silence, bounded, plain_words};
 
 /// How to log in to a server.
@@ -35,6 +37,13 @@ pub struct Dial {
     pub user: String,
     /// Its password.
     pub password: Option<SecretString>,
+    /// As what the password may be asked for, by what is written for this way of connecting
+    /// ([`Method::hash`](crate::tls::Method::hash)): with [`Hash::Scram`] a server that asks for MD5 gets no answer. Nobody gets
+    /// it in clear.
+    pub hash: Hash,
+    /// PostgreSQL's major version, where it is known: there are settings that only newer servers know, and an older one refuses a
+    /// login that names them.
+    pub major: Option<u32>,
     /// The client certificate to show, when the server asks for one.
     pub pair: Option<Pair>,
     /// How TLS is asked for. `allow` and `prefer` are taken for `require`: we never fall back to plaintext by ourselves.
@@ -51,42 +60,41 @@ impl fmt::Debug for Dial {
 }
 
 impl Dial {
-    /// Logs in. The session ends when the client is dropped.
-    pub async fn log_in(&self) -> Result<Client, Silence> {
+    /// Logs in.
+    pub async fn log_in(&self) -> Result<Session, Silence> {
         self.session(false).await
     }
 
     /// Logs in also where the server's certificate has expired, which nobody but whoever replaces it should do. Everything else
     /// about it must hold.
-    pub async fn log_in_though_expired(&self) -> Result<Client, Silence> {
+    pub async fn log_in_though_expired(&self) -> Result<Session, Silence> {
         self.session(true).await
     }
 
-    async fn session(&self, though_expired: bool) -> Result<Client, Silence> {
+    async fn session(&self, though_expired: bool) -> Result<Session, Silence> {
         let mut config = tokio_postgres::Config::new();
         config.user(&self.user).dbname("postgres").application_name("pgrekey");
         if let Some(password) = &self.password {
             config.password(password.expose_secret());
         }
         bounded(async {
-            let stream = TcpStream::connect(self.address).await.map_err(|e| Silence::Unreachable(e.to_string()))?;
+            let stream =
+                TcpStream::connect(self.address).await.map_err(|e| Silence::Unreachable(e.to_string().into()))?;
             let refused = |error: &tokio_postgres::Error| Silence::Refused(plain_words(error));
             if self.mode == SslMode::Disable {
                 config.ssl_mode(Mode::Disable);
                 let (client, session) = config.connect_raw(stream, NoTls).await.map_err(|e| refused(&e))?;
-                tokio::spawn(session);
-                return Ok(client);
+                return Ok(Session::begin(client, session));
             }
             config.ssl_mode(Mode::Require);
-            let tls = self.client_config(though_expired).map_err(|e| Silence::Handshake(e.to_string()))?;
+            let tls = self.client_config(though_expired).map_err(|e| Silence::Handshake(e.to_string().into()))?;
             let connect = <MakeRustlsConnect as MakeTlsConnect<TcpStream>>::make_tls_connect(
                 &mut MakeRustlsConnect::new(tls),
                 &self.host,
             )
-            .map_err(|e| Silence::Handshake(e.to_string()))?;
+            .map_err(|e| Silence::Handshake(e.to_string().into()))?;
             let (client, session) = config.connect_raw(stream, connect).await.map_err(|e| refused(&e))?;
-            tokio::spawn(session);
-            Ok(client)
+            Ok(Session::begin(client, session))
         })
         .await
     }

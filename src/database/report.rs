@@ -5,9 +5,10 @@ use std::fmt;
 
 use postgres_protocol::password::{md5, scram_sha_256};
 use secrecy::{ExposeSecret, SecretString};
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row};
 
+use super::session::Session;
 use super::{Silence, bounded, plain_words};
 use crate::tls::Hash;
 
@@ -91,12 +92,15 @@ const STANDBYS: &str = "
     from pg_stat_replication left join pg_stat_ssl using (pid)";
 
 /// Asks a server for everything that the loops want to know.
-pub async fn report(client: &Client) -> Result<Report, Silence> {
+pub async fn report(session: &Session) -> Result<Report, Silence> {
     bounded(async {
         // Sent at once: the client pipelines them.
-        let (about, hba, standbys) =
-            tokio::try_join!(client.query_one(SELF, &[]), client.query(HBA, &[]), client.query(STANDBYS, &[]),)
-                .map_err(|e| failed(&e))?;
+        let (about, hba, standbys) = tokio::try_join!(
+            session.client.query_one(SELF, &[]),
+            session.client.query(HBA, &[]),
+            session.client.query(STANDBYS, &[]),
+        )
+        .map_err(|e| failed(&e))?;
         Ok(Report {
             in_recovery: get(&about, 0)?,
             timeline: get(&about, 1)?,
@@ -148,11 +152,12 @@ const CONNINFO: &str = "
     select case when pg_is_in_recovery() then coalesce(current_setting('primary_conninfo', true), '') else '' end";
 
 /// Asks a server what it mounts at these paths, and how it dials. `loaded` speaks of the paths in `loads` alone.
-pub async fn mounted(client: &Client, paths: &[&str], loads: &[&str]) -> Result<Mounted, Silence> {
+pub async fn mounted(session: &Session, paths: &[&str], loads: &[&str]) -> Result<Mounted, Silence> {
     bounded(async {
         let about: [&(dyn ToSql + Sync); 1] = [&paths];
         let (files, dials) =
-            tokio::try_join!(client.query(MOUNTED, &about), client.query_one(CONNINFO, &[])).map_err(|e| failed(&e))?;
+            tokio::try_join!(session.client.query(MOUNTED, &about), session.client.query_one(CONNINFO, &[]))
+                .map_err(|e| failed(&e))?;
         let mut mounted = Mounted { files: BTreeMap::new(), loaded: true, primary_conninfo: get(&dials, 0)? };
         for row in &files {
             let path: String = get(row, 0)?;
@@ -180,9 +185,9 @@ const PASSWORDS: &str = "
     from pg_authid";
 
 /// Asks a server how passwords are stored. The role that asks must be a superuser.
-pub async fn passwords(client: &Client) -> Result<Passwords, Silence> {
+pub async fn passwords(session: &Session) -> Result<Passwords, Silence> {
     bounded(async {
-        let row = client.query_one(PASSWORDS, &[]).await.map_err(|e| failed(&e))?;
+        let row = session.client.query_one(PASSWORDS, &[]).await.map_err(|e| failed(&e))?;
         Ok(Passwords { own_is_md5: get(&row, 0)?, md5_roles: get(&row, 1)? })
     })
     .await
@@ -194,7 +199,7 @@ const QUIETLY: &str = "set log_min_messages = 'panic'";
 
 /// Stores a role's password anew, in this way. It is hashed here, and the session logs nothing from then on: an MD5 hash
 /// is as good as the password to whoever reads it. The role that asks must be a superuser.
-pub async fn store_password(client: &Client, role: &str, password: &SecretString, way: Hash) -> Result<(), Silence> {
+pub async fn store_password(session: &Session, role: &str, password: &SecretString, way: Hash) -> Result<(), Silence> {
     let password = password.expose_secret().as_bytes();
     let hash = match way {
         Hash::Md5 => md5(password, role),
@@ -203,35 +208,38 @@ pub async fn store_password(client: &Client, role: &str, password: &SecretString
     let statement = format!("alter role \"{}\" password '{}'", role.replace('"', "\"\""), hash.replace('\'', "''"));
     bounded(async {
         // On its own: a batch is logged as a whole, before any of it is done.
-        client.batch_execute(QUIETLY).await.map_err(|e| failed(&e))?;
-        client.batch_execute(&statement).await.map_err(|e| failed(&e))
+        session.client.batch_execute(QUIETLY).await.map_err(|e| failed(&e))?;
+        session.client.batch_execute(&statement).await.map_err(|e| failed(&e))
     })
     .await
 }
 
 /// Re-reads settings, `pg_hba.conf` and the certificate files. Patroni's own reload does not, when only the content of a
 /// certificate file has changed.
-pub async fn reload(client: &Client) -> Result<(), Silence> {
-    bounded(async { client.query_one("select pg_reload_conf()", &[]).await.map(|_| ()).map_err(|e| failed(&e)) }).await
+pub async fn reload(session: &Session) -> Result<(), Silence> {
+    bounded(async {
+        session.client.query_one("select pg_reload_conf()", &[]).await.map(|_| ()).map_err(|e| failed(&e))
+    })
+    .await
 }
 
 /// The physical replication slots that nobody uses right now, by name.
-pub async fn idle_slots(client: &Client) -> Result<Vec<String>, Silence> {
+pub async fn idle_slots(session: &Session) -> Result<Vec<String>, Silence> {
     const SLOTS: &str = "select slot_name::text from pg_replication_slots where slot_type = 'physical' and not active";
     bounded(async {
-        let rows = client.query(SLOTS, &[]).await.map_err(|e| failed(&e))?;
+        let rows = session.client.query(SLOTS, &[]).await.map_err(|e| failed(&e))?;
         rows.iter().map(|row| get(row, 0)).collect()
     })
     .await
 }
 
 /// Writes to a table of pgrekey's own and forgets it: whether the server takes writes.
-pub async fn write_check(client: &Client) -> Result<(), Silence> {
+pub async fn write_check(session: &Session) -> Result<(), Silence> {
     const WRITE: &str = "
         create temporary table pgrekey_write_check (at timestamptz default now()) on commit drop;
         insert into pgrekey_write_check default values;
         select pg_current_xact_id();";
-    bounded(async { client.batch_execute(WRITE).await.map_err(|e| failed(&e)) }).await
+    bounded(async { session.client.batch_execute(WRITE).await.map_err(|e| failed(&e)) }).await
 }
 
 fn get<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, Silence> {

@@ -60,11 +60,11 @@ pub async fn look(address: SocketAddr, user: &str) -> Wire {
 }
 
 async fn connect(address: SocketAddr) -> Result<TcpStream, Silence> {
-    TcpStream::connect(address).await.map_err(|e| Silence::Unreachable(e.to_string()))
+    TcpStream::connect(address).await.map_err(|e| Silence::Unreachable(e.to_string().into()))
 }
 
 fn broken(error: &std::io::Error) -> Silence {
-    Silence::Protocol(error.to_string())
+    Silence::Protocol(error.to_string().into())
 }
 
 /// Asks for TLS; the stream is ready for the handshake then.
@@ -76,13 +76,13 @@ async fn ask_for_tls(address: SocketAddr) -> Result<TcpStream, Silence> {
     match stream.read_u8().await.map_err(|e| broken(&e))? {
         b'S' => Ok(stream),
         b'N' => Err(Silence::NoTls),
-        other => Err(Silence::Protocol(format!("answered SSLRequest with byte {other}"))),
+        other => Err(Silence::Protocol(format!("answered SSLRequest with byte {other}").into())),
     }
 }
 
 /// Makes a handshake and lets go.
 pub async fn handshake(address: SocketAddr) -> Result<Handshake, Silence> {
-    let failed = |e: &dyn std::fmt::Display| Silence::Handshake(e.to_string());
+    let failed = |e: &dyn std::fmt::Display| Silence::Handshake(e.to_string().into());
     bounded(async {
         let stream = ask_for_tls(address).await?;
         let seen = Arc::new(Seen::default());
@@ -106,7 +106,7 @@ pub async fn plaintext(address: SocketAddr, user: &str) -> Result<Plaintext, Sil
         let mut answer = BytesMut::new();
         loop {
             if stream.read_buf(&mut answer).await.map_err(|e| broken(&e))? == 0 {
-                return Err(Silence::Protocol("closed the connection without an answer".to_owned()));
+                return Err(Silence::Protocol("closed the connection without an answer".into()));
             }
             if let Some(message) = backend::Message::parse(&mut answer).map_err(|e| broken(&e))? {
                 return judged(&message);
@@ -136,7 +136,7 @@ fn judged(message: &backend::Message) -> Result<Plaintext, Silence> {
     match code.as_deref() {
         Some(NO_LINE_MATCHES) => Ok(Plaintext::Refused),
         // Starting up, shutting down, too many connections: it says nothing about plaintext.
-        _ => Err(Silence::Refused(text.unwrap_or_default())),
+        _ => Err(Silence::Refused(text.unwrap_or_default().into())),
     }
 }
 
