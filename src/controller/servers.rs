@@ -15,7 +15,7 @@ use crate::database::dial::Dial;
 use crate::database::report::{Mounted, Report, mounted, passwords, report};
 use crate::database::session::Session;
 use crate::database::wire::{Handshake, Plaintext, Wire, look};
-use crate::database::{PORT, Silence};
+use crate::database::{PORT, ServerText, Silence};
 use crate::plan::Known;
 use crate::plan::scene::{LeafSeen, Server, Stream};
 use crate::tls::known::{common_name, known_der};
@@ -174,10 +174,15 @@ async fn asked(
         dial: in_recovery.then(|| dials(&primary_conninfo)),
         streams: standbys.into_iter().map(|(name, stream)| (name, streams(&stream))).collect(),
         own_password_is_md5: passwords.own_is_md5,
-        md5_roles: passwords.md5_roles,
+        md5_roles: passwords.md5_roles.iter().map(ToString::to_string).collect(),
         leaf: handshake.as_ref().and_then(leaf),
-        trusts: handshake.iter().flat_map(|shown| &shown.takes).map(|name| common_name(name)).collect(),
+        trusts: handshake.iter().flat_map(|shown| &shown.takes).take(20).map(|name| shown_name(name)).collect(),
     })
+}
+
+/// The name of a CA as a server says it.
+fn shown_name(name: &[u8]) -> String {
+    ServerText::from(common_name(name)).to_string()
 }
 
 fn streams(stream: &crate::database::report::Stream) -> Stream {

@@ -4,11 +4,18 @@
 //! on what is known.
 
 pub mod agent;
+mod answers;
 mod checked;
 pub mod dial;
+pub mod greeting;
+mod limited;
+mod options;
 pub mod report;
 pub mod session;
+#[cfg(test)]
+mod stranger;
 mod text;
+mod watched;
 pub mod wire;
 
 use std::time::Duration;
@@ -43,6 +50,9 @@ pub enum Silence {
     /// It does not let us in.
     #[error("refuses the login: {0}")]
     Refused(ServerText),
+    /// It asks for what it is not given.
+    #[error("is not logged in to: {0}")]
+    Distrusted(ServerText),
     /// Patroni does not do what it is asked.
     #[error("Patroni {0}")]
     Agent(ServerText),

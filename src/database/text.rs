@@ -2,13 +2,16 @@
 
 use std::fmt;
 
+use serde::Deserialize;
+
 /// How many characters of a text are kept.
 const LONGEST: usize = 300;
 
 /// Words of a server, or about it: one line, without characters that control a terminal or turn the direction of writing, and no
 /// longer than 300 characters. Whoever answers may be a stranger, and what he says is shown to people and to programs that read
 /// lines.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(from = "String")]
 pub struct ServerText(String);
 
 impl From<&str> for ServerText {
