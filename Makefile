@@ -57,19 +57,23 @@ bench-webhook: ## Load the HTTPS server on loopback for half a minute
 	cargo bench --locked --bench webhook
 
 # libFuzzer without cargo-fuzz: the instrumentation is a pass of LLVM's, which the stable compiler has.
+# Shared by the targets; each has its seeds in fuzz/seeds/.
 FUZZ_SECONDS ?= 60
-# With a target named, the instrumentation leaves build scripts alone.
-FUZZ_TARGET = $(shell rustc -vV | sed -n 's/^host: //p')
+FUZZ_TARGETS := review greeting
+# With a platform named, the instrumentation leaves build scripts alone.
+FUZZ_PLATFORM = $(shell rustc -vV | sed -n 's/^host: //p')
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
 
 .PHONY: fuzz
-fuzz: ## Throw mutated reviews at the webhooks for FUZZ_SECONDS
+fuzz: ## Throw mutated input of strangers at what reads it, for FUZZ_SECONDS in all
 	@command -v c++ >/dev/null || { echo "installing g++: libFuzzer is C++"; apt-get -qq update && apt-get -qq install --yes g++; }
-	@mkdir -p fuzz/corpus fuzz/artifacts
-	cd fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" cargo run --locked --release --quiet --target $(FUZZ_TARGET) --bin review -- corpus seeds \
-		-max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=5 -rss_limit_mb=2048 -artifact_prefix=artifacts/ \
-		-print_final_stats=1 -verbosity=0
+	cd fuzz && for target in $(FUZZ_TARGETS); do \
+		mkdir -p corpus/$$target artifacts; \
+		RUSTFLAGS="$(FUZZ_FLAGS)" cargo run --locked --release --quiet --target $(FUZZ_PLATFORM) --bin $$target -- \
+			corpus/$$target seeds/$$target -max_total_time=$$(($(FUZZ_SECONDS) / $(words $(FUZZ_TARGETS)))) -max_len=65536 \
+			-timeout=5 -rss_limit_mb=2048 -artifact_prefix=artifacts/$$target- -print_final_stats=1 -verbosity=0; \
+	done
 
 .PHONY: lint
 lint: $(CARGO_DENY) ## Check format, lints, links of the docs, licences and sources of dependencies

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::Cluster;
 use super::names::{EXPORTER, EXPORTER_PORT};
 use super::pod::{CONFIG, SOCKETS, container_port, is_the_users, restricted, shared_mounts};
+use super::session::SAFE;
 use crate::api::environment::DATA_SOURCE;
 use crate::tls::{Posture, layout};
 
@@ -53,8 +54,44 @@ pub(super) fn web_config() -> String {
     serde_saphyr::to_string(&config).unwrap_or_else(|_| config.to_string())
 }
 
+/// Settings of the exporter's session beyond [`SAFE`]. It logs in as superuser, and only reads.
+///
+/// What it asks names most things without their schema, hence `search_path`. Its own patience is a minute and longer, and a scrape
+/// that was given up leaves its queries behind, hence the timeouts.
+const SETTINGS: &[(u32, &str, &str)] = &[
+    (0, "application_name", "exporter"),
+    (0, "search_path", "pg_catalog"),
+    (0, "default_transaction_read_only", "on"),
+    (0, "statement_timeout", "10s"),
+    (0, "lock_timeout", "2s"),
+    (0, "idle_in_transaction_session_timeout", "10s"),
+    (17, "transaction_timeout", "10s"),
+];
+
 /// A connection string as libpq reads it: quotes and backslashes in a name are escaped.
+///
+/// What its driver does not know goes into the start-up packet as settings, which win over every default. The exporter cuts the
+/// string at commas, to find several, and wants a `=` between any two spaces: values have neither commas nor spaces.
 fn data_source(cluster: &Cluster) -> String {
-    let user = cluster.superuser.replace('\\', r"\\").replace('\'', r"\'");
-    format!("host={SOCKETS} user='{user}' dbname=postgres sslmode=disable")
+    let quoted = |value: &str| format!("'{}'", value.replace('\\', r"\\").replace('\'', r"\'"));
+    let user = quoted(&cluster.superuser);
+    // Not quoted: it is the label `server` of every metric, as it is written.
+    let address = format!("host={SOCKETS} user={user} dbname=postgres sslmode=disable");
+    let settings = SAFE.iter().chain(SETTINGS).filter(|(since, ..)| *since <= cluster.major());
+    let settings = settings.map(|(_, name, value)| format!("{name}={}", quoted(value)));
+    let words: Vec<String> =
+        [address].into_iter().chain(settings).chain([format!("session_authorization={user}")]).collect();
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exporter_reads_its_settings_as_they_are_meant() {
+        for (_, name, value) in SAFE.iter().chain(SETTINGS) {
+            assert!(!value.contains([' ', ',', '=']), "{name}={value}");
+        }
+    }
 }

@@ -9,6 +9,7 @@
 //! | [`version`] | which PostgresVersion it is built of |
 //! | [`names`], [`meta`] | what objects are called, labelled and owned by |
 //! | [`pet_set`], [`pod`], [`exporter`], [`stateful_set`] | the workload |
+//! | [`session`] | what a superuser's session starts with |
 //! | [`patroni`], [`shared`] | Patroni's two configurations: per pod, and of the whole cluster |
 //! | [`services`], [`monitor`] | ways in, for clients and for Prometheus |
 //! | [`certificates`], [`secrets`], [`trust`] | what is issued, what is served, what is published |
@@ -28,6 +29,7 @@ pub mod pet_set;
 pub mod pod;
 pub mod secrets;
 pub mod services;
+pub mod session;
 pub mod shared;
 pub mod stateful_set;
 pub mod trust;

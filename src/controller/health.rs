@@ -39,6 +39,7 @@ use crate::database::report::{Report, idle_slots, report, write_check};
 use crate::database::{PORT, Silence};
 use crate::plan::database_status::types::PAUSED;
 use crate::plan::database_status::{Replicas, Verdict};
+use crate::tls::Hash;
 use crate::tls::material::Served;
 use crate::tls::pair::Pair;
 use crate::tls::posture::Accept;
@@ -299,25 +300,27 @@ fn ways(postgres: &Postgres, served: Option<&Served>, accept: Option<Accept>) ->
 }
 
 async fn ask_one(postgres: &Postgres, pod: &Pod, login: &Login, ways: &[Way], write: bool) -> Result<Answer, Silence> {
-    let address = address(pod, PORT).map_err(Silence::Unreachable)?;
+    let address = address(pod, PORT).map_err(|why| Silence::Unreachable(why.into()))?;
     let host = host(&pod.name_any(), &postgres.name_any(), &postgres.namespace().unwrap_or_default());
-    let mut last = Silence::Unreachable("there is no certificate to log in with".to_owned());
+    let mut last = Silence::Unreachable("there is no certificate to log in with".into());
     for way in ways {
         let dial = Dial {
             address,
             host: host.clone(),
             user: login.username.clone(),
             password: Some(login.password.clone()),
+            hash: Hash::Md5,
+            major: None,
             pair: way.pair.clone(),
             mode: way.mode,
             roots: way.roots.clone(),
         };
         match dial.log_in().await {
-            Ok(client) => {
-                let report = report(&client).await?;
+            Ok(session) => {
+                let report = report(&session).await?;
                 let on_primary = !report.in_recovery;
-                let writes = if on_primary && write { write_check(&client).await } else { Ok(()) };
-                let idle_slots = if on_primary { idle_slots(&client).await? } else { vec![] };
+                let writes = if on_primary && write { write_check(&session).await } else { Ok(()) };
+                let idle_slots = if on_primary { idle_slots(&session).await? } else { vec![] };
                 return Ok(Answer { report, writes, idle_slots });
             }
             // A server that is silent is so whichever way it is asked.
@@ -486,7 +489,7 @@ mod tests {
                 "pg-1 did not answer within 3 s",
             ),
             (
-                vec![("pg-0", Ok(Answer { writes: Err(Silence::Query("no".to_owned())), ..answer(false, &[]) }))],
+                vec![("pg-0", Ok(Answer { writes: Err(Silence::Query("no".into())), ..answer(false, &[]) }))],
                 1,
                 "pg-0 takes no writes: query failed: no",
             ),
@@ -499,7 +502,7 @@ mod tests {
     fn without_a_primary_nobody_is_let_in() {
         let standby = || Ok(answer(true, &[]));
         assert_eq!(verdict(vec![("pg-0", standby())], 1), (false, Some("no server is the primary".to_owned())));
-        let refused = Err(Silence::Refused("starting up".to_owned()));
+        let refused = Err(Silence::Refused("starting up".into()));
         let why = "pg-1 refuses the login: starting up".to_owned();
         assert_eq!(verdict(vec![("pg-0", standby()), ("pg-1", refused)], 2), (false, Some(why)));
         assert!(!verdict(vec![], 1).0);

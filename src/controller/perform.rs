@@ -17,6 +17,7 @@ use crate::build::written::has_files;
 use crate::build::{Cluster, patroni, secrets, shared, trust};
 use crate::cluster::{Done, Error, Thing};
 use crate::database::report::{reload, store_password};
+use crate::database::session::Session;
 use crate::database::wire::look;
 use crate::database::{PORT, Silence, agent};
 use crate::plan::Action;
@@ -118,8 +119,8 @@ impl Hands<'_> {
     async fn set_password(&self, hash: Hash) -> Step<()> {
         let Site { login, .. } = self.site;
         let leader = self.site.leader().ok_or(Stop::Wait("a leader"))?;
-        let client = self.log_in(leader).await?;
-        let stored = store_password(&client, &login.username, &login.password, hash).await;
+        let session = self.log_in(leader).await?;
+        let stored = store_password(&session, &login.username, &login.password, hash).await;
         stored.map_err(|silence| self.silent(leader, &silence))
     }
 
@@ -132,8 +133,8 @@ impl Hands<'_> {
 
     async fn reload_server(&self, pod: &str, uid: &str) -> Step<()> {
         let Some(pod) = self.site.pod_of(pod, uid) else { return Ok(()) };
-        let client = self.log_in(pod).await?;
-        reload(&client).await.map_err(|silence| self.silent(pod, &silence))
+        let session = self.log_in(pod).await?;
+        reload(&session).await.map_err(|silence| self.silent(pod, &silence))
     }
 
     async fn reload_agent(&self, pod: &str, uid: &str) -> Step<()> {
@@ -164,14 +165,14 @@ impl Hands<'_> {
         }
     }
 
-    async fn log_in(&self, pod: &Pod) -> Step<tokio_postgres::Client> {
+    async fn log_in(&self, pod: &Pod) -> Step<Session> {
         let address = address(pod, PORT).map_err(|_| Stop::Wait("an address of the pod"))?;
         let written = self.site.written().map_err(|why| Stop::Blocked("PostureUnknown", why))?;
         let keys = self.site.keys(&written);
         let wire = look(address, &self.site.login.username).await;
         let host = self.site.host(&pod.name_any());
-        let client = super::servers::log_in(address, &host, &self.site.login, &keys, &wire).await;
-        client.map_err(|silence| self.silent(pod, &silence))
+        let session = super::servers::log_in(address, &host, &self.site.login, &keys, &wire).await;
+        session.map_err(|silence| self.silent(pod, &silence))
     }
 
     /// A server that does not do what it is asked is asked again after the next look.

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::Pod;
-use tokio_postgres::Client;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::credentials::Login;
@@ -14,15 +13,16 @@ use crate::build::patroni::PATRONI_YML;
 use crate::build::pod::CONFIG;
 use crate::database::dial::Dial;
 use crate::database::report::{Mounted, Report, mounted, passwords, report};
+use crate::database::session::Session;
 use crate::database::wire::{Handshake, Plaintext, Wire, look};
-use crate::database::{PORT, Silence};
+use crate::database::{PORT, ServerText, Silence};
 use crate::plan::Known;
 use crate::plan::scene::{LeafSeen, Server, Stream};
 use crate::tls::known::{common_name, known_der};
 use crate::tls::material::ders;
 use crate::tls::pair::Pair;
 use crate::tls::posture::Accept;
-use crate::tls::{self, Fingerprint, layout};
+use crate::tls::{self, Fingerprint, Hash, layout};
 
 /// What it takes to log in to the servers of a database besides the superuser's name and password, wherever the database is.
 pub(super) struct Keys {
@@ -79,8 +79,8 @@ pub(super) async fn ask(
     let address = address(pod, PORT)?;
     let wire = look(address, &login.username).await;
     let plaintext = wire.plaintext.clone().map_err(|silence| silence.to_string())? == Plaintext::Taken;
-    let client = log_in(address, host, login, keys, &wire).await.map_err(|silence| silence.to_string())?;
-    asked(&client, wire, plaintext, expected, has_files).await.map_err(|silence| silence.to_string())
+    let session = log_in(address, host, login, keys, &wire).await.map_err(|silence| silence.to_string())?;
+    asked(&session, wire, plaintext, expected, has_files).await.map_err(|silence| silence.to_string())
 }
 
 /// Logs in by whatever way is open: somebody may be taking the cluster from one way to another.
@@ -105,21 +105,23 @@ pub(super) async fn log_in(
     login: &Login,
     keys: &Keys,
     wire: &Wire,
-) -> Result<Client, Silence> {
-    let mut last = Silence::Refused("it takes neither TLS nor the plaintext that is written".to_owned());
+) -> Result<Session, Silence> {
+    let mut last = Silence::Refused("it takes neither TLS nor the plaintext that is written".into());
     for (mode, pair) in ways(keys, wire) {
         let way = Dial {
             address,
             host: host.to_owned(),
             user: login.username.clone(),
             password: Some(login.password.clone()),
+            hash: Hash::Md5,
+            major: None,
             pair,
             mode,
             roots: keys.roots.clone(),
         };
         match way.log_in_though_expired().await {
             Err(silence) => last = silence,
-            client => return client,
+            session => return session,
         }
     }
     Err(last)
@@ -134,7 +136,7 @@ fn ways(keys: &Keys, wire: &Wire) -> Vec<(SslMode, Option<Pair>)> {
 }
 
 async fn asked(
-    client: &Client,
+    session: &Session,
     wire: Wire,
     plaintext: bool,
     expected: &Expected,
@@ -150,7 +152,7 @@ async fn asked(
         agent_file.as_str(),
     ];
     let (report, mounted, passwords) =
-        tokio::try_join!(report(client), mounted(client, &paths, &loads), passwords(client))?;
+        tokio::try_join!(report(session), mounted(session, &paths, &loads), passwords(session))?;
     let handshake = match wire.tls {
         Ok(handshake) => Some(handshake),
         Err(Silence::NoTls) => None,
@@ -172,10 +174,15 @@ async fn asked(
         dial: in_recovery.then(|| dials(&primary_conninfo)),
         streams: standbys.into_iter().map(|(name, stream)| (name, streams(&stream))).collect(),
         own_password_is_md5: passwords.own_is_md5,
-        md5_roles: passwords.md5_roles,
+        md5_roles: passwords.md5_roles.iter().map(ToString::to_string).collect(),
         leaf: handshake.as_ref().and_then(leaf),
-        trusts: handshake.iter().flat_map(|shown| &shown.takes).map(|name| common_name(name)).collect(),
+        trusts: handshake.iter().flat_map(|shown| &shown.takes).take(20).map(|name| shown_name(name)).collect(),
     })
+}
+
+/// The name of a CA as a server says it.
+fn shown_name(name: &[u8]) -> String {
+    ServerText::from(common_name(name)).to_string()
 }
 
 fn streams(stream: &crate::database::report::Stream) -> Stream {
@@ -224,7 +231,7 @@ mod tests {
         );
         let by_tls = [(SslMode::VerifyCa, true), (SslMode::VerifyCa, false)];
         let in_plaintext = [(SslMode::Disable, false)];
-        let broken = || Err(Silence::Handshake("somebody is in between".to_owned()));
+        let broken = || Err(Silence::Handshake("somebody is in between".into()));
         for tls in [broken, || Err(Silence::NoTls)] {
             assert_eq!(tried(tls(), Plaintext::Taken, tls_alone), []);
             assert_eq!(tried(tls(), Plaintext::Taken, both), in_plaintext);

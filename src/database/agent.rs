@@ -10,6 +10,7 @@ use k8s_openapi::ByteString;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpStream;
 
+use super::limited::{BEFORE_LOGIN, Budget, Limited};
 use super::{Silence, bounded};
 
 /// Makes Patroni read `patroni.yml` again. It does so in its next loop; what has changed about how standbys dial is then written
@@ -17,9 +18,10 @@ use super::{Silence, bounded};
 ///
 /// Patroni asks for credentials where a call changes something (Patroni documentation, "REST API").
 pub async fn reload(address: SocketAddr, user: &str, password: &SecretString) -> Result<(), Silence> {
-    let broken = |error: &dyn std::fmt::Display| Silence::Agent(error.to_string());
+    let broken = |error: &dyn std::fmt::Display| Silence::Agent(error.to_string().into());
     bounded(async {
-        let stream = TcpStream::connect(address).await.map_err(|e| Silence::Unreachable(e.to_string()))?;
+        let stream = TcpStream::connect(address).await.map_err(|e| Silence::Unreachable(e.to_string().into()))?;
+        let stream = Limited::new(stream, Budget::new(BEFORE_LOGIN));
         let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
         let connection = tokio::spawn(connection);
         let request = Request::builder()

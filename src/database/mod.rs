@@ -4,12 +4,23 @@
 //! on what is known.
 
 pub mod agent;
+mod answers;
 mod checked;
 pub mod dial;
+pub mod greeting;
+mod limited;
+mod options;
 pub mod report;
+pub mod session;
+#[cfg(test)]
+mod stranger;
+mod text;
+mod watched;
 pub mod wire;
 
 use std::time::Duration;
+
+pub use text::ServerText;
 
 /// How long one call may take. A server on the same network answers in milliseconds; one that does not within this time is
 /// reported as silent.
@@ -26,25 +37,28 @@ pub enum Silence {
     TooSlow,
     /// No connection to its port.
     #[error("cannot be reached: {0}")]
-    Unreachable(String),
+    Unreachable(ServerText),
     /// It answers, and not in the way of a PostgreSQL server.
     #[error("does not speak PostgreSQL's protocol: {0}")]
-    Protocol(String),
+    Protocol(ServerText),
     /// It offers no TLS.
     #[error("offers no TLS")]
     NoTls,
     /// The TLS handshake failed.
     #[error("TLS handshake failed: {0}")]
-    Handshake(String),
+    Handshake(ServerText),
     /// It does not let us in.
     #[error("refuses the login: {0}")]
-    Refused(String),
+    Refused(ServerText),
+    /// It asks for what it is not given.
+    #[error("is not logged in to: {0}")]
+    Distrusted(ServerText),
     /// Patroni does not do what it is asked.
     #[error("Patroni {0}")]
-    Agent(String),
+    Agent(ServerText),
     /// It lets us in, and does not answer a query.
     #[error("query failed: {0}")]
-    Query(String),
+    Query(ServerText),
 }
 
 /// Bounds a call in time.
@@ -53,11 +67,11 @@ pub(crate) async fn bounded<T>(call: impl Future<Output = Result<T, Silence>>) -
 }
 
 /// What the server said, else what the library says. Neither holds a password.
-fn plain_words(error: &tokio_postgres::Error) -> String {
+fn plain_words(error: &tokio_postgres::Error) -> ServerText {
     use std::error::Error;
     match (error.as_db_error(), error.source()) {
-        (Some(said), _) => format!("{} ({})", said.message(), said.code().code()),
-        (None, Some(cause)) => cause.to_string(),
-        (None, None) => error.to_string(),
+        (Some(said), _) => format!("{} ({})", said.message(), said.code().code()).into(),
+        (None, Some(cause)) => cause.to_string().into(),
+        (None, None) => error.to_string().into(),
     }
 }

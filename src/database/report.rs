@@ -1,18 +1,22 @@
 //! What a server says about itself, in SQL.
+//!
+//! Every session has `pg_catalog` alone on its search path, so operators are PostgreSQL's own. Everything else is named with its
+//! schema all the same, and with the types that it is declared with: what somebody else has put into the database is never found.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use postgres_protocol::escape::{escape_identifier, escape_literal};
 use postgres_protocol::password::{md5, scram_sha_256};
 use secrecy::{ExposeSecret, SecretString};
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row};
+use serde::Deserialize;
 
-use super::{Silence, bounded, plain_words};
+use super::session::Session;
+use super::{ServerText, Silence};
 use crate::tls::Hash;
 
 /// A position in the write-ahead log, in bytes since its beginning.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Lsn(pub u64);
 
 /// What a server says about itself.
@@ -33,9 +37,10 @@ pub struct Report {
 }
 
 /// One line of `pg_hba.conf`, as the server reads it: what is in the file, not what is loaded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct HbaLine {
     /// `local`, `host`, `hostssl`, ...
+    #[serde(rename = "type")]
     pub type_: String,
     /// Databases.
     pub databases: Vec<String>,
@@ -48,7 +53,7 @@ pub struct HbaLine {
     /// Options, such as `clientcert=verify-full`.
     pub options: Vec<String>,
     /// Why the line cannot be read. The server keeps what it had loaded before.
-    pub error: Option<String>,
+    pub error: Option<ServerText>,
 }
 
 /// As it is written in `pg_hba.conf`.
@@ -62,7 +67,7 @@ impl fmt::Display for HbaLine {
 }
 
 /// How one standby streams.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Stream {
     /// `streaming` when it is up to date with what is sent; `startup`, `catchup`, `backup` before.
     pub state: String,
@@ -74,55 +79,55 @@ pub struct Stream {
     pub client_dn: Option<String>,
 }
 
-/// Positions as numbers: `pg_lsn - '0/0'` is a `numeric`, and fits a `bigint` for the next 8 exabytes.
-const SELF: &str = "
-    select pg_is_in_recovery(),
-           coalesce((select received_tli from pg_stat_wal_receiver), (pg_control_checkpoint()).timeline_id),
-           ((case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end) - '0/0')::bigint,
-           current_setting('ssl')::boolean";
+/// Positions as numbers, bytes. So many lines of `pg_hba.conf` and so many standbys are no database of ours.
+const REPORT: &str = "
+    select pg_catalog.json_build_object(
+        'in_recovery', pg_catalog.pg_is_in_recovery(),
+        'timeline', coalesce((select received_tli from pg_catalog.pg_stat_wal_receiver),
+                             (pg_catalog.pg_control_checkpoint()).timeline_id),
+        'position', pg_catalog.pg_wal_lsn_diff(
+            case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
+                 else pg_catalog.pg_current_wal_lsn() end, '0/0'::pg_catalog.pg_lsn),
+        'ssl', pg_catalog.current_setting('ssl'::pg_catalog.text)::pg_catalog.bool,
+        'hba', (select pg_catalog.json_agg(line) from (
+            select coalesce(type, '') as type, coalesce(database, '{}') as databases, coalesce(user_name, '{}') as users,
+                   coalesce(address, '') as address, coalesce(auth_method, '') as method, coalesce(options, '{}') as options, error
+            from pg_catalog.pg_hba_file_rules order by line_number limit 1000) as line),
+        'standbys', (select pg_catalog.json_agg(standby) from (
+            select application_name as name, coalesce(state, '') as state,
+                   coalesce(pg_catalog.pg_wal_lsn_diff(replay_lsn, '0/0'::pg_catalog.pg_lsn), 0) as replayed,
+                   coalesce(ssl, false) as ssl, client_dn
+            from pg_catalog.pg_stat_replication left join pg_catalog.pg_stat_ssl using (pid) limit 1000) as standby))";
 
-const HBA: &str = "
-    select coalesce(type, ''), coalesce(database, '{}'), coalesce(user_name, '{}'), coalesce(address, ''),
-           coalesce(auth_method, ''), coalesce(options, '{}'), error
-    from pg_hba_file_rules order by line_number";
+/// [`REPORT`], as it comes: what is empty is null.
+#[derive(Deserialize)]
+struct Told {
+    in_recovery: bool,
+    timeline: i32,
+    position: Option<Lsn>,
+    ssl: bool,
+    hba: Option<Vec<HbaLine>>,
+    standbys: Option<Vec<Standby>>,
+}
 
-const STANDBYS: &str = "
-    select application_name, coalesce(state, ''), coalesce((replay_lsn - '0/0')::bigint, 0), coalesce(ssl, false), client_dn
-    from pg_stat_replication left join pg_stat_ssl using (pid)";
+#[derive(Deserialize)]
+struct Standby {
+    name: String,
+    #[serde(flatten)]
+    stream: Stream,
+}
 
 /// Asks a server for everything that the loops want to know.
-pub async fn report(client: &Client) -> Result<Report, Silence> {
-    bounded(async {
-        // Sent at once: the client pipelines them.
-        let (about, hba, standbys) =
-            tokio::try_join!(client.query_one(SELF, &[]), client.query(HBA, &[]), client.query(STANDBYS, &[]),)
-                .map_err(|e| failed(&e))?;
-        Ok(Report {
-            in_recovery: get(&about, 0)?,
-            timeline: get(&about, 1)?,
-            position: lsn(get::<Option<i64>>(&about, 2)?.unwrap_or_default()),
-            ssl: get(&about, 3)?,
-            hba: hba.iter().map(hba_line).collect::<Result<_, _>>()?,
-            standbys: standbys.iter().map(|row| Ok((get(row, 0)?, stream(row)?))).collect::<Result<_, _>>()?,
-        })
+pub async fn report(session: &Session) -> Result<Report, Silence> {
+    let Told { in_recovery, timeline, position, ssl, hba, standbys } = session.ask(REPORT).await?;
+    Ok(Report {
+        in_recovery,
+        timeline,
+        position: position.unwrap_or_default(),
+        ssl,
+        hba: hba.unwrap_or_default(),
+        standbys: standbys.into_iter().flatten().map(|Standby { name, stream }| (name, stream)).collect(),
     })
-    .await
-}
-
-fn hba_line(row: &Row) -> Result<HbaLine, Silence> {
-    Ok(HbaLine {
-        type_: get(row, 0)?,
-        databases: get(row, 1)?,
-        users: get(row, 2)?,
-        address: get(row, 3)?,
-        method: get(row, 4)?,
-        options: get(row, 5)?,
-        error: get(row, 6)?,
-    })
-}
-
-fn stream(row: &Row) -> Result<Stream, Silence> {
-    Ok(Stream { state: get(row, 1)?, replayed: lsn(get(row, 2)?), ssl: get(row, 3)?, client_dn: get(row, 4)? })
 }
 
 /// What a server says about the TLS of its pod: what it mounts, what it has loaded, how it dials.
@@ -137,111 +142,117 @@ pub struct Mounted {
     pub primary_conninfo: String,
 }
 
+/// The files at `$PATHS`, and how it dials. One query about all of it.
 const MOUNTED: &str = "
-    select path, encode(sha256(content), 'hex'), stat.modification + interval '1 second' <= pg_conf_load_time()
-    from unnest($1::text[]) as path,
-         lateral pg_read_binary_file(path, 0, 1048576, true) as content,
-         lateral pg_stat_file(path, true) as stat
-    where content is not null";
+    select pg_catalog.json_build_object(
+        'files', (select pg_catalog.json_agg(file) from (
+            select path, pg_catalog.encode(pg_catalog.sha256(content), 'hex'::pg_catalog.text) as hash,
+                   stat.modification + '1 second'::pg_catalog.interval <= pg_catalog.pg_conf_load_time() as loaded
+            from pg_catalog.unnest(array[$PATHS]::pg_catalog.text[]) as path,
+                 lateral pg_catalog.pg_read_binary_file(path, 0::pg_catalog.int8, 1048576::pg_catalog.int8, true) as content,
+                 lateral pg_catalog.pg_stat_file(path, true) as stat
+            where content is not null) as file),
+        'primary_conninfo', case when pg_catalog.pg_is_in_recovery()
+            then coalesce(pg_catalog.current_setting('primary_conninfo'::pg_catalog.text, true), '') else '' end)";
 
-const CONNINFO: &str = "
-    select case when pg_is_in_recovery() then coalesce(current_setting('primary_conninfo', true), '') else '' end";
+/// [`MOUNTED`], as it comes.
+#[derive(Deserialize)]
+struct Seen {
+    files: Option<Vec<File>>,
+    primary_conninfo: String,
+}
+
+#[derive(Deserialize)]
+struct File {
+    path: String,
+    hash: String,
+    loaded: bool,
+}
 
 /// Asks a server what it mounts at these paths, and how it dials. `loaded` speaks of the paths in `loads` alone.
-pub async fn mounted(client: &Client, paths: &[&str], loads: &[&str]) -> Result<Mounted, Silence> {
-    bounded(async {
-        let about: [&(dyn ToSql + Sync); 1] = [&paths];
-        let (files, dials) =
-            tokio::try_join!(client.query(MOUNTED, &about), client.query_one(CONNINFO, &[])).map_err(|e| failed(&e))?;
-        let mut mounted = Mounted { files: BTreeMap::new(), loaded: true, primary_conninfo: get(&dials, 0)? };
-        for row in &files {
-            let path: String = get(row, 0)?;
-            mounted.loaded &= !loads.contains(&path.as_str()) || get(row, 2)?;
-            mounted.files.insert(path, get(row, 1)?);
-        }
-        Ok(mounted)
-    })
-    .await
+pub async fn mounted(session: &Session, paths: &[&str], loads: &[&str]) -> Result<Mounted, Silence> {
+    let paths: Vec<String> = paths.iter().map(|path| escape_literal(path)).collect();
+    let Seen { files, primary_conninfo } = session.ask(&MOUNTED.replace("$PATHS", &paths.join(","))).await?;
+    let files = files.unwrap_or_default();
+    let loaded = files.iter().all(|file| file.loaded || !loads.contains(&file.path.as_str()));
+    Ok(Mounted { files: files.into_iter().map(|file| (file.path, file.hash)).collect(), loaded, primary_conninfo })
 }
 
 /// How passwords are stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Passwords {
     /// That of the role that asks: as MD5; else as SCRAM, or not at all.
     pub own_is_md5: bool,
-    /// The other roles that may log in and whose passwords are stored as MD5.
-    pub md5_roles: Vec<String>,
+    /// The other roles that may log in and whose passwords are stored as MD5: the first hundred of them.
+    pub md5_roles: Vec<ServerText>,
 }
 
+/// Of roles a hundred, to be named to people.
 const PASSWORDS: &str = "
-    select coalesce(bool_or(rolpassword like 'md5%') filter (where rolname = current_user), false),
-           coalesce(array_agg(rolname::text order by rolname)
-                    filter (where rolpassword like 'md5%' and rolcanlogin and rolname <> current_user), '{}')
-    from pg_authid";
+    select pg_catalog.json_build_object(
+        'own_is_md5', exists (select from pg_catalog.pg_authid
+                              where rolname = current_user and pg_catalog.starts_with(rolpassword, 'md5'::pg_catalog.text)),
+        'md5_roles', array(select rolname::pg_catalog.text from pg_catalog.pg_authid
+                           where rolname <> current_user and rolcanlogin
+                                 and pg_catalog.starts_with(rolpassword, 'md5'::pg_catalog.text)
+                           order by rolname limit 100))";
 
 /// Asks a server how passwords are stored. The role that asks must be a superuser.
-pub async fn passwords(client: &Client) -> Result<Passwords, Silence> {
-    bounded(async {
-        let row = client.query_one(PASSWORDS, &[]).await.map_err(|e| failed(&e))?;
-        Ok(Passwords { own_is_md5: get(&row, 0)?, md5_roles: get(&row, 1)? })
-    })
-    .await
+pub async fn passwords(session: &Session) -> Result<Passwords, Silence> {
+    session.ask(PASSWORDS).await
 }
 
-/// Keeps what this session does from the server's log: of all that a server writes there about a statement, whether because of
-/// `log_statement`, of a duration or of an error, nothing is as bad as a panic (PostgreSQL documentation, "When To Log").
-const QUIETLY: &str = "set log_min_messages = 'panic'";
+/// Keeps what this session does from whoever may look at other sessions, and from the server's log: of all that a server writes
+/// there about a statement nothing is as bad as a panic (PostgreSQL documentation, "When To Log").
+const QUIETLY: &str =
+    "set track_activities = off; set log_min_messages = 'panic'; set default_transaction_read_only = off";
 
-/// Stores a role's password anew, in this way. It is hashed here, and the session logs nothing from then on: an MD5 hash
+/// Stores a role's password anew, in this way. It is hashed here, and the session is quiet and writes from then on: an MD5 hash
 /// is as good as the password to whoever reads it. The role that asks must be a superuser.
-pub async fn store_password(client: &Client, role: &str, password: &SecretString, way: Hash) -> Result<(), Silence> {
+///
+/// No event trigger sees it: roles are shared by all databases (PostgreSQL documentation, "Event Triggers").
+pub async fn store_password(session: &Session, role: &str, password: &SecretString, way: Hash) -> Result<(), Silence> {
     let password = password.expose_secret().as_bytes();
     let hash = match way {
         Hash::Md5 => md5(password, role),
         Hash::Scram => scram_sha_256(password),
     };
-    let statement = format!("alter role \"{}\" password '{}'", role.replace('"', "\"\""), hash.replace('\'', "''"));
-    bounded(async {
-        // On its own: a batch is logged as a whole, before any of it is done.
-        client.batch_execute(QUIETLY).await.map_err(|e| failed(&e))?;
-        client.batch_execute(&statement).await.map_err(|e| failed(&e))
-    })
-    .await
+    // On its own: a batch is shown as a whole, before any of it is done.
+    session.run(QUIETLY).await?;
+    session.run(&format!("alter role {} password {}", escape_identifier(role), escape_literal(&hash))).await
 }
 
 /// Re-reads settings, `pg_hba.conf` and the certificate files. Patroni's own reload does not, when only the content of a
 /// certificate file has changed.
-pub async fn reload(client: &Client) -> Result<(), Silence> {
-    bounded(async { client.query_one("select pg_reload_conf()", &[]).await.map(|_| ()).map_err(|e| failed(&e)) }).await
+pub async fn reload(session: &Session) -> Result<(), Silence> {
+    session.run("select pg_catalog.pg_reload_conf()").await
 }
 
 /// The physical replication slots that nobody uses right now, by name.
-pub async fn idle_slots(client: &Client) -> Result<Vec<String>, Silence> {
-    const SLOTS: &str = "select slot_name::text from pg_replication_slots where slot_type = 'physical' and not active";
-    bounded(async {
-        let rows = client.query(SLOTS, &[]).await.map_err(|e| failed(&e))?;
-        rows.iter().map(|row| get(row, 0)).collect()
-    })
-    .await
+pub async fn idle_slots(session: &Session) -> Result<Vec<String>, Silence> {
+    const SLOTS: &str = "
+        select pg_catalog.to_json(array(
+            select slot_name::pg_catalog.text from pg_catalog.pg_replication_slots
+            where slot_type = 'physical' and not active limit 1000))";
+    session.ask(SLOTS).await
 }
 
-/// Writes to a table of pgrekey's own and forgets it: whether the server takes writes.
-pub async fn write_check(client: &Client) -> Result<(), Silence> {
+/// What a server says when it is to write.
+#[derive(Deserialize)]
+struct Written {
+    read_only: bool,
+}
+
+/// Whether the server takes writes: it commits a record of a few bytes, in its write-ahead log alone.
+///
+/// The record is a message for whoever decodes the log of database `postgres` and asks for messages, under the prefix `pgrekey`; there
+/// is no smaller one that waits for the disk. That the transaction reads only by default does not keep it from being written, so
+/// what every client gets by default is looked at: a database that was set to read only takes no writes, whatever it could.
+pub async fn write_check(session: &Session) -> Result<(), Silence> {
     const WRITE: &str = "
-        create temporary table pgrekey_write_check (at timestamptz default now()) on commit drop;
-        insert into pgrekey_write_check default values;
-        select pg_current_xact_id();";
-    bounded(async { client.batch_execute(WRITE).await.map_err(|e| failed(&e)) }).await
-}
-
-fn get<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, Silence> {
-    row.try_get(column).map_err(|e| failed(&e))
-}
-
-fn lsn(bytes: i64) -> Lsn {
-    Lsn(bytes.unsigned_abs())
-}
-
-fn failed(error: &tokio_postgres::Error) -> Silence {
-    Silence::Query(plain_words(error))
+        select pg_catalog.json_build_object(
+            'read_only', (select reset_val from pg_catalog.pg_settings where name = 'default_transaction_read_only')::pg_catalog.bool,
+            'at', pg_catalog.pg_logical_emit_message(true, 'pgrekey'::pg_catalog.text, ''::pg_catalog.text))";
+    let Written { read_only } = session.ask(WRITE).await?;
+    if read_only { Err(Silence::Query("default_transaction_read_only is on".into())) } else { Ok(()) }
 }

@@ -24,6 +24,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::checked::{Judge, judged_by};
+use super::limited::{BEFORE_LOGIN, Budget, Limited};
 use super::{Silence, bounded};
 
 /// What a TLS handshake showed.
@@ -59,30 +60,37 @@ pub async fn look(address: SocketAddr, user: &str) -> Wire {
     Wire { tls, plaintext }
 }
 
-async fn connect(address: SocketAddr) -> Result<TcpStream, Silence> {
-    TcpStream::connect(address).await.map_err(|e| Silence::Unreachable(e.to_string()))
+/// A connection on which no more is read than a server has to say before a login.
+async fn connect(address: SocketAddr) -> Result<Limited<TcpStream>, Silence> {
+    let stream = TcpStream::connect(address).await.map_err(|e| Silence::Unreachable(e.to_string().into()))?;
+    Ok(Limited::new(stream, Budget::new(BEFORE_LOGIN)))
 }
 
 fn broken(error: &std::io::Error) -> Silence {
-    Silence::Protocol(error.to_string())
+    Silence::Protocol(error.to_string().into())
 }
 
 /// Asks for TLS; the stream is ready for the handshake then.
-async fn ask_for_tls(address: SocketAddr) -> Result<TcpStream, Silence> {
+async fn ask_for_tls(address: SocketAddr) -> Result<Limited<TcpStream>, Silence> {
     let mut stream = connect(address).await?;
     let mut request = BytesMut::new();
     frontend::ssl_request(&mut request);
     stream.write_all(&request).await.map_err(|e| broken(&e))?;
-    match stream.read_u8().await.map_err(|e| broken(&e))? {
-        b'S' => Ok(stream),
+    judged_tls(stream.read_u8().await.map_err(|e| broken(&e))?).map(|()| stream)
+}
+
+/// What a server's answer to `SSLRequest` means.
+pub fn judged_tls(answer: u8) -> Result<(), Silence> {
+    match answer {
+        b'S' => Ok(()),
         b'N' => Err(Silence::NoTls),
-        other => Err(Silence::Protocol(format!("answered SSLRequest with byte {other}"))),
+        other => Err(Silence::Protocol(format!("answered SSLRequest with byte {other}").into())),
     }
 }
 
 /// Makes a handshake and lets go.
 pub async fn handshake(address: SocketAddr) -> Result<Handshake, Silence> {
-    let failed = |e: &dyn std::fmt::Display| Silence::Handshake(e.to_string());
+    let failed = |e: &dyn std::fmt::Display| Silence::Handshake(e.to_string().into());
     bounded(async {
         let stream = ask_for_tls(address).await?;
         let seen = Arc::new(Seen::default());
@@ -106,10 +114,10 @@ pub async fn plaintext(address: SocketAddr, user: &str) -> Result<Plaintext, Sil
         let mut answer = BytesMut::new();
         loop {
             if stream.read_buf(&mut answer).await.map_err(|e| broken(&e))? == 0 {
-                return Err(Silence::Protocol("closed the connection without an answer".to_owned()));
+                return Err(Silence::Protocol("closed the connection without an answer".into()));
             }
-            if let Some(message) = backend::Message::parse(&mut answer).map_err(|e| broken(&e))? {
-                return judged(&message);
+            if let Some(judged) = judged_plaintext(&mut answer)? {
+                return Ok(judged);
             }
         }
     })
@@ -119,9 +127,14 @@ pub async fn plaintext(address: SocketAddr, user: &str) -> Result<Plaintext, Sil
 /// `invalid_authorization_specification`: what a server says when no line of `pg_hba` matches.
 const NO_LINE_MATCHES: &str = "28000";
 
-fn judged(message: &backend::Message) -> Result<Plaintext, Silence> {
+/// What the first answer to a plaintext start-up packet means, when all of it has come.
+pub fn judged_plaintext(answer: &mut BytesMut) -> Result<Option<Plaintext>, Silence> {
     use tokio_postgres::fallible_iterator::FallibleIterator;
-    let backend::Message::ErrorResponse(error) = message else { return Ok(Plaintext::Taken) };
+    let error = match backend::Message::parse(answer).map_err(|e| broken(&e))? {
+        None => return Ok(None),
+        Some(backend::Message::ErrorResponse(error)) => error,
+        Some(_) => return Ok(Some(Plaintext::Taken)),
+    };
     let mut code = None;
     let mut text = None;
     let mut fields = error.fields();
@@ -134,9 +147,9 @@ fn judged(message: &backend::Message) -> Result<Plaintext, Silence> {
         }
     }
     match code.as_deref() {
-        Some(NO_LINE_MATCHES) => Ok(Plaintext::Refused),
+        Some(NO_LINE_MATCHES) => Ok(Some(Plaintext::Refused)),
         // Starting up, shutting down, too many connections: it says nothing about plaintext.
-        _ => Err(Silence::Refused(text.unwrap_or_default())),
+        _ => Err(Silence::Refused(text.unwrap_or_default().into())),
     }
 }
 

@@ -1,0 +1,80 @@
+//! Where the answers of a server end: only whole answers earn it the right to send another.
+
+use super::limited::TooMuch;
+
+/// What a server may send that nobody asked for, in all of a session, bytes: notices, notifications, and settings, which the client
+/// library keeps. An honest one tells a dozen settings at the start.
+const ASIDES: usize = 64 * 1024;
+
+/// Type and length of a message.
+const HEADER: usize = 5;
+
+/// The messages of a session that has begun, as far as they have come. They are not kept.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    /// Of the header of a message: what has come of it.
+    header: [u8; HEADER],
+    come: usize,
+    /// Of the body of a message: what is to come.
+    body: usize,
+    /// Bytes that nobody asked for.
+    asides: usize,
+}
+
+impl Answers {
+    /// Takes what has come next; whether an answer has ended in it.
+    pub(super) fn hear(&mut self, mut bytes: &[u8]) -> Result<bool, TooMuch> {
+        let mut ended = false;
+        while !bytes.is_empty() {
+            let of_body = self.body.min(bytes.len());
+            bytes = &bytes[of_body..];
+            self.body -= of_body;
+            let of_header = (HEADER - self.come).min(bytes.len());
+            let (header, rest) = bytes.split_at(of_header);
+            self.header[self.come..self.come + of_header].copy_from_slice(header);
+            self.come += of_header;
+            bytes = rest;
+            if self.come == HEADER {
+                let [tag, length @ ..] = self.header;
+                // The length counts itself. Of one that is wrong the library says so.
+                self.body = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX).saturating_sub(4);
+                self.come = 0;
+                ended |= tag == b'Z';
+                if matches!(tag, b'N' | b'A' | b'S') {
+                    self.asides = self.asides.saturating_add(HEADER + self.body);
+                }
+            }
+        }
+        if self.asides > ASIDES { Err(TooMuch) } else { Ok(ended) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READY: &[u8] = b"Z\0\0\0\x05I";
+    /// A row whose content looks like the end of an answer.
+    const ROW: &[u8] = b"D\0\0\0\x0aZ\0\0\0\x05I";
+    /// A setting.
+    const ASIDE: &[u8] = b"S\0\0\0\x08a\0b\0";
+
+    #[test]
+    fn an_answer_ends_where_the_server_says_that_it_is_ready_however_its_bytes_come() {
+        let bytes = [ROW, READY, ROW, READY].concat();
+        for size in 1..=bytes.len() {
+            let mut answers = Answers::default();
+            let ended = bytes.chunks(size).filter(|piece| answers.hear(piece) == Ok(true)).count();
+            assert!((1..=2).contains(&ended), "in pieces of {size}");
+            assert_eq!(answers.hear(ROW), Ok(false), "in pieces of {size}");
+            assert_eq!(answers.hear(READY), Ok(true), "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn a_server_may_not_tell_without_end_what_nobody_asked() {
+        let mut answers = Answers::default();
+        let told = (0..ASIDES).take_while(|_| answers.hear(&[ASIDE, READY].concat()) == Ok(true)).count();
+        assert_eq!(told, ASIDES / ASIDE.len());
+    }
+}

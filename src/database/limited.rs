@@ -1,0 +1,135 @@
+//! A stream that gives no more than its budget: whoever sends without end holds no memory of ours.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// What a server may send until it has let us in, bytes, its TLS handshake included. What PostgreSQL sends is a few certificates
+/// and less than 1 kB.
+pub(super) const BEFORE_LOGIN: usize = 64 * 1024;
+
+/// What may come in answer to one query, bytes. The longest honest one is a long `pg_hba.conf`.
+pub(super) const ANSWER: usize = 2 * 1024 * 1024;
+
+/// An answer beyond this is a long one, bytes.
+const LONG: usize = 64 * 1024;
+
+/// How many long answers may be on their way at once, of all servers together. There may be a thousand sessions, and none of those
+/// that we know of ever has one; what they hold must fit into the memory of a pod.
+static LONG_ANSWERS: Semaphore = Semaphore::const_new(8);
+
+/// How many bytes may still arrive.
+#[derive(Clone, Debug)]
+pub(super) struct Budget(Arc<Mutex<Account>>);
+
+#[derive(Debug)]
+struct Account {
+    left: usize,
+    come: usize,
+    /// Held by who has a long answer.
+    place: Option<SemaphorePermit<'static>>,
+}
+
+impl Budget {
+    pub(super) fn new(bytes: usize) -> Self {
+        Self(Arc::new(Mutex::new(Account { left: bytes, come: 0, place: None })))
+    }
+
+    /// From now on so many bytes may arrive, whatever has arrived before.
+    pub(super) fn renew(&self, bytes: usize) {
+        *self.account() = Account { left: bytes, come: 0, place: None };
+    }
+
+    fn spend(&self, bytes: usize) -> io::Result<()> {
+        let mut account = self.account();
+        account.left = account.left.checked_sub(bytes).ok_or_else(|| io::Error::other(TooMuch))?;
+        account.come += bytes;
+        if account.come > LONG && account.place.is_none() {
+            account.place = Some(LONG_ANSWERS.try_acquire().map_err(|_| io::Error::other(TooMuch))?);
+        }
+        Ok(())
+    }
+
+    fn account(&self) -> MutexGuard<'_, Account> {
+        // Nobody panics while holding it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// More has come than may, or than there is room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("sends more than a server has to say")]
+pub(super) struct TooMuch;
+
+/// A stream whose reading ends with an error when its budget does. It is put below TLS, so that what TLS itself takes counts too.
+#[derive(Debug)]
+pub(super) struct Limited<S> {
+    stream: S,
+    budget: Budget,
+}
+
+impl<S> Limited<S> {
+    pub(super) fn new(stream: S, budget: Budget) -> Self {
+        Self { stream, budget }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        Poll::Ready(self.budget.spend(buf.filled().len() - before))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Limited<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_sends_more_than_the_budget_is_not_read_further() {
+        let budget = Budget::new(10);
+        let mut stream = Limited::new(tokio::io::repeat(0), budget.clone());
+        assert!(stream.read_exact(&mut [0; 10]).await.is_ok());
+        assert!(stream.read_u8().await.is_err_and(|error| error.to_string() == TooMuch.to_string()));
+        budget.renew(1);
+        assert_eq!((stream.read_u8().await.ok(), stream.read_u8().await.is_err()), (Some(0), true));
+    }
+    #[tokio::test]
+    async fn only_a_few_answers_at_once_are_long_and_short_ones_wait_for_nobody() {
+        let read = async |stream: &mut Limited<_>, bytes| stream.read_exact(&mut vec![0; bytes]).await.is_ok();
+        let stream = || Limited::new(tokio::io::repeat(0), Budget::new(ANSWER));
+        let mut long = vec![];
+        loop {
+            let mut one = stream();
+            if !read(&mut one, LONG + 1).await {
+                break;
+            }
+            long.push(one);
+        }
+        assert!((1..=8).contains(&long.len()), "other tests may have some");
+        assert!(read(&mut stream(), LONG).await);
+        long[0].budget.renew(ANSWER);
+        assert!(read(&mut stream(), LONG + 1).await, "the place of an answer that has ended is free");
+    }
+}
