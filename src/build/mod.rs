@@ -10,6 +10,7 @@
 //! | [`names`], [`meta`] | what objects are called, labelled and owned by |
 //! | [`pet_set`], [`pod`], [`exporter`], [`stateful_set`] | the workload |
 //! | [`patroni`], [`shared`] | Patroni's two configurations: per pod, and of the whole cluster |
+//! | [`user_conf`] | a user's own settings, and the way that each goes to the servers |
 //! | [`services`], [`monitor`] | ways in, for clients and for Prometheus |
 //! | [`certificates`], [`secrets`], [`trust`] | what is issued, what is served, what is published |
 //! | [`access`], [`disruption`] | what pods may do, and how many may be missing |
@@ -31,6 +32,7 @@ pub mod services;
 pub mod shared;
 pub mod stateful_set;
 pub mod trust;
+pub mod user_conf;
 pub mod version;
 pub mod written;
 

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Cluster;
+use crate::api::postgres::USER_CONF;
 
 pub use crate::tls::material::{Pem, Served};
 
@@ -52,6 +53,23 @@ pub fn tls(cluster: &Cluster, now: &Served, previous: Option<&Served>) -> Secret
         data: Some(all),
         ..Default::default()
     }
+}
+
+/// Secret `NAME-user-conf`: the settings that come from a Secret, as the file that every server includes; empty if there are none.
+#[must_use]
+pub fn user_conf(cluster: &Cluster) -> Secret {
+    Secret {
+        metadata: cluster.meta(cluster.user_conf_secret()),
+        type_: Some("Opaque".to_owned()),
+        data: Some(data([(USER_CONF, &*user_conf_file(cluster))])),
+        ..Default::default()
+    }
+}
+
+/// What is in it.
+#[must_use]
+pub fn user_conf_file(cluster: &Cluster) -> String {
+    cluster.user_conf.file()
 }
 
 fn files(served: &Served) -> BTreeMap<String, ByteString> {

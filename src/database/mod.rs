@@ -8,6 +8,7 @@ mod checked;
 pub mod dial;
 pub mod report;
 pub mod session;
+pub mod settings;
 mod text;
 pub mod wire;
 

@@ -242,7 +242,7 @@ pub async fn write_check(session: &Session) -> Result<(), Silence> {
     bounded(async { session.client.batch_execute(WRITE).await.map_err(|e| failed(&e)) }).await
 }
 
-fn get<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, Silence> {
+pub(super) fn get<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, Silence> {
     row.try_get(column).map_err(|e| failed(&e))
 }
 
@@ -250,6 +250,6 @@ fn lsn(bytes: i64) -> Lsn {
     Lsn(bytes.unsigned_abs())
 }
 
-fn failed(error: &tokio_postgres::Error) -> Silence {
+pub(super) fn failed(error: &tokio_postgres::Error) -> Silence {
     Silence::Query(plain_words(error))
 }
