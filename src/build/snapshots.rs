@@ -34,6 +34,7 @@ fn manifests(owner: &Postgres, cluster: &Cluster, posture: &Posture) -> String {
         json!(disruption::disruption_budget(cluster)),
         json!(secrets::auth(cluster, &"password".into(), "2026-01-01T00:00:00Z")),
         json!(secrets::agent(cluster, &"password".into())),
+        json!(secrets::user_conf(cluster)),
         json!(trust::ca_config_map(cluster, "PEM")),
     ];
     let texts: Vec<String> = documents

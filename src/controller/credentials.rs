@@ -58,9 +58,9 @@ enum Unusable {
     Missing,
     /// What is under this key ends the line: `initdb` reads a password up to there, and a password file has one in each line.
     LineBreak(&'static str),
-    /// Other control characters are no part of a password or name that people or programs write; a variable cannot hold NUL.
-    Control(&'static str),
-    NoText(&'static str),
+    /// There is a character under this key that is not printable ASCII. Patroni fails to make a role with a name or password that has
+    /// one (Patroni 4.0.7 with psycopg2, `quote_literal`), and a variable cannot hold NUL.
+    Character(&'static str),
     TooLong,
 }
 
@@ -73,8 +73,12 @@ impl fmt::Display for Unusable {
                 "its key {key} has a line break in it or at its end, which PostgreSQL's programs do not read: write it without, as \
                  `printf %s` or `echo -n` do"
             ),
-            Self::Control(key) => write!(f, "its key {key} has a control character in it: write it without"),
-            Self::NoText(key) => write!(f, "its key {key} is no text in UTF-8: write it as such"),
+            Self::Character(key) => {
+                write!(
+                    f,
+                    "its key {key} has a character that is not printable ASCII, which Patroni cannot set: write it without"
+                )
+            }
             Self::TooLong => write!(f, "its key password has more than {LONGEST} bytes: write a shorter one"),
         }
     }
@@ -82,11 +86,12 @@ impl fmt::Display for Unusable {
 
 fn text(secret: &Secret, key: &'static str) -> Result<String, Unusable> {
     let value = secret.data.as_ref().and_then(|data| data.get(key)).filter(|value| !value.0.is_empty());
-    let text = std::str::from_utf8(&value.ok_or(Unusable::Missing)?.0).map_err(|_| Unusable::NoText(key))?;
-    if text.contains(['\n', '\r']) {
+    let value = &value.ok_or(Unusable::Missing)?.0;
+    if value.contains(&b'\n') || value.contains(&b'\r') {
         return Err(Unusable::LineBreak(key));
     }
-    if text.chars().any(char::is_control) { Err(Unusable::Control(key)) } else { Ok(text.to_owned()) }
+    let text = std::str::from_utf8(value).ok().filter(|text| text.chars().all(|c| matches!(c, ' '..='~')));
+    text.map(str::to_owned).ok_or(Unusable::Character(key))
 }
 
 /// The name of the Secret of the superuser. A database has one before it is known whether it can be built.
@@ -233,18 +238,19 @@ mod tests {
 
     #[test]
     fn odd_characters_are_a_password_and_what_no_program_reads_is_refused_with_the_reason() {
-        for good in ["p", r#"a:b\c 'd"%e$f"#, " p ", "ü", "\u{2028}", &"x".repeat(LONGEST)] {
+        for good in ["p", r#"a:b\c 'd"%e$f"#, " p ", "$(HOME)`id`;#", "{x}", &"x".repeat(LONGEST)] {
             assert!(Login::read(&secret(b"postgres", good.as_bytes())).is_ok(), "{good:?}");
         }
         let long = "x".repeat(LONGEST + 1);
-        let cases: [(&[u8], Unusable); 8] = [
+        let cases: [(&[u8], Unusable); 9] = [
             (b"", Unusable::Missing),
             (b"p\n", Unusable::LineBreak("password")),
             (b"p\nq", Unusable::LineBreak("password")),
             (b"p\r", Unusable::LineBreak("password")),
-            (b"p\0", Unusable::Control("password")),
-            (b"p\tq", Unusable::Control("password")),
-            (b"\xff", Unusable::NoText("password")),
+            (b"p\0", Unusable::Character("password")),
+            (b"p\tq", Unusable::Character("password")),
+            (b"\xff", Unusable::Character("password")),
+            ("ü".as_bytes(), Unusable::Character("password")),
             (long.as_bytes(), Unusable::TooLong),
         ];
         for (bad, why) in cases {
