@@ -38,7 +38,7 @@ pub(super) fn setting_ignored(review: &Database, _: Option<&dyn Facts>, findings
     }
     for (name, least) in owned::LEAST {
         if settings.get(name).is_some_and(|value| guc::whole_number(value).is_none_or(|number| number < least)) {
-            findings.add(SETTINGS, format!("{name} is raised to {least}"), "every pod that there may be has room");
+            findings.add(SETTINGS, format!("{name} is raised to {least}"), "32 pods need the room");
         }
     }
 }
