@@ -4,7 +4,7 @@
 //! comes from a Secret stays in one: PostgreSQL includes it as a file, before everything that Patroni writes. Of that, only what
 //! Patroni sets itself in any case, so that a file has no effect, goes into the shared configuration too: numbers and words of a list.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::cluster::{Facts, Unbuildable, unbuildable};
@@ -73,10 +73,10 @@ impl UserConf {
         self.secret.iter().filter(|(name, _)| BY_PATRONI.contains(&name.as_str()))
     }
 
-    /// The file that servers include.
-    pub(super) fn file(&self) -> String {
+    /// The file that servers include, without these settings.
+    pub(super) fn file(&self, left_out: &BTreeSet<String>) -> String {
         let mut text = "# pgrekey writes this file.\n".to_owned();
-        for (name, value) in &self.secret {
+        for (name, value) in self.secret.iter().filter(|(name, _)| !left_out.contains(*name)) {
             text.push_str(name);
             text.push_str(" = '");
             value.chars().for_each(|c| push(&mut text, c));
@@ -112,7 +112,8 @@ fn secret(name: &str, text: Option<&str>, major: u32) -> Result<BTreeMap<String,
             Ok(settings) => settings,
             Err(bad) => return refuse(bad.problem, "write one setting a line, as in postgresql.conf"),
         };
-        for (setting, value) in &settings {
+        // What is pgrekey's is left out, whatever it is.
+        for (setting, value) in settings.iter().filter(|(setting, _)| owned::by_pgrekey(setting).is_none()) {
             if let Err(problem) = guc::check(major, setting, value) {
                 return refuse(problem, "correct it: with it, no server would start");
             }
@@ -156,21 +157,27 @@ mod tests {
 
     #[test]
     fn a_secrets_settings_are_in_the_file_and_those_that_patroni_sets_are_shared_too() {
-        let text = "log_line_prefix = 'hush '\nmax_connections = 200\nwal_keep_size = 1GB\nssl = off";
+        let text =
+            "log_line_prefix = 'hush '\nmax_connections = 200\nwal_keep_size = 1GB\nssl = off\nprimary_conninfo = ''";
         let cluster = with(SPEC, text).expect("a cluster");
         let file =
             "# pgrekey writes this file.\nlog_line_prefix = 'hush '\nmax_connections = '200'\nwal_keep_size = '1GB'\n";
-        assert_eq!(cluster.user_conf.file(), file);
+        assert_eq!(cluster.user_conf.file(&BTreeSet::new()), file);
         let shared = shared_of(&cluster);
         let parameters = &shared["postgresql"]["parameters"];
         assert_eq!((&parameters["max_connections"], &parameters["wal_keep_size"]), (&"200".into(), &"1GB".into()));
         assert!(!shared.to_string().contains("hush"));
+        let left_out = ["log_line_prefix".to_owned(), "wal_keep_size".to_owned()].into();
+        assert_eq!(cluster.user_conf.file(&left_out), "# pgrekey writes this file.\nmax_connections = '200'\n");
     }
 
     #[test]
     fn the_file_is_there_for_every_database() {
         for spec in ["version: '17'", "{version: '17', configuration: {inline: {user.conf: work_mem = 1MB}}}"] {
-            assert_eq!(with(spec, "").expect("a cluster").user_conf.file(), "# pgrekey writes this file.\n");
+            assert_eq!(
+                with(spec, "").expect("a cluster").user_conf.file(&BTreeSet::new()),
+                "# pgrekey writes this file.\n"
+            );
         }
     }
 
@@ -189,7 +196,7 @@ mod tests {
         // `conf::parse` refuses what a line must not hold; the quotes hold with any character.
         let odd = "it's a \\ and\ta\nbreak, \u{7f}ü";
         let conf = UserConf { secret: [("x.y".to_owned(), odd.to_owned())].into(), ..UserConf::default() };
-        let file = conf.file();
+        let file = conf.file(&BTreeSet::new());
         assert_eq!(file.lines().nth(1), Some(r"x.y = 'it''s a \\ and\011a\012break, \177ü'"));
     }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::here::{Here, Pieces, here, previous};
 use super::postgres::{Step, Stop, conditions};
 use super::site::PREVIOUS_OF;
+use super::user_conf::left_out;
 use super::{Context, certificates, credentials, scaling};
 use crate::api::condition::{CONFIGURATION_NOT_TAKEN, VERSION_NOT_TAKEN, holds};
 use crate::api::names::{user_conf_secret, with_suffix};
@@ -231,7 +232,7 @@ async fn configuration(
         None if postgres.spec.tls.is_none() => certificates::forget(objects, cluster).await?,
         None => {}
     }
-    objects.apply(secrets::user_conf(cluster)).await?;
+    objects.apply(secrets::user_conf(cluster, &left_out(context, postgres, cluster))).await?;
     objects.apply_over(pieces.patroni.as_ref(), patroni::config_map(cluster, &here.posture)).await?;
     let mut config = shared::config(cluster, &here.posture);
     if !scaling::left_slots(context, postgres).is_empty() {

@@ -7,7 +7,8 @@
 //! the servers by itself, a little later; so servers are asked once more then.
 //!
 //! # Guarantees
-//! No value is read from a server, and none is told to anybody.
+//! What a server does not take of the file is left out of it, and told: no server would start with it. (After a change of leaders it
+//! is tried once more.) No value is read from a server, and none is told to anybody.
 //!
 //! # Assumptions
 //! A pod that is not ready has the file as it is when it starts, or is asked once it is.
@@ -29,7 +30,7 @@ use super::site::{REFRESH, Site, is_ready};
 use super::{Context, status};
 use crate::api::Postgres;
 use crate::api::condition::{self, CONFIGURATION_NOT_TAKEN};
-use crate::build::{secrets, shared, user_conf};
+use crate::build::{Cluster, secrets, shared, user_conf};
 use crate::database::report::mounted;
 use crate::database::settings::{Settings, settings};
 use crate::plan::Action;
@@ -42,7 +43,7 @@ const SOON: Duration = Duration::from_secs(2);
 /// How long Patroni may take to bring its shared configuration to a server: a round of its loop, a reload, and its patience.
 const PATRONIS_TIME: Duration = Duration::from_secs(20);
 
-/// How long until servers are asked again that wait for a restart.
+/// How long until servers are asked again that wait for a restart, or that did not answer.
 const PENDING: Duration = Duration::from_secs(30);
 
 /// How long until servers are asked again that have everything: somebody may change them by hand.
@@ -59,6 +60,33 @@ pub(super) struct Taken {
     again: Timestamp,
 }
 
+/// Settings that servers do not take, which only they could know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// Names the file with all settings, so that another is tried anew.
+    of: String,
+    names: BTreeSet<String>,
+}
+
+/// What is not written for servers, because one of them did not take it: none would start with it.
+pub(super) fn left_out(context: &Context, postgres: &Postgres, cluster: &Cluster) -> BTreeSet<String> {
+    let refused = context.recall(postgres).refused.filter(|refused| refused.of == whole(cluster));
+    refused.map(|refused| refused.names).unwrap_or_default()
+}
+
+fn whole(cluster: &Cluster) -> String {
+    hash_of(&secrets::user_conf_file(cluster, &BTreeSet::new()))
+}
+
+/// What all servers that are ready were seen to have.
+#[derive(Debug, Default)]
+struct Look {
+    /// By pod, those that answered.
+    seen: BTreeMap<String, Seen>,
+    /// Whether one did not.
+    is_partial: bool,
+}
+
 /// What one server was seen to have.
 #[derive(Debug, Default)]
 struct Seen {
@@ -73,40 +101,42 @@ struct Seen {
 
 /// Brings the settings of a Secret to every server that is ready, and says what waits for a restart. Returns when to look again.
 pub(super) async fn spread(context: &Context, postgres: &Postgres, provisioned: &Provisioned) -> Step<Duration> {
-    let (namespace, name) = (postgres.namespace().unwrap_or_default(), postgres.name_any());
-    let file = secrets::user_conf_file(&provisioned.cluster);
-    let pods = context.pods(&namespace, &name);
-    let ready = pods.iter().filter(|pod| is_ready(pod)).filter_map(|pod| pod.uid()).collect::<Vec<_>>();
-    let shared = shared::config(&provisioned.cluster, &provisioned.posture).to_string();
+    let Provisioned { cluster, posture, .. } = provisioned;
+    let mut left_out = left_out(context, postgres, cluster);
+    let file = secrets::user_conf_file(cluster, &left_out);
+    let pods = context.pods(cluster.namespace(), cluster.name());
+    let ready: Vec<String> = pods.iter().filter(|pod| is_ready(pod)).filter_map(|pod| pod.uid()).collect();
+    let shared = shared::config(cluster, posture).to_string();
     let what = hash_of(&[file.as_str(), &shared, &ready.concat()].concat());
     let now = context.now();
     let known = context.recall(postgres).taken.filter(|taken| taken.what == what);
-    if let Some(taken) = known.as_ref().filter(|taken| taken.again > now) {
-        return Ok(Duration::try_from(taken.again.duration_since(now)).unwrap_or_default());
-    }
-    if ready.is_empty() {
-        return Ok(RARELY);
-    }
-    let site = Site::look(context, postgres, None).await?;
-    let seen = look(context, &site, &file).await?;
-    tell(context, postgres, waiting(&seen, &file)).await?;
-    let on_the_way = seen.values().any(|seen| seen.has_file && !(seen.is_current && seen.is_loaded));
-    let first = known.map_or(now, |taken| taken.first);
-    let pause =
-        pause(on_the_way, now.duration_since(first).unsigned_abs(), seen.values().any(|seen| seen.waits(&file)));
-    context.remember(postgres, |memory| {
-        memory.taken = (!on_the_way).then(|| Taken { what, first, again: now.checked_add(pause).unwrap_or(now) });
-    });
-    refused(&seen).map_or(Ok(pause), |why| Err(Stop::Blocked(CONFIGURATION_NOT_TAKEN, why)))
+    let pause = match &known {
+        Some(taken) if taken.again > now => Duration::try_from(taken.again.duration_since(now)).unwrap_or_default(),
+        _ if ready.is_empty() => RARELY,
+        _ => {
+            let site = Site::look(context, postgres, None).await?;
+            let look = look(context, &site, &file).await?;
+            tell(context, postgres, waiting(&look.seen, &file)).await?;
+            left_out.extend(look.seen.values().flat_map(|seen| names(&seen.said.refused)).map(str::to_owned));
+            let first = known.map_or(now, |taken| taken.first);
+            let pause = pause(&look, &file, now.duration_since(first).unsigned_abs());
+            let taken = Taken { what, first, again: now.checked_add(pause).unwrap_or(now) };
+            let refused = (!left_out.is_empty()).then(|| Refused { of: whole(cluster), names: left_out.clone() });
+            context.remember(postgres, |memory| (memory.taken, memory.refused) = (Some(taken), refused));
+            pause
+        }
+    };
+    refused(&left_out).map_or(Ok(pause), |why| Err(Stop::Blocked(CONFIGURATION_NOT_TAKEN, why)))
 }
 
-/// How long until servers are asked again.
-fn pause(on_the_way: bool, known_for: Duration, waits: bool) -> Duration {
-    if on_the_way {
+/// How long until servers are asked again, which were first seen to have all of it so long ago.
+fn pause(look: &Look, file: &str, known_for: Duration) -> Duration {
+    let any = |is: &dyn Fn(&Seen) -> bool| look.seen.values().any(is);
+    if any(&|seen| seen.has_file && !(seen.is_current && seen.is_loaded)) {
         SOON
     } else if known_for < PATRONIS_TIME {
         PATRONIS_TIME
-    } else if waits {
+    } else if look.is_partial || any(&|seen| seen.waits(file)) {
         PENDING
     } else {
         RARELY
@@ -114,28 +144,31 @@ fn pause(on_the_way: bool, known_for: Duration, waits: bool) -> Duration {
 }
 
 /// Asks every server that is ready, and does what brings it on. Who does not answer is asked another time.
-async fn look(context: &Context, site: &Site, file: &str) -> Step<BTreeMap<String, Seen>> {
+async fn look(context: &Context, site: &Site, file: &str) -> Step<Look> {
     let secret: Option<Secret> = site.objects.look(&site.cluster.user_conf_secret()).await?;
     // Not a hash of what is in it: that would let others try out what it may be.
     let version = format!("user-conf-{}", secret.and_then(|secret| secret.resource_version()).unwrap_or_default());
     let more_cas = Cas::new();
     let hands = Hands { context, site, wished: &site.cluster, issued: None, more_cas, operation: None };
-    let mut all = BTreeMap::new();
+    let mut look = Look::default();
     for pod in site.pods.iter().filter(|pod| is_ready(pod)) {
-        let seen = match ask(&hands, pod, file).await {
-            Ok(seen) => seen,
+        let asked = async {
+            let seen = ask(&hands, pod, file).await?;
+            if let Some(action) = next(pod, &seen, &version) {
+                hands.perform(&action).await?;
+            }
+            Ok(seen)
+        };
+        match asked.await {
+            Ok(seen) => drop(look.seen.insert(pod.name_any(), seen)),
             Err(Stop::Wait(what)) => {
                 debug!(pod = pod.name_any(), what, "its settings are not known");
-                Seen { has_file: true, ..Seen::default() }
+                look.is_partial = true;
             }
             Err(stop) => return Err(stop),
-        };
-        if let Some(action) = next(pod, &seen, &version) {
-            hands.perform(&action).await?;
         }
-        all.insert(pod.name_any(), seen);
     }
-    Ok(all)
+    Ok(look)
 }
 
 async fn ask(hands: &Hands<'_>, pod: &Pod, file: &str) -> Step<Seen> {
@@ -194,14 +227,11 @@ fn waiting(seen: &BTreeMap<String, Seen>, file: &str) -> Option<String> {
     Some(format!("what is set waits for a restart: {what}: create a PostgresOpsRequest of type Restart"))
 }
 
-/// What no server can start with, and that could not be known before.
-fn refused(seen: &BTreeMap<String, Seen>) -> Option<String> {
-    let all: BTreeSet<&str> = seen.values().flat_map(|seen| names(&seen.said.refused)).collect();
-    let all: Vec<&str> = all.into_iter().collect();
-    let what = (!all.is_empty()).then(|| all.join(", "))?;
-    Some(format!(
-        "spec.configuration.secretName: PostgreSQL does not take {what} as the Secret sets it; correct it: with it, no server would start"
-    ))
+/// What servers do not take, in words.
+fn refused(left_out: &BTreeSet<String>) -> Option<String> {
+    let what = (!left_out.is_empty()).then(|| left_out.iter().map(String::as_str).collect::<Vec<_>>().join(", "))?;
+    let why = "as the Secret sets it: it is left out, because no server would start with it; correct it";
+    Some(format!("spec.configuration.secretName: PostgreSQL does not take {what} {why}"))
 }
 
 async fn tell(context: &Context, postgres: &Postgres, waiting: Option<String>) -> Step<()> {
@@ -262,9 +292,19 @@ mod tests {
 
     #[test]
     fn servers_are_asked_again_when_patroni_has_had_its_time_and_rarely_when_nothing_waits() {
-        assert_eq!(pause(true, RARELY, true), SOON);
-        assert_eq!(pause(false, Duration::ZERO, false), PATRONIS_TIME);
-        assert_eq!(pause(false, PATRONIS_TIME, true), PENDING);
-        assert_eq!(pause(false, PATRONIS_TIME, false), RARELY);
+        let look = |seen| Look { seen: [("pg-0".to_owned(), seen)].into(), is_partial: false };
+        let (fine, waits) = (look(seen(true, true, &[])), look(seen(true, true, &["max_connections"])));
+        assert_eq!(pause(&look(seen(true, false, &[])), FILE, RARELY), SOON);
+        assert_eq!(pause(&waits, FILE, Duration::ZERO), PATRONIS_TIME);
+        assert_eq!(pause(&waits, FILE, PATRONIS_TIME), PENDING);
+        assert_eq!(pause(&Look { is_partial: true, ..Look::default() }, FILE, PATRONIS_TIME), PENDING);
+        assert_eq!(pause(&fine, FILE, PATRONIS_TIME), RARELY);
+    }
+
+    #[test]
+    fn what_servers_do_not_take_is_told_by_name() {
+        assert_eq!(refused(&BTreeSet::new()), None);
+        let told = refused(&["log_timezone", "timezone"].map(str::to_owned).into());
+        assert!(told.is_some_and(|told| told.contains("does not take log_timezone, timezone as the Secret")));
     }
 }
