@@ -117,7 +117,9 @@ pub(super) async fn spread(context: &Context, postgres: &Postgres, provisioned: 
             let site = Site::look(context, postgres, None).await?;
             let look = look(context, &site, &file).await?;
             tell(context, postgres, waiting(&look.seen, &file)).await?;
-            left_out.extend(look.seen.values().flat_map(|seen| names(&seen.said.refused)).map(str::to_owned));
+            // Who still has another file speaks of that one.
+            let current = look.seen.values().filter(|seen| seen.is_current);
+            left_out.extend(current.flat_map(|seen| names(&seen.said.refused)).map(str::to_owned));
             let first = known.map_or(now, |taken| taken.first);
             let pause = pause(&look, &file, now.duration_since(first).unsigned_abs());
             let taken = Taken { what, first, again: now.checked_add(pause).unwrap_or(now) };
