@@ -8,6 +8,9 @@ use serde_with::skip_serializing_none;
 /// Reason of the condition `Blocked` of a `Postgres`: the version that its spec names is not taken.
 pub const VERSION_NOT_TAKEN: &str = "VersionNotTaken";
 
+/// Reason of `Blocked`: the settings of a Secret are none that PostgreSQL takes.
+pub const CONFIGURATION_NOT_TAKEN: &str = "ConfigurationNotTaken";
+
 /// One observation about an object. Unlike Kubernetes' own condition, `reason` is optional.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]

@@ -69,6 +69,12 @@ pub fn tls_secret(database: &str) -> String {
     with_suffix(database, "tls")
 }
 
+/// The Secret with the PostgreSQL settings that the pods include.
+#[must_use]
+pub fn user_conf_secret(database: &str) -> String {
+    with_suffix(database, "user-conf")
+}
+
 /// The longest name of a database, in characters.
 ///
 /// Its pods carry the label `controller-revision-hash` with the value `NAME-` and a hash of ten characters, and a label's
@@ -94,7 +100,7 @@ mod tests {
     #[test]
     fn only_names_of_certificates_are_ever_cut() {
         let long = "d".repeat(MAX_DATABASE);
-        for suffix in ["auth", "tls", "ca", "pods", "standby", "stats", "patroni"] {
+        for suffix in ["auth", "tls", "ca", "pods", "standby", "stats", "patroni", "user-conf"] {
             assert_eq!(with_suffix(&long, suffix), format!("{long}-{suffix}"));
         }
         for alias in Alias::ALL {

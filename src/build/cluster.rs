@@ -8,15 +8,16 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 
 use super::names::{EXPORTER, POSTGRES};
+use super::user_conf::UserConf;
 use crate::api::Postgres;
 use crate::api::monitor::{Exporter, Monitor};
 use crate::api::names::MAX_DATABASE;
-use crate::api::postgres::{InitScript, PostgresSpec, StorageType, USER_CONF};
+use crate::api::postgres::{InitScript, PostgresSpec, StorageType};
 use crate::api::postgres_version::PostgresVersionSpec;
 use crate::api::quantity::bytes;
 use crate::api::template::{ContainerSettings, PodSettings, ServiceAlias, ServiceTemplate, TemplateMeta};
 use crate::api::tls::SslMode;
-use crate::tls::{Alias, conf, owned};
+use crate::tls::Alias;
 
 /// User that the images run as if their version does not say.
 const DEFAULT_UID: i64 = 999;
@@ -38,8 +39,7 @@ pub struct Cluster {
     pub(super) resources: ResourceRequirements,
     /// A quarter of the memory that container asks for, in MiB.
     pub(super) shared_buffers: u64,
-    /// The user's own PostgreSQL settings, without those that are pgrekey's.
-    pub(super) settings: BTreeMap<String, String>,
+    pub(super) user_conf: UserConf,
     pub(super) init: Option<InitScript>,
 }
 
@@ -80,7 +80,7 @@ impl fmt::Display for Unbuildable {
     }
 }
 
-fn unbuildable<T>(
+pub(super) fn unbuildable<T>(
     field: impl Into<String>,
     problem: impl Into<String>,
     remedy: impl Into<String>,
@@ -97,18 +97,19 @@ impl Cluster {
         check_service_templates(&spec.service_templates)?;
         check_tls(&spec)?;
         let resources = resources(&spec);
+        let major = major(facts.version)?;
         Ok(Self {
             name: name(postgres)?,
             namespace: namespace(postgres)?,
             labels: postgres.labels().clone(),
             version: facts.version.clone(),
-            major: major(facts.version)?,
+            major,
             replicas: replicas(&spec)?,
             superuser: superuser(facts)?,
             data: data(&spec)?,
             shared_buffers: shared_buffers(&resources)?,
             resources,
-            settings: settings(&spec, facts)?,
+            user_conf: UserConf::of(&spec, facts, major)?,
             init: init(&spec)?,
             spec,
         })
@@ -273,31 +274,6 @@ fn shared_buffers(resources: &ResourceRequirements) -> Result<u64, Unbuildable> 
             "write one, for example 2Gi",
         ),
     }
-}
-
-/// The Secret first, then what the spec itself says. What is pgrekey's is left out; of what the spec says, a rule warns.
-fn settings(spec: &PostgresSpec, facts: &Facts<'_>) -> Result<BTreeMap<String, String>, Unbuildable> {
-    let Some(configuration) = &spec.configuration else { return Ok(BTreeMap::new()) };
-    let inline = configuration.inline.iter().flatten();
-    if let Some((key, _)) = inline.clone().find(|(key, _)| *key != USER_CONF) {
-        let field = format!("spec.configuration.inline[{key}]");
-        return unbuildable(field, "there is no such file", "write the settings under the key user.conf");
-    }
-    let secret = configuration.secret_name.as_ref().map(|_| ("spec.configuration.secretName", facts.user_conf));
-    if let Some((field, None)) = secret {
-        return unbuildable(field, "this Secret has no key user.conf", "write the settings under that key");
-    }
-    let texts = secret.into_iter().filter_map(|(field, text)| Some((field, text?)));
-    let texts = texts.chain(inline.map(|(_, text)| ("spec.configuration.inline[user.conf]", text.as_str())));
-    let mut all = BTreeMap::new();
-    for (field, text) in texts {
-        match conf::parse(text) {
-            Ok(settings) => all.extend(settings),
-            Err(bad) => return unbuildable(field, bad.to_string(), "write one setting a line, as in postgresql.conf"),
-        }
-    }
-    all.retain(|name, _| owned::by_pgrekey(name).is_none());
-    Ok(all)
 }
 
 fn init(spec: &PostgresSpec) -> Result<Option<InitScript>, Unbuildable> {
@@ -490,14 +466,5 @@ pub(super) mod tests {
         let postgres = postgres("{version: '17', configuration: {secretName: s}}");
         let facts = Facts { version: &version("17"), superuser: "postgres", user_conf: None };
         assert_eq!(Cluster::of(&postgres, &facts).expect_err("no key").field, "spec.configuration.secretName");
-    }
-
-    #[test]
-    fn inline_settings_win_over_the_secrets_and_ours_over_both() {
-        let built = cluster(&postgres(
-            "{version: '17', configuration: {secretName: s, inline: {user.conf: \"work_mem = 2MB\\nssl = off\"}}}",
-        ));
-        let settings: Vec<_> = built.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        assert_eq!(settings, [("jit", "off"), ("work_mem", "2MB")]);
     }
 }

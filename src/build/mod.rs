@@ -11,6 +11,7 @@
 //! | [`pet_set`], [`pod`], [`exporter`], [`stateful_set`] | the workload |
 //! | [`session`] | what a superuser's session starts with |
 //! | [`patroni`], [`shared`] | Patroni's two configurations: per pod, and of the whole cluster |
+//! | [`user_conf`] | a user's own settings, and the way that each goes to the servers |
 //! | [`services`], [`monitor`] | ways in, for clients and for Prometheus |
 //! | [`certificates`], [`secrets`], [`trust`] | what is issued, what is served, what is published |
 //! | [`access`], [`disruption`] | what pods may do, and how many may be missing |
@@ -33,6 +34,7 @@ pub mod session;
 pub mod shared;
 pub mod stateful_set;
 pub mod trust;
+pub mod user_conf;
 pub mod version;
 pub mod written;
 

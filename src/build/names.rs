@@ -76,6 +76,12 @@ impl Cluster {
         names::tls_secret(&self.name)
     }
 
+    /// The Secret with the settings that come from a Secret.
+    #[must_use]
+    pub fn user_conf_secret(&self) -> String {
+        names::user_conf_secret(&self.name)
+    }
+
     /// The Certificate of this alias.
     #[must_use]
     pub fn certificate(&self, alias: Alias) -> String {

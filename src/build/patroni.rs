@@ -9,13 +9,17 @@ use serde_json::{Map, Value, json};
 use super::meta::{INSTANCE_LABEL, PRIMARY, ROLE_LABEL, STANDBY};
 use super::names::{DB_PORT, PATRONI_PORT};
 use super::pod::{CONFIG, DATA, INIT_SCRIPTS, SOCKETS};
-use super::{Cluster, exporter};
+use super::{Cluster, exporter, user_conf};
 use crate::tls::{Posture, dial};
 
 /// Key of the configuration.
 pub const PATRONI_YML: &str = "patroni.yml";
 /// Key of the script that runs the user's scripts.
 const INIT_SH: &str = "init.sh";
+/// Key of the script that runs `initdb`.
+pub const INITDB_SH: &str = "initdb.sh";
+/// Key of what `postgresql.conf` includes.
+const INCLUDED: &str = "postgresql.conf";
 
 /// ConfigMap `NAME-patroni`. A pod takes a change when its volume is refreshed and its agent is told to reload.
 #[must_use]
@@ -31,7 +35,7 @@ pub fn config_map(cluster: &Cluster, posture: &Posture) -> ConfigMap {
             ..cluster.meta(cluster.patroni())
         },
         data: Some(
-            [(PATRONI_YML, text)]
+            [(PATRONI_YML, text), (INCLUDED, included()), (INITDB_SH, initdb_script())]
                 .into_iter()
                 .chain(init)
                 .chain(web)
@@ -63,6 +67,7 @@ pub fn config(cluster: &Cluster, posture: &Posture) -> Value {
             "listen": format!("*:{}", DB_PORT.0),
             "data_dir": format!("{DATA}/data"),
             "pgpass": "/tmp/pgpass",
+            "custom_conf": format!("{CONFIG}/{INCLUDED}"),
             // The socket needs no password and no TLS: Patroni sees its own server whatever the posture.
             "use_unix_socket": true,
             "use_unix_socket_repl": true,
@@ -72,6 +77,32 @@ pub fn config(cluster: &Cluster, posture: &Posture) -> Value {
             "basebackup": { "checkpoint": "fast" },
         },
     })
+}
+
+/// What `postgresql.conf` begins with; what Patroni writes comes after it, and wins.
+///
+/// It lies beside `patroni.yml`, which names it, because a server does not start when what its configuration includes is missing:
+/// whoever has the one has the other. A pod that an earlier pgrekey made has no file with settings of a Secret.
+fn included() -> String {
+    format!(
+        "# What initdb wrote.\ninclude_if_exists '{DATA}/data/postgresql.base.conf'\n\
+         # Settings that come from a Secret.\ninclude_if_exists '{}'\n",
+        user_conf::path()
+    )
+}
+
+/// Where `postgresql.conf` includes something else, Patroni overwrites what `initdb` wrote there: the time zone, the locale, the
+/// language of text search. So that is kept, under the name that Patroni itself would give it.
+fn initdb_script() -> String {
+    format!(
+        r#"#!/bin/sh
+# Makes the data, and keeps what initdb has set: Patroni overwrites postgresql.conf.
+set -eu
+PATH="${{PATRONI_POSTGRESQL_BIN_DIR:+$PATRONI_POSTGRESQL_BIN_DIR:}}$PATH"
+initdb "$@"
+cp '{DATA}/data/postgresql.conf' '{DATA}/data/postgresql.base.conf'
+"#
+    )
 }
 
 /// Who Patroni is, and how it dials. Passwords come from the environment.

@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::cluster::Data;
 use super::names::{DB_PORT, PATRONI_PORT, POSTGRES};
-use super::patroni::PATRONI_YML;
+use super::patroni::{INITDB_SH, PATRONI_YML};
 use super::{Cluster, exporter};
 use crate::api::environment::is_reserved;
 use crate::tls::{Posture, layout};
@@ -27,6 +27,8 @@ pub const DATA: &str = "/var/pv";
 pub const CONFIG: &str = "/etc/patroni";
 /// Where PostgreSQL puts its socket, which is where its programs look for it.
 pub const SOCKETS: &str = "/var/run/postgresql";
+/// Where the settings are that come from a Secret.
+pub const USER_CONF_FOLDER: &str = "/etc/user-conf";
 /// Where the user's init scripts are.
 pub const INIT_SCRIPTS: &str = "/var/initdb";
 
@@ -35,6 +37,8 @@ pub const DATA_VOLUME: &str = "data";
 const CONFIG_VOLUME: &str = "patroni";
 /// Name of the volume with certificates.
 pub const CERTS_VOLUME: &str = "certs";
+/// Name of the volume with the settings that come from a Secret.
+pub const USER_CONF_VOLUME: &str = "user-conf";
 const INIT_VOLUME: &str = "initial-script";
 
 /// The folders that a read-only root file system must leave writable: PostgreSQL's socket, temporary files, the user's home.
@@ -45,6 +49,9 @@ const GRACE_SECONDS: i64 = 120;
 
 /// Read by owner and group: the kubelet makes root the owner, and the group is the pod's.
 const KEY_MODE: i32 = 0o640;
+
+/// Read and run by all: among Patroni's files is a script in the place of a program.
+const SCRIPT_MODE: i32 = 0o755;
 
 /// The template of every pod.
 #[must_use]
@@ -148,6 +155,7 @@ fn env(cluster: &Cluster) -> Vec<EnvVar> {
         // A name, not an address: standbys check it against the certificate, and it outlives the pod.
         ("PATRONI_POSTGRESQL_CONNECT_ADDRESS", Source::Text(format!("{pod_host}:{}", DB_PORT.0))),
         ("PATRONI_RESTAPI_CONNECT_ADDRESS", Source::Text(format!("$(PATRONI_KUBERNETES_POD_IP):{}", PATRONI_PORT.0))),
+        ("PATRONI_POSTGRESQL_BIN_INITDB", Source::Text(format!("{CONFIG}/{INITDB_SH}"))),
         ("PATRONI_RESTAPI_USERNAME", agent("username")),
         ("PATRONI_RESTAPI_PASSWORD", agent("password")),
         ("PATRONI_SUPERUSER_PASSWORD", auth("password")),
@@ -206,6 +214,7 @@ fn mounts(cluster: &Cluster, posture: &Posture) -> Vec<VolumeMount> {
     [mount(DATA_VOLUME, DATA), mount("shared-memory", "/dev/shm")]
         .into_iter()
         .chain(shared_mounts(posture))
+        .chain([read_only(USER_CONF_VOLUME, USER_CONF_FOLDER)])
         .chain(scratch)
         .chain(init)
         .collect()
@@ -222,7 +231,11 @@ fn read_only(name: &str, path: &str) -> VolumeMount {
 fn volumes(cluster: &Cluster, posture: &Posture) -> Vec<Volume> {
     let config = Volume {
         name: CONFIG_VOLUME.to_owned(),
-        config_map: Some(ConfigMapVolumeSource { name: cluster.patroni(), ..Default::default() }),
+        config_map: Some(ConfigMapVolumeSource {
+            name: cluster.patroni(),
+            default_mode: Some(SCRIPT_MODE),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let data = match &cluster.data {
@@ -235,7 +248,16 @@ fn volumes(cluster: &Cluster, posture: &Posture) -> Vec<Volume> {
         secret: script.secret.clone(),
         ..Default::default()
     });
-    [config, empty_dir("shared-memory", Some("Memory"), None)]
+    let user_conf = Volume {
+        name: USER_CONF_VOLUME.to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(cluster.user_conf_secret()),
+            default_mode: Some(KEY_MODE),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    [config, user_conf, empty_dir("shared-memory", Some("Memory"), None)]
         .into_iter()
         .chain(SCRATCH.map(|(name, _)| empty_dir(name, None, None)))
         .chain(data)

@@ -1,12 +1,13 @@
 //! The Secrets that pgrekey writes. What is random or read from elsewhere comes in as an argument.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Cluster;
+use crate::api::postgres::USER_CONF;
 
 pub use crate::tls::material::{Pem, Served};
 
@@ -52,6 +53,24 @@ pub fn tls(cluster: &Cluster, now: &Served, previous: Option<&Served>) -> Secret
         data: Some(all),
         ..Default::default()
     }
+}
+
+/// Secret `NAME-user-conf`: the settings that come from a Secret, without these, as the file that every server includes; empty if
+/// there are none.
+#[must_use]
+pub fn user_conf(cluster: &Cluster, left_out: &BTreeSet<String>) -> Secret {
+    Secret {
+        metadata: cluster.meta(cluster.user_conf_secret()),
+        type_: Some("Opaque".to_owned()),
+        data: Some(data([(USER_CONF, &*user_conf_file(cluster, left_out))])),
+        ..Default::default()
+    }
+}
+
+/// What is in it.
+#[must_use]
+pub fn user_conf_file(cluster: &Cluster, left_out: &BTreeSet<String>) -> String {
+    cluster.user_conf.file(left_out)
 }
 
 fn files(served: &Served) -> BTreeMap<String, ByteString> {

@@ -6,8 +6,9 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Map, Value, json};
 
 use super::Cluster;
+use super::user_conf::UserConf;
 use crate::api::postgres::{CommitLevel, StreamingMode, SyncMode, SynchronousReplicationConfig};
-use crate::tls::{Posture, hba, settings};
+use crate::tls::{Posture, guc, hba, owned, settings};
 
 /// The annotation that Patroni reads.
 pub const ANNOTATION: &str = "config";
@@ -55,10 +56,19 @@ pub fn config(cluster: &Cluster, posture: &Posture) -> Value {
 }
 
 /// PostgreSQL's settings: defaults, over them the user's, over those ours.
+///
+/// Patroni writes them after the file with the settings of a Secret: a default that such a file sets is left to it.
 fn parameters(cluster: &Cluster, posture: &Posture) -> Value {
+    let UserConf { inline, .. } = &cluster.user_conf;
     let mut all: Map<String, Value> = Map::new();
-    all.insert("shared_buffers".to_owned(), json!(format!("{}MB", cluster.shared_buffers)));
-    all.extend(cluster.settings.iter().map(|(name, value)| (name.clone(), json!(value))));
+    if !cluster.user_conf.file_sets("shared_buffers") {
+        all.insert("shared_buffers".to_owned(), json!(format!("{}MB", cluster.shared_buffers)));
+    }
+    all.extend(cluster.user_conf.by_patroni().chain(inline).map(|(name, value)| (name.clone(), json!(value))));
+    for (name, least) in owned::LEAST {
+        let wish = all.get(name).and_then(Value::as_str).and_then(guc::whole_number);
+        all.insert(name.to_owned(), json!(wish.unwrap_or_default().max(least).to_string()));
+    }
     all.extend(settings::settings(posture).into_iter().map(|(name, value)| (name.to_owned(), json!(value))));
     if let Some(synchronous) = synchronous(cluster) {
         let level = synchronous.commit_level.unwrap_or(CommitLevel::RemoteWrite);
@@ -85,7 +95,8 @@ const fn commit_level(level: CommitLevel) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cluster::tests::{cluster, postgres};
+    use super::super::Facts;
+    use super::super::cluster::tests::{cluster, postgres, version};
     use super::*;
     use crate::tls::Method;
 
@@ -103,6 +114,39 @@ mod tests {
             (&parameters["shared_buffers"], &parameters["password_encryption"]),
             (&json!("64MB"), &json!("scram-sha-256"))
         );
+    }
+
+    #[test]
+    fn a_default_gives_way_to_the_file_and_the_spec_wins_over_it() {
+        let of = |text: &str, inline: &str| {
+            let spec =
+                format!("{{version: '17', configuration: {{secretName: s, inline: {{user.conf: \"{inline}\"}}}}}}");
+            let facts = Facts { version: &version("17"), superuser: "postgres", user_conf: Some(text) };
+            let cluster = Cluster::of(&postgres(&spec), &facts).expect("a cluster");
+            config(&cluster, &Posture::plain(Method::Scram))["postgresql"]["parameters"].clone()
+        };
+        assert_eq!(of("work_mem = 8MB", "")["shared_buffers"], "256MB");
+        assert!(of("shared_buffers = 64MB", "").get("shared_buffers").is_none());
+        assert_eq!(of("shared_buffers = 64MB", "shared_buffers = 32MB")["shared_buffers"], "32MB");
+        assert_eq!(of("max_connections = 50", "max_connections = 60")["max_connections"], "60");
+        assert_eq!(of("password_encryption = md5", "")["password_encryption"], "scram-sha-256");
+    }
+
+    #[test]
+    fn there_is_room_for_the_largest_number_of_pods_whatever_there_are_now() {
+        for (conf, senders) in [
+            ("", "42"),
+            ("max_wal_senders = 5", "42"),
+            ("max_wal_senders = lots", "42"),
+            ("MAX_WAL_SENDERS = 64", "64"),
+        ] {
+            let config = config_of(&format!("{{version: '17', configuration: {{inline: {{user.conf: '{conf}'}}}}}}"));
+            let parameters = &config["postgresql"]["parameters"];
+            assert_eq!(
+                (&parameters["max_wal_senders"], &parameters["max_replication_slots"]),
+                (&json!(senders), &json!("42"))
+            );
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Whole manifests, to be read by people: a change that nobody meant shows here.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use super::cluster::tests::{cluster, postgres};
@@ -34,6 +36,7 @@ fn manifests(owner: &Postgres, cluster: &Cluster, posture: &Posture) -> String {
         json!(disruption::disruption_budget(cluster)),
         json!(secrets::auth(cluster, &"password".into(), "2026-01-01T00:00:00Z")),
         json!(secrets::agent(cluster, &"password".into())),
+        json!(secrets::user_conf(cluster, &BTreeSet::new())),
         json!(trust::ca_config_map(cluster, "PEM")),
     ];
     let texts: Vec<String> = documents

@@ -228,12 +228,14 @@ impl Secrets {
         let shared = async {
             if paused { context.get::<ConfigMap>(&namespace, &with_suffix(&name, "config")).await } else { Ok(None) }
         };
-        let (auth, agent, tls, shared) =
-            future::try_join4(get(auth_secret(postgres)), get(with_suffix(&name, "patroni")), tls, shared).await?;
+        let settings = postgres.spec.configuration.as_ref().and_then(|conf| conf.secret_name.clone());
+        let settings = async { if let Some(name) = settings { get(name).await.map(Some) } else { Ok(None) } };
+        let (auth, agent) = (get(auth_secret(postgres)), get(with_suffix(&name, "patroni")));
+        let (auth, agent, tls, settings, shared) = future::try_join5(auth, agent, tls, settings, shared).await?;
         let login = auth.1.as_ref().and_then(Login::of);
         let data = tls.as_ref().and_then(|(_, secret)| secret.as_ref()?.data.as_ref());
         let served = data.and_then(|data| Served::of(data, ""));
-        let versions = [Some(auth), Some(agent), tls].into_iter().flatten();
+        let versions = [Some(auth), Some(agent), tls, settings].into_iter().flatten();
         let versions = versions.map(|(name, secret)| (name, secret.and_then(|secret| secret.resource_version())));
         let accept = shared.as_ref().and_then(shared_config).and_then(|shared| accept(&shared).ok());
         Ok(Self { login, served, accept, versions: versions.collect() })

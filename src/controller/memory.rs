@@ -9,6 +9,7 @@ use tokio::sync::Mutex as Turn;
 
 use super::credentials::Login;
 use super::health::Seen;
+use super::user_conf::{Refused, Taken};
 
 /// What is remembered of one database while this process leads. Losing it costs a check or a question, never a database.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +26,10 @@ pub(super) struct Memory {
     pub(super) settles: Option<Timestamp>,
     /// The certificates that its pods serve.
     pub(super) served: Option<Served>,
+    /// The settings that its servers were last seen to have.
+    pub(super) taken: Option<Taken>,
+    /// The settings of its Secret that its servers do not take.
+    pub(super) refused: Option<Refused>,
     /// Its primary, as operations see it.
     pub(super) primary: Primary,
 }

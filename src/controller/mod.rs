@@ -33,6 +33,7 @@ mod scaling;
 mod servers;
 mod site;
 mod status;
+mod user_conf;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -165,7 +165,7 @@ impl Hands<'_> {
         }
     }
 
-    async fn log_in(&self, pod: &Pod) -> Step<Session> {
+    pub(super) async fn log_in(&self, pod: &Pod) -> Step<Session> {
         let address = address(pod, PORT).map_err(|_| Stop::Wait("an address of the pod"))?;
         let written = self.site.written().map_err(|why| Stop::Blocked("PostureUnknown", why))?;
         let keys = self.site.keys(&written);
@@ -176,7 +176,7 @@ impl Hands<'_> {
     }
 
     /// A server that does not do what it is asked is asked again after the next look.
-    fn silent(&self, pod: &Pod, silence: &Silence) -> Stop {
+    pub(super) fn silent(&self, pod: &Pod, silence: &Silence) -> Stop {
         info!(pod = pod.name_any(), namespace = self.site.cluster.namespace(), %silence, "not done; trying again");
         Stop::Wait("a server that answers")
     }

@@ -10,10 +10,9 @@ use kube::runtime::events::EventType;
 use serde_json::json;
 use tracing::debug;
 
-use super::provision::Provisioned;
 use super::renewal::Renewed;
-use super::{Context, ending, provision, renewal, status};
-use crate::api::condition::{VERSION_NOT_TAKEN, holds};
+use super::{Context, ending, provision, renewal, status, user_conf};
+use crate::api::condition::holds;
 use crate::api::{Postgres, PostgresOpsRequest, condition};
 use crate::cluster::{Error, Thing};
 use crate::plan::database_status::types::{BLOCKED, HALTED, PAUSED};
@@ -102,15 +101,17 @@ async fn live(context: &Context, postgres: &Postgres) -> Step<Action> {
     if condition::find(conditions, HALTED).is_some() {
         status::write(context, postgres, Writer::not_halted).await?;
     }
-    let Provisioned { posture, kept } = Box::pin(provision::provision(context, postgres)).await?;
-    let until = match Box::pin(renewal::renew(context, postgres, &posture)).await? {
+    let provisioned = Box::pin(provision::provision(context, postgres)).await?;
+    let taken = Box::pin(user_conf::spread(context, postgres, &provisioned)).await;
+    let until = match Box::pin(renewal::renew(context, postgres, &provisioned.posture)).await? {
         Renewed::UnderWay => return Ok(Action::requeue(AT_ONCE)),
         Renewed::Settles(time) => time.clamp(AT_ONCE, RARELY),
         Renewed::Done => RARELY,
     };
-    // Renewals go on: they are no matter of versions.
-    if let Some(why) = kept {
-        return Err(Stop::Blocked(VERSION_NOT_TAKEN, why));
+    let until = taken?.min(until);
+    // Renewals go on: they are no matter of versions or settings.
+    if let Some((reason, why)) = provisioned.kept {
+        return Err(Stop::Blocked(reason, why));
     }
     status::done(context, postgres).await?;
     Ok(Action::requeue(until))

@@ -10,14 +10,17 @@ use serde_json::Value;
 use super::here::{Here, Pieces, here, previous};
 use super::postgres::{Step, Stop, conditions};
 use super::site::PREVIOUS_OF;
+use super::user_conf::left_out;
 use super::{Context, certificates, credentials, scaling};
-use crate::api::condition::{VERSION_NOT_TAKEN, holds};
-use crate::api::names::with_suffix;
+use crate::api::condition::{CONFIGURATION_NOT_TAKEN, VERSION_NOT_TAKEN, holds};
+use crate::api::names::{user_conf_secret, with_suffix};
+use crate::api::postgres::USER_CONF;
 use crate::api::{PetSet, Postgres, PostgresVersion};
+use crate::build::user_conf::SECRET_NAME;
 use crate::build::version::{BuiltOf, Choice, Named};
 use crate::build::{
-    Cluster, Facts as BuildFacts, access, disruption, monitor, patroni, pet_set, secrets, services, shared, trust,
-    version,
+    Cluster, Facts as BuildFacts, Unbuildable, access, disruption, monitor, patroni, pet_set, secrets, services,
+    shared, trust, version,
 };
 use crate::cluster::{Done, Error, Objects};
 use crate::plan::database_status::types::PROVISIONED;
@@ -27,10 +30,11 @@ use crate::tls::{Posture, posture};
 
 /// A database as it was built.
 pub(super) struct Provisioned {
+    pub(super) cluster: Cluster,
     /// Where it is.
     pub(super) posture: Posture,
-    /// Why it is not of the version that its spec names, if it is not.
-    pub(super) kept: Option<String>,
+    /// Why it is not all that its spec says, if it is not: reason and message.
+    pub(super) kept: Option<(&'static str, String)>,
 }
 
 /// Makes a database what its spec says, as far as that takes no walk.
@@ -49,7 +53,7 @@ pub(super) async fn provision(context: &Context, postgres: &Postgres) -> Step<Pr
     configuration(context, postgres, &objects, &cluster, &here).await?;
     workload(context, postgres, &objects, &cluster, &here).await?;
     metrics(context, postgres, &objects, &cluster, &here.0).await?;
-    Ok(Provisioned { posture: here.0.posture, kept })
+    Ok(Provisioned { cluster, posture: here.0.posture, kept })
 }
 
 /// The objects of this database.
@@ -60,8 +64,8 @@ pub(super) fn objects(context: &Context, postgres: &Postgres, cluster: &Cluster)
 /// A database, parsed.
 pub(super) struct Built {
     pub(super) cluster: Cluster,
-    /// Why it is built of another version than its spec names, if it is.
-    pub(super) kept: Option<String>,
+    /// Why it is not built as its spec says, if it is not: reason and message.
+    pub(super) kept: Option<(&'static str, String)>,
 }
 
 /// The database, parsed. What is built goes on with the major version of its data, whatever the spec says.
@@ -78,7 +82,7 @@ pub(super) async fn build(context: &Context, postgres: &Postgres, secret: Option
     };
     let (name, kept) = match choice {
         None | Some((_, Choice::Follow)) => (wished.to_owned(), None),
-        Some((built, Choice::Stay(why))) => (built.name, Some(why)),
+        Some((built, Choice::Stay(why))) => (built.name, Some((VERSION_NOT_TAKEN, why))),
         Some((_, Choice::Neither(why))) => return Err(Stop::Blocked(VERSION_NOT_TAKEN, why)),
     };
     let version = find(context, &name)?.ok_or_else(|| {
@@ -88,10 +92,20 @@ pub(super) async fn build(context: &Context, postgres: &Postgres, secret: Option
     let user_conf = user_conf(context, postgres).await?;
     let superuser = credentials::superuser(context, postgres, secret);
     let facts = BuildFacts { version: &version.spec, superuser: &superuser, user_conf: user_conf.as_deref() };
-    let mut postgres = postgres.clone();
-    postgres.spec.version = name;
-    let cluster = Cluster::of(&postgres, &facts).map_err(|why| Stop::Blocked("Invalid", why.to_string()))?;
-    Ok(Built { cluster, kept })
+    let mut named = postgres.clone();
+    named.spec.version = name;
+    let invalid = |why: Unbuildable| Stop::Blocked("Invalid", why.to_string());
+    match Cluster::of(&named, &facts) {
+        Ok(cluster) => Ok(Built { cluster, kept }),
+        // A database that runs goes on with what it has: its Secret may be gone, or be about to be corrected.
+        Err(why) if why.field == SECRET_NAME => {
+            let taken = taken_conf(context, postgres).await?.ok_or_else(|| invalid(why.clone()))?;
+            let facts = BuildFacts { user_conf: Some(&taken), ..facts };
+            let cluster = Cluster::of(&named, &facts).map_err(invalid)?;
+            Ok(Built { cluster, kept: kept.or_else(|| Some((CONFIGURATION_NOT_TAKEN, why.to_string()))) })
+        }
+        Err(why) => Err(invalid(why)),
+    }
 }
 
 /// What the database is built of; none before it is built. Either of two objects says so, because somebody may delete one: the
@@ -107,9 +121,12 @@ async fn built_of(context: &Context, postgres: &Postgres) -> Result<Option<Built
 
 /// What an object of the database says that it is built of.
 fn said(postgres: &Postgres, object: &impl ResourceExt) -> Option<BuiltOf> {
-    // What an earlier database of this name left behind is collected a moment later.
-    let is_ours = object.owner_references().iter().any(|owner| Some(&owner.uid) == postgres.uid().as_ref());
-    object.annotations().get(version::BUILT_OF).filter(|_| is_ours)?.parse().ok()
+    object.annotations().get(version::BUILT_OF).filter(|_| is_owned(postgres, object))?.parse().ok()
+}
+
+/// Whether an object is this database's. What an earlier database of its name left behind is collected a moment later.
+fn is_owned(postgres: &Postgres, object: &impl ResourceExt) -> bool {
+    object.owner_references().iter().any(|owner| Some(&owner.uid) == postgres.uid().as_ref())
 }
 
 /// The PostgresVersion of this name, if there is one.
@@ -139,8 +156,18 @@ async fn user_conf(context: &Context, postgres: &Postgres) -> Step<Option<String
     let named = postgres.spec.configuration.as_ref().and_then(|configuration| configuration.secret_name.clone());
     let Some(name) = named else { return Ok(None) };
     let secret = context.get::<Secret>(&postgres.namespace().unwrap_or_default(), &name).await?;
-    let value = secret.and_then(|secret| secret.data?.remove("user.conf"));
-    Ok(value.and_then(|value| String::from_utf8(value.0).ok()))
+    Ok(secret.and_then(conf_in))
+}
+
+/// What was taken of it last.
+async fn taken_conf(context: &Context, postgres: &Postgres) -> Step<Option<String>> {
+    let name = user_conf_secret(&postgres.name_any());
+    let secret = context.get::<Secret>(&postgres.namespace().unwrap_or_default(), &name).await?;
+    Ok(secret.filter(|secret| is_owned(postgres, secret)).and_then(conf_in))
+}
+
+fn conf_in(secret: Secret) -> Option<String> {
+    String::from_utf8(secret.data?.remove(USER_CONF)?.0).ok()
 }
 
 async fn ways_in(context: &Context, postgres: &Postgres, objects: &Objects, cluster: &Cluster) -> Step<()> {
@@ -205,6 +232,7 @@ async fn configuration(
         None if postgres.spec.tls.is_none() => certificates::forget(objects, cluster).await?,
         None => {}
     }
+    objects.apply(secrets::user_conf(cluster, &left_out(context, postgres, cluster))).await?;
     objects.apply_over(pieces.patroni.as_ref(), patroni::config_map(cluster, &here.posture)).await?;
     let mut config = shared::config(cluster, &here.posture);
     if !scaling::left_slots(context, postgres).is_empty() {

@@ -217,12 +217,10 @@ impl Site {
     async fn pod(&self, pod: &Pod, keys: &Keys, expected: &Expected) -> scene::Pod {
         let name = pod.name_any();
         let has_files = has_certs(pod);
-        let is_ready = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        let is_ready = is_ready.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
         scene::Pod {
             ordinal: ordinal(&self.cluster, &name).unwrap_or_default(),
             uid: pod.uid().unwrap_or_default(),
-            ready: is_ready,
+            ready: is_ready(pod),
             leaving: pod.metadata.deletion_timestamp.is_some(),
             has_files,
             refreshed: pod.annotations().get(REFRESH).cloned(),
@@ -278,6 +276,12 @@ async fn pods(objects: &Objects, cluster: &Cluster) -> Result<Vec<Pod>, Error> {
     let mut pods = objects.labelled::<Pod>().await?;
     pods.sort_by_key(|pod| ordinal(cluster, &pod.name_any()));
     Ok(pods)
+}
+
+/// Whether a pod says that it is ready.
+pub(super) fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn has_certs(pod: &Pod) -> bool {

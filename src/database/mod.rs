@@ -12,6 +12,7 @@ mod limited;
 mod options;
 pub mod report;
 pub mod session;
+pub mod settings;
 #[cfg(test)]
 mod stranger;
 mod text;

@@ -25,6 +25,8 @@ pub mod types {
     pub const HALTED: &str = "Halted";
     /// Something keeps pgrekey from making the database what its spec says. pgrekey's own, and gone when that is.
     pub const BLOCKED: &str = "Blocked";
+    /// Settings wait for a restart of servers. pgrekey's own, and gone when none does.
+    pub const RESTART_PENDING: &str = "RestartPending";
     /// Nobody checks the database.
     pub const HEALTH_CHECK_PAUSED: &str = "HealthCheckPaused";
     /// Data are being restored.
@@ -35,7 +37,7 @@ pub mod types {
 
 use types::{
     ACCEPTING_CONNECTION, BLOCKED, DATA_RESTORE_STARTED, DATA_RESTORED, HALTED, HEALTH_CHECK_PAUSED, PAUSED,
-    PROVISIONED, PROVISIONING_STARTED, READY, REPLICA_READY,
+    PROVISIONED, PROVISIONING_STARTED, READY, REPLICA_READY, RESTART_PENDING,
 };
 
 /// The phase that follows from the conditions: the first rule that matches. `None`: nothing is known yet.
@@ -216,6 +218,14 @@ impl Writer {
     /// Nothing is in the way.
     pub fn free(&mut self) {
         condition::remove(&mut self.conditions, BLOCKED);
+    }
+
+    /// This waits for a restart, or nothing does.
+    pub fn restart_pending(&mut self, what: Option<&str>) {
+        match what {
+            Some(what) => self.put(RESTART_PENDING, true, "SettingsChanged", what.to_owned()),
+            None => drop(condition::remove(&mut self.conditions, RESTART_PENDING)),
+        }
     }
 
     fn put(&mut self, type_: &str, holds: bool, reason: &str, message: String) {

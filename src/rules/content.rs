@@ -7,7 +7,7 @@ use crate::api::Postgres;
 use crate::api::names::POSTGRES;
 use crate::api::postgres::USER_CONF;
 use crate::api::quantity;
-use crate::tls::{conf, owned};
+use crate::tls::{conf, guc, owned};
 
 use super::{Facts, Findings, Review, quoted};
 
@@ -35,6 +35,11 @@ pub(super) fn setting_ignored(review: &Database, _: Option<&dyn Facts>, findings
     let settings = user_conf(&review.object).and_then(|text| conf::parse(text).ok()).unwrap_or_default();
     for owned in settings.keys().filter_map(|name| owned::by_pgrekey(name)) {
         findings.add(SETTINGS, format!("{} is ignored", owned.name), format!("it follows from {}", owned.follows_from));
+    }
+    for (name, least) in owned::LEAST {
+        if settings.get(name).is_some_and(|value| guc::whole_number(value).is_none_or(|number| number < least)) {
+            findings.add(SETTINGS, format!("{name} is raised to {least}"), "32 pods need the room");
+        }
     }
 }
 

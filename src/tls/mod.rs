@@ -12,11 +12,12 @@
 //! | [`own_ca`] | the CA of pgrekey's own webhooks: what of it is good, and what must be made anew |
 //! | [`material`] | what has been issued for a database, checked before it is served |
 //! | [`known`] | a certificate as people know it |
-//! | [`conf`], [`owned`] | a user's own settings, and which of them only pgrekey may set |
+//! | [`conf`], [`guc`], [`owned`] | a user's own settings, what PostgreSQL takes of them, and which of them only pgrekey may set |
 
 pub mod conf;
 pub mod connect;
 pub mod dial;
+pub mod guc;
 pub mod hba;
 pub mod known;
 pub mod layout;

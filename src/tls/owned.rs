@@ -1,6 +1,6 @@
 //! The PostgreSQL settings that only pgrekey may set: with other values TLS or replication would break.
 //!
-//! One table, for the rule that warns of them and for the builder that leaves them out.
+//! One table, for the rule that warns of them and for the builder that leaves them out; and one of those that are raised.
 
 /// Why a setting is pgrekey's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,14 @@ pub const OWNED: &[Owned] = &[
     Owned { name: "unix_socket_permissions", follows_from: POD },
     Owned { name: "wal_log_hints", follows_from: REPLICATION },
 ];
+
+/// How many pods a database may have at most, and ten more for base backups, which take two each, and for whoever else streams.
+///
+/// Room for all of them is there from the start: if it followed the number of pods, each scaling would want restarts.
+const STREAMS: i64 = 32 + 10;
+
+/// What users may set to more than this, and not to less.
+pub const LEAST: [(&str, i64); 2] = [("max_replication_slots", STREAMS), ("max_wal_senders", STREAMS)];
 
 /// The entry of this setting, if only pgrekey may set it. The name is in lower case, as [`super::conf::parse`] gives it.
 #[must_use]

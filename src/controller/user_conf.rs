@@ -1,0 +1,312 @@
+//! The settings that come from a Secret, brought to the servers; and what waits for a restart, of whatever settings.
+//!
+//! # Expected flow
+//! The loop of the databases has written Secret `NAME-user-conf`, which every pod mounts. A pod has it as it is once the kubelet has
+//! looked at it, which a changed annotation makes it do, and the server has it once it has read its files again. What it cannot
+//! take without a restart it says by itself, which becomes condition `RestartPending`. Patroni brings its shared configuration to
+//! the servers by itself, a little later; so servers are asked once more then.
+//!
+//! # Guarantees
+//! What a server does not take of the file is left out of it, and told: no server would start with it. (After a change of leaders it
+//! is tried once more.) No value is read from a server, and none is told to anybody.
+//!
+//! # Assumptions
+//! A pod that is not ready has the file as it is when it starts, or is asked once it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::ResourceExt;
+use kube::runtime::events::EventType;
+use tracing::debug;
+
+use super::perform::Hands;
+use super::postgres::{Step, Stop, conditions};
+use super::provision::Provisioned;
+use super::servers::hash_of;
+use super::site::{REFRESH, Site, is_ready};
+use super::{Context, status};
+use crate::api::Postgres;
+use crate::api::condition::{self, CONFIGURATION_NOT_TAKEN};
+use crate::build::{Cluster, secrets, shared, user_conf};
+use crate::database::report::mounted;
+use crate::database::settings::{Settings, settings};
+use crate::plan::Action;
+use crate::plan::database_status::types::RESTART_PENDING;
+use crate::tls::material::Cas;
+
+/// How long until servers are asked again that are on their way.
+const SOON: Duration = Duration::from_secs(2);
+
+/// How long Patroni may take to bring its shared configuration to a server: a round of its loop, a reload, and its patience.
+const PATRONIS_TIME: Duration = Duration::from_secs(20);
+
+/// How long until servers are asked again that wait for a restart, or that did not answer.
+const PENDING: Duration = Duration::from_secs(30);
+
+/// How long until servers are asked again that have everything: somebody may change them by hand.
+const RARELY: Duration = Duration::from_mins(10);
+
+/// What servers were last seen to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// Names the settings, and the pods that have them.
+    what: String,
+    /// When they were first seen to.
+    first: Timestamp,
+    /// When they are asked again.
+    again: Timestamp,
+}
+
+/// Settings that servers do not take, which only they could know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// Names the file with all settings, so that another is tried anew.
+    of: String,
+    names: BTreeSet<String>,
+}
+
+/// What is not written for servers, because one of them did not take it: none would start with it.
+pub(super) fn left_out(context: &Context, postgres: &Postgres, cluster: &Cluster) -> BTreeSet<String> {
+    let refused = context.recall(postgres).refused.filter(|refused| refused.of == whole(cluster));
+    refused.map(|refused| refused.names).unwrap_or_default()
+}
+
+fn whole(cluster: &Cluster) -> String {
+    hash_of(&secrets::user_conf_file(cluster, &BTreeSet::new()))
+}
+
+/// What all servers that are ready were seen to have.
+#[derive(Debug, Default)]
+struct Look {
+    /// By pod, those that answered.
+    seen: BTreeMap<String, Seen>,
+    /// Whether one did not.
+    is_partial: bool,
+}
+
+/// What one server was seen to have.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Its pod has the file at all: an earlier pgrekey made pods that have not.
+    has_file: bool,
+    /// The file is as it is to be.
+    is_current: bool,
+    /// The server has read it since.
+    is_loaded: bool,
+    said: Settings,
+}
+
+/// Brings the settings of a Secret to every server that is ready, and says what waits for a restart. Returns when to look again.
+pub(super) async fn spread(context: &Context, postgres: &Postgres, provisioned: &Provisioned) -> Step<Duration> {
+    let Provisioned { cluster, posture, .. } = provisioned;
+    let mut left_out = left_out(context, postgres, cluster);
+    let file = secrets::user_conf_file(cluster, &left_out);
+    let pods = context.pods(cluster.namespace(), cluster.name());
+    let ready: Vec<String> = pods.iter().filter(|pod| is_ready(pod)).filter_map(|pod| pod.uid()).collect();
+    let shared = shared::config(cluster, posture).to_string();
+    let what = hash_of(&[file.as_str(), &shared, &ready.concat()].concat());
+    let now = context.now();
+    let known = context.recall(postgres).taken.filter(|taken| taken.what == what);
+    let pause = match &known {
+        Some(taken) if taken.again > now => Duration::try_from(taken.again.duration_since(now)).unwrap_or_default(),
+        _ if ready.is_empty() => RARELY,
+        _ => {
+            let site = Site::look(context, postgres, None).await?;
+            let look = look(context, &site, &file).await?;
+            tell(context, postgres, waiting(&look.seen, &file)).await?;
+            // Who still has another file speaks of that one.
+            let current = look.seen.values().filter(|seen| seen.is_current);
+            left_out.extend(current.flat_map(|seen| names(&seen.said.refused)).map(str::to_owned));
+            let first = known.map_or(now, |taken| taken.first);
+            let pause = pause(&look, &file, now.duration_since(first).unsigned_abs());
+            let taken = Taken { what, first, again: now.checked_add(pause).unwrap_or(now) };
+            let refused = (!left_out.is_empty()).then(|| Refused { of: whole(cluster), names: left_out.clone() });
+            context.remember(postgres, |memory| (memory.taken, memory.refused) = (Some(taken), refused));
+            pause
+        }
+    };
+    refused(&left_out).map_or(Ok(pause), |why| Err(Stop::Blocked(CONFIGURATION_NOT_TAKEN, why)))
+}
+
+/// How long until servers are asked again, which were first seen to have all of it so long ago.
+fn pause(look: &Look, file: &str, known_for: Duration) -> Duration {
+    let any = |is: &dyn Fn(&Seen) -> bool| look.seen.values().any(is);
+    if any(&|seen| seen.has_file && !(seen.is_current && seen.is_loaded)) {
+        SOON
+    } else if known_for < PATRONIS_TIME {
+        PATRONIS_TIME
+    } else if look.is_partial || any(&|seen| seen.waits(file)) {
+        PENDING
+    } else {
+        RARELY
+    }
+}
+
+/// Asks every server that is ready, and does what brings it on. Who does not answer is asked another time.
+async fn look(context: &Context, site: &Site, file: &str) -> Step<Look> {
+    let secret: Option<Secret> = site.objects.look(&site.cluster.user_conf_secret()).await?;
+    // Not a hash of what is in it: that would let others try out what it may be.
+    let version = format!("user-conf-{}", secret.and_then(|secret| secret.resource_version()).unwrap_or_default());
+    let more_cas = Cas::new();
+    let hands = Hands { context, site, wished: &site.cluster, issued: None, more_cas, operation: None };
+    let mut look = Look::default();
+    for pod in site.pods.iter().filter(|pod| is_ready(pod)) {
+        let asked = async {
+            let seen = ask(&hands, pod, file).await?;
+            if let Some(action) = next(pod, &seen, &version) {
+                hands.perform(&action).await?;
+            }
+            Ok(seen)
+        };
+        match asked.await {
+            Ok(seen) => drop(look.seen.insert(pod.name_any(), seen)),
+            Err(Stop::Wait(what)) => {
+                debug!(pod = pod.name_any(), what, "its settings are not known");
+                look.is_partial = true;
+            }
+            Err(stop) => return Err(stop),
+        }
+    }
+    Ok(look)
+}
+
+async fn ask(hands: &Hands<'_>, pod: &Pod, file: &str) -> Step<Seen> {
+    let path = user_conf::path();
+    let session = hands.log_in(pod).await?;
+    let silent = |silence| hands.silent(pod, &silence);
+    let mounted = mounted(&session, &[&path], &[&path]).await.map_err(silent)?;
+    Ok(Seen {
+        has_file: user_conf::has_user_conf(pod),
+        is_current: mounted.files.get(&path) == Some(&hash_of(file)),
+        is_loaded: mounted.loaded,
+        said: settings(&session, &path).await.map_err(silent)?,
+    })
+}
+
+/// What brings a server on, if anything does.
+fn next(pod: &Pod, seen: &Seen, version: &str) -> Option<Action> {
+    let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
+    if !seen.has_file {
+        return None;
+    }
+    if !seen.is_current {
+        let is_told = pod.annotations().get(REFRESH).is_some_and(|told| told == version);
+        return (!is_told).then(|| Action::Touch { pod: name, uid, version: version.to_owned() });
+    }
+    (!seen.is_loaded).then_some(Action::ReloadServer { pod: name, uid })
+}
+
+impl Seen {
+    /// Whether it does not have the file, which says something.
+    fn lacks(&self, file: &str) -> bool {
+        !self.has_file && file.lines().any(|line| !line.starts_with('#'))
+    }
+
+    fn waits(&self, file: &str) -> bool {
+        !self.said.pending.is_empty() || self.lacks(file)
+    }
+}
+
+/// The names that a server gave, as far as they are names.
+fn names(given: &BTreeSet<String>) -> impl Iterator<Item = &str> {
+    let is_name = |name: &&str| name.len() <= 63 && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.".contains(c));
+    given.iter().map(String::as_str).filter(is_name)
+}
+
+/// What waits for a restart, and where.
+fn waiting(seen: &BTreeMap<String, Seen>, file: &str) -> Option<String> {
+    let mut all: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (pod, seen) in seen {
+        for name in names(&seen.said.pending).chain(seen.lacks(file).then_some("the settings of the Secret")) {
+            all.entry(name).or_default().push(pod);
+        }
+    }
+    let all: Vec<String> = all.iter().map(|(name, pods)| format!("{name} ({})", pods.join(", "))).collect();
+    let what = (!all.is_empty()).then(|| all.join("; "))?;
+    Some(format!("what is set waits for a restart: {what}: create a PostgresOpsRequest of type Restart"))
+}
+
+/// What servers do not take, in words.
+fn refused(left_out: &BTreeSet<String>) -> Option<String> {
+    let what = (!left_out.is_empty()).then(|| left_out.iter().map(String::as_str).collect::<Vec<_>>().join(", "))?;
+    let why = "as the Secret sets it: it is left out, because no server would start with it; correct it";
+    Some(format!("spec.configuration.secretName: PostgreSQL does not take {what} {why}"))
+}
+
+async fn tell(context: &Context, postgres: &Postgres, waiting: Option<String>) -> Step<()> {
+    let known = condition::find(conditions(postgres), RESTART_PENDING).and_then(|known| known.message.clone());
+    if known == waiting {
+        return Ok(());
+    }
+    status::write(context, postgres, |writer| writer.restart_pending(waiting.as_deref())).await?;
+    if let Some(message) = waiting {
+        context.tell(postgres, EventType::Normal, RESTART_PENDING, message).await;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "# pgrekey writes this file.\nwork_mem = '1MB'\n";
+
+    fn pod(refreshed: &str) -> Pod {
+        let mut pod = Pod::default();
+        pod.metadata.name = Some("pg-0".to_owned());
+        pod.metadata.uid = Some("1".to_owned());
+        pod.annotations_mut().insert(REFRESH.to_owned(), refreshed.to_owned());
+        pod
+    }
+
+    fn seen(is_current: bool, is_loaded: bool, pending: &[&str]) -> Seen {
+        let pending = pending.iter().map(|name| (*name).to_owned()).collect();
+        Seen { has_file: true, is_current, is_loaded, said: Settings { pending, ..Settings::default() } }
+    }
+
+    #[test]
+    fn a_pod_is_touched_once_for_a_changed_secret_and_its_server_reloaded_when_it_has_the_file() {
+        let touch = Action::Touch { pod: "pg-0".to_owned(), uid: "1".to_owned(), version: "v2".to_owned() };
+        let reload = Action::ReloadServer { pod: "pg-0".to_owned(), uid: "1".to_owned() };
+        assert_eq!(next(&pod("v1"), &seen(false, true, &[]), "v2"), Some(touch));
+        assert_eq!(next(&pod("v2"), &seen(false, true, &[]), "v2"), None);
+        assert_eq!(next(&pod("v2"), &seen(true, false, &[]), "v2"), Some(reload));
+        assert_eq!(next(&pod("v2"), &seen(true, true, &["max_connections"]), "v2"), None);
+        assert_eq!(next(&pod("v1"), &Seen::default(), "v2"), None);
+    }
+
+    #[test]
+    fn what_waits_for_a_restart_is_said_by_name_and_pod() {
+        let all = |seen: [Seen; 2]| ["pg-0", "pg-1"].map(str::to_owned).into_iter().zip(seen).collect();
+        assert_eq!(waiting(&all([seen(true, true, &[]), seen(true, true, &[])]), FILE), None);
+        let some = all([seen(true, true, &["max_connections", "wal_level"]), seen(true, true, &["max_connections"])]);
+        let said = waiting(&some, FILE).expect("something waits");
+        assert!(said.contains("max_connections (pg-0, pg-1); wal_level (pg-0)"), "{said}");
+        let old = all([seen(true, true, &[]), Seen::default()]);
+        assert!(waiting(&old, FILE).is_some_and(|said| said.contains("the settings of the Secret (pg-1)")));
+        assert_eq!(waiting(&old, "# pgrekey writes this file.\n"), None);
+        let strange = all([seen(true, true, &["a\nb", "'; drop"]), seen(true, true, &[])]);
+        assert_eq!(waiting(&strange, FILE), None);
+    }
+
+    #[test]
+    fn servers_are_asked_again_when_patroni_has_had_its_time_and_rarely_when_nothing_waits() {
+        let look = |seen| Look { seen: [("pg-0".to_owned(), seen)].into(), is_partial: false };
+        let (fine, waits) = (look(seen(true, true, &[])), look(seen(true, true, &["max_connections"])));
+        assert_eq!(pause(&look(seen(true, false, &[])), FILE, RARELY), SOON);
+        assert_eq!(pause(&waits, FILE, Duration::ZERO), PATRONIS_TIME);
+        assert_eq!(pause(&waits, FILE, PATRONIS_TIME), PENDING);
+        assert_eq!(pause(&Look { is_partial: true, ..Look::default() }, FILE, PATRONIS_TIME), PENDING);
+        assert_eq!(pause(&fine, FILE, PATRONIS_TIME), RARELY);
+    }
+
+    #[test]
+    fn what_servers_do_not_take_is_told_by_name() {
+        assert_eq!(refused(&BTreeSet::new()), None);
+        let told = refused(&["log_timezone", "timezone"].map(str::to_owned).into());
+        assert!(told.is_some_and(|told| told.contains("does not take log_timezone, timezone as the Secret")));
+    }
+}
