@@ -10,6 +10,7 @@
 //! | [`names`], [`meta`] | what objects are called, labelled and owned by |
 //! | [`pet_set`], [`pod`], [`exporter`], [`stateful_set`] | the workload |
 //! | [`session`] | what a superuser's session starts with |
+//! | [`workload`] | which pods it has |
 //! | [`patroni`], [`shared`] | Patroni's two configurations: per pod, and of the whole cluster |
 //! | [`services`], [`monitor`] | ways in, for clients and for Prometheus |
 //! | [`certificates`], [`secrets`], [`trust`] | what is issued, what is served, what is published |
@@ -34,6 +35,7 @@ pub mod shared;
 pub mod stateful_set;
 pub mod trust;
 pub mod version;
+pub mod workload;
 pub mod written;
 
 #[cfg(test)]

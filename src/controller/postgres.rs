@@ -103,6 +103,7 @@ async fn live(context: &Context, postgres: &Postgres) -> Step<Action> {
         status::write(context, postgres, Writer::not_halted).await?;
     }
     let Provisioned { posture, kept } = Box::pin(provision::provision(context, postgres)).await?;
+    context.remember(postgres, |memory| memory.accept = Some(posture.accept));
     let until = match Box::pin(renewal::renew(context, postgres, &posture)).await? {
         Renewed::UnderWay => return Ok(Action::requeue(AT_ONCE)),
         Renewed::Settles(time) => time.clamp(AT_ONCE, RARELY),

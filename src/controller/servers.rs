@@ -22,7 +22,7 @@ use crate::tls::known::{common_name, known_der};
 use crate::tls::material::ders;
 use crate::tls::pair::Pair;
 use crate::tls::posture::Accept;
-use crate::tls::{self, Fingerprint, Hash, layout};
+use crate::tls::{self, Fingerprint, layout};
 
 /// What it takes to log in to the servers of a database besides the superuser's name and password, wherever the database is.
 pub(super) struct Keys {
@@ -32,6 +32,8 @@ pub(super) struct Keys {
     pub(super) pairs: Vec<Pair>,
     /// What servers take, by what is written.
     pub(super) accept: Accept,
+    /// PostgreSQL's major version.
+    pub(super) major: u32,
 }
 
 /// What a server is held against.
@@ -56,9 +58,17 @@ pub(super) fn names(bundle: &str) -> BTreeSet<Vec<u8>> {
     ders.iter().filter_map(name).collect()
 }
 
-/// The address of a pod's server.
+/// Where a pod is to be asked, while it can be.
+///
+/// The status of a pod that has ended keeps its address, which another pod may have by now, of whatever namespace: whoever
+/// listens there would be told a password.
 pub(super) fn address(pod: &Pod, port: u16) -> Known<SocketAddr> {
-    let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse::<IpAddr>().ok());
+    if pod.metadata.deletion_timestamp.is_some() {
+        return Err("its pod is being deleted".to_owned());
+    }
+    let status = pod.status.as_ref().filter(|status| status.phase.as_deref() == Some("Running"));
+    let status = status.ok_or("its pod is not running")?;
+    let address = status.pod_ip.as_ref().and_then(|address| address.parse::<IpAddr>().ok());
     address.map(|address| SocketAddr::new(address, port)).ok_or_else(|| "its pod has no address".to_owned())
 }
 
@@ -113,8 +123,8 @@ pub(super) async fn log_in(
             host: host.to_owned(),
             user: login.username.clone(),
             password: Some(login.password.clone()),
-            hash: Hash::Md5,
-            major: None,
+            hash: keys.accept.hash(mode != SslMode::Disable),
+            major: Some(keys.major),
             pair,
             mode,
             roots: keys.roots.clone(),
@@ -130,7 +140,7 @@ pub(super) async fn log_in(
 /// The ways in that a server offers and that we take: with TLS by each certificate, and without one, before plaintext.
 fn ways(keys: &Keys, wire: &Wire) -> Vec<(SslMode, Option<Pair>)> {
     let pairs = || keys.pairs.iter().cloned().map(Some).chain([None]);
-    let tls = wire.tls.is_ok().then(|| pairs().map(|pair| (SslMode::VerifyCa, pair)));
+    let tls = wire.tls.is_ok().then(|| pairs().map(|pair| (SslMode::VerifyFull, pair)));
     let takes_plaintext = keys.accept.plain.is_some() && wire.plaintext == Ok(Plaintext::Taken);
     tls.into_iter().flatten().chain(takes_plaintext.then_some((SslMode::Disable, None))).collect()
 }
@@ -219,7 +229,7 @@ mod tests {
         let pair = issue(&ca, &ca).served.client_pair().expect("a pair");
         let shown = Handshake { chain: vec![], takes: BTreeSet::new() };
         let wire = Wire { tls: tls.map(|()| shown), plaintext: Ok(plaintext) };
-        let ways = ways(&Keys { roots: vec![], pairs: vec![pair], accept }, &wire);
+        let ways = ways(&Keys { roots: vec![], pairs: vec![pair], accept, major: 17 }, &wire);
         ways.into_iter().map(|(mode, pair)| (mode, pair.is_some())).collect()
     }
 
@@ -229,7 +239,7 @@ mod tests {
             Accept { plain: None, tls: Some(Method::Scram) },
             Accept { plain: Some(Method::Scram), tls: Some(Method::Scram) },
         );
-        let by_tls = [(SslMode::VerifyCa, true), (SslMode::VerifyCa, false)];
+        let by_tls = [(SslMode::VerifyFull, true), (SslMode::VerifyFull, false)];
         let in_plaintext = [(SslMode::Disable, false)];
         let broken = || Err(Silence::Handshake("somebody is in between".into()));
         for tls in [broken, || Err(Silence::NoTls)] {
@@ -239,6 +249,30 @@ mod tests {
         }
         assert_eq!(tried(Ok(()), Plaintext::Taken, tls_alone), by_tls);
         assert_eq!(tried(Ok(()), Plaintext::Taken, both), [by_tls.as_slice(), &in_plaintext].concat());
+    }
+
+    #[test]
+    fn only_a_pod_that_runs_and_stays_is_asked() {
+        let pod = |at: &str, metadata: serde_json::Value| -> Pod {
+            let status: serde_json::Value = serde_saphyr::from_str(at).expect("a status");
+            serde_json::from_value(serde_json::json!({"metadata": metadata, "status": status})).expect("a pod")
+        };
+        let none = || serde_json::json!({});
+        let leaving = serde_json::json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
+        let running = "{phase: Running, podIP: 10.0.0.1}";
+        for (pod, expected) in [
+            (pod(running, none()), Ok("10.0.0.1:5432")),
+            (pod("{phase: Running, podIP: 'fd00::1'}", none()), Ok("[fd00::1]:5432")),
+            (pod("{phase: Running}", none()), Err("its pod has no address")),
+            (pod("{phase: Failed, podIP: 10.0.0.1}", none()), Err("its pod is not running")),
+            (pod("{phase: Succeeded, podIP: 10.0.0.1}", none()), Err("its pod is not running")),
+            (pod("{phase: Pending, podIP: 10.0.0.1}", none()), Err("its pod is not running")),
+            (pod("{podIP: 10.0.0.1}", none()), Err("its pod is not running")),
+            (pod(running, leaving), Err("its pod is being deleted")),
+        ] {
+            let address = address(&pod, PORT).map(|address| address.to_string());
+            assert_eq!(address.as_deref().map_err(String::as_str), expected);
+        }
     }
 
     #[test]
