@@ -27,7 +27,7 @@ use super::credentials::{Login, auth_secret};
 use super::here::shared_config;
 use super::postgres::conditions;
 use super::servers::{address, host};
-use super::sessions::{Kept, MOST, Peer, Sessions};
+use super::sessions::{Asked, MOST, Peer, Sessions};
 use super::{Context, scaling, status};
 use crate::api::Postgres;
 use crate::api::condition::holds;
@@ -292,6 +292,7 @@ async fn ask(context: &Context, sessions: &Pool, postgres: &Postgres, secrets: S
         major: major(context, postgres),
         write: settings(postgres).disable_write_check != Some(true),
         secrets: secrets.versions,
+        accept: secrets.accept,
         login,
         postgres,
         sessions,
@@ -370,7 +371,8 @@ type Pool = Sessions<Terms, Session>;
 struct Terms {
     address: SocketAddr,
     secrets: Versions,
-    ways: Vec<(SslMode, Hash)>,
+    accept: Option<Accept>,
+    modes: Vec<SslMode>,
 }
 
 /// One check of one database.
@@ -381,6 +383,7 @@ struct Round<'a> {
     database: String,
     login: Login,
     secrets: Versions,
+    accept: Option<Accept>,
     ways: Vec<Way>,
     major: Option<u32>,
     /// Whether writing is tried.
@@ -395,45 +398,35 @@ impl Round<'_> {
     /// Asks a server, in the session that is kept with it, or else in a new one.
     async fn ask(&self, pod: &Pod) -> Result<Answer, Silence> {
         let address = address(pod, PORT).map_err(|why| Silence::Unreachable(why.into()))?;
-        let ways = self.ways.iter().map(|way| (way.mode, way.hash)).collect();
-        let (peer, terms) = (self.peer(pod), Terms { address, secrets: self.secrets.clone(), ways });
-        if let Some(kept) = self.sessions.take(&peer, &terms, Instant::now().into_std())
-            && let Ok(answer) = self.question(&kept.session).await
-            && answer.writes.is_ok()
-        {
-            self.sessions.keep(peer, kept, terms, Instant::now().into_std());
-            return Ok(answer);
-        }
-        // Whatever became of an old session: whether the server is well is for a new one to say.
-        let place = self.sessions.place().await;
-        let session = self.log_in(pod, address).await?;
-        let kept = Kept::new(session, place, Instant::now().into_std());
-        let answer = self.question(&kept.session).await?;
-        if answer.writes.is_ok() {
-            self.sessions.keep(peer, kept, terms, Instant::now().into_std());
-        }
-        Ok(answer)
+        let modes = self.ways.iter().map(|way| way.mode).collect();
+        let terms = Terms { address, secrets: self.secrets.clone(), accept: self.accept, modes };
+        self.sessions.ask(&Server { round: self, pod, address }, self.peer(pod), terms).await
     }
+}
 
-    async fn question(&self, session: &Session) -> Result<Answer, Silence> {
-        let report = report(session).await?;
-        let on_primary = !report.in_recovery;
-        let writes = if on_primary && self.write { write_check(session).await } else { Ok(()) };
-        let idle_slots = if on_primary { idle_slots(session).await? } else { vec![] };
-        Ok(Answer { report, writes, idle_slots })
-    }
+/// A server that is to be asked.
+struct Server<'a> {
+    round: &'a Round<'a>,
+    pod: &'a Pod,
+    address: SocketAddr,
+}
 
-    async fn log_in(&self, pod: &Pod, address: SocketAddr) -> Result<Session, Silence> {
-        let host = host(&pod.name_any(), &self.postgres.name_any(), &self.postgres.namespace().unwrap_or_default());
+impl Asked for Server<'_> {
+    type Session = Session;
+    type Answer = Answer;
+    type Error = Silence;
+
+    async fn log_in(&self) -> Result<Session, Silence> {
+        let Round { postgres, login, ways, major, .. } = self.round;
         let mut last = Silence::Unreachable("there is no certificate to log in with".into());
-        for way in &self.ways {
+        for way in ways {
             let dial = Dial {
-                address,
-                host: host.clone(),
-                user: self.login.username.clone(),
-                password: Some(self.login.password.clone()),
+                address: self.address,
+                host: host(&self.pod.name_any(), &postgres.name_any(), &postgres.namespace().unwrap_or_default()),
+                user: login.username.clone(),
+                password: Some(login.password.clone()),
                 hash: way.hash,
-                major: self.major,
+                major: *major,
                 pair: way.pair.clone(),
                 mode: way.mode,
                 roots: way.roots.clone(),
@@ -446,6 +439,22 @@ impl Round<'_> {
             }
         }
         Err(last)
+    }
+
+    async fn answer(&self, session: &Session) -> Result<Answer, Silence> {
+        let report = report(session).await?;
+        let on_primary = !report.in_recovery;
+        let writes = if on_primary && self.round.write { write_check(session).await } else { Ok(()) };
+        let idle_slots = if on_primary { idle_slots(session).await? } else { vec![] };
+        Ok(Answer { report, writes, idle_slots })
+    }
+
+    fn is_well(answer: &Answer) -> bool {
+        answer.writes.is_ok()
+    }
+
+    fn now(&self) -> std::time::Instant {
+        Instant::now().into_std()
     }
 }
 

@@ -3,8 +3,11 @@
 //! # Guarantees
 //! There are at most [`MOST`] sessions, those that are being asked among them; who needs one more ends the one that was asked
 //! longest ago. A session is asked by one check at a time. One that is older than [`RENEWED`] is not asked any more, nor is one that
-//! was let in on other terms than hold now: a session that is in says nothing about who can still come in. Sessions end when they are
-//! dropped, and so with whoever holds them here.
+//! was let in on other terms than hold now: a session that is in says nothing about who can still come in. Nor is one in which
+//! anything went wrong. What is not asked any more ends at once, and everything ends with its owner.
+//!
+//! # Assumptions
+//! Sessions end when they are dropped. There is one check of a peer at a time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,30 +30,36 @@ pub(super) struct Peer {
     pub(super) pod: String,
 }
 
-/// A session, and since when it is in.
-#[derive(Debug)]
-pub(super) struct Kept<S> {
-    pub(super) session: S,
-    since: Instant,
-    /// Its place among the [`MOST`]; free again when it ends.
-    _place: Place,
-}
-
-/// Room for one session.
-#[derive(Debug)]
-pub(super) struct Place(#[expect(dead_code, reason = "held until it is dropped")] OwnedSemaphorePermit);
-
-impl<S> Kept<S> {
-    pub(super) fn new(session: S, place: Place, now: Instant) -> Self {
-        Self { session, since: now, _place: place }
-    }
-}
-
 /// The sessions that are kept, each with the terms `T` on which it was let in.
 #[derive(Debug)]
 pub(super) struct Sessions<T, S> {
     held: Mutex<HashMap<Peer, Held<T, S>>>,
     places: Arc<Semaphore>,
+}
+
+/// A server that is asked, and the time.
+pub(super) trait Asked {
+    type Session;
+    type Answer;
+    type Error;
+
+    fn log_in(&self) -> impl Future<Output = Result<Self::Session, Self::Error>> + Send;
+
+    fn answer(&self, session: &Self::Session) -> impl Future<Output = Result<Self::Answer, Self::Error>> + Send;
+
+    /// Whether nothing was wrong, by this answer.
+    fn is_well(answer: &Self::Answer) -> bool;
+
+    fn now(&self) -> Instant;
+}
+
+/// A session, and since when it is in.
+#[derive(Debug)]
+struct Kept<S> {
+    session: S,
+    since: Instant,
+    /// Its place among the [`MOST`]; free again when it ends.
+    _place: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
@@ -66,21 +75,50 @@ impl<T: PartialEq, S> Sessions<T, S> {
         Self { held: Mutex::default(), places: Arc::new(Semaphore::new(most)) }
     }
 
-    /// Takes out the session with this peer, to ask it, if it is still good on these terms; else it ends.
-    pub(super) fn take(&self, peer: &Peer, terms: &T, now: Instant) -> Option<Kept<S>> {
+    /// Asks a server, in the session that is kept with it or else in a new one. Whatever became of the old one: whether the server is
+    /// well is for a new one to say.
+    pub(super) async fn ask<A: Asked<Session = S>>(
+        &self,
+        server: &A,
+        peer: Peer,
+        terms: T,
+    ) -> Result<A::Answer, A::Error> {
+        if let Some(kept) = self.take(&peer, &terms, server.now())
+            && let Ok(answer) = server.answer(&kept.session).await
+            && A::is_well(&answer)
+        {
+            self.keep(peer, kept, terms, server.now());
+            return Ok(answer);
+        }
+        let place = self.place().await;
+        let kept = Kept { session: server.log_in().await?, since: server.now(), _place: place };
+        let answer = server.answer(&kept.session).await?;
+        if A::is_well(&answer) {
+            self.keep(peer, kept, terms, server.now());
+        }
+        Ok(answer)
+    }
+
+    /// Ends the sessions with all other peers.
+    pub(super) fn end_all_but(&self, is_known: impl Fn(&Peer) -> bool) {
+        let ended: Vec<_> = self.with(|held| held.extract_if(|peer, _| !is_known(peer)).collect());
+        drop(ended);
+    }
+
+    /// Takes out the session with this peer, if it is still good on these terms; else it ends.
+    fn take(&self, peer: &Peer, terms: &T, now: Instant) -> Option<Kept<S>> {
         let held = self.with(|held| held.remove(peer))?;
         let is_good = held.terms == *terms && now.saturating_duration_since(held.kept.since) < RENEWED;
         is_good.then_some(held.kept)
     }
 
-    /// Keeps a session that has answered.
-    pub(super) fn keep(&self, peer: Peer, kept: Kept<S>, terms: T, now: Instant) {
+    fn keep(&self, peer: Peer, kept: Kept<S>, terms: T, now: Instant) {
         drop(self.with(|held| held.insert(peer, Held { kept, terms, asked: now })));
     }
 
     /// Room for one more session. If there is none, the session ends that was asked longest ago; if all are being asked, one of them
     /// is waited for.
-    pub(super) async fn place(&self) -> Place {
+    async fn place(&self) -> OwnedSemaphorePermit {
         loop {
             let place = match Arc::clone(&self.places).try_acquire_owned() {
                 Err(_) if self.end_one() => continue,
@@ -89,7 +127,7 @@ impl<T: PartialEq, S> Sessions<T, S> {
             };
             // It has no end before its owner has.
             if let Some(place) = place {
-                return Place(place);
+                return place;
             }
         }
     }
@@ -103,12 +141,6 @@ impl<T: PartialEq, S> Sessions<T, S> {
         ended.is_some()
     }
 
-    /// Ends the sessions with all other peers.
-    pub(super) fn end_all_but(&self, is_known: impl Fn(&Peer) -> bool) {
-        let ended: Vec<_> = self.with(|held| held.extract_if(|peer, _| !is_known(peer)).collect());
-        drop(ended);
-    }
-
     fn with<R>(&self, with: impl FnOnce(&mut HashMap<Peer, Held<T, S>>) -> R) -> R {
         // Nobody leaves it half changed.
         with(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner))
@@ -117,43 +149,69 @@ impl<T: PartialEq, S> Sessions<T, S> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::future::ready;
+
     use super::*;
     use futures::FutureExt;
 
-    /// A session with a server that counts those who are in.
-    type Fake = Arc<()>;
-
-    struct Bench {
-        sessions: Sessions<&'static str, Fake>,
-        server: Fake,
+    /// A server, at some time.
+    struct Server {
+        sessions: Sessions<&'static str, Arc<()>>,
+        /// As many as are in hold it, besides the server.
+        is_in: Arc<()>,
+        logins: Cell<u32>,
+        /// What the next questions are answered; afterwards all is well.
+        answers: RefCell<Vec<Result<bool, &'static str>>>,
+        now: Cell<Instant>,
         start: Instant,
     }
 
-    impl Bench {
-        fn new(most: usize) -> Self {
-            Self { sessions: Sessions::new(most), server: Arc::new(()), start: Instant::now() }
+    impl Asked for Server {
+        type Session = Arc<()>;
+        type Answer = bool;
+        type Error = &'static str;
+
+        fn log_in(&self) -> impl Future<Output = Result<Arc<()>, &'static str>> + Send {
+            self.logins.set(self.logins.get() + 1);
+            ready(Ok(Arc::clone(&self.is_in)))
         }
 
-        fn at(&self, second: u64) -> Instant {
-            self.start + Duration::from_secs(second)
+        fn answer(&self, _: &Arc<()>) -> impl Future<Output = Result<bool, &'static str>> + Send {
+            ready(self.answers.borrow_mut().pop().unwrap_or(Ok(true)))
+        }
+
+        fn is_well(answer: &bool) -> bool {
+            *answer
+        }
+
+        fn now(&self) -> Instant {
+            self.now.get()
+        }
+    }
+
+    impl Server {
+        fn new(most: usize) -> Self {
+            let (sessions, start) = (Sessions::new(most), Instant::now());
+            let (is_in, logins, answers) = (Arc::default(), Cell::default(), RefCell::default());
+            Self { sessions, is_in, logins, answers, now: Cell::new(start), start }
         }
 
         fn are_in(&self) -> usize {
-            Arc::strong_count(&self.server) - 1
+            Arc::strong_count(&self.is_in) - 1
         }
 
-        fn log_in(&self, second: u64) -> Option<Kept<Fake>> {
-            let place = self.sessions.place().now_or_never()?;
-            Some(Kept::new(Arc::clone(&self.server), place, self.at(second)))
+        /// One check; nothing if it does not come to an end.
+        fn check(&self, pod: &str, terms: &'static str, second: u64) -> Option<Result<bool, &'static str>> {
+            self.now.set(self.start + Duration::from_secs(second));
+            self.sessions.ask(self, peer(pod), terms).now_or_never()
         }
 
-        /// One check of a peer; whether it had to log in.
-        fn check(&self, peer: &Peer, terms: &'static str, second: u64) -> bool {
-            let kept = self.sessions.take(peer, &terms, self.at(second));
-            let logs_in = kept.is_none();
-            let kept = kept.or_else(|| self.log_in(second)).expect("a place");
-            self.sessions.keep(peer.clone(), kept, terms, self.at(second));
-            logs_in
+        /// Whether a check had to log in.
+        fn logs_in(&self, pod: &str, terms: &'static str, second: u64) -> bool {
+            let before = self.logins.get();
+            assert_eq!(self.check(pod, terms, second), Some(Ok(true)));
+            self.logins.get() > before
         }
     }
 
@@ -163,54 +221,58 @@ mod tests {
 
     #[test]
     fn a_check_logs_in_once_a_minute_and_when_the_terms_have_changed() {
-        let bench = Bench::new(2);
-        let logged_in: Vec<u64> = (0..130).step_by(10).filter(|at| bench.check(&peer("a"), "old", *at)).collect();
-        assert_eq!(logged_in, [0, 60, 120]);
-        assert!(bench.check(&peer("a"), "new", 130));
-        assert!(!bench.check(&peer("a"), "new", 140));
-        assert!(bench.check(&peer("b"), "new", 140), "another pod");
-        assert_eq!(bench.are_in(), 2);
+        let server = Server::new(2);
+        let logins: Vec<u64> = (0..130).step_by(10).filter(|at| server.logs_in("a", "old", *at)).collect();
+        assert_eq!(logins, [0, 60, 120]);
+        assert!(server.logs_in("a", "new", 130));
+        assert!(!server.logs_in("a", "new", 140));
+        assert!(server.logs_in("b", "new", 140), "another pod");
+        assert_eq!(server.are_in(), 2);
     }
 
     #[test]
-    fn a_session_that_is_being_asked_is_asked_by_nobody_else_and_ends_where_it_is_not_kept() {
-        let bench = Bench::new(2);
-        bench.check(&peer("a"), "", 0);
-        let asked = bench.sessions.take(&peer("a"), &"", bench.at(10));
-        assert!(asked.is_some() && bench.sessions.take(&peer("a"), &"", bench.at(10)).is_none());
-        drop(asked);
-        assert_eq!(bench.are_in(), 0);
-        assert!(bench.check(&peer("a"), "", 20));
+    fn what_went_wrong_in_an_old_session_is_asked_again_in_a_new_one_and_counts_only_there() {
+        for wrong in [Err("the session is closed"), Ok(false)] {
+            let server = Server::new(1);
+            assert!(server.logs_in("a", "", 0));
+            server.answers.replace(vec![wrong]);
+            assert!(server.logs_in("a", "", 10));
+            server.answers.replace(vec![wrong, wrong]);
+            assert_eq!(server.check("a", "", 20), Some(wrong));
+            assert_eq!(server.are_in(), 0, "a session in which something went wrong is not kept");
+            assert!(server.logs_in("a", "", 30));
+        }
     }
 
     #[test]
     fn the_session_that_was_asked_longest_ago_makes_room() {
-        let bench = Bench::new(2);
+        let server = Server::new(2);
         for (pod, at) in [("a", 0), ("b", 1), ("a", 2), ("c", 3)] {
-            bench.check(&peer(pod), "", at);
-            assert!(bench.are_in() <= 2);
+            server.logs_in(pod, "", at);
+            assert!(server.are_in() <= 2);
         }
-        assert!(!bench.check(&peer("a"), "", 4));
-        assert!(bench.check(&peer("b"), "", 5), "it had to go for c");
+        assert!(!server.logs_in("a", "", 4));
+        assert!(server.logs_in("b", "", 5), "it had to go for c");
     }
 
     #[test]
     fn sessions_that_are_being_asked_count_and_are_waited_for() {
-        let bench = Bench::new(1);
-        let asked = bench.log_in(0);
-        assert!(asked.is_some() && bench.log_in(0).is_none());
+        let server = Server::new(1);
+        assert!(server.logs_in("a", "", 0));
+        let asked = server.sessions.take(&peer("a"), &"", server.start);
+        assert_eq!((asked.is_some(), server.check("b", "", 1)), (true, None));
         drop(asked);
-        assert!(bench.log_in(0).is_some());
+        assert!(server.logs_in("b", "", 2));
     }
 
     #[test]
     fn sessions_with_who_is_not_there_any_more_end() {
-        let bench = Bench::new(3);
+        let server = Server::new(3);
         for pod in ["a", "b", "c"] {
-            bench.check(&peer(pod), "", 0);
+            server.logs_in(pod, "", 0);
         }
-        bench.sessions.end_all_but(|peer| peer.pod == "b");
-        assert_eq!(bench.are_in(), 1);
-        assert!(!bench.check(&peer("b"), "", 1));
+        server.sessions.end_all_but(|peer| peer.pod == "b");
+        assert_eq!(server.are_in(), 1);
+        assert!(!server.logs_in("b", "", 1));
     }
 }
