@@ -91,7 +91,7 @@ struct Found {
 
 /// Checks databases for as long as it runs.
 pub(super) async fn run(context: Arc<Context>, databases: Store<Postgres>) {
-    if context.watched.is_listed().await.is_err() {
+    if context.watched.until_listed().await.is_err() {
         // Nobody fills the stores any more, and so nothing else runs either.
         return;
     }
@@ -345,11 +345,11 @@ struct Way {
     roots: Vec<Vec<u8>>,
 }
 
-/// How a check connects: by TLS if anything is served, to the pod of this very name, whatever clients are content with; and in
-/// plaintext if that is to be taken.
+/// How a check connects: by TLS if anything is served, to a server with the pod's own name, whatever clients are content with; and
+/// in plaintext if that is to be taken.
 ///
-/// While somebody takes the database from one way to the other, what is written says whether plaintext is; before and after the
-/// spec says it: a database that serves something else than its spec asks for is not well.
+/// While somebody takes the database from one way to the other, what is written says whether plaintext is to be taken; before and
+/// after, the spec says it: a database that serves something else than its spec asks for is not well.
 /// Pods may be one step behind: see [`log_in`](super::servers::log_in) for why none of them takes plaintext alone where plaintext
 /// is not written to be taken.
 fn ways(postgres: &Postgres, served: Option<&Served>, written: Option<Accept>) -> Vec<Way> {

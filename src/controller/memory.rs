@@ -18,7 +18,7 @@ pub(super) struct Memory {
     pub(super) login: Option<Login>,
     /// What Patroni was told of us: a Secret that lost it is repaired from here.
     pub(super) agent: Option<SecretString>,
-    /// What its servers take, by what was written last while nobody had paused it.
+    /// What its servers take, by what is written; not known while somebody has paused it, who may write something else.
     pub(super) accept: Option<Accept>,
     /// What the last check saw.
     pub(super) seen: Option<Seen>,

@@ -91,7 +91,7 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
         view.seen.pods = pods(&context, &database).await?;
         decision = match &view.seen.pods {
             Ok(_) => decide(&view.seen, now),
-            Err(why) => Decision::Wait { step: None, on: why.clone(), begins: false },
+            Err(why) => Decision::Wait { step: None, on: format!("its pods to be known: {why}"), begins: false },
         };
     }
     let request = view.seen.request.as_ref();
@@ -318,7 +318,7 @@ async fn pods(context: &Context, database: &Postgres) -> Result<Known<BTreeMap<S
     };
     let labelled = objects.labelled::<Pod>().await?;
     if let Some(orphan) = labelled.iter().find(|pod| workload.standing(pod) == Standing::Orphan) {
-        return Ok(Err(format!("pod {} to be taken over by its set", orphan.name_any())));
+        return Ok(Err(format!("nobody controls pod {} yet", orphan.name_any())));
     }
     let own = labelled.iter().filter(|pod| workload.standing(pod).is_own());
     Ok(Ok(own.map(|pod| (pod.name_any(), pod.uid().unwrap_or_default())).collect()))

@@ -25,7 +25,7 @@ pub(super) struct Watched {
 
 impl Watched {
     /// Waits until all of them have been listed once: what has not been listed yet is not missing.
-    pub(super) async fn is_listed(&self) -> Result<(), WriterDropped> {
+    pub(super) async fn until_listed(&self) -> Result<(), WriterDropped> {
         self.pods.wait_until_ready().await?;
         self.pet_sets.wait_until_ready().await?;
         match &self.stateful_sets {

@@ -13,13 +13,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// How many sessions checks have at once, in all.
 pub(super) const MOST: usize = 500;
 
 /// How long a session is kept.
-pub(super) const RENEWED: Duration = Duration::from_mins(1);
+const RENEWED: Duration = Duration::from_mins(1);
 
 /// With whom a session is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -35,6 +35,8 @@ pub(super) struct Peer {
 pub(super) struct Sessions<T, S> {
     held: Mutex<HashMap<Peer, Held<T, S>>>,
     places: Arc<Semaphore>,
+    /// Told of every session that is kept: whoever waits for a place may end one now.
+    kept: Notify,
 }
 
 /// A server that is asked, and the time.
@@ -72,7 +74,7 @@ struct Held<T, S> {
 
 impl<T: PartialEq, S> Sessions<T, S> {
     pub(super) fn new(most: usize) -> Self {
-        Self { held: Mutex::default(), places: Arc::new(Semaphore::new(most)) }
+        Self { held: Mutex::default(), places: Arc::new(Semaphore::new(most)), kept: Notify::new() }
     }
 
     /// Asks a server, in the session that is kept with it or else in a new one. Whatever became of the old one: whether the server is
@@ -114,20 +116,22 @@ impl<T: PartialEq, S> Sessions<T, S> {
 
     fn keep(&self, peer: Peer, kept: Kept<S>, terms: T, now: Instant) {
         drop(self.with(|held| held.insert(peer, Held { kept, terms, asked: now })));
+        self.kept.notify_one();
     }
 
     /// Room for one more session. If there is none, the session ends that was asked longest ago; if all are being asked, one of them
     /// is waited for.
     async fn place(&self) -> OwnedSemaphorePermit {
         loop {
-            let place = match Arc::clone(&self.places).try_acquire_owned() {
-                Err(_) if self.end_one() => continue,
-                Err(_) => Arc::clone(&self.places).acquire_owned().await.ok(),
-                Ok(place) => Some(place),
-            };
-            // It has no end before its owner has.
-            if let Some(place) = place {
+            if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
                 return place;
+            }
+            if self.end_one() {
+                continue;
+            }
+            tokio::select! {
+                Ok(place) = Arc::clone(&self.places).acquire_owned() => return place,
+                () = self.kept.notified() => {}
             }
         }
     }
@@ -259,10 +263,18 @@ mod tests {
     fn sessions_that_are_being_asked_count_and_are_waited_for() {
         let server = Server::new(1);
         assert!(server.logs_in("a", "", 0));
-        let asked = server.sessions.take(&peer("a"), &"", server.start);
-        assert_eq!((asked.is_some(), server.check("b", "", 1)), (true, None));
+        let take = || server.sessions.take(&peer("a"), &"", server.start).expect("a session");
+        let asked = take();
+        assert_eq!(server.check("b", "", 1), None);
+        let mut waits = Box::pin(server.sessions.place());
+        assert!((&mut waits).now_or_never().is_none());
+        server.sessions.keep(peer("a"), asked, "", server.start);
+        assert!(waits.now_or_never().is_some(), "what is kept can make room");
+        assert!(server.logs_in("a", "", 2));
+        let asked = take();
+        let waits = Box::pin(server.sessions.place());
         drop(asked);
-        assert!(server.logs_in("b", "", 2));
+        assert!(waits.now_or_never().is_some(), "so can what ends");
     }
 
     #[test]
