@@ -104,42 +104,30 @@ fn controller(object: &ObjectMeta) -> Option<&OwnerReference> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use serde_json::{Value, json};
 
-    fn owner(kind: &str, name: &str, uid: &str) -> Value {
-        json!({"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": true})
+    fn owner(kind: &str, uid: &str) -> Value {
+        json!({"apiVersion": "any/v1", "kind": kind, "name": "pg", "uid": uid, "controller": true})
     }
 
-    fn object(name: &str, uid: &str, owners: &[Value]) -> ObjectMeta {
+    fn object(name: &str, uid: &str, owners: &[&Value]) -> ObjectMeta {
         serde_json::from_value(json!({"name": name, "uid": uid, "ownerReferences": owners})).expect("metadata")
-    }
-
-    fn postgres() -> Postgres {
-        let mut postgres = Postgres::new("pg", serde_saphyr::from_str("version: '17'").expect("a spec"));
-        postgres.metadata.uid = Some("database".to_owned());
-        postgres
     }
 
     fn pet_set(owner_uid: &str) -> PetSet {
         let spec = json!({"replicas": 2, "selector": {}, "template": {}, "serviceName": "pg-pods"});
         let mut set = PetSet::new("pg", serde_json::from_value(spec).expect("a spec"));
-        set.metadata = object("pg", "pet-set", &[owner("Postgres", "pg", owner_uid)]);
+        set.metadata = object("pg", "pet-set", &[&owner("Postgres", owner_uid)]);
         set
-    }
-
-    fn pod(name: &str, owners: &[Value]) -> Pod {
-        Pod { metadata: object(name, name, owners), ..Pod::default() }
-    }
-
-    fn leaving(mut pod: Pod) -> Pod {
-        let at = "2026-01-01T00:00:00Z".parse().expect("a time");
-        pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at));
-        pod
     }
 
     #[test]
     fn a_workload_is_found_only_along_a_chain_of_controllers_from_the_database() {
-        let realises = |uid: &str| object("pg", "stateful-set", &[owner("PetSet", "pg", uid)]);
+        let mut postgres = Postgres::new("pg", serde_saphyr::from_str("version: '17'").expect("a spec"));
+        postgres.metadata.uid = Some("database".to_owned());
+        let realises = |uid: &str| object("pg", "stateful-set", &[&owner("PetSet", uid)]);
         let (ours, old, nobodys) = (realises("pet-set"), realises("old"), object("pg", "stateful-set", &[]));
         let (set, old_set) = (pet_set("database"), pet_set("old"));
         for (set, realised, expected) in [
@@ -152,49 +140,57 @@ mod tests {
             (Some(&set), Realised::By(Some(&old)), Err("StatefulSet pg is not the one that realises the PetSet")),
             (Some(&set), Realised::By(Some(&nobodys)), Err("StatefulSet pg is not the one that realises the PetSet")),
         ] {
-            let found = Workload::of(&postgres(), set, realised);
+            let found = Workload::of(&postgres, set, realised);
             assert_eq!(found.as_ref().map(|workload| workload.uid.as_str()).map_err(String::as_str), expected);
         }
     }
 
     #[test]
-    fn a_pod_is_the_databases_by_its_controller_and_not_by_its_labels() {
+    fn a_pod_is_the_databases_by_its_controller_and_its_name_and_not_by_its_labels() {
         let workload = Workload { name: "pg".to_owned(), uid: "ours".to_owned(), replicas: 2 };
-        let ours = owner("StatefulSet", "pg", "ours");
+        let (ours, before, theirs) =
+            (owner("StatefulSet", "ours"), owner("StatefulSet", "before"), owner("ReplicaSet", "theirs"));
         let mut mentioned = ours.clone();
         mentioned["controller"] = json!(false);
-        for (pod, expected) in [
-            (pod("pg-0", &[ours.clone()]), Standing::Member),
-            (pod("pg-1", &[mentioned.clone(), ours.clone()]), Standing::Member),
-            (leaving(pod("pg-1", &[ours.clone()])), Standing::Member),
-            (pod("pg-2", &[ours.clone()]), Standing::Surplus),
-            (pod("pg-1", &[]), Standing::Orphan),
-            (pod("pg-1", &[mentioned]), Standing::Orphan),
-            (leaving(pod("pg-1", &[])), Standing::Stranger),
-            (pod("pg-1", &[owner("StatefulSet", "pg", "before")]), Standing::Stranger),
-            (pod("pg-1", &[owner("ReplicaSet", "pg", "theirs")]), Standing::Stranger),
-            (pod("impostor", &[]), Standing::Stranger),
-            (pod("impostor", &[ours.clone()]), Standing::Stranger),
-            (pod("pg-x", &[ours.clone()]), Standing::Stranger),
-            (pod("pg-01", &[ours.clone()]), Standing::Stranger),
-            (pod("pg-+1", &[ours.clone()]), Standing::Stranger),
-            (pod("pg-x-0", &[ours]), Standing::Stranger),
+        let (mentions, ours): (&[_], &[_]) = (&[&mentioned], &[&ours]);
+        for (name, owners, leaving, expected) in [
+            ("pg-0", ours, false, Standing::Member),
+            ("pg-1", &[&mentioned, ours[0]], false, Standing::Member),
+            ("pg-1", ours, true, Standing::Member),
+            ("pg-2", ours, false, Standing::Surplus),
+            ("pg-1", &[], false, Standing::Orphan),
+            ("pg-1", mentions, false, Standing::Orphan),
+            ("pg-1", &[], true, Standing::Stranger),
+            ("pg-1", &[&before], false, Standing::Stranger),
+            ("pg-1", &[&theirs], false, Standing::Stranger),
+            ("impostor", &[], false, Standing::Stranger),
+            ("impostor", ours, false, Standing::Stranger),
+            ("pg-x", ours, false, Standing::Stranger),
+            ("pg-01", ours, false, Standing::Stranger),
+            ("pg-+1", ours, false, Standing::Stranger),
+            ("pg-x-0", ours, false, Standing::Stranger),
         ] {
+            let mut pod = Pod { metadata: object(name, name, owners), ..Pod::default() };
+            pod.metadata.deletion_timestamp = leaving.then_some(Time(Timestamp::UNIX_EPOCH));
             assert_eq!(workload.standing(&pod), expected, "{:?}", pod.metadata);
         }
     }
 
     #[test]
     fn at_the_end_of_a_database_the_pods_of_its_workload_are_waited_for_and_no_others() {
-        for (pod, expected) in [
-            (pod("pg-0", &[owner("StatefulSet", "pg", "any")]), true),
-            (pod("pg-0", &[owner("PetSet", "pg", "any")]), true),
-            (pod("pg-0", &[owner("StatefulSet", "other", "any")]), false),
-            (pod("pg-0", &[owner("Job", "pg", "any")]), false),
-            (pod("pg-0", &[]), false),
-            (pod("impostor", &[owner("StatefulSet", "pg", "any")]), false),
+        let (stateful_set, set, job) = (owner("StatefulSet", "any"), owner("PetSet", "any"), owner("Job", "any"));
+        for (name, owners, expected) in [
+            ("pg-0", &[&stateful_set][..], true),
+            ("pg-0", &[&set], true),
+            ("pg-0", &[&job], false),
+            ("pg-0", &[], false),
+            ("other-0", &[&stateful_set], false),
+            ("impostor", &[&stateful_set], false),
         ] {
+            let pod = Pod { metadata: object(name, name, owners), ..Pod::default() };
             assert_eq!(is_made_by("pg", &pod), expected, "{:?}", pod.metadata);
         }
+        let other = Pod { metadata: object("other-0", "", &[&stateful_set]), ..Pod::default() };
+        assert!(!is_made_by("other", &other), "it is of the set pg");
     }
 }

@@ -222,6 +222,8 @@ mod tests {
     use super::*;
     use crate::tls::Method;
     use crate::tls::material::tests::{Authority, issue};
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     /// What is tried at a server that shows this, where this is written to be taken.
     fn tried(tls: Result<(), Silence>, plaintext: Plaintext, accept: Accept) -> Vec<(SslMode, bool)> {
@@ -253,23 +255,20 @@ mod tests {
 
     #[test]
     fn only_a_pod_that_runs_and_stays_is_asked() {
-        let pod = |at: &str, metadata: serde_json::Value| -> Pod {
-            let status: serde_json::Value = serde_saphyr::from_str(at).expect("a status");
-            serde_json::from_value(serde_json::json!({"metadata": metadata, "status": status})).expect("a pod")
-        };
-        let none = || serde_json::json!({});
-        let leaving = serde_json::json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
         let running = "{phase: Running, podIP: 10.0.0.1}";
-        for (pod, expected) in [
-            (pod(running, none()), Ok("10.0.0.1:5432")),
-            (pod("{phase: Running, podIP: 'fd00::1'}", none()), Ok("[fd00::1]:5432")),
-            (pod("{phase: Running}", none()), Err("its pod has no address")),
-            (pod("{phase: Failed, podIP: 10.0.0.1}", none()), Err("its pod is not running")),
-            (pod("{phase: Succeeded, podIP: 10.0.0.1}", none()), Err("its pod is not running")),
-            (pod("{phase: Pending, podIP: 10.0.0.1}", none()), Err("its pod is not running")),
-            (pod("{podIP: 10.0.0.1}", none()), Err("its pod is not running")),
-            (pod(running, leaving), Err("its pod is being deleted")),
+        for (status, leaving, expected) in [
+            (running, false, Ok("10.0.0.1:5432")),
+            ("{phase: Running, podIP: 'fd00::1'}", false, Ok("[fd00::1]:5432")),
+            ("{phase: Running}", false, Err("its pod has no address")),
+            ("{phase: Failed, podIP: 10.0.0.1}", false, Err("its pod is not running")),
+            ("{phase: Succeeded, podIP: 10.0.0.1}", false, Err("its pod is not running")),
+            ("{phase: Pending, podIP: 10.0.0.1}", false, Err("its pod is not running")),
+            ("{podIP: 10.0.0.1}", false, Err("its pod is not running")),
+            (running, true, Err("its pod is being deleted")),
         ] {
+            let status = serde_saphyr::from_str(status).expect("a status");
+            let mut pod = Pod { status: Some(status), ..Pod::default() };
+            pod.metadata.deletion_timestamp = leaving.then_some(Time(Timestamp::UNIX_EPOCH));
             let address = address(&pod, PORT).map(|address| address.to_string());
             assert_eq!(address.as_deref().map_err(String::as_str), expected);
         }
