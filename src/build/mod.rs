@@ -10,6 +10,7 @@
 //! | [`names`], [`meta`] | what objects are called, labelled and owned by |
 //! | [`pet_set`], [`pod`], [`exporter`], [`stateful_set`] | the workload |
 //! | [`session`] | what a superuser's session starts with |
+//! | [`workload`] | which pods it has |
 //! | [`patroni`], [`shared`] | Patroni's two configurations: per pod, and of the whole cluster |
 //! | [`user_conf`] | a user's own settings, and the way that each goes to the servers |
 //! | [`services`], [`monitor`] | ways in, for clients and for Prometheus |
@@ -36,6 +37,7 @@ pub mod stateful_set;
 pub mod trust;
 pub mod user_conf;
 pub mod version;
+pub mod workload;
 pub mod written;
 
 #[cfg(test)]

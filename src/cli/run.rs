@@ -189,8 +189,8 @@ impl Args {
         let identity = identity.map_or_else(host_name, Ok)?;
         let (provisioner, ops_manager) = (loops.contains(&Loop::Provisioner), loops.contains(&Loop::OpsManager));
         let pet_sets = match pet_sets {
-            PetSetController::Own if provisioner => PetSets::Own,
-            PetSetController::Own | PetSetController::External => PetSets::External,
+            PetSetController::Own => PetSets::Own,
+            PetSetController::External => PetSets::External,
         };
         let lease = Lease { namespace: namespace.clone(), name: "pgrekey".to_owned(), identity: identity.clone() };
         let loops = (provisioner || ops_manager).then_some(controller::Settings {

@@ -123,6 +123,12 @@ pub fn watch(client: &Client) -> (Stores, impl Future<Output = ()> + Send + use<
 }
 
 impl Stores {
+    /// Every database.
+    #[must_use]
+    pub fn all_databases(&self) -> Vec<Arc<Postgres>> {
+        self.databases.objects.state()
+    }
+
     /// Every request, of whatever database.
     #[must_use]
     pub fn all_requests(&self) -> Vec<Arc<PostgresOpsRequest>> {

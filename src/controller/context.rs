@@ -7,10 +7,9 @@ use std::sync::Arc;
 
 use futures::channel::mpsc;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::Api;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt};
 use tokio::sync::OwnedMutexGuard;
 use tracing::warn;
@@ -18,8 +17,8 @@ use tracing::warn;
 use super::Settings;
 use super::memory::{Memories, Memory, Served};
 use super::notes::Notes;
+use super::pods::Watched;
 use crate::api::{PetSet, Postgres};
-use crate::build::meta::{INSTANCE_LABEL, KIND};
 use crate::cluster::apply::Kind;
 use crate::cluster::facts::Stores;
 use crate::cluster::{Error, Thing};
@@ -37,8 +36,8 @@ pub struct Context {
     pub metrics: LoopMetrics,
     /// What is known about requests and not written.
     pub(super) notes: Notes,
-    pods: Store<Pod>,
-    pet_sets: Store<PetSet>,
+    /// Pods, and what controls them.
+    pub(super) watched: Watched,
     recorder: Recorder,
     drift: mpsc::UnboundedSender<()>,
     memories: Memories,
@@ -64,8 +63,7 @@ impl Context {
         facts: Arc<Stores>,
         settings: Settings,
         metrics: LoopMetrics,
-        pods: Store<Pod>,
-        pet_sets: Store<PetSet>,
+        watched: Watched,
         drift: mpsc::UnboundedSender<()>,
     ) -> Self {
         let reporter = Reporter { controller: "pgrekey".to_owned(), instance: settings.instance.clone() };
@@ -76,8 +74,7 @@ impl Context {
             settings,
             metrics,
             notes: Notes::default(),
-            pods,
-            pet_sets,
+            watched,
             recorder,
             drift,
             memories: Memories::default(),
@@ -106,24 +103,10 @@ impl Context {
         Ok(found.filter(|found| found.uid() == seen.uid()))
     }
 
-    /// The pods of a database, in the order of their names.
-    #[must_use]
-    pub fn pods(&self, namespace: &str, database: &str) -> Vec<Arc<Pod>> {
-        let is = |pod: &Arc<Pod>, key: &str, value: &str| pod.labels().get(key).is_some_and(|own| own == value);
-        let mut pods = self.pods.state();
-        pods.retain(|pod| {
-            pod.metadata.namespace.as_deref() == Some(namespace)
-                && is(pod, INSTANCE_LABEL, database)
-                && is(pod, "app.kubernetes.io/name", KIND)
-        });
-        pods.sort_by_key(|pod| pod.name_any());
-        pods
-    }
-
     /// The PetSet of a database.
     #[must_use]
     pub fn pet_set(&self, namespace: &str, database: &str) -> Option<Arc<PetSet>> {
-        self.pet_sets.get(&ObjectRef::new(database).within(namespace))
+        self.watched.pet_set(namespace, database)
     }
 
     /// Tells people what happened to an object. An event that cannot be written is not worth a failure.
@@ -174,7 +157,7 @@ impl Context {
         self.tell_served();
     }
 
-    /// Forgets every database that is not among these, by their uids: one may go without its finalizer, and so without a word.
+    /// Forgets every database that is not among these, by their uids.
     pub(super) fn forget_all_but(&self, known: &BTreeSet<String>) {
         self.memories.keep(known);
         self.tell_served();

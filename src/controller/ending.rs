@@ -23,6 +23,7 @@ use crate::api::postgres_version::PostgresVersionSpec;
 use crate::api::tls::IssuerRef;
 use crate::api::{PetSet, Postgres};
 use crate::build::monitor::service_monitor_resource;
+use crate::build::workload::is_made_by;
 use crate::build::{Cluster, Facts};
 use crate::cluster::Objects;
 use crate::plan::database_status::Writer;
@@ -118,7 +119,9 @@ fn skeleton(postgres: &Postgres) -> Option<Cluster> {
 /// Ends the pods and waits until they have gone.
 async fn stop(objects: &Objects, cluster: &Cluster) -> Step<()> {
     objects.delete::<PetSet>(cluster.name()).await?;
-    if objects.labelled::<Pod>().await?.is_empty() { Ok(()) } else { Err(Stop::Wait("pods that end")) }
+    let labelled = objects.labelled::<Pod>().await?;
+    let is_there = labelled.iter().any(|pod| is_made_by(cluster.name(), pod));
+    if is_there { Err(Stop::Wait("pods that end")) } else { Ok(()) }
 }
 
 async fn delete_data(objects: &Objects) -> Step<()> {

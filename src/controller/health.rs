@@ -1,16 +1,17 @@
 //! Whether databases are well: asked of the servers themselves, each on its own period, beside the loop of the databases.
 //!
 //! # Expected flow
-//! Once a second every database is looked at; whose period is over is checked, many at once. A check logs in to every pod at its
-//! address, as the spec says that clients do, and has the time that the spec gives it. What it finds becomes conditions, which
-//! the check writes itself.
+//! Once a second every database is looked at; whose period is over is checked, many at once. A check asks every pod at its address,
+//! in the session of the check before or, once a minute and after every change, in a new one ([`Sessions`]); it has the time that
+//! the spec gives it. What it finds becomes conditions, which the check writes itself.
 //!
 //! # Guarantees
 //! A check that hangs, or that waits for the API server, holds up nobody while there are fewer than [`AT_ONCE`]; one that panics
 //! is followed by the next. No two checks of one database run at once. The status is written when it changes. A database that
 //! is halted or going is not checked.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,23 +27,28 @@ use super::credentials::{Login, auth_secret};
 use super::here::shared_config;
 use super::postgres::conditions;
 use super::servers::{address, host};
+use super::sessions::{Asked, MOST, Peer, Sessions};
 use super::{Context, scaling, status};
 use crate::api::Postgres;
+use crate::api::bounds::{MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT};
 use crate::api::condition::holds;
 use crate::api::names::{tls_secret, with_suffix};
 use crate::api::postgres::{DatabasePhase, HealthChecker};
-use crate::api::tls::SslMode;
+use crate::api::tls::{ClientAuthMode, SslMode};
+use crate::build::version::{BUILT_OF, BuiltOf};
+use crate::build::workload::Standing;
 use crate::build::written::accept;
 use crate::cluster::Error;
 use crate::database::dial::Dial;
 use crate::database::report::{Report, idle_slots, report, write_check};
+use crate::database::session::Session;
 use crate::database::{PORT, Silence};
 use crate::plan::database_status::types::PAUSED;
 use crate::plan::database_status::{Replicas, Verdict};
-use crate::tls::Hash;
 use crate::tls::material::Served;
 use crate::tls::pair::Pair;
 use crate::tls::posture::Accept;
+use crate::tls::{Hash, Method};
 
 /// How many databases are checked at once.
 const AT_ONCE: usize = 32;
@@ -86,6 +92,11 @@ struct Found {
 
 /// Checks databases for as long as it runs.
 pub(super) async fn run(context: Arc<Context>, databases: Store<Postgres>) {
+    if context.watched.until_listed().await.is_err() {
+        // Nobody fills the stores any more, and so nothing else runs either.
+        return;
+    }
+    let sessions = Arc::new(Pool::new(MOST));
     let mut courses: HashMap<String, Course> = HashMap::new();
     let mut checks: JoinSet<Found> = JoinSet::new();
     let mut running: HashMap<Id, String> = HashMap::new();
@@ -95,16 +106,20 @@ pub(super) async fn run(context: Arc<Context>, databases: Store<Postgres>) {
         tokio::select! {
             _ = tick.tick() => {
                 let all = databases.state();
-                let known: BTreeSet<String> = all.iter().filter_map(|postgres| postgres.uid()).collect();
+                let uids = |all: &[Arc<Postgres>]| all.iter().filter_map(|postgres| postgres.uid()).collect();
+                let known: BTreeSet<String> = uids(&all);
                 courses.retain(|uid, _| known.contains(uid));
-                context.forget_all_but(&known);
-                for postgres in all.into_iter().filter(|postgres| is_checked(postgres)) {
+                let checked: Vec<_> = all.into_iter().filter(|postgres| is_checked(postgres)).collect();
+                let known: BTreeSet<String> = uids(&checked);
+                sessions.end_all_but(|peer| known.contains(&peer.database));
+                for postgres in checked {
                     let uid = postgres.uid().unwrap_or_default();
                     let course = courses.entry(uid.clone()).or_default();
                     let replicas = replicas(&context, &postgres);
                     if checks.len() < AT_ONCE && course.is_due(replicas, period(&postgres)) {
                         course.begin(replicas);
-                        let task = checks.spawn(check(Arc::clone(&context), postgres, replicas, course.failures));
+                        let (context, sessions) = (Arc::clone(&context), Arc::clone(&sessions));
+                        let task = checks.spawn(check(context, sessions, postgres, replicas, course.failures));
                         running.insert(task.id(), uid);
                     }
                 }
@@ -154,12 +169,12 @@ fn settings(postgres: &Postgres) -> HealthChecker {
     postgres.spec.health_checker.unwrap_or_default()
 }
 
-fn seconds(value: Option<i32>) -> Duration {
-    Duration::from_secs(value.and_then(|value| u64::try_from(value).ok()).unwrap_or(10).max(1))
+fn seconds(value: Option<i32>, most: i32) -> Duration {
+    Duration::from_secs(value.unwrap_or(10).clamp(1, most).unsigned_abs().into())
 }
 
 fn period(postgres: &Postgres) -> Duration {
-    let period = seconds(settings(postgres).period_seconds);
+    let period = seconds(settings(postgres).period_seconds, MAX_CHECK_PERIOD);
     let phase = postgres.status.as_ref().and_then(|status| status.phase);
     if phase == Some(DatabasePhase::Ready) { period } else { period.min(IMPATIENT) }
 }
@@ -172,18 +187,26 @@ fn replicas(context: &Context, postgres: &Postgres) -> Option<Replicas> {
 }
 
 /// Checks a database, and writes down what it found once it has found the same often enough.
-async fn check(context: Arc<Context>, postgres: Arc<Postgres>, replicas: Option<Replicas>, failures: i32) -> Found {
+async fn check(
+    context: Arc<Context>,
+    sessions: Arc<Pool>,
+    postgres: Arc<Postgres>,
+    replicas: Option<Replicas>,
+    failures: i32,
+) -> Found {
     let secrets = Secrets::read(&context, &postgres).await.ok();
     let versions = secrets.as_ref().map(|secrets| secrets.versions.clone());
     let verdict = match (replicas, secrets) {
         // Without pods there is nobody to ask, and an API server that does not answer says nothing about the database.
         (None, _) | (_, None) => None,
         (Some(_), Some(secrets)) => {
-            let patience = seconds(settings(&postgres).timeout_seconds);
-            Some(tokio::time::timeout(patience, ask(&context, &postgres, secrets)).await.unwrap_or_else(|_| {
-                let late = || Err(format!("the check took longer than {} s", patience.as_secs()));
-                Verdict { accepting: late(), ready: late() }
-            }))
+            let patience = seconds(settings(&postgres).timeout_seconds, MAX_CHECK_TIMEOUT);
+            Some(tokio::time::timeout(patience, ask(&context, &sessions, &postgres, secrets)).await.unwrap_or_else(
+                |_| {
+                    let late = || Err(format!("the check took longer than {} s", patience.as_secs()));
+                    Verdict { accepting: late(), ready: late() }
+                },
+            ))
         }
     };
     let is_fine = |verdict: &Verdict| verdict.accepting.is_ok() && verdict.ready.is_ok();
@@ -209,7 +232,7 @@ async fn check(context: Arc<Context>, postgres: Arc<Postgres>, replicas: Option<
 struct Secrets {
     login: Option<Login>,
     served: Option<Served>,
-    /// What servers take, by what is written: only if the spec may not say it, and only if it can be read.
+    /// What servers take, by what is written, if it can be read.
     accept: Option<Accept>,
     versions: Versions,
 }
@@ -221,41 +244,69 @@ impl Secrets {
             let secret = context.get::<Secret>(&namespace, &name).await?;
             Ok::<_, Error>((name, secret))
         };
-        // Somebody who has paused the database may be bringing TLS to it, or taking it away.
-        let paused = holds(conditions(postgres), PAUSED);
+        let paused = is_paused(postgres);
+        if paused {
+            // Somebody else writes it now.
+            context.remember(postgres, |memory| memory.accept = None);
+        }
+        let known = context.recall(postgres).accept;
         let has_tls = postgres.spec.tls.is_some() || paused;
         let tls = async { if has_tls { get(tls_secret(&name)).await.map(Some) } else { Ok(None) } };
-        let shared = async {
-            if paused { context.get::<ConfigMap>(&namespace, &with_suffix(&name, "config")).await } else { Ok(None) }
+        let written = async {
+            if known.is_some() {
+                return Ok(known);
+            }
+            let shared = context.get::<ConfigMap>(&namespace, &with_suffix(&name, "config")).await?;
+            Ok(shared.as_ref().and_then(shared_config).and_then(|shared| accept(&shared).ok()))
         };
         let settings = postgres.spec.configuration.as_ref().and_then(|conf| conf.secret_name.clone());
         let settings = async { if let Some(name) = settings { get(name).await.map(Some) } else { Ok(None) } };
         let (auth, agent) = (get(auth_secret(postgres)), get(with_suffix(&name, "patroni")));
-        let (auth, agent, tls, settings, shared) = future::try_join5(auth, agent, tls, settings, shared).await?;
+        let (auth, agent, tls, settings, accept) = future::try_join5(auth, agent, tls, settings, written).await?;
         let login = auth.1.as_ref().and_then(Login::of);
         let data = tls.as_ref().and_then(|(_, secret)| secret.as_ref()?.data.as_ref());
         let served = data.and_then(|data| Served::of(data, ""));
         let versions = [Some(auth), Some(agent), tls, settings].into_iter().flatten();
         let versions = versions.map(|(name, secret)| (name, secret.and_then(|secret| secret.resource_version())));
-        let accept = shared.as_ref().and_then(shared_config).and_then(|shared| accept(&shared).ok());
         Ok(Self { login, served, accept, versions: versions.collect() })
     }
 }
 
+/// Whether somebody may be bringing TLS to a database, or taking it away.
+fn is_paused(postgres: &Postgres) -> bool {
+    holds(conditions(postgres), PAUSED)
+}
+
 /// Asks every server.
-async fn ask(context: &Context, postgres: &Postgres, secrets: Secrets) -> Verdict {
+async fn ask(context: &Context, sessions: &Pool, postgres: &Postgres, secrets: Secrets) -> Verdict {
+    let neither = |why: String| Verdict { accepting: Err(why.clone()), ready: Err(why) };
     let Some(login) = secrets.login else {
-        let why = || Err(format!("Secret {} has no username and password", auth_secret(postgres)));
-        return Verdict { accepting: why(), ready: why() };
+        return neither(format!("Secret {} has no username and password", auth_secret(postgres)));
     };
-    let pods = context.pods(&postgres.namespace().unwrap_or_default(), &postgres.name_any());
-    let ways = ways(postgres, secrets.served.as_ref(), secrets.accept);
-    let write = settings(postgres).disable_write_check != Some(true);
-    let asked = pods.iter().map(async |pod| (pod.name_any(), ask_one(postgres, pod, &login, &ways, write).await));
+    let workload = match context.watched.workload(postgres) {
+        Ok(workload) => workload,
+        Err(why) => return neither(why),
+    };
+    let pods = context.watched.pods(postgres, &workload);
+    let members: Vec<_> = pods.iter().filter(|pod| workload.standing(pod) == Standing::Member).collect();
+    let round = Round {
+        database: postgres.uid().unwrap_or_default(),
+        ways: ways(postgres, secrets.served.as_ref(), secrets.accept),
+        major: major(context, postgres),
+        write: settings(postgres).disable_write_check != Some(true),
+        secrets: secrets.versions,
+        accept: secrets.accept,
+        login,
+        postgres,
+        sessions,
+    };
+    let known: HashSet<Peer> = members.iter().map(|pod| round.peer(pod)).collect();
+    sessions.end_all_but(|peer| peer.database != round.database || known.contains(peer));
+    let asked = members.iter().map(async |pod| (pod.name_any(), round.ask(pod).await));
     let answers: BTreeMap<String, Result<Answer, Silence>> = future::join_all(asked).await.into_iter().collect();
     let desired = postgres.spec.replicas.unwrap_or(1);
     if answers.values().any(Result::is_ok) {
-        context.remember(postgres, |memory| memory.login = Some(login));
+        context.remember(postgres, |memory| memory.login = Some(round.login));
     }
     if let Some(primary) = primary(&answers) {
         let left_slots = left(postgres, &pods, &primary.1.idle_slots);
@@ -272,6 +323,13 @@ async fn ask(context: &Context, postgres: &Postgres, secrets: Secrets) -> Verdic
     judge(&answers, desired)
 }
 
+/// PostgreSQL's major version, as far as the set tells.
+fn major(context: &Context, postgres: &Postgres) -> Option<u32> {
+    let set = context.pet_set(&postgres.namespace().unwrap_or_default(), &postgres.name_any())?;
+    let built: BuiltOf = set.annotations().get(BUILT_OF)?.parse().ok()?;
+    Some(built.major)
+}
+
 /// What one server said.
 #[derive(Debug)]
 struct Answer {
@@ -284,53 +342,123 @@ struct Answer {
 /// One way to connect.
 struct Way {
     mode: SslMode,
+    /// As what the password may be asked for.
+    hash: Hash,
     pair: Option<Pair>,
     roots: Vec<Vec<u8>>,
 }
 
-/// How clients connect: by TLS if anything is served, and in plaintext if that is written to be taken.
+/// How a check connects: by TLS if anything is served, to a server with the pod's own name, whatever clients are content with; and
+/// in plaintext if that is to be taken.
 ///
-/// What is written is known for as long as somebody takes the database from one way to the other; the spec says it before and after.
+/// While somebody takes the database from one way to the other, what is written says whether plaintext is to be taken; before and
+/// after, the spec says it: a database that serves something else than its spec asks for is not well.
 /// Pods may be one step behind: see [`log_in`](super::servers::log_in) for why none of them takes plaintext alone where plaintext
 /// is not written to be taken.
-fn ways(postgres: &Postgres, served: Option<&Served>, accept: Option<Accept>) -> Vec<Way> {
-    let mode = postgres.spec.ssl_mode.filter(|mode| *mode != SslMode::Disable).unwrap_or(SslMode::VerifyFull);
-    let tls = served.map(|served| Way { mode, pair: served.client_pair().ok(), roots: served.roots() });
-    let takes_plaintext = accept.map_or(postgres.spec.tls.is_none(), |accept| accept.plain.is_some());
-    let plain = takes_plaintext.then_some(Way { mode: SslMode::Disable, pair: None, roots: vec![] });
-    tls.into_iter().chain(plain).collect()
+fn ways(postgres: &Postgres, served: Option<&Served>, written: Option<Accept>) -> Vec<Way> {
+    let by_spec = Method::from(postgres.spec.client_auth_mode.unwrap_or(ClientAuthMode::Scram));
+    let accept = written.unwrap_or(Accept { plain: Some(by_spec), tls: Some(by_spec) });
+    let way = |mode| Way { mode, hash: accept.hash(mode != SslMode::Disable), pair: None, roots: vec![] };
+    let tls =
+        served.map(|served| Way { pair: served.client_pair().ok(), roots: served.roots(), ..way(SslMode::VerifyFull) });
+    let written = written.filter(|_| is_paused(postgres));
+    let takes_plaintext = written.map_or(postgres.spec.tls.is_none(), |accept| accept.plain.is_some());
+    tls.into_iter().chain(takes_plaintext.then(|| way(SslMode::Disable))).collect()
 }
 
-async fn ask_one(postgres: &Postgres, pod: &Pod, login: &Login, ways: &[Way], write: bool) -> Result<Answer, Silence> {
-    let address = address(pod, PORT).map_err(|why| Silence::Unreachable(why.into()))?;
-    let host = host(&pod.name_any(), &postgres.name_any(), &postgres.namespace().unwrap_or_default());
-    let mut last = Silence::Unreachable("there is no certificate to log in with".into());
-    for way in ways {
-        let dial = Dial {
-            address,
-            host: host.clone(),
-            user: login.username.clone(),
-            password: Some(login.password.clone()),
-            hash: Hash::Md5,
-            major: None,
-            pair: way.pair.clone(),
-            mode: way.mode,
-            roots: way.roots.clone(),
-        };
-        match dial.log_in().await {
-            Ok(session) => {
-                let report = report(&session).await?;
-                let on_primary = !report.in_recovery;
-                let writes = if on_primary && write { write_check(&session).await } else { Ok(()) };
-                let idle_slots = if on_primary { idle_slots(&session).await? } else { vec![] };
-                return Ok(Answer { report, writes, idle_slots });
-            }
-            // A server that is silent is so whichever way it is asked.
-            Err(silence @ (Silence::TooSlow | Silence::Unreachable(_))) => return Err(silence),
-            Err(silence) => last = silence,
-        }
+/// The sessions of checks.
+type Pool = Sessions<Terms, Session>;
+
+/// On what terms a session was let in. On others it might not be.
+#[derive(Clone, PartialEq)]
+struct Terms {
+    address: SocketAddr,
+    secrets: Versions,
+    accept: Option<Accept>,
+    modes: Vec<SslMode>,
+}
+
+/// One check of one database.
+struct Round<'a> {
+    sessions: &'a Pool,
+    postgres: &'a Postgres,
+    /// Its uid.
+    database: String,
+    login: Login,
+    secrets: Versions,
+    accept: Option<Accept>,
+    ways: Vec<Way>,
+    major: Option<u32>,
+    /// Whether writing is tried.
+    write: bool,
+}
+
+impl Round<'_> {
+    fn peer(&self, pod: &Pod) -> Peer {
+        Peer { database: self.database.clone(), pod: pod.uid().unwrap_or_default() }
     }
-    Err(last)
+
+    /// Asks a server, in the session that is kept with it, or else in a new one.
+    async fn ask(&self, pod: &Pod) -> Result<Answer, Silence> {
+        let address = address(pod, PORT).map_err(|why| Silence::Unreachable(why.into()))?;
+        let modes = self.ways.iter().map(|way| way.mode).collect();
+        let terms = Terms { address, secrets: self.secrets.clone(), accept: self.accept, modes };
+        self.sessions.ask(&Server { round: self, pod, address }, self.peer(pod), terms).await
+    }
+}
+
+/// A server that is to be asked.
+struct Server<'a> {
+    round: &'a Round<'a>,
+    pod: &'a Pod,
+    address: SocketAddr,
+}
+
+impl Asked for Server<'_> {
+    type Session = Session;
+    type Answer = Answer;
+    type Error = Silence;
+
+    async fn log_in(&self) -> Result<Session, Silence> {
+        let Round { postgres, login, ways, major, .. } = self.round;
+        let mut last = Silence::Unreachable("there is no certificate to log in with".into());
+        for way in ways {
+            let dial = Dial {
+                address: self.address,
+                host: host(&self.pod.name_any(), &postgres.name_any(), &postgres.namespace().unwrap_or_default()),
+                user: login.username.clone(),
+                password: Some(login.password.clone()),
+                hash: way.hash,
+                major: *major,
+                pair: way.pair.clone(),
+                mode: way.mode,
+                roots: way.roots.clone(),
+            };
+            match dial.log_in().await {
+                Ok(session) => return Ok(session),
+                // A server that is silent is so whichever way it is asked.
+                Err(silence @ (Silence::TooSlow | Silence::Unreachable(_))) => return Err(silence),
+                Err(silence) => last = silence,
+            }
+        }
+        Err(last)
+    }
+
+    async fn answer(&self, session: &Session) -> Result<Answer, Silence> {
+        let report = report(session).await?;
+        let on_primary = !report.in_recovery;
+        let writes = if on_primary && self.round.write { write_check(session).await } else { Ok(()) };
+        let idle_slots = if on_primary { idle_slots(session).await? } else { vec![] };
+        Ok(Answer { report, writes, idle_slots })
+    }
+
+    fn is_well(answer: &Answer) -> bool {
+        answer.writes.is_ok()
+    }
+
+    fn now(&self) -> std::time::Instant {
+        Instant::now().into_std()
+    }
 }
 
 fn primary(answers: &BTreeMap<String, Result<Answer, Silence>>) -> Option<(&String, &Answer)> {
@@ -380,9 +508,11 @@ fn left(postgres: &Postgres, pods: &[Arc<Pod>], idle: &[String]) -> Vec<String> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Condition;
     use crate::database::report::{Lsn, Stream};
-    use crate::tls::Method;
     use crate::tls::material::tests::{Authority, issue};
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn answer(in_recovery: bool, standbys: &[(&str, &str)]) -> Answer {
         let stream = |state: &str| Stream { state: state.to_owned(), replayed: Lsn(1), ssl: false, client_dn: None };
@@ -424,19 +554,47 @@ mod tests {
         let both = Some(Accept { plain: method, tls: method });
         let plain_alone = Some(Accept { plain: method, tls: None });
         let (tls, plain) = (SslMode::VerifyFull, SslMode::Disable);
+        let paused = |postgres: &Postgres| {
+            let mut paused = postgres.clone();
+            let now = Time(Timestamp::UNIX_EPOCH);
+            paused.status.get_or_insert_default().conditions.push(Condition::new(PAUSED, now));
+            paused
+        };
+        let (without_paused, with_paused) = (paused(&without), paused(&with));
         for (postgres, served, accept, expected) in [
             (&without, None, None, vec![plain]),
-            (&without, Some(&served), both, vec![tls, plain]),
-            (&without, Some(&served), tls_alone, vec![tls]),
-            (&without, Some(&served), None, vec![tls, plain]),
+            (&without, None, plain_alone, vec![plain]),
+            (&without_paused, Some(&served), both, vec![tls, plain]),
+            (&without_paused, Some(&served), tls_alone, vec![tls]),
+            (&without_paused, Some(&served), None, vec![tls, plain]),
             (&with, Some(&served), None, vec![tls]),
-            (&with, Some(&served), tls_alone, vec![tls]),
-            (&with, Some(&served), both, vec![tls, plain]),
-            (&with, Some(&served), plain_alone, vec![tls, plain]),
+            (&with, Some(&served), plain_alone, vec![tls]),
+            (&with_paused, Some(&served), tls_alone, vec![tls]),
+            (&with_paused, Some(&served), both, vec![tls, plain]),
+            (&with_paused, Some(&served), plain_alone, vec![tls, plain]),
             (&with, None, None, vec![]),
         ] {
             let modes: Vec<SslMode> = ways(postgres, served, accept).iter().map(|way| way.mode).collect();
             assert_eq!(modes, expected, "{accept:?}");
+        }
+    }
+
+    #[test]
+    fn a_check_checks_the_name_of_the_pod_whatever_clients_are_content_with_and_gives_md5_only_where_that_is_written() {
+        let ca = Authority::new("ca");
+        let served = issue(&ca, &ca).served;
+        let of = |spec: &str| Postgres::new("pg", serde_saphyr::from_str(spec).expect("a spec"));
+        let asked = of("{version: '17', sslMode: require, clientAuthMode: md5, tls: {issuerRef: {name: i}}}");
+        let unsaid = of("{version: '17', tls: {issuerRef: {name: i}}}");
+        let written = |method| Some(Accept { plain: None, tls: Some(method) });
+        for (postgres, accept, hash) in [
+            (&asked, written(Method::Scram), Hash::Scram),
+            (&asked, None, Hash::Md5),
+            (&unsaid, written(Method::Md5), Hash::Md5),
+            (&unsaid, None, Hash::Scram),
+        ] {
+            let ways: Vec<_> = ways(postgres, Some(&served), accept).iter().map(|way| (way.mode, way.hash)).collect();
+            assert_eq!(ways, [(SslMode::VerifyFull, hash)]);
         }
     }
 

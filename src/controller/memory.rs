@@ -10,6 +10,7 @@ use tokio::sync::Mutex as Turn;
 use super::credentials::Login;
 use super::health::Seen;
 use super::user_conf::{Refused, Taken};
+use crate::tls::posture::Accept;
 
 /// What is remembered of one database while this process leads. Losing it costs a check or a question, never a database.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +19,8 @@ pub(super) struct Memory {
     pub(super) login: Option<Login>,
     /// What Patroni was told of us: a Secret that lost it is repaired from here.
     pub(super) agent: Option<SecretString>,
+    /// What its servers take, by what is written; not known while somebody has paused it, who may write something else.
+    pub(super) accept: Option<Accept>,
     /// What the last check saw.
     pub(super) seen: Option<Seen>,
     /// What was last seen on the wire to be served by every pod.

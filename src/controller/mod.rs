@@ -26,11 +26,13 @@ mod notes;
 mod ops_request;
 mod perform;
 mod pet_set;
+mod pods;
 mod postgres;
 mod provision;
 mod renewal;
 mod scaling;
 mod servers;
+mod sessions;
 mod site;
 mod status;
 mod user_conf;
@@ -46,10 +48,11 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Client, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -61,6 +64,8 @@ use crate::cluster::facts::Stores;
 use crate::metrics::LoopMetrics;
 use crate::rules::Facts;
 
+use pods::Watched;
+
 pub use context::Context;
 
 /// How many objects one loop handles at once.
@@ -71,6 +76,9 @@ const CHANGED: Duration = Duration::from_millis(500);
 
 /// How long until an object is looked at again whose loop has failed.
 const FAILED: Duration = Duration::from_secs(3);
+
+/// How often databases that are not there any more are forgotten.
+const FORGET: Duration = Duration::from_secs(10);
 
 /// The label of every object of a database, KubeDB's and so ours.
 pub const OURS: &str = "app.kubernetes.io/managed-by=kubedb.com";
@@ -175,18 +183,37 @@ pub async fn run(
 
 fn loops(client: Client, facts: Arc<Stores>, settings: Settings, metrics: LoopMetrics) -> BoxFuture<'static, ()> {
     let (pods, fill_pods) = reflect::<Pod>(&client, &settings);
-    let (sets, fill_sets) = reflect::<PetSet>(&client, &settings);
+    let (pet_sets, fill_pet_sets) = reflect::<PetSet>(&client, &settings);
+    let Settings { provisioner, ops_manager, pet_sets: realised, .. } = settings;
+    let stateful_sets =
+        (realised == PetSets::Own).then(|| reflect::<PartialObjectMeta<StatefulSet>>(&client, &settings));
+    let (stateful_sets, fill_stateful_sets) = stateful_sets.unzip();
+    let watched = Watched { pods, pet_sets, stateful_sets };
     let (drift, drifted) = mpsc::unbounded();
-    let Settings { provisioner, ops_manager, pet_sets, .. } = settings;
-    let context = Arc::new(Context::new(client, facts, settings, metrics, pods, sets, drift));
+    let context = Arc::new(Context::new(client, facts, settings, metrics, watched, drift));
     let provisioner = provisioner.then(|| {
         let (databases, run) = databases(&context, drifted);
         [run, health::run(Arc::clone(&context), databases).boxed()]
     });
     let ops_manager = ops_manager.then(|| requests(&context));
-    let pet_sets = (pet_sets == PetSets::Own).then(|| self::pet_sets(&context));
-    let all = provisioner.into_iter().flatten().chain(ops_manager).chain(pet_sets).chain([fill_pods, fill_sets]);
-    future::join_all(all).map(|_| ()).boxed()
+    let pet_sets = (realised == PetSets::Own && context.settings.provisioner).then(|| self::pet_sets(&context));
+    let loops = provisioner.into_iter().flatten().chain(ops_manager).chain(pet_sets);
+    let fill = [fill_pods, fill_pet_sets].into_iter().chain(fill_stateful_sets);
+    let forget = forget(Arc::clone(&context)).boxed();
+    future::join_all(loops.chain(fill).chain([forget])).map(|_| ()).boxed()
+}
+
+/// Forgets databases that are not there any more: one may go without its finalizer, and so without a word.
+async fn forget(context: Arc<Context>) {
+    let mut tick = tokio::time::interval(FORGET);
+    loop {
+        tick.tick().await;
+        // What has not been listed yet is not gone.
+        if !context.facts.unknown().iter().any(|kind| *kind == Postgres::kind(&())) {
+            let all = context.facts.all_databases();
+            context.forget_all_but(&all.iter().filter_map(|postgres| postgres.uid()).collect());
+        }
+    }
 }
 
 fn databases(

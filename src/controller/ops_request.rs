@@ -36,7 +36,8 @@ use super::{Context, status};
 use crate::api::condition::find;
 use crate::api::ops_request::{FINALIZER, OpsPhase, PostgresOpsRequestStatus, TlsOperation};
 use crate::api::postgres::PostgresSpec;
-use crate::api::{Postgres, PostgresOpsRequest, StepKind};
+use crate::api::{PetSet, Postgres, PostgresOpsRequest, StepKind};
+use crate::build::workload::Standing;
 use crate::build::{Cluster, meta};
 use crate::cluster::{Error, Objects, Thing};
 use crate::metrics::{OperationKind, OperationOutcome};
@@ -88,7 +89,10 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
         && let Some(database) = view.seen.database.clone()
     {
         view.seen.pods = pods(&context, &database).await?;
-        decision = decide(&view.seen, now);
+        decision = match &view.seen.pods {
+            Ok(_) => decide(&view.seen, now),
+            Err(why) => Decision::Wait { step: None, on: format!("its pods to be known: {why}"), begins: false },
+        };
     }
     let request = view.seen.request.as_ref();
     // Others may begin at the same moment, about other databases.
@@ -300,14 +304,24 @@ impl View {
     }
 }
 
-/// The uids of a database's pods, by name.
+/// The uids of a database's pods, by name, for a request to remember. A pod that is yet to be taken over is waited for, because later
+/// it would be taken for one that was made since.
 async fn pods(context: &Context, database: &Postgres) -> Result<Known<BTreeMap<String, String>>, Error> {
     let selector = meta::selector(&database.name_any());
     let Some(objects) = Objects::of(&context.client, database, selector) else {
         return Ok(Err("the database has no uid".to_owned()));
     };
-    let pods = objects.labelled::<Pod>().await?;
-    Ok(Ok(pods.iter().map(|pod| (pod.name_any(), pod.uid().unwrap_or_default())).collect()))
+    let set: Option<PetSet> = objects.look(&database.name_any()).await?;
+    let workload = match super::pods::workload(context, &objects, database, set.as_ref()).await? {
+        Ok(workload) => workload,
+        Err(why) => return Ok(Err(why)),
+    };
+    let labelled = objects.labelled::<Pod>().await?;
+    if let Some(orphan) = labelled.iter().find(|pod| workload.standing(pod) == Standing::Orphan) {
+        return Ok(Err(format!("nobody controls pod {} yet", orphan.name_any())));
+    }
+    let own = labelled.iter().filter(|pod| workload.standing(pod).is_own());
+    Ok(Ok(own.map(|pod| (pod.name_any(), pod.uid().unwrap_or_default())).collect()))
 }
 
 /// What the rules say now about a request that has not begun: the webhooks may be off, and the cluster has moved on since.

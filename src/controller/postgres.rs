@@ -4,17 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::ResourceExt;
-use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
-use serde_json::json;
 use tracing::debug;
 
 use super::renewal::Renewed;
 use super::{Context, ending, provision, renewal, status, user_conf};
 use crate::api::condition::holds;
 use crate::api::{Postgres, PostgresOpsRequest, condition};
-use crate::cluster::{Error, Thing};
+use crate::cluster::Error;
+use crate::cluster::finalizer::{self, Finalizer};
 use crate::plan::database_status::types::{BLOCKED, HALTED, PAUSED};
 use crate::plan::database_status::{PausedBy, Writer};
 
@@ -50,6 +49,7 @@ impl From<Error> for Stop {
         match error {
             Error::InTheWay(object) => Self::Blocked("ObjectInTheWay", object.to_string()),
             Error::Refused { .. } => Self::Blocked("Refused", error.to_string()),
+            Error::UnknownKind(_) => Self::Blocked("KindUnknown", error.to_string()),
             error => Self::Error(error),
         }
     }
@@ -102,16 +102,21 @@ async fn live(context: &Context, postgres: &Postgres) -> Step<Action> {
         status::write(context, postgres, Writer::not_halted).await?;
     }
     let provisioned = Box::pin(provision::provision(context, postgres)).await?;
-    let taken = Box::pin(user_conf::spread(context, postgres, &provisioned)).await;
+    context.remember(postgres, |memory| memory.accept = Some(provisioned.posture.accept));
+    let taken = if provisioned.is_built {
+        Box::pin(user_conf::spread(context, postgres, &provisioned)).await
+    } else {
+        Ok(RARELY)
+    };
     let until = match Box::pin(renewal::renew(context, postgres, &provisioned.posture)).await? {
         Renewed::UnderWay => return Ok(Action::requeue(AT_ONCE)),
         Renewed::Settles(time) => time.clamp(AT_ONCE, RARELY),
         Renewed::Done => RARELY,
     };
     let until = taken?.min(until);
-    // Renewals go on: they are no matter of versions or settings.
-    if let Some((reason, why)) = provisioned.kept {
-        return Err(Stop::Blocked(reason, why));
+    // Renewals go on meanwhile.
+    if let Some(stop) = provisioned.unmet {
+        return Err(stop);
     }
     status::done(context, postgres).await?;
     Ok(Action::requeue(until))
@@ -134,25 +139,12 @@ async fn claim(context: &Context, postgres: &Postgres) -> Result<(), Error> {
     if postgres.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         return Ok(());
     }
-    let all: Vec<&str> = postgres.finalizers().iter().map(String::as_str).chain([FINALIZER]).collect();
-    put_finalizers(context, postgres, &all).await
+    finalizer::put(&context.client, postgres, FINALIZER, Finalizer::Hold).await
 }
 
 /// Takes our finalizer off: the API server may forget the database.
 pub(super) async fn release(context: &Context, postgres: &Postgres) -> Result<(), Error> {
-    let others = postgres.finalizers().iter().map(String::as_str).filter(|finalizer| *finalizer != FINALIZER);
-    put_finalizers(context, postgres, &others.collect::<Vec<_>>()).await
-}
-
-async fn put_finalizers(context: &Context, postgres: &Postgres, finalizers: &[&str]) -> Result<(), Error> {
-    let namespace = postgres.namespace().unwrap_or_default();
-    let api: Api<Postgres> = Api::namespaced(context.client.clone(), &namespace);
-    let patch = json!({"metadata": {"resourceVersion": postgres.resource_version(), "finalizers": finalizers}});
-    match api.patch(&postgres.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        Err(error) => Err(Error::of(Thing::new::<Postgres>(&postgres.name_any()), error)),
-    }
+    finalizer::put(&context.client, postgres, FINALIZER, Finalizer::Release).await
 }
 
 /// Says what is in the way, in the status and, when it is news, in an event.

@@ -13,9 +13,9 @@ use super::Context;
 use super::here::Pieces;
 use super::postgres::Step;
 use crate::api::Postgres;
-use crate::build::Cluster;
 use crate::build::meta::{ROLE_LABEL, STANDBY};
 use crate::build::pod::DATA_VOLUME;
+use crate::build::{Cluster, workload};
 use crate::cluster::{Error, Objects, Thing};
 use crate::plan::Successors;
 use crate::plan::successors::waits_for_standbys;
@@ -47,8 +47,9 @@ pub(super) async fn replicas(
         Some(leads) if leads < wish => wish,
         leads => {
             let successors = successors(objects, cluster, pieces.shared_config().as_ref()).await?;
-            let pods = context.pods(cluster.namespace(), cluster.name());
-            let standbys: Vec<Standby> = pods.iter().filter_map(|pod| standby(cluster, pod, &successors)).collect();
+            let pods = context.watched.workload(postgres).map(|workload| context.watched.pods(postgres, &workload));
+            let standbys: Vec<Standby> =
+                pods.iter().flatten().filter_map(|pod| standby(cluster, pod, &successors)).collect();
             match way_down(leads.unwrap_or(now), wish, &standbys) {
                 Some(Down::Lead(next)) => {
                     switch_over(context, postgres, objects, cluster, leader, &cluster.pod(next)).await?;
@@ -106,7 +107,7 @@ fn claim(cluster: &Cluster, ordinal: i32) -> String {
 
 /// The number of a pod of this cluster.
 pub(super) fn ordinal(cluster: &Cluster, pod: &str) -> Option<i32> {
-    pod.strip_prefix(cluster.name())?.strip_prefix('-')?.parse().ok()
+    workload::ordinal(cluster.name(), pod)
 }
 
 /// Who leads, by Patroni's own record: ConfigMap `NAME-leader`. A leader that lets go leaves an empty name there.

@@ -22,7 +22,7 @@ use crate::tls::known::{common_name, known_der};
 use crate::tls::material::ders;
 use crate::tls::pair::Pair;
 use crate::tls::posture::Accept;
-use crate::tls::{self, Fingerprint, Hash, layout};
+use crate::tls::{self, Fingerprint, layout};
 
 /// What it takes to log in to the servers of a database besides the superuser's name and password, wherever the database is.
 pub(super) struct Keys {
@@ -32,6 +32,8 @@ pub(super) struct Keys {
     pub(super) pairs: Vec<Pair>,
     /// What servers take, by what is written.
     pub(super) accept: Accept,
+    /// PostgreSQL's major version.
+    pub(super) major: u32,
 }
 
 /// What a server is held against.
@@ -56,9 +58,17 @@ pub(super) fn names(bundle: &str) -> BTreeSet<Vec<u8>> {
     ders.iter().filter_map(name).collect()
 }
 
-/// The address of a pod's server.
+/// Where a pod is to be asked, while it can be.
+///
+/// The status of a pod that has ended keeps its address, which another pod may have by now, of whatever namespace: whoever
+/// listens there would be told a password.
 pub(super) fn address(pod: &Pod, port: u16) -> Known<SocketAddr> {
-    let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse::<IpAddr>().ok());
+    if pod.metadata.deletion_timestamp.is_some() {
+        return Err("its pod is being deleted".to_owned());
+    }
+    let status = pod.status.as_ref().filter(|status| status.phase.as_deref() == Some("Running"));
+    let status = status.ok_or("its pod is not running")?;
+    let address = status.pod_ip.as_ref().and_then(|address| address.parse::<IpAddr>().ok());
     address.map(|address| SocketAddr::new(address, port)).ok_or_else(|| "its pod has no address".to_owned())
 }
 
@@ -113,8 +123,8 @@ pub(super) async fn log_in(
             host: host.to_owned(),
             user: login.username.clone(),
             password: Some(login.password.clone()),
-            hash: Hash::Md5,
-            major: None,
+            hash: keys.accept.hash(mode != SslMode::Disable),
+            major: Some(keys.major),
             pair,
             mode,
             roots: keys.roots.clone(),
@@ -130,7 +140,7 @@ pub(super) async fn log_in(
 /// The ways in that a server offers and that we take: with TLS by each certificate, and without one, before plaintext.
 fn ways(keys: &Keys, wire: &Wire) -> Vec<(SslMode, Option<Pair>)> {
     let pairs = || keys.pairs.iter().cloned().map(Some).chain([None]);
-    let tls = wire.tls.is_ok().then(|| pairs().map(|pair| (SslMode::VerifyCa, pair)));
+    let tls = wire.tls.is_ok().then(|| pairs().map(|pair| (SslMode::VerifyFull, pair)));
     let takes_plaintext = keys.accept.plain.is_some() && wire.plaintext == Ok(Plaintext::Taken);
     tls.into_iter().flatten().chain(takes_plaintext.then_some((SslMode::Disable, None))).collect()
 }
@@ -212,6 +222,8 @@ mod tests {
     use super::*;
     use crate::tls::Method;
     use crate::tls::material::tests::{Authority, issue};
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     /// What is tried at a server that shows this, where this is written to be taken.
     fn tried(tls: Result<(), Silence>, plaintext: Plaintext, accept: Accept) -> Vec<(SslMode, bool)> {
@@ -219,7 +231,7 @@ mod tests {
         let pair = issue(&ca, &ca).served.client_pair().expect("a pair");
         let shown = Handshake { chain: vec![], takes: BTreeSet::new() };
         let wire = Wire { tls: tls.map(|()| shown), plaintext: Ok(plaintext) };
-        let ways = ways(&Keys { roots: vec![], pairs: vec![pair], accept }, &wire);
+        let ways = ways(&Keys { roots: vec![], pairs: vec![pair], accept, major: 17 }, &wire);
         ways.into_iter().map(|(mode, pair)| (mode, pair.is_some())).collect()
     }
 
@@ -229,7 +241,7 @@ mod tests {
             Accept { plain: None, tls: Some(Method::Scram) },
             Accept { plain: Some(Method::Scram), tls: Some(Method::Scram) },
         );
-        let by_tls = [(SslMode::VerifyCa, true), (SslMode::VerifyCa, false)];
+        let by_tls = [(SslMode::VerifyFull, true), (SslMode::VerifyFull, false)];
         let in_plaintext = [(SslMode::Disable, false)];
         let broken = || Err(Silence::Handshake("somebody is in between".into()));
         for tls in [broken, || Err(Silence::NoTls)] {
@@ -239,6 +251,27 @@ mod tests {
         }
         assert_eq!(tried(Ok(()), Plaintext::Taken, tls_alone), by_tls);
         assert_eq!(tried(Ok(()), Plaintext::Taken, both), [by_tls.as_slice(), &in_plaintext].concat());
+    }
+
+    #[test]
+    fn only_a_pod_that_runs_and_stays_is_asked() {
+        let running = "{phase: Running, podIP: 10.0.0.1}";
+        for (status, leaving, expected) in [
+            (running, false, Ok("10.0.0.1:5432")),
+            ("{phase: Running, podIP: 'fd00::1'}", false, Ok("[fd00::1]:5432")),
+            ("{phase: Running}", false, Err("its pod has no address")),
+            ("{phase: Failed, podIP: 10.0.0.1}", false, Err("its pod is not running")),
+            ("{phase: Succeeded, podIP: 10.0.0.1}", false, Err("its pod is not running")),
+            ("{phase: Pending, podIP: 10.0.0.1}", false, Err("its pod is not running")),
+            ("{podIP: 10.0.0.1}", false, Err("its pod is not running")),
+            (running, true, Err("its pod is being deleted")),
+        ] {
+            let status = serde_saphyr::from_str(status).expect("a status");
+            let mut pod = Pod { status: Some(status), ..Pod::default() };
+            pod.metadata.deletion_timestamp = leaving.then_some(Time(Timestamp::UNIX_EPOCH));
+            let address = address(&pod, PORT).map(|address| address.to_string());
+            assert_eq!(address.as_deref().map_err(String::as_str), expected);
+        }
     }
 
     #[test]

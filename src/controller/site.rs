@@ -13,10 +13,11 @@ use super::here::Pieces;
 use super::postgres::{Step, Stop};
 use super::scaling::{leader_of, ordinal, successors};
 use super::servers::{Expected, Keys, ask, hash_of, host, names};
-use super::{Context, credentials, provision};
+use super::{Context, credentials, pods, provision};
 use crate::api::annotations::MAX_LAG;
 use crate::api::{PetSet, Postgres};
 use crate::build::pod::CERTS_VOLUME;
+use crate::build::workload::Workload;
 use crate::build::written::{Written, has_files, written};
 use crate::build::{Cluster, pet_set};
 use crate::cluster::apply::applied_at;
@@ -45,6 +46,8 @@ pub(super) struct Site {
     pub(super) agent: Option<SecretString>,
     pub(super) pieces: Pieces,
     pub(super) pods: Vec<Pod>,
+    /// Whose the pods are, or why that is not known: then there are none here.
+    workload: Known<Workload>,
     /// What Secret `NAME-tls` holds.
     pub(super) stored: Option<Served>,
     /// What was served before the operation.
@@ -77,14 +80,16 @@ impl Site {
         let objects = provision::objects(context, postgres, &cluster)?;
         let [_, leader, failover, _] = cluster.patroni_config_maps();
         let (patroni, ca) = (cluster.patroni(), cluster.ca_config_map());
-        let (pieces, agent, published, leader, failover, pods) = tokio::try_join!(
+        let (pieces, agent, published, leader, failover, labelled) = tokio::try_join!(
             Pieces::look(&objects, &cluster),
             objects.look::<Secret>(&patroni),
             objects.look::<ConfigMap>(&ca),
             objects.look::<ConfigMap>(&leader),
             objects.look::<ConfigMap>(&failover),
-            pods(&objects, &cluster),
+            objects.labelled::<Pod>(),
         )?;
+        let workload = pods::workload(context, &objects, postgres, pieces.pet_set.as_ref()).await?;
+        let pods = own(labelled, &workload, &cluster);
         let successors = successors(&objects, &cluster, pieces.shared_config().as_ref()).await?;
         let is_ours = pieces.tls.as_ref().is_some_and(|secret| {
             operation.is_some() && secret.annotations().get(PREVIOUS_OF).map(String::as_str) == operation
@@ -106,6 +111,7 @@ impl Site {
             login,
             pieces,
             pods,
+            workload,
             leader,
             failover,
             successors,
@@ -144,6 +150,7 @@ impl Site {
     pub(super) async fn scene(&self) -> Known<Scene> {
         let written = self.written()?;
         let set = self.pieces.pet_set.as_ref().ok_or("there is no PetSet")?;
+        self.workload.as_ref().map_err(Clone::clone)?;
         let expected = self.expected(&written);
         let keys = self.keys(&written);
         let pods = future::join_all(self.pods.iter().map(|pod| self.pod(pod, &keys, &expected))).await;
@@ -190,6 +197,7 @@ impl Site {
             roots: self.cas().values().flat_map(|pem| crate::tls::material::ders(pem)).collect(),
             pairs: pairs.collect(),
             accept: written.accept,
+            major: self.cluster.major(),
         }
     }
 
@@ -271,11 +279,11 @@ async fn renewed(
     Ok(source.and_then(|source| Pair::parse(&source.certificate, source.key.expose_secret().as_bytes()).ok()))
 }
 
-/// The pods of a database, by ordinal, asked of the API server: what the cache says may be older than what was just done.
-async fn pods(objects: &Objects, cluster: &Cluster) -> Result<Vec<Pod>, Error> {
-    let mut pods = objects.labelled::<Pod>().await?;
+/// The pods of the database among those that carry its labels, by ordinal.
+fn own(mut pods: Vec<Pod>, workload: &Known<Workload>, cluster: &Cluster) -> Vec<Pod> {
+    pods.retain(|pod| workload.as_ref().is_ok_and(|workload| workload.standing(pod).is_own()));
     pods.sort_by_key(|pod| ordinal(cluster, &pod.name_any()));
-    Ok(pods)
+    pods
 }
 
 /// Whether a pod says that it is ready.

@@ -165,6 +165,16 @@ pub struct Accept {
     pub tls: Option<Method>,
 }
 
+impl Accept {
+    /// As what a server may ask for a client's password, over TLS or in plaintext. Where TLS is on its way out, servers may still
+    /// take it as they take plaintext.
+    #[must_use]
+    pub fn hash(&self, over_tls: bool) -> Hash {
+        let method = if over_tls { self.tls.or(self.plain) } else { self.plain };
+        method.map_or(Hash::Scram, Method::hash)
+    }
+}
+
 /// How a client proves who it is: the method of a `pg_hba` line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
@@ -283,6 +293,24 @@ pub(crate) mod tests {
         let spec = PostgresSpec::default();
         assert_eq!(posture(&spec, 17, None), Some(Posture::plain(Method::Md5)));
         assert_eq!(posture(&spec, 18, None), Some(Posture::plain(Method::Scram)));
+    }
+
+    #[test]
+    fn a_password_is_given_as_md5_only_where_that_is_written() {
+        let (md5, scram, cert) = (Some(Method::Md5), Some(Method::Scram), Some(Method::Cert));
+        for (plain, tls, in_plaintext, over_tls) in [
+            (md5, None, Hash::Md5, Hash::Md5),
+            (md5, md5, Hash::Md5, Hash::Md5),
+            (md5, scram, Hash::Md5, Hash::Scram),
+            (md5, cert, Hash::Md5, Hash::Scram),
+            (scram, md5, Hash::Scram, Hash::Md5),
+            (None, md5, Hash::Scram, Hash::Md5),
+            (scram, None, Hash::Scram, Hash::Scram),
+            (None, None, Hash::Scram, Hash::Scram),
+        ] {
+            let accept = Accept { plain, tls };
+            assert_eq!((accept.hash(false), accept.hash(true)), (in_plaintext, over_tls), "{accept:?}");
+        }
     }
 
     #[test]
