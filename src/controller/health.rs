@@ -28,6 +28,7 @@ use super::postgres::conditions;
 use super::servers::{address, host};
 use super::{Context, scaling, status};
 use crate::api::Postgres;
+use crate::api::bounds::{MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT};
 use crate::api::condition::holds;
 use crate::api::names::{tls_secret, with_suffix};
 use crate::api::postgres::{DatabasePhase, HealthChecker};
@@ -154,12 +155,12 @@ fn settings(postgres: &Postgres) -> HealthChecker {
     postgres.spec.health_checker.unwrap_or_default()
 }
 
-fn seconds(value: Option<i32>) -> Duration {
-    Duration::from_secs(value.and_then(|value| u64::try_from(value).ok()).unwrap_or(10).max(1))
+fn seconds(value: Option<i32>, most: i32) -> Duration {
+    Duration::from_secs(value.unwrap_or(10).clamp(1, most).unsigned_abs().into())
 }
 
 fn period(postgres: &Postgres) -> Duration {
-    let period = seconds(settings(postgres).period_seconds);
+    let period = seconds(settings(postgres).period_seconds, MAX_CHECK_PERIOD);
     let phase = postgres.status.as_ref().and_then(|status| status.phase);
     if phase == Some(DatabasePhase::Ready) { period } else { period.min(IMPATIENT) }
 }
@@ -179,7 +180,7 @@ async fn check(context: Arc<Context>, postgres: Arc<Postgres>, replicas: Option<
         // Without pods there is nobody to ask, and an API server that does not answer says nothing about the database.
         (None, _) | (_, None) => None,
         (Some(_), Some(secrets)) => {
-            let patience = seconds(settings(&postgres).timeout_seconds);
+            let patience = seconds(settings(&postgres).timeout_seconds, MAX_CHECK_TIMEOUT);
             Some(tokio::time::timeout(patience, ask(&context, &postgres, secrets)).await.unwrap_or_else(|_| {
                 let late = || Err(format!("the check took longer than {} s", patience.as_secs()));
                 Verdict { accepting: late(), ready: late() }

@@ -102,14 +102,18 @@ async fn live(context: &Context, postgres: &Postgres) -> Step<Action> {
         status::write(context, postgres, Writer::not_halted).await?;
     }
     let provisioned = Box::pin(provision::provision(context, postgres)).await?;
-    let taken = Box::pin(user_conf::spread(context, postgres, &provisioned)).await;
+    let taken = if provisioned.is_built {
+        Box::pin(user_conf::spread(context, postgres, &provisioned)).await
+    } else {
+        Ok(RARELY)
+    };
     let until = match Box::pin(renewal::renew(context, postgres, &provisioned.posture)).await? {
         Renewed::UnderWay => return Ok(Action::requeue(AT_ONCE)),
         Renewed::Settles(time) => time.clamp(AT_ONCE, RARELY),
         Renewed::Done => RARELY,
     };
     let until = taken?.min(until);
-    // Renewals go on: they are no matter of versions or settings.
+    // Renewals go on: they are no matter of what else is built.
     if let Some((reason, why)) = provisioned.kept {
         return Err(Stop::Blocked(reason, why));
     }
