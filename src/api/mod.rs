@@ -5,10 +5,12 @@
 //! Every field's doc comment is what `kubectl explain` prints.
 
 pub mod annotations;
+pub mod bounds;
 pub mod cert_manager;
 pub mod condition;
 pub mod duration;
 pub mod environment;
+mod merge;
 pub mod monitor;
 pub mod names;
 pub mod ops_request;
@@ -17,6 +19,7 @@ pub mod postgres;
 pub mod postgres_version;
 pub mod quantity;
 pub mod schema;
+pub mod security;
 pub mod step;
 pub mod template;
 pub mod tls;
@@ -39,5 +42,6 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
     [PostgresVersion::crd(), Postgres::crd(), PostgresOpsRequest::crd(), PetSet::crd()]
         .into_iter()
         .map(schema::without_nullable)
+        .map(schema::bounded)
         .collect()
 }

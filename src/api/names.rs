@@ -75,6 +75,12 @@ pub fn user_conf_secret(database: &str) -> String {
     with_suffix(database, "user-conf")
 }
 
+/// The ConfigMap with `patroni.yml`, and the Secret with the credentials of Patroni's REST API.
+#[must_use]
+pub fn patroni(database: &str) -> String {
+    with_suffix(database, "patroni")
+}
+
 /// The longest name of a database, in characters.
 ///
 /// Its pods carry the label `controller-revision-hash` with the value `NAME-` and a hash of ten characters, and a label's

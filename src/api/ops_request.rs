@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 
 use super::annotations::STRATEGY;
+use super::bounds::MAX_RETRIES;
 use super::condition::Condition;
 use super::schema::Opaque;
 use super::tls::{CertificateSpec, ClientAuthMode, IssuerRef, SslMode};
@@ -60,13 +61,14 @@ pub struct PostgresOpsRequestSpec {
     pub type_: OpsType,
     /// What to change about TLS. Required for, and only for, `ReconfigureTLS`.
     pub tls: Option<TlsChange>,
-    /// How long each step (not the whole request) may take, as a Go duration such as `5m`. 10 minutes if left out.
+    /// How long each step (not the whole request) may take, as a Go duration such as `5m`, at most 24 h. 10 minutes if left out.
     pub timeout: Option<String>,
     /// Whether to wait for the database to be Ready first (`IfReady`) or to begin whatever its state (`Always`).
     #[serde(default)]
     pub apply: Apply,
-    /// How often a failed step is tried again before the request fails. 0 means never.
+    /// How often a failed step is tried again before the request fails, at most 10. 0 means never.
     #[serde(default = "default_max_retries")]
+    #[schemars(range(min = 0, max = MAX_RETRIES))]
     pub max_retries: i32,
     /// Settings of type `Restart`: an empty object.
     pub restart: Option<Opaque>,

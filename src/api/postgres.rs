@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 use std::collections::BTreeMap;
 
+use super::bounds::{MAX_CHECK_FAILURES, MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT, MAX_REPLICAS};
 use super::condition::Condition;
 use super::monitor::Monitor;
 use super::names;
@@ -51,7 +52,8 @@ use super::tls::{CertificateSpec, ClientAuthMode, IssuerRef, SslMode};
 pub struct PostgresSpec {
     /// Name of the PostgresVersion to run. Its major version cannot be changed.
     pub version: String,
-    /// Number of pods, primary included. 1 if left out.
+    /// Number of pods, primary included, 1 to 32. 1 if left out.
+    #[schemars(range(min = 1, max = MAX_REPLICAS))]
     pub replicas: Option<i32>,
     /// Without effect: standbys always answer reads, as `Hot` says. `Warm` is let in with a warning. `Hot` if left out.
     pub standby_mode: Option<StandbyMode>,
@@ -150,6 +152,7 @@ pub struct SynchronousReplicationConfig {
     /// Whether any of the standbys count (`Any`, a quorum) or the first of the list (`First`, a priority). `Any` if left out.
     pub mode: Option<SyncMode>,
     /// How many standbys a commit waits for: at least 1, fewer than `replicas`. 1 if left out.
+    #[schemars(range(min = 1, max = MAX_REPLICAS))]
     pub num_sync_replicas: Option<i32>,
     /// What a standby must have done: `On` flushed, `RemoteApply` replayed, `RemoteWrite` written; `Local` and `Off` do not
     /// wait. `RemoteWrite` if left out.
@@ -228,7 +231,7 @@ pub const USER_CONF: &str = "user.conf";
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Configuration {
-    /// Settings in the syntax of `postgresql.conf`, under the one key `user.conf`.
+    /// Settings in the syntax of `postgresql.conf`, under the one key `user.conf`: at most 64 KiB.
     pub inline: Option<BTreeMap<String, String>>,
     /// Secret whose key `user.conf` holds settings in the syntax of `postgresql.conf`. `inline` wins over it.
     pub secret_name: Option<String>,
@@ -239,11 +242,14 @@ pub struct Configuration {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthChecker {
-    /// Seconds between two checks, at least 1. 10 if left out.
+    /// Seconds between two checks, 1 to 3600. 10 if left out.
+    #[schemars(range(min = 1, max = MAX_CHECK_PERIOD))]
     pub period_seconds: Option<i32>,
-    /// Seconds that one check may take, at least 1. 10 if left out.
+    /// Seconds that one check may take, 1 to 300. 10 if left out.
+    #[schemars(range(min = 1, max = MAX_CHECK_TIMEOUT))]
     pub timeout_seconds: Option<i32>,
-    /// Failed checks in a row before the database counts as not ready, at least 1. 1 if left out.
+    /// Failed checks in a row before the database counts as not ready, 1 to 100. 1 if left out.
+    #[schemars(range(min = 1, max = MAX_CHECK_FAILURES))]
     pub failure_threshold: Option<i32>,
     /// Checks do not write to the primary. False if left out.
     pub disable_write_check: Option<bool>,

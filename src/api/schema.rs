@@ -53,6 +53,63 @@ pub(crate) fn without_nullable(mut crd: CustomResourceDefinition) -> CustomResou
     crd
 }
 
+/// The most entries of a list or map, and the most characters of a text, where [`BOUNDS`] says nothing else.
+const MANY: i64 = 256;
+const LONG: i64 = 1024;
+
+/// Longest value of a variable, an argument or an annotation: some carry whole documents.
+const DOCUMENT: i64 = 32 * 1024;
+
+/// What has another bound, by its path: `[]` is any item of a list, `.*` any value of a map. Where a rule is stricter it says so in
+/// better words; what is stored by an older release has to stay writable, or its finalizers could not be taken off.
+const BOUNDS: [(&str, i64); 14] = [
+    ("spec.configuration.inline", 8),
+    ("spec.configuration.inline.*", 64 * 1024),
+    ("spec.monitor.prometheus.exporter.args[]", DOCUMENT),
+    ("spec.monitor.prometheus.exporter.env[].value", DOCUMENT),
+    ("spec.podTemplate.metadata.annotations.*", DOCUMENT),
+    ("spec.podTemplate.spec.containers", 16),
+    ("spec.podTemplate.spec.containers[].env[].value", DOCUMENT),
+    ("spec.serviceTemplates", 16),
+    ("spec.serviceTemplates[].metadata.annotations.*", DOCUMENT),
+    ("spec.tls.certificates", 16),
+    ("spec.tls.certificates[].dnsNames", 1000),
+    ("spec.tls.certificates[].emailAddresses", 1000),
+    ("spec.tls.certificates[].ipAddresses", 1000),
+    ("spec.tls.certificates[].uris", 1000),
+];
+
+/// Gives every text, list and map of a spec a bound. The status is written by programs, and bounded where that is done.
+pub(crate) fn bounded(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    let schemas =
+        crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut());
+    for spec in schemas.filter_map(|schema| schema.properties.as_mut()?.get_mut("spec")) {
+        bound(spec, "spec");
+    }
+    crd
+}
+
+fn bound(schema: &mut JSONSchemaProps, path: &str) {
+    let most = |other: i64| Some(BOUNDS.iter().find(|(known, _)| *known == path).map_or(other, |(_, most)| *most));
+    match schema.type_.as_deref() {
+        Some("array") => schema.max_items = schema.max_items.or(most(MANY)),
+        Some("string") if schema.enum_.is_none() && schema.format.is_none() => {
+            schema.max_length = schema.max_length.or(most(LONG));
+        }
+        _ => {}
+    }
+    for (name, property) in schema.properties.iter_mut().flatten() {
+        bound(property, &format!("{path}.{name}"));
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        bound(items, &format!("{path}[]"));
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        schema.max_properties = schema.max_properties.or(most(MANY));
+        bound(values, &format!("{path}.*"));
+    }
+}
+
 fn drop_nullable(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     for property in schema.properties.iter_mut().flat_map(|p| p.values_mut()) {
@@ -65,5 +122,51 @@ fn drop_nullable(schema: &mut JSONSchemaProps) {
     }
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = schema.additional_properties.as_mut() {
         drop_nullable(values);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Every text, list and map below a schema that has no bound, and every path.
+    fn unbounded(schema: &JSONSchemaProps, path: &str, found: &mut Vec<String>, paths: &mut BTreeSet<String>) {
+        paths.insert(path.to_owned());
+        let is_bounded = match (schema.type_.as_deref(), &schema.additional_properties) {
+            (Some("string"), _) => schema.max_length.is_some() || schema.enum_.is_some() || schema.format.is_some(),
+            (Some("array"), _) => schema.max_items.is_some(),
+            (_, Some(_)) => schema.max_properties.is_some(),
+            _ => true,
+        };
+        if !is_bounded {
+            found.push(path.to_owned());
+        }
+        for (name, property) in schema.properties.iter().flatten() {
+            unbounded(property, &format!("{path}.{name}"), found, paths);
+        }
+        if let Some(JSONSchemaPropsOrArray::Schema(items)) = &schema.items {
+            unbounded(items, &format!("{path}[]"), found, paths);
+        }
+        if let Some(JSONSchemaPropsOrBool::Schema(values)) = &schema.additional_properties {
+            unbounded(values, &format!("{path}.*"), found, paths);
+        }
+    }
+
+    #[test]
+    fn nothing_in_a_spec_is_without_bound_and_every_exception_is_a_field() {
+        let (mut found, mut paths) = (vec![], BTreeSet::new());
+        for crd in crate::api::crds() {
+            for schema in crd.spec.versions.iter().filter_map(|version| version.schema.as_ref()) {
+                let schema = schema.open_api_v3_schema.as_ref().expect("a schema");
+                let spec = &schema.properties.as_ref().expect("properties")["spec"];
+                unbounded(spec, "spec", &mut found, &mut paths);
+            }
+        }
+        assert_eq!(found, Vec::<String>::new());
+        for (path, _) in BOUNDS {
+            assert!(paths.contains(path), "{path}");
+        }
     }
 }

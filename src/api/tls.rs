@@ -9,7 +9,7 @@ pub const CERT_MANAGER_GROUP: &str = "cert-manager.io";
 
 /// A cert-manager issuer, by name.
 #[skip_serializing_none]
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct IssuerRef {
@@ -164,7 +164,7 @@ impl SslMode {
 pub enum ClientAuthMode {
     /// Password; `pg_hba` method `md5`, which also accepts SCRAM hashes.
     Md5,
-    /// Password; `pg_hba` method `scram-sha-256`. PostgreSQL 11 and later.
+    /// Password; `pg_hba` method `scram-sha-256`.
     Scram,
     /// Client certificate; needs TLS.
     Cert,

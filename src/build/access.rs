@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
 
 use super::Cluster;
+use crate::api::bounds;
 
 /// The ServiceAccount of the pods; none if the spec names one of the user's own.
 #[must_use]
@@ -24,7 +25,7 @@ pub fn role(cluster: &Cluster) -> Role {
 /// The same for so many pods: one that is about to go must be able to say that it is no longer the primary.
 #[must_use]
 pub fn role_of(cluster: &Cluster, pods: i32) -> Role {
-    let own_pods = (0..pods).map(|ordinal| cluster.pod(ordinal)).collect();
+    let own_pods = (0..bounds::replicas(pods)).map(|ordinal| cluster.pod(ordinal)).collect();
     let rule = |resource: &str, verbs: &[&str], names: Option<Vec<String>>| PolicyRule {
         api_groups: Some(vec![String::new()]),
         resources: Some(vec![resource.to_owned()]),
@@ -59,5 +60,20 @@ pub fn role_binding(cluster: &Cluster) -> RoleBinding {
             namespace: Some(cluster.namespace().to_owned()),
             api_group: None,
         }]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cluster::tests::{cluster, postgres};
+    use super::*;
+
+    #[test]
+    fn no_number_of_pods_makes_a_role_without_end() {
+        let cluster = cluster(&postgres("version: '17'"));
+        for (pods, named) in [(-1, 0), (2, 2), (32, 32), (i32::MAX, 32)] {
+            let rules = role_of(&cluster, pods).rules.expect("rules");
+            assert_eq!(rules[3].resource_names.as_ref().map(Vec::len), Some(named), "{pods}");
+        }
     }
 }

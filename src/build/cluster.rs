@@ -10,6 +10,7 @@ use kube::ResourceExt;
 use super::names::{EXPORTER, POSTGRES};
 use super::user_conf::UserConf;
 use crate::api::Postgres;
+use crate::api::bounds::MAX_REPLICAS;
 use crate::api::monitor::{Exporter, Monitor};
 use crate::api::names::MAX_DATABASE;
 use crate::api::postgres::{InitScript, PostgresSpec, StorageType};
@@ -207,8 +208,12 @@ fn major(version: &PostgresVersionSpec) -> Result<u32, Unbuildable> {
 
 fn replicas(spec: &PostgresSpec) -> Result<i32, Unbuildable> {
     match spec.replicas.unwrap_or(1) {
-        replicas @ 1.. => Ok(replicas),
-        few => unbuildable("spec.replicas", format!("{few} is not a number of pods"), "use 1 or more"),
+        replicas @ 1..=MAX_REPLICAS => Ok(replicas),
+        other => unbuildable(
+            "spec.replicas",
+            format!("{other} is not a number of pods"),
+            format!("use at least 1 and at most {MAX_REPLICAS}"),
+        ),
     }
 }
 
@@ -394,6 +399,8 @@ pub(super) mod tests {
         for (spec, field) in [
             ("version: seventeen", "spec.version"),
             ("{version: '17', replicas: 0}", "spec.replicas"),
+            ("{version: '17', replicas: 33}", "spec.replicas"),
+            ("{version: '17', replicas: 2000000000}", "spec.replicas"),
             ("{version: '17', storageType: Durable}", "spec.storage"),
             ("{version: '17', storage: {}}", "spec.storage.resources.requests.storage"),
             ("{version: '17', sslMode: require}", "spec.sslMode"),

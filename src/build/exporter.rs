@@ -5,9 +5,10 @@ use serde_json::json;
 
 use super::Cluster;
 use super::names::{EXPORTER, EXPORTER_PORT};
-use super::pod::{CONFIG, SOCKETS, container_port, is_the_users, restricted, shared_mounts};
+use super::pod::{CONFIG, SOCKETS, container_port, is_the_users, shared_mounts};
 use super::session::SAFE;
 use crate::api::environment::DATA_SOURCE;
+use crate::api::security;
 use crate::tls::{Posture, layout};
 
 /// Key of the exporter's own configuration in ConfigMap `NAME-patroni`.
@@ -33,7 +34,7 @@ pub fn container(cluster: &Cluster, posture: &Posture) -> Option<Container> {
         env: Some([source].into_iter().chain(exporter.env.into_iter().chain(wish.env).filter(is_the_users)).collect()),
         ports: Some(vec![container_port((port, EXPORTER_PORT.1))]),
         resources: wish.resources.or(exporter.resources),
-        security_context: Some(restricted(wish.security_context.or(exporter.security_context))),
+        security_context: Some(security::container(wish.security_context.or(exporter.security_context))),
         volume_mounts: Some(shared_mounts(posture)),
         ..Default::default()
     })

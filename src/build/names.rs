@@ -61,7 +61,7 @@ impl Cluster {
     /// The ConfigMap with `patroni.yml`, and the Secret with the credentials of Patroni's REST API.
     #[must_use]
     pub fn patroni(&self) -> String {
-        with_suffix(&self.name, "patroni")
+        names::patroni(&self.name)
     }
 
     /// The ConfigMap with what clients should trust.

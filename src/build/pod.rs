@@ -3,12 +3,11 @@
 //! Nothing here depends on more of a posture than whether there are files: a template that changed with every step of a walk would
 //! make every pod look out of date at every step.
 
-use k8s_openapi::DeepMerge;
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-    EnvVarSource, ExecAction, HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler, ObjectFieldSelector,
-    PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile,
-    SecretKeySelector, SecretVolumeSource, SecurityContext, Volume, VolumeMount, WeightedPodAffinityTerm,
+    Affinity, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction,
+    HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity,
+    PodSpec, PodTemplateSpec, Probe, SecretKeySelector, SecretVolumeSource, Volume, VolumeMount,
+    WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -19,6 +18,7 @@ use super::names::{DB_PORT, PATRONI_PORT, POSTGRES};
 use super::patroni::{INITDB_SH, PATRONI_YML};
 use super::{Cluster, exporter};
 use crate::api::environment::is_reserved;
+use crate::api::security;
 use crate::tls::{Posture, layout};
 
 /// Where the data volume is.
@@ -67,14 +67,12 @@ pub fn template(cluster: &Cluster, posture: &Posture) -> PodTemplateSpec {
 
 fn spec(cluster: &Cluster, posture: &Posture) -> PodSpec {
     let wish = cluster.pod_settings().cloned().unwrap_or_default();
-    let mut security = security(cluster);
-    security.merge_from(wish.security_context.unwrap_or_default());
     let spread = wish.affinity.is_none() && wish.topology_spread_constraints.is_empty();
     PodSpec {
         containers: [postgres(cluster, posture)].into_iter().chain(exporter::container(cluster, posture)).collect(),
         volumes: Some(volumes(cluster, posture)),
         service_account_name: Some(cluster.service_account().to_owned()),
-        security_context: Some(security),
+        security_context: Some(security::pod(cluster.uid(), wish.security_context)),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
         // A Service called `patroni` would otherwise become variables that Patroni takes for its configuration.
         enable_service_links: Some(false),
@@ -107,7 +105,7 @@ fn postgres(cluster: &Cluster, posture: &Posture) -> Container {
         }),
         lifecycle: Some(Lifecycle { pre_stop: Some(hand_over()), ..Default::default() }),
         resources: Some(cluster.resources.clone()),
-        security_context: Some(restricted(wish.security_context)),
+        security_context: Some(security::container(wish.security_context)),
         volume_mounts: Some(mounts(cluster, posture)),
         ..Default::default()
     }
@@ -287,33 +285,6 @@ fn certs(cluster: &Cluster) -> Volume {
         }),
         ..Default::default()
     }
-}
-
-fn security(cluster: &Cluster) -> PodSecurityContext {
-    PodSecurityContext {
-        run_as_user: Some(cluster.uid()),
-        run_as_group: Some(cluster.uid()),
-        fs_group: Some(cluster.uid()),
-        // A data volume of many files need not be walked through at every start.
-        fs_group_change_policy: Some("OnRootMismatch".to_owned()),
-        run_as_non_root: Some(true),
-        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
-        ..Default::default()
-    }
-}
-
-/// What Pod Security level `restricted` asks of a container, and a root file system that nobody writes to; then the user's wishes.
-pub(super) fn restricted(wish: Option<SecurityContext>) -> SecurityContext {
-    let mut context = SecurityContext {
-        allow_privilege_escalation: Some(false),
-        capabilities: Some(Capabilities { add: None, drop: Some(vec!["ALL".to_owned()]) }),
-        read_only_root_filesystem: Some(true),
-        run_as_non_root: Some(true),
-        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
-        ..Default::default()
-    };
-    context.merge_from(wish.unwrap_or_default());
-    context
 }
 
 /// On different nodes if it can be had: a cluster on one node is not highly available.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::Cluster;
 use super::user_conf::UserConf;
+use crate::api::bounds;
 use crate::api::postgres::{CommitLevel, StreamingMode, SyncMode, SynchronousReplicationConfig};
 use crate::tls::{Posture, guc, hba, owned, settings};
 
@@ -50,7 +51,10 @@ pub fn config(cluster: &Cluster, posture: &Posture) -> Value {
         // `quorum` counts any standbys, `true` prefers the first.
         let mode = if synchronous.mode == Some(SyncMode::First) { json!(true) } else { json!("quorum") };
         config.insert("synchronous_mode".to_owned(), mode);
-        config.insert("synchronous_node_count".to_owned(), json!(synchronous.num_sync_replicas.unwrap_or(1)));
+        config.insert(
+            "synchronous_node_count".to_owned(),
+            json!(bounds::replicas(synchronous.num_sync_replicas.unwrap_or(1))),
+        );
     }
     config
 }

@@ -9,6 +9,7 @@ use std::fmt::Write;
 
 use super::cluster::{Facts, Unbuildable, unbuildable};
 use super::pod::{USER_CONF_FOLDER, USER_CONF_VOLUME};
+use crate::api::bounds::MAX_CONF;
 use crate::api::postgres::{PostgresSpec, USER_CONF};
 use crate::tls::{conf, guc, owned};
 use k8s_openapi::api::core::v1::Pod;
@@ -103,6 +104,10 @@ fn secret(name: &str, text: Option<&str>, major: u32) -> Result<BTreeMap<String,
         let problem = format!("Secret {name} has no key user.conf with text in it");
         return unbuildable(SECRET_NAME, problem, "write the settings under that key");
     };
+    if text.len() > MAX_CONF {
+        let problem = format!("Secret {name}, key user.conf has more than 64 KiB");
+        return unbuildable(SECRET_NAME, problem, "write less");
+    }
     let mut all = BTreeMap::new();
     for (at, line) in text.lines().enumerate() {
         let refuse = |problem: &str, remedy: &str| {

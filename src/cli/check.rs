@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use kube::ResourceExt;
@@ -15,6 +16,7 @@ use super::screen::{Output, json, yaml};
 use super::yaml::{self, Document, Place};
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::cluster::facts;
+use crate::rules::allowed::{Allowed, PodSecurity};
 use crate::rules::defaults::{DefaultIssuer, Installation};
 use crate::rules::{self, Effect, Facts, Finding, Needs, Operation, Review, Rule, Snapshot};
 use crate::serve::review::{self, Reviewed, UNDECODABLE};
@@ -49,16 +51,47 @@ pub(super) struct Args {
     scope: Scope,
 }
 
-/// What admission fills in
+/// What admission fills in and lets pass
 #[derive(Debug, clap::Args)]
 pub(super) struct Defaults {
     /// Issuer for objects that name none, as `pgrekey run` has it: Issuer/NAME or ClusterIssuer/NAME
     #[arg(long, env = "PGREKEY_DEFAULT_ISSUER", value_name = "ISSUER")]
-    pub(super) default_issuer: Option<DefaultIssuer>,
+    default_issuer: Option<DefaultIssuer>,
+    #[command(flatten)]
+    tenancy: Tenancy,
+}
+
+impl Defaults {
+    /// The installation that would judge.
+    pub(super) fn installation(self) -> Installation {
+        let Self { default_issuer, tenancy } = self;
+        Installation { issuer: default_issuer, allowed: Arc::new(tenancy.allowed()), ..Installation::default() }
+    }
+}
+
+/// What databases may have
+#[derive(Debug, clap::Args)]
+pub(super) struct Tenancy {
+    /// What pods of databases may be, by Kubernetes' Pod Security Standards: restricted, baseline or privileged
+    #[arg(long, env = "PGREKEY_POD_SECURITY", value_name = "LEVEL", default_value = "restricted")]
+    pod_security: PodSecurity,
+    /// ServiceAccounts with the label pgrekey.dev/usable-by-databases=true that pods of databases may run as, besides their own
+    #[arg(long, env = "PGREKEY_SERVICE_ACCOUNTS", value_name = "NAME", value_delimiter = ',')]
+    service_accounts: Vec<String>,
+    /// Let Services of databases have external IPs
+    #[arg(long, env = "PGREKEY_ALLOW_EXTERNAL_IPS")]
+    allow_external_ips: bool,
+}
+
+impl Tenancy {
+    pub(super) fn allowed(self) -> Allowed {
+        let Self { pod_security, service_accounts, allow_external_ips } = self;
+        Allowed { pod_security, service_accounts, external_ips: allow_external_ips }
+    }
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { files, facts, cluster, defaults: Defaults { default_issuer }, output, scope } = args;
+    let Args { files, facts, cluster, defaults, output, scope } = args;
     let before = match facts {
         Some(directory) => Some(facts_of(&directory)?),
         None if cluster => Some(facts_of_cluster(&scope)?),
@@ -77,7 +110,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     }
     let facts = before.clone().map(|facts| with_companions(facts, &objects));
-    let check = Check { before, facts, installation: Installation { issuer: default_issuer, ..Default::default() } };
+    let check = Check { before, facts, installation: defaults.installation() };
     for object in &objects {
         match object.kind() {
             Some(Kind::Postgres) => check.object::<Postgres>(object, &mut report),
@@ -212,7 +245,7 @@ impl Check {
             let object: K = review::read(value)?;
             let old = self.before.as_ref().and_then(|before| object.stored(before));
             let operation = if old.is_some() { Operation::Update } else { Operation::Create };
-            Ok(Review { operation, object, old })
+            Ok(Review { operation, object, old, allowed: Arc::clone(&self.installation.allowed) })
         };
         let nothing = Snapshot::default();
         let facts = self.facts.as_ref().unwrap_or(&nothing);

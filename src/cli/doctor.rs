@@ -424,8 +424,10 @@ mod tests {
 
     #[test]
     fn the_request_that_is_tried_is_refused_by_the_rule_that_is_looked_for() {
-        use crate::rules::{self, Operation, Review, Snapshot};
-        let review = Review { operation: Operation::Create, object: wrong().expect("a request"), old: None };
+        use std::sync::Arc;
+
+        use crate::rules::{self, Review, Snapshot};
+        let review = Review::create(wrong().expect("a request"), Arc::default());
         let found = rules::judge(rules::ops_request::rules(), &review, Some(&Snapshot::default()));
         assert_eq!(found.iter().map(|finding| finding.rule).collect::<Vec<_>>(), [REFUSED_BY]);
     }

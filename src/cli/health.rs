@@ -1,6 +1,7 @@
 //! Whether an installation is healthy: checks over what was read, pure.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -16,6 +17,7 @@ use crate::api::ops_request::OpsPhase;
 use crate::api::{self, PetSet, Postgres, PostgresOpsRequest, PostgresVersion};
 use crate::plan::Known;
 use crate::plan::database_status::types::{BLOCKED, PAUSED};
+use crate::rules::{self, Review, Snapshot};
 use crate::tls::known::Known as Leaf;
 
 /// What was read of a cluster; what could not be read says why.
@@ -269,6 +271,11 @@ const CHECKS: &[Check] = &[
         remedy: "do what the message says: until then pgrekey leaves the database as it is",
     },
     Check {
+        name: "certificate logins",
+        look: certificate_logins,
+        remedy: "give each database with clientAuthMode cert an Issuer of its own: docs/security.md says why",
+    },
+    Check {
         name: "databases paused",
         look: paused,
         remedy: "nobody runs that could resume it: see \"Resuming by hand\" in docs/operations.md",
@@ -487,6 +494,21 @@ fn databases_ready(seen: &Installation, _: Timestamp) -> Known<Said> {
     Ok(wrong(Verdict::Warn, bad.collect(), format!("all {}", databases.len())))
 }
 
+/// What the rule says about those that are there.
+fn certificate_logins(seen: &Installation, _: Timestamp) -> Known<Said> {
+    let databases = seen.databases.as_ref().map_err(Clone::clone)?;
+    let facts = Snapshot { databases: databases.iter().cloned().map(Arc::new).collect(), ..Snapshot::default() };
+    let found = |database: &Postgres| {
+        let rules = rules::postgres::rules().filter(|rule| rule.id == "cert-shared-issuer");
+        let review = Review::create(database.clone(), Arc::default());
+        rules::judge(rules, &review, Some(&facts))
+            .into_iter()
+            .map(|found| format!("{}: {}: {}", path(database), found.problem, found.remedy))
+            .collect::<Vec<_>>()
+    };
+    Ok(wrong(Verdict::Warn, databases.iter().flat_map(found).collect(), "none by an issuer that others use"))
+}
+
 fn paused(seen: &Installation, _: Timestamp) -> Known<Said> {
     let (databases, requests) =
         (seen.databases.as_ref().map_err(Clone::clone)?, seen.requests.as_ref().map_err(Clone::clone)?);
@@ -546,6 +568,7 @@ pub(super) mod tests {
 
     use super::super::certs::tests::leaf;
     use super::*;
+    use crate::api::tls::ClientAuthMode;
     use crate::tls::Alias;
 
     fn now() -> Timestamp {
@@ -663,6 +686,11 @@ pub(super) mod tests {
         ("databases blocked", Verdict::Fail, |seen| {
             let status = &mut seen.databases.as_mut().expect("databases")[0].status;
             status.as_mut().expect("a status").conditions = read(condition("Blocked"));
+        }),
+        ("certificate logins", Verdict::Warn, |seen| {
+            let spec = &mut seen.databases.as_mut().expect("databases")[0].spec;
+            spec.client_auth_mode = Some(ClientAuthMode::Cert);
+            spec.tls = Some(read(json!({"issuerRef": {"kind": "ClusterIssuer", "name": "corp"}})));
         }),
         ("databases paused", Verdict::Fail, |seen| {
             let status = &mut seen.databases.as_mut().expect("databases")[0].status;

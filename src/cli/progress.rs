@@ -10,7 +10,7 @@ use crate::api::condition;
 use crate::api::ops_request::{
     OpsPhase, OpsType, PostgresOpsRequestSpec, PostgresOpsRequestStatus, Step, TlsOperation,
 };
-use crate::api::{PostgresOpsRequest, StepKind};
+use crate::api::{PostgresOpsRequest, StepKind, bounds};
 use crate::plan::ends::issues;
 use crate::plan::ledger::{self, TURN_BACK};
 
@@ -90,7 +90,7 @@ fn percent(request: &PostgresOpsRequest, replicas: i32) -> u32 {
     let spec = &request.spec;
     // A volume goes with its pod, whatever the request would rather have.
     let restarts = request.restarts() || operation(spec) == Some(TlsOperation::Remove);
-    let restarts = if restarts { replicas.unsigned_abs() } else { 0 };
+    let restarts = if restarts { bounds::replicas(replicas).unsigned_abs() } else { 0 };
     let find = |kind: StepKind| ledger::find(&status.steps, kind.as_str());
     let is_seen = |kind: StepKind| find(kind).is_some();
     let is_done = |kind: StepKind| find(kind).is_some_and(|step| step.finished_at.is_some());

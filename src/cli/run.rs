@@ -16,13 +16,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
+use super::check::Tenancy;
 use crate::api::duration;
 use crate::cluster::facts;
 use crate::cluster::own_ca::OwnCa;
 use crate::controller::{self, Lease, PetSets};
 use crate::metrics::{Metrics, ReviewMetrics, ReviewOutcome, ServerMetrics};
-use crate::rules::Facts;
 use crate::rules::defaults::{DefaultIssuer, Installation};
+use crate::rules::{Allowed, Facts};
 use crate::serve::certificate::ServedCertificate;
 use crate::serve::files::{self, Files};
 use crate::serve::health::{self, Readiness};
@@ -68,6 +69,8 @@ pub(super) struct Args {
     /// Issuer for objects that name none, in namespaces that name none: Issuer/NAME or ClusterIssuer/NAME
     #[arg(long, env = "PGREKEY_DEFAULT_ISSUER", value_name = "ISSUER")]
     default_issuer: Option<DefaultIssuer>,
+    #[command(flatten)]
+    tenancy: Tenancy,
     /// Loops that run beside the webhooks, on whichever replica holds the lease
     #[arg(long, env = "PGREKEY_LOOPS", value_enum, value_delimiter = ',', default_value = "provisioner,ops-manager")]
     loops: Vec<Loop>,
@@ -144,6 +147,7 @@ struct Config {
     webhook_address: SocketAddr,
     health_address: SocketAddr,
     default_issuer: Option<DefaultIssuer>,
+    allowed: Arc<Allowed>,
     loops: Option<controller::Settings>,
 }
 
@@ -164,6 +168,7 @@ impl Args {
             webhook_address,
             health_address,
             default_issuer,
+            tenancy,
             loops,
             pet_sets,
             watch_namespace,
@@ -192,6 +197,7 @@ impl Args {
             PetSetController::Own => PetSets::Own,
             PetSetController::External => PetSets::External,
         };
+        let allowed = Arc::new(tenancy.allowed());
         let lease = Lease { namespace: namespace.clone(), name: "pgrekey".to_owned(), identity: identity.clone() };
         let loops = (provisioner || ops_manager).then_some(controller::Settings {
             namespace: watch_namespace,
@@ -202,8 +208,9 @@ impl Args {
             max_concurrent_operations,
             status_delay,
             instance: Some(identity),
+            allowed: Arc::clone(&allowed),
         });
-        let config = Config { namespace, certificate, webhook_address, health_address, default_issuer, loops };
+        let config = Config { namespace, certificate, webhook_address, health_address, default_issuer, allowed, loops };
         Ok((config, telemetry::filter(&log.0)?, format))
     }
 }
@@ -224,7 +231,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 }
 
 async fn operate(config: Config) -> anyhow::Result<()> {
-    let Config { namespace, certificate, webhook_address, health_address, default_issuer, loops } = config;
+    let Config { namespace, certificate, webhook_address, health_address, default_issuer, allowed, loops } = config;
     let end = CancellationToken::new();
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let mut tasks = Tasks::new(end.clone());
@@ -254,6 +261,7 @@ async fn operate(config: Config) -> anyhow::Result<()> {
         issuer: default_issuer,
         ops_manager: loops.as_ref().is_some_and(|settings| settings.ops_manager),
         namespace: loops.as_ref().and_then(|settings| settings.namespace.clone()),
+        allowed,
     };
     // They end soon after `end` is cancelled, and give the lease up.
     if let Some(settings) = loops {
@@ -437,6 +445,7 @@ mod tests {
         for (line, says) in [
             ("--default-issuer=pg-issuer", "use Issuer/NAME or ClusterIssuer/NAME"),
             ("--log=pgrekey=loud", "invalid"),
+            ("--pod-security=loose", "use restricted, baseline or privileged"),
             ("--webhook-address=9443", "invalid socket address"),
         ] {
             let problem = parse(&[line]).err().unwrap();

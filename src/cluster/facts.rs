@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::{self, BoxFuture};
 use futures::{FutureExt, StreamExt};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{Api, ListParams, PartialObjectMeta};
 use kube::runtime::reflector::{self, Lookup, ObjectRef, Store};
@@ -29,7 +29,7 @@ use tracing::warn;
 
 use crate::api::cert_manager::{ClusterIssuer, Issuer};
 use crate::api::{Postgres, PostgresOpsRequest, PostgresVersion};
-use crate::rules::facts::DEFAULT_ISSUER_ANNOTATION;
+use crate::rules::facts::{DEFAULT_ISSUER_ANNOTATION, USABLE};
 use crate::rules::{Facts, Snapshot};
 
 /// One kind: its objects, and whether they have been listed.
@@ -48,7 +48,12 @@ where
 {
     /// Starts to know a kind; the future keeps knowing it.
     fn watch(kind: &'static str, client: &Client) -> (Self, BoxFuture<'static, ()>) {
-        let stream = watcher(Api::<K>::all(client.clone()), Config::default());
+        Self::watch_some(kind, client, Config::default())
+    }
+
+    /// The same for some objects of it.
+    fn watch_some(kind: &'static str, client: &Client, which: Config) -> (Self, BoxFuture<'static, ()>) {
+        let stream = watcher(Api::<K>::all(client.clone()), which);
         let (objects, writer) = reflector::store();
         let listed = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&listed);
@@ -92,6 +97,8 @@ pub struct Stores {
     cluster_issuers: Known<ClusterIssuer>,
     namespaces: Known<PartialObjectMeta<Namespace>>,
     storage_classes: Known<PartialObjectMeta<StorageClass>>,
+    /// Those that pods of databases may run as.
+    service_accounts: Known<PartialObjectMeta<ServiceAccount>>,
 }
 
 impl Debug for Stores {
@@ -109,7 +116,18 @@ pub fn watch(client: &Client) -> (Stores, impl Future<Output = ()> + Send + use<
     let (cluster_issuers, fill_cluster_issuers) = Known::watch("ClusterIssuer", client);
     let (namespaces, fill_namespaces) = Known::watch("Namespace", client);
     let (storage_classes, fill_storage_classes) = Known::watch("StorageClass", client);
-    let stores = Stores { databases, requests, versions, issuers, cluster_issuers, namespaces, storage_classes };
+    let usable = Config::default().labels(&usable());
+    let (service_accounts, fill_service_accounts) = Known::watch_some("ServiceAccount", client, usable);
+    let stores = Stores {
+        databases,
+        requests,
+        versions,
+        issuers,
+        cluster_issuers,
+        namespaces,
+        storage_classes,
+        service_accounts,
+    };
     let fill = future::join_all([
         fill_databases,
         fill_requests,
@@ -118,8 +136,14 @@ pub fn watch(client: &Client) -> (Stores, impl Future<Output = ()> + Send + use<
         fill_cluster_issuers,
         fill_namespaces,
         fill_storage_classes,
+        fill_service_accounts,
     ]);
     (stores, fill.map(|_| ()))
+}
+
+/// The selector of ServiceAccounts that pods of databases may run as.
+fn usable() -> String {
+    format!("{USABLE}=true")
 }
 
 impl Stores {
@@ -150,12 +174,20 @@ pub async fn snapshot(client: &Client) -> Result<Snapshot, ListProblem> {
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
     {
-        let listed = Api::<K>::all(client.clone()).list(&ListParams::default()).await;
+        list_some(client, kind, &ListParams::default()).await
+    }
+    async fn list_some<K>(client: &Client, kind: &'static str, which: &ListParams) -> Result<Vec<Arc<K>>, ListProblem>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let listed = Api::<K>::all(client.clone()).list(which).await;
         let listed = listed.map_err(|error| ListProblem { kind, error })?;
         Ok(listed.items.into_iter().map(Arc::new).collect())
     }
     let storage_classes = list::<StorageClass>(client, "StorageClass").await?;
     let namespaces = list::<Namespace>(client, "Namespace").await?;
+    let usable = ListParams::default().labels(&usable());
+    let service_accounts = list_some::<ServiceAccount>(client, "ServiceAccount", &usable).await?;
     let default_issuer = |namespace: &Arc<Namespace>| {
         Some((namespace.name_any(), namespace.annotations().get(DEFAULT_ISSUER_ANNOTATION)?.clone()))
     };
@@ -165,6 +197,10 @@ pub async fn snapshot(client: &Client) -> Result<Snapshot, ListProblem> {
         versions: list(client, "PostgresVersion").await?,
         issuers: list(client, "Issuer").await?,
         cluster_issuers: list(client, "ClusterIssuer").await?,
+        service_accounts: service_accounts
+            .iter()
+            .map(|account| (ResourceExt::namespace(account.as_ref()).unwrap_or_default(), account.name_any()))
+            .collect(),
         storage_classes: storage_classes.iter().map(|class| class.name_any()).collect(),
         default_issuers: namespaces.iter().filter_map(default_issuer).collect(),
         unknown: vec![],
@@ -173,7 +209,16 @@ pub async fn snapshot(client: &Client) -> Result<Snapshot, ListProblem> {
 
 impl Facts for Stores {
     fn unknown(&self) -> Vec<&'static str> {
-        let Self { databases, requests, versions, issuers, cluster_issuers, namespaces, storage_classes } = self;
+        let Self {
+            databases,
+            requests,
+            versions,
+            issuers,
+            cluster_issuers,
+            namespaces,
+            storage_classes,
+            service_accounts,
+        } = self;
         [
             databases.missing(),
             requests.missing(),
@@ -182,6 +227,7 @@ impl Facts for Stores {
             cluster_issuers.missing(),
             namespaces.missing(),
             storage_classes.missing(),
+            service_accounts.missing(),
         ]
         .into_iter()
         .flatten()
@@ -214,6 +260,12 @@ impl Facts for Stores {
         self.issuers.get(&ObjectRef::new(name).within(namespace))
     }
 
+    fn issuers(&self, namespace: &str) -> Vec<Arc<Issuer>> {
+        let mut issuers = self.issuers.objects.state();
+        issuers.retain(|issuer| issuer.metadata.namespace.as_deref() == Some(namespace));
+        issuers
+    }
+
     fn issuer_namespaces(&self, name: &str) -> Vec<String> {
         let issuers = self.issuers.objects.state();
         let mut namespaces: Vec<String> = issuers
@@ -227,6 +279,14 @@ impl Facts for Stores {
 
     fn cluster_issuer(&self, name: &str) -> Option<Arc<ClusterIssuer>> {
         self.cluster_issuers.get(&ObjectRef::new(name))
+    }
+
+    fn cluster_issuers(&self) -> Vec<Arc<ClusterIssuer>> {
+        self.cluster_issuers.objects.state()
+    }
+
+    fn service_account_is_usable(&self, namespace: &str, name: &str) -> bool {
+        self.service_accounts.get(&ObjectRef::new(name).within(namespace)).is_some()
     }
 
     fn storage_class_exists(&self, name: &str) -> bool {

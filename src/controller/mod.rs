@@ -62,7 +62,7 @@ use crate::cluster::Error;
 use crate::cluster::apply::Kind;
 use crate::cluster::facts::Stores;
 use crate::metrics::LoopMetrics;
-use crate::rules::Facts;
+use crate::rules::{Allowed, Facts};
 
 use pods::Watched;
 
@@ -102,6 +102,8 @@ pub struct Settings {
     pub status_delay: Duration,
     /// What this process is called in events.
     pub instance: Option<String>,
+    /// What databases may have.
+    pub allowed: Arc<Allowed>,
 }
 
 /// How many operations may run at once in a cluster, if the installation does not say.
@@ -121,6 +123,7 @@ impl Default for Settings {
             max_concurrent_operations: MAX_CONCURRENT_OPERATIONS,
             status_delay: STATUS_DELAY,
             instance: None,
+            allowed: Arc::default(),
         }
     }
 }

@@ -220,7 +220,11 @@ impl View {
         };
         self.seen.major = site.cluster.major();
         let wished = ends::wished(&database.spec, &self.seen.request.spec, self.seen.major);
-        match issuance::with_spec(context, database, wished, &site.cluster) {
+        let wished = match ends::too_many_names(&database.spec, &wished) {
+            Some(why) => Err(why),
+            None => issuance::with_spec(context, database, wished, &site.cluster),
+        };
+        match wished {
             Err(why) => self.seen.issuance = Err(why),
             Ok(wished) => {
                 let look = if ends::issues(&self.seen.request.spec) {
@@ -329,7 +333,7 @@ fn refused(context: &Context, request: &PostgresOpsRequest) -> Vec<String> {
     if !context.facts.unknown().is_empty() {
         return vec![];
     }
-    refusals(rules(), request.clone(), context.facts.as_ref())
+    refusals(rules(), request.clone(), context.facts.as_ref(), &context.settings.allowed)
 }
 
 /// The uids of the operations that run, as far as is known.

@@ -56,8 +56,14 @@ impl Hands<'_> {
                 let text = self.bundle(cas)?;
                 objects.apply(trust::ca_config_map(cluster, &text)).await?;
             }
-            Action::WriteSettings(posture) => drop(objects.apply(shared::config_map(cluster, posture)).await?),
-            Action::WriteDial(posture) => drop(objects.apply(patroni::config_map(cluster, posture)).await?),
+            Action::WriteSettings(posture) => {
+                self.site.may_be_built(true)?;
+                objects.apply(shared::config_map(cluster, posture)).await?;
+            }
+            Action::WriteDial(posture) => {
+                self.site.may_be_built(true)?;
+                objects.apply(patroni::config_map(cluster, posture)).await?;
+            }
             Action::WriteFiles(files) => self.write_files(files).await?,
             Action::WriteTemplate { files } => drop(self.write_pet_set(*files).await?),
             Action::SetPassword(hash) => self.set_password(*hash).await?,
@@ -112,6 +118,7 @@ impl Hands<'_> {
     /// What new pods are made of, with or without files, if it is not so already.
     async fn write_pet_set(&self, has_files: bool) -> Step<Done> {
         let Site { objects, pieces, .. } = self.site;
+        self.site.may_be_built(false)?;
         let wish = self.site.pet_set(has_files, self.issued.map(|issued| issued.material))?;
         Ok(objects.apply_over(pieces.pet_set.as_ref(), wish).await?)
     }

@@ -15,7 +15,7 @@ use super::{Context, certificates, credentials, scaling};
 use crate::api::condition::{CONFIGURATION_NOT_TAKEN, VERSION_NOT_TAKEN, holds};
 use crate::api::names::{user_conf_secret, with_suffix};
 use crate::api::postgres::USER_CONF;
-use crate::api::{PetSet, Postgres, PostgresVersion};
+use crate::api::{PetSet, Postgres, PostgresSpec, PostgresVersion, bounds};
 use crate::build::user_conf::SECRET_NAME;
 use crate::build::version::{BuiltOf, Choice, Named};
 use crate::build::{
@@ -24,7 +24,8 @@ use crate::build::{
 };
 use crate::cluster::{Done, Error, Objects};
 use crate::plan::database_status::types::PROVISIONED;
-use crate::rules::{Facts, postgres::rules, refusals};
+use crate::rules::postgres::{lasting, rules};
+use crate::rules::{Facts, Review, judge, refusals};
 use crate::tls::material::{bundle, cas};
 use crate::tls::{Posture, posture};
 
@@ -35,14 +36,21 @@ pub(super) struct Provisioned {
     pub(super) posture: Posture,
     /// Why it is not all that its spec says, if it is not: reason and message.
     pub(super) kept: Option<(&'static str, String)>,
+    /// What is built follows the spec: `kept` is not about all of it.
+    pub(super) is_built: bool,
 }
 
 /// Makes a database what its spec says, as far as that takes no walk.
 pub(super) async fn provision(context: &Context, postgres: &Postgres) -> Step<Provisioned> {
     check(context, postgres)?;
     let secret = credentials::auth(context, postgres).await?;
-    let Built { cluster, kept } = build(context, postgres, secret.as_ref()).await?;
+    let Built { cluster, kept, barred } = build(context, postgres, secret.as_ref()).await?;
     let objects = objects(context, postgres, &cluster)?;
+    if let Some(Barred { why, .. }) = barred {
+        // What runs stays as it is, and its certificates are renewed.
+        let (here, _) = posture_of(context, postgres, &objects, &cluster).await?;
+        return Ok(Provisioned { cluster, posture: here.posture, kept: Some(("Invalid", why)), is_built: false });
+    }
 
     ways_in(context, postgres, &objects, &cluster).await?;
     credentials::login(context, postgres, &objects, &cluster, secret).await?;
@@ -53,7 +61,7 @@ pub(super) async fn provision(context: &Context, postgres: &Postgres) -> Step<Pr
     configuration(context, postgres, &objects, &cluster, &here).await?;
     workload(context, postgres, &objects, &cluster, &here).await?;
     metrics(context, postgres, &objects, &cluster, &here.0).await?;
-    Ok(Provisioned { cluster, posture: here.0.posture, kept })
+    Ok(Provisioned { cluster, posture: here.0.posture, kept, is_built: true })
 }
 
 /// The objects of this database.
@@ -66,12 +74,24 @@ pub(super) struct Built {
     pub(super) cluster: Cluster,
     /// Why it is not built as its spec says, if it is not: reason and message.
     pub(super) kept: Option<(&'static str, String)>,
+    /// Why nothing of it is built any more, if that is so.
+    pub(super) barred: Option<Barred>,
+}
+
+/// A database that was built once, and whose spec asks by now for what must not, or cannot, be built: somebody has edited it while
+/// the webhooks were off, or the installation allows less than it did.
+pub(super) struct Barred {
+    pub(super) why: String,
+    /// The spec cannot be built at all, so what was parsed is what certificates need of it, and no more.
+    pub(super) is_bare: bool,
 }
 
 /// The database, parsed. What is built goes on with the major version of its data, whatever the spec says.
 pub(super) async fn build(context: &Context, postgres: &Postgres, secret: Option<&Secret>) -> Step<Built> {
     let wished = postgres.spec.version.as_str();
-    let choice = match built_of(context, postgres).await? {
+    let built = built_of(context, postgres).await?;
+    let was_built = built.is_some();
+    let choice = match built {
         None => None,
         Some(built) => {
             let (there, wish) = (find(context, &built.name)?, find(context, wished)?);
@@ -94,18 +114,48 @@ pub(super) async fn build(context: &Context, postgres: &Postgres, secret: Option
     let facts = BuildFacts { version: &version.spec, superuser: &superuser, user_conf: user_conf.as_deref() };
     let mut named = postgres.clone();
     named.spec.version = name;
-    let invalid = |why: Unbuildable| Stop::Blocked("Invalid", why.to_string());
-    match Cluster::of(&named, &facts) {
-        Ok(cluster) => Ok(Built { cluster, kept }),
-        // A database that runs goes on with what it has: its Secret may be gone, or be about to be corrected.
-        Err(why) if why.field == SECRET_NAME => {
-            let taken = taken_conf(context, postgres).await?.ok_or_else(|| invalid(why.clone()))?;
-            let facts = BuildFacts { user_conf: Some(&taken), ..facts };
-            let cluster = Cluster::of(&named, &facts).map_err(invalid)?;
-            Ok(Built { cluster, kept: kept.or_else(|| Some((CONFIGURATION_NOT_TAKEN, why.to_string()))) })
-        }
-        Err(why) => Err(invalid(why)),
+    let mut kept = kept;
+    let mut parsed = Cluster::of(&named, &facts);
+    // A database that runs goes on with what it has: its Secret may be gone, or be about to be corrected.
+    if let Err(why) = &parsed
+        && why.field == SECRET_NAME
+        && let Some(taken) = taken_conf(context, postgres).await?
+    {
+        kept = kept.or_else(|| Some((CONFIGURATION_NOT_TAKEN, why.to_string())));
+        parsed = Cluster::of(&named, &BuildFacts { user_conf: Some(&taken), ..facts });
     }
+    match parsed {
+        Ok(cluster) => {
+            let why = if was_built { not_allowed(context, &named) } else { None };
+            Ok(Built { cluster, kept, barred: why.map(|why| Barred { why, is_bare: false }) })
+        }
+        Err(why) if was_built => {
+            let cluster = Cluster::of(&bare(named), &facts).map_err(|_| invalid(&why))?;
+            Ok(Built { cluster, kept, barred: Some(Barred { why: why.to_string(), is_bare: true }) })
+        }
+        Err(why) => Err(invalid(&why)),
+    }
+}
+
+fn invalid(why: &Unbuildable) -> Stop {
+    Stop::Blocked("Invalid", why.to_string())
+}
+
+/// The database without what only pods and their settings are made of: its certificates are what they were.
+fn bare(mut postgres: Postgres) -> Postgres {
+    let PostgresSpec { replicas, configuration, pod_template, init, .. } = &mut postgres.spec;
+    *replicas = replicas.map(|replicas| bounds::replicas(replicas).max(1));
+    (*configuration, *pod_template, *init) = (None, None, None);
+    postgres
+}
+
+/// What a database may not have, whatever it had when it was made: the webhooks may be off, and what an installation allows changes.
+fn not_allowed(context: &Context, postgres: &Postgres) -> Option<String> {
+    let review = Review::create(postgres.clone(), Arc::clone(&context.settings.allowed));
+    let facts = context.facts.unknown().is_empty().then_some(context.facts.as_ref() as &dyn Facts);
+    let found = judge(lasting(), &review, facts);
+    let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 /// What the database is built of; none before it is built. Either of two objects says so, because somebody may delete one: the
@@ -147,7 +197,7 @@ fn check(context: &Context, postgres: &Postgres) -> Step<()> {
     if !context.facts.unknown().is_empty() {
         return Err(Stop::Wait("the facts that rules look at"));
     }
-    let refusals = refusals(rules(), postgres.clone(), context.facts.as_ref());
+    let refusals = refusals(rules(), postgres.clone(), context.facts.as_ref(), &context.settings.allowed);
     if refusals.is_empty() { Ok(()) } else { Err(Stop::Blocked("Invalid", refusals.join("\n"))) }
 }
 
@@ -320,7 +370,29 @@ async fn tell(context: &Context, postgres: &Postgres, done: impl Into<Option<Don
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::postgres_version::PostgresVersionSpec;
+    use crate::build::certificates::certificate;
+    use crate::tls::Alias;
     use serde_json::json;
+
+    #[test]
+    fn a_spec_that_cannot_be_built_leaves_its_certificates_alone() {
+        let spec = json!({
+            "version": "17", "storageType": "Ephemeral", "replicas": 2_000_000_000,
+            "configuration": {"inline": {"user.conf": "a..b = 1"}},
+            "podTemplate": {"spec": {"containers": [{"name": "sidecar"}]}},
+            "tls": {"issuerRef": {"name": "i"}, "certificates": [{"alias": "server", "dnsNames": ["db.example.com"]}]},
+        });
+        let mut postgres = Postgres::new("pg", serde_json::from_value(spec).expect("a spec"));
+        postgres.metadata.namespace = Some("demo".to_owned());
+        let version = PostgresVersionSpec { version: "17.12".to_owned(), ..PostgresVersionSpec::default() };
+        let facts = BuildFacts { version: &version, superuser: "postgres", user_conf: None };
+        assert!(Cluster::of(&postgres, &facts).is_err());
+        let cluster = Cluster::of(&bare(postgres), &facts).expect("a cluster");
+        assert_eq!(cluster.replicas(), bounds::MAX_REPLICAS);
+        let certificate = certificate(&cluster, Alias::Server).expect("a certificate");
+        assert!(certificate.spec.dns_names.contains(&"db.example.com".to_owned()));
+    }
 
     #[test]
     fn what_a_database_is_built_of_is_said_by_its_own_objects_only() {

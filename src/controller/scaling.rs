@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::Context;
 use super::here::Pieces;
 use super::postgres::Step;
-use crate::api::Postgres;
+use crate::api::{Postgres, bounds};
 use crate::build::meta::{ROLE_LABEL, STANDBY};
 use crate::build::pod::DATA_VOLUME;
 use crate::build::{Cluster, workload};
@@ -32,7 +32,9 @@ pub(super) async fn replicas(
     pieces: &Pieces,
 ) -> Step<i32> {
     let wish = cluster.replicas();
-    let Some(now) = pieces.pet_set.as_ref().and_then(|set| set.spec.replicas) else { return Ok(wish) };
+    // Anybody who may scale the set may have written any number.
+    let now = pieces.pet_set.as_ref().and_then(|set| set.spec.replicas).map(bounds::replicas);
+    let Some(now) = now else { return Ok(wish) };
     if wish >= now {
         for ordinal in now..wish {
             forget_data(objects, &claim(cluster, ordinal)).await?;

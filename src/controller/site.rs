@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::credentials::Login;
 use super::here::Pieces;
 use super::postgres::{Step, Stop};
+use super::provision::{Barred, Built};
 use super::scaling::{leader_of, ordinal, successors};
 use super::servers::{Expected, Keys, ask, hash_of, host, names};
 use super::{Context, credentials, pods, provision};
@@ -63,6 +64,8 @@ pub(super) struct Site {
     failover: Option<ConfigMap>,
     successors: Successors,
     max_lag: u64,
+    /// Why nothing of it is built, if that is so.
+    barred: Option<Barred>,
 }
 
 /// Whether the set's controller has taken over its spec. One that does not say so is taken to be quick.
@@ -76,7 +79,7 @@ impl Site {
     pub(super) async fn look(context: &Context, postgres: &Postgres, operation: Option<&str>) -> Step<Self> {
         let secret = credentials::auth(context, postgres).await?;
         let login = secret.as_ref().and_then(Login::of).ok_or(Stop::Wait("the superuser's Secret"))?;
-        let cluster = provision::build(context, postgres, secret.as_ref()).await?.cluster;
+        let Built { cluster, barred, .. } = provision::build(context, postgres, secret.as_ref()).await?;
         let objects = provision::objects(context, postgres, &cluster)?;
         let [_, leader, failover, _] = cluster.patroni_config_maps();
         let (patroni, ca) = (cluster.patroni(), cluster.ca_config_map());
@@ -116,7 +119,14 @@ impl Site {
             failover,
             successors,
             max_lag: max_lag.unwrap_or(DEFAULT_MAX_LAG),
+            barred,
         })
+    }
+
+    /// Whether pods may be made of its spec; or, where only their settings are, whether it could be read.
+    pub(super) fn may_be_built(&self, of_settings: bool) -> Step<()> {
+        let barred = self.barred.as_ref().filter(|barred| barred.is_bare || !of_settings);
+        barred.map_or(Ok(()), |Barred { why, .. }| Err(Stop::Blocked("Invalid", why.clone())))
     }
 
     /// Where the cluster is, by its objects.

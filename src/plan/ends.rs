@@ -1,8 +1,8 @@
 //! The two ends of an operation: the spec that the database has, and the one that the request asks for.
 
-use crate::api::ops_request::{OpsType, PostgresOpsRequestSpec, TlsChange, TlsOperation};
-use crate::api::postgres::{PostgresSpec, TlsConfig};
-use crate::api::tls::{CertificateSpec, ClientAuthMode, IssuerRef, SslMode, X509Subject};
+use crate::api::ops_request::{OpsType, PostgresOpsRequestSpec, TlsOperation};
+use crate::api::postgres::PostgresSpec;
+use crate::api::tls::{ClientAuthMode, SslMode};
 
 /// The spec that a database has once the request has been carried out. What the request leaves out stays as it is; what TLS needs
 /// and nobody says has KubeDB's defaults.
@@ -20,7 +20,7 @@ pub fn wished(spec: &PostgresSpec, request: &PostgresOpsRequestSpec, major: u32)
         }
         Some(TlsOperation::Change) => {
             let tls = wished.tls.get_or_insert_default();
-            merge(tls, change);
+            change.merge_into(tls);
             let kept = spec.ssl_mode.filter(|mode| *mode != SslMode::Disable);
             wished.ssl_mode = change.ssl_mode.or(kept).or(Some(SslMode::VerifyFull));
             let password = if major < 18 { ClientAuthMode::Md5 } else { ClientAuthMode::Scram };
@@ -29,6 +29,21 @@ pub fn wished(spec: &PostgresSpec, request: &PostgresOpsRequestSpec, major: u32)
         Some(TlsOperation::Rotate) | None => {}
     }
     wished
+}
+
+/// Why what is wished for cannot be served, if a certificate would have more names than fit: those of the request come to those
+/// that the database has. What stays as it is, is served already.
+#[must_use]
+pub fn too_many_names(spec: &PostgresSpec, wished: &PostgresSpec) -> Option<String> {
+    let had = |alias: &str| spec.tls.as_ref().and_then(|tls| tls.certificate(alias));
+    let changed = wished
+        .tls
+        .iter()
+        .flat_map(|tls| &tls.certificates)
+        .filter(|certificate| had(&certificate.alias).is_none_or(|had| had.names().ne(certificate.names())));
+    changed
+        .into_iter()
+        .find_map(|certificate| Some(format!("certificate {}: {}", certificate.alias, certificate.too_many_names()?)))
 }
 
 /// Whether certificates are issued on the way.
@@ -43,69 +58,6 @@ pub fn issues(request: &PostgresOpsRequestSpec) -> bool {
 pub fn rotates(request: &PostgresOpsRequestSpec) -> bool {
     request.type_ == OpsType::ReconfigureTLS
         && request.tls.as_ref().is_some_and(|change| change.operations().first() == Some(&TlsOperation::Rotate))
-}
-
-/// Another issuer is the issuer of all, but for the certificates that the change names itself.
-fn merge(tls: &mut TlsConfig, change: &TlsChange) {
-    if let Some(issuer) = &change.issuer_ref {
-        tls.issuer_ref = Some(issuer.completed());
-        tls.certificates.iter_mut().for_each(|certificate| certificate.issuer_ref = None);
-    }
-    for wish in &change.certificates {
-        let issuer_ref = wish.issuer_ref.as_ref().map(IssuerRef::completed);
-        let wish = &CertificateSpec { issuer_ref, ..wish.clone() };
-        match tls.certificates.iter_mut().find(|certificate| certificate.alias == wish.alias) {
-            Some(certificate) => *certificate = merged(certificate, wish),
-            None => tls.certificates.push(wish.clone()),
-        }
-    }
-}
-
-/// What the change says wins; lists become the sorted union of both, as KubeDB merges them.
-fn merged(old: &CertificateSpec, new: &CertificateSpec) -> CertificateSpec {
-    CertificateSpec {
-        alias: old.alias.clone(),
-        issuer_ref: new.issuer_ref.clone().or_else(|| old.issuer_ref.clone()),
-        secret_name: new.secret_name.clone().or_else(|| old.secret_name.clone()),
-        subject: match (&old.subject, &new.subject) {
-            (Some(old), Some(new)) => Some(merged_subject(old, new)),
-            (old, new) => new.clone().or_else(|| old.clone()),
-        },
-        duration: new.duration.clone().or_else(|| old.duration.clone()),
-        renew_before: new.renew_before.clone().or_else(|| old.renew_before.clone()),
-        dns_names: union(&old.dns_names, &new.dns_names),
-        ip_addresses: union(&old.ip_addresses, &new.ip_addresses),
-        uris: union(&old.uris, &new.uris),
-        email_addresses: union(&old.email_addresses, &new.email_addresses),
-        private_key: new.private_key.clone().or_else(|| old.private_key.clone()),
-    }
-}
-
-fn merged_subject(old: &X509Subject, new: &X509Subject) -> X509Subject {
-    X509Subject {
-        organizations: union(&old.organizations, &new.organizations),
-        countries: union(&old.countries, &new.countries),
-        organizational_units: union(&old.organizational_units, &new.organizational_units),
-        localities: union(&old.localities, &new.localities),
-        provinces: union(&old.provinces, &new.provinces),
-        street_addresses: union(&old.street_addresses, &new.street_addresses),
-        postal_codes: union(&old.postal_codes, &new.postal_codes),
-        serial_number: new.serial_number.clone().or_else(|| old.serial_number.clone()),
-    }
-}
-
-/// An empty list just takes the other one, in its order; a list that has everything stays, so that merging twice is merging once.
-fn union(old: &[String], new: &[String]) -> Vec<String> {
-    if old.is_empty() {
-        return new.to_vec();
-    }
-    if new.iter().all(|name| old.contains(name)) {
-        return old.to_vec();
-    }
-    let mut all: Vec<String> = old.iter().chain(new).cloned().collect();
-    all.sort();
-    all.dedup();
-    all
 }
 
 #[cfg(test)]
@@ -183,6 +135,24 @@ mod tests {
             let once = wished(&spec(SECURE), &request, 17);
             assert_eq!(wished(&once, &request, 17), once);
         }
+    }
+
+    #[test]
+    fn names_are_too_many_by_what_comes_to_them_and_not_by_what_is_there() {
+        let names = |from: usize, to: usize| (from..to).map(|i| format!("n{i}")).collect::<Vec<_>>().join(", ");
+        let has = |count| {
+            let names = names(0, count);
+            format!(
+                "{{version: '17', tls: {{issuerRef: {{name: a}}, certificates: [{{alias: server, dnsNames: [{names}]}}]}}}}"
+            )
+        };
+        let adds = |from, to| format!("{{certificates: [{{alias: server, dnsNames: [{}]}}]}}", names(from, to));
+        let judged = |had: &str, change: &str| too_many_names(&spec(had), &after(had, change, 17));
+        assert_eq!(judged(&has(240), &adds(235, 250)), None);
+        let said = judged(&has(240), &adds(235, 251)).expect("one too many");
+        assert!(said.starts_with("certificate server: 251 names are too many"), "{said}");
+        assert_eq!(judged(&has(300), "{rotateCertificates: true}"), None);
+        assert_eq!(judged(&has(300), "{issuerRef: {name: b}}"), None);
     }
 
     #[test]

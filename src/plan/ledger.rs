@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::StepKind;
+use crate::api::bounds::{MAX_RETRIES, MAX_TIMEOUT};
 use crate::api::duration::{self, after};
 use crate::api::ops_request::Step;
 
@@ -34,11 +35,12 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// What the request says, or 10 minutes.
+    /// What the request says, or 10 minutes; within what a request may say, whoever let it in.
     #[must_use]
     pub fn of(timeout: Option<&str>, retries: i32) -> Self {
         let timeout = timeout.and_then(|text| duration::parse(text).ok());
-        Self { timeout: timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(TIMEOUT), retries: retries.max(0) }
+        let timeout = timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(TIMEOUT);
+        Self { timeout: timeout.min(MAX_TIMEOUT), retries: retries.clamp(0, MAX_RETRIES) }
     }
 }
 
@@ -158,8 +160,10 @@ mod tests {
     }
 
     #[test]
-    fn patience_is_what_the_request_says() {
+    fn patience_is_what_the_request_says_within_bounds() {
         let seconds = |text: Option<&str>| Patience::of(text, 0).timeout.as_secs();
         assert_eq!([seconds(Some("5m")), seconds(None), seconds(Some("soon"))], [300, 600, 600]);
+        assert_eq!(seconds(Some("100000h")), 24 * 3600);
+        assert_eq!([-1, 3, i32::MAX].map(|retries| Patience::of(None, retries).retries), [0, 3, 10]);
     }
 }

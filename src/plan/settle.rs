@@ -9,6 +9,7 @@ use super::action::Action;
 use super::scene::Scene;
 use super::steer::Heading;
 use crate::api::annotations::SETTLE;
+use crate::api::bounds::MAX_SETTLE;
 use crate::api::duration::{self, after};
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::tls::Files;
@@ -29,9 +30,9 @@ pub fn of_renewal(database: &Postgres) -> Duration {
     asked(database).unwrap_or(OF_A_RENEWAL)
 }
 
-/// What cannot be read counts as not set.
+/// What cannot be read counts as not set, and nobody gets more than may be asked for.
 fn asked<K: Resource>(object: &K) -> Option<Duration> {
-    object.annotations().get(SETTLE).and_then(|text| duration::parse(text).ok())
+    object.annotations().get(SETTLE).and_then(|text| duration::parse(text).ok()).map(|settle| settle.min(MAX_SETTLE))
 }
 
 /// Until when a renewal waits for clients.

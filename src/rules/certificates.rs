@@ -1,14 +1,18 @@
 //! The rules about issuers and certificates, which `Postgres` and `PostgresOpsRequest` share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
 use crate::api::Postgres;
-use crate::api::cert_manager;
+use crate::api::bounds::MAX_CERTIFICATES;
+use crate::api::cert_manager::{self, CaIssuer};
 use crate::api::duration;
 use crate::api::names::{self, Alias};
-use crate::api::tls::{CERT_MANAGER_GROUP, CertificateSpec, IssuerRef, X509Subject};
+use crate::api::postgres::TlsConfig;
+use crate::api::tls::{CERT_MANAGER_GROUP, CertificateSpec, ClientAuthMode, IssuerRef, X509Subject};
 
 use super::Effect::{Refuse, Warn};
 use super::Operation::{Create, Update};
@@ -20,12 +24,6 @@ const MIN_DURATION: Duration = Duration::from_hours(1);
 const MIN_RENEW_BEFORE: Duration = Duration::from_mins(5);
 /// cert-manager's life of a certificate whose `duration` is left out: 90 days.
 const DEFAULT_DURATION: Duration = Duration::from_hours(90 * 24);
-/// The most names that one certificate may carry: more makes handshakes slow and etcd objects big.
-const MAX_NAMES: usize = 1000;
-/// How many certificates of one object are looked at. There are three aliases, so a longer list is refused for one that is
-/// double or unknown, and a review of it stays short.
-const MOST_ENTRIES: usize = 64;
-
 /// The TLS part of an object under review.
 #[derive(Debug)]
 pub struct View<'a> {
@@ -41,10 +39,22 @@ pub struct View<'a> {
     pub certificates: &'a [CertificateSpec],
 }
 
+/// What an object leads to.
+#[derive(Debug)]
+pub struct Wished {
+    /// TLS of the database.
+    pub tls: TlsConfig,
+    /// How its clients log in.
+    pub client_auth_mode: Option<ClientAuthMode>,
+}
+
 /// An object that speaks about TLS.
 pub trait HasTls {
     /// Its TLS part, which is at `spec.tls`; nothing when it has none.
     fn tls(&self) -> Option<View<'_>>;
+
+    /// What the database has once the object is carried out, and all that comes before it; nothing when it adds or changes no TLS.
+    fn wished(&self, facts: Option<&dyn Facts>) -> Option<Wished>;
 
     /// The database whose settings apply to what the object leaves out.
     fn unchanged(&self, facts: Option<&dyn Facts>) -> Option<Arc<Postgres>>;
@@ -55,7 +65,7 @@ const CHANGES: &[Operation] = &[Create, Update];
 /// The rules of this file, for either kind of object; `unchanged` says what is needed to know what the database has already.
 #[must_use]
 #[expect(clippy::too_many_lines, reason = "a table")]
-pub const fn rules<K: 'static>(unchanged: Needs) -> [Rule<K>; 14]
+pub const fn rules<K: 'static>(unchanged: Needs) -> [Rule<K>; 15]
 where
     Review<K>: HasTls,
 {
@@ -101,6 +111,16 @@ where
             check: issuer_not_ready,
         },
         Rule {
+            id: "cert-shared-issuer",
+            effect: Warn,
+            on: CHANGES,
+            what: "`clientAuthMode: cert` with a ClusterIssuer, or with an Issuer that other databases use",
+            why: "A client is who its certificate says, if an issuer of the database has signed it: whoever can obtain one for the superuser's name is superuser. Another database's `NAME-client-cert` is such a one.",
+            example: "{clientAuthMode: cert, tls: {issuerRef: {kind: ClusterIssuer, name: cluster-issuer}}}",
+            needs: Needs::SomeFacts,
+            check: cert_shared_issuer,
+        },
+        Rule {
             id: "alias-known",
             effect: Refuse,
             on: CHANGES,
@@ -124,8 +144,8 @@ where
             id: "secret-name-unique",
             effect: Refuse,
             on: CHANGES,
-            what: "a certificate Secret, named or by default, that two aliases share, that pgrekey uses itself, or that belongs to another database",
-            why: "Two writers of one Secret overwrite each other for ever.",
+            what: "a certificate Secret, named or by default, that two aliases share, that pgrekey or the spec uses otherwise, that belongs to another database, or that holds the CA of an issuer",
+            why: "Two writers of one Secret overwrite each other for ever, and cert-manager writes over whatever it finds. In which namespace the CA of a ClusterIssuer is, pgrekey does not know: its name is taken in all of them.",
             example: "tls: {certificates: [{alias: server, secretName: pg-certs}, {alias: client, secretName: pg-certs}]}",
             needs: Needs::SomeFacts,
             check: secret_name_unique,
@@ -144,10 +164,10 @@ where
             id: "san-valid",
             effect: Refuse,
             on: CHANGES,
-            what: "names that a certificate cannot carry, and more than 1,000 of them",
-            why: "cert-manager would refuse the Certificate in the middle of the operation.",
+            what: "names that a certificate cannot carry, more than 250 of them, and more than 16 KiB: those of a request are counted with those that the database has",
+            why: "cert-manager would refuse the Certificate in the middle of the operation; and a certificate that is too big ends handshakes, first with Java clients.",
             example: "tls: {certificates: [{alias: server, dnsNames: ['db.*.example.com'], ipAddresses: [10.0.0.256]}]}",
-            needs: Needs::Nothing,
+            needs: unchanged,
             check: san_valid,
         },
         Rule {
@@ -215,7 +235,7 @@ fn issuers<'a>(view: &View<'a>) -> Vec<(String, &'a IssuerRef)> {
 fn entries<'a>(view: &View<'a>) -> impl Iterator<Item = (String, &'a CertificateSpec)> + use<'a> {
     view.certificates
         .iter()
-        .take(MOST_ENTRIES)
+        .take(MAX_CERTIFICATES)
         .enumerate()
         .map(|(i, certificate)| (format!("spec.tls.certificates[{i}]"), certificate))
 }
@@ -335,6 +355,33 @@ where
     }
 }
 
+fn cert_shared_issuer<K>(review: &Review<K>, facts: Option<&dyn Facts>, findings: &mut Findings)
+where
+    Review<K>: HasTls,
+{
+    let (Some(view), Some(Wished { tls, client_auth_mode })) = (review.tls(), review.wished(facts)) else { return };
+    if client_auth_mode != Some(ClientAuthMode::Cert) {
+        return;
+    }
+    let others = others(&view, facts);
+    let used = issuers_of(&tls);
+    for issuer in &used {
+        let is_shared = issuer.kind() == "ClusterIssuer"
+            || others.iter().filter_map(|other| other.spec.tls.as_ref()).any(|tls| issuers_of(tls).contains(issuer));
+        if is_shared {
+            let problem =
+                format!("{} {} serves others too", quoted(issuer.kind()).trim_matches('"'), quoted(&issuer.name));
+            findings.add("spec.tls", problem, "whoever it signs for can be superuser");
+        }
+    }
+}
+
+/// Whom servers of this TLS believe, completed.
+fn issuers_of(tls: &TlsConfig) -> BTreeSet<IssuerRef> {
+    let own = tls.certificates.iter().take(MAX_CERTIFICATES).filter_map(|certificate| certificate.issuer_ref.as_ref());
+    tls.issuer_ref.iter().chain(own).map(IssuerRef::completed).collect()
+}
+
 fn alias_known<K>(review: &Review<K>, _: Option<&dyn Facts>, findings: &mut Findings)
 where
     Review<K>: HasTls,
@@ -391,8 +438,16 @@ fn secret_of(database: &str, alias: Alias, certificates: &[CertificateSpec]) -> 
 fn own_secrets(name: &str, database: Option<&Postgres>) -> Vec<(String, &'static str)> {
     const PASSWORD: &str = "the superuser's password";
     let auth = database.map(|database| database.spec.auth_secret_of(name));
-    let made = [(names::auth_secret(name), PASSWORD), (names::tls_secret(name), "what the pods serve")];
-    auth.map(|auth| (auth, PASSWORD)).into_iter().chain(made).collect()
+    let made = [
+        (names::auth_secret(name), PASSWORD),
+        (names::tls_secret(name), "what the pods serve"),
+        (names::patroni(name), "the password of Patroni's REST API"),
+    ];
+    let spec = database.map(|database| &database.spec);
+    let settings = spec.and_then(|spec| spec.configuration.as_ref()?.secret_name.clone());
+    let scripts = spec.and_then(|spec| spec.init.as_ref()?.script.as_ref()?.secret.as_ref()?.secret_name.clone());
+    let named = [(auth, PASSWORD), (settings, "settings"), (scripts, "init scripts")];
+    named.into_iter().filter_map(|(name, what)| Some((name?, what))).chain(made).collect()
 }
 
 /// Every Secret of another database, each with what for. Those of certificates only while it has TLS.
@@ -420,15 +475,17 @@ where
     });
     let own = own_secrets(view.database, unchanged.as_deref());
     let others = others(&view, facts);
-    let taken: BTreeMap<String, (&str, &'static str)> = others
+    let of_issuers = facts.map_or(vec![], |facts| secrets_of_issuers(view.namespace, facts));
+    let taken: BTreeMap<String, String> = others
         .iter()
         .flat_map(|other| {
             let name = other.metadata.name.as_deref().unwrap_or_default();
-            secrets_of(other).into_iter().map(move |(secret, what)| (secret, (name, what)))
+            let belongs = move |(secret, what)| (secret, format!("belongs to Postgres {name}: {what}"));
+            secrets_of(other).into_iter().map(belongs)
         })
+        .chain(of_issuers.iter().map(|(secret, issuer)| (secret.clone(), format!("holds the CA of {issuer}"))))
         .collect();
-    let belongs =
-        |secret: &str| taken.get(secret).map(|(database, what)| format!("belongs to Postgres {database}: {what}"));
+    let belongs = |secret: &str| taken.get(secret).cloned();
     let is_default = |alias: &str, secret: &str| {
         Alias::parse(alias).is_some_and(|alias| names::certificate(view.database, alias) == *secret)
     };
@@ -456,12 +513,26 @@ where
         };
         let twin = twin_of(alias.as_str(), secret).filter(|twin| !is_said(twin)).map(is_shared);
         // Two defaults of one name are those of Certificates too, for which there is a rule.
-        let is_named = others.iter().any(|other| names_secret(other, secret));
+        let is_named =
+            others.iter().any(|other| names_secret(other, secret)) || of_issuers.iter().any(|(ca, _)| ca == secret);
         for problem in [twin, is_own(secret), belongs(secret).filter(|_| is_named)].into_iter().flatten() {
             let problem = format!("Secret {} of the {} certificate {problem}", quoted(secret), alias.as_str());
             findings.add("spec.tls", problem, "name another secretName for it");
         }
     }
+}
+
+/// The Secrets of the CAs by which issuers sign, each with its issuer.
+fn secrets_of_issuers(namespace: &str, facts: &dyn Facts) -> Vec<(String, String)> {
+    let issuers = facts.issuers(namespace);
+    let of_namespace = issuers.iter().map(|issuer| (&issuer.metadata, &issuer.spec.ca, "Issuer"));
+    let cluster_issuers = facts.cluster_issuers();
+    let of_cluster = cluster_issuers.iter().map(|issuer| (&issuer.metadata, &issuer.spec.ca, "ClusterIssuer"));
+    let named = |(metadata, ca, kind): (&ObjectMeta, &Option<CaIssuer>, &str)| {
+        let name = metadata.name.as_deref().unwrap_or_default();
+        Some((ca.as_ref()?.secret_name.clone(), format!("{kind} {name}")))
+    };
+    of_namespace.chain(of_cluster).filter_map(named).collect()
 }
 
 /// The other databases of the namespace.
@@ -510,12 +581,13 @@ where
     }
 }
 
-fn san_valid<K>(review: &Review<K>, _: Option<&dyn Facts>, findings: &mut Findings)
+fn san_valid<K>(review: &Review<K>, facts: Option<&dyn Facts>, findings: &mut Findings)
 where
     Review<K>: HasTls,
 {
     type IsValid = fn(&str) -> bool;
     let Some(view) = review.tls() else { return };
+    let wished = review.wished(facts);
     for (field, certificate) in entries(&view) {
         let lists: [(&str, &[String], IsValid, &str); 4] = [
             (
@@ -543,13 +615,9 @@ where
                 "is no e-mail address; use one such as dba@example.com",
             ),
         ];
-        let names: usize = lists.iter().map(|(_, list, ..)| list.len()).sum();
-        if names > MAX_NAMES {
-            findings.add(
-                &field,
-                format!("{names} names are too many for one certificate"),
-                format!("use at most {MAX_NAMES}; a wildcard covers many"),
-            );
+        let whole = wished.as_ref().and_then(|wished| wished.tls.certificate(&certificate.alias));
+        if let Some(problem) = certificate.too_many_names().or_else(|| whole?.too_many_names()) {
+            findings.add(&field, problem, "name fewer; a wildcard covers many");
             continue;
         }
         for (key, list, is_valid, words) in lists {

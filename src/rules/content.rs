@@ -68,6 +68,19 @@ pub(super) fn service_port_known(review: &Database, _: Option<&dyn Facts>, findi
     }
 }
 
+pub(super) fn external_ips(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+    if review.allowed.external_ips {
+        return;
+    }
+    for (i, template) in review.object.spec.service_templates.iter().enumerate() {
+        if template.spec.as_ref().is_some_and(|service| !service.external_ips.is_empty()) {
+            let field = format!("spec.serviceTemplates[{i}].spec.externalIPs");
+            let remedy = "use type LoadBalancer or NodePort; only an installation with externalIPs.allowed has them";
+            findings.add(field, "are not allowed in this installation", remedy);
+        }
+    }
+}
+
 pub(super) fn memory_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
     let pod = review.object.spec.pod_template.as_ref().and_then(|template| template.spec.as_ref());
     let containers = pod.iter().flat_map(|pod| pod.containers.iter().enumerate());

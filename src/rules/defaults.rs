@@ -5,6 +5,8 @@
 //! On an update, what the new object leaves out and a default would fill is taken from the old object, so that a PUT of the
 //! same file is not an edit.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use crate::api::names::{self, Alias};
@@ -14,7 +16,7 @@ use crate::api::{Postgres, PostgresOpsRequest};
 
 use super::ops_request::{aliases_without_issuer, will_have_tls};
 use super::postgres::major;
-use super::{Facts, Review};
+use super::{Allowed, Facts, Review};
 
 /// An issuer as it is written in an annotation or a flag: `Issuer/name` or `ClusterIssuer/name`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub struct Installation {
     pub ops_manager: bool,
     /// The only namespace that it looks after; all if left out.
     pub namespace: Option<String>,
+    /// What it lets databases have.
+    pub allowed: Arc<Allowed>,
 }
 
 /// The issuer for a namespace whose objects name none: its annotation, else the installation's default.

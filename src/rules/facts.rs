@@ -12,6 +12,9 @@ use crate::api::{Postgres, PostgresOpsRequest, PostgresVersion};
 /// Annotation of a Namespace that names the issuer for databases in it that name none: `Issuer/name` or `ClusterIssuer/name`.
 pub const DEFAULT_ISSUER_ANNOTATION: &str = "pgrekey.dev/default-issuer";
 
+/// Label by which a ServiceAccount says, with the value `true`, that pods of databases may run as it.
+pub const USABLE: &str = "pgrekey.dev/usable-by-databases";
+
 /// What is known about the cluster, at one moment.
 ///
 /// Objects may be pruned to what the rules read. Answers come from memory: a rule must not wait.
@@ -29,10 +32,16 @@ pub trait Facts {
     fn version(&self, name: &str) -> Option<Arc<PostgresVersion>>;
     /// The Issuer of this name.
     fn issuer(&self, namespace: &str, name: &str) -> Option<Arc<Issuer>>;
+    /// Every Issuer of this namespace.
+    fn issuers(&self, namespace: &str) -> Vec<Arc<Issuer>>;
     /// Namespaces that have an Issuer of this name, sorted.
     fn issuer_namespaces(&self, name: &str) -> Vec<String>;
     /// The ClusterIssuer of this name.
     fn cluster_issuer(&self, name: &str) -> Option<Arc<ClusterIssuer>>;
+    /// Every ClusterIssuer.
+    fn cluster_issuers(&self) -> Vec<Arc<ClusterIssuer>>;
+    /// Whether there is a ServiceAccount of this name that carries the label [`USABLE`].
+    fn service_account_is_usable(&self, namespace: &str, name: &str) -> bool;
     /// Whether there is a StorageClass of this name.
     fn storage_class_exists(&self, name: &str) -> bool;
     /// The value of the namespace's [`DEFAULT_ISSUER_ANNOTATION`].
@@ -52,6 +61,8 @@ pub struct Snapshot {
     pub issuers: Vec<Arc<Issuer>>,
     /// Every ClusterIssuer.
     pub cluster_issuers: Vec<Arc<ClusterIssuer>>,
+    /// Namespaces and names of the ServiceAccounts with the label [`USABLE`].
+    pub service_accounts: Vec<(String, String)>,
     /// Names of the StorageClasses.
     pub storage_classes: Vec<String>,
     /// Namespaces with a default issuer, and its annotation.
@@ -74,6 +85,12 @@ impl Snapshot {
             ("cert-manager.io", "Issuer") => put(&mut self.issuers, document)?,
             ("cert-manager.io", "ClusterIssuer") => put(&mut self.cluster_issuers, document)?,
             ("storage.k8s.io", "StorageClass") => self.storage_classes.push(name),
+            ("v1", "ServiceAccount") => {
+                let account = (text("/metadata/namespace"), name);
+                self.service_accounts.retain(|other| *other != account);
+                let is_usable = document["metadata"]["labels"][USABLE] == "true";
+                self.service_accounts.extend(is_usable.then_some(account));
+            }
             ("v1", "Namespace") => {
                 let issuer = document["metadata"]["annotations"][DEFAULT_ISSUER_ANNOTATION].as_str();
                 self.default_issuers.retain(|(namespace, _)| *namespace != name);
@@ -129,6 +146,10 @@ impl Facts for Snapshot {
         self.issuers.iter().find(|i| is(i.as_ref(), namespace, name)).cloned()
     }
 
+    fn issuers(&self, namespace: &str) -> Vec<Arc<Issuer>> {
+        self.issuers.iter().filter(|i| i.metadata.namespace.as_deref() == Some(namespace)).cloned().collect()
+    }
+
     fn issuer_namespaces(&self, name: &str) -> Vec<String> {
         let mut namespaces: Vec<String> = self
             .issuers
@@ -142,6 +163,14 @@ impl Facts for Snapshot {
 
     fn cluster_issuer(&self, name: &str) -> Option<Arc<ClusterIssuer>> {
         self.cluster_issuers.iter().find(|i| i.metadata.name.as_deref() == Some(name)).cloned()
+    }
+
+    fn cluster_issuers(&self) -> Vec<Arc<ClusterIssuer>> {
+        self.cluster_issuers.clone()
+    }
+
+    fn service_account_is_usable(&self, namespace: &str, name: &str) -> bool {
+        self.service_accounts.iter().any(|(of, account)| of == namespace && account == name)
     }
 
     fn storage_class_exists(&self, name: &str) -> bool {

@@ -12,18 +12,22 @@
 //! # Assumptions
 //! The object was decoded into its type; whether it passed the schema does not matter.
 
+pub mod allowed;
 pub mod certificates;
 mod content;
 pub mod defaults;
 pub mod document;
 pub mod facts;
 pub mod ops_request;
+mod pod_security;
 pub mod postgres;
 pub mod queue;
 pub mod text;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+pub use allowed::Allowed;
 pub use facts::{Facts, Snapshot};
 
 /// How many findings of one rule are listed. A list of a million bad names must not become an answer of a million lines.
@@ -49,6 +53,16 @@ pub struct Review<K> {
     pub object: K,
     /// The object as it was, for an update.
     pub old: Option<K>,
+    /// What the installation that is asked lets databases have.
+    pub allowed: Arc<Allowed>,
+}
+
+impl<K> Review<K> {
+    /// Whether this may be created.
+    #[must_use]
+    pub const fn create(object: K, allowed: Arc<Allowed>) -> Self {
+        Self { operation: Operation::Create, object, old: None, allowed }
+    }
 }
 
 /// What a rule does when it finds something.
@@ -197,8 +211,9 @@ pub fn refusals<'r, K: Clone + 'static>(
     rules: impl IntoIterator<Item = &'r Rule<K>>,
     object: K,
     facts: &dyn Facts,
+    allowed: &Arc<Allowed>,
 ) -> Vec<String> {
-    let found = judge(rules, &Review { operation: Operation::Create, object, old: None }, Some(facts));
+    let found = judge(rules, &Review::create(object, Arc::clone(allowed)), Some(facts));
     found.iter().filter(|finding| finding.effect == Effect::Refuse).map(ToString::to_string).collect()
 }
 
@@ -209,8 +224,9 @@ pub fn judge<'r, K: Clone + 'static>(
     review: &Review<K>,
     facts: Option<&dyn Facts>,
 ) -> Vec<Finding> {
-    let Review { operation, old, .. } = review;
-    let before = old.clone().map(|object| Review { operation: *operation, object, old: None });
+    let Review { operation, old, allowed, .. } = review;
+    let as_before = |object| Review { operation: *operation, object, old: None, allowed: Arc::clone(allowed) };
+    let before = old.clone().map(as_before);
     let rules = rules.into_iter().filter(|rule| rule.on.contains(operation));
     rules
         .flat_map(|rule| {
@@ -254,7 +270,7 @@ mod tests {
     };
 
     fn create(object: usize) -> Review<usize> {
-        Review { operation: Operation::Create, object, old: None }
+        Review::create(object, Arc::default())
     }
 
     #[test]
@@ -272,7 +288,7 @@ mod tests {
     #[test]
     fn an_update_is_judged_by_what_it_changes() {
         let noisy = Rule { on: &[Operation::Update], ..NOISY };
-        let update = |old, object| Review { operation: Operation::Update, object, old: Some(old) };
+        let update = |old, object| Review { operation: Operation::Update, old: Some(old), ..create(object) };
         assert!(judge(&[noisy], &update(3, 2), None).is_empty());
         let noisy = Rule { on: &[Operation::Update], ..NOISY };
         let found = judge(&[noisy], &update(30, 32), None);

@@ -6,24 +6,26 @@ use std::time::Duration;
 use kube::ResourceExt;
 
 use crate::api::annotations::{SETTLE, STRATEGY, TTL};
+use crate::api::bounds::{MAX_RETRIES, MAX_TIMEOUT};
+use crate::api::duration::write;
 use crate::api::names::{Alias, MAX_REQUEST};
 use crate::api::ops_request::{OpsType, TlsChange, TlsOperation};
-use crate::api::postgres::StorageType;
+use crate::api::postgres::{StorageType, TlsConfig};
 use crate::api::tls::{ClientAuthMode, IssuerRef, SslMode};
 use crate::api::{Postgres, PostgresOpsRequest};
 
 use super::Effect::{Refuse, Warn};
 use super::Operation::{Create, Update};
-use super::certificates::{self, HasTls, View, read_duration};
+use super::certificates::{self, HasTls, View, Wished, read_duration};
 use super::document::differences;
-use super::{Facts, Findings, Needs, Review, Rule, quoted};
+use super::{Facts, Findings, Needs, Review, Rule, postgres, quoted};
 
 type Request = Review<PostgresOpsRequest>;
 
 /// Every rule for `PostgresOpsRequest`, in the order in which findings are listed.
 pub fn rules() -> impl Iterator<Item = &'static Rule<PostgresOpsRequest>> {
     // On an update only the rules that say so: the spec was judged when it came in, and the cluster has moved on since.
-    static CERTIFICATES: [Rule<PostgresOpsRequest>; 14] = on_create(certificates::rules(Needs::SomeFacts));
+    static CERTIFICATES: [Rule<PostgresOpsRequest>; 15] = on_create(certificates::rules(Needs::SomeFacts));
     OWN.iter().chain(&CERTIFICATES)
 }
 
@@ -158,21 +160,21 @@ static OWN: [Rule<PostgresOpsRequest>; 23] = [
         check: ssl_mode_disable,
     },
     Rule {
-        id: "scram-needs-11",
+        id: "version-supported",
         effect: Refuse,
         on: &[Create],
-        what: "`clientAuthMode: scram` on PostgreSQL before 11",
-        why: "Clients of that time do not speak it with TLS channel binding, and KubeDB draws the line there.",
-        example: "tls: {clientAuthMode: scram}",
+        what: "adding and changing TLS on PostgreSQL before 13",
+        why: "Nobody mends these any more, and before 12 PostgreSQL does not know `clientcert=verify-full`, by which `cert` logins are checked.",
+        example: "tls: {clientAuthMode: cert}",
         needs: Needs::Facts,
-        check: scram_needs_11,
+        check: version_supported,
     },
     Rule {
         id: "timeout-valid",
         effect: Refuse,
         on: &[Create],
-        what: "a `timeout` that is no positive duration",
-        why: "Every step would fail at once.",
+        what: "a `timeout` that is no positive duration, or is longer than 24 h",
+        why: "Every step would fail at once; or a request that waits for what never comes would hold one of the cluster's places for operations.",
         example: "{type: Restart, databaseRef: {name: ha-postgres}, timeout: 0s}",
         needs: Needs::Nothing,
         check: timeout_valid,
@@ -181,8 +183,8 @@ static OWN: [Rule<PostgresOpsRequest>; 23] = [
         id: "max-retries-valid",
         effect: Refuse,
         on: &[Create],
-        what: "a negative `maxRetries`",
-        why: "0 already means that nothing is tried again.",
+        what: "a negative `maxRetries`, and one above 10",
+        why: "0 already means that nothing is tried again; and what has failed eleven times is for people to look at.",
         example: "{type: Restart, databaseRef: {name: ha-postgres}, maxRetries: -1}",
         needs: Needs::Nothing,
         check: max_retries_valid,
@@ -191,8 +193,8 @@ static OWN: [Rule<PostgresOpsRequest>; 23] = [
         id: "annotation-valid",
         effect: Refuse,
         on: &[Create],
-        what: "an annotation `pgrekey.dev/strategy` that is neither `Restart` nor `Reload`, and `pgrekey.dev/settle` or `pgrekey.dev/ttl-after-finished` that is no duration",
-        why: "What cannot be read counts as not set: pods would be restarted, clients would get no time, or the request would be kept for ever.",
+        what: "an annotation `pgrekey.dev/strategy` that is neither `Restart` nor `Reload`, and `pgrekey.dev/settle` or `pgrekey.dev/ttl-after-finished` that is no duration, or a settle of more than 7 days",
+        why: "What cannot be read counts as not set: pods would be restarted, clients would get no time, or the request would be kept for ever. The database is paused for as long as clients get time.",
         example: "# metadata.annotations: {pgrekey.dev/settle: '90'}",
         needs: Needs::Nothing,
         check: annotation_valid,
@@ -286,18 +288,13 @@ fn queue(request: &PostgresOpsRequest, facts: &dyn Facts) -> Vec<Arc<PostgresOps
 ///
 /// Requests queue: `add-tls` and `rotate-tls`, sent together, are both fine, although there is no TLS yet.
 struct Then {
-    has_tls: bool,
-    issuer: Option<IssuerRef>,
+    tls: Option<TlsConfig>,
     client_auth_mode: Option<ClientAuthMode>,
 }
 
 impl Then {
     fn of(request: &PostgresOpsRequest, database: &Postgres, facts: &dyn Facts) -> Self {
-        let now = Self {
-            has_tls: database.spec.tls.is_some(),
-            issuer: database.spec.tls.as_ref().and_then(|tls| tls.issuer_ref.clone()),
-            client_auth_mode: database.spec.client_auth_mode,
-        };
+        let now = Self { tls: database.spec.tls.clone(), client_auth_mode: database.spec.client_auth_mode };
         let queue = queue(request, facts);
         request.ahead(&queue).into_iter().filter_map(|other| other.spec.tls.as_ref()).fold(now, Self::after)
     }
@@ -305,9 +302,11 @@ impl Then {
     fn after(self, change: &TlsChange) -> Self {
         let client_auth_mode = change.client_auth_mode.or(self.client_auth_mode);
         match change.operations().first() {
-            Some(TlsOperation::Remove) => Self { has_tls: false, issuer: None, client_auth_mode },
+            Some(TlsOperation::Remove) => Self { tls: None, client_auth_mode },
             Some(TlsOperation::Change) => {
-                Self { has_tls: true, issuer: change.issuer_ref.clone().or(self.issuer), client_auth_mode }
+                let mut tls = self.tls.unwrap_or_default();
+                change.merge_into(&mut tls);
+                Self { tls: Some(tls), client_auth_mode }
             }
             Some(TlsOperation::Rotate) | None => self,
         }
@@ -316,7 +315,7 @@ impl Then {
 
 /// Whether the database will have TLS when this request's turn comes.
 pub(super) fn will_have_tls(request: &PostgresOpsRequest, database: &Postgres, facts: &dyn Facts) -> bool {
-    Then::of(request, database, facts).has_tls
+    Then::of(request, database, facts).tls.is_some()
 }
 
 impl HasTls for Request {
@@ -329,6 +328,17 @@ impl HasTls for Request {
             issuer_ref: tls.issuer_ref.as_ref(),
             certificates: &tls.certificates,
         })
+    }
+
+    fn wished(&self, facts: Option<&dyn Facts>) -> Option<Wished> {
+        let change = asks_for(self, TlsOperation::Change)?;
+        let found = database(&self.object, facts);
+        let now = match (found, facts) {
+            (Some(database), Some(facts)) => Then::of(&self.object, &database, facts),
+            _ => Then { tls: None, client_auth_mode: None },
+        };
+        let Then { tls, client_auth_mode } = now.after(change);
+        Some(Wished { tls: tls?, client_auth_mode })
     }
 
     fn unchanged(&self, facts: Option<&dyn Facts>) -> Option<Arc<Postgres>> {
@@ -517,23 +527,27 @@ fn ssl_mode_disable(review: &Request, _: Option<&dyn Facts>, findings: &mut Find
     }
 }
 
-fn scram_needs_11(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
-    let Some(tls) = &review.object.spec.tls else { return };
+fn version_supported(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
     let Some(database) = database(&review.object, facts) else { return };
-    super::postgres::scram_is_spoken(
-        tls.client_auth_mode,
-        &database.spec.version,
-        facts,
-        "spec.tls.clientAuthMode",
-        findings,
-    );
+    let major = postgres::major_of(&database.spec.version, facts).filter(|major| *major < postgres::OLDEST);
+    if let (Some(major), Some(_)) = (major, asks_for(review, TlsOperation::Change)) {
+        let problem = format!("is PostgreSQL {major}, whose TLS cannot be added or changed");
+        findings.add("spec.databaseRef", problem, format!("move the data to {} or newer", postgres::OLDEST));
+    }
 }
 
 fn timeout_valid(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
     const FIELD: &str = "spec.timeout";
     let Some(text) = &review.object.spec.timeout else { return };
-    if read_duration(FIELD, text, "10m", findings) == Some(Duration::ZERO) {
-        findings.add(FIELD, format!("{} leaves no time for any step", quoted(text)), "use a duration such as 10m");
+    match read_duration(FIELD, text, "10m", findings) {
+        Some(Duration::ZERO) => {
+            findings.add(FIELD, format!("{} leaves no time for any step", quoted(text)), "use a duration such as 10m");
+        }
+        Some(long) if long > MAX_TIMEOUT => {
+            let remedy = format!("use at most {}, which each step has for itself", write(MAX_TIMEOUT));
+            findings.add(FIELD, format!("{} is too long", quoted(text)), remedy);
+        }
+        _ => {}
     }
 }
 
@@ -541,6 +555,9 @@ fn max_retries_valid(review: &Request, _: Option<&dyn Facts>, findings: &mut Fin
     let retries = review.object.spec.max_retries;
     if retries < 0 {
         findings.add("spec.maxRetries", format!("{retries} is negative"), "use 0 for no retry");
+    } else if retries > MAX_RETRIES {
+        let remedy = format!("use at most {MAX_RETRIES}");
+        findings.add("spec.maxRetries", format!("{retries} is more than {MAX_RETRIES}"), remedy);
     }
 }
 
@@ -553,10 +570,11 @@ fn annotation_valid(review: &Request, _: Option<&dyn Facts>, findings: &mut Find
             "use Restart or Reload",
         );
     }
-    for (name, example) in [(SETTLE, "90s"), (TTL, "24h")] {
-        if let Some(text) = annotations.get(name) {
-            read_duration(&format!("metadata.annotations.{name}"), text, example, findings);
-        }
+    if let Some(text) = annotations.get(SETTLE) {
+        postgres::settle_valid(text, findings);
+    }
+    if let Some(text) = annotations.get(TTL) {
+        read_duration(&format!("metadata.annotations.{TTL}"), text, "24h", findings);
     }
 }
 
@@ -604,9 +622,8 @@ fn remove_lowers_security(review: &Request, _: Option<&dyn Facts>, findings: &mu
 fn same_issuer(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
     let (Some(database), Some(facts)) = (database(&review.object, facts), facts) else { return };
     let Some(tls) = &review.object.spec.tls else { return };
-    let (Some(asked), Some(then)) = (&tls.issuer_ref, Then::of(&review.object, &database, facts).issuer) else {
-        return;
-    };
+    let then = Then::of(&review.object, &database, facts).tls.and_then(|tls| tls.issuer_ref);
+    let (Some(asked), Some(then)) = (&tls.issuer_ref, then) else { return };
     let same = (asked.kind(), asked.group(), &asked.name) == (then.kind(), then.group(), &then.name);
     if same && *tls == (TlsChange { issuer_ref: tls.issuer_ref.clone(), ..TlsChange::default() }) {
         findings.add("spec.tls.issuerRef", "is the issuer already", "use rotateCertificates to issue anew");

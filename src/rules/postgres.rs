@@ -9,7 +9,9 @@ use serde_json::json;
 
 use crate::api::Postgres;
 use crate::api::annotations::{MAX_LAG, SETTLE};
+use crate::api::bounds::{MAX_CHECK_FAILURES, MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT, MAX_REPLICAS, MAX_SETTLE};
 use crate::api::condition::{self, VERSION_NOT_TAKEN};
+use crate::api::duration::write;
 use crate::api::environment::is_reserved;
 use crate::api::names::{EXPORTER, MAX_DATABASE, POSTGRES};
 use crate::api::postgres::{
@@ -22,23 +24,30 @@ use crate::api::tls::{ClientAuthMode, SslMode};
 
 use super::Effect::{Refuse, Warn};
 use super::Operation::{Create, Delete, Update};
-use super::certificates::{self, HasTls, View, read_duration};
+use super::certificates::{self, HasTls, View, Wished, read_duration};
 use super::defaults::{self, Installation};
 use super::document::differences;
+use super::facts::USABLE;
 use super::ops_request::aliases_without_issuer;
+use super::pod_security::pod_security;
 use super::{Facts, Findings, Needs, Operation, Review, Rule, Snapshot, content, quoted, text};
 
 type Database = Review<Postgres>;
 
 /// Every rule for `Postgres`, in the order in which findings are listed.
 pub fn rules() -> impl Iterator<Item = &'static Rule<Postgres>> {
-    static CERTIFICATES: [Rule<Postgres>; 14] = certificates::rules(Needs::Nothing);
+    static CERTIFICATES: [Rule<Postgres>; 15] = certificates::rules(Needs::Nothing);
     OWN.iter().chain(&CERTIFICATES)
+}
+
+/// The rules that hold for as long as a database is there: what its installation does not allow, nobody keeps from before.
+pub fn lasting() -> impl Iterator<Item = &'static Rule<Postgres>> {
+    OWN.iter().filter(|rule| ["pod-security", "service-account-allowed", "external-ips"].contains(&rule.id))
 }
 
 const CHANGES: &[Operation] = &[Create, Update];
 
-static OWN: [Rule<Postgres>; 31] = [
+static OWN: [Rule<Postgres>; 34] = [
     Rule {
         id: "name-valid",
         effect: Refuse,
@@ -60,12 +69,22 @@ static OWN: [Rule<Postgres>; 31] = [
         check: version_exists,
     },
     Rule {
+        id: "version-supported",
+        effect: Refuse,
+        on: CHANGES,
+        what: "a `version` of PostgreSQL before 13",
+        why: "Nobody mends these any more, and before 12 PostgreSQL does not know `clientcert=verify-full`, by which `cert` logins are checked.",
+        example: "{version: '10.23'}",
+        needs: Needs::Facts,
+        check: version_supported,
+    },
+    Rule {
         id: "version-deprecated",
         effect: Warn,
         on: CHANGES,
         what: "a deprecated `version`",
         why: "It gets no fixes any more, and may go away.",
-        example: "{version: '11.22'}",
+        example: "{version: '13.22'}",
         needs: Needs::Facts,
         check: version_deprecated,
     },
@@ -73,8 +92,8 @@ static OWN: [Rule<Postgres>; 31] = [
         id: "replicas-valid",
         effect: Refuse,
         on: CHANGES,
-        what: "fewer than 1 `replicas`",
-        why: "A database has a primary; to stop it there is `halted`.",
+        what: "fewer than 1 `replicas`, and more than 32",
+        why: "A database has a primary; to stop it there is `halted`. Each standby is a connection, a slot and the whole log once more for the primary.",
         example: "{version: '17.12', replicas: 0}",
         needs: Needs::Nothing,
         check: replicas_valid,
@@ -160,16 +179,6 @@ static OWN: [Rule<Postgres>; 31] = [
         check: cert_needs_tls,
     },
     Rule {
-        id: "scram-needs-11",
-        effect: Refuse,
-        on: CHANGES,
-        what: "`clientAuthMode: scram` on PostgreSQL before 11",
-        why: "Clients of that time do not speak it with TLS channel binding, and KubeDB draws the line there.",
-        example: "{version: '10.23', clientAuthMode: scram}",
-        needs: Needs::Facts,
-        check: scram_needs_11,
-    },
-    Rule {
         id: "tls-needs-issuer",
         effect: Refuse,
         on: CHANGES,
@@ -220,6 +229,36 @@ static OWN: [Rule<Postgres>; 31] = [
         check: run_as_user,
     },
     Rule {
+        id: "pod-security",
+        effect: Refuse,
+        on: CHANGES,
+        what: "security settings in `podTemplate` and of the exporter that the Pod Security Standard `restricted` refuses, unless the installation allows more (`podSecurity`)",
+        why: "pgrekey makes the pods, so whoever may create a Postgres would have the rights of its pods on the node. The standard says nothing about groups, and neither does this rule.",
+        example: "podTemplate: {spec: {containers: [{name: postgres, securityContext: {privileged: true}}]}}",
+        needs: Needs::Nothing,
+        check: pod_security,
+    },
+    Rule {
+        id: "service-account-allowed",
+        effect: Refuse,
+        on: CHANGES,
+        what: "a `serviceAccountName` other than the database's own, unless the installation names it (`podSecurity.serviceAccounts`) and the account carries the label `pgrekey.dev/usable-by-databases: \"true\"`",
+        why: "Whoever is superuser of a database runs programs as the account of its pods, and has its token.",
+        example: "podTemplate: {spec: {serviceAccountName: ci-deployer}}",
+        needs: Needs::SomeFacts,
+        check: service_account_allowed,
+    },
+    Rule {
+        id: "external-ips",
+        effect: Refuse,
+        on: CHANGES,
+        what: "`externalIPs` of a Service, unless the installation allows them (`externalIPs.allowed`)",
+        why: "Every node sends what is meant for such an address to the Service, whoever the address belongs to (CVE-2020-8554). A `loadBalancerIP` is a wish that the load balancer may refuse, and a node port takes nothing from anybody: these are allowed.",
+        example: "serviceTemplates: [{alias: primary, spec: {externalIPs: [192.0.2.7]}}]",
+        needs: Needs::Nothing,
+        check: content::external_ips,
+    },
+    Rule {
         id: "monitor-port",
         effect: Refuse,
         on: CHANGES,
@@ -233,8 +272,8 @@ static OWN: [Rule<Postgres>; 31] = [
         id: "health-checker-valid",
         effect: Refuse,
         on: CHANGES,
-        what: "a period, timeout or threshold of the health checker below 1",
-        why: "The check would never run, never wait, or never count.",
+        what: "a period, timeout or threshold of the health checker below 1, or above 3600 s, 300 s and 100",
+        why: "The check would never run, never wait, or never count; or it would hold for minutes what other databases wait for.",
         example: "healthChecker: {periodSeconds: 0}",
         needs: Needs::Nothing,
         check: health_checker_valid,
@@ -243,8 +282,8 @@ static OWN: [Rule<Postgres>; 31] = [
         id: "configuration-valid",
         effect: Refuse,
         on: CHANGES,
-        what: "an inline configuration under another key than `user.conf`, and one that is not a list of settings; `include` is none",
-        why: "Another key is not read. Settings that cannot be read would keep pgrekey from looking after the database.",
+        what: "an inline configuration under another key than `user.conf`, one that PostgreSQL would not read, `include`, values with control characters other than tabs, and more than 64 KiB or 1,000 settings",
+        why: "Another key is not read. Of a file with one line that it cannot read PostgreSQL takes none, and does not start.",
         example: "configuration: {inline: {postgresql.conf: max_connections = 200}}",
         needs: Needs::Nothing,
         check: content::configuration_valid,
@@ -283,8 +322,8 @@ static OWN: [Rule<Postgres>; 31] = [
         id: "annotation-valid",
         effect: Refuse,
         on: CHANGES,
-        what: "an annotation `pgrekey.dev/max-lag` that is no whole number of bytes, and `pgrekey.dev/settle` that is no duration",
-        why: "What cannot be read counts as not set: standbys would be held to 1 MiB, and clients get 2 min of a renewal. A change of annotations alone is not reviewed.",
+        what: "an annotation `pgrekey.dev/max-lag` that is no whole number of bytes, and `pgrekey.dev/settle` that is no duration, or is longer than 7 days",
+        why: "What cannot be read counts as not set: standbys would be held to 1 MiB, and clients get 2 min of a renewal. What is longer counts as 7 days. A change of annotations alone is not reviewed.",
         example: "# metadata.annotations: {pgrekey.dev/max-lag: 16Mi}",
         needs: Needs::Nothing,
         check: annotation_valid,
@@ -363,6 +402,11 @@ impl HasTls for Database {
         })
     }
 
+    fn wished(&self, _: Option<&dyn Facts>) -> Option<Wished> {
+        let PostgresSpec { tls, client_auth_mode, .. } = &self.object.spec;
+        Some(Wished { tls: tls.clone()?, client_auth_mode: *client_auth_mode })
+    }
+
     fn unchanged(&self, _: Option<&dyn Facts>) -> Option<Arc<Postgres>> {
         // What the object leaves out has its default, whatever it was before; only the Secret of the password is its own.
         let tls = None;
@@ -403,6 +447,21 @@ fn version_exists(review: &Database, facts: Option<&dyn Facts>, findings: &mut F
     }
 }
 
+fn version_supported(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
+    if let Some(major) = major_of(&review.object.spec.version, facts).filter(|major| *major < OLDEST) {
+        let problem = format!("PostgreSQL {major} is not supported");
+        findings.add("spec.version", problem, format!("use {OLDEST} or newer"));
+    }
+}
+
+/// The oldest major version of PostgreSQL that is supported.
+pub(super) const OLDEST: u32 = 13;
+
+/// The major version that a PostgresVersion says it is.
+pub(super) fn major_of(version: &str, facts: Option<&dyn Facts>) -> Option<u32> {
+    facts?.version(version)?.spec.major()
+}
+
 fn version_deprecated(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
     let Some(facts) = facts else { return };
     let version = &review.object.spec.version;
@@ -416,12 +475,15 @@ fn version_deprecated(review: &Database, facts: Option<&dyn Facts>, findings: &m
 }
 
 fn replicas_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
-    if let Some(replicas) = review.object.spec.replicas.filter(|replicas| *replicas < 1) {
-        findings.add(
-            "spec.replicas",
-            format!("{replicas} is less than 1"),
-            "use 1 or more; halted: true stops the database",
-        );
+    const FIELD: &str = "spec.replicas";
+    match review.object.spec.replicas {
+        Some(few @ ..1) => {
+            findings.add(FIELD, format!("{few} is less than 1"), "use 1 or more; halted: true stops the database");
+        }
+        Some(many) if many > MAX_REPLICAS => {
+            findings.add(FIELD, format!("{many} is more than {MAX_REPLICAS}"), format!("use at most {MAX_REPLICAS}"));
+        }
+        _ => {}
     }
 }
 
@@ -558,30 +620,6 @@ pub(super) fn major(version: &str, facts: Option<&dyn Facts>) -> Option<u32> {
     known.map_or_else(|| postgres_version::major(version), |known| known.spec.major())
 }
 
-/// A finding when `scram` is asked of a PostgreSQL that is too old for it.
-pub(super) fn scram_is_spoken(
-    mode: Option<ClientAuthMode>,
-    version: &str,
-    facts: Option<&dyn Facts>,
-    field: &str,
-    findings: &mut Findings,
-) {
-    if mode == Some(ClientAuthMode::Scram)
-        && let Some(major) = major(version, facts).filter(|major| *major < 11)
-    {
-        findings.add(
-            field,
-            format!("scram needs PostgreSQL 11, and this is {major}"),
-            "use md5, or update the database first",
-        );
-    }
-}
-
-fn scram_needs_11(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
-    let spec = &review.object.spec;
-    scram_is_spoken(spec.client_auth_mode, &spec.version, facts, "spec.clientAuthMode", findings);
-}
-
 fn tls_needs_issuer(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
     let Some(tls) = &review.object.spec.tls else { return };
     let unsigned = aliases_without_issuer(tls.issuer_ref.as_ref(), &tls.certificates);
@@ -668,6 +706,25 @@ fn run_as_user(review: &Database, facts: Option<&dyn Facts>, findings: &mut Find
     }
 }
 
+fn service_account_allowed(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
+    let Postgres { metadata, spec, .. } = &review.object;
+    let settings = spec.pod_template.as_ref().and_then(|t| t.spec.as_ref());
+    let Some(account) = settings.and_then(|pod| pod.service_account_name.as_ref()) else { return };
+    if metadata.name.as_ref() == Some(account) {
+        return;
+    }
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let problem = if !review.allowed.service_accounts.contains(account) {
+        format!("{} is no account that this installation lets databases use", quoted(account))
+    } else if facts.is_some_and(|facts| !facts.service_account_is_usable(namespace, account)) {
+        format!("there is no ServiceAccount {} with the label {USABLE}: \"true\" in {namespace}", quoted(account))
+    } else {
+        return;
+    };
+    let remedy = "leave it out for one of the database's own; another takes podSecurity.serviceAccounts and the label";
+    findings.add("spec.podTemplate.spec.serviceAccountName", problem, remedy);
+}
+
 fn monitor_port(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
     const FIELD: &str = "spec.monitor.prometheus.exporter.port";
     /// PostgreSQL's own port and Patroni's.
@@ -689,13 +746,14 @@ fn monitor_port(review: &Database, _: Option<&dyn Facts>, findings: &mut Finding
 fn health_checker_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
     let Some(checker) = &review.object.spec.health_checker else { return };
     let fields = [
-        ("periodSeconds", checker.period_seconds),
-        ("timeoutSeconds", checker.timeout_seconds),
-        ("failureThreshold", checker.failure_threshold),
+        ("periodSeconds", checker.period_seconds, MAX_CHECK_PERIOD),
+        ("timeoutSeconds", checker.timeout_seconds, MAX_CHECK_TIMEOUT),
+        ("failureThreshold", checker.failure_threshold, MAX_CHECK_FAILURES),
     ];
-    for (field, value) in fields {
-        if let Some(value) = value.filter(|value| *value < 1) {
-            findings.add(format!("spec.healthChecker.{field}"), format!("{value} is less than 1"), "use 1 or more");
+    for (field, value, most) in fields {
+        if let Some(value) = value.filter(|value| !(1..=most).contains(value)) {
+            let problem = format!("{value} is not between 1 and {most}");
+            findings.add(format!("spec.healthChecker.{field}"), problem, "use a number between these");
         }
     }
 }
@@ -709,7 +767,15 @@ fn annotation_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Fin
         );
     }
     if let Some(text) = review.object.annotations().get(SETTLE) {
-        read_duration(&format!("metadata.annotations.{SETTLE}"), text, "90s", findings);
+        settle_valid(text, findings);
+    }
+}
+
+/// What clients get, as both kinds say it.
+pub(super) fn settle_valid(text: &str, findings: &mut Findings) {
+    let field = format!("metadata.annotations.{SETTLE}");
+    if read_duration(&field, text, "90s", findings).is_some_and(|settle| settle > MAX_SETTLE) {
+        findings.add(field, format!("{} is too long", quoted(text)), format!("use at most {}", write(MAX_SETTLE)));
     }
 }
 
@@ -787,7 +853,7 @@ fn tls_edited_directly(review: &Database, _: Option<&dyn Facts>, findings: &mut 
 
 /// The spec with its defaults.
 fn effective(database: &Postgres) -> PostgresSpec {
-    let review = Review { operation: Create, object: database.clone(), old: None };
+    let review = Review::create(database.clone(), Arc::default());
     let defaulted = serde_json::to_value(database)
         .map(|d| defaults::postgres(d, &review, &Snapshot::default(), &Installation::default()));
     let defaulted = defaulted.and_then(serde_json::from_value::<Postgres>);

@@ -11,6 +11,7 @@
 //! whatever has become of the cluster.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::ByteString;
 use serde::Serialize;
@@ -121,13 +122,16 @@ pub(super) fn validate<K: Reviewed<DynamicType = ()>>(
     question: &Question<'_>,
     operation: Operation,
     facts: &dyn Facts,
-    _: &Installation,
+    installation: &Installation,
 ) -> Verdict {
     if passes_unseen(question, operation) {
         return Verdict::PASS;
     }
     match decode::<K>(question, operation) {
-        Ok(review) => Verdict::found(rules::judge(K::rules(), &review, Some(facts))),
+        Ok(review) => {
+            let review = Review { allowed: Arc::clone(&installation.allowed), ..review };
+            Verdict::found(rules::judge(K::rules(), &review, Some(facts)))
+        }
         Err(finding) => Verdict::found(vec![finding]),
     }
 }
@@ -198,14 +202,17 @@ fn decode<K: Reviewed<DynamicType = ()>>(question: &Question<'_>, operation: Ope
         Ok(object)
     };
     Ok(match operation {
-        Operation::Create => Review { operation, object: read(question.object, "object")?, old: None },
+        Operation::Create => Review::create(read(question.object, "object")?, Arc::default()),
         // What is stored may be older than our types: an old object that does not decode is no reason to refuse a new one.
         Operation::Update => Review {
             operation,
             object: read(question.object, "object")?,
             old: read(question.old_object, "oldObject").ok(),
+            allowed: Arc::default(),
         },
-        Operation::Delete => Review { operation, object: read(question.old_object, "oldObject")?, old: None },
+        Operation::Delete => {
+            Review { operation, ..Review::create(read(question.old_object, "oldObject")?, Arc::default()) }
+        }
     })
 }
 

@@ -19,6 +19,7 @@ pub fn lines(posture: &Posture) -> Vec<String> {
     ["local all all trust", "local replication all trust"].map(str::to_owned).into_iter().chain(remote).collect()
 }
 
+/// `clientcert=verify-full` is PostgreSQL 12's word; a rule lets nobody begin with an older one.
 const fn word(method: Method) -> &'static str {
     match method {
         Method::Md5 => "md5",

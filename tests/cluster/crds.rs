@@ -181,6 +181,13 @@ fn find_limits(schema: &JSONSchemaProps, path: &mut Vec<Part>, limits: &mut Vec<
     if let Some(most) = schema.maximum {
         limit(json!(most as i64 + 1), "should be less than or equal to");
     }
+    let one_more = |most: i64| usize::try_from(most + 1).expect("a length");
+    if let (Some(most), Some("string")) = (schema.max_length, schema.type_.as_deref()) {
+        limit(json!("x".repeat(one_more(most))), "Too long");
+    }
+    if let (Some(most), Some(JSONSchemaPropsOrArray::Schema(items))) = (schema.max_items, &schema.items) {
+        limit(json!(vec![sample(items); one_more(most)]), "Too many");
+    }
     for (name, property) in schema.properties.iter().flatten() {
         path.push(Part::Field(name.clone()));
         find_limits(property, path, limits);

@@ -1,5 +1,7 @@
 //! What the rules let in, the builder builds: a database that came in and cannot be built is one whose certificates nobody renews.
 
+use std::sync::Arc;
+
 use pgrekey::api::Postgres;
 use pgrekey::build::{Cluster, Facts as BuildFacts, Unbuildable};
 use pgrekey::rules::{Facts, Snapshot, postgres, refusals};
@@ -14,7 +16,7 @@ use crate::cases;
 /// Whether the rules let a new database in, and what the builder makes of it. None where it does not decode.
 fn judged(document: &Value, facts: &Snapshot) -> Option<(bool, Result<Cluster, Unbuildable>)> {
     let database: Postgres = serde_json::from_value(document.clone()).ok()?;
-    let is_let_in = refusals(postgres::rules(), database.clone(), facts).is_empty();
+    let is_let_in = refusals(postgres::rules(), database.clone(), facts, &Arc::default()).is_empty();
     let version = facts.version(&database.spec.version).map(|version| version.spec.clone()).unwrap_or_default();
     // What is in Secrets, no rule sees.
     let known = BuildFacts { version: &version, superuser: "postgres", user_conf: Some("") };
@@ -50,9 +52,22 @@ fn env() -> impl Strategy<Value = Value> {
 
 /// Settings, and what is none.
 fn settings() -> impl Strategy<Value = String> {
-    let name = select(vec!["work_mem", "ssl", "a.b", "include", "INCLUDE_DIR", "#", "", "9", "é"]);
+    let name = select(vec!["work_mem", "ssl", "a.b", "a..b", "a$b.c", "include", "INCLUDE_DIR", "#", "", "9", "é"]);
     let between = select(vec![" = ", "=", " ", "", " == "]);
-    let value = select(vec!["4MB", "'it''s'", "'open", r"'\n'", r"'\101'", r"'\", "1 2", "-1.5 # why", "é", ""]);
+    let value = select(vec![
+        "4MB",
+        "'it''s'",
+        "'open",
+        r"'\n'",
+        r"'\101'",
+        r"'\",
+        "1 2",
+        "-1.5 # why",
+        "1.5GB",
+        "a.b",
+        "é",
+        "",
+    ]);
     let line = (name, between, value).prop_map(|(name, between, value)| format!("{name}{between}{value}"));
     prop::collection::vec(line, 0..3).prop_map(|lines| lines.join("\n"))
 }
@@ -70,7 +85,7 @@ fn part() -> impl Strategy<Value = Value> {
     let container = select(vec!["postgres", "exporter", "sidecar", ""]);
     let aliases = prop::collection::vec(select(vec!["server", "client", "metrics-exporter", "x"]), 0..4);
     prop_oneof![
-        (select(vec!["17.12", "18.1", "ten", "newest", "gone"]), -1..4)
+        (select(vec!["17.12", "18.1", "ten", "newest", "gone"]), prop_oneof![-1..4, 31..35, Just(i32::MAX)])
             .prop_map(|(version, replicas)| json!({"version": version, "replicas": replicas})),
         (select(vec!["user.conf", "postgresql.conf"]), settings())
             .prop_map(|(key, text)| json!({"configuration": {"inline": {key: text}}})),

@@ -4,9 +4,9 @@
 //! they are about. Here they only become values, so that any suite can put them to whoever should know: the rules
 //! themselves, the webhooks, an API server.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
-use pgrekey::rules::{Operation, Snapshot};
+use pgrekey::rules::{Allowed, Operation, Snapshot};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -27,6 +27,9 @@ pub(crate) struct Case {
     object: Value,
     /// For an update: the object before it.
     old: Option<Value>,
+    /// What the installation allows; nothing if left out.
+    #[serde(default)]
+    allowed: Tenancy,
     /// Requests that were made before, each merged into the base.
     #[serde(default)]
     queued: Vec<Value>,
@@ -41,6 +44,16 @@ pub(crate) struct Case {
     /// `Postgres` or `PostgresOpsRequest`.
     #[serde(skip)]
     pub(crate) kind: &'static str,
+}
+
+/// What an installation allows.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct Tenancy {
+    pod_security: Option<String>,
+    service_accounts: Vec<String>,
+    #[serde(rename = "externalIPs")]
+    external_ips: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -77,6 +90,13 @@ impl Case {
             On::Update => Operation::Update,
             On::Delete => Operation::Delete,
         }
+    }
+
+    /// What the installation allows.
+    pub(crate) fn allowed(&self) -> Arc<Allowed> {
+        let Tenancy { pod_security, service_accounts, external_ips } = self.allowed.clone();
+        let pod_security = pod_security.map(|level| level.parse().expect("a level")).unwrap_or_default();
+        Arc::new(Allowed { pod_security, service_accounts, external_ips })
     }
 
     /// The object that is asked about.

@@ -2,6 +2,7 @@
 //! fields that nobody knows; and what the defaults are.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use json_patch::PatchOperation;
 use pgrekey::api::ops_request::FINALIZER;
@@ -77,7 +78,7 @@ fn review<K: DeserializeOwned>(document: &Value, old: Option<&Value>) -> Option<
     let operation = if old.is_some() { Operation::Update } else { Operation::Create };
     let decoded = |document: &Value| K::deserialize(document).ok();
     let object = decoded(document)?;
-    Some(Review { operation, object, old: old.and_then(decoded) })
+    Some(Review { operation, object, old: old.and_then(decoded), allowed: Arc::default() })
 }
 
 fn is_database(document: &Value) -> bool {
@@ -87,7 +88,7 @@ fn is_database(document: &Value) -> bool {
 /// The document with its defaults; nothing when it does not decode, and goes on to the schema as it is.
 fn mutated(document: &Value, old: Option<&Value>, facts: &dyn Facts, default: Option<&str>) -> Option<Value> {
     let issuer = default.map(|text| text.parse().expect("an issuer"));
-    let installation = Installation { issuer, ops_manager: true, namespace: None };
+    let installation = Installation { issuer, ops_manager: true, ..Installation::default() };
     Some(if is_database(document) {
         defaults::postgres(document.clone(), &review::<Postgres>(document, old)?, facts, &installation)
     } else {
@@ -168,7 +169,7 @@ proptest! {
         };
         let before = of(&document);
         for (rule, field) in of(&after) {
-            let speaks_of_defaults = rule == "synchronous-valid" || rule == "secret-name-unique";
+            let speaks_of_defaults = ["synchronous-valid", "secret-name-unique", "cert-shared-issuer"].contains(&rule);
             prop_assert!(speaks_of_defaults || before.contains(&(rule, field.clone())), "[{}] {}\n{}", rule, field, after);
         }
     }
@@ -289,7 +290,8 @@ fn a_request_that_is_to_be_carried_out_is_kept_from_vanishing() {
     assert_eq!(finalizers(&database(&json!({})), None), None);
     let review = review::<PostgresOpsRequest>(&document, None).expect("it decodes");
     let of = |ops_manager: bool, namespace: Option<&str>| {
-        let installation = Installation { ops_manager, namespace: namespace.map(str::to_owned), issuer: None };
+        let installation =
+            Installation { ops_manager, namespace: namespace.map(str::to_owned), ..Installation::default() };
         defaults::ops_request(document.clone(), &review, &facts, &installation)["metadata"].get("finalizers").cloned()
     };
     assert_eq!([of(false, None), of(true, Some("elsewhere"))], [None, None], "nobody would let it go");

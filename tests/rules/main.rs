@@ -21,7 +21,7 @@ fn decoded<K: DeserializeOwned>(case: &Case, document: Value) -> K {
 
 fn review<K: DeserializeOwned>(case: &Case, object: Value, old: Option<Value>) -> Review<K> {
     let old = old.map(|old| decoded(case, old));
-    Review { operation: case.operation(), object: decoded(case, object), old }
+    Review { operation: case.operation(), object: decoded(case, object), old, allowed: case.allowed() }
 }
 
 /// What the rules say about an object of the case's kind.

@@ -23,7 +23,7 @@ use crate::cluster::facts;
 use crate::plan::ends::wished;
 use crate::plan::preview::{Preview, preview};
 use crate::rules::defaults::Installation;
-use crate::rules::{self, Effect, Facts as _, Finding, Operation, Review, Snapshot};
+use crate::rules::{self, Effect, Facts as _, Finding, Review, Snapshot};
 use crate::serve::review::Reviewed;
 
 /// Show what a request would do, before it is made
@@ -62,7 +62,7 @@ struct World {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { what, facts, defaults: Defaults { default_issuer }, output, scope } = args;
+    let Args { what, facts, defaults, output, scope } = args;
     block_on(async {
         let cluster = if facts.is_some() { None } else { Some(scope.connect().await?) };
         let namespace = cluster.as_ref().map_or_else(|| scope.namespace(), |cluster| cluster.namespace.clone());
@@ -76,11 +76,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         let requests = requests(&what, &namespace, &mut known)?;
         // A request that was never stored is no part of the cluster.
         known.requests.retain(|request| request.metadata.uid.is_some());
-        let mut world = World {
-            facts: known,
-            cluster,
-            installation: Installation { issuer: default_issuer, ..Default::default() },
-        };
+        let mut world = World { facts: known, cluster, installation: defaults.installation() };
         let mut plans = vec![];
         let mut failed = None;
         for request in &requests {
@@ -178,7 +174,7 @@ impl World {
         if request.metadata.uid.is_some() {
             return Ok((request.clone(), vec![]));
         }
-        let create = |object| Review { operation: Operation::Create, object, old: None };
+        let create = |object| Review::create(object, Arc::clone(&self.installation.allowed));
         let (document, given) = (serde_json::to_value(request)?, create(request.clone()));
         let defaulted = PostgresOpsRequest::defaulted(document, &given, &self.facts, &self.installation);
         let review = create(serde_json::from_value(defaulted)?);
