@@ -45,6 +45,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::api::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -57,6 +58,7 @@ use crate::api::{PetSet, Postgres, PostgresOpsRequest};
 use crate::cluster::Error;
 use crate::cluster::apply::Kind;
 use crate::cluster::facts::Stores;
+use crate::cluster::optional::{self, Lack};
 use crate::metrics::LoopMetrics;
 use crate::rules::Facts;
 
@@ -199,6 +201,9 @@ fn databases(
         let database = ObjectRef::<Postgres>::new(&request.spec.database_ref.name);
         is_over.then(|| database.within(&request.namespace().unwrap_or_default()))
     };
+    // Only what they are called, as with the others; and there may be none of their kind.
+    let certificates = context.api::<PartialObjectMeta<Certificate>>();
+    let certificates = optional::watch(certificates, ours(), Lack::default());
     let controller = Controller::new(context.api::<Postgres>(), watcher::Config::default())
         .with_config(Config::default().concurrency(CONCURRENCY))
         .owns(context.api::<PetSet>(), ours())
@@ -208,7 +213,7 @@ fn databases(
         .owns(context.api::<Role>(), ours())
         .owns(context.api::<RoleBinding>(), ours())
         .owns(context.api::<PodDisruptionBudget>(), ours())
-        .owns(context.api::<Certificate>(), ours())
+        .owns_stream(certificates.touched_objects())
         .reconcile_all_on(drifted);
     let store = controller.store();
     let run = controller

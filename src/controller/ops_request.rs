@@ -38,6 +38,7 @@ use crate::api::ops_request::{FINALIZER, OpsPhase, PostgresOpsRequestStatus, Tls
 use crate::api::postgres::PostgresSpec;
 use crate::api::{Postgres, PostgresOpsRequest, StepKind};
 use crate::build::{Cluster, meta};
+use crate::cluster::finalizer::{self, Finalizer};
 use crate::cluster::{Error, Objects, Thing};
 use crate::metrics::{OperationKind, OperationOutcome};
 use crate::plan::database_status::types::PAUSED;
@@ -271,8 +272,8 @@ impl View {
     async fn perform(&self, context: &Context, action: &Action) -> Result<(), Stop> {
         let request = &self.seen.request;
         match action {
-            Action::Hold => write_finalizer(context, request, Some(FINALIZER)).await?,
-            Action::Release => write_finalizer(context, request, None).await?,
+            Action::Hold => finalizer::put(&context.client, request.as_ref(), FINALIZER, Finalizer::Hold).await?,
+            Action::Release => finalizer::put(&context.client, request.as_ref(), FINALIZER, Finalizer::Release).await?,
             Action::Delete => delete(context, request).await?,
             Action::SetPaused(paused) => {
                 let Some(database) = &self.seen.database else { return Ok(()) };
@@ -383,26 +384,6 @@ async fn write_spec(context: &Context, database: &Postgres, spec: &PostgresSpec)
     let api: Api<Postgres> = Api::namespaced(context.client.clone(), &database.namespace().unwrap_or_default());
     let written = api.patch(&name, &PatchParams::default(), &Patch::Json::<()>(patch)).await;
     written.map(drop).map_err(|error| Error::of(what(), error))
-}
-
-/// Gives the request our finalizer, or takes it away; those of others stay.
-async fn write_finalizer(
-    context: &Context,
-    request: &PostgresOpsRequest,
-    finalizer: Option<&str>,
-) -> Result<(), Error> {
-    let others = request.finalizers().iter().map(String::as_str).filter(|finalizer| *finalizer != FINALIZER);
-    let finalizers: Vec<&str> = others.chain(finalizer).collect();
-    let name = request.name_any();
-    // The status was written a moment ago, and with it the version: the uid says that it is the same request.
-    let patch = json!({"metadata": {"uid": request.uid(), "finalizers": finalizers}});
-    let api: Api<PostgresOpsRequest> =
-        Api::namespaced(context.client.clone(), &request.namespace().unwrap_or_default());
-    match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        Err(error) => Err(Error::of(Thing::new::<PostgresOpsRequest>(&name), error)),
-    }
 }
 
 async fn delete(context: &Context, request: &PostgresOpsRequest) -> Result<(), Error> {

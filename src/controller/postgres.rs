@@ -4,18 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::ResourceExt;
-use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
-use serde_json::json;
 use tracing::debug;
 
 use super::provision::Provisioned;
 use super::renewal::Renewed;
 use super::{Context, ending, provision, renewal, status};
-use crate::api::condition::{VERSION_NOT_TAKEN, holds};
+use crate::api::condition::holds;
 use crate::api::{Postgres, PostgresOpsRequest, condition};
-use crate::cluster::{Error, Thing};
+use crate::cluster::Error;
+use crate::cluster::finalizer::{self, Finalizer};
 use crate::plan::database_status::types::{BLOCKED, HALTED, PAUSED};
 use crate::plan::database_status::{PausedBy, Writer};
 
@@ -51,6 +50,7 @@ impl From<Error> for Stop {
         match error {
             Error::InTheWay(object) => Self::Blocked("ObjectInTheWay", object.to_string()),
             Error::Refused { .. } => Self::Blocked("Refused", error.to_string()),
+            Error::UnknownKind(_) => Self::Blocked("KindUnknown", error.to_string()),
             error => Self::Error(error),
         }
     }
@@ -102,15 +102,15 @@ async fn live(context: &Context, postgres: &Postgres) -> Step<Action> {
     if condition::find(conditions, HALTED).is_some() {
         status::write(context, postgres, Writer::not_halted).await?;
     }
-    let Provisioned { posture, kept } = Box::pin(provision::provision(context, postgres)).await?;
+    let Provisioned { posture, unmet } = Box::pin(provision::provision(context, postgres)).await?;
     let until = match Box::pin(renewal::renew(context, postgres, &posture)).await? {
         Renewed::UnderWay => return Ok(Action::requeue(AT_ONCE)),
         Renewed::Settles(time) => time.clamp(AT_ONCE, RARELY),
         Renewed::Done => RARELY,
     };
-    // Renewals go on: they are no matter of versions.
-    if let Some(why) = kept {
-        return Err(Stop::Blocked(VERSION_NOT_TAKEN, why));
+    // Renewals go on meanwhile.
+    if let Some(stop) = unmet {
+        return Err(stop);
     }
     status::done(context, postgres).await?;
     Ok(Action::requeue(until))
@@ -133,25 +133,12 @@ async fn claim(context: &Context, postgres: &Postgres) -> Result<(), Error> {
     if postgres.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         return Ok(());
     }
-    let all: Vec<&str> = postgres.finalizers().iter().map(String::as_str).chain([FINALIZER]).collect();
-    put_finalizers(context, postgres, &all).await
+    finalizer::put(&context.client, postgres, FINALIZER, Finalizer::Hold).await
 }
 
 /// Takes our finalizer off: the API server may forget the database.
 pub(super) async fn release(context: &Context, postgres: &Postgres) -> Result<(), Error> {
-    let others = postgres.finalizers().iter().map(String::as_str).filter(|finalizer| *finalizer != FINALIZER);
-    put_finalizers(context, postgres, &others.collect::<Vec<_>>()).await
-}
-
-async fn put_finalizers(context: &Context, postgres: &Postgres, finalizers: &[&str]) -> Result<(), Error> {
-    let namespace = postgres.namespace().unwrap_or_default();
-    let api: Api<Postgres> = Api::namespaced(context.client.clone(), &namespace);
-    let patch = json!({"metadata": {"resourceVersion": postgres.resource_version(), "finalizers": finalizers}});
-    match api.patch(&postgres.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        Err(error) => Err(Error::of(Thing::new::<Postgres>(&postgres.name_any()), error)),
-    }
+    finalizer::put(&context.client, postgres, FINALIZER, Finalizer::Release).await
 }
 
 /// Says what is in the way, in the status and, when it is news, in an event.

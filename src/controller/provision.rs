@@ -29,8 +29,8 @@ use crate::tls::{Posture, posture};
 pub(super) struct Provisioned {
     /// Where it is.
     pub(super) posture: Posture,
-    /// Why it is not of the version that its spec names, if it is not.
-    pub(super) kept: Option<String>,
+    /// What its spec asks for and cannot be had now, beside which everything else was done.
+    pub(super) unmet: Option<Stop>,
 }
 
 /// Makes a database what its spec says, as far as that takes no walk.
@@ -44,12 +44,13 @@ pub(super) async fn provision(context: &Context, postgres: &Postgres) -> Step<Pr
     credentials::login(context, postgres, &objects, &cluster, secret).await?;
     credentials::agent(context, postgres, &objects, &cluster).await?;
 
-    let here = posture_of(context, postgres, &objects, &cluster).await?;
+    let (here, unasked) = posture_of(context, postgres, &objects, &cluster).await?;
     rights(&objects, &cluster, here.1.pet_set.as_ref()).await?;
     configuration(context, postgres, &objects, &cluster, &here).await?;
     workload(context, postgres, &objects, &cluster, &here).await?;
     metrics(context, postgres, &objects, &cluster, &here.0).await?;
-    Ok(Provisioned { posture: here.0.posture, kept })
+    let unmet = kept.map(|why| Stop::Blocked(VERSION_NOT_TAKEN, why)).or(unasked);
+    Ok(Provisioned { posture: here.0.posture, unmet })
 }
 
 /// The objects of this database.
@@ -165,23 +166,28 @@ async fn rights(objects: &Objects, cluster: &Cluster, set: Option<&PetSet>) -> S
 }
 
 /// Where the cluster is, or where it begins. What is asked of cert-manager is asked here, because the answer may be needed.
+///
+/// A cluster that runs is looked after also where cert-manager cannot be asked; why it could not be is said beside.
 async fn posture_of(
     context: &Context,
     postgres: &Postgres,
     objects: &Objects,
     cluster: &Cluster,
-) -> Step<(Here, Pieces)> {
+) -> Step<((Here, Pieces), Option<Stop>)> {
     let has_tls = postgres.spec.tls.is_some();
-    certificates::ask(objects, cluster).await?;
+    let pieces = Pieces::look(objects, cluster).await?;
+    let unasked = match certificates::ask(objects, cluster).await {
+        Err(stop @ Stop::Blocked(..)) if !pieces.none() => Some(stop),
+        asked => asked.map(|()| None)?,
+    };
     let issued = if has_tls { Some(certificates::read(context, objects, cluster).await?) } else { None };
     let good = issued.as_ref().and_then(|issued| issued.as_ref().ok());
     let wished = posture(&postgres.spec, cluster.major(), good.map(|issued| &issued.material));
-    let pieces = Pieces::look(objects, cluster).await?;
     match here(cluster, &pieces, wished.as_ref(), good) {
         Err(Stop::Wait(_)) if let Some(Err(problems)) = &issued => {
             Err(certificates::why(context, objects, cluster, problems).await?)
         }
-        here => Ok((here?, pieces)),
+        here => Ok(((here?, pieces), unasked)),
     }
 }
 
@@ -202,7 +208,7 @@ async fn configuration(
             objects.apply_over(pieces.tls.as_ref(), secret).await?;
             publish(objects, cluster, served).await?;
         }
-        None if postgres.spec.tls.is_none() => certificates::forget(objects, cluster).await?,
+        None if postgres.spec.tls.is_none() => certificates::forget(context, objects, cluster).await?,
         None => {}
     }
     objects.apply_over(pieces.patroni.as_ref(), patroni::config_map(cluster, &here.posture)).await?;

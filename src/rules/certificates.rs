@@ -293,6 +293,10 @@ where
             continue;
         }
         let Some(facts) = facts.filter(|facts| conditions(&view, issuer, *facts).is_none()) else { continue };
+        if facts.lacks(issuer.kind()) {
+            findings.add(field, cert_manager::not_installed(issuer.kind()), cert_manager::INSTALL);
+            continue;
+        }
         let missing = if issuer.kind() == "Issuer" {
             format!("there is no Issuer {} in namespace {}", quoted(name), view.namespace)
         } else {
