@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //! An object that is as it should be is not written. An object that is not ours is neither written nor deleted: the error names
-//! it. What is deleted or changed is the very object that was looked at.
+//! it. What is deleted or changed is the very object that was looked at; what is created was not there.
 //!
 //! # Assumptions
 //! One loop writes the objects of one owner.
@@ -135,10 +135,10 @@ impl Objects {
             if !differs(&json_of(&what, live)?, &body) {
                 return Ok(Done::Nothing);
             }
-            // Fields that somebody else has taken are taken back; another object of the same name is not touched.
+            // Fields that somebody else has taken are taken back.
             parameters = parameters.force();
-            body["metadata"]["uid"] = json!(live.uid());
         }
+        bind(&mut body, live.map(Resource::meta));
         let before = live.and_then(ResourceExt::resource_version);
         let api = self.api::<K>();
         let after = match api.patch(&what.name, &parameters, &Patch::Apply(&body)).await {
@@ -227,8 +227,8 @@ impl Objects {
                 return Ok(Some(Done::Nothing));
             }
             parameters = parameters.force();
-            body["metadata"]["uid"] = json!(live.uid());
         }
+        bind(&mut body, live.as_ref().map(|live| &live.metadata));
         let after = present(api.patch(&what.name, &parameters, &Patch::Apply(&body)).await);
         let after = after.map_err(|error| Error::of(what, error))?;
         Ok(after.map(|_| if live.is_some() { Done::Changed } else { Done::Created }))
@@ -267,6 +267,18 @@ impl Objects {
             }
             None => Err(None),
         }
+    }
+}
+
+/// Binds an application to the object that was looked at; where there was none, to there being none.
+///
+/// An application has no word for the latter. The API server answers with a conflict where the object that is there has another
+/// version than the one that is given, and does not look at it where it creates. etcd gives no object the first version: that is
+/// the empty store's.
+fn bind(body: &mut Value, live: Option<&ObjectMeta>) {
+    match live {
+        Some(live) => body["metadata"]["uid"] = json!(live.uid),
+        None => body["metadata"]["resourceVersion"] = json!("1"),
     }
 }
 

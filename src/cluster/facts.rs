@@ -273,3 +273,50 @@ impl Facts for Stores {
         namespace.annotations().get(DEFAULT_ISSUER_ANNOTATION).cloned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cluster::optional::tests::Fake;
+
+    async fn comes_true(what: impl Fn() -> bool) {
+        let soon = async {
+            while !what() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), soon).await.expect("it comes true within 20 s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn cert_manager_may_be_absent_come_and_go_and_nothing_is_started_again() {
+        let cluster = Fake::without("/apis/cert-manager.io/");
+        let (stores, fill) = watch(&cluster.client());
+        let filling = tokio::spawn(fill);
+        comes_true(|| stores.unknown().is_empty()).await;
+        assert!(stores.lacks("Issuer") && stores.lacks("ClusterIssuer") && !stores.lacks("Postgres"));
+
+        cluster.become_(Some(vec!["ca"]));
+        comes_true(|| stores.issuer("demo", "ca").is_some() && !stores.lacks("Issuer")).await;
+
+        cluster.become_(None);
+        comes_true(|| stores.issuer("demo", "ca").is_none() && stores.lacks("Issuer")).await;
+        assert!(stores.unknown().is_empty());
+
+        cluster.become_(Some(vec!["ca", "another"]));
+        comes_true(|| stores.issuer("demo", "another").is_some() && !stores.lacks("Issuer")).await;
+        filling.abort();
+    }
+
+    #[tokio::test]
+    async fn who_asks_once_hears_of_no_issuers_where_there_is_no_cert_manager() {
+        let cluster = Fake::without("/apis/cert-manager.io/");
+        let snapshot = snapshot(&cluster.client()).await.expect("a snapshot");
+        assert_eq!((snapshot.issuers.len(), snapshot.lacks), (0, vec!["Issuer", "ClusterIssuer"]));
+        // What pgrekey brings itself has to be there.
+        let cluster = Fake::without("/postgresversions");
+        assert!(super::snapshot(&cluster.client()).await.is_err());
+    }
+}

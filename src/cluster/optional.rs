@@ -84,3 +84,89 @@ fn lacks_kind(error: &Error) -> bool {
         Error::NoResourceVersion => false,
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::convert::Infallible;
+    use std::sync::{Mutex, PoisonError};
+
+    use http::{Request, Response, StatusCode};
+    use kube::Client;
+    use kube::client::Body;
+    use serde_json::json;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::api::cert_manager::Issuer;
+
+    /// An API server that has one kind of objects, or has not, and no other object.
+    #[derive(Clone, Default)]
+    pub(in crate::cluster) struct Fake(Arc<Mutex<State>>);
+
+    #[derive(Default)]
+    struct State {
+        /// Part of the paths of the kind.
+        path: &'static str,
+        /// Names of its objects; nothing where the cluster does not have it.
+        there: Option<Vec<&'static str>>,
+        /// How often it was asked for.
+        asked: usize,
+    }
+
+    impl Fake {
+        pub(in crate::cluster) fn without(path: &'static str) -> Self {
+            Self(Arc::new(Mutex::new(State { path, ..State::default() })))
+        }
+
+        pub(in crate::cluster) fn client(&self) -> Client {
+            let fake = self.clone();
+            let answer = move |request: Request<Body>| {
+                let fake = fake.clone();
+                async move { Ok::<_, Infallible>(fake.answer(request.uri()).await) }
+            };
+            Client::new(tower::service_fn(answer), "default")
+        }
+
+        pub(in crate::cluster) fn become_(&self, there: Option<Vec<&'static str>>) {
+            self.state(|state| state.there = there);
+        }
+
+        fn state<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+            look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        }
+
+        async fn answer(&self, uri: &http::Uri) -> Response<Body> {
+            let is_watch = uri.query().is_some_and(|query| query.contains("watch=true"));
+            let there = self.state(|state| {
+                let is_it = uri.path().contains(state.path);
+                state.asked += usize::from(is_it);
+                if is_it { state.there.clone() } else { Some(vec![]) }
+            });
+            let Some(names) = there else {
+                let nothing = Response::builder().status(StatusCode::NOT_FOUND).body(b"404 page not found\n".to_vec().into());
+                return nothing.expect("an answer");
+            };
+            if is_watch {
+                // Nothing happens, and the watch ends.
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                return Response::new(Body::empty());
+            }
+            let item = |name| json!({"metadata": {"name": name, "namespace": "demo", "resourceVersion": "1"}, "spec": {}});
+            let items: Vec<_> = names.into_iter().map(item).collect();
+            let list = json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": items});
+            Response::new(list.to_string().into_bytes().into())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kind_that_is_not_there_holds_nobody_up_and_is_seldom_asked_for() {
+        let fake = Fake::without("/issuers");
+        let lack = Lack::default();
+        let events = watch(Api::<Issuer>::all(fake.client()), Config::default(), lack.clone());
+        let end = Instant::now() + Duration::from_mins(1);
+        let heard: Vec<_> = events.take_until(tokio::time::sleep_until(end)).collect().await;
+        assert!(heard.iter().all(Result::is_ok), "{heard:?}");
+        assert!(heard.iter().any(|event| matches!(event, Ok(Event::InitDone))) && lack.holds());
+        assert_eq!(fake.state(|state| state.asked), 6);
+    }
+}

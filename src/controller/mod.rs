@@ -14,6 +14,7 @@
 //! Facts are kept up to date by somebody else. What is watched carries the label that KubeDB's objects carry, so that no other
 //! object of the cluster is held in memory. Secrets are read by name and never watched.
 
+mod budgets;
 mod certificates;
 mod context;
 mod credentials;

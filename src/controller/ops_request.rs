@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::controller::Action as Requeue;
@@ -32,7 +31,7 @@ use super::memory::Primary;
 use super::perform::Hands;
 use super::postgres::{Stop, conditions};
 use super::site::Site;
-use super::{Context, status};
+use super::{Context, budgets, status};
 use crate::api::condition::find;
 use crate::api::ops_request::{FINALIZER, OpsPhase, PostgresOpsRequestStatus, TlsOperation};
 use crate::api::postgres::PostgresSpec;
@@ -184,7 +183,7 @@ impl View {
                 issuance: Err("nobody has looked".to_owned()),
                 pods: Err("nobody has looked".to_owned()),
                 scene: Err("nobody has looked".to_owned()),
-                disruptions: Err("nobody has looked".to_owned()),
+                budgets: Err("nobody has looked".to_owned()),
                 hindrance: context.notes.hindrance(&request),
                 siblings,
                 database,
@@ -229,8 +228,9 @@ impl View {
                 (self.wished, self.look) = (Some(wished), Some(look));
             }
         }
-        let budget: Option<PodDisruptionBudget> = site.objects.look(site.cluster.name()).await?;
-        self.seen.disruptions = Ok(budget.map(|b| b.status.map_or(0, |status| status.disruptions_allowed)));
+        if self.seen.paused != Paused::ByUs {
+            self.seen.budgets = Ok(budgets::look(&site).await?);
+        }
         self.seen.scene = site.scene().await;
         self.site = Ok(site);
         Ok(())
@@ -249,7 +249,7 @@ impl View {
             Decision::Finish(actions) => (actions, ""),
             _ => return Ok(None),
         };
-        let hindered = |why: String| Ok(Some(Hindrance { step: step.to_owned(), why }));
+        let hindered = |why: String| Hindrance { step: step.to_owned(), why };
         let request = self.seen.request.name_any();
         for action in actions {
             debug!(request, ?action, "performing");
@@ -257,13 +257,17 @@ impl View {
                 Ok(()) => {}
                 Err(Stop::Wait(on)) => {
                     debug!(request, on, "not yet");
-                    return hindered(format!("waits for {on}"));
+                    return Ok(Some(hindered(format!("waits for {on}"))));
                 }
                 Err(Stop::Blocked(_, why)) => {
                     debug!(request, why, "not done");
-                    return hindered(why);
+                    return Ok(Some(hindered(why)));
                 }
-                Err(Stop::Error(error)) => return Err(error),
+                Err(Stop::Error(error)) => {
+                    // It is tried again, and people are told what there is to be told until then.
+                    context.notes.hinder(&self.seen.request, Some(hindered(error.to_string())));
+                    return Err(error);
+                }
             }
         }
         Ok(None)

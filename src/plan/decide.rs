@@ -34,6 +34,7 @@ use crate::api::{Postgres, PostgresOpsRequest, StepKind};
 use crate::tls::{Alias, CaId, Files, Hash, Material, Method, Posture, method, posture};
 
 use super::action::Action;
+use super::budgets::Budgets;
 use super::ends::{issues, rotates, wished};
 use super::ledger::{self, Patience, Standing, TURN_BACK};
 use super::observed::{Certificate, Hindrance, Issuance, Observed, Paused, Trial};
@@ -350,6 +351,11 @@ fn preflight(seen: &Observed, wished: &PostgresSpec) -> Option<Intent> {
     {
         return Some(Intent::wait(STEP, on));
     }
+    if replaces(seen, wished).is_some()
+        && let Some(on) = seen.budgets.as_ref().map_or_else(|why| Some(why.clone()), Budgets::in_the_way)
+    {
+        return Some(Intent::wait(STEP, on));
+    }
     match locked_out(scene, wished, seen.major) {
         Err(on) => return Some(Intent::wait(STEP, on)),
         Ok(Some(why)) => return Some(Intent::fail(STEP, why)),
@@ -383,7 +389,7 @@ fn is_sound(seen: &Observed, scene: &Scene, replaces: bool) -> Known<()> {
         return Err(format!("{} pods; there are {}", scene.replicas, scene.pods.len()));
     }
     scene.pods.iter().try_for_each(|pod| scene.serves_its_role(pod))?;
-    match &seen.disruptions {
+    match seen.budgets.as_ref().map(|budgets| budgets.own) {
         Err(why) => Err(why.clone()),
         Ok(Some(..1)) if scene.replicas > 1 && replaces => Err("the PodDisruptionBudget to let a pod go".to_owned()),
         Ok(_) => Ok(()),
