@@ -33,6 +33,7 @@ use super::postgres::{Stop, conditions};
 use super::site::Site;
 use super::{Context, budgets, status};
 use crate::api::condition::find;
+use crate::api::duration::after;
 use crate::api::ops_request::{FINALIZER, OpsPhase, PostgresOpsRequestStatus, TlsOperation};
 use crate::api::postgres::PostgresSpec;
 use crate::api::{Postgres, PostgresOpsRequest, StepKind};
@@ -45,8 +46,9 @@ use crate::plan::database_status::{Writer, is_paused_in, pause_of};
 use crate::plan::decide::{NO_PLACE, PODS_UNSEEN, is_running};
 use crate::plan::draft::{Draft, Pace, Save, Stored};
 use crate::plan::observed::{Hindrance, Issuance, Paused};
+use crate::plan::places::Contender;
 use crate::plan::status::{Event, record};
-use crate::plan::{Action, Decision, Known, Observed, decide, ends, settle};
+use crate::plan::{Action, Decision, Known, Observed, decide, ends, ledger, settle};
 use crate::rules::ops_request::rules;
 use crate::rules::{Facts, refusals};
 use crate::tls::material::Cas;
@@ -63,6 +65,9 @@ const RARELY: Duration = Duration::from_mins(1);
 /// Why nothing is begun where the API server drops what is to be remembered.
 const OUTDATED: &str = "the definition of PostgresOpsRequests in this cluster is of an older pgrekey, and drops status.begunOn: \
     nothing is begun until `pgrekey crds | kubectl apply --server-side --force-conflicts -f -`, or an upgrade of the chart pgrekey-crds";
+
+/// How long a preflight takes that waits for nothing but the trial of the issuers.
+const TRIAL: Duration = Duration::from_secs(15);
 
 /// How long until the next look of a request that waits for its turn. What it waits for is watched too.
 const PATIENTLY: Duration = Duration::from_secs(3);
@@ -90,13 +95,14 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
         view.seen.pods = pods(&context, &database).await?;
         decision = decide(&view.seen, now);
     }
-    let request = view.seen.request.as_ref();
-    // Others may begin at the same moment, about other databases.
-    let begins = matches!(&decision, Decision::Act { step, .. } if *step == StepKind::Begin.as_str())
-        && view.seen.paused != Paused::ByUs;
-    if begins && !context.notes.begin(request, &running(&context), context.settings.max_concurrent_operations) {
-        decision = Decision::Wait { step: None, on: NO_PLACE.to_owned(), begins: false };
+    // Others may want the last place at the same moment, for other databases.
+    let pauses = matches!(&decision, Decision::Act { actions, .. } if actions.contains(&Action::SetPaused(true)));
+    let places = context.settings.max_concurrent_operations;
+    if pauses && !context.notes.enter(&view.seen.request, &contenders(&context), places) {
+        view.seen.places = 0;
+        decision = decide(&view.seen, now);
     }
+    let request = view.seen.request.as_ref();
     note_gap(&context, &view.seen, matches!(decision, Decision::End(_)));
     let (status, events) = record(&view.seen, &decision, now);
     if !matches!(decision, Decision::Finish(_) | Decision::Rest(_)) {
@@ -126,7 +132,7 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
         Decision::End(_) | Decision::Finish(_) | Decision::Rest(_) => context.notes.forget(request),
         _ => context.notes.hinder(request, hindrance),
     }
-    Ok(requeue(&decision, is_done && is_news, now))
+    Ok(requeue(request, &decision, is_done && is_news, now))
 }
 
 /// Whether too little is known yet to let a request begin: who came first, how many run, what the rules refuse.
@@ -136,18 +142,28 @@ fn is_blind(context: &Context, request: &PostgresOpsRequest) -> bool {
     !has_begun && context.facts.unknown().iter().any(|kind| needed.iter().any(|needed| needed == kind))
 }
 
-fn requeue(decision: &Decision, is_newly_done: bool, now: Timestamp) -> Requeue {
+fn requeue(request: &PostgresOpsRequest, decision: &Decision, is_newly_done: bool, now: Timestamp) -> Requeue {
     match decision {
         Decision::Act { actions, .. } if is_newly_done && actions.iter().all(Action::shows_at_once) => {
             Requeue::requeue(AT_ONCE)
         }
         Decision::Wait { step: None, .. } => Requeue::requeue(PATIENTLY),
+        // Nothing is touched yet, and it may take long: an issuer that is not ready, a budget, a place.
+        Decision::Wait { step: Some(step), on, .. } if on == NO_PLACE || waits_long(request, step, now) => {
+            Requeue::requeue(PATIENTLY)
+        }
         Decision::Rest(None) => Requeue::await_change(),
         Decision::Rest(Some(until)) => {
             Requeue::requeue(Duration::try_from(until.duration_since(now)).unwrap_or(SOON).max(SOON))
         }
         _ => Requeue::requeue(SOON),
     }
+}
+
+/// Whether a request has been at its preflight for longer than a trial of the issuers takes.
+fn waits_long(request: &PostgresOpsRequest, step: &str, now: Timestamp) -> bool {
+    let began = ledger::find(request.steps(), step).and_then(|step| step.started_at.as_ref());
+    step == StepKind::Preflight.as_str() && began.is_some_and(|Time(began)| after(*began, TRIAL) <= now)
 }
 
 /// What one look showed, and what it takes to act on it.
@@ -176,7 +192,11 @@ impl View {
             wished: None,
             look: None,
             seen: Observed {
-                places: context.settings.max_concurrent_operations.saturating_sub(others(context, &request)),
+                places: context.notes.free(
+                    &request,
+                    &contenders(context),
+                    context.settings.max_concurrent_operations,
+                ),
                 refused: if has_begun { vec![] } else { refused(context, &request) },
                 major: 0,
                 paused,
@@ -323,15 +343,22 @@ fn refused(context: &Context, request: &PostgresOpsRequest) -> Vec<String> {
     refusals(rules(), request.clone(), context.facts.as_ref())
 }
 
-/// The uids of the operations that run, as far as is known.
-fn running(context: &Context) -> Vec<String> {
-    let requests = context.facts.all_requests();
-    requests.iter().filter(|request| is_running(request)).filter_map(|request| request.uid()).collect()
+/// Every request that has not ended, as far as is known.
+fn contenders(context: &Context) -> Vec<Contender> {
+    let unfinished = |request: &Arc<PostgresOpsRequest>| {
+        let namespace = request.namespace().unwrap_or_default();
+        let database = context.facts.database(&namespace, &request.spec.database_ref.name);
+        let works = database.is_some_and(|database| paused(&database, request) == Paused::ByUs);
+        Contender { uid: request.uid().unwrap_or_default(), namespace, works }
+    };
+    let all = context.facts.all_requests();
+    all.iter().filter(|request| !request.is_finished()).map(unfinished).collect()
 }
 
-/// How many operations but this one run.
+/// How many operations but this one run, as far as is known.
 fn others(context: &Context, request: &PostgresOpsRequest) -> usize {
-    running(context).iter().filter(|uid| request.uid().as_ref() != Some(uid)).count()
+    let requests = context.facts.all_requests();
+    requests.iter().filter(|other| is_running(other) && other.uid() != request.uid()).count()
 }
 
 fn paused(database: &Postgres, request: &PostgresOpsRequest) -> Paused {
@@ -437,6 +464,8 @@ fn count(context: &Context, request: &PostgresOpsRequest, new: &PostgresOpsReque
         context.metrics.ended(kind_of(request), outcome);
     }
     context.metrics.running(others(context, request) + usize::from(new.phase == Some(OpsPhase::Progressing)));
+    let working = contenders(context).iter().filter(|one| one.works).count();
+    context.metrics.places(working, context.settings.max_concurrent_operations);
 }
 
 /// Measures how long there is no primary, from one look to the next.

@@ -42,8 +42,8 @@ use super::scene::{Known, Scene};
 use super::settle;
 use super::steer::{Heading, steer};
 
-/// What is waited for where as many operations run as may.
-pub const NO_PLACE: &str = "another operation to end: as many run in this cluster as may";
+/// What is waited for where as many operations work as may.
+pub const NO_PLACE: &str = "another operation to end: as many work in this cluster or namespace as may";
 
 /// What is waited for where a request is to begin and nobody has asked for the pods yet.
 pub const PODS_UNSEEN: &str = "a look at the pods";
@@ -288,8 +288,10 @@ fn forth(seen: &Observed, database: &Postgres) -> Intent {
         Paused::ByOther(who) => return Intent::wait(StepKind::Pause, format!("the database to be resumed: {who}")),
         Paused::No if database.spec == wished && is_done(seen, &wished) => return Intent::End(Outcome::Successful),
         Paused::No => {
-            let pause = || Intent::act(StepKind::Pause, "pause the database", vec![Action::SetPaused(true)]);
-            return preflight(seen, &wished).unwrap_or_else(pause);
+            return preflight(seen, &wished).unwrap_or_else(|| match seen.places {
+                0 => Intent::wait(StepKind::Preflight, NO_PLACE),
+                _ => Intent::act(StepKind::Pause, "pause the database", vec![Action::SetPaused(true)]),
+            });
         }
     }
     let scene = match &seen.scene {
@@ -538,8 +540,10 @@ fn by_the_clock(seen: &Observed, intent: Intent, now: Timestamp) -> Decision {
         Intent::Fail { step, .. } => (step.clone(), true),
     };
     let standing = ledger::standing(seen.request.steps(), &step, failing, patience, now);
-    // How long clients are given is for the request to say, and no failure.
-    if standing == Standing::Exhausted && step != StepKind::Settle.as_str() {
+    // How long clients are given is for the request to say, and how long others work is not its fault.
+    let is_no_failure =
+        step == StepKind::Settle.as_str() || matches!(&intent, Intent::Wait { on, .. } if on == NO_PLACE);
+    if standing == Standing::Exhausted && !is_no_failure {
         return exhausted(seen, &step, &intent);
     }
     let is_known = ledger::find(seen.request.steps(), &step).is_some();
