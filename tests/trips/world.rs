@@ -2,6 +2,7 @@
 //! second at a time. It knows the facts; the product sees them only through [`World::look`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -48,6 +49,8 @@ pub(crate) struct Trouble {
     pub(crate) blind_until: i64,
     /// The disruption budget lets no pod go until then.
     pub(crate) budget_closed_until: i64,
+    /// In these seconds others have all the places.
+    pub(crate) crowded: Range<i64>,
     /// Somebody else has a budget for the pods until then.
     pub(crate) second_budget_until: i64,
     /// Standbys are far behind until then.
@@ -547,7 +550,7 @@ impl World {
             request: Arc::new(self.request.clone()),
             database: Some(Arc::new(self.database.clone())),
             siblings: vec![Arc::new(self.request.clone())],
-            places: 1,
+            places: usize::from(!self.trouble.crowded.contains(&self.second)),
             refused: vec![],
             major: self.major,
             paused: if self.paused { Paused::ByUs } else { Paused::No },
