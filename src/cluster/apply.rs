@@ -96,9 +96,12 @@ impl Objects {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// The object of this name, whoever owns it.
+    /// The object of this name, whoever owns it. Where cert-manager is not installed there is none of its kinds.
     pub async fn look<K: Kind>(&self, name: &str) -> Result<Option<K>, Error> {
-        self.api().get_opt(name).await.map_err(|error| Error::of(Thing::new::<K>(name), error))
+        match self.api().get_opt(name).await.map_err(|error| Error::of(Thing::new::<K>(name), error)) {
+            Err(Error::UnknownKind(what)) if what.is_of_cert_manager() => Ok(None),
+            found => found,
+        }
     }
 
     /// Whether an object is ours.
@@ -190,7 +193,7 @@ impl Objects {
         };
         match self.api::<K>().delete(&what.name, &parameters).await {
             Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(error) => Err(Error::of(what, error)),
         }
     }
@@ -297,4 +300,45 @@ fn dynamic_json(what: &Thing, object: &DynamicObject) -> Result<Value, Error> {
 
 fn json_of<K: Kind>(what: &Thing, object: &K) -> Result<Value, Error> {
     serde_json::to_value(object).map_err(|error| Error::Bug { what: what.clone(), why: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+    use crate::api::cert_manager::{Certificate, CertificateSpec};
+    use crate::cluster::optional::tests::Fake;
+
+    fn objects(cluster: &Fake) -> Objects {
+        let mut owner = ConfigMap::default();
+        let metadata = json!({"name": "pg", "namespace": "demo", "uid": "1"});
+        owner.metadata = serde_json::from_value(metadata).expect("metadata");
+        Objects::of(&cluster.client(), &owner, Labels::new()).expect("an owner")
+    }
+
+    #[tokio::test]
+    async fn without_cert_manager_there_is_nothing_of_its_to_see_or_to_delete_and_nothing_can_be_made() {
+        let objects = objects(&Fake::without("/apis/cert-manager.io/"));
+        assert_eq!(objects.look::<Certificate>("pg").await.expect("an answer"), None);
+        let certificate = Certificate::new("pg", CertificateSpec::default());
+        assert!(!objects.delete::<Certificate>("pg").await.expect("an answer"));
+        assert!(objects.delete_seen(&certificate).await.is_ok());
+        assert!(matches!(objects.apply(certificate).await, Err(Error::UnknownKind(_))));
+        // What pgrekey cannot do without is another matter.
+        let without = self::objects(&Fake::without("/configmaps"));
+        assert!(matches!(without.look::<ConfigMap>("pg").await, Err(Error::UnknownKind(_))));
+    }
+
+    #[test]
+    fn what_is_applied_is_bound_to_what_was_seen() {
+        let bound = |live: Option<&ObjectMeta>| {
+            let mut body = json!({"metadata": {"name": "pg"}});
+            bind(&mut body, live);
+            body
+        };
+        let live = ObjectMeta { uid: Some("1".to_owned()), ..ObjectMeta::default() };
+        assert_eq!(bound(Some(&live)), json!({"metadata": {"name": "pg", "uid": "1"}}));
+        assert_eq!(bound(None), json!({"metadata": {"name": "pg", "resourceVersion": "1"}}));
+    }
 }

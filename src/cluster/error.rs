@@ -65,7 +65,8 @@ impl Error {
 
 /// Whether an answer says that the cluster does not know the kind that was asked about.
 ///
-/// An object that is not there is named in the answer. What is said of a kind is plain text, in no form of Kubernetes'.
+/// An object that is not there is named in the answer. What is said of a kind is plain text, in no form of Kubernetes', which
+/// `Status::is_not_found` does not take for an answer.
 #[must_use]
 pub fn is_kind_unknown(status: &Status) -> bool {
     let names_an_object = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
@@ -74,7 +75,7 @@ pub fn is_kind_unknown(status: &Status) -> bool {
 
 fn unknown(what: &Thing) -> String {
     let kind = &what.kind;
-    if cert_manager::KINDS.contains(&kind.as_str()) {
+    if what.is_of_cert_manager() {
         return format!("{}: {}", cert_manager::not_installed(kind), cert_manager::INSTALL);
     }
     format!("{what}: kind {kind} is unknown to this cluster: install its definition")
@@ -94,6 +95,12 @@ impl Thing {
     #[must_use]
     pub fn new<K: Resource<DynamicType = ()>>(name: &str) -> Self {
         Self { kind: K::kind(&()).into_owned(), name: name.to_owned() }
+    }
+
+    /// Whether its kind is one that cert-manager brings.
+    #[must_use]
+    pub fn is_of_cert_manager(&self) -> bool {
+        cert_manager::KINDS.contains(&self.kind.as_str())
     }
 }
 
