@@ -67,8 +67,7 @@ impl Error {
 ///
 /// An object that is not there is named in the answer. What is said of a kind is plain text, in no form of Kubernetes', which
 /// `Status::is_not_found` does not take for an answer.
-#[must_use]
-pub fn is_kind_unknown(status: &Status) -> bool {
+fn is_kind_unknown(status: &Status) -> bool {
     let names_an_object = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
     status.code == 404 && !names_an_object
 }
@@ -145,7 +144,8 @@ mod tests {
     #[test]
     fn a_kind_that_is_not_there_is_another_matter_than_an_object() {
         let of = |text: &str| {
-            let status = serde_json::from_str(text).unwrap_or_else(|_| Status::failure(text, "Failed to parse error data"));
+            let status =
+                serde_json::from_str(text).unwrap_or_else(|_| Status::failure(text, "Failed to parse error data"));
             kube::Error::Api(status.with_code(404).boxed())
         };
         let said = Error::of(Thing::new::<cert_manager::Certificate>("pg"), of("404 page not found")).to_string();

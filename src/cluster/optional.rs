@@ -143,7 +143,8 @@ pub(super) mod tests {
                 if is_it { state.there.clone() } else { Some(vec![]) }
             });
             let Some(names) = there else {
-                let nothing = Response::builder().status(StatusCode::NOT_FOUND).body(b"404 page not found\n".to_vec().into());
+                let nothing =
+                    Response::builder().status(StatusCode::NOT_FOUND).body(b"404 page not found\n".to_vec().into());
                 return nothing.expect("an answer");
             };
             if is_watch {
@@ -151,9 +152,11 @@ pub(super) mod tests {
                 tokio::time::sleep(Duration::from_secs(5)).await;
                 return Response::new(Body::empty());
             }
-            let item = |name| json!({"metadata": {"name": name, "namespace": "demo", "resourceVersion": "1"}, "spec": {}});
+            let item =
+                |name| json!({"metadata": {"name": name, "namespace": "demo", "resourceVersion": "1"}, "spec": {}});
             let items: Vec<_> = names.into_iter().map(item).collect();
-            let list = json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": items});
+            let list =
+                json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": items});
             Response::new(list.to_string().into_bytes().into())
         }
     }

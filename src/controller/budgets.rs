@@ -27,7 +27,11 @@ pub(super) async fn look(site: &Site) -> Result<Budgets, Error> {
         }
         let pods = selected(&budget, pods);
         if !pods.is_empty() {
-            budgets.others.push(Budget { name: format!("{}/{}", cluster.namespace(), budget.name_any()), pods, allowed });
+            budgets.others.push(Budget {
+                name: format!("{}/{}", cluster.namespace(), budget.name_any()),
+                pods,
+                allowed,
+            });
         }
     }
     Ok(budgets)
@@ -52,12 +56,10 @@ mod tests {
         let selected = |spec: serde_json::Value| {
             selected(&serde_json::from_value(json!({"metadata": {}, "spec": spec})).expect("a budget"), &pods)
         };
-        let expression = |operator: &str, values: &[&str]| {
-            json!({"selector": {"matchExpressions": [{"key": "pod", "operator": operator, "values": values}]}})
-        };
+        let not_in = |names: &[&str]| json!({"selector": {"matchExpressions": [{"key": "pod", "operator": "NotIn", "values": names}]}});
         assert_eq!(selected(json!({"selector": {}})), ["pg-0", "pg-1"]);
         assert_eq!(selected(json!({"selector": {"matchLabels": {"app": "pg"}}})), ["pg-0", "pg-1"]);
-        assert_eq!(selected(expression("NotIn", &["pg-0"])), ["pg-1"]);
+        assert_eq!(selected(not_in(&["pg-0"])), ["pg-1"]);
         assert!(selected(json!({"selector": {"matchLabels": {"app": "web"}}})).is_empty());
         assert!(selected(json!({})).is_empty());
     }

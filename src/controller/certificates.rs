@@ -129,8 +129,11 @@ pub(super) enum Secrets {
     Delete,
 }
 
-/// Deletes the Certificates, and what was issued for them. A Secret goes by the name that the spec gives it and by the one that the
+/// Deletes the Certificates, and what was issued for them: by the name that the spec gives a Secret, and by the one that the
 /// Certificate has, for the spec may have forgotten it.
+///
+/// A Secret goes only where cert-manager says that it was issued for this Certificate, and has given it our labels, which no other
+/// Certificate has to give: who can forge that can delete the Secret himself. What an issuer signs with stays whatever it says.
 pub(super) async fn delete(
     context: &Context,
     objects: &Objects,

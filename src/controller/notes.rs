@@ -62,7 +62,7 @@ impl Notes {
         let may = free(&all, request, seen, places) > 0;
         if may {
             let namespace = request.namespace().unwrap_or_default();
-            all.entry(key(request)).or_default().entered.get_or_insert_with(|| (namespace, Instant::now()));
+            all.entry(key(request)).or_default().entered = Some((namespace, Instant::now()));
         }
         may
     }

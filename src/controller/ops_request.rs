@@ -192,11 +192,7 @@ impl View {
             wished: None,
             look: None,
             seen: Observed {
-                places: context.notes.free(
-                    &request,
-                    &contenders(context),
-                    context.settings.max_concurrent_operations,
-                ),
+                places: context.notes.free(&request, &contenders(context), context.settings.max_concurrent_operations),
                 refused: if has_begun { vec![] } else { refused(context, &request) },
                 major: 0,
                 paused,

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::core::Status;
 use kube::api::{DeleteParams, EvictParams, Patch, PatchParams, Preconditions};
+use kube::core::Status;
 use serde_json::json;
 use tracing::info;
 
@@ -214,6 +214,9 @@ mod tests {
         assert_eq!(told(json!({"message": two, "code": 500})), format!("the eviction API refuses pod pg-0: {two}"));
         let closed = json!({"message": "Cannot evict pod.", "code": 429, "details": {"causes": [{
             "reason": "DisruptionBudget", "message": "The disruption budget pg needs 2 healthy pods and has 2 currently"}]}});
-        assert!(told(closed).ends_with("Cannot evict pod. The disruption budget pg needs 2 healthy pods and has 2 currently"));
+        assert!(
+            told(closed)
+                .ends_with("Cannot evict pod. The disruption budget pg needs 2 healthy pods and has 2 currently")
+        );
     }
 }
