@@ -115,6 +115,8 @@ impl Default for Metrics {
 pub struct LoopMetrics {
     leader: Gauge,
     operations_running: Gauge,
+    operations_working: Gauge,
+    operation_places: Gauge,
     operations: Family<OperationEnded, Counter>,
     step_duration: Family<StepTaken, Histogram>,
     write_gap: Histogram,
@@ -135,6 +137,8 @@ impl Default for LoopMetrics {
         Self {
             leader: Gauge::default(),
             operations_running: Gauge::default(),
+            operations_working: Gauge::default(),
+            operation_places: Gauge::default(),
             operations,
             step_duration: Family::new_with_constructor(|| {
                 Histogram::new([0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0])
@@ -157,6 +161,16 @@ impl LoopMetrics {
             "operations_running",
             "Operations that have begun and not ended",
             self.operations_running.clone(),
+        );
+        registry.register(
+            "operations_working",
+            "Operations that have a place: their databases are paused for them",
+            self.operations_working.clone(),
+        );
+        registry.register(
+            "operation_places",
+            "How many operations may have a place at once; 0 until one was asked for",
+            self.operation_places.clone(),
         );
         registry.register(
             "operations",
@@ -190,6 +204,7 @@ impl LoopMetrics {
         self.leader.set(i64::from(leads));
         if !leads {
             self.running(0);
+            self.places(0, 0);
             self.certificates(None, 0);
         }
     }
@@ -197,6 +212,12 @@ impl LoopMetrics {
     /// So many operations are running.
     pub fn running(&self, operations: usize) {
         self.operations_running.set(i64::try_from(operations).unwrap_or(i64::MAX));
+    }
+
+    /// So many operations work, of so many that may.
+    pub fn places(&self, working: usize, places: usize) {
+        self.operations_working.set(i64::try_from(working).unwrap_or(i64::MAX));
+        self.operation_places.set(i64::try_from(places).unwrap_or(i64::MAX));
     }
 
     /// An operation has ended.

@@ -9,7 +9,19 @@ use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 use std::collections::BTreeMap;
 
-use super::tls::X509Subject;
+use super::tls::{CERT_MANAGER_GROUP, X509Subject};
+
+/// cert-manager's kinds that pgrekey uses.
+pub const KINDS: [&str; 4] = ["Certificate", "CertificateRequest", "Issuer", "ClusterIssuer"];
+
+/// What to do where one of them is not there.
+pub const INSTALL: &str = "install cert-manager; pgrekey sees it by itself, within half a minute";
+
+/// What to tell whoever asks for TLS where one of cert-manager's kinds is not there.
+#[must_use]
+pub fn not_installed(kind: &str) -> String {
+    format!("cert-manager is not installed: kind {kind} of {CERT_MANAGER_GROUP} is unknown to this cluster")
+}
 
 /// What a certificate should be; cert-manager keeps it issued in a Secret.
 #[skip_serializing_none]

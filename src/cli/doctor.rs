@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use super::as_called;
 use super::certs;
 use super::health::{self, Account, Asked, CERT_MANAGER, Found, Installation, Registered, Trial, Verdict, Webhook};
-use super::scope::{Cluster, Scope, block_on, print, told};
+use super::scope::{Cluster, Scope, block_on, is_missing, print, told};
 use super::screen::{Output, Screen, Tone, json, yaml};
 use crate::api::{self, Postgres, PostgresOpsRequest};
 use crate::plan::Known;
@@ -118,8 +118,8 @@ async fn look(cluster: &Cluster, namespace: Option<&str>) -> Installation {
         versions: list(client, &ListParams::default(), "list PostgresVersions").await,
         webhooks: webhooks(client).await,
         trial: trial(cluster).await,
-        issuers: list(client, &ListParams::default(), "list Issuers").await,
-        cluster_issuers: list(client, &ListParams::default(), "list ClusterIssuers").await,
+        issuers: list_optional(client, "list Issuers").await,
+        cluster_issuers: list_optional(client, "list ClusterIssuers").await,
         forbidden: forbidden(client, namespace).await,
         leases,
         operator,
@@ -136,6 +136,17 @@ where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
 {
     known(what, Api::<K>::all(client.clone()).list(parameters).await).map(|listed| listed.items)
+}
+
+/// The same for a kind that the cluster may not have.
+async fn list_optional<K>(client: &Client, what: &str) -> Known<Vec<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
+{
+    match Api::<K>::all(client.clone()).list(&ListParams::default()).await {
+        Err(error) if is_missing(&error) => Ok(vec![]),
+        answer => known(what, answer).map(|listed| listed.items),
+    }
 }
 
 async fn list_in<K>(client: &Client, namespace: Option<&str>, what: &str) -> Known<Vec<K>>

@@ -159,8 +159,8 @@ const CHECKS: &[Check] = &[
     },
     Check {
         name: "cert-manager CRDs",
-        look: |seen, _| missing(seen, CERT_MANAGER.map(str::to_owned).to_vec()),
-        remedy: "install cert-manager: https://cert-manager.io/docs/installation/",
+        look: cert_manager,
+        remedy: "install cert-manager: https://cert-manager.io/docs/installation/; pgrekey sees it by itself",
     },
     Check {
         name: "issuers",
@@ -371,6 +371,21 @@ pub(super) const CERT_MANAGER: [&str; 4] = [
     "clusterissuers.cert-manager.io",
 ];
 
+fn cert_manager(seen: &Installation, _: Timestamp) -> Known<Said> {
+    if does_without_cert_manager(seen) {
+        let said = "cert-manager is not installed: no database can have TLS";
+        return Ok(Wrong(Verdict::Warn, vec![said.to_owned()]));
+    }
+    missing(seen, CERT_MANAGER.map(str::to_owned).to_vec())
+}
+
+/// Whether cert-manager is not installed, and no database needs it.
+fn does_without_cert_manager(seen: &Installation) -> bool {
+    let is_its_own = |crd: &CustomResourceDefinition| CERT_MANAGER.contains(&crd.name_any().as_str());
+    seen.crds.as_ref().is_ok_and(|crds| !crds.iter().any(is_its_own))
+        && seen.databases.as_ref().is_ok_and(|all| all.iter().all(|database| database.spec.tls.is_none()))
+}
+
 /// Every issuer, and whether it is Ready.
 fn issuers(seen: &Installation) -> Known<Vec<(String, bool)>> {
     let ready = |status: Option<&IssuerStatus>| status.is_some_and(|status| holds(&status.conditions, "Ready"));
@@ -384,7 +399,8 @@ fn issuers(seen: &Installation) -> Known<Vec<(String, bool)>> {
 fn issuers_exist(seen: &Installation, _: Timestamp) -> Known<Said> {
     let count = issuers(seen)?.into_iter().filter(|(_, ready)| *ready).count();
     let none = if count == 0 { vec!["no issuer is Ready".to_owned()] } else { vec![] };
-    Ok(wrong(Verdict::Fail, none, format!("{count} are Ready")))
+    let verdict = if does_without_cert_manager(seen) { Verdict::Warn } else { Verdict::Fail };
+    Ok(wrong(verdict, none, format!("{count} are Ready")))
 }
 
 fn issuers_ready(seen: &Installation, _: Timestamp) -> Known<Said> {
@@ -636,6 +652,20 @@ pub(super) mod tests {
             examine(&healthy(), now()).into_iter().filter(|found| found.verdict != Verdict::Ok).collect();
         assert_eq!(bad, []);
         assert!(CHECKS.len() >= 20);
+    }
+
+    #[test]
+    fn databases_without_tls_do_without_cert_manager() {
+        let mut seen = healthy();
+        let is_ours = |crd: &CustomResourceDefinition| !CERT_MANAGER.contains(&crd.name_any().as_str());
+        seen.crds.as_mut().expect("CRDs").retain(is_ours);
+        (seen.issuers, seen.certificates) = (Ok(vec![]), Ok(vec![]));
+        let worst = |seen: &Installation| examine(seen, now()).into_iter().map(|found| found.verdict).max();
+        assert_eq!(worst(&seen), Some(Verdict::Warn));
+        let secure = json!({"metadata": {"name": "secure"}, "spec": {"version": "17.12", "tls": {"issuerRef": {"name": "i"}}},
+            "status": {"phase": "Ready"}});
+        seen.databases.as_mut().expect("databases").push(read(secure));
+        assert_eq!(worst(&seen), Some(Verdict::Fail));
     }
 
     /// Breaks an installation.

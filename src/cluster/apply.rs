@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //! An object that is as it should be is not written. An object that is not ours is neither written nor deleted: the error names
-//! it. What is deleted or changed is the very object that was looked at.
+//! it. What is deleted or changed is the very object that was looked at; what is created was not there.
 //!
 //! # Assumptions
 //! One loop writes the objects of one owner.
@@ -96,9 +96,12 @@ impl Objects {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// The object of this name, whoever owns it.
+    /// The object of this name, whoever owns it. Where cert-manager is not installed there is none of its kinds.
     pub async fn look<K: Kind>(&self, name: &str) -> Result<Option<K>, Error> {
-        self.api().get_opt(name).await.map_err(|error| Error::of(Thing::new::<K>(name), error))
+        match self.api().get_opt(name).await.map_err(|error| Error::of(Thing::new::<K>(name), error)) {
+            Err(Error::UnknownKind(what)) if what.is_of_cert_manager() => Ok(None),
+            found => found,
+        }
     }
 
     /// Whether an object is ours.
@@ -135,10 +138,10 @@ impl Objects {
             if !differs(&json_of(&what, live)?, &body) {
                 return Ok(Done::Nothing);
             }
-            // Fields that somebody else has taken are taken back; another object of the same name is not touched.
+            // Fields that somebody else has taken are taken back.
             parameters = parameters.force();
-            body["metadata"]["uid"] = json!(live.uid());
         }
+        bind(&mut body, live.map(Resource::meta));
         let before = live.and_then(ResourceExt::resource_version);
         let api = self.api::<K>();
         let after = match api.patch(&what.name, &parameters, &Patch::Apply(&body)).await {
@@ -190,7 +193,7 @@ impl Objects {
         };
         match self.api::<K>().delete(&what.name, &parameters).await {
             Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(error) => Err(Error::of(what, error)),
         }
     }
@@ -227,8 +230,8 @@ impl Objects {
                 return Ok(Some(Done::Nothing));
             }
             parameters = parameters.force();
-            body["metadata"]["uid"] = json!(live.uid());
         }
+        bind(&mut body, live.as_ref().map(|live| &live.metadata));
         let after = present(api.patch(&what.name, &parameters, &Patch::Apply(&body)).await);
         let after = after.map_err(|error| Error::of(what, error))?;
         Ok(after.map(|_| if live.is_some() { Done::Changed } else { Done::Created }))
@@ -270,6 +273,18 @@ impl Objects {
     }
 }
 
+/// Binds an application to the object that was looked at; where there was none, to there being none.
+///
+/// An application has no word for the latter. The API server answers with a conflict where the object that is there has another
+/// version than the one that is given, and does not look at it where it creates. etcd gives no object the first version: that is
+/// the empty store's.
+fn bind(body: &mut Value, live: Option<&ObjectMeta>) {
+    match live {
+        Some(live) => body["metadata"]["uid"] = json!(live.uid),
+        None => body["metadata"]["resourceVersion"] = json!("1"),
+    }
+}
+
 /// Neither the object nor its kind need be there. What is said about a kind that is not there is no answer in Kubernetes' form.
 fn present<T>(answer: kube::Result<T>) -> kube::Result<Option<T>> {
     match answer {
@@ -285,4 +300,45 @@ fn dynamic_json(what: &Thing, object: &DynamicObject) -> Result<Value, Error> {
 
 fn json_of<K: Kind>(what: &Thing, object: &K) -> Result<Value, Error> {
     serde_json::to_value(object).map_err(|error| Error::Bug { what: what.clone(), why: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+    use crate::api::cert_manager::{Certificate, CertificateSpec};
+    use crate::cluster::optional::tests::Fake;
+
+    fn objects(cluster: &Fake) -> Objects {
+        let mut owner = ConfigMap::default();
+        let metadata = json!({"name": "pg", "namespace": "demo", "uid": "1"});
+        owner.metadata = serde_json::from_value(metadata).expect("metadata");
+        Objects::of(&cluster.client(), &owner, Labels::new()).expect("an owner")
+    }
+
+    #[tokio::test]
+    async fn without_cert_manager_there_is_nothing_of_its_to_see_or_to_delete_and_nothing_can_be_made() {
+        let objects = objects(&Fake::without("/apis/cert-manager.io/"));
+        assert_eq!(objects.look::<Certificate>("pg").await.expect("an answer"), None);
+        let certificate = Certificate::new("pg", CertificateSpec::default());
+        assert!(!objects.delete::<Certificate>("pg").await.expect("an answer"));
+        assert!(objects.delete_seen(&certificate).await.is_ok());
+        assert!(matches!(objects.apply(certificate).await, Err(Error::UnknownKind(_))));
+        // What pgrekey cannot do without is another matter.
+        let without = self::objects(&Fake::without("/configmaps"));
+        assert!(matches!(without.look::<ConfigMap>("pg").await, Err(Error::UnknownKind(_))));
+    }
+
+    #[test]
+    fn what_is_applied_is_bound_to_what_was_seen() {
+        let bound = |live: Option<&ObjectMeta>| {
+            let mut body = json!({"metadata": {"name": "pg"}});
+            bind(&mut body, live);
+            body
+        };
+        let live = ObjectMeta { uid: Some("1".to_owned()), ..ObjectMeta::default() };
+        assert_eq!(bound(Some(&live)), json!({"metadata": {"name": "pg", "uid": "1"}}));
+        assert_eq!(bound(None), json!({"metadata": {"name": "pg", "resourceVersion": "1"}}));
+    }
 }

@@ -3,6 +3,9 @@
 use std::fmt;
 
 use kube::Resource;
+use kube::core::Status;
+
+use crate::api::cert_manager;
 
 /// The API server did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +33,9 @@ pub enum Error {
         /// What it says.
         why: String,
     },
+    /// The cluster has no objects of this kind, because it does not know the kind.
+    #[error("{}", unknown(.0))]
+    UnknownKind(Thing),
     /// What cannot be.
     #[error("{what}: {why}; this is a bug of pgrekey's")]
     Bug {
@@ -45,6 +51,7 @@ impl Error {
     #[must_use]
     pub fn of(what: Thing, error: kube::Error) -> Self {
         match error {
+            kube::Error::Api(status) if is_kind_unknown(&status) => Self::UnknownKind(what),
             kube::Error::Api(status) if status.code == 409 => Self::Conflict(what),
             kube::Error::Api(status) if matches!(status.code, 400 | 403 | 405 | 413 | 422) => {
                 Self::Refused { what, why: status.message }
@@ -54,6 +61,23 @@ impl Error {
             error => Self::Transport { what, source: Box::new(error) },
         }
     }
+}
+
+/// Whether an answer says that the cluster does not know the kind that was asked about.
+///
+/// An object that is not there is named in the answer. What is said of a kind is plain text, in no form of Kubernetes', which
+/// `Status::is_not_found` does not take for an answer.
+fn is_kind_unknown(status: &Status) -> bool {
+    let names_an_object = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
+    status.code == 404 && !names_an_object
+}
+
+fn unknown(what: &Thing) -> String {
+    let kind = &what.kind;
+    if what.is_of_cert_manager() {
+        return format!("{}: {}", cert_manager::not_installed(kind), cert_manager::INSTALL);
+    }
+    format!("{what}: kind {kind} is unknown to this cluster: install its definition")
 }
 
 /// An object, by kind and name.
@@ -70,6 +94,12 @@ impl Thing {
     #[must_use]
     pub fn new<K: Resource<DynamicType = ()>>(name: &str) -> Self {
         Self { kind: K::kind(&()).into_owned(), name: name.to_owned() }
+    }
+
+    /// Whether its kind is one that cert-manager brings.
+    #[must_use]
+    pub fn is_of_cert_manager(&self) -> bool {
+        cert_manager::KINDS.contains(&self.kind.as_str())
     }
 }
 
@@ -109,6 +139,21 @@ mod tests {
         assert!(matches!(of(422), Error::Refused { .. }) && matches!(of(403), Error::Refused { .. }));
         assert!(matches!(of(500), Error::Transport { .. }) && matches!(of(429), Error::Transport { .. }));
         assert_eq!(of(422).to_string(), "the API server refuses Service pg: no");
+    }
+
+    #[test]
+    fn a_kind_that_is_not_there_is_another_matter_than_an_object() {
+        let of = |text: &str| {
+            let status =
+                serde_json::from_str(text).unwrap_or_else(|_| Status::failure(text, "Failed to parse error data"));
+            kube::Error::Api(status.with_code(404).boxed())
+        };
+        let said = Error::of(Thing::new::<cert_manager::Certificate>("pg"), of("404 page not found")).to_string();
+        assert!(said.starts_with("cert-manager is not installed: kind Certificate of cert-manager.io"), "{said}");
+        let said = Error::of(Thing::new::<Service>("pg"), of("404 page not found")).to_string();
+        assert_eq!(said, "Service pg: kind Service is unknown to this cluster: install its definition");
+        let gone = r#"{"reason": "NotFound", "message": "no", "details": {"name": "pg", "kind": "services"}}"#;
+        assert!(matches!(Error::of(Thing::new::<Service>("pg"), of(gone)), Error::Transport { .. }));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! has been listed once it is named by [`Facts::unknown`].
 //!
 //! # Guarantees
+//! A kind of cert-manager's that the cluster does not have is known to have no objects: see [`optional`].
 //! Answers never wait and never read the network. Objects are pruned to what the rules read before they are kept. A watch
 //! that breaks is resumed with back-off; what was known until then stays known.
 //!
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::{self, BoxFuture};
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{Api, ListParams, PartialObjectMeta};
@@ -27,12 +28,13 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
-use crate::api::cert_manager::{ClusterIssuer, Issuer};
+use super::optional::{self, Lack};
+use crate::api::cert_manager::{CaIssuer, ClusterIssuer, Issuer};
 use crate::api::{Postgres, PostgresOpsRequest, PostgresVersion};
 use crate::rules::facts::{DEFAULT_ISSUER_ANNOTATION, USABLE};
 use crate::rules::{Facts, Snapshot};
 
-/// One kind: its objects, and whether they have been listed.
+/// One kind: its objects, whether they have been listed, and whether there is such a kind.
 struct Known<K: Lookup + Clone + 'static>
 where
     K::DynamicType: Eq + std::hash::Hash + Clone,
@@ -40,6 +42,7 @@ where
     kind: &'static str,
     objects: Store<K>,
     listed: Arc<AtomicBool>,
+    lack: Lack,
 }
 
 impl<K> Known<K>
@@ -53,31 +56,40 @@ where
 
     /// The same for some objects of it.
     fn watch_some(kind: &'static str, client: &Client, which: Config) -> (Self, BoxFuture<'static, ()>) {
-        let stream = watcher(Api::<K>::all(client.clone()), which);
+        let stream = watcher(Api::<K>::all(client.clone()), which).default_backoff();
+        Self::fill(kind, stream, Lack::default())
+    }
+
+    /// The same for a kind that the cluster may not have.
+    fn watch_optional(kind: &'static str, client: &Client) -> (Self, BoxFuture<'static, ()>) {
+        let lack = Lack::default();
+        Self::fill(kind, optional::watch(Api::<K>::all(client.clone()), Config::default(), lack.clone()), lack)
+    }
+
+    fn fill(
+        kind: &'static str,
+        stream: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+        lack: Lack,
+    ) -> (Self, BoxFuture<'static, ()>) {
         let (objects, writer) = reflector::store();
         let listed = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&listed);
-        let fill = stream
-            .modify(prune)
-            .default_backoff()
-            .reflect(writer)
-            .for_each(move |event| {
-                match event {
-                    Ok(Event::InitDone) => seen.store(true, Ordering::Release),
-                    Ok(_) => {}
-                    Err(error) => warn!(kind, %error, "cannot watch; trying again"),
-                }
-                future::ready(())
-            })
-            .boxed();
-        (Self { kind, objects, listed }, fill)
+        let fill = stream.modify(prune).reflect(writer).for_each(move |event| {
+            match event {
+                Ok(Event::InitDone) => seen.store(true, Ordering::Release),
+                Ok(_) => {}
+                Err(error) => warn!(kind, %error, "cannot watch; trying again"),
+            }
+            future::ready(())
+        });
+        (Self { kind, objects, listed, lack }, fill.boxed())
     }
 
     fn get(&self, reference: &ObjectRef<K>) -> Option<Arc<K>> {
         self.objects.get(reference)
     }
 
-    fn missing(&self) -> Option<&'static str> {
+    fn unlisted(&self) -> Option<&'static str> {
         (!self.listed.load(Ordering::Acquire)).then_some(self.kind)
     }
 }
@@ -112,8 +124,8 @@ pub fn watch(client: &Client) -> (Stores, impl Future<Output = ()> + Send + use<
     let (databases, fill_databases) = Known::watch("Postgres", client);
     let (requests, fill_requests) = Known::watch("PostgresOpsRequest", client);
     let (versions, fill_versions) = Known::watch("PostgresVersion", client);
-    let (issuers, fill_issuers) = Known::watch("Issuer", client);
-    let (cluster_issuers, fill_cluster_issuers) = Known::watch("ClusterIssuer", client);
+    let (issuers, fill_issuers) = Known::watch_optional("Issuer", client);
+    let (cluster_issuers, fill_cluster_issuers) = Known::watch_optional("ClusterIssuer", client);
     let (namespaces, fill_namespaces) = Known::watch("Namespace", client);
     let (storage_classes, fill_storage_classes) = Known::watch("StorageClass", client);
     let usable = Config::default().labels(&usable());
@@ -158,6 +170,16 @@ impl Stores {
     pub fn all_requests(&self) -> Vec<Arc<PostgresOpsRequest>> {
         self.requests.objects.state()
     }
+
+    /// Whether an issuer may sign with what this Secret holds. Where ClusterIssuers keep theirs only cert-manager knows, so one
+    /// counts in every namespace.
+    #[must_use]
+    pub fn signs(&self, namespace: &str, secret: &str) -> bool {
+        let is_it = |ca: &Option<CaIssuer>| ca.as_ref().is_some_and(|ca| ca.secret_name == secret);
+        let is_here = |issuer: &Issuer| issuer.metadata.namespace.as_deref() == Some(namespace);
+        self.issuers.objects.state().iter().any(|issuer| is_here(issuer) && is_it(&issuer.spec.ca))
+            || self.cluster_issuers.objects.state().iter().any(|issuer| is_it(&issuer.spec.ca))
+    }
 }
 
 /// A kind could not be listed.
@@ -184,6 +206,16 @@ pub async fn snapshot(client: &Client) -> Result<Snapshot, ListProblem> {
         let listed = listed.map_err(|error| ListProblem { kind, error })?;
         Ok(listed.items.into_iter().map(Arc::new).collect())
     }
+    /// Nothing where the cluster does not have the kind.
+    async fn list_optional<K>(client: &Client, kind: &'static str) -> Result<Option<Vec<Arc<K>>>, ListProblem>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        match list(client, kind).await {
+            Err(ListProblem { error: kube::Error::Api(status), .. }) if status.code == 404 => Ok(None),
+            listed => listed.map(Some),
+        }
+    }
     let storage_classes = list::<StorageClass>(client, "StorageClass").await?;
     let namespaces = list::<Namespace>(client, "Namespace").await?;
     let usable = ListParams::default().labels(&usable());
@@ -191,18 +223,22 @@ pub async fn snapshot(client: &Client) -> Result<Snapshot, ListProblem> {
     let default_issuer = |namespace: &Arc<Namespace>| {
         Some((namespace.name_any(), namespace.annotations().get(DEFAULT_ISSUER_ANNOTATION)?.clone()))
     };
+    let issuers = list_optional(client, "Issuer").await?;
+    let cluster_issuers = list_optional(client, "ClusterIssuer").await?;
+    let lacks = [("Issuer", issuers.is_none()), ("ClusterIssuer", cluster_issuers.is_none())];
     Ok(Snapshot {
         databases: list(client, "Postgres").await?,
         requests: list(client, "PostgresOpsRequest").await?,
         versions: list(client, "PostgresVersion").await?,
-        issuers: list(client, "Issuer").await?,
-        cluster_issuers: list(client, "ClusterIssuer").await?,
+        issuers: issuers.unwrap_or_default(),
+        cluster_issuers: cluster_issuers.unwrap_or_default(),
         service_accounts: service_accounts
             .iter()
             .map(|account| (ResourceExt::namespace(account.as_ref()).unwrap_or_default(), account.name_any()))
             .collect(),
         storage_classes: storage_classes.iter().map(|class| class.name_any()).collect(),
         default_issuers: namespaces.iter().filter_map(default_issuer).collect(),
+        lacks: lacks.into_iter().filter_map(|(kind, is_lacking)| is_lacking.then_some(kind)).collect(),
         unknown: vec![],
     })
 }
@@ -220,18 +256,23 @@ impl Facts for Stores {
             service_accounts,
         } = self;
         [
-            databases.missing(),
-            requests.missing(),
-            versions.missing(),
-            issuers.missing(),
-            cluster_issuers.missing(),
-            namespaces.missing(),
-            storage_classes.missing(),
-            service_accounts.missing(),
+            databases.unlisted(),
+            requests.unlisted(),
+            versions.unlisted(),
+            issuers.unlisted(),
+            cluster_issuers.unlisted(),
+            namespaces.unlisted(),
+            storage_classes.unlisted(),
+            service_accounts.unlisted(),
         ]
         .into_iter()
         .flatten()
         .collect()
+    }
+
+    fn lacks(&self, kind: &str) -> bool {
+        let lacks = [(self.issuers.kind, &self.issuers.lack), (self.cluster_issuers.kind, &self.cluster_issuers.lack)];
+        lacks.into_iter().any(|(known, lack)| known == kind && lack.holds())
     }
 
     fn database(&self, namespace: &str, name: &str) -> Option<Arc<Postgres>> {
@@ -296,5 +337,52 @@ impl Facts for Stores {
     fn default_issuer(&self, namespace: &str) -> Option<String> {
         let namespace = self.namespaces.get(&ObjectRef::new(namespace))?;
         namespace.annotations().get(DEFAULT_ISSUER_ANNOTATION).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cluster::optional::tests::Fake;
+
+    async fn comes_true(what: impl Fn() -> bool) {
+        let soon = async {
+            while !what() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), soon).await.expect("it comes true within 20 s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn cert_manager_may_be_absent_come_and_go_and_nothing_is_started_again() {
+        let cluster = Fake::without("/apis/cert-manager.io/");
+        let (stores, fill) = watch(&cluster.client());
+        let filling = tokio::spawn(fill);
+        comes_true(|| stores.unknown().is_empty()).await;
+        assert!(stores.lacks("Issuer") && stores.lacks("ClusterIssuer") && !stores.lacks("Postgres"));
+
+        cluster.become_(Some(vec!["ca"]));
+        comes_true(|| stores.issuer("demo", "ca").is_some() && !stores.lacks("Issuer")).await;
+
+        cluster.become_(None);
+        comes_true(|| stores.issuer("demo", "ca").is_none() && stores.lacks("Issuer")).await;
+        assert!(stores.unknown().is_empty());
+
+        cluster.become_(Some(vec!["ca", "another"]));
+        comes_true(|| stores.issuer("demo", "another").is_some() && !stores.lacks("Issuer")).await;
+        filling.abort();
+    }
+
+    #[tokio::test]
+    async fn who_asks_once_hears_of_no_issuers_where_there_is_no_cert_manager() {
+        let cluster = Fake::without("/apis/cert-manager.io/");
+        let snapshot = snapshot(&cluster.client()).await.expect("a snapshot");
+        assert_eq!((snapshot.issuers.len(), snapshot.lacks), (0, vec!["Issuer", "ClusterIssuer"]));
+        // What pgrekey brings itself has to be there.
+        let cluster = Fake::without("/postgresversions");
+        assert!(super::snapshot(&cluster.client()).await.is_err());
     }
 }

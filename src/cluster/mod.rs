@@ -4,6 +4,8 @@ pub mod apply;
 pub mod differs;
 pub mod error;
 pub mod facts;
+pub mod finalizer;
+pub mod optional;
 pub mod own_ca;
 
 pub use apply::{Done, Objects};

@@ -1,8 +1,10 @@
 //! What cert-manager is asked for, and what it has issued.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::ResourceExt;
 
 use super::Context;
 use super::postgres::{Step, Stop};
@@ -16,12 +18,44 @@ use crate::tls::material::{Defect, Each, Issued, Problem, Source, issued};
 /// How long cert-manager may take before people are told that it is waited for. It takes a second, as a rule.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Asks for the certificates of a database that has TLS.
+/// What cert-manager keeps on a Secret about where its content comes from.
+const CERTIFICATE_NAME: &str = "cert-manager.io/certificate-name";
+
+/// Asks for the certificates of a database that has TLS: all of them, or none where one of their Secrets is something else.
+///
+/// cert-manager issues into any Secret that a Certificate names, whatever is in it. Once it is named, it is too late to look.
 pub(super) async fn ask(objects: &Objects, cluster: &Cluster) -> Step<()> {
-    for certificate in certificates(cluster) {
-        objects.apply(certificate).await?;
+    let mut wishes = vec![];
+    for wish in certificates(cluster) {
+        let live = objects.look::<Certificate>(&wish.name_any()).await?;
+        let (certificate, secret) = (wish.name_any(), &wish.spec.secret_name);
+        if live.as_ref().is_none_or(|live| live.spec.secret_name != *secret)
+            && objects.look::<Secret>(secret).await?.is_some_and(|secret| is_foreign(&secret, &certificate))
+        {
+            return Err(Stop::Blocked("ObjectInTheWay", in_the_way(secret, &certificate)));
+        }
+        wishes.push((live, wish));
+    }
+    for (live, wish) in wishes {
+        objects.apply_over(live.as_ref(), wish).await?;
     }
     Ok(())
+}
+
+/// A Secret that holds what cert-manager did not put there for this Certificate.
+pub(super) fn is_foreign(secret: &Secret, certificate: &str) -> bool {
+    !is_issued_for(secret, certificate) && secret.data.as_ref().is_some_and(|data| !data.is_empty())
+}
+
+fn is_issued_for(secret: &Secret, certificate: &str) -> bool {
+    secret.annotations().get(CERTIFICATE_NAME).is_some_and(|name| name == certificate)
+}
+
+fn in_the_way(secret: &str, certificate: &str) -> String {
+    format!(
+        "Secret {secret} exists and was not issued for Certificate {certificate}, which would overwrite it: name another \
+         secretName in spec.tls.certificates, or delete the Secret if nobody needs it"
+    )
 }
 
 /// What has been issued, if all of it may be served.
@@ -32,6 +66,7 @@ pub(super) async fn read(
 ) -> Result<Result<Issued, Vec<Problem>>, Error> {
     let of = async |alias| {
         let secret = objects.look::<Secret>(&cluster.certificate_secret(alias)).await?;
+        let secret = secret.filter(|secret| !is_foreign(secret, &cluster.certificate(alias)));
         Ok::<_, Error>(secret.and_then(|secret| secret.data).as_ref().map(Source::of))
     };
     let sources = Each {
@@ -77,11 +112,69 @@ fn said(certificate: &Certificate) -> Option<String> {
 }
 
 /// Takes away what a database without TLS does not have.
-pub(super) async fn forget(objects: &Objects, cluster: &Cluster) -> Step<()> {
-    for alias in Alias::ALL {
-        objects.delete::<Certificate>(&cluster.certificate(alias)).await?;
-    }
+pub(super) async fn forget(context: &Context, objects: &Objects, cluster: &Cluster) -> Step<()> {
+    // One of them holds a key that lets the superuser in.
+    delete(context, objects, cluster, Secrets::Delete).await?;
     objects.delete::<Secret>(&cluster.tls_secret()).await?;
     objects.delete::<ConfigMap>(&cluster.ca_config_map()).await?;
     Ok(())
+}
+
+/// What becomes of the Secrets that were issued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Secrets {
+    /// They stay.
+    Keep,
+    /// They go.
+    Delete,
+}
+
+/// Deletes the Certificates, and what was issued for them: by the name that the spec gives a Secret, and by the one that the
+/// Certificate has, for the spec may have forgotten it.
+///
+/// A Secret goes only where cert-manager says that it was issued for this Certificate, and has given it our labels, which no other
+/// Certificate has to give: who can forge that can delete the Secret himself. What an issuer signs with stays whatever it says.
+pub(super) async fn delete(
+    context: &Context,
+    objects: &Objects,
+    cluster: &Cluster,
+    secrets: Secrets,
+) -> Result<(), Error> {
+    for alias in Alias::ALL {
+        let certificate = cluster.certificate(alias);
+        let live = objects.ours::<Certificate>(&certificate).await?;
+        let mut names = BTreeSet::from([cluster.certificate_secret(alias)]);
+        if let Some(live) = live {
+            objects.delete_seen(&live).await?;
+            names.insert(live.spec.secret_name);
+        }
+        names.retain(|_| secrets == Secrets::Delete);
+        for name in names {
+            let secret = objects.ours::<Secret>(&name).await?;
+            let is_ca = context.facts.signs(cluster.namespace(), &name);
+            if let Some(secret) = secret.filter(|secret| !is_ca && is_issued_for(secret, &certificate)) {
+                objects.delete_seen(&secret).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_secret_that_holds_something_else_is_foreign() {
+        let is_foreign = |annotations: serde_json::Value, data: serde_json::Value| {
+            let secret = json!({"metadata": {"annotations": annotations}, "data": data});
+            is_foreign(&serde_json::from_value(secret).expect("a Secret"), "pg-server-cert")
+        };
+        let key = || json!({"tls.key": "a2V5"});
+        assert!(is_foreign(json!({}), key()), "of an Ingress");
+        assert!(is_foreign(json!({CERTIFICATE_NAME: "postgres-ca"}), key()), "of another Certificate");
+        assert!(!is_foreign(json!({CERTIFICATE_NAME: "pg-server-cert"}), key()), "its own");
+        assert!(!is_foreign(json!({}), json!({})), "nothing is lost");
+    }
 }

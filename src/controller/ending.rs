@@ -15,9 +15,9 @@ use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 
+use super::certificates::{self, Secrets};
 use super::postgres::{FINALIZER, Step, Stop, release};
 use super::{Context, provision, status};
-use crate::api::cert_manager::Certificate;
 use crate::api::postgres::{DeletionPolicy, PostgresSpec, StorageType, TlsConfig};
 use crate::api::postgres_version::PostgresVersionSpec;
 use crate::api::tls::IssuerRef;
@@ -50,9 +50,8 @@ pub(super) async fn clean_up(context: &Context, postgres: &Postgres) -> Step<Act
     if let Some(cluster) = skeleton(postgres) {
         let objects = provision::objects(context, postgres, &cluster)?;
         stop(&objects, &cluster).await?;
-        for alias in Alias::ALL {
-            objects.delete::<Certificate>(&cluster.certificate(alias)).await?;
-        }
+        let issued = if policy == DeletionPolicy::WipeOut { Secrets::Delete } else { Secrets::Keep };
+        certificates::delete(context, &objects, &cluster, issued).await?;
         for map in cluster.patroni_config_maps() {
             objects.delete::<ConfigMap>(&map).await?;
         }
@@ -60,7 +59,7 @@ pub(super) async fn clean_up(context: &Context, postgres: &Postgres) -> Step<Act
             delete_data(&objects).await?;
         }
         if policy == DeletionPolicy::WipeOut {
-            delete_secrets(context, postgres, &objects, &cluster).await?;
+            delete_auth_secret(context, postgres, &objects, &cluster).await?;
         } else {
             objects.let_go::<Secret>(&cluster.auth_secret()).await?;
         }
@@ -131,13 +130,12 @@ async fn delete_data(objects: &Objects) -> Step<()> {
     Ok(())
 }
 
-/// The Secrets that pgrekey made or asked for. What another database uses too stays.
-async fn delete_secrets(context: &Context, postgres: &Postgres, objects: &Objects, cluster: &Cluster) -> Step<()> {
+/// The superuser's Secret, if no other database uses it too.
+async fn delete_auth_secret(context: &Context, postgres: &Postgres, objects: &Objects, cluster: &Cluster) -> Step<()> {
+    let name = cluster.auth_secret();
     let others = context.facts.databases(cluster.namespace());
-    let others = others.iter().filter(|other| other.name_any() != postgres.name_any());
-    let used: Vec<String> = others.map(|other| super::credentials::auth_secret(other)).collect();
-    let issued = Alias::ALL.map(|alias| cluster.certificate_secret(alias));
-    for name in [cluster.auth_secret()].into_iter().filter(|name| !used.contains(name)).chain(issued) {
+    let mut others = others.iter().filter(|other| other.name_any() != postgres.name_any());
+    if !others.any(|other| super::credentials::auth_secret(other) == name) {
         objects.delete::<Secret>(&name).await?;
     }
     Ok(())

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{Context, certificates};
 use crate::api::Postgres;
 use crate::api::cert_manager::{
-    Certificate, CertificateIssuerRef, CertificateRequest, CertificateRequestSpec, CertificateStatus,
+    self, Certificate, CertificateIssuerRef, CertificateRequest, CertificateRequestSpec, CertificateStatus,
     IssuanceCondition, holds,
 };
 use crate::api::duration::after;
@@ -35,7 +35,6 @@ const REISSUE: &str = "pgrekey.dev/reissue";
 const TRIAL_OF: &str = "pgrekey.dev/trial-of";
 
 /// What cert-manager keeps on a Secret about where its content comes from.
-const CERTIFICATE_NAME: &str = "cert-manager.io/certificate-name";
 const ISSUER_NAME: &str = "cert-manager.io/issuer-name";
 const ISSUER_KIND: &str = "cert-manager.io/issuer-kind";
 
@@ -59,7 +58,7 @@ pub(super) async fn look(
         let Some(wish) = certificate(wished, alias) else { continue };
         let secret: Option<Secret> = objects.look(&wish.spec.secret_name).await?;
         let live: Option<Certificate> = objects.look(&wish.name_any()).await?;
-        if let Some(secret) = secret.as_ref().filter(|secret| is_foreign(secret, &wish)) {
+        if let Some(secret) = secret.as_ref().filter(|secret| certificates::is_foreign(secret, &wish.name_any())) {
             issuance.in_the_way.push(format!("Secret {}", secret.name_any()));
         }
         let Some(live) = live else { continue };
@@ -102,12 +101,6 @@ pub(super) fn with_spec(
         user_conf: user_conf.map(|_| ""),
     };
     Cluster::of(&Postgres { spec, ..postgres.clone() }, &facts).map_err(|why| why.to_string())
-}
-
-/// A Secret that cert-manager did not make for this Certificate.
-fn is_foreign(secret: &Secret, wish: &Certificate) -> bool {
-    let made_for = secret.annotations().get(CERTIFICATE_NAME);
-    made_for.is_none_or(|name| *name != wish.name_any()) && secret.data.as_ref().is_some_and(|data| !data.is_empty())
 }
 
 fn seen(live: &Certificate, wish: &Certificate, secret: Option<&Secret>, operation: &str) -> Seen {
@@ -163,11 +156,15 @@ fn not_ready(context: &Context, wished: &Cluster) -> Vec<String> {
                     let said = conditions.iter().find_map(|c| c.message.clone()).unwrap_or_default();
                     Some(format!("{kind} {} to be ready: {said}", issuer.name))
                 }
+                None if context.facts.lacks(kind) => {
+                    Some(format!("{}: {}", cert_manager::not_installed(kind), cert_manager::INSTALL))
+                }
                 None => Some(format!("{kind} {} to exist", issuer.name)),
             }
         })
         .collect();
     problems.sort();
+    problems.dedup();
     problems
 }
 

@@ -14,6 +14,7 @@
 //! Facts are kept up to date by somebody else. What is watched carries the label that KubeDB's objects carry, so that no other
 //! object of the cluster is held in memory. Secrets are read by name and never watched.
 
+mod budgets;
 mod certificates;
 mod context;
 mod credentials;
@@ -48,7 +49,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::core::PartialObjectMeta;
+use kube::api::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -61,6 +62,7 @@ use crate::api::{PetSet, Postgres, PostgresOpsRequest};
 use crate::cluster::Error;
 use crate::cluster::apply::Kind;
 use crate::cluster::facts::Stores;
+use crate::cluster::optional::{self, Lack};
 use crate::metrics::LoopMetrics;
 use crate::rules::{Allowed, Facts};
 
@@ -230,6 +232,9 @@ fn databases(
         let database = ObjectRef::<Postgres>::new(&request.spec.database_ref.name);
         is_over.then(|| database.within(&request.namespace().unwrap_or_default()))
     };
+    // Only what they are called, as with the others; and there may be none of their kind.
+    let certificates = context.api::<PartialObjectMeta<Certificate>>();
+    let certificates = optional::watch(certificates, ours(), Lack::default());
     let controller = Controller::new(context.api::<Postgres>(), watcher::Config::default())
         .with_config(Config::default().concurrency(CONCURRENCY))
         .owns(context.api::<PetSet>(), ours())
@@ -239,7 +244,7 @@ fn databases(
         .owns(context.api::<Role>(), ours())
         .owns(context.api::<RoleBinding>(), ours())
         .owns(context.api::<PodDisruptionBudget>(), ours())
-        .owns(context.api::<Certificate>(), ours())
+        .owns_stream(certificates.touched_objects())
         .reconcile_all_on(drifted);
     let store = controller.store();
     let run = controller

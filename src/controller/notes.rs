@@ -9,6 +9,7 @@ use kube::ResourceExt;
 use crate::api::PostgresOpsRequest;
 use crate::plan::draft::Draft;
 use crate::plan::observed::Hindrance;
+use crate::plan::places::{self, Contender};
 
 /// The notes, by the uids of their requests.
 #[derive(Debug, Default)]
@@ -21,8 +22,8 @@ struct Kept {
     draft: Option<Draft>,
     /// Why what was last decided could not be done.
     hindrance: Option<Hindrance>,
-    /// When it was let begin: one of the operations that run, though the watch may not have shown it yet.
-    began: Option<Instant>,
+    /// Its namespace, and when it was given a place: it works, though the watch may not have shown it yet.
+    entered: Option<(String, Instant)>,
 }
 
 /// How long the watch may be behind.
@@ -50,15 +51,18 @@ impl Notes {
         self.all().entry(key(request)).or_default().hindrance = why;
     }
 
-    /// Lets a request begin if fewer than `most` run: those that do by what was seen, and those that were let begin a moment ago.
-    pub(super) fn begin(&self, request: &PostgresOpsRequest, running: &[String], most: usize) -> bool {
+    /// How many places are free for a request, of so many in all, beside those that have not ended by what was seen.
+    pub(super) fn free(&self, request: &PostgresOpsRequest, seen: &[Contender], places: usize) -> usize {
+        free(&self.all(), request, seen, places)
+    }
+
+    /// Gives a request a place, if one is free.
+    pub(super) fn enter(&self, request: &PostgresOpsRequest, seen: &[Contender], places: usize) -> bool {
         let mut all = self.all();
-        let is_recent = |kept: &Kept| kept.began.is_some_and(|began| began.elapsed() < BEHIND);
-        let own = key(request);
-        let others = all.iter().filter(|(uid, kept)| is_recent(kept) && !running.contains(uid) && **uid != own);
-        let may = running.iter().filter(|uid| **uid != own).count() + others.count() < most;
+        let may = free(&all, request, seen, places) > 0;
         if may {
-            all.entry(own).or_default().began.get_or_insert_with(Instant::now);
+            let namespace = request.namespace().unwrap_or_default();
+            all.entry(key(request)).or_default().entered = Some((namespace, Instant::now()));
         }
         may
     }
@@ -74,6 +78,20 @@ impl Notes {
     }
 }
 
+/// Counts those too that were given a place a moment ago.
+fn free(all: &HashMap<String, Kept>, request: &PostgresOpsRequest, seen: &[Contender], places: usize) -> usize {
+    let own = key(request);
+    let mut others: Vec<Contender> = seen.iter().filter(|other| other.uid != own).cloned().collect();
+    for (uid, kept) in all.iter().filter(|(uid, _)| **uid != own) {
+        let Some((namespace, _)) = kept.entered.as_ref().filter(|(_, at)| at.elapsed() < BEHIND) else { continue };
+        match others.iter_mut().find(|other| other.uid == *uid) {
+            Some(other) => other.works = true,
+            None => others.push(Contender { uid: uid.clone(), namespace: namespace.clone(), works: true }),
+        }
+    }
+    places::free(places, &request.namespace().unwrap_or_default(), &others)
+}
+
 fn key(request: &PostgresOpsRequest) -> String {
     request.uid().unwrap_or_default()
 }
@@ -86,17 +104,19 @@ mod tests {
         let spec = serde_saphyr::from_str("{type: Restart, databaseRef: {name: pg}}").expect("a spec");
         let mut request = PostgresOpsRequest::new("restart", spec);
         request.metadata.uid = Some(uid.to_owned());
+        request.metadata.namespace = Some("demo".to_owned());
         request
     }
 
     #[test]
-    fn no_more_begin_than_may_run_also_while_the_watch_is_behind() {
+    fn no_more_have_a_place_than_there_are_also_while_the_watch_is_behind() {
         let notes = Notes::default();
-        let none: [String; 0] = [];
-        assert!(notes.begin(&request("a"), &none, 2) && notes.begin(&request("b"), &none, 2));
-        assert!(!notes.begin(&request("c"), &none, 2));
-        assert!(notes.begin(&request("a"), &["a".to_owned()], 2), "who has begun goes on");
+        let sees = |works: bool| [Contender { uid: "a".to_owned(), namespace: "demo".to_owned(), works }];
+        assert!(notes.enter(&request("a"), &[], 2) && notes.enter(&request("b"), &sees(false), 2));
+        assert!(!notes.enter(&request("c"), &sees(false), 2));
+        assert!(notes.enter(&request("a"), &sees(true), 2), "who has a place keeps it");
         notes.forget(&request("b"));
-        assert!(notes.begin(&request("c"), &["a".to_owned()], 2));
+        assert_eq!(notes.free(&request("c"), &sees(true), 2), 1);
+        assert!(notes.enter(&request("c"), &sees(true), 2));
     }
 }

@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::controller::Action as Requeue;
@@ -32,13 +31,15 @@ use super::memory::Primary;
 use super::perform::Hands;
 use super::postgres::{Stop, conditions};
 use super::site::Site;
-use super::{Context, status};
+use super::{Context, budgets, status};
 use crate::api::condition::find;
+use crate::api::duration::after;
 use crate::api::ops_request::{FINALIZER, OpsPhase, PostgresOpsRequestStatus, TlsOperation};
 use crate::api::postgres::PostgresSpec;
 use crate::api::{PetSet, Postgres, PostgresOpsRequest, StepKind};
 use crate::build::workload::Standing;
 use crate::build::{Cluster, meta};
+use crate::cluster::finalizer::{self, Finalizer};
 use crate::cluster::{Error, Objects, Thing};
 use crate::metrics::{OperationKind, OperationOutcome};
 use crate::plan::database_status::types::PAUSED;
@@ -46,8 +47,9 @@ use crate::plan::database_status::{Writer, is_paused_in, pause_of};
 use crate::plan::decide::{NO_PLACE, PODS_UNSEEN, is_running};
 use crate::plan::draft::{Draft, Pace, Save, Stored};
 use crate::plan::observed::{Hindrance, Issuance, Paused};
+use crate::plan::places::Contender;
 use crate::plan::status::{Event, record};
-use crate::plan::{Action, Decision, Known, Observed, decide, ends, settle};
+use crate::plan::{Action, Decision, Known, Observed, decide, ends, ledger, settle};
 use crate::rules::ops_request::rules;
 use crate::rules::{Facts, refusals};
 use crate::tls::material::Cas;
@@ -64,6 +66,9 @@ const RARELY: Duration = Duration::from_mins(1);
 /// Why nothing is begun where the API server drops what is to be remembered.
 const OUTDATED: &str = "the definition of PostgresOpsRequests in this cluster is of an older pgrekey, and drops status.begunOn: \
     nothing is begun until `pgrekey crds | kubectl apply --server-side --force-conflicts -f -`, or an upgrade of the chart pgrekey-crds";
+
+/// How long a preflight takes that waits for nothing but the trial of the issuers.
+const TRIAL: Duration = Duration::from_secs(15);
 
 /// How long until the next look of a request that waits for its turn. What it waits for is watched too.
 const PATIENTLY: Duration = Duration::from_secs(3);
@@ -94,13 +99,14 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
             Err(why) => Decision::Wait { step: None, on: format!("its pods to be known: {why}"), begins: false },
         };
     }
-    let request = view.seen.request.as_ref();
-    // Others may begin at the same moment, about other databases.
-    let begins = matches!(&decision, Decision::Act { step, .. } if *step == StepKind::Begin.as_str())
-        && view.seen.paused != Paused::ByUs;
-    if begins && !context.notes.begin(request, &running(&context), context.settings.max_concurrent_operations) {
-        decision = Decision::Wait { step: None, on: NO_PLACE.to_owned(), begins: false };
+    // Others may want the last place at the same moment, for other databases.
+    let pauses = matches!(&decision, Decision::Act { actions, .. } if actions.contains(&Action::SetPaused(true)));
+    let places = context.settings.max_concurrent_operations;
+    if pauses && !context.notes.enter(&view.seen.request, &contenders(&context), places) {
+        view.seen.places = 0;
+        decision = decide(&view.seen, now);
     }
+    let request = view.seen.request.as_ref();
     note_gap(&context, &view.seen, matches!(decision, Decision::End(_)));
     let (status, events) = record(&view.seen, &decision, now);
     if !matches!(decision, Decision::Finish(_) | Decision::Rest(_)) {
@@ -130,7 +136,7 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
         Decision::End(_) | Decision::Finish(_) | Decision::Rest(_) => context.notes.forget(request),
         _ => context.notes.hinder(request, hindrance),
     }
-    Ok(requeue(&decision, is_done && is_news, now))
+    Ok(requeue(request, &decision, is_done && is_news, now))
 }
 
 /// Whether too little is known yet to let a request begin: who came first, how many run, what the rules refuse.
@@ -140,18 +146,28 @@ fn is_blind(context: &Context, request: &PostgresOpsRequest) -> bool {
     !has_begun && context.facts.unknown().iter().any(|kind| needed.iter().any(|needed| needed == kind))
 }
 
-fn requeue(decision: &Decision, is_newly_done: bool, now: Timestamp) -> Requeue {
+fn requeue(request: &PostgresOpsRequest, decision: &Decision, is_newly_done: bool, now: Timestamp) -> Requeue {
     match decision {
         Decision::Act { actions, .. } if is_newly_done && actions.iter().all(Action::shows_at_once) => {
             Requeue::requeue(AT_ONCE)
         }
         Decision::Wait { step: None, .. } => Requeue::requeue(PATIENTLY),
+        // Nothing is touched yet, and it may take long: an issuer that is not ready, a budget, a place.
+        Decision::Wait { step: Some(step), on, .. } if on == NO_PLACE || waits_long(request, step, now) => {
+            Requeue::requeue(PATIENTLY)
+        }
         Decision::Rest(None) => Requeue::await_change(),
         Decision::Rest(Some(until)) => {
             Requeue::requeue(Duration::try_from(until.duration_since(now)).unwrap_or(SOON).max(SOON))
         }
         _ => Requeue::requeue(SOON),
     }
+}
+
+/// Whether a request has been at its preflight for longer than a trial of the issuers takes.
+fn waits_long(request: &PostgresOpsRequest, step: &str, now: Timestamp) -> bool {
+    let began = ledger::find(request.steps(), step).and_then(|step| step.started_at.as_ref());
+    step == StepKind::Preflight.as_str() && began.is_some_and(|Time(began)| after(*began, TRIAL) <= now)
 }
 
 /// What one look showed, and what it takes to act on it.
@@ -180,14 +196,14 @@ impl View {
             wished: None,
             look: None,
             seen: Observed {
-                places: context.settings.max_concurrent_operations.saturating_sub(others(context, &request)),
+                places: context.notes.free(&request, &contenders(context), context.settings.max_concurrent_operations),
                 refused: if has_begun { vec![] } else { refused(context, &request) },
                 major: 0,
                 paused,
                 issuance: Err("nobody has looked".to_owned()),
                 pods: Err("nobody has looked".to_owned()),
                 scene: Err("nobody has looked".to_owned()),
-                disruptions: Err("nobody has looked".to_owned()),
+                budgets: Err("nobody has looked".to_owned()),
                 hindrance: context.notes.hindrance(&request),
                 siblings,
                 database,
@@ -236,8 +252,9 @@ impl View {
                 (self.wished, self.look) = (Some(wished), Some(look));
             }
         }
-        let budget: Option<PodDisruptionBudget> = site.objects.look(site.cluster.name()).await?;
-        self.seen.disruptions = Ok(budget.map(|b| b.status.map_or(0, |status| status.disruptions_allowed)));
+        if self.seen.paused != Paused::ByUs {
+            self.seen.budgets = Ok(budgets::look(&site).await?);
+        }
         self.seen.scene = site.scene().await;
         self.site = Ok(site);
         Ok(())
@@ -256,7 +273,7 @@ impl View {
             Decision::Finish(actions) => (actions, ""),
             _ => return Ok(None),
         };
-        let hindered = |why: String| Ok(Some(Hindrance { step: step.to_owned(), why }));
+        let hindered = |why: String| Hindrance { step: step.to_owned(), why };
         let request = self.seen.request.name_any();
         for action in actions {
             debug!(request, ?action, "performing");
@@ -264,13 +281,17 @@ impl View {
                 Ok(()) => {}
                 Err(Stop::Wait(on)) => {
                     debug!(request, on, "not yet");
-                    return hindered(format!("waits for {on}"));
+                    return Ok(Some(hindered(format!("waits for {on}"))));
                 }
                 Err(Stop::Blocked(_, why)) => {
                     debug!(request, why, "not done");
-                    return hindered(why);
+                    return Ok(Some(hindered(why)));
                 }
-                Err(Stop::Error(error)) => return Err(error),
+                Err(Stop::Error(error)) => {
+                    // It is tried again, and people are told what there is to be told until then.
+                    context.notes.hinder(&self.seen.request, Some(hindered(error.to_string())));
+                    return Err(error);
+                }
             }
         }
         Ok(None)
@@ -279,8 +300,8 @@ impl View {
     async fn perform(&self, context: &Context, action: &Action) -> Result<(), Stop> {
         let request = &self.seen.request;
         match action {
-            Action::Hold => write_finalizer(context, request, Some(FINALIZER)).await?,
-            Action::Release => write_finalizer(context, request, None).await?,
+            Action::Hold => finalizer::put(&context.client, request.as_ref(), FINALIZER, Finalizer::Hold).await?,
+            Action::Release => finalizer::put(&context.client, request.as_ref(), FINALIZER, Finalizer::Release).await?,
             Action::Delete => delete(context, request).await?,
             Action::SetPaused(paused) => {
                 let Some(database) = &self.seen.database else { return Ok(()) };
@@ -336,15 +357,22 @@ fn refused(context: &Context, request: &PostgresOpsRequest) -> Vec<String> {
     refusals(rules(), request.clone(), context.facts.as_ref(), &context.settings.allowed)
 }
 
-/// The uids of the operations that run, as far as is known.
-fn running(context: &Context) -> Vec<String> {
-    let requests = context.facts.all_requests();
-    requests.iter().filter(|request| is_running(request)).filter_map(|request| request.uid()).collect()
+/// Every request that has not ended, as far as is known.
+fn contenders(context: &Context) -> Vec<Contender> {
+    let unfinished = |request: &Arc<PostgresOpsRequest>| {
+        let namespace = request.namespace().unwrap_or_default();
+        let database = context.facts.database(&namespace, &request.spec.database_ref.name);
+        let works = database.is_some_and(|database| paused(&database, request) == Paused::ByUs);
+        Contender { uid: request.uid().unwrap_or_default(), namespace, works }
+    };
+    let all = context.facts.all_requests();
+    all.iter().filter(|request| !request.is_finished()).map(unfinished).collect()
 }
 
-/// How many operations but this one run.
+/// How many operations but this one run, as far as is known.
 fn others(context: &Context, request: &PostgresOpsRequest) -> usize {
-    running(context).iter().filter(|uid| request.uid().as_ref() != Some(uid)).count()
+    let requests = context.facts.all_requests();
+    requests.iter().filter(|other| is_running(other) && other.uid() != request.uid()).count()
 }
 
 fn paused(database: &Postgres, request: &PostgresOpsRequest) -> Paused {
@@ -403,26 +431,6 @@ async fn write_spec(context: &Context, database: &Postgres, spec: &PostgresSpec)
     written.map(drop).map_err(|error| Error::of(what(), error))
 }
 
-/// Gives the request our finalizer, or takes it away; those of others stay.
-async fn write_finalizer(
-    context: &Context,
-    request: &PostgresOpsRequest,
-    finalizer: Option<&str>,
-) -> Result<(), Error> {
-    let others = request.finalizers().iter().map(String::as_str).filter(|finalizer| *finalizer != FINALIZER);
-    let finalizers: Vec<&str> = others.chain(finalizer).collect();
-    let name = request.name_any();
-    // The status was written a moment ago, and with it the version: the uid says that it is the same request.
-    let patch = json!({"metadata": {"uid": request.uid(), "finalizers": finalizers}});
-    let api: Api<PostgresOpsRequest> =
-        Api::namespaced(context.client.clone(), &request.namespace().unwrap_or_default());
-    match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        Err(error) => Err(Error::of(Thing::new::<PostgresOpsRequest>(&name), error)),
-    }
-}
-
 async fn delete(context: &Context, request: &PostgresOpsRequest) -> Result<(), Error> {
     let name = request.name_any();
     let api: Api<PostgresOpsRequest> =
@@ -470,6 +478,8 @@ fn count(context: &Context, request: &PostgresOpsRequest, new: &PostgresOpsReque
         context.metrics.ended(kind_of(request), outcome);
     }
     context.metrics.running(others(context, request) + usize::from(new.phase == Some(OpsPhase::Progressing)));
+    let working = contenders(context).iter().filter(|one| one.works).count();
+    context.metrics.places(working, context.settings.max_concurrent_operations);
 }
 
 /// Measures how long there is no primary, from one look to the next.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, EvictParams, Patch, PatchParams, Preconditions};
+use kube::core::Status;
 use serde_json::json;
 use tracing::info;
 
@@ -153,7 +154,7 @@ impl Hands<'_> {
         reloaded.map_err(|silence| self.silent(pod, &silence))
     }
 
-    /// A budget that says no is for the next look to wait for. What new pods are made of is brought up to date first: who restarts a
+    /// Who says no may say yes at the next look. What new pods are made of is brought up to date first: who restarts a
     /// database expects it to come back as it is asked for now.
     async fn evict(&self, pod: &str, uid: &str) -> Step<()> {
         if let Some(live) = &self.site.pieces.pet_set
@@ -167,7 +168,9 @@ impl Hands<'_> {
         info!(pod, namespace = self.site.cluster.namespace(), "evicting");
         match self.site.objects.api::<Pod>().evict(pod, &parameters).await {
             Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 429 => Err(Stop::Wait("the PodDisruptionBudget")),
+            Err(kube::Error::Api(status)) if !matches!(status.code, 404 | 409) => {
+                Err(Stop::Blocked("EvictionRefused", refused(pod, &status)))
+            }
             Err(error) => gone_is_fine(pod, error).map_err(Stop::from),
         }
     }
@@ -189,6 +192,13 @@ impl Hands<'_> {
     }
 }
 
+/// What the eviction API says about a pod: which budget it is about is among the causes.
+fn refused(pod: &str, status: &Status) -> String {
+    let causes = status.details.iter().flat_map(|details| &details.causes).map(|cause| cause.message.as_str());
+    let said: Vec<&str> = std::iter::once(status.message.as_str()).chain(causes).collect();
+    format!("the eviction API refuses pod {pod}: {}", said.join(" "))
+}
+
 fn unknown_ca(ca: CaId) -> String {
     format!("the certificate of CA {ca} is nowhere to be found")
 }
@@ -198,5 +208,23 @@ fn gone_is_fine(pod: &str, error: kube::Error) -> Result<(), Error> {
     match error {
         kube::Error::Api(status) if matches!(status.code, 404 | 409) => Ok(()),
         error => Err(Error::of(Thing::new::<Pod>(pod), error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_eviction_api_says_is_told_with_its_causes() {
+        let told = |status: serde_json::Value| refused("pg-0", &serde_json::from_value(status).expect("a status"));
+        let two = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+        assert_eq!(told(json!({"message": two, "code": 500})), format!("the eviction API refuses pod pg-0: {two}"));
+        let closed = json!({"message": "Cannot evict pod.", "code": 429, "details": {"causes": [{
+            "reason": "DisruptionBudget", "message": "The disruption budget pg needs 2 healthy pods and has 2 currently"}]}});
+        assert!(
+            told(closed)
+                .ends_with("Cannot evict pod. The disruption budget pg needs 2 healthy pods and has 2 currently")
+        );
     }
 }

@@ -1,34 +1,45 @@
 //! PetSets, where nobody else realises them: a StatefulSet of the same name, its status copied back.
 //!
 //! # Expected flow
-//! A PetSet that carries the label of our objects becomes a StatefulSet that it owns. A changed template restarts nothing: the
-//! strategy is `OnDelete`. When the PetSet goes, what it owns is collected.
+//! The PetSet of a database becomes a StatefulSet that it owns. A changed template restarts nothing: the strategy is `OnDelete`. When
+//! the PetSet goes, what it owns is collected.
 //!
 //! # Guarantees
-//! A StatefulSet of the same name that belongs to somebody else is left alone.
+//! A PetSet that is not a database's is not realised, whatever its labels say: whoever may create PetSets may not create pods by
+//! that. A StatefulSet of the same name that the PetSet does not control is left alone.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
-use kube::ResourceExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
+use kube::{Resource, ResourceExt};
 use serde_json::json;
 use tracing::warn;
 
 use super::Context;
-use crate::api::PetSet;
+use crate::api::{PetSet, Postgres};
 use crate::build::stateful_set::stateful_set;
 use crate::cluster::apply::Done;
 use crate::cluster::{Error, Objects, Thing};
+use crate::rules::Facts;
 
 /// How long until a set is looked at again that cannot be what it should be.
 const LATER: Duration = Duration::from_secs(20);
 
+const NOT_OURS: &str = "no Postgres of this name controls this PetSet: pgrekey realises those of its databases only";
+
+const IN_THE_WAY: &str = "there is a StatefulSet of this name that this PetSet does not control: rename or delete it";
+
 pub(super) async fn reconcile(set: Arc<PetSet>, context: Arc<Context>) -> Result<Action, Error> {
     if set.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    if !is_of_a_database(&context, &set).await? {
+        refuse(&context, &set, NOT_OURS).await;
         return Ok(Action::await_change());
     }
     let Some(objects) = Objects::of(&context.client, set.as_ref(), set.labels().clone()) else {
@@ -36,13 +47,17 @@ pub(super) async fn reconcile(set: Arc<PetSet>, context: Arc<Context>) -> Result
     };
     let name = set.name_any();
     let live: Option<StatefulSet> = objects.look(&name).await?;
+    let uid_of = |live: &StatefulSet| controller_of(live).map(|owner| owner.uid.clone());
+    if live.as_ref().is_some_and(|live| uid_of(live) != set.uid()) {
+        refuse(&context, &set, IN_THE_WAY).await;
+        return Ok(Action::requeue(LATER));
+    }
     match objects.apply_over(live.as_ref(), stateful_set(&set)).await {
         // What it has become is said when it has been seen: the change brings us here again.
         Ok(Done::Created | Done::Changed) => return Ok(Action::await_change()),
         Ok(Done::Nothing) => {}
         Err(error @ (Error::InTheWay(_) | Error::Refused { .. })) => {
-            warn!(pet_set = name, %error, "cannot be realised");
-            context.tell(set.as_ref(), EventType::Warning, "FailedCreate", error.to_string()).await;
+            refuse(&context, &set, &error.to_string()).await;
             return Ok(Action::requeue(LATER));
         }
         Err(error) => return Err(error),
@@ -53,6 +68,35 @@ pub(super) async fn reconcile(set: Arc<PetSet>, context: Arc<Context>) -> Result
         patched.map_err(|error| Error::of(Thing::new::<PetSet>(&name), error))?;
     }
     Ok(Action::await_change())
+}
+
+/// Whether a Postgres of the set's name controls it. An owner can be made up; a second set of that name cannot.
+async fn is_of_a_database(context: &Context, set: &PetSet) -> Result<bool, Error> {
+    let Some(owner) = controller_of(set).filter(|owner| is_postgres(owner) && owner.name == set.name_any()) else {
+        return Ok(false);
+    };
+    let namespace = set.namespace().unwrap_or_default();
+    let is_it = |postgres: &Postgres| postgres.uid().as_ref() == Some(&owner.uid);
+    if context.facts.database(&namespace, &owner.name).is_some_and(|postgres| is_it(&postgres)) {
+        return Ok(true);
+    }
+    // What is watched may be behind.
+    Ok(context.get::<Postgres>(&namespace, &owner.name).await?.is_some_and(|postgres| is_it(&postgres)))
+}
+
+fn controller_of(object: &impl ResourceExt) -> Option<&OwnerReference> {
+    object.owner_references().iter().find(|owner| owner.controller == Some(true))
+}
+
+fn is_postgres(owner: &OwnerReference) -> bool {
+    let group = owner.api_version.split_once('/').map(|(group, _)| group);
+    owner.kind == Postgres::kind(&()) && group == Some(&*Postgres::group(&()))
+}
+
+/// Says why a set is not realised.
+async fn refuse(context: &Context, set: &PetSet, why: &str) {
+    warn!(namespace = set.namespace(), pet_set = set.name_any(), why, "not realised");
+    context.tell(set, EventType::Warning, "FailedCreate", why).await;
 }
 
 /// The status that the set should have and has not.
@@ -69,4 +113,20 @@ fn status(set: &PetSet, live: StatefulSet) -> Option<StatefulSetStatus> {
     status.updated_replicas = Some(status.updated_replicas.unwrap_or_default());
     status.available_replicas = Some(status.available_replicas.unwrap_or_default());
     (set.status.as_ref() != Some(&status)).then_some(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_postgres_of_kubedb_is_an_owner() {
+        let is_postgres = |api_version: &str, kind: &str| {
+            let (api_version, kind) = (api_version.to_owned(), kind.to_owned());
+            is_postgres(&OwnerReference { api_version, kind, ..OwnerReference::default() })
+        };
+        assert!(is_postgres("kubedb.com/v1", "Postgres") && is_postgres("kubedb.com/v1alpha2", "Postgres"));
+        assert!(!is_postgres("kubedb.com/v1", "MySQL"));
+        assert!(!is_postgres("example.com/v1", "Postgres") && !is_postgres("v1", "Postgres"));
+    }
 }

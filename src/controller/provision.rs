@@ -10,8 +10,7 @@ use serde_json::Value;
 use super::here::{Here, Pieces, here, previous};
 use super::postgres::{Step, Stop, conditions};
 use super::site::PREVIOUS_OF;
-use super::user_conf::left_out;
-use super::{Context, certificates, credentials, scaling};
+use super::{Context, certificates, credentials, scaling, user_conf};
 use crate::api::condition::{CONFIGURATION_NOT_TAKEN, VERSION_NOT_TAKEN, holds};
 use crate::api::names::{user_conf_secret, with_suffix};
 use crate::api::postgres::USER_CONF;
@@ -24,6 +23,7 @@ use crate::build::{
 };
 use crate::cluster::{Done, Error, Objects};
 use crate::plan::database_status::types::PROVISIONED;
+use crate::plan::ends;
 use crate::rules::postgres::{lasting, rules};
 use crate::rules::{Facts, Review, judge, refusals};
 use crate::tls::material::{bundle, cas};
@@ -34,9 +34,9 @@ pub(super) struct Provisioned {
     pub(super) cluster: Cluster,
     /// Where it is.
     pub(super) posture: Posture,
-    /// Why it is not all that its spec says, if it is not: reason and message.
-    pub(super) kept: Option<(&'static str, String)>,
-    /// What is built follows the spec: `kept` is not about all of it.
+    /// What its spec asks for and cannot be had now, beside which everything else was done.
+    pub(super) unmet: Option<Stop>,
+    /// It was built; what is there stays as it is otherwise.
     pub(super) is_built: bool,
 }
 
@@ -48,20 +48,22 @@ pub(super) async fn provision(context: &Context, postgres: &Postgres) -> Step<Pr
     let objects = objects(context, postgres, &cluster)?;
     if let Some(Barred { why, .. }) = barred {
         // What runs stays as it is, and its certificates are renewed.
-        let (here, _) = posture_of(context, postgres, &objects, &cluster).await?;
-        return Ok(Provisioned { cluster, posture: here.posture, kept: Some(("Invalid", why)), is_built: false });
+        let ((here, _), _) = posture_of(context, postgres, &objects, &cluster).await?;
+        let unmet = Some(Stop::Blocked("Invalid", why));
+        return Ok(Provisioned { cluster, posture: here.posture, unmet, is_built: false });
     }
 
     ways_in(context, postgres, &objects, &cluster).await?;
     credentials::login(context, postgres, &objects, &cluster, secret).await?;
     credentials::agent(context, postgres, &objects, &cluster).await?;
 
-    let here = posture_of(context, postgres, &objects, &cluster).await?;
+    let (here, unasked) = posture_of(context, postgres, &objects, &cluster).await?;
     rights(&objects, &cluster, here.1.pet_set.as_ref()).await?;
     configuration(context, postgres, &objects, &cluster, &here).await?;
     workload(context, postgres, &objects, &cluster, &here).await?;
     metrics(context, postgres, &objects, &cluster, &here.0).await?;
-    Ok(Provisioned { cluster, posture: here.0.posture, kept, is_built: true })
+    let unmet = kept.map(|(reason, why)| Stop::Blocked(reason, why)).or(unasked);
+    Ok(Provisioned { cluster, posture: here.0.posture, unmet, is_built: true })
 }
 
 /// The objects of this database.
@@ -125,10 +127,10 @@ pub(super) async fn build(context: &Context, postgres: &Postgres, secret: Option
         parsed = Cluster::of(&named, &BuildFacts { user_conf: Some(&taken), ..facts });
     }
     match parsed {
-        Ok(cluster) => {
-            let why = if was_built { not_allowed(context, &named) } else { None };
-            Ok(Built { cluster, kept, barred: why.map(|why| Barred { why, is_bare: false }) })
-        }
+        Ok(cluster) => match not_allowed(context, &named) {
+            Some(why) if !was_built => Err(Stop::Blocked("Invalid", why)),
+            why => Ok(Built { cluster, kept, barred: why.map(|why| Barred { why, is_bare: false }) }),
+        },
         Err(why) if was_built => {
             let cluster = Cluster::of(&bare(named), &facts).map_err(|_| invalid(&why))?;
             Ok(Built { cluster, kept, barred: Some(Barred { why: why.to_string(), is_bare: true }) })
@@ -242,23 +244,33 @@ async fn rights(objects: &Objects, cluster: &Cluster, set: Option<&PetSet>) -> S
 }
 
 /// Where the cluster is, or where it begins. What is asked of cert-manager is asked here, because the answer may be needed.
+///
+/// A cluster that runs is looked after also where cert-manager cannot be asked; why it could not be is said beside.
 async fn posture_of(
     context: &Context,
     postgres: &Postgres,
     objects: &Objects,
     cluster: &Cluster,
-) -> Step<(Here, Pieces)> {
+) -> Step<((Here, Pieces), Option<Stop>)> {
     let has_tls = postgres.spec.tls.is_some();
-    certificates::ask(objects, cluster).await?;
+    let pieces = Pieces::look(objects, cluster).await?;
+    // What cert-manager was asked for before, it goes on to renew.
+    let asked = match ends::too_many_names(&PostgresSpec::default(), &postgres.spec) {
+        Some(why) => Err(Stop::Blocked("Invalid", format!("spec.tls.certificates: {why}"))),
+        None => certificates::ask(objects, cluster).await,
+    };
+    let unasked = match asked {
+        Err(stop @ Stop::Blocked(..)) if !pieces.none() => Some(stop),
+        asked => asked.map(|()| None)?,
+    };
     let issued = if has_tls { Some(certificates::read(context, objects, cluster).await?) } else { None };
     let good = issued.as_ref().and_then(|issued| issued.as_ref().ok());
     let wished = posture(&postgres.spec, cluster.major(), good.map(|issued| &issued.material));
-    let pieces = Pieces::look(objects, cluster).await?;
     match here(cluster, &pieces, wished.as_ref(), good) {
         Err(Stop::Wait(_)) if let Some(Err(problems)) = &issued => {
             Err(certificates::why(context, objects, cluster, problems).await?)
         }
-        here => Ok((here?, pieces)),
+        here => Ok(((here?, pieces), unasked)),
     }
 }
 
@@ -279,10 +291,10 @@ async fn configuration(
             objects.apply_over(pieces.tls.as_ref(), secret).await?;
             publish(objects, cluster, served).await?;
         }
-        None if postgres.spec.tls.is_none() => certificates::forget(objects, cluster).await?,
+        None if postgres.spec.tls.is_none() => certificates::forget(context, objects, cluster).await?,
         None => {}
     }
-    objects.apply(secrets::user_conf(cluster, &left_out(context, postgres, cluster))).await?;
+    user_conf::write(context, postgres, objects, cluster).await?;
     objects.apply_over(pieces.patroni.as_ref(), patroni::config_map(cluster, &here.posture)).await?;
     let mut config = shared::config(cluster, &here.posture);
     if !scaling::left_slots(context, postgres).is_empty() {

@@ -34,6 +34,7 @@ use crate::api::{Postgres, PostgresOpsRequest, StepKind};
 use crate::tls::{Alias, CaId, Files, Hash, Material, Method, Posture, method, posture};
 
 use super::action::Action;
+use super::budgets::Budgets;
 use super::ends::{issues, rotates, wished};
 use super::ledger::{self, Patience, Standing, TURN_BACK};
 use super::observed::{Certificate, Hindrance, Issuance, Observed, Paused, Trial};
@@ -41,8 +42,8 @@ use super::scene::{Known, Scene};
 use super::settle;
 use super::steer::{Heading, steer};
 
-/// What is waited for where as many operations run as may.
-pub const NO_PLACE: &str = "another operation to end: as many run in this cluster as may";
+/// What is waited for where as many operations work as may.
+pub const NO_PLACE: &str = "another operation to end: as many work in this cluster or namespace as may";
 
 /// What is waited for where a request is to begin and nobody has asked for the pods yet.
 pub const PODS_UNSEEN: &str = "a look at the pods";
@@ -287,8 +288,10 @@ fn forth(seen: &Observed, database: &Postgres) -> Intent {
         Paused::ByOther(who) => return Intent::wait(StepKind::Pause, format!("the database to be resumed: {who}")),
         Paused::No if database.spec == wished && is_done(seen, &wished) => return Intent::End(Outcome::Successful),
         Paused::No => {
-            let pause = || Intent::act(StepKind::Pause, "pause the database", vec![Action::SetPaused(true)]);
-            return preflight(seen, &wished).unwrap_or_else(pause);
+            return preflight(seen, &wished).unwrap_or_else(|| match seen.places {
+                0 => Intent::wait(StepKind::Preflight, NO_PLACE),
+                _ => Intent::act(StepKind::Pause, "pause the database", vec![Action::SetPaused(true)]),
+            });
         }
     }
     let scene = match &seen.scene {
@@ -350,6 +353,11 @@ fn preflight(seen: &Observed, wished: &PostgresSpec) -> Option<Intent> {
     {
         return Some(Intent::wait(STEP, on));
     }
+    if replaces(seen, wished).is_some()
+        && let Some(on) = seen.budgets.as_ref().map_or_else(|why| Some(why.clone()), Budgets::in_the_way)
+    {
+        return Some(Intent::wait(STEP, on));
+    }
     match locked_out(scene, wished, seen.major) {
         Err(on) => return Some(Intent::wait(STEP, on)),
         Ok(Some(why)) => return Some(Intent::fail(STEP, why)),
@@ -383,7 +391,7 @@ fn is_sound(seen: &Observed, scene: &Scene, replaces: bool) -> Known<()> {
         return Err(format!("{} pods; there are {}", scene.replicas, scene.pods.len()));
     }
     scene.pods.iter().try_for_each(|pod| scene.serves_its_role(pod))?;
-    match &seen.disruptions {
+    match seen.budgets.as_ref().map(|budgets| budgets.own) {
         Err(why) => Err(why.clone()),
         Ok(Some(..1)) if scene.replicas > 1 && replaces => Err("the PodDisruptionBudget to let a pod go".to_owned()),
         Ok(_) => Ok(()),
@@ -532,8 +540,10 @@ fn by_the_clock(seen: &Observed, intent: Intent, now: Timestamp) -> Decision {
         Intent::Fail { step, .. } => (step.clone(), true),
     };
     let standing = ledger::standing(seen.request.steps(), &step, failing, patience, now);
-    // How long clients are given is for the request to say, and no failure.
-    if standing == Standing::Exhausted && step != StepKind::Settle.as_str() {
+    // How long clients are given is for the request to say, and how long others work is not its fault.
+    let is_no_failure =
+        step == StepKind::Settle.as_str() || matches!(&intent, Intent::Wait { on, .. } if on == NO_PLACE);
+    if standing == Standing::Exhausted && !is_no_failure {
         return exhausted(seen, &step, &intent);
     }
     let is_known = ledger::find(seen.request.steps(), &step).is_some();

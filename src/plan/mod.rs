@@ -18,12 +18,14 @@
 //! | [`database_status`] | phase and conditions of a database |
 
 pub mod action;
+pub mod budgets;
 pub mod database_status;
 pub mod decide;
 pub mod draft;
 pub mod ends;
 pub mod ledger;
 pub mod observed;
+pub mod places;
 pub mod preview;
 pub mod scene;
 pub mod settle;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::tls::{Alias, CaId, Material};
 
+use super::budgets::Budgets;
 use super::scene::{Known, Scene};
 
 /// Everything that a decision may depend on, but for the time.
@@ -17,7 +18,7 @@ pub struct Observed {
     pub database: Option<Arc<Postgres>>,
     /// Every request of the database.
     pub siblings: Vec<Arc<PostgresOpsRequest>>,
-    /// How many more operations may run in this cluster now.
+    /// How many more operations may work now, in this cluster and namespace: see [`places`](super::places).
     pub places: usize,
     /// What the rules refuse about the request.
     pub refused: Vec<String>,
@@ -31,8 +32,8 @@ pub struct Observed {
     pub pods: Known<BTreeMap<String, String>>,
     /// What is known about the pods.
     pub scene: Known<Scene>,
-    /// How many pods the disruption budget lets go now; nothing if there is no budget.
-    pub disruptions: Known<Option<i32>>,
+    /// The disruption budgets. Asked for only until the database is paused.
+    pub budgets: Known<Budgets>,
     /// Why what was last decided could not be done.
     pub hindrance: Option<Hindrance>,
 }

@@ -313,6 +313,10 @@ where
             continue;
         }
         let Some(facts) = facts.filter(|facts| conditions(&view, issuer, *facts).is_none()) else { continue };
+        if facts.lacks(issuer.kind()) {
+            findings.add(field, cert_manager::not_installed(issuer.kind()), cert_manager::INSTALL);
+            continue;
+        }
         let missing = if issuer.kind() == "Issuer" {
             format!("there is no Issuer {} in namespace {}", quoted(name), view.namespace)
         } else {
@@ -740,5 +744,30 @@ where
     let Some(view) = review.tls() else { return };
     for (field, _) in entries(&view).filter(|(_, c)| c.renew_before.is_some()) {
         findings.add(format!("{field}.renewBefore"), "is deprecated in KubeDB", "rotate by request instead");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::{Snapshot, judge, postgres};
+
+    #[test]
+    fn who_asks_for_tls_where_there_is_no_cert_manager_is_told_so() {
+        let said = |spec: &str, lacks: &[&'static str]| {
+            let mut object = Postgres::new("pg", serde_saphyr::from_str(spec).expect("a spec"));
+            object.metadata.namespace = Some("demo".to_owned());
+            let facts = Snapshot { lacks: lacks.to_vec(), ..Snapshot::default() };
+            let review = Review { operation: Create, object, old: None };
+            let mut found = judge(postgres::rules(), &review, Some(&facts));
+            found.retain(|finding| finding.rule == "issuer-exists");
+            found.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let secure = "{version: '17', tls: {issuerRef: {name: i}}}";
+        let missing = "[issuer-exists] spec.tls.issuerRef: cert-manager is not installed: kind Issuer of cert-manager.io is \
+            unknown to this cluster; install cert-manager; pgrekey sees it by itself, within half a minute";
+        assert_eq!(said(secure, &["Issuer"]), [missing]);
+        assert!(said(secure, &["ClusterIssuer"])[0].contains("there is no Issuer \"i\""));
+        assert!(said("{version: '17'}", &["Issuer", "ClusterIssuer"]).is_empty());
     }
 }

@@ -21,6 +21,8 @@ pub const USABLE: &str = "pgrekey.dev/usable-by-databases";
 pub trait Facts {
     /// What is not known yet, in words; empty when everything is. Until then no object can be judged.
     fn unknown(&self) -> Vec<&'static str>;
+    /// Whether the cluster does not have this kind of cert-manager's, `Issuer` or `ClusterIssuer`: there are none of it then.
+    fn lacks(&self, kind: &str) -> bool;
 
     /// The Postgres of this name.
     fn database(&self, namespace: &str, name: &str) -> Option<Arc<Postgres>>;
@@ -67,6 +69,8 @@ pub struct Snapshot {
     pub storage_classes: Vec<String>,
     /// Namespaces with a default issuer, and its annotation.
     pub default_issuers: Vec<(String, String)>,
+    /// Kinds that the cluster does not have.
+    pub lacks: Vec<&'static str>,
     /// What is not known.
     pub unknown: Vec<&'static str>,
 }
@@ -121,6 +125,10 @@ fn is<K: ResourceExt>(object: &K, namespace: &str, name: &str) -> bool {
 impl Facts for Snapshot {
     fn unknown(&self) -> Vec<&'static str> {
         self.unknown.clone()
+    }
+
+    fn lacks(&self, kind: &str) -> bool {
+        self.lacks.contains(&kind)
     }
 
     fn database(&self, namespace: &str, name: &str) -> Option<Arc<Postgres>> {

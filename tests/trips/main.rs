@@ -870,6 +870,37 @@ fn a_closed_budget_is_waited_for_and_never_overruled() {
 }
 
 #[test]
+fn a_second_budget_is_waited_for_before_anything_is_touched() {
+    for trip in TRIPS {
+        for (until, ends) in [(100, OpsPhase::Successful), (i64::MAX, OpsPhase::Failed)] {
+            let mut world = World::new(trip, 3, "Restart");
+            world.trouble.second_budget_until = until;
+            let mut done = Trip::new(world, Fault::None).run_with(|world, log| {
+                assert!(!world.paused || world.second() >= until, "{}\n{log}", trip.0);
+            });
+            done.must_be_well(trip.0);
+            assert_eq!(done.phase(), Some(ends), "{}\n{}", trip.0, done.log);
+            assert!(done.log.contains("PodDisruptionBudget demo/extra to be deleted"), "{}\n{}", trip.0, done.log);
+        }
+    }
+}
+
+#[test]
+fn who_waits_for_a_place_loses_no_patience() {
+    for trip in TRIPS {
+        let mut world = World::new(trip, 3, "Restart");
+        world.hurry("2m");
+        // From when it has begun until long after its patience would have ended.
+        world.trouble.crowded = 1..3600;
+        let mut done = Trip::new(world, Fault::None).run_with(|world, log| {
+            assert!(!world.paused || world.second() >= 3600, "{}\n{log}", trip.0);
+        });
+        done.must_be_well(trip.0);
+        assert_eq!(done.phase(), Some(OpsPhase::Successful), "{}\n{}", trip.0, done.log);
+    }
+}
+
+#[test]
 fn a_canary_that_does_not_come_back_turns_the_walk_back() {
     for trip in TRIPS {
         let mut world = World::new(trip, 3, "Restart");

@@ -2,6 +2,7 @@
 //! second at a time. It knows the facts; the product sees them only through [`World::look`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -11,6 +12,7 @@ use pgrekey::api::ops_request::{Apply, FINALIZER, PostgresOpsRequestSpec};
 use pgrekey::api::postgres::{DatabasePhase, PostgresSpec};
 use pgrekey::api::tls::SslMode;
 use pgrekey::api::{Postgres, PostgresOpsRequest, StepKind};
+use pgrekey::plan::budgets::{Budget, Budgets};
 use pgrekey::plan::observed::{Certificate, Issuance, Observed, Paused, Trial};
 use pgrekey::plan::scene::{LeafSeen, Pod, Scene, Server, Stream, Template};
 use pgrekey::plan::{Action, Heading, Successors, ends, settle, steer, upkeep};
@@ -47,6 +49,10 @@ pub(crate) struct Trouble {
     pub(crate) blind_until: i64,
     /// The disruption budget lets no pod go until then.
     pub(crate) budget_closed_until: i64,
+    /// In these seconds others have all the places.
+    pub(crate) crowded: Range<i64>,
+    /// Somebody else has a budget for the pods until then.
+    pub(crate) second_budget_until: i64,
     /// Standbys are far behind until then.
     pub(crate) behind_until: i64,
     /// The issuer is never ready.
@@ -544,19 +550,23 @@ impl World {
             request: Arc::new(self.request.clone()),
             database: Some(Arc::new(self.database.clone())),
             siblings: vec![Arc::new(self.request.clone())],
-            places: 1,
+            places: usize::from(!self.trouble.crowded.contains(&self.second)),
             refused: vec![],
             major: self.major,
             paused: if self.paused { Paused::ByUs } else { Paused::No },
             issuance: if is_blind { Err(unknown()) } else { Ok(self.issuance(&wished)) },
             pods: if is_blind || self.request.begun_on().is_some() { Err(unknown()) } else { Ok(self.uids()) },
             scene: if is_blind { Err(unknown()) } else { Ok(self.scene()) },
-            disruptions: if is_blind {
-                Err(unknown())
-            } else {
-                Ok((self.pods.len() > 1).then_some(i32::from(!closed)))
-            },
+            budgets: if is_blind { Err(unknown()) } else { Ok(self.budgets(closed)) },
             hindrance: None,
+        }
+    }
+
+    fn budgets(&self, closed: bool) -> Budgets {
+        let second = Budget { name: "demo/extra".to_owned(), pods: vec!["pg-0".to_owned()], allowed: 1 };
+        Budgets {
+            own: (self.pods.len() > 1).then_some(i32::from(!closed)),
+            others: (self.second < self.trouble.second_budget_until).then_some(second).into_iter().collect(),
         }
     }
 
