@@ -333,9 +333,21 @@ pub struct ConnectionEndLabels {
 /// Why a request was not answered by its handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum Shed {
+    /// Its body was longer than any review.
+    TooLarge,
+    /// Its body ended before it was whole.
+    BrokenBody,
+    /// Its body took too long.
+    SlowBody,
+    /// Bodies held all the memory that there is for them, or for its caller.
+    Memory,
+    /// Its body was slow, and made way for another one.
+    MadeWay,
+    /// Too many of many values waited to be answered one at a time.
+    Heavy,
     /// Too many were in flight.
     InFlight,
-    /// It took too long, to be read or to be answered.
+    /// It took too long to be answered.
     Timeout,
     /// Its handler panicked.
     Panic,

@@ -155,6 +155,48 @@ async fn an_update_that_leaves_the_spec_alone_passes_whatever_the_spec_is() {
 }
 
 #[tokio::test]
+async fn a_spec_that_is_only_written_otherwise_counts_as_left_alone() {
+    let mut old = request(&json!({}));
+    old["spec"]["databaseRef"]["name"] = json!("gone");
+    let webhook = webhook("PostgresOpsRequest", Purpose::Validate);
+    let body = envelope(webhook, "UPDATE", &json!("@"), &old).to_string();
+    let spec = r#"{"databaseRef": {"name": "gone"}, "tls": {}, "type": "ReconfigureTLS"}"#;
+    let (status, answer) =
+        send(webhook, body.replace(r#""@""#, &format!(r#"{{"metadata": {{}}, "spec": {spec}}}"#))).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(String::from_utf8_lossy(&answer).contains(r#""allowed":true"#), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn an_object_of_more_values_than_any_has_is_refused_with_the_field_and_never_patched() {
+    let tolerations = |n: usize| json!({"spec": {"tolerations": vec![json!({}); n]}});
+    for (n, allowed) in [(4_900, true), (5_000, false)] {
+        let mut object = database();
+        object["spec"]["podTemplate"] = tolerations(n);
+        let webhook_ = webhook("Postgres", Purpose::Validate);
+        let response = ask(webhook_, &envelope(webhook_, "CREATE", &object, &Value::Null)).await;
+        // The version is none of this cluster's: a rule was asked, or none was.
+        assert_eq!(
+            response["auditAnnotations"]["refused-by"],
+            if allowed { "version-exists" } else { "decodes" },
+            "{n}"
+        );
+        if !allowed {
+            let cause = &response["status"]["details"]["causes"][0];
+            assert_eq!(cause["field"], "spec.podTemplate.spec.tolerations");
+            assert!(cause["message"].as_str().is_some_and(|m| m.contains("more than 10000 fields and list entries")));
+        }
+        let webhook_ = webhook("Postgres", Purpose::Mutate);
+        let response = ask(webhook_, &envelope(webhook_, "CREATE", &object, &Value::Null)).await;
+        assert_eq!((&response["allowed"], response.get("patch").is_some()), (&json!(true), allowed));
+        // Who has it already may make it smaller.
+        let webhook_ = webhook("Postgres", Purpose::Validate);
+        let response = ask(webhook_, &envelope(webhook_, "UPDATE", &database(), &object)).await;
+        assert_ne!(response["auditAnnotations"]["refused-by"], "decodes", "{n}");
+    }
+}
+
+#[tokio::test]
 async fn a_deletion_is_judged_by_the_object_that_goes() {
     let webhook = webhook("Postgres", Purpose::Validate);
     let mut old = database();

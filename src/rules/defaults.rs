@@ -14,6 +14,7 @@ use crate::api::ops_request::{FINALIZER, OpsType, TlsOperation};
 use crate::api::tls::CERT_MANAGER_GROUP;
 use crate::api::{Postgres, PostgresOpsRequest};
 
+use super::document::Part;
 use super::ops_request::{aliases_without_issuer, will_have_tls};
 use super::postgres::major;
 use super::{Allowed, Facts, Review};
@@ -64,6 +65,36 @@ fn default_issuer(namespace: &str, facts: &dyn Facts, installation: &Installatio
     let annotation = facts.default_issuer(namespace).and_then(|text| text.parse::<DefaultIssuer>().ok());
     annotation.as_ref().or(installation.issuer.as_ref()).map(DefaultIssuer::reference)
 }
+
+/// What [`postgres`] touches.
+pub static POSTGRES: Part = Part::Fields(&[(
+    "spec",
+    Part::Fields(&[
+        ("replicas", Part::All),
+        ("standbyMode", Part::All),
+        ("storageType", Part::All),
+        ("deletionPolicy", Part::All),
+        ("sslMode", Part::All),
+        ("clientAuthMode", Part::All),
+        ("healthChecker", Part::All),
+        ("streamingMode", Part::All),
+        ("synchronousReplicationConfig", Part::All),
+        TLS,
+    ]),
+)]);
+
+/// What [`ops_request`] touches of a new request.
+pub static REQUEST: Part = Part::Fields(&[FINALIZERS, ("spec", Part::Fields(&[TLS]))]);
+
+/// What [`ops_request`] touches of a request that was there: anything may be taken from the old one.
+pub static REQUEST_UPDATE: Part = Part::Fields(&[("spec", Part::All)]);
+
+const FINALIZERS: (&str, Part) = ("metadata", Part::Fields(&[("finalizers", Part::All)]));
+
+const TLS: (&str, Part) =
+    ("tls", Part::Fields(&[("issuerRef", Part::All), ("certificates", Part::Each(&CERTIFICATE))]));
+
+static CERTIFICATE: Part = Part::Fields(&[("alias", Part::All), ("secretName", Part::All), ("issuerRef", Part::All)]);
 
 /// The object, if there is one at this path; what is no object is left for the schema to complain about.
 fn object<'a>(value: &'a mut Value, path: &[&str]) -> Option<&'a mut Map<String, Value>> {

@@ -1,7 +1,11 @@
-//! Documents as plain JSON: where two of them differ.
+//! Documents as plain JSON: where two of them differ, and parts of one.
 
-use serde::Serialize;
-use serde_json::Value;
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// The most differences that are listed.
 const MOST: usize = 20;
@@ -44,6 +48,90 @@ fn is_plain(key: &str) -> bool {
     key.len() <= LONGEST_KEY && key.bytes().all(|b| b.is_ascii_graphic())
 }
 
+/// A part of a document. Who touches little of it need not build the rest, which may be large.
+#[derive(Debug)]
+pub enum Part {
+    /// The whole value.
+    All,
+    /// These fields of an object, each as much as it says.
+    Fields(&'static [(&'static str, Part)]),
+    /// As much of each entry of a list.
+    Each(&'static Part),
+}
+
+impl Part {
+    /// This part of a document. What is something else than was expected is there, and empty.
+    pub fn of(&'static self, document: &str) -> serde_json::Result<Value> {
+        self.deserialize(&mut serde_json::Deserializer::from_str(document))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &'static Part {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        match self {
+            Part::All => Value::deserialize(deserializer),
+            Part::Fields(_) | Part::Each(_) => deserializer.deserialize_any(self),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for &'static Part {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let fields = if let Part::Fields(fields) = self { *fields } else { &[] };
+        let mut kept = Map::new();
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            match fields.iter().find(|(field, _)| *field == key) {
+                Some((field, part)) => drop(kept.insert((*field).to_owned(), map.next_value_seed(part)?)),
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(Value::Object(kept))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut kept = vec![];
+        if let Part::Each(part) = self {
+            while let Some(entry) = list.next_element_seed(*part)? {
+                kept.push(entry);
+            }
+        }
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Value::Array(kept))
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,5 +147,23 @@ mod tests {
         let (endless, forged) = ("k".repeat(1000), "a\nspec.b");
         assert_eq!(differences(&json!({"m": {endless: 1}}), &json!({"m": {}}), "spec"), ["spec.m"]);
         assert_eq!(differences(&json!({"m": {forged: 1}}), &json!({"m": {}}), "spec"), ["spec.m"]);
+    }
+
+    #[test]
+    fn a_part_is_what_it_names_and_nothing_else() {
+        static PART: Part =
+            Part::Fields(&[("a", Part::All), ("list", Part::Each(&Part::Fields(&[("name", Part::All)])))]);
+        for (document, part) in [
+            (json!({"a": {"b": [1]}, "c": 2}), json!({"a": {"b": [1]}})),
+            (
+                json!({"list": [{"name": "x", "more": [1, 2]}, null, 7, "y", [1]]}),
+                json!({"list": [{"name": "x"}, null, 7, "y", []]}),
+            ),
+            (json!({"a": null, "list": {"name": 1}}), json!({"a": null, "list": {}})),
+            (json!(1.5), json!(1.5)),
+        ] {
+            assert_eq!(PART.of(&document.to_string()).expect("JSON"), part, "{document}");
+        }
+        assert!(PART.of("{\"a\":").is_err());
     }
 }

@@ -851,13 +851,20 @@ fn tls_edited_directly(review: &Database, _: Option<&dyn Facts>, findings: &mut 
     }
 }
 
-/// The spec with its defaults.
+/// What the spec says about TLS, with its defaults; the rest of it, which may be large, is left out.
 fn effective(database: &Postgres) -> PostgresSpec {
-    let review = Review::create(database.clone(), Arc::default());
-    let defaulted = serde_json::to_value(database)
+    let PostgresSpec { version, tls, ssl_mode, client_auth_mode, .. } = &database.spec;
+    let (version, tls) = (version.clone(), tls.clone());
+    let spec =
+        PostgresSpec { version, tls, ssl_mode: *ssl_mode, client_auth_mode: *client_auth_mode, ..Default::default() };
+    let name = database.metadata.name.as_deref().unwrap_or_default();
+    let mut object = Postgres::new(name, spec);
+    object.metadata.namespace.clone_from(&database.metadata.namespace);
+    let review = Review::create(object, Arc::default());
+    let defaulted = serde_json::to_value(&review.object)
         .map(|d| defaults::postgres(d, &review, &Snapshot::default(), &Installation::default()));
     let defaulted = defaulted.and_then(serde_json::from_value::<Postgres>);
-    defaulted.map_or_else(|_| database.spec.clone(), |database| database.spec)
+    defaulted.map_or_else(|_| review.object.spec, |database| database.spec)
 }
 
 fn do_not_terminate(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {

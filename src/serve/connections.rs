@@ -1,7 +1,9 @@
 //! Which connections there are, what each is doing, and which one makes way when there are too many.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -13,32 +15,29 @@ use tokio_util::sync::CancellationToken;
 
 use super::limits::Limits;
 
-/// What one connection is doing: shared by its task, its requests, and the acceptor that may need its place.
+/// What one connection is doing: shared by its task, its request, and the acceptor that may need its place.
 #[derive(Debug)]
 pub(super) struct Activity {
-    doing: Mutex<Doing>,
+    /// And since when.
+    doing: Mutex<(Doing, Instant)>,
     /// Told when the connection is out of use, for a newcomer that waits for its place.
     freed: Arc<Notify>,
     /// Set when the connection must make way for another one.
     pub(super) evicted: CancellationToken,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Doing {
-    requests: u32,
-    /// What it does while `requests` is 0, and since when.
-    between: Between,
-    since: Instant,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Between {
+enum Doing {
     /// There was no request yet.
     Fresh,
+    /// The body of a request is on its way.
+    Body,
+    /// A request is worked on.
+    Work,
     /// The last request is done.
     Idle,
     /// The last request is done and a byte of the next one has come.
-    Reading,
+    Head,
 }
 
 /// Why a connection that is between two requests is closed.
@@ -52,55 +51,56 @@ pub(super) enum Expiry {
 
 impl Activity {
     fn new(freed: Arc<Notify>) -> Self {
-        let doing = Doing { requests: 0, between: Between::Fresh, since: Instant::now() };
-        Self { doing: Mutex::new(doing), freed, evicted: CancellationToken::new() }
+        Self { doing: Mutex::new((Doing::Fresh, Instant::now())), freed, evicted: CancellationToken::new() }
     }
 
-    fn doing(&self) -> MutexGuard<'_, Doing> {
-        // A panic cannot leave a `Doing` half-written.
+    fn doing(&self) -> MutexGuard<'_, (Doing, Instant)> {
+        // A panic cannot leave it half-written.
         self.doing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begins(&self, doing: Doing) {
+        *self.doing() = (doing, Instant::now());
     }
 
     /// The time for the first request starts now: the handshake had its own.
     pub(super) fn handshaken(&self) {
-        self.doing().since = Instant::now();
+        self.begins(Doing::Fresh);
     }
 
     /// A byte came that belongs to a request.
     fn read(&self) {
         let mut doing = self.doing();
-        if doing.requests == 0 && doing.between == Between::Idle {
-            doing.between = Between::Reading;
-            doing.since = Instant::now();
+        if doing.0 == Doing::Idle {
+            *doing = (Doing::Head, Instant::now());
         }
     }
 
-    /// A request is being served until the guard is dropped.
+    /// The head of a request has come. The request is over when the guard is dropped.
     pub(super) fn request(self: &Arc<Self>) -> Request {
-        self.doing().requests += 1;
+        self.begins(Doing::Body);
         Request(Arc::clone(self))
     }
 
     /// Whether the connection is between two requests and nothing of the next one has come.
     pub(super) fn is_idle(&self) -> bool {
-        let doing = self.doing();
-        doing.requests == 0 && doing.between == Between::Idle
+        self.doing().0 == Doing::Idle
     }
 
-    /// When the connection is to be closed, and why, if nothing happens. Never while a request is served.
+    /// When the connection is to be closed, and why, if nothing happens. A request has times of its own.
     pub(super) fn expiry(&self, limits: &Limits) -> Option<(Instant, Expiry)> {
-        let Doing { requests, between, since } = *self.doing();
-        match between {
-            _ if requests > 0 => None,
-            Between::Fresh | Between::Reading => Some((since + limits.header, Expiry::Header)),
-            Between::Idle => Some((since + limits.idle, Expiry::Idle)),
+        let (doing, since) = *self.doing();
+        match doing {
+            Doing::Body | Doing::Work => None,
+            Doing::Fresh | Doing::Head => Some((since + limits.header, Expiry::Header)),
+            Doing::Idle => Some((since + limits.idle, Expiry::Idle)),
         }
     }
 
-    /// Since when no request is served.
+    /// Since when nothing is worked on.
     fn unused_since(&self) -> Option<Instant> {
-        let doing = self.doing();
-        (doing.requests == 0).then_some(doing.since)
+        let (doing, since) = *self.doing();
+        (doing != Doing::Work).then_some(since)
     }
 }
 
@@ -108,23 +108,25 @@ impl Activity {
 #[derive(Debug)]
 pub(super) struct Request(Arc<Activity>);
 
+impl Request {
+    /// Its body is there, and it is worked on from now on.
+    pub(super) fn work(&self) {
+        self.0.begins(Doing::Work);
+    }
+}
+
 impl Drop for Request {
     fn drop(&mut self) {
-        let mut doing = self.0.doing();
-        doing.requests -= 1;
-        if doing.requests == 0 {
-            doing.between = Between::Idle;
-            doing.since = Instant::now();
-            self.0.freed.notify_one();
-        }
+        self.0.begins(Doing::Idle);
+        self.0.freed.notify_one();
     }
 }
 
 /// The places that connections take, at most so many.
 ///
-/// *Guarantee*: callers that hold connections without using them cannot keep others out. When all places are taken, the
-/// connection that has been without a request for the longest makes way, be it in its handshake, in a head that does not
-/// end, or idle. A connection in use is never closed for another.
+/// *Guarantee*: callers that hold connections without using them cannot keep others out. When all places are taken, one makes way
+/// of the address that has most of those on which nothing is worked on: the one of which that has been so for the longest, be it
+/// in its handshake, in a head or a body that does not end, or idle. A request that is worked on is never cut off for another.
 ///
 /// The price: a caller's idle connection may be closed while all places are taken, just as its next request is on its way.
 #[derive(Debug)]
@@ -137,7 +139,7 @@ pub(super) struct Places {
 #[derive(Debug, Default)]
 struct Taken {
     next: u64,
-    by: HashMap<u64, Arc<Activity>>,
+    by: HashMap<u64, (IpAddr, Arc<Activity>)>,
 }
 
 /// A connection's place, free again when dropped.
@@ -157,10 +159,10 @@ impl Places {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place; waits only while every other connection has a request in progress.
-    pub(super) async fn take(self: &Arc<Self>) -> Place {
+    /// Takes a place for a connection from this address; waits only while requests are worked on on all the others.
+    pub(super) async fn take(self: &Arc<Self>, peer: IpAddr) -> Place {
         loop {
-            if let Some(place) = self.try_take() {
+            if let Some(place) = self.try_take(peer) {
                 return place;
             }
             // A place that is freed right now is not missed: `Notify` keeps one permit.
@@ -168,19 +170,27 @@ impl Places {
         }
     }
 
-    fn try_take(self: &Arc<Self>) -> Option<Place> {
+    fn try_take(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
         let mut taken = self.taken();
         if taken.by.len() >= self.at_most {
-            let unused = taken.by.iter().filter_map(|(id, activity)| Some((activity.unused_since()?, *id)));
-            let (_, longest) = unused.min()?;
-            if let Some(activity) = taken.by.remove(&longest) {
+            let longest = taken.longest_unused()?;
+            if let Some((_, activity)) = taken.by.remove(&longest) {
                 activity.evicted.cancel();
             }
         }
         let (id, activity) = (taken.next, Arc::new(Activity::new(Arc::clone(&self.freed))));
         taken.next += 1;
-        taken.by.insert(id, Arc::clone(&activity));
+        taken.by.insert(id, (peer, Arc::clone(&activity)));
         Some(Place { places: Arc::clone(self), id, activity })
+    }
+}
+
+impl Taken {
+    fn longest_unused(&self) -> Option<u64> {
+        let unused = || self.by.iter().filter_map(|(id, (peer, activity))| Some((peer, activity.unused_since()?, *id)));
+        let mut of_peer = HashMap::<&IpAddr, usize>::new();
+        unused().for_each(|(peer, ..)| *of_peer.entry(peer).or_default() += 1);
+        unused().map(|(peer, since, id)| (Reverse(of_peer.get(peer)), since, id)).min().map(|(.., id)| id)
     }
 }
 
@@ -195,18 +205,15 @@ impl Drop for Place {
 #[derive(Debug)]
 pub(super) struct Noted<S> {
     pub(super) stream: S,
-    /// Nothing for HTTP/2, where bytes between two requests need not belong to a request.
-    pub(super) activity: Option<Arc<Activity>>,
+    pub(super) activity: Arc<Activity>,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Noted<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before
-            && let Some(activity) = &self.activity
-        {
-            activity.read();
+        if buffer.filled().len() > before {
+            self.activity.read();
         }
         polled
     }
@@ -244,29 +251,49 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn the_connection_without_a_request_for_the_longest_makes_way() {
-        let places = Places::new(3);
-        let busy = places.take().await;
-        let _request = busy.activity.request();
-        let fresh = places.take().await;
-        tokio::time::advance(Duration::from_secs(1)).await;
-        let idle = places.take().await;
-        tokio::time::advance(Duration::from_secs(1)).await;
-        drop(fresh.activity.request());
-        let _newcomer = places.take().await;
-        let evicted = |place: &Place| place.activity.evicted.is_cancelled();
-        assert_eq!((evicted(&busy), evicted(&fresh), evicted(&idle)), (false, false, true));
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const THERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
+
+    fn evicted(place: &Place) -> bool {
+        place.activity.evicted.is_cancelled()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_in_use_is_never_evicted() {
-        let places = Places::new(1);
-        let busy = places.take().await;
+    async fn the_connection_on_which_nothing_is_worked_on_for_the_longest_makes_way() {
+        let places = Places::new(4);
+        let busy = places.take(HERE).await;
         let request = busy.activity.request();
-        assert!(tokio::time::timeout(Duration::from_mins(1), places.take()).await.is_err());
+        request.work();
+        let fresh = places.take(HERE).await;
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let slow = places.take(HERE).await;
+        let _half_sent = slow.activity.request();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let idle = places.take(HERE).await;
+        drop((fresh.activity.request(), idle.activity.request()));
+        let _newcomer = places.take(HERE).await;
+        assert_eq!([&busy, &fresh, &slow, &idle].map(evicted), [false, false, true, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_most_of_the_unused_connections_makes_way() {
+        let places = Places::new(3);
+        let only = places.take(HERE).await;
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let (first, second) = (places.take(THERE).await, places.take(THERE).await);
+        let _newcomer = places.take(THERE).await;
+        assert_eq!([&only, &first, &second].map(evicted), [false, true, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_worked_on_is_never_cut_off() {
+        let places = Places::new(1);
+        let busy = places.take(HERE).await;
+        let request = busy.activity.request();
+        request.work();
+        assert!(tokio::time::timeout(Duration::from_mins(1), places.take(HERE)).await.is_err());
         drop(request);
-        let _place = tokio::time::timeout(Duration::from_secs(1), places.take()).await.expect("it made way");
+        let _place = tokio::time::timeout(Duration::from_secs(1), places.take(HERE)).await.expect("it made way");
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::server::ResolvesServerCert;
 use rustls::{AlertDescription, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -27,23 +27,12 @@ use crate::metrics::{ConnectionEnd, ServerMetrics};
 /// After an error that will not go away by itself (no descriptors, no memory), accept again after this pause.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// A connection that has been asked to end (GOAWAY, `close_notify`) gets this long before it is dropped.
+/// A connection that has been asked to end gets this long before it is dropped.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Bytes that one connection may have in its read buffer: heads are far smaller, bodies are handed on piece by piece.
-const BUFFER: usize = 64 * 1024;
-
-/// Bytes of one HTTP/2 request's headers.
-const HEADERS: u32 = 16 * 1024;
-
-/// Streams that a peer may open and reset before they are served, before the connection ends ("rapid reset").
-const PENDING_RESETS: usize = 20;
-
-/// Resets that a peer may provoke from us, before the connection ends.
-const LOCAL_RESETS: usize = 100;
-
-/// A peer that is gone is found by an HTTP/2 ping after so long a silence.
-const PING: Duration = Duration::from_secs(30);
+/// Bytes that one connection may have in its read buffer, and again in its write buffer: heads are far smaller, bodies are handed on
+/// piece by piece, and a record of TLS is no longer.
+const BUFFER: usize = 16 * 1024;
 
 /// How callers reach the server.
 #[derive(Clone, Debug)]
@@ -54,7 +43,8 @@ pub enum Transport {
     Tls(Arc<ServerConfig>),
 }
 
-/// TLS 1.2 and 1.3 with this certificate, HTTP/2 and HTTP/1.1, no resumption.
+/// TLS 1.2 and 1.3 with this certificate, no resumption, and HTTP/1.1 alone: the API server asks its webhooks for nothing else, so
+/// that its requests are spread over their replicas (kubernetes issue 75791).
 ///
 /// The API server never resumes a session, so tickets would be keys to look after and bytes to send for nothing.
 pub fn tls(certificate: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>, rustls::Error> {
@@ -63,7 +53,7 @@ pub fn tls(certificate: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_no_client_auth()
         .with_cert_resolver(certificate);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     Ok(Arc::new(config))
@@ -103,9 +93,9 @@ impl Server {
     /// Serves until the signal, then ends within [`Limits::linger`] and [`Limits::drain`].
     ///
     /// *Expected flow*: the signal comes (and with it the pod turns not ready: see [`super::health::Readiness`]). New
-    /// connections are still taken for `linger`, since endpoints follow with a delay; every HTTP/1.1 answer says
-    /// `Connection: close`. Then the listener closes, idle connections end, HTTP/2 ones get their GOAWAY, requests in
-    /// progress are answered. What is not done after `drain` is given up.
+    /// connections are still taken for `linger`, since endpoints follow with a delay; every answer says `Connection: close`. Then
+    /// the listener closes, idle connections end, requests in progress are answered. What is not done after `drain` is given
+    /// up.
     ///
     /// *Guarantees*: a request that came in before `linger` passed, and that takes less than `drain`, is answered. An error
     /// of one connection, and one of accepting, ends nothing else.
@@ -155,7 +145,7 @@ async fn accept(
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let place = places.take().await;
+                let place = places.take(peer.ip().to_canonical()).await;
                 tasks.spawn(connections.clone().serve(stream, peer, place));
             }
             Err(error) if is_of_one_connection(&error) => tracing::debug!(%error, "a connection ended before it began"),
@@ -202,7 +192,7 @@ impl Connections {
         // Answers are small and written at once; waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
         let Transport::Tls(config) = &self.transport else {
-            return self.http(stream, Protocol::Http1, peer, activity).await;
+            return self.http(stream, peer, activity).await;
         };
         let stream = match timeout(self.limits.handshake, TlsAcceptor::from(Arc::clone(config)).accept(stream)).await {
             Ok(Ok(stream)) => stream,
@@ -216,19 +206,19 @@ impl Connections {
             }
         };
         activity.handshaken();
-        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
-        self.http(stream, protocol, peer, activity).await
+        self.http(stream, peer, activity).await
     }
 
-    async fn http<S>(&self, stream: S, protocol: Protocol, peer: SocketAddr, activity: &Arc<Activity>) -> ConnectionEnd
+    async fn http<S>(&self, stream: S, peer: SocketAddr, activity: &Arc<Activity>) -> ConnectionEnd
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let noted = (protocol == Protocol::Http1).then(|| Arc::clone(activity));
-        let io = TokioIo::new(Noted { stream, activity: noted });
-        let service = service_fn(|request| self.application.clone().answer(Arc::clone(activity), request));
-        let builder = protocol.builder(&self.limits);
+        let io = TokioIo::new(Noted { stream, activity: Arc::clone(activity) });
+        let caller = peer.ip().to_canonical();
+        let service = service_fn(|request| self.application.clone().answer(caller, Arc::clone(activity), request));
+        let mut builder = http1::Builder::new();
+        // hyper's own timeout also runs while a connection is idle, where ours is longer.
+        builder.header_read_timeout(None).max_buf_size(BUFFER).timer(TokioTimer::new());
         let mut connection = pin!(builder.serve_connection(io, service));
         let mut timer = pin!(tokio::time::sleep(self.limits.header));
         let mut is_draining = false;
@@ -240,7 +230,7 @@ impl Connections {
                     is_draining = true;
                     // A connection that has not sent its request yet, or half of it, would lose it. It has until its time
                     // for that is over, and is told with the answer.
-                    if protocol == Protocol::Http2 || activity.expiry(&self.limits).is_none() || activity.is_idle() {
+                    if activity.expiry(&self.limits).is_none() || activity.is_idle() {
                         connection.as_mut().graceful_shutdown();
                     }
                 }
@@ -271,44 +261,11 @@ async fn expired(mut timer: Pin<&mut Sleep>, activity: &Activity, limits: &Limit
     .await
 }
 
-/// What ALPN agreed on. Asking the first bytes instead would be one more place to be slow in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Protocol {
-    Http1,
-    Http2,
-}
-
-impl Protocol {
-    fn builder(self, limits: &Limits) -> auto::Builder<TokioExecutor> {
-        let builder = auto::Builder::new(TokioExecutor::new());
-        let mut builder = match self {
-            Self::Http1 => builder.http1_only(),
-            Self::Http2 => builder.http2_only(),
-        };
-        builder
-            .http1()
-            // hyper's own timeout also runs while a connection is idle, where ours is longer.
-            .header_read_timeout(None)
-            .max_buf_size(BUFFER)
-            .timer(TokioTimer::new());
-        builder
-            .http2()
-            .max_concurrent_streams(limits.streams)
-            .max_header_list_size(HEADERS)
-            .max_pending_accept_reset_streams(PENDING_RESETS)
-            .max_local_error_reset_streams(LOCAL_RESETS)
-            .keep_alive_interval(PING)
-            .keep_alive_timeout(PING)
-            .timer(TokioTimer::new());
-        builder
-    }
-}
-
-fn ended(result: Result<(), Box<dyn std::error::Error + Send + Sync>>, peer: SocketAddr) -> ConnectionEnd {
+fn ended(result: hyper::Result<()>, peer: SocketAddr) -> ConnectionEnd {
     match result {
         Ok(()) => ConnectionEnd::Closed,
         Err(error) => {
-            tracing::debug!(%peer, error = &*error, "a connection broke");
+            tracing::debug!(%peer, %error, "a connection broke");
             ConnectionEnd::Broken
         }
     }

@@ -15,11 +15,24 @@ const REQUEST: Duration = Duration::from_secs(10);
 /// No webhook may be registered with a longer timeout, so a caller that claims one is not served for longer.
 const REQUEST_AT_MOST: Duration = Duration::from_secs(30);
 
-/// A review carries an object and, in an update, the old one. The API server takes requests of 3 MiB; twice that, and
-/// room for the envelope.
-const BODY: usize = 7 * 1024 * 1024;
+/// A review carries an object and, in an update, the old one, and etcd stores none of more than 1.5 MiB (`--max-request-bytes`);
+/// the API server takes no request of more than 3 MiB. That, and room for the envelope: what is larger cannot be stored, and
+/// need not be reviewed.
+const BODY: usize = 13 * 256 * 1024;
 
-/// The API servers keep a few connections each; this is room for every one that goes wild, and about 20 MiB of buffers.
+/// A body crosses the network of a cluster in milliseconds. It is less than the 3 s for which the webhooks are registered, so that
+/// the caller hears why.
+const BODY_TIME: Duration = Duration::from_secs(2);
+
+/// Room for seven of the largest bodies, of which five in a hurry: a tenth of the 256 MiB that the chart gives the program, whose
+/// own objects and the decoding of one review at a time need the rest. A quarter, for one address, has room for one of them.
+const MEMORY: usize = 24 * 1024 * 1024;
+
+/// Reviews with many values take some tens of milliseconds each, and one is answered at a time: the last of so many is answered
+/// long before its caller stops waiting. A quarter of them may be one address'.
+const LINE: usize = 16;
+
+/// The API servers keep a few connections each; this is room for every one that goes wild, and at most some 30 MiB of buffers.
 const CONNECTIONS: usize = 512;
 
 /// Reviews take microseconds, so this many at once is an overload that waiting would make worse: the API server is
@@ -36,9 +49,6 @@ const LINGER: Duration = Duration::from_secs(5);
 /// After that, requests get this long to end. Together with [`LINGER`] it stays below Kubernetes' grace period of 30 s.
 const DRAIN: Duration = Duration::from_secs(20);
 
-/// Streams of one HTTP/2 connection. A quarter of [`IN_FLIGHT`], so that one connection cannot use it up.
-const STREAMS: u32 = 64;
-
 /// What a server takes. `Default` is what is served in production; tests shorten the waits.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -52,6 +62,12 @@ pub struct Limits {
     pub request_at_most: Duration,
     /// Bytes of a request's body.
     pub body: usize,
+    /// For a request's body, if its caller does not wait for less.
+    pub body_time: Duration,
+    /// Bytes of all bodies together. One address has a quarter.
+    pub memory: usize,
+    /// Reviews with many values at a time, of which one is answered and the others wait. One address has a quarter.
+    pub line: usize,
     /// Connections at a time.
     pub connections: usize,
     /// Requests at a time.
@@ -62,8 +78,6 @@ pub struct Limits {
     pub linger: Duration,
     /// From then until requests that are still not done are given up.
     pub drain: Duration,
-    /// HTTP/2 streams of one connection at a time.
-    pub streams: u32,
 }
 
 impl Default for Limits {
@@ -74,12 +88,14 @@ impl Default for Limits {
             request: REQUEST,
             request_at_most: REQUEST_AT_MOST,
             body: BODY,
+            body_time: BODY_TIME,
+            memory: MEMORY,
+            line: LINE,
             connections: CONNECTIONS,
             in_flight: IN_FLIGHT,
             idle: IDLE,
             linger: LINGER,
             drain: DRAIN,
-            streams: STREAMS,
         }
     }
 }
@@ -90,6 +106,7 @@ impl Limits {
     pub fn of_health_port() -> Self {
         Self {
             body: 1024,
+            memory: 64 * 1024,
             connections: 64,
             in_flight: 32,
             linger: Duration::ZERO,

@@ -1,5 +1,6 @@
 //! HTTPS callers: the admission webhooks, and the server that bounds what a caller may cost.
 
+mod budget;
 pub mod certificate;
 mod connections;
 pub mod envelope;
@@ -11,3 +12,4 @@ pub mod registration;
 mod request;
 pub mod review;
 pub mod webhooks;
+mod weight;

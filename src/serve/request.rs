@@ -1,33 +1,124 @@
-//! What happens around every request: a place among those in flight, a limit for its body and its time, and a panic caught.
+//! What happens around every request: its body within a budget, a place among those in flight, limits of time, and a panic caught.
 
 use std::any::Any;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::DefaultBodyLimit;
-use http::header::{CONNECTION, CONTENT_TYPE};
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Request, Response, StatusCode, request};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::limit::RequestBodyLimitLayer;
 
+use super::budget::{Budget, Full, Hold};
 use super::connections::Activity;
 use super::limits::Limits;
+use super::weight;
 use crate::metrics::{ServerMetrics, Shed};
 
 /// Longer texts are no duration that an API server sends. It also keeps the parser from numbers that overflow.
 const TIMEOUT_TEXT: usize = 12;
 
+/// A body whose length is not known begins with so many bytes of the budget, and takes twice as many each time that it needs more.
+const FIRST_BYTES: usize = 16 * 1024;
+
+/// A body that nobody wants is read on and thrown away for so long: a caller that is still sending when the connection closes
+/// never sees the answer.
+const SWALLOW: Duration = Duration::from_secs(1);
+
+/// Answers of no more bytes are with the kernel at once, which has more room than this for each connection.
+const SHORT_ANSWER: usize = 16 * 1024;
+
+/// An extension of a request that costs much: whoever answers it does so one at a time, and keeps this until it is done.
+#[derive(Clone, Debug)]
+pub(super) struct Heavy {
+    _kept: Arc<(Hold, Arc<Option<Hold>>)>,
+}
+
+/// Why a request is not answered by its handler.
+#[derive(Clone, Copy, Debug)]
+enum Refusal {
+    TooLarge(usize),
+    Broken,
+    SlowBody(Duration),
+    Memory(Full),
+    Line(Full),
+    InFlight(usize),
+    Timeout(Duration),
+}
+
+impl Refusal {
+    fn shed(self) -> Shed {
+        match self {
+            Self::TooLarge(_) => Shed::TooLarge,
+            Self::Broken => Shed::BrokenBody,
+            Self::SlowBody(_) => Shed::SlowBody,
+            Self::Memory(Full::MadeWay) => Shed::MadeWay,
+            Self::Memory(_) => Shed::Memory,
+            Self::Line(_) => Shed::Heavy,
+            Self::InFlight(_) => Shed::InFlight,
+            Self::Timeout(_) => Shed::Timeout,
+        }
+    }
+
+    fn status(self) -> StatusCode {
+        match self {
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Broken => StatusCode::BAD_REQUEST,
+            Self::SlowBody(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::Memory(Full::Peer) | Self::Line(Full::Peer) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Memory(_) | Self::Line(_) | Self::InFlight(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::TooLarge(most) => format!("pgrekey: a body may have at most {most} bytes"),
+            Self::Broken => "pgrekey: the body ended before it was whole".to_owned(),
+            Self::SlowBody(most) => format!("pgrekey: the body was not here within {most:?}"),
+            Self::Memory(Full::Peer) => {
+                "pgrekey: the bodies of this address hold its quarter of the memory for bodies".into()
+            }
+            Self::Memory(Full::All) => "pgrekey: bodies hold all the memory that there is for them".into(),
+            Self::Memory(Full::MadeWay) => "pgrekey: the body was slow, and made way for another one".into(),
+            Self::Line(_) => "pgrekey: too many reviews of many values wait to be answered one at a time".into(),
+            Self::InFlight(most) => format!("pgrekey: {most} requests are in flight already"),
+            Self::Timeout(most) => format!("pgrekey: this request was not read and answered within {most:?}"),
+        }
+    }
+
+    fn response(self) -> Response<Body> {
+        let mut response = said(self.status(), &self.text());
+        let headers = response.headers_mut();
+        if matches!(self.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            // The API server's client waits so many seconds and tries again, as long as its own timeout lets it.
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if matches!(self, Self::SlowBody(_) | Self::Broken) {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
 /// The router, with what all its requests share. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Application {
     router: Router,
+    /// Bytes of bodies.
+    memory: Arc<Budget>,
+    /// Places in the line of heavy requests.
+    line: Arc<Budget>,
     in_flight: Arc<Semaphore>,
     limits: Limits,
     metrics: ServerMetrics,
@@ -39,9 +130,8 @@ impl Application {
     pub(super) fn new(router: Router, limits: Limits, metrics: ServerMetrics, ending: CancellationToken) -> Self {
         let panics = metrics.clone();
         let router = router
-            // axum has a limit of its own, 2 MB, for handlers that take the whole body.
+            // axum has a limit of its own, 2 MB, for handlers that take the whole body. Ours is kept before they are asked.
             .layer(DefaultBodyLimit::disable())
-            .layer(RequestBodyLimitLayer::new(limits.body))
             .layer(CatchPanicLayer::custom(move |_: Box<dyn Any + Send>| {
                 // The panic hook has said where and why; the payload may hold anything and goes no further.
                 panics.shed(Shed::Panic);
@@ -50,43 +140,133 @@ impl Application {
                     "pgrekey: a bug: this request made its handler panic; see the log",
                 )
             }));
-        Self { router, in_flight: Arc::new(Semaphore::new(limits.in_flight)), limits, metrics, ending }
+        let (memory, line) = (Budget::new(limits.memory), Budget::new(limits.line));
+        Self { router, memory, line, in_flight: Arc::new(Semaphore::new(limits.in_flight)), limits, metrics, ending }
     }
 
-    /// Answers one request of a connection.
+    /// Answers one request of a connection from this address.
     pub(super) async fn answer(
         mut self,
+        peer: IpAddr,
         activity: Arc<Activity>,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
-        let _in_use = activity.request();
-        let version = request.version();
-        let mut response = self.response(request).await;
+        let (head, mut body) = request.into_parts();
+        let answered = self.response(peer, &activity, head, &mut body).await;
+        let mut response = answered.unwrap_or_else(|refusal| {
+            self.metrics.shed(refusal.shed());
+            if !matches!(refusal, Refusal::SlowBody(_)) && !body.is_end_stream() {
+                tokio::spawn(swallow(body, self.limits.body));
+            }
+            refusal.response()
+        });
         // A caller that has been told leaves between two requests. One that is cut off may be in the middle of writing.
-        // HTTP/2 has GOAWAY for this, and forbids the header.
-        if self.ending.is_cancelled() && version <= Version::HTTP_11 {
+        if self.ending.is_cancelled() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)
     }
 
-    async fn response(&mut self, request: Request<Incoming>) -> Response<Body> {
-        let Ok(_place) = self.in_flight.try_acquire() else {
-            self.metrics.shed(Shed::InFlight);
-            let text = format!("pgrekey: {} requests are in flight already; try again", self.limits.in_flight);
-            return said(StatusCode::SERVICE_UNAVAILABLE, &text);
+    async fn response(
+        &mut self,
+        peer: IpAddr,
+        activity: &Arc<Activity>,
+        mut head: request::Parts,
+        body: &mut Incoming,
+    ) -> Result<Response<Body>, Refusal> {
+        let in_use = activity.request();
+        let (began, patience) = (Instant::now(), patience(head.uri.query(), &self.limits));
+        let (body, hold) = self.read(peer, began, patience, body).await?;
+        in_use.work();
+        let _place = self.in_flight.try_acquire().map_err(|_| Refusal::InFlight(self.limits.in_flight))?;
+        let hold = Arc::new(hold);
+        // It has its place until it is answered, and as long as its handler keeps it.
+        let place = weight::is_heavy(&body).then(|| self.line.keep(peer, 1)).transpose().map_err(Refusal::Line)?;
+        let heavy = place.map(|place| Heavy { _kept: Arc::new((place, Arc::clone(&hold))) });
+        if let Some(heavy) = &heavy {
+            head.extensions.insert(heavy.clone());
+        }
+        let answered =
+            timeout_at(began + patience, self.router.call(Request::from_parts(head, Body::from(body)))).await;
+        let response = answered.map_err(|_| Refusal::Timeout(patience))?.unwrap_or_else(|never| match never {});
+        Ok(hold_on(response, hold, activity))
+    }
+
+    /// The whole body, and its part of the budget.
+    async fn read(
+        &self,
+        peer: IpAddr,
+        began: Instant,
+        patience: Duration,
+        body: &mut Incoming,
+    ) -> Result<(Bytes, Option<Hold>), Refusal> {
+        if body.is_end_stream() {
+            return Ok((Bytes::new(), None));
+        }
+        let (most, said) = (self.limits.body, body.size_hint().exact());
+        let length = said.map_or(FIRST_BYTES.min(most), |length| usize::try_from(length).unwrap_or(usize::MAX));
+        if length > most {
+            return Err(Refusal::TooLarge(most));
+        }
+        let made_way = CancellationToken::new();
+        let hold = self.memory.take(peer, length, made_way.clone()).map_err(Refusal::Memory)?;
+        let reading = async {
+            let mut length = 0;
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|_| Refusal::Broken)?;
+                let Some(piece) = frame.data_ref() else { continue };
+                length += piece.len();
+                if length > most {
+                    return Err(Refusal::TooLarge(most));
+                }
+                hold.append(piece).map_err(Refusal::Memory)?;
+            }
+            hold.finish().map_err(Refusal::Memory)
         };
-        let limit = patience(request.uri().query(), &self.limits);
-        match tokio::time::timeout(limit, self.router.call(request.map(Body::new))).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(never)) => match never {},
-            Err(_) => {
-                self.metrics.shed(Shed::Timeout);
-                let text = format!("pgrekey: this request was not read and answered within {limit:?}");
-                said(StatusCode::GATEWAY_TIMEOUT, &text)
+        let patience = patience.min(self.limits.body_time);
+        let body = tokio::select! {
+            biased;
+            read = timeout_at(began + patience, reading) => read.unwrap_or(Err(Refusal::SlowBody(patience)))?,
+            () = made_way.cancelled() => return Err(Refusal::Memory(Full::MadeWay)),
+        };
+        Ok((body.into(), Some(hold)))
+    }
+}
+
+/// Gives the budget back what the request held: at once, or, of a long answer, when it has been written.
+fn hold_on(response: Response<Body>, hold: Arc<Option<Hold>>, activity: &Activity) -> Response<Body> {
+    let length =
+        response.body().size_hint().upper().map_or(usize::MAX, |length| usize::try_from(length).unwrap_or(usize::MAX));
+    let Some(held) = hold.as_ref().as_ref().filter(|_| length > SHORT_ANSWER) else { return response };
+    held.answer(length, activity.evicted.clone());
+    response.map(|body| {
+        Body::new(
+            body.map_frame(move |frame| frame.map_data(|bytes| Bytes::from_owner(Kept(bytes, Arc::clone(&hold))))),
+        )
+    })
+}
+
+/// Bytes that hold their part of the budget until they are dropped.
+struct Kept(Bytes, #[expect(dead_code, reason = "it is there to be dropped")] Arc<Option<Hold>>);
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Reads on, and keeps nothing.
+async fn swallow(mut body: Incoming, most: usize) {
+    let _ = timeout(SWALLOW, async {
+        let mut swallowed = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            swallowed += frame.data_ref().map_or(0, Bytes::len);
+            if swallowed > most {
+                break;
             }
         }
-    }
+    })
+    .await;
 }
 
 fn said(status: StatusCode, text: &str) -> Response<Body> {

@@ -8,7 +8,8 @@
 //! A verdict for every question: an object that does not decode is refused with the path of the first field that does not,
 //! or, when it was only to be filled in, let through, because the API server's schema is the next to speak. Updates that
 //! leave the spec alone and objects that are being deleted always pass, so that finalizers and status can be written
-//! whatever has become of the cluster.
+//! whatever has become of the cluster. An object of more values than any real one has is not decoded, so that what a review
+//! costs is bounded.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,13 +22,19 @@ use serde_json::value::RawValue;
 
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::rules::defaults::Installation;
+use crate::rules::document::Part;
 use crate::rules::{self, Effect, Facts, Finding, Operation, Review, Rule};
 
 use super::envelope::{Answer, Cause, Details, Question, Status};
 use super::webhooks::Webhook;
+use super::weight;
 
 /// Id of the finding for an object that does not decode.
 pub const UNDECODABLE: &str = "decodes";
+
+/// What an object may have, fields and list entries counted. Certificates with a thousand names each, which is what the rules
+/// allow, are three thousand; ten thousand, decoded as what costs most, are a tenth of the memory that the chart gives.
+const MOST_VALUES: usize = 10_000;
 
 /// What came of a review.
 #[derive(Debug)]
@@ -65,6 +72,9 @@ pub trait Reviewed: kube::Resource + Clone + DeserializeOwned + Serialize + Size
 
     /// The document with its defaults.
     fn defaulted(document: Value, review: &Review<Self>, facts: &dyn Facts, installation: &Installation) -> Value;
+
+    /// As much of a document as `defaulted` reads or changes.
+    fn touched(review: &Review<Self>) -> &'static Part;
 }
 
 impl Reviewed for PostgresOpsRequest {
@@ -75,6 +85,10 @@ impl Reviewed for PostgresOpsRequest {
     fn defaulted(document: Value, review: &Review<Self>, facts: &dyn Facts, installation: &Installation) -> Value {
         rules::defaults::ops_request(document, review, facts, installation)
     }
+
+    fn touched(review: &Review<Self>) -> &'static Part {
+        if review.old.is_some() { &rules::defaults::REQUEST_UPDATE } else { &rules::defaults::REQUEST }
+    }
 }
 
 impl Reviewed for Postgres {
@@ -84,6 +98,10 @@ impl Reviewed for Postgres {
 
     fn defaulted(document: Value, review: &Review<Self>, facts: &dyn Facts, installation: &Installation) -> Value {
         rules::defaults::postgres(document, review, facts, installation)
+    }
+
+    fn touched(_: &Review<Self>) -> &'static Part {
+        &rules::defaults::POSTGRES
     }
 }
 
@@ -147,13 +165,9 @@ pub(super) fn mutate<K: Reviewed<DynamicType = ()>>(
         return Verdict::PASS;
     }
     let Ok(review) = decode::<K>(question, operation) else { return Verdict::PASS };
-    // Defaults concern the spec and the finalizers: the rest, of which managed fields are the most, is neither built nor compared.
-    let skimmed = question.object.and_then(|raw| serde_json::from_str::<Skimmed<'_>>(raw.get()).ok());
-    let Some(spec) = skimmed.and_then(|skimmed| skimmed.spec) else { return Verdict::PASS };
-    let Ok(spec) = serde_json::from_str::<Value>(spec.get()) else { return Verdict::PASS };
-    let finalizers = review.object.meta().finalizers.as_ref();
-    let metadata = finalizers.map_or(serde_json::json!({}), |all| serde_json::json!({ "finalizers": all }));
-    let document = serde_json::json!({ "metadata": metadata, "spec": spec });
+    let Some(document) = question.object.and_then(|raw| K::touched(&review).of(raw.get()).ok()) else {
+        return Verdict::PASS;
+    };
     let defaulted = K::defaulted(document.clone(), &review, facts, installation);
     let patch = json_patch::diff(&document, &defaulted);
     Verdict { patch: (!patch.0.is_empty()).then_some(patch), ..Verdict::PASS }
@@ -177,16 +191,23 @@ struct SkimmedMetadata<'a> {
 
 /// Whether the object is to pass whatever it looks like: it is being deleted, or its spec stays as it is.
 fn passes_unseen(question: &Question<'_>, operation: Operation) -> bool {
-    let skim = |raw: Option<&'_ RawValue>| -> Option<(bool, Option<Value>)> {
+    fn skim(raw: Option<&RawValue>) -> Option<(bool, Option<&RawValue>)> {
         let skimmed: Skimmed<'_> = serde_json::from_str(raw?.get()).ok()?;
-        let leaving = skimmed.metadata.is_some_and(|m| m.deletion_timestamp.is_some());
-        Some((leaving, skimmed.spec.and_then(|spec| serde_json::from_str(spec.get()).ok())))
-    };
+        Some((skimmed.metadata.is_some_and(|m| m.deletion_timestamp.is_some()), skimmed.spec))
+    }
     if operation != Operation::Update {
         return false;
     }
     let Some((leaving, spec)) = skim(question.object) else { return false };
-    leaving || skim(question.old_object).is_some_and(|(_, old)| spec.is_some() && spec == old)
+    leaving
+        || spec.zip(skim(question.old_object).and_then(|(_, spec)| spec)).is_some_and(|(new, old)| is_same(new, old))
+}
+
+/// Whether two texts say the same. The API server writes what is equal in the same way, so they are hardly ever read for it.
+fn is_same(new: &RawValue, old: &RawValue) -> bool {
+    let value = |raw: &RawValue| serde_json::from_str::<Value>(raw.get()).ok();
+    new.get() == old.get()
+        || ![new, old].iter().any(|raw| weight::exceeds(raw.get(), MOST_VALUES)) && value(new) == value(old)
 }
 
 /// The object and what it was, or the finding that says where it does not decode.
@@ -194,7 +215,12 @@ fn decode<K: Reviewed<DynamicType = ()>>(question: &Question<'_>, operation: Ope
     let namespace = question.namespace.as_deref();
     let read = |raw: Option<&RawValue>, what: &str| -> Result<K, Finding> {
         let raw = raw.ok_or_else(|| undecodable(what, "is missing", "send it with the review"))?;
+        if weight::exceeds(raw.get(), MOST_VALUES) {
+            return Err(overweight(raw));
+        }
         let mut object: K = from_json(raw)?;
+        // No rule reads them, and they are as large as the rest.
+        object.meta_mut().managed_fields = None;
         // The API server may leave it to the envelope to say where the object is.
         if let (None, Some(namespace)) = (&object.meta().namespace, namespace) {
             object.meta_mut().namespace = Some(namespace.to_owned());
@@ -214,6 +240,17 @@ fn decode<K: Reviewed<DynamicType = ()>>(question: &Question<'_>, operation: Ope
             Review { operation, ..Review::create(read(question.old_object, "oldObject")?, Arc::default()) }
         }
     })
+}
+
+fn overweight(raw: &RawValue) -> Finding {
+    let heaviest = weight::heaviest(raw.get());
+    let (field, problem) = match heaviest.as_str() {
+        "" => ("object", format!("it has more than {MOST_VALUES} fields and list entries")),
+        field => {
+            (field, format!("the object has more than {MOST_VALUES} fields and list entries, and most of them here"))
+        }
+    };
+    undecodable(field, &problem, "leave most of them out")
 }
 
 fn from_json<K: DeserializeOwned>(raw: &RawValue) -> Result<K, Finding> {

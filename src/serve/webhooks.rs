@@ -2,22 +2,21 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use axum::{Extension, Router};
+use tokio::sync::Semaphore;
 
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::rules::Facts;
 use crate::rules::defaults::Installation;
 
 use super::envelope::Question;
+use super::request::Heavy;
 use super::review::{self, Judge, Verdict, mutate, validate};
-
-/// Bodies above this many bytes are reviewed on a thread where they hold nobody up.
-const LARGE_BODY: usize = 256 * 1024;
 
 /// Whether a webhook judges or fills in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,29 +140,39 @@ impl std::fmt::Debug for Admission {
 
 /// The routes of all webhooks. The server bounds bodies and time.
 pub fn router(admission: &Arc<Admission>) -> Router {
+    let one_at_a_time = Arc::new(Semaphore::new(1));
     WEBHOOKS
         .iter()
         .fold(Router::new(), |router, webhook| {
-            let admission = Arc::clone(admission);
-            let handler =
-                move |State(()): State<()>, headers: HeaderMap, body: Bytes| respond(webhook, admission, headers, body);
+            let (admission, turn) = (Arc::clone(admission), Arc::clone(&one_at_a_time));
+            let handler = move |heavy: Option<Extension<Heavy>>, headers: HeaderMap, body: Bytes| async move {
+                if let Err(remedy) = takes(&headers) {
+                    return (StatusCode::UNSUPPORTED_MEDIA_TYPE, remedy).into_response();
+                }
+                match heavy {
+                    None => reply(webhook, &admission, &body),
+                    Some(Extension(heavy)) => in_turn(turn, heavy, move || reply(webhook, &admission, &body)).await,
+                }
+            };
             router.route(webhook.path, post(handler))
         })
         // The server has a limit of its own, which fits reviews; axum's default does not.
         .layer(DefaultBodyLimit::disable())
 }
 
-async fn respond(webhook: &'static Webhook, admission: Arc<Admission>, headers: HeaderMap, body: Bytes) -> Response {
-    if let Err(remedy) = takes(&headers) {
-        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, remedy).into_response();
-    }
-    if body.len() <= LARGE_BODY {
-        return reply(webhook, &admission, &body);
-    }
-    match tokio::task::spawn_blocking(move || reply(webhook, &admission, &body)).await {
-        Ok(response) => response,
-        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the review was not finished").into_response(),
-    }
+/// Answers on a thread where it holds nobody up, after all that came before: what two of these need at once is not there.
+async fn in_turn(turn: Arc<Semaphore>, heavy: Heavy, reply: impl FnOnce() -> Response + Send + 'static) -> Response {
+    let answered = async {
+        let turn = turn.acquire_owned().await.ok()?;
+        // The caller may give up. What has begun goes on, and keeps its turn and its memory meanwhile.
+        let work = move || {
+            let _until_done = (turn, heavy);
+            reply()
+        };
+        tokio::task::spawn_blocking(work).await.ok()
+    };
+    let unfinished = || (StatusCode::INTERNAL_SERVER_ERROR, "the review was not finished").into_response();
+    answered.await.unwrap_or_else(unfinished)
 }
 
 /// Whether the body may be read: plain JSON.

@@ -9,6 +9,7 @@ use pgrekey::api::ops_request::FINALIZER;
 use pgrekey::api::{Postgres, PostgresOpsRequest};
 use pgrekey::rules::defaults::{self, DefaultIssuer, Installation};
 use pgrekey::rules::{Facts, Finding, Operation, Review, Snapshot, judge, ops_request, postgres};
+use pgrekey::serve::review::Reviewed;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde::Deserialize as _;
@@ -97,6 +98,15 @@ fn mutated(document: &Value, old: Option<&Value>, facts: &dyn Facts, default: Op
     })
 }
 
+/// What defaults touch of the document, and the same with its defaults.
+fn part_filled<K: Reviewed>(document: &Value, old: Option<&Value>, facts: &Snapshot) -> (Value, Value) {
+    let issuer = INSTALLATION.map(|text| text.parse().expect("an issuer"));
+    let installation = Installation { issuer, ops_manager: true, namespace: None };
+    let review = review::<K>(document, old).expect("it decodes");
+    let part = K::touched(&review).of(&document.to_string()).expect("JSON");
+    (part.clone(), K::defaulted(part, &review, facts, &installation))
+}
+
 fn found(document: &Value, old: Option<&Value>, facts: &dyn Facts) -> Vec<Finding> {
     if is_database(document) {
         judge(postgres::rules(), &review(document, old).expect("it decodes"), Some(facts))
@@ -157,6 +167,21 @@ proptest! {
         let mut patched = document.clone();
         json_patch::patch(&mut patched, &patch).expect("the patch applies");
         prop_assert_eq!(patched, after);
+    }
+
+    /// The webhooks build no more of an object than defaults touch.
+    #[test]
+    fn the_patch_of_the_part_that_is_touched_is_that_of_the_whole(document in documents(), old in documents()) {
+        let facts = cases::facts([]);
+        for old in [None, Some(&old).filter(|old| old["kind"] == document["kind"])] {
+            let Some(after) = mutated(&document, old, &facts, INSTALLATION) else { continue };
+            let (part, filled) = if is_database(&document) {
+                part_filled::<Postgres>(&document, old, &facts)
+            } else {
+                part_filled::<PostgresOpsRequest>(&document, old, &facts)
+            };
+            prop_assert_eq!(json_patch::diff(&part, &filled), json_patch::diff(&document, &after));
+        }
     }
 
     /// A default that cannot work is found by its own rule; no other rule finds more than in what the user wrote.

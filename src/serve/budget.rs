@@ -1,0 +1,367 @@
+//! What the bodies of all callers hold in memory, and whose makes way when there is no more.
+//!
+//! # Expected flow
+//! A body takes its bytes before it is read ([`Budget::take`]), comes in piece by piece ([`Hold::append`]), and is taken out to
+//! be worked on ([`Hold::finish`]). The bytes are given back when the [`Hold`] is dropped.
+//!
+//! # Guarantees
+//! All holds together are at most the budget, and those of one address at most a quarter of it. Large ones have three
+//! quarters of either, so that a small one always fits beside them: it gets in as long as anything is still on its way
+//! in. Whoever is slow makes way: first the body that began first, never one that is worked on. What it held is free before
+//! the newcomer gets it.
+//!
+//! # Assumptions
+//! Small bodies are worked on for so short a time that they never are a quarter of the budget.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// What a review commonly has, and room: objects are a few kB, of which an update carries two. No more is small.
+pub(super) const SMALL: usize = 128 * 1024;
+
+/// A body that has been on its way for longer is slow: 3 MiB in this time are 12 MiB a second, and networks of clusters do more.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// Why there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// The caller's address has its quarter.
+    Peer,
+    /// All of it is taken.
+    All,
+    /// There was room, and another one has it now.
+    MadeWay,
+}
+
+/// The budget of a server.
+#[derive(Debug)]
+pub(super) struct Budget {
+    ledger: Mutex<Ledger>,
+}
+
+#[derive(Debug)]
+struct Ledger {
+    all: usize,
+    next: u64,
+    /// By the order in which they began.
+    holds: BTreeMap<u64, Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    peer: IpAddr,
+    amount: usize,
+    since: Instant,
+    state: State,
+}
+
+/// What may be taken from whom.
+#[derive(Debug)]
+enum State {
+    /// The body is on its way; the token tells its reader that it made way.
+    Coming(Vec<u8>, CancellationToken),
+    /// The body is worked on: it stays.
+    Working,
+    /// The answer is on its way; the token ends the connection.
+    Going(CancellationToken),
+}
+
+/// A part of the budget, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Hold {
+    budget: Arc<Budget>,
+    id: u64,
+}
+
+impl Budget {
+    /// A budget of so many bytes.
+    pub(super) fn new(all: usize) -> Arc<Self> {
+        Arc::new(Self { ledger: Mutex::new(Ledger { all, next: 0, holds: BTreeMap::new() }) })
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // A panic cannot leave a `Ledger` half-written.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes so many bytes for a body of this address. The token is cancelled when it has to make way.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        peer: IpAddr,
+        amount: usize,
+        made_way: CancellationToken,
+    ) -> Result<Hold, Full> {
+        let id = self.ledger().take(peer, amount, State::coming(amount, made_way), Instant::now())?;
+        Ok(Hold { budget: Arc::clone(self), id })
+    }
+
+    /// Takes so much for something that never makes way.
+    pub(super) fn keep(self: &Arc<Self>, peer: IpAddr, amount: usize) -> Result<Hold, Full> {
+        let id = self.ledger().take(peer, amount, State::Working, Instant::now())?;
+        Ok(Hold { budget: Arc::clone(self), id })
+    }
+}
+
+impl Hold {
+    /// Puts a piece to the body, and takes more bytes when it has become longer than was said.
+    pub(super) fn append(&self, piece: &[u8]) -> Result<(), Full> {
+        self.budget.ledger().append(self.id, piece, Instant::now())
+    }
+
+    /// The body, whose bytes stay held: from now on it does not make way.
+    pub(super) fn finish(&self) -> Result<Vec<u8>, Full> {
+        self.budget.ledger().finish(self.id)
+    }
+
+    /// Only so many bytes are held from now on, of an answer: the token ends the connection that does not take it.
+    pub(super) fn answer(&self, amount: usize, connection: CancellationToken) {
+        if let Some(held) = self.budget.ledger().holds.get_mut(&self.id) {
+            (held.amount, held.state) = (amount, State::Going(connection));
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.budget.ledger().holds.remove(&self.id);
+    }
+}
+
+impl State {
+    /// Its bytes are touched, and so really held, as they come.
+    fn coming(amount: usize, made_way: CancellationToken) -> Self {
+        Self::Coming(Vec::with_capacity(amount), made_way)
+    }
+}
+
+impl Ledger {
+    fn take(&mut self, peer: IpAddr, amount: usize, state: State, now: Instant) -> Result<u64, Full> {
+        self.make_room(peer, amount, amount, None, now)?;
+        let id = self.next;
+        self.next += 1;
+        self.holds.insert(id, Held { peer, amount, since: now, state });
+        Ok(id)
+    }
+
+    fn append(&mut self, id: u64, piece: &[u8], now: Instant) -> Result<(), Full> {
+        let held = self.holds.get(&id).ok_or(Full::MadeWay)?;
+        let State::Coming(body, _) = &held.state else { return Err(Full::MadeWay) };
+        let (peer, amount) = (held.peer, held.amount);
+        // As a `Vec` grows, because its capacity is what is held.
+        let wanted = body.len() + piece.len();
+        let wanted = if wanted > amount { wanted.max(2 * amount) } else { amount };
+        self.make_room(peer, wanted - amount, wanted, Some(id), now)?;
+        let Some(Held { amount, state: State::Coming(body, _), .. }) = self.holds.get_mut(&id) else {
+            return Err(Full::MadeWay);
+        };
+        *amount = wanted;
+        body.reserve_exact(wanted - body.len());
+        body.extend_from_slice(piece);
+        Ok(())
+    }
+
+    fn finish(&mut self, id: u64) -> Result<Vec<u8>, Full> {
+        let held = self.holds.get_mut(&id).ok_or(Full::MadeWay)?;
+        match std::mem::replace(&mut held.state, State::Working) {
+            State::Coming(body, _) => Ok(body),
+            State::Working | State::Going(_) => Err(Full::MadeWay),
+        }
+    }
+
+    /// Lets others go until there is room for `more` bytes of a body that then has `total`; nobody, if it would not be enough.
+    fn make_room(
+        &mut self,
+        peer: IpAddr,
+        more: usize,
+        total: usize,
+        except: Option<u64>,
+        now: Instant,
+    ) -> Result<(), Full> {
+        let is_small = total <= SMALL;
+        let mut leaving: Vec<u64> = vec![];
+        for (full, limit, only) in [(Full::Peer, self.all / 4, Some(peer)), (Full::All, self.all, None)] {
+            let limit = if is_small { limit } else { limit / 4 * 3 };
+            let staying = |id: &u64| !leaving.contains(id);
+            let here =
+                || self.holds.iter().filter(|(id, held)| staying(id) && only.is_none_or(|only| held.peer == only));
+            let mut excess = (here().map(|(_, held)| held.amount).sum::<usize>() + more).saturating_sub(limit);
+            let mut found = vec![];
+            for (id, held) in here().filter(|(id, held)| Some(**id) != except && held.makes_way(is_small, now)) {
+                if excess == 0 {
+                    break;
+                }
+                excess = excess.saturating_sub(held.amount);
+                found.push(*id);
+            }
+            if excess > 0 {
+                return Err(full);
+            }
+            leaving.extend(found);
+        }
+        for id in leaving {
+            if let Some(State::Coming(_, token) | State::Going(token)) = self.holds.remove(&id).map(|held| held.state) {
+                token.cancel();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Held {
+    /// Whether it makes way for another one: a large one gets only what the slow have.
+    fn makes_way(&self, for_small: bool, now: Instant) -> bool {
+        !matches!(self.state, State::Working) && (for_small || self.since + GRACE <= now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIB: usize = 1024 * 1024;
+
+    fn peer(last: u8) -> IpAddr {
+        Ipv4Addr::new(10, 0, 0, last).into()
+    }
+
+    struct Scene {
+        ledger: Ledger,
+        now: Instant,
+    }
+
+    impl Scene {
+        /// A budget of 16 MiB: 4 for each address, of which large ones get 3.
+        fn new() -> Self {
+            Self { ledger: Ledger { all: 16 * MIB, next: 0, holds: BTreeMap::new() }, now: Instant::now() }
+        }
+
+        fn take(&mut self, from: u8, amount: usize) -> Result<u64, Full> {
+            self.ledger.take(peer(from), amount, State::coming(0, CancellationToken::new()), self.now)
+        }
+
+        fn later(&mut self) {
+            self.now += GRACE;
+        }
+
+        fn there(&self) -> Vec<u64> {
+            self.ledger.holds.keys().copied().collect()
+        }
+    }
+
+    #[test]
+    fn one_address_gets_a_quarter_and_all_together_no_more_than_there_is() {
+        let mut scene = Scene::new();
+        assert!(scene.take(1, 3 * MIB).is_ok());
+        assert_eq!(scene.take(1, MIB), Err(Full::Peer));
+        assert_eq!(scene.take(1, usize::MAX / 2), Err(Full::Peer));
+        for from in 2..5 {
+            assert!(scene.take(from, 3 * MIB).is_ok());
+        }
+        assert_eq!(scene.take(5, MIB), Err(Full::All));
+        assert_eq!(scene.there().len(), 4, "nobody was disturbed");
+        assert!(scene.take(5, SMALL).is_ok(), "a small one has room beside the large");
+    }
+
+    #[test]
+    fn a_large_one_gets_what_the_slow_have_and_the_first_of_them_makes_way() {
+        let mut scene = Scene::new();
+        let ids = [1, 2, 3, 4].map(|from| scene.take(from, 3 * MIB).expect("room"));
+        scene.later();
+        scene.ledger.finish(ids[0]).expect("it is there");
+        let newcomer = scene.take(5, 3 * MIB).expect("room");
+        assert_eq!(scene.there(), [ids[0], ids[2], ids[3], newcomer], "one that is worked on stays");
+        assert_eq!(
+            scene.take(3, MIB).map(|_| scene.there().contains(&ids[2])),
+            Ok(false),
+            "its own, when its quarter is full"
+        );
+        assert_eq!(scene.ledger.append(ids[1], b"x", scene.now), Err(Full::MadeWay));
+        assert_eq!(scene.ledger.finish(ids[1]), Err(Full::MadeWay));
+    }
+
+    #[test]
+    fn a_small_one_gets_in_as_long_as_anything_is_on_its_way() {
+        let mut scene = Scene::new();
+        let first = scene.take(1, SMALL).expect("room");
+        for _ in 1..100 {
+            assert!(scene.take(1, SMALL).is_ok());
+        }
+        assert_eq!(scene.there().len(), 4 * MIB / SMALL);
+        assert!(!scene.there().contains(&first), "the one that began first made way");
+        // Their connections' answers are on their way and nobody reads them.
+        let gone = CancellationToken::new();
+        for held in scene.ledger.holds.values_mut() {
+            held.state = State::Going(gone.clone());
+        }
+        assert!(scene.take(1, SMALL).is_ok() && gone.is_cancelled());
+    }
+
+    #[test]
+    fn a_body_that_grows_takes_more_or_is_refused() {
+        let mut scene = Scene::new();
+        let id = scene.take(1, 10).expect("room");
+        scene.ledger.append(id, &[1; 6], scene.now).expect("room");
+        scene.ledger.append(id, &[2; 6], scene.now).expect("room");
+        assert_eq!(scene.ledger.holds[&id].amount, 20);
+        scene.ledger.append(id, &vec![3; MIB], scene.now).expect("room");
+        assert_eq!(scene.ledger.append(id, &vec![4; 3 * MIB], scene.now), Err(Full::Peer));
+        let body = scene.ledger.finish(id).expect("it is there");
+        assert_eq!((body.len(), body.capacity()), (MIB + 12, MIB + 12));
+        assert_eq!(scene.ledger.holds[&id].amount, MIB + 12, "it stays held");
+    }
+
+    #[test]
+    fn what_is_dropped_is_given_back() {
+        let budget = Budget::new(4 * SMALL);
+        let take = || budget.take(peer(1), SMALL, CancellationToken::new());
+        let hold = take().expect("room");
+        hold.finish().expect("it is there");
+        assert_eq!(take().map(|_| ()), Err(Full::Peer));
+        drop(hold);
+        assert!(take().is_ok());
+    }
+
+    #[test]
+    fn what_never_makes_way_is_bounded_too() {
+        let line = Budget::new(16);
+        let mut places: Vec<Hold> = (0..4).map(|_| line.keep(peer(1), 1).expect("room")).collect();
+        assert_eq!(line.keep(peer(1), 1).map(|_| ()), Err(Full::Peer));
+        places.extend((0..12).map(|i| line.keep(peer(2 + i % 3), 1).expect("room")));
+        assert_eq!(line.keep(peer(9), 1).map(|_| ()), Err(Full::All));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_nobody_holds_more_than_is_his(
+            steps in prop::collection::vec((0u8..6, 1usize..4 * MIB, 0u8..4, any::<bool>()), 1..200),
+        ) {
+            let mut scene = Scene::new();
+            for (from, amount, then, is_later) in steps {
+                let amount = if then == 3 { amount % SMALL } else { amount };
+                match (scene.take(from, amount), then) {
+                    (Ok(id), 0) => drop(scene.ledger.append(id, &vec![0; amount + 1], scene.now)),
+                    (Ok(id), 1) => drop(scene.ledger.finish(id)),
+                    _ => {}
+                }
+                if is_later {
+                    scene.later();
+                }
+                let of = |from: Option<u8>| -> usize {
+                    let theirs = scene.ledger.holds.values().filter(|held| from.is_none_or(|f| held.peer == peer(f)));
+                    theirs.map(|held| held.amount).sum()
+                };
+                prop_assert!(of(None) <= 16 * MIB);
+                prop_assert!((0..6).all(|from| of(Some(from)) <= 4 * MIB));
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! How many values a JSON text holds: that, not its bytes, is what it costs once it is decoded.
+//!
+//! `{},` are three bytes, and a struct of hundreds where a list of structs is expected; `{"a":1},` are eight, and a node of a
+//! tree with room for eleven entries.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::budget::SMALL;
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+/// Whether a body may cost much: it is long, or has more values than real objects do, of which the largest have some hundreds.
+pub(super) fn is_heavy(body: &[u8]) -> bool {
+    body.len() > SMALL || at_most(body) > FEW
+}
+
+/// See [`is_heavy`].
+const FEW: usize = 1_000;
+
+/// Each member and each entry follows one of these, and each list or object that is empty has one too.
+const fn opens(byte: u8) -> bool {
+    matches!(byte, b'{' | b'[' | b',')
+}
+
+/// A number that the values are not above, at the speed of memory: it counts texts as if they were JSON.
+fn at_most(json: &[u8]) -> usize {
+    // Sums of a byte's width are what the compiler makes vectors of; 255 is the most that such a sum can hold.
+    json.chunks(255).map(|part| usize::from(part.iter().map(|byte| u8::from(opens(*byte))).sum::<u8>())).sum()
+}
+
+/// Whether a valid JSON text has more values than this: members and entries, those that are empty lists or objects counted twice.
+pub(super) fn exceeds(json: &str, most: usize) -> bool {
+    at_most(json.as_bytes()) > most && values(json) > most
+}
+
+fn values(json: &str) -> usize {
+    let (mut count, mut in_text, mut escaped) = (0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            _ if !in_text && opens(byte) => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
+/// The path to the list or object that more than half of all values are in, as deep as there is one, for messages: such as
+/// `spec.tls.certificates[0].dnsNames`.
+pub(super) fn heaviest(json: &str) -> String {
+    let whole = Census.deserialize(&mut serde_json::Deserializer::from_str(json));
+    whole.map_or_else(|_| String::new(), |part| part.path.trim_start_matches('.').to_owned())
+}
+
+/// The longest key that becomes part of a path: keys come from users.
+const LONGEST_KEY: usize = 80;
+
+/// Counts without building anything.
+struct Census;
+
+#[derive(Default)]
+struct Part {
+    values: usize,
+    /// From here to where most of them are.
+    path: String,
+}
+
+impl Part {
+    /// The sum of parts, each with its step from here.
+    fn add(&mut self, heaviest: &mut usize, part: &Self, step: impl FnOnce() -> String) {
+        self.values += 1 + part.values;
+        if part.values > *heaviest {
+            *heaviest = part.values;
+            self.path = step() + &part.path;
+        }
+    }
+
+    fn close(self, heaviest: usize) -> Self {
+        if 2 * heaviest > self.values { self } else { Self { path: String::new(), ..self } }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Census {
+    type Value = Part;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Part, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Census {
+    type Value = Part;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Part, A::Error> {
+        let (mut sum, mut heaviest) = (Part::default(), 0);
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            let is_plain = key.len() <= LONGEST_KEY && key.bytes().all(|byte| byte.is_ascii_graphic());
+            let part = map.next_value_seed(Self)?;
+            sum.add(&mut heaviest, &part, || if is_plain { format!(".{key}") } else { "[..]".to_owned() });
+        }
+        Ok(sum.close(heaviest))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Part, A::Error> {
+        let (mut sum, mut heaviest) = (Part::default(), 0);
+        for i in 0.. {
+            let Some(part) = list.next_element_seed(Self)? else { break };
+            sum.add(&mut heaviest, &part, || format!("[{i}]"));
+        }
+        Ok(sum.close(heaviest))
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Part, E> {
+        Ok(Part::default())
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Part, E> {
+        Ok(Part::default())
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Part, E> {
+        Ok(Part::default())
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Part, E> {
+        Ok(Part::default())
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<Part, E> {
+        Ok(Part::default())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Part, E> {
+        Ok(Part::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_in_a_text_is_no_value() {
+        for (json, expected) in [
+            ("{}", 1),
+            ("7", 0),
+            ("[1,2,3]", 3),
+            (r#"{"a":1,"b":{"c":[{},{}]}}"#, 7),
+            (r#"{"a":"[1,2,{","b\"{,":"\\","c":1}"#, 3),
+        ] {
+            assert_eq!(values(json), expected, "{json}");
+            assert!(at_most(json.as_bytes()) >= expected, "{json}");
+        }
+        assert_eq!(at_most(",".repeat(100_000).as_bytes()), 100_000);
+    }
+
+    #[test]
+    fn the_path_ends_where_most_values_are() {
+        let many = |n: usize| vec![json!({}); n];
+        for (object, path) in [
+            (
+                json!({"spec": {"tls": {"certificates": [{"a": 1}, {"dnsNames": many(100)}]}, "b": many(10)}}),
+                "spec.tls.certificates[1].dnsNames",
+            ),
+            (json!({"spec": {"a": many(100), "b": many(100)}}), "spec"),
+            (json!({"spec": {"x\n": many(100)}}), "spec[..]"),
+            (json!([many(100)]), "[0]"),
+            (json!(7), ""),
+        ] {
+            assert_eq!(heaviest(&object.to_string()), path, "{object}");
+        }
+    }
+}
