@@ -19,3 +19,4 @@ mod rights;
 mod support;
 mod traffic;
 mod tutorial;
+mod wall;
