@@ -195,6 +195,78 @@ fn rights_are_least() {
     }
 }
 
+/// A resource with its group, as a rule of RBAC or of a policy names it.
+fn resources(rule: &Value) -> Vec<(&str, &str)> {
+    let list = |key: &str| rule[key].as_array().into_iter().flatten().filter_map(Value::as_str);
+    list("apiGroups").flat_map(|group| list("resources").map(move |resource| (group, resource))).collect()
+}
+
+#[test]
+fn every_write_that_rbac_gives_is_walled() {
+    let Some(helm) = Helm::find() else { return };
+    let all = objects(&rendered(&helm, "tests/chart/values/default.yaml"));
+    let policies = of_kind(&all, "ValidatingAdmissionPolicy").into_iter();
+    let rules =
+        policies.flat_map(|policy| policy["spec"]["matchConstraints"]["resourceRules"].as_array().expect("rules"));
+    let walled: BTreeSet<_> = rules.flat_map(|rule| resources(rule)).collect();
+    let roles = of_kind(&all, "ClusterRole").into_iter().chain(of_kind(&all, "Role"));
+    let rules = roles.flat_map(|role| role["rules"].as_array().into_iter().flatten());
+    let writes = rules.filter(|rule| {
+        let mut verbs = rule["verbs"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        verbs.any(|verb| !["get", "list", "watch"].contains(&verb))
+    });
+    let given: BTreeSet<_> = writes.flat_map(|rule| resources(rule)).collect();
+    let open: Vec<_> = given.difference(&walled).copied().collect();
+    // Its own lease, what it tells people, and the statuses that are its own to write.
+    let known = [
+        ("coordination.k8s.io", "leases"),
+        ("events.k8s.io", "events"),
+        ("kubedb.com", "postgreses/status"),
+        ("ops.kubedb.com", "postgresopsrequests/status"),
+    ];
+    assert_eq!(open, known, "add the kind to the wall");
+}
+
+#[test]
+fn the_wall_is_as_strict_as_the_values_say() {
+    let Some(helm) = Helm::find() else { return };
+    let policies = |set: &str| -> BTreeMap<String, String> {
+        let text = template(&helm, &["--set", set]).unwrap_or_else(|why| panic!("{why}"));
+        let all = objects(&text);
+        let bound: BTreeSet<_> =
+            of_kind(&all, "ValidatingAdmissionPolicyBinding").iter().map(|binding| name_of(binding)).collect();
+        let policies: BTreeMap<_, _> = of_kind(&all, "ValidatingAdmissionPolicy")
+            .iter()
+            .map(|policy| (name_of(policy), policy["spec"].to_string()))
+            .collect();
+        assert_eq!(
+            policies.keys().cloned().collect::<BTreeSet<_>>(),
+            bound,
+            "{set}: a policy that is not bound is none"
+        );
+        policies
+    };
+    let has = |set: &str, name: &str| policies(set).contains_key(&format!("pgrekey-wall-{name}"));
+    for (level, baseline, restricted) in
+        [("restricted", true, true), ("baseline", true, false), ("privileged", false, false)]
+    {
+        let set = format!("podSecurity.level={level}");
+        assert_eq!((has(&set, "baseline"), has(&set, "restricted")), (baseline, restricted), "{level}");
+    }
+    let named = policies("podSecurity.serviceAccounts={backup,ci}");
+    for name in ["workloads", "rolebindings"] {
+        assert!(named[&format!("pgrekey-wall-{name}")].contains(r#"[\"backup\",\"ci\"]"#), "{name}");
+    }
+    assert!(policies("externalIPs.allowed=true")["pgrekey-wall-services"].contains("true || object.spec.?externalIPs"));
+    let account = policies("serviceAccount.name=other");
+    assert!(account.values().all(|spec| spec.contains("== 'system:serviceaccount:pgrekey:other'")));
+    assert!(policies("wall.enabled=false").is_empty());
+}
+
+fn name_of(object: &Value) -> String {
+    object["metadata"]["name"].as_str().expect("a name").to_owned()
+}
+
 #[test]
 fn what_cannot_work_is_refused_before_anything_is_installed() {
     let Some(helm) = Helm::find() else { return };
@@ -205,6 +277,9 @@ fn what_cannot_work_is_refused_before_anything_is_installed() {
         ("certificate.source=secret", "set certificate."),
         ("defaultIssuer=pg-issuer", "defaultIssuer"),
         ("petSets.controller=nobody", "controller"),
+        ("podSecurity.level=lax", "level"),
+        ("podSecurity.serviceAccounts[0]=A'B", "serviceAccounts"),
+        ("watchNamespace=pgrekey", "a namespace of its own"),
         ("certificate.certManager.issuerRef.kind=Issuer", "name"),
         ("resources.request.cpu=1", "request"),
         ("resources.limits.memory=lots", "memory"),
@@ -221,6 +296,7 @@ fn what_cannot_work_is_refused_before_anything_is_installed() {
 fn the_notes_say_what_can_be_done_with_this_installation() {
     let Some(helm) = Helm::find() else { return };
     for (set, said, not_said) in [
+        ("wall.enabled=false", "wall.enabled is off", "sed"),
         ("replicas=2", "create namespace demo\n   kubectl apply -f examples/ha-postgres.yaml", "sed"),
         ("watchNamespace=here", "s/namespace: demo/namespace: here/' examples/ha-postgres.yaml", "-n demo"),
         ("features.opsManager=false", "examples/ha-postgres.yaml", "docs/tutorial.md"),

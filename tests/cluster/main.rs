@@ -6,10 +6,12 @@ mod admission;
 #[allow(dead_code, reason = "shared with the suite of the rules, which asks more of it")]
 #[path = "../rules/cases.rs"]
 mod cases;
+mod client;
 mod command_line;
 mod crds;
 mod database;
 mod harness;
+mod hostile;
 mod installed;
 mod operations;
 mod operator;
@@ -20,3 +22,4 @@ mod support;
 mod traffic;
 mod tutorial;
 mod user_conf;
+mod wall;

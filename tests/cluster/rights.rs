@@ -1,6 +1,7 @@
-//! The rights that the chart gives an operator: the suite runs its operators with them and no others.
+//! The rights that the chart gives an operator, and the wall around them: the suite runs its operators with them and no others.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use kube::Config;
 use kube::config::Kubeconfig;
@@ -33,7 +34,20 @@ impl Rights {
         read["users"][0]["user"] = json!({"token": token.trim()});
         let kubeconfig = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{namespace}-{}", std::process::id()));
         std::fs::write(&kubeconfig, read.to_string()).expect("a file of the tests");
-        Self { kubeconfig }
+        let rights = Self { kubeconfig };
+        rights.until_walled(cluster, namespace);
+        rights
+    }
+
+    /// Policies are in force a little after they are made. What runs before has proved nothing about them.
+    fn until_walled(&self, cluster: &Cluster, namespace: &str) {
+        let own = self.kubeconfig.to_str().expect("UTF-8");
+        let open = ["--kubeconfig", own, "-n", namespace, "create", "configmap", "nobodys", "--dry-run=server"];
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !cluster.kubectl(&open, "").stderr().contains("ValidatingAdmissionPolicy") {
+            assert!(Instant::now() < deadline, "there is no wall around the rights of {}", account(namespace));
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 
     /// For a process.
@@ -53,8 +67,8 @@ fn account(namespace: &str) -> String {
 }
 
 fn rendered(namespace: &str) -> String {
-    let only = ["--show-only=templates/rbac.yaml", "--show-only=templates/serviceaccount.yaml"];
+    let only = ["rbac", "serviceaccount", "wall"].map(|name| format!("--show-only=templates/{name}.yaml"));
     let template = ["template", namespace, "charts/pgrekey", "--namespace", namespace];
     let helm = Helm::find().expect("a dev cluster has a helm");
-    helm.run(&[&template[..], &only].concat()).expect("a rendering")
+    helm.run(&[&template[..], &only.each_ref().map(String::as_str)].concat()).expect("a rendering")
 }
