@@ -17,10 +17,10 @@ impl TlsChange {
         }
         for wish in self.certificates.iter().take(MAX_CERTIFICATES) {
             let issuer_ref = wish.issuer_ref.as_ref().map(IssuerRef::completed);
-            let wish = &CertificateSpec { issuer_ref, ..wish.clone() };
+            let wish = CertificateSpec { issuer_ref, ..wish.clone() };
             match tls.certificates.iter_mut().find(|certificate| certificate.alias == wish.alias) {
-                Some(certificate) => *certificate = merged(certificate, wish),
-                None => tls.certificates.push(wish.clone()),
+                Some(certificate) => *certificate = merged(certificate, &wish),
+                None => tls.certificates.push(wish),
             }
         }
     }

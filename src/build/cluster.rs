@@ -54,7 +54,7 @@ pub(super) enum Data {
 }
 
 /// What a `Postgres` refers to and does not contain.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Facts<'a> {
     /// The PostgresVersion that `spec.version` names.
     pub version: &'a PostgresVersionSpec,
@@ -62,6 +62,13 @@ pub struct Facts<'a> {
     pub superuser: &'a str,
     /// Key `user.conf` of the Secret that `spec.configuration.secretName` names.
     pub user_conf: Option<&'a str>,
+}
+
+/// Without the settings of a Secret.
+impl fmt::Debug for Facts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Facts").field("version", &self.version).finish_non_exhaustive()
+    }
 }
 
 /// Why a `Postgres` cannot be built, and what to do about it.

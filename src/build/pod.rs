@@ -251,6 +251,8 @@ fn volumes(cluster: &Cluster, posture: &Posture) -> Vec<Volume> {
         secret: Some(SecretVolumeSource {
             secret_name: Some(cluster.user_conf_secret()),
             default_mode: Some(KEY_MODE),
+            // A pod that is made anew while its database is paused may come before the Secret, and its server bears it.
+            optional: Some(true),
             ..Default::default()
         }),
         ..Default::default()

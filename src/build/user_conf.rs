@@ -5,7 +5,7 @@
 //! Patroni sets itself in any case, so that a file has no effect, goes into the shared configuration too: numbers and words of a list.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use super::cluster::{Facts, Unbuildable, unbuildable};
 use super::pod::{USER_CONF_FOLDER, USER_CONF_VOLUME};
@@ -32,11 +32,18 @@ const BY_PATRONI: [&str; 9] = [
 ];
 
 /// The user's settings, names in lower case, without those that are pgrekey's.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) struct UserConf {
     /// Those of the spec, which win.
     pub(super) inline: BTreeMap<String, String>,
     secret: BTreeMap<String, String>,
+}
+
+/// Without the settings: some are a Secret's.
+impl fmt::Debug for UserConf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserConf").finish_non_exhaustive()
+    }
 }
 
 impl UserConf {

@@ -43,7 +43,7 @@ impl Lack {
     }
 }
 
-/// Watches a kind for ever, as [`watcher`] does, with back-off; in `lack` it notes whether there is such a kind.
+/// Watches a kind for ever, as [`fn@watcher`] does, with back-off; in `lack` it notes whether there is such a kind.
 pub fn watch<K>(api: Api<K>, config: Config, lack: Lack) -> impl Stream<Item = Result<Event<K>, Error>> + Send
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,

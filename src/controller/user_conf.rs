@@ -7,8 +7,8 @@
 //! the servers by itself, a little later; so servers are asked once more then.
 //!
 //! # Guarantees
-//! What a server does not take of the file is left out of it, and told: no server would start with it. (After a change of leaders it
-//! is tried once more.) No value is read from a server, and none is told to anybody.
+//! What a server does not take of the file is left out of it until the user's Secret changes, and told: no server would start with
+//! it. No value is read from a server, and none is told to anybody.
 //!
 //! # Assumptions
 //! A pod that is not ready has the file as it is when it starts, or is asked once it is.
@@ -31,14 +31,21 @@ use super::{Context, status};
 use crate::api::Postgres;
 use crate::api::condition::{self, CONFIGURATION_NOT_TAKEN};
 use crate::build::{Cluster, secrets, shared, user_conf};
+use crate::cluster::Objects;
 use crate::database::report::mounted;
 use crate::database::settings::{Settings, settings};
 use crate::plan::Action;
 use crate::plan::database_status::types::RESTART_PENDING;
 use crate::tls::material::Cas;
 
+/// Annotation of Secret `NAME-user-conf`: names the file as it would be, and the settings that are left out of it.
+const LEFT_OUT: &str = "pgrekey.dev/left-out";
+
 /// How long until servers are asked again that are on their way.
 const SOON: Duration = Duration::from_secs(2);
+
+/// A server that has not read its files by then does not: one of them has a name in it that it does not know.
+const STUCK: Duration = Duration::from_mins(3);
 
 /// How long Patroni may take to bring its shared configuration to a server: a round of its loop, a reload, and its patience.
 const PATRONIS_TIME: Duration = Duration::from_secs(20);
@@ -69,9 +76,38 @@ pub(super) struct Refused {
 }
 
 /// What is not written for servers, because one of them did not take it: none would start with it.
-pub(super) fn left_out(context: &Context, postgres: &Postgres, cluster: &Cluster) -> BTreeSet<String> {
+fn left_out(context: &Context, postgres: &Postgres, cluster: &Cluster) -> BTreeSet<String> {
     let refused = context.recall(postgres).refused.filter(|refused| refused.of == whole(cluster));
     refused.map(|refused| refused.names).unwrap_or_default()
+}
+
+/// Writes Secret `NAME-user-conf`, and on it what is left out of it: a server that starts while nobody remembers must not get it.
+pub(super) async fn write(context: &Context, postgres: &Postgres, objects: &Objects, cluster: &Cluster) -> Step<()> {
+    let live: Option<Secret> = objects.look(&cluster.user_conf_secret()).await?;
+    if context.recall(postgres).refused.is_none() {
+        let written = live.as_ref().and_then(|secret| Refused::read(secret.annotations().get(LEFT_OUT)?));
+        context.remember(postgres, |memory| memory.refused = written);
+    }
+    let names = left_out(context, postgres, cluster);
+    let mut secret = secrets::user_conf(cluster, &names);
+    if !names.is_empty() {
+        let refused = Refused { of: whole(cluster), names };
+        secret.annotations_mut().insert(LEFT_OUT.to_owned(), refused.written());
+    }
+    objects.apply_over(live.as_ref(), secret).await?;
+    Ok(())
+}
+
+impl Refused {
+    fn written(&self) -> String {
+        let names = self.names.iter().map(String::as_str);
+        [self.of.as_str()].into_iter().chain(names).collect::<Vec<_>>().join(" ")
+    }
+
+    fn read(written: &str) -> Option<Self> {
+        let mut words = written.split(' ').map(str::to_owned);
+        Some(Self { of: words.next()?, names: words.collect() })
+    }
 }
 
 fn whole(cluster: &Cluster) -> String {
@@ -104,7 +140,8 @@ pub(super) async fn spread(context: &Context, postgres: &Postgres, provisioned: 
     let Provisioned { cluster, posture, .. } = provisioned;
     let mut left_out = left_out(context, postgres, cluster);
     let file = secrets::user_conf_file(cluster, &left_out);
-    let pods = context.pods(cluster.namespace(), cluster.name());
+    let pods = context.watched.workload(postgres).map(|workload| context.watched.pods(postgres, &workload));
+    let pods = pods.unwrap_or_default();
     let ready: Vec<String> = pods.iter().filter(|pod| is_ready(pod)).filter_map(|pod| pod.uid()).collect();
     let shared = shared::config(cluster, posture).to_string();
     let what = hash_of(&[file.as_str(), &shared, &ready.concat()].concat());
@@ -134,11 +171,12 @@ pub(super) async fn spread(context: &Context, postgres: &Postgres, provisioned: 
 /// How long until servers are asked again, which were first seen to have all of it so long ago.
 fn pause(look: &Look, file: &str, known_for: Duration) -> Duration {
     let any = |is: &dyn Fn(&Seen) -> bool| look.seen.values().any(is);
-    if any(&|seen| seen.has_file && !(seen.is_current && seen.is_loaded)) {
+    let lags = any(&|seen| seen.has_file && !(seen.is_current && seen.is_loaded));
+    if lags && known_for < STUCK {
         SOON
     } else if known_for < PATRONIS_TIME {
         PATRONIS_TIME
-    } else if look.is_partial || any(&|seen| seen.waits(file)) {
+    } else if lags || look.is_partial || any(&|seen| seen.waits(file)) {
         PENDING
     } else {
         RARELY
@@ -296,11 +334,19 @@ mod tests {
     fn servers_are_asked_again_when_patroni_has_had_its_time_and_rarely_when_nothing_waits() {
         let look = |seen| Look { seen: [("pg-0".to_owned(), seen)].into(), is_partial: false };
         let (fine, waits) = (look(seen(true, true, &[])), look(seen(true, true, &["max_connections"])));
-        assert_eq!(pause(&look(seen(true, false, &[])), FILE, RARELY), SOON);
+        assert_eq!(pause(&look(seen(true, false, &[])), FILE, PATRONIS_TIME), SOON);
+        assert_eq!(pause(&look(seen(true, false, &[])), FILE, STUCK), PENDING);
         assert_eq!(pause(&waits, FILE, Duration::ZERO), PATRONIS_TIME);
         assert_eq!(pause(&waits, FILE, PATRONIS_TIME), PENDING);
         assert_eq!(pause(&Look { is_partial: true, ..Look::default() }, FILE, PATRONIS_TIME), PENDING);
         assert_eq!(pause(&fine, FILE, PATRONIS_TIME), RARELY);
+    }
+
+    #[test]
+    fn what_is_left_out_is_remembered_by_the_secret() {
+        let refused = Refused { of: "1f".to_owned(), names: ["timezone".to_owned(), "work_mem".to_owned()].into() };
+        assert_eq!(refused.written(), "1f timezone work_mem");
+        assert_eq!(Refused::read(&refused.written()), Some(refused));
     }
 
     #[test]

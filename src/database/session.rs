@@ -80,13 +80,6 @@ impl Session {
         self.ended.load(Ordering::Relaxed) || self.client.is_closed()
     }
 
-    /// What an idle session holds here, bytes: an estimate for whoever keeps many. Of 80 sessions by TLS in one process each had
-    /// 36 kB.
-    #[must_use]
-    pub const fn size() -> usize {
-        40 * 1024
-    }
-
     /// Runs a query whose answer is one row with one value, JSON, and reads that.
     ///
     /// Nothing else is asked about: no statement is prepared and no type looked up, whose answers would have to be bounded too.

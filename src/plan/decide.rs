@@ -289,7 +289,8 @@ fn forth(seen: &Observed, database: &Postgres) -> Intent {
         Paused::No if database.spec == wished && is_done(seen, &wished) => return Intent::End(Outcome::Successful),
         Paused::No => {
             return preflight(seen, &wished).unwrap_or_else(|| match seen.places {
-                0 => Intent::wait(StepKind::Preflight, NO_PLACE),
+                // Not in Preflight, whose patience would be used up by it.
+                0 => Intent::wait(StepKind::Pause, NO_PLACE),
                 _ => Intent::act(StepKind::Pause, "pause the database", vec![Action::SetPaused(true)]),
             });
         }
@@ -540,14 +541,16 @@ fn by_the_clock(seen: &Observed, intent: Intent, now: Timestamp) -> Decision {
         Intent::Fail { step, .. } => (step.clone(), true),
     };
     let standing = ledger::standing(seen.request.steps(), &step, failing, patience, now);
+    let known = ledger::find(seen.request.steps(), &step);
     // How long clients are given is for the request to say, and how long others work is not its fault.
-    let is_no_failure =
-        step == StepKind::Settle.as_str() || matches!(&intent, Intent::Wait { on, .. } if on == NO_PLACE);
-    if standing == Standing::Exhausted && !is_no_failure {
+    let is_patient = step == StepKind::Settle.as_str() || matches!(&intent, Intent::Wait { on, .. } if on == NO_PLACE);
+    // Nor did it try anything meanwhile: what comes after it is the first try.
+    let has_got_a_place = matches!(&intent, Intent::Act { .. })
+        && known.and_then(|step| step.message.as_deref()).is_some_and(|message| message.ends_with(NO_PLACE));
+    if standing == Standing::Exhausted && !is_patient && !has_got_a_place {
         return exhausted(seen, &step, &intent);
     }
-    let is_known = ledger::find(seen.request.steps(), &step).is_some();
-    let begins = standing == Standing::Begins && !(is_known && step == StepKind::Settle.as_str());
+    let begins = has_got_a_place || standing == Standing::Begins && !(known.is_some() && is_patient);
     match intent {
         Intent::Act { step, what, actions } => {
             let what = hindered(seen, &step, &what);

@@ -53,6 +53,11 @@ pub trait HasTls {
     /// Its TLS part, which is at `spec.tls`; nothing when it has none.
     fn tls(&self) -> Option<View<'_>>;
 
+    /// Whether that is more than the object itself says: names that are there, or asked for before, are added to.
+    fn is_merged(&self, _: Option<&dyn Facts>) -> bool {
+        false
+    }
+
     /// What the database has once the object is carried out, and all that comes before it; nothing when it adds or changes no TLS.
     fn wished(&self, facts: Option<&dyn Facts>) -> Option<Wished>;
 
@@ -591,7 +596,7 @@ where
 {
     type IsValid = fn(&str) -> bool;
     let Some(view) = review.tls() else { return };
-    let wished = review.wished(facts);
+    let wished = if review.is_merged(facts) { review.wished(facts) } else { None };
     for (field, certificate) in entries(&view) {
         let lists: [(&str, &[String], IsValid, &str); 4] = [
             (
@@ -758,7 +763,7 @@ mod tests {
             let mut object = Postgres::new("pg", serde_saphyr::from_str(spec).expect("a spec"));
             object.metadata.namespace = Some("demo".to_owned());
             let facts = Snapshot { lacks: lacks.to_vec(), ..Snapshot::default() };
-            let review = Review { operation: Create, object, old: None };
+            let review = Review::create(object, Arc::default());
             let mut found = judge(postgres::rules(), &review, Some(&facts));
             found.retain(|finding| finding.rule == "issuer-exists");
             found.iter().map(ToString::to_string).collect::<Vec<_>>()

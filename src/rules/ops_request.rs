@@ -330,6 +330,11 @@ impl HasTls for Request {
         })
     }
 
+    fn is_merged(&self, facts: Option<&dyn Facts>) -> bool {
+        let has_tls = database(&self.object, facts).is_some_and(|database| database.spec.tls.is_some());
+        has_tls || facts.is_some_and(|facts| !queue(&self.object, facts).is_empty())
+    }
+
     fn wished(&self, facts: Option<&dyn Facts>) -> Option<Wished> {
         let change = asks_for(self, TlsOperation::Change)?;
         let found = database(&self.object, facts);

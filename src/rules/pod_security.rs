@@ -38,7 +38,7 @@ const RESTRICTED_CAPABILITIES: [&str; 1] = ["NET_BIND_SERVICE"];
 const SELINUX_TYPES: [&str; 5] = ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
 
 /// The kernel parameters that are the pod's own.
-const SYSCTLS: [&str; 10] = [
+const SYSCTLS: [&str; 12] = [
     "kernel.shm_rmid_forced",
     "net.ipv4.ip_local_port_range",
     "net.ipv4.ip_local_reserved_ports",
@@ -48,7 +48,9 @@ const SYSCTLS: [&str; 10] = [
     "net.ipv4.tcp_keepalive_intvl",
     "net.ipv4.tcp_keepalive_probes",
     "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
     "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
 ];
 
 /// Annotations with this beginning name the `AppArmor` profile of a container, where Kubernetes is older than the field.

@@ -2,6 +2,8 @@
 //!
 //! One table, for the rule that warns of them and for the builder that leaves them out; and one of those that are raised.
 
+use crate::api::bounds::MAX_REPLICAS;
+
 /// Why a setting is pgrekey's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owned {
@@ -58,7 +60,7 @@ pub const OWNED: &[Owned] = &[
 /// How many pods a database may have at most, and ten more for base backups, which take two each, and for whoever else streams.
 ///
 /// Room for all of them is there from the start: if it followed the number of pods, each scaling would want restarts.
-const STREAMS: i64 = 32 + 10;
+const STREAMS: i64 = MAX_REPLICAS as i64 + 10;
 
 /// What users may set to more than this, and not to less.
 pub const LEAST: [(&str, i64); 2] = [("max_replication_slots", STREAMS), ("max_wal_senders", STREAMS)];

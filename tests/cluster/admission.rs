@@ -70,7 +70,9 @@ fn moved(mut manifest: Value) -> Value {
         }
         _ => {}
     }
-    cluster_issuers(&mut manifest["spec"]);
+    if let Some(spec) = manifest.get_mut("spec") {
+        cluster_issuers(spec);
+    }
     manifest
 }
 

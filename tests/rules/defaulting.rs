@@ -101,7 +101,7 @@ fn mutated(document: &Value, old: Option<&Value>, facts: &dyn Facts, default: Op
 /// What defaults touch of the document, and the same with its defaults.
 fn part_filled<K: Reviewed>(document: &Value, old: Option<&Value>, facts: &Snapshot) -> (Value, Value) {
     let issuer = INSTALLATION.map(|text| text.parse().expect("an issuer"));
-    let installation = Installation { issuer, ops_manager: true, namespace: None };
+    let installation = Installation { issuer, ops_manager: true, namespace: None, ..Installation::default() };
     let review = review::<K>(document, old).expect("it decodes");
     let part = K::touched(&review).of(&document.to_string()).expect("JSON");
     (part.clone(), K::defaulted(part, &review, facts, &installation))

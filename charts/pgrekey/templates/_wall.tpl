@@ -137,6 +137,16 @@ A change, and a deletion, is judged by the object as it was: a label that comes 
       message: >-
         a RoleBinding of pgrekey's gives it to the account of its own name, or to one of the chart's podSecurity.serviceAccounts
 
+# Whatever pgrekey's account may do, somebody else's Role of that name may hold, and RBAC lets it be given away. Which Role a
+# RoleBinding gives is said once.
+- name: givenroles
+  resources: {rbac.authorization.k8s.io/v1: [rolebindings]}
+  operations: [CREATE]
+  foreign: {apiVersion: rbac.authorization.k8s.io/v1, kind: Role}
+  validations:
+    - expression: params.metadata.name != object.roleRef.name
+      message: a RoleBinding of pgrekey's gives a Role that it made
+
 # What became too much only when the chart's values changed stays as it is until its pods are to be others.
 - name: workloads
   resources: &workloads
