@@ -7,14 +7,15 @@ use kube::api::Api;
 use pgrekey::api::tls::SslMode;
 use pgrekey::database::dial::Dial;
 use pgrekey::database::report::{mounted, reload, report, store_password, write_check};
+use pgrekey::database::session::Session;
 use pgrekey::database::wire::{Plaintext, handshake, look};
 use pgrekey::database::{PORT, Silence};
 use pgrekey::tls::pair::Pair;
 use pgrekey::tls::{Fingerprint, Hash};
 use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
 use serde_json::json;
-use tokio_postgres::Client;
 
+use crate::client::Known;
 use crate::harness::{Ca, Cluster, ca, eventually};
 
 const PASSWORD: &str = "correct horse battery staple";
@@ -74,10 +75,19 @@ impl<'a> Server<'a> {
             host: "db.example".to_owned(),
             user: "postgres".to_owned(),
             password: Some(PASSWORD.to_owned().into()),
+            hash: Hash::Scram,
+            major: None,
             pair: None,
             mode,
             roots: roots.iter().map(|ca| ca.der().to_vec()).collect(),
         }
+    }
+
+    /// A session of somebody else's.
+    async fn client(&self, roots: &[&Ca]) -> tokio_postgres::Client {
+        let roots = roots.iter().map(|ca| ca.der().to_vec()).collect();
+        let (host, password) = ("db.example".to_owned(), PASSWORD.to_owned());
+        Known { address: self.address, host, password, pair: None, roots }.log_in().await.expect("a login")
     }
 
     /// What a command in the pod prints.
@@ -122,6 +132,7 @@ async fn a_server_is_known_by_what_it_shows_and_says() {
         the_wire_shows_the_truth(&server, &trusted, &issued).await;
         sslmode_means_what_it_means_in_libpq(&server, &trusted, &stranger).await;
         client_certificates_log_in(&server, &trusted, &stranger).await;
+        a_session_that_is_kept_costs_little(&server, &trusted).await;
         a_password_is_stored_and_not_logged(&server, &trusted).await;
         a_new_certificate_is_served_after_a_reload(&server, &trusted).await;
         an_expired_certificate_keeps_everybody_out_but_who_replaces_it(&server, &trusted, &stranger).await;
@@ -166,15 +177,15 @@ async fn sslmode_means_what_it_means_in_libpq(server: &Server<'_>, trusted: &Ca,
         assert!(try_with(mode, &roots, host).await.is_err(), "{mode:?} {host}");
     }
     let plaintext = server.dial(SslMode::Disable, &[]).log_in().await.map(|_| ());
-    assert!(matches!(&plaintext, Err(Silence::Refused(why)) if why.contains("28000")), "{plaintext:?}");
+    assert!(matches!(&plaintext, Err(Silence::Refused(why)) if why.to_string().contains("28000")), "{plaintext:?}");
     let wrong = Dial { password: Some("wrong password".to_owned().into()), ..server.dial(Require, &[]) };
     let refused = wrong.log_in().await.map(|_| ()).expect_err("the wrong password").to_string();
     assert!(refused.contains("28P01") && !refused.contains("wrong password"), "{refused}");
 }
 
 async fn client_certificates_log_in(server: &Server<'_>, trusted: &Ca, stranger: &Ca) {
-    let superuser = server.dial(SslMode::VerifyFull, &[trusted]).log_in().await.expect("a login");
-    superuser.batch_execute("create role by_certificate login").await.expect("a role");
+    let superuser = server.client(&[trusted]).await;
+    superuser.batch_execute("create role by_certificate login superuser").await.expect("a role");
     let by = |ca: &Ca| {
         let (chain, key) = leaf(ca, "by_certificate", &[]);
         Dial {
@@ -188,9 +199,28 @@ async fn client_certificates_log_in(server: &Server<'_>, trusted: &Ca, stranger:
     assert!(by(stranger).log_in().await.is_err());
 }
 
+/// Checks keep hundreds of them.
+async fn a_session_that_is_kept_costs_little(server: &Server<'_>, trusted: &Ca) {
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/status").expect("a status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number")
+    };
+    let mut kept = vec![server.dial(SslMode::VerifyFull, &[trusted]).log_in().await.expect("a login")];
+    let before = resident();
+    while kept.len() <= 50 {
+        kept.push(server.dial(SslMode::VerifyFull, &[trusted]).log_in().await.expect("a login"));
+    }
+    let each = resident().saturating_sub(before) / 50;
+    println!("a session that is kept: {each} kB");
+    // Other tests of this process need memory meanwhile.
+    assert!(each < 1024, "{each} kB");
+    assert!(kept.iter().all(|session| !session.is_closed()));
+}
+
 async fn a_password_is_stored_and_not_logged(server: &Server<'_>, trusted: &Ca) {
     let client = server.dial(SslMode::VerifyFull, &[trusted]).log_in().await.expect("a login");
-    let after = server.dial(SslMode::VerifyFull, &[trusted]).log_in().await.expect("a login");
+    let after = server.client(&[trusted]).await;
     store_password(&client, "by_certificate", &PASSWORD.into(), Hash::Md5).await.expect("a password");
     store_password(&client, "nobody", &PASSWORD.into(), Hash::Md5).await.expect_err("nobody's password");
     after.batch_execute("select 'logged last'").await.expect("an answer");
@@ -227,10 +257,10 @@ async fn an_expired_certificate_keeps_everybody_out_but_who_replaces_it(
 }
 
 /// Brings a certificate to the server's volume. It is loaded later.
-async fn bring(server: &Server<'_>, client: &Client, (certificate, key): &(String, String)) -> Vec<u8> {
+async fn bring(server: &Server<'_>, session: &Session, (certificate, key): &(String, String)) -> Vec<u8> {
     let files = async || {
         let paths = ["/tls/tls.crt", "/tls/ca.crt", "/tls/none"];
-        mounted(client, &paths, &[]).await.expect("an answer").files
+        mounted(session, &paths, &[]).await.expect("an answer").files
     };
     let old_files = files().await;
     assert_eq!(old_files.len(), 2, "{old_files:?}");
@@ -246,8 +276,8 @@ async fn bring(server: &Server<'_>, client: &Client, (certificate, key): &(Strin
 }
 
 /// Has the server load its files, until it serves this certificate.
-async fn load(server: &Server<'_>, client: &Client, expected: &[u8]) {
-    reload(client).await.expect("a reload");
+async fn load(server: &Server<'_>, session: &Session, expected: &[u8]) {
+    reload(session).await.expect("a reload");
     let serves = async || handshake(server.address).await.expect("a handshake").chain[0] == expected;
     eventually("the server serves the new certificate", serves).await;
 }

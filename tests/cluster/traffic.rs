@@ -10,21 +10,12 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use kube::Client;
 use kube::api::Api;
-use pgrekey::api::tls::SslMode;
-use pgrekey::database::Silence;
-use pgrekey::database::dial::Dial;
 use pgrekey::tls::material::ders;
 use pgrekey::tls::pair::Pair;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// What clients know: whom to trust, and the certificate that was issued to them. Pods have both in volumes.
-#[derive(Clone, Default)]
-struct Known {
-    roots: Vec<Vec<u8>>,
-    pair: Option<Pair>,
-    password: String,
-}
+use crate::client::{Failure, Known};
 
 /// What clients saw.
 #[derive(Debug, Default)]
@@ -60,7 +51,6 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     pub(crate) async fn start(client: &Client, namespace: &str, database: &str) -> Self {
-        let address = address(client, namespace, database).await;
         let stop = CancellationToken::new();
         let known = Arc::new(Mutex::new(known(client, namespace, database).await));
         let mut traffic = Self {
@@ -71,10 +61,9 @@ impl Traffic {
             namespace: namespace.to_owned(),
             database: database.to_owned(),
         };
-        let host = host(namespace, database);
-        let (learns, known, seen) = (learn(client.clone(), namespace, database, &known), known, &traffic.seen);
-        let connects = connect(address, host.clone(), Arc::clone(&known), Arc::clone(seen));
-        let writes = write(address, host, known, Arc::clone(seen));
+        let (learns, seen) = (learn(client.clone(), namespace, database, &known), &traffic.seen);
+        let connects = connect(Arc::clone(&known), Arc::clone(seen));
+        let writes = write(known, Arc::clone(seen));
         let until_stopped = |work: BoxFuture<'static, ()>| {
             let stop = stop.clone();
             tokio::spawn(async move { stop.run_until_cancelled(work).await.unwrap_or_default() })
@@ -93,8 +82,7 @@ impl Traffic {
         }
         let seen = std::mem::take(&mut *seen.lock().expect("the lock"));
         let known = known(&client, &namespace, &database).await;
-        let address = address(&client, &namespace, &database).await;
-        let session = any_way(address, &host(&namespace, &database), &known).await.expect("a login after all");
+        let session = any_way(&known).await.expect("a login after all");
         let rows = session.query("select n from traffic", &[]).await.expect("the rows");
         let there: std::collections::BTreeSet<i64> = rows.iter().map(|row| row.get(0)).collect();
         let lost: Vec<&i64> = seen.written.iter().filter(|n| !there.contains(n)).collect();
@@ -112,11 +100,7 @@ async fn address(client: &Client, namespace: &str, database: &str) -> SocketAddr
     format!("{address}:5432").parse().expect("an address")
 }
 
-/// What clients call it.
-fn host(namespace: &str, database: &str) -> String {
-    format!("{database}.{namespace}.svc")
-}
-
+/// What clients know: whom to trust, and the certificate that was issued to them. Pods have both in volumes.
 async fn known(client: &Client, namespace: &str, database: &str) -> Known {
     let maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
     let secrets = Api::<Secret>::namespaced(client.clone(), namespace);
@@ -134,7 +118,13 @@ async fn known(client: &Client, namespace: &str, database: &str) -> Known {
         text(issued.clone(), "tls.crt").unwrap_or_default().as_bytes(),
         text(issued, "tls.key").unwrap_or_default().as_bytes(),
     );
-    Known { roots: ders(&bundle), pair: pair.ok(), password: text(auth, "password").unwrap_or_default() }
+    Known {
+        address: address(client, namespace, database).await,
+        host: format!("{database}.{namespace}.svc"),
+        password: text(auth, "password").unwrap_or_default(),
+        pair: pair.ok(),
+        roots: ders(&bundle),
+    }
 }
 
 /// Volumes are brought up to date now and then.
@@ -154,20 +144,8 @@ fn learn(
     }
 }
 
-fn dial(address: SocketAddr, host: &str, known: &Known, mode: SslMode) -> Dial {
-    Dial {
-        address,
-        host: host.to_owned(),
-        user: "postgres".to_owned(),
-        password: Some(known.password.clone().into()),
-        pair: known.pair.clone().filter(|_| mode != SslMode::Disable),
-        mode,
-        roots: known.roots.clone(),
-    }
-}
-
 /// Opens connections with `verify-full`, for as long as there is somebody to trust, 20 a second.
-async fn connect(address: SocketAddr, host: String, known: Arc<Mutex<Known>>, seen: Arc<Mutex<Seen>>) {
+async fn connect(known: Arc<Mutex<Known>>, seen: Arc<Mutex<Seen>>) {
     let mut tick = tokio::time::interval(Duration::from_millis(50));
     let mut has_connected = false;
     loop {
@@ -177,7 +155,7 @@ async fn connect(address: SocketAddr, host: String, known: Arc<Mutex<Known>>, se
             has_connected = false;
             continue;
         }
-        let outcome = dial(address, &host, &known, SslMode::VerifyFull).log_in().await;
+        let outcome = known.log_in().await;
         let mut seen = seen.lock().expect("the lock");
         match outcome {
             Ok(_) => {
@@ -186,43 +164,30 @@ async fn connect(address: SocketAddr, host: String, known: Arc<Mutex<Known>>, se
             }
             // Before TLS has come, and after it has gone, there is none to be had.
             Err(_) if !has_connected => {}
-            Err(silence) if is_away(&silence) => seen.away += 1,
-            Err(silence) => {
+            Err(Failure::Away) => seen.away += 1,
+            Err(Failure::Refused(why)) => {
                 seen.tries += 1;
-                seen.refused.push(silence.to_string());
+                seen.refused.push(why);
             }
         }
     }
 }
 
-/// No server, or one that starts or stops.
-fn is_away(silence: &Silence) -> bool {
-    match silence {
-        Silence::Unreachable(_) | Silence::TooSlow | Silence::Protocol(_) => true,
-        Silence::Refused(why) | Silence::Handshake(why) | Silence::Query(why) => {
-            ["57P0", "starting up", "shutting down", "closed", "reset", "eof", "unexpected end", "broken pipe"]
-                .iter()
-                .any(|word| why.to_lowercase().contains(&word.to_lowercase()))
-        }
-        Silence::NoTls | Silence::Agent(_) => false,
-    }
-}
-
 /// TLS if there is any, else plaintext: the writer outlives TLS.
-async fn any_way(address: SocketAddr, host: &str, known: &Known) -> Result<tokio_postgres::Client, Silence> {
-    match dial(address, host, known, SslMode::VerifyFull).log_in().await {
+async fn any_way(known: &Known) -> Result<tokio_postgres::Client, Failure> {
+    match known.log_in().await {
         Ok(client) => Ok(client),
-        Err(_) => dial(address, host, known, SslMode::Disable).log_in().await,
+        Err(_) => known.log_in_plainly().await,
     }
 }
 
 /// Writes a row every 20 ms through one session, and through another one when that breaks.
-async fn write(address: SocketAddr, host: String, known: Arc<Mutex<Known>>, seen: Arc<Mutex<Seen>>) {
+async fn write(known: Arc<Mutex<Known>>, seen: Arc<Mutex<Seen>>) {
     let mut n = 0_i64;
     let mut last: Option<Instant> = None;
     loop {
         let now = known.lock().expect("the lock").clone();
-        let Ok(session) = any_way(address, &host, &now).await else {
+        let Ok(session) = any_way(&now).await else {
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
