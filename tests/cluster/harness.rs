@@ -96,19 +96,12 @@ impl Cluster {
 
     /// Runs kubectl with this input.
     pub(crate) fn kubectl(&self, arguments: &[&str], input: &str) -> Answer {
-        let program = std::env::var_os("KUBECTL").unwrap_or_else(|| "kubectl".into());
-        self.run(Command::new(program).args(arguments), input)
+        kubectl(&self.kubeconfig, arguments, input)
     }
 
     /// Runs a program that asks this cluster, with this input.
     pub(crate) fn run(&self, command: &mut Command, input: &str) -> Answer {
-        let said: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
-        let said = said.join(OsStr::new(" ")).to_string_lossy().into_owned();
-        let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = pipes.env("KUBECONFIG", &self.kubeconfig).spawn().expect("the program runs");
-        // It may refuse before it has read everything.
-        let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
-        Answer { command: said, output: child.wait_with_output().expect("the program ends") }
+        run(&self.kubeconfig, command, input)
     }
 
     /// Applies manifests; what others have set in them is taken over.
@@ -120,6 +113,22 @@ impl Cluster {
     pub(crate) fn apply_in(&self, namespace: &str, manifests: &str) {
         self.kubectl(&[&["-n", namespace], &APPLY[..]].concat(), manifests).must_succeed();
     }
+}
+
+/// Runs kubectl against the cluster of this kubeconfig, with this input.
+pub(crate) fn kubectl(kubeconfig: &Path, arguments: &[&str], input: &str) -> Answer {
+    let program = std::env::var_os("KUBECTL").unwrap_or_else(|| "kubectl".into());
+    run(kubeconfig, Command::new(program).args(arguments), input)
+}
+
+fn run(kubeconfig: &Path, command: &mut Command, input: &str) -> Answer {
+    let said: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
+    let said = said.join(OsStr::new(" ")).to_string_lossy().into_owned();
+    let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = pipes.env("KUBECONFIG", kubeconfig).spawn().expect("the program runs");
+    // It may refuse before it has read everything.
+    let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+    Answer { command: said, output: child.wait_with_output().expect("the program ends") }
 }
 
 const APPLY: [&str; 5] = ["apply", "--server-side", "--force-conflicts", "-f", "-"];

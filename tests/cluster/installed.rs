@@ -1,6 +1,7 @@
 //! The chart, installed: two replicas, and the leader dies in the midst of an operation.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde_json::json;
 
@@ -12,7 +13,7 @@ use crate::support::Helm;
 use crate::traffic::Traffic;
 
 /// The chart, uninstalled when dropped.
-struct Installed<'a>(&'a Cluster);
+pub(crate) struct Installed<'a>(&'a Cluster);
 
 fn helm(cluster: &Cluster, arguments: &[&str]) -> Result<String, String> {
     let place = ["--kubeconfig", cluster.kubeconfig().to_str().expect("UTF-8"), "--namespace", OPERATOR];
@@ -20,7 +21,7 @@ fn helm(cluster: &Cluster, arguments: &[&str]) -> Result<String, String> {
 }
 
 impl<'a> Installed<'a> {
-    fn install(cluster: &'a Cluster) -> Self {
+    pub(crate) fn install(cluster: &'a Cluster) -> Self {
         let installed = Self(cluster);
         // The rest of the suite has the rights of this release already, by other means.
         let install = ["install", OPERATOR, "charts/pgrekey", "--take-ownership", "--wait", "--timeout=3m"];
@@ -36,6 +37,29 @@ impl<'a> Installed<'a> {
         let holder = ["get", "lease", "-n", OPERATOR, "pgrekey", "-o", "jsonpath={.spec.holderIdentity}"];
         let [pods, holder] = [&pods[..], &holder].map(|arguments| self.0.kubectl(arguments, "").must_succeed());
         (pods.split_whitespace().map(str::to_owned).collect(), holder)
+    }
+
+    /// Where the replicas take reviews.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let address = |ip: &str| SocketAddr::new(ip.parse().expect("an address"), 9443);
+        self.of_pods("{.items[*].status.podIP}").split_whitespace().map(address).collect()
+    }
+
+    /// How often containers of the replicas were started again.
+    pub(crate) fn restarts(&self) -> u32 {
+        let counts = self.of_pods("{.items[*].status.containerStatuses[*].restartCount}");
+        counts.split_whitespace().map(|count| count.parse::<u32>().expect("a number")).sum()
+    }
+
+    /// How the containers of the replicas ended last.
+    pub(crate) fn last_ends(&self) -> String {
+        self.of_pods("{.items[*].status.containerStatuses[*].lastState}")
+    }
+
+    fn of_pods(&self, path: &str) -> String {
+        let output = format!("jsonpath={path}");
+        let pods = ["get", "pod", "-n", OPERATOR, "-l=app.kubernetes.io/name=pgrekey", "-o", &output];
+        self.0.kubectl(&pods, "").must_succeed()
     }
 }
 

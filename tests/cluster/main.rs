@@ -11,6 +11,7 @@ mod command_line;
 mod crds;
 mod database;
 mod harness;
+mod hostile;
 mod installed;
 mod operations;
 mod operator;

@@ -211,6 +211,10 @@ async fn the_tutorial_runs_in_its_order_under_load() {
     a_request_deleted_on_the_way_leaves_the_database_well(place).await;
 
     carry_out(place, &writes, &tutorial("remove-tls.yaml"), true).await;
+    let issued = ["server", "client", "metrics-exporter"].map(|alias| format!("secret/ha-postgres-{alias}-cert"));
+    place
+        .until("what was issued is gone", 30, || issued.iter().all(|it| place.path(it, ".metadata.name").is_empty()))
+        .await;
     let ssl = ["ssl", "ssl_cert_file", "ssl_key_file"].map(|setting| show(place, "ha-postgres-0", setting));
     assert_eq!(ssl, ["off", "server.crt", "server.key"]);
     let password = secret(place, "ha-postgres-auth", "password");

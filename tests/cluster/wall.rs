@@ -493,15 +493,20 @@ fn cluster_role(name: &str) -> Value {
 fn more_than_a_databases_rights() -> Vec<(&'static str, Verb, Value)> {
     let account = |set: Value, name: &str| with(set, &[("/spec/template/spec/serviceAccountName", json!(name))]);
     let named_like_the_set = |plural: &str| with(foreign(known(plural)), &[("/metadata/labels", labels())]);
+    let name = || json!("foreign");
+    let paths = ["/metadata/name", "/roleRef/name", "/subjects/0/name"].map(|path| (path, name()));
+    let named_like_the_role = with(new("rolebindings"), &paths);
     vec![
         ("roles", Verb::Create, role("secrets", "get", &["new-auth"])),
         ("roles", Verb::Create, role("pods", "patch", &[])),
         ("roles", Verb::Create, role("configmaps", "get", &["other-config"])),
         // All that the operator may do, it may give away as far as RBAC goes.
         ("rolebindings", Verb::Create, bound("/roleRef", cluster_role("wall-pgrekey-databases"))),
-        ("rolebindings", Verb::Create, bound("/roleRef/name", json!("foreign"))),
+        ("rolebindings", Verb::Create, bound("/roleRef/name", json!("pg"))),
         ("rolebindings", Verb::Create, bound("/subjects/0/name", json!("foreign"))),
         ("rolebindings", Verb::Create, bound("/subjects/0/namespace", json!("kube-system"))),
+        // A Role that was there before, and its namesakes.
+        ("givenroles", Verb::Create, named_like_the_role),
         ("workloads", Verb::Create, account(new("statefulsets"), "nobody")),
         ("workloads", Verb::Merge, account(there("petsets"), "nobody")),
         // An account that was there before.

@@ -1,0 +1,63 @@
+//! Strangers: objects, callers, databases, pods and neighbours that mean harm.
+//!
+//! pgrekey runs as the chart installs it, its memory limit and its admission policies included. Whatever happens, other
+//! namespaces are served meanwhile, and in the end no container of pgrekey has been restarted.
+
+mod bystander;
+mod callers;
+mod databases;
+mod neighbours;
+mod objects;
+
+use serde_json::{Value, json};
+
+use self::bystander::Bystander;
+use crate::harness::Cluster;
+use crate::installed::Installed;
+use crate::operations::issuers;
+use crate::provisioner::{Place, example, versions};
+
+/// Where the victim of most cases is.
+const NAMESPACE: &str = "hostile";
+/// The database that strangers are let loose on.
+const VICTIM: &str = "victim";
+
+/// A database of one pod.
+fn victim(version: &str) -> Value {
+    let mut victim = example("ha-postgres.yaml", VICTIM, 1, version);
+    victim["spec"]["configuration"] = json!({"secretName": databases::SETTINGS});
+    victim
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_ends_the_operator_becomes_superuser_through_it_or_gets_what_is_anothers() {
+    let Some(cluster) = Cluster::connect_alone().await else { return };
+    let versions = versions(&cluster);
+    let installed = Installed::install(&cluster);
+    let place = &Place::make(&cluster, NAMESPACE);
+    let bystander = Bystander::start(&cluster, &versions[&17]);
+    issuers(place);
+    databases::settings(place, "log_line_prefix = 'from a secret %m:'\n");
+    place.apply(&victim(&versions[&17]));
+
+    callers::large_manifests_are_refused(place, &versions[&17]);
+    callers::half_sent_bodies_delay_nobody(&installed, &cluster, &versions[&17]).await;
+    objects::what_strangers_write_is_refused_with_its_reason(place, &versions[&17]);
+
+    place.until_phase(VICTIM, "Ready", 180).await;
+    databases::settings_that_cannot_be_read_stop_no_pod(place).await;
+    databases::an_impostor_gets_nothing(place).await;
+    databases::functions_and_views_of_others_are_not_called(place).await;
+    databases::a_server_that_never_ends_its_answer_is_left(place).await;
+    neighbours::a_pet_set_of_nobodys_gets_no_pods(place);
+    neighbours::a_second_budget_is_named(place).await;
+    neighbours::it_has_got_none(place);
+    neighbours::ten_waiting_requests_stop_nobody_else(place, &versions[&17]).await;
+
+    bystander.stop().await;
+    assert_eq!(installed.restarts(), 0, "pgrekey was restarted: {}", installed.last_ends());
+    neighbours::without_cert_manager_plain_databases_are_made(place, &versions[&17]).await;
+    place.until_phase(VICTIM, "Ready", 90).await;
+    place.clear();
+    assert_eq!(installed.restarts(), 0, "pgrekey was restarted: {}", installed.last_ends());
+}
