@@ -59,7 +59,7 @@ bench-webhook: ## Load the HTTPS server on loopback for half a minute
 # libFuzzer without cargo-fuzz: the instrumentation is a pass of LLVM's, which the stable compiler has.
 # Shared by the targets; each has its seeds in fuzz/seeds/.
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS := review greeting
+FUZZ_TARGETS := review greeting conf
 # With a platform named, the instrumentation leaves build scripts alone.
 FUZZ_PLATFORM = $(shell rustc -vV | sed -n 's/^host: //p')
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -83,9 +83,19 @@ lint: $(CARGO_DENY) ## Check format, lints, links of the docs, licences and sour
 	cargo clippy --locked --test cluster --test least_rights -- -D warnings
 	cargo deny check --hide-inclusion-graph bans licenses sources
 
+# What reads settings is held against PostgreSQL's own reading. No server is made of it.
+.PHONY: postgresql
+postgresql:
+	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || { \
+		echo "installing PostgreSQL"; export DEBIAN_FRONTEND=noninteractive; apt-get -qq update; \
+		apt-get -qq install --yes --no-install-recommends postgresql-common >/dev/null; \
+		sed -i 's/^#*create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf; \
+		apt-get -qq install --yes --no-install-recommends postgresql >/dev/null; \
+	}
+
 # Helm comes with the dev cluster, and promtool with its suite: the tests of the chart that need them run there.
 .PHONY: test-unit
-test-unit: ## Run the tests that need no cluster
+test-unit: postgresql ## Run the tests that need no cluster
 	env -u PGREKEY_REQUIRE_CLUSTER cargo test --locked
 
 # The program as the tests run it, also in the cluster.
