@@ -338,11 +338,12 @@ fn worst(runtime: &Runtime, client: &Client, server: &mut Child) {
             sum
         })
     );
+    let peak = memory(server.id(), "VmHWM:");
     println!(
-        "resident set size of the server at most: {:.1} MiB (before: {before:.1} MiB, after: {:.1} MiB)",
-        memory(server.id(), "VmHWM:"),
+        "resident set size of the server at most: {peak:.1} MiB (before: {before:.1} MiB, after: {:.1} MiB)",
         memory(server.id(), "VmRSS:")
     );
+    assert!(peak < 128.0, "half of what the chart gives a pod");
 }
 
 /// All of a body but its last byte, and again when the server has had enough of it.

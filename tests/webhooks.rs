@@ -205,6 +205,12 @@ async fn a_deletion_is_judged_by_the_object_that_goes() {
     let response = ask(webhook, &envelope(webhook, "DELETE", &Value::Null, &old)).await;
     let message = response["status"]["message"].as_str().expect("a message");
     assert!(message.contains(r#"postgres "demo/ha-postgres" can't be terminated"#), "{message}");
+    // However much is stored, and whatever of it does not decode: it can go, or is kept by its policy.
+    old["spec"]["podTemplate"] = json!({"spec": {"tolerations": vec![json!({}); 20_000]}});
+    old["spec"]["replicas"] = json!("three");
+    assert_eq!(ask(webhook, &envelope(webhook, "DELETE", &Value::Null, &old)).await["allowed"], false);
+    old["spec"]["deletionPolicy"] = json!("Delete");
+    assert_eq!(ask(webhook, &envelope(webhook, "DELETE", &Value::Null, &old)).await["allowed"], true);
 }
 
 #[tokio::test]
