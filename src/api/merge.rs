@@ -26,6 +26,28 @@ impl TlsChange {
     }
 }
 
+impl TlsChange {
+    /// The same change, of certificates that say nothing but who they are and who issues them.
+    #[must_use]
+    pub fn with_issuers_alone(&self) -> Self {
+        let certificates = self.certificates.iter().map(|certificate| CertificateSpec {
+            alias: certificate.alias.clone(),
+            issuer_ref: certificate.issuer_ref.clone(),
+            ..CertificateSpec::default()
+        });
+        let Self { issuer_ref, ssl_mode, client_auth_mode, .. } = self;
+        Self {
+            issuer_ref: issuer_ref.clone(),
+            certificates: certificates.collect(),
+            ssl_mode: *ssl_mode,
+            client_auth_mode: *client_auth_mode,
+            rotate_certificates: self.rotate_certificates,
+            remove: self.remove,
+            rotate_grpc_certificates: self.rotate_grpc_certificates,
+        }
+    }
+}
+
 impl CertificateSpec {
     /// The names that users ask for, of all kinds.
     pub fn names(&self) -> impl Iterator<Item = &String> {

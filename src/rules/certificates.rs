@@ -61,6 +61,11 @@ pub trait HasTls {
     /// What the database has once the object is carried out, and all that comes before it; nothing when it adds or changes no TLS.
     fn wished(&self, facts: Option<&dyn Facts>) -> Option<Wished>;
 
+    /// The same, whose certificates need have nothing but their issuers: names may be hundreds.
+    fn wished_issuers(&self, facts: Option<&dyn Facts>) -> Option<Wished> {
+        self.wished(facts)
+    }
+
     /// The database whose settings apply to what the object leaves out.
     fn unchanged(&self, facts: Option<&dyn Facts>) -> Option<Arc<Postgres>>;
 }
@@ -368,7 +373,9 @@ fn cert_shared_issuer<K>(review: &Review<K>, facts: Option<&dyn Facts>, findings
 where
     Review<K>: HasTls,
 {
-    let (Some(view), Some(Wished { tls, client_auth_mode })) = (review.tls(), review.wished(facts)) else { return };
+    let (Some(view), Some(Wished { tls, client_auth_mode })) = (review.tls(), review.wished_issuers(facts)) else {
+        return;
+    };
     if client_auth_mode != Some(ClientAuthMode::Cert) {
         return;
     }

@@ -318,6 +318,18 @@ pub(super) fn will_have_tls(request: &PostgresOpsRequest, database: &Postgres, f
     Then::of(request, database, facts).tls.is_some()
 }
 
+impl Review<PostgresOpsRequest> {
+    /// What the database has after this change, and all that comes before it.
+    fn after(&self, change: &TlsChange, facts: Option<&dyn Facts>) -> Option<Wished> {
+        let now = match (database(&self.object, facts), facts) {
+            (Some(database), Some(facts)) => Then::of(&self.object, &database, facts),
+            _ => Then { tls: None, client_auth_mode: None },
+        };
+        let Then { tls, client_auth_mode } = now.after(change);
+        Some(Wished { tls: tls?, client_auth_mode })
+    }
+}
+
 impl HasTls for Request {
     fn tls(&self) -> Option<View<'_>> {
         let tls = self.object.spec.tls.as_ref()?;
@@ -336,14 +348,11 @@ impl HasTls for Request {
     }
 
     fn wished(&self, facts: Option<&dyn Facts>) -> Option<Wished> {
-        let change = asks_for(self, TlsOperation::Change)?;
-        let found = database(&self.object, facts);
-        let now = match (found, facts) {
-            (Some(database), Some(facts)) => Then::of(&self.object, &database, facts),
-            _ => Then { tls: None, client_auth_mode: None },
-        };
-        let Then { tls, client_auth_mode } = now.after(change);
-        Some(Wished { tls: tls?, client_auth_mode })
+        self.after(asks_for(self, TlsOperation::Change)?, facts)
+    }
+
+    fn wished_issuers(&self, facts: Option<&dyn Facts>) -> Option<Wished> {
+        self.after(&asks_for(self, TlsOperation::Change)?.with_issuers_alone(), facts)
     }
 
     fn unchanged(&self, facts: Option<&dyn Facts>) -> Option<Arc<Postgres>> {
