@@ -1,6 +1,11 @@
-//! The cost of one review of a 5 kB body: read the envelope, decode the object, run every rule, write the answer.
+//! The cost of one review of a 5 kB body: read the envelope, decode the object, run every rule,
+//! write the answer.
 
-#![allow(missing_docs, clippy::expect_used, reason = "a benchmark fails by panicking")]
+#![allow(
+    missing_docs,
+    clippy::expect_used,
+    reason = "a benchmark fails by panicking"
+)]
 
 #[path = "review_body.rs"]
 mod review_body;
@@ -15,17 +20,26 @@ use pgrekey::serve::webhooks::{Purpose, WEBHOOKS};
 
 fn benchmark(criterion: &mut Criterion) {
     let (body, facts) = (review_body::body(), review_body::facts());
-    let installation = Installation { ops_manager: true, ..Installation::default() };
+    let installation = Installation {
+        ops_manager: true,
+        ..Installation::default()
+    };
     for purpose in [Purpose::Validate, Purpose::Mutate] {
-        let webhook =
-            WEBHOOKS.iter().find(|w| w.kind == "PostgresOpsRequest" && w.purpose == purpose).expect("a webhook");
+        let webhook = WEBHOOKS
+            .iter()
+            .find(|w| w.kind == "PostgresOpsRequest" && w.purpose == purpose)
+            .expect("a webhook");
         let run = |body: &[u8]| {
             let question = Question::read(body).expect("a question");
             let verdict = review(webhook, &question, &facts, &installation);
             assert!(verdict.allowed(), "{verdict:?}");
-            question.answer(answer(webhook, &question, verdict).expect("an answer")).expect("JSON")
+            question
+                .answer(answer(webhook, &question, verdict).expect("an answer"))
+                .expect("JSON")
         };
-        criterion.bench_function(&format!("{purpose:?} {} bytes", body.len()), |b| b.iter(|| run(black_box(&body))));
+        criterion.bench_function(&format!("{purpose:?} {} bytes", body.len()), |b| {
+            b.iter(|| run(black_box(&body)))
+        });
     }
 }
 

@@ -1,4 +1,5 @@
-//! What both benchmarks review: a request with many names in it, 5 kB in its envelope, that nothing is wrong with.
+//! What both benchmarks review: a request with many names in it, 5 kB in its envelope, that nothing
+//! is wrong with.
 
 use std::sync::Arc;
 
@@ -9,7 +10,9 @@ use serde_json::{Value, json};
 const NAMES: usize = 120;
 
 pub(crate) fn body() -> Vec<u8> {
-    let names: Vec<String> = (0..NAMES).map(|i| format!("db-{i:03}.postgres.example.com")).collect();
+    let names: Vec<String> = (0..NAMES)
+        .map(|i| format!("db-{i:03}.postgres.example.com"))
+        .collect();
     let body = json!({
         "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
         "request": {

@@ -1,10 +1,12 @@
-//! The real HTTPS server under load, on loopback: how many reviews a core answers, what one costs, how long it takes.
+//! The real HTTPS server under load, on loopback: how many reviews a core answers, what one costs,
+//! how long it takes.
 //!
-//! The server is a process of its own with one worker thread, so that what it uses can be read from the kernel; the clients
-//! run in this one. Every load is bounded in time.
+//! The server is a process of its own with one worker thread, so that what it uses can be read from
+//! the kernel; the clients run in this one. Every load is bounded in time.
 //!
-//! The last part is a server of another kind, with as many threads as the program has, under the worst that strangers may do to it: what
-//! its memory came to at most, and how an API server fared meanwhile, from an address of its own and from one of theirs.
+//! The last part is a server of another kind, with as many threads as the program has, under the
+//! worst that strangers may do to it: what its memory came to at most, and how an API server fared
+//! meanwhile, from an address of its own and from one of theirs.
 
 #![allow(
     missing_docs,
@@ -57,20 +59,35 @@ const STEADY: u32 = 1_000;
 fn main() {
     let is_asked = |what: &str| std::env::args().any(|a| a == what);
     if is_asked("--serve") {
-        return Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(serve());
+        return Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime")
+            .block_on(serve());
     }
     if is_asked("--serve-as-the-program") {
-        return Builder::new_multi_thread().enable_all().build().expect("a runtime").block_on(serve());
+        return Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime")
+            .block_on(serve());
     }
     // `cargo test` runs benchmarks too, with this: nothing to measure then.
     if !is_asked("--bench") {
         return;
     }
-    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     if !is_asked("worst") {
-        with_server("--serve", |client, server| runtime.block_on(measure(client, server)));
+        with_server("--serve", |client, server| {
+            runtime.block_on(measure(client, server))
+        });
     }
-    with_server("--serve-as-the-program", |client, server| worst(&runtime, client, server));
+    with_server("--serve-as-the-program", |client, server| {
+        worst(&runtime, client, server)
+    });
 }
 
 fn with_server(how: &str, work: impl FnOnce(&Client, &mut Child)) {
@@ -80,25 +97,45 @@ fn with_server(how: &str, work: impl FnOnce(&Client, &mut Child)) {
         .spawn()
         .expect("the server starts");
     let mut greeting = BufReader::new(child.stdout.take().expect("its output")).lines();
-    let address: SocketAddr = greeting.next().expect("a line").expect("text").parse().expect("an address");
-    let root: String = greeting.map_while(Result::ok).take_while(|l| !l.is_empty()).collect::<Vec<_>>().join("\n");
+    let address: SocketAddr = greeting
+        .next()
+        .expect("a line")
+        .expect("text")
+        .parse()
+        .expect("an address");
+    let root: String = greeting
+        .map_while(Result::ok)
+        .take_while(|l| !l.is_empty())
+        .collect::<Vec<_>>()
+        .join("\n");
     work(&Client::new(address, &root), &mut child);
     child.kill().expect("the server ends");
     child.wait().expect("the server has ended");
 }
 
 async fn serve() {
-    let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let pair =
-        Pair::parse(issued.cert.pem().as_bytes(), issued.signing_key.serialize_pem().as_bytes()).expect("a pair");
+    let issued =
+        rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let pair = Pair::parse(
+        issued.cert.pem().as_bytes(),
+        issued.signing_key.serialize_pem().as_bytes(),
+    )
+    .expect("a pair");
     let metrics = Metrics::new();
     let served = ServedCertificate::new();
     served.serve(Arc::new(pair), &metrics);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    println!("{}\n{}\n", listener.local_addr().expect("an address"), issued.cert.pem().trim());
+    println!(
+        "{}\n{}\n",
+        listener.local_addr().expect("an address"),
+        issued.cert.pem().trim()
+    );
     let admission = Arc::new(Admission {
         facts: Arc::new(review_body::facts()),
-        installation: Installation { ops_manager: true, ..Installation::default() },
+        installation: Installation {
+            ops_manager: true,
+            ..Installation::default()
+        },
         observe: Box::new(|_, _| {}),
     });
     let server = Server {
@@ -112,19 +149,46 @@ async fn serve() {
 }
 
 async fn measure(client: &Client, server: &mut Child) {
-    println!("body {} bytes, {CONNECTIONS} connections, 1 server thread\n", client.body);
-    println!("{:<34} {:>10} {:>12} {:>10} {:>9} {:>9}", "load", "req/s", "req/s/core", "CPU/req", "p50", "p99");
+    println!(
+        "body {} bytes, {CONNECTIONS} connections, 1 server thread\n",
+        client.body
+    );
+    println!(
+        "{:<34} {:>10} {:>12} {:>10} {:>9} {:>9}",
+        "load", "req/s", "req/s/core", "CPU/req", "p50", "p99"
+    );
     closed(client, WARM_UP).await;
-    row(server, "keep-alive, as fast as it goes", closed(client, LOAD)).await;
-    row(server, &format!("keep-alive, {STEADY} req/s"), steady(client, LOAD)).await;
-    row(server, "a new connection for each request", anew(client, LOAD)).await;
-    println!("\nresident set size of the server: {:.1} MiB", memory(server.id(), "VmRSS:"));
+    row(
+        server,
+        "keep-alive, as fast as it goes",
+        closed(client, LOAD),
+    )
+    .await;
+    row(
+        server,
+        &format!("keep-alive, {STEADY} req/s"),
+        steady(client, LOAD),
+    )
+    .await;
+    row(
+        server,
+        "a new connection for each request",
+        anew(client, LOAD),
+    )
+    .await;
+    println!(
+        "\nresident set size of the server: {:.1} MiB",
+        memory(server.id(), "VmRSS:")
+    );
 }
 
 async fn row(server: &Child, name: &str, load: impl Future<Output = Vec<Duration>>) {
     let (cpu, started) = (cpu(server.id()), Instant::now());
     let mut times = load.await;
-    let (wall, cpu) = (started.elapsed(), self::cpu(server.id()).saturating_sub(cpu));
+    let (wall, cpu) = (
+        started.elapsed(),
+        self::cpu(server.id()).saturating_sub(cpu),
+    );
     times.sort_unstable();
     let at = |quantile: f64| times[((times.len() - 1) as f64 * quantile) as usize];
     println!(
@@ -150,8 +214,16 @@ fn cpu(process: u32) -> Duration {
 /// A line of the kernel's about a process' memory, in MiB.
 fn memory(process: u32, what: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process");
-    let line = status.lines().find_map(|l| l.strip_prefix(what)).expect("a line");
-    line.split_whitespace().next().expect("a number").parse::<f64>().expect("a number") / 1024.0
+    let line = status
+        .lines()
+        .find_map(|l| l.strip_prefix(what))
+        .expect("a line");
+    line.split_whitespace()
+        .next()
+        .expect("a number")
+        .parse::<f64>()
+        .expect("a number")
+        / 1024.0
 }
 
 struct Client {
@@ -166,7 +238,9 @@ impl Client {
         use rustls::pki_types::CertificateDer;
         use rustls::pki_types::pem::PemObject;
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(root.as_bytes()).expect("PEM")).expect("a root");
+        roots
+            .add(CertificateDer::from_pem_slice(root.as_bytes()).expect("PEM"))
+            .expect("a root");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -174,10 +248,17 @@ impl Client {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.resumption = rustls::client::Resumption::disabled();
-        let webhook = WEBHOOKS.iter().find(|w| w.kind == "PostgresOpsRequest" && w.purpose == Purpose::Validate);
+        let webhook = WEBHOOKS
+            .iter()
+            .find(|w| w.kind == "PostgresOpsRequest" && w.purpose == Purpose::Validate);
         let (path, body) = (webhook.expect("a webhook").path, review_body::body());
         let request = [head(path, body.len()).as_bytes(), &body].concat();
-        Self { address, connector: TlsConnector::from(Arc::new(config)), request, body: body.len() }
+        Self {
+            address,
+            connector: TlsConnector::from(Arc::new(config)),
+            request,
+            body: body.len(),
+        }
     }
 
     async fn connect(&self) -> TlsStream<TcpStream> {
@@ -199,13 +280,25 @@ impl Client {
         stream.write_all(&self.request).await.expect("sent");
         let mut answer = Vec::with_capacity(2048);
         loop {
-            assert!(stream.read_buf(&mut answer).await.expect("an answer") > 0, "the server hung up");
+            assert!(
+                stream.read_buf(&mut answer).await.expect("an answer") > 0,
+                "the server hung up"
+            );
             let text = std::str::from_utf8(&answer).expect("text");
-            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-            let length =
-                head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            let Some((head, body)) = text.split_once("\r\n\r\n") else {
+                continue;
+            };
+            let length = head.lines().find_map(|l| {
+                l.to_ascii_lowercase()
+                    .strip_prefix("content-length: ")?
+                    .parse()
+                    .ok()
+            });
             if body.len() == length.unwrap_or(0) {
-                assert!(head.starts_with("HTTP/1.1 200") && body.contains(r#""allowed":true"#), "{text}");
+                assert!(
+                    head.starts_with("HTTP/1.1 200") && body.contains(r#""allowed":true"#),
+                    "{text}"
+                );
                 return;
             }
         }
@@ -219,7 +312,9 @@ fn head(path: &str, length: usize) -> String {
 }
 
 /// Runs one worker per connection until the time is over and gathers how long each review took.
-async fn gather(workers: impl IntoIterator<Item = impl Future<Output = Vec<Duration>>>) -> Vec<Duration> {
+async fn gather(
+    workers: impl IntoIterator<Item = impl Future<Output = Vec<Duration>>>,
+) -> Vec<Duration> {
     futures::future::join_all(workers).await.concat()
 }
 
@@ -237,10 +332,14 @@ async fn closed(client: &Client, load: Duration) -> Vec<Duration> {
     .await
 }
 
-/// Requests at fixed times, whatever the answers: a late answer delays no request on another connection.
+/// Requests at fixed times, whatever the answers: a late answer delays no request on another
+/// connection.
 async fn steady(client: &Client, load: Duration) -> Vec<Duration> {
     let connections = u32::try_from(CONNECTIONS).expect("a number");
-    let (period, begin) = (Duration::from_secs(1) * connections / STEADY, Instant::now());
+    let (period, begin) = (
+        Duration::from_secs(1) * connections / STEADY,
+        Instant::now(),
+    );
     let rounds = (load.as_secs_f64() / period.as_secs_f64()) as u32;
     gather((0..connections).map(|worker| async move {
         let (mut stream, mut times) = (client.connect().await, vec![]);
@@ -287,43 +386,85 @@ fn worst(runtime: &Runtime, client: &Client, server: &mut Child) {
         .iter()
         .flat_map(|shape| {
             let webhooks = WEBHOOKS.iter().filter(|w| w.kind == shape.kind());
-            let bodies = [(shape.entries(9_900), true), (shape.entries(9_900), false), (shape.entries(11_000), true)];
+            let bodies = [
+                (shape.entries(9_900), true),
+                (shape.entries(9_900), false),
+                (shape.entries(11_000), true),
+            ];
             webhooks.flat_map(move |webhook| {
                 bodies.map(|(entries, is_long)| {
                     let bare = shape.update(entries, 0).len();
-                    let body = shape.update(entries, if is_long { long.saturating_sub(bare) / 2 } else { 0 });
+                    let body = shape.update(
+                        entries,
+                        if is_long {
+                            long.saturating_sub(bare) / 2
+                        } else {
+                            0
+                        },
+                    );
                     [head(webhook.path, body.len()).as_bytes(), &body].concat()
                 })
             })
         })
         .chain([("[", "]"), (r#"{"a":"#, "}")].map(|(open, close)| {
             let deep = [open.repeat(long / 8), close.repeat(long / 8)].concat();
-            [head(WEBHOOKS[0].path, deep.len()).as_bytes(), deep.as_bytes()].concat()
+            [
+                head(WEBHOOKS[0].path, deep.len()).as_bytes(),
+                deep.as_bytes(),
+            ]
+            .concat()
         }))
         .collect();
     let (end, bodies) = (Instant::now() + LOAD, &bodies);
     // Half-sent bodies on 256 connections, and 64 long ones at once; eight addresses each.
-    let halves =
-        (0..256_u16).map(|i| half_sent(client, 2 + (i % 8) as u8, if i % 2 == 0 { 100_000 } else { long }, end));
-    let whole = (0..64_u16).map(|i| hammer(client, 2 + (i % 16) as u8, bodies, usize::from(i), end));
+    let halves = (0..256_u16).map(|i| {
+        half_sent(
+            client,
+            2 + (i % 8) as u8,
+            if i % 2 == 0 { 100_000 } else { long },
+            end,
+        )
+    });
+    let whole =
+        (0..64_u16).map(|i| hammer(client, 2 + (i % 16) as u8, bodies, usize::from(i), end));
     // On threads of their own, so that what they measure is the server and not this process.
     let (answered, own, shared) = std::thread::scope(|scope| {
         let like_the_api_server = |from| {
-            let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime = Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
             runtime.block_on(like_the_api_server(client, from, end))
         };
-        let (own, shared) =
-            (scope.spawn(move || like_the_api_server(100)), scope.spawn(move || like_the_api_server(2)));
-        let attack = futures::future::join(futures::future::join_all(halves), futures::future::join_all(whole));
+        let (own, shared) = (
+            scope.spawn(move || like_the_api_server(100)),
+            scope.spawn(move || like_the_api_server(2)),
+        );
+        let attack = futures::future::join(
+            futures::future::join_all(halves),
+            futures::future::join_all(whole),
+        );
         let (_, answered) = runtime.block_on(attack);
-        (answered, own.join().expect("no panic"), shared.join().expect("no panic"))
+        (
+            answered,
+            own.join().expect("no panic"),
+            shared.join().expect("no panic"),
+        )
     });
     println!(
         "\nthe worst mix, {} s: half-sent bodies on 256 connections, 64 bodies of up to {long} bytes at once\n",
         LOAD.as_secs()
     );
-    for (name, fared) in [("an address of its own", own), ("an address of theirs", shared)] {
-        let Fared { at_once, after_a_retry, failed, slowest } = fared;
+    for (name, fared) in [
+        ("an address of its own", own),
+        ("an address of theirs", shared),
+    ] {
+        let Fared {
+            at_once,
+            after_a_retry,
+            failed,
+            slowest,
+        } = fared;
         println!(
             "reviews from {name:<22} {at_once} answered at once, {after_a_retry} after a retry, {} not; slowest {} ms",
             failed.len(),
@@ -333,10 +474,13 @@ fn worst(runtime: &Runtime, client: &Client, server: &mut Child) {
     }
     println!(
         "answers to the 64: {:?}",
-        answered.into_iter().flatten().fold(BTreeMap::<u16, usize>::new(), |mut sum, status| {
-            *sum.entry(status).or_default() += 1;
-            sum
-        })
+        answered
+            .into_iter()
+            .flatten()
+            .fold(BTreeMap::<u16, usize>::new(), |mut sum, status| {
+                *sum.entry(status).or_default() += 1;
+                sum
+            })
     );
     let peak = memory(server.id(), "VmHWM:");
     println!(
@@ -348,10 +492,16 @@ fn worst(runtime: &Runtime, client: &Client, server: &mut Child) {
 
 /// All of a body but its last byte, and again when the server has had enough of it.
 async fn half_sent(client: &Client, from: u8, length: usize, end: Instant) {
-    let part = [head(WEBHOOKS[0].path, length).as_bytes(), &vec![b' '; length - 1]].concat();
+    let part = [
+        head(WEBHOOKS[0].path, length).as_bytes(),
+        &vec![b' '; length - 1],
+    ]
+    .concat();
     let work = async {
         loop {
-            let Ok(mut stream) = client.connect_from(from).await else { continue };
+            let Ok(mut stream) = client.connect_from(from).await else {
+                continue;
+            };
             let _ = stream.write_all(&part).await;
             let _ = stream.read_to_end(&mut vec![]).await;
         }
@@ -360,25 +510,39 @@ async fn half_sent(client: &Client, from: u8, length: usize, end: Instant) {
 }
 
 /// Long and heavy bodies, one after the other, on a new connection whenever one ends.
-async fn hammer(client: &Client, from: u8, bodies: &[Vec<u8>], first: usize, end: Instant) -> Vec<u16> {
+async fn hammer(
+    client: &Client,
+    from: u8,
+    bodies: &[Vec<u8>],
+    first: usize,
+    end: Instant,
+) -> Vec<u16> {
     let mut answered = vec![];
     let work = async {
         for body in bodies.iter().cycle().skip(first) {
-            let Ok(stream) = client.connect_from(from).await else { continue };
+            let Ok(stream) = client.connect_from(from).await else {
+                continue;
+            };
             let (mut reader, mut writer) = tokio::io::split(stream);
             let answer = async {
                 let mut status = [0; 12];
                 reader.read_exact(&mut status).await.map(|_| status)
             };
             let (_, answer) = futures::join!(writer.write_all(body), answer);
-            answered.push(answer.ok().and_then(|s| std::str::from_utf8(&s[9..]).ok()?.parse().ok()).unwrap_or(0));
+            answered.push(
+                answer
+                    .ok()
+                    .and_then(|s| std::str::from_utf8(&s[9..]).ok()?.parse().ok())
+                    .unwrap_or(0),
+            );
         }
     };
     let _ = tokio::time::timeout_at(end.into(), work).await;
     answered
 }
 
-/// A hundred small reviews a second, each tried again after a second when the server says so, for three seconds in all.
+/// A hundred small reviews a second, each tried again after a second when the server says so, for
+/// three seconds in all.
 async fn like_the_api_server(client: &Client, from: u8, end: Instant) -> Fared {
     let mut fared = Fared::default();
     let mut idle = None;
@@ -389,7 +553,10 @@ async fn like_the_api_server(client: &Client, from: u8, end: Instant) -> Fared {
                 tries += 1;
                 let mut stream = match idle.take().filter(|stream| !has_ended(stream)) {
                     Some(stream) => stream,
-                    None => client.connect_from(from).await.map_err(|error| format!("connecting: {error}"))?,
+                    None => client
+                        .connect_from(from)
+                        .await
+                        .map_err(|error| format!("connecting: {error}"))?,
                 };
                 let (status, answer) = exchange(&mut stream, &client.request).await?;
                 match status {
@@ -421,8 +588,14 @@ fn has_ended(stream: &TlsStream<TcpStream>) -> bool {
     !matches!(stream.get_ref().0.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
 }
 
-async fn exchange(stream: &mut TlsStream<TcpStream>, request: &[u8]) -> Result<(u16, String), String> {
-    stream.write_all(request).await.map_err(|error| format!("writing: {error}"))?;
+async fn exchange(
+    stream: &mut TlsStream<TcpStream>,
+    request: &[u8],
+) -> Result<(u16, String), String> {
+    stream
+        .write_all(request)
+        .await
+        .map_err(|error| format!("writing: {error}"))?;
     let mut answer = vec![];
     loop {
         match stream.read_buf(&mut answer).await {
@@ -431,10 +604,20 @@ async fn exchange(stream: &mut TlsStream<TcpStream>, request: &[u8]) -> Result<(
             Err(error) => return Err(format!("reading: {error}")),
         }
         let text = String::from_utf8_lossy(&answer);
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let length = head.lines().find_map(|l| {
+            l.to_ascii_lowercase()
+                .strip_prefix("content-length: ")?
+                .parse()
+                .ok()
+        });
         if body.len() >= length.unwrap_or(0) {
-            return Ok((head.get(9..12).and_then(|s| s.parse().ok()).unwrap_or(0), text.into_owned()));
+            return Ok((
+                head.get(9..12).and_then(|s| s.parse().ok()).unwrap_or(0),
+                text.into_owned(),
+            ));
         }
     }
 }

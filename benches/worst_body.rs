@@ -1,6 +1,8 @@
-//! Reviews that cost the most memory for what they are: lists without end of what takes three bytes to write and hundreds to keep.
+//! Reviews that cost the most memory for what they are: lists without end of what takes three bytes
+//! to write and hundreds to keep.
 
-/// What is repeated, where: the text of an object around the place of the entries (`@`), and an entry (`#` is its number).
+/// What is repeated, where: the text of an object around the place of the entries (`@`), and an
+/// entry (`#` is its number).
 pub(crate) struct Shape {
     pub(crate) name: &'static str,
     kind: (&'static str, &'static str, &'static str),
@@ -12,21 +14,39 @@ const POSTGRES: (&str, &str, &str) = ("kubedb.com", "v1", "Postgres");
 const REQUEST: (&str, &str, &str) = ("ops.kubedb.com", "v1alpha1", "PostgresOpsRequest");
 
 const fn postgres(name: &'static str, object: &'static str, entry: &'static str) -> Shape {
-    Shape { name, kind: POSTGRES, object, entry }
+    Shape {
+        name,
+        kind: POSTGRES,
+        object,
+        entry,
+    }
 }
 
 const fn request(name: &'static str, object: &'static str, entry: &'static str) -> Shape {
-    Shape { name, kind: REQUEST, object, entry }
+    Shape {
+        name,
+        kind: REQUEST,
+        object,
+        entry,
+    }
 }
 
 pub(crate) const SHAPES: &[Shape] = &[
-    postgres("managed fields", r#""metadata":{"name":"a","managedFields":[@]},"spec":{"version":"17""#, "{}"),
+    postgres(
+        "managed fields",
+        r#""metadata":{"name":"a","managedFields":[@]},"spec":{"version":"17""#,
+        "{}",
+    ),
     postgres(
         "deep managed fields",
         r#""metadata":{"name":"a","managedFields":[@]},"spec":{"version":"17""#,
         r#"{"fieldsV1":{"a":{"a":{"a":{"a":{"a":{"a":{"a":{"a":{}}}}}}}}}}"#,
     ),
-    postgres("annotations", r#""metadata":{"name":"a","annotations":{@}},"spec":{"version":"17""#, r##""#":"""##),
+    postgres(
+        "annotations",
+        r#""metadata":{"name":"a","annotations":{@}},"spec":{"version":"17""#,
+        r##""#":"""##,
+    ),
     postgres(
         "owners",
         r#""metadata":{"name":"a","ownerReferences":[@]},"spec":{"version":"17""#,
@@ -136,18 +156,22 @@ impl Shape {
     }
 
     fn object(&self, entries: usize, filler: usize, more: &str) -> String {
-        let list: Vec<String> = (0..entries).map(|i| self.entry.replace('#', &i.to_string())).collect();
+        let list: Vec<String> = (0..entries)
+            .map(|i| self.entry.replace('#', &i.to_string()))
+            .collect();
         let object = self.object.replacen('@', &list.join(","), 1);
         let (group, version, kind) = self.kind;
         let filler = "x".repeat(filler);
-        format!(r#"{{"apiVersion":"{group}/{version}","kind":"{kind}",{object},"timeout":"{filler}"{more}}}}}"#)
+        format!(
+            r#"{{"apiVersion":"{group}/{version}","kind":"{kind}",{object},"timeout":"{filler}"{more}}}}}"#
+        )
     }
 
     /// An update of an object with so many entries and so many bytes of text.
     pub(crate) fn update(&self, entries: usize, filler: usize) -> Vec<u8> {
         let (group, version, kind) = self.kind;
-        let [new, old] =
-            [r#","halted":true,"maxRetries":1"#, r#","maxRetries":2"#].map(|more| self.object(entries, filler, more));
+        let [new, old] = [r#","halted":true,"maxRetries":1"#, r#","maxRetries":2"#]
+            .map(|more| self.object(entries, filler, more));
         format!(
             r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{{"uid":"u","operation":"UPDATE","namespace":"demo","kind":{{"group":"{group}","version":"{version}","kind":"{kind}"}},"oldObject":{old},"object":{new}}}}}"#
         )
@@ -156,7 +180,11 @@ impl Shape {
 
     /// How many entries have so many values, as the server counts them.
     pub(crate) fn entries(&self, values: usize) -> usize {
-        let each = 1 + self.entry.bytes().filter(|byte| matches!(byte, b'{' | b'[' | b',')).count();
+        let each = 1 + self
+            .entry
+            .bytes()
+            .filter(|byte| matches!(byte, b'{' | b'[' | b','))
+            .count();
         values / each
     }
 }

@@ -1,16 +1,23 @@
-//! Settings that users bring: whatever the text, reading it ends, and what was read is read again as it was, once Patroni has written
-//! it anew.
+//! Settings that users bring: whatever the text, reading it ends, and what was read is read again
+//! as it was, once Patroni has written it anew.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use pgrekey::tls::conf;
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let Ok(settings) = conf::parse(text) else { return };
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let Ok(settings) = conf::parse(text) else {
+        return;
+    };
     // Patroni escapes quotes and backslashes, and nothing else.
     let line = |(name, value): (&String, &String)| {
-        format!("{name} = '{}'\n", value.replace('\\', r"\\").replace('\'', "''"))
+        format!(
+            "{name} = '{}'\n",
+            value.replace('\\', r"\\").replace('\'', "''")
+        )
     };
     let written: String = settings.iter().map(line).collect();
     match conf::parse(&written) {

@@ -1,5 +1,5 @@
-//! What a server sends before it has let us in: whatever it is, no password goes to who asks for it in clear, and it does not
-//! matter in which pieces it comes.
+//! What a server sends before it has let us in: whatever it is, no password goes to who asks for it
+//! in clear, and it does not matter in which pieces it comes.
 #![no_main]
 
 use bytes::BytesMut;
@@ -11,7 +11,10 @@ use pgrekey::database::wire::{judged_plaintext, judged_tls};
 const CLEAR: &[u8] = b"R\0\0\0\x08\0\0\0\x03";
 
 /// What comes of these bytes: what comes after the login, or why there is none.
-fn heard<'a>(terms: Terms, pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<Vec<u8>>, Refusal> {
+fn heard<'a>(
+    terms: Terms,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<Option<Vec<u8>>, Refusal> {
     let mut greeting = Greeting::new(terms);
     let mut rest: Option<Vec<u8>> = None;
     for piece in pieces {
@@ -25,10 +28,18 @@ fn heard<'a>(terms: Terms, pieces: impl IntoIterator<Item = &'a [u8]>) -> Result
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let Some((&first, rest)) = bytes.split_first() else { return };
-    let terms = Terms { md5: first & 1 != 0, nothing: first & 2 != 0 };
+    let Some((&first, rest)) = bytes.split_first() else {
+        return;
+    };
+    let terms = Terms {
+        md5: first & 1 != 0,
+        nothing: first & 2 != 0,
+    };
     let whole = heard(terms, [rest]);
-    assert_eq!(whole, heard(terms, rest.chunks(usize::from(first >> 2) + 1)));
+    assert_eq!(
+        whole,
+        heard(terms, rest.chunks(usize::from(first >> 2) + 1))
+    );
     if rest.starts_with(CLEAR) {
         assert_eq!(whole, Err(Refusal::Clear));
     }

@@ -1,4 +1,5 @@
-//! Bytes to verdict: whatever the body, every webhook answers, and what it answers is JSON with the uid that was asked.
+//! Bytes to verdict: whatever the body, every webhook answers, and what it answers is JSON with the
+//! uid that was asked.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
@@ -21,18 +22,32 @@ static FACTS: LazyLock<Snapshot> = LazyLock::new(|| {
         "spec": {"ca": {"secretName": "postgres-ca"}},
     });
     Snapshot {
-        databases: vec![Arc::new(serde_json::from_value(database).expect("a Postgres"))],
+        databases: vec![Arc::new(
+            serde_json::from_value(database).expect("a Postgres"),
+        )],
         issuers: vec![Arc::new(serde_json::from_value(issuer).expect("an Issuer"))],
         ..Snapshot::default()
     }
 });
 
 fuzz_target!(|body: &[u8]| {
-    let Ok(question) = Question::read(body) else { return };
+    let Ok(question) = Question::read(body) else {
+        return;
+    };
     for webhook in &WEBHOOKS {
-        let verdict = review(webhook, &question, &*FACTS, &Installation { ops_manager: true, ..Installation::default() });
+        let verdict = review(
+            webhook,
+            &question,
+            &*FACTS,
+            &Installation {
+                ops_manager: true,
+                ..Installation::default()
+            },
+        );
         let allowed = verdict.allowed();
-        let json = question.answer(answer(webhook, &question, verdict).expect("an answer")).expect("JSON");
+        let json = question
+            .answer(answer(webhook, &question, verdict).expect("an answer"))
+            .expect("JSON");
         let json: Value = serde_json::from_slice(&json).expect("JSON");
         assert_eq!(json["response"]["uid"], question.uid.as_ref());
         assert_eq!(json["response"]["allowed"], allowed);

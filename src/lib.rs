@@ -1,4 +1,5 @@
-//! pgrekey changes the TLS of running Postgres clusters on Kubernetes without failed connections, and proves it on the wire.
+//! pgrekey changes the TLS of running Postgres clusters on Kubernetes without failed connections,
+//! and proves it on the wire.
 //!
 //! The modules are floors; each uses only floors below it (enforced by `tests/floors.rs`):
 //!

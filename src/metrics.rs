@@ -17,7 +17,8 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 /// Every metric of the program, and the registry that writes them.
 ///
-/// A part of the program gets the families that it counts in (a clone counts in the same place), never the registry.
+/// A part of the program gets the families that it counts in (a clone counts in the same place),
+/// never the registry.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -60,8 +61,15 @@ struct Found {
 
 impl ReviewMetrics {
     /// Counts one review by this webhook, and the rules that found something, each once.
-    pub fn count(&self, webhook: &'static str, outcome: ReviewOutcome, rules: impl IntoIterator<Item = &'static str>) {
-        self.reviews.get_or_create(&Reviewed { webhook, outcome }).inc();
+    pub fn count(
+        &self,
+        webhook: &'static str,
+        outcome: ReviewOutcome,
+        rules: impl IntoIterator<Item = &'static str>,
+    ) {
+        self.reviews
+            .get_or_create(&Reviewed { webhook, outcome })
+            .inc();
         for rule in rules {
             self.findings.get_or_create(&Found { rule }).inc();
         }
@@ -80,20 +88,46 @@ impl Metrics {
             serving_certificate_expiry.clone(),
         );
         let webhook_server = ServerMetrics::default();
-        let ServerMetrics { connections_open, connections, requests_shed } = &webhook_server;
-        registry.register("connections_open", "Connections to the webhook port right now", connections_open.clone());
-        registry.register("connections", "Connections to the webhook port that ended, by how", connections.clone());
+        let ServerMetrics {
+            connections_open,
+            connections,
+            requests_shed,
+        } = &webhook_server;
+        registry.register(
+            "connections_open",
+            "Connections to the webhook port right now",
+            connections_open.clone(),
+        );
+        registry.register(
+            "connections",
+            "Connections to the webhook port that ended, by how",
+            connections.clone(),
+        );
         registry.register(
             "requests_shed",
             "Requests to the webhook port that were not answered by their handler, by why",
             requests_shed.clone(),
         );
         let reviews = ReviewMetrics::default();
-        registry.register("reviews", "Admission reviews, by webhook and outcome", reviews.reviews.clone());
-        registry.register("findings", "Reviews in which a rule found something, by rule", reviews.findings.clone());
+        registry.register(
+            "reviews",
+            "Admission reviews, by webhook and outcome",
+            reviews.reviews.clone(),
+        );
+        registry.register(
+            "findings",
+            "Reviews in which a rule found something, by rule",
+            reviews.findings.clone(),
+        );
         let loops = LoopMetrics::default();
         loops.register(&mut registry);
-        Self { registry, serving_certificate_expiry, webhook_server, reviews, loops }
+        Self {
+            registry,
+            serving_certificate_expiry,
+            webhook_server,
+            reviews,
+            loops,
+        }
     }
 
     /// All of them as OpenMetrics text.
@@ -129,7 +163,12 @@ impl Default for LoopMetrics {
         use {OperationKind as Kind, OperationOutcome as Outcome};
         // Prometheus sees no increase in a series that begins at 1: all begin at 0.
         let operations = Family::<OperationEnded, Counter>::default();
-        for operation in [Kind::ChangeTls, Kind::RotateTls, Kind::RemoveTls, Kind::Restart] {
+        for operation in [
+            Kind::ChangeTls,
+            Kind::RotateTls,
+            Kind::RemoveTls,
+            Kind::Restart,
+        ] {
             for outcome in [Outcome::Successful, Outcome::Failed] {
                 drop(operations.get_or_create(&OperationEnded { operation, outcome }));
             }
@@ -141,7 +180,9 @@ impl Default for LoopMetrics {
             operation_places: Gauge::default(),
             operations,
             step_duration: Family::new_with_constructor(|| {
-                Histogram::new([0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0])
+                Histogram::new([
+                    0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+                ])
             }),
             write_gap: Histogram::new([0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 30.0, 60.0]),
             database_certificate_expiry: Gauge::default(),
@@ -199,7 +240,8 @@ impl LoopMetrics {
         );
     }
 
-    /// This replica runs the loops from now on, or no longer. Who no longer does knows nothing about databases either.
+    /// This replica runs the loops from now on, or no longer. Who no longer does knows nothing
+    /// about databases either.
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
         if !leads {
@@ -211,23 +253,30 @@ impl LoopMetrics {
 
     /// So many operations are running.
     pub fn running(&self, operations: usize) {
-        self.operations_running.set(i64::try_from(operations).unwrap_or(i64::MAX));
+        self.operations_running
+            .set(i64::try_from(operations).unwrap_or(i64::MAX));
     }
 
     /// So many operations work, of so many that may.
     pub fn places(&self, working: usize, places: usize) {
-        self.operations_working.set(i64::try_from(working).unwrap_or(i64::MAX));
-        self.operation_places.set(i64::try_from(places).unwrap_or(i64::MAX));
+        self.operations_working
+            .set(i64::try_from(working).unwrap_or(i64::MAX));
+        self.operation_places
+            .set(i64::try_from(places).unwrap_or(i64::MAX));
     }
 
     /// An operation has ended.
     pub fn ended(&self, operation: OperationKind, outcome: OperationOutcome) {
-        self.operations.get_or_create(&OperationEnded { operation, outcome }).inc();
+        self.operations
+            .get_or_create(&OperationEnded { operation, outcome })
+            .inc();
     }
 
     /// A step of an operation has ended, after this time.
     pub fn step(&self, step: StepKind, took: Duration) {
-        self.step_duration.get_or_create(&StepTaken { step }).observe(took.as_secs_f64());
+        self.step_duration
+            .get_or_create(&StepTaken { step })
+            .observe(took.as_secs_f64());
     }
 
     /// An operation saw no primary for this long.
@@ -235,11 +284,13 @@ impl LoopMetrics {
         self.write_gap.observe(took.as_secs_f64());
     }
 
-    /// When the first served certificate of all databases expires, in seconds since 1970, and how many databases serve
-    /// others than were issued last.
+    /// When the first served certificate of all databases expires, in seconds since 1970, and how
+    /// many databases serve others than were issued last.
     pub fn certificates(&self, first_expiry: Option<i64>, drifted: usize) {
-        self.database_certificate_expiry.set(first_expiry.unwrap_or_default());
-        self.databases_drifted.set(i64::try_from(drifted).unwrap_or(i64::MAX));
+        self.database_certificate_expiry
+            .set(first_expiry.unwrap_or_default());
+        self.databases_drifted
+            .set(i64::try_from(drifted).unwrap_or(i64::MAX));
     }
 }
 
@@ -293,12 +344,16 @@ pub struct ServerMetrics {
 impl ServerMetrics {
     /// Counts a connection that has ended.
     pub fn ended(&self, end: ConnectionEnd) {
-        self.connections.get_or_create(&ConnectionEndLabels { end }).inc();
+        self.connections
+            .get_or_create(&ConnectionEndLabels { end })
+            .inc();
     }
 
     /// Counts a request that was not answered by its handler.
     pub fn shed(&self, reason: Shed) {
-        self.requests_shed.get_or_create(&ShedLabels { reason }).inc();
+        self.requests_shed
+            .get_or_create(&ShedLabels { reason })
+            .inc();
     }
 }
 
@@ -369,8 +424,16 @@ mod tests {
         let metrics = Metrics::new();
         metrics.webhook_server.shed(Shed::InFlight);
         let text = metrics.text().expect("text");
-        assert!(text.lines().filter(|l| !l.starts_with('#')).all(|l| l.starts_with("pgrekey_")), "{text}");
-        assert!(text.contains("pgrekey_requests_shed_total{reason=\"InFlight\"} 1\n"), "{text}");
+        assert!(
+            text.lines()
+                .filter(|l| !l.starts_with('#'))
+                .all(|l| l.starts_with("pgrekey_")),
+            "{text}"
+        );
+        assert!(
+            text.contains("pgrekey_requests_shed_total{reason=\"InFlight\"} 1\n"),
+            "{text}"
+        );
         let names = |word: &str| text.lines().filter(|l| l.starts_with(word)).count();
         assert_eq!(names("# TYPE"), names("# HELP"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
@@ -391,17 +454,27 @@ mod tests {
         metrics.loops.running(2);
         metrics.loops.certificates(Some(1_900_000_000), 1);
         assert!(has("pgrekey_leader 1") && has("pgrekey_operations_running 2"));
-        assert!(has("pgrekey_database_certificate_expiry_seconds 1900000000") && has("pgrekey_databases_drifted 1"));
+        assert!(
+            has("pgrekey_database_certificate_expiry_seconds 1900000000")
+                && has("pgrekey_databases_drifted 1")
+        );
         metrics.loops.leads(false);
         assert!(has("pgrekey_leader 0") && has("pgrekey_operations_running 0"));
-        assert!(has("pgrekey_database_certificate_expiry_seconds 0") && has("pgrekey_databases_drifted 0"));
+        assert!(
+            has("pgrekey_database_certificate_expiry_seconds 0")
+                && has("pgrekey_databases_drifted 0")
+        );
     }
 
     #[test]
     fn operations_are_counted_by_what_they_did_and_steps_by_their_kind() {
         let metrics = Metrics::new();
-        metrics.loops.ended(OperationKind::ChangeTls, OperationOutcome::Successful);
-        metrics.loops.step(StepKind::Restart, Duration::from_millis(1500));
+        metrics
+            .loops
+            .ended(OperationKind::ChangeTls, OperationOutcome::Successful);
+        metrics
+            .loops
+            .step(StepKind::Restart, Duration::from_millis(1500));
         let text = metrics.text().expect("text");
         for line in [
             "pgrekey_operations_total{operation=\"ChangeTls\",outcome=\"Successful\"} 1",

@@ -19,7 +19,9 @@ pub fn filter(directives: &str) -> Result<EnvFilter, ParseError> {
 
 /// Writes log lines from now on. Only the first call of a process has an effect.
 pub fn start(filter: EnvFilter, format: Format) {
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // The second call may come from a test that starts the program twice.
     let _ = match format {
         Format::Text => lines.try_init(),

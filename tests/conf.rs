@@ -1,9 +1,15 @@
-//! What pgrekey reads as settings, PostgreSQL reads too, and means the same by it; what it refuses, PostgreSQL cannot read, but for
-//! what is said here.
+//! What pgrekey reads as settings, PostgreSQL reads too, and means the same by it; what it refuses,
+//! PostgreSQL cannot read, but for what is said here.
 //!
-//! PostgreSQL is the one that `PGREKEY_POSTGRES` names, else the newest of those in `/usr/lib/postgresql`.
+//! PostgreSQL is the one that `PGREKEY_POSTGRES` names, else the newest of those in
+//! `/usr/lib/postgresql`.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking"
+)]
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -26,26 +32,38 @@ impl Server {
         let named = std::env::var_os("PGREKEY_POSTGRES").map(PathBuf::from);
         let installed = || {
             let folders = std::fs::read_dir("/usr/lib/postgresql").ok()?;
-            let programs = folders.filter_map(|entry| Some(entry.ok()?.path().join("bin/postgres")));
+            let programs =
+                folders.filter_map(|entry| Some(entry.ok()?.path().join("bin/postgres")));
             programs.filter(|program| program.exists()).max()
         };
         let Some(program) = named.or_else(installed) else {
-            println!("skipped: there is no PostgreSQL: install one, or name one by PGREKEY_POSTGRES");
+            println!(
+                "skipped: there is no PostgreSQL: install one, or name one by PGREKEY_POSTGRES"
+            );
             return None;
         };
-        Some(Self { program, folder: tempfile::tempdir().expect("a folder") })
+        Some(Self {
+            program,
+            folder: tempfile::tempdir().expect("a folder"),
+        })
     }
 
-    /// The value of a setting in this file, or None if PostgreSQL cannot read the file. What it thinks of values is no matter: it has
-    /// read them.
+    /// The value of a setting in this file, or None if PostgreSQL cannot read the file. What it
+    /// thinks of values is no matter: it has read them.
     fn reads(&self, text: &str, name: &str) -> Option<String> {
         // Only with `-C` first may root ask.
         std::fs::write(self.folder.path().join("postgresql.conf"), text).expect("a file");
-        let output = Command::new(&self.program).args(["-C", name, "-D"]).arg(self.folder.path()).output();
+        let output = Command::new(&self.program)
+            .args(["-C", name, "-D"])
+            .arg(self.folder.path())
+            .output();
         let output = output.expect("PostgreSQL runs");
         let said = String::from_utf8_lossy(&output.stderr);
         let is_read = !said.contains("syntax error in file");
-        assert!(output.status.success() || !is_read || said.contains(" parameter \""), "{text:?}: {said}");
+        assert!(
+            output.status.success() || !is_read || said.contains(" parameter \""),
+            "{text:?}: {said}"
+        );
         let value = String::from_utf8_lossy(&output.stdout);
         is_read.then(|| value.strip_suffix('\n').unwrap_or(&value).to_owned())
     }
@@ -60,14 +78,21 @@ impl Server {
                     assert_eq!(theirs.as_ref(), Some(value), "{line:?}");
                     // Patroni writes it anew, and escapes no more than this.
                     let escaped = value.replace('\\', r"\\").replace('\'', "''");
-                    assert_eq!(self.reads(&format!("x.y = '{escaped}'\n"), "x.y").as_ref(), Some(value), "{line:?}");
+                    assert_eq!(
+                        self.reads(&format!("x.y = '{escaped}'\n"), "x.y").as_ref(),
+                        Some(value),
+                        "{line:?}"
+                    );
                 }
                 true
             }
             Err(bad) => {
                 let is_stricter = ["included", "control character", "ASCII", "UTF-8"];
                 let expected = is_stricter.iter().any(|part| bad.problem.contains(part));
-                assert!(theirs.is_none() || expected, "PostgreSQL reads {line:?}, and we: {bad}");
+                assert!(
+                    theirs.is_none() || expected,
+                    "PostgreSQL reads {line:?}, and we: {bad}"
+                );
                 false
             }
         }
@@ -170,11 +195,15 @@ fn postgresql_reads_what_we_read_of_a_table() {
 fn postgresql_reads_what_we_read_of_whatever_comes() {
     let Some(server) = Server::find() else { return };
     let pieces = vec![
-        "x.y", "x", ".", "=", "'", "''", "\\", "#", " ", "\t", "\r", "a", "é", "$", "-", "+", "0", "0x", "7", "1.5",
-        "e", "E5", "MB", ",", ":", "/", "_", "\\n", "\\10", "\"",
+        "x.y", "x", ".", "=", "'", "''", "\\", "#", " ", "\t", "\r", "a", "é", "$", "-", "+", "0",
+        "0x", "7", "1.5", "e", "E5", "MB", ",", ":", "/", "_", "\\n", "\\10", "\"",
     ];
     let value = prop::collection::vec(select(pieces), 0..8).prop_map(|pieces| pieces.concat());
-    let line = (select(vec!["x.y = ", "x.y=", "x.y ", "x.y = '", ""]), value, select(vec!["", "'", " # c"]));
+    let line = (
+        select(vec!["x.y = ", "x.y=", "x.y ", "x.y = '", ""]),
+        value,
+        select(vec!["", "'", " # c"]),
+    );
     let line = line.prop_map(|(begins, value, ends)| format!("{begins}{value}{ends}"));
     let mut runner = TestRunner::deterministic();
     let (mut read, mut refused) = (0, 0);

@@ -1,7 +1,11 @@
-//! What the documents show is true: each command in them is run by a test or says that it is not, and what is taken from a
-//! recording is in it.
+//! What the documents show is true: each command in them is run by a test or says that it is not,
+//! and what is taken from a recording is in it.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,10 +26,22 @@ fn read(path: &Path) -> String {
 
 /// The documents that people write.
 fn documents() -> Vec<PathBuf> {
-    let folders = ["", "docs", "dev", "certs-dev", "examples", "charts/pgrekey", "charts/pgrekey-crds"];
-    let files = folders.iter().flat_map(|folder| fs::read_dir(root().join(folder)).expect("a folder"));
+    let folders = [
+        "",
+        "docs",
+        "dev",
+        "certs-dev",
+        "examples",
+        "charts/pgrekey",
+        "charts/pgrekey-crds",
+    ];
+    let files = folders
+        .iter()
+        .flat_map(|folder| fs::read_dir(root().join(folder)).expect("a folder"));
     let files = files.map(|file| file.expect("a file").path());
-    let mut files: Vec<PathBuf> = files.filter(|file| file.extension().is_some_and(|end| end == "md")).collect();
+    let mut files: Vec<PathBuf> = files
+        .filter(|file| file.extension().is_some_and(|end| end == "md"))
+        .collect();
     files.sort();
     files
 }
@@ -45,7 +61,8 @@ fn blocks(text: &str) -> Vec<(&str, Vec<&str>)> {
     blocks
 }
 
-/// The commands of a block. In a console, where there are prompts, what has none is what was printed.
+/// The commands of a block. In a console, where there are prompts, what has none is what was
+/// printed.
 fn commands<'d>(language: &str, lines: &[&'d str]) -> Vec<&'d str> {
     if !["sh", "bash", "console"].contains(&language) {
         return vec![];
@@ -54,7 +71,11 @@ fn commands<'d>(language: &str, lines: &[&'d str]) -> Vec<&'d str> {
     let mut continues = false;
     let mut commands = vec![];
     for line in lines {
-        let command = if has_prompts { line.strip_prefix("$ ") } else { Some(line.trim()) };
+        let command = if has_prompts {
+            line.strip_prefix("$ ")
+        } else {
+            Some(line.trim())
+        };
         let command = command.filter(|command| !command.is_empty() && !command.starts_with('#'));
         commands.extend(command.filter(|_| !continues));
         continues = line.ends_with('\\');
@@ -66,8 +87,11 @@ fn commands<'d>(language: &str, lines: &[&'d str]) -> Vec<&'d str> {
 fn each_command_is_run_by_a_test_or_says_that_it_is_not() {
     let tutorial = read(&root().join("docs/tutorial.md"));
     // `dev/demo/tutorial`, which the cluster suite runs.
-    let told: Vec<&str> =
-        blocks(&tutorial).into_iter().filter(|(language, _)| *language == "sh").flat_map(|(_, lines)| lines).collect();
+    let told: Vec<&str> = blocks(&tutorial)
+        .into_iter()
+        .filter(|(language, _)| *language == "sh")
+        .flat_map(|(_, lines)| lines)
+        .collect();
     let mut unknown = vec![];
     for document in documents() {
         let text = read(&document);
@@ -75,16 +99,24 @@ fn each_command_is_run_by_a_test_or_says_that_it_is_not() {
             let bare = command.split(" #").next().unwrap_or_default().trim();
             // `the_document_shows_what_is_printed` runs whatever has a prompt and no mark there.
             document.ends_with("docs/cli.md")
-                || told.iter().any(|line| line.split(" #").next().unwrap_or_default().trim() == bare)
+                || told
+                    .iter()
+                    .any(|line| line.split(" #").next().unwrap_or_default().trim() == bare)
                 || RUN_BY_CI.contains(&bare)
         };
         for (language, lines) in blocks(&text) {
             let commands = commands(language, &lines);
-            let left = commands.into_iter().filter(|command| !command.contains(NOT_RUN) && !is_run(command));
+            let left = commands
+                .into_iter()
+                .filter(|command| !command.contains(NOT_RUN) && !is_run(command));
             unknown.extend(left.map(|command| format!("{}: {command}", document.display())));
         }
     }
-    assert!(unknown.is_empty(), "mark them with {NOT_RUN}, or have them run:\n{}", unknown.join("\n"));
+    assert!(
+        unknown.is_empty(),
+        "mark them with {NOT_RUN}, or have them run:\n{}",
+        unknown.join("\n")
+    );
 }
 
 #[test]
@@ -97,11 +129,18 @@ fn the_postures_of_each_operation_are_those_that_plan_shows() {
     let tables: Vec<String> = blocks(&text)
         .into_iter()
         .filter(|(language, lines)| {
-            *language == "text" && lines.first().is_some_and(|line| line.starts_with("POSTURE"))
+            *language == "text"
+                && lines
+                    .first()
+                    .is_some_and(|line| line.starts_with("POSTURE"))
         })
         .map(|(_, lines)| lines.join("\n"))
         .collect();
-    assert!(tables.len() >= 4, "one for each operation: {}", tables.len());
+    assert!(
+        tables.len() >= 4,
+        "one for each operation: {}",
+        tables.len()
+    );
     for table in tables {
         assert!(recorded.contains(&table), "no plan shows this:\n{table}");
     }

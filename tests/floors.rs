@@ -1,9 +1,14 @@
 //! The floors of the crate hold: no module uses one above it, and the pure ones stay pure.
 //!
-//! The sources are read as tokens, so comments and strings do not count, and every spelling of a path does:
-//! `crate::a::b`, `use crate::{a::b, c}`, `super::super::a`.
+//! The sources are read as tokens, so comments and strings do not count, and every spelling of a
+//! path does: `crate::a::b`, `use crate::{a::b, c}`, `super::super::a`.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking"
+)]
 
 use std::path::{Path, PathBuf};
 
@@ -19,19 +24,94 @@ struct Floor {
 }
 
 const FLOORS: &[Floor] = &[
-    Floor { module: "api", uses: &[], pure: true },
-    Floor { module: "tls", uses: &["api"], pure: true },
-    Floor { module: "rules", uses: &["api", "tls"], pure: true },
-    Floor { module: "build", uses: &["api", "tls"], pure: true },
-    Floor { module: "plan", uses: &["api", "tls", "rules", "build"], pure: true },
-    Floor { module: "telemetry", uses: &["api"], pure: false },
-    Floor { module: "metrics", uses: &["api"], pure: false },
-    Floor { module: "cluster", uses: &["api", "tls", "rules", "build", "plan", "telemetry", "metrics"], pure: false },
-    Floor { module: "database", uses: &["api", "tls", "rules", "build", "plan", "telemetry", "metrics"], pure: false },
-    Floor { module: "serve", uses: &["api", "tls", "rules", "build", "plan", "telemetry", "metrics"], pure: false },
+    Floor {
+        module: "api",
+        uses: &[],
+        pure: true,
+    },
+    Floor {
+        module: "tls",
+        uses: &["api"],
+        pure: true,
+    },
+    Floor {
+        module: "rules",
+        uses: &["api", "tls"],
+        pure: true,
+    },
+    Floor {
+        module: "build",
+        uses: &["api", "tls"],
+        pure: true,
+    },
+    Floor {
+        module: "plan",
+        uses: &["api", "tls", "rules", "build"],
+        pure: true,
+    },
+    Floor {
+        module: "telemetry",
+        uses: &["api"],
+        pure: false,
+    },
+    Floor {
+        module: "metrics",
+        uses: &["api"],
+        pure: false,
+    },
+    Floor {
+        module: "cluster",
+        uses: &[
+            "api",
+            "tls",
+            "rules",
+            "build",
+            "plan",
+            "telemetry",
+            "metrics",
+        ],
+        pure: false,
+    },
+    Floor {
+        module: "database",
+        uses: &[
+            "api",
+            "tls",
+            "rules",
+            "build",
+            "plan",
+            "telemetry",
+            "metrics",
+        ],
+        pure: false,
+    },
+    Floor {
+        module: "serve",
+        uses: &[
+            "api",
+            "tls",
+            "rules",
+            "build",
+            "plan",
+            "telemetry",
+            "metrics",
+        ],
+        pure: false,
+    },
     Floor {
         module: "controller",
-        uses: &["api", "tls", "rules", "build", "plan", "cluster", "database", "serve", "telemetry", "metrics"],
+        uses: &[
+            "api",
+            "tls",
+            "rules",
+            "build",
+            "plan",
+            "cluster",
+            "database",
+            "serve",
+            "telemetry",
+            "metrics",
+        ],
         pure: false,
     },
     Floor {
@@ -90,7 +170,8 @@ fn collect(tokens: TokenStream, prefix: &[String], inline_modules: usize, found:
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     let mut path = prefix.to_vec();
     let mut at = 0;
-    let is_colon = |i: usize| matches!(tokens.get(i), Some(TokenTree::Punct(p)) if p.as_char() == ':');
+    let is_colon =
+        |i: usize| matches!(tokens.get(i), Some(TokenTree::Punct(p)) if p.as_char() == ':');
     while at < tokens.len() {
         match &tokens[at] {
             TokenTree::Ident(ident) => {
@@ -107,13 +188,21 @@ fn collect(tokens: TokenStream, prefix: &[String], inline_modules: usize, found:
                     continue;
                 }
                 let segments = std::mem::replace(&mut path, prefix.to_vec());
-                found.push(Named { segments, inline_modules });
+                found.push(Named {
+                    segments,
+                    inline_modules,
+                });
             }
             TokenTree::Group(group) => {
                 let opens_module = at >= 2
                     && matches!(&tokens[at - 2], TokenTree::Ident(keyword) if keyword == "mod")
                     && group.delimiter() == Delimiter::Brace;
-                collect(group.stream(), &[], inline_modules + usize::from(opens_module), found);
+                collect(
+                    group.stream(),
+                    &[],
+                    inline_modules + usize::from(opens_module),
+                    found,
+                );
             }
             _ => path = prefix.to_vec(),
         }
@@ -121,19 +210,25 @@ fn collect(tokens: TokenStream, prefix: &[String], inline_modules: usize, found:
     }
 }
 
-/// Which root module a path leads to, if it leads out of its own file by name: `module` is the file's own path.
+/// Which root module a path leads to, if it leads out of its own file by name: `module` is the
+/// file's own path.
 fn root_module(named: &Named, module: &[String]) -> Option<String> {
     let supers = named.segments.iter().take_while(|s| *s == "super").count();
     if named.segments.first().is_some_and(|s| s == "crate") {
         return named.segments.get(1).cloned();
     }
-    (supers > 0 && supers == module.len() + named.inline_modules).then(|| named.segments.get(supers).cloned())?
+    (supers > 0 && supers == module.len() + named.inline_modules)
+        .then(|| named.segments.get(supers).cloned())?
 }
 
-/// What is wrong with one file of the module tree; `module` is its path, such as `["rules", "tls"]`.
+/// What is wrong with one file of the module tree; `module` is its path, such as `["rules",
+/// "tls"]`.
 fn violations(module: &[String], source: &str) -> Vec<String> {
     let Some(floor) = FLOORS.iter().find(|f| f.module == module[0]) else {
-        return vec![format!("module `{}` has no floor: give it one in tests/floors.rs", module[0])];
+        return vec![format!(
+            "module `{}` has no floor: give it one in tests/floors.rs",
+            module[0]
+        )];
     };
     let mut wrong = vec![];
     for named in paths(source) {
@@ -144,11 +239,20 @@ fn violations(module: &[String], source: &str) -> Vec<String> {
         {
             wrong.push(format!("`{}` must not use `{used}`", module.join("::")));
         }
-        let names = |forbidden: &&&[&str]| named.segments.windows(forbidden.len()).any(|w| w == **forbidden);
+        let names = |forbidden: &&&[&str]| {
+            named
+                .segments
+                .windows(forbidden.len())
+                .any(|w| w == **forbidden)
+        };
         if floor.pure
             && let Some(word) = IMPURE.iter().find(names)
         {
-            wrong.push(format!("`{}` is pure and must not name `{}`", module.join("::"), word.join("::")));
+            wrong.push(format!(
+                "`{}` is pure and must not name `{}`",
+                module.join("::"),
+                word.join("::")
+            ));
         }
     }
     wrong
@@ -165,8 +269,14 @@ fn sources() -> Vec<(Vec<String>, PathBuf)> {
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
-                let relative = path.strip_prefix(&root).expect("below src").with_extension("");
-                let mut module: Vec<String> = relative.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+                let relative = path
+                    .strip_prefix(&root)
+                    .expect("below src")
+                    .with_extension("");
+                let mut module: Vec<String> = relative
+                    .iter()
+                    .map(|part| part.to_string_lossy().into_owned())
+                    .collect();
                 module.pop_if(|last| last == "mod");
                 if module != ["lib"] && module != ["main"] {
                     files.push((module, path));
@@ -185,7 +295,9 @@ fn every_module_uses_only_floors_below_it() {
         .iter()
         .flat_map(|(module, path)| {
             let source = std::fs::read_to_string(path).expect("a source can be read");
-            violations(module, &source).into_iter().map(move |what| format!("{}: {what}", path.display()))
+            violations(module, &source)
+                .into_iter()
+                .map(move |what| format!("{}: {what}", path.display()))
         })
         .collect();
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
@@ -196,9 +308,15 @@ fn every_module_uses_only_floors_below_it() {
 fn a_broken_floor_is_found_however_it_is_spelled() {
     let broken: &[(&[&str], &str)] = &[
         (&["rules"], "use crate::cluster::Stores;"),
-        (&["rules", "tls"], "use crate::{api::Postgres, cluster::Stores};"),
+        (
+            &["rules", "tls"],
+            "use crate::{api::Postgres, cluster::Stores};",
+        ),
         (&["rules", "tls"], "use super::super::cluster;"),
-        (&["rules", "tls"], "mod tests { use super::super::super::cluster; }"),
+        (
+            &["rules", "tls"],
+            "mod tests { use super::super::super::cluster; }",
+        ),
         (&["rules"], "fn f() { let x = crate::cluster::now(); }"),
         (&["rules"], "use crate::build;"),
         (&["cluster"], "use crate::database::probe;"),
@@ -216,21 +334,43 @@ fn a_broken_floor_is_found_however_it_is_spelled() {
     ];
     for (module, source) in broken {
         let module: Vec<String> = module.iter().map(ToString::to_string).collect();
-        assert!(!violations(&module, source).is_empty(), "not found in {module:?}: {source}");
+        assert!(
+            !violations(&module, source).is_empty(),
+            "not found in {module:?}: {source}"
+        );
     }
 }
 
 #[test]
 fn what_is_allowed_is_let_through() {
     let fine: &[(&[&str], &str)] = &[
-        (&["plan"], "use crate::{api::Postgres, build::Cluster, rules, tls::walk};"),
-        (&["plan", "ledger"], "use super::decide; // async, tokio and crate::cluster in a comment"),
-        (&["rules"], "const MESSAGE: &str = \"crate::cluster async\";"),
-        (&["cli"], "async fn run() { crate::controller::run().await }"),
-        (&["api"], "use kube::CustomResource; use kube::api::ObjectMeta;"),
+        (
+            &["plan"],
+            "use crate::{api::Postgres, build::Cluster, rules, tls::walk};",
+        ),
+        (
+            &["plan", "ledger"],
+            "use super::decide; // async, tokio and crate::cluster in a comment",
+        ),
+        (
+            &["rules"],
+            "const MESSAGE: &str = \"crate::cluster async\";",
+        ),
+        (
+            &["cli"],
+            "async fn run() { crate::controller::run().await }",
+        ),
+        (
+            &["api"],
+            "use kube::CustomResource; use kube::api::ObjectMeta;",
+        ),
     ];
     for (module, source) in fine {
         let module: Vec<String> = module.iter().map(ToString::to_string).collect();
-        assert_eq!(violations(&module, source), Vec::<String>::new(), "{module:?}: {source}");
+        assert_eq!(
+            violations(&module, source),
+            Vec::<String>::new(),
+            "{module:?}: {source}"
+        );
     }
 }

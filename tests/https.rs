@@ -1,6 +1,11 @@
 //! The HTTPS server on a real socket: what it takes, what it refuses, and how it ends.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking"
+)]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -67,7 +72,10 @@ impl Running {
         let handled = Arc::new(AtomicUsize::new(0));
         let fine = Arc::clone(&handled);
         let router = Router::new()
-            .route("/length", routing::post(|body: Bytes| async move { body.len().to_string() }))
+            .route(
+                "/length",
+                routing::post(|body: Bytes| async move { body.len().to_string() }),
+            )
             .route("/echo", routing::post(|body: Bytes| async move { body }))
             .route(
                 "/fine",
@@ -83,7 +91,10 @@ impl Running {
                     assert!(std::env::args().count() == 0, "on purpose");
                 }),
             )
-            .route("/hang", get(|| async { std::future::pending::<()>().await }))
+            .route(
+                "/hang",
+                get(|| async { std::future::pending::<()>().await }),
+            )
             .route(
                 "/gate",
                 get(async move || {
@@ -97,20 +108,45 @@ impl Running {
         let certificate = pair.chain()[0].clone();
         served.serve(Arc::new(pair), &metrics);
         let transport = Transport::Tls(tls(Arc::new(served.clone())).expect("TLS"));
-        let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).await.expect("a port");
+        let listener = listen((Ipv4Addr::LOCALHOST, 0).into())
+            .await
+            .expect("a port");
         let address = listener.local_addr().expect("an address");
         let signal = CancellationToken::new();
-        let server = Server { listener, transport, router, limits, metrics: metrics.webhook_server.clone() };
+        let server = Server {
+            listener,
+            transport,
+            router,
+            limits,
+            metrics: metrics.webhook_server.clone(),
+        };
         let task = tokio::spawn(server.run(signal.clone()));
-        Self { address, certificate, served, metrics, signal, task, handled, waiting, gate }
+        Self {
+            address,
+            certificate,
+            served,
+            metrics,
+            signal,
+            task,
+            handled,
+            waiting,
+            gate,
+        }
     }
 
-    fn client(&self, versions: &[&'static SupportedProtocolVersion], alpn: &[&str]) -> ClientConfig {
+    fn client(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        alpn: &[&str],
+    ) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).expect("a certificate");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider);
-        let builder = builder.with_protocol_versions(versions).expect("versions").with_root_certificates(roots);
+        let builder = builder
+            .with_protocol_versions(versions)
+            .expect("versions")
+            .with_root_certificates(roots);
         let mut config = builder.with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         config
@@ -119,11 +155,14 @@ impl Running {
     async fn connect_with(&self, config: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
         let tcp = TcpStream::connect(self.address).await?;
         let name = ServerName::try_from("localhost").expect("a name");
-        TlsConnector::from(Arc::new(config)).connect(name, tcp).await
+        TlsConnector::from(Arc::new(config))
+            .connect(name, tcp)
+            .await
     }
 
     async fn connect(&self) -> std::io::Result<TlsStream<TcpStream>> {
-        self.connect_with(self.client(rustls::ALL_VERSIONS, &["http/1.1"])).await
+        self.connect_with(self.client(rustls::ALL_VERSIONS, &["http/1.1"]))
+            .await
     }
 
     async fn http1(&self) -> TlsStream<TcpStream> {
@@ -133,18 +172,30 @@ impl Running {
     /// A connection from this address of the loopback network, of which all are there.
     async fn from(&self, last: u8) -> TlsStream<TcpStream> {
         let socket = TcpSocket::new_v4().expect("a socket");
-        socket.bind((Ipv4Addr::new(127, 0, 0, last), 0).into()).expect("an address of our own");
-        let tcp = within(socket.connect(self.address)).await.expect("a connection");
+        socket
+            .bind((Ipv4Addr::new(127, 0, 0, last), 0).into())
+            .expect("an address of our own");
+        let tcp = within(socket.connect(self.address))
+            .await
+            .expect("a connection");
         let config = self.client(rustls::ALL_VERSIONS, &["http/1.1"]);
         let name = ServerName::try_from("localhost").expect("a name");
-        within(TlsConnector::from(Arc::new(config)).connect(name, tcp)).await.expect("a handshake")
+        within(TlsConnector::from(Arc::new(config)).connect(name, tcp))
+            .await
+            .expect("a handshake")
     }
 
     /// A connection from this address with part of a body: half of it, or what makes a large one.
     async fn half_sent(&self, last: u8, length: usize) -> TlsStream<TcpStream> {
         let mut stream = self.from(last).await;
-        stream.write_all(post(length).as_bytes()).await.expect("written");
-        stream.write_all(&vec![b' '; (length / 2).min(200_000)]).await.expect("written");
+        stream
+            .write_all(post(length).as_bytes())
+            .await
+            .expect("written");
+        stream
+            .write_all(&vec![b' '; (length / 2).min(200_000)])
+            .await
+            .expect("written");
         stream
     }
 
@@ -154,19 +205,34 @@ impl Running {
     }
 
     fn ended(&self, end: ConnectionEnd) -> u64 {
-        self.metrics.webhook_server.connections.get_or_create(&ConnectionEndLabels { end }).get()
+        self.metrics
+            .webhook_server
+            .connections
+            .get_or_create(&ConnectionEndLabels { end })
+            .get()
     }
 
     fn shed(&self, reason: Shed) -> u64 {
-        self.metrics.webhook_server.requests_shed.get_or_create(&ShedLabels { reason }).get()
+        self.metrics
+            .webhook_server
+            .requests_shed
+            .get_or_create(&ShedLabels { reason })
+            .get()
     }
 
     /// A request by a client that has done nothing wrong is answered, and soon.
     async fn must_serve(&self) {
         let began = Instant::now();
         let mut stream = self.http1().await;
-        assert_eq!(exchange(&mut stream, "GET /fine").await, (200, "fine".to_owned()));
-        assert!(began.elapsed() < Duration::from_secs(2), "served after {:?}", began.elapsed());
+        assert_eq!(
+            exchange(&mut stream, "GET /fine").await,
+            (200, "fine".to_owned())
+        );
+        assert!(
+            began.elapsed() < Duration::from_secs(2),
+            "served after {:?}",
+            began.elapsed()
+        );
     }
 }
 
@@ -184,7 +250,10 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 async fn text(response: Response<Incoming>) -> (StatusCode, String) {
     let status = response.status();
-    let body = within(response.into_body().collect()).await.expect("a body").to_bytes();
+    let body = within(response.into_body().collect())
+        .await
+        .expect("a body")
+        .to_bytes();
     (status, String::from_utf8(body.to_vec()).expect("text"))
 }
 
@@ -195,9 +264,19 @@ async fn response(stream: &mut TlsStream<TcpStream>) -> std::io::Result<(u16, St
         let text = String::from_utf8_lossy(&bytes).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
             let head = head.to_ascii_lowercase();
-            let length = head.split("content-length: ").nth(1).expect("a length").lines().next().expect("a line");
+            let length = head
+                .split("content-length: ")
+                .nth(1)
+                .expect("a length")
+                .lines()
+                .next()
+                .expect("a line");
             if body.len() >= length.parse().expect("a number") {
-                return Ok((head[9..12].parse().expect("a status"), head.clone(), body.to_owned()));
+                return Ok((
+                    head[9..12].parse().expect("a status"),
+                    head.clone(),
+                    body.to_owned(),
+                ));
             }
         }
         if within(stream.read_buf(&mut bytes)).await? == 0 {
@@ -230,7 +309,9 @@ async fn both_versions_of_tls_are_served_with_http1_alone_and_nothing_is_resumed
             let config = server.client(&[version], offered);
             for attempt in ["first", "second"] {
                 let case = format!("{:?}, offered {offered:?}, {attempt}", version.version);
-                let mut stream = within(server.connect_with(config.clone())).await.expect("a connection");
+                let mut stream = within(server.connect_with(config.clone()))
+                    .await
+                    .expect("a connection");
                 {
                     let (_, tls) = stream.get_ref();
                     assert_eq!(tls.protocol_version(), Some(version.version), "{case}");
@@ -238,13 +319,20 @@ async fn both_versions_of_tls_are_served_with_http1_alone_and_nothing_is_resumed
                     assert_eq!(tls.alpn_protocol(), agreed, "{case}");
                     assert_ne!(tls.handshake_kind(), Some(HandshakeKind::Resumed), "{case}");
                 }
-                assert_eq!(exchange(&mut stream, "GET /fine").await, (200, "fine".to_owned()), "{case}");
+                assert_eq!(
+                    exchange(&mut stream, "GET /fine").await,
+                    (200, "fine".to_owned()),
+                    "{case}"
+                );
                 assert_eq!(stream.get_ref().1.tls13_tickets_received(), 0, "{case}");
             }
         }
     }
     let config = server.client(rustls::ALL_VERSIONS, &["h2"]);
-    assert!(within(server.connect_with(config)).await.is_err(), "HTTP/2 alone");
+    assert!(
+        within(server.connect_with(config)).await.is_err(),
+        "HTTP/2 alone"
+    );
 }
 
 /// The head of a request with a body of this length.
@@ -258,9 +346,15 @@ async fn the_longest_body_is_taken_and_one_byte_more_is_413() {
     let most = Limits::default().body;
     for (length, status) in [(most, 200), (most + 1, 413)] {
         let mut stream = server.http1().await;
-        stream.write_all(post(length).as_bytes()).await.expect("written");
+        stream
+            .write_all(post(length).as_bytes())
+            .await
+            .expect("written");
         if status == 200 {
-            stream.write_all(&vec![b' '; length]).await.expect("written");
+            stream
+                .write_all(&vec![b' '; length])
+                .await
+                .expect("written");
         }
         let (answered, _, body) = response(&mut stream).await.expect("a response");
         assert_eq!(answered, status, "Content-Length: {length}: {body}");
@@ -268,8 +362,14 @@ async fn the_longest_body_is_taken_and_one_byte_more_is_413() {
         let mut stream = server.http1().await;
         let head = "POST /length HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
         stream.write_all(head.as_bytes()).await.expect("written");
-        stream.write_all(format!("{length:x}\r\n").as_bytes()).await.expect("written");
-        stream.write_all(&vec![b' '; length]).await.expect("written");
+        stream
+            .write_all(format!("{length:x}\r\n").as_bytes())
+            .await
+            .expect("written");
+        stream
+            .write_all(&vec![b' '; length])
+            .await
+            .expect("written");
         if status == 200 {
             stream.write_all(b"\r\n0\r\n\r\n").await.expect("written");
         }
@@ -285,22 +385,39 @@ async fn who_sends_all_of_a_body_that_is_refused_sees_the_answer() {
     let length = Limits::default().body + 1;
     for _ in 0..10 {
         let (mut reader, mut writer) = tokio::io::split(server.http1().await);
-        let sending =
-            tokio::spawn(
-                async move { writer.write_all(&[post(length).as_bytes(), &vec![b' '; length]].concat()).await },
-            );
+        let sending = tokio::spawn(async move {
+            writer
+                .write_all(&[post(length).as_bytes(), &vec![b' '; length]].concat())
+                .await
+        });
         let mut answer = vec![0; 12];
-        within(reader.read_exact(&mut answer)).await.expect("an answer");
+        within(reader.read_exact(&mut answer))
+            .await
+            .expect("an answer");
         assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 413");
-        within(sending).await.expect("no panic").expect("nobody hung up");
+        within(sending)
+            .await
+            .expect("no panic")
+            .expect("nobody hung up");
     }
 }
 
 #[tokio::test]
 async fn half_sent_bodies_on_256_connections_do_not_delay_a_small_one() {
     let body_time = Duration::from_mins(10);
-    for (length, addresses) in [(1000, 1), (100_000, 1), (1000, 8), (3 * MIB, 1), (3 * MIB, 8)] {
-        let server = Running::start(Limits { body_time, request: body_time, ..Limits::default() }).await;
+    for (length, addresses) in [
+        (1000, 1),
+        (100_000, 1),
+        (1000, 8),
+        (3 * MIB, 1),
+        (3 * MIB, 8),
+    ] {
+        let server = Running::start(Limits {
+            body_time,
+            request: body_time,
+            ..Limits::default()
+        })
+        .await;
         let mut halves = vec![];
         for i in 0..u8::MAX {
             halves.push(server.half_sent(2 + i % addresses, length).await);
@@ -309,10 +426,21 @@ async fn half_sent_bodies_on_256_connections_do_not_delay_a_small_one() {
             let mut stream = server.from(from).await;
             for _ in 0..20 {
                 let began = Instant::now();
-                stream.write_all(&[post(1000).as_bytes(), &[b' '; 1000]].concat()).await.expect("written");
+                stream
+                    .write_all(&[post(1000).as_bytes(), &[b' '; 1000]].concat())
+                    .await
+                    .expect("written");
                 let (status, _, body) = response(&mut stream).await.expect("a response");
-                assert_eq!((status, body.as_str()), (200, "1000"), "{length} bytes from {addresses} addresses");
-                assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+                assert_eq!(
+                    (status, body.as_str()),
+                    (200, "1000"),
+                    "{length} bytes from {addresses} addresses"
+                );
+                assert!(
+                    began.elapsed() < Duration::from_secs(1),
+                    "{:?}",
+                    began.elapsed()
+                );
             }
         }
     }
@@ -321,7 +449,13 @@ async fn half_sent_bodies_on_256_connections_do_not_delay_a_small_one() {
 #[tokio::test]
 async fn half_sent_bodies_on_every_connection_keep_nobody_out() {
     let (connections, long) = (64, Duration::from_mins(10));
-    let server = Running::start(Limits { connections, body_time: long, request: long, ..Limits::default() }).await;
+    let server = Running::start(Limits {
+        connections,
+        body_time: long,
+        request: long,
+        ..Limits::default()
+    })
+    .await;
     let mut halves = vec![];
     for _ in 0..connections {
         halves.push(server.half_sent(2, 1000).await);
@@ -333,30 +467,61 @@ async fn half_sent_bodies_on_every_connection_keep_nobody_out() {
 
 #[tokio::test]
 async fn one_address_holds_no_more_than_a_quarter() {
-    let limits = Limits { memory: 4 * MIB, body: MIB, ..Limits::default() };
+    let limits = Limits {
+        memory: 4 * MIB,
+        body: MIB,
+        ..Limits::default()
+    };
     let server = Running::start(limits).await;
     // Three quarters of its quarter are for large ones.
     let length = 700 * 1024;
     let mut first = server.half_sent(2, length).await;
     until("it is being read", || server.open() == 1).await;
     let mut second = server.from(2).await;
-    second.write_all(&[post(length).as_bytes(), &vec![b' '; length]].concat()).await.expect("written");
+    second
+        .write_all(&[post(length).as_bytes(), &vec![b' '; length]].concat())
+        .await
+        .expect("written");
     let (status, head, body) = response(&mut second).await.expect("a response");
-    assert_eq!((status, head.contains("retry-after: 1\r\n")), (429, true), "{head}{body}");
+    assert_eq!(
+        (status, head.contains("retry-after: 1\r\n")),
+        (429, true),
+        "{head}{body}"
+    );
     // It was answered although its body was still to be read, and the connection lives on.
     assert_eq!(exchange(&mut second, "GET /fine").await.0, 200);
     let mut other = server.from(3).await;
-    other.write_all(&[post(length).as_bytes(), &vec![b' '; length]].concat()).await.expect("written");
-    assert_eq!(response(&mut other).await.expect("a response").0, 200, "another address has a quarter of its own");
-    first.write_all(&vec![b' '; length - 200_000]).await.expect("written");
-    assert_eq!(response(&mut first).await.expect("a response").0, 200, "who was first was not disturbed");
+    other
+        .write_all(&[post(length).as_bytes(), &vec![b' '; length]].concat())
+        .await
+        .expect("written");
+    assert_eq!(
+        response(&mut other).await.expect("a response").0,
+        200,
+        "another address has a quarter of its own"
+    );
+    first
+        .write_all(&vec![b' '; length - 200_000])
+        .await
+        .expect("written");
+    assert_eq!(
+        response(&mut first).await.expect("a response").0,
+        200,
+        "who was first was not disturbed"
+    );
     assert_eq!(server.shed(Shed::Memory), 1);
 }
 
 #[tokio::test]
 async fn what_is_over_budget_is_refused_at_once_and_who_is_slow_makes_way() {
     let long = Duration::from_mins(10);
-    let limits = Limits { memory: 4 * MIB, body: MIB, body_time: long, request: long, ..Limits::default() };
+    let limits = Limits {
+        memory: 4 * MIB,
+        body: MIB,
+        body_time: long,
+        request: long,
+        ..Limits::default()
+    };
     let server = Running::start(limits).await;
     let length = 700 * 1024;
     let mut slow = vec![];
@@ -378,16 +543,28 @@ async fn what_is_over_budget_is_refused_at_once_and_who_is_slow_makes_way() {
         response(&mut newcomer).await.expect("a response");
     }
     let (status, head, _) = response(&mut slow[0]).await.expect("a response");
-    assert_eq!((status, head.contains("retry-after: 1\r\n")), (503, true), "{head}");
+    assert_eq!(
+        (status, head.contains("retry-after: 1\r\n")),
+        (503, true),
+        "{head}"
+    );
 }
 
 #[tokio::test]
 async fn a_body_that_lies_about_its_length_ends() {
-    let server = Running::start(Limits { body_time: Duration::from_millis(300), ..Limits::default() }).await;
+    let server = Running::start(Limits {
+        body_time: Duration::from_millis(300),
+        ..Limits::default()
+    })
+    .await;
     // Shorter than it says, and silent: it is slow.
     let mut stream = server.half_sent(2, 1000).await;
     let (status, head, _) = response(&mut stream).await.expect("a response");
-    assert_eq!((status, head.contains("connection: close")), (408, true), "{head}");
+    assert_eq!(
+        (status, head.contains("connection: close")),
+        (408, true),
+        "{head}"
+    );
     must_be_closed(&mut stream).await;
     // No longer than the caller waits.
     let mut stream = server.http1().await;
@@ -395,7 +572,11 @@ async fn a_body_that_lies_about_its_length_ends() {
     let began = Instant::now();
     stream.write_all(head.as_bytes()).await.expect("written");
     assert_eq!(response(&mut stream).await.expect("a response").0, 408);
-    assert!(began.elapsed() < Duration::from_millis(290), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_millis(290),
+        "{:?}",
+        began.elapsed()
+    );
     assert_eq!(server.shed(Shed::SlowBody), 2);
     // Shorter than it says, and gone.
     let mut stream = server.half_sent(2, 1000).await;
@@ -403,14 +584,29 @@ async fn a_body_that_lies_about_its_length_ends() {
     until("it is counted", || server.shed(Shed::BrokenBody) == 1).await;
     // Longer than it says: what follows is no request.
     let mut stream = server.http1().await;
-    stream.write_all(&[post(10).as_bytes(), &[b' '; 1000]].concat()).await.expect("written");
+    stream
+        .write_all(&[post(10).as_bytes(), &[b' '; 1000]].concat())
+        .await
+        .expect("written");
     let mut answers = String::new();
     let _ = within(stream.read_to_string(&mut answers)).await;
-    assert!(answers.starts_with("HTTP/1.1 200") && answers.matches("HTTP/1.1 400").count() == 1, "{answers}");
+    assert!(
+        answers.starts_with("HTTP/1.1 200") && answers.matches("HTTP/1.1 400").count() == 1,
+        "{answers}"
+    );
     // More than there is.
-    for length in ["99999999999", "18446744073709551615", "99999999999999999999999", "-1", "1e3"] {
+    for length in [
+        "99999999999",
+        "18446744073709551615",
+        "99999999999999999999999",
+        "-1",
+        "1e3",
+    ] {
         let mut stream = server.http1().await;
-        stream.write_all(post(7).replace(": 7", &format!(": {length}")).as_bytes()).await.expect("written");
+        stream
+            .write_all(post(7).replace(": 7", &format!(": {length}")).as_bytes())
+            .await
+            .expect("written");
         let (status, ..) = response(&mut stream).await.expect("a response");
         assert!(matches!(status, 400 | 413 | 431), "{length}: {status}");
     }
@@ -419,21 +615,40 @@ async fn a_body_that_lies_about_its_length_ends() {
 
 #[tokio::test]
 async fn many_values_wait_in_a_line_of_which_one_address_has_a_quarter() {
-    let server = Running::start(Limits { line: 8, ..Limits::default() }).await;
-    let heavy = ["GET /gate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000\r\n\r\n", &",".repeat(2000)].concat();
+    let server = Running::start(Limits {
+        line: 8,
+        ..Limits::default()
+    })
+    .await;
+    let heavy = [
+        "GET /gate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000\r\n\r\n",
+        &",".repeat(2000),
+    ]
+    .concat();
     let mut waiting = vec![];
     for (address, at_gate) in [(2, 1), (2, 2), (3, 3)] {
         let mut stream = server.from(address).await;
         stream.write_all(heavy.as_bytes()).await.expect("written");
-        until("it is at the gate", || server.waiting.load(Ordering::SeqCst) == at_gate).await;
+        until("it is at the gate", || {
+            server.waiting.load(Ordering::SeqCst) == at_gate
+        })
+        .await;
         waiting.push(stream);
     }
     let mut stream = server.from(2).await;
     stream.write_all(heavy.as_bytes()).await.expect("written");
     let (status, head, _) = response(&mut stream).await.expect("a response");
-    assert_eq!((status, head.contains("retry-after: 1\r\n")), (429, true), "{head}");
+    assert_eq!(
+        (status, head.contains("retry-after: 1\r\n")),
+        (429, true),
+        "{head}"
+    );
     assert_eq!(server.shed(Shed::Heavy), 1);
-    assert_eq!(exchange(&mut stream, "GET /fine").await.0, 200, "what is light does not stand in line");
+    assert_eq!(
+        exchange(&mut stream, "GET /fine").await.0,
+        200,
+        "what is light does not stand in line"
+    );
     server.gate.add_permits(3);
     for mut stream in waiting {
         assert_eq!(response(&mut stream).await.expect("a response").0, 200);
@@ -442,8 +657,19 @@ async fn many_values_wait_in_a_line_of_which_one_address_has_a_quarter() {
 
 #[tokio::test]
 async fn a_long_answer_that_nobody_reads_makes_way() {
-    let server = Running::start(Limits { memory: 4 * MIB, body: MIB, ..Limits::default() }).await;
-    let ask = |length: usize| [post(length).replace("/length", "/echo").as_bytes(), &vec![b' '; length]].concat();
+    let server = Running::start(Limits {
+        memory: 4 * MIB,
+        body: MIB,
+        ..Limits::default()
+    })
+    .await;
+    let ask = |length: usize| {
+        [
+            post(length).replace("/length", "/echo").as_bytes(),
+            &vec![b' '; length],
+        ]
+        .concat()
+    };
     let mut deaf = vec![];
     // More than the kernel takes for them: what is not written yet stays in the budget.
     for _ in 0..20 {
@@ -460,7 +686,11 @@ async fn a_long_answer_that_nobody_reads_makes_way() {
 
 #[tokio::test]
 async fn a_chunked_body_without_end_ends() {
-    let server = Running::start(Limits { body_time: Duration::from_millis(300), ..Limits::default() }).await;
+    let server = Running::start(Limits {
+        body_time: Duration::from_millis(300),
+        ..Limits::default()
+    })
+    .await;
     let head = "POST /length HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
     // As fast as it goes: 413, and the connection with it.
     let mut stream = server.http1().await;
@@ -482,22 +712,41 @@ async fn a_chunked_body_without_end_ends() {
     let mut answer = vec![];
     let _ = within(reader.read_to_end(&mut answer)).await;
     drip.abort();
-    assert!(String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 408"), "{}", String::from_utf8_lossy(&answer));
+    assert!(
+        String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 408"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
     assert_eq!(server.shed(Shed::SlowBody), 1);
     server.must_serve().await;
 }
 
 #[tokio::test]
 async fn a_request_ends_when_its_caller_stops_waiting() {
-    let server = Running::start(Limits { request: Duration::from_millis(600), ..Limits::default() }).await;
-    for (query, at_least, at_most) in [("?timeout=100ms", 100, 500), ("", 600, 5000), ("?timeout=1s", 1000, 5000)] {
+    let server = Running::start(Limits {
+        request: Duration::from_millis(600),
+        ..Limits::default()
+    })
+    .await;
+    for (query, at_least, at_most) in [
+        ("?timeout=100ms", 100, 500),
+        ("", 600, 5000),
+        ("?timeout=1s", 1000, 5000),
+    ] {
         let mut stream = server.http1().await;
         let began = Instant::now();
         let (status, body) = exchange(&mut stream, &format!("GET /hang{query}")).await;
         let took = began.elapsed().as_millis();
         assert_eq!(status, 504, "{body}");
-        assert!((at_least..at_most).contains(&took), "{query:?} took {took} ms");
-        assert_eq!(exchange(&mut stream, "GET /fine").await.0, 200, "the connection lives on");
+        assert!(
+            (at_least..at_most).contains(&took),
+            "{query:?} took {took} ms"
+        );
+        assert_eq!(
+            exchange(&mut stream, "GET /fine").await.0,
+            200,
+            "the connection lives on"
+        );
     }
 }
 
@@ -516,21 +765,42 @@ async fn a_panic_is_a_500_for_its_request_alone() {
 
 #[tokio::test]
 async fn beyond_its_requests_in_flight_the_answer_is_503_at_once() {
-    let server = Running::start(Limits { in_flight: 32, ..Limits::default() }).await;
+    let server = Running::start(Limits {
+        in_flight: 32,
+        ..Limits::default()
+    })
+    .await;
     let mut flying = vec![];
     for _ in 0..32 {
         let mut stream = server.http1().await;
-        stream.write_all(b"GET /gate HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("written");
+        stream
+            .write_all(b"GET /gate HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .await
+            .expect("written");
         flying.push(stream);
     }
-    until("32 requests at the gate", || server.waiting.load(Ordering::SeqCst) == 32).await;
+    until("32 requests at the gate", || {
+        server.waiting.load(Ordering::SeqCst) == 32
+    })
+    .await;
     let mut stream = server.http1().await;
     let began = Instant::now();
-    stream.write_all(b"GET /fine HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("written");
+    stream
+        .write_all(b"GET /fine HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await
+        .expect("written");
     let (status, head, body) = response(&mut stream).await.expect("a response");
-    assert_eq!((status, body.contains("32 requests are in flight")), (503, true), "{body}");
+    assert_eq!(
+        (status, body.contains("32 requests are in flight")),
+        (503, true),
+        "{body}"
+    );
     assert!(head.contains("retry-after: 1\r\n"), "{head}");
-    assert!(began.elapsed() < Duration::from_secs(1), "after {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "after {:?}",
+        began.elapsed()
+    );
     server.gate.add_permits(32);
     for mut stream in flying {
         assert_eq!(response(&mut stream).await.expect("an answer").0, 200);
@@ -542,38 +812,64 @@ async fn beyond_its_requests_in_flight_the_answer_is_503_at_once() {
 /// 512, or what the process may open: each connection takes two descriptors here.
 fn many() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits.lines().find(|l| l.starts_with("Max open files")).unwrap_or_default();
-    let descriptors: usize = line.split_whitespace().nth(3).and_then(|n| n.parse().ok()).unwrap_or(1024);
+    let line = limits
+        .lines()
+        .find(|l| l.starts_with("Max open files"))
+        .unwrap_or_default();
+    let descriptors: usize = line
+        .split_whitespace()
+        .nth(3)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(1024);
     512.min((descriptors - 256) / 3)
 }
 
 #[tokio::test]
 async fn clients_that_hold_every_place_do_not_keep_a_healthy_one_out() {
     let connections = many();
-    // The limits of time are far away: what is proved is that a place is made, not that one becomes free.
+    // The limits of time are far away: what is proved is that a place is made, not that one becomes
+    // free.
     let long = Duration::from_mins(10);
-    let limits = Limits { connections, handshake: long, header: long, idle: long, ..Limits::default() };
+    let limits = Limits {
+        connections,
+        handshake: long,
+        header: long,
+        idle: long,
+        ..Limits::default()
+    };
     let server = Running::start(limits).await;
     for what in ["nothing", "half a header", "one request", "no handshake"] {
         let (mut secure, mut raw) = (vec![], vec![]);
         let before = server.ended(ConnectionEnd::Evicted);
         for _ in 0..connections {
             if what == "no handshake" {
-                raw.push(TcpStream::connect(server.address).await.expect("a connection"));
+                raw.push(
+                    TcpStream::connect(server.address)
+                        .await
+                        .expect("a connection"),
+                );
                 continue;
             }
             let mut stream = server.http1().await;
             match what {
-                "half a header" => stream.write_all(b"GET /fine HTTP/1.1\r\nHo").await.expect("written"),
+                "half a header" => stream
+                    .write_all(b"GET /fine HTTP/1.1\r\nHo")
+                    .await
+                    .expect("written"),
                 "one request" => assert_eq!(exchange(&mut stream, "GET /fine").await.0, 200),
                 _ => {}
             }
             secure.push(stream);
         }
-        let open = || usize::try_from(server.metrics.webhook_server.connections_open.get()).expect("a count");
+        let open = || {
+            usize::try_from(server.metrics.webhook_server.connections_open.get()).expect("a count")
+        };
         until("every place is taken", || open() == connections).await;
         server.must_serve().await;
-        assert!(server.ended(ConnectionEnd::Evicted) > before, "{what}: nobody made way");
+        assert!(
+            server.ended(ConnectionEnd::Evicted) > before,
+            "{what}: nobody made way"
+        );
         drop((secure, raw));
         until("the places are free", || open() == 0).await;
     }
@@ -581,10 +877,19 @@ async fn clients_that_hold_every_place_do_not_keep_a_healthy_one_out() {
 
 #[tokio::test]
 async fn a_connection_in_use_is_not_closed_for_another() {
-    let server = Running::start(Limits { connections: 2, ..Limits::default() }).await;
+    let server = Running::start(Limits {
+        connections: 2,
+        ..Limits::default()
+    })
+    .await;
     let mut busy = server.http1().await;
-    busy.write_all(b"GET /gate HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("written");
-    until("the request is at the gate", || server.waiting.load(Ordering::SeqCst) == 1).await;
+    busy.write_all(b"GET /gate HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await
+        .expect("written");
+    until("the request is at the gate", || {
+        server.waiting.load(Ordering::SeqCst) == 1
+    })
+    .await;
     for _ in 0..5 {
         server.must_serve().await;
     }
@@ -595,19 +900,31 @@ async fn a_connection_in_use_is_not_closed_for_another() {
 #[tokio::test]
 async fn slow_clients_are_closed_in_time() {
     let short = Duration::from_millis(200);
-    let server = Running::start(Limits { handshake: short, header: short, ..Limits::default() }).await;
-    let mut silent = TcpStream::connect(server.address).await.expect("a connection");
+    let server = Running::start(Limits {
+        handshake: short,
+        header: short,
+        ..Limits::default()
+    })
+    .await;
+    let mut silent = TcpStream::connect(server.address)
+        .await
+        .expect("a connection");
     must_be_closed(&mut silent).await;
     assert_eq!(server.ended(ConnectionEnd::HandshakeTimeout), 1);
 
     let mut fresh = server.http1().await;
     must_be_closed(&mut fresh).await;
     let mut half = server.http1().await;
-    half.write_all(b"GET /fine HTTP/1.1\r\nHo").await.expect("written");
+    half.write_all(b"GET /fine HTTP/1.1\r\nHo")
+        .await
+        .expect("written");
     must_be_closed(&mut half).await;
     // A byte now and then buys no time.
     let (mut reader, mut writer) = tokio::io::split(server.http1().await);
-    writer.write_all(b"GET /fine HTTP/1.1\r\nX: ").await.expect("written");
+    writer
+        .write_all(b"GET /fine HTTP/1.1\r\nX: ")
+        .await
+        .expect("written");
     let drip = tokio::spawn(async move {
         while writer.write_all(b"x").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -615,14 +932,22 @@ async fn slow_clients_are_closed_in_time() {
     });
     must_be_closed(&mut reader).await;
     drip.abort();
-    until("all are counted", || server.ended(ConnectionEnd::HeaderTimeout) == 3).await;
+    until("all are counted", || {
+        server.ended(ConnectionEnd::HeaderTimeout) == 3
+    })
+    .await;
     server.must_serve().await;
 }
 
 #[tokio::test]
 async fn an_idle_connection_is_kept_longer_than_a_header_may_take() {
     let (header, idle) = (Duration::from_millis(200), Duration::from_millis(800));
-    let server = Running::start(Limits { header, idle, ..Limits::default() }).await;
+    let server = Running::start(Limits {
+        header,
+        idle,
+        ..Limits::default()
+    })
+    .await;
     let mut stream = server.http1().await;
     for _ in 0..3 {
         assert_eq!(exchange(&mut stream, "GET /fine").await.0, 200);
@@ -636,17 +961,28 @@ async fn an_idle_connection_is_kept_longer_than_a_header_may_take() {
     must_be_closed(&mut half).await;
     assert_eq!(server.ended(ConnectionEnd::HeaderTimeout), 1);
     must_be_closed(&mut stream).await;
-    until("the idle one is closed", || server.ended(ConnectionEnd::Idle) == 1).await;
+    until("the idle one is closed", || {
+        server.ended(ConnectionEnd::Idle) == 1
+    })
+    .await;
 }
 
-/// Requests in a loop, over one connection as long as it lasts. How many were answered, once no new connection is taken.
+/// Requests in a loop, over one connection as long as it lasts. How many were answered, once no new
+/// connection is taken.
 async fn load(server: Arc<Running>) -> usize {
     let mut answered = 0;
     'connection: while let Ok(mut stream) = server.connect().await {
         loop {
-            let written = stream.write_all(b"GET /fine HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-            assert!(written.is_ok() || answered > 0, "the first request could not be written");
-            let (status, head, _) = response(&mut stream).await.expect("every request is answered");
+            let written = stream
+                .write_all(b"GET /fine HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                .await;
+            assert!(
+                written.is_ok() || answered > 0,
+                "the first request could not be written"
+            );
+            let (status, head, _) = response(&mut stream)
+                .await
+                .expect("every request is answered");
             assert_eq!(status, 200);
             answered += 1;
             if head.contains("connection: close") {
@@ -660,12 +996,21 @@ async fn load(server: Arc<Running>) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shutdown_under_load_loses_no_request() {
     let linger = Duration::from_millis(500);
-    let mut server = Running::start(Limits { linger, ..Limits::default() }).await;
+    let mut server = Running::start(Limits {
+        linger,
+        ..Limits::default()
+    })
+    .await;
     let task = std::mem::replace(&mut server.task, tokio::spawn(async {}));
     let server = Arc::new(server);
     let mut slow = server.http1().await;
-    slow.write_all(b"GET /gate HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("written");
-    until("the slow request is at the gate", || server.waiting.load(Ordering::SeqCst) == 1).await;
+    slow.write_all(b"GET /gate HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await
+        .expect("written");
+    until("the slow request is at the gate", || {
+        server.waiting.load(Ordering::SeqCst) == 1
+    })
+    .await;
     // Connected, and silent until the end has begun.
     let mut late = server.http1().await;
     let mut clients = JoinSet::new();
@@ -679,9 +1024,17 @@ async fn a_shutdown_under_load_loses_no_request() {
         answered.push(count.expect("no request is lost"));
     }
     assert!(answered.iter().all(|count| *count > 10), "{answered:?}");
-    assert_eq!(server.handled.load(Ordering::SeqCst), answered.iter().sum::<usize>(), "all that were handled");
+    assert_eq!(
+        server.handled.load(Ordering::SeqCst),
+        answered.iter().sum::<usize>(),
+        "all that were handled"
+    );
     assert!(!task.is_finished(), "one request is still at the gate");
-    assert_eq!(exchange(&mut late, "GET /fine").await.0, 200, "it was connected in time");
+    assert_eq!(
+        exchange(&mut late, "GET /fine").await.0,
+        200,
+        "it was connected in time"
+    );
     server.gate.add_permits(1);
     let (status, head, body) = response(&mut slow).await.expect("a response");
     assert_eq!((status, body.as_str()), (200, "passed"));
@@ -692,15 +1045,29 @@ async fn a_shutdown_under_load_loses_no_request() {
 #[tokio::test]
 async fn a_request_that_does_not_end_does_not_keep_the_server_from_ending() {
     let linger = Duration::from_millis(50);
-    let limits = Limits { linger, drain: Duration::from_millis(200), request: DEADLINE, ..Limits::default() };
+    let limits = Limits {
+        linger,
+        drain: Duration::from_millis(200),
+        request: DEADLINE,
+        ..Limits::default()
+    };
     let mut server = Running::start(limits).await;
     let mut stuck = server.http1().await;
-    stuck.write_all(b"GET /gate HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("written");
-    until("the request is at the gate", || server.waiting.load(Ordering::SeqCst) == 1).await;
+    stuck
+        .write_all(b"GET /gate HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await
+        .expect("written");
+    until("the request is at the gate", || {
+        server.waiting.load(Ordering::SeqCst) == 1
+    })
+    .await;
     let mut idle = server.http1().await;
     assert_eq!(exchange(&mut idle, "GET /fine").await.0, 200);
     server.signal.cancel();
-    timeout(Duration::from_secs(5), &mut server.task).await.expect("in time").expect("no panic");
+    timeout(Duration::from_secs(5), &mut server.task)
+        .await
+        .expect("in time")
+        .expect("no panic");
     assert_eq!(server.ended(ConnectionEnd::Abandoned), 1);
     assert_eq!(server.metrics.webhook_server.connections_open.get(), 0);
 }
@@ -713,18 +1080,31 @@ async fn a_new_certificate_is_served_from_the_next_handshake_on() {
     let new = pair();
     let certificate = new.chain()[0].clone();
     server.served.serve(Arc::new(new), &server.metrics);
-    let refused = server.connect().await.expect_err("the old certificate is not served any more");
+    let refused = server
+        .connect()
+        .await
+        .expect_err("the old certificate is not served any more");
     assert!(refused.to_string().contains("certificate"), "{refused}");
     server.certificate = certificate;
     server.must_serve().await;
-    assert_eq!(exchange(&mut old, "GET /fine").await.0, 200, "a connection that is there stays");
+    assert_eq!(
+        exchange(&mut old, "GET /fine").await.0,
+        200,
+        "a connection that is there stays"
+    );
 }
 
 #[tokio::test]
 async fn what_is_no_tls_does_no_harm() {
     let server = Running::start(Limits::default()).await;
-    for bytes in [b"GET / HTTP/1.1\r\n\r\n".as_slice(), &[0; 100], &[0x16, 3, 1, 0xff, 0xff, 1, 2, 3]] {
-        let mut stream = TcpStream::connect(server.address).await.expect("a connection");
+    for bytes in [
+        b"GET / HTTP/1.1\r\n\r\n".as_slice(),
+        &[0; 100],
+        &[0x16, 3, 1, 0xff, 0xff, 1, 2, 3],
+    ] {
+        let mut stream = TcpStream::connect(server.address)
+            .await
+            .expect("a connection");
         stream.write_all(bytes).await.expect("written");
         let _ = stream.shutdown().await;
         let mut rest = vec![];
@@ -738,8 +1118,16 @@ async fn what_is_no_tls_does_no_harm() {
 async fn the_health_port_names_what_is_not_ready() {
     let (readiness, ready) = (Readiness::new(), CancellationToken::new());
     let facts = ready.clone();
-    readiness.add("facts", move || if facts.is_cancelled() { Ok(()) } else { Err("Postgres not synced".to_owned()) });
-    let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).await.expect("a port");
+    readiness.add("facts", move || {
+        if facts.is_cancelled() {
+            Ok(())
+        } else {
+            Err("Postgres not synced".to_owned())
+        }
+    });
+    let listener = listen((Ipv4Addr::LOCALHOST, 0).into())
+        .await
+        .expect("a port");
     let address = listener.local_addr().expect("an address");
     let signal = CancellationToken::new();
     let server = Server {
@@ -752,18 +1140,37 @@ async fn the_health_port_names_what_is_not_ready() {
     let task = tokio::spawn(server.run(signal.clone()));
     let ask = async |path: &str| {
         let io = TokioIo::new(TcpStream::connect(address).await.expect("a connection"));
-        let (mut client, connection) = hyper::client::conn::http1::handshake(io).await.expect("HTTP/1.1");
+        let (mut client, connection) = hyper::client::conn::http1::handshake(io)
+            .await
+            .expect("HTTP/1.1");
         tokio::spawn(connection);
-        let request = Request::get(path).header("host", "localhost").body(Full::<Bytes>::default()).expect("a request");
-        text(within(client.send_request(request)).await.expect("an answer")).await
+        let request = Request::get(path)
+            .header("host", "localhost")
+            .body(Full::<Bytes>::default())
+            .expect("a request");
+        text(
+            within(client.send_request(request))
+                .await
+                .expect("an answer"),
+        )
+        .await
     };
     assert_eq!(ask("/livez").await, (StatusCode::OK, "ok\n".to_owned()));
-    assert_eq!(ask("/readyz").await, (StatusCode::SERVICE_UNAVAILABLE, "facts: Postgres not synced\n".to_owned()));
+    assert_eq!(
+        ask("/readyz").await,
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "facts: Postgres not synced\n".to_owned()
+        )
+    );
     ready.cancel();
     assert_eq!(ask("/readyz").await, (StatusCode::OK, "ok\n".to_owned()));
     let (status, metrics) = ask("/metrics").await;
     assert_eq!(status, StatusCode::OK);
-    assert!(metrics.contains("pgrekey_serving_certificate_expiry_seconds 0\n"), "{metrics}");
+    assert!(
+        metrics.contains("pgrekey_serving_certificate_expiry_seconds 0\n"),
+        "{metrics}"
+    );
     signal.cancel();
     within(task).await.expect("the server ends");
 }

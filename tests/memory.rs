@@ -1,6 +1,11 @@
 //! What a review costs in memory, whatever it holds: bytes are counted, not time.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking"
+)]
 
 #[path = "../benches/worst_body.rs"]
 mod worst_body;
@@ -24,14 +29,25 @@ const MOST: usize = 36 * MIB;
 
 /// What reviewing this costs beside the body, and whether it was let in.
 fn cost(kind: &str, purpose: Purpose, body: &[u8]) -> (usize, bool) {
-    let webhook = WEBHOOKS.iter().find(|w| w.kind == kind && w.purpose == purpose).expect("a webhook");
-    let (facts, installation) = (Snapshot::default(), Installation { ops_manager: true, ..Installation::default() });
+    let webhook = WEBHOOKS
+        .iter()
+        .find(|w| w.kind == kind && w.purpose == purpose)
+        .expect("a webhook");
+    let (facts, installation) = (
+        Snapshot::default(),
+        Installation {
+            ops_manager: true,
+            ..Installation::default()
+        },
+    );
     let before = MEMORY.current_usage();
     MEMORY.reset_peak_usage();
     let question = Question::read(body).expect("a question");
     let verdict = review(webhook, &question, &facts, &installation);
     let allowed = verdict.allowed();
-    let answer = question.answer(answer(webhook, &question, verdict).expect("an answer")).expect("JSON");
+    let answer = question
+        .answer(answer(webhook, &question, verdict).expect("an answer"))
+        .expect("JSON");
     drop(answer);
     (MEMORY.peak_usage() - before, allowed)
 }
@@ -42,14 +58,31 @@ fn a_review_costs_no_more_than_its_part_of_memory() {
     for shape in SHAPES {
         let [bare, refused] = [9_900, 11_000].map(|values| shape.update(shape.entries(values), 0));
         // Texts add to what entries cost; it is enough to see it where those cost most.
-        let filler = if shape.name == "opaque objects" { (long - bare.len()) / 2 } else { 0 };
+        let filler = if shape.name == "opaque objects" {
+            (long - bare.len()) / 2
+        } else {
+            0
+        };
         let taken = shape.update(shape.entries(9_900), filler);
         for purpose in [Purpose::Mutate, Purpose::Validate] {
             let (bytes, _) = cost(shape.kind(), purpose, &taken);
-            println!("{:<26} {purpose:?} {:>6} kB of {} kB", shape.name, bytes / 1024, taken.len() / 1024);
-            assert!(bytes <= MOST, "{}: {purpose:?} takes {bytes} bytes", shape.name);
+            println!(
+                "{:<26} {purpose:?} {:>6} kB of {} kB",
+                shape.name,
+                bytes / 1024,
+                taken.len() / 1024
+            );
+            assert!(
+                bytes <= MOST,
+                "{}: {purpose:?} takes {bytes} bytes",
+                shape.name
+            );
             let (bytes, allowed) = cost(shape.kind(), purpose, &refused);
-            assert!(bytes <= MIB, "{}: {purpose:?} takes {bytes} bytes to refuse it", shape.name);
+            assert!(
+                bytes <= MIB,
+                "{}: {purpose:?} takes {bytes} bytes to refuse it",
+                shape.name
+            );
             assert_eq!(allowed, purpose == Purpose::Mutate, "{}", shape.name);
         }
     }

@@ -1,22 +1,28 @@
-//! Every SQL text of the program names what it uses with its schema: what somebody has put into a database is never found instead.
+//! Every SQL text of the program names what it uses with its schema: what somebody has put into a
+//! database is never found instead.
 //!
 //! Operators need none: sessions have `pg_catalog` alone on their search path.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::path::Path;
 
 use proc_macro2::{TokenStream, TokenTree};
 
 /// How statements begin.
-const STATEMENTS: &[&str] =
-    &["select", "with", "insert", "update", "delete", "alter", "create", "drop", "call", "copy", "do"];
+const STATEMENTS: &[&str] = &[
+    "select", "with", "insert", "update", "delete", "alter", "create", "drop", "call", "copy", "do",
+];
 
 /// Words that stand before a parenthesis and are no functions.
 const SYNTAX: &[&str] = &[
-    "and", "any", "array", "as", "by", "case", "coalesce", "else", "exists", "filter", "from", "greatest", "in",
-    "lateral", "least", "not", "nullif", "on", "or", "over", "select", "then", "using", "values", "when", "where",
-    "with",
+    "and", "any", "array", "as", "by", "case", "coalesce", "else", "exists", "filter", "from",
+    "greatest", "in", "lateral", "least", "not", "nullif", "on", "or", "over", "select", "then",
+    "using", "values", "when", "where", "with",
 ];
 
 /// The string literals below `tokens`, as far as they are written without escapes.
@@ -27,20 +33,27 @@ fn literals(tokens: TokenStream, found: &mut Vec<String>) {
             TokenTree::Literal(literal) => {
                 let text = literal.to_string();
                 let text = text.trim_start_matches('r').trim_matches('#');
-                found.extend(text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).map(str::to_owned));
+                found.extend(
+                    text.strip_prefix('"')
+                        .and_then(|text| text.strip_suffix('"'))
+                        .map(str::to_owned),
+                );
             }
             _ => {}
         }
     }
 }
 
-/// Whether a literal is SQL, and no sentence: statements are in lower case, and speak of PostgreSQL's own things.
+/// Whether a literal is SQL, and no sentence: statements are in lower case, and speak of
+/// PostgreSQL's own things.
 fn is_sql(text: &str) -> bool {
     let first = text.split_whitespace().next().unwrap_or_default();
     STATEMENTS.contains(&first)
         && (first == "select"
             || text.contains("pg_")
-            || [" role ", " table ", " database "].iter().any(|w| text.contains(w)))
+            || [" role ", " table ", " database "]
+                .iter()
+                .any(|w| text.contains(w)))
 }
 
 /// The words and signs of a statement; its strings are left out.
@@ -74,8 +87,14 @@ fn unqualified(sql: &str) -> Vec<String> {
     for (at, word) in words.iter().enumerate() {
         let next = words.get(at + 1).map_or("", String::as_str);
         let is_call = next == "(" && is_name(word);
-        let before: Vec<&str> = words[..at].iter().rev().take(2).map(String::as_str).collect();
-        let is_relation = matches!(before.as_slice(), ["from" | "join" | "into" | "table", ..]) && is_name(word);
+        let before: Vec<&str> = words[..at]
+            .iter()
+            .rev()
+            .take(2)
+            .map(String::as_str)
+            .collect();
+        let is_relation =
+            matches!(before.as_slice(), ["from" | "join" | "into" | "table", ..]) && is_name(word);
         let is_type = matches!(before.as_slice(), [":", ":", ..]) && is_name(word);
         if is_call || is_relation || is_type {
             found.push(word.clone());
@@ -86,7 +105,10 @@ fn unqualified(sql: &str) -> Vec<String> {
 
 #[test]
 fn no_sql_text_leaves_it_to_the_search_path_what_it_names() {
-    let (mut texts, mut folders) = (vec![], vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")]);
+    let (mut texts, mut folders) = (
+        vec![],
+        vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")],
+    );
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("src can be read") {
             let path = entry.expect("src can be read").path();
@@ -97,16 +119,29 @@ fn no_sql_text_leaves_it_to_the_search_path_what_it_names() {
                 let tokens: TokenStream = source.parse().expect("the source is Rust");
                 let mut found = vec![];
                 literals(tokens, &mut found);
-                texts.extend(found.into_iter().filter(|text| is_sql(text)).map(|text| (path.clone(), text)));
+                texts.extend(
+                    found
+                        .into_iter()
+                        .filter(|text| is_sql(text))
+                        .map(|text| (path.clone(), text)),
+                );
             }
         }
     }
     assert!(texts.len() > 5, "hardly any SQL was found: {texts:?}");
     let wrong: Vec<String> = texts
         .iter()
-        .flat_map(|(path, sql)| unqualified(sql).into_iter().map(move |name| format!("{}: {name}", path.display())))
+        .flat_map(|(path, sql)| {
+            unqualified(sql)
+                .into_iter()
+                .map(move |name| format!("{}: {name}", path.display()))
+        })
         .collect();
-    assert!(wrong.is_empty(), "write `pg_catalog.` before these:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "write `pg_catalog.` before these:\n{}",
+        wrong.join("\n")
+    );
 }
 
 /// The test above is only worth something if each of these is found.
@@ -115,9 +150,15 @@ fn what_is_named_without_its_schema_is_found() {
     for (sql, name) in [
         ("select unnest(array['a']::pg_catalog.text[])", "unnest"),
         ("select pg_catalog.count(*) from pg_authid", "pg_authid"),
-        ("select a from pg_catalog.pg_class left join pg_stat_ssl using (pid)", "pg_stat_ssl"),
+        (
+            "select a from pg_catalog.pg_class left join pg_stat_ssl using (pid)",
+            "pg_stat_ssl",
+        ),
         ("select ('0/0'::pg_lsn)", "pg_lsn"),
-        ("select x from pg_catalog.pg_class, lateral pg_stat_file(x)", "pg_stat_file"),
+        (
+            "select x from pg_catalog.pg_class, lateral pg_stat_file(x)",
+            "pg_stat_file",
+        ),
     ] {
         assert!(is_sql(sql), "{sql}");
         assert_eq!(unqualified(sql), [name], "{sql}");

@@ -1,6 +1,11 @@
 //! The webhooks behind their router: what goes in, what comes out, whatever the body.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking"
+)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,7 +51,10 @@ fn request(tls: &Value) -> Value {
 }
 
 fn webhook(kind: &str, purpose: Purpose) -> &'static Webhook {
-    WEBHOOKS.iter().find(|w| w.kind == kind && w.purpose == purpose).expect("a webhook")
+    WEBHOOKS
+        .iter()
+        .find(|w| w.kind == kind && w.purpose == purpose)
+        .expect("a webhook")
 }
 
 fn envelope(webhook: &Webhook, operation: &str, object: &Value, old: &Value) -> Value {
@@ -68,13 +76,35 @@ async fn send_as(
     body: impl Into<Body>,
     headers: &[(header::HeaderName, &str)],
 ) -> (StatusCode, Vec<u8>) {
-    let installation = Installation { ops_manager: true, ..Installation::default() };
-    let admission = Arc::new(Admission { facts: Arc::new(facts()), installation, observe: Box::new(|_, _| {}) });
-    let request =
-        headers.iter().fold(Request::post(webhook.path), |request, (name, value)| request.header(name, *value));
-    let response = router(&admission).oneshot(request.body(body.into()).expect("a request")).await.expect("an answer");
+    let installation = Installation {
+        ops_manager: true,
+        ..Installation::default()
+    };
+    let admission = Arc::new(Admission {
+        facts: Arc::new(facts()),
+        installation,
+        observe: Box::new(|_, _| {}),
+    });
+    let request = headers
+        .iter()
+        .fold(Request::post(webhook.path), |request, (name, value)| {
+            request.header(name, *value)
+        });
+    let response = router(&admission)
+        .oneshot(request.body(body.into()).expect("a request"))
+        .await
+        .expect("an answer");
     let status = response.status();
-    (status, response.into_body().collect().await.expect("a body").to_bytes().to_vec())
+    (
+        status,
+        response
+            .into_body()
+            .collect()
+            .await
+            .expect("a body")
+            .to_bytes()
+            .to_vec(),
+    )
 }
 
 /// The response part of the answer to an envelope that is understood.
@@ -89,23 +119,62 @@ async fn ask(webhook: &Webhook, envelope: &Value) -> Value {
 #[tokio::test]
 async fn a_denial_lists_every_reason_with_field_and_remedy() {
     let webhook = webhook("PostgresOpsRequest", Purpose::Validate);
-    let object = request(&json!({"remove": true, "sslMode": "require", "certificates": [{"alias": "sever"}]}));
+    let object = request(
+        &json!({"remove": true, "sslMode": "require", "certificates": [{"alias": "sever"}]}),
+    );
     let response = ask(webhook, &envelope(webhook, "CREATE", &object, &Value::Null)).await;
     assert_eq!(response["allowed"], false);
-    assert_eq!((&response["status"]["code"], &response["status"]["reason"]), (&json!(422), &json!("Invalid")));
+    assert_eq!(
+        (&response["status"]["code"], &response["status"]["reason"]),
+        (&json!(422), &json!("Invalid"))
+    );
     let message = response["status"]["message"].as_str().expect("a message");
-    let ids: Vec<&str> = message.lines().filter_map(|l| l.strip_prefix('[')?.split(']').next()).collect();
-    assert_eq!(ids, ["one-operation", "remove-needs-tls", "remove-forbids-ssl-mode", "alias-known"]);
-    let causes = response["status"]["details"]["causes"].as_array().expect("causes");
+    let ids: Vec<&str> = message
+        .lines()
+        .filter_map(|l| l.strip_prefix('[')?.split(']').next())
+        .collect();
+    assert_eq!(
+        ids,
+        [
+            "one-operation",
+            "remove-needs-tls",
+            "remove-forbids-ssl-mode",
+            "alias-known"
+        ]
+    );
+    let causes = response["status"]["details"]["causes"]
+        .as_array()
+        .expect("causes");
     let fields: Vec<&str> = causes.iter().filter_map(|c| c["field"].as_str()).collect();
-    assert_eq!(fields, ["spec.tls", "spec.tls.remove", "spec.tls.sslMode", "spec.tls.certificates[0].alias"]);
+    assert_eq!(
+        fields,
+        [
+            "spec.tls",
+            "spec.tls.remove",
+            "spec.tls.sslMode",
+            "spec.tls.certificates[0].alias"
+        ]
+    );
     assert_eq!(response["status"]["details"]["name"], "request");
     let messages = causes.iter().filter_map(|c| c["message"].as_str());
-    assert!(messages.zip(&ids).all(|(message, id)| message.starts_with(&format!("[{id}] "))), "{causes:?}");
+    assert!(
+        messages
+            .zip(&ids)
+            .all(|(message, id)| message.starts_with(&format!("[{id}] "))),
+        "{causes:?}"
+    );
     assert_eq!(response["auditAnnotations"]["refused-by"], ids.join(","));
-    assert_eq!(response["auditAnnotations"]["warned-by"], "remove-lowers-security");
+    assert_eq!(
+        response["auditAnnotations"]["warned-by"],
+        "remove-lowers-security"
+    );
     let warnings = response["warnings"].as_array().expect("warnings");
-    assert!(warnings.iter().all(|w| w.as_str().is_some_and(|w| w.chars().count() <= 120)), "{warnings:?}");
+    assert!(
+        warnings
+            .iter()
+            .all(|w| w.as_str().is_some_and(|w| w.chars().count() <= 120)),
+        "{warnings:?}"
+    );
 }
 
 #[tokio::test]
@@ -114,8 +183,12 @@ async fn what_leaves_out_is_filled_in_by_a_minimal_patch() {
     let mut object = request(&json!({"issuerRef": {"name": "pg-issuer"}}));
     object["spec"]["tls"]["issuerRef"]["unknown"] = json!("kept");
     let response = ask(webhook, &envelope(webhook, "CREATE", &object, &Value::Null)).await;
-    assert_eq!((&response["allowed"], &response["patchType"]), (&json!(true), &json!("JSONPatch")));
-    let patch: k8s_openapi::ByteString = serde_json::from_value(response["patch"].clone()).expect("base64");
+    assert_eq!(
+        (&response["allowed"], &response["patchType"]),
+        (&json!(true), &json!("JSONPatch"))
+    );
+    let patch: k8s_openapi::ByteString =
+        serde_json::from_value(response["patch"].clone()).expect("base64");
     let patch: Value = serde_json::from_slice(&patch.0).expect("JSON");
     let expected = json!([
         {"op": "add", "path": "/metadata/finalizers", "value": ["pgrekey.dev/ops-request"]},
@@ -134,7 +207,10 @@ async fn an_object_that_does_not_decode_is_refused_with_its_path_and_never_patch
         assert_eq!(response["allowed"], purpose == Purpose::Mutate);
         assert_eq!(response.get("patch"), None);
         if purpose == Purpose::Validate {
-            assert_eq!(response["status"]["details"]["causes"][0]["field"], "spec.tls.certificates[0].dnsNames[0]");
+            assert_eq!(
+                response["status"]["details"]["causes"][0]["field"],
+                "spec.tls.certificates[0].dnsNames[0]"
+            );
         }
     }
 }
@@ -146,12 +222,21 @@ async fn an_update_that_leaves_the_spec_alone_passes_whatever_the_spec_is() {
     let mut new = old.clone();
     new["metadata"]["finalizers"] = json!([]);
     let webhook = webhook("PostgresOpsRequest", Purpose::Validate);
-    assert_eq!(ask(webhook, &envelope(webhook, "UPDATE", &new, &old)).await["allowed"], true);
+    assert_eq!(
+        ask(webhook, &envelope(webhook, "UPDATE", &new, &old)).await["allowed"],
+        true
+    );
     new["spec"]["apply"] = json!("Always");
     let response = ask(webhook, &envelope(webhook, "UPDATE", &new, &old)).await;
-    assert_eq!(response["status"]["details"]["causes"][0]["field"], "spec.apply");
+    assert_eq!(
+        response["status"]["details"]["causes"][0]["field"],
+        "spec.apply"
+    );
     new["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-    assert_eq!(ask(webhook, &envelope(webhook, "UPDATE", &new, &old)).await["allowed"], true);
+    assert_eq!(
+        ask(webhook, &envelope(webhook, "UPDATE", &new, &old)).await["allowed"],
+        true
+    );
 }
 
 #[tokio::test]
@@ -161,10 +246,20 @@ async fn a_spec_that_is_only_written_otherwise_counts_as_left_alone() {
     let webhook = webhook("PostgresOpsRequest", Purpose::Validate);
     let body = envelope(webhook, "UPDATE", &json!("@"), &old).to_string();
     let spec = r#"{"databaseRef": {"name": "gone"}, "tls": {}, "type": "ReconfigureTLS"}"#;
-    let (status, answer) =
-        send(webhook, body.replace(r#""@""#, &format!(r#"{{"metadata": {{}}, "spec": {spec}}}"#))).await;
+    let (status, answer) = send(
+        webhook,
+        body.replace(
+            r#""@""#,
+            &format!(r#"{{"metadata": {{}}, "spec": {spec}}}"#),
+        ),
+    )
+    .await;
     assert_eq!(status, StatusCode::OK);
-    assert!(String::from_utf8_lossy(&answer).contains(r#""allowed":true"#), "{}", String::from_utf8_lossy(&answer));
+    assert!(
+        String::from_utf8_lossy(&answer).contains(r#""allowed":true"#),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
 }
 
 #[tokio::test]
@@ -174,7 +269,11 @@ async fn an_object_of_more_values_than_any_has_is_refused_with_the_field_and_nev
         let mut object = database();
         object["spec"]["podTemplate"] = tolerations(n);
         let webhook_ = webhook("Postgres", Purpose::Validate);
-        let response = ask(webhook_, &envelope(webhook_, "CREATE", &object, &Value::Null)).await;
+        let response = ask(
+            webhook_,
+            &envelope(webhook_, "CREATE", &object, &Value::Null),
+        )
+        .await;
         // The version is none of this cluster's: a rule was asked, or none was.
         assert_eq!(
             response["auditAnnotations"]["refused-by"],
@@ -184,14 +283,29 @@ async fn an_object_of_more_values_than_any_has_is_refused_with_the_field_and_nev
         if !allowed {
             let cause = &response["status"]["details"]["causes"][0];
             assert_eq!(cause["field"], "spec.podTemplate.spec.tolerations");
-            assert!(cause["message"].as_str().is_some_and(|m| m.contains("more than 10000 fields and list entries")));
+            assert!(
+                cause["message"]
+                    .as_str()
+                    .is_some_and(|m| m.contains("more than 10000 fields and list entries"))
+            );
         }
         let webhook_ = webhook("Postgres", Purpose::Mutate);
-        let response = ask(webhook_, &envelope(webhook_, "CREATE", &object, &Value::Null)).await;
-        assert_eq!((&response["allowed"], response.get("patch").is_some()), (&json!(true), allowed));
+        let response = ask(
+            webhook_,
+            &envelope(webhook_, "CREATE", &object, &Value::Null),
+        )
+        .await;
+        assert_eq!(
+            (&response["allowed"], response.get("patch").is_some()),
+            (&json!(true), allowed)
+        );
         // Who has it already may make it smaller.
         let webhook_ = webhook("Postgres", Purpose::Validate);
-        let response = ask(webhook_, &envelope(webhook_, "UPDATE", &database(), &object)).await;
+        let response = ask(
+            webhook_,
+            &envelope(webhook_, "UPDATE", &database(), &object),
+        )
+        .await;
         assert_ne!(response["auditAnnotations"]["refused-by"], "decodes", "{n}");
     }
 }
@@ -200,17 +314,30 @@ async fn an_object_of_more_values_than_any_has_is_refused_with_the_field_and_nev
 async fn a_deletion_is_judged_by_the_object_that_goes() {
     let webhook = webhook("Postgres", Purpose::Validate);
     let mut old = database();
-    assert_eq!(ask(webhook, &envelope(webhook, "DELETE", &Value::Null, &old)).await["allowed"], true);
+    assert_eq!(
+        ask(webhook, &envelope(webhook, "DELETE", &Value::Null, &old)).await["allowed"],
+        true
+    );
     old["spec"]["deletionPolicy"] = json!("DoNotTerminate");
     let response = ask(webhook, &envelope(webhook, "DELETE", &Value::Null, &old)).await;
     let message = response["status"]["message"].as_str().expect("a message");
-    assert!(message.contains(r#"postgres "demo/ha-postgres" can't be terminated"#), "{message}");
-    // However much is stored, and whatever of it does not decode: it can go, or is kept by its policy.
+    assert!(
+        message.contains(r#"postgres "demo/ha-postgres" can't be terminated"#),
+        "{message}"
+    );
+    // However much is stored, and whatever of it does not decode: it can go, or is kept by its
+    // policy.
     old["spec"]["podTemplate"] = json!({"spec": {"tolerations": vec![json!({}); 20_000]}});
     old["spec"]["replicas"] = json!("three");
-    assert_eq!(ask(webhook, &envelope(webhook, "DELETE", &Value::Null, &old)).await["allowed"], false);
+    assert_eq!(
+        ask(webhook, &envelope(webhook, "DELETE", &Value::Null, &old)).await["allowed"],
+        false
+    );
     old["spec"]["deletionPolicy"] = json!("Delete");
-    assert_eq!(ask(webhook, &envelope(webhook, "DELETE", &Value::Null, &old)).await["allowed"], true);
+    assert_eq!(
+        ask(webhook, &envelope(webhook, "DELETE", &Value::Null, &old)).await["allowed"],
+        true
+    );
 }
 
 #[tokio::test]
@@ -222,21 +349,45 @@ async fn a_question_for_somebody_else_says_that_the_registration_is_wrong() {
     connect["request"]["object"] = Value::Null;
     for question in [pod, connect] {
         let response = ask(webhook, &question).await;
-        assert_eq!((&response["allowed"], &response["status"]["code"]), (&json!(false), &json!(400)));
-        assert!(response["status"]["message"].as_str().is_some_and(|m| m.contains("correct the registration")));
+        assert_eq!(
+            (&response["allowed"], &response["status"]["code"]),
+            (&json!(false), &json!(400))
+        );
+        assert!(
+            response["status"]["message"]
+                .as_str()
+                .is_some_and(|m| m.contains("correct the registration"))
+        );
     }
 }
 
 #[tokio::test]
 async fn nothing_is_judged_before_the_facts_are_known() {
-    let facts = Arc::new(Snapshot { unknown: vec!["Issuer"], ..Snapshot::default() });
-    let admission = Arc::new(Admission { facts, installation: Installation::default(), observe: Box::new(|_, _| {}) });
+    let facts = Arc::new(Snapshot {
+        unknown: vec!["Issuer"],
+        ..Snapshot::default()
+    });
+    let admission = Arc::new(Admission {
+        facts,
+        installation: Installation::default(),
+        observe: Box::new(|_, _| {}),
+    });
     let webhook = webhook("Postgres", Purpose::Validate);
     let body = envelope(webhook, "CREATE", &database(), &Value::Null).to_string();
-    let request = Request::post(webhook.path).header(header::CONTENT_TYPE, "application/json").body(Body::from(body));
-    let response = router(&admission).oneshot(request.expect("a request")).await.expect("an answer");
+    let request = Request::post(webhook.path)
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(body));
+    let response = router(&admission)
+        .oneshot(request.expect("a request"))
+        .await
+        .expect("an answer");
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-    let body = response.into_body().collect().await.expect("a body").to_bytes();
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .expect("a body")
+        .to_bytes();
     assert_eq!(&body[..], b"not known yet: Issuer");
 }
 
@@ -247,19 +398,35 @@ async fn other_media_types_are_not_read() {
     for headers in [
         &[][..],
         &[(header::CONTENT_TYPE, "application/yaml")],
-        &[(header::CONTENT_TYPE, "application/json"), (header::CONTENT_ENCODING, "gzip")],
+        &[
+            (header::CONTENT_TYPE, "application/json"),
+            (header::CONTENT_ENCODING, "gzip"),
+        ],
     ] {
-        assert_eq!(send_as(webhook, body.clone(), headers).await.0, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{headers:?}");
+        assert_eq!(
+            send_as(webhook, body.clone(), headers).await.0,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "{headers:?}"
+        );
     }
     let with_charset = [(header::CONTENT_TYPE, "application/json; charset=utf-8")];
-    assert_eq!(send_as(webhook, body, &with_charset).await.0, StatusCode::OK);
+    assert_eq!(
+        send_as(webhook, body, &with_charset).await.0,
+        StatusCode::OK
+    );
 }
 
 /// Bodies that somebody made to hurt: each is answered, quickly, and not with a 500.
 #[tokio::test]
 async fn bad_bodies_are_answered_in_bounded_time() {
     let webhook = webhook("PostgresOpsRequest", Purpose::Validate);
-    let good = envelope(webhook, "CREATE", &request(&json!({"rotateCertificates": true})), &Value::Null).to_string();
+    let good = envelope(
+        webhook,
+        "CREATE",
+        &request(&json!({"rotateCertificates": true})),
+        &Value::Null,
+    )
+    .to_string();
     let with_object = |object: &str| {
         let mut body = envelope(webhook, "CREATE", &json!("@"), &Value::Null).to_string();
         body = body.replace(r#""@""#, object);
@@ -267,37 +434,69 @@ async fn bad_bodies_are_answered_in_bounded_time() {
     };
     let names = |name: &str, n: usize| {
         let list = vec![format!("\"{name}\""); n].join(",");
-        let object = request(&json!({"certificates": [{"alias": "server", "dnsNames": "@"}]})).to_string();
+        let object =
+            request(&json!({"certificates": [{"alias": "server", "dnsNames": "@"}]})).to_string();
         with_object(&object.replace(r#""@""#, &format!("[{list}]")))
     };
     let corpus: Vec<(&str, Vec<u8>, StatusCode)> = vec![
-        ("truncated", good.as_bytes()[..good.len() / 2].to_vec(), StatusCode::BAD_REQUEST),
-        ("not UTF-8", [b"{\"kind\": \"\xff\xfe\"}".as_slice()].concat(), StatusCode::BAD_REQUEST),
-        ("a byte order mark", [b"\xef\xbb\xbf", good.as_bytes()].concat(), StatusCode::BAD_REQUEST),
         (
-            "a key twice",
-            good.replacen(r#""kind""#, r#""kind": "AdmissionReview", "kind""#, 1).into_bytes(),
+            "truncated",
+            good.as_bytes()[..good.len() / 2].to_vec(),
             StatusCode::BAD_REQUEST,
         ),
-        ("a key of the object twice", with_object(r#"{"metadata": {}, "spec": {}, "spec": {}}"#), StatusCode::OK),
+        (
+            "not UTF-8",
+            [b"{\"kind\": \"\xff\xfe\"}".as_slice()].concat(),
+            StatusCode::BAD_REQUEST,
+        ),
+        (
+            "a byte order mark",
+            [b"\xef\xbb\xbf", good.as_bytes()].concat(),
+            StatusCode::BAD_REQUEST,
+        ),
+        (
+            "a key twice",
+            good.replacen(r#""kind""#, r#""kind": "AdmissionReview", "kind""#, 1)
+                .into_bytes(),
+            StatusCode::BAD_REQUEST,
+        ),
+        (
+            "a key of the object twice",
+            with_object(r#"{"metadata": {}, "spec": {}, "spec": {}}"#),
+            StatusCode::OK,
+        ),
         (
             "10,000 levels",
-            with_object(&format!("{}{}", r#"{"spec":"#.repeat(10_000), "}".repeat(10_000).replacen('}', "1}", 1))),
+            with_object(&format!(
+                "{}{}",
+                r#"{"spec":"#.repeat(10_000),
+                "}".repeat(10_000).replacen('}', "1}", 1)
+            )),
             StatusCode::OK,
         ),
         (
             "a million levels",
-            with_object(&format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000))),
+            with_object(&format!(
+                "{}{}",
+                "[".repeat(1_000_000),
+                "]".repeat(1_000_000)
+            )),
             StatusCode::OK,
         ),
         ("a million names", names("a", 1_000_000), StatusCode::OK),
         ("a thousand bad names", names("_", 1_000), StatusCode::OK),
         (
             "a number too big",
-            with_object(r#"{"metadata": {}, "spec": {"type": "Restart", "databaseRef": {}, "maxRetries": 1e999}}"#),
+            with_object(
+                r#"{"metadata": {}, "spec": {"type": "Restart", "databaseRef": {}, "maxRetries": 1e999}}"#,
+            ),
             StatusCode::OK,
         ),
-        ("7 MiB of spaces", [good.as_bytes(), " ".repeat(7 << 20).as_bytes()].concat(), StatusCode::OK),
+        (
+            "7 MiB of spaces",
+            [good.as_bytes(), " ".repeat(7 << 20).as_bytes()].concat(),
+            StatusCode::OK,
+        ),
         ("an empty body", vec![], StatusCode::BAD_REQUEST),
         (
             "a long name",
@@ -309,8 +508,17 @@ async fn bad_bodies_are_answered_in_bounded_time() {
         let started = Instant::now();
         let (status, answer) = send(webhook, body).await;
         let took = started.elapsed();
-        assert_eq!(status, expected, "{what}: {}", String::from_utf8_lossy(&answer[..answer.len().min(300)]));
-        assert!(answer.len() < 64 * 1024, "{what}: an answer of {} bytes", answer.len());
+        assert_eq!(
+            status,
+            expected,
+            "{what}: {}",
+            String::from_utf8_lossy(&answer[..answer.len().min(300)])
+        );
+        assert!(
+            answer.len() < 64 * 1024,
+            "{what}: an answer of {} bytes",
+            answer.len()
+        );
         // Far above what it takes, far below what would hurt: it catches what is not linear.
         assert!(took < Duration::from_secs(5), "{what}: {took:?}");
     }

@@ -12,7 +12,12 @@ use std::collections::BTreeMap;
 use super::tls::{CERT_MANAGER_GROUP, X509Subject};
 
 /// cert-manager's kinds that pgrekey uses.
-pub const KINDS: [&str; 4] = ["Certificate", "CertificateRequest", "Issuer", "ClusterIssuer"];
+pub const KINDS: [&str; 4] = [
+    "Certificate",
+    "CertificateRequest",
+    "Issuer",
+    "ClusterIssuer",
+];
 
 /// What to do where one of them is not there.
 pub const INSTALL: &str = "install cert-manager; pgrekey sees it by itself, within half a minute";
@@ -20,7 +25,9 @@ pub const INSTALL: &str = "install cert-manager; pgrekey sees it by itself, with
 /// What to tell whoever asks for TLS where one of cert-manager's kinds is not there.
 #[must_use]
 pub fn not_installed(kind: &str) -> String {
-    format!("cert-manager is not installed: kind {kind} of {CERT_MANAGER_GROUP} is unknown to this cluster")
+    format!(
+        "cert-manager is not installed: kind {kind} of {CERT_MANAGER_GROUP} is unknown to this cluster"
+    )
 }
 
 /// What a certificate should be; cert-manager keeps it issued in a Secret.
@@ -119,8 +126,8 @@ pub struct CertificatePrivateKey {
 
 /// What cert-manager says about a certificate.
 ///
-/// `Ready` alone proves little: for a moment after a change of the spec it still speaks of the old certificate. Compare
-/// `observedGeneration`, `revision` and the issued chain too.
+/// `Ready` alone proves little: for a moment after a change of the spec it still speaks of the old
+/// certificate. Compare `observedGeneration`, `revision` and the issued chain too.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -261,5 +268,7 @@ pub struct CertificateRequestStatus {
 /// Whether the condition of this type is `True`.
 #[must_use]
 pub fn holds(conditions: &[IssuanceCondition], type_: &str) -> bool {
-    conditions.iter().any(|c| c.type_ == type_ && c.status == "True")
+    conditions
+        .iter()
+        .any(|c| c.type_ == type_ && c.status == "True")
 }

@@ -16,7 +16,8 @@ pub const CONFIGURATION_NOT_TAKEN: &str = "ConfigurationNotTaken";
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// What is observed, in CamelCase, such as `Ready` or `Successful`. At most one condition of a type is kept.
+    /// What is observed, in CamelCase, such as `Ready` or `Successful`. At most one condition of a
+    /// type is kept.
     #[serde(rename = "type")]
     pub type_: String,
     /// `True`, `False` or `Unknown`.
@@ -90,7 +91,8 @@ pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Conditio
     conditions.iter().find(|c| c.type_ == type_)
 }
 
-/// Whether there is a condition of this type and its status is `True`. A missing condition does not hold.
+/// Whether there is a condition of this type and its status is `True`. A missing condition does not
+/// hold.
 #[must_use]
 pub fn holds(conditions: &[Condition], type_: &str) -> bool {
     find(conditions, type_).is_some_and(Condition::holds)
@@ -98,8 +100,9 @@ pub fn holds(conditions: &[Condition], type_: &str) -> bool {
 
 /// Writes one condition as KubeDB does and says whether anything changed.
 ///
-/// A new type goes to the end; a known one keeps its place, so that the list is in first-seen order. An observation of an older
-/// generation never replaces a newer one, and the transition time moves only when `status` does.
+/// A new type goes to the end; a known one keeps its place, so that the list is in first-seen
+/// order. An observation of an older generation never replaces a newer one, and the transition time
+/// moves only when `status` does.
 pub fn set(conditions: &mut Vec<Condition>, new: Condition) -> bool {
     let Some(old) = conditions.iter_mut().find(|c| c.type_ == new.type_) else {
         conditions.push(new);
@@ -110,7 +113,11 @@ pub fn set(conditions: &mut Vec<Condition>, new: Condition) -> bool {
     }
     let moved = old.status != new.status;
     let new = Condition {
-        last_transition_time: if moved { new.last_transition_time } else { old.last_transition_time.clone() },
+        last_transition_time: if moved {
+            new.last_transition_time
+        } else {
+            old.last_transition_time.clone()
+        },
         ..new
     };
     let changed = *old != new;
@@ -142,7 +149,10 @@ mod tests {
     fn the_list_stays_in_first_seen_order() {
         let mut list = vec![];
         for type_ in ["RestartNodes", "EvictPod", "RestartNodes"] {
-            set(&mut list, Condition::new(type_, at(1)).because(type_, "again"));
+            set(
+                &mut list,
+                Condition::new(type_, at(1)).because(type_, "again"),
+            );
         }
         assert_eq!(types(&list), ["RestartNodes", "EvictPod"]);
     }
@@ -150,9 +160,15 @@ mod tests {
     #[test]
     fn the_transition_time_moves_with_the_status_only() {
         let mut list = vec![Condition::new("Ready", at(1))];
-        assert!(set(&mut list, Condition::new("Ready", at(2)).because("Checked", "still ready")));
+        assert!(set(
+            &mut list,
+            Condition::new("Ready", at(2)).because("Checked", "still ready")
+        ));
         assert_eq!(list[0].last_transition_time, at(1));
-        assert!(set(&mut list, Condition::new("Ready", at(3)).with_status(false)));
+        assert!(set(
+            &mut list,
+            Condition::new("Ready", at(3)).with_status(false)
+        ));
         assert_eq!(list[0].last_transition_time, at(3));
     }
 
@@ -160,16 +176,29 @@ mod tests {
     fn an_older_generation_never_overwrites_a_newer_one() {
         let mut list = vec![Condition::new("Ready", at(1)).of_generation(Some(2))];
         for older in [Some(1), None] {
-            assert!(!set(&mut list, Condition::new("Ready", at(2)).with_status(false).of_generation(older)));
+            assert!(!set(
+                &mut list,
+                Condition::new("Ready", at(2))
+                    .with_status(false)
+                    .of_generation(older)
+            ));
         }
         assert!(holds(&list, "Ready"));
-        assert!(set(&mut list, Condition::new("Ready", at(2)).with_status(false).of_generation(Some(2))));
+        assert!(set(
+            &mut list,
+            Condition::new("Ready", at(2))
+                .with_status(false)
+                .of_generation(Some(2))
+        ));
     }
 
     #[test]
     fn writing_the_same_again_changes_nothing() {
         let mut list = vec![Condition::new("Ready", at(1)).because("Checked", "ready")];
-        assert!(!set(&mut list, Condition::new("Ready", at(9)).because("Checked", "ready")));
+        assert!(!set(
+            &mut list,
+            Condition::new("Ready", at(9)).because("Checked", "ready")
+        ));
         assert_eq!(list[0].last_transition_time, at(1));
     }
 

@@ -30,9 +30,11 @@ const UNITS: [(&str, u64); 8] = [
     ("h", 3_600_000_000_000),
 ];
 
-/// Reads a duration as Go's `time.ParseDuration` does: one or more decimal numbers, each with a unit; or `0`.
+/// Reads a duration as Go's `time.ParseDuration` does: one or more decimal numbers, each with a
+/// unit; or `0`.
 ///
-/// kube has a parser of its own; it panics on numbers such as `1e300h`, and what is read here comes from users.
+/// kube has a parser of its own; it panics on numbers such as `1e300h`, and what is read here comes
+/// from users.
 pub fn parse(text: &str) -> Result<Duration, DurationProblem> {
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -46,11 +48,18 @@ pub fn parse(text: &str) -> Result<Duration, DurationProblem> {
     }
     let mut total: u128 = 0;
     while !rest.is_empty() {
-        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or(DurationProblem::Syntax)?;
+        let number = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .ok_or(DurationProblem::Syntax)?;
         let (digits, after) = rest.split_at(number);
-        let unit = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let unit = after
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(after.len());
         let (unit, after) = after.split_at(unit);
-        let (_, scale) = UNITS.iter().find(|(name, _)| *name == unit).ok_or(DurationProblem::Syntax)?;
+        let (_, scale) = UNITS
+            .iter()
+            .find(|(name, _)| *name == unit)
+            .ok_or(DurationProblem::Syntax)?;
         total = total.saturating_add(scaled(digits, *scale)?);
         rest = after;
     }
@@ -86,9 +95,21 @@ fn scaled(number: &str, scale: u64) -> Result<u128, DurationProblem> {
 #[must_use]
 pub fn write(duration: Duration) -> String {
     let seconds = duration.as_secs();
-    let parts = [(seconds / 3600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
-    let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
-    if parts.is_empty() { "0s".to_owned() } else { parts.concat() }
+    let parts = [
+        (seconds / 3600, "h"),
+        (seconds / 60 % 60, "m"),
+        (seconds % 60, "s"),
+    ];
+    let parts: Vec<String> = parts
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, unit)| format!("{n}{unit}"))
+        .collect();
+    if parts.is_empty() {
+        "0s".to_owned()
+    } else {
+        parts.concat()
+    }
 }
 
 /// The time so long after another; the last one that can be told, if that is earlier.
@@ -120,25 +141,53 @@ mod tests {
             ("-0s", 0),
             ("1h1h", 7_200_000),
         ] {
-            assert_eq!(parse(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+            assert_eq!(
+                parse(text),
+                Ok(Duration::from_millis(milliseconds)),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn everything_else_is_refused_with_its_reason() {
-        for text in ["", "-", "5", "m", "5 m", "1e3s", "5min", "1..s", ".s", "1.2.3s", "NaNs", "1d", "5M", "\u{ff15}s"]
-        {
+        for text in [
+            "",
+            "-",
+            "5",
+            "m",
+            "5 m",
+            "1e3s",
+            "5min",
+            "1..s",
+            ".s",
+            "1.2.3s",
+            "NaNs",
+            "1d",
+            "5M",
+            "\u{ff15}s",
+        ] {
             assert_eq!(parse(text), Err(DurationProblem::Syntax), "{text}");
         }
         assert_eq!(parse("-5m"), Err(DurationProblem::Negative));
-        for text in ["9999999h", "99999999999999999999999999h", "9223372036854775807h"] {
+        for text in [
+            "9999999h",
+            "99999999999999999999999999h",
+            "9223372036854775807h",
+        ] {
             assert_eq!(parse(text), Err(DurationProblem::TooLong), "{text}");
         }
     }
 
     #[test]
     fn what_is_written_can_be_read_and_is_short() {
-        for (text, seconds) in [("1h20m", 4800), ("5m", 300), ("1m30s", 90), ("0s", 0), ("2160h", 7_776_000)] {
+        for (text, seconds) in [
+            ("1h20m", 4800),
+            ("5m", 300),
+            ("1m30s", 90),
+            ("0s", 0),
+            ("2160h", 7_776_000),
+        ] {
             assert_eq!(write(Duration::from_secs(seconds)), text);
             assert_eq!(parse(text), Ok(Duration::from_secs(seconds)));
         }

@@ -3,8 +3,15 @@
 /// Which server the exporter looks at.
 pub const DATA_SOURCE: &str = "DATA_SOURCE_NAME";
 
-/// The variables that pgrekey sets, and the one that says where data would be, had Patroni not been told otherwise.
-const OURS: [&str; 5] = ["POSTGRES_USER", "POSTGRES_PASSWORD", "PGUSER", "PGDATA", DATA_SOURCE];
+/// The variables that pgrekey sets, and the one that says where data would be, had Patroni not been
+/// told otherwise.
+const OURS: [&str; 5] = [
+    "POSTGRES_USER",
+    "POSTGRES_PASSWORD",
+    "PGUSER",
+    "PGDATA",
+    DATA_SOURCE,
+];
 
 /// Whether a variable is pgrekey's, or Patroni would take it for its configuration.
 #[must_use]

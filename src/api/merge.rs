@@ -8,17 +8,26 @@ use super::postgres::TlsConfig;
 use super::tls::{CertificateSpec, IssuerRef, X509Subject};
 
 impl TlsChange {
-    /// Makes of the TLS of a database what it is after the change. Another issuer is the issuer of all, but for the certificates that
-    /// the change names itself.
+    /// Makes of the TLS of a database what it is after the change. Another issuer is the issuer of
+    /// all, but for the certificates that the change names itself.
     pub fn merge_into(&self, tls: &mut TlsConfig) {
         if let Some(issuer) = &self.issuer_ref {
             tls.issuer_ref = Some(issuer.completed());
-            tls.certificates.iter_mut().for_each(|certificate| certificate.issuer_ref = None);
+            tls.certificates
+                .iter_mut()
+                .for_each(|certificate| certificate.issuer_ref = None);
         }
         for wish in self.certificates.iter().take(MAX_CERTIFICATES) {
             let issuer_ref = wish.issuer_ref.as_ref().map(IssuerRef::completed);
-            let wish = CertificateSpec { issuer_ref, ..wish.clone() };
-            match tls.certificates.iter_mut().find(|certificate| certificate.alias == wish.alias) {
+            let wish = CertificateSpec {
+                issuer_ref,
+                ..wish.clone()
+            };
+            match tls
+                .certificates
+                .iter_mut()
+                .find(|certificate| certificate.alias == wish.alias)
+            {
                 Some(certificate) => *certificate = merged(certificate, &wish),
                 None => tls.certificates.push(wish),
             }
@@ -35,7 +44,12 @@ impl TlsChange {
             issuer_ref: certificate.issuer_ref.clone(),
             ..CertificateSpec::default()
         });
-        let Self { issuer_ref, ssl_mode, client_auth_mode, .. } = self;
+        let Self {
+            issuer_ref,
+            ssl_mode,
+            client_auth_mode,
+            ..
+        } = self;
         Self {
             issuer_ref: issuer_ref.clone(),
             certificates: certificates.collect(),
@@ -51,17 +65,32 @@ impl TlsChange {
 impl CertificateSpec {
     /// The names that users ask for, of all kinds.
     pub fn names(&self) -> impl Iterator<Item = &String> {
-        [&self.dns_names, &self.ip_addresses, &self.uris, &self.email_addresses].into_iter().flatten()
+        [
+            &self.dns_names,
+            &self.ip_addresses,
+            &self.uris,
+            &self.email_addresses,
+        ]
+        .into_iter()
+        .flatten()
     }
 
-    /// Why no server could show a certificate with all these names, if that is so: there are too many of them, or they are too long.
+    /// Why no server could show a certificate with all these names, if that is so: there are too
+    /// many of them, or they are too long.
     #[must_use]
     pub fn too_many_names(&self) -> Option<String> {
-        let (names, bytes) = (self.names().count(), self.names().map(String::len).sum::<usize>());
+        let (names, bytes) = (
+            self.names().count(),
+            self.names().map(String::len).sum::<usize>(),
+        );
         if names > MAX_NAMES {
-            Some(format!("{names} names are too many for one certificate, which takes {MAX_NAMES}"))
+            Some(format!(
+                "{names} names are too many for one certificate, which takes {MAX_NAMES}"
+            ))
         } else if bytes > MAX_NAME_BYTES {
-            Some(format!("names of {bytes} bytes are too long for one certificate, which takes {MAX_NAME_BYTES}"))
+            Some(format!(
+                "names of {bytes} bytes are too long for one certificate, which takes {MAX_NAME_BYTES}"
+            ))
         } else {
             None
         }
@@ -79,7 +108,10 @@ fn merged(old: &CertificateSpec, new: &CertificateSpec) -> CertificateSpec {
             (old, new) => new.clone().or_else(|| old.clone()),
         },
         duration: new.duration.clone().or_else(|| old.duration.clone()),
-        renew_before: new.renew_before.clone().or_else(|| old.renew_before.clone()),
+        renew_before: new
+            .renew_before
+            .clone()
+            .or_else(|| old.renew_before.clone()),
         dns_names: union(&old.dns_names, &new.dns_names),
         ip_addresses: union(&old.ip_addresses, &new.ip_addresses),
         uris: union(&old.uris, &new.uris),
@@ -97,11 +129,15 @@ fn merged_subject(old: &X509Subject, new: &X509Subject) -> X509Subject {
         provinces: union(&old.provinces, &new.provinces),
         street_addresses: union(&old.street_addresses, &new.street_addresses),
         postal_codes: union(&old.postal_codes, &new.postal_codes),
-        serial_number: new.serial_number.clone().or_else(|| old.serial_number.clone()),
+        serial_number: new
+            .serial_number
+            .clone()
+            .or_else(|| old.serial_number.clone()),
     }
 }
 
-/// An empty list just takes the other one, in its order; a list that has everything stays, so that merging twice is merging once.
+/// An empty list just takes the other one, in its order; a list that has everything stays, so that
+/// merging twice is merging once.
 fn union(old: &[String], new: &[String]) -> Vec<String> {
     if old.is_empty() {
         return new.to_vec();
@@ -110,7 +146,13 @@ fn union(old: &[String], new: &[String]) -> Vec<String> {
     if new.iter().all(|name| known.contains(name)) {
         return old.to_vec();
     }
-    known.into_iter().chain(new).collect::<BTreeSet<_>>().into_iter().cloned().collect()
+    known
+        .into_iter()
+        .chain(new)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .cloned()
+        .collect()
 }
 
 #[cfg(test)]
@@ -118,7 +160,11 @@ mod tests {
     use super::*;
 
     fn with(dns_names: Vec<String>) -> CertificateSpec {
-        CertificateSpec { dns_names, ip_addresses: vec!["192.0.2.1".to_owned()], ..CertificateSpec::default() }
+        CertificateSpec {
+            dns_names,
+            ip_addresses: vec!["192.0.2.1".to_owned()],
+            ..CertificateSpec::default()
+        }
     }
 
     #[test]
@@ -134,9 +180,17 @@ mod tests {
 
     #[test]
     fn a_union_keeps_what_has_it_all_and_else_is_sorted() {
-        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let list = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(union(&[], &list(&["b", "a"])), ["b", "a"]);
         assert_eq!(union(&list(&["b", "a"]), &list(&["a"])), ["b", "a"]);
-        assert_eq!(union(&list(&["b", "a"]), &list(&["c", "c"])), ["a", "b", "c"]);
+        assert_eq!(
+            union(&list(&["b", "a"]), &list(&["c", "c"])),
+            ["a", "b", "c"]
+        );
     }
 }

@@ -1,8 +1,8 @@
-//! The words: every Kubernetes type that pgrekey reads or writes and that `k8s-openapi` does not have; and the names, texts and
-//! amounts that stand in them.
+//! The words: every Kubernetes type that pgrekey reads or writes and that `k8s-openapi` does not
+//! have; and the names, texts and amounts that stand in them.
 //!
-//! Names, enums, defaults, short names, columns and required fields are KubeDB's, so that manifests and habits carry over.
-//! Every field's doc comment is what `kubectl explain` prints.
+//! Names, enums, defaults, short names, columns and required fields are KubeDB's, so that manifests
+//! and habits carry over. Every field's doc comment is what `kubectl explain` prints.
 
 pub mod annotations;
 pub mod bounds;
@@ -39,9 +39,14 @@ pub use step::StepKind;
 /// cert-manager's CRDs are not among them: cert-manager is a prerequisite and brings its own.
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    [PostgresVersion::crd(), Postgres::crd(), PostgresOpsRequest::crd(), PetSet::crd()]
-        .into_iter()
-        .map(schema::without_nullable)
-        .map(schema::bounded)
-        .collect()
+    [
+        PostgresVersion::crd(),
+        Postgres::crd(),
+        PostgresOpsRequest::crd(),
+        PetSet::crd(),
+    ]
+    .into_iter()
+    .map(schema::without_nullable)
+    .map(schema::bounded)
+    .collect()
 }

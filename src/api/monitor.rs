@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Monitor {
-    /// Who scrapes: `prometheus.io` (nobody is told), `prometheus.io/builtin` (annotations on the Service) or
-    /// `prometheus.io/operator` (a ServiceMonitor).
+    /// Who scrapes: `prometheus.io` (nobody is told), `prometheus.io/builtin` (annotations on the
+    /// Service) or `prometheus.io/operator` (a ServiceMonitor).
     pub agent: Option<Agent>,
     /// Settings of the exporter and of the ServiceMonitor.
     pub prometheus: Option<Prometheus>,
@@ -69,6 +69,7 @@ pub struct Exporter {
 pub struct ServiceMonitor {
     /// Labels of the ServiceMonitor, by which a Prometheus selects it.
     pub labels: Option<BTreeMap<String, String>>,
-    /// Time between two scrapes, as a Prometheus duration such as `30s`. Prometheus' own default if left out.
+    /// Time between two scrapes, as a Prometheus duration such as `30s`. Prometheus' own default if
+    /// left out.
     pub interval: Option<String>,
 }

@@ -41,17 +41,22 @@ impl Alias {
     }
 }
 
-/// `base-suffix` in 63 characters, as KubeDB makes it: the base is cut, so that the suffix survives.
+/// `base-suffix` in 63 characters, as KubeDB makes it: the base is cut, so that the suffix
+/// survives.
 #[must_use]
 pub fn with_suffix(base: &str, suffix: &str) -> String {
     let room = 63_usize.saturating_sub(suffix.len() + 1);
-    let base = base.char_indices().nth(room).map_or(base, |(end, _)| &base[..end]);
+    let base = base
+        .char_indices()
+        .nth(room)
+        .map_or(base, |(end, _)| &base[..end]);
     format!("{base}-{suffix}").trim_matches('-').to_owned()
 }
 
 /// The Certificate of an alias, and its Secret where the user names none: `NAME-server-cert`.
 ///
-/// Of a name with more than 41 characters the end may be cut off, so two databases may want the same one.
+/// Of a name with more than 41 characters the end may be cut off, so two databases may want the
+/// same one.
 #[must_use]
 pub fn certificate(database: &str, alias: Alias) -> String {
     with_suffix(database, &format!("{}-cert", alias.as_str()))
@@ -83,11 +88,13 @@ pub fn patroni(database: &str) -> String {
 
 /// The longest name of a database, in characters.
 ///
-/// Its pods carry the label `controller-revision-hash` with the value `NAME-` and a hash of ten characters, and a label's
-/// value ends at 63. Of what is derived otherwise only the names of certificates are longer, and cut.
+/// Its pods carry the label `controller-revision-hash` with the value `NAME-` and a hash of ten
+/// characters, and a label's value ends at 63. Of what is derived otherwise only the names of
+/// certificates are longer, and cut.
 pub const MAX_DATABASE: usize = 52;
 
-/// The longest name of a request, in characters: it is a label's value (`ops.kubedb.com/name`) on what the request makes.
+/// The longest name of a request, in characters: it is a label's value (`ops.kubedb.com/name`) on
+/// what the request makes.
 pub const MAX_REQUEST: usize = 63;
 
 #[cfg(test)]
@@ -99,19 +106,37 @@ mod tests {
         assert_eq!(certificate("pg", Alias::Server), "pg-server-cert");
         let long = "d".repeat(MAX_DATABASE);
         let name = certificate(&long, Alias::MetricsExporter);
-        assert_eq!((name.len(), name.ends_with("d-metrics-exporter-cert")), (63, true));
-        assert_eq!(with_suffix(&"d".repeat(58), "pods"), format!("{}-pods", "d".repeat(58)));
+        assert_eq!(
+            (name.len(), name.ends_with("d-metrics-exporter-cert")),
+            (63, true)
+        );
+        assert_eq!(
+            with_suffix(&"d".repeat(58), "pods"),
+            format!("{}-pods", "d".repeat(58))
+        );
     }
 
     #[test]
     fn only_names_of_certificates_are_ever_cut() {
         let long = "d".repeat(MAX_DATABASE);
-        for suffix in ["auth", "tls", "ca", "pods", "standby", "stats", "patroni", "user-conf"] {
+        for suffix in [
+            "auth",
+            "tls",
+            "ca",
+            "pods",
+            "standby",
+            "stats",
+            "patroni",
+            "user-conf",
+        ] {
             assert_eq!(with_suffix(&long, suffix), format!("{long}-{suffix}"));
         }
         for alias in Alias::ALL {
             let uncut = "d".repeat(41);
-            assert_eq!(certificate(&uncut, alias), format!("{uncut}-{}-cert", alias.as_str()));
+            assert_eq!(
+                certificate(&uncut, alias),
+                format!("{uncut}-{}-cert", alias.as_str())
+            );
         }
     }
 }

@@ -14,7 +14,8 @@ use super::condition::Condition;
 use super::schema::Opaque;
 use super::tls::{CertificateSpec, ClientAuthMode, IssuerRef, SslMode};
 
-/// What is to be done to which database. It cannot be changed once the request exists: make a new request instead.
+/// What is to be done to which database. It cannot be changed once the request exists: make a new
+/// request instead.
 #[skip_serializing_none]
 #[derive(CustomResource, Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -33,15 +34,30 @@ use super::tls::{CertificateSpec, ClientAuthMode, IssuerRef, SslMode};
     derive = "PartialEq",
     doc = "PostgresOpsRequest is one operation on one Postgres database, such as adding, rotating or removing TLS.",
     annotation("helm.sh/resource-policy", "keep"),
-    printcolumn(name = "Type", type_ = "string", json_path = ".spec.type", description = "Kind of operation"),
+    printcolumn(
+        name = "Type",
+        type_ = "string",
+        json_path = ".spec.type",
+        description = "Kind of operation"
+    ),
     printcolumn(
         name = "Database",
         type_ = "string",
         json_path = ".spec.databaseRef.name",
         description = "Postgres that is operated on"
     ),
-    printcolumn(name = "Status", type_ = "string", json_path = ".status.phase", description = "Phase of the request"),
-    printcolumn(name = "Step", type_ = "string", json_path = ".status.steps[-1:].name", description = "Latest step"),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = ".status.phase",
+        description = "Phase of the request"
+    ),
+    printcolumn(
+        name = "Step",
+        type_ = "string",
+        json_path = ".status.steps[-1:].name",
+        description = "Latest step"
+    ),
     printcolumn(
         name = "Age",
         type_ = "date",
@@ -61,9 +77,11 @@ pub struct PostgresOpsRequestSpec {
     pub type_: OpsType,
     /// What to change about TLS. Required for, and only for, `ReconfigureTLS`.
     pub tls: Option<TlsChange>,
-    /// How long each step (not the whole request) may take, as a Go duration such as `5m`, at most 24 h. 10 minutes if left out.
+    /// How long each step (not the whole request) may take, as a Go duration such as `5m`, at most
+    /// 24 h. 10 minutes if left out.
     pub timeout: Option<String>,
-    /// Whether to wait for the database to be Ready first (`IfReady`) or to begin whatever its state (`Always`).
+    /// Whether to wait for the database to be Ready first (`IfReady`) or to begin whatever its
+    /// state (`Always`).
     #[serde(default)]
     pub apply: Apply,
     /// How often a failed step is tried again before the request fails, at most 10. 0 means never.
@@ -108,8 +126,11 @@ pub struct DatabaseRef {
     pub name: String,
 }
 
-/// Kind of operation. pgrekey carries out `ReconfigureTLS` and `Restart`; the others are KubeDB's, and refused.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Kind of operation. pgrekey carries out `ReconfigureTLS` and `Restart`; the others are KubeDB's,
+/// and refused.
+#[derive(
+    Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord, Hash,
+)]
 pub enum OpsType {
     /// Another PostgreSQL version.
     UpdateVersion,
@@ -147,8 +168,9 @@ pub enum Apply {
     Always,
 }
 
-/// What to change about TLS. One of: `remove`; `rotateCertificates`; or any of `issuerRef`, `certificates`, `sslMode` and
-/// `clientAuthMode`, which add TLS to a database without and change it on a database with TLS. What is left out stays.
+/// What to change about TLS. One of: `remove`; `rotateCertificates`; or any of `issuerRef`,
+/// `certificates`, `sslMode` and `clientAuthMode`, which add TLS to a database without and change
+/// it on a database with TLS. What is left out stays.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
@@ -164,9 +186,11 @@ pub struct TlsChange {
     pub client_auth_mode: Option<ClientAuthMode>,
     /// Issue all certificates of the database anew. False if left out.
     pub rotate_certificates: Option<bool>,
-    /// Take TLS away. `clientAuthMode` may say how clients log in afterwards, never `cert`. False if left out.
+    /// Take TLS away. `clientAuthMode` may say how clients log in afterwards, never `cert`. False
+    /// if left out.
     pub remove: Option<bool>,
-    /// Issue the certificates of KubeDB's coordinator anew. pgrekey runs no coordinator and refuses it.
+    /// Issue the certificates of KubeDB's coordinator anew. pgrekey runs no coordinator and refuses
+    /// it.
     pub rotate_grpc_certificates: Option<bool>,
 }
 
@@ -187,7 +211,8 @@ impl TlsChange {
     pub fn operations(&self) -> Vec<TlsOperation> {
         let remove = self.remove == Some(true);
         let certificates = self.issuer_ref.is_some() || !self.certificates.is_empty();
-        // `remove` may say how clients connect afterwards; whether it says it right is for other rules.
+        // `remove` may say how clients connect afterwards; whether it says it right is for other
+        // rules.
         let modes = self.ssl_mode.is_some() || self.client_auth_mode.is_some();
         [
             (remove, TlsOperation::Remove),
@@ -211,7 +236,8 @@ pub struct PostgresOpsRequestStatus {
     pub observed_generation: Option<i64>,
     /// What the request has begun on. Empty while it waits for its turn.
     pub begun_on: Option<BegunOn>,
-    /// What has happened, in the order in which it first did. `Successful` is True, or `Failed` is, at the end.
+    /// What has happened, in the order in which it first did. `Successful` is True, or `Failed` is,
+    /// at the end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// Backups of other tools that this request paused.
@@ -227,7 +253,8 @@ pub struct PostgresOpsRequestStatus {
     pub pods: Vec<PodStatus>,
 }
 
-/// The finalizer of a request that has not ended: the webhooks give it to a new one, else it is given when the request begins.
+/// The finalizer of a request that has not ended: the webhooks give it to a new one, else it is
+/// given when the request begins.
 pub const FINALIZER: &str = "pgrekey.dev/ops-request";
 
 /// What a request has begun on: the database and the pods that there were.
@@ -260,13 +287,17 @@ impl PostgresOpsRequest {
     /// What is recorded of its steps.
     #[must_use]
     pub fn steps(&self) -> &[Step] {
-        self.status.as_ref().map(|status| status.steps.as_slice()).unwrap_or_default()
+        self.status
+            .as_ref()
+            .map(|status| status.steps.as_slice())
+            .unwrap_or_default()
     }
 }
 
-/// Where a request is in its life. `Pending`: waits for its turn. `Progressing`: is carried out. `Successful`: done and proved.
-/// `Failed`: not done; the database is resumed, and serves what its spec says as far as it could be brought back. `Skipped`:
-/// another request took its place. `WaitingForApproval`, `Approved` and `Denied` belong to KubeDB's approval layer.
+/// Where a request is in its life. `Pending`: waits for its turn. `Progressing`: is carried out.
+/// `Successful`: done and proved. `Failed`: not done; the database is resumed, and serves what its
+/// spec says as far as it could be brought back. `Skipped`: another request took its place.
+/// `WaitingForApproval`, `Approved` and `Denied` belong to KubeDB's approval layer.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub enum OpsPhase {
     /// Waits for its turn.
@@ -277,7 +308,8 @@ pub enum OpsPhase {
     Successful,
     /// Waits for somebody to approve it.
     WaitingForApproval,
-    /// Not done; the database is resumed, and serves what its spec says as far as it could be brought back.
+    /// Not done; the database is resumed, and serves what its spec says as far as it could be
+    /// brought back.
     Failed,
     /// Approved.
     Approved,
@@ -291,7 +323,10 @@ impl OpsPhase {
     /// Whether it is the end, good or bad.
     #[must_use]
     pub const fn is_final(self) -> bool {
-        matches!(self, Self::Successful | Self::Failed | Self::Skipped | Self::Denied)
+        matches!(
+            self,
+            Self::Successful | Self::Failed | Self::Skipped | Self::Denied
+        )
     }
 }
 
@@ -308,14 +343,19 @@ impl PostgresOpsRequest {
         self.phase().is_some_and(OpsPhase::is_final)
     }
 
-    /// Whether it replaces the pods where reloading them would do: unless it says that it would rather not.
+    /// Whether it replaces the pods where reloading them would do: unless it says that it would
+    /// rather not.
     #[must_use]
     pub fn restarts(&self) -> bool {
-        let reloads = self.annotations().get(STRATEGY).is_some_and(|strategy| strategy == "Reload");
+        let reloads = self
+            .annotations()
+            .get(STRATEGY)
+            .is_some_and(|strategy| strategy == "Reload");
         self.spec.type_ == OpsType::Restart || !reloads
     }
 
-    /// Whether the request will still do something: it is not finished, and not deleted before it began.
+    /// Whether the request will still do something: it is not finished, and not deleted before it
+    /// began.
     #[must_use]
     pub fn is_to_run(&self) -> bool {
         let began = self.phase() == Some(OpsPhase::Progressing);
@@ -373,8 +413,8 @@ pub struct PodStatus {
     /// Common names of the CAs that the pod trusts for client certificates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusts: Vec<String>,
-    /// How much of the primary's log a standby has yet to replay, rounded up to a power of two of MiB, such as `16Mi`; `0Mi` is less
-    /// than 1 MiB. Empty when it does not replicate.
+    /// How much of the primary's log a standby has yet to replay, rounded up to a power of two of
+    /// MiB, such as `16Mi`; `0Mi` is less than 1 MiB. Empty when it does not replicate.
     pub lag: Option<String>,
     /// Whether the pod is another one than when this request began.
     #[serde(default)]

@@ -1,7 +1,9 @@
-//! `PetSet` (`apps.k8s.appscode.com/v1`): KubeOps' StatefulSet, the workload that KubeDB users know.
+//! `PetSet` (`apps.k8s.appscode.com/v1`): KubeOps' StatefulSet, the workload that KubeDB users
+//! know.
 
 use k8s_openapi::api::apps::v1::{
-    StatefulSetOrdinals, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetStatus, StatefulSetUpdateStrategy,
+    StatefulSetOrdinals, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetStatus,
+    StatefulSetUpdateStrategy,
 };
 use k8s_openapi::api::core::v1::{LocalObjectReference, PersistentVolumeClaim, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -29,7 +31,10 @@ use super::schema::{opaque_object, opaque_objects};
     derive = "PartialEq",
     doc = "PetSet is a set of pods with stable names and volumes, like a StatefulSet.",
     annotation("helm.sh/resource-policy", "keep"),
-    scale(spec_replicas_path = ".spec.replicas", status_replicas_path = ".status.replicas"),
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas"
+    ),
     printcolumn(
         name = "Desired",
         type_ = "integer",
@@ -63,16 +68,20 @@ pub struct PetSetSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "opaque_objects")]
     pub volume_claim_templates: Vec<PersistentVolumeClaim>,
-    /// Whether pods are made one after the other (`OrderedReady`) or at once (`Parallel`). `OrderedReady` if left out.
+    /// Whether pods are made one after the other (`OrderedReady`) or at once (`Parallel`).
+    /// `OrderedReady` if left out.
     pub pod_management_policy: Option<PodManagementPolicy>,
-    /// When a changed template reaches the pods. pgrekey always writes `OnDelete`: it restarts pods itself.
+    /// When a changed template reaches the pods. pgrekey always writes `OnDelete`: it restarts pods
+    /// itself.
     pub update_strategy: Option<StatefulSetUpdateStrategy>,
     /// Number of old revisions of the template to keep. 10 if left out.
     pub revision_history_limit: Option<i32>,
     /// Seconds that a pod must be ready before it counts as available. 0 if left out.
     pub min_ready_seconds: Option<i32>,
-    /// What happens to the claims when the set is deleted or scaled down. They are kept if left out.
-    pub persistent_volume_claim_retention_policy: Option<StatefulSetPersistentVolumeClaimRetentionPolicy>,
+    /// What happens to the claims when the set is deleted or scaled down. They are kept if left
+    /// out.
+    pub persistent_volume_claim_retention_policy:
+        Option<StatefulSetPersistentVolumeClaimRetentionPolicy>,
     /// Number of the first pod.
     pub ordinals: Option<StatefulSetOrdinals>,
     /// The pods are spread over several clusters. Not used by pgrekey.

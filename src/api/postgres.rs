@@ -41,7 +41,12 @@ use super::tls::{CertificateSpec, ClientAuthMode, IssuerRef, SslMode};
         json_path = ".spec.version",
         description = "PostgresVersion in use"
     ),
-    printcolumn(name = "Status", type_ = "string", json_path = ".status.phase", description = "Phase of the database"),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = ".status.phase",
+        description = "Phase of the database"
+    ),
     printcolumn(
         name = "Age",
         type_ = "date",
@@ -55,23 +60,28 @@ pub struct PostgresSpec {
     /// Number of pods, primary included, 1 to 32. 1 if left out.
     #[schemars(range(min = 1, max = MAX_REPLICAS))]
     pub replicas: Option<i32>,
-    /// Without effect: standbys always answer reads, as `Hot` says. `Warm` is let in with a warning. `Hot` if left out.
+    /// Without effect: standbys always answer reads, as `Hot` says. `Warm` is let in with a
+    /// warning. `Hot` if left out.
     pub standby_mode: Option<StandbyMode>,
-    /// Whether a commit waits for standbys (`Synchronous`) or not (`Asynchronous`). `Asynchronous` if left out.
+    /// Whether a commit waits for standbys (`Synchronous`) or not (`Asynchronous`). `Asynchronous`
+    /// if left out.
     pub streaming_mode: Option<StreamingMode>,
     /// How a commit waits for standbys. Only with `streamingMode: Synchronous`.
     pub synchronous_replication_config: Option<SynchronousReplicationConfig>,
-    /// Whether data survive their pod (`Durable`, needs `storage`) or not (`Ephemeral`). `Durable` if left out. Cannot be changed.
+    /// Whether data survive their pod (`Durable`, needs `storage`) or not (`Ephemeral`). `Durable`
+    /// if left out. Cannot be changed.
     pub storage_type: Option<StorageType>,
     /// Claim for the data volume of each pod. Required for `Durable`.
     pub storage: Option<PersistentVolumeClaimSpec>,
-    /// What happens to data and Secrets when the Postgres is deleted. `Delete` if left out; `Halt` while `halted` is true.
+    /// What happens to data and Secrets when the Postgres is deleted. `Delete` if left out; `Halt`
+    /// while `halted` is true.
     pub deletion_policy: Option<DeletionPolicy>,
     /// Stops the database and keeps its data and Secrets; false brings it back. False if left out.
     pub halted: Option<bool>,
     /// TLS of the database. Without it the database speaks plaintext only.
     pub tls: Option<TlsConfig>,
-    /// How the database's own clients connect. `verify-full` with `tls`, else `disable`, if left out.
+    /// How the database's own clients connect. `verify-full` with `tls`, else `disable`, if left
+    /// out.
     pub ssl_mode: Option<SslMode>,
     /// How clients prove who they are. `md5` before PostgreSQL 18, else `scram`, if left out.
     pub client_auth_mode: Option<ClientAuthMode>,
@@ -82,7 +92,8 @@ pub struct PostgresSpec {
     /// Changes to the Services that pgrekey builds, one entry per alias.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub service_templates: Vec<ServiceTemplate>,
-    /// PostgreSQL settings of the user's own. What TLS and replication need is set by pgrekey and cannot be overridden.
+    /// PostgreSQL settings of the user's own. What TLS and replication need is set by pgrekey and
+    /// cannot be overridden.
     pub configuration: Option<Configuration>,
     /// How the database's health is checked.
     pub health_checker: Option<HealthChecker>,
@@ -95,10 +106,15 @@ pub struct PostgresSpec {
 }
 
 impl PostgresSpec {
-    /// The Secret of the superuser of a database of this name: the one that the spec names, else the one that is made.
+    /// The Secret of the superuser of a database of this name: the one that the spec names, else
+    /// the one that is made.
     #[must_use]
     pub fn auth_secret_of(&self, database: &str) -> String {
-        let named = self.auth_secret.as_ref().map(|secret| secret.name.clone()).filter(|name| !name.is_empty());
+        let named = self
+            .auth_secret
+            .as_ref()
+            .map(|secret| secret.name.clone())
+            .filter(|name| !name.is_empty());
         named.unwrap_or_else(|| names::auth_secret(database))
     }
 }
@@ -130,8 +146,8 @@ pub enum StorageType {
     Ephemeral,
 }
 
-/// What happens on deletion. `Halt` keeps volumes and Secrets, `Delete` keeps Secrets, `WipeOut` keeps nothing, and
-/// `DoNotTerminate` refuses the deletion.
+/// What happens on deletion. `Halt` keeps volumes and Secrets, `Delete` keeps Secrets, `WipeOut`
+/// keeps nothing, and `DoNotTerminate` refuses the deletion.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub enum DeletionPolicy {
     /// The workload goes; volumes and Secrets stay.
@@ -149,15 +165,17 @@ pub enum DeletionPolicy {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct SynchronousReplicationConfig {
-    /// Whether any of the standbys count (`Any`, a quorum) or the first of the list (`First`, a priority). `Any` if left out.
+    /// Whether any of the standbys count (`Any`, a quorum) or the first of the list (`First`, a
+    /// priority). `Any` if left out.
     pub mode: Option<SyncMode>,
     /// How many standbys a commit waits for: at least 1, fewer than `replicas`. 1 if left out.
     #[schemars(range(min = 1, max = MAX_REPLICAS))]
     pub num_sync_replicas: Option<i32>,
-    /// What a standby must have done: `On` flushed, `RemoteApply` replayed, `RemoteWrite` written; `Local` and `Off` do not
-    /// wait. `RemoteWrite` if left out.
+    /// What a standby must have done: `On` flushed, `RemoteApply` replayed, `RemoteWrite` written;
+    /// `Local` and `Off` do not wait. `RemoteWrite` if left out.
     pub commit_level: Option<CommitLevel>,
-    /// Without effect, and warned about: Patroni chooses among all standbys which of them are synchronous.
+    /// Without effect, and warned about: Patroni chooses among all standbys which of them are
+    /// synchronous.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub standby_names: Vec<String>,
     /// Every standby may be synchronous. Not together with `standbyNames`.
@@ -173,7 +191,8 @@ pub enum SyncMode {
     First,
 }
 
-/// What a standby must have done before a commit returns; the values are those of PostgreSQL's `synchronous_commit`.
+/// What a standby must have done before a commit returns; the values are those of PostgreSQL's
+/// `synchronous_commit`.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub enum CommitLevel {
     /// Flushed to its disk (`on`).
@@ -233,7 +252,8 @@ pub const USER_CONF: &str = "user.conf";
 pub struct Configuration {
     /// Settings in the syntax of `postgresql.conf`, under the one key `user.conf`: at most 64 KiB.
     pub inline: Option<BTreeMap<String, String>>,
-    /// Secret whose key `user.conf` holds settings in the syntax of `postgresql.conf`. `inline` wins over it.
+    /// Secret whose key `user.conf` holds settings in the syntax of `postgresql.conf`. `inline`
+    /// wins over it.
     pub secret_name: Option<String>,
 }
 
@@ -296,7 +316,8 @@ impl InitScript {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct LeaderElection {
-    /// A standby that is further behind than this, in bytes of WAL, is not promoted. 33554432 (32 MiB) if left out.
+    /// A standby that is further behind than this, in bytes of WAL, is not promoted. 33554432 (32
+    /// MiB) if left out.
     #[serde(default = "default_maximum_lag")]
     #[schemars(range(min = 0))]
     pub maximum_lag_before_failover: i64,
@@ -331,9 +352,10 @@ pub struct AuthSecretStatus {
     pub last_update_timestamp: Option<Time>,
 }
 
-/// Where a database is in its life. `Provisioning`: not yet ready for the first time. `DataRestoring`: data are being
-/// restored. `Ready`: serves. `Critical`: serves, but not all of it is well. `NotReady`: does not serve. `Halted`: stopped by
-/// its owner. `Unknown`: not being checked.
+/// Where a database is in its life. `Provisioning`: not yet ready for the first time.
+/// `DataRestoring`: data are being restored. `Ready`: serves. `Critical`: serves, but not all of it
+/// is well. `NotReady`: does not serve. `Halted`: stopped by its owner. `Unknown`: not being
+/// checked.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub enum DatabasePhase {
     /// Not yet ready for the first time.

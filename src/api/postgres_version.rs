@@ -7,7 +7,9 @@ use serde_with::skip_serializing_none;
 
 /// Which images make up a version of PostgreSQL, and how they are run.
 #[skip_serializing_none]
-#[derive(CustomResource, Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[derive(
+    CustomResource, Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq,
+)]
 #[serde(rename_all = "camelCase")]
 #[kube(
     group = "catalog.kubedb.com",
@@ -87,7 +89,9 @@ impl PostgresVersionSpec {
 /// The number that a version begins with, such as the 17 of `17.12`.
 #[must_use]
 pub fn major(version: &str) -> Option<u32> {
-    let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
+    let digits = version
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(version.len());
     version[..digits].parse().ok()
 }
 

@@ -19,9 +19,11 @@ const SUFFIXES: &[(&str, u128, u32)] = &[
     ("Ei", 2, 60),
 ];
 
-/// The amount in bytes, rounded down. `None` if it is no amount, is negative, or is more than a computer has.
+/// The amount in bytes, rounded down. `None` if it is no amount, is negative, or is more than a
+/// computer has.
 ///
-/// The suffixes below 1 (`n`, `u`, `m`) are understood where the amount comes to whole bytes, as in `1024000m`.
+/// The suffixes below 1 (`n`, `u`, `m`) are understood where the amount comes to whole bytes, as in
+/// `1024000m`.
 #[must_use]
 pub fn bytes(quantity: &Quantity) -> Option<u64> {
     let (digits, divisor) = ratio(&quantity.0)?;
@@ -39,7 +41,10 @@ pub fn thousandths(text: &str) -> Option<u128> {
 fn ratio(text: &str) -> Option<(u128, u128)> {
     let text = text.trim();
     let text = text.strip_prefix('+').unwrap_or(text);
-    let (number, suffix) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()));
+    let (number, suffix) = text.split_at(
+        text.find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(text.len()),
+    );
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits: u128 = format!("{whole}{fraction}").parse().ok()?;
     let (multiplier, divisor) = scale(suffix)?;
@@ -52,7 +57,10 @@ fn scale(suffix: &str) -> Option<(u128, u128)> {
     if let Some((_, base, exponent)) = SUFFIXES.iter().find(|(known, ..)| *known == suffix) {
         return Some((base.checked_pow(*exponent)?, 1));
     }
-    if let Some(below_one) = [("m", 3), ("u", 6), ("n", 9)].into_iter().find(|(known, _)| *known == suffix) {
+    if let Some(below_one) = [("m", 3), ("u", 6), ("n", 9)]
+        .into_iter()
+        .find(|(known, _)| *known == suffix)
+    {
         return Some((1, 10_u128.checked_pow(below_one.1)?));
     }
     let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;

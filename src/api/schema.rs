@@ -9,8 +9,9 @@ use serde_json::{Map, Value};
 
 /// An object that pgrekey carries without looking inside.
 ///
-/// It stands for the fields of other KubeDB operations: a request that uses one of them should hear from the admission rules
-/// that it is in the wrong place, not from the schema that it does not exist.
+/// It stands for the fields of other KubeDB operations: a request that uses one of them should hear
+/// from the admission rules that it is in the wrong place, not from the schema that it does not
+/// exist.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(transparent)]
 pub struct Opaque(pub Map<String, Value>);
@@ -29,8 +30,8 @@ impl JsonSchema for Opaque {
     }
 }
 
-/// An object of any content. For Kubernetes' own big types where a full schema would take a CRD over the 256 KiB that
-/// `kubectl apply` can store in its last-applied annotation.
+/// An object of any content. For Kubernetes' own big types where a full schema would take a CRD
+/// over the 256 KiB that `kubectl apply` can store in its last-applied annotation.
 pub(crate) fn opaque_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
 }
@@ -42,26 +43,32 @@ pub(crate) fn opaque_objects(_: &mut SchemaGenerator) -> Schema {
 
 /// Drops `nullable`, which the derived schemas put on every optional field.
 ///
-/// KubeDB's fields are optional, not nullable. With `nullable` the API server would store a `null` and hand it back, where
-/// users expect an omitted field.
+/// KubeDB's fields are optional, not nullable. With `nullable` the API server would store a `null`
+/// and hand it back, where users expect an omitted field.
 pub(crate) fn without_nullable(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
-        if let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {
+        if let Some(schema) = version
+            .schema
+            .as_mut()
+            .and_then(|s| s.open_api_v3_schema.as_mut())
+        {
             drop_nullable(schema);
         }
     }
     crd
 }
 
-/// The most entries of a list or map, and the most characters of a text, where [`BOUNDS`] says nothing else.
+/// The most entries of a list or map, and the most characters of a text, where [`BOUNDS`] says
+/// nothing else.
 const MANY: i64 = 256;
 const LONG: i64 = 1024;
 
 /// Longest value of a variable, an argument or an annotation: some carry whole documents.
 const DOCUMENT: i64 = 32 * 1024;
 
-/// What has another bound, by its path: `[]` is any item of a list, `.*` any value of a map. Where a rule is stricter it says so in
-/// better words; what is stored by an older release has to stay writable, or its finalizers could not be taken off.
+/// What has another bound, by its path: `[]` is any item of a list, `.*` any value of a map. Where
+/// a rule is stricter it says so in better words; what is stored by an older release has to stay
+/// writable, or its finalizers could not be taken off.
 const BOUNDS: [(&str, i64); 14] = [
     ("spec.configuration.inline", 8),
     ("spec.configuration.inline.*", 64 * 1024),
@@ -79,10 +86,14 @@ const BOUNDS: [(&str, i64); 14] = [
     ("spec.tls.certificates[].uris", 1000),
 ];
 
-/// Gives every text, list and map of a spec a bound. The status is written by programs, and bounded where that is done.
+/// Gives every text, list and map of a spec a bound. The status is written by programs, and bounded
+/// where that is done.
 pub(crate) fn bounded(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
-    let schemas =
-        crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut());
+    let schemas = crd
+        .spec
+        .versions
+        .iter_mut()
+        .filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut());
     for spec in schemas.filter_map(|schema| schema.properties.as_mut()?.get_mut("spec")) {
         bound(spec, "spec");
     }
@@ -90,7 +101,14 @@ pub(crate) fn bounded(mut crd: CustomResourceDefinition) -> CustomResourceDefini
 }
 
 fn bound(schema: &mut JSONSchemaProps, path: &str) {
-    let most = |other: i64| Some(BOUNDS.iter().find(|(known, _)| *known == path).map_or(other, |(_, most)| *most));
+    let most = |other: i64| {
+        Some(
+            BOUNDS
+                .iter()
+                .find(|(known, _)| *known == path)
+                .map_or(other, |(_, most)| *most),
+        )
+    };
     match schema.type_.as_deref() {
         Some("array") => schema.max_items = schema.max_items.or(most(MANY)),
         Some("string") if schema.enum_.is_none() && schema.format.is_none() => {
@@ -132,10 +150,17 @@ mod tests {
     use super::*;
 
     /// Every text, list and map below a schema that has no bound, and every path.
-    fn unbounded(schema: &JSONSchemaProps, path: &str, found: &mut Vec<String>, paths: &mut BTreeSet<String>) {
+    fn unbounded(
+        schema: &JSONSchemaProps,
+        path: &str,
+        found: &mut Vec<String>,
+        paths: &mut BTreeSet<String>,
+    ) {
         paths.insert(path.to_owned());
         let is_bounded = match (schema.type_.as_deref(), &schema.additional_properties) {
-            (Some("string"), _) => schema.max_length.is_some() || schema.enum_.is_some() || schema.format.is_some(),
+            (Some("string"), _) => {
+                schema.max_length.is_some() || schema.enum_.is_some() || schema.format.is_some()
+            }
             (Some("array"), _) => schema.max_items.is_some(),
             (_, Some(_)) => schema.max_properties.is_some(),
             _ => true,
@@ -158,7 +183,12 @@ mod tests {
     fn nothing_in_a_spec_is_without_bound_and_every_exception_is_a_field() {
         let (mut found, mut paths) = (vec![], BTreeSet::new());
         for crd in crate::api::crds() {
-            for schema in crd.spec.versions.iter().filter_map(|version| version.schema.as_ref()) {
+            for schema in crd
+                .spec
+                .versions
+                .iter()
+                .filter_map(|version| version.schema.as_ref())
+            {
                 let schema = schema.open_api_v3_schema.as_ref().expect("a schema");
                 let spec = &schema.properties.as_ref().expect("properties")["spec"];
                 unbounded(spec, "spec", &mut found, &mut paths);

@@ -1,9 +1,12 @@
-//! The security settings of the pods: those of Pod Security level `restricted`, and over them what the user wishes.
+//! The security settings of the pods: those of Pod Security level `restricted`, and over them what
+//! the user wishes.
 //!
 //! Here, because who builds pods and who judges wishes have to mean the same pod.
 
 use k8s_openapi::DeepMerge;
-use k8s_openapi::api::core::v1::{Capabilities, PodSecurityContext, SeccompProfile, SecurityContext};
+use k8s_openapi::api::core::v1::{
+    Capabilities, PodSecurityContext, SeccompProfile, SecurityContext,
+};
 
 /// The settings of a pod that runs as this user.
 #[must_use]
@@ -27,7 +30,10 @@ pub fn pod(uid: i64, wish: Option<PodSecurityContext>) -> PodSecurityContext {
 pub fn container(wish: Option<SecurityContext>) -> SecurityContext {
     let mut context = SecurityContext {
         allow_privilege_escalation: Some(false),
-        capabilities: Some(Capabilities { add: None, drop: Some(vec!["ALL".to_owned()]) }),
+        capabilities: Some(Capabilities {
+            add: None,
+            drop: Some(vec!["ALL".to_owned()]),
+        }),
         read_only_root_filesystem: Some(true),
         run_as_non_root: Some(true),
         seccomp_profile: Some(runtime_default()),
@@ -38,5 +44,8 @@ pub fn container(wish: Option<SecurityContext>) -> SecurityContext {
 }
 
 fn runtime_default() -> SeccompProfile {
-    SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }
+    SeccompProfile {
+        type_: "RuntimeDefault".to_owned(),
+        localhost_profile: None,
+    }
 }

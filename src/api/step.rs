@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// What a step is about: the first word of its name. `Restart` stands before the pod; `TurnBack` before what is done on the way
-/// back, or alone where the way turns.
+/// What a step is about: the first word of its name. `Restart` stands before the pod; `TurnBack`
+/// before what is done on the way back, or alone where the way turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StepKind {
     /// The request is held.
@@ -80,7 +80,8 @@ impl StepKind {
         }
     }
 
-    /// The kind of the step of this name, such as `Restart ha-postgres-2`; nothing if there is none.
+    /// The kind of the step of this name, such as `Restart ha-postgres-2`; nothing if there is
+    /// none.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
         let word = name.split_whitespace().next()?;

@@ -1,8 +1,8 @@
 //! What users may change about the pods and Services that pgrekey builds.
 
 use k8s_openapi::api::core::v1::{
-    Affinity, EnvVar, LocalObjectReference, PodSecurityContext, ResourceRequirements, SecurityContext,
-    SessionAffinityConfig, Toleration, TopologySpreadConstraint,
+    Affinity, EnvVar, LocalObjectReference, PodSecurityContext, ResourceRequirements,
+    SecurityContext, SessionAffinityConfig, Toleration, TopologySpreadConstraint,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -57,9 +57,11 @@ pub struct PodSettings {
     /// Secrets with the credentials of image registries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_pull_secrets: Vec<LocalObjectReference>,
-    /// ServiceAccount of these pods. One named like the database, with the rights Patroni needs, if left out.
+    /// ServiceAccount of these pods. One named like the database, with the rights Patroni needs, if
+    /// left out.
     pub service_account_name: Option<String>,
-    /// Security settings of the pod. User, group and fsGroup are those of the PostgresVersion if left out.
+    /// Security settings of the pod. User, group and fsGroup are those of the PostgresVersion if
+    /// left out.
     pub security_context: Option<PodSecurityContext>,
 }
 
@@ -70,10 +72,11 @@ pub struct PodSettings {
 pub struct ContainerSettings {
     /// Which container: `postgres` or `exporter`.
     pub name: String,
-    /// CPU and memory. For `postgres`: requests of 500m and 1Gi, and a memory limit of 1Gi, if left out.
+    /// CPU and memory. For `postgres`: requests of 500m and 1Gi, and a memory limit of 1Gi, if left
+    /// out.
     pub resources: Option<ResourceRequirements>,
-    /// Environment variables to add. `POSTGRES_USER`, `POSTGRES_PASSWORD`, `PGUSER`, `PGDATA`, `DATA_SOURCE_NAME` and `PATRONI_*`
-    /// are pgrekey's.
+    /// Environment variables to add. `POSTGRES_USER`, `POSTGRES_PASSWORD`, `PGUSER`, `PGDATA`,
+    /// `DATA_SOURCE_NAME` and `PATRONI_*` are pgrekey's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
     /// Security settings of the container. Those of Pod Security level `restricted` if left out.
@@ -131,21 +134,25 @@ impl ServiceAlias {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceSettings {
-    /// How the Service is exposed: `ClusterIP`, `NodePort`, `LoadBalancer`. `ClusterIP` if left out.
+    /// How the Service is exposed: `ClusterIP`, `NodePort`, `LoadBalancer`. `ClusterIP` if left
+    /// out.
     #[serde(rename = "type")]
     pub type_: Option<ServiceType>,
     /// Changes to ports, matched by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<ServicePort>,
-    /// Address of the Service inside the cluster. Chosen by the API server if left out; cannot be changed later.
+    /// Address of the Service inside the cluster. Chosen by the API server if left out; cannot be
+    /// changed later.
     #[serde(rename = "clusterIP")]
     pub cluster_ip: Option<String>,
     /// Addresses outside the cluster for which nodes accept traffic.
     #[serde(default, rename = "externalIPs", skip_serializing_if = "Vec::is_empty")]
     pub external_ips: Vec<String>,
-    /// Whether traffic from outside may cross nodes (`Cluster`) or not (`Local`). `Cluster` if left out.
+    /// Whether traffic from outside may cross nodes (`Cluster`) or not (`Local`). `Cluster` if left
+    /// out.
     pub external_traffic_policy: Option<ExternalTrafficPolicy>,
-    /// Node port for the health check of `externalTrafficPolicy: Local`. Chosen by the API server if left out.
+    /// Node port for the health check of `externalTrafficPolicy: Local`. Chosen by the API server
+    /// if left out.
     #[schemars(range(min = 0, max = 65535))]
     pub health_check_node_port: Option<i32>,
     /// Address to ask the load balancer for.
@@ -188,7 +195,8 @@ pub struct ServicePort {
     /// Port of the Service, 1 to 65535.
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
-    /// Port on every node, for types `NodePort` and `LoadBalancer`. Chosen by the API server if left out.
+    /// Port on every node, for types `NodePort` and `LoadBalancer`. Chosen by the API server if
+    /// left out.
     #[schemars(range(min = 0, max = 65535))]
     pub node_port: Option<i32>,
 }

@@ -1,4 +1,5 @@
-//! What `Postgres` and `PostgresOpsRequest` share about TLS: issuers, certificates, sslMode, clientAuthMode.
+//! What `Postgres` and `PostgresOpsRequest` share about TLS: issuers, certificates, sslMode,
+//! clientAuthMode.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,9 @@ pub const CERT_MANAGER_GROUP: &str = "cert-manager.io";
 
 /// A cert-manager issuer, by name.
 #[skip_serializing_none]
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord,
+)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct IssuerRef {
@@ -22,11 +25,16 @@ pub struct IssuerRef {
 }
 
 impl IssuerRef {
-    /// The same issuer, with the group and the kind that are meant where none is named: as admission fills them in.
+    /// The same issuer, with the group and the kind that are meant where none is named: as
+    /// admission fills them in.
     #[must_use]
     pub fn completed(&self) -> Self {
         Self {
-            api_group: Some(self.api_group.clone().unwrap_or_else(|| CERT_MANAGER_GROUP.to_owned())),
+            api_group: Some(
+                self.api_group
+                    .clone()
+                    .unwrap_or_else(|| CERT_MANAGER_GROUP.to_owned()),
+            ),
             kind: Some(self.kind.clone().unwrap_or_else(|| "Issuer".to_owned())),
             name: self.name.clone(),
         }
@@ -38,22 +46,25 @@ impl IssuerRef {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateSpec {
-    /// Which certificate this is: `server` (what the database serves), `client` (what the database's own clients, such as
-    /// standbys, present) or `metrics-exporter`.
+    /// Which certificate this is: `server` (what the database serves), `client` (what the
+    /// database's own clients, such as standbys, present) or `metrics-exporter`.
     pub alias: String,
     /// Issuer of this certificate alone. The issuer beside `certificates` if left out.
     pub issuer_ref: Option<IssuerRef>,
     /// Secret into which cert-manager puts the certificate. `<database>-<alias>-cert` if left out.
     pub secret_name: Option<String>,
-    /// X.509 subject. The common name is not among the fields, because pgrekey chooses it: the database user in the client
-    /// certificate, the Service in the server certificate.
+    /// X.509 subject. The common name is not among the fields, because pgrekey chooses it: the
+    /// database user in the client certificate, the Service in the server certificate.
     pub subject: Option<X509Subject>,
-    /// Life of the certificate as a Go duration such as `2160h`, at least 1 h. cert-manager's default (90 days) if left out.
+    /// Life of the certificate as a Go duration such as `2160h`, at least 1 h. cert-manager's
+    /// default (90 days) if left out.
     pub duration: Option<String>,
-    /// How long before its end the certificate is renewed, as a Go duration, at least 5 min and shorter than `duration`.
-    /// A third of the life if left out. Deprecated by KubeDB in favour of a rotation by request.
+    /// How long before its end the certificate is renewed, as a Go duration, at least 5 min and
+    /// shorter than `duration`. A third of the life if left out. Deprecated by KubeDB in favour of
+    /// a rotation by request.
     pub renew_before: Option<String>,
-    /// DNS names to add to those that pgrekey puts into the certificate by itself. A wildcard may be the first label.
+    /// DNS names to add to those that pgrekey puts into the certificate by itself. A wildcard may
+    /// be the first label.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dns_names: Vec<String>,
     /// IP addresses (v4 or v6) to add to those that pgrekey puts into the certificate by itself.
@@ -119,9 +130,12 @@ pub struct X509Subject {
     pub serial_number: Option<String>,
 }
 
-/// What libpq's `sslmode` means, weakest first. `disable`: no TLS. `allow`, `prefer`: TLS if it can be had. `require`: TLS
-/// without checks. `verify-ca`: the server's chain is checked. `verify-full`: its name too.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// What libpq's `sslmode` means, weakest first. `disable`: no TLS. `allow`, `prefer`: TLS if it can
+/// be had. `require`: TLS without checks. `verify-ca`: the server's chain is checked.
+/// `verify-full`: its name too.
+#[derive(
+    Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord, Hash,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum SslMode {
     /// No TLS.
@@ -140,8 +154,14 @@ pub enum SslMode {
 
 impl SslMode {
     /// Every mode, weakest first.
-    pub const ALL: [Self; 6] =
-        [Self::Disable, Self::Allow, Self::Prefer, Self::Require, Self::VerifyCa, Self::VerifyFull];
+    pub const ALL: [Self; 6] = [
+        Self::Disable,
+        Self::Allow,
+        Self::Prefer,
+        Self::Require,
+        Self::VerifyCa,
+        Self::VerifyFull,
+    ];
 
     /// The mode as libpq and the API write it.
     #[must_use]
@@ -157,9 +177,11 @@ impl SslMode {
     }
 }
 
-/// How clients prove who they are: `md5` or `scram` by password, `cert` by a client certificate whose common name is the
-/// database user.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// How clients prove who they are: `md5` or `scram` by password, `cert` by a client certificate
+/// whose common name is the database user.
+#[derive(
+    Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord, Hash,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientAuthMode {
     /// Password; `pg_hba` method `md5`, which also accepts SCRAM hashes.

@@ -1,4 +1,5 @@
-//! What the pods of a database may do in the cluster: what Patroni needs to keep its state in ConfigMaps, and no more.
+//! What the pods of a database may do in the cluster: what Patroni needs to keep its state in
+//! ConfigMaps, and no more.
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
@@ -9,23 +10,28 @@ use crate::api::bounds;
 /// The ServiceAccount of the pods; none if the spec names one of the user's own.
 #[must_use]
 pub fn service_account(cluster: &Cluster) -> Option<ServiceAccount> {
-    (cluster.service_account() == cluster.name())
-        .then(|| ServiceAccount { metadata: cluster.meta(cluster.name()), ..Default::default() })
+    (cluster.service_account() == cluster.name()).then(|| ServiceAccount {
+        metadata: cluster.meta(cluster.name()),
+        ..Default::default()
+    })
 }
 
 /// What Patroni needs.
 ///
-/// Kubernetes can bind neither `create` nor `list` and `watch` by label to some names, hence these two reach every ConfigMap of
-/// the namespace; everything that changes an object names it.
+/// Kubernetes can bind neither `create` nor `list` and `watch` by label to some names, hence these
+/// two reach every ConfigMap of the namespace; everything that changes an object names it.
 #[must_use]
 pub fn role(cluster: &Cluster) -> Role {
     role_of(cluster, cluster.replicas())
 }
 
-/// The same for so many pods: one that is about to go must be able to say that it is no longer the primary.
+/// The same for so many pods: one that is about to go must be able to say that it is no longer the
+/// primary.
 #[must_use]
 pub fn role_of(cluster: &Cluster, pods: i32) -> Role {
-    let own_pods = (0..bounds::replicas(pods)).map(|ordinal| cluster.pod(ordinal)).collect();
+    let own_pods = (0..bounds::replicas(pods))
+        .map(|ordinal| cluster.pod(ordinal))
+        .collect();
     let rule = |resource: &str, verbs: &[&str], names: Option<Vec<String>>| PolicyRule {
         api_groups: Some(vec![String::new()]),
         resources: Some(vec![resource.to_owned()]),
@@ -37,7 +43,11 @@ pub fn role_of(cluster: &Cluster, pods: i32) -> Role {
         metadata: cluster.meta(cluster.name()),
         rules: Some(vec![
             rule("configmaps", &["create", "list", "watch"], None),
-            rule("configmaps", &["get", "patch", "update"], Some(cluster.patroni_config_maps().to_vec())),
+            rule(
+                "configmaps",
+                &["get", "patch", "update"],
+                Some(cluster.patroni_config_maps().to_vec()),
+            ),
             rule("pods", &["list", "watch"], None),
             rule("pods", &["get", "patch"], Some(own_pods)),
         ]),
@@ -73,7 +83,11 @@ mod tests {
         let cluster = cluster(&postgres("version: '17'"));
         for (pods, named) in [(-1, 0), (2, 2), (32, 32), (i32::MAX, 32)] {
             let rules = role_of(&cluster, pods).rules.expect("rules");
-            assert_eq!(rules[3].resource_names.as_ref().map(Vec::len), Some(named), "{pods}");
+            assert_eq!(
+                rules[3].resource_names.as_ref().map(Vec::len),
+                Some(named),
+                "{pods}"
+            );
         }
     }
 }

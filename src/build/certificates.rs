@@ -19,15 +19,23 @@ const LONGEST_COMMON_NAME: usize = 64;
 /// One Certificate an alias; none without TLS.
 #[must_use]
 pub fn certificates(cluster: &Cluster) -> Vec<Certificate> {
-    Alias::ALL.into_iter().filter_map(|alias| certificate(cluster, alias)).collect()
+    Alias::ALL
+        .into_iter()
+        .filter_map(|alias| certificate(cluster, alias))
+        .collect()
 }
 
 /// What must be in what has been issued: all that is asked for. Empty without TLS.
 #[must_use]
 pub fn wanted(cluster: &Cluster) -> Wanted {
     let names = |alias| {
-        let spec = certificate(cluster, alias).map(|certificate| certificate.spec).unwrap_or_default();
-        spec.dns_names.into_iter().chain(spec.ip_addresses).collect()
+        let spec = certificate(cluster, alias)
+            .map(|certificate| certificate.spec)
+            .unwrap_or_default();
+        spec.dns_names
+            .into_iter()
+            .chain(spec.ip_addresses)
+            .collect()
     };
     Wanted {
         server: names(Alias::Server),
@@ -44,7 +52,10 @@ pub fn certificate(cluster: &Cluster, alias: Alias) -> Option<Certificate> {
     let issuer = wish.issuer_ref.as_ref().or(tls.issuer_ref.as_ref())?;
     let spec = CertificateSpec {
         secret_name: cluster.certificate_secret(alias),
-        secret_template: Some(SecretTemplate { annotations: None, labels: Some(cluster.labels()) }),
+        secret_template: Some(SecretTemplate {
+            annotations: None,
+            labels: Some(cluster.labels()),
+        }),
         common_name: common_name(cluster, alias),
         issuer_ref: issuer_ref(issuer),
         usages: usages(alias),
@@ -63,7 +74,8 @@ pub fn certificate(cluster: &Cluster, alias: Alias) -> Option<Certificate> {
     Some(certificate)
 }
 
-/// `cert` login compares the client's common name with the user; a server's is for people, and left out where it would not fit.
+/// `cert` login compares the client's common name with the user; a server's is for people, and left
+/// out where it would not fit.
 fn common_name(cluster: &Cluster, alias: Alias) -> Option<String> {
     let name = match alias {
         Alias::Server => cluster.host(cluster.name()),
@@ -73,8 +85,8 @@ fn common_name(cluster: &Cluster, alias: Alias) -> Option<String> {
     (name.len() <= LONGEST_COMMON_NAME).then_some(name)
 }
 
-/// Every name by which a client may dial: each Service as short as a client of the same namespace may write it and as long as
-/// Kubernetes makes it, each pod, and the pod from inside.
+/// Every name by which a client may dial: each Service as short as a client of the same namespace
+/// may write it and as long as Kubernetes makes it, each pod, and the pod from inside.
 fn dns_names(cluster: &Cluster, alias: Alias) -> Vec<String> {
     let services = match alias {
         Alias::Server => vec![cluster.name().to_owned(), cluster.standby_service()],
@@ -84,7 +96,12 @@ fn dns_names(cluster: &Cluster, alias: Alias) -> Vec<String> {
     let pods = format!("*.{}", cluster.pods_service());
     services
         .iter()
-        .flat_map(|service| [service.clone(), format!("{service}.{}", cluster.namespace())])
+        .flat_map(|service| {
+            [
+                service.clone(),
+                format!("{service}.{}", cluster.namespace()),
+            ]
+        })
         .chain(services.iter().chain([&pods]).flat_map(|name| {
             let host = cluster.host(name);
             [format!("{host}.{CLUSTER_DOMAIN}"), host]
@@ -111,7 +128,11 @@ fn ip_addresses(cluster: &Cluster, alias: Alias) -> Vec<String> {
 }
 
 fn usages(alias: Alias) -> Vec<String> {
-    let serves: &[_] = if alias == Alias::Client { &[] } else { &["server auth"] };
+    let serves: &[_] = if alias == Alias::Client {
+        &[]
+    } else {
+        &["server auth"]
+    };
     ["digital signature", "key encipherment"]
         .iter()
         .chain(serves)
@@ -120,7 +141,8 @@ fn usages(alias: Alias) -> Vec<String> {
         .collect()
 }
 
-/// A new key with every issuance, whatever the default of the cert-manager in use: a rotation that keeps the key is none.
+/// A new key with every issuance, whatever the default of the cert-manager in use: a rotation that
+/// keeps the key is none.
 fn private_key(wish: &Wish) -> CertificatePrivateKey {
     let encoding = match wish.private_key.as_ref().and_then(|key| key.encoding) {
         None | Some(KeyEncoding::Pkcs1) => "PKCS1",
@@ -134,13 +156,21 @@ fn private_key(wish: &Wish) -> CertificatePrivateKey {
 }
 
 fn issuer_ref(issuer: &IssuerRef) -> CertificateIssuerRef {
-    let IssuerRef { api_group: group, kind, name } = issuer.completed();
+    let IssuerRef {
+        api_group: group,
+        kind,
+        name,
+    } = issuer.completed();
     CertificateIssuerRef { name, kind, group }
 }
 
 /// Ours and the user's, each once, in order.
 fn union(ours: Vec<String>, users: &[String]) -> Vec<String> {
-    ours.into_iter().chain(users.iter().cloned()).collect::<BTreeSet<_>>().into_iter().collect()
+    ours.into_iter()
+        .chain(users.iter().cloned())
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect()
 }
 
 #[cfg(test)]
@@ -159,9 +189,17 @@ mod tests {
             "{version: '17', tls: {issuerRef: {name: all}, certificates: [{alias: client, secretName: mine, \
              issuerRef: {kind: ClusterIssuer, name: people}}]}}",
         ));
-        let issuer = |alias| certificate(&cluster, alias).map(|c| (c.spec.issuer_ref.name, c.spec.secret_name));
-        assert_eq!(issuer(Alias::Server), Some(("all".to_owned(), "pg-server-cert".to_owned())));
-        assert_eq!(issuer(Alias::Client), Some(("people".to_owned(), "mine".to_owned())));
+        let issuer = |alias| {
+            certificate(&cluster, alias).map(|c| (c.spec.issuer_ref.name, c.spec.secret_name))
+        };
+        assert_eq!(
+            issuer(Alias::Server),
+            Some(("all".to_owned(), "pg-server-cert".to_owned()))
+        );
+        assert_eq!(
+            issuer(Alias::Client),
+            Some(("people".to_owned(), "mine".to_owned()))
+        );
     }
 
     #[test]
@@ -169,7 +207,13 @@ mod tests {
         let mut postgres = postgres("{version: '17', tls: {issuerRef: {name: i}}}");
         postgres.metadata.namespace = Some("n".repeat(63));
         let cluster = cluster(&postgres);
-        assert_eq!(certificate(&cluster, Alias::Server).and_then(|c| c.spec.common_name), None);
-        assert_eq!(certificate(&cluster, Alias::Client).and_then(|c| c.spec.common_name), Some("postgres".to_owned()));
+        assert_eq!(
+            certificate(&cluster, Alias::Server).and_then(|c| c.spec.common_name),
+            None
+        );
+        assert_eq!(
+            certificate(&cluster, Alias::Client).and_then(|c| c.spec.common_name),
+            Some("postgres".to_owned())
+        );
     }
 }

@@ -16,7 +16,9 @@ use crate::api::names::MAX_DATABASE;
 use crate::api::postgres::{InitScript, PostgresSpec, StorageType};
 use crate::api::postgres_version::PostgresVersionSpec;
 use crate::api::quantity::bytes;
-use crate::api::template::{ContainerSettings, PodSettings, ServiceAlias, ServiceTemplate, TemplateMeta};
+use crate::api::template::{
+    ContainerSettings, PodSettings, ServiceAlias, ServiceTemplate, TemplateMeta,
+};
 use crate::api::tls::SslMode;
 use crate::tls::Alias;
 
@@ -67,7 +69,9 @@ pub struct Facts<'a> {
 /// Without the settings of a Secret.
 impl fmt::Debug for Facts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Facts").field("version", &self.version).finish_non_exhaustive()
+        f.debug_struct("Facts")
+            .field("version", &self.version)
+            .finish_non_exhaustive()
     }
 }
 
@@ -93,12 +97,17 @@ pub(super) fn unbuildable<T>(
     problem: impl Into<String>,
     remedy: impl Into<String>,
 ) -> Result<T, Unbuildable> {
-    Err(Unbuildable { field: field.into(), problem: problem.into(), remedy: remedy.into() })
+    Err(Unbuildable {
+        field: field.into(),
+        problem: problem.into(),
+        remedy: remedy.into(),
+    })
 }
 
 impl Cluster {
-    /// Parses a database; the first thing that cannot be built is the answer. Where admission is on, the rules have refused before
-    /// what in the spec cannot be built, with every reason at once (`tests/rules/buildable.rs`).
+    /// Parses a database; the first thing that cannot be built is the answer. Where admission is
+    /// on, the rules have refused before what in the spec cannot be built, with every reason at
+    /// once (`tests/rules/buildable.rs`).
     pub fn of(postgres: &Postgres, facts: &Facts<'_>) -> Result<Self, Unbuildable> {
         let spec = postgres.spec.clone();
         check_containers(&spec)?;
@@ -143,7 +152,10 @@ impl Cluster {
 
     /// User, group and fsGroup of the pods.
     pub(super) fn uid(&self) -> i64 {
-        self.version.security_context.and_then(|context| context.run_as_user).unwrap_or(DEFAULT_UID)
+        self.version
+            .security_context
+            .and_then(|context| context.run_as_user)
+            .unwrap_or(DEFAULT_UID)
     }
 
     pub(super) fn pod_meta(&self) -> Option<&TemplateMeta> {
@@ -161,7 +173,10 @@ impl Cluster {
 
     /// The user's changes to a Service.
     pub(super) fn service_template(&self, alias: ServiceAlias) -> Option<&ServiceTemplate> {
-        self.spec.service_templates.iter().find(|template| template.alias == alias)
+        self.spec
+            .service_templates
+            .iter()
+            .find(|template| template.alias == alias)
     }
 
     pub(super) fn monitor(&self) -> Option<&Monitor> {
@@ -177,7 +192,9 @@ fn name(postgres: &Postgres) -> Result<String, Unbuildable> {
     let name = postgres.name_any();
     let starts_well = name.starts_with(|c: char| c.is_ascii_lowercase());
     let ends_well = name.ends_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
-    let is_label = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    let is_label = name
+        .chars()
+        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
     if !starts_well || !ends_well || !is_label {
         return unbuildable(
             "metadata.name",
@@ -188,7 +205,10 @@ fn name(postgres: &Postgres) -> Result<String, Unbuildable> {
     if name.len() > MAX_DATABASE {
         return unbuildable(
             "metadata.name",
-            format!("\"{name}\" has {} characters, and labels made of it would be too long", name.len()),
+            format!(
+                "\"{name}\" has {} characters, and labels made of it would be too long",
+                name.len()
+            ),
             format!("use at most {MAX_DATABASE} characters"),
         );
     }
@@ -198,7 +218,11 @@ fn name(postgres: &Postgres) -> Result<String, Unbuildable> {
 fn namespace(postgres: &Postgres) -> Result<String, Unbuildable> {
     match postgres.namespace() {
         Some(namespace) => Ok(namespace),
-        None => unbuildable("metadata.namespace", "it is empty", "name the namespace of the database"),
+        None => unbuildable(
+            "metadata.namespace",
+            "it is empty",
+            "name the namespace of the database",
+        ),
     }
 }
 
@@ -207,7 +231,10 @@ fn major(version: &PostgresVersionSpec) -> Result<u32, Unbuildable> {
         Some(major) => Ok(major),
         None => unbuildable(
             "spec.version",
-            format!("the PostgresVersion says \"{}\", which does not start with a major version", version.version),
+            format!(
+                "the PostgresVersion says \"{}\", which does not start with a major version",
+                version.version
+            ),
             "correct the PostgresVersion, for example to \"17.12\"",
         ),
     }
@@ -224,7 +251,8 @@ fn replicas(spec: &PostgresSpec) -> Result<i32, Unbuildable> {
     }
 }
 
-/// The client certificate's common name is the superuser, and a common name has at most 64 characters.
+/// The client certificate's common name is the superuser, and a common name has at most 64
+/// characters.
 fn superuser(facts: &Facts<'_>) -> Result<String, Unbuildable> {
     let name = facts.superuser;
     if name.is_empty() || name.len() > 63 || name.chars().any(char::is_control) {
@@ -238,15 +266,30 @@ fn superuser(facts: &Facts<'_>) -> Result<String, Unbuildable> {
 }
 
 fn data(spec: &PostgresSpec) -> Result<Data, Unbuildable> {
-    let request =
-        |claim: &PersistentVolumeClaimSpec| claim.resources.as_ref()?.requests.as_ref()?.get("storage").cloned();
+    let request = |claim: &PersistentVolumeClaimSpec| {
+        claim
+            .resources
+            .as_ref()?
+            .requests
+            .as_ref()?
+            .get("storage")
+            .cloned()
+    };
     if spec.storage_type == Some(StorageType::Ephemeral) {
         return Ok(Data::Ephemeral(spec.storage.as_ref().and_then(request)));
     }
     let Some(claim) = spec.storage.clone() else {
-        return unbuildable("spec.storage", "durable data need a claim", "describe one, or use storageType Ephemeral");
+        return unbuildable(
+            "spec.storage",
+            "durable data need a claim",
+            "describe one, or use storageType Ephemeral",
+        );
     };
-    if request(&claim).as_ref().and_then(bytes).is_none_or(|size| size == 0) {
+    if request(&claim)
+        .as_ref()
+        .and_then(bytes)
+        .is_none_or(|size| size == 0)
+    {
         return unbuildable(
             "spec.storage.resources.requests.storage",
             "it is not a size",
@@ -257,27 +300,40 @@ fn data(spec: &PostgresSpec) -> Result<Data, Unbuildable> {
 }
 
 fn container_settings<'a>(spec: &'a PostgresSpec, name: &str) -> Option<&'a ContainerSettings> {
-    spec.pod_template.as_ref()?.spec.as_ref()?.containers.iter().find(|container| container.name == name)
+    spec.pod_template
+        .as_ref()?
+        .spec
+        .as_ref()?
+        .containers
+        .iter()
+        .find(|container| container.name == name)
 }
 
 fn resources(spec: &PostgresSpec) -> ResourceRequirements {
     let amounts = |pairs: &[(&str, &str)]| {
-        Some(pairs.iter().map(|(what, much)| ((*what).to_owned(), Quantity((*much).to_owned()))).collect())
+        Some(
+            pairs
+                .iter()
+                .map(|(what, much)| ((*what).to_owned(), Quantity((*much).to_owned())))
+                .collect(),
+        )
     };
-    container_settings(spec, POSTGRES).and_then(|container| container.resources.clone()).unwrap_or_else(|| {
-        ResourceRequirements {
+    container_settings(spec, POSTGRES)
+        .and_then(|container| container.resources.clone())
+        .unwrap_or_else(|| ResourceRequirements {
             requests: amounts(&[("cpu", "500m"), ("memory", "1Gi")]),
             limits: amounts(&[("memory", "1Gi")]),
             claims: None,
-        }
-    })
+        })
 }
 
 /// What is asked for counts, else the limit, which Kubernetes then takes for what is asked for.
 fn shared_buffers(resources: &ResourceRequirements) -> Result<u64, Unbuildable> {
-    let memory = |amounts: &Option<BTreeMap<String, Quantity>>| amounts.as_ref()?.get("memory").cloned();
-    let amount =
-        memory(&resources.requests).or_else(|| memory(&resources.limits)).unwrap_or(Quantity("1Gi".to_owned()));
+    let memory =
+        |amounts: &Option<BTreeMap<String, Quantity>>| amounts.as_ref()?.get("memory").cloned();
+    let amount = memory(&resources.requests)
+        .or_else(|| memory(&resources.limits))
+        .unwrap_or(Quantity("1Gi".to_owned()));
     match bytes(&amount) {
         Some(bytes) => Ok((bytes / 4 / (1 << 20)).max(1)),
         None => unbuildable(
@@ -289,23 +345,40 @@ fn shared_buffers(resources: &ResourceRequirements) -> Result<u64, Unbuildable> 
 }
 
 fn init(spec: &PostgresSpec) -> Result<Option<InitScript>, Unbuildable> {
-    let Some(script) = spec.init.as_ref().and_then(|init| init.script.clone()) else { return Ok(None) };
+    let Some(script) = spec.init.as_ref().and_then(|init| init.script.clone()) else {
+        return Ok(None);
+    };
     if !script.has_one_source() {
-        return unbuildable("spec.init.script", "it needs one source", "name either a configMap or a secret");
+        return unbuildable(
+            "spec.init.script",
+            "it needs one source",
+            "name either a configMap or a secret",
+        );
     }
     if !script.stays_inside() {
-        return unbuildable("spec.init.script.scriptPath", "it leads out of the volume", "write a folder inside it");
+        return unbuildable(
+            "spec.init.script.scriptPath",
+            "it leads out of the volume",
+            "write a folder inside it",
+        );
     }
     Ok(Some(script))
 }
 
 fn check_containers(spec: &PostgresSpec) -> Result<(), Unbuildable> {
-    let containers =
-        spec.pod_template.iter().filter_map(|template| template.spec.as_ref()).flat_map(|pod| &pod.containers);
+    let containers = spec
+        .pod_template
+        .iter()
+        .filter_map(|template| template.spec.as_ref())
+        .flat_map(|pod| &pod.containers);
     for container in containers {
         let field = format!("spec.podTemplate.spec.containers[{}]", container.name);
         if ![POSTGRES, EXPORTER].contains(&container.name.as_str()) {
-            return unbuildable(field, "there is no such container", "change `postgres` or `exporter`");
+            return unbuildable(
+                field,
+                "there is no such container",
+                "change `postgres` or `exporter`",
+            );
         }
     }
     Ok(())
@@ -314,15 +387,26 @@ fn check_containers(spec: &PostgresSpec) -> Result<(), Unbuildable> {
 fn check_service_templates(templates: &[ServiceTemplate]) -> Result<(), Unbuildable> {
     for (at, template) in templates.iter().enumerate() {
         let alias = template.alias.as_str();
-        if templates[..at].iter().any(|earlier| earlier.alias == template.alias) {
+        if templates[..at]
+            .iter()
+            .any(|earlier| earlier.alias == template.alias)
+        {
             let field = format!("spec.serviceTemplates[{at}].alias");
-            return unbuildable(field, format!("{alias} is there twice"), "join the two entries");
+            return unbuildable(
+                field,
+                format!("{alias} is there twice"),
+                "join the two entries",
+            );
         }
         let known = template.alias.port_name();
         let ports = template.spec.iter().flat_map(|service| &service.ports);
         if let Some(port) = ports.into_iter().find(|port| port.name != known) {
             let field = format!("spec.serviceTemplates[{at}].spec.ports[{}]", port.name);
-            return unbuildable(field, format!("the Service {alias} has no such port"), format!("its port is {known}"));
+            return unbuildable(
+                field,
+                format!("the Service {alias} has no such port"),
+                format!("its port is {known}"),
+            );
         }
     }
     Ok(())
@@ -332,11 +416,19 @@ fn check_tls(spec: &PostgresSpec) -> Result<(), Unbuildable> {
     let Some(tls) = &spec.tls else {
         return match spec.ssl_mode {
             None | Some(SslMode::Disable) => Ok(()),
-            Some(_) => unbuildable("spec.sslMode", "there is no TLS to use", "set spec.tls, or sslMode disable"),
+            Some(_) => unbuildable(
+                "spec.sslMode",
+                "there is no TLS to use",
+                "set spec.tls, or sslMode disable",
+            ),
         };
     };
     if spec.ssl_mode == Some(SslMode::Disable) {
-        return unbuildable("spec.sslMode", "TLS is on", "remove spec.tls, or choose another mode");
+        return unbuildable(
+            "spec.sslMode",
+            "TLS is on",
+            "remove spec.tls, or choose another mode",
+        );
     }
     for (at, wish) in tls.certificates.iter().enumerate() {
         let field = format!("spec.tls.certificates[{at}].alias");
@@ -348,11 +440,21 @@ fn check_tls(spec: &PostgresSpec) -> Result<(), Unbuildable> {
                 format!("use one of {known}"),
             );
         }
-        if tls.certificates[..at].iter().any(|earlier| earlier.alias == wish.alias) {
-            return unbuildable(field, format!("{} is there twice", wish.alias), "join the two entries");
+        if tls.certificates[..at]
+            .iter()
+            .any(|earlier| earlier.alias == wish.alias)
+        {
+            return unbuildable(
+                field,
+                format!("{} is there twice", wish.alias),
+                "join the two entries",
+            );
         }
     }
-    let has_issuer = |alias: Alias| tls.certificate(alias.as_str()).is_some_and(|wish| wish.issuer_ref.is_some());
+    let has_issuer = |alias: Alias| {
+        tls.certificate(alias.as_str())
+            .is_some_and(|wish| wish.issuer_ref.is_some())
+    };
     if tls.issuer_ref.is_none() && !Alias::ALL.into_iter().all(has_issuer) {
         return unbuildable(
             "spec.tls.issuerRef",
@@ -372,8 +474,13 @@ pub(super) mod tests {
     pub(in super::super) fn version(version: &str) -> PostgresVersionSpec {
         PostgresVersionSpec {
             version: version.to_owned(),
-            db: DatabaseImage { image: format!("example.org/postgres:{version}"), base_os: None },
-            exporter: Image { image: "example.org/exporter:1".to_owned() },
+            db: DatabaseImage {
+                image: format!("example.org/postgres:{version}"),
+                base_os: None,
+            },
+            exporter: Image {
+                image: "example.org/exporter:1".to_owned(),
+            },
             ..Default::default()
         }
     }
@@ -393,7 +500,11 @@ pub(super) mod tests {
         let version = version(&postgres.spec.version);
         Cluster::of(
             postgres,
-            &Facts { version: &version, superuser: "postgres", user_conf: Some("work_mem = 1MB\njit = off") },
+            &Facts {
+                version: &version,
+                superuser: "postgres",
+                user_conf: Some("work_mem = 1MB\njit = off"),
+            },
         )
     }
 
@@ -409,9 +520,15 @@ pub(super) mod tests {
             ("{version: '17', replicas: 33}", "spec.replicas"),
             ("{version: '17', replicas: 2000000000}", "spec.replicas"),
             ("{version: '17', storageType: Durable}", "spec.storage"),
-            ("{version: '17', storage: {}}", "spec.storage.resources.requests.storage"),
+            (
+                "{version: '17', storage: {}}",
+                "spec.storage.resources.requests.storage",
+            ),
             ("{version: '17', sslMode: require}", "spec.sslMode"),
-            ("{version: '17', sslMode: disable, tls: {issuerRef: {name: i}}}", "spec.sslMode"),
+            (
+                "{version: '17', sslMode: disable, tls: {issuerRef: {name: i}}}",
+                "spec.sslMode",
+            ),
             ("{version: '17', tls: {}}", "spec.tls.issuerRef"),
             (
                 "{version: '17', tls: {issuerRef: {name: i}, certificates: [{alias: x}]}}",
@@ -426,8 +543,14 @@ pub(super) mod tests {
                 "{version: '17', init: {script: {scriptPath: ../x, configMap: {name: c}}}}",
                 "spec.init.script.scriptPath",
             ),
-            ("{version: '17', configuration: {inline: {x: y}}}", "spec.configuration.inline[x]"),
-            ("{version: '17', configuration: {inline: {user.conf: '= 1'}}}", "spec.configuration.inline[user.conf]"),
+            (
+                "{version: '17', configuration: {inline: {x: y}}}",
+                "spec.configuration.inline[x]",
+            ),
+            (
+                "{version: '17', configuration: {inline: {user.conf: '= 1'}}}",
+                "spec.configuration.inline[user.conf]",
+            ),
             (
                 "{version: '17', podTemplate: {spec: {containers: [{name: sidecar}]}}}",
                 "spec.podTemplate.spec.containers[sidecar]",
@@ -436,7 +559,10 @@ pub(super) mod tests {
                 "{version: '17', podTemplate: {spec: {containers: [{name: postgres, resources: {requests: {memory: lots}}}]}}}",
                 "spec.podTemplate.spec.containers[postgres].resources.requests.memory",
             ),
-            ("{version: '17', serviceTemplates: [{alias: stats}, {alias: stats}]}", "spec.serviceTemplates[1].alias"),
+            (
+                "{version: '17', serviceTemplates: [{alias: stats}, {alias: stats}]}",
+                "spec.serviceTemplates[1].alias",
+            ),
             (
                 "{version: '17', serviceTemplates: [{alias: primary, spec: {ports: [{name: db, port: 1}]}}]}",
                 "spec.serviceTemplates[0].spec.ports[db]",
@@ -444,7 +570,10 @@ pub(super) mod tests {
         ] {
             let refused = build(&postgres(spec)).expect_err(spec);
             assert_eq!(refused.field, field, "{refused}");
-            assert!(!refused.problem.is_empty() && !refused.remedy.is_empty(), "{refused}");
+            assert!(
+                !refused.problem.is_empty() && !refused.remedy.is_empty(),
+                "{refused}"
+            );
         }
     }
 
@@ -471,14 +600,25 @@ pub(super) mod tests {
             let spec = format!(
                 "{{version: '17', podTemplate: {{spec: {{containers: [{{name: postgres, resources: {resources}}}]}}}}}}"
             );
-            assert_eq!(cluster(&postgres(&spec)).shared_buffers, megabytes, "{resources}");
+            assert_eq!(
+                cluster(&postgres(&spec)).shared_buffers,
+                megabytes,
+                "{resources}"
+            );
         }
     }
 
     #[test]
     fn a_secret_without_settings_is_not_taken_for_one_with_none() {
         let postgres = postgres("{version: '17', configuration: {secretName: s}}");
-        let facts = Facts { version: &version("17"), superuser: "postgres", user_conf: None };
-        assert_eq!(Cluster::of(&postgres, &facts).expect_err("no key").field, "spec.configuration.secretName");
+        let facts = Facts {
+            version: &version("17"),
+            superuser: "postgres",
+            user_conf: None,
+        };
+        assert_eq!(
+            Cluster::of(&postgres, &facts).expect_err("no key").field,
+            "spec.configuration.secretName"
+        );
     }
 }

@@ -5,7 +5,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::Cluster;
 
-/// Less than half of the standbys, but one at least. None for a single pod: there it could only forbid every eviction, or none.
+/// Less than half of the standbys, but one at least. None for a single pod: there it could only
+/// forbid every eviction, or none.
 #[must_use]
 pub fn disruption_budget(cluster: &Cluster) -> Option<PodDisruptionBudget> {
     (cluster.replicas() > 1).then(|| PodDisruptionBudget {
@@ -26,9 +27,19 @@ mod tests {
 
     #[test]
     fn as_many_may_be_missing_as_a_majority_can_spare() {
-        for (replicas, missing) in [(1, None), (2, Some(1)), (3, Some(1)), (4, Some(1)), (5, Some(2)), (7, Some(3))] {
-            let cluster = cluster(&postgres(&format!("{{version: '17', replicas: {replicas}}}")));
-            let budget = disruption_budget(&cluster).and_then(|budget| budget.spec?.max_unavailable);
+        for (replicas, missing) in [
+            (1, None),
+            (2, Some(1)),
+            (3, Some(1)),
+            (4, Some(1)),
+            (5, Some(2)),
+            (7, Some(3)),
+        ] {
+            let cluster = cluster(&postgres(&format!(
+                "{{version: '17', replicas: {replicas}}}"
+            )));
+            let budget =
+                disruption_budget(&cluster).and_then(|budget| budget.spec?.max_unavailable);
             assert_eq!(budget, missing.map(IntOrString::Int), "{replicas}");
         }
     }

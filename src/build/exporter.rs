@@ -16,25 +16,54 @@ pub const WEB_YML: &str = "web.yml";
 
 /// The container, where the spec asks for metrics.
 ///
-/// It looks at its own pod's server through the socket, so no change of TLS concerns it. It serves TLS where the pod has
-/// certificates, and reads them anew with each connection.
+/// It looks at its own pod's server through the socket, so no change of TLS concerns it. It serves
+/// TLS where the pod has certificates, and reads them anew with each connection.
 #[must_use]
 pub fn container(cluster: &Cluster, posture: &Posture) -> Option<Container> {
     cluster.monitor()?;
     let exporter = cluster.exporter().cloned().unwrap_or_default();
-    let wish = cluster.container_settings(EXPORTER).cloned().unwrap_or_default();
+    let wish = cluster
+        .container_settings(EXPORTER)
+        .cloned()
+        .unwrap_or_default();
     let port = port(cluster);
     let listen = format!("--web.listen-address=:{port}");
-    let tls = posture.files.as_ref().map(|_| format!("--web.config.file={CONFIG}/{WEB_YML}"));
-    let source = EnvVar { name: DATA_SOURCE.to_owned(), value: Some(data_source(cluster)), value_from: None };
+    let tls = posture
+        .files
+        .as_ref()
+        .map(|_| format!("--web.config.file={CONFIG}/{WEB_YML}"));
+    let source = EnvVar {
+        name: DATA_SOURCE.to_owned(),
+        value: Some(data_source(cluster)),
+        value_from: None,
+    };
     Some(Container {
         name: EXPORTER.to_owned(),
         image: Some(cluster.version.exporter.image.clone()),
-        args: Some([listen].into_iter().chain(tls).chain(exporter.args).collect()),
-        env: Some([source].into_iter().chain(exporter.env.into_iter().chain(wish.env).filter(is_the_users)).collect()),
+        args: Some(
+            [listen]
+                .into_iter()
+                .chain(tls)
+                .chain(exporter.args)
+                .collect(),
+        ),
+        env: Some(
+            [source]
+                .into_iter()
+                .chain(
+                    exporter
+                        .env
+                        .into_iter()
+                        .chain(wish.env)
+                        .filter(is_the_users),
+                )
+                .collect(),
+        ),
         ports: Some(vec![container_port((port, EXPORTER_PORT.1))]),
         resources: wish.resources.or(exporter.resources),
-        security_context: Some(security::container(wish.security_context.or(exporter.security_context))),
+        security_context: Some(security::container(
+            wish.security_context.or(exporter.security_context),
+        )),
         volume_mounts: Some(shared_mounts(posture)),
         ..Default::default()
     })
@@ -43,11 +72,14 @@ pub fn container(cluster: &Cluster, posture: &Posture) -> Option<Container> {
 /// The exporter's port.
 #[must_use]
 pub fn port(cluster: &Cluster) -> i32 {
-    cluster.exporter().and_then(|exporter| exporter.port).unwrap_or(EXPORTER_PORT.0)
+    cluster
+        .exporter()
+        .and_then(|exporter| exporter.port)
+        .unwrap_or(EXPORTER_PORT.0)
 }
 
-/// Where the exporter's certificate is. It is there without TLS too, unused: a key that came and went would hold up the pods'
-/// volumes.
+/// Where the exporter's certificate is. It is there without TLS too, unused: a key that came and
+/// went would hold up the pods' volumes.
 pub(super) fn web_config() -> String {
     let config = json!({
         "tls_server_config": { "cert_file": layout::EXPORTER_CERTIFICATE, "key_file": layout::EXPORTER_KEY },
@@ -57,8 +89,8 @@ pub(super) fn web_config() -> String {
 
 /// Settings of the exporter's session beyond [`SAFE`]. It logs in as superuser, and only reads.
 ///
-/// What it asks names most things without their schema, hence `search_path`. Its own patience is a minute and longer, and a scrape
-/// that was given up leaves its queries behind, hence the timeouts.
+/// What it asks names most things without their schema, hence `search_path`. Its own patience is a
+/// minute and longer, and a scrape that was given up leaves its queries behind, hence the timeouts.
 const SETTINGS: &[(u32, &str, &str)] = &[
     (0, "application_name", "exporter"),
     (0, "search_path", "pg_catalog"),
@@ -71,17 +103,24 @@ const SETTINGS: &[(u32, &str, &str)] = &[
 
 /// A connection string as libpq reads it: quotes and backslashes in a name are escaped.
 ///
-/// What its driver does not know goes into the start-up packet as settings, which win over every default. The exporter cuts the
-/// string at commas, to find several, and wants a `=` between any two spaces: values have neither commas nor spaces.
+/// What its driver does not know goes into the start-up packet as settings, which win over every
+/// default. The exporter cuts the string at commas, to find several, and wants a `=` between any
+/// two spaces: values have neither commas nor spaces.
 fn data_source(cluster: &Cluster) -> String {
     let quoted = |value: &str| format!("'{}'", value.replace('\\', r"\\").replace('\'', r"\'"));
     let user = quoted(&cluster.superuser);
     // Not quoted: it is the label `server` of every metric, as it is written.
     let address = format!("host={SOCKETS} user={user} dbname=postgres sslmode=disable");
-    let settings = SAFE.iter().chain(SETTINGS).filter(|(since, ..)| *since <= cluster.major());
+    let settings = SAFE
+        .iter()
+        .chain(SETTINGS)
+        .filter(|(since, ..)| *since <= cluster.major());
     let settings = settings.map(|(_, name, value)| format!("{name}={}", quoted(value)));
-    let words: Vec<String> =
-        [address].into_iter().chain(settings).chain([format!("session_authorization={user}")]).collect();
+    let words: Vec<String> = [address]
+        .into_iter()
+        .chain(settings)
+        .chain([format!("session_authorization={user}")])
+        .collect();
     words.join(" ")
 }
 

@@ -22,12 +22,19 @@ pub const PRIMARY: &str = "primary";
 pub const STANDBY: &str = "standby";
 
 /// Labels that describe an object and are the owner's own, not the object's.
-const NOT_HANDED_DOWN: [&str; 4] =
-    ["app.kubernetes.io/name", INSTANCE_LABEL, "app.kubernetes.io/version", "app.kubernetes.io/managed-by"];
+const NOT_HANDED_DOWN: [&str; 4] = [
+    "app.kubernetes.io/name",
+    INSTANCE_LABEL,
+    "app.kubernetes.io/version",
+    "app.kubernetes.io/managed-by",
+];
 
 /// One map out of pairs.
 pub(super) fn labels<const N: usize>(pairs: [(&str, &str); N]) -> Labels {
-    pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    pairs
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// The labels that everything of the database of this name has and nothing else.
@@ -57,10 +64,14 @@ impl Cluster {
 
     /// The same selector, as other types want it.
     pub(super) fn label_selector(&self) -> LabelSelector {
-        LabelSelector { match_labels: Some(self.selector()), ..Default::default() }
+        LabelSelector {
+            match_labels: Some(self.selector()),
+            ..Default::default()
+        }
     }
 
-    /// The labels of the objects of this database: the selector, and what its owner labelled it with.
+    /// The labels of the objects of this database: the selector, and what its owner labelled it
+    /// with.
     #[must_use]
     pub fn labels(&self) -> Labels {
         let is_kubedbs = |key: &str| {
@@ -85,10 +96,13 @@ impl Cluster {
     }
 }
 
-/// The same object, owned: it goes when its owner goes. An owner that was never stored has no uid and owns nothing.
+/// The same object, owned: it goes when its owner goes. An owner that was never stored has no uid
+/// and owns nothing.
 #[must_use]
 pub fn owned_by<K: Resource, O: Resource<DynamicType = ()>>(mut object: K, owner: &O) -> K {
-    object.meta_mut().owner_references = owner.controller_owner_ref(&()).map(|reference| vec![reference]);
+    object.meta_mut().owner_references = owner
+        .controller_owner_ref(&())
+        .map(|reference| vec![reference]);
     object
 }
 
@@ -117,9 +131,20 @@ mod tests {
     #[test]
     fn an_owned_object_names_its_owner() {
         let mut owner = postgres("version: '17'");
-        assert_eq!(owned_by(Service::default(), &owner).metadata.owner_references, None);
+        assert_eq!(
+            owned_by(Service::default(), &owner)
+                .metadata
+                .owner_references,
+            None
+        );
         owner.metadata.uid = Some("u-1".to_owned());
-        let references = owned_by(Service::default(), &owner).metadata.owner_references.expect("an owner");
-        assert_eq!((references[0].kind.as_str(), references[0].controller), ("Postgres", Some(true)));
+        let references = owned_by(Service::default(), &owner)
+            .metadata
+            .owner_references
+            .expect("an owner");
+        assert_eq!(
+            (references[0].kind.as_str(), references[0].controller),
+            ("Postgres", Some(true))
+        );
     }
 }

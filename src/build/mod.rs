@@ -1,7 +1,8 @@
 //! From a database to its manifests: pure, and infallible from a [`Cluster`] on.
 //!
-//! A [`Cluster`] is made from a `Postgres` in one place, which is the only one that can refuse. Everything else here is total: the
-//! same cluster and the same posture give the same manifests, byte for byte.
+//! A [`Cluster`] is made from a `Postgres` in one place, which is the only one that can refuse.
+//! Everything else here is total: the same cluster and the same posture give the same manifests,
+//! byte for byte.
 //!
 //! | file | what |
 //! |---|---|

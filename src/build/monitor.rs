@@ -22,7 +22,13 @@ const PATH: &str = "/metrics";
 pub fn stats(cluster: &Cluster, posture: &Posture) -> Option<Service> {
     let agent = cluster.monitor()?.agent.unwrap_or(Agent::Prometheus);
     let (name, port) = (cluster.stats_service(), port(cluster));
-    let mut service = templated(cluster, ServiceAlias::Stats, &name, cluster.selector(), (port, EXPORTER_PORT.1));
+    let mut service = templated(
+        cluster,
+        ServiceAlias::Stats,
+        &name,
+        cluster.selector(),
+        (port, EXPORTER_PORT.1),
+    );
     let annotations = service.metadata.annotations.get_or_insert_default();
     annotations.extend(labels([(AGENT, agent_name(agent))]));
     if agent == Agent::Builtin {
@@ -33,14 +39,22 @@ pub fn stats(cluster: &Cluster, posture: &Posture) -> Option<Service> {
             ("prometheus.io/port", &port.to_string()),
         ]));
     }
-    service.metadata.labels.get_or_insert_default().extend(labels([(ROLE_LABEL, "stats")]));
+    service
+        .metadata
+        .labels
+        .get_or_insert_default()
+        .extend(labels([(ROLE_LABEL, "stats")]));
     Some(service)
 }
 
 /// The kind of object that Prometheus Operator reads. It is not there in every cluster.
 #[must_use]
 pub fn service_monitor_resource() -> ApiResource {
-    ApiResource::from_gvk(&GroupVersionKind::gvk("monitoring.coreos.com", "v1", "ServiceMonitor"))
+    ApiResource::from_gvk(&GroupVersionKind::gvk(
+        "monitoring.coreos.com",
+        "v1",
+        "ServiceMonitor",
+    ))
 }
 
 /// ServiceMonitor `NAME-stats`, where the spec asks for Prometheus Operator.
@@ -50,25 +64,39 @@ pub fn service_monitor(cluster: &Cluster, posture: &Posture) -> Option<DynamicOb
     if monitor.agent != Some(Agent::Operator) {
         return None;
     }
-    let wish =
-        monitor.prometheus.as_ref().and_then(|prometheus| prometheus.service_monitor.clone()).unwrap_or_default();
+    let wish = monitor
+        .prometheus
+        .as_ref()
+        .and_then(|prometheus| prometheus.service_monitor.clone())
+        .unwrap_or_default();
     let mut selector = cluster.selector();
     selector.extend(labels([(ROLE_LABEL, "stats")]));
     let mut endpoint = json!({ "port": EXPORTER_PORT.1, "path": PATH, "scheme": scheme(posture) });
     if let Value::Object(endpoint) = &mut endpoint {
-        endpoint.extend(wish.interval.map(|interval| ("interval".to_owned(), json!(interval))));
-        endpoint.extend(posture.files.as_ref().map(|_| ("tlsConfig".to_owned(), tls_config(cluster))));
+        endpoint.extend(
+            wish.interval
+                .map(|interval| ("interval".to_owned(), json!(interval))),
+        );
+        endpoint.extend(
+            posture
+                .files
+                .as_ref()
+                .map(|_| ("tlsConfig".to_owned(), tls_config(cluster))),
+        );
     }
     let mut metadata = cluster.meta(cluster.stats_service());
     let ours = metadata.labels.replace(wish.labels.unwrap_or_default());
-    metadata.labels.get_or_insert_default().extend(ours.unwrap_or_default());
+    metadata
+        .labels
+        .get_or_insert_default()
+        .extend(ours.unwrap_or_default());
     let spec = json!({
         "endpoints": [endpoint],
         "namespaceSelector": { "matchNames": [cluster.namespace()] },
         "selector": { "matchLabels": selector },
     });
-    let mut object =
-        DynamicObject::new(&cluster.stats_service(), &service_monitor_resource()).data(json!({ "spec": spec }));
+    let mut object = DynamicObject::new(&cluster.stats_service(), &service_monitor_resource())
+        .data(json!({ "spec": spec }));
     object.metadata = metadata;
     Some(object)
 }
@@ -83,7 +111,11 @@ fn tls_config(cluster: &Cluster) -> Value {
 
 /// The exporter speaks TLS as soon as its pod has certificates.
 fn scheme(posture: &Posture) -> &'static str {
-    if posture.files.is_some() { "https" } else { "http" }
+    if posture.files.is_some() {
+        "https"
+    } else {
+        "http"
+    }
 }
 
 const fn agent_name(agent: Agent) -> &'static str {

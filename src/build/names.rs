@@ -16,7 +16,8 @@ pub const EXPORTER_PORT: (i32, &str) = (56790, METRICS_PORT);
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
 
 impl Cluster {
-    /// The database's own name: its PetSet, primary Service, ServiceAccount, Role, RoleBinding and PodDisruptionBudget.
+    /// The database's own name: its PetSet, primary Service, ServiceAccount, Role, RoleBinding and
+    /// PodDisruptionBudget.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -91,12 +92,18 @@ impl Cluster {
     /// The Secret into which the certificate of this alias is issued.
     #[must_use]
     pub fn certificate_secret(&self, alias: Alias) -> String {
-        let wish = self.spec.tls.as_ref().and_then(|tls| tls.certificate(alias.as_str()));
-        wish.and_then(|wish| wish.secret_name.clone()).unwrap_or_else(|| self.certificate(alias))
+        let wish = self
+            .spec
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.certificate(alias.as_str()));
+        wish.and_then(|wish| wish.secret_name.clone())
+            .unwrap_or_else(|| self.certificate(alias))
     }
 
-    /// Patroni's own ConfigMaps, which it makes beside the cluster: its settings, leader, switchovers and synchronous standbys.
-    /// Patroni puts the suffix on whatever it is told, so nothing is cut here.
+    /// Patroni's own ConfigMaps, which it makes beside the cluster: its settings, leader,
+    /// switchovers and synchronous standbys. Patroni puts the suffix on whatever it is told, so
+    /// nothing is cut here.
     #[must_use]
     pub fn patroni_config_maps(&self) -> [String; 4] {
         ["config", "leader", "failover", "sync"].map(|suffix| format!("{}-{suffix}", self.name))
@@ -111,7 +118,9 @@ impl Cluster {
     /// The ServiceAccount of the pods.
     #[must_use]
     pub fn service_account(&self) -> &str {
-        self.pod_settings().and_then(|pod| pod.service_account_name.as_deref()).unwrap_or(&self.name)
+        self.pod_settings()
+            .and_then(|pod| pod.service_account_name.as_deref())
+            .unwrap_or(&self.name)
     }
 
     /// The name of a Service inside the cluster: `SERVICE.NAMESPACE.svc`.
@@ -127,10 +136,15 @@ mod tests {
 
     #[test]
     fn the_superusers_secret_is_the_one_that_is_named_if_one_is() {
-        for (wish, name) in
-            [("{kind: Secret, name: mine}", "mine"), ("{kind: Secret, name: ''}", "pg-auth"), ("null", "pg-auth")]
-        {
-            assert_eq!(cluster(&postgres(&format!("{{version: '17', authSecret: {wish}}}"))).auth_secret(), name);
+        for (wish, name) in [
+            ("{kind: Secret, name: mine}", "mine"),
+            ("{kind: Secret, name: ''}", "pg-auth"),
+            ("null", "pg-auth"),
+        ] {
+            assert_eq!(
+                cluster(&postgres(&format!("{{version: '17', authSecret: {wish}}}"))).auth_secret(),
+                name
+            );
         }
     }
 }

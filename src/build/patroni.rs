@@ -1,4 +1,5 @@
-//! Patroni's local configuration: `patroni.yml`, the same for every pod; what differs comes from the environment.
+//! Patroni's local configuration: `patroni.yml`, the same for every pod; what differs comes from
+//! the environment.
 
 use std::collections::BTreeMap;
 
@@ -21,26 +22,37 @@ pub const INITDB_SH: &str = "initdb.sh";
 /// Key of what `postgresql.conf` includes.
 const INCLUDED: &str = "postgresql.conf";
 
-/// ConfigMap `NAME-patroni`. A pod takes a change when its volume is refreshed and its agent is told to reload.
+/// ConfigMap `NAME-patroni`. A pod takes a change when its volume is refreshed and its agent is
+/// told to reload.
 #[must_use]
 pub fn config_map(cluster: &Cluster, posture: &Posture) -> ConfigMap {
-    // JSON is YAML, should the text not come out; it is made of strings, numbers and truth values, so it does.
+    // JSON is YAML, should the text not come out; it is made of strings, numbers and truth values,
+    // so it does.
     let local = config(cluster, posture);
     let text = serde_saphyr::to_string(&local).unwrap_or_else(|_| local.to_string());
-    let init = cluster.init.as_ref().map(|_| (INIT_SH, init_script(cluster)));
-    let web = cluster.monitor().map(|_| (exporter::WEB_YML, exporter::web_config()));
+    let init = cluster
+        .init
+        .as_ref()
+        .map(|_| (INIT_SH, init_script(cluster)));
+    let web = cluster
+        .monitor()
+        .map(|_| (exporter::WEB_YML, exporter::web_config()));
     ConfigMap {
         metadata: ObjectMeta {
             annotations: Some([cluster.built_of().annotation()].into()),
             ..cluster.meta(cluster.patroni())
         },
         data: Some(
-            [(PATRONI_YML, text), (INCLUDED, included()), (INITDB_SH, initdb_script())]
-                .into_iter()
-                .chain(init)
-                .chain(web)
-                .map(|(key, text)| (key.to_owned(), text))
-                .collect::<BTreeMap<_, _>>(),
+            [
+                (PATRONI_YML, text),
+                (INCLUDED, included()),
+                (INITDB_SH, initdb_script()),
+            ]
+            .into_iter()
+            .chain(init)
+            .chain(web)
+            .map(|(key, text)| (key.to_owned(), text))
+            .collect::<BTreeMap<_, _>>(),
         ),
         ..Default::default()
     }
@@ -68,12 +80,14 @@ pub fn config(cluster: &Cluster, posture: &Posture) -> Value {
             "data_dir": format!("{DATA}/data"),
             "pgpass": "/tmp/pgpass",
             "custom_conf": format!("{CONFIG}/{INCLUDED}"),
-            // The socket needs no password and no TLS: Patroni sees its own server whatever the posture.
+            // The socket needs no password and no TLS: Patroni sees its own server whatever the
+            // posture.
             "use_unix_socket": true,
             "use_unix_socket_repl": true,
             "parameters": { "unix_socket_directories": SOCKETS },
             "authentication": authentication(cluster, posture),
-            // Without it, a new standby waits for the primary's next checkpoint, which may take minutes.
+            // Without it, a new standby waits for the primary's next checkpoint, which may take
+            // minutes.
             "basebackup": { "checkpoint": "fast" },
         },
     })
@@ -81,8 +95,9 @@ pub fn config(cluster: &Cluster, posture: &Posture) -> Value {
 
 /// What `postgresql.conf` begins with; what Patroni writes comes after it, and wins.
 ///
-/// It lies beside `patroni.yml`, which names it, because a server does not start when what its configuration includes is missing:
-/// whoever has the one has the other. A pod that an earlier pgrekey made has no file with settings of a Secret.
+/// It lies beside `patroni.yml`, which names it, because a server does not start when what its
+/// configuration includes is missing: whoever has the one has the other. A pod that an earlier
+/// pgrekey made has no file with settings of a Secret.
 fn included() -> String {
     format!(
         "# What initdb wrote.\ninclude_if_exists '{DATA}/data/postgresql.base.conf'\n\
@@ -91,8 +106,9 @@ fn included() -> String {
     )
 }
 
-/// Where `postgresql.conf` includes something else, Patroni overwrites what `initdb` wrote there: the time zone, the locale, the
-/// language of text search. So that is kept, under the name that Patroni itself would give it.
+/// Where `postgresql.conf` includes something else, Patroni overwrites what `initdb` wrote there:
+/// the time zone, the locale, the language of text search. So that is kept, under the name that
+/// Patroni itself would give it.
 fn initdb_script() -> String {
     format!(
         r#"#!/bin/sh
@@ -107,8 +123,10 @@ cp '{DATA}/data/postgresql.conf' '{DATA}/data/postgresql.base.conf'
 
 /// Who Patroni is, and how it dials. Passwords come from the environment.
 fn authentication(cluster: &Cluster, posture: &Posture) -> Value {
-    let mut login: Map<String, Value> =
-        dial::parameters(posture).into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
+    let mut login: Map<String, Value> = dial::parameters(posture)
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), json!(value)))
+        .collect();
     login.insert("username".to_owned(), json!(cluster.superuser));
     json!({ "superuser": login, "replication": login, "rewind": login })
 }
@@ -117,15 +135,22 @@ fn authentication(cluster: &Cluster, posture: &Posture) -> Value {
 fn bootstrap(cluster: &Cluster) -> Value {
     let mut bootstrap = json!({ "initdb": [{ "encoding": "UTF8" }, "data-checksums"] });
     if let (Some(_), Value::Object(bootstrap)) = (&cluster.init, &mut bootstrap) {
-        bootstrap.insert("post_bootstrap".to_owned(), json!(format!("sh {CONFIG}/{INIT_SH}")));
+        bootstrap.insert(
+            "post_bootstrap".to_owned(),
+            json!(format!("sh {CONFIG}/{INIT_SH}")),
+        );
     }
     bootstrap
 }
 
-/// Runs the user's scripts in the order of their names and stops at the first that fails: Patroni then starts over with an empty
-/// data directory, so that a database is never half initialised.
+/// Runs the user's scripts in the order of their names and stops at the first that fails: Patroni
+/// then starts over with an empty data directory, so that a database is never half initialised.
 fn init_script(cluster: &Cluster) -> String {
-    let path = cluster.init.as_ref().and_then(|script| script.script_path.as_deref()).unwrap_or_default();
+    let path = cluster
+        .init
+        .as_ref()
+        .and_then(|script| script.script_path.as_deref())
+        .unwrap_or_default();
     let folder = [INIT_SCRIPTS, path.trim_matches('/')].join("/");
     format!(
         r#"#!/bin/sh
@@ -162,6 +187,9 @@ mod tests {
         let cluster = cluster(&postgres(
             "{version: '17', init: {script: {scriptPath: \"a'; reboot; '\", configMap: {name: c}}}}",
         ));
-        assert!(init_script(&cluster).contains(r"for script in '/var/initdb/a'\''; reboot; '\'''/*; do"));
+        assert!(
+            init_script(&cluster)
+                .contains(r"for script in '/var/initdb/a'\''; reboot; '\'''/*; do")
+        );
     }
 }

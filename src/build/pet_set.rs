@@ -12,9 +12,10 @@ use crate::tls::Posture;
 
 /// PetSet `NAME`.
 ///
-/// A changed template restarts nothing by itself: a set does not know which pod is the primary. `replicas` and
-/// `revisionHistoryLimit` are written although they could be left out, because KubeOps' controller would else write them and
-/// come to own more of the spec than that; and there is no `rollingUpdate`, which would make it crash.
+/// A changed template restarts nothing by itself: a set does not know which pod is the primary.
+/// `replicas` and `revisionHistoryLimit` are written although they could be left out, because
+/// KubeOps' controller would else write them and come to own more of the spec than that; and there
+/// is no `rollingUpdate`, which would make it crash.
 #[must_use]
 pub fn pet_set(cluster: &Cluster, posture: &Posture) -> PetSet {
     let spec = PetSetSpec {
@@ -23,25 +24,34 @@ pub fn pet_set(cluster: &Cluster, posture: &Posture) -> PetSet {
         template: template(cluster, posture),
         service_name: cluster.pods_service(),
         volume_claim_templates: claim(cluster).into_iter().collect(),
-        // In order, a pod that cannot start without the others would keep them from starting: after an outage the first pod may
-        // be a standby that must not be promoted.
+        // In order, a pod that cannot start without the others would keep them from starting: after
+        // an outage the first pod may be a standby that must not be promoted.
         pod_management_policy: Some(PodManagementPolicy::Parallel),
-        update_strategy: Some(StatefulSetUpdateStrategy { type_: Some("OnDelete".to_owned()), rolling_update: None }),
+        update_strategy: Some(StatefulSetUpdateStrategy {
+            type_: Some("OnDelete".to_owned()),
+            rolling_update: None,
+        }),
         revision_history_limit: Some(10),
         ..Default::default()
     };
     let mut set = PetSet::new("", spec);
     // Not of the template: pods are replaced for what changes there.
-    set.metadata =
-        ObjectMeta { annotations: Some([cluster.built_of().annotation()].into()), ..cluster.meta(cluster.name()) };
+    set.metadata = ObjectMeta {
+        annotations: Some([cluster.built_of().annotation()].into()),
+        ..cluster.meta(cluster.name())
+    };
     set
 }
 
-/// The claim of each pod. Its labels are the selector alone: a claim template cannot be changed later.
+/// The claim of each pod. Its labels are the selector alone: a claim template cannot be changed
+/// later.
 fn claim(cluster: &Cluster) -> Option<PersistentVolumeClaim> {
-    let Data::Claim(wish) = &cluster.data else { return None };
+    let Data::Claim(wish) = &cluster.data else {
+        return None;
+    };
     let mut spec = wish.as_ref().clone();
-    spec.access_modes.get_or_insert_with(|| vec!["ReadWriteOnce".to_owned()]);
+    spec.access_modes
+        .get_or_insert_with(|| vec!["ReadWriteOnce".to_owned()]);
     Some(PersistentVolumeClaim {
         metadata: ObjectMeta {
             name: Some(DATA_VOLUME.to_owned()),

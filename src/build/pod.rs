@@ -1,13 +1,13 @@
 //! The pod: one container that runs Patroni, and one for metrics where they are wanted.
 //!
-//! Nothing here depends on more of a posture than whether there are files: a template that changed with every step of a walk would
-//! make every pod look out of date at every step.
+//! Nothing here depends on more of a posture than whether there are files: a template that changed
+//! with every step of a walk would make every pod look out of date at every step.
 
 use k8s_openapi::api::core::v1::{
-    Affinity, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction,
-    HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity,
-    PodSpec, PodTemplateSpec, Probe, SecretKeySelector, SecretVolumeSource, Volume, VolumeMount,
-    WeightedPodAffinityTerm,
+    Affinity, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
+    EnvVarSource, ExecAction, HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler,
+    ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSpec, PodTemplateSpec, Probe,
+    SecretKeySelector, SecretVolumeSource, Volume, VolumeMount, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -41,8 +41,13 @@ pub const CERTS_VOLUME: &str = "certs";
 pub const USER_CONF_VOLUME: &str = "user-conf";
 const INIT_VOLUME: &str = "initial-script";
 
-/// The folders that a read-only root file system must leave writable: PostgreSQL's socket, temporary files, the user's home.
-const SCRATCH: [(&str, &str); 3] = [("run", SOCKETS), ("tmp", "/tmp"), ("home", "/var/lib/postgresql")];
+/// The folders that a read-only root file system must leave writable: PostgreSQL's socket,
+/// temporary files, the user's home.
+const SCRATCH: [(&str, &str); 3] = [
+    ("run", SOCKETS),
+    ("tmp", "/tmp"),
+    ("home", "/var/lib/postgresql"),
+];
 
 /// Seconds that a pod has to end: its primary writes a checkpoint and hands over first.
 const GRACE_SECONDS: i64 = 120;
@@ -60,7 +65,11 @@ pub fn template(cluster: &Cluster, posture: &Posture) -> PodTemplateSpec {
     let mut labels = wish.labels.unwrap_or_default();
     labels.extend(cluster.selector());
     PodTemplateSpec {
-        metadata: Some(ObjectMeta { labels: Some(labels), annotations: wish.annotations, ..Default::default() }),
+        metadata: Some(ObjectMeta {
+            labels: Some(labels),
+            annotations: wish.annotations,
+            ..Default::default()
+        }),
         spec: Some(spec(cluster, posture)),
     }
 }
@@ -69,14 +78,22 @@ fn spec(cluster: &Cluster, posture: &Posture) -> PodSpec {
     let wish = cluster.pod_settings().cloned().unwrap_or_default();
     let spread = wish.affinity.is_none() && wish.topology_spread_constraints.is_empty();
     PodSpec {
-        containers: [postgres(cluster, posture)].into_iter().chain(exporter::container(cluster, posture)).collect(),
+        containers: [postgres(cluster, posture)]
+            .into_iter()
+            .chain(exporter::container(cluster, posture))
+            .collect(),
         volumes: Some(volumes(cluster, posture)),
         service_account_name: Some(cluster.service_account().to_owned()),
         security_context: Some(security::pod(cluster.uid(), wish.security_context)),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
-        // A Service called `patroni` would otherwise become variables that Patroni takes for its configuration.
+        // A Service called `patroni` would otherwise become variables that Patroni takes for its
+        // configuration.
         enable_service_links: Some(false),
-        affinity: if spread { Some(apart(cluster)) } else { wish.affinity },
+        affinity: if spread {
+            Some(apart(cluster))
+        } else {
+            wish.affinity
+        },
         topology_spread_constraints: some(wish.topology_spread_constraints),
         node_selector: wish.node_selector,
         tolerations: some(wish.tolerations),
@@ -87,15 +104,31 @@ fn spec(cluster: &Cluster, posture: &Posture) -> PodSpec {
 }
 
 fn postgres(cluster: &Cluster, posture: &Posture) -> Container {
-    let wish = cluster.container_settings(POSTGRES).cloned().unwrap_or_default();
+    let wish = cluster
+        .container_settings(POSTGRES)
+        .cloned()
+        .unwrap_or_default();
     Container {
         name: POSTGRES.to_owned(),
         image: Some(cluster.version.db.image.clone()),
-        command: Some(vec!["patroni".to_owned(), format!("{CONFIG}/{PATRONI_YML}")]),
-        env: Some(env(cluster).into_iter().chain(wish.env.into_iter().filter(is_the_users)).collect()),
+        command: Some(vec![
+            "patroni".to_owned(),
+            format!("{CONFIG}/{PATRONI_YML}"),
+        ]),
+        env: Some(
+            env(cluster)
+                .into_iter()
+                .chain(wish.env.into_iter().filter(is_the_users))
+                .collect(),
+        ),
         ports: Some([DB_PORT, PATRONI_PORT].map(container_port).to_vec()),
-        readiness_probe: Some(Probe { period_seconds: Some(2), timeout_seconds: Some(3), ..probe("/readiness") }),
-        // Patroni answers as long as its loop turns; it is given the time of one lost leadership before it is started anew.
+        readiness_probe: Some(Probe {
+            period_seconds: Some(2),
+            timeout_seconds: Some(3),
+            ..probe("/readiness")
+        }),
+        // Patroni answers as long as its loop turns; it is given the time of one lost leadership
+        // before it is started anew.
         liveness_probe: Some(Probe {
             initial_delay_seconds: Some(10),
             period_seconds: Some(10),
@@ -103,7 +136,10 @@ fn postgres(cluster: &Cluster, posture: &Posture) -> Container {
             failure_threshold: Some(3),
             ..probe("/liveness")
         }),
-        lifecycle: Some(Lifecycle { pre_stop: Some(hand_over()), ..Default::default() }),
+        lifecycle: Some(Lifecycle {
+            pre_stop: Some(hand_over()),
+            ..Default::default()
+        }),
         resources: Some(cluster.resources.clone()),
         security_context: Some(security::container(wish.security_context)),
         volume_mounts: Some(mounts(cluster, posture)),
@@ -111,15 +147,18 @@ fn postgres(cluster: &Cluster, posture: &Posture) -> Container {
     }
 }
 
-/// A primary that has to go asks a standby to take over while it can still answer. Anyone else is told that there is nothing to
-/// hand over. Whatever the answer, the pod ends: Patroni then stops PostgreSQL and gives up the leadership by itself.
+/// A primary that has to go asks a standby to take over while it can still answer. Anyone else is
+/// told that there is nothing to hand over. Whatever the answer, the pod ends: Patroni then stops
+/// PostgreSQL and gives up the leadership by itself.
 fn hand_over() -> LifecycleHandler {
     let ask = format!(
         r#"curl -s -m 30 -u "$PATRONI_RESTAPI_USERNAME:$PATRONI_RESTAPI_PASSWORD" -d "{{\"leader\":\"$PATRONI_NAME\"}}" http://127.0.0.1:{}/switchover || true"#,
         PATRONI_PORT.0
     );
     LifecycleHandler {
-        exec: Some(ExecAction { command: Some(vec!["sh".to_owned(), "-c".to_owned(), ask]) }),
+        exec: Some(ExecAction {
+            command: Some(vec!["sh".to_owned(), "-c".to_owned(), ask]),
+        }),
         ..Default::default()
     }
 }
@@ -148,12 +187,25 @@ fn env(cluster: &Cluster) -> Vec<EnvVar> {
     let pod_host = cluster.host(&format!("$(PATRONI_NAME).{}", cluster.pods_service()));
     [
         ("PATRONI_NAME", Source::Field("metadata.name")),
-        ("PATRONI_KUBERNETES_NAMESPACE", Source::Field("metadata.namespace")),
+        (
+            "PATRONI_KUBERNETES_NAMESPACE",
+            Source::Field("metadata.namespace"),
+        ),
         ("PATRONI_KUBERNETES_POD_IP", Source::Field("status.podIP")),
-        // A name, not an address: standbys check it against the certificate, and it outlives the pod.
-        ("PATRONI_POSTGRESQL_CONNECT_ADDRESS", Source::Text(format!("{pod_host}:{}", DB_PORT.0))),
-        ("PATRONI_RESTAPI_CONNECT_ADDRESS", Source::Text(format!("$(PATRONI_KUBERNETES_POD_IP):{}", PATRONI_PORT.0))),
-        ("PATRONI_POSTGRESQL_BIN_INITDB", Source::Text(format!("{CONFIG}/{INITDB_SH}"))),
+        // A name, not an address: standbys check it against the certificate, and it outlives the
+        // pod.
+        (
+            "PATRONI_POSTGRESQL_CONNECT_ADDRESS",
+            Source::Text(format!("{pod_host}:{}", DB_PORT.0)),
+        ),
+        (
+            "PATRONI_RESTAPI_CONNECT_ADDRESS",
+            Source::Text(format!("$(PATRONI_KUBERNETES_POD_IP):{}", PATRONI_PORT.0)),
+        ),
+        (
+            "PATRONI_POSTGRESQL_BIN_INITDB",
+            Source::Text(format!("{CONFIG}/{INITDB_SH}")),
+        ),
         ("PATRONI_RESTAPI_USERNAME", agent("username")),
         ("PATRONI_RESTAPI_PASSWORD", agent("password")),
         ("PATRONI_SUPERUSER_PASSWORD", auth("password")),
@@ -169,7 +221,8 @@ fn env(cluster: &Cluster) -> Vec<EnvVar> {
     .collect()
 }
 
-/// Whether users may set this variable. What is pgrekey's is left out: a rule refuses it, and here it is harmless.
+/// Whether users may set this variable. What is pgrekey's is left out: a rule refuses it, and here
+/// it is harmless.
 pub(super) fn is_the_users(variable: &EnvVar) -> bool {
     !is_reserved(&variable.name)
 }
@@ -178,15 +231,38 @@ fn variable(name: &str, source: Source<'_>) -> EnvVar {
     let (value, value_from) = match source {
         Source::Text(text) => (Some(text), None),
         Source::Field(path) => {
-            let field_ref = Some(ObjectFieldSelector { field_path: path.to_owned(), ..Default::default() });
-            (None, Some(EnvVarSource { field_ref, ..Default::default() }))
+            let field_ref = Some(ObjectFieldSelector {
+                field_path: path.to_owned(),
+                ..Default::default()
+            });
+            (
+                None,
+                Some(EnvVarSource {
+                    field_ref,
+                    ..Default::default()
+                }),
+            )
         }
         Source::Secret(name, key) => {
-            let secret_key_ref = Some(SecretKeySelector { name, key: key.to_owned(), optional: None });
-            (None, Some(EnvVarSource { secret_key_ref, ..Default::default() }))
+            let secret_key_ref = Some(SecretKeySelector {
+                name,
+                key: key.to_owned(),
+                optional: None,
+            });
+            (
+                None,
+                Some(EnvVarSource {
+                    secret_key_ref,
+                    ..Default::default()
+                }),
+            )
         }
     };
-    EnvVar { name: name.to_owned(), value, value_from }
+    EnvVar {
+        name: name.to_owned(),
+        value,
+        value_from,
+    }
 }
 
 /// A port of a container, by number and name.
@@ -199,16 +275,26 @@ pub(super) fn container_port((port, name): (i32, &str)) -> ContainerPort {
     }
 }
 
-/// The mounts that the containers share by what they need: sockets for both, certificates where there are any.
+/// The mounts that the containers share by what they need: sockets for both, certificates where
+/// there are any.
 pub(super) fn shared_mounts(posture: &Posture) -> Vec<VolumeMount> {
     let (sockets, path) = SCRATCH[0];
-    let certs = posture.files.as_ref().map(|_| read_only(CERTS_VOLUME, layout::ROOT));
-    [mount(sockets, path), read_only(CONFIG_VOLUME, CONFIG)].into_iter().chain(certs).collect()
+    let certs = posture
+        .files
+        .as_ref()
+        .map(|_| read_only(CERTS_VOLUME, layout::ROOT));
+    [mount(sockets, path), read_only(CONFIG_VOLUME, CONFIG)]
+        .into_iter()
+        .chain(certs)
+        .collect()
 }
 
 fn mounts(cluster: &Cluster, posture: &Posture) -> Vec<VolumeMount> {
     let scratch = SCRATCH[1..].iter().map(|(name, path)| mount(name, path));
-    let init = cluster.init.as_ref().map(|_| read_only(INIT_VOLUME, INIT_SCRIPTS));
+    let init = cluster
+        .init
+        .as_ref()
+        .map(|_| read_only(INIT_VOLUME, INIT_SCRIPTS));
     [mount(DATA_VOLUME, DATA), mount("shared-memory", "/dev/shm")]
         .into_iter()
         .chain(shared_mounts(posture))
@@ -219,11 +305,18 @@ fn mounts(cluster: &Cluster, posture: &Posture) -> Vec<VolumeMount> {
 }
 
 fn mount(name: &str, path: &str) -> VolumeMount {
-    VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), ..Default::default() }
+    VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        ..Default::default()
+    }
 }
 
 fn read_only(name: &str, path: &str) -> VolumeMount {
-    VolumeMount { read_only: Some(true), ..mount(name, path) }
+    VolumeMount {
+        read_only: Some(true),
+        ..mount(name, path)
+    }
 }
 
 fn volumes(cluster: &Cluster, posture: &Posture) -> Vec<Volume> {
@@ -251,32 +344,44 @@ fn volumes(cluster: &Cluster, posture: &Posture) -> Vec<Volume> {
         secret: Some(SecretVolumeSource {
             secret_name: Some(cluster.user_conf_secret()),
             default_mode: Some(KEY_MODE),
-            // A pod that is made anew while its database is paused may come before the Secret, and its server bears it.
+            // A pod that is made anew while its database is paused may come before the Secret, and
+            // its server bears it.
             optional: Some(true),
             ..Default::default()
         }),
         ..Default::default()
     };
-    [config, user_conf, empty_dir("shared-memory", Some("Memory"), None)]
-        .into_iter()
-        .chain(SCRATCH.map(|(name, _)| empty_dir(name, None, None)))
-        .chain(data)
-        .chain(posture.files.as_ref().map(|_| certs(cluster)))
-        .chain(init)
-        .collect()
+    [
+        config,
+        user_conf,
+        empty_dir("shared-memory", Some("Memory"), None),
+    ]
+    .into_iter()
+    .chain(SCRATCH.map(|(name, _)| empty_dir(name, None, None)))
+    .chain(data)
+    .chain(posture.files.as_ref().map(|_| certs(cluster)))
+    .chain(init)
+    .collect()
 }
 
 fn empty_dir(name: &str, medium: Option<&str>, size_limit: Option<Quantity>) -> Volume {
     Volume {
         name: name.to_owned(),
-        empty_dir: Some(EmptyDirVolumeSource { medium: medium.map(str::to_owned), size_limit }),
+        empty_dir: Some(EmptyDirVolumeSource {
+            medium: medium.map(str::to_owned),
+            size_limit,
+        }),
         ..Default::default()
     }
 }
 
 /// The Secret with what is served; what else is in it stays outside.
 fn certs(cluster: &Cluster) -> Volume {
-    let item = |(key, path): &(&str, &str)| KeyToPath { key: (*key).to_owned(), path: (*path).to_owned(), mode: None };
+    let item = |(key, path): &(&str, &str)| KeyToPath {
+        key: (*key).to_owned(),
+        path: (*path).to_owned(),
+        mode: None,
+    };
     Volume {
         name: CERTS_VOLUME.to_owned(),
         secret: Some(SecretVolumeSource {
@@ -293,14 +398,16 @@ fn certs(cluster: &Cluster) -> Volume {
 fn apart(cluster: &Cluster) -> Affinity {
     Affinity {
         pod_anti_affinity: Some(PodAntiAffinity {
-            preferred_during_scheduling_ignored_during_execution: Some(vec![WeightedPodAffinityTerm {
-                weight: 100,
-                pod_affinity_term: PodAffinityTerm {
-                    label_selector: Some(cluster.label_selector()),
-                    topology_key: "kubernetes.io/hostname".to_owned(),
-                    ..Default::default()
+            preferred_during_scheduling_ignored_during_execution: Some(vec![
+                WeightedPodAffinityTerm {
+                    weight: 100,
+                    pod_affinity_term: PodAffinityTerm {
+                        label_selector: Some(cluster.label_selector()),
+                        topology_key: "kubernetes.io/hostname".to_owned(),
+                        ..Default::default()
+                    },
                 },
-            }]),
+            ]),
             ..Default::default()
         }),
         ..Default::default()
@@ -327,9 +434,24 @@ mod tests {
 
     #[test]
     fn a_walk_changes_the_template_where_files_come_or_go_and_nowhere_else() {
-        let tls = |serial, issuer| Posture::tls(SslMode::VerifyFull, Method::Cert, material(serial, issuer, issuer));
-        let ends = [Posture::plain(Method::Md5), Posture::plain(Method::Scram), tls(1, 1), tls(2, 1), tls(3, 2)];
-        for walk in ends.iter().flat_map(|from| ends.iter().map(move |to| walk(from, to))) {
+        let tls = |serial, issuer| {
+            Posture::tls(
+                SslMode::VerifyFull,
+                Method::Cert,
+                material(serial, issuer, issuer),
+            )
+        };
+        let ends = [
+            Posture::plain(Method::Md5),
+            Posture::plain(Method::Scram),
+            tls(1, 1),
+            tls(2, 1),
+            tls(3, 2),
+        ];
+        for walk in ends
+            .iter()
+            .flat_map(|from| ends.iter().map(move |to| walk(from, to)))
+        {
             for pair in walk.windows(2) {
                 let changes = template(&three(), &pair[0]) != template(&three(), &pair[1]);
                 assert_eq!(changes, pair[0].needs_new_pods(&pair[1]));
@@ -339,9 +461,17 @@ mod tests {
 
     #[test]
     fn everything_that_is_mounted_is_a_volume() {
-        for posture in [Posture::plain(Method::Md5), Posture::tls(SslMode::Require, Method::Cert, material(1, 1, 1))] {
+        for posture in [
+            Posture::plain(Method::Md5),
+            Posture::tls(SslMode::Require, Method::Cert, material(1, 1, 1)),
+        ] {
             let spec = template(&three(), &posture).spec.expect("a spec");
-            let volumes: BTreeSet<_> = spec.volumes.iter().flatten().map(|volume| volume.name.as_str()).collect();
+            let volumes: BTreeSet<_> = spec
+                .volumes
+                .iter()
+                .flatten()
+                .map(|volume| volume.name.as_str())
+                .collect();
             let mounted: BTreeSet<_> = spec
                 .containers
                 .iter()
@@ -367,11 +497,26 @@ mod tests {
             "{{version: '17', monitor: {{prometheus: {{exporter: {{env: {wish}}}}}}}, podTemplate: {{spec: {{containers: \
              [{{name: postgres, env: {wish}}}]}}}}}}"
         )));
-        let spec = template(&cluster, &Posture::plain(Method::Md5)).spec.expect("a spec");
+        let spec = template(&cluster, &Posture::plain(Method::Md5))
+            .spec
+            .expect("a spec");
         for (container, ours) in spec.containers.iter().zip(["PGUSER", "DATA_SOURCE_NAME"]) {
-            let of = |name: &str| container.env.iter().flatten().filter(|variable| variable.name == name).count();
+            let of = |name: &str| {
+                container
+                    .env
+                    .iter()
+                    .flatten()
+                    .filter(|variable| variable.name == name)
+                    .count()
+            };
             assert_eq!((of(ours), of("TZ")), (1, 1), "{}", container.name);
-            assert!(container.env.iter().flatten().all(|variable| variable.value.as_deref() != Some("x")));
+            assert!(
+                container
+                    .env
+                    .iter()
+                    .flatten()
+                    .all(|variable| variable.value.as_deref() != Some("x"))
+            );
         }
     }
 
@@ -383,12 +528,21 @@ mod tests {
              whenUnsatisfiable: DoNotSchedule}]}}}",
         ));
         let template = template(&cluster, &Posture::plain(Method::Md5));
-        let labels = template.metadata.and_then(|meta| meta.labels).unwrap_or_default();
+        let labels = template
+            .metadata
+            .and_then(|meta| meta.labels)
+            .unwrap_or_default();
         assert_eq!(labels.get("team"), Some(&"t".to_owned()));
         let spec = template.spec.expect("a spec");
         let security = spec.security_context.expect("a context");
-        assert_eq!((security.fs_group, security.run_as_user), (Some(5), Some(999)));
+        assert_eq!(
+            (security.fs_group, security.run_as_user),
+            (Some(5), Some(999))
+        );
         assert_eq!(spec.affinity, None);
-        assert_eq!(spec.node_selector, Some(BTreeMap::from([("disk".to_owned(), "fast".to_owned())])));
+        assert_eq!(
+            spec.node_selector,
+            Some(BTreeMap::from([("disk".to_owned(), "fast".to_owned())]))
+        );
     }
 }

@@ -21,7 +21,10 @@ pub const ACTIVE_FROM: &str = "kubedb.com/auth-active-from";
 #[must_use]
 pub fn auth(cluster: &Cluster, password: &SecretString, active_from: &str) -> Secret {
     let mut secret = basic_auth(cluster, cluster.auth_secret(), &cluster.superuser, password);
-    secret.metadata.annotations = Some(BTreeMap::from([(ACTIVE_FROM.to_owned(), active_from.to_owned())]));
+    secret.metadata.annotations = Some(BTreeMap::from([(
+        ACTIVE_FROM.to_owned(),
+        active_from.to_owned(),
+    )]));
     secret
 }
 
@@ -35,18 +38,27 @@ fn basic_auth(cluster: &Cluster, name: String, username: &str, password: &Secret
     Secret {
         metadata: cluster.meta(name),
         type_: Some("kubernetes.io/basic-auth".to_owned()),
-        data: Some(data([("username", username), ("password", password.expose_secret())])),
+        data: Some(data([
+            ("username", username),
+            ("password", password.expose_secret()),
+        ])),
         ..Default::default()
     }
 }
 
 /// Secret `NAME-tls`: what is served. Its keys are those of [`crate::tls::layout::FILES`].
 ///
-/// `previous`, under the same keys with `previous.` before them, is not mounted: it is what an operation that fails goes back to.
+/// `previous`, under the same keys with `previous.` before them, is not mounted: it is what an
+/// operation that fails goes back to.
 #[must_use]
 pub fn tls(cluster: &Cluster, now: &Served, previous: Option<&Served>) -> Secret {
     let mut all = files(now);
-    all.extend(previous.into_iter().flat_map(files).map(|(key, value)| (format!("previous.{key}"), value)));
+    all.extend(
+        previous
+            .into_iter()
+            .flat_map(files)
+            .map(|(key, value)| (format!("previous.{key}"), value)),
+    );
     Secret {
         metadata: cluster.meta(cluster.tls_secret()),
         type_: Some("Opaque".to_owned()),
@@ -55,8 +67,8 @@ pub fn tls(cluster: &Cluster, now: &Served, previous: Option<&Served>) -> Secret
     }
 }
 
-/// Secret `NAME-user-conf`: the settings that come from a Secret, without these, as the file that every server includes; empty if
-/// there are none.
+/// Secret `NAME-user-conf`: the settings that come from a Secret, without these, as the file that
+/// every server includes; empty if there are none.
 #[must_use]
 pub fn user_conf(cluster: &Cluster, left_out: &BTreeSet<String>) -> Secret {
     Secret {
@@ -87,7 +99,10 @@ fn files(served: &Served) -> BTreeMap<String, ByteString> {
 }
 
 fn data<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, ByteString> {
-    pairs.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.as_bytes().to_vec()))).collect()
+    pairs
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), ByteString(value.as_bytes().to_vec())))
+        .collect()
 }
 
 #[cfg(test)]
@@ -97,7 +112,10 @@ mod tests {
     use crate::tls::layout;
 
     fn served(name: &str) -> Served {
-        let pem = |kind: &str| Pem { certificate: format!("{name} {kind}"), key: format!("{name} {kind} key").into() };
+        let pem = |kind: &str| Pem {
+            certificate: format!("{name} {kind}"),
+            key: format!("{name} {kind} key").into(),
+        };
         Served {
             trust: format!("{name} ca"),
             server: pem("server"),
@@ -109,7 +127,9 @@ mod tests {
 
     #[test]
     fn every_file_that_is_mounted_is_in_the_secret() {
-        let data = tls(&cluster(&postgres("version: '17'")), &served("new"), None).data.expect("data");
+        let data = tls(&cluster(&postgres("version: '17'")), &served("new"), None)
+            .data
+            .expect("data");
         for (key, path) in layout::FILES {
             assert!(data.contains_key(*key), "{path}");
         }
@@ -118,10 +138,20 @@ mod tests {
 
     #[test]
     fn the_previous_material_is_kept_and_not_mounted() {
-        let data = tls(&cluster(&postgres("version: '17'")), &served("new"), Some(&served("old"))).data.expect("data");
+        let data = tls(
+            &cluster(&postgres("version: '17'")),
+            &served("new"),
+            Some(&served("old")),
+        )
+        .data
+        .expect("data");
         assert_eq!(data["server.key"].0, b"new server key");
         assert_eq!(data["previous.server.key"].0, b"old server key");
-        assert!(layout::FILES.iter().all(|(key, _)| !key.starts_with("previous.")));
+        assert!(
+            layout::FILES
+                .iter()
+                .all(|(key, _)| !key.starts_with("previous."))
+        );
     }
 
     #[test]
@@ -131,9 +161,18 @@ mod tests {
 
     #[test]
     fn the_superusers_secret_says_since_when() {
-        let secret = auth(&cluster(&postgres("version: '17'")), &"secret".into(), "2026-01-01T00:00:00Z");
+        let secret = auth(
+            &cluster(&postgres("version: '17'")),
+            &"secret".into(),
+            "2026-01-01T00:00:00Z",
+        );
         assert_eq!(secret.metadata.name.as_deref(), Some("pg-auth"));
         assert_eq!(secret.type_.as_deref(), Some("kubernetes.io/basic-auth"));
-        assert!(secret.metadata.annotations.is_some_and(|all| all.contains_key(ACTIVE_FROM)));
+        assert!(
+            secret
+                .metadata
+                .annotations
+                .is_some_and(|all| all.contains_key(ACTIVE_FROM))
+        );
     }
 }

@@ -11,18 +11,32 @@ use crate::api::template::{ExternalTrafficPolicy, ServiceAlias, ServiceSettings,
 /// Service `NAME`: the primary.
 #[must_use]
 pub fn primary(cluster: &Cluster) -> Service {
-    templated(cluster, ServiceAlias::Primary, cluster.name(), cluster.selector_of(PRIMARY), DB_PORT)
+    templated(
+        cluster,
+        ServiceAlias::Primary,
+        cluster.name(),
+        cluster.selector_of(PRIMARY),
+        DB_PORT,
+    )
 }
 
 /// Service `NAME-standby`: the standbys, if there can be any.
 #[must_use]
 pub fn standby(cluster: &Cluster) -> Option<Service> {
     let name = cluster.standby_service();
-    (cluster.replicas() > 1)
-        .then(|| templated(cluster, ServiceAlias::Standby, &name, cluster.selector_of(STANDBY), DB_PORT))
+    (cluster.replicas() > 1).then(|| {
+        templated(
+            cluster,
+            ServiceAlias::Standby,
+            &name,
+            cluster.selector_of(STANDBY),
+            DB_PORT,
+        )
+    })
 }
 
-/// Service `NAME-pods`: gives each pod its name, from before it is ready, because standbys dial a primary by that name.
+/// Service `NAME-pods`: gives each pod its name, from before it is ready, because standbys dial a
+/// primary by that name.
 #[must_use]
 pub fn pods(cluster: &Cluster) -> Service {
     let (port, name) = DB_PORT;
@@ -57,14 +71,21 @@ pub(super) fn templated(
     if let Some(template) = cluster.service_template(alias) {
         if let Some(wish) = template.metadata.clone() {
             let ours = metadata.labels.replace(wish.labels.unwrap_or_default());
-            metadata.labels.get_or_insert_default().extend(ours.unwrap_or_default());
+            metadata
+                .labels
+                .get_or_insert_default()
+                .extend(ours.unwrap_or_default());
             metadata.annotations = wish.annotations;
         }
         if let Some(wish) = template.spec.clone() {
             change(&mut spec, wish);
         }
     }
-    Service { metadata, spec: Some(spec), status: None }
+    Service {
+        metadata,
+        spec: Some(spec),
+        status: None,
+    }
 }
 
 fn service_port(name: &str, port: i32, target: &str) -> ServicePort {
@@ -94,19 +115,28 @@ fn change(spec: &mut ServiceSpec, wish: ServiceSettings) {
         spec.type_ = Some(service_type(type_).to_owned());
     }
     for changed in ports {
-        for port in spec.ports.iter_mut().flatten().filter(|port| port.name.as_ref() == Some(&changed.name)) {
+        for port in spec
+            .ports
+            .iter_mut()
+            .flatten()
+            .filter(|port| port.name.as_ref() == Some(&changed.name))
+        {
             port.port = changed.port;
             port.node_port = changed.node_port;
         }
     }
     spec.cluster_ip = cluster_ip;
     spec.external_ips = Some(external_ips).filter(|list| !list.is_empty());
-    spec.external_traffic_policy = external_traffic_policy.map(|policy| traffic_policy(policy).to_owned());
+    spec.external_traffic_policy =
+        external_traffic_policy.map(|policy| traffic_policy(policy).to_owned());
     spec.health_check_node_port = health_check_node_port;
     spec.load_balancer_ip = load_balancer_ip;
-    spec.load_balancer_source_ranges = Some(load_balancer_source_ranges).filter(|list| !list.is_empty());
+    spec.load_balancer_source_ranges =
+        Some(load_balancer_source_ranges).filter(|list| !list.is_empty());
     // Settings of an affinity are refused without the affinity itself.
-    spec.session_affinity = session_affinity_config.as_ref().map(|_| "ClientIP".to_owned());
+    spec.session_affinity = session_affinity_config
+        .as_ref()
+        .map(|_| "ClientIP".to_owned());
     spec.session_affinity_config = session_affinity_config;
 }
 
@@ -144,10 +174,19 @@ mod tests {
              [{name: primary, port: 6432, nodePort: 30000}], sessionAffinityConfig: {clientIP: {timeoutSeconds: 5}}}}]}",
         )));
         let labels = service.metadata.labels.unwrap_or_default();
-        assert_eq!((labels["app.kubernetes.io/instance"].as_str(), labels["team"].as_str()), ("pg", "t"));
+        assert_eq!(
+            (
+                labels["app.kubernetes.io/instance"].as_str(),
+                labels["team"].as_str()
+            ),
+            ("pg", "t")
+        );
         let spec = service.spec.expect("a spec");
         let port = &spec.ports.expect("ports")[0];
-        assert_eq!((port.port, port.node_port, spec.type_.as_deref()), (6432, Some(30000), Some("NodePort")));
+        assert_eq!(
+            (port.port, port.node_port, spec.type_.as_deref()),
+            (6432, Some(30000), Some("NodePort"))
+        );
         assert_eq!(spec.session_affinity.as_deref(), Some("ClientIP"));
     }
 }

@@ -6,14 +6,16 @@ use serde_json::json;
 
 use super::cluster::tests::{cluster, postgres};
 use super::{
-    Cluster, access, certificates, disruption, monitor, owned_by, patroni, pet_set, secrets, services, shared, trust,
+    Cluster, access, certificates, disruption, monitor, owned_by, patroni, pet_set, secrets,
+    services, shared, trust,
 };
 use crate::api::Postgres;
 use crate::api::tls::SslMode;
 use crate::tls::posture::tests::material;
 use crate::tls::{Alias, Method, Posture, posture};
 
-/// Every manifest of a database, in the order in which a person would explain them, as YAML documents.
+/// Every manifest of a database, in the order in which a person would explain them, as YAML
+/// documents.
 fn manifests(owner: &Postgres, cluster: &Cluster, posture: &Posture) -> String {
     // The annotation is JSON in a string, which nobody can read.
     let mut shared = json!(shared::config_map(cluster, posture));
@@ -34,7 +36,11 @@ fn manifests(owner: &Postgres, cluster: &Cluster, posture: &Posture) -> String {
         json!(access::role(cluster)),
         json!(access::role_binding(cluster)),
         json!(disruption::disruption_budget(cluster)),
-        json!(secrets::auth(cluster, &"password".into(), "2026-01-01T00:00:00Z")),
+        json!(secrets::auth(
+            cluster,
+            &"password".into(),
+            "2026-01-01T00:00:00Z"
+        )),
         json!(secrets::agent(cluster, &"password".into())),
         json!(secrets::user_conf(cluster, &BTreeSet::new())),
         json!(trust::ca_config_map(cluster, "PEM")),
@@ -56,7 +62,8 @@ fn of(spec: &str) -> String {
     manifests(&owner, &cluster, &posture)
 }
 
-const STORAGE: &str = "storage: {storageClassName: standard, resources: {requests: {storage: 1Gi}}}";
+const STORAGE: &str =
+    "storage: {storageClassName: standard, resources: {requests: {storage: 1Gi}}}";
 
 #[test]
 fn three_pods_without_tls() {
@@ -83,7 +90,9 @@ fn three_pods_with_tls_and_client_certificates() {
 
 #[test]
 fn one_pod_with_metrics() {
-    insta::assert_snapshot!(of("{version: '17.12', storageType: Ephemeral, monitor: {agent: prometheus.io/builtin}}"));
+    insta::assert_snapshot!(of(
+        "{version: '17.12', storageType: Ephemeral, monitor: {agent: prometheus.io/builtin}}"
+    ));
 }
 
 #[test]
@@ -155,5 +164,8 @@ leaderElection: {maximumLagBeforeFailover: 1048576}
 fn the_same_database_gives_the_same_manifests() {
     let owner = postgres(EVERYTHING);
     let posture = Posture::tls(SslMode::Require, Method::Cert, material(1, 1, 1));
-    assert_eq!(manifests(&owner, &cluster(&owner), &posture), manifests(&owner, &cluster(&owner), &posture));
+    assert_eq!(
+        manifests(&owner, &cluster(&owner), &posture),
+        manifests(&owner, &cluster(&owner), &posture)
+    );
 }

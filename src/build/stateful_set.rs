@@ -39,7 +39,8 @@ pub fn stateful_set(set: &PetSet) -> StatefulSet {
             template,
             service_name: Some(service_name),
             volume_claim_templates: Some(volume_claim_templates),
-            pod_management_policy: pod_management_policy.map(|policy| policy_name(policy).to_owned()),
+            pod_management_policy: pod_management_policy
+                .map(|policy| policy_name(policy).to_owned()),
             update_strategy,
             revision_history_limit,
             min_ready_seconds,
@@ -66,15 +67,24 @@ mod tests {
 
     #[test]
     fn a_stateful_set_has_the_name_the_labels_and_the_pods_of_its_pet_set() {
-        let cluster =
-            cluster(&postgres("{version: '17', replicas: 3, storage: {resources: {requests: {storage: 1Gi}}}}"));
+        let cluster = cluster(&postgres(
+            "{version: '17', replicas: 3, storage: {resources: {requests: {storage: 1Gi}}}}",
+        ));
         let set = pet_set(&cluster, &Posture::plain(Method::Scram));
         let StatefulSet { metadata, spec, .. } = stateful_set(&set);
         let spec = spec.expect("a spec");
-        assert_eq!((metadata.name, metadata.labels), (set.metadata.name, set.metadata.labels));
+        assert_eq!(
+            (metadata.name, metadata.labels),
+            (set.metadata.name, set.metadata.labels)
+        );
         assert_eq!((spec.template, spec.replicas), (set.spec.template, Some(3)));
         assert_eq!(spec.volume_claim_templates.map(|all| all.len()), Some(1));
-        assert_eq!(spec.update_strategy.and_then(|strategy| strategy.type_).as_deref(), Some("OnDelete"));
+        assert_eq!(
+            spec.update_strategy
+                .and_then(|strategy| strategy.type_)
+                .as_deref(),
+            Some("OnDelete")
+        );
         assert_eq!(spec.pod_management_policy.as_deref(), Some("Parallel"));
     }
 }

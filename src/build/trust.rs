@@ -6,7 +6,8 @@ use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::Cluster;
 
-/// ConfigMap `NAME-ca`: key `ca.crt`, the certificates of the CAs that [`crate::tls::published`] names, as PEM.
+/// ConfigMap `NAME-ca`: key `ca.crt`, the certificates of the CAs that [`crate::tls::published`]
+/// names, as PEM.
 #[must_use]
 pub fn ca_config_map(cluster: &Cluster, bundle: &str) -> ConfigMap {
     ConfigMap {

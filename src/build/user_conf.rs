@@ -1,8 +1,10 @@
 //! The user's own PostgreSQL settings, and the way that each goes to the servers.
 //!
-//! What the spec says is no secret: it goes through Patroni's shared configuration, which Patroni brings to all pods by itself. What
-//! comes from a Secret stays in one: PostgreSQL includes it as a file, before everything that Patroni writes. Of that, only what
-//! Patroni sets itself in any case, so that a file has no effect, goes into the shared configuration too: numbers and words of a list.
+//! What the spec says is no secret: it goes through Patroni's shared configuration, which Patroni
+//! brings to all pods by itself. What comes from a Secret stays in one: PostgreSQL includes it as a
+//! file, before everything that Patroni writes. Of that, only what Patroni sets itself in any case,
+//! so that a file has no effect, goes into the shared configuration too: numbers and words of a
+//! list.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
@@ -17,8 +19,9 @@ use k8s_openapi::api::core::v1::Pod;
 /// The field that names the Secret.
 pub const SECRET_NAME: &str = "spec.configuration.secretName";
 
-/// What Patroni sets itself, on the command line or after the file that it includes, and lets nobody set but by its shared
-/// configuration; without what is pgrekey's (Patroni 4.0.7, `CMDLINE_OPTIONS` in `postgresql/config.py`).
+/// What Patroni sets itself, on the command line or after the file that it includes, and lets
+/// nobody set but by its shared configuration; without what is pgrekey's (Patroni 4.0.7,
+/// `CMDLINE_OPTIONS` in `postgresql/config.py`).
 const BY_PATRONI: [&str; 9] = [
     "max_connections",
     "max_locks_per_transaction",
@@ -47,24 +50,44 @@ impl fmt::Debug for UserConf {
 }
 
 impl UserConf {
-    pub(super) fn of(spec: &PostgresSpec, facts: &Facts<'_>, major: u32) -> Result<Self, Unbuildable> {
-        let Some(configuration) = &spec.configuration else { return Ok(Self::default()) };
+    pub(super) fn of(
+        spec: &PostgresSpec,
+        facts: &Facts<'_>,
+        major: u32,
+    ) -> Result<Self, Unbuildable> {
+        let Some(configuration) = &spec.configuration else {
+            return Ok(Self::default());
+        };
         let mut inline = BTreeMap::new();
         for (key, text) in configuration.inline.iter().flatten() {
             let field = format!("spec.configuration.inline[{key}]");
             if key != USER_CONF {
-                return unbuildable(field, "there is no such file", "write the settings under the key user.conf");
+                return unbuildable(
+                    field,
+                    "there is no such file",
+                    "write the settings under the key user.conf",
+                );
             }
             match conf::parse(text) {
                 Ok(settings) => inline = settings,
                 Err(bad) => {
-                    return unbuildable(field, bad.to_string(), "write one setting a line, as in postgresql.conf");
+                    return unbuildable(
+                        field,
+                        bad.to_string(),
+                        "write one setting a line, as in postgresql.conf",
+                    );
                 }
             }
         }
-        let secret =
-            configuration.secret_name.as_deref().map(|name| secret(name, facts.user_conf, major)).transpose()?;
-        let mut all = Self { inline, secret: secret.unwrap_or_default() };
+        let secret = configuration
+            .secret_name
+            .as_deref()
+            .map(|name| secret(name, facts.user_conf, major))
+            .transpose()?;
+        let mut all = Self {
+            inline,
+            secret: secret.unwrap_or_default(),
+        };
         for settings in [&mut all.inline, &mut all.secret] {
             settings.retain(|name, _| owned::by_pgrekey(name).is_none());
         }
@@ -78,13 +101,19 @@ impl UserConf {
 
     /// What of the Secret the shared configuration needs.
     pub(super) fn by_patroni(&self) -> impl Iterator<Item = (&String, &String)> {
-        self.secret.iter().filter(|(name, _)| BY_PATRONI.contains(&name.as_str()))
+        self.secret
+            .iter()
+            .filter(|(name, _)| BY_PATRONI.contains(&name.as_str()))
     }
 
     /// The file that servers include, without these settings.
     pub(super) fn file(&self, left_out: &BTreeSet<String>) -> String {
         let mut text = "# pgrekey writes this file.\n".to_owned();
-        for (name, value) in self.secret.iter().filter(|(name, _)| !left_out.contains(*name)) {
+        for (name, value) in self
+            .secret
+            .iter()
+            .filter(|(name, _)| !left_out.contains(*name))
+        {
             text.push_str(name);
             text.push_str(" = '");
             value.chars().for_each(|c| push(&mut text, c));
@@ -99,14 +128,19 @@ fn push(text: &mut String, c: char) {
     match c {
         '\'' => text.push_str("''"),
         '\\' => text.push_str(r"\\"),
-        // An ASCII character has a number of at most three octal digits; writing into a string does not fail.
+        // An ASCII character has a number of at most three octal digits; writing into a string does
+        // not fail.
         c if c.is_ascii_control() => drop(write!(text, "\\{:03o}", u32::from(c))),
         c => text.push(c),
     }
 }
 
 /// What a Secret says. Its lines are told by their numbers: what is in them is secret.
-fn secret(name: &str, text: Option<&str>, major: u32) -> Result<BTreeMap<String, String>, Unbuildable> {
+fn secret(
+    name: &str,
+    text: Option<&str>,
+    major: u32,
+) -> Result<BTreeMap<String, String>, Unbuildable> {
     let Some(text) = text else {
         let problem = format!("Secret {name} has no key user.conf with text in it");
         return unbuildable(SECRET_NAME, problem, "write the settings under that key");
@@ -118,14 +152,26 @@ fn secret(name: &str, text: Option<&str>, major: u32) -> Result<BTreeMap<String,
     let mut all = BTreeMap::new();
     for (at, line) in text.lines().enumerate() {
         let refuse = |problem: &str, remedy: &str| {
-            unbuildable(SECRET_NAME, format!("Secret {name}, key user.conf, line {}: {problem}", at + 1), remedy)
+            unbuildable(
+                SECRET_NAME,
+                format!("Secret {name}, key user.conf, line {}: {problem}", at + 1),
+                remedy,
+            )
         };
         let settings = match conf::parse(line) {
             Ok(settings) => settings,
-            Err(bad) => return refuse(bad.problem, "write one setting a line, as in postgresql.conf"),
+            Err(bad) => {
+                return refuse(
+                    bad.problem,
+                    "write one setting a line, as in postgresql.conf",
+                );
+            }
         };
         // What is pgrekey's is left out, whatever it is.
-        for (setting, value) in settings.iter().filter(|(setting, _)| owned::by_pgrekey(setting).is_none()) {
+        for (setting, value) in settings
+            .iter()
+            .filter(|(setting, _)| owned::by_pgrekey(setting).is_none())
+        {
             if let Err(problem) = guc::check(major, setting, value) {
                 return refuse(problem, "correct it: with it, no server would start");
             }
@@ -135,11 +181,17 @@ fn secret(name: &str, text: Option<&str>, major: u32) -> Result<BTreeMap<String,
     Ok(all)
 }
 
-/// Whether a pod has the file with the settings that come from a Secret. One that an earlier pgrekey made has not.
+/// Whether a pod has the file with the settings that come from a Secret. One that an earlier
+/// pgrekey made has not.
 #[must_use]
 pub fn has_user_conf(pod: &Pod) -> bool {
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    volumes.into_iter().any(|volume| volume.name == USER_CONF_VOLUME)
+    let volumes = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
+    volumes
+        .into_iter()
+        .any(|volume| volume.name == USER_CONF_VOLUME)
 }
 
 /// Where servers find that file.
@@ -159,7 +211,11 @@ mod tests {
     const SPEC: &str = "{version: '17', configuration: {secretName: s}}";
 
     fn with(spec: &str, text: &str) -> Result<Cluster, Unbuildable> {
-        let facts = Facts { version: &version("17"), superuser: "postgres", user_conf: Some(text) };
+        let facts = Facts {
+            version: &version("17"),
+            superuser: "postgres",
+            user_conf: Some(text),
+        };
         Cluster::of(&postgres(spec), &facts)
     }
 
@@ -169,25 +225,35 @@ mod tests {
 
     #[test]
     fn a_secrets_settings_are_in_the_file_and_those_that_patroni_sets_are_shared_too() {
-        let text =
-            "log_line_prefix = 'hush '\nmax_connections = 200\nwal_keep_size = 1GB\nssl = off\nprimary_conninfo = ''";
+        let text = "log_line_prefix = 'hush '\nmax_connections = 200\nwal_keep_size = 1GB\nssl = off\nprimary_conninfo = ''";
         let cluster = with(SPEC, text).expect("a cluster");
-        let file =
-            "# pgrekey writes this file.\nlog_line_prefix = 'hush '\nmax_connections = '200'\nwal_keep_size = '1GB'\n";
+        let file = "# pgrekey writes this file.\nlog_line_prefix = 'hush '\nmax_connections = '200'\nwal_keep_size = '1GB'\n";
         assert_eq!(cluster.user_conf.file(&BTreeSet::new()), file);
         let shared = shared_of(&cluster);
         let parameters = &shared["postgresql"]["parameters"];
-        assert_eq!((&parameters["max_connections"], &parameters["wal_keep_size"]), (&"200".into(), &"1GB".into()));
+        assert_eq!(
+            (&parameters["max_connections"], &parameters["wal_keep_size"]),
+            (&"200".into(), &"1GB".into())
+        );
         assert!(!shared.to_string().contains("hush"));
         let left_out = ["log_line_prefix".to_owned(), "wal_keep_size".to_owned()].into();
-        assert_eq!(cluster.user_conf.file(&left_out), "# pgrekey writes this file.\nmax_connections = '200'\n");
+        assert_eq!(
+            cluster.user_conf.file(&left_out),
+            "# pgrekey writes this file.\nmax_connections = '200'\n"
+        );
     }
 
     #[test]
     fn the_file_is_there_for_every_database() {
-        for spec in ["version: '17'", "{version: '17', configuration: {inline: {user.conf: work_mem = 1MB}}}"] {
+        for spec in [
+            "version: '17'",
+            "{version: '17', configuration: {inline: {user.conf: work_mem = 1MB}}}",
+        ] {
             assert_eq!(
-                with(spec, "").expect("a cluster").user_conf.file(&BTreeSet::new()),
+                with(spec, "")
+                    .expect("a cluster")
+                    .user_conf
+                    .file(&BTreeSet::new()),
                 "# pgrekey writes this file.\n"
             );
         }
@@ -195,11 +261,23 @@ mod tests {
 
     #[test]
     fn a_line_that_no_server_starts_with_is_refused_by_its_number_alone() {
-        for line in ["wrok_mem = 1MB", "work_mem = hush", "hush", "max_connections = hush", "log_line_prefix = 'hush"] {
+        for line in [
+            "wrok_mem = 1MB",
+            "work_mem = hush",
+            "hush",
+            "max_connections = hush",
+            "log_line_prefix = 'hush",
+        ] {
             let refused = with(SPEC, &format!("work_mem = 1MB\n\n{line}")).expect_err(line);
             let said = refused.to_string();
-            assert!(said.contains("Secret s, key user.conf, line 3: ") && refused.field == SECRET_NAME, "{said}");
-            assert!(!said.contains("hush") && !said.contains("wrok_mem"), "{said}");
+            assert!(
+                said.contains("Secret s, key user.conf, line 3: ") && refused.field == SECRET_NAME,
+                "{said}"
+            );
+            assert!(
+                !said.contains("hush") && !said.contains("wrok_mem"),
+                "{said}"
+            );
         }
     }
 
@@ -207,9 +285,15 @@ mod tests {
     fn what_postgresql_reads_in_the_file_is_what_was_meant() {
         // `conf::parse` refuses what a line must not hold; the quotes hold with any character.
         let odd = "it's a \\ and\ta\nbreak, \u{7f}ü";
-        let conf = UserConf { secret: [("x.y".to_owned(), odd.to_owned())].into(), ..UserConf::default() };
+        let conf = UserConf {
+            secret: [("x.y".to_owned(), odd.to_owned())].into(),
+            ..UserConf::default()
+        };
         let file = conf.file(&BTreeSet::new());
-        assert_eq!(file.lines().nth(1), Some(r"x.y = 'it''s a \\ and\011a\012break, \177ü'"));
+        assert_eq!(
+            file.lines().nth(1),
+            Some(r"x.y = 'it''s a \\ and\011a\012break, \177ü'")
+        );
     }
 
     proptest! {

@@ -1,6 +1,8 @@
-//! Which PostgresVersion a database is built of: the one that its spec names, unless the data are of another major version.
+//! Which PostgresVersion a database is built of: the one that its spec names, unless the data are
+//! of another major version.
 //!
-//! PostgreSQL 18 does not start on the data of 17. A template with its image would wait, unseen, for the next restart.
+//! PostgreSQL 18 does not start on the data of 17. A template with its image would wait, unseen,
+//! for the next restart.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,12 +10,14 @@ use std::str::FromStr;
 use super::Cluster;
 use crate::api::postgres_version::PostgresVersionSpec;
 
-/// Annotation of ConfigMap `NAME-patroni` and of PetSet `NAME`: what the database is built of, see [`BuiltOf`]. The ConfigMap stays
-/// while the database is halted, and the PetSet while somebody has a damaged ConfigMap made again.
+/// Annotation of ConfigMap `NAME-patroni` and of PetSet `NAME`: what the database is built of, see
+/// [`BuiltOf`]. The ConfigMap stays while the database is halted, and the PetSet while somebody has
+/// a damaged ConfigMap made again.
 pub const BUILT_OF: &str = "pgrekey.dev/version";
 
-/// What a database is built of, as its objects remember it: `17/17.12`. What a PostgresVersion of this name says may have changed
-/// since, and the object may have gone; the data are what they were.
+/// What a database is built of, as its objects remember it: `17/17.12`. What a PostgresVersion of
+/// this name says may have changed since, and the object may have gone; the data are what they
+/// were.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuiltOf {
     /// PostgreSQL's major version.
@@ -44,8 +48,14 @@ impl FromStr for BuiltOf {
     type Err = NoVersion;
 
     fn from_str(text: &str) -> Result<Self, NoVersion> {
-        let (major, name) = text.split_once('/').filter(|(_, name)| !name.is_empty()).ok_or(NoVersion)?;
-        Ok(Self { major: major.parse().map_err(|_| NoVersion)?, name: name.to_owned() })
+        let (major, name) = text
+            .split_once('/')
+            .filter(|(_, name)| !name.is_empty())
+            .ok_or(NoVersion)?;
+        Ok(Self {
+            major: major.parse().map_err(|_| NoVersion)?,
+            name: name.to_owned(),
+        })
     }
 }
 
@@ -53,7 +63,10 @@ impl Cluster {
     /// What it is built of.
     #[must_use]
     pub fn built_of(&self) -> BuiltOf {
-        BuiltOf { major: self.major, name: self.spec.version.clone() }
+        BuiltOf {
+            major: self.major,
+            name: self.spec.version.clone(),
+        }
     }
 }
 
@@ -77,8 +90,8 @@ pub enum Choice {
     Neither(String),
 }
 
-/// What a database is built of next that is built of one version, while its spec names this or another. `there` is what the
-/// PostgresVersion of the first one's name is now, if it is there.
+/// What a database is built of next that is built of one version, while its spec names this or
+/// another. `there` is what the PostgresVersion of the first one's name is now, if it is there.
 #[must_use]
 pub fn choose(built: &BuiltOf, there: Option<&PostgresVersionSpec>, wished: Named<'_>) -> Choice {
     let BuiltOf { major, name: from } = built;
@@ -88,16 +101,22 @@ pub fn choose(built: &BuiltOf, there: Option<&PostgresVersionSpec>, wished: Name
         // One that is not there is asked for elsewhere.
         None if from == to => return Choice::Follow,
         None => format!("there is no PostgresVersion {to}"),
-        Some(Some(wished)) => format!("{to} is PostgreSQL {wished}, and the data are PostgreSQL {major}'s"),
+        Some(Some(wished)) => {
+            format!("{to} is PostgreSQL {wished}, and the data are PostgreSQL {major}'s")
+        }
         Some(None) => {
-            format!("PostgresVersion {to} does not say which PostgreSQL it is, and the data are PostgreSQL {major}'s")
+            format!(
+                "PostgresVersion {to} does not say which PostgreSQL it is, and the data are PostgreSQL {major}'s"
+            )
         }
     };
     let elsewhere = "or create another Postgres and move the data there";
     let lost = match there {
         _ if from == to => format!("it was PostgreSQL {major}"),
         Some(there) if there.major() == Some(*major) => {
-            return Choice::Stay(format!("spec.version: {why}: the pods stay at {from}; put that back, {elsewhere}"));
+            return Choice::Stay(format!(
+                "spec.version: {why}: the pods stay at {from}; put that back, {elsewhere}"
+            ));
         }
         Some(_) => format!("{from} is PostgreSQL {major} no more"),
         None => format!("PostgresVersion {from} has gone"),
@@ -113,11 +132,17 @@ mod tests {
     use super::*;
 
     fn version(version: &str) -> PostgresVersionSpec {
-        PostgresVersionSpec { version: version.to_owned(), ..PostgresVersionSpec::default() }
+        PostgresVersionSpec {
+            version: version.to_owned(),
+            ..PostgresVersionSpec::default()
+        }
     }
 
     fn named<'a>(name: &'a str, spec: &'a PostgresVersionSpec) -> Named<'a> {
-        Named { name, spec: Some(spec) }
+        Named {
+            name,
+            spec: Some(spec),
+        }
     }
 
     fn built(text: &str) -> BuiltOf {
@@ -126,12 +151,28 @@ mod tests {
 
     #[test]
     fn what_a_database_is_built_of_is_read_as_it_was_written() {
-        for (text, major, name) in [("17/17.12", 17, "17.12"), ("9/corp", 9, "corp"), ("18/a/b", 18, "a/b")] {
-            let read = BuiltOf { major, name: name.to_owned() };
+        for (text, major, name) in [
+            ("17/17.12", 17, "17.12"),
+            ("9/corp", 9, "corp"),
+            ("18/a/b", 18, "a/b"),
+        ] {
+            let read = BuiltOf {
+                major,
+                name: name.to_owned(),
+            };
             assert_eq!(text.parse(), Ok(read.clone()));
             assert_eq!(read.to_string(), text);
         }
-        for text in ["", "17", "17.12", "17/", "/17.12", "x/17.12", "17.12/17.12", "-1/x"] {
+        for text in [
+            "",
+            "17",
+            "17.12",
+            "17/",
+            "/17.12",
+            "x/17.12",
+            "17.12/17.12",
+            "-1/x",
+        ] {
             assert_eq!(text.parse::<BuiltOf>(), Err(NoVersion), "{text}");
         }
     }
@@ -150,9 +191,20 @@ mod tests {
             // What had the name is another one now, which is no matter.
             ("17/corp", Some(&version("18.1")), named("corp-b", &newer)),
             // Whether it is there at all is asked elsewhere.
-            ("17/gone", None, Named { name: "gone", spec: None }),
+            (
+                "17/gone",
+                None,
+                Named {
+                    name: "gone",
+                    spec: None,
+                },
+            ),
         ] {
-            assert_eq!(choose(&built(from), there, wished), Choice::Follow, "{from} {wished:?}");
+            assert_eq!(
+                choose(&built(from), there, wished),
+                Choice::Follow,
+                "{from} {wished:?}"
+            );
         }
     }
 
@@ -160,16 +212,49 @@ mod tests {
     fn a_database_stays_where_its_data_are_when_the_spec_goes_elsewhere() {
         let (old, new, odd) = (version("17.12"), version("18.1"), version("latest"));
         for (from, there, wished, why) in [
-            ("17/17.12", &old, named("18.1", &new), "18.1 is PostgreSQL 18, and the data are PostgreSQL 17's"),
-            ("18/18.1", &new, named("17.12", &old), "17.12 is PostgreSQL 17, and the data are PostgreSQL 18's"),
+            (
+                "17/17.12",
+                &old,
+                named("18.1", &new),
+                "18.1 is PostgreSQL 18, and the data are PostgreSQL 17's",
+            ),
+            (
+                "18/18.1",
+                &new,
+                named("17.12", &old),
+                "17.12 is PostgreSQL 17, and the data are PostgreSQL 18's",
+            ),
             // The name says 17 and the object 18: the object counts.
-            ("17/17.12", &old, named("17.13", &new), "17.13 is PostgreSQL 18, and the data are PostgreSQL 17's"),
-            ("17/17.12", &old, Named { name: "17.13", spec: None }, "there is no PostgresVersion 17.13"),
-            ("17/17.12", &old, named("odd", &odd), "PostgresVersion odd does not say"),
+            (
+                "17/17.12",
+                &old,
+                named("17.13", &new),
+                "17.13 is PostgreSQL 18, and the data are PostgreSQL 17's",
+            ),
+            (
+                "17/17.12",
+                &old,
+                Named {
+                    name: "17.13",
+                    spec: None,
+                },
+                "there is no PostgresVersion 17.13",
+            ),
+            (
+                "17/17.12",
+                &old,
+                named("odd", &odd),
+                "PostgresVersion odd does not say",
+            ),
         ] {
             let built = built(from);
-            let Choice::Stay(said) = choose(&built, Some(there), wished) else { panic!("{from} {wished:?}") };
-            assert!(said.contains(why) && said.contains(&format!("stay at {};", built.name)), "{said}");
+            let Choice::Stay(said) = choose(&built, Some(there), wished) else {
+                panic!("{from} {wished:?}")
+            };
+            assert!(
+                said.contains(why) && said.contains(&format!("stay at {};", built.name)),
+                "{said}"
+            );
         }
     }
 
@@ -184,13 +269,41 @@ mod tests {
                 named("corp", &new),
                 "corp is PostgreSQL 18, and the data are PostgreSQL 17's; it was",
             ),
-            ("17/corp", Some(&odd), named("corp", &odd), "PostgresVersion corp does not say which PostgreSQL it is"),
-            ("17/corp", Some(&new), named("18.1", &new), "corp is PostgreSQL 17 no more"),
-            ("17/corp", None, named("18.1", &new), "PostgresVersion corp has gone"),
-            ("17/corp", None, Named { name: "corp-b", spec: None }, "there is no PostgresVersion corp-b"),
+            (
+                "17/corp",
+                Some(&odd),
+                named("corp", &odd),
+                "PostgresVersion corp does not say which PostgreSQL it is",
+            ),
+            (
+                "17/corp",
+                Some(&new),
+                named("18.1", &new),
+                "corp is PostgreSQL 17 no more",
+            ),
+            (
+                "17/corp",
+                None,
+                named("18.1", &new),
+                "PostgresVersion corp has gone",
+            ),
+            (
+                "17/corp",
+                None,
+                Named {
+                    name: "corp-b",
+                    spec: None,
+                },
+                "there is no PostgresVersion corp-b",
+            ),
         ] {
-            let Choice::Neither(said) = choose(&built(from), there, wished) else { panic!("{from} {wished:?}") };
-            assert!(said.contains(why) && said.contains("a PostgresVersion of PostgreSQL 17"), "{said}");
+            let Choice::Neither(said) = choose(&built(from), there, wished) else {
+                panic!("{from} {wished:?}")
+            };
+            assert!(
+                said.contains(why) && said.contains("a PostgresVersion of PostgreSQL 17"),
+                "{said}"
+            );
         }
     }
 }

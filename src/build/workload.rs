@@ -1,5 +1,5 @@
-//! Which pods are a database's: those that its workload controls. Labels do not say it, because whoever may create a pod may write
-//! them on it.
+//! Which pods are a database's: those that its workload controls. Labels do not say it, because
+//! whoever may create a pod may write them on it.
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -32,7 +32,8 @@ pub enum Standing {
     Member,
     /// One of its pods, of which it is to have fewer: the pod goes.
     Surplus,
-    /// It has the name of one and nobody controls it: the workload takes it over, as when it was made anew.
+    /// It has the name of one and nobody controls it: the workload takes it over, as when it was
+    /// made anew.
     Orphan,
     /// No pod of it.
     Stranger,
@@ -48,24 +49,41 @@ impl Standing {
 
 impl Workload {
     /// The workload of this database, by its PetSet and what realises that; or why there is none.
-    pub fn of(postgres: &Postgres, set: Option<&PetSet>, realised: Realised<'_>) -> Result<Self, String> {
+    pub fn of(
+        postgres: &Postgres,
+        set: Option<&PetSet>,
+        realised: Realised<'_>,
+    ) -> Result<Self, String> {
         let name = postgres.name_any();
         let set = set.ok_or_else(|| format!("there is no PetSet {name}"))?;
         let uid = controlled(&set.metadata, postgres.metadata.uid.as_ref())
             .ok_or_else(|| format!("PetSet {name} is not the one of this database"))?;
         let uid = match realised {
             Realised::Directly => uid,
-            Realised::By(None) => return Err(format!("there is no StatefulSet {name} that realises the PetSet")),
-            Realised::By(Some(stateful_set)) => controlled(stateful_set, Some(uid))
-                .ok_or_else(|| format!("StatefulSet {name} is not the one that realises the PetSet"))?,
+            Realised::By(None) => {
+                return Err(format!(
+                    "there is no StatefulSet {name} that realises the PetSet"
+                ));
+            }
+            Realised::By(Some(stateful_set)) => {
+                controlled(stateful_set, Some(uid)).ok_or_else(|| {
+                    format!("StatefulSet {name} is not the one that realises the PetSet")
+                })?
+            }
         };
-        Ok(Self { name, uid: uid.clone(), replicas: set.spec.replicas.unwrap_or(1) })
+        Ok(Self {
+            name,
+            uid: uid.clone(),
+            replicas: set.spec.replicas.unwrap_or(1),
+        })
     }
 
     /// What this pod is to it.
     #[must_use]
     pub fn standing(&self, pod: &Pod) -> Standing {
-        let Some(ordinal) = ordinal(&self.name, &pod.name_any()) else { return Standing::Stranger };
+        let Some(ordinal) = ordinal(&self.name, &pod.name_any()) else {
+            return Standing::Stranger;
+        };
         match controller(&pod.metadata) {
             Some(owner) if owner.uid == self.uid && ordinal < self.replicas => Standing::Member,
             Some(owner) if owner.uid == self.uid => Standing::Surplus,
@@ -76,10 +94,13 @@ impl Workload {
     }
 }
 
-/// Whether a workload of this name has made the pod, also one that has gone: it goes before its pods do.
+/// Whether a workload of this name has made the pod, also one that has gone: it goes before its
+/// pods do.
 #[must_use]
 pub fn is_made_by(name: &str, pod: &Pod) -> bool {
-    let by = |owner: &OwnerReference| ["StatefulSet", "PetSet"].contains(&owner.kind.as_str()) && owner.name == name;
+    let by = |owner: &OwnerReference| {
+        ["StatefulSet", "PetSet"].contains(&owner.kind.as_str()) && owner.name == name
+    };
     ordinal(name, &pod.name_any()).is_some() && controller(&pod.metadata).is_some_and(by)
 }
 
@@ -88,7 +109,9 @@ pub fn is_made_by(name: &str, pod: &Pod) -> bool {
 pub fn ordinal(name: &str, pod: &str) -> Option<i32> {
     let text = pod.strip_prefix(name)?.strip_prefix('-')?;
     // Only as it is written: `+1` and `01` are numbers too.
-    text.parse().ok().filter(|ordinal: &i32| ordinal.to_string() == text)
+    text.parse()
+        .ok()
+        .filter(|ordinal: &i32| ordinal.to_string() == text)
 }
 
 /// The uid of an object, if this one controls it.
@@ -98,7 +121,11 @@ fn controlled<'a>(object: &'a ObjectMeta, by: Option<&String>) -> Option<&'a Str
 }
 
 fn controller(object: &ObjectMeta) -> Option<&OwnerReference> {
-    object.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
+    object
+        .owner_references
+        .iter()
+        .flatten()
+        .find(|owner| owner.controller == Some(true))
 }
 
 #[cfg(test)]
@@ -113,7 +140,8 @@ mod tests {
     }
 
     fn object(name: &str, uid: &str, owners: &[&Value]) -> ObjectMeta {
-        serde_json::from_value(json!({"name": name, "uid": uid, "ownerReferences": owners})).expect("metadata")
+        serde_json::from_value(json!({"name": name, "uid": uid, "ownerReferences": owners}))
+            .expect("metadata")
     }
 
     fn pet_set(owner_uid: &str) -> PetSet {
@@ -125,31 +153,75 @@ mod tests {
 
     #[test]
     fn a_workload_is_found_only_along_a_chain_of_controllers_from_the_database() {
-        let mut postgres = Postgres::new("pg", serde_saphyr::from_str("version: '17'").expect("a spec"));
+        let mut postgres = Postgres::new(
+            "pg",
+            serde_saphyr::from_str("version: '17'").expect("a spec"),
+        );
         postgres.metadata.uid = Some("database".to_owned());
         let realises = |uid: &str| object("pg", "stateful-set", &[&owner("PetSet", uid)]);
-        let (ours, old, nobodys) = (realises("pet-set"), realises("old"), object("pg", "stateful-set", &[]));
+        let (ours, old, nobodys) = (
+            realises("pet-set"),
+            realises("old"),
+            object("pg", "stateful-set", &[]),
+        );
         let (set, old_set) = (pet_set("database"), pet_set("old"));
         for (set, realised, expected) in [
             (Some(&set), Realised::By(Some(&ours)), Ok("stateful-set")),
             (Some(&set), Realised::Directly, Ok("pet-set")),
-            (None, Realised::By(Some(&ours)), Err("there is no PetSet pg")),
-            (Some(&old_set), Realised::By(Some(&ours)), Err("PetSet pg is not the one of this database")),
-            (Some(&old_set), Realised::Directly, Err("PetSet pg is not the one of this database")),
-            (Some(&set), Realised::By(None), Err("there is no StatefulSet pg that realises the PetSet")),
-            (Some(&set), Realised::By(Some(&old)), Err("StatefulSet pg is not the one that realises the PetSet")),
-            (Some(&set), Realised::By(Some(&nobodys)), Err("StatefulSet pg is not the one that realises the PetSet")),
+            (
+                None,
+                Realised::By(Some(&ours)),
+                Err("there is no PetSet pg"),
+            ),
+            (
+                Some(&old_set),
+                Realised::By(Some(&ours)),
+                Err("PetSet pg is not the one of this database"),
+            ),
+            (
+                Some(&old_set),
+                Realised::Directly,
+                Err("PetSet pg is not the one of this database"),
+            ),
+            (
+                Some(&set),
+                Realised::By(None),
+                Err("there is no StatefulSet pg that realises the PetSet"),
+            ),
+            (
+                Some(&set),
+                Realised::By(Some(&old)),
+                Err("StatefulSet pg is not the one that realises the PetSet"),
+            ),
+            (
+                Some(&set),
+                Realised::By(Some(&nobodys)),
+                Err("StatefulSet pg is not the one that realises the PetSet"),
+            ),
         ] {
             let found = Workload::of(&postgres, set, realised);
-            assert_eq!(found.as_ref().map(|workload| workload.uid.as_str()).map_err(String::as_str), expected);
+            assert_eq!(
+                found
+                    .as_ref()
+                    .map(|workload| workload.uid.as_str())
+                    .map_err(String::as_str),
+                expected
+            );
         }
     }
 
     #[test]
     fn a_pod_is_the_databases_by_its_controller_and_its_name_and_not_by_its_labels() {
-        let workload = Workload { name: "pg".to_owned(), uid: "ours".to_owned(), replicas: 2 };
-        let (ours, before, theirs) =
-            (owner("StatefulSet", "ours"), owner("StatefulSet", "before"), owner("ReplicaSet", "theirs"));
+        let workload = Workload {
+            name: "pg".to_owned(),
+            uid: "ours".to_owned(),
+            replicas: 2,
+        };
+        let (ours, before, theirs) = (
+            owner("StatefulSet", "ours"),
+            owner("StatefulSet", "before"),
+            owner("ReplicaSet", "theirs"),
+        );
         let mut mentioned = ours.clone();
         mentioned["controller"] = json!(false);
         let (mentions, ours): (&[_], &[_]) = (&[&mentioned], &[&ours]);
@@ -170,7 +242,10 @@ mod tests {
             ("pg-+1", ours, false, Standing::Stranger),
             ("pg-x-0", ours, false, Standing::Stranger),
         ] {
-            let mut pod = Pod { metadata: object(name, name, owners), ..Pod::default() };
+            let mut pod = Pod {
+                metadata: object(name, name, owners),
+                ..Pod::default()
+            };
             pod.metadata.deletion_timestamp = leaving.then_some(Time(Timestamp::UNIX_EPOCH));
             assert_eq!(workload.standing(&pod), expected, "{:?}", pod.metadata);
         }
@@ -178,7 +253,11 @@ mod tests {
 
     #[test]
     fn at_the_end_of_a_database_the_pods_of_its_workload_are_waited_for_and_no_others() {
-        let (stateful_set, set, job) = (owner("StatefulSet", "any"), owner("PetSet", "any"), owner("Job", "any"));
+        let (stateful_set, set, job) = (
+            owner("StatefulSet", "any"),
+            owner("PetSet", "any"),
+            owner("Job", "any"),
+        );
         for (name, owners, expected) in [
             ("pg-0", &[&stateful_set][..], true),
             ("pg-0", &[&set], true),
@@ -187,10 +266,16 @@ mod tests {
             ("other-0", &[&stateful_set], false),
             ("impostor", &[&stateful_set], false),
         ] {
-            let pod = Pod { metadata: object(name, name, owners), ..Pod::default() };
+            let pod = Pod {
+                metadata: object(name, name, owners),
+                ..Pod::default()
+            };
             assert_eq!(is_made_by("pg", &pod), expected, "{:?}", pod.metadata);
         }
-        let other = Pod { metadata: object("other-0", "", &[&stateful_set]), ..Pod::default() };
+        let other = Pod {
+            metadata: object("other-0", "", &[&stateful_set]),
+            ..Pod::default()
+        };
         assert!(!is_made_by("other", &other), "it is of the set pg");
     }
 }

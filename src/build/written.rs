@@ -1,8 +1,9 @@
-//! The posture that is written down in a cluster's objects, read back: the inverse of [`super::shared`], [`super::patroni`],
-//! [`super::secrets::tls`] and of what [`super::pod`] mounts.
+//! The posture that is written down in a cluster's objects, read back: the inverse of
+//! [`super::shared`], [`super::patroni`], [`super::secrets::tls`] and of what [`super::pod`]
+//! mounts.
 //!
-//! Where a cluster *is* decides what comes next, and its objects are the only memory of that. What servers make of it shows on
-//! the wire alone.
+//! Where a cluster *is* decides what comes next, and its objects are the only memory of that. What
+//! servers make of it shows on the wire alone.
 
 use std::collections::BTreeMap;
 
@@ -46,14 +47,18 @@ pub enum Unreadable {
 #[must_use]
 pub fn has_files(set: &PetSet) -> bool {
     let spec = set.spec.template.spec.as_ref();
-    spec.and_then(|spec| spec.volumes.as_ref()).is_some_and(|all| all.iter().any(|volume| volume.name == CERTS_VOLUME))
+    spec.and_then(|spec| spec.volumes.as_ref())
+        .is_some_and(|all| all.iter().any(|volume| volume.name == CERTS_VOLUME))
 }
 
 /// Reads the posture back. A Secret without a volume counts as no files: nobody has them.
 pub fn written(objects: &Written<'_>) -> Result<Posture, Unreadable> {
     let (serve, hash) = settings(&objects.shared["postgresql"]["parameters"])?;
     Ok(Posture {
-        files: objects.files.then(|| files(objects.tls).ok_or(Unreadable::Files)).transpose()?,
+        files: objects
+            .files
+            .then(|| files(objects.tls).ok_or(Unreadable::Files))
+            .transpose()?,
         serve,
         accept: accept(objects.shared)?,
         hash,
@@ -63,8 +68,13 @@ pub fn written(objects: &Written<'_>) -> Result<Posture, Unreadable> {
 
 fn files(data: Option<&BTreeMap<String, ByteString>>) -> Option<Files> {
     let served = Served::of(data?, "")?;
-    let trust = crate::tls::material::cas(served.trust.as_bytes()).into_keys().collect();
-    Some(Files { material: served.material()?, trust })
+    let trust = crate::tls::material::cas(served.trust.as_bytes())
+        .into_keys()
+        .collect();
+    Some(Files {
+        material: served.material()?,
+        trust,
+    })
 }
 
 fn settings(parameters: &Value) -> Result<(Serve, Hash), Unreadable> {
@@ -73,17 +83,27 @@ fn settings(parameters: &Value) -> Result<(Serve, Hash), Unreadable> {
         Some("off") => Serve::Plain,
         _ => return Err(Unreadable::Shared("ssl")),
     };
-    let stored = [Hash::Md5, Hash::Scram].into_iter().find(|hash| parameters["password_encryption"] == hash.as_str());
-    Ok((serve, stored.ok_or(Unreadable::Shared("password_encryption"))?))
+    let stored = [Hash::Md5, Hash::Scram]
+        .into_iter()
+        .find(|hash| parameters["password_encryption"] == hash.as_str());
+    Ok((
+        serve,
+        stored.ok_or(Unreadable::Shared("password_encryption"))?,
+    ))
 }
 
 /// What servers take, by the cluster's shared configuration.
 pub fn accept(shared: &Value) -> Result<Accept, Unreadable> {
     let strange = Unreadable::Shared("pg_hba");
-    let mut accept = Accept { plain: None, tls: None };
+    let mut accept = Accept {
+        plain: None,
+        tls: None,
+    };
     for line in shared["postgresql"]["pg_hba"].as_array().ok_or(strange)? {
         let words: Vec<&str> = line.as_str().ok_or(strange)?.split(' ').collect();
-        let [kind, database, _, rest @ ..] = words.as_slice() else { return Err(strange) };
+        let [kind, database, _, rest @ ..] = words.as_slice() else {
+            return Err(strange);
+        };
         let side = match *kind {
             "hostssl" => &mut accept.tls,
             "host" | "hostnossl" => &mut accept.plain,
@@ -109,8 +129,14 @@ fn dial(patroni: &str) -> Result<Dial, Unreadable> {
     let strange = Unreadable::Patroni("how a standby dials");
     let local: Value = serde_saphyr::from_str(patroni).map_err(|_| strange)?;
     let login = &local["postgresql"]["authentication"]["replication"];
-    let mode = SslMode::ALL.into_iter().find(|mode| login["sslmode"] == mode.as_str()).ok_or(strange)?;
-    Ok(Dial { mode, present: login.get("sslcert").is_some() })
+    let mode = SslMode::ALL
+        .into_iter()
+        .find(|mode| login["sslmode"] == mode.as_str())
+        .ok_or(strange)?;
+    Ok(Dial {
+        mode,
+        present: login.get("sslcert").is_some(),
+    })
 }
 
 #[cfg(test)]
@@ -127,10 +153,16 @@ mod tests {
     use crate::tls::material::{Cas, Issued};
     use crate::tls::{Material, walk};
 
-    /// What has been issued: by one CA, again by it, by another, and by one for the server and one for the client.
+    /// What has been issued: by one CA, again by it, by another, and by one for the server and one
+    /// for the client.
     fn issues() -> Vec<Issued> {
         let (one, other) = (Authority::new("one"), Authority::new("other"));
-        vec![issue(&one, &one), issue(&one, &one), issue(&other, &other), issue(&one, &other)]
+        vec![
+            issue(&one, &one),
+            issue(&one, &one),
+            issue(&other, &other),
+            issue(&one, &other),
+        ]
     }
 
     /// Every posture that a spec can ask for.
@@ -138,19 +170,33 @@ mod tests {
         let tls = SslMode::ALL[1..].iter().flat_map(|mode| {
             [Method::Md5, Method::Scram, Method::Cert]
                 .into_iter()
-                .flat_map(move |method| issues.iter().map(move |issued| Posture::tls(*mode, method, issued.material)))
+                .flat_map(move |method| {
+                    issues
+                        .iter()
+                        .map(move |issued| Posture::tls(*mode, method, issued.material))
+                })
         });
-        [Method::Md5, Method::Scram].map(Posture::plain).into_iter().chain(tls).collect()
+        [Method::Md5, Method::Scram]
+            .map(Posture::plain)
+            .into_iter()
+            .chain(tls)
+            .collect()
     }
 
     /// The objects of a posture, and the posture in them.
     fn there_and_back(posture: &Posture, issues: &[Issued]) -> Result<Posture, Unreadable> {
         let cluster = cluster(&postgres("{version: '17', tls: {issuerRef: {name: i}}}"));
-        let cas: Cas = issues.iter().flat_map(|issued| issued.cas.clone()).collect();
-        let issued_as = |material: &Material| issues.iter().find(|issued| issued.material == *material);
+        let cas: Cas = issues
+            .iter()
+            .flat_map(|issued| issued.cas.clone())
+            .collect();
+        let issued_as =
+            |material: &Material| issues.iter().find(|issued| issued.material == *material);
         let secret = posture.files.as_ref().map(|files| {
             let served = issued_as(&files.material).expect("issued").served.clone();
-            let served = served.trusting(&files.material, &files.trust, &cas).expect("known CAs");
+            let served = served
+                .trusting(&files.material, &files.trust, &cas)
+                .expect("known CAs");
             secrets::tls(&cluster, &served, None).data.expect("data")
         });
         let local = patroni::config_map(&cluster, posture).data.expect("data");
@@ -167,7 +213,10 @@ mod tests {
         let issues = issues();
         let ends = ends(&issues);
         let mut seen: Vec<Posture> = vec![];
-        for stop in ends.iter().flat_map(|from| ends.iter().flat_map(move |to| walk(from, to))) {
+        for stop in ends
+            .iter()
+            .flat_map(|from| ends.iter().flat_map(move |to| walk(from, to)))
+        {
             if !seen.contains(&stop) {
                 assert_eq!(there_and_back(&stop, &issues).as_ref(), Ok(&stop));
                 seen.push(stop);
@@ -179,7 +228,12 @@ mod tests {
     #[test]
     fn a_secret_that_no_pod_mounts_is_not_files() {
         let issues = issues();
-        let data = secrets::tls(&cluster(&postgres("version: '17'")), &issues[0].served, None).data;
+        let data = secrets::tls(
+            &cluster(&postgres("version: '17'")),
+            &issues[0].served,
+            None,
+        )
+        .data;
         let cluster = cluster(&postgres("version: '17'"));
         let plain = Posture::plain(Method::Scram);
         let local = patroni::config_map(&cluster, &plain).data.expect("data");
@@ -196,25 +250,56 @@ mod tests {
     fn what_pgrekey_does_not_write_is_not_guessed_at() {
         let cluster = cluster(&postgres("version: '17'"));
         let posture = Posture::plain(Method::Md5);
-        let local = patroni::config_map(&cluster, &posture).data.expect("data")[patroni::PATRONI_YML].clone();
+        let local = patroni::config_map(&cluster, &posture).data.expect("data")
+            [patroni::PATRONI_YML]
+            .clone();
         let shared = shared::config(&cluster, &posture);
         let with = |path: &str, value: Value| {
             let mut shared = shared.clone();
             *shared.pointer_mut(path).expect("a path") = value;
             shared
         };
-        let read = |shared: &Value, patroni: &str, files| written(&Written { tls: None, shared, patroni, files });
+        let read = |shared: &Value, patroni: &str, files| {
+            written(&Written {
+                tls: None,
+                shared,
+                patroni,
+                files,
+            })
+        };
         assert_eq!(read(&shared, &local, false), Ok(posture));
         assert_eq!(read(&shared, &local, true), Err(Unreadable::Files));
-        assert_eq!(read(&shared, "", false), Err(Unreadable::Patroni("how a standby dials")));
+        assert_eq!(
+            read(&shared, "", false),
+            Err(Unreadable::Patroni("how a standby dials"))
+        );
         for (path, value, what) in [
             ("/postgresql/parameters/ssl", json!("maybe"), "ssl"),
-            ("/postgresql/parameters/password_encryption", json!(null), "password_encryption"),
-            ("/postgresql/pg_hba", json!(["host all all all trust"]), "pg_hba"),
-            ("/postgresql/pg_hba", json!(["host all all all md5", "host replication all all scram-sha-256"]), "pg_hba"),
+            (
+                "/postgresql/parameters/password_encryption",
+                json!(null),
+                "password_encryption",
+            ),
+            (
+                "/postgresql/pg_hba",
+                json!(["host all all all trust"]),
+                "pg_hba",
+            ),
+            (
+                "/postgresql/pg_hba",
+                json!([
+                    "host all all all md5",
+                    "host replication all all scram-sha-256"
+                ]),
+                "pg_hba",
+            ),
             ("/postgresql/pg_hba", json!("host"), "pg_hba"),
         ] {
-            assert_eq!(read(&with(path, value), &local, false), Err(Unreadable::Shared(what)), "{path}");
+            assert_eq!(
+                read(&with(path, value), &local, false),
+                Err(Unreadable::Shared(what)),
+                "{path}"
+            );
         }
     }
 
@@ -224,9 +309,24 @@ mod tests {
         let cluster = cluster(&postgres("{version: '17', tls: {issuerRef: {name: i}}}"));
         let posture = Posture::tls(SslMode::VerifyFull, Method::Scram, issues[0].material);
         let local = patroni::config_map(&cluster, &posture).data.expect("data");
-        let data = secrets::tls(&cluster, &issues[0].served, None).data.expect("data");
-        let another = issues[1].served.server.key.expose_secret().as_bytes().to_vec();
-        for key in ["ca.crt", "server.crt", "server.key", "client.key", "exporter.key", "exporter-ca.crt"] {
+        let data = secrets::tls(&cluster, &issues[0].served, None)
+            .data
+            .expect("data");
+        let another = issues[1]
+            .served
+            .server
+            .key
+            .expose_secret()
+            .as_bytes()
+            .to_vec();
+        for key in [
+            "ca.crt",
+            "server.crt",
+            "server.key",
+            "client.key",
+            "exporter.key",
+            "exporter-ca.crt",
+        ] {
             for value in [None, Some(vec![]), Some(vec![0xff]), Some(another.clone())] {
                 let value = value.map(ByteString);
                 let mut data = data.clone();
@@ -234,10 +334,18 @@ mod tests {
                 data.extend(value.map(|value| (key.to_owned(), value)));
                 let shared = shared::config(&cluster, &posture);
                 let patroni = &local[patroni::PATRONI_YML];
-                let read = written(&Written { tls: Some(&data), shared: &shared, patroni, files: true });
+                let read = written(&Written {
+                    tls: Some(&data),
+                    shared: &shared,
+                    patroni,
+                    files: true,
+                });
                 assert_eq!(read, Err(Unreadable::Files), "{key}");
             }
         }
-        assert_eq!(posture.trust(), BTreeSet::from([issues[0].material.server.ca]));
+        assert_eq!(
+            posture.trust(),
+            BTreeSet::from([issues[0].material.server.ca])
+        );
     }
 }

@@ -22,8 +22,9 @@ use crate::tls::known::{Known, known};
 
 /// Show what certificates are issued and what is served
 ///
-/// Issued is what cert-manager has put into the Secrets of the Certificates. Served is what the pods of the database mount, and
-/// only pgrekey moves the one to the other. What the pods showed on the wire is taken from the latest request.
+/// Issued is what cert-manager has put into the Secrets of the Certificates. Served is what the
+/// pods of the database mount, and only pgrekey moves the one to the other. What the pods showed on
+/// the wire is taken from the latest request.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pgrekey certs                                # every database of the namespace
@@ -44,7 +45,12 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { name, all_namespaces, output, scope } = args;
+    let Args {
+        name,
+        all_namespaces,
+        output,
+        scope,
+    } = args;
     block_on(async {
         let cluster = scope.connect().await?;
         let databases = databases(&cluster, name.as_deref(), all_namespaces).await?;
@@ -56,30 +62,55 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
             Output::Json => json(&shown(&all, Timestamp::now()))?,
             Output::Yaml => yaml(&shown(&all, Timestamp::now()))?,
             Output::Table => lines(&all, Timestamp::now(), false, Screen::new()),
-            Output::Wide => lines(&all, Timestamp::now(), true, Screen { size: None, ..Screen::new() }),
+            Output::Wide => lines(
+                &all,
+                Timestamp::now(),
+                true,
+                Screen {
+                    size: None,
+                    ..Screen::new()
+                },
+            ),
         };
         print(&lines)?;
         Ok(ExitCode::SUCCESS)
     })
 }
 
-async fn databases(cluster: &Cluster, name: Option<&str>, everywhere: bool) -> anyhow::Result<Vec<Postgres>> {
+async fn databases(
+    cluster: &Cluster,
+    name: Option<&str>,
+    everywhere: bool,
+) -> anyhow::Result<Vec<Postgres>> {
     let Some(name) = name else {
         let api: Api<Postgres> = if everywhere {
             Api::all(cluster.client.clone())
         } else {
             Api::namespaced(cluster.client.clone(), &cluster.namespace)
         };
-        let found = api.list(&ListParams::default()).await.map_err(|error| told("list databases", error))?.items;
+        let found = api
+            .list(&ListParams::default())
+            .await
+            .map_err(|error| told("list databases", error))?
+            .items;
         if found.is_empty() {
-            let place = if everywhere { "the cluster".to_owned() } else { format!("namespace {}", cluster.namespace) };
-            return Err(anyhow!("there is no database in {place}: -n names another namespace, -A means all"));
+            let place = if everywhere {
+                "the cluster".to_owned()
+            } else {
+                format!("namespace {}", cluster.namespace)
+            };
+            return Err(anyhow!(
+                "there is no database in {place}: -n names another namespace, -A means all"
+            ));
         }
         return Ok(found);
     };
     let (namespace, name) = cluster.locate(name);
     let api: Api<Postgres> = Api::namespaced(cluster.client.clone(), &namespace);
-    let found = api.get_opt(&name).await.map_err(|error| told("read databases", error))?;
+    let found = api
+        .get_opt(&name)
+        .await
+        .map_err(|error| told("read databases", error))?;
     found.map(|database| vec![database]).ok_or_else(|| {
         anyhow!(
             "there is no database {namespace}/{name}; `kubectl get pg -A` lists them, and -n names another namespace"
@@ -117,15 +148,24 @@ impl Each {
 
 /// Reads the certificates of one database: every object by its name.
 pub(super) async fn look(cluster: &Cluster, database: &Postgres) -> anyhow::Result<Certificates> {
-    let (namespace, name) = (database.namespace().unwrap_or_default(), database.name_any());
-    let mut found = Certificates { database: format!("{namespace}/{name}"), ..Certificates::default() };
+    let (namespace, name) = (
+        database.namespace().unwrap_or_default(),
+        database.name_any(),
+    );
+    let mut found = Certificates {
+        database: format!("{namespace}/{name}"),
+        ..Certificates::default()
+    };
     if database.spec.tls.is_none() {
         return Ok(found);
     }
     let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), &namespace);
     let certificates: Api<Certificate> = Api::namespaced(cluster.client.clone(), &namespace);
     let leaf = async |secret: &str, key: &str| {
-        let secret = secrets.get_opt(secret).await.map_err(|error| told("read the Secrets of certificates", error))?;
+        let secret = secrets
+            .get_opt(secret)
+            .await
+            .map_err(|error| told("read the Secrets of certificates", error))?;
         Ok::<_, anyhow::Error>(secret.and_then(|secret| known(&secret.data?.get(key)?.0)))
     };
     let served = secrets.get_opt(&names::tls_secret(&name)).await;
@@ -135,7 +175,10 @@ pub(super) async fn look(cluster: &Cluster, database: &Postgres) -> anyhow::Resu
         known(chain)
     };
     for alias in Alias::ALL {
-        let certificate = match certificates.get_opt(&names::certificate(&name, alias)).await {
+        let certificate = match certificates
+            .get_opt(&names::certificate(&name, alias))
+            .await
+        {
             Ok(certificate) => certificate,
             Err(error) if is_missing(&error) => None,
             Err(error) => return Err(told("read Certificates", error)),
@@ -149,12 +192,17 @@ pub(super) async fn look(cluster: &Cluster, database: &Postgres) -> anyhow::Resu
             Some(certificate) => leaf(&certificate.spec.secret_name, "tls.crt").await?,
             None => None,
         };
-        let issuer = certificate.as_ref().map(|certificate| &certificate.spec.issuer_ref);
+        let issuer = certificate
+            .as_ref()
+            .map(|certificate| &certificate.spec.issuer_ref);
         found.each.push(Each {
             alias,
             issuer: issuer.map(preview::words).unwrap_or_default(),
             ready: certificate.as_ref().map(|certificate| {
-                certificate.status.as_ref().is_some_and(|status| holds(&status.conditions, "Ready"))
+                certificate
+                    .status
+                    .as_ref()
+                    .is_some_and(|status| holds(&status.conditions, "Ready"))
             }),
             issued,
             served: served(key),
@@ -165,21 +213,43 @@ pub(super) async fn look(cluster: &Cluster, database: &Postgres) -> anyhow::Resu
 }
 
 /// The pods as the latest request of a database saw them.
-async fn wire(cluster: &Cluster, namespace: &str, database: &str) -> anyhow::Result<Option<(String, Vec<PodStatus>)>> {
+async fn wire(
+    cluster: &Cluster,
+    namespace: &str,
+    database: &str,
+) -> anyhow::Result<Option<(String, Vec<PodStatus>)>> {
     let api: Api<PostgresOpsRequest> = Api::namespaced(cluster.client.clone(), namespace);
-    let requests = api.list(&ListParams::default()).await.map_err(|error| told("list requests", error))?.items;
-    let of_database = requests.into_iter().filter(|request| request.spec.database_ref.name == database);
+    let requests = api
+        .list(&ListParams::default())
+        .await
+        .map_err(|error| told("list requests", error))?
+        .items;
+    let of_database = requests
+        .into_iter()
+        .filter(|request| request.spec.database_ref.name == database);
     let seen = of_database.filter_map(|request| {
         let status = request.status.clone()?;
-        let last = status.steps.iter().filter_map(|step| step.started_at.as_ref()).map(|time| time.0).max();
+        let last = status
+            .steps
+            .iter()
+            .filter_map(|step| step.started_at.as_ref())
+            .map(|time| time.0)
+            .max();
         (!status.pods.is_empty()).then(|| (last, request.name_any(), status.pods))
     });
-    Ok(seen.max_by_key(|(last, ..)| *last).map(|(_, request, pods)| (request, pods)))
+    Ok(seen
+        .max_by_key(|(last, ..)| *last)
+        .map(|(_, request, pods)| (request, pods)))
 }
 
 fn lines(all: &[Certificates], now: Timestamp, wide: bool, screen: Screen) -> Vec<String> {
     let mut lines = vec![];
-    for Certificates { database, each, wire } in all {
+    for Certificates {
+        database,
+        each,
+        wire,
+    } in all
+    {
         if !lines.is_empty() {
             lines.push(String::new());
         }
@@ -189,9 +259,19 @@ fn lines(all: &[Certificates], now: Timestamp, wide: bool, screen: Screen) -> Ve
             continue;
         }
         let rows: Vec<Vec<Cell>> = each.iter().map(|each| row(each, now, wide)).collect();
-        let header = ["ALIAS", "DRIFT", "ISSUED", "SERVED", "SERVED UNTIL", "ISSUER", "SIGNED BY"];
+        let header = [
+            "ALIAS",
+            "DRIFT",
+            "ISSUED",
+            "SERVED",
+            "SERVED UNTIL",
+            "ISSUER",
+            "SIGNED BY",
+        ];
         lines.extend(screen.table(&header[..if wide { 7 } else { 6 }], &rows));
-        lines.extend(on_the_wire(each, wire.as_ref(), wide).map(|text| screen.line(Tone::Plain, &text)));
+        lines.extend(
+            on_the_wire(each, wire.as_ref(), wide).map(|text| screen.line(Tone::Plain, &text)),
+        );
     }
     lines
 }
@@ -204,30 +284,67 @@ fn row(each: &Each, now: Timestamp, wide: bool) -> Vec<Cell> {
         (None, Some(_)) => Cell::new(Tone::Bad, "not issued"),
     };
     let served = number(&each.served).map_or_else(|| Cell::new(Tone::Bad, "nothing"), Cell::from);
-    let until = each.served.as_ref().map(|served| end(now, served.not_after)).unwrap_or_default();
-    let drift = if each.drifts() { Cell::new(Tone::Busy, "yes") } else { Cell::new(Tone::Good, "no") };
-    let signer = each.served.as_ref().map(|served| served.signer.clone()).unwrap_or_default();
-    let mut row = vec![each.alias.as_str().into(), drift, issued, served, until, each.issuer.clone().into()];
+    let until = each
+        .served
+        .as_ref()
+        .map(|served| end(now, served.not_after))
+        .unwrap_or_default();
+    let drift = if each.drifts() {
+        Cell::new(Tone::Busy, "yes")
+    } else {
+        Cell::new(Tone::Good, "no")
+    };
+    let signer = each
+        .served
+        .as_ref()
+        .map(|served| served.signer.clone())
+        .unwrap_or_default();
+    let mut row = vec![
+        each.alias.as_str().into(),
+        drift,
+        issued,
+        served,
+        until,
+        each.issuer.clone().into(),
+    ];
     row.extend(wide.then(|| signer.into()));
     row
 }
 
 /// How many pods showed what is served when they were last looked at.
-fn on_the_wire(each: &[Each], wire: Option<&(String, Vec<PodStatus>)>, wide: bool) -> Option<String> {
+fn on_the_wire(
+    each: &[Each],
+    wire: Option<&(String, Vec<PodStatus>)>,
+    wide: bool,
+) -> Option<String> {
     let (request, pods) = wire?;
-    let served = each.iter().find(|each| each.alias == Alias::Server)?.served.as_ref()?;
+    let served = each
+        .iter()
+        .find(|each| each.alias == Alias::Server)?
+        .served
+        .as_ref()?;
     let is_it = |pod: &&PodStatus| pod.serving_serial.as_deref() == Some(served.serial.as_str());
     let others: Vec<String> = pods
         .iter()
         .filter(|pod| !is_it(pod))
         .map(|pod| {
-            let shown = pod.serving_serial.as_deref().map_or("none".to_owned(), |number| serial(number, wide));
+            let shown = pod
+                .serving_serial
+                .as_deref()
+                .map_or("none".to_owned(), |number| serial(number, wide));
             format!("{} showed {shown}", pod.name)
         })
         .collect();
     let count = pods.len() - others.len();
-    let others = if others.is_empty() { String::new() } else { format!("; {}", others.join(", ")) };
-    Some(format!("on the wire, as {request} last saw it: {count} of {} pods show it{others}", pods.len()))
+    let others = if others.is_empty() {
+        String::new()
+    } else {
+        format!("; {}", others.join(", "))
+    };
+    Some(format!(
+        "on the wire, as {request} last saw it: {count} of {} pods show it{others}",
+        pods.len()
+    ))
 }
 
 /// The same for programs.
@@ -261,15 +378,43 @@ struct ShownLeaf<'a> {
 }
 
 fn shown_each(each: &Each, now: Timestamp) -> ShownEach<'_> {
-    let Each { alias, issuer, ready, issued, served } = each;
-    let (issued, served) = (shown_leaf(issued.as_ref(), now), shown_leaf(served.as_ref(), now));
-    ShownEach { alias: alias.as_str(), issuer, ready: *ready, issued, served, drift: each.drifts() }
+    let Each {
+        alias,
+        issuer,
+        ready,
+        issued,
+        served,
+    } = each;
+    let (issued, served) = (
+        shown_leaf(issued.as_ref(), now),
+        shown_leaf(served.as_ref(), now),
+    );
+    ShownEach {
+        alias: alias.as_str(),
+        issuer,
+        ready: *ready,
+        issued,
+        served,
+        drift: each.drifts(),
+    }
 }
 
 fn shown_leaf(known: Option<&Known>, now: Timestamp) -> Option<ShownLeaf<'_>> {
-    let Known { serial, signer, not_before, not_after, .. } = known?;
+    let Known {
+        serial,
+        signer,
+        not_before,
+        not_after,
+        ..
+    } = known?;
     let days_left = days(now, *not_after);
-    Some(ShownLeaf { serial, signer, not_before: *not_before, not_after: *not_after, days_left })
+    Some(ShownLeaf {
+        serial,
+        signer,
+        not_before: *not_before,
+        not_after: *not_after,
+        days_left,
+    })
 }
 
 fn shown(all: &[Certificates], now: Timestamp) -> Vec<Shown<'_>> {
@@ -312,25 +457,43 @@ pub(super) mod tests {
         };
         Certificates {
             database: "demo/ha-postgres".to_owned(),
-            each: vec![each(Alias::Server, 1, 1), each(Alias::Client, 2, 2), each(Alias::MetricsExporter, 3, 0xaa)],
-            wire: Some(("rotate-tls".to_owned(), vec![pod("ha-postgres-0", 1), pod("ha-postgres-1", 9)])),
+            each: vec![
+                each(Alias::Server, 1, 1),
+                each(Alias::Client, 2, 2),
+                each(Alias::MetricsExporter, 3, 0xaa),
+            ],
+            wire: Some((
+                "rotate-tls".to_owned(),
+                vec![pod("ha-postgres-0", 1), pod("ha-postgres-1", 9)],
+            )),
         }
     }
 
     #[test]
     fn issued_and_served_stand_side_by_side_in_80_columns() {
-        let plain = Certificates { database: "demo/plain".to_owned(), ..Certificates::default() };
-        let screen = Screen { color: false, size: Some((80, 24)) };
+        let plain = Certificates {
+            database: "demo/plain".to_owned(),
+            ..Certificates::default()
+        };
+        let screen = Screen {
+            color: false,
+            size: Some((80, 24)),
+        };
         let now = "2026-11-24T10:00:00Z".parse().expect("a time");
         let lines = lines(&[certificates(), plain], now, false, screen);
-        assert!(lines.iter().all(|line| line.chars().count() <= 80), "{lines:#?}");
+        assert!(
+            lines.iter().all(|line| line.chars().count() <= 80),
+            "{lines:#?}"
+        );
         insta::assert_snapshot!(lines.join("\n"));
     }
 
     #[test]
     fn programs_are_told_the_same() {
         let all = [certificates()];
-        let shown = serde_json::to_value(shown(&all, "2026-11-24T10:00:00Z".parse().expect("a time"))).expect("JSON");
+        let shown =
+            serde_json::to_value(shown(&all, "2026-11-24T10:00:00Z".parse().expect("a time")))
+                .expect("JSON");
         assert_eq!(shown[0]["certificates"][0]["served"]["daysLeft"], 88);
         assert_eq!(shown[0]["certificates"][2]["drift"], true);
         assert_eq!(shown[0]["wire"][1]["name"], "ha-postgres-1");
@@ -342,7 +505,11 @@ pub(super) mod tests {
         (each.issued, each.served, each.ready) = (None, None, None);
         let row = row(&each, Timestamp::UNIX_EPOCH, false);
         assert_eq!(
-            [row[2].text.as_str(), row[3].text.as_str(), row[4].text.as_str()],
+            [
+                row[2].text.as_str(),
+                row[3].text.as_str(),
+                row[4].text.as_str()
+            ],
             ["not asked for", "nothing", ""]
         );
     }

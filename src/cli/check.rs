@@ -23,8 +23,9 @@ use crate::serve::review::{self, Reviewed, UNDECODABLE};
 
 /// Judge manifests by the rules of the admission webhooks, offline
 ///
-/// Objects of other kinds are not judged; with facts they count as part of the cluster, as if they had been applied before.
-/// The exit code is 1 when something would be refused. Warnings alone leave it at 0.
+/// Objects of other kinds are not judged; with facts they count as part of the cluster, as if they
+/// had been applied before. The exit code is 1 when something would be refused. Warnings alone
+/// leave it at 0.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pgrekey check add-tls.yaml
@@ -54,7 +55,8 @@ pub(super) struct Args {
 /// What admission fills in and lets pass
 #[derive(Debug, clap::Args)]
 pub(super) struct Defaults {
-    /// Issuer for objects that name none, as `pgrekey run` has it: Issuer/NAME or ClusterIssuer/NAME
+    /// Issuer for objects that name none, as `pgrekey run` has it: Issuer/NAME or
+    /// ClusterIssuer/NAME
     #[arg(long, env = "PGREKEY_DEFAULT_ISSUER", value_name = "ISSUER")]
     default_issuer: Option<DefaultIssuer>,
     #[command(flatten)]
@@ -64,19 +66,38 @@ pub(super) struct Defaults {
 impl Defaults {
     /// The installation that would judge.
     pub(super) fn installation(self) -> Installation {
-        let Self { default_issuer, tenancy } = self;
-        Installation { issuer: default_issuer, allowed: Arc::new(tenancy.allowed()), ..Installation::default() }
+        let Self {
+            default_issuer,
+            tenancy,
+        } = self;
+        Installation {
+            issuer: default_issuer,
+            allowed: Arc::new(tenancy.allowed()),
+            ..Installation::default()
+        }
     }
 }
 
 /// What databases may have
 #[derive(Debug, clap::Args)]
 pub(super) struct Tenancy {
-    /// What pods of databases may be, by Kubernetes' Pod Security Standards: restricted, baseline or privileged
-    #[arg(long, env = "PGREKEY_POD_SECURITY", value_name = "LEVEL", default_value = "restricted")]
+    /// What pods of databases may be, by Kubernetes' Pod Security Standards: restricted, baseline
+    /// or privileged
+    #[arg(
+        long,
+        env = "PGREKEY_POD_SECURITY",
+        value_name = "LEVEL",
+        default_value = "restricted"
+    )]
     pod_security: PodSecurity,
-    /// ServiceAccounts with the label pgrekey.dev/usable-by-databases=true that pods of databases may run as, besides their own
-    #[arg(long, env = "PGREKEY_SERVICE_ACCOUNTS", value_name = "NAME", value_delimiter = ',')]
+    /// ServiceAccounts with the label pgrekey.dev/usable-by-databases=true that pods of databases
+    /// may run as, besides their own
+    #[arg(
+        long,
+        env = "PGREKEY_SERVICE_ACCOUNTS",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
     service_accounts: Vec<String>,
     /// Let Services of databases have external IPs
     #[arg(long, env = "PGREKEY_ALLOW_EXTERNAL_IPS")]
@@ -85,13 +106,28 @@ pub(super) struct Tenancy {
 
 impl Tenancy {
     pub(super) fn allowed(self) -> Allowed {
-        let Self { pod_security, service_accounts, allow_external_ips } = self;
-        Allowed { pod_security, service_accounts, external_ips: allow_external_ips }
+        let Self {
+            pod_security,
+            service_accounts,
+            allow_external_ips,
+        } = self;
+        Allowed {
+            pod_security,
+            service_accounts,
+            external_ips: allow_external_ips,
+        }
     }
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { files, facts, cluster, defaults, output, scope } = args;
+    let Args {
+        files,
+        facts,
+        cluster,
+        defaults,
+        output,
+        scope,
+    } = args;
     let before = match facts {
         Some(directory) => Some(facts_of(&directory)?),
         None if cluster => Some(facts_of_cluster(&scope)?),
@@ -110,11 +146,17 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     }
     let facts = before.clone().map(|facts| with_companions(facts, &objects));
-    let check = Check { before, facts, installation: defaults.installation() };
+    let check = Check {
+        before,
+        facts,
+        installation: defaults.installation(),
+    };
     for object in &objects {
         match object.kind() {
             Some(Kind::Postgres) => check.object::<Postgres>(object, &mut report),
-            Some(Kind::PostgresOpsRequest) => check.object::<PostgresOpsRequest>(object, &mut report),
+            Some(Kind::PostgresOpsRequest) => {
+                check.object::<PostgresOpsRequest>(object, &mut report)
+            }
             None => report.other += 1,
         }
     }
@@ -123,13 +165,20 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Output::Yaml => yaml(&report)?,
         Output::Table | Output::Wide => report.lines(),
     })?;
-    Ok(if report.refuses() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if report.refuses() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 pub(super) fn text_of(file: &Path) -> anyhow::Result<String> {
     let bytes = if file == Path::new("-") {
         let mut bytes = vec![];
-        std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read standard input")?;
+        std::io::stdin()
+            .lock()
+            .read_to_end(&mut bytes)
+            .context("cannot read standard input")?;
         bytes
     } else {
         std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?
@@ -139,17 +188,30 @@ pub(super) fn text_of(file: &Path) -> anyhow::Result<String> {
 
 /// What the manifests of a directory say about the cluster.
 pub(super) fn facts_of(directory: &Path) -> anyhow::Result<Snapshot> {
-    let entries = std::fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
-    let mut files = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
-    files.retain(|file| file.extension().is_some_and(|e| ["yaml", "yml", "json"].iter().any(|known| e == *known)));
+    let entries = std::fs::read_dir(directory)
+        .with_context(|| format!("cannot read {}", directory.display()))?;
+    let mut files = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    files.retain(|file| {
+        file.extension()
+            .is_some_and(|e| ["yaml", "yml", "json"].iter().any(|known| e == *known))
+    });
     files.sort();
     let mut facts = Snapshot::default();
     for file in files {
         let documents = yaml::read(&text_of(&file)?).map_err(|(place, problem)| {
-            anyhow::anyhow!("{}:{}:{}: {problem}", file.display(), place.line, place.column)
+            anyhow::anyhow!(
+                "{}:{}:{}: {problem}",
+                file.display(),
+                place.line,
+                place.column
+            )
         })?;
         for document in documents.into_iter().flat_map(Document::objects) {
-            facts.learn(&document.value()).with_context(|| format!("{} does not decode", file.display()))?;
+            facts
+                .learn(&document.value())
+                .with_context(|| format!("{} does not decode", file.display()))?;
         }
     }
     Ok(facts)
@@ -159,9 +221,13 @@ fn facts_of_cluster(scope: &Scope) -> anyhow::Result<Snapshot> {
     block_on(async { Ok(facts::snapshot(&scope.connect().await?.client).await?) })
 }
 
-/// The cluster once the given objects are in it. Requests stay out: each is judged as the next one to come.
+/// The cluster once the given objects are in it. Requests stay out: each is judged as the next one
+/// to come.
 fn with_companions(mut facts: Snapshot, objects: &[Object<'_>]) -> Snapshot {
-    for object in objects.iter().filter(|object| object.kind() != Some(Kind::PostgresOpsRequest)) {
+    for object in objects
+        .iter()
+        .filter(|object| object.kind() != Some(Kind::PostgresOpsRequest))
+    {
         // One that does not decode is said where it is judged, and is no fact.
         let _ = facts.learn(&object.value);
     }
@@ -184,11 +250,24 @@ struct Object<'f> {
 impl<'f> Object<'f> {
     fn new(file: &'f Path, document: Document, namespace: &str) -> Self {
         let mut value = document.value();
-        let namespaced = !matches!(text(&value, "/kind"), "Namespace" | "ClusterIssuer" | "StorageClass");
-        if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut).filter(|_| namespaced) {
-            metadata.entry("namespace").or_insert_with(|| namespace.into());
+        let namespaced = !matches!(
+            text(&value, "/kind"),
+            "Namespace" | "ClusterIssuer" | "StorageClass"
+        );
+        if let Some(metadata) = value
+            .get_mut("metadata")
+            .and_then(Value::as_object_mut)
+            .filter(|_| namespaced)
+        {
+            metadata
+                .entry("namespace")
+                .or_insert_with(|| namespace.into());
         }
-        Self { file, document, value }
+        Self {
+            file,
+            document,
+            value,
+        }
     }
 
     fn kind(&self) -> Option<Kind> {
@@ -201,7 +280,10 @@ impl<'f> Object<'f> {
 }
 
 fn text<'v>(value: &'v Value, path: &str) -> &'v str {
-    value.pointer(path).and_then(Value::as_str).unwrap_or_default()
+    value
+        .pointer(path)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// What objects are held against.
@@ -221,16 +303,23 @@ trait Checked: Reviewed<DynamicType = ()> {
 impl Checked for Postgres {
     fn stored(&self, facts: &Snapshot) -> Option<Self> {
         let namespace = self.namespace()?;
-        facts.database(&namespace, &self.name_any()).map(|stored| (*stored).clone())
+        facts
+            .database(&namespace, &self.name_any())
+            .map(|stored| (*stored).clone())
     }
 }
 
 impl Checked for PostgresOpsRequest {
     fn stored(&self, facts: &Snapshot) -> Option<Self> {
         let is_it = |other: &PostgresOpsRequest| {
-            (other.namespace(), other.name_any()) == (self.namespace(), self.name_any()) && !self.name_any().is_empty()
+            (other.namespace(), other.name_any()) == (self.namespace(), self.name_any())
+                && !self.name_any().is_empty()
         };
-        facts.requests.iter().find(|other| is_it(other)).map(|stored| (**stored).clone())
+        facts
+            .requests
+            .iter()
+            .find(|other| is_it(other))
+            .map(|stored| (**stored).clone())
     }
 }
 
@@ -239,13 +328,26 @@ impl Check {
         report.judged(object, self.judge::<K>(object), self.left_out::<K>());
     }
 
-    /// What the API server would be told, had it been asked to apply the object: defaults first, then the rules.
+    /// What the API server would be told, had it been asked to apply the object: defaults first,
+    /// then the rules.
     fn judge<K: Checked>(&self, object: &Object<'_>) -> Vec<Finding> {
         let review = |value: &Value| -> Result<Review<K>, Finding> {
             let object: K = review::read(value)?;
-            let old = self.before.as_ref().and_then(|before| object.stored(before));
-            let operation = if old.is_some() { Operation::Update } else { Operation::Create };
-            Ok(Review { operation, object, old, allowed: Arc::clone(&self.installation.allowed) })
+            let old = self
+                .before
+                .as_ref()
+                .and_then(|before| object.stored(before));
+            let operation = if old.is_some() {
+                Operation::Update
+            } else {
+                Operation::Create
+            };
+            Ok(Review {
+                operation,
+                object,
+                old,
+                allowed: Arc::clone(&self.installation.allowed),
+            })
         };
         let nothing = Snapshot::default();
         let facts = self.facts.as_ref().unwrap_or(&nothing);
@@ -332,11 +434,21 @@ impl Report {
 
     fn judged(&mut self, object: &Object<'_>, findings: Vec<Finding>, left_out: Vec<LeftOut>) {
         self.judged += 1;
-        if !self.left_out.iter().any(|known| left_out.first().is_some_and(|first| first == known)) {
+        if !self
+            .left_out
+            .iter()
+            .any(|known| left_out.first().is_some_and(|first| first == known))
+        {
             self.left_out.extend(left_out);
         }
         let text = |path| text(&object.value, path).to_owned();
-        let found = |Finding { rule, effect, field, problem, remedy }| {
+        let found = |Finding {
+                         rule,
+                         effect,
+                         field,
+                         problem,
+                         remedy,
+                     }| {
             let Place { line, column } = object.document.place(&field);
             Found {
                 file: object.file.display().to_string(),
@@ -345,7 +457,11 @@ impl Report {
                 kind: text("/kind"),
                 namespace: text("/metadata/namespace"),
                 name: text("/metadata/name"),
-                effect: if effect == Effect::Refuse { REFUSED } else { WARNING },
+                effect: if effect == Effect::Refuse {
+                    REFUSED
+                } else {
+                    WARNING
+                },
                 rule,
                 field,
                 problem,
@@ -358,13 +474,25 @@ impl Report {
     }
 
     fn refuses(&self) -> bool {
-        self.findings.iter().any(|finding| finding.effect == REFUSED)
+        self.findings
+            .iter()
+            .any(|finding| finding.effect == REFUSED)
     }
 
     /// For people: one line a finding, with file, line, column, what is wrong, and what to do.
     fn lines(&self) -> Vec<String> {
         let found = |found: &Found| {
-            let Found { file, line, column, effect, rule, field, problem, remedy, .. } = found;
+            let Found {
+                file,
+                line,
+                column,
+                effect,
+                rule,
+                field,
+                problem,
+                remedy,
+                ..
+            } = found;
             format!("{file}:{line}:{column}: {effect}: [{rule}] {field}: {problem}; {remedy}")
         };
         let mut lines: Vec<String> = self.findings.iter().map(found).collect();
@@ -373,13 +501,27 @@ impl Report {
             left_out.entry((kind, !whole)).or_default().push(rule);
         }
         for ((kind, in_part), rules) in left_out {
-            let what = if in_part { "left out in part" } else { "left out" };
-            lines.push(format!("{kind}: {what}, for want of --facts or --cluster: {}", rules.join(", ")));
+            let what = if in_part {
+                "left out in part"
+            } else {
+                "left out"
+            };
+            lines.push(format!(
+                "{kind}: {what}, for want of --facts or --cluster: {}",
+                rules.join(", ")
+            ));
         }
-        let count = |effect| self.findings.iter().filter(|finding| finding.effect == effect).count();
+        let count = |effect| {
+            self.findings
+                .iter()
+                .filter(|finding| finding.effect == effect)
+                .count()
+        };
         let (refused, warnings) = (count(REFUSED), count(WARNING));
         let Self { judged, other, .. } = self;
-        lines.push(format!("{judged} judged, {other} of other kinds: {refused} refused, {warnings} warnings"));
+        lines.push(format!(
+            "{judged} judged, {other} of other kinds: {refused} refused, {warnings} warnings"
+        ));
         lines
     }
 }

@@ -22,7 +22,9 @@ use serde::de::DeserializeOwned;
 
 use super::as_called;
 use super::certs;
-use super::health::{self, Account, Asked, CERT_MANAGER, Found, Installation, Registered, Trial, Verdict, Webhook};
+use super::health::{
+    self, Account, Asked, CERT_MANAGER, Found, Installation, Registered, Trial, Verdict, Webhook,
+};
 use super::scope::{Cluster, Scope, block_on, is_missing, print, told};
 use super::screen::{Output, Screen, Tone, json, yaml};
 use crate::api::{self, Postgres, PostgresOpsRequest};
@@ -31,8 +33,9 @@ use crate::serve::webhooks::{Purpose, WEBHOOKS};
 
 /// Check whether this installation is healthy
 ///
-/// Nothing is changed: a request that is wrong is made as a dry run, to see whether it is refused. With -n only the databases of
-/// that namespace are looked at. The exit code is 1 when a check fails.
+/// Nothing is changed: a request that is wrong is made as a dry run, to see whether it is refused.
+/// With -n only the databases of that namespace are looked at. The exit code is 1 when a check
+/// fails.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pgrekey doctor
@@ -62,14 +65,28 @@ pub(super) fn run(Args { output, scope }: Args) -> anyhow::Result<ExitCode> {
         print(&lines)?;
         // What could not be looked at is no sign of health.
         let is_bad = |found: &Found| matches!(found.verdict, Verdict::Fail | Verdict::Unknown);
-        Ok(if found.iter().any(is_bad) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        Ok(if found.iter().any(is_bad) {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        })
     })
 }
 
 fn lines(all: &[Found], screen: Screen) -> Vec<String> {
-    let width = all.iter().map(|found| found.check.chars().count()).max().unwrap_or_default();
+    let width = all
+        .iter()
+        .map(|found| found.check.chars().count())
+        .max()
+        .unwrap_or_default();
     let mut lines = vec![];
-    for Found { check, verdict, said, remedy } in all {
+    for Found {
+        check,
+        verdict,
+        said,
+        remedy,
+    } in all
+    {
         let (word, tone) = match verdict {
             Verdict::Ok => ("ok  ", Tone::Good),
             Verdict::Warn => ("warn", Tone::Busy),
@@ -78,7 +95,10 @@ fn lines(all: &[Found], screen: Screen) -> Vec<String> {
         };
         let mut texts = said.lines();
         let first = texts.next().unwrap_or_default();
-        lines.push(format!("{}  {check:width$}  {first}", screen.paint(tone, word)));
+        lines.push(format!(
+            "{}  {check:width$}  {first}",
+            screen.paint(tone, word)
+        ));
         let indent = " ".repeat(width + 8);
         lines.extend(texts.map(|text| format!("{indent}{text}")));
         if !remedy.is_empty() {
@@ -86,9 +106,13 @@ fn lines(all: &[Found], screen: Screen) -> Vec<String> {
         }
     }
     let count = |verdict| all.iter().filter(|found| found.verdict == verdict).count();
-    let [ok, warn, fail, unknown] = [Verdict::Ok, Verdict::Warn, Verdict::Fail, Verdict::Unknown].map(count);
+    let [ok, warn, fail, unknown] =
+        [Verdict::Ok, Verdict::Warn, Verdict::Fail, Verdict::Unknown].map(count);
     lines.push(String::new());
-    lines.push(format!("{} checks: {ok} ok, {warn} to look at, {fail} failed, {unknown} not known", all.len()));
+    lines.push(format!(
+        "{} checks: {ok} ok, {warn} to look at, {fail} failed, {unknown} not known",
+        all.len()
+    ));
     lines
 }
 
@@ -113,7 +137,8 @@ async fn look(cluster: &Cluster, namespace: Option<&str>) -> Installation {
         (Err(why), _) | (_, Err(why)) => Err(why.clone()),
     };
     Installation {
-        server: known("ask the API server", client.apiserver_version().await).map(|version| version.git_version),
+        server: known("ask the API server", client.apiserver_version().await)
+            .map(|version| version.git_version),
         crds: crds(client).await,
         versions: list(client, &ListParams::default(), "list PostgresVersions").await,
         webhooks: webhooks(client).await,
@@ -143,7 +168,10 @@ async fn list_optional<K>(client: &Client, what: &str) -> Known<Vec<K>>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
 {
-    match Api::<K>::all(client.clone()).list(&ListParams::default()).await {
+    match Api::<K>::all(client.clone())
+        .list(&ListParams::default())
+        .await
+    {
         Err(error) if is_missing(&error) => Ok(vec![]),
         answer => known(what, answer).map(|listed| listed.items),
     }
@@ -182,42 +210,75 @@ async fn webhooks(client: &Client) -> Known<Vec<Webhook>> {
         let config = match webhook.purpose {
             Purpose::Mutate => {
                 let all = known(what, mutating.get_opt(webhook.configuration).await)?;
-                let mut all = all.into_iter().flat_map(|all| all.webhooks.unwrap_or_default());
-                all.find(|one| one.name == webhook.name).map(|one| one.client_config)
+                let mut all = all
+                    .into_iter()
+                    .flat_map(|all| all.webhooks.unwrap_or_default());
+                all.find(|one| one.name == webhook.name)
+                    .map(|one| one.client_config)
             }
             Purpose::Validate => {
                 let all = known(what, validating.get_opt(webhook.configuration).await)?;
-                let mut all = all.into_iter().flat_map(|all| all.webhooks.unwrap_or_default());
-                all.find(|one| one.name == webhook.name).map(|one| one.client_config)
+                let mut all = all
+                    .into_iter()
+                    .flat_map(|all| all.webhooks.unwrap_or_default());
+                all.find(|one| one.name == webhook.name)
+                    .map(|one| one.client_config)
             }
         };
         let registered = match config {
             Some(config) => Some(registered(client, config).await?),
             None => None,
         };
-        found.push(Webhook { name: webhook.name.to_owned(), registered });
+        found.push(Webhook {
+            name: webhook.name.to_owned(),
+            registered,
+        });
     }
     Ok(found)
 }
 
 async fn registered(client: &Client, config: WebhookClientConfig) -> Known<Registered> {
-    let ca_bundle = config.ca_bundle.map(|ByteString(pem)| pem).unwrap_or_default();
-    let Some(service) = config.service else { return Ok(Registered { ca_bundle, service: None }) };
+    let ca_bundle = config
+        .ca_bundle
+        .map(|ByteString(pem)| pem)
+        .unwrap_or_default();
+    let Some(service) = config.service else {
+        return Ok(Registered {
+            ca_bundle,
+            service: None,
+        });
+    };
     let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &service.namespace);
-    let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={}", service.name));
-    let slices = known("list the endpoints of the webhooks", slices.list(&of_service).await)?;
+    let of_service =
+        ListParams::default().labels(&format!("kubernetes.io/service-name={}", service.name));
+    let slices = known(
+        "list the endpoints of the webhooks",
+        slices.list(&of_service).await,
+    )?;
     let endpoints = slices.items.into_iter().flat_map(|slice| slice.endpoints);
-    let ready = endpoints
-        .filter(|endpoint| endpoint.conditions.as_ref().is_none_or(|conditions| conditions.ready != Some(false)));
+    let ready = endpoints.filter(|endpoint| {
+        endpoint
+            .conditions
+            .as_ref()
+            .is_none_or(|conditions| conditions.ready != Some(false))
+    });
     let ready = ready.map(|endpoint| endpoint.addresses.len()).sum();
-    Ok(Registered { ca_bundle, service: Some((format!("{}/{}", service.namespace, service.name), ready)) })
+    Ok(Registered {
+        ca_bundle,
+        service: Some((format!("{}/{}", service.namespace, service.name), ready)),
+    })
 }
 
-/// Asks for a request that the rules refuse, as a dry run: no webhook that is reached and trusted lets it in.
+/// Asks for a request that the rules refuse, as a dry run: no webhook that is reached and trusted
+/// lets it in.
 async fn trial(cluster: &Cluster) -> Known<Asked<Trial>> {
     let request = wrong().map_err(|error| error.to_string())?;
-    let requests: Api<PostgresOpsRequest> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let requests: Api<PostgresOpsRequest> =
+        Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    let dry = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
     tried(&cluster.namespace, requests.create(&dry, &request).await)
 }
 
@@ -243,42 +304,78 @@ fn tried(namespace: &str, answer: kube::Result<PostgresOpsRequest>) -> Known<Ask
         Err(kube::Error::Api(status)) if said(&status, "failed calling webhook") => {
             Ok(Asked::Answered(Trial::NotCalled(status.message.clone())))
         }
-        Err(kube::Error::Api(status)) if status.code == 403 && said(&status, "cannot create resource") => {
-            Ok(Asked::NotAllowed(format!("not asked: you may not create postgresopsrequests in namespace {namespace}")))
+        Err(kube::Error::Api(status))
+            if status.code == 403 && said(&status, "cannot create resource") =>
+        {
+            Ok(Asked::NotAllowed(format!(
+                "not asked: you may not create postgresopsrequests in namespace {namespace}"
+            )))
         }
         Err(error) => Err(told("make a request as a dry run", error).to_string()),
     }
 }
 
-/// The leases called `pgrekey`: of the namespaces with its pods, if it runs in pods, for others may use the name.
+/// The leases called `pgrekey`: of the namespaces with its pods, if it runs in pods, for others may
+/// use the name.
 async fn leases(client: &Client, pods: &[Pod]) -> Known<Vec<Lease>> {
-    let mut leases: Vec<Lease> =
-        list(client, &ListParams::default().fields("metadata.name=pgrekey"), "list leases").await?;
+    let mut leases: Vec<Lease> = list(
+        client,
+        &ListParams::default().fields("metadata.name=pgrekey"),
+        "list leases",
+    )
+    .await?;
     // A node may be called so, too.
     leases.retain(|lease| lease.namespace().as_deref() != Some("kube-node-lease"));
-    leases.retain(|lease| pods.is_empty() || pods.iter().any(|pod| pod.namespace() == lease.namespace()));
+    leases.retain(|lease| {
+        pods.is_empty() || pods.iter().any(|pod| pod.namespace() == lease.namespace())
+    });
     Ok(leases)
 }
 
 /// What an operation cannot do without: verb, group, resource and part of it.
 const OPERATION: &[(&str, &str, &str, Option<&str>)] = &[
-    ("patch", "ops.kubedb.com", "postgresopsrequests", Some("status")),
+    (
+        "patch",
+        "ops.kubedb.com",
+        "postgresopsrequests",
+        Some("status"),
+    ),
     ("create", "cert-manager.io", "certificates", None),
     ("create", "", "pods", Some("eviction")),
 ];
 
 /// What the leader's ServiceAccount may not do, if the leader is a pod.
-async fn operator(client: &Client, leases: &[Lease], pods: &[Pod]) -> Known<Asked<Option<Account>>> {
+async fn operator(
+    client: &Client,
+    leases: &[Lease],
+    pods: &[Pod],
+) -> Known<Asked<Option<Account>>> {
     let leads = |pod: &&Pod| {
         leases.iter().any(|lease| {
-            let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
+            let holder = lease
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.holder_identity.as_deref());
             lease.namespace() == pod.namespace() && holder == pod.metadata.name.as_deref()
         })
     };
-    let spec = pods.iter().find(leads).and_then(|pod| Some((pod.namespace()?, pod.spec.as_ref()?)));
-    let Some((namespace, spec)) = spec else { return Ok(Asked::Answered(None)) };
-    let flags = || spec.containers.iter().flat_map(|container| container.args.iter().flatten());
-    let flag = |name: &str| flags().find_map(|flag| flag.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned);
+    let spec = pods
+        .iter()
+        .find(leads)
+        .and_then(|pod| Some((pod.namespace()?, pod.spec.as_ref()?)));
+    let Some((namespace, spec)) = spec else {
+        return Ok(Asked::Answered(None));
+    };
+    let flags = || {
+        spec.containers
+            .iter()
+            .flat_map(|container| container.args.iter().flatten())
+    };
+    let flag = |name: &str| {
+        flags()
+            .find_map(|flag| flag.strip_prefix(name)?.strip_prefix('='))
+            .map(str::to_owned)
+    };
     if flag("--loops").is_some_and(|loops| !loops.contains("ops-manager")) {
         return Ok(Asked::Answered(None));
     }
@@ -306,7 +403,9 @@ async fn operator(client: &Client, leases: &[Lease], pods: &[Pod]) -> Known<Aske
         };
         let answer = match reviews.create(&PostParams::default(), &review).await {
             Err(kube::Error::Api(status)) if status.code == 403 => {
-                return Ok(Asked::NotAllowed("not asked: you may not create subjectaccessreviews".to_owned()));
+                return Ok(Asked::NotAllowed(
+                    "not asked: you may not create subjectaccessreviews".to_owned(),
+                ));
             }
             answer => known("ask for the operator's rights", answer)?,
         };
@@ -315,7 +414,10 @@ async fn operator(client: &Client, leases: &[Lease], pods: &[Pod]) -> Known<Aske
             forbidden.push(format!("{verb} {resource}{part}"));
         }
     }
-    Ok(Asked::Answered(Some(Account { name: format!("{namespace}/{account}"), forbidden })))
+    Ok(Asked::Answered(Some(Account {
+        name: format!("{namespace}/{account}"),
+        forbidden,
+    })))
 }
 
 /// What the commands do in the namespaces of databases: verb, group and resource.
@@ -344,7 +446,9 @@ async fn forbidden(client: &Client, namespace: Option<&str>) -> Known<Vec<String
     let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
     let rights = RIGHTS.iter().map(|right| (right, namespace));
     let mut forbidden = vec![];
-    for ((verb, group, resource), namespace) in rights.chain(RIGHTS_EVERYWHERE.iter().map(|right| (right, None))) {
+    for ((verb, group, resource), namespace) in
+        rights.chain(RIGHTS_EVERYWHERE.iter().map(|right| (right, None)))
+    {
         let review = SelfSubjectAccessReview {
             spec: SelfSubjectAccessReviewSpec {
                 resource_attributes: Some(attributes(verb, group, resource, namespace)),
@@ -352,7 +456,10 @@ async fn forbidden(client: &Client, namespace: Option<&str>) -> Known<Vec<String
             },
             ..SelfSubjectAccessReview::default()
         };
-        let answer = known("ask for your rights", reviews.create(&PostParams::default(), &review).await)?;
+        let answer = known(
+            "ask for your rights",
+            reviews.create(&PostParams::default(), &review).await,
+        )?;
         if !answer.status.is_some_and(|status| status.allowed) {
             forbidden.push(format!("{verb} {resource}"));
         }
@@ -360,7 +467,12 @@ async fn forbidden(client: &Client, namespace: Option<&str>) -> Known<Vec<String
     Ok(forbidden)
 }
 
-fn attributes(verb: &str, group: &str, resource: &str, namespace: Option<&str>) -> ResourceAttributes {
+fn attributes(
+    verb: &str,
+    group: &str,
+    resource: &str,
+    namespace: Option<&str>,
+) -> ResourceAttributes {
     ResourceAttributes {
         verb: Some(verb.to_owned()),
         group: Some(group.to_owned()),
@@ -371,17 +483,32 @@ fn attributes(verb: &str, group: &str, resource: &str, namespace: Option<&str>) 
 }
 
 async fn default_storage(client: &Client) -> Known<Vec<String>> {
-    let classes: Vec<StorageClass> = list(client, &ListParams::default(), "list StorageClasses").await?;
+    let classes: Vec<StorageClass> =
+        list(client, &ListParams::default(), "list StorageClasses").await?;
     let is_default = |class: &StorageClass| {
-        class.annotations().get("storageclass.kubernetes.io/is-default-class").is_some_and(|value| value == "true")
+        class
+            .annotations()
+            .get("storageclass.kubernetes.io/is-default-class")
+            .is_some_and(|value| value == "true")
     };
-    Ok(classes.iter().filter(|class| is_default(class)).map(ResourceExt::name_any).collect())
+    Ok(classes
+        .iter()
+        .filter(|class| is_default(class))
+        .map(ResourceExt::name_any)
+        .collect())
 }
 
-async fn certificates(cluster: &Cluster, databases: &[Postgres]) -> Known<Vec<certs::Certificates>> {
+async fn certificates(
+    cluster: &Cluster,
+    databases: &[Postgres],
+) -> Known<Vec<certs::Certificates>> {
     let mut all = vec![];
     for database in databases {
-        all.push(certs::look(cluster, database).await.map_err(|error| error.to_string())?);
+        all.push(
+            certs::look(cluster, database)
+                .await
+                .map_err(|error| error.to_string())?,
+        );
     }
     Ok(all)
 }
@@ -406,7 +533,12 @@ mod tests {
                 "Issuer demo/a is not Ready\nIssuer demo/b is not Ready",
                 "describe it",
             ),
-            found("leader", Verdict::Fail, "nobody holds a lease named pgrekey", "start pgrekey"),
+            found(
+                "leader",
+                Verdict::Fail,
+                "nobody holds a lease named pgrekey",
+                "start pgrekey",
+            ),
         ];
         insta::assert_snapshot!(lines(&all, Screen::default()).join("\n"));
     }
@@ -414,14 +546,19 @@ mod tests {
     #[test]
     fn the_answer_to_a_wrong_request_says_whether_our_webhooks_are_called() {
         let answer = |code: u16, message: &str| {
-            let status = kube::core::Status { code, message: message.to_owned(), ..Default::default() };
+            let status = kube::core::Status {
+                code,
+                message: message.to_owned(),
+                ..Default::default()
+            };
             format!("{:?}", tried("demo", Err(kube::Error::Api(status.boxed()))))
         };
         let denial = "admission webhook \"postgresopsrequestwebhook.validators.ops.kubedb.com\" denied the request: \
                       [database-exists] spec.databaseRef.name: there is no Postgres";
         let away = "Internal error occurred: failed calling webhook \"postgresopsrequestwebhook.validators.ops.kubedb.com\": \
                     failed to call webhook: Post \"https://pgrekey.pgrekey.svc:443\": x509: unknown authority";
-        let rights = "postgresopsrequests.ops.kubedb.com is forbidden: User \"dev\" cannot create resource";
+        let rights =
+            "postgresopsrequests.ops.kubedb.com is forbidden: User \"dev\" cannot create resource";
         for (code, message, says) in [
             (422, denial, "Ok(Answered(Refused))"),
             (500, away, "Ok(Answered(NotCalled("),
@@ -429,7 +566,11 @@ mod tests {
             (403, "exceeded quota", "Err("),
             (404, "namespaces \"demo\" not found", "Err("),
         ] {
-            assert!(answer(code, message).starts_with(says), "{}", answer(code, message));
+            assert!(
+                answer(code, message).starts_with(says),
+                "{}",
+                answer(code, message)
+            );
         }
     }
 
@@ -439,7 +580,14 @@ mod tests {
 
         use crate::rules::{self, Review, Snapshot};
         let review = Review::create(wrong().expect("a request"), Arc::default());
-        let found = rules::judge(rules::ops_request::rules(), &review, Some(&Snapshot::default()));
-        assert_eq!(found.iter().map(|finding| finding.rule).collect::<Vec<_>>(), [REFUSED_BY]);
+        let found = rules::judge(
+            rules::ops_request::rules(),
+            &review,
+            Some(&Snapshot::default()),
+        );
+        assert_eq!(
+            found.iter().map(|finding| finding.rule).collect::<Vec<_>>(),
+            [REFUSED_BY]
+        );
     }
 }

@@ -123,7 +123,11 @@ enum Said {
 use Said::{Unasked, Well, Wrong};
 
 fn wrong(verdict: Verdict, all: Vec<String>, well: impl Into<String>) -> Said {
-    if all.is_empty() { Well(well.into()) } else { Wrong(verdict, all) }
+    if all.is_empty() {
+        Well(well.into())
+    } else {
+        Wrong(verdict, all)
+    }
 }
 
 /// One check: what it is about, how it looks, and what to do when it is not well.
@@ -144,12 +148,22 @@ const SOON: i64 = 21;
 const CHECKS: &[Check] = &[
     Check {
         name: "API server",
-        look: |seen, _| Ok(seen.server.clone().map_or_else(|why| Wrong(Verdict::Fail, vec![why]), Well)),
+        look: |seen, _| {
+            Ok(seen
+                .server
+                .clone()
+                .map_or_else(|why| Wrong(Verdict::Fail, vec![why]), Well))
+        },
         remedy: "see whether `kubectl version` gets an answer: without one nothing else can be known",
     },
     Check {
         name: "CRDs",
-        look: |seen, _| missing(seen, api::crds().into_iter().map(|crd| crd.name_any()).collect()),
+        look: |seen, _| {
+            missing(
+                seen,
+                api::crds().into_iter().map(|crd| crd.name_any()).collect(),
+            )
+        },
         remedy: "install them: `pgrekey crds | kubectl apply --server-side -f -`",
     },
     Check {
@@ -176,10 +190,15 @@ const CHECKS: &[Check] = &[
         name: "PostgresVersions",
         look: |seen, _| {
             let versions = seen.versions.as_ref().map_err(Clone::clone)?;
-            let usable = versions.iter().filter(|version| version.spec.deprecated != Some(true));
+            let usable = versions
+                .iter()
+                .filter(|version| version.spec.deprecated != Some(true));
             let names: Vec<String> = usable.map(ResourceExt::name_any).collect();
             Ok(if names.is_empty() {
-                Wrong(Verdict::Fail, vec!["there is none that new databases should use".to_owned()])
+                Wrong(
+                    Verdict::Fail,
+                    vec!["there is none that new databases should use".to_owned()],
+                )
             } else {
                 Well(names.join(", "))
             })
@@ -217,10 +236,18 @@ const CHECKS: &[Check] = &[
         look: |seen, _| {
             Ok(match seen.operator.as_ref().map_err(Clone::clone)? {
                 Asked::NotAllowed(why) => Unasked(why.clone(), ASK_ANOTHER),
-                Asked::Answered(None) => Well("no pod leads whose rights could be asked for".to_owned()),
+                Asked::Answered(None) => {
+                    Well("no pod leads whose rights could be asked for".to_owned())
+                }
                 Asked::Answered(Some(Account { name, forbidden })) => {
-                    let all = forbidden.iter().map(|what| format!("ServiceAccount {name} may not {what}"));
-                    wrong(Verdict::Fail, all.collect(), format!("ServiceAccount {name} has what operations need"))
+                    let all = forbidden
+                        .iter()
+                        .map(|what| format!("ServiceAccount {name} may not {what}"));
+                    wrong(
+                        Verdict::Fail,
+                        all.collect(),
+                        format!("ServiceAccount {name} has what operations need"),
+                    )
                 }
             })
         },
@@ -230,7 +257,10 @@ const CHECKS: &[Check] = &[
         name: "your rights",
         look: |seen, _| {
             let forbidden = seen.forbidden.as_ref().map_err(Clone::clone)?;
-            let all = forbidden.iter().map(|what| format!("you may not {what}")).collect();
+            let all = forbidden
+                .iter()
+                .map(|what| format!("you may not {what}"))
+                .collect();
             Ok(wrong(Verdict::Warn, all, "all that the commands need"))
         },
         remedy: "ask for these rights, or some commands will say no",
@@ -245,9 +275,15 @@ const CHECKS: &[Check] = &[
         look: |seen, _| {
             let classes = seen.default_storage.as_ref().map_err(Clone::clone)?;
             Ok(match classes.as_slice() {
-                [] => Wrong(Verdict::Warn, vec!["there is no default StorageClass".to_owned()]),
+                [] => Wrong(
+                    Verdict::Warn,
+                    vec!["there is no default StorageClass".to_owned()],
+                ),
                 [one] => Well(one.clone()),
-                many => Wrong(Verdict::Warn, vec![format!("several are default: {}", many.join(", "))]),
+                many => Wrong(
+                    Verdict::Warn,
+                    vec![format!("several are default: {}", many.join(", "))],
+                ),
             })
         },
         remedy: "mark one as default, or name one in spec.storage of every database",
@@ -264,7 +300,9 @@ const CHECKS: &[Check] = &[
             let blocked = databases.iter().filter_map(|database| {
                 let condition = condition::find(&database.status.as_ref()?.conditions, BLOCKED)?;
                 let why = condition.message.clone().unwrap_or_default();
-                condition.holds().then(|| format!("{}: {why}", path(database)))
+                condition
+                    .holds()
+                    .then(|| format!("{}: {why}", path(database)))
             });
             Ok(wrong(Verdict::Fail, blocked.collect(), "none"))
         },
@@ -293,11 +331,13 @@ const CHECKS: &[Check] = &[
     Check {
         name: "certificates issued",
         look: |seen, _| {
-            each(seen, Verdict::Fail, "all", |each| match (&each.issued, each.ready) {
-                (None, None) => Some("is not asked for".to_owned()),
-                (None, Some(_)) => Some("is not issued".to_owned()),
-                (Some(_), Some(false)) => Some("is not Ready".to_owned()),
-                _ => None,
+            each(seen, Verdict::Fail, "all", |each| {
+                match (&each.issued, each.ready) {
+                    (None, None) => Some("is not asked for".to_owned()),
+                    (None, Some(_)) => Some("is not issued".to_owned()),
+                    (Some(_), Some(false)) => Some("is not Ready".to_owned()),
+                    _ => None,
+                }
             })
         },
         remedy: "`kubectl describe certificate`: cert-manager says there what is wrong; it tries again after an hour",
@@ -306,7 +346,8 @@ const CHECKS: &[Check] = &[
         name: "certificates served",
         look: |seen, _| {
             each(seen, Verdict::Warn, "what is issued", |each| {
-                each.drifts().then(|| "is issued and another one is served".to_owned())
+                each.drifts()
+                    .then(|| "is issued and another one is served".to_owned())
             })
         },
         remedy: "pgrekey serves a renewal by itself in some minutes; if it lasts, the events in `kubectl describe pg` say why",
@@ -316,7 +357,8 @@ const CHECKS: &[Check] = &[
         look: |seen, now| {
             each(seen, Verdict::Fail, "none soon", |each| {
                 let served = each.served.as_ref()?;
-                ends_soon(served, now).then(|| format!("is served and ends in {} days", days(now, served.not_after)))
+                ends_soon(served, now)
+                    .then(|| format!("is served and ends in {} days", days(now, served.not_after)))
             })
         },
         remedy: "renew: `pgrekey rotate NAME`; and see why cert-manager did not, in the Certificate's renewalTime",
@@ -333,34 +375,67 @@ pub(super) fn examine(seen: &Installation, now: Timestamp) -> Vec<Found> {
             // Why something could not be looked at says what to do about that.
             Err(why) => (Verdict::Unknown, why, ""),
         };
-        Found { check: check.name, verdict, said, remedy: remedy.to_owned() }
+        Found {
+            check: check.name,
+            verdict,
+            said,
+            remedy: remedy.to_owned(),
+        }
     };
     CHECKS.iter().map(found).collect()
 }
 
 fn path<K: ResourceExt>(object: &K) -> String {
-    object.namespace().map_or_else(|| object.name_any(), |namespace| format!("{namespace}/{}", object.name_any()))
+    object.namespace().map_or_else(
+        || object.name_any(),
+        |namespace| format!("{namespace}/{}", object.name_any()),
+    )
 }
 
 /// Which of these CRDs are not there.
 fn missing(seen: &Installation, names: Vec<String>) -> Known<Said> {
-    let there: BTreeSet<String> = seen.crds.as_ref().map_err(Clone::clone)?.iter().map(ResourceExt::name_any).collect();
+    let there: BTreeSet<String> = seen
+        .crds
+        .as_ref()
+        .map_err(Clone::clone)?
+        .iter()
+        .map(ResourceExt::name_any)
+        .collect();
     let well = format!("all {}", names.len());
     let missing = names.into_iter().filter(|name| !there.contains(name));
-    Ok(wrong(Verdict::Fail, missing.map(|name| format!("{name} is missing")).collect(), well))
+    Ok(wrong(
+        Verdict::Fail,
+        missing.map(|name| format!("{name} is missing")).collect(),
+        well,
+    ))
 }
 
-/// Whether the schemas are those of this program. The API server adds to a definition; it takes nothing away.
+/// Whether the schemas are those of this program. The API server adds to a definition; it takes
+/// nothing away.
 fn crd_versions(seen: &Installation, _: Timestamp) -> Known<Said> {
     let there = seen.crds.as_ref().map_err(Clone::clone)?;
     let is_other = |ours: &CustomResourceDefinition| {
-        let live = there.iter().find(|live| live.name_any() == ours.name_any())?;
-        let json = |crd: &CustomResourceDefinition| serde_json::to_value(&crd.spec.versions).unwrap_or_default();
+        let live = there
+            .iter()
+            .find(|live| live.name_any() == ours.name_any())?;
+        let json = |crd: &CustomResourceDefinition| {
+            serde_json::to_value(&crd.spec.versions).unwrap_or_default()
+        };
         let differs = crate::cluster::differs::differs(&json(live), &json(ours));
-        differs.then(|| format!("{} is not the one of pgrekey {}", ours.name_any(), env!("CARGO_PKG_VERSION")))
+        differs.then(|| {
+            format!(
+                "{} is not the one of pgrekey {}",
+                ours.name_any(),
+                env!("CARGO_PKG_VERSION")
+            )
+        })
     };
     let all = api::crds().iter().filter_map(is_other).collect();
-    Ok(wrong(Verdict::Warn, all, format!("those of pgrekey {}", env!("CARGO_PKG_VERSION"))))
+    Ok(wrong(
+        Verdict::Warn,
+        all,
+        format!("those of pgrekey {}", env!("CARGO_PKG_VERSION")),
+    ))
 }
 
 /// The kinds of cert-manager's that pgrekey uses.
@@ -381,43 +456,78 @@ fn cert_manager(seen: &Installation, _: Timestamp) -> Known<Said> {
 
 /// Whether cert-manager is not installed, and no database needs it.
 fn does_without_cert_manager(seen: &Installation) -> bool {
-    let is_its_own = |crd: &CustomResourceDefinition| CERT_MANAGER.contains(&crd.name_any().as_str());
-    seen.crds.as_ref().is_ok_and(|crds| !crds.iter().any(is_its_own))
-        && seen.databases.as_ref().is_ok_and(|all| all.iter().all(|database| database.spec.tls.is_none()))
+    let is_its_own =
+        |crd: &CustomResourceDefinition| CERT_MANAGER.contains(&crd.name_any().as_str());
+    seen.crds
+        .as_ref()
+        .is_ok_and(|crds| !crds.iter().any(is_its_own))
+        && seen
+            .databases
+            .as_ref()
+            .is_ok_and(|all| all.iter().all(|database| database.spec.tls.is_none()))
 }
 
 /// Every issuer, and whether it is Ready.
 fn issuers(seen: &Installation) -> Known<Vec<(String, bool)>> {
-    let ready = |status: Option<&IssuerStatus>| status.is_some_and(|status| holds(&status.conditions, "Ready"));
+    let ready = |status: Option<&IssuerStatus>| {
+        status.is_some_and(|status| holds(&status.conditions, "Ready"))
+    };
     let named = seen.issuers.as_ref().map_err(Clone::clone)?.iter();
-    let named = named.map(|issuer| (format!("Issuer {}", path(issuer)), ready(issuer.status.as_ref())));
+    let named = named.map(|issuer| {
+        (
+            format!("Issuer {}", path(issuer)),
+            ready(issuer.status.as_ref()),
+        )
+    });
     let wide = seen.cluster_issuers.as_ref().map_err(Clone::clone)?.iter();
-    let wide = wide.map(|issuer| (format!("ClusterIssuer {}", path(issuer)), ready(issuer.status.as_ref())));
+    let wide = wide.map(|issuer| {
+        (
+            format!("ClusterIssuer {}", path(issuer)),
+            ready(issuer.status.as_ref()),
+        )
+    });
     Ok(named.chain(wide).collect())
 }
 
 fn issuers_exist(seen: &Installation, _: Timestamp) -> Known<Said> {
-    let count = issuers(seen)?.into_iter().filter(|(_, ready)| *ready).count();
-    let none = if count == 0 { vec!["no issuer is Ready".to_owned()] } else { vec![] };
-    let verdict = if does_without_cert_manager(seen) { Verdict::Warn } else { Verdict::Fail };
+    let count = issuers(seen)?
+        .into_iter()
+        .filter(|(_, ready)| *ready)
+        .count();
+    let none = if count == 0 {
+        vec!["no issuer is Ready".to_owned()]
+    } else {
+        vec![]
+    };
+    let verdict = if does_without_cert_manager(seen) {
+        Verdict::Warn
+    } else {
+        Verdict::Fail
+    };
     Ok(wrong(verdict, none, format!("{count} are Ready")))
 }
 
 fn issuers_ready(seen: &Installation, _: Timestamp) -> Known<Said> {
-    let bad =
-        issuers(seen)?.into_iter().filter(|(_, ready)| !ready).map(|(issuer, _)| format!("{issuer} is not Ready"));
+    let bad = issuers(seen)?
+        .into_iter()
+        .filter(|(_, ready)| !ready)
+        .map(|(issuer, _)| format!("{issuer} is not Ready"));
     Ok(wrong(Verdict::Warn, bad.collect(), "all"))
 }
 
 fn webhooks(seen: &Installation) -> Known<impl Iterator<Item = (&str, &Registered)>> {
     let all = seen.webhooks.as_ref().map_err(Clone::clone)?;
-    Ok(all.iter().filter_map(|webhook| Some((webhook.name.as_str(), webhook.registered.as_ref()?))))
+    Ok(all
+        .iter()
+        .filter_map(|webhook| Some((webhook.name.as_str(), webhook.registered.as_ref()?))))
 }
 
 fn webhooks_registered(seen: &Installation, _: Timestamp) -> Known<Said> {
     let all = seen.webhooks.as_ref().map_err(Clone::clone)?;
     let missing = all.iter().filter(|webhook| webhook.registered.is_none());
-    let missing = missing.map(|webhook| format!("{} is not registered", webhook.name)).collect();
+    let missing = missing
+        .map(|webhook| format!("{} is not registered", webhook.name))
+        .collect();
     // The loops judge by the same rules again, so nothing breaks.
     Ok(wrong(Verdict::Warn, missing, format!("all {}", all.len())))
 }
@@ -425,12 +535,20 @@ fn webhooks_registered(seen: &Installation, _: Timestamp) -> Known<Said> {
 fn webhook_cas(seen: &Installation, now: Timestamp) -> Known<Said> {
     let problem = |(name, webhook): (&str, &Registered)| {
         let Some(ca) = crate::tls::known::known(&webhook.ca_bundle) else {
-            let what = if webhook.ca_bundle.is_empty() { "has no CA" } else { "has a CA that cannot be read" };
+            let what = if webhook.ca_bundle.is_empty() {
+                "has no CA"
+            } else {
+                "has a CA that cannot be read"
+            };
             return Some(format!("{name} {what}"));
         };
         (ca.not_after <= now).then(|| format!("{name} has a CA that ended at {}", ca.not_after))
     };
-    Ok(wrong(Verdict::Fail, webhooks(seen)?.filter_map(problem).collect(), "good"))
+    Ok(wrong(
+        Verdict::Fail,
+        webhooks(seen)?.filter_map(problem).collect(),
+        "good",
+    ))
 }
 
 fn webhook_endpoints(seen: &Installation, _: Timestamp) -> Known<Said> {
@@ -438,12 +556,18 @@ fn webhook_endpoints(seen: &Installation, _: Timestamp) -> Known<Said> {
     let mut good = BTreeSet::new();
     for (_, webhook) in webhooks(seen)? {
         match &webhook.service {
-            Some((service, 0)) => bad.insert(format!("Service {service} has no endpoint that is ready")),
+            Some((service, 0)) => {
+                bad.insert(format!("Service {service} has no endpoint that is ready"))
+            }
             Some((service, ready)) => good.insert(format!("{service}: {ready} ready")),
             None => good.insert("called by URL".to_owned()),
         };
     }
-    let good = if good.is_empty() { "no webhook is registered".to_owned() } else { Vec::from_iter(good).join(", ") };
+    let good = if good.is_empty() {
+        "no webhook is registered".to_owned()
+    } else {
+        Vec::from_iter(good).join(", ")
+    };
     Ok(wrong(Verdict::Fail, bad.into_iter().collect(), good))
 }
 
@@ -466,20 +590,37 @@ fn leader(seen: &Installation, now: Timestamp) -> Known<Said> {
     let leases = seen.leases.as_ref().map_err(Clone::clone)?;
     let holder = |lease: &Lease| {
         let spec = lease.spec.as_ref()?;
-        let holder = spec.holder_identity.clone().filter(|holder| !holder.is_empty())?;
+        let holder = spec
+            .holder_identity
+            .clone()
+            .filter(|holder| !holder.is_empty())?;
         let renewed = spec.renew_time.as_ref()?.0;
         let life = i64::from(spec.lease_duration_seconds.unwrap_or(15));
         let age = elapsed(renewed, now);
-        Some((now.as_second() - renewed.as_second() <= life, format!("{} in {}", holder, path(lease)), age))
+        Some((
+            now.as_second() - renewed.as_second() <= life,
+            format!("{} in {}", holder, path(lease)),
+            age,
+        ))
     };
     let all: Vec<_> = leases.iter().filter_map(holder).collect();
-    let fresh: Vec<String> = all.iter().filter(|(fresh, ..)| *fresh).map(|(_, who, _)| who.clone()).collect();
-    let stale = all.iter().map(|(_, who, age)| format!("{who} was last heard of {age} ago"));
+    let fresh: Vec<String> = all
+        .iter()
+        .filter(|(fresh, ..)| *fresh)
+        .map(|(_, who, _)| who.clone())
+        .collect();
+    let stale = all
+        .iter()
+        .map(|(_, who, age)| format!("{who} was last heard of {age} ago"));
     Ok(if fresh.is_empty() {
         let stale: Vec<String> = stale.collect();
         Wrong(
             Verdict::Fail,
-            if stale.is_empty() { vec!["nobody holds a lease named pgrekey".to_owned()] } else { stale },
+            if stale.is_empty() {
+                vec!["nobody holds a lease named pgrekey".to_owned()]
+            } else {
+                stale
+            },
         )
     } else {
         Well(fresh.join(", "))
@@ -489,31 +630,60 @@ fn leader(seen: &Installation, now: Timestamp) -> Known<Said> {
 fn pet_sets(seen: &Installation, now: Timestamp) -> Known<Said> {
     let sets = seen.pet_sets.as_ref().map_err(Clone::clone)?;
     let is_ignored = |set: &&PetSet| {
-        let is_old = set.creation_timestamp().is_some_and(|made| now.as_second() - made.0.as_second() > 60);
-        let observed = set.status.as_ref().and_then(|status| status.observed_generation);
+        let is_old = set
+            .creation_timestamp()
+            .is_some_and(|made| now.as_second() - made.0.as_second() > 60);
+        let observed = set
+            .status
+            .as_ref()
+            .and_then(|status| status.observed_generation);
         is_old && (observed.is_none() || observed < set.metadata.generation)
     };
-    let ignored = sets.iter().filter(is_ignored).map(|set| format!("nobody has taken up PetSet {}", path(set)));
-    Ok(wrong(Verdict::Fail, ignored.collect(), format!("{} PetSets, all taken up", sets.len())))
+    let ignored = sets
+        .iter()
+        .filter(is_ignored)
+        .map(|set| format!("nobody has taken up PetSet {}", path(set)));
+    Ok(wrong(
+        Verdict::Fail,
+        ignored.collect(),
+        format!("{} PetSets, all taken up", sets.len()),
+    ))
 }
 
 fn databases_ready(seen: &Installation, _: Timestamp) -> Known<Said> {
     let databases = seen.databases.as_ref().map_err(Clone::clone)?;
     let is_well = |database: &Postgres| {
         use crate::api::postgres::DatabasePhase::{Halted, Ready};
-        matches!(database.status.as_ref().and_then(|status| status.phase), Some(Ready | Halted))
+        matches!(
+            database.status.as_ref().and_then(|status| status.phase),
+            Some(Ready | Halted)
+        )
     };
-    let bad = databases.iter().filter(|database| !is_well(database)).map(|database| {
-        let phase = database.status.as_ref().and_then(|status| status.phase);
-        format!("{} is {}", path(database), phase.map_or("not seen yet".to_owned(), |phase| format!("{phase:?}")))
-    });
-    Ok(wrong(Verdict::Warn, bad.collect(), format!("all {}", databases.len())))
+    let bad = databases
+        .iter()
+        .filter(|database| !is_well(database))
+        .map(|database| {
+            let phase = database.status.as_ref().and_then(|status| status.phase);
+            format!(
+                "{} is {}",
+                path(database),
+                phase.map_or("not seen yet".to_owned(), |phase| format!("{phase:?}"))
+            )
+        });
+    Ok(wrong(
+        Verdict::Warn,
+        bad.collect(),
+        format!("all {}", databases.len()),
+    ))
 }
 
 /// What the rule says about those that are there.
 fn certificate_logins(seen: &Installation, _: Timestamp) -> Known<Said> {
     let databases = seen.databases.as_ref().map_err(Clone::clone)?;
-    let facts = Snapshot { databases: databases.iter().cloned().map(Arc::new).collect(), ..Snapshot::default() };
+    let facts = Snapshot {
+        databases: databases.iter().cloned().map(Arc::new).collect(),
+        ..Snapshot::default()
+    };
     let found = |database: &Postgres| {
         let rules = rules::postgres::rules().filter(|rule| rule.id == "cert-shared-issuer");
         let review = Review::create(database.clone(), Arc::default());
@@ -522,14 +692,23 @@ fn certificate_logins(seen: &Installation, _: Timestamp) -> Known<Said> {
             .map(|found| format!("{}: {}: {}", path(database), found.problem, found.remedy))
             .collect::<Vec<_>>()
     };
-    Ok(wrong(Verdict::Warn, databases.iter().flat_map(found).collect(), "none by an issuer that others use"))
+    Ok(wrong(
+        Verdict::Warn,
+        databases.iter().flat_map(found).collect(),
+        "none by an issuer that others use",
+    ))
 }
 
 fn paused(seen: &Installation, _: Timestamp) -> Known<Said> {
-    let (databases, requests) =
-        (seen.databases.as_ref().map_err(Clone::clone)?, seen.requests.as_ref().map_err(Clone::clone)?);
+    let (databases, requests) = (
+        seen.databases.as_ref().map_err(Clone::clone)?,
+        seen.requests.as_ref().map_err(Clone::clone)?,
+    );
     let is_forgotten = |database: &&Postgres| {
-        let is_paused = database.status.as_ref().is_some_and(|status| condition::holds(&status.conditions, PAUSED));
+        let is_paused = database
+            .status
+            .as_ref()
+            .is_some_and(|status| condition::holds(&status.conditions, PAUSED));
         let runs = |request: &PostgresOpsRequest| {
             request.namespace() == database.namespace()
                 && request.spec.database_ref.name == database.name_any()
@@ -537,41 +716,80 @@ fn paused(seen: &Installation, _: Timestamp) -> Known<Said> {
         };
         is_paused && !requests.iter().any(runs)
     };
-    let forgotten = databases.iter().filter(is_forgotten).map(|database| format!("{} is paused", path(database)));
-    Ok(wrong(Verdict::Fail, forgotten.collect(), "none without a request that runs"))
+    let forgotten = databases
+        .iter()
+        .filter(is_forgotten)
+        .map(|database| format!("{} is paused", path(database)));
+    Ok(wrong(
+        Verdict::Fail,
+        forgotten.collect(),
+        "none without a request that runs",
+    ))
 }
 
 fn stuck(seen: &Installation, now: Timestamp) -> Known<Said> {
     let requests = seen.requests.as_ref().map_err(Clone::clone)?;
     let is_stuck = |request: &PostgresOpsRequest| {
-        let status = request.status.as_ref().filter(|status| status.phase == Some(OpsPhase::Progressing))?;
-        let step = status.steps.iter().rev().find(|step| step.finished_at.is_none())?;
+        let status = request
+            .status
+            .as_ref()
+            .filter(|status| status.phase == Some(OpsPhase::Progressing))?;
+        let step = status
+            .steps
+            .iter()
+            .rev()
+            .find(|step| step.finished_at.is_none())?;
         let since = step.started_at.as_ref()?.0;
         let said = step.message.as_deref().unwrap_or_default();
         let is_old = now.as_second() - since.as_second() > STUCK;
-        is_old.then(|| format!("{}: {} since {}: {said}", path(request), step.name, elapsed(since, now)))
+        is_old.then(|| {
+            format!(
+                "{}: {} since {}: {said}",
+                path(request),
+                step.name,
+                elapsed(since, now)
+            )
+        })
     };
-    Ok(wrong(Verdict::Fail, requests.iter().filter_map(is_stuck).collect(), "none"))
+    Ok(wrong(
+        Verdict::Fail,
+        requests.iter().filter_map(is_stuck).collect(),
+        "none",
+    ))
 }
 
 fn failed(seen: &Installation, _: Timestamp) -> Known<Said> {
     let requests = seen.requests.as_ref().map_err(Clone::clone)?;
     let is_failed = |request: &&PostgresOpsRequest| request.phase() == Some(OpsPhase::Failed);
-    Ok(wrong(Verdict::Warn, requests.iter().filter(is_failed).map(path).collect(), "none"))
+    Ok(wrong(
+        Verdict::Warn,
+        requests.iter().filter(is_failed).map(path).collect(),
+        "none",
+    ))
 }
 
 /// Every certificate of every database that something is to be said about.
-fn each(seen: &Installation, verdict: Verdict, well: &str, problem: impl Fn(&Each) -> Option<String>) -> Known<Said> {
+fn each(
+    seen: &Installation,
+    verdict: Verdict,
+    well: &str,
+    problem: impl Fn(&Each) -> Option<String>,
+) -> Known<Said> {
     let all = seen.certificates.as_ref().map_err(Clone::clone)?;
     let mut bad = vec![];
     for Certificates { database, each, .. } in all {
-        let said = each.iter().filter_map(|each| Some((each.alias.as_str(), problem(each)?)));
-        bad.extend(said.map(|(alias, problem)| format!("{database}: the {alias} certificate {problem}")));
+        let said = each
+            .iter()
+            .filter_map(|each| Some((each.alias.as_str(), problem(each)?)));
+        bad.extend(
+            said.map(|(alias, problem)| format!("{database}: the {alias} certificate {problem}")),
+        );
     }
     Ok(wrong(verdict, bad, well))
 }
 
-/// Sooner than 21 days, or when two thirds of a life are over and more; of short lives only the last third counts.
+/// Sooner than 21 days, or when two thirds of a life are over and more; of short lives only the
+/// last third counts.
 fn ends_soon(leaf: &Leaf, now: Timestamp) -> bool {
     let life = leaf.not_after.as_second() - leaf.not_before.as_second();
     let left = leaf.not_after.as_second() - now.as_second();
@@ -600,11 +818,17 @@ pub(super) mod tests {
         let made = "2026-11-24T09:00:00Z";
         let mut crds = api::crds();
         crds.extend(CERT_MANAGER.map(|name| CustomResourceDefinition {
-            metadata: kube::api::ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
+            metadata: kube::api::ObjectMeta {
+                name: Some(name.to_owned()),
+                ..Default::default()
+            },
             ..Default::default()
         }));
         let ca = crate::tls::material::tests::Authority::new("ca");
-        let ca = crate::tls::material::tests::issue(&ca, &ca).served.trust.into_bytes();
+        let ca = crate::tls::material::tests::issue(&ca, &ca)
+            .served
+            .trust
+            .into_bytes();
         let each = Each {
             alias: Alias::Server,
             issuer: "pg-issuer".to_owned(),
@@ -619,26 +843,42 @@ pub(super) mod tests {
                 "spec": {"version": "17.12", "db": {"image": "a"}, "exporter": {"image": "b"}}}))]),
             webhooks: Ok(vec![Webhook {
                 name: "validators.kubedb.com".to_owned(),
-                registered: Some(Registered { ca_bundle: ca, service: Some(("pgrekey/pgrekey".to_owned(), 2)) }),
+                registered: Some(Registered {
+                    ca_bundle: ca,
+                    service: Some(("pgrekey/pgrekey".to_owned(), 2)),
+                }),
             }]),
             trial: Ok(Asked::Answered(Trial::Refused)),
-            issuers: Ok(vec![read(json!({"metadata": {"name": "pg-issuer", "namespace": "demo"}, "spec": {},
-                "status": {"conditions": [{"type": "Ready", "status": "True"}]}}))]),
+            issuers: Ok(vec![read(
+                json!({"metadata": {"name": "pg-issuer", "namespace": "demo"}, "spec": {},
+                "status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
+            )]),
             cluster_issuers: Ok(vec![]),
             forbidden: Ok(vec![]),
-            leases: Ok(vec![read(json!({"metadata": {"name": "pgrekey", "namespace": "pgrekey"}, "spec": {
-                "holderIdentity": "pgrekey-0", "leaseDurationSeconds": 15, "renewTime": "2026-11-24T09:59:55.000000Z"}}))]),
-            operator: Ok(Asked::Answered(Some(Account { name: "pgrekey/pgrekey".to_owned(), forbidden: vec![] }))),
+            leases: Ok(vec![read(
+                json!({"metadata": {"name": "pgrekey", "namespace": "pgrekey"}, "spec": {
+                "holderIdentity": "pgrekey-0", "leaseDurationSeconds": 15, "renewTime": "2026-11-24T09:59:55.000000Z"}}),
+            )]),
+            operator: Ok(Asked::Answered(Some(Account {
+                name: "pgrekey/pgrekey".to_owned(),
+                forbidden: vec![],
+            }))),
             databases: Ok(vec![read(
                 json!({"metadata": {"name": "pg", "namespace": "demo"}, "spec": {"version": "17.12"},
                 "status": {"phase": "Ready"}}),
             )]),
             requests: Ok(vec![]),
-            pet_sets: Ok(vec![read(json!({"metadata": {"name": "pg", "namespace": "demo", "creationTimestamp": made,
+            pet_sets: Ok(vec![read(
+                json!({"metadata": {"name": "pg", "namespace": "demo", "creationTimestamp": made,
                 "generation": 1}, "spec": {"selector": {}, "serviceName": "pg", "template": {}},
-                "status": {"replicas": 1, "observedGeneration": 1}}))]),
+                "status": {"replicas": 1, "observedGeneration": 1}}),
+            )]),
             default_storage: Ok(vec!["standard".to_owned()]),
-            certificates: Ok(vec![Certificates { database: "demo/pg".to_owned(), each: vec![each], wire: None }]),
+            certificates: Ok(vec![Certificates {
+                database: "demo/pg".to_owned(),
+                each: vec![each],
+                wire: None,
+            }]),
         }
     }
 
@@ -648,8 +888,10 @@ pub(super) mod tests {
 
     #[test]
     fn nothing_is_wrong_with_a_healthy_installation() {
-        let bad: Vec<Found> =
-            examine(&healthy(), now()).into_iter().filter(|found| found.verdict != Verdict::Ok).collect();
+        let bad: Vec<Found> = examine(&healthy(), now())
+            .into_iter()
+            .filter(|found| found.verdict != Verdict::Ok)
+            .collect();
         assert_eq!(bad, []);
         assert!(CHECKS.len() >= 20);
     }
@@ -657,14 +899,23 @@ pub(super) mod tests {
     #[test]
     fn databases_without_tls_do_without_cert_manager() {
         let mut seen = healthy();
-        let is_ours = |crd: &CustomResourceDefinition| !CERT_MANAGER.contains(&crd.name_any().as_str());
+        let is_ours =
+            |crd: &CustomResourceDefinition| !CERT_MANAGER.contains(&crd.name_any().as_str());
         seen.crds.as_mut().expect("CRDs").retain(is_ours);
         (seen.issuers, seen.certificates) = (Ok(vec![]), Ok(vec![]));
-        let worst = |seen: &Installation| examine(seen, now()).into_iter().map(|found| found.verdict).max();
+        let worst = |seen: &Installation| {
+            examine(seen, now())
+                .into_iter()
+                .map(|found| found.verdict)
+                .max()
+        };
         assert_eq!(worst(&seen), Some(Verdict::Warn));
         let secure = json!({"metadata": {"name": "secure"}, "spec": {"version": "17.12", "tls": {"issuerRef": {"name": "i"}}},
             "status": {"phase": "Ready"}});
-        seen.databases.as_mut().expect("databases").push(read(secure));
+        seen.databases
+            .as_mut()
+            .expect("databases")
+            .push(read(secure));
         assert_eq!(worst(&seen), Some(Verdict::Fail));
     }
 
@@ -673,43 +924,67 @@ pub(super) mod tests {
 
     /// What each check is for.
     const BREAKS: &[(&str, Verdict, Break)] = &[
-        ("API server", Verdict::Fail, |seen| seen.server = Err("no answer".to_owned())),
-        ("CRDs", Verdict::Fail, |seen| drop(seen.crds.as_mut().map(|crds| crds.remove(0)))),
+        ("API server", Verdict::Fail, |seen| {
+            seen.server = Err("no answer".to_owned())
+        }),
+        ("CRDs", Verdict::Fail, |seen| {
+            drop(seen.crds.as_mut().map(|crds| crds.remove(0)))
+        }),
         ("CRD versions", Verdict::Warn, |seen| {
             let crds = seen.crds.as_mut().expect("CRDs");
             crds[1].spec.versions[0].schema = None;
         }),
-        ("cert-manager CRDs", Verdict::Fail, |seen| drop(seen.crds.as_mut().map(Vec::pop))),
+        ("cert-manager CRDs", Verdict::Fail, |seen| {
+            drop(seen.crds.as_mut().map(Vec::pop))
+        }),
         ("issuers", Verdict::Fail, |seen| seen.issuers = Ok(vec![])),
         ("issuers ready", Verdict::Warn, |seen| {
             let broken = json!({"metadata": {"name": "broken"}, "spec": {}});
             seen.cluster_issuers = Ok(vec![read(broken)]);
         }),
-        ("PostgresVersions", Verdict::Fail, |seen| seen.versions = Ok(vec![])),
+        ("PostgresVersions", Verdict::Fail, |seen| {
+            seen.versions = Ok(vec![])
+        }),
         ("webhooks registered", Verdict::Warn, |seen| {
-            seen.webhooks.as_mut().expect("webhooks").push(Webhook::default());
+            seen.webhooks
+                .as_mut()
+                .expect("webhooks")
+                .push(Webhook::default());
         }),
         ("webhook CAs", Verdict::Fail, |seen| {
-            let webhook = seen.webhooks.as_mut().expect("webhooks")[0].registered.as_mut();
+            let webhook = seen.webhooks.as_mut().expect("webhooks")[0]
+                .registered
+                .as_mut();
             webhook.expect("registered").ca_bundle = b"no PEM".to_vec();
         }),
         ("webhook endpoints", Verdict::Fail, |seen| {
-            let webhook = seen.webhooks.as_mut().expect("webhooks")[0].registered.as_mut();
+            let webhook = seen.webhooks.as_mut().expect("webhooks")[0]
+                .registered
+                .as_mut();
             webhook.expect("registered").service = Some(("pgrekey/pgrekey".to_owned(), 0));
         }),
         ("webhooks answer", Verdict::Fail, |seen| {
-            seen.trial = Ok(Asked::Answered(Trial::NotCalled("failed calling webhook".to_owned())));
+            seen.trial = Ok(Asked::Answered(Trial::NotCalled(
+                "failed calling webhook".to_owned(),
+            )));
         }),
         ("operator's rights", Verdict::Fail, |seen| {
             let forbidden = vec!["create pods/eviction".to_owned()];
-            seen.operator = Ok(Asked::Answered(Some(Account { name: "pgrekey/pgrekey".to_owned(), forbidden })));
+            seen.operator = Ok(Asked::Answered(Some(Account {
+                name: "pgrekey/pgrekey".to_owned(),
+                forbidden,
+            })));
         }),
         ("leader", Verdict::Fail, |seen| seen.leases = Ok(vec![])),
-        ("your rights", Verdict::Warn, |seen| seen.forbidden = Ok(vec!["list postgreses".to_owned()])),
+        ("your rights", Verdict::Warn, |seen| {
+            seen.forbidden = Ok(vec!["list postgreses".to_owned()])
+        }),
         ("PetSet controller", Verdict::Fail, |seen| {
             seen.pet_sets.as_mut().expect("PetSets")[0].status = None;
         }),
-        ("storage class", Verdict::Warn, |seen| seen.default_storage = Ok(vec![])),
+        ("storage class", Verdict::Warn, |seen| {
+            seen.default_storage = Ok(vec![])
+        }),
         ("databases ready", Verdict::Warn, |seen| {
             seen.databases.as_mut().expect("databases")[0].status = None;
         }),
@@ -720,21 +995,27 @@ pub(super) mod tests {
         ("certificate logins", Verdict::Warn, |seen| {
             let spec = &mut seen.databases.as_mut().expect("databases")[0].spec;
             spec.client_auth_mode = Some(ClientAuthMode::Cert);
-            spec.tls = Some(read(json!({"issuerRef": {"kind": "ClusterIssuer", "name": "corp"}})));
+            spec.tls = Some(read(
+                json!({"issuerRef": {"kind": "ClusterIssuer", "name": "corp"}}),
+            ));
         }),
         ("databases paused", Verdict::Fail, |seen| {
             let status = &mut seen.databases.as_mut().expect("databases")[0].status;
             status.as_mut().expect("a status").conditions = read(condition("Paused"));
         }),
         ("requests stuck", Verdict::Fail, |seen| {
-            seen.requests = Ok(vec![read(json!({"metadata": {"name": "r", "namespace": "demo"},
+            seen.requests = Ok(vec![read(
+                json!({"metadata": {"name": "r", "namespace": "demo"},
                 "spec": {"type": "Restart", "databaseRef": {"name": "pg"}},
                 "status": {"phase": "Progressing", "steps": [
-                    {"name": "Pause", "attempts": 1, "startedAt": "2026-11-24T09:00:00Z"}]}}))]);
+                    {"name": "Pause", "attempts": 1, "startedAt": "2026-11-24T09:00:00Z"}]}}),
+            )]);
         }),
         ("requests failed", Verdict::Warn, |seen| {
-            seen.requests = Ok(vec![read(json!({"metadata": {"name": "r", "namespace": "demo"},
-                "spec": {"type": "Restart", "databaseRef": {"name": "pg"}}, "status": {"phase": "Failed"}}))]);
+            seen.requests = Ok(vec![read(
+                json!({"metadata": {"name": "r", "namespace": "demo"},
+                "spec": {"type": "Restart", "databaseRef": {"name": "pg"}}, "status": {"phase": "Failed"}}),
+            )]);
         }),
         ("certificates issued", Verdict::Fail, |seen| {
             seen.certificates.as_mut().expect("certificates")[0].each[0].ready = Some(false);
@@ -762,15 +1043,24 @@ pub(super) mod tests {
                 .unwrap_or_else(|| panic!("no case: {}", check.name));
             let mut seen = healthy();
             break_it(&mut seen);
-            let found = examine(&seen, now()).into_iter().find(|found| found.check == check.name).expect("a check");
-            assert_eq!((found.verdict, found.remedy.is_empty()), (*verdict, false), "{found:?}");
+            let found = examine(&seen, now())
+                .into_iter()
+                .find(|found| found.check == check.name)
+                .expect("a check");
+            assert_eq!(
+                (found.verdict, found.remedy.is_empty()),
+                (*verdict, false),
+                "{found:?}"
+            );
         }
     }
 
     #[test]
     fn what_a_user_may_not_ask_and_what_nobody_is_there_to_answer_is_no_failure() {
         let hints: &[(&str, Verdict, Break)] = &[
-            ("webhooks answer", Verdict::Warn, |seen| seen.trial = Ok(Asked::NotAllowed("you may not".to_owned()))),
+            ("webhooks answer", Verdict::Warn, |seen| {
+                seen.trial = Ok(Asked::NotAllowed("you may not".to_owned()))
+            }),
             ("webhooks answer", Verdict::Warn, |seen| {
                 seen.trial = Ok(Asked::Answered(Trial::LetIn("pgrekey".to_owned())));
             }),
@@ -781,21 +1071,37 @@ pub(super) mod tests {
             ("operator's rights", Verdict::Warn, |seen| {
                 seen.operator = Ok(Asked::NotAllowed("you may not".to_owned()));
             }),
-            ("operator's rights", Verdict::Ok, |seen| seen.operator = Ok(Asked::Answered(None))),
+            ("operator's rights", Verdict::Ok, |seen| {
+                seen.operator = Ok(Asked::Answered(None))
+            }),
         ];
         for (check, verdict, break_it) in hints {
             let mut seen = healthy();
             break_it(&mut seen);
-            let found = examine(&seen, now()).into_iter().find(|found| found.check == *check).expect("a check");
-            assert_eq!((found.verdict, found.remedy.is_empty()), (*verdict, *verdict == Verdict::Ok), "{found:?}");
+            let found = examine(&seen, now())
+                .into_iter()
+                .find(|found| found.check == *check)
+                .expect("a check");
+            assert_eq!(
+                (found.verdict, found.remedy.is_empty()),
+                (*verdict, *verdict == Verdict::Ok),
+                "{found:?}"
+            );
         }
     }
 
     #[test]
     fn the_document_shows_every_check() {
-        let shown = include_str!("../../docs/cli.md").lines().filter_map(|line| line.strip_prefix("ok    "));
-        let shown: Vec<&str> = shown.map(|line| line.split("  ").next().unwrap_or_default()).collect();
-        assert_eq!(shown, CHECKS.iter().map(|check| check.name).collect::<Vec<_>>());
+        let shown = include_str!("../../docs/cli.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("ok    "));
+        let shown: Vec<&str> = shown
+            .map(|line| line.split("  ").next().unwrap_or_default())
+            .collect();
+        assert_eq!(
+            shown,
+            CHECKS.iter().map(|check| check.name).collect::<Vec<_>>()
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! `pgrekey add-tls`, `rotate`, `change-issuer`, `remove-tls`: makes the request, and follows it if asked to.
+//! `pgrekey add-tls`, `rotate`, `change-issuer`, `remove-tls`: makes the request, and follows it if
+//! asked to.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -21,7 +22,10 @@ use crate::api::{PostgresOpsRequest, PostgresOpsRequestSpec};
 
 /// What a request is named after, and what a user may say of every one
 #[derive(Debug, clap::Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is one flag of the command line")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one flag of the command line"
+)]
 struct Common {
     /// The database: NAME or NAMESPACE/NAME
     #[arg(value_name = "DATABASE")]
@@ -38,7 +42,8 @@ struct Common {
     /// How often a failed step is tried again before the operation goes back
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(i32).range(0..))]
     retries: i32,
-    /// Begin whatever the database's state; without it the operation waits until the database is Ready
+    /// Begin whatever the database's state; without it the operation waits until the database is
+    /// Ready
     #[arg(long)]
     always: bool,
     /// Print the request and make nothing
@@ -111,36 +116,91 @@ pub(super) struct RemoveTls {
     client_auth_mode: Option<ClientAuthMode>,
 }
 
-pub(super) fn add_tls(AddTls { common, issuer, ssl_mode, client_auth_mode }: AddTls) -> anyhow::Result<ExitCode> {
-    // A change that says nothing at all is no operation: the mode that is the default anyway makes it one.
+pub(super) fn add_tls(
+    AddTls {
+        common,
+        issuer,
+        ssl_mode,
+        client_auth_mode,
+    }: AddTls,
+) -> anyhow::Result<ExitCode> {
+    // A change that says nothing at all is no operation: the mode that is the default anyway makes
+    // it one.
     let is_silent = issuer.is_none() && ssl_mode.is_none() && client_auth_mode.is_none();
     let ssl_mode = ssl_mode.or(is_silent.then_some(SslMode::VerifyFull));
-    make(&common, "add-tls", TlsChange { issuer_ref: issuer, ssl_mode, client_auth_mode, ..TlsChange::default() })
+    make(
+        &common,
+        "add-tls",
+        TlsChange {
+            issuer_ref: issuer,
+            ssl_mode,
+            client_auth_mode,
+            ..TlsChange::default()
+        },
+    )
 }
 
 pub(super) fn rotate(Rotate { common }: Rotate) -> anyhow::Result<ExitCode> {
-    make(&common, "rotate-tls", TlsChange { rotate_certificates: Some(true), ..TlsChange::default() })
+    make(
+        &common,
+        "rotate-tls",
+        TlsChange {
+            rotate_certificates: Some(true),
+            ..TlsChange::default()
+        },
+    )
 }
 
-pub(super) fn change_issuer(ChangeIssuer { common, issuer }: ChangeIssuer) -> anyhow::Result<ExitCode> {
-    make(&common, "change-issuer", TlsChange { issuer_ref: Some(issuer), ..TlsChange::default() })
+pub(super) fn change_issuer(
+    ChangeIssuer { common, issuer }: ChangeIssuer,
+) -> anyhow::Result<ExitCode> {
+    make(
+        &common,
+        "change-issuer",
+        TlsChange {
+            issuer_ref: Some(issuer),
+            ..TlsChange::default()
+        },
+    )
 }
 
-pub(super) fn remove_tls(RemoveTls { common, client_auth_mode }: RemoveTls) -> anyhow::Result<ExitCode> {
-    make(&common, "remove-tls", TlsChange { remove: Some(true), client_auth_mode, ..TlsChange::default() })
+pub(super) fn remove_tls(
+    RemoveTls {
+        common,
+        client_auth_mode,
+    }: RemoveTls,
+) -> anyhow::Result<ExitCode> {
+    make(
+        &common,
+        "remove-tls",
+        TlsChange {
+            remove: Some(true),
+            client_auth_mode,
+            ..TlsChange::default()
+        },
+    )
 }
 
 fn make(common: &Common, operation: &str, change: TlsChange) -> anyhow::Result<ExitCode> {
     let request = request(common, operation, change)?;
     if common.dry_run {
-        print(&if common.output == Output::Json { json(&request)? } else { yaml(&request)? })?;
+        print(&if common.output == Output::Json {
+            json(&request)?
+        } else {
+            yaml(&request)?
+        })?;
         return Ok(ExitCode::SUCCESS);
     }
     block_on(async {
         let cluster = common.scope.connect().await?;
-        let requests: Api<PostgresOpsRequest> =
-            Api::namespaced(cluster.client.clone(), &request.namespace().unwrap_or_default());
-        let mut made = requests.create(&PostParams::default(), &request).await.map_err(refused)?;
+        let requests: Api<PostgresOpsRequest> = Api::namespaced(
+            cluster.client.clone(),
+            &request.namespace().unwrap_or_default(),
+        );
+        let mut made = requests
+            .create(&PostParams::default(), &request)
+            .await
+            .map_err(refused)?;
         if common.wait {
             return follow(&cluster, &made).await;
         }
@@ -167,12 +227,20 @@ fn is_made(request: &PostgresOpsRequest) -> Vec<String> {
 fn refused(error: kube::Error) -> anyhow::Error {
     match error {
         kube::Error::Api(status) if status.code == 409 => {
-            anyhow!("there is a request of this name already: choose another --name, or leave it out")
+            anyhow!(
+                "there is a request of this name already: choose another --name, or leave it out"
+            )
         }
         kube::Error::Api(status) if matches!(status.code, 400 | 422) => {
-            let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
-            let reasons: Vec<String> =
-                causes.iter().map(|cause| format!("\n  {}: {}", cause.field, cause.message)).collect();
+            let causes = status
+                .details
+                .as_ref()
+                .map(|details| details.causes.as_slice())
+                .unwrap_or_default();
+            let reasons: Vec<String> = causes
+                .iter()
+                .map(|cause| format!("\n  {}: {}", cause.field, cause.message))
+                .collect();
             if reasons.is_empty() {
                 return anyhow!("the request is refused: {}", status.message);
             }
@@ -182,18 +250,30 @@ fn refused(error: kube::Error) -> anyhow::Error {
     }
 }
 
-fn request(common: &Common, operation: &str, change: TlsChange) -> anyhow::Result<PostgresOpsRequest> {
+fn request(
+    common: &Common,
+    operation: &str,
+    change: TlsChange,
+) -> anyhow::Result<PostgresOpsRequest> {
     let (namespace, database) = locate(&common.scope.namespace(), &common.database);
     let name = match &common.name {
         Some(name) => name.clone(),
-        None => named(&database, operation, &random(&aws_lc_rs::default_provider())?),
+        None => named(
+            &database,
+            operation,
+            &random(&aws_lc_rs::default_provider())?,
+        ),
     };
     let spec = PostgresOpsRequestSpec {
         database_ref: DatabaseRef { name: database },
         type_: OpsType::ReconfigureTLS,
         tls: Some(change),
         timeout: common.timeout.clone(),
-        apply: if common.always { Apply::Always } else { Apply::IfReady },
+        apply: if common.always {
+            Apply::Always
+        } else {
+            Apply::IfReady
+        },
         max_retries: common.retries,
         restart: None,
         update_version: None,
@@ -227,7 +307,10 @@ fn random(provider: &CryptoProvider) -> anyhow::Result<String> {
         .secure_random
         .fill(&mut bytes)
         .map_err(|_| anyhow!("there is no randomness: give the request a --name"))?;
-    Ok(bytes.iter().map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()])).collect())
+    Ok(bytes
+        .iter()
+        .map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]))
+        .collect())
 }
 
 /// An issuer as users write it.
@@ -236,24 +319,38 @@ fn issuer(text: &str) -> Result<IssuerRef, String> {
     if !["Issuer", "ClusterIssuer"].contains(&kind) || name.is_empty() || name.contains('/') {
         return Err("use NAME, Issuer/NAME or ClusterIssuer/NAME".to_owned());
     }
-    Ok(IssuerRef { api_group: Some(CERT_MANAGER_GROUP.to_owned()), kind: Some(kind.to_owned()), name: name.to_owned() })
+    Ok(IssuerRef {
+        api_group: Some(CERT_MANAGER_GROUP.to_owned()),
+        kind: Some(kind.to_owned()),
+        name: name.to_owned(),
+    })
 }
 
 fn timeout(text: &str) -> Result<String, String> {
     match duration::parse(text) {
-        Ok(duration) if duration.is_zero() => Err("no step is done in no time: use a duration such as 5m".to_owned()),
+        Ok(duration) if duration.is_zero() => {
+            Err("no step is done in no time: use a duration such as 5m".to_owned())
+        }
         Ok(_) => Ok(text.to_owned()),
         Err(problem) => Err(format!("it {problem}")),
     }
 }
 
 fn ssl_mode() -> impl TypedValueParser<Value = SslMode> {
-    let modes = SslMode::ALL.into_iter().filter(|mode| *mode != SslMode::Disable);
-    PossibleValuesParser::new(modes.map(SslMode::as_str))
-        .map(|text| SslMode::ALL.into_iter().find(|mode| mode.as_str() == text).unwrap_or(SslMode::VerifyFull))
+    let modes = SslMode::ALL
+        .into_iter()
+        .filter(|mode| *mode != SslMode::Disable);
+    PossibleValuesParser::new(modes.map(SslMode::as_str)).map(|text| {
+        SslMode::ALL
+            .into_iter()
+            .find(|mode| mode.as_str() == text)
+            .unwrap_or(SslMode::VerifyFull)
+    })
 }
 
-fn client_auth_mode(known: &[&'static str]) -> impl TypedValueParser<Value = ClientAuthMode> + use<> {
+fn client_auth_mode(
+    known: &[&'static str],
+) -> impl TypedValueParser<Value = ClientAuthMode> + use<> {
     PossibleValuesParser::new(known.to_vec()).map(|text| match text.as_str() {
         "md5" => ClientAuthMode::Md5,
         "cert" => ClientAuthMode::Cert,
@@ -267,17 +364,31 @@ mod tests {
 
     #[test]
     fn a_name_says_what_it_is_for_and_is_never_too_long() {
-        assert_eq!(named("ha-postgres", "rotate-tls", "b2c4d"), "ha-postgres-rotate-tls-b2c4d");
+        assert_eq!(
+            named("ha-postgres", "rotate-tls", "b2c4d"),
+            "ha-postgres-rotate-tls-b2c4d"
+        );
         let long = named(&"d".repeat(52), "change-issuer", "b2c4d");
-        assert_eq!((long.len(), long.ends_with("d-change-issuer-b2c4d")), (63, true));
-        assert_eq!(random(&aws_lc_rs::default_provider()).expect("randomness").len(), 5);
+        assert_eq!(
+            (long.len(), long.ends_with("d-change-issuer-b2c4d")),
+            (63, true)
+        );
+        assert_eq!(
+            random(&aws_lc_rs::default_provider())
+                .expect("randomness")
+                .len(),
+            5
+        );
     }
 
     #[test]
     fn an_issuer_may_say_its_kind() {
         let read = |text| issuer(text).map(|issuer| (issuer.kind.unwrap_or_default(), issuer.name));
         assert_eq!(read("a"), Ok(("Issuer".to_owned(), "a".to_owned())));
-        assert_eq!(read("ClusterIssuer/a"), Ok(("ClusterIssuer".to_owned(), "a".to_owned())));
+        assert_eq!(
+            read("ClusterIssuer/a"),
+            Ok(("ClusterIssuer".to_owned(), "a".to_owned()))
+        );
         for text in ["", "Secret/a", "Issuer/", "Issuer/a/b"] {
             assert!(read(text).is_err(), "{text}");
         }

@@ -24,7 +24,8 @@ use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use kube::Client;
 
-/// A Kubernetes operator that changes the TLS of running Postgres clusters without failed connections.
+/// A Kubernetes operator that changes the TLS of running Postgres clusters without failed
+/// connections.
 #[derive(Debug, Parser)]
 #[command(name = "pgrekey", version, arg_required_else_help = true)]
 struct Cli {
@@ -53,8 +54,8 @@ enum Command {
 
 /// Runs the command line of this process.
 ///
-/// The exit code is 0 when the command did what it says, 1 when it could not or when `check` found what would be refused, 2
-/// when the command line was wrong.
+/// The exit code is 0 when the command did what it says, 1 when it could not or when `check` found
+/// what would be refused, 2 when the command line was wrong.
 #[must_use]
 pub fn main() -> ExitCode {
     let matches = command(is_plugin()).get_matches();
@@ -80,7 +81,10 @@ pub fn main() -> ExitCode {
         // The reader of our output has seen enough, as in `pgrekey crds | head`.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            #[expect(clippy::print_stderr, reason = "the one place that tells the user why the command failed")]
+            #[expect(
+                clippy::print_stderr,
+                reason = "the one place that tells the user why the command failed"
+            )]
             {
                 eprintln!("{}: {}", me(), as_called(&format!("{error:#}")));
             }
@@ -92,12 +96,19 @@ pub fn main() -> ExitCode {
 /// Whether kubectl runs us: its plugins are programs called `kubectl-NAME`.
 fn is_plugin() -> bool {
     let program = std::env::args_os().next().map(std::path::PathBuf::from);
-    program.as_deref().and_then(std::path::Path::file_name).is_some_and(|name| name == "kubectl-pgrekey")
+    program
+        .as_deref()
+        .and_then(std::path::Path::file_name)
+        .is_some_and(|name| name == "kubectl-pgrekey")
 }
 
 /// What the user calls us.
 fn me() -> &'static str {
-    if is_plugin() { "kubectl pgrekey" } else { "pgrekey" }
+    if is_plugin() {
+        "kubectl pgrekey"
+    } else {
+        "pgrekey"
+    }
 }
 
 /// A text whose commands of ours, which stand in backticks, are what the user would type.
@@ -111,13 +122,15 @@ fn command(is_plugin: bool) -> clap::Command {
     if !is_plugin {
         return command;
     }
-    command.bin_name("kubectl pgrekey").mut_subcommands(|command| match command.get_after_help() {
-        Some(help) => {
-            let help = help.to_string().replace("pgrekey ", "kubectl pgrekey ");
-            command.after_help(help)
-        }
-        None => command,
-    })
+    command
+        .bin_name("kubectl pgrekey")
+        .mut_subcommands(|command| match command.get_after_help() {
+            Some(help) => {
+                let help = help.to_string().replace("pgrekey ", "kubectl pgrekey ");
+                command.after_help(help)
+            }
+            None => command,
+        })
 }
 
 fn done((): ()) -> ExitCode {
@@ -132,12 +145,17 @@ fn install_cryptography() {
 
 /// A client of the API server that the kubeconfig, or the pod's service account, names.
 async fn client() -> anyhow::Result<Client> {
-    let mut config = kube::Config::infer().await.context("cannot find out where the API server is")?;
-    // Watches and loops try again by themselves; kube's own retries would go on for a quarter of an hour behind their back.
+    let mut config = kube::Config::infer()
+        .await
+        .context("cannot find out where the API server is")?;
+    // Watches and loops try again by themselves; kube's own retries would go on for a quarter of an
+    // hour behind their back.
     config.default_retry = false;
     Client::try_from(config).context("cannot set up the client of the API server")
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }

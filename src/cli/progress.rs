@@ -18,7 +18,8 @@ const BAR: usize = 30;
 
 const UNSEEN: &str = "not seen by the operator yet; if this lasts, `pgrekey doctor` says why";
 
-/// A step that operations may have: how long it takes beside the others, and which operations have it.
+/// A step that operations may have: how long it takes beside the others, and which operations have
+/// it.
 struct Kind {
     step: StepKind,
     weight: u32,
@@ -26,7 +27,11 @@ struct Kind {
 }
 
 const fn kind(step: StepKind, weight: u32, expected: fn(&PostgresOpsRequestSpec) -> bool) -> Kind {
-    Kind { step, weight, expected }
+    Kind {
+        step,
+        weight,
+        expected,
+    }
 }
 
 const KINDS: [Kind; 10] = [
@@ -37,7 +42,9 @@ const KINDS: [Kind; 10] = [
     kind(StepKind::Expand, 2, moves),
     kind(StepKind::Equip, 1, |_| false),
     kind(StepKind::Migrate, 2, moves),
-    kind(StepKind::Contract, 2, |spec| spec.type_ == OpsType::ReconfigureTLS),
+    kind(StepKind::Contract, 2, |spec| {
+        spec.type_ == OpsType::ReconfigureTLS
+    }),
     kind(StepKind::UpdateDatabase, 1, moves),
     kind(StepKind::Resume, 1, |_| true),
 ];
@@ -45,19 +52,29 @@ const RESTART: u32 = 6;
 const SWITCH_OVER: u32 = 2;
 
 fn operation(spec: &PostgresOpsRequestSpec) -> Option<TlsOperation> {
-    spec.tls.as_ref().filter(|_| spec.type_ == OpsType::ReconfigureTLS)?.operations().first().copied()
+    spec.tls
+        .as_ref()
+        .filter(|_| spec.type_ == OpsType::ReconfigureTLS)?
+        .operations()
+        .first()
+        .copied()
 }
 
 /// Whether the spec changes, so that there is a walk of several postures.
 fn moves(spec: &PostgresOpsRequestSpec) -> bool {
-    matches!(operation(spec), Some(TlsOperation::Change | TlsOperation::Remove))
+    matches!(
+        operation(spec),
+        Some(TlsOperation::Change | TlsOperation::Remove)
+    )
 }
 
 /// What a request asks for, in a few words.
 pub(super) fn words(spec: &PostgresOpsRequestSpec) -> String {
     match (spec.type_, operation(spec)) {
         (OpsType::ReconfigureTLS, Some(TlsOperation::Remove)) => "remove TLS".to_owned(),
-        (OpsType::ReconfigureTLS, Some(TlsOperation::Rotate)) => "rotate the certificates".to_owned(),
+        (OpsType::ReconfigureTLS, Some(TlsOperation::Rotate)) => {
+            "rotate the certificates".to_owned()
+        }
         (OpsType::ReconfigureTLS, Some(TlsOperation::Change)) => "add or change TLS".to_owned(),
         (OpsType::Restart, _) => "restart the pods".to_owned(),
         (other, _) => format!("{other:?}"),
@@ -66,13 +83,28 @@ pub(super) fn words(spec: &PostgresOpsRequestSpec) -> String {
 
 /// One line about what happens now: what is waited for, or how it ended.
 pub(super) fn now_happens(request: &PostgresOpsRequest) -> String {
-    let Some(status) = &request.status else { return as_called(UNSEEN) };
+    let Some(status) = &request.status else {
+        return as_called(UNSEEN);
+    };
     let said = |type_: &str| {
-        let found = condition::find(&status.conditions, type_).filter(|condition| condition.holds())?;
+        let found =
+            condition::find(&status.conditions, type_).filter(|condition| condition.holds())?;
         found.message.clone()
     };
-    let step = status.steps.iter().rev().find(|step| step.finished_at.is_none());
-    let doing = || step.map(|step| format!("{}: {}", step.name, step.message.as_deref().unwrap_or("begins")));
+    let step = status
+        .steps
+        .iter()
+        .rev()
+        .find(|step| step.finished_at.is_none());
+    let doing = || {
+        step.map(|step| {
+            format!(
+                "{}: {}",
+                step.name,
+                step.message.as_deref().unwrap_or("begins")
+            )
+        })
+    };
     match status.phase {
         Some(OpsPhase::Successful) => "done, and proved on the wire".to_owned(),
         Some(OpsPhase::Failed) => said("Failed").unwrap_or_else(|| "no reason given".to_owned()),
@@ -83,14 +115,20 @@ pub(super) fn now_happens(request: &PostgresOpsRequest) -> String {
 
 /// How much of a request is done, in percent.
 fn percent(request: &PostgresOpsRequest, replicas: i32) -> u32 {
-    let Some(status) = &request.status else { return 0 };
+    let Some(status) = &request.status else {
+        return 0;
+    };
     if status.phase == Some(OpsPhase::Successful) {
         return 100;
     }
     let spec = &request.spec;
     // A volume goes with its pod, whatever the request would rather have.
     let restarts = request.restarts() || operation(spec) == Some(TlsOperation::Remove);
-    let restarts = if restarts { bounds::replicas(replicas).unsigned_abs() } else { 0 };
+    let restarts = if restarts {
+        bounds::replicas(replicas).unsigned_abs()
+    } else {
+        0
+    };
     let find = |kind: StepKind| ledger::find(&status.steps, kind.as_str());
     let is_seen = |kind: StepKind| find(kind).is_some();
     let is_done = |kind: StepKind| find(kind).is_some_and(|step| step.finished_at.is_some());
@@ -101,7 +139,12 @@ fn percent(request: &PostgresOpsRequest, replicas: i32) -> u32 {
         all += weight;
         done += if is_done || is_over { weight } else { 0 };
     };
-    for Kind { step, weight, expected } in KINDS {
+    for Kind {
+        step,
+        weight,
+        expected,
+    } in KINDS
+    {
         if expected(spec) || is_seen(step) {
             count(weight, is_done(step));
         }
@@ -110,7 +153,11 @@ fn percent(request: &PostgresOpsRequest, replicas: i32) -> u32 {
         count(SWITCH_OVER, is_done(StepKind::SwitchOver));
     }
     let is_restart = |step: &&Step| StepKind::of(&step.name) == Some(StepKind::Restart);
-    let restarted = status.steps.iter().filter(is_restart).filter(|step| step.finished_at.is_some());
+    let restarted = status
+        .steps
+        .iter()
+        .filter(is_restart)
+        .filter(|step| step.finished_at.is_some());
     let restarted = u32::try_from(restarted.count()).unwrap_or_default();
     for pod in 0..restarts.max(restarted) {
         count(RESTART, pod < restarted);
@@ -121,8 +168,14 @@ fn percent(request: &PostgresOpsRequest, replicas: i32) -> u32 {
 
 fn bar(percent: u32, screen: Screen, tone: Tone) -> String {
     let full = BAR * usize::try_from(percent).unwrap_or_default() / 100;
-    let (done, left) = if screen.size.is_some() { ('\u{2588}', '\u{2591}') } else { ('#', '-') };
-    let bar: String = (0..BAR).map(|at| if at < full { done } else { left }).collect();
+    let (done, left) = if screen.size.is_some() {
+        ('\u{2588}', '\u{2591}')
+    } else {
+        ('#', '-')
+    };
+    let bar: String = (0..BAR)
+        .map(|at| if at < full { done } else { left })
+        .collect();
     screen.paint(tone, &bar)
 }
 
@@ -136,10 +189,24 @@ fn tone(phase: Option<OpsPhase>) -> Tone {
 
 /// When a request began, and when it ended.
 fn span(status: &PostgresOpsRequestStatus, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
-    let first = status.steps.iter().filter_map(|step| step.started_at.as_ref()).map(|time| time.0).min()?;
-    let last = status.steps.iter().filter_map(|step| step.finished_at.as_ref()).map(|time| time.0).max();
+    let first = status
+        .steps
+        .iter()
+        .filter_map(|step| step.started_at.as_ref())
+        .map(|time| time.0)
+        .min()?;
+    let last = status
+        .steps
+        .iter()
+        .filter_map(|step| step.finished_at.as_ref())
+        .map(|time| time.0)
+        .max();
     let is_over = status.steps.iter().all(|step| step.finished_at.is_some());
-    Some((first, last.filter(|_| is_over && status.phase.is_some_and(OpsPhase::is_final)).unwrap_or(now)))
+    Some((
+        first,
+        last.filter(|_| is_over && status.phase.is_some_and(OpsPhase::is_final))
+            .unwrap_or(now),
+    ))
 }
 
 /// What an event tells: a try of a step has begun.
@@ -155,11 +222,21 @@ impl Told {
     /// What is told by an event of a request; nothing if it is about something else.
     pub(super) fn by(event: &Event) -> Option<Self> {
         let (head, message) = event.note.as_ref()?.split_once(": ")?;
-        let again = head.strip_suffix(')').and_then(|head| head.split_once(" (try "));
-        let (step, attempt) = again.map_or((head, 1), |(step, times)| (step, times.parse().unwrap_or(1)));
-        let is_of_step = StepKind::of(step).is_some_and(|kind| event.reason.as_deref() == Some(kind.as_str()));
+        let again = head
+            .strip_suffix(')')
+            .and_then(|head| head.split_once(" (try "));
+        let (step, attempt) = again.map_or((head, 1), |(step, times)| {
+            (step, times.parse().unwrap_or(1))
+        });
+        let is_of_step =
+            StepKind::of(step).is_some_and(|kind| event.reason.as_deref() == Some(kind.as_str()));
         let at = event.event_time.as_ref()?.0;
-        is_of_step.then(|| Self { at, step: step.to_owned(), attempt, message: message.to_owned() })
+        is_of_step.then(|| Self {
+            at,
+            step: step.to_owned(),
+            attempt,
+            message: message.to_owned(),
+        })
     }
 }
 
@@ -167,12 +244,29 @@ impl Told {
 pub(super) fn with_told(request: &PostgresOpsRequest, told: &[Told]) -> PostgresOpsRequest {
     let mut request = request.clone();
     let is_finished = request.is_finished();
-    let Some(status) = request.status.as_mut().filter(|_| !is_finished) else { return request };
-    // What is older than the newest step of the status and not in it was lost with a pgrekey that was killed.
-    let newest = status.steps.iter().filter_map(|step| step.started_at.as_ref()).map(|time| time.0).max();
-    let mut told: Vec<&Told> = told.iter().filter(|told| newest.is_none_or(|newest| told.at >= newest)).collect();
+    let Some(status) = request.status.as_mut().filter(|_| !is_finished) else {
+        return request;
+    };
+    // What is older than the newest step of the status and not in it was lost with a pgrekey that
+    // was killed.
+    let newest = status
+        .steps
+        .iter()
+        .filter_map(|step| step.started_at.as_ref())
+        .map(|time| time.0)
+        .max();
+    let mut told: Vec<&Told> = told
+        .iter()
+        .filter(|told| newest.is_none_or(|newest| told.at >= newest))
+        .collect();
     told.sort_by_key(|told| told.at);
-    for Told { at, step, attempt, message } in told {
+    for Told {
+        at,
+        step,
+        attempt,
+        message,
+    } in told
+    {
         if ledger::find(&status.steps, step).is_none_or(|known| known.attempts < *attempt) {
             ledger::note(&mut status.steps, step, true, message, *at);
         }
@@ -191,9 +285,13 @@ pub(super) fn lines(
     let nothing = PostgresOpsRequestStatus::default();
     let status = request.status.as_ref().unwrap_or(&nothing);
     let tone = tone(status.phase);
-    let phase = status.phase.map_or("Pending".to_owned(), |phase| format!("{phase:?}"));
+    let phase = status
+        .phase
+        .map_or("Pending".to_owned(), |phase| format!("{phase:?}"));
     let percent = percent(request, replicas);
-    let took = span(status, now).map(|(from, to)| elapsed(from, to)).unwrap_or_default();
+    let took = span(status, now)
+        .map(|(from, to)| elapsed(from, to))
+        .unwrap_or_default();
     let head = format!(
         "{}/{}: {} of {}",
         request.namespace().unwrap_or_default(),
@@ -203,17 +301,27 @@ pub(super) fn lines(
     );
     let bar = bar(percent, screen, tone);
     let phase = screen.paint(tone, &format!("{phase:<11}"));
-    let mut lines =
-        vec![screen.line(Tone::Strong, &head), format!("{phase}  {bar} {percent:>3}%  {took}").trim_end().to_owned()];
-    lines.extend(screen.wrap(if tone == Tone::Bad { tone } else { Tone::Plain }, &now_happens(request)));
+    let mut lines = vec![
+        screen.line(Tone::Strong, &head),
+        format!("{phase}  {bar} {percent:>3}%  {took}")
+            .trim_end()
+            .to_owned(),
+    ];
+    lines.extend(screen.wrap(
+        if tone == Tone::Bad { tone } else { Tone::Plain },
+        &now_happens(request),
+    ));
     if let Some(turned) = status.steps.iter().find(|step| step.name == TURN_BACK) {
         let cause = turned.message.as_deref().unwrap_or("no reason given");
         lines.extend(screen.wrap(Tone::Bad, &format!("given up, back to what was: {cause}")));
     }
     if !status.steps.is_empty() {
         lines.push(String::new());
-        let rows: Vec<Vec<Cell>> =
-            status.steps.iter().map(|step| row(step, now, status.phase.is_some_and(OpsPhase::is_final))).collect();
+        let rows: Vec<Vec<Cell>> = status
+            .steps
+            .iter()
+            .map(|step| row(step, now, status.phase.is_some_and(OpsPhase::is_final)))
+            .collect();
         lines.extend(screen.table(&["", "STEP", "TIME", "TRIES", "LAST"], &rows));
     }
     if !status.pods.is_empty() {
@@ -233,13 +341,32 @@ fn row(step: &Step, now: Timestamp, is_over: bool) -> Vec<Cell> {
         Cell::new(if is_over { Tone::Bad } else { Tone::Busy }, ">")
     };
     let end = step.finished_at.as_ref().map_or(now, |time| time.0);
-    let time = step.started_at.as_ref().map(|time| elapsed(time.0, end)).unwrap_or_default();
-    let tries = Cell::new(if step.attempts > 1 { Tone::Busy } else { Tone::Plain }, step.attempts.to_string());
-    let said = Cell::new(if is_done { Tone::Dim } else { Tone::Plain }, step.message.clone().unwrap_or_default());
+    let time = step
+        .started_at
+        .as_ref()
+        .map(|time| elapsed(time.0, end))
+        .unwrap_or_default();
+    let tries = Cell::new(
+        if step.attempts > 1 {
+            Tone::Busy
+        } else {
+            Tone::Plain
+        },
+        step.attempts.to_string(),
+    );
+    let said = Cell::new(
+        if is_done { Tone::Dim } else { Tone::Plain },
+        step.message.clone().unwrap_or_default(),
+    );
     vec![mark, step.name.as_str().into(), time.into(), tries, said]
 }
 
-fn pods(status: &PostgresOpsRequestStatus, now: Timestamp, wide: bool, screen: Screen) -> Vec<String> {
+fn pods(
+    status: &PostgresOpsRequestStatus,
+    now: Timestamp,
+    wide: bool,
+    screen: Screen,
+) -> Vec<String> {
     let rows: Vec<Vec<Cell>> = status
         .pods
         .iter()
@@ -249,23 +376,69 @@ fn pods(status: &PostgresOpsRequestStatus, now: Timestamp, wide: bool, screen: S
                 Some(role) => role.into(),
                 None => Cell::new(Tone::Busy, "away"),
             };
-            let serves = pod.serving_serial.as_ref().map_or("plaintext".to_owned(), |number| serial(number, wide));
-            let serves = if pod.role.is_none() { Cell::default() } else { serves.into() };
-            let lag = pod.lag.as_deref().map(|lag| if lag == "0Mi" { "0" } else { lag }).unwrap_or_default();
-            let end = pod.not_after.as_ref().map(|time| end(now, time.0)).unwrap_or_default();
+            let serves = pod
+                .serving_serial
+                .as_ref()
+                .map_or("plaintext".to_owned(), |number| serial(number, wide));
+            let serves = if pod.role.is_none() {
+                Cell::default()
+            } else {
+                serves.into()
+            };
+            let lag = pod
+                .lag
+                .as_deref()
+                .map(|lag| if lag == "0Mi" { "0" } else { lag })
+                .unwrap_or_default();
+            let end = pod
+                .not_after
+                .as_ref()
+                .map(|time| end(now, time.0))
+                .unwrap_or_default();
             let new = if pod.restarted { "yes" } else { "no" };
-            vec![pod.name.as_str().into(), role, lag.into(), serves, end, new.into(), pod.trusts.join(", ").into()]
+            vec![
+                pod.name.as_str().into(),
+                role,
+                lag.into(),
+                serves,
+                end,
+                new.into(),
+                pod.trusts.join(", ").into(),
+            ]
         })
         .collect();
-    screen.table(&["POD", "ROLE", "LAG", "SERVES", "UNTIL", "RESTARTED", "TRUSTS"], &rows)
+    screen.table(
+        &[
+            "POD",
+            "ROLE",
+            "LAG",
+            "SERVES",
+            "UNTIL",
+            "RESTARTED",
+            "TRUSTS",
+        ],
+        &rows,
+    )
 }
 
 /// What is new since a request was last looked at, one line each: for output that is no terminal.
-pub(super) fn news(before: Option<&PostgresOpsRequest>, after: &PostgresOpsRequest, now: Timestamp) -> Vec<String> {
-    let status = |request: Option<&PostgresOpsRequest>| request.and_then(|request| request.status.clone());
-    let (old, new) = (status(before).unwrap_or_default(), status(Some(after)).unwrap_or_default());
+pub(super) fn news(
+    before: Option<&PostgresOpsRequest>,
+    after: &PostgresOpsRequest,
+    now: Timestamp,
+) -> Vec<String> {
+    let status =
+        |request: Option<&PostgresOpsRequest>| request.and_then(|request| request.status.clone());
+    let (old, new) = (
+        status(before).unwrap_or_default(),
+        status(Some(after)).unwrap_or_default(),
+    );
     let time = now.to_string();
-    let time = time.split(['T', '.', 'Z']).nth(1).unwrap_or_default().to_owned();
+    let time = time
+        .split(['T', '.', 'Z'])
+        .nth(1)
+        .unwrap_or_default()
+        .to_owned();
     let mut lines: Vec<String> = vec![];
     for step in &new.steps {
         let known = old.steps.iter().find(|known| known.name == step.name);
@@ -274,14 +447,22 @@ pub(super) fn news(before: Option<&PostgresOpsRequest>, after: &PostgresOpsReque
             Some(_) if known.is_none_or(|known| known.finished_at.is_none()) => {
                 lines.push(format!("{time} {}: done", step.name));
             }
-            None if known.is_none_or(|known| known.message != step.message || known.finished_at.is_some()) => {
+            None if known.is_none_or(|known| {
+                known.message != step.message || known.finished_at.is_some()
+            }) =>
+            {
                 lines.push(format!("{time} {}: {said}", step.name));
             }
             _ => {}
         }
     }
-    if new.phase != old.phase || before.is_none() || (lines.is_empty() && new.phase == Some(OpsPhase::Pending)) {
-        let phase = new.phase.map_or("Pending".to_owned(), |phase| format!("{phase:?}"));
+    if new.phase != old.phase
+        || before.is_none()
+        || (lines.is_empty() && new.phase == Some(OpsPhase::Pending))
+    {
+        let phase = new
+            .phase
+            .map_or("Pending".to_owned(), |phase| format!("{phase:?}"));
         lines.push(format!("{time} {phase}: {}", now_happens(after)));
     }
     lines
@@ -333,9 +514,15 @@ mod tests {
 
     #[test]
     fn a_request_in_the_midst_of_a_roll_is_readable_in_80_columns() {
-        let screen = Screen { color: false, size: Some((80, 24)) };
+        let screen = Screen {
+            color: false,
+            size: Some((80, 24)),
+        };
         let lines = lines(&request(), 3, now(), false, screen);
-        assert!(lines.iter().all(|line| line.chars().count() <= 80), "{lines:#?}");
+        assert!(
+            lines.iter().all(|line| line.chars().count() <= 80),
+            "{lines:#?}"
+        );
         insta::assert_snapshot!(lines.join("\n"));
     }
 
@@ -349,7 +536,10 @@ mod tests {
         assert_eq!(percent(&request, 3), 100);
         request.status = None;
         assert_eq!(percent(&request, 3), 0);
-        assert_eq!(lines(&request, 3, now(), false, Screen::default())[2], UNSEEN);
+        assert_eq!(
+            lines(&request, 3, now(), false, Screen::default())[2],
+            UNSEEN
+        );
     }
 
     fn event(second: u32, reason: &str, note: &str) -> Event {
@@ -360,24 +550,55 @@ mod tests {
     #[test]
     fn events_tell_of_the_steps_that_the_status_does_not_have_yet() {
         let events = [
-            event(19, "SwitchOver", "SwitchOver: hand the leadership over from ha-postgres-0 to ha-postgres-2"),
+            event(
+                19,
+                "SwitchOver",
+                "SwitchOver: hand the leadership over from ha-postgres-0 to ha-postgres-2",
+            ),
             event(15, "Restart", "Restart ha-postgres-1: evict ha-postgres-1"),
-            event(18, "Restart", "Restart ha-postgres-1 (try 2): waits for ha-postgres-1 to be ready"),
+            event(
+                18,
+                "Restart",
+                "Restart ha-postgres-1 (try 2): waits for ha-postgres-1 to be ready",
+            ),
             event(10, "Restart", "Restart ha-postgres-2: evict ha-postgres-2"),
-            event(1, "PauseDatabase", "Successfully paused Postgres demo/ha-postgres"),
+            event(
+                1,
+                "PauseDatabase",
+                "Successfully paused Postgres demo/ha-postgres",
+            ),
             event(2, "Issue", "Issue"),
         ];
         let told: Vec<Told> = events.iter().filter_map(Told::by).collect();
         assert_eq!(told.len(), 4);
         let shown = with_told(&request(), &told);
-        let steps = shown.status.as_ref().map(|status| &status.steps[6..]).expect("steps");
-        let seen: Vec<_> =
-            steps.iter().map(|step| (step.name.as_str(), step.attempts, step.finished_at.is_some())).collect();
+        let steps = shown
+            .status
+            .as_ref()
+            .map(|status| &status.steps[6..])
+            .expect("steps");
+        let seen: Vec<_> = steps
+            .iter()
+            .map(|step| {
+                (
+                    step.name.as_str(),
+                    step.attempts,
+                    step.finished_at.is_some(),
+                )
+            })
+            .collect();
         assert_eq!(
             seen,
-            [("Restart ha-postgres-2", 1, true), ("Restart ha-postgres-1", 2, true), ("SwitchOver", 1, false)]
+            [
+                ("Restart ha-postgres-2", 1, true),
+                ("Restart ha-postgres-1", 2, true),
+                ("SwitchOver", 1, false)
+            ]
         );
-        assert_eq!(now_happens(&shown), "SwitchOver: hand the leadership over from ha-postgres-0 to ha-postgres-2");
+        assert_eq!(
+            now_happens(&shown),
+            "SwitchOver: hand the leadership over from ha-postgres-0 to ha-postgres-2"
+        );
         let mut ended = request();
         ended.status.as_mut().expect("a status").phase = Some(OpsPhase::Successful);
         assert_eq!(with_told(&ended, &told), ended);
@@ -388,7 +609,10 @@ mod tests {
         let mut before = request();
         let all = news(None, &before, now());
         assert_eq!((all.len(), all[0].as_str()), (8, "10:00:22 Begin: done"));
-        assert_eq!(all[7], "10:00:22 Progressing: Restart ha-postgres-2: waits for ha-postgres-2 to be ready");
+        assert_eq!(
+            all[7],
+            "10:00:22 Progressing: Restart ha-postgres-2: waits for ha-postgres-2 to be ready"
+        );
         assert_eq!(news(Some(&before), &before, now()), Vec::<String>::new());
         let after = before.clone();
         before.status.as_mut().expect("a status").steps.pop();
@@ -402,9 +626,15 @@ mod tests {
     fn a_request_that_was_given_up_says_why() {
         let mut request = request();
         let status = request.status.as_mut().expect("a status");
-        let turned = json!({"name": "TurnBack", "attempts": 1, "message": "the trial certificate: denied"});
-        status.steps.push(serde_json::from_value(turned).expect("a step"));
+        let turned =
+            json!({"name": "TurnBack", "attempts": 1, "message": "the trial certificate: denied"});
+        status
+            .steps
+            .push(serde_json::from_value(turned).expect("a step"));
         let lines = lines(&request, 3, now(), false, Screen::default());
-        assert_eq!(lines[3], "given up, back to what was: the trial certificate: denied");
+        assert_eq!(
+            lines[3],
+            "given up, back to what was: the trial certificate: denied"
+        );
     }
 }

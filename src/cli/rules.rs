@@ -18,7 +18,8 @@ pub(super) struct Args {
 
 pub(super) fn run(Args { output }: &Args) -> anyhow::Result<()> {
     if let Some(path) = output {
-        return std::fs::write(path, document()?).with_context(|| format!("cannot write {}", path.display()));
+        return std::fs::write(path, document()?)
+            .with_context(|| format!("cannot write {}", path.display()));
     }
     let mut out = std::io::stdout().lock();
     out.write_all(document()?.as_bytes())?;
@@ -53,8 +54,18 @@ fn section<K: 'static>(
     rules: impl Iterator<Item = &'static Rule<K>>,
 ) -> std::fmt::Result {
     let rules: Vec<_> = rules.collect();
-    write!(text, "\n## {kind}\n\n| rule | does | on | facts |\n|---|---|---|---|\n")?;
-    for Rule { id, effect, on, needs, .. } in &rules {
+    write!(
+        text,
+        "\n## {kind}\n\n| rule | does | on | facts |\n|---|---|---|---|\n"
+    )?;
+    for Rule {
+        id,
+        effect,
+        on,
+        needs,
+        ..
+    } in &rules
+    {
         let on: Vec<&str> = on.iter().map(|operation| word(*operation)).collect();
         let does = match effect {
             Effect::Refuse => "refuses",
@@ -66,15 +77,30 @@ fn section<K: 'static>(
             Needs::Facts => "all",
         };
         let anchor = format!("{}-{id}", kind.to_lowercase());
-        writeln!(text, "| [`{id}`](#{anchor}) | {does} | {} | {facts} |", on.join(", "))?;
+        writeln!(
+            text,
+            "| [`{id}`](#{anchor}) | {does} | {} | {facts} |",
+            on.join(", ")
+        )?;
     }
-    for Rule { id, effect, what, why, example, .. } in &rules {
+    for Rule {
+        id,
+        effect,
+        what,
+        why,
+        example,
+        ..
+    } in &rules
+    {
         let speaks = match effect {
             Effect::Refuse => "Refuses",
             Effect::Warn => "Warns about",
         };
         let anchor = format!("{}-{id}", kind.to_lowercase());
-        write!(text, "\n### <a id=\"{anchor}\"></a>`{id}`\n\n{speaks} {what}.\n\n{why}\n\n```yaml\n{example}\n```\n")?;
+        write!(
+            text,
+            "\n### <a id=\"{anchor}\"></a>`{id}`\n\n{speaks} {what}.\n\n{why}\n\n```yaml\n{example}\n```\n"
+        )?;
     }
     Ok(())
 }

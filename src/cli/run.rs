@@ -36,7 +36,8 @@ use crate::telemetry;
 
 /// Run the operator: the admission webhooks and the loops
 ///
-/// It ends on SIGTERM or SIGINT, after it has answered what it was asked; a second signal ends it at once.
+/// It ends on SIGTERM or SIGINT, after it has answered what it was asked; a second signal ends it
+/// at once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pgrekey run --namespace pgrekey --service pgrekey
@@ -51,28 +52,61 @@ pub(super) struct Args {
     /// Where the webhooks' certificate comes from
     #[arg(long, env = "PGREKEY_CERTIFICATE_SOURCE", value_enum, default_value_t = CertificateSource::Own)]
     certificate_source: CertificateSource,
-    /// One more name for the certificate of pgrekey's own CA: DNS name or IP address; may be given again
-    #[arg(long = "certificate-name", env = "PGREKEY_CERTIFICATE_NAME", value_name = "NAME", value_delimiter = ',')]
+    /// One more name for the certificate of pgrekey's own CA: DNS name or IP address; may be given
+    /// again
+    #[arg(
+        long = "certificate-name",
+        env = "PGREKEY_CERTIFICATE_NAME",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
     certificate_names: Vec<String>,
     /// File with the certificate, leaf first, PEM
-    #[arg(long, env = "PGREKEY_CERTIFICATE_FILE", value_name = "FILE", required_if_eq("certificate_source", "files"))]
+    #[arg(
+        long,
+        env = "PGREKEY_CERTIFICATE_FILE",
+        value_name = "FILE",
+        required_if_eq("certificate_source", "files")
+    )]
     certificate_file: Option<PathBuf>,
     /// File with the certificate's private key, PEM
-    #[arg(long, env = "PGREKEY_KEY_FILE", value_name = "FILE", required_if_eq("certificate_source", "files"))]
+    #[arg(
+        long,
+        env = "PGREKEY_KEY_FILE",
+        value_name = "FILE",
+        required_if_eq("certificate_source", "files")
+    )]
     key_file: Option<PathBuf>,
     /// Where the webhooks are served, with TLS
-    #[arg(long, env = "PGREKEY_WEBHOOK_ADDRESS", value_name = "ADDRESS", default_value = "[::]:9443")]
+    #[arg(
+        long,
+        env = "PGREKEY_WEBHOOK_ADDRESS",
+        value_name = "ADDRESS",
+        default_value = "[::]:9443"
+    )]
     webhook_address: SocketAddr,
     /// Where /livez, /readyz and /metrics are served, without TLS
-    #[arg(long, env = "PGREKEY_HEALTH_ADDRESS", value_name = "ADDRESS", default_value = "[::]:8080")]
+    #[arg(
+        long,
+        env = "PGREKEY_HEALTH_ADDRESS",
+        value_name = "ADDRESS",
+        default_value = "[::]:8080"
+    )]
     health_address: SocketAddr,
-    /// Issuer for objects that name none, in namespaces that name none: Issuer/NAME or ClusterIssuer/NAME
+    /// Issuer for objects that name none, in namespaces that name none: Issuer/NAME or
+    /// ClusterIssuer/NAME
     #[arg(long, env = "PGREKEY_DEFAULT_ISSUER", value_name = "ISSUER")]
     default_issuer: Option<DefaultIssuer>,
     #[command(flatten)]
     tenancy: Tenancy,
     /// Loops that run beside the webhooks, on whichever replica holds the lease
-    #[arg(long, env = "PGREKEY_LOOPS", value_enum, value_delimiter = ',', default_value = "provisioner,ops-manager")]
+    #[arg(
+        long,
+        env = "PGREKEY_LOOPS",
+        value_enum,
+        value_delimiter = ',',
+        default_value = "provisioner,ops-manager"
+    )]
     loops: Vec<Loop>,
     /// Who realises PetSets
     #[arg(long, env = "PGREKEY_PET_SETS", value_enum, default_value_t = PetSetController::Own)]
@@ -83,10 +117,12 @@ pub(super) struct Args {
     /// How many operations may run at once in the cluster
     #[arg(long, env = "PGREKEY_MAX_CONCURRENT_OPERATIONS", value_name = "N", default_value_t = controller::MAX_CONCURRENT_OPERATIONS)]
     max_concurrent_operations: usize,
-    /// How late the status of a request may tell of a step that went well: the shorter, the more is written to the API server
+    /// How late the status of a request may tell of a step that went well: the shorter, the more is
+    /// written to the API server
     #[arg(long, env = "PGREKEY_STATUS_DELAY", value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
     status_delay: Duration,
-    /// What this process is called in the lease and in events; the host's name, which is the pod's, if left out
+    /// What this process is called in the lease and in events; the host's name, which is the pod's,
+    /// if left out
     #[arg(long, env = "PGREKEY_IDENTITY", value_name = "NAME")]
     identity: Option<String>,
     /// What is logged, such as `info` or `info,pgrekey=debug`
@@ -99,7 +135,8 @@ pub(super) struct Args {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum CertificateSource {
-    /// A CA of pgrekey's own, kept in the Secret `pgrekey-webhook` and published in the webhooks' registration
+    /// A CA of pgrekey's own, kept in the Secret `pgrekey-webhook` and published in the webhooks'
+    /// registration
     #[value(name = "self")]
     Own,
     /// Two files that somebody else keeps fresh, such as a mounted Secret of cert-manager's
@@ -137,7 +174,9 @@ enum LogFormat {
 struct LogFilter(String);
 
 fn log_filter(text: &str) -> Result<LogFilter, String> {
-    telemetry::filter(text).map(|_| LogFilter(text.to_owned())).map_err(|e| e.to_string())
+    telemetry::filter(text)
+        .map(|_| LogFilter(text.to_owned()))
+        .map_err(|e| e.to_string())
 }
 
 /// The command line, as far as the running program needs it.
@@ -182,23 +221,36 @@ impl Args {
             (CertificateSource::Own, ..) => {
                 // The API server calls a Service by this name.
                 let own = format!("{service}.{namespace}.svc");
-                Certificate::Own { names: std::iter::once(own).chain(certificate_names).collect() }
+                Certificate::Own {
+                    names: std::iter::once(own).chain(certificate_names).collect(),
+                }
             }
-            (CertificateSource::Files, Some(certificate), Some(key)) => Certificate::Files { certificate, key },
-            (CertificateSource::Files, ..) => return Err(anyhow!("name --certificate-file and --key-file")),
+            (CertificateSource::Files, Some(certificate), Some(key)) => {
+                Certificate::Files { certificate, key }
+            }
+            (CertificateSource::Files, ..) => {
+                return Err(anyhow!("name --certificate-file and --key-file"));
+            }
         };
         let format = match log_format {
             LogFormat::Text => telemetry::Format::Text,
             LogFormat::Json => telemetry::Format::Json,
         };
         let identity = identity.map_or_else(host_name, Ok)?;
-        let (provisioner, ops_manager) = (loops.contains(&Loop::Provisioner), loops.contains(&Loop::OpsManager));
+        let (provisioner, ops_manager) = (
+            loops.contains(&Loop::Provisioner),
+            loops.contains(&Loop::OpsManager),
+        );
         let pet_sets = match pet_sets {
             PetSetController::Own => PetSets::Own,
             PetSetController::External => PetSets::External,
         };
         let allowed = Arc::new(tenancy.allowed());
-        let lease = Lease { namespace: namespace.clone(), name: "pgrekey".to_owned(), identity: identity.clone() };
+        let lease = Lease {
+            namespace: namespace.clone(),
+            name: "pgrekey".to_owned(),
+            identity: identity.clone(),
+        };
         let loops = (provisioner || ops_manager).then_some(controller::Settings {
             namespace: watch_namespace,
             provisioner,
@@ -210,7 +262,15 @@ impl Args {
             instance: Some(identity),
             allowed: Arc::clone(&allowed),
         });
-        let config = Config { namespace, certificate, webhook_address, health_address, default_issuer, allowed, loops };
+        let config = Config {
+            namespace,
+            certificate,
+            webhook_address,
+            health_address,
+            default_issuer,
+            allowed,
+            loops,
+        };
         Ok((config, telemetry::filter(&log.0)?, format))
     }
 }
@@ -226,29 +286,57 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let (config, filter, format) = args.parse()?;
     telemetry::start(filter, format);
     super::install_cryptography();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
     runtime.block_on(operate(config))
 }
 
 async fn operate(config: Config) -> anyhow::Result<()> {
-    let Config { namespace, certificate, webhook_address, health_address, default_issuer, allowed, loops } = config;
+    let Config {
+        namespace,
+        certificate,
+        webhook_address,
+        health_address,
+        default_issuer,
+        allowed,
+        loops,
+    } = config;
     let end = CancellationToken::new();
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let mut tasks = Tasks::new(end.clone());
-    let (metrics, readiness, served) = (Arc::new(Metrics::new()), Readiness::new(), ServedCertificate::new());
+    let (metrics, readiness, served) = (
+        Arc::new(Metrics::new()),
+        Readiness::new(),
+        ServedCertificate::new(),
+    );
 
-    let health = listen(health_address).await.with_context(|| format!("cannot listen on {health_address}"))?;
-    let webhooks = listen(webhook_address).await.with_context(|| format!("cannot listen on {webhook_address}"))?;
+    let health = listen(health_address)
+        .await
+        .with_context(|| format!("cannot listen on {health_address}"))?;
+    let webhooks = listen(webhook_address)
+        .await
+        .with_context(|| format!("cannot listen on {webhook_address}"))?;
     info!(version = env!("CARGO_PKG_VERSION"), namespace, %webhook_address, %health_address, "starting");
 
     let client = super::client().await?;
     let (stores, watching) = facts::watch(&client);
     let stores = Arc::new(stores);
     tasks.add("facts", end.clone().run_until_cancelled_owned(watching));
-    tasks.add("certificate", keep(certificate, &client, namespace, &served, &metrics, &end));
+    tasks.add(
+        "certificate",
+        keep(certificate, &client, namespace, &served, &metrics, &end),
+    );
 
     let stopping = end.clone();
-    readiness.add("process", move || if stopping.is_cancelled() { Err("stopping".to_owned()) } else { Ok(()) });
+    readiness.add("process", move || {
+        if stopping.is_cancelled() {
+            Err("stopping".to_owned())
+        } else {
+            Ok(())
+        }
+    });
     let cell = served.clone();
     readiness.add("certificate", move || cell.readiness(Timestamp::now()));
     let known = Arc::clone(&stores);
@@ -260,18 +348,30 @@ async fn operate(config: Config) -> anyhow::Result<()> {
     let installation = Installation {
         issuer: default_issuer,
         ops_manager: loops.as_ref().is_some_and(|settings| settings.ops_manager),
-        namespace: loops.as_ref().and_then(|settings| settings.namespace.clone()),
+        namespace: loops
+            .as_ref()
+            .and_then(|settings| settings.namespace.clone()),
         allowed,
     };
     // They end soon after `end` is cancelled, and give the lease up.
     if let Some(settings) = loops {
         tasks.add(
             "loops",
-            controller::run(client.clone(), Arc::clone(&stores), settings, metrics.loops.clone(), end.clone()),
+            controller::run(
+                client.clone(),
+                Arc::clone(&stores),
+                settings,
+                metrics.loops.clone(),
+                end.clone(),
+            ),
         );
     }
     let observe = observe(metrics.reviews.clone());
-    let admission = Arc::new(Admission { facts: stores, installation, observe });
+    let admission = Arc::new(Admission {
+        facts: stores,
+        installation,
+        observe,
+    });
     let server = Server {
         listener: webhooks,
         transport: Transport::Tls(tls(Arc::new(served)).context("cannot set up TLS")?),
@@ -334,9 +434,17 @@ fn keep(
 /// Counts each review, and each rule that spoke in it.
 fn observe(metrics: ReviewMetrics) -> Box<webhooks::Observe> {
     Box::new(move |webhook: &Webhook, verdict: &Verdict| {
-        let outcome = if verdict.allowed() { ReviewOutcome::Allowed } else { ReviewOutcome::Denied };
+        let outcome = if verdict.allowed() {
+            ReviewOutcome::Allowed
+        } else {
+            ReviewOutcome::Denied
+        };
         // Findings come rule by rule.
-        let mut rules: Vec<&str> = verdict.findings.iter().map(|finding| finding.rule).collect();
+        let mut rules: Vec<&str> = verdict
+            .findings
+            .iter()
+            .map(|finding| finding.rule)
+            .collect();
         rules.dedup();
         metrics.count(webhook.name, outcome, rules);
     })
@@ -350,7 +458,10 @@ struct Signals {
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) -> &'static str {
@@ -369,7 +480,10 @@ struct Tasks {
 
 impl Tasks {
     fn new(end: CancellationToken) -> Self {
-        Self { running: JoinSet::new(), end }
+        Self {
+            running: JoinSet::new(),
+            end,
+        }
     }
 
     fn add<T>(&mut self, name: &'static str, task: impl Future<Output = T> + Send + 'static) {
@@ -379,8 +493,8 @@ impl Tasks {
         });
     }
 
-    /// Waits until all have ended. A signal ends them in good order, a second one at once; one that ends by itself ends
-    /// the others, since half a program is worse than one that is started anew.
+    /// Waits until all have ended. A signal ends them in good order, a second one at once; one that
+    /// ends by itself ends the others, since half a program is worse than one that is started anew.
     async fn run(mut self, signals: &mut Signals) -> anyhow::Result<()> {
         let mut outcome = Ok(());
         loop {
@@ -421,31 +535,59 @@ mod tests {
     }
 
     fn parse(line: &[&str]) -> Result<Config, String> {
-        let line = Line::try_parse_from(std::iter::once(&"run").chain(line)).map_err(|e| e.to_string())?;
-        line.args.parse().map(|(config, ..)| config).map_err(|e| e.to_string())
+        let line =
+            Line::try_parse_from(std::iter::once(&"run").chain(line)).map_err(|e| e.to_string())?;
+        line.args
+            .parse()
+            .map(|(config, ..)| config)
+            .map_err(|e| e.to_string())
     }
 
     #[test]
     fn the_certificate_has_the_name_that_the_api_server_calls() {
-        let line = ["--namespace", "ns", "--service", "hooks", "--certificate-name", "192.0.2.1"];
+        let line = [
+            "--namespace",
+            "ns",
+            "--service",
+            "hooks",
+            "--certificate-name",
+            "192.0.2.1",
+        ];
         let config = parse(&[&line[..], &["--certificate-name", "a.example"]].concat()).unwrap();
-        let Certificate::Own { names } = config.certificate else { panic!("another source") };
+        let Certificate::Own { names } = config.certificate else {
+            panic!("another source")
+        };
         assert_eq!(names, ["hooks.ns.svc", "192.0.2.1", "a.example"]);
     }
 
     #[test]
     fn a_certificate_from_files_needs_both() {
-        let problem = parse(&["--certificate-source=files", "--certificate-file=tls.crt"]).err().unwrap();
+        let problem = parse(&["--certificate-source=files", "--certificate-file=tls.crt"])
+            .err()
+            .unwrap();
         assert!(problem.contains("--key-file"), "{problem}");
-        assert!(parse(&["--certificate-source=files", "--certificate-file=tls.crt", "--key-file=tls.key"]).is_ok());
+        assert!(
+            parse(&[
+                "--certificate-source=files",
+                "--certificate-file=tls.crt",
+                "--key-file=tls.key"
+            ])
+            .is_ok()
+        );
     }
 
     #[test]
     fn what_cannot_be_read_is_refused_by_the_command_line() {
         for (line, says) in [
-            ("--default-issuer=pg-issuer", "use Issuer/NAME or ClusterIssuer/NAME"),
+            (
+                "--default-issuer=pg-issuer",
+                "use Issuer/NAME or ClusterIssuer/NAME",
+            ),
             ("--log=pgrekey=loud", "invalid"),
-            ("--pod-security=loose", "use restricted, baseline or privileged"),
+            (
+                "--pod-security=loose",
+                "use restricted, baseline or privileged",
+            ),
             ("--webhook-address=9443", "invalid socket address"),
         ] {
             let problem = parse(&[line]).err().unwrap();

@@ -1,4 +1,5 @@
-//! Which cluster and which namespace a command is about, and what to tell a user whom the API server does not answer.
+//! Which cluster and which namespace a command is about, and what to tell a user whom the API
+//! server does not answer.
 
 use std::io;
 
@@ -35,18 +36,24 @@ impl Scope {
         super::install_cryptography();
         let mut config = match &self.context {
             Some(context) => {
-                let options = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
+                let options = KubeConfigOptions {
+                    context: Some(context.clone()),
+                    ..KubeConfigOptions::default()
+                };
                 Config::from_kubeconfig(&options).await.map_err(|error| {
                     anyhow!("the context {context} cannot be used ({error}): `kubectl config get-contexts` lists them")
                 })?
             }
-            None => Config::infer()
-                .await
-                .map_err(|error| anyhow!("no cluster is configured: set KUBECONFIG or name a --context ({error})"))?,
+            None => Config::infer().await.map_err(|error| {
+                anyhow!("no cluster is configured: set KUBECONFIG or name a --context ({error})")
+            })?,
         };
         config.default_retry = false;
         config.connect_timeout = Some(CONNECT);
-        let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let namespace = self
+            .namespace
+            .clone()
+            .unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).context("the kubeconfig cannot be used")?;
         Ok(Cluster { client, namespace })
     }
@@ -56,10 +63,17 @@ impl Scope {
         let named = || {
             let kubeconfig = Kubeconfig::read().ok()?;
             let current = self.context.clone().or(kubeconfig.current_context)?;
-            let context = kubeconfig.contexts.into_iter().find(|context| context.name == current)?.context?;
+            let context = kubeconfig
+                .contexts
+                .into_iter()
+                .find(|context| context.name == current)?
+                .context?;
             context.namespace.filter(|namespace| !namespace.is_empty())
         };
-        self.namespace.clone().or_else(named).unwrap_or_else(|| "default".to_owned())
+        self.namespace
+            .clone()
+            .or_else(named)
+            .unwrap_or_else(|| "default".to_owned())
     }
 }
 
@@ -78,24 +92,35 @@ pub(super) fn locate(namespace: &str, name: &str) -> (String, String) {
 
 /// Runs a command that talks to a cluster.
 pub(super) fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?.block_on(command)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")?
+        .block_on(command)
 }
 
-/// What to tell a user when the API server did not do something, such as `read the Postgres demo/pg`.
+/// What to tell a user when the API server did not do something, such as `read the Postgres
+/// demo/pg`.
 pub(super) fn told(what: &str, error: kube::Error) -> anyhow::Error {
     match error {
         kube::Error::Api(status) => match status.code {
-            401 => anyhow!("cannot {what}: the API server does not know you; renew the login of your kubeconfig"),
+            401 => anyhow!(
+                "cannot {what}: the API server does not know you; renew the login of your kubeconfig"
+            ),
             403 => {
                 // The object is named twice in what Kubernetes says.
-                let said =
-                    status.message.split_once(" is forbidden: ").map_or(status.message.as_str(), |(_, said)| said);
+                let said = status
+                    .message
+                    .split_once(" is forbidden: ")
+                    .map_or(status.message.as_str(), |(_, said)| said);
                 anyhow!("cannot {what}: {said}; ask for that right, or use another --context")
             }
-            404 if status.reason != "NotFound" || status.message.contains("requested resource") => anyhow!(
-                "cannot {what}: the cluster does not know this kind; install it with \
+            404 if status.reason != "NotFound" || status.message.contains("requested resource") => {
+                anyhow!(
+                    "cannot {what}: the cluster does not know this kind; install it with \
                  `pgrekey crds | kubectl apply --server-side -f -`, and see `pgrekey doctor`"
-            ),
+                )
+            }
             _ => anyhow!("cannot {what}: {}", status.message),
         },
         error => {
@@ -103,7 +128,9 @@ pub(super) fn told(what: &str, error: kube::Error) -> anyhow::Error {
             while let Some(deeper) = cause.source() {
                 cause = deeper;
             }
-            anyhow!("cannot {what}: no answer from the API server ({cause}); is the cluster up, and --context right?")
+            anyhow!(
+                "cannot {what}: no answer from the API server ({cause}); is the cluster up, and --context right?"
+            )
         }
     }
 }
@@ -132,14 +159,26 @@ mod tests {
     #[test]
     fn a_name_may_say_its_namespace() {
         assert_eq!(locate("demo", "pg"), ("demo".to_owned(), "pg".to_owned()));
-        assert_eq!(locate("demo", "lead/pg"), ("lead".to_owned(), "pg".to_owned()));
+        assert_eq!(
+            locate("demo", "lead/pg"),
+            ("lead".to_owned(), "pg".to_owned())
+        );
     }
 
     #[test]
     fn whoever_gets_no_answer_is_told_what_to_do() {
         let of = |code: u16, reason: &str| {
-            let status = Status { code, reason: reason.to_owned(), message: "no".to_owned(), ..Status::default() };
-            told("read the Postgres demo/pg", kube::Error::Api(status.boxed())).to_string()
+            let status = Status {
+                code,
+                reason: reason.to_owned(),
+                message: "no".to_owned(),
+                ..Status::default()
+            };
+            told(
+                "read the Postgres demo/pg",
+                kube::Error::Api(status.boxed()),
+            )
+            .to_string()
         };
         for (code, reason, says) in [
             (401, "Unauthorized", "renew the login"),
@@ -147,7 +186,11 @@ mod tests {
             (404, "", "pgrekey crds"),
             (422, "Invalid", "cannot read the Postgres demo/pg: no"),
         ] {
-            assert!(of(code, reason).contains(says), "{code}: {}", of(code, reason));
+            assert!(
+                of(code, reason).contains(says),
+                "{code}: {}",
+                of(code, reason)
+            );
         }
     }
 }

@@ -50,8 +50,12 @@ impl Screen {
         let is_terminal = std::io::stdout().is_terminal();
         let is_wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        let size = terminal_size::terminal_size().map(|(width, height)| (width.0.into(), height.0.into()));
-        Self { color: is_terminal && is_wanted, size: is_terminal.then(|| size.unwrap_or((80, 24))) }
+        let size =
+            terminal_size::terminal_size().map(|(width, height)| (width.0.into(), height.0.into()));
+        Self {
+            color: is_terminal && is_wanted,
+            size: is_terminal.then(|| size.unwrap_or((80, 24))),
+        }
     }
 
     /// A text in the colour of its meaning.
@@ -64,7 +68,11 @@ impl Screen {
             Tone::Busy => "33",
             Tone::Bad => "31",
         };
-        if self.color && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.color && !text.is_empty() {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     /// One line, cut where the terminal ends.
@@ -74,7 +82,9 @@ impl Screen {
 
     /// A text that must not be cut: as many lines as it takes, broken between words.
     pub(super) fn wrap(self, tone: Tone, text: &str) -> Vec<String> {
-        let Some((width, _)) = self.size else { return vec![self.paint(tone, text)] };
+        let Some((width, _)) = self.size else {
+            return vec![self.paint(tone, text)];
+        };
         let mut lines = vec![String::new()];
         for word in text.split(' ') {
             match lines.last_mut() {
@@ -91,7 +101,9 @@ impl Screen {
 
     /// A text that begins in this column, cut where the terminal ends.
     fn cut(self, text: &str, column: usize) -> String {
-        let Some((width, _)) = self.size else { return text.to_owned() };
+        let Some((width, _)) = self.size else {
+            return text.to_owned();
+        };
         let room = width.saturating_sub(column);
         if text.chars().count() <= room {
             return text.to_owned();
@@ -102,10 +114,20 @@ impl Screen {
 
     /// Rows under a header, in columns.
     pub(super) fn table(self, header: &[&str], rows: &[Vec<Cell>]) -> Vec<String> {
-        let header: Vec<Cell> = header.iter().map(|title| Cell::new(Tone::Dim, *title)).collect();
+        let header: Vec<Cell> = header
+            .iter()
+            .map(|title| Cell::new(Tone::Dim, *title))
+            .collect();
         let all = || std::iter::once(header.as_slice()).chain(rows.iter().map(Vec::as_slice));
-        let width = |at: usize| all().filter_map(|row| row.get(at)).map(|cell| cell.text.chars().count()).max();
-        let widths: Vec<usize> = (0..header.len()).map(|at| width(at).unwrap_or_default()).collect();
+        let width = |at: usize| {
+            all()
+                .filter_map(|row| row.get(at))
+                .map(|cell| cell.text.chars().count())
+                .max()
+        };
+        let widths: Vec<usize> = (0..header.len())
+            .map(|at| width(at).unwrap_or_default())
+            .collect();
         all().map(|row| self.row(row, &widths)).collect()
     }
 
@@ -136,7 +158,10 @@ pub(super) struct Cell {
 
 impl Cell {
     pub(super) fn new(tone: Tone, text: impl Into<String>) -> Self {
-        Self { tone, text: text.into() }
+        Self {
+            tone,
+            text: text.into(),
+        }
     }
 }
 
@@ -169,23 +194,36 @@ pub(super) fn end(now: Timestamp, then: Timestamp) -> Cell {
     match days(now, then) {
         ..0 => Cell::new(Tone::Bad, format!("{date} (over)")),
         0 => Cell::new(Tone::Bad, format!("{date} (in {})", elapsed(now, then))),
-        days => Cell::new(if days < 21 { Tone::Busy } else { Tone::Plain }, format!("{date} ({days}d)")),
+        days => Cell::new(
+            if days < 21 { Tone::Busy } else { Tone::Plain },
+            format!("{date} ({days}d)"),
+        ),
     }
 }
 
 /// A serial number in hex, short enough for a column unless there is room.
 pub(super) fn serial(serial: &str, wide: bool) -> String {
-    if wide { serial.to_owned() } else { serial.chars().take(10).collect() }
+    if wide {
+        serial.to_owned()
+    } else {
+        serial.chars().take(10).collect()
+    }
 }
 
 /// For programs.
 pub(super) fn json(value: &impl Serialize) -> anyhow::Result<Vec<String>> {
-    Ok(serde_json::to_string_pretty(value)?.lines().map(str::to_owned).collect())
+    Ok(serde_json::to_string_pretty(value)?
+        .lines()
+        .map(str::to_owned)
+        .collect())
 }
 
 /// For programs and files.
 pub(super) fn yaml(value: &impl Serialize) -> anyhow::Result<Vec<String>> {
-    Ok(serde_saphyr::to_string(value)?.lines().map(str::to_owned).collect())
+    Ok(serde_saphyr::to_string(value)?
+        .lines()
+        .map(str::to_owned)
+        .collect())
 }
 
 #[cfg(test)]
@@ -198,30 +236,57 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell_and_lines_end_without_blanks() {
-        let rows = [vec!["a".into(), "".into()], vec!["longer".into(), "x".into()]];
-        assert_eq!(Screen::default().table(&["N", "VALUE"], &rows), ["N       VALUE", "a", "longer  x"]);
+        let rows = [
+            vec!["a".into(), "".into()],
+            vec!["longer".into(), "x".into()],
+        ];
+        assert_eq!(
+            Screen::default().table(&["N", "VALUE"], &rows),
+            ["N       VALUE", "a", "longer  x"]
+        );
     }
 
     #[test]
     fn a_terminal_ends_every_line_and_a_pipe_none() {
         let rows = [vec!["a".into(), "0123456789".into()]];
-        let narrow = Screen { color: false, size: Some((8, 24)) };
+        let narrow = Screen {
+            color: false,
+            size: Some((8, 24)),
+        };
         assert_eq!(narrow.table(&["N", "V"], &rows)[1], "a  012..");
-        assert_eq!(Screen::default().table(&["N", "V"], &rows)[1], "a  0123456789");
+        assert_eq!(
+            Screen::default().table(&["N", "V"], &rows)[1],
+            "a  0123456789"
+        );
     }
 
     #[test]
     fn what_must_not_be_cut_is_broken_between_words() {
-        let narrow = Screen { color: false, size: Some((8, 24)) };
-        assert_eq!(narrow.wrap(Tone::Plain, "one two three incomprehensible"), ["one two", "three", "incomp.."]);
-        assert_eq!(Screen::default().wrap(Tone::Plain, "one two three"), ["one two three"]);
+        let narrow = Screen {
+            color: false,
+            size: Some((8, 24)),
+        };
+        assert_eq!(
+            narrow.wrap(Tone::Plain, "one two three incomprehensible"),
+            ["one two", "three", "incomp.."]
+        );
+        assert_eq!(
+            Screen::default().wrap(Tone::Plain, "one two three"),
+            ["one two three"]
+        );
     }
 
     #[test]
     fn colours_take_no_room_and_are_left_out_where_they_are_not_wanted() {
         let rows = [vec![Cell::new(Tone::Good, "ok"), "x".into()]];
-        let colors = Screen { color: true, size: Some((80, 24)) };
-        assert_eq!(colors.table(&["ABC", "V"], &rows)[1], "\x1b[32mok\x1b[0m   x");
+        let colors = Screen {
+            color: true,
+            size: Some((80, 24)),
+        };
+        assert_eq!(
+            colors.table(&["ABC", "V"], &rows)[1],
+            "\x1b[32mok\x1b[0m   x"
+        );
         assert_eq!(Screen::default().table(&["ABC", "V"], &rows)[1], "ok   x");
     }
 

@@ -20,8 +20,8 @@ use crate::api::{Postgres, PostgresOpsRequest};
 
 /// Show how far a request is
 ///
-/// NAME is a PostgresOpsRequest, or a Postgres: then its running request is shown, else its latest one. The exit code is 0 unless
-/// the request has failed.
+/// NAME is a PostgresOpsRequest, or a Postgres: then its running request is shown, else its latest
+/// one. The exit code is 0 unless the request has failed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pgrekey status ha-postgres -n demo           # the running request of a database, or its latest
@@ -42,7 +42,12 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { name, watch, output, scope } = args;
+    let Args {
+        name,
+        watch,
+        output,
+        scope,
+    } = args;
     block_on(async {
         let cluster = scope.connect().await?;
         let mut request = find(&cluster, &name).await?;
@@ -57,7 +62,14 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
             Output::Table | Output::Wide => {
                 let replicas = replicas(&cluster, &request).await;
                 let wide = output == Output::Wide;
-                let screen = if wide { Screen { size: None, ..screen } } else { screen };
+                let screen = if wide {
+                    Screen {
+                        size: None,
+                        ..screen
+                    }
+                } else {
+                    screen
+                };
                 let request = progress::with_told(&request, &told_of(&cluster, &request).await);
                 progress::lines(&request, replicas, Timestamp::now(), wide, screen)
             }
@@ -70,10 +82,15 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// 1 when the request has ended and has not done what it was to do.
 fn code(request: &PostgresOpsRequest) -> ExitCode {
     let phase = request.phase();
-    if request.is_finished() && phase != Some(OpsPhase::Successful) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if request.is_finished() && phase != Some(OpsPhase::Successful) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
-/// The request of this name; or of the database of this name the one that runs, else the one that is next, else the latest.
+/// The request of this name; or of the database of this name the one that runs, else the one that
+/// is next, else the latest.
 async fn find(cluster: &Cluster, name: &str) -> anyhow::Result<PostgresOpsRequest> {
     let (namespace, name) = cluster.locate(name);
     let requests: Api<PostgresOpsRequest> = Api::namespaced(cluster.client.clone(), &namespace);
@@ -82,13 +99,24 @@ async fn find(cluster: &Cluster, name: &str) -> anyhow::Result<PostgresOpsReques
         Ok(None) => {}
         Err(error) => return Err(told("read requests", error)),
     }
-    let all = requests.list(&ListParams::default()).await.map_err(|error| told("list requests", error))?.items;
-    let of_database = all.into_iter().filter(|request| request.spec.database_ref.name == name).collect();
+    let all = requests
+        .list(&ListParams::default())
+        .await
+        .map_err(|error| told("list requests", error))?
+        .items;
+    let of_database = all
+        .into_iter()
+        .filter(|request| request.spec.database_ref.name == name)
+        .collect();
     if let Some(request) = most_telling(of_database) {
         return Ok(request);
     }
     let databases: Api<Postgres> = Api::namespaced(cluster.client.clone(), &namespace);
-    let is_database = databases.get_opt(&name).await.map_err(|error| told("read databases", error))?.is_some();
+    let is_database = databases
+        .get_opt(&name)
+        .await
+        .map_err(|error| told("read databases", error))?
+        .is_some();
     Err(if is_database {
         anyhow!(
             "there has been no request about {namespace}/{name}; make one, such as `pgrekey rotate {name} -n {namespace}`"
@@ -104,7 +132,10 @@ async fn find(cluster: &Cluster, name: &str) -> anyhow::Result<PostgresOpsReques
 fn most_telling(mut requests: Vec<PostgresOpsRequest>) -> Option<PostgresOpsRequest> {
     requests.sort_by_key(|request| request.creation_timestamp().map(|time| time.0));
     let is_running = |request: &PostgresOpsRequest| request.phase() == Some(OpsPhase::Progressing);
-    let at = requests.iter().position(is_running).or_else(|| requests.iter().position(PostgresOpsRequest::is_to_run));
+    let at = requests
+        .iter()
+        .position(is_running)
+        .or_else(|| requests.iter().position(PostgresOpsRequest::is_to_run));
     match at {
         Some(at) => Some(requests.swap_remove(at)),
         None => requests.pop(),
@@ -113,9 +144,16 @@ fn most_telling(mut requests: Vec<PostgresOpsRequest>) -> Option<PostgresOpsRequ
 
 /// What the events of a request tell; nothing to whoever may not read events.
 async fn told_of(cluster: &Cluster, request: &PostgresOpsRequest) -> Vec<Told> {
-    let events: Api<Event> = Api::namespaced(cluster.client.clone(), &request.namespace().unwrap_or_default());
-    let found = events.list(&ListParams::default().fields(&about(request))).await;
-    found.map(|events| events.iter().filter_map(Told::by).collect()).unwrap_or_default()
+    let events: Api<Event> = Api::namespaced(
+        cluster.client.clone(),
+        &request.namespace().unwrap_or_default(),
+    );
+    let found = events
+        .list(&ListParams::default().fields(&about(request)))
+        .await;
+    found
+        .map(|events| events.iter().filter_map(Told::by).collect())
+        .unwrap_or_default()
 }
 
 /// Selects the events about a request.
@@ -125,17 +163,33 @@ fn about(request: &PostgresOpsRequest) -> String {
 
 /// How many pods the database of a request has: for the bar, so a guess will do.
 async fn replicas(cluster: &Cluster, request: &PostgresOpsRequest) -> i32 {
-    let databases: Api<Postgres> = Api::namespaced(cluster.client.clone(), &request.namespace().unwrap_or_default());
-    let database = databases.get_opt(&request.spec.database_ref.name).await.ok().flatten();
+    let databases: Api<Postgres> = Api::namespaced(
+        cluster.client.clone(),
+        &request.namespace().unwrap_or_default(),
+    );
+    let database = databases
+        .get_opt(&request.spec.database_ref.name)
+        .await
+        .ok()
+        .flatten();
     database.map_or(3, |database| database.spec.replicas.unwrap_or(1))
 }
 
 /// Shows a request until its end: drawn anew on a terminal, else what is new, line by line.
-pub(super) async fn follow(cluster: &Cluster, request: &PostgresOpsRequest) -> anyhow::Result<ExitCode> {
+pub(super) async fn follow(
+    cluster: &Cluster,
+    request: &PostgresOpsRequest,
+) -> anyhow::Result<ExitCode> {
     let namespace = request.namespace().unwrap_or_default();
     let requests: Api<PostgresOpsRequest> = Api::namespaced(cluster.client.clone(), &namespace);
     let replicas = replicas(cluster, request).await;
-    let mut view = View { replicas, drawn: 0, request: None, told: vec![], shown: None };
+    let mut view = View {
+        replicas,
+        drawn: 0,
+        request: None,
+        told: vec![],
+        shown: None,
+    };
     let mut changes = std::pin::pin!(watch_object(requests, &request.name_any()));
     let events: Api<Event> = Api::namespaced(cluster.client.clone(), &namespace);
     let about = watcher::Config::default().fields(&about(request));
@@ -195,7 +249,11 @@ struct View {
 impl View {
     /// Takes in what has changed.
     fn show(&mut self) -> std::io::Result<()> {
-        let Some(request) = self.request.as_ref().map(|request| progress::with_told(request, &self.told)) else {
+        let Some(request) = self
+            .request
+            .as_ref()
+            .map(|request| progress::with_told(request, &self.told))
+        else {
             return Ok(());
         };
         if Screen::new().size.is_none() {
@@ -206,13 +264,23 @@ impl View {
         self.draw()
     }
 
-    /// Draws over what was drawn before. What does not fit is left out from the middle of the steps on.
+    /// Draws over what was drawn before. What does not fit is left out from the middle of the steps
+    /// on.
     fn draw(&mut self) -> std::io::Result<()> {
         let screen = Screen::new();
-        let (Some(request), Some((_, height))) = (&self.shown, screen.size) else { return Ok(()) };
-        let lines = fit(progress::lines(request, self.replicas, Timestamp::now(), false, screen), height);
+        let (Some(request), Some((_, height))) = (&self.shown, screen.size) else {
+            return Ok(());
+        };
+        let lines = fit(
+            progress::lines(request, self.replicas, Timestamp::now(), false, screen),
+            height,
+        );
         // Up to where we began, and everything from there on is gone.
-        let over = if self.drawn > 0 { format!("\x1b[{}A\x1b[J", self.drawn) } else { String::new() };
+        let over = if self.drawn > 0 {
+            format!("\x1b[{}A\x1b[J", self.drawn)
+        } else {
+            String::new()
+        };
         self.drawn = lines.len();
         print([&(over + &lines.join("\n"))])
     }
@@ -247,8 +315,13 @@ mod tests {
 
     #[test]
     fn the_running_request_is_shown_before_the_next_one_and_the_next_one_before_the_latest() {
-        let shown = |all: &[PostgresOpsRequest]| most_telling(all.to_vec()).map(|request| request.name_any());
-        let mut all = vec![request("old", "10:00:00", "Successful"), request("new", "11:00:00", "Failed")];
+        let shown = |all: &[PostgresOpsRequest]| {
+            most_telling(all.to_vec()).map(|request| request.name_any())
+        };
+        let mut all = vec![
+            request("old", "10:00:00", "Successful"),
+            request("new", "11:00:00", "Failed"),
+        ];
         assert_eq!(shown(&all).as_deref(), Some("new"));
         all.push(request("second", "09:30:00", "Pending"));
         all.push(request("first", "09:00:00", "Pending"));
@@ -262,7 +335,10 @@ mod tests {
     fn a_small_terminal_keeps_the_head_and_the_end() {
         let lines: Vec<String> = (0..20).map(|at| at.to_string()).collect();
         let fitted = fit(lines.clone(), 11);
-        assert_eq!(fitted, ["0", "1", "2", "3", "4", "   ..", "16", "17", "18", "19"]);
+        assert_eq!(
+            fitted,
+            ["0", "1", "2", "3", "4", "   ..", "16", "17", "18", "19"]
+        );
         assert_eq!(fit(lines.clone(), 40), lines);
     }
 }

@@ -27,7 +27,8 @@ pub(super) struct Args {
     /// Where the webhooks are, when they run outside the cluster; takes the place of the Service
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// File with the CAs that the API server trusts for the webhooks, PEM. `pgrekey run` fills them in by itself
+    /// File with the CAs that the API server trusts for the webhooks, PEM. `pgrekey run` fills them
+    /// in by itself
     #[arg(long, value_name = "FILE")]
     ca_bundle: Option<PathBuf>,
     /// Label of the objects, KEY=VALUE; may be given again
@@ -44,19 +45,36 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let Args { namespace, service, port, url, ca_bundle, labels, annotations } = args;
-    let read = |path: PathBuf| std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()));
+    let Args {
+        namespace,
+        service,
+        port,
+        url,
+        ca_bundle,
+        labels,
+        annotations,
+    } = args;
+    let read = |path: PathBuf| {
+        std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+    };
     let registration = Registration {
         ca_bundle: ca_bundle.map(read).transpose()?,
         excluded_namespaces: vec!["kube-system".to_owned(), namespace.clone()],
         address: match url {
             Some(url) => Address::Url(url),
-            None => Address::Service { namespace, name: service, port },
+            None => Address::Service {
+                namespace,
+                name: service,
+                port,
+            },
         },
         labels: BTreeMap::from_iter(labels),
         annotations: BTreeMap::from_iter(annotations),
     };
-    let Configurations { mutating, validating } = registration.configurations();
+    let Configurations {
+        mutating,
+        validating,
+    } = registration.configurations();
     let mut out = std::io::stdout().lock();
     for configuration in &mutating {
         document(&mut out, configuration)?;
@@ -68,6 +86,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn document(out: &mut impl Write, object: &impl Serialize) -> anyhow::Result<()> {
-    write!(out, "---\n{}", serde_saphyr::to_string(object).context("cannot write the registration as YAML")?)?;
+    write!(
+        out,
+        "---\n{}",
+        serde_saphyr::to_string(object).context("cannot write the registration as YAML")?
+    )?;
     Ok(())
 }

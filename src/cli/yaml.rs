@@ -18,7 +18,10 @@ pub(super) const START: Place = Place { line: 1, column: 1 };
 
 impl From<serde_saphyr::Location> for Place {
     fn from(location: serde_saphyr::Location) -> Self {
-        Self { line: location.line().max(1), column: location.column().max(1) }
+        Self {
+            line: location.line().max(1),
+            column: location.column().max(1),
+        }
     }
 }
 
@@ -33,7 +36,8 @@ enum Node {
     Object(Vec<(String, Spanned<Node>)>),
 }
 
-/// Every document of a YAML or JSON text, or where it cannot be read, and why. Documents that are empty do not count.
+/// Every document of a YAML or JSON text, or where it cannot be read, and why. Documents that are
+/// empty do not count.
 pub(super) fn read(text: &str) -> Result<Vec<Document>, (Place, String)> {
     let documents = serde_saphyr::from_multiple::<Spanned<Node>>(text).map_err(|error| {
         let place = error.location().map_or(START, Place::from);
@@ -41,7 +45,9 @@ pub(super) fn read(text: &str) -> Result<Vec<Document>, (Place, String)> {
         let problem = error.without_snippet().to_string();
         (place, problem.lines().next().unwrap_or_default().to_owned())
     })?;
-    let documents = documents.into_iter().filter(|document| !matches!(document.value, Node::Scalar(Value::Null)));
+    let documents = documents
+        .into_iter()
+        .filter(|document| !matches!(document.value, Node::Scalar(Value::Null)));
     Ok(documents.map(Document).collect())
 }
 
@@ -51,21 +57,27 @@ impl Document {
         value(&self.0.value)
     }
 
-    /// The entries of a `List` such as `kubectl get -o yaml` prints; of anything else, the document itself.
+    /// The entries of a `List` such as `kubectl get -o yaml` prints; of anything else, the document
+    /// itself.
     pub(super) fn objects(self) -> Vec<Self> {
-        let Node::Object(fields) = &self.0.value else { return vec![self] };
+        let Node::Object(fields) = &self.0.value else {
+            return vec![self];
+        };
         let is_list = fields.iter().any(|(key, kind)| {
             key == "kind" && matches!(&kind.value, Node::Scalar(Value::String(kind)) if kind.ends_with("List"))
         });
-        let items = fields.iter().find(|(key, _)| key == "items").map(|(_, items)| &items.value);
+        let items = fields
+            .iter()
+            .find(|(key, _)| key == "items")
+            .map(|(_, items)| &items.value);
         match items {
             Some(Node::List(items)) if is_list => items.iter().cloned().map(Self).collect(),
             _ => vec![self],
         }
     }
 
-    /// Where a field stands, such as `spec.tls.certificates[0].alias`; of a field that is missing, the nearest thing around
-    /// it that is there.
+    /// Where a field stands, such as `spec.tls.certificates[0].alias`; of a field that is missing,
+    /// the nearest thing around it that is there.
     pub(super) fn place(&self, field: &str) -> Place {
         let (mut at, mut rest) = (&self.0, field);
         while let Some((next, after)) = step(&at.value, rest) {
@@ -81,12 +93,20 @@ fn step<'n, 'p>(node: &'n Node, path: &'p str) -> Option<(&'n Spanned<Node>, &'p
         Node::Scalar(_) => None,
         Node::List(items) => {
             let (index, rest) = path.strip_prefix('[')?.split_once(']')?;
-            Some((items.get(index.parse::<usize>().ok()?)?, rest.strip_prefix('.').unwrap_or(rest)))
+            Some((
+                items.get(index.parse::<usize>().ok()?)?,
+                rest.strip_prefix('.').unwrap_or(rest),
+            ))
         }
         Node::Object(fields) => {
             let ends = |rest: &str| rest.is_empty() || rest.starts_with(['.', '[']);
-            let begins = |key: &str| path.strip_prefix(key).filter(|rest| !key.is_empty() && ends(rest));
-            let fields = fields.iter().filter_map(|(key, value)| Some((key.len(), value, begins(key)?)));
+            let begins = |key: &str| {
+                path.strip_prefix(key)
+                    .filter(|rest| !key.is_empty() && ends(rest))
+            };
+            let fields = fields
+                .iter()
+                .filter_map(|(key, value)| Some((key.len(), value, begins(key)?)));
             let (_, value, rest) = fields.max_by_key(|(length, ..)| *length)?;
             Some((value, rest.strip_prefix('.').unwrap_or(rest)))
         }
@@ -98,7 +118,9 @@ fn value(node: &Node) -> Value {
         Node::Scalar(scalar) => scalar.clone(),
         Node::List(items) => items.iter().map(|item| value(&item.value)).collect(),
         Node::Object(fields) => {
-            let fields = fields.iter().map(|(key, field)| (key.clone(), value(&field.value)));
+            let fields = fields
+                .iter()
+                .map(|(key, field)| (key.clone(), value(&field.value)));
             Value::Object(fields.collect::<Map<_, _>>())
         }
     }
@@ -128,7 +150,9 @@ impl<'de> Deserialize<'de> for Node {
             }
 
             fn visit_f64<E>(self, scalar: f64) -> Result<Node, E> {
-                Ok(Node::Scalar(Number::from_f64(scalar).map_or(Value::Null, Value::Number)))
+                Ok(Node::Scalar(
+                    Number::from_f64(scalar).map_or(Value::Null, Value::Number),
+                ))
             }
 
             fn visit_str<E>(self, scalar: &str) -> Result<Node, E> {
@@ -202,7 +226,12 @@ items:
         let spec = json!({"version": "17.12", "replicas": 3, "tls": {"certificates": [
             {"alias": "server", "dnsNames": ["a.example", "b.example"]}]}});
         assert_eq!(documents[0].value()["spec"], spec);
-        let kinds: Vec<Value> = documents[1].clone().objects().iter().map(|o| o.value()["kind"].clone()).collect();
+        let kinds: Vec<Value> = documents[1]
+            .clone()
+            .objects()
+            .iter()
+            .map(|o| o.value()["kind"].clone())
+            .collect();
         assert_eq!(kinds, ["Issuer", "Namespace"]);
         assert_eq!(
             read("{\"kind\": \"Postgres\", \"spec\": null}").unwrap()[0].value(),
@@ -228,8 +257,15 @@ items:
     #[test]
     fn what_cannot_be_read_has_a_place() {
         let (place, problem) = read("kind: Postgres\nspec: {a: 1\nb: [").unwrap_err();
-        assert!(place > START && !problem.is_empty() && !problem.contains('\n'), "{place:?} {problem}");
+        assert!(
+            place > START && !problem.is_empty() && !problem.contains('\n'),
+            "{place:?} {problem}"
+        );
         let (place, problem) = read("a: 1\na: 2\n").unwrap_err();
-        assert_eq!((place, problem.contains("duplicate")), (Place { line: 2, column: 1 }, true), "{problem}");
+        assert_eq!(
+            (place, problem.contains("duplicate")),
+            (Place { line: 2, column: 1 }, true),
+            "{problem}"
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! Writing the objects of one owner: only what differs, and never over somebody else's.
 //!
 //! # Guarantees
-//! An object that is as it should be is not written. An object that is not ours is neither written nor deleted: the error names
-//! it. What is deleted or changed is the very object that was looked at; what is created was not there.
+//! An object that is as it should be is not written. An object that is not ours is neither written
+//! nor deleted: the error names it. What is deleted or changed is the very object that was looked
+//! at; what is created was not there.
 //!
 //! # Assumptions
 //! One loop writes the objects of one owner.
@@ -12,7 +13,10 @@ use std::fmt::Debug;
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions, PropagationPolicy};
+use kube::api::{
+    Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions,
+    PropagationPolicy,
+};
 use kube::core::ApiResource;
 use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -38,7 +42,13 @@ pub enum Done {
 
 /// A kind of object that a namespace holds.
 pub trait Kind:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
 {
 }
 
@@ -61,7 +71,9 @@ pub fn applied_at<K: Resource>(live: &K) -> Option<Timestamp> {
             && entry.operation.as_deref() == Some("Apply")
             && entry.subresource.is_none()
     });
-    ours.filter_map(|entry| entry.time.as_ref()).map(|Time(time)| *time).max()
+    ours.filter_map(|entry| entry.time.as_ref())
+        .map(|Time(time)| *time)
+        .max()
 }
 
 /// The objects of one owner.
@@ -75,12 +87,15 @@ pub struct Objects {
 
 impl Debug for Objects {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Objects").field("owner", &self.owner.name).finish_non_exhaustive()
+        f.debug_struct("Objects")
+            .field("owner", &self.owner.name)
+            .finish_non_exhaustive()
     }
 }
 
 impl Objects {
-    /// The objects that this owner controls and that carry these labels. `None` for an owner that was never stored.
+    /// The objects that this owner controls and that carry these labels. `None` for an owner that
+    /// was never stored.
     pub fn of<O: Kind>(client: &Client, owner: &O, labels: Labels) -> Option<Self> {
         Some(Self {
             client: client.clone(),
@@ -96,9 +111,15 @@ impl Objects {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// The object of this name, whoever owns it. Where cert-manager is not installed there is none of its kinds.
+    /// The object of this name, whoever owns it. Where cert-manager is not installed there is none
+    /// of its kinds.
     pub async fn look<K: Kind>(&self, name: &str) -> Result<Option<K>, Error> {
-        match self.api().get_opt(name).await.map_err(|error| Error::of(Thing::new::<K>(name), error)) {
+        match self
+            .api()
+            .get_opt(name)
+            .await
+            .map_err(|error| Error::of(Thing::new::<K>(name), error))
+        {
             Err(Error::UnknownKind(what)) if what.is_of_cert_manager() => Ok(None),
             found => found,
         }
@@ -111,14 +132,27 @@ impl Objects {
 
     /// The object of this name, if it is ours.
     pub async fn ours<K: Kind>(&self, name: &str) -> Result<Option<K>, Error> {
-        Ok(self.look::<K>(name).await?.filter(|object| self.is_ours(object)))
+        Ok(self
+            .look::<K>(name)
+            .await?
+            .filter(|object| self.is_ours(object)))
     }
 
-    /// The objects of a kind that carry our labels, whoever owns them: what a StatefulSet makes has no owner that we know.
+    /// The objects of a kind that carry our labels, whoever owns them: what a StatefulSet makes has
+    /// no owner that we know.
     pub async fn labelled<K: Kind>(&self) -> Result<Vec<K>, Error> {
-        let selector: Vec<String> = self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let listed = self.api::<K>().list(&ListParams::default().labels(&selector.join(","))).await;
-        listed.map(|list| list.items).map_err(|error| Error::of(Thing::new::<K>(&self.owner.name), error))
+        let selector: Vec<String> = self
+            .labels
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let listed = self
+            .api::<K>()
+            .list(&ListParams::default().labels(&selector.join(",")))
+            .await;
+        listed
+            .map(|list| list.items)
+            .map_err(|error| Error::of(Thing::new::<K>(&self.owner.name), error))
     }
 
     /// Makes the object what the wish says, if it is not; the owner reference is added to the wish.
@@ -134,7 +168,12 @@ impl Objects {
         let mut body = json_of(&what, &wish)?;
         let mut parameters = PatchParams::apply(FIELD_MANAGER);
         if let Some(live) = live {
-            self.owner_of(live.meta()).map_err(|owner| Error::InTheWay(InTheWay { what: what.clone(), owner }))?;
+            self.owner_of(live.meta()).map_err(|owner| {
+                Error::InTheWay(InTheWay {
+                    what: what.clone(),
+                    owner,
+                })
+            })?;
             if !differs(&json_of(&what, live)?, &body) {
                 return Ok(Done::Nothing);
             }
@@ -144,12 +183,19 @@ impl Objects {
         bind(&mut body, live.map(Resource::meta));
         let before = live.and_then(ResourceExt::resource_version);
         let api = self.api::<K>();
-        let after = match api.patch(&what.name, &parameters, &Patch::Apply(&body)).await {
-            // An application keeps what others have put into a list beside what is ours, and the two may not fit together: a
-            // second port of the same name. A merge takes whole lists.
+        let after = match api
+            .patch(&what.name, &parameters, &Patch::Apply(&body))
+            .await
+        {
+            // An application keeps what others have put into a list beside what is ours, and the
+            // two may not fit together: a second port of the same name. A merge takes whole lists.
             Err(kube::Error::Api(status)) if status.code == 422 && live.is_some() => {
-                let parameters = PatchParams { field_manager: parameters.field_manager, ..PatchParams::default() };
-                api.patch(&what.name, &parameters, &Patch::Merge(&body)).await
+                let parameters = PatchParams {
+                    field_manager: parameters.field_manager,
+                    ..PatchParams::default()
+                };
+                api.patch(&what.name, &parameters, &Patch::Merge(&body))
+                    .await
             }
             after => after,
         };
@@ -164,18 +210,25 @@ impl Objects {
         Ok(done)
     }
 
-    /// Makes the object what the wish says; where nothing is wished for, deletes the one of this name, if it is ours. `None`: there
-    /// is to be none.
-    pub async fn apply_or_delete<K: Kind>(&self, wish: Option<K>, name: &str) -> Result<Option<Done>, Error> {
+    /// Makes the object what the wish says; where nothing is wished for, deletes the one of this
+    /// name, if it is ours. `None`: there is to be none.
+    pub async fn apply_or_delete<K: Kind>(
+        &self,
+        wish: Option<K>,
+        name: &str,
+    ) -> Result<Option<Done>, Error> {
         match wish {
             Some(wish) => self.apply(wish).await.map(Some),
             None => self.delete::<K>(name).await.map(|_| None),
         }
     }
 
-    /// Deletes the object of this name if it is ours, and says whether there was one. What it owns is collected afterwards.
+    /// Deletes the object of this name if it is ours, and says whether there was one. What it owns
+    /// is collected afterwards.
     pub async fn delete<K: Kind>(&self, name: &str) -> Result<bool, Error> {
-        let Some(object) = self.ours::<K>(name).await? else { return Ok(false) };
+        let Some(object) = self.ours::<K>(name).await? else {
+            return Ok(false);
+        };
         self.delete_seen(&object).await?;
         Ok(true)
     }
@@ -187,7 +240,10 @@ impl Objects {
         }
         let what = Thing::new::<K>(&object.name_any());
         let parameters = DeleteParams {
-            preconditions: Some(Preconditions { uid: object.uid(), resource_version: None }),
+            preconditions: Some(Preconditions {
+                uid: object.uid(),
+                resource_version: None,
+            }),
             propagation_policy: Some(PropagationPolicy::Background),
             ..DeleteParams::default()
         };
@@ -200,9 +256,15 @@ impl Objects {
 
     /// Lets go of this object: it stays when its owner goes.
     pub async fn let_go<K: Kind>(&self, name: &str) -> Result<(), Error> {
-        let Some(object) = self.ours::<K>(name).await? else { return Ok(()) };
+        let Some(object) = self.ours::<K>(name).await? else {
+            return Ok(());
+        };
         let what = Thing::new::<K>(name);
-        let others: Vec<_> = object.owner_references().iter().filter(|owner| owner.uid != self.owner.uid).collect();
+        let others: Vec<_> = object
+            .owner_references()
+            .iter()
+            .filter(|owner| owner.uid != self.owner.uid)
+            .collect();
         if others.len() == object.owner_references().len() {
             return Ok(());
         }
@@ -211,40 +273,81 @@ impl Objects {
             "resourceVersion": object.resource_version(),
             "ownerReferences": others,
         }});
-        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let patched = self.api::<K>().patch(name, &parameters, &Patch::Merge(&patch)).await;
+        let parameters = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let patched = self
+            .api::<K>()
+            .patch(name, &parameters, &Patch::Merge(&patch))
+            .await;
         patched.map(|_| ()).map_err(|error| Error::of(what, error))
     }
 
     /// As [`Objects::apply`], for a kind that not every cluster has; `None` where it has not.
-    pub async fn apply_if_known(&self, kind: &ApiResource, mut wish: DynamicObject) -> Result<Option<Done>, Error> {
-        let what = Thing { kind: kind.kind.clone(), name: wish.name_any() };
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, kind);
+    pub async fn apply_if_known(
+        &self,
+        kind: &ApiResource,
+        mut wish: DynamicObject,
+    ) -> Result<Option<Done>, Error> {
+        let what = Thing {
+            kind: kind.kind.clone(),
+            name: wish.name_any(),
+        };
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &self.namespace, kind);
         wish.metadata.owner_references = Some(vec![self.owner.clone()]);
         let mut body = dynamic_json(&what, &wish)?;
         let mut parameters = PatchParams::apply(FIELD_MANAGER);
-        let live = present(api.get(&what.name).await).map_err(|error| Error::of(what.clone(), error))?;
+        let live =
+            present(api.get(&what.name).await).map_err(|error| Error::of(what.clone(), error))?;
         if let Some(live) = &live {
-            self.owner_of(&live.metadata).map_err(|owner| Error::InTheWay(InTheWay { what: what.clone(), owner }))?;
+            self.owner_of(&live.metadata).map_err(|owner| {
+                Error::InTheWay(InTheWay {
+                    what: what.clone(),
+                    owner,
+                })
+            })?;
             if !differs(&dynamic_json(&what, live)?, &body) {
                 return Ok(Some(Done::Nothing));
             }
             parameters = parameters.force();
         }
         bind(&mut body, live.as_ref().map(|live| &live.metadata));
-        let after = present(api.patch(&what.name, &parameters, &Patch::Apply(&body)).await);
+        let after = present(
+            api.patch(&what.name, &parameters, &Patch::Apply(&body))
+                .await,
+        );
         let after = after.map_err(|error| Error::of(what, error))?;
-        Ok(after.map(|_| if live.is_some() { Done::Changed } else { Done::Created }))
+        Ok(after.map(|_| {
+            if live.is_some() {
+                Done::Changed
+            } else {
+                Done::Created
+            }
+        }))
     }
 
     /// As [`Objects::delete`], for a kind that not every cluster has.
     pub async fn delete_if_known(&self, kind: &ApiResource, name: &str) -> Result<(), Error> {
-        let what = Thing { kind: kind.kind.clone(), name: name.to_owned() };
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, kind);
+        let what = Thing {
+            kind: kind.kind.clone(),
+            name: name.to_owned(),
+        };
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &self.namespace, kind);
         let live = present(api.get(name).await).map_err(|error| Error::of(what.clone(), error))?;
-        let Some(live) = live.filter(|live| self.owner_of(&live.metadata).is_ok()) else { return Ok(()) };
-        let preconditions = Some(Preconditions { uid: live.uid(), resource_version: None });
-        let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
+        let Some(live) = live.filter(|live| self.owner_of(&live.metadata).is_ok()) else {
+            return Ok(());
+        };
+        let preconditions = Some(Preconditions {
+            uid: live.uid(),
+            resource_version: None,
+        });
+        let parameters = DeleteParams {
+            preconditions,
+            ..DeleteParams::default()
+        };
         match api.delete(name, &parameters).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
@@ -254,17 +357,24 @@ impl Objects {
 
     /// Whether an object is ours; if not, whose it is.
     ///
-    /// Ours is what we control, and what nobody controls but carries our labels: the Secret of an earlier life of the same
-    /// database, which was let go, and an object whose owner somebody has removed.
+    /// Ours is what we control, and what nobody controls but carries our labels: the Secret of an
+    /// earlier life of the same database, which was let go, and an object whose owner somebody has
+    /// removed.
     fn owner_of(&self, object: &ObjectMeta) -> Result<(), Option<Thing>> {
-        let controller = object.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+        let controller = object
+            .owner_references
+            .iter()
+            .flatten()
+            .find(|owner| owner.controller == Some(true));
         match controller {
             Some(owner) if owner.uid == self.owner.uid => Ok(()),
-            Some(owner) => Err(Some(Thing { kind: owner.kind.clone(), name: owner.name.clone() })),
-            None if self
-                .labels
-                .iter()
-                .all(|(key, value)| object.labels.as_ref().and_then(|l| l.get(key)) == Some(value)) =>
+            Some(owner) => Err(Some(Thing {
+                kind: owner.kind.clone(),
+                name: owner.name.clone(),
+            })),
+            None if self.labels.iter().all(|(key, value)| {
+                object.labels.as_ref().and_then(|l| l.get(key)) == Some(value)
+            }) =>
             {
                 Ok(())
             }
@@ -273,11 +383,12 @@ impl Objects {
     }
 }
 
-/// Binds an application to the object that was looked at; where there was none, to there being none.
+/// Binds an application to the object that was looked at; where there was none, to there being
+/// none.
 ///
-/// An application has no word for the latter. The API server answers with a conflict where the object that is there has another
-/// version than the one that is given, and does not look at it where it creates. etcd gives no object the first version: that is
-/// the empty store's.
+/// An application has no word for the latter. The API server answers with a conflict where the
+/// object that is there has another version than the one that is given, and does not look at it
+/// where it creates. etcd gives no object the first version: that is the empty store's.
 fn bind(body: &mut Value, live: Option<&ObjectMeta>) {
     match live {
         Some(live) => body["metadata"]["uid"] = json!(live.uid),
@@ -285,7 +396,8 @@ fn bind(body: &mut Value, live: Option<&ObjectMeta>) {
     }
 }
 
-/// Neither the object nor its kind need be there. What is said about a kind that is not there is no answer in Kubernetes' form.
+/// Neither the object nor its kind need be there. What is said about a kind that is not there is no
+/// answer in Kubernetes' form.
 fn present<T>(answer: kube::Result<T>) -> kube::Result<Option<T>> {
     match answer {
         Ok(object) => Ok(Some(object)),
@@ -295,11 +407,17 @@ fn present<T>(answer: kube::Result<T>) -> kube::Result<Option<T>> {
 }
 
 fn dynamic_json(what: &Thing, object: &DynamicObject) -> Result<Value, Error> {
-    serde_json::to_value(object).map_err(|error| Error::Bug { what: what.clone(), why: error.to_string() })
+    serde_json::to_value(object).map_err(|error| Error::Bug {
+        what: what.clone(),
+        why: error.to_string(),
+    })
 }
 
 fn json_of<K: Kind>(what: &Thing, object: &K) -> Result<Value, Error> {
-    serde_json::to_value(object).map_err(|error| Error::Bug { what: what.clone(), why: error.to_string() })
+    serde_json::to_value(object).map_err(|error| Error::Bug {
+        what: what.clone(),
+        why: error.to_string(),
+    })
 }
 
 #[cfg(test)]
@@ -318,16 +436,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_cert_manager_there_is_nothing_of_its_to_see_or_to_delete_and_nothing_can_be_made() {
+    async fn without_cert_manager_there_is_nothing_of_its_to_see_or_to_delete_and_nothing_can_be_made()
+     {
         let objects = objects(&Fake::without("/apis/cert-manager.io/"));
-        assert_eq!(objects.look::<Certificate>("pg").await.expect("an answer"), None);
+        assert_eq!(
+            objects.look::<Certificate>("pg").await.expect("an answer"),
+            None
+        );
         let certificate = Certificate::new("pg", CertificateSpec::default());
-        assert!(!objects.delete::<Certificate>("pg").await.expect("an answer"));
+        assert!(
+            !objects
+                .delete::<Certificate>("pg")
+                .await
+                .expect("an answer")
+        );
         assert!(objects.delete_seen(&certificate).await.is_ok());
-        assert!(matches!(objects.apply(certificate).await, Err(Error::UnknownKind(_))));
+        assert!(matches!(
+            objects.apply(certificate).await,
+            Err(Error::UnknownKind(_))
+        ));
         // What pgrekey cannot do without is another matter.
         let without = self::objects(&Fake::without("/configmaps"));
-        assert!(matches!(without.look::<ConfigMap>("pg").await, Err(Error::UnknownKind(_))));
+        assert!(matches!(
+            without.look::<ConfigMap>("pg").await,
+            Err(Error::UnknownKind(_))
+        ));
     }
 
     #[test]
@@ -337,8 +470,17 @@ mod tests {
             bind(&mut body, live);
             body
         };
-        let live = ObjectMeta { uid: Some("1".to_owned()), ..ObjectMeta::default() };
-        assert_eq!(bound(Some(&live)), json!({"metadata": {"name": "pg", "uid": "1"}}));
-        assert_eq!(bound(None), json!({"metadata": {"name": "pg", "resourceVersion": "1"}}));
+        let live = ObjectMeta {
+            uid: Some("1".to_owned()),
+            ..ObjectMeta::default()
+        };
+        assert_eq!(
+            bound(Some(&live)),
+            json!({"metadata": {"name": "pg", "uid": "1"}})
+        );
+        assert_eq!(
+            bound(None),
+            json!({"metadata": {"name": "pg", "resourceVersion": "1"}})
+        );
     }
 }

@@ -54,28 +54,47 @@ impl Error {
             kube::Error::Api(status) if is_kind_unknown(&status) => Self::UnknownKind(what),
             kube::Error::Api(status) if status.code == 409 => Self::Conflict(what),
             kube::Error::Api(status) if matches!(status.code, 400 | 403 | 405 | 413 | 422) => {
-                Self::Refused { what, why: status.message }
+                Self::Refused {
+                    what,
+                    why: status.message,
+                }
             }
-            kube::Error::SerdeError(error) => Self::Bug { what, why: error.to_string() },
-            kube::Error::BuildRequest(error) => Self::Bug { what, why: error.to_string() },
-            error => Self::Transport { what, source: Box::new(error) },
+            kube::Error::SerdeError(error) => Self::Bug {
+                what,
+                why: error.to_string(),
+            },
+            kube::Error::BuildRequest(error) => Self::Bug {
+                what,
+                why: error.to_string(),
+            },
+            error => Self::Transport {
+                what,
+                source: Box::new(error),
+            },
         }
     }
 }
 
 /// Whether an answer says that the cluster does not know the kind that was asked about.
 ///
-/// An object that is not there is named in the answer. What is said of a kind is plain text, in no form of Kubernetes', which
-/// `Status::is_not_found` does not take for an answer.
+/// An object that is not there is named in the answer. What is said of a kind is plain text, in no
+/// form of Kubernetes', which `Status::is_not_found` does not take for an answer.
 fn is_kind_unknown(status: &Status) -> bool {
-    let names_an_object = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
+    let names_an_object = status
+        .details
+        .as_ref()
+        .is_some_and(|details| !details.name.is_empty());
     status.code == 404 && !names_an_object
 }
 
 fn unknown(what: &Thing) -> String {
     let kind = &what.kind;
     if what.is_of_cert_manager() {
-        return format!("{}: {}", cert_manager::not_installed(kind), cert_manager::INSTALL);
+        return format!(
+            "{}: {}",
+            cert_manager::not_installed(kind),
+            cert_manager::INSTALL
+        );
     }
     format!("{what}: kind {kind} is unknown to this cluster: install its definition")
 }
@@ -93,7 +112,10 @@ impl Thing {
     /// The object of this kind and name.
     #[must_use]
     pub fn new<K: Resource<DynamicType = ()>>(name: &str) -> Self {
-        Self { kind: K::kind(&()).into_owned(), name: name.to_owned() }
+        Self {
+            kind: K::kind(&()).into_owned(),
+            name: name.to_owned(),
+        }
     }
 
     /// Whether its kind is one that cert-manager brings.
@@ -120,7 +142,10 @@ pub struct InTheWay {
 }
 
 fn whose(owner: Option<&Thing>) -> String {
-    owner.map_or_else(|| "is not pgrekey's".to_owned(), |owner| format!("belongs to {owner}"))
+    owner.map_or_else(
+        || "is not pgrekey's".to_owned(),
+        |owner| format!("belongs to {owner}"),
+    )
 }
 
 #[cfg(test)]
@@ -132,36 +157,76 @@ mod tests {
     #[test]
     fn an_answer_is_sorted_by_what_can_be_done_about_it() {
         let of = |code: u16| {
-            let status = Status { code, message: "no".to_owned(), ..Status::default() };
-            Error::of(Thing::new::<Service>("pg"), kube::Error::Api(status.boxed()))
+            let status = Status {
+                code,
+                message: "no".to_owned(),
+                ..Status::default()
+            };
+            Error::of(
+                Thing::new::<Service>("pg"),
+                kube::Error::Api(status.boxed()),
+            )
         };
         assert!(matches!(of(409), Error::Conflict(_)));
-        assert!(matches!(of(422), Error::Refused { .. }) && matches!(of(403), Error::Refused { .. }));
-        assert!(matches!(of(500), Error::Transport { .. }) && matches!(of(429), Error::Transport { .. }));
+        assert!(
+            matches!(of(422), Error::Refused { .. }) && matches!(of(403), Error::Refused { .. })
+        );
+        assert!(
+            matches!(of(500), Error::Transport { .. })
+                && matches!(of(429), Error::Transport { .. })
+        );
         assert_eq!(of(422).to_string(), "the API server refuses Service pg: no");
     }
 
     #[test]
     fn a_kind_that_is_not_there_is_another_matter_than_an_object() {
         let of = |text: &str| {
-            let status =
-                serde_json::from_str(text).unwrap_or_else(|_| Status::failure(text, "Failed to parse error data"));
+            let status = serde_json::from_str(text)
+                .unwrap_or_else(|_| Status::failure(text, "Failed to parse error data"));
             kube::Error::Api(status.with_code(404).boxed())
         };
-        let said = Error::of(Thing::new::<cert_manager::Certificate>("pg"), of("404 page not found")).to_string();
-        assert!(said.starts_with("cert-manager is not installed: kind Certificate of cert-manager.io"), "{said}");
+        let said = Error::of(
+            Thing::new::<cert_manager::Certificate>("pg"),
+            of("404 page not found"),
+        )
+        .to_string();
+        assert!(
+            said.starts_with("cert-manager is not installed: kind Certificate of cert-manager.io"),
+            "{said}"
+        );
         let said = Error::of(Thing::new::<Service>("pg"), of("404 page not found")).to_string();
-        assert_eq!(said, "Service pg: kind Service is unknown to this cluster: install its definition");
+        assert_eq!(
+            said,
+            "Service pg: kind Service is unknown to this cluster: install its definition"
+        );
         let gone = r#"{"reason": "NotFound", "message": "no", "details": {"name": "pg", "kind": "services"}}"#;
-        assert!(matches!(Error::of(Thing::new::<Service>("pg"), of(gone)), Error::Transport { .. }));
+        assert!(matches!(
+            Error::of(Thing::new::<Service>("pg"), of(gone)),
+            Error::Transport { .. }
+        ));
     }
 
     #[test]
     fn what_is_in_the_way_is_named_with_its_owner() {
         let what = Thing::new::<Service>("pg");
-        let nobody = InTheWay { what: what.clone(), owner: None };
-        assert!(nobody.to_string().starts_with("Service pg exists and is not pgrekey's: rename"), "{nobody}");
-        let owner = Some(Thing { kind: "Deployment".to_owned(), name: "web".to_owned() });
-        assert!(InTheWay { what, owner }.to_string().contains("belongs to Deployment web"));
+        let nobody = InTheWay {
+            what: what.clone(),
+            owner: None,
+        };
+        assert!(
+            nobody
+                .to_string()
+                .starts_with("Service pg exists and is not pgrekey's: rename"),
+            "{nobody}"
+        );
+        let owner = Some(Thing {
+            kind: "Deployment".to_owned(),
+            name: "web".to_owned(),
+        });
+        assert!(
+            InTheWay { what, owner }
+                .to_string()
+                .contains("belongs to Deployment web")
+        );
     }
 }

@@ -1,16 +1,18 @@
 //! What the rules may know, kept in memory by watching the API server.
 //!
 //! # Expected flow
-//! [`watch`] gives the stores and a future that fills them and keeps them up to date; somebody runs the future. Until a kind
-//! has been listed once it is named by [`Facts::unknown`].
+//! [`watch`] gives the stores and a future that fills them and keeps them up to date; somebody runs
+//! the future. Until a kind has been listed once it is named by [`Facts::unknown`].
 //!
 //! # Guarantees
-//! A kind of cert-manager's that the cluster does not have is known to have no objects: see [`optional`].
-//! Answers never wait and never read the network. Objects are pruned to what the rules read before they are kept. A watch
-//! that breaks is resumed with back-off; what was known until then stays known.
+//! A kind of cert-manager's that the cluster does not have is known to have no objects: see
+//! [`optional`]. Answers never wait and never read the network. Objects are pruned to what the
+//! rules read before they are kept. A watch that breaks is resumed with back-off; what was known
+//! until then stays known.
 //!
 //! # Assumptions
-//! pgrekey may list and watch these kinds, and those that have namespaces in all of them, also where it looks after one alone.
+//! pgrekey may list and watch these kinds, and those that have namespaces in all of them, also
+//! where it looks after one alone.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -55,7 +57,11 @@ where
     }
 
     /// The same for some objects of it.
-    fn watch_some(kind: &'static str, client: &Client, which: Config) -> (Self, BoxFuture<'static, ()>) {
+    fn watch_some(
+        kind: &'static str,
+        client: &Client,
+        which: Config,
+    ) -> (Self, BoxFuture<'static, ()>) {
         let stream = watcher(Api::<K>::all(client.clone()), which).default_backoff();
         Self::fill(kind, stream, Lack::default())
     }
@@ -63,7 +69,15 @@ where
     /// The same for a kind that the cluster may not have.
     fn watch_optional(kind: &'static str, client: &Client) -> (Self, BoxFuture<'static, ()>) {
         let lack = Lack::default();
-        Self::fill(kind, optional::watch(Api::<K>::all(client.clone()), Config::default(), lack.clone()), lack)
+        Self::fill(
+            kind,
+            optional::watch(
+                Api::<K>::all(client.clone()),
+                Config::default(),
+                lack.clone(),
+            ),
+            lack,
+        )
     }
 
     fn fill(
@@ -82,7 +96,15 @@ where
             }
             future::ready(())
         });
-        (Self { kind, objects, listed, lack }, fill.boxed())
+        (
+            Self {
+                kind,
+                objects,
+                listed,
+                lack,
+            },
+            fill.boxed(),
+        )
     }
 
     fn get(&self, reference: &ObjectRef<K>) -> Option<Arc<K>> {
@@ -97,7 +119,9 @@ where
 /// Drops what no rule reads and what takes most of the memory.
 fn prune<K: Resource>(object: &mut K) {
     object.managed_fields_mut().clear();
-    object.annotations_mut().retain(|key, _| key.starts_with("pgrekey.dev/"));
+    object
+        .annotations_mut()
+        .retain(|key, _| key.starts_with("pgrekey.dev/"));
 }
 
 /// What is known about the cluster.
@@ -115,7 +139,9 @@ pub struct Stores {
 
 impl Debug for Stores {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stores").field("unknown", &self.unknown()).finish_non_exhaustive()
+        f.debug_struct("Stores")
+            .field("unknown", &self.unknown())
+            .finish_non_exhaustive()
     }
 }
 
@@ -129,7 +155,8 @@ pub fn watch(client: &Client) -> (Stores, impl Future<Output = ()> + Send + use<
     let (namespaces, fill_namespaces) = Known::watch("Namespace", client);
     let (storage_classes, fill_storage_classes) = Known::watch("StorageClass", client);
     let usable = Config::default().labels(&usable());
-    let (service_accounts, fill_service_accounts) = Known::watch_some("ServiceAccount", client, usable);
+    let (service_accounts, fill_service_accounts) =
+        Known::watch_some("ServiceAccount", client, usable);
     let stores = Stores {
         databases,
         requests,
@@ -171,14 +198,23 @@ impl Stores {
         self.requests.objects.state()
     }
 
-    /// Whether an issuer may sign with what this Secret holds. Where ClusterIssuers keep theirs only cert-manager knows, so one
-    /// counts in every namespace.
+    /// Whether an issuer may sign with what this Secret holds. Where ClusterIssuers keep theirs
+    /// only cert-manager knows, so one counts in every namespace.
     #[must_use]
     pub fn signs(&self, namespace: &str, secret: &str) -> bool {
         let is_it = |ca: &Option<CaIssuer>| ca.as_ref().is_some_and(|ca| ca.secret_name == secret);
         let is_here = |issuer: &Issuer| issuer.metadata.namespace.as_deref() == Some(namespace);
-        self.issuers.objects.state().iter().any(|issuer| is_here(issuer) && is_it(&issuer.spec.ca))
-            || self.cluster_issuers.objects.state().iter().any(|issuer| is_it(&issuer.spec.ca))
+        self.issuers
+            .objects
+            .state()
+            .iter()
+            .any(|issuer| is_here(issuer) && is_it(&issuer.spec.ca))
+            || self
+                .cluster_issuers
+                .objects
+                .state()
+                .iter()
+                .any(|issuer| is_it(&issuer.spec.ca))
     }
 }
 
@@ -198,7 +234,11 @@ pub async fn snapshot(client: &Client) -> Result<Snapshot, ListProblem> {
     {
         list_some(client, kind, &ListParams::default()).await
     }
-    async fn list_some<K>(client: &Client, kind: &'static str, which: &ListParams) -> Result<Vec<Arc<K>>, ListProblem>
+    async fn list_some<K>(
+        client: &Client,
+        kind: &'static str,
+        which: &ListParams,
+    ) -> Result<Vec<Arc<K>>, ListProblem>
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
     {
@@ -207,12 +247,18 @@ pub async fn snapshot(client: &Client) -> Result<Snapshot, ListProblem> {
         Ok(listed.items.into_iter().map(Arc::new).collect())
     }
     /// Nothing where the cluster does not have the kind.
-    async fn list_optional<K>(client: &Client, kind: &'static str) -> Result<Option<Vec<Arc<K>>>, ListProblem>
+    async fn list_optional<K>(
+        client: &Client,
+        kind: &'static str,
+    ) -> Result<Option<Vec<Arc<K>>>, ListProblem>
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
     {
         match list(client, kind).await {
-            Err(ListProblem { error: kube::Error::Api(status), .. }) if status.code == 404 => Ok(None),
+            Err(ListProblem {
+                error: kube::Error::Api(status),
+                ..
+            }) if status.code == 404 => Ok(None),
             listed => listed.map(Some),
         }
     }
@@ -221,11 +267,20 @@ pub async fn snapshot(client: &Client) -> Result<Snapshot, ListProblem> {
     let usable = ListParams::default().labels(&usable());
     let service_accounts = list_some::<ServiceAccount>(client, "ServiceAccount", &usable).await?;
     let default_issuer = |namespace: &Arc<Namespace>| {
-        Some((namespace.name_any(), namespace.annotations().get(DEFAULT_ISSUER_ANNOTATION)?.clone()))
+        Some((
+            namespace.name_any(),
+            namespace
+                .annotations()
+                .get(DEFAULT_ISSUER_ANNOTATION)?
+                .clone(),
+        ))
     };
     let issuers = list_optional(client, "Issuer").await?;
     let cluster_issuers = list_optional(client, "ClusterIssuer").await?;
-    let lacks = [("Issuer", issuers.is_none()), ("ClusterIssuer", cluster_issuers.is_none())];
+    let lacks = [
+        ("Issuer", issuers.is_none()),
+        ("ClusterIssuer", cluster_issuers.is_none()),
+    ];
     Ok(Snapshot {
         databases: list(client, "Postgres").await?,
         requests: list(client, "PostgresOpsRequest").await?,
@@ -234,11 +289,22 @@ pub async fn snapshot(client: &Client) -> Result<Snapshot, ListProblem> {
         cluster_issuers: cluster_issuers.unwrap_or_default(),
         service_accounts: service_accounts
             .iter()
-            .map(|account| (ResourceExt::namespace(account.as_ref()).unwrap_or_default(), account.name_any()))
+            .map(|account| {
+                (
+                    ResourceExt::namespace(account.as_ref()).unwrap_or_default(),
+                    account.name_any(),
+                )
+            })
             .collect(),
-        storage_classes: storage_classes.iter().map(|class| class.name_any()).collect(),
+        storage_classes: storage_classes
+            .iter()
+            .map(|class| class.name_any())
+            .collect(),
         default_issuers: namespaces.iter().filter_map(default_issuer).collect(),
-        lacks: lacks.into_iter().filter_map(|(kind, is_lacking)| is_lacking.then_some(kind)).collect(),
+        lacks: lacks
+            .into_iter()
+            .filter_map(|(kind, is_lacking)| is_lacking.then_some(kind))
+            .collect(),
         unknown: vec![],
     })
 }
@@ -271,8 +337,13 @@ impl Facts for Stores {
     }
 
     fn lacks(&self, kind: &str) -> bool {
-        let lacks = [(self.issuers.kind, &self.issuers.lack), (self.cluster_issuers.kind, &self.cluster_issuers.lack)];
-        lacks.into_iter().any(|(known, lack)| known == kind && lack.holds())
+        let lacks = [
+            (self.issuers.kind, &self.issuers.lack),
+            (self.cluster_issuers.kind, &self.cluster_issuers.lack),
+        ];
+        lacks
+            .into_iter()
+            .any(|(known, lack)| known == kind && lack.holds())
     }
 
     fn database(&self, namespace: &str, name: &str) -> Option<Arc<Postgres>> {
@@ -288,7 +359,8 @@ impl Facts for Stores {
     fn requests(&self, namespace: &str, database: &str) -> Vec<Arc<PostgresOpsRequest>> {
         let mut requests = self.requests.objects.state();
         requests.retain(|request| {
-            request.spec.database_ref.name == database && request.metadata.namespace.as_deref() == Some(namespace)
+            request.spec.database_ref.name == database
+                && request.metadata.namespace.as_deref() == Some(namespace)
         });
         requests
     }
@@ -327,7 +399,9 @@ impl Facts for Stores {
     }
 
     fn service_account_is_usable(&self, namespace: &str, name: &str) -> bool {
-        self.service_accounts.get(&ObjectRef::new(name).within(namespace)).is_some()
+        self.service_accounts
+            .get(&ObjectRef::new(name).within(namespace))
+            .is_some()
     }
 
     fn storage_class_exists(&self, name: &str) -> bool {
@@ -336,7 +410,10 @@ impl Facts for Stores {
 
     fn default_issuer(&self, namespace: &str) -> Option<String> {
         let namespace = self.namespaces.get(&ObjectRef::new(namespace))?;
-        namespace.annotations().get(DEFAULT_ISSUER_ANNOTATION).cloned()
+        namespace
+            .annotations()
+            .get(DEFAULT_ISSUER_ANNOTATION)
+            .cloned()
     }
 }
 
@@ -353,7 +430,9 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), soon).await.expect("it comes true within 20 s");
+        tokio::time::timeout(Duration::from_secs(20), soon)
+            .await
+            .expect("it comes true within 20 s");
     }
 
     #[tokio::test(start_paused = true)]
@@ -362,7 +441,9 @@ mod tests {
         let (stores, fill) = watch(&cluster.client());
         let filling = tokio::spawn(fill);
         comes_true(|| stores.unknown().is_empty()).await;
-        assert!(stores.lacks("Issuer") && stores.lacks("ClusterIssuer") && !stores.lacks("Postgres"));
+        assert!(
+            stores.lacks("Issuer") && stores.lacks("ClusterIssuer") && !stores.lacks("Postgres")
+        );
 
         cluster.become_(Some(vec!["ca"]));
         comes_true(|| stores.issuer("demo", "ca").is_some() && !stores.lacks("Issuer")).await;
@@ -380,7 +461,10 @@ mod tests {
     async fn who_asks_once_hears_of_no_issuers_where_there_is_no_cert_manager() {
         let cluster = Fake::without("/apis/cert-manager.io/");
         let snapshot = snapshot(&cluster.client()).await.expect("a snapshot");
-        assert_eq!((snapshot.issuers.len(), snapshot.lacks), (0, vec!["Issuer", "ClusterIssuer"]));
+        assert_eq!(
+            (snapshot.issuers.len(), snapshot.lacks),
+            (0, vec!["Issuer", "ClusterIssuer"])
+        );
         // What pgrekey brings itself has to be there.
         let cluster = Fake::without("/postgresversions");
         assert!(super::snapshot(&cluster.client()).await.is_err());

@@ -18,20 +18,33 @@ pub enum Finalizer {
 
 /// Gives this very object the finalizer, or takes it away. One that is gone is fine.
 ///
-/// Finalizers are written as a whole list, over the one that was just read and no other: what somebody adds in between would be
-/// lost.
+/// Finalizers are written as a whole list, over the one that was just read and no other: what
+/// somebody adds in between would be lost.
 ///
 /// # Errors
 /// [`Error::Conflict`] where somebody was faster: look again.
-pub async fn put<K: Kind>(client: &Client, seen: &K, finalizer: &str, to: Finalizer) -> Result<(), Error> {
+pub async fn put<K: Kind>(
+    client: &Client,
+    seen: &K,
+    finalizer: &str,
+    to: Finalizer,
+) -> Result<(), Error> {
     let name = seen.name_any();
     let of = |error| Error::of(Thing::new::<K>(&name), error);
     let api: Api<K> = Api::namespaced(client.clone(), &seen.namespace().unwrap_or_default());
     let live = api.get_opt(&name).await.map_err(of)?;
-    let Some(live) = live.filter(|live| live.uid() == seen.uid()) else { return Ok(()) };
-    let Some(finalizers) = changed(live.finalizers(), finalizer, to) else { return Ok(()) };
-    let patch = json!({"metadata": {"resourceVersion": live.resource_version(), "finalizers": finalizers}});
-    match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+    let Some(live) = live.filter(|live| live.uid() == seen.uid()) else {
+        return Ok(());
+    };
+    let Some(finalizers) = changed(live.finalizers(), finalizer, to) else {
+        return Ok(());
+    };
+    let patch =
+        json!({"metadata": {"resourceVersion": live.resource_version(), "finalizers": finalizers}});
+    match api
+        .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+    {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         Err(error) => Err(of(error)),
@@ -55,8 +68,14 @@ mod tests {
     #[test]
     fn those_of_others_stay_and_what_is_so_already_is_not_written() {
         let all = |text: &[&str]| text.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
-        assert_eq!(changed(&all(&["a"]), "ours", Finalizer::Hold), Some(vec!["a", "ours"]));
-        assert_eq!(changed(&all(&["ours", "a"]), "ours", Finalizer::Release), Some(vec!["a"]));
+        assert_eq!(
+            changed(&all(&["a"]), "ours", Finalizer::Hold),
+            Some(vec!["a", "ours"])
+        );
+        assert_eq!(
+            changed(&all(&["ours", "a"]), "ours", Finalizer::Release),
+            Some(vec!["a"])
+        );
         assert_eq!(changed(&all(&["ours"]), "ours", Finalizer::Hold), None);
         assert_eq!(changed(&all(&["a"]), "ours", Finalizer::Release), None);
     }

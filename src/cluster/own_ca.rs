@@ -1,17 +1,20 @@
-//! The serving certificate from pgrekey's own CA: kept in a Secret, and the CA published to those who call the webhooks.
+//! The serving certificate from pgrekey's own CA: kept in a Secret, and the CA published to those
+//! who call the webhooks.
 //!
 //! # Expected flow
-//! [`OwnCa::keep`] watches the Secret and the webhook configurations. After each change, and now and then because time
-//! passes, it looks at all of them ([`Outlook`]), hands over what is to be served, stores what is due, and publishes the
-//! CAs where something else is written.
+//! [`OwnCa::keep`] watches the Secret and the webhook configurations. After each change, and now
+//! and then because time passes, it looks at all of them ([`Outlook`]), hands over what is to be
+//! served, stores what is due, and publishes the CAs where something else is written.
 //!
 //! # Guarantees
-//! Replicas agree: the Secret is created, or replaced in the version that was looked at, and who comes second takes what
-//! the first one stored. Whoever edits a `caBundle` of ours finds it repaired; webhooks of another installation, which has
-//! configurations of the same names, are left alone. An API server that is away ends nothing: what was served is served on.
+//! Replicas agree: the Secret is created, or replaced in the version that was looked at, and who
+//! comes second takes what the first one stored. Whoever edits a `caBundle` of ours finds it
+//! repaired; webhooks of another installation, which has configurations of the same names, are left
+//! alone. An API server that is away ends nothing: what was served is served on.
 //!
 //! # Assumptions
-//! pgrekey may create Secrets in its namespace, get, watch and update this one, and watch and patch these configurations.
+//! pgrekey may create Secrets in its namespace, get, watch and update this one, and watch and patch
+//! these configurations.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,7 +26,9 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
@@ -40,11 +45,12 @@ use crate::tls::pair::Pair;
 /// The Secret with the CA, the leaf, and their keys.
 pub const SECRET: &str = "pgrekey-webhook";
 
-/// Time passes by the wall clock, which a timer does not follow (it stands still while the machine sleeps): so look often.
-/// A look costs no request. What failed is tried again at the next one.
+/// Time passes by the wall clock, which a timer does not follow (it stands still while the machine
+/// sleeps): so look often. A look costs no request. What failed is tried again at the next one.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Something else may insist on another `caBundle`: we do too, but not more often than this for each object.
+/// Something else may insist on another `caBundle`: we do too, but not more often than this for
+/// each object.
 const REPAIR_PAUSE: Duration = Duration::from_secs(1);
 
 const MANAGER: &str = "pgrekey";
@@ -65,21 +71,40 @@ pub struct OwnCa {
 
 impl fmt::Debug for OwnCa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OwnCa").field("namespace", &self.namespace).field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("OwnCa")
+            .field("namespace", &self.namespace)
+            .field("names", &self.names)
+            .finish_non_exhaustive()
     }
 }
 
 impl OwnCa {
-    /// Keeps the certificate good and the CA published, until the signal. Each look tells what can be served, or why there
-    /// is nothing.
-    pub async fn keep(self, tell: impl Fn(Result<Arc<Pair>, String>) + Send, signal: CancellationToken) {
-        let Self { client, namespace, names, mutating, validating } = self;
+    /// Keeps the certificate good and the CA published, until the signal. Each look tells what can
+    /// be served, or why there is nothing.
+    pub async fn keep(
+        self,
+        tell: impl Fn(Result<Arc<Pair>, String>) + Send,
+        signal: CancellationToken,
+    ) {
+        let Self {
+            client,
+            namespace,
+            names,
+            mutating,
+            validating,
+        } = self;
         let secrets = Api::<Secret>::namespaced(client.clone(), &namespace);
         let mutating = registered::<MutatingWebhookConfiguration>(&client, mutating);
         let validating = registered::<ValidatingWebhookConfiguration>(&client, validating);
         let configurations: Vec<Configuration> = mutating.chain(validating).collect();
         let mut events = events(&secrets, &configurations);
-        let mut keeper = Keeper { secrets, names, secret: Seen::Unknown, configurations, problem: None };
+        let mut keeper = Keeper {
+            secrets,
+            names,
+            secret: Seen::Unknown,
+            configurations,
+            problem: None,
+        };
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -106,7 +131,8 @@ impl<K> From<Option<K>> for Seen<K> {
     }
 }
 
-/// A configuration of our webhooks. Both kinds are alike in what matters here, so they are taken as plain JSON.
+/// A configuration of our webhooks. Both kinds are alike in what matters here, so they are taken as
+/// plain JSON.
 struct Configuration {
     api: Api<DynamicObject>,
     name: &'static str,
@@ -119,7 +145,12 @@ fn registered<K: kube::Resource<DynamicType = ()>>(
     names: Vec<&'static str>,
 ) -> impl Iterator<Item = Configuration> + use<K> {
     let api = Api::all_with(client.clone(), &ApiResource::erase::<K>(&()));
-    names.into_iter().map(move |name| Configuration { api: api.clone(), name, seen: Seen::Unknown, patched: None })
+    names.into_iter().map(move |name| Configuration {
+        api: api.clone(),
+        name,
+        seen: Seen::Unknown,
+        patched: None,
+    })
 }
 
 enum Event {
@@ -157,18 +188,24 @@ impl Keeper {
         match event {
             Event::Secret(seen) => self.secret = seen.into(),
             Event::Configuration(i, seen) => self.configurations[i].seen = seen.into(),
-            Event::Broken(error) => warn!(%error, "cannot watch what the webhooks' certificate is about; trying again"),
+            Event::Broken(error) => {
+                warn!(%error, "cannot watch what the webhooks' certificate is about; trying again")
+            }
         }
     }
 
-    /// Looks at everything once and does what is due. What is stored here comes back through the watch.
+    /// Looks at everything once and does what is due. What is stored here comes back through the
+    /// watch.
     async fn look(&mut self, tell: &impl Fn(Result<Arc<Pair>, String>), now: Timestamp) {
         let (stored, secret) = match &self.secret {
             Seen::Unknown => return,
             Seen::Absent => (Stored::default(), None),
             Seen::Present(secret) => (stored(secret), Some(secret)),
         };
-        let published = self.configurations.iter().all(|c| c.is_published(&stored.ca_crt, &self.names));
+        let published = self
+            .configurations
+            .iter()
+            .all(|c| c.is_published(&stored.ca_crt, &self.names));
         let outlook = Outlook::of(&stored, &self.names, published, now);
         let mut problem = None;
         if let Some(due) = outlook.due() {
@@ -180,7 +217,11 @@ impl Keeper {
             }
         }
         if problem.is_some() && problem != self.problem {
-            warn!(secret = SECRET, "{}", problem.as_deref().unwrap_or_default());
+            warn!(
+                secret = SECRET,
+                "{}",
+                problem.as_deref().unwrap_or_default()
+            );
         }
         self.problem.clone_from(&problem);
         match outlook.pair() {
@@ -198,8 +239,20 @@ impl Keeper {
 }
 
 fn stored(secret: &Secret) -> Stored {
-    let value = |key| secret.data.as_ref().and_then(|data| data.get(key)).map(|v| v.0.clone()).unwrap_or_default();
-    Stored { ca_crt: value("ca.crt"), ca_key: value("ca.key"), tls_crt: value("tls.crt"), tls_key: value("tls.key") }
+    let value = |key| {
+        secret
+            .data
+            .as_ref()
+            .and_then(|data| data.get(key))
+            .map(|v| v.0.clone())
+            .unwrap_or_default()
+    };
+    Stored {
+        ca_crt: value("ca.crt"),
+        ca_key: value("ca.key"),
+        tls_crt: value("tls.crt"),
+        tls_key: value("tls.key"),
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -218,21 +271,47 @@ async fn store(
     names: &[String],
     now: Timestamp,
 ) -> Result<(), StoreProblem> {
-    let keys = Keys { ca: KeyPair::generate()?, leaf: KeyPair::generate()? };
-    let Stored { ca_crt, ca_key, tls_crt, tls_key } = outlook.renewed(&keys, names, now)?;
-    let data = [("ca.crt", ca_crt), ("ca.key", ca_key), ("tls.crt", tls_crt), ("tls.key", tls_key)];
+    let keys = Keys {
+        ca: KeyPair::generate()?,
+        leaf: KeyPair::generate()?,
+    };
+    let Stored {
+        ca_crt,
+        ca_key,
+        tls_crt,
+        tls_key,
+    } = outlook.renewed(&keys, names, now)?;
+    let data = [
+        ("ca.crt", ca_crt),
+        ("ca.key", ca_key),
+        ("tls.crt", tls_crt),
+        ("tls.key", tls_key),
+    ];
     let data = data.map(|(key, value)| (key.to_owned(), ByteString(value)));
-    let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+    let parameters = PostParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PostParams::default()
+    };
     if let Some(seen) = seen {
         let mut secret = seen.clone();
         secret.data.get_or_insert_default().extend(data);
         secret.metadata.managed_fields = None;
         secrets.replace(SECRET, &parameters, &secret).await?;
     } else {
-        let labels = [("app.kubernetes.io/managed-by".to_owned(), MANAGER.to_owned())];
-        let metadata =
-            ObjectMeta { name: Some(SECRET.to_owned()), labels: Some(BTreeMap::from(labels)), ..ObjectMeta::default() };
-        let secret = Secret { metadata, data: Some(BTreeMap::from(data)), ..Secret::default() };
+        let labels = [(
+            "app.kubernetes.io/managed-by".to_owned(),
+            MANAGER.to_owned(),
+        )];
+        let metadata = ObjectMeta {
+            name: Some(SECRET.to_owned()),
+            labels: Some(BTreeMap::from(labels)),
+            ..ObjectMeta::default()
+        };
+        let secret = Secret {
+            metadata,
+            data: Some(BTreeMap::from(data)),
+            ..Secret::default()
+        };
         secrets.create(&parameters, &secret).await?;
     }
     Ok(())
@@ -244,7 +323,8 @@ fn is_conflict(error: &kube::Error) -> bool {
 }
 
 impl Configuration {
-    /// Whether we are called with this trust by all webhooks of it. One that is not there calls nobody.
+    /// Whether we are called with this trust by all webhooks of it. One that is not there calls
+    /// nobody.
     fn is_published(&self, trust: &[u8], names: &[String]) -> bool {
         match &self.seen {
             Seen::Unknown => false,
@@ -255,32 +335,54 @@ impl Configuration {
 
     /// Writes the trust where something else is.
     async fn publish(&mut self, trust: &[u8], names: &[String]) {
-        let Seen::Present(object) = &self.seen else { return };
+        let Seen::Present(object) = &self.seen else {
+            return;
+        };
         let repairs = repairs(object, trust, names);
         if repairs.is_empty() || self.patched.is_some_and(|at| at.elapsed() < REPAIR_PAUSE) {
             return;
         }
         self.patched = Some(Instant::now());
-        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let parameters = PatchParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
         let name = self.name;
         let patch: json_patch::Patch = match serde_json::from_value(Value::Array(repairs)) {
             Ok(patch) => patch,
-            Err(error) => return warn!(name, %error, "cannot write the patch that publishes the CA"),
+            Err(error) => {
+                return warn!(name, %error, "cannot write the patch that publishes the CA");
+            }
         };
-        match self.api.patch_metadata(name, &parameters, &Patch::Json::<()>(patch)).await {
-            Ok(_) => info!(name, kind = object.types.as_ref().map(|t| t.kind.as_str()), "published the CA"),
+        match self
+            .api
+            .patch_metadata(name, &parameters, &Patch::Json::<()>(patch))
+            .await
+        {
+            Ok(_) => info!(
+                name,
+                kind = object.types.as_ref().map(|t| t.kind.as_str()),
+                "published the CA"
+            ),
             Err(error) => warn!(name, %error, "cannot publish the CA; trying again"),
         }
     }
 }
 
-/// The JSON patch after which every webhook of a configuration that calls us has this trust; empty when they have.
+/// The JSON patch after which every webhook of a configuration that calls us has this trust; empty
+/// when they have.
 fn repairs(configuration: &DynamicObject, trust: &[u8], names: &[String]) -> Vec<Value> {
-    let webhooks = configuration.data["webhooks"].as_array().map_or(&[][..], Vec::as_slice);
+    let webhooks = configuration.data["webhooks"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice);
     let trust = json!(ByteString(trust.to_vec()));
     let is_wrong = |client: &Value| client["caBundle"] != trust && calls(client, names);
-    let wrong = webhooks.iter().enumerate().filter(|(_, webhook)| is_wrong(&webhook["clientConfig"]));
-    // The list may have changed since it was seen: the patch fails then, and the watch brings the new one.
+    let wrong = webhooks
+        .iter()
+        .enumerate()
+        .filter(|(_, webhook)| is_wrong(&webhook["clientConfig"]));
+    // The list may have changed since it was seen: the patch fails then, and the watch brings the
+    // new one.
     wrong
         .flat_map(|(i, webhook)| {
             let test = json!({"op": "test", "path": format!("/webhooks/{i}/name"), "value": webhook["name"]});
@@ -294,15 +396,25 @@ fn repairs(configuration: &DynamicObject, trust: &[u8], names: &[String]) -> Vec
 fn calls(client: &Value, names: &[String]) -> bool {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let host = match client["url"].as_str() {
-        Some(url) => url.parse::<http::Uri>().ok().and_then(|url| url.host().map(str::to_owned)).unwrap_or_default(),
-        None => format!("{}.{}.svc", text(&client["service"]["name"]), text(&client["service"]["namespace"])),
+        Some(url) => url
+            .parse::<http::Uri>()
+            .ok()
+            .and_then(|url| url.host().map(str::to_owned))
+            .unwrap_or_default(),
+        None => format!(
+            "{}.{}.svc",
+            text(&client["service"]["name"]),
+            text(&client["service"]["namespace"])
+        ),
     };
     // A URL has brackets around an IPv6 address.
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    names.iter().any(|name| match (name.parse::<IpAddr>(), host.parse::<IpAddr>()) {
-        (Ok(name), Ok(host)) => name == host,
-        _ => name.eq_ignore_ascii_case(host),
-    })
+    names.iter().any(
+        |name| match (name.parse::<IpAddr>(), host.parse::<IpAddr>()) {
+            (Ok(name), Ok(host)) => name == host,
+            _ => name.eq_ignore_ascii_case(host),
+        },
+    )
 }
 
 #[cfg(test)]
@@ -318,14 +430,18 @@ mod tests {
     }
 
     fn names() -> Vec<String> {
-        ["pgrekey.ns.svc", "192.0.2.1", "2001:db8::1"].map(ToOwned::to_owned).to_vec()
+        ["pgrekey.ns.svc", "192.0.2.1", "2001:db8::1"]
+            .map(ToOwned::to_owned)
+            .to_vec()
     }
 
     #[test]
     fn only_what_differs_is_repaired() {
         let service = json!({"namespace": "ns", "name": "pgrekey"});
-        let published = json!({"name": "a", "clientConfig": {"caBundle": "Q0E=", "service": service}});
-        let repairs = |webhooks: &Value| Value::Array(repairs(&configuration(webhooks), b"CA", &names()));
+        let published =
+            json!({"name": "a", "clientConfig": {"caBundle": "Q0E=", "service": service}});
+        let repairs =
+            |webhooks: &Value| Value::Array(repairs(&configuration(webhooks), b"CA", &names()));
         assert_eq!(repairs(&json!([published])), json!([]));
         assert_eq!(repairs(&Value::Null), json!([]));
         let webhooks = json!([
@@ -345,9 +461,18 @@ mod tests {
     #[test]
     fn webhooks_of_another_installation_are_left_alone() {
         for (client, ours) in [
-            (json!({"service": {"namespace": "ns", "name": "pgrekey"}}), true),
-            (json!({"service": {"namespace": "another", "name": "pgrekey"}}), false),
-            (json!({"service": {"namespace": "ns", "name": "another"}}), false),
+            (
+                json!({"service": {"namespace": "ns", "name": "pgrekey"}}),
+                true,
+            ),
+            (
+                json!({"service": {"namespace": "another", "name": "pgrekey"}}),
+                false,
+            ),
+            (
+                json!({"service": {"namespace": "ns", "name": "another"}}),
+                false,
+            ),
             (json!({"url": "https://192.0.2.1:9443/path"}), true),
             (json!({"url": "https://[2001:db8:0::1]:9443"}), true),
             (json!({"url": "https://192.0.2.2:9443"}), false),
@@ -355,7 +480,11 @@ mod tests {
             (json!({}), false),
         ] {
             let configuration = configuration(&json!([{"name": "a", "clientConfig": client}]));
-            assert_eq!(!repairs(&configuration, b"CA", &names()).is_empty(), ours, "{client}");
+            assert_eq!(
+                !repairs(&configuration, b"CA", &names()).is_empty(),
+                ours,
+                "{client}"
+            );
         }
     }
 }

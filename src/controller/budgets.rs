@@ -15,12 +15,24 @@ const MOST: u32 = 500;
 
 /// The budgets that select pods of this database, whoever made them.
 pub(super) async fn look(site: &Site) -> Result<Budgets, Error> {
-    let Site { cluster, objects, pods, .. } = site;
-    let listed = objects.api::<PodDisruptionBudget>().list(&ListParams::default().limit(MOST)).await;
-    let listed = listed.map_err(|error| Error::of(Thing::new::<PodDisruptionBudget>(cluster.name()), error))?;
+    let Site {
+        cluster,
+        objects,
+        pods,
+        ..
+    } = site;
+    let listed = objects
+        .api::<PodDisruptionBudget>()
+        .list(&ListParams::default().limit(MOST))
+        .await;
+    let listed = listed
+        .map_err(|error| Error::of(Thing::new::<PodDisruptionBudget>(cluster.name()), error))?;
     let mut budgets = Budgets::default();
     for budget in listed.items {
-        let allowed = budget.status.as_ref().map_or(0, |status| status.disruptions_allowed);
+        let allowed = budget
+            .status
+            .as_ref()
+            .map_or(0, |status| status.disruptions_allowed);
         if budget.name_any() == cluster.name() && objects.is_ours(&budget) {
             budgets.own = Some(allowed);
             continue;
@@ -40,8 +52,13 @@ pub(super) async fn look(site: &Site) -> Result<Budgets, Error> {
 /// An empty selector selects all pods, and none selects none.
 fn selected(budget: &PodDisruptionBudget, pods: &[Pod]) -> Vec<String> {
     let selector = budget.spec.as_ref().and_then(|spec| spec.selector.clone());
-    let Some(selector) = selector.and_then(|selector| Selector::try_from(selector).ok()) else { return vec![] };
-    pods.iter().filter(|pod| selector.matches(pod.labels())).map(ResourceExt::name_any).collect()
+    let Some(selector) = selector.and_then(|selector| Selector::try_from(selector).ok()) else {
+        return vec![];
+    };
+    pods.iter()
+        .filter(|pod| selector.matches(pod.labels()))
+        .map(ResourceExt::name_any)
+        .collect()
 }
 
 #[cfg(test)]
@@ -51,14 +68,22 @@ mod tests {
 
     #[test]
     fn a_budget_selects_pods_as_kubernetes_does() {
-        let pod = |name: &str| json!({"metadata": {"name": name, "labels": {"app": "pg", "pod": name}}});
-        let pods: Vec<Pod> = serde_json::from_value(json!([pod("pg-0"), pod("pg-1")])).expect("pods");
+        let pod =
+            |name: &str| json!({"metadata": {"name": name, "labels": {"app": "pg", "pod": name}}});
+        let pods: Vec<Pod> =
+            serde_json::from_value(json!([pod("pg-0"), pod("pg-1")])).expect("pods");
         let selected = |spec: serde_json::Value| {
-            selected(&serde_json::from_value(json!({"metadata": {}, "spec": spec})).expect("a budget"), &pods)
+            selected(
+                &serde_json::from_value(json!({"metadata": {}, "spec": spec})).expect("a budget"),
+                &pods,
+            )
         };
         let not_in = |names: &[&str]| json!({"selector": {"matchExpressions": [{"key": "pod", "operator": "NotIn", "values": names}]}});
         assert_eq!(selected(json!({"selector": {}})), ["pg-0", "pg-1"]);
-        assert_eq!(selected(json!({"selector": {"matchLabels": {"app": "pg"}}})), ["pg-0", "pg-1"]);
+        assert_eq!(
+            selected(json!({"selector": {"matchLabels": {"app": "pg"}}})),
+            ["pg-0", "pg-1"]
+        );
         assert_eq!(selected(not_in(&["pg-0"])), ["pg-1"]);
         assert!(selected(json!({"selector": {"matchLabels": {"app": "web"}}})).is_empty());
         assert!(selected(json!({})).is_empty());

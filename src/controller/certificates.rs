@@ -15,24 +15,35 @@ use crate::cluster::{Error, Objects};
 use crate::tls::Alias;
 use crate::tls::material::{Defect, Each, Issued, Problem, Source, issued};
 
-/// How long cert-manager may take before people are told that it is waited for. It takes a second, as a rule.
+/// How long cert-manager may take before people are told that it is waited for. It takes a second,
+/// as a rule.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What cert-manager keeps on a Secret about where its content comes from.
 const CERTIFICATE_NAME: &str = "cert-manager.io/certificate-name";
 
-/// Asks for the certificates of a database that has TLS: all of them, or none where one of their Secrets is something else.
+/// Asks for the certificates of a database that has TLS: all of them, or none where one of their
+/// Secrets is something else.
 ///
-/// cert-manager issues into any Secret that a Certificate names, whatever is in it. Once it is named, it is too late to look.
+/// cert-manager issues into any Secret that a Certificate names, whatever is in it. Once it is
+/// named, it is too late to look.
 pub(super) async fn ask(objects: &Objects, cluster: &Cluster) -> Step<()> {
     let mut wishes = vec![];
     for wish in certificates(cluster) {
         let live = objects.look::<Certificate>(&wish.name_any()).await?;
         let (certificate, secret) = (wish.name_any(), &wish.spec.secret_name);
-        if live.as_ref().is_none_or(|live| live.spec.secret_name != *secret)
-            && objects.look::<Secret>(secret).await?.is_some_and(|secret| is_foreign(&secret, &certificate))
+        if live
+            .as_ref()
+            .is_none_or(|live| live.spec.secret_name != *secret)
+            && objects
+                .look::<Secret>(secret)
+                .await?
+                .is_some_and(|secret| is_foreign(&secret, &certificate))
         {
-            return Err(Stop::Blocked("ObjectInTheWay", in_the_way(secret, &certificate)));
+            return Err(Stop::Blocked(
+                "ObjectInTheWay",
+                in_the_way(secret, &certificate),
+            ));
         }
         wishes.push((live, wish));
     }
@@ -48,7 +59,10 @@ pub(super) fn is_foreign(secret: &Secret, certificate: &str) -> bool {
 }
 
 fn is_issued_for(secret: &Secret, certificate: &str) -> bool {
-    secret.annotations().get(CERTIFICATE_NAME).is_some_and(|name| name == certificate)
+    secret
+        .annotations()
+        .get(CERTIFICATE_NAME)
+        .is_some_and(|name| name == certificate)
 }
 
 fn in_the_way(secret: &str, certificate: &str) -> String {
@@ -65,9 +79,16 @@ pub(super) async fn read(
     cluster: &Cluster,
 ) -> Result<Result<Issued, Vec<Problem>>, Error> {
     let of = async |alias| {
-        let secret = objects.look::<Secret>(&cluster.certificate_secret(alias)).await?;
+        let secret = objects
+            .look::<Secret>(&cluster.certificate_secret(alias))
+            .await?;
         let secret = secret.filter(|secret| !is_foreign(secret, &cluster.certificate(alias)));
-        Ok::<_, Error>(secret.and_then(|secret| secret.data).as_ref().map(Source::of))
+        Ok::<_, Error>(
+            secret
+                .and_then(|secret| secret.data)
+                .as_ref()
+                .map(Source::of),
+        )
     };
     let sources = Each {
         server: of(Alias::Server).await?,
@@ -77,14 +98,27 @@ pub(super) async fn read(
     Ok(issued(&sources, &wanted(cluster), context.now()))
 }
 
-/// Why nothing that was issued can be served: cert-manager is still at it, or somebody has to do something.
-pub(super) async fn why(context: &Context, objects: &Objects, cluster: &Cluster, problems: &[Problem]) -> Step<Stop> {
+/// Why nothing that was issued can be served: cert-manager is still at it, or somebody has to do
+/// something.
+pub(super) async fn why(
+    context: &Context,
+    objects: &Objects,
+    cluster: &Cluster,
+    problems: &[Problem],
+) -> Step<Stop> {
     let mut lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    if problems.iter().all(|problem| problem.defect == Defect::NotIssued) {
+    if problems
+        .iter()
+        .all(|problem| problem.defect == Defect::NotIssued)
+    {
         let mut late = false;
         for problem in problems {
-            let certificate = objects.look::<Certificate>(&cluster.certificate(problem.alias)).await?;
-            late |= certificate.as_ref().is_some_and(|certificate| is_late(context, certificate));
+            let certificate = objects
+                .look::<Certificate>(&cluster.certificate(problem.alias))
+                .await?;
+            late |= certificate
+                .as_ref()
+                .is_some_and(|certificate| is_late(context, certificate));
             lines.extend(certificate.as_ref().and_then(said));
         }
         if !late {
@@ -107,7 +141,11 @@ fn said(certificate: &Certificate) -> Option<String> {
         return None;
     }
     let name = certificate.metadata.name.as_deref().unwrap_or_default();
-    let said = conditions.iter().find(|condition| condition.type_ == "Ready")?.message.as_deref()?;
+    let said = conditions
+        .iter()
+        .find(|condition| condition.type_ == "Ready")?
+        .message
+        .as_deref()?;
     Some(format!("cert-manager says about {name}: {said}"))
 }
 
@@ -116,7 +154,9 @@ pub(super) async fn forget(context: &Context, objects: &Objects, cluster: &Clust
     // One of them holds a key that lets the superuser in.
     delete(context, objects, cluster, Secrets::Delete).await?;
     objects.delete::<Secret>(&cluster.tls_secret()).await?;
-    objects.delete::<ConfigMap>(&cluster.ca_config_map()).await?;
+    objects
+        .delete::<ConfigMap>(&cluster.ca_config_map())
+        .await?;
     Ok(())
 }
 
@@ -129,11 +169,12 @@ pub(super) enum Secrets {
     Delete,
 }
 
-/// Deletes the Certificates, and what was issued for them: by the name that the spec gives a Secret, and by the one that the
-/// Certificate has, for the spec may have forgotten it.
+/// Deletes the Certificates, and what was issued for them: by the name that the spec gives a
+/// Secret, and by the one that the Certificate has, for the spec may have forgotten it.
 ///
-/// A Secret goes only where cert-manager says that it was issued for this Certificate, and has given it our labels, which no other
-/// Certificate has to give: who can forge that can delete the Secret himself. What an issuer signs with stays whatever it says.
+/// A Secret goes only where cert-manager says that it was issued for this Certificate, and has
+/// given it our labels, which no other Certificate has to give: who can forge that can delete the
+/// Secret himself. What an issuer signs with stays whatever it says.
 pub(super) async fn delete(
     context: &Context,
     objects: &Objects,
@@ -152,7 +193,9 @@ pub(super) async fn delete(
         for name in names {
             let secret = objects.ours::<Secret>(&name).await?;
             let is_ca = context.facts.signs(cluster.namespace(), &name);
-            if let Some(secret) = secret.filter(|secret| !is_ca && is_issued_for(secret, &certificate)) {
+            if let Some(secret) =
+                secret.filter(|secret| !is_ca && is_issued_for(secret, &certificate))
+            {
                 objects.delete_seen(&secret).await?;
             }
         }
@@ -169,12 +212,21 @@ mod tests {
     fn a_secret_that_holds_something_else_is_foreign() {
         let is_foreign = |annotations: serde_json::Value, data: serde_json::Value| {
             let secret = json!({"metadata": {"annotations": annotations}, "data": data});
-            is_foreign(&serde_json::from_value(secret).expect("a Secret"), "pg-server-cert")
+            is_foreign(
+                &serde_json::from_value(secret).expect("a Secret"),
+                "pg-server-cert",
+            )
         };
         let key = || json!({"tls.key": "a2V5"});
         assert!(is_foreign(json!({}), key()), "of an Ingress");
-        assert!(is_foreign(json!({CERTIFICATE_NAME: "postgres-ca"}), key()), "of another Certificate");
-        assert!(!is_foreign(json!({CERTIFICATE_NAME: "pg-server-cert"}), key()), "its own");
+        assert!(
+            is_foreign(json!({CERTIFICATE_NAME: "postgres-ca"}), key()),
+            "of another Certificate"
+        );
+        assert!(
+            !is_foreign(json!({CERTIFICATE_NAME: "pg-server-cert"}), key()),
+            "its own"
+        );
         assert!(!is_foreign(json!({}), json!({})), "nothing is lost");
     }
 }

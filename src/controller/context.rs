@@ -45,7 +45,9 @@ pub struct Context {
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Context")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -66,7 +68,10 @@ impl Context {
         watched: Watched,
         drift: mpsc::UnboundedSender<()>,
     ) -> Self {
-        let reporter = Reporter { controller: "pgrekey".to_owned(), instance: settings.instance.clone() };
+        let reporter = Reporter {
+            controller: "pgrekey".to_owned(),
+            instance: settings.instance.clone(),
+        };
         let recorder = Recorder::new(client.clone(), reporter);
         Self {
             client,
@@ -94,12 +99,17 @@ impl Context {
     /// The object of this name, as the API server has it now.
     pub async fn get<K: Kind>(&self, namespace: &str, name: &str) -> Result<Option<K>, Error> {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
-        api.get_opt(name).await.map_err(|error| Error::of(Thing::new::<K>(name), error))
+        api.get_opt(name)
+            .await
+            .map_err(|error| Error::of(Thing::new::<K>(name), error))
     }
 
-    /// The same object, as the API server has it now. None if it has gone; another of its name is not the same.
+    /// The same object, as the API server has it now. None if it has gone; another of its name is
+    /// not the same.
     pub async fn fresh<K: Kind>(&self, seen: &K) -> Result<Option<K>, Error> {
-        let found = self.get::<K>(&seen.namespace().unwrap_or_default(), &seen.name_any()).await?;
+        let found = self
+            .get::<K>(&seen.namespace().unwrap_or_default(), &seen.name_any())
+            .await?;
         Ok(found.filter(|found| found.uid() == seen.uid()))
     }
 
@@ -109,14 +119,28 @@ impl Context {
         self.watched.pet_set(namespace, database)
     }
 
-    /// Tells people what happened to an object. An event that cannot be written is not worth a failure.
-    pub async fn tell<K: Kind>(&self, object: &K, type_: EventType, reason: &str, note: impl Into<String>) {
+    /// Tells people what happened to an object. An event that cannot be written is not worth a
+    /// failure.
+    pub async fn tell<K: Kind>(
+        &self,
+        object: &K,
+        type_: EventType,
+        reason: &str,
+        note: impl Into<String>,
+    ) {
         let note = note.into();
-        // The recorder counts events of one action as one and keeps the first note; another note is another action.
+        // The recorder counts events of one action as one and keeps the first note; another note is
+        // another action.
         let mut text = DefaultHasher::new();
         note.hash(&mut text);
         let action = format!("{reason}-{:016x}", text.finish());
-        let event = Event { type_, reason: reason.to_owned(), note: Some(note), action, secondary: None };
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(note),
+            action,
+            secondary: None,
+        };
         let reference: ObjectReference = object.object_ref(&());
         if let Err(error) = self.recorder.publish(&event, &reference).await {
             warn!(%error, reason, "an event could not be written");
@@ -148,7 +172,8 @@ impl Context {
     fn tell_served(&self) {
         let all = self.memories.served();
         let drifted = all.iter().filter(|served| served.drifted).count();
-        self.metrics.certificates(all.iter().map(|served| served.until).min(), drifted);
+        self.metrics
+            .certificates(all.iter().map(|served| served.until).min(), drifted);
     }
 
     /// Forgets this database.
@@ -163,10 +188,11 @@ impl Context {
         self.tell_served();
     }
 
-    /// Waits until no loop of this process is at this database, and keeps others away for as long as the answer lives.
+    /// Waits until no loop of this process is at this database, and keeps others away for as long
+    /// as the answer lives.
     ///
-    /// A loop that saw a database before it was paused may still be writing its objects. Whoever pauses it does so in here, and a
-    /// loop looks at the pause in here.
+    /// A loop that saw a database before it was paused may still be writing its objects. Whoever
+    /// pauses it does so in here, and a loop looks at the pause in here.
     pub async fn alone(&self, postgres: &Postgres) -> OwnedMutexGuard<()> {
         self.memories.turn(key(postgres)).lock_owned().await
     }

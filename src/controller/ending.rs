@@ -7,9 +7,12 @@
 //! | data | stay | go | go |
 //! | the superuser's Secret, issued Secrets | stay | stay | go |
 //!
-//! Pods go first and are waited for: a Patroni that still runs would write its state again, and needs its rights to hand over.
+//! Pods go first and are waited for: a Patroni that still runs would write its state again, and
+//! needs its rights to hand over.
 
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
+};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::ResourceExt;
@@ -35,7 +38,11 @@ const KEEP: (&str, &str) = ("kubedb.com/resource-policy-keep-on", "halt");
 
 /// Deals with what a database leaves behind, then lets it go.
 pub(super) async fn clean_up(context: &Context, postgres: &Postgres) -> Step<Action> {
-    if !postgres.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+    if !postgres
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == FINALIZER)
+    {
         return Ok(Action::await_change());
     }
     let policy = policy(&postgres.spec);
@@ -50,7 +57,11 @@ pub(super) async fn clean_up(context: &Context, postgres: &Postgres) -> Step<Act
     if let Some(cluster) = skeleton(postgres) {
         let objects = provision::objects(context, postgres, &cluster)?;
         stop(&objects, &cluster).await?;
-        let issued = if policy == DeletionPolicy::WipeOut { Secrets::Delete } else { Secrets::Keep };
+        let issued = if policy == DeletionPolicy::WipeOut {
+            Secrets::Delete
+        } else {
+            Secrets::Keep
+        };
         certificates::delete(context, &objects, &cluster, issued).await?;
         for map in cluster.patroni_config_maps() {
             objects.delete::<ConfigMap>(&map).await?;
@@ -71,7 +82,9 @@ pub(super) async fn clean_up(context: &Context, postgres: &Postgres) -> Step<Act
 
 /// Stops a database and keeps all that it needs to come back.
 pub(super) async fn halt(context: &Context, postgres: &Postgres) -> Step<Action> {
-    let Some(cluster) = skeleton(postgres) else { return Ok(Action::await_change()) };
+    let Some(cluster) = skeleton(postgres) else {
+        return Ok(Action::await_change());
+    };
     let objects = provision::objects(context, postgres, &cluster)?;
     stop(&objects, &cluster).await?;
     let name = cluster.name();
@@ -79,14 +92,24 @@ pub(super) async fn halt(context: &Context, postgres: &Postgres) -> Step<Action>
     objects.delete::<Role>(name).await?;
     objects.delete::<ServiceAccount>(name).await?;
     objects.delete::<PodDisruptionBudget>(name).await?;
-    for service in [name.to_owned(), cluster.standby_service(), cluster.pods_service(), cluster.stats_service()] {
+    for service in [
+        name.to_owned(),
+        cluster.standby_service(),
+        cluster.pods_service(),
+        cluster.stats_service(),
+    ] {
         let live = objects.ours::<Service>(&service).await?;
-        let kept = live.as_ref().and_then(|live| live.annotations().get(KEEP.0)).is_some_and(|value| value == KEEP.1);
+        let kept = live
+            .as_ref()
+            .and_then(|live| live.annotations().get(KEEP.0))
+            .is_some_and(|value| value == KEEP.1);
         if let Some(live) = live.filter(|_| !kept) {
             objects.delete_seen(&live).await?;
         }
     }
-    objects.delete_if_known(&service_monitor_resource(), &cluster.stats_service()).await?;
+    objects
+        .delete_if_known(&service_monitor_resource(), &cluster.stats_service())
+        .await?;
     status::write(context, postgres, Writer::halted).await?;
     status::done(context, postgres).await?;
     Ok(Action::await_change())
@@ -94,10 +117,15 @@ pub(super) async fn halt(context: &Context, postgres: &Postgres) -> Step<Action>
 
 fn policy(spec: &PostgresSpec) -> DeletionPolicy {
     let asked = spec.deletion_policy.unwrap_or(DeletionPolicy::Delete);
-    if spec.halted == Some(true) && asked != DeletionPolicy::WipeOut { DeletionPolicy::Halt } else { asked }
+    if spec.halted == Some(true) && asked != DeletionPolicy::WipeOut {
+        DeletionPolicy::Halt
+    } else {
+        asked
+    }
 }
 
-/// A cluster that has the names of this one. What else its spec says may have become impossible, and does not matter now.
+/// A cluster that has the names of this one. What else its spec says may have become impossible,
+/// and does not matter now.
 fn skeleton(postgres: &Postgres) -> Option<Cluster> {
     let mut bare = Postgres::new(&postgres.name_any(), PostgresSpec::default());
     bare.metadata = postgres.metadata.clone();
@@ -108,11 +136,28 @@ fn skeleton(postgres: &Postgres) -> Option<Cluster> {
         certificates.retain(|wish| Alias::parse(&wish.alias).is_some());
         certificates.sort_by(|a, b| a.alias.cmp(&b.alias));
         certificates.dedup_by(|a, b| a.alias == b.alias);
-        let issuer_ref = Some(IssuerRef { name: "any".to_owned(), ..IssuerRef::default() });
-        TlsConfig { issuer_ref, certificates }
+        let issuer_ref = Some(IssuerRef {
+            name: "any".to_owned(),
+            ..IssuerRef::default()
+        });
+        TlsConfig {
+            issuer_ref,
+            certificates,
+        }
     });
-    let version = PostgresVersionSpec { version: "17".to_owned(), ..PostgresVersionSpec::default() };
-    Cluster::of(&bare, &Facts { version: &version, superuser: "postgres", user_conf: None }).ok()
+    let version = PostgresVersionSpec {
+        version: "17".to_owned(),
+        ..PostgresVersionSpec::default()
+    };
+    Cluster::of(
+        &bare,
+        &Facts {
+            version: &version,
+            superuser: "postgres",
+            user_conf: None,
+        },
+    )
+    .ok()
 }
 
 /// Ends the pods and waits until they have gone.
@@ -120,7 +165,11 @@ async fn stop(objects: &Objects, cluster: &Cluster) -> Step<()> {
     objects.delete::<PetSet>(cluster.name()).await?;
     let labelled = objects.labelled::<Pod>().await?;
     let is_there = labelled.iter().any(|pod| is_made_by(cluster.name(), pod));
-    if is_there { Err(Stop::Wait("pods that end")) } else { Ok(()) }
+    if is_there {
+        Err(Stop::Wait("pods that end"))
+    } else {
+        Ok(())
+    }
 }
 
 async fn delete_data(objects: &Objects) -> Step<()> {
@@ -131,10 +180,17 @@ async fn delete_data(objects: &Objects) -> Step<()> {
 }
 
 /// The superuser's Secret, if no other database uses it too.
-async fn delete_auth_secret(context: &Context, postgres: &Postgres, objects: &Objects, cluster: &Cluster) -> Step<()> {
+async fn delete_auth_secret(
+    context: &Context,
+    postgres: &Postgres,
+    objects: &Objects,
+    cluster: &Cluster,
+) -> Step<()> {
     let name = cluster.auth_secret();
     let others = context.facts.databases(cluster.namespace());
-    let mut others = others.iter().filter(|other| other.name_any() != postgres.name_any());
+    let mut others = others
+        .iter()
+        .filter(|other| other.name_any() != postgres.name_any());
     if !others.any(|other| super::credentials::auth_secret(other) == name) {
         objects.delete::<Secret>(&name).await?;
     }
@@ -169,7 +225,13 @@ mod tests {
         let of = |spec: &str| policy(&postgres(spec).spec);
         assert_eq!(of("version: '17'"), DeletionPolicy::Delete);
         assert_eq!(of("{version: '17', halted: true}"), DeletionPolicy::Halt);
-        assert_eq!(of("{version: '17', halted: true, deletionPolicy: WipeOut}"), DeletionPolicy::WipeOut);
-        assert_eq!(of("{version: '17', deletionPolicy: DoNotTerminate}"), DeletionPolicy::DoNotTerminate);
+        assert_eq!(
+            of("{version: '17', halted: true, deletionPolicy: WipeOut}"),
+            DeletionPolicy::WipeOut
+        );
+        assert_eq!(
+            of("{version: '17', deletionPolicy: DoNotTerminate}"),
+            DeletionPolicy::DoNotTerminate
+        );
     }
 }

@@ -1,14 +1,16 @@
-//! Whether databases are well: asked of the servers themselves, each on its own period, beside the loop of the databases.
+//! Whether databases are well: asked of the servers themselves, each on its own period, beside the
+//! loop of the databases.
 //!
 //! # Expected flow
-//! Once a second every database is looked at; whose period is over is checked, many at once. A check asks every pod at its address,
-//! in the session of the check before or, once a minute and after every change, in a new one ([`Sessions`]); it has the time that
-//! the spec gives it. What it finds becomes conditions, which the check writes itself.
+//! Once a second every database is looked at; whose period is over is checked, many at once. A
+//! check asks every pod at its address, in the session of the check before or, once a minute and
+//! after every change, in a new one ([`Sessions`]); it has the time that the spec gives it. What it
+//! finds becomes conditions, which the check writes itself.
 //!
 //! # Guarantees
-//! A check that hangs, or that waits for the API server, holds up nobody while there are fewer than [`AT_ONCE`]; one that panics
-//! is followed by the next. No two checks of one database run at once. The status is written when it changes. A database that
-//! is halted or going is not checked.
+//! A check that hangs, or that waits for the API server, holds up nobody while there are fewer than
+//! [`AT_ONCE`]; one that panics is followed by the next. No two checks of one database run at once.
+//! The status is written when it changes. A database that is halted or going is not checked.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -151,11 +153,19 @@ impl Course {
     /// Notes what a check found; whether a Secret has changed since it was last seen.
     fn end(&mut self, found: Option<Found>) -> bool {
         self.running = false;
-        self.last = found.as_ref().is_none_or(|found| found.written).then(Instant::now);
+        self.last = found
+            .as_ref()
+            .is_none_or(|found| found.written)
+            .then(Instant::now);
         let Some(found) = found else { return false };
         self.failures = found.failures;
-        let Some(secrets) = found.secrets else { return false };
-        let changed = self.secrets.as_ref().is_some_and(|before| *before != secrets);
+        let Some(secrets) = found.secrets else {
+            return false;
+        };
+        let changed = self
+            .secrets
+            .as_ref()
+            .is_some_and(|before| *before != secrets);
         self.secrets = Some(secrets);
         changed
     }
@@ -176,14 +186,28 @@ fn seconds(value: Option<i32>, most: i32) -> Duration {
 fn period(postgres: &Postgres) -> Duration {
     let period = seconds(settings(postgres).period_seconds, MAX_CHECK_PERIOD);
     let phase = postgres.status.as_ref().and_then(|status| status.phase);
-    if phase == Some(DatabasePhase::Ready) { period } else { period.min(IMPATIENT) }
+    if phase == Some(DatabasePhase::Ready) {
+        period
+    } else {
+        period.min(IMPATIENT)
+    }
 }
 
 /// How many pods are ready, by the set's own count.
 fn replicas(context: &Context, postgres: &Postgres) -> Option<Replicas> {
-    let set = context.pet_set(&postgres.namespace().unwrap_or_default(), &postgres.name_any())?;
-    let ready = set.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or_default();
-    Some(Replicas { desired: postgres.spec.replicas.unwrap_or(1), ready })
+    let set = context.pet_set(
+        &postgres.namespace().unwrap_or_default(),
+        &postgres.name_any(),
+    )?;
+    let ready = set
+        .status
+        .as_ref()
+        .and_then(|status| status.ready_replicas)
+        .unwrap_or_default();
+    Some(Replicas {
+        desired: postgres.spec.replicas.unwrap_or(1),
+        ready,
+    })
 }
 
 /// Checks a database, and writes down what it found once it has found the same often enough.
@@ -197,20 +221,37 @@ async fn check(
     let secrets = Secrets::read(&context, &postgres).await.ok();
     let versions = secrets.as_ref().map(|secrets| secrets.versions.clone());
     let verdict = match (replicas, secrets) {
-        // Without pods there is nobody to ask, and an API server that does not answer says nothing about the database.
+        // Without pods there is nobody to ask, and an API server that does not answer says nothing
+        // about the database.
         (None, _) | (_, None) => None,
         (Some(_), Some(secrets)) => {
             let patience = seconds(settings(&postgres).timeout_seconds, MAX_CHECK_TIMEOUT);
-            Some(tokio::time::timeout(patience, ask(&context, &sessions, &postgres, secrets)).await.unwrap_or_else(
-                |_| {
-                    let late = || Err(format!("the check took longer than {} s", patience.as_secs()));
-                    Verdict { accepting: late(), ready: late() }
-                },
-            ))
+            Some(
+                tokio::time::timeout(patience, ask(&context, &sessions, &postgres, secrets))
+                    .await
+                    .unwrap_or_else(|_| {
+                        let late = || {
+                            Err(format!(
+                                "the check took longer than {} s",
+                                patience.as_secs()
+                            ))
+                        };
+                        Verdict {
+                            accepting: late(),
+                            ready: late(),
+                        }
+                    }),
+            )
         }
     };
     let is_fine = |verdict: &Verdict| verdict.accepting.is_ok() && verdict.ready.is_ok();
-    let failures = verdict.as_ref().map_or(failures, |v| if is_fine(v) { 0 } else { failures.saturating_add(1) });
+    let failures = verdict.as_ref().map_or(failures, |v| {
+        if is_fine(v) {
+            0
+        } else {
+            failures.saturating_add(1)
+        }
+    });
     let threshold = settings(&postgres).failure_threshold.unwrap_or(1);
     let verdict = verdict.filter(|_| failures == 0 || failures >= threshold);
     let written = status::write(&context, &postgres, |writer| {
@@ -225,7 +266,11 @@ async fn check(
         // The next check finds the same.
         debug!(database = postgres.name_any(), %error, "the status could not be written");
     });
-    Found { failures, secrets: versions, written: written.is_ok() }
+    Found {
+        failures,
+        secrets: versions,
+        written: written.is_ok(),
+    }
 }
 
 /// How to log in.
@@ -239,7 +284,10 @@ struct Secrets {
 
 impl Secrets {
     async fn read(context: &Context, postgres: &Postgres) -> Result<Self, Error> {
-        let (name, namespace) = (postgres.name_any(), postgres.namespace().unwrap_or_default());
+        let (name, namespace) = (
+            postgres.name_any(),
+            postgres.namespace().unwrap_or_default(),
+        );
         let get = async |name: String| {
             let secret = context.get::<Secret>(&namespace, &name).await?;
             Ok::<_, Error>((name, secret))
@@ -251,24 +299,59 @@ impl Secrets {
         }
         let known = context.recall(postgres).accept;
         let has_tls = postgres.spec.tls.is_some() || paused;
-        let tls = async { if has_tls { get(tls_secret(&name)).await.map(Some) } else { Ok(None) } };
+        let tls = async {
+            if has_tls {
+                get(tls_secret(&name)).await.map(Some)
+            } else {
+                Ok(None)
+            }
+        };
         let written = async {
             if known.is_some() {
                 return Ok(known);
             }
-            let shared = context.get::<ConfigMap>(&namespace, &with_suffix(&name, "config")).await?;
-            Ok(shared.as_ref().and_then(shared_config).and_then(|shared| accept(&shared).ok()))
+            let shared = context
+                .get::<ConfigMap>(&namespace, &with_suffix(&name, "config"))
+                .await?;
+            Ok(shared
+                .as_ref()
+                .and_then(shared_config)
+                .and_then(|shared| accept(&shared).ok()))
         };
-        let settings = postgres.spec.configuration.as_ref().and_then(|conf| conf.secret_name.clone());
-        let settings = async { if let Some(name) = settings { get(name).await.map(Some) } else { Ok(None) } };
-        let (auth, agent) = (get(auth_secret(postgres)), get(with_suffix(&name, "patroni")));
-        let (auth, agent, tls, settings, accept) = future::try_join5(auth, agent, tls, settings, written).await?;
+        let settings = postgres
+            .spec
+            .configuration
+            .as_ref()
+            .and_then(|conf| conf.secret_name.clone());
+        let settings = async {
+            if let Some(name) = settings {
+                get(name).await.map(Some)
+            } else {
+                Ok(None)
+            }
+        };
+        let (auth, agent) = (
+            get(auth_secret(postgres)),
+            get(with_suffix(&name, "patroni")),
+        );
+        let (auth, agent, tls, settings, accept) =
+            future::try_join5(auth, agent, tls, settings, written).await?;
         let login = auth.1.as_ref().and_then(Login::of);
-        let data = tls.as_ref().and_then(|(_, secret)| secret.as_ref()?.data.as_ref());
+        let data = tls
+            .as_ref()
+            .and_then(|(_, secret)| secret.as_ref()?.data.as_ref());
         let served = data.and_then(|data| Served::of(data, ""));
-        let versions = [Some(auth), Some(agent), tls, settings].into_iter().flatten();
-        let versions = versions.map(|(name, secret)| (name, secret.and_then(|secret| secret.resource_version())));
-        Ok(Self { login, served, accept, versions: versions.collect() })
+        let versions = [Some(auth), Some(agent), tls, settings]
+            .into_iter()
+            .flatten();
+        let versions = versions
+            .map(|(name, secret)| (name, secret.and_then(|secret| secret.resource_version())));
+        Ok(Self {
+            login,
+            served,
+            accept,
+            versions: versions.collect(),
+        })
     }
 }
 
@@ -279,16 +362,25 @@ fn is_paused(postgres: &Postgres) -> bool {
 
 /// Asks every server.
 async fn ask(context: &Context, sessions: &Pool, postgres: &Postgres, secrets: Secrets) -> Verdict {
-    let neither = |why: String| Verdict { accepting: Err(why.clone()), ready: Err(why) };
+    let neither = |why: String| Verdict {
+        accepting: Err(why.clone()),
+        ready: Err(why),
+    };
     let Some(login) = secrets.login else {
-        return neither(format!("Secret {} has no username and password", auth_secret(postgres)));
+        return neither(format!(
+            "Secret {} has no username and password",
+            auth_secret(postgres)
+        ));
     };
     let workload = match context.watched.workload(postgres) {
         Ok(workload) => workload,
         Err(why) => return neither(why),
     };
     let pods = context.watched.pods(postgres, &workload);
-    let members: Vec<_> = pods.iter().filter(|pod| workload.standing(pod) == Standing::Member).collect();
+    let members: Vec<_> = pods
+        .iter()
+        .filter(|pod| workload.standing(pod) == Standing::Member)
+        .collect();
     let round = Round {
         database: postgres.uid().unwrap_or_default(),
         ways: ways(postgres, secrets.served.as_ref(), secrets.accept),
@@ -302,8 +394,11 @@ async fn ask(context: &Context, sessions: &Pool, postgres: &Postgres, secrets: S
     };
     let known: HashSet<Peer> = members.iter().map(|pod| round.peer(pod)).collect();
     sessions.end_all_but(|peer| peer.database != round.database || known.contains(peer));
-    let asked = members.iter().map(async |pod| (pod.name_any(), round.ask(pod).await));
-    let answers: BTreeMap<String, Result<Answer, Silence>> = future::join_all(asked).await.into_iter().collect();
+    let asked = members
+        .iter()
+        .map(async |pod| (pod.name_any(), round.ask(pod).await));
+    let answers: BTreeMap<String, Result<Answer, Silence>> =
+        future::join_all(asked).await.into_iter().collect();
     let desired = postgres.spec.replicas.unwrap_or(1);
     if answers.values().any(Result::is_ok) {
         context.remember(postgres, |memory| memory.login = Some(round.login));
@@ -325,7 +420,10 @@ async fn ask(context: &Context, sessions: &Pool, postgres: &Postgres, secrets: S
 
 /// PostgreSQL's major version, as far as the set tells.
 fn major(context: &Context, postgres: &Postgres) -> Option<u32> {
-    let set = context.pet_set(&postgres.namespace().unwrap_or_default(), &postgres.name_any())?;
+    let set = context.pet_set(
+        &postgres.namespace().unwrap_or_default(),
+        &postgres.name_any(),
+    )?;
     let built: BuiltOf = set.annotations().get(BUILT_OF)?.parse().ok()?;
     Some(built.major)
 }
@@ -348,22 +446,42 @@ struct Way {
     roots: Vec<Vec<u8>>,
 }
 
-/// How a check connects: by TLS if anything is served, to a server with the pod's own name, whatever clients are content with; and
-/// in plaintext if that is to be taken.
+/// How a check connects: by TLS if anything is served, to a server with the pod's own name,
+/// whatever clients are content with; and in plaintext if that is to be taken.
 ///
-/// While somebody takes the database from one way to the other, what is written says whether plaintext is to be taken; before and
-/// after, the spec says it: a database that serves something else than its spec asks for is not well.
-/// Pods may be one step behind: see [`log_in`](super::servers::log_in) for why none of them takes plaintext alone where plaintext
-/// is not written to be taken.
+/// While somebody takes the database from one way to the other, what is written says whether
+/// plaintext is to be taken; before and after, the spec says it: a database that serves something
+/// else than its spec asks for is not well. Pods may be one step behind: see
+/// [`log_in`](super::servers::log_in) for why none of them takes plaintext alone where plaintext is
+/// not written to be taken.
 fn ways(postgres: &Postgres, served: Option<&Served>, written: Option<Accept>) -> Vec<Way> {
-    let by_spec = Method::from(postgres.spec.client_auth_mode.unwrap_or(ClientAuthMode::Scram));
-    let accept = written.unwrap_or(Accept { plain: Some(by_spec), tls: Some(by_spec) });
-    let way = |mode| Way { mode, hash: accept.hash(mode != SslMode::Disable), pair: None, roots: vec![] };
-    let tls =
-        served.map(|served| Way { pair: served.client_pair().ok(), roots: served.roots(), ..way(SslMode::VerifyFull) });
+    let by_spec = Method::from(
+        postgres
+            .spec
+            .client_auth_mode
+            .unwrap_or(ClientAuthMode::Scram),
+    );
+    let accept = written.unwrap_or(Accept {
+        plain: Some(by_spec),
+        tls: Some(by_spec),
+    });
+    let way = |mode| Way {
+        mode,
+        hash: accept.hash(mode != SslMode::Disable),
+        pair: None,
+        roots: vec![],
+    };
+    let tls = served.map(|served| Way {
+        pair: served.client_pair().ok(),
+        roots: served.roots(),
+        ..way(SslMode::VerifyFull)
+    });
     let written = written.filter(|_| is_paused(postgres));
-    let takes_plaintext = written.map_or(postgres.spec.tls.is_none(), |accept| accept.plain.is_some());
-    tls.into_iter().chain(takes_plaintext.then(|| way(SslMode::Disable))).collect()
+    let takes_plaintext =
+        written.map_or(postgres.spec.tls.is_none(), |accept| accept.plain.is_some());
+    tls.into_iter()
+        .chain(takes_plaintext.then(|| way(SslMode::Disable)))
+        .collect()
 }
 
 /// The sessions of checks.
@@ -395,15 +513,33 @@ struct Round<'a> {
 
 impl Round<'_> {
     fn peer(&self, pod: &Pod) -> Peer {
-        Peer { database: self.database.clone(), pod: pod.uid().unwrap_or_default() }
+        Peer {
+            database: self.database.clone(),
+            pod: pod.uid().unwrap_or_default(),
+        }
     }
 
     /// Asks a server, in the session that is kept with it, or else in a new one.
     async fn ask(&self, pod: &Pod) -> Result<Answer, Silence> {
         let address = address(pod, PORT).map_err(|why| Silence::Unreachable(why.into()))?;
         let modes = self.ways.iter().map(|way| way.mode).collect();
-        let terms = Terms { address, secrets: self.secrets.clone(), accept: self.accept, modes };
-        self.sessions.ask(&Server { round: self, pod, address }, self.peer(pod), terms).await
+        let terms = Terms {
+            address,
+            secrets: self.secrets.clone(),
+            accept: self.accept,
+            modes,
+        };
+        self.sessions
+            .ask(
+                &Server {
+                    round: self,
+                    pod,
+                    address,
+                },
+                self.peer(pod),
+                terms,
+            )
+            .await
     }
 }
 
@@ -420,12 +556,22 @@ impl Asked for Server<'_> {
     type Error = Silence;
 
     async fn log_in(&self) -> Result<Session, Silence> {
-        let Round { postgres, login, ways, major, .. } = self.round;
+        let Round {
+            postgres,
+            login,
+            ways,
+            major,
+            ..
+        } = self.round;
         let mut last = Silence::Unreachable("there is no certificate to log in with".into());
         for way in ways {
             let dial = Dial {
                 address: self.address,
-                host: host(&self.pod.name_any(), &postgres.name_any(), &postgres.namespace().unwrap_or_default()),
+                host: host(
+                    &self.pod.name_any(),
+                    &postgres.name_any(),
+                    &postgres.namespace().unwrap_or_default(),
+                ),
                 user: login.username.clone(),
                 password: Some(login.password.clone()),
                 hash: way.hash,
@@ -447,9 +593,21 @@ impl Asked for Server<'_> {
     async fn answer(&self, session: &Session) -> Result<Answer, Silence> {
         let report = report(session).await?;
         let on_primary = !report.in_recovery;
-        let writes = if on_primary && self.round.write { write_check(session).await } else { Ok(()) };
-        let idle_slots = if on_primary { idle_slots(session).await? } else { vec![] };
-        Ok(Answer { report, writes, idle_slots })
+        let writes = if on_primary && self.round.write {
+            write_check(session).await
+        } else {
+            Ok(())
+        };
+        let idle_slots = if on_primary {
+            idle_slots(session).await?
+        } else {
+            vec![]
+        };
+        Ok(Answer {
+            report,
+            writes,
+            idle_slots,
+        })
     }
 
     fn is_well(answer: &Answer) -> bool {
@@ -462,17 +620,29 @@ impl Asked for Server<'_> {
 }
 
 fn primary(answers: &BTreeMap<String, Result<Answer, Silence>>) -> Option<(&String, &Answer)> {
-    let answered = answers.iter().filter_map(|(name, answer)| Some((name, answer.as_ref().ok()?)));
-    answered.filter(|(_, answer)| !answer.report.in_recovery).max_by_key(|(_, answer)| answer.report.timeline)
+    let answered = answers
+        .iter()
+        .filter_map(|(name, answer)| Some((name, answer.as_ref().ok()?)));
+    answered
+        .filter(|(_, answer)| !answer.report.in_recovery)
+        .max_by_key(|(_, answer)| answer.report.timeline)
 }
 
 fn judge(answers: &BTreeMap<String, Result<Answer, Silence>>, desired: i32) -> Verdict {
     let Some((name, primary)) = primary(answers) else {
-        let silent = answers.iter().find_map(|(name, answer)| Some(format!("{name} {}", answer.as_ref().err()?)));
+        let silent = answers
+            .iter()
+            .find_map(|(name, answer)| Some(format!("{name} {}", answer.as_ref().err()?)));
         let why = silent.unwrap_or_else(|| "no server is the primary".to_owned());
-        return Verdict { accepting: Err(why.clone()), ready: Err(why) };
+        return Verdict {
+            accepting: Err(why.clone()),
+            ready: Err(why),
+        };
     };
-    Verdict { accepting: Ok(()), ready: is_ready(answers, desired, name, primary) }
+    Verdict {
+        accepting: Ok(()),
+        ready: is_ready(answers, desired, name, primary),
+    }
 }
 
 /// The primary takes writes, there are enough servers, and every standby follows.
@@ -482,25 +652,43 @@ fn is_ready(
     name: &str,
     primary: &Answer,
 ) -> Result<(), String> {
-    primary.writes.as_ref().map_err(|silence| format!("{name} takes no writes: {silence}"))?;
+    primary
+        .writes
+        .as_ref()
+        .map_err(|silence| format!("{name} takes no writes: {silence}"))?;
     for (standby, answer) in answers.iter().filter(|(standby, _)| *standby != name) {
-        answer.as_ref().map_err(|silence| format!("{standby} {silence}"))?;
-        let state = primary.report.standbys.get(standby).map(|stream| stream.state.as_str());
+        answer
+            .as_ref()
+            .map_err(|silence| format!("{standby} {silence}"))?;
+        let state = primary
+            .report
+            .standbys
+            .get(standby)
+            .map(|stream| stream.state.as_str());
         if state != Some("streaming") {
             return Err(format!("{standby} does not stream from {name}"));
         }
     }
     let there = i32::try_from(answers.len()).unwrap_or(i32::MAX);
-    if there < desired { Err(format!("{there} of {desired} servers are there")) } else { Ok(()) }
+    if there < desired {
+        Err(format!("{there} of {desired} servers are there"))
+    } else {
+        Ok(())
+    }
 }
 
-/// Slots of members that are not to come back: their numbers are beyond the last pod, and they have no pod.
+/// Slots of members that are not to come back: their numbers are beyond the last pod, and they have
+/// no pod.
 fn left(postgres: &Postgres, pods: &[Arc<Pod>], idle: &[String]) -> Vec<String> {
     let ours = format!("{}_", scaling::slot(&postgres.name_any()));
-    let alive: BTreeSet<String> = pods.iter().map(|pod| scaling::slot(&pod.name_any())).collect();
+    let alive: BTreeSet<String> = pods
+        .iter()
+        .map(|pod| scaling::slot(&pod.name_any()))
+        .collect();
     let ordinal = |slot: &str| slot.strip_prefix(&ours)?.parse::<i32>().ok();
     let gone = |slot: &&String| {
-        ordinal(slot).is_some_and(|n| n >= postgres.spec.replicas.unwrap_or(1)) && !alive.contains(slot.as_str())
+        ordinal(slot).is_some_and(|n| n >= postgres.spec.replicas.unwrap_or(1))
+            && !alive.contains(slot.as_str())
     };
     idle.iter().filter(gone).cloned().collect()
 }
@@ -515,7 +703,12 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn answer(in_recovery: bool, standbys: &[(&str, &str)]) -> Answer {
-        let stream = |state: &str| Stream { state: state.to_owned(), replayed: Lsn(1), ssl: false, client_dn: None };
+        let stream = |state: &str| Stream {
+            state: state.to_owned(),
+            replayed: Lsn(1),
+            ssl: false,
+            client_dn: None,
+        };
         Answer {
             report: Report {
                 in_recovery,
@@ -523,7 +716,10 @@ mod tests {
                 position: Lsn(1),
                 ssl: false,
                 hba: vec![],
-                standbys: standbys.iter().map(|(name, state)| ((*name).to_owned(), stream(state))).collect(),
+                standbys: standbys
+                    .iter()
+                    .map(|(name, state)| ((*name).to_owned(), stream(state)))
+                    .collect(),
             },
             writes: Ok(()),
             idle_slots: vec![],
@@ -533,31 +729,61 @@ mod tests {
     #[test]
     fn secrets_that_could_not_be_read_are_not_taken_for_changed_ones() {
         let found = |version: Option<&str>| {
-            let secrets = version.map(|version| Versions::from([("pg-auth".to_owned(), Some(version.to_owned()))]));
-            Some(Found { failures: 0, secrets, written: true })
+            let secrets = version
+                .map(|version| Versions::from([("pg-auth".to_owned(), Some(version.to_owned()))]));
+            Some(Found {
+                failures: 0,
+                secrets,
+                written: true,
+            })
         };
         let mut course = Course::default();
-        let looks = [(found(Some("1")), false), (found(None), false), (None, false), (found(Some("1")), false)];
-        for (found, changed) in looks.into_iter().chain([(found(Some("2")), true), (found(Some("2")), false)]) {
+        let looks = [
+            (found(Some("1")), false),
+            (found(None), false),
+            (None, false),
+            (found(Some("1")), false),
+        ];
+        for (found, changed) in looks
+            .into_iter()
+            .chain([(found(Some("2")), true), (found(Some("2")), false)])
+        {
             assert_eq!(course.end(found), changed);
         }
     }
 
     #[test]
-    fn a_check_goes_in_by_plaintext_only_where_that_is_written_to_be_taken_or_asked_for_by_the_spec() {
+    fn a_check_goes_in_by_plaintext_only_where_that_is_written_to_be_taken_or_asked_for_by_the_spec()
+     {
         let ca = Authority::new("ca");
         let served = issue(&ca, &ca).served;
         let of = |spec: &str| Postgres::new("pg", serde_saphyr::from_str(spec).expect("a spec"));
-        let (without, with) = (of("version: '17'"), of("{version: '17', tls: {issuerRef: {name: i}}}"));
+        let (without, with) = (
+            of("version: '17'"),
+            of("{version: '17', tls: {issuerRef: {name: i}}}"),
+        );
         let method = Some(Method::Scram);
-        let tls_alone = Some(Accept { plain: None, tls: method });
-        let both = Some(Accept { plain: method, tls: method });
-        let plain_alone = Some(Accept { plain: method, tls: None });
+        let tls_alone = Some(Accept {
+            plain: None,
+            tls: method,
+        });
+        let both = Some(Accept {
+            plain: method,
+            tls: method,
+        });
+        let plain_alone = Some(Accept {
+            plain: method,
+            tls: None,
+        });
         let (tls, plain) = (SslMode::VerifyFull, SslMode::Disable);
         let paused = |postgres: &Postgres| {
             let mut paused = postgres.clone();
             let now = Time(Timestamp::UNIX_EPOCH);
-            paused.status.get_or_insert_default().conditions.push(Condition::new(PAUSED, now));
+            paused
+                .status
+                .get_or_insert_default()
+                .conditions
+                .push(Condition::new(PAUSED, now));
             paused
         };
         let (without_paused, with_paused) = (paused(&without), paused(&with));
@@ -574,26 +800,40 @@ mod tests {
             (&with_paused, Some(&served), plain_alone, vec![tls, plain]),
             (&with, None, None, vec![]),
         ] {
-            let modes: Vec<SslMode> = ways(postgres, served, accept).iter().map(|way| way.mode).collect();
+            let modes: Vec<SslMode> = ways(postgres, served, accept)
+                .iter()
+                .map(|way| way.mode)
+                .collect();
             assert_eq!(modes, expected, "{accept:?}");
         }
     }
 
     #[test]
-    fn a_check_checks_the_name_of_the_pod_whatever_clients_are_content_with_and_gives_md5_only_where_that_is_written() {
+    fn a_check_checks_the_name_of_the_pod_whatever_clients_are_content_with_and_gives_md5_only_where_that_is_written()
+     {
         let ca = Authority::new("ca");
         let served = issue(&ca, &ca).served;
         let of = |spec: &str| Postgres::new("pg", serde_saphyr::from_str(spec).expect("a spec"));
-        let asked = of("{version: '17', sslMode: require, clientAuthMode: md5, tls: {issuerRef: {name: i}}}");
+        let asked = of(
+            "{version: '17', sslMode: require, clientAuthMode: md5, tls: {issuerRef: {name: i}}}",
+        );
         let unsaid = of("{version: '17', tls: {issuerRef: {name: i}}}");
-        let written = |method| Some(Accept { plain: None, tls: Some(method) });
+        let written = |method| {
+            Some(Accept {
+                plain: None,
+                tls: Some(method),
+            })
+        };
         for (postgres, accept, hash) in [
             (&asked, written(Method::Scram), Hash::Scram),
             (&asked, None, Hash::Md5),
             (&unsaid, written(Method::Md5), Hash::Md5),
             (&unsaid, None, Hash::Scram),
         ] {
-            let ways: Vec<_> = ways(postgres, Some(&served), accept).iter().map(|way| (way.mode, way.hash)).collect();
+            let ways: Vec<_> = ways(postgres, Some(&served), accept)
+                .iter()
+                .map(|way| (way.mode, way.hash))
+                .collect();
             assert_eq!(ways, [(SslMode::VerifyFull, hash)]);
         }
     }
@@ -612,17 +852,43 @@ mod tests {
     #[test]
     fn a_database_is_checked_at_once_when_its_pods_change_or_its_status_was_not_written() {
         let mut course = Course::default();
-        let (replicas, period) = (Some(Replicas { desired: 1, ready: 1 }), Duration::from_mins(1));
+        let (replicas, period) = (
+            Some(Replicas {
+                desired: 1,
+                ready: 1,
+            }),
+            Duration::from_mins(1),
+        );
         course.begin(replicas);
-        course.end(Some(Found { failures: 0, secrets: None, written: true }));
+        course.end(Some(Found {
+            failures: 0,
+            secrets: None,
+            written: true,
+        }));
         assert!(!course.is_due(replicas, period));
-        assert!(course.is_due(Some(Replicas { desired: 1, ready: 0 }), period));
-        course.end(Some(Found { failures: 0, secrets: None, written: false }));
+        assert!(course.is_due(
+            Some(Replicas {
+                desired: 1,
+                ready: 0
+            }),
+            period
+        ));
+        course.end(Some(Found {
+            failures: 0,
+            secrets: None,
+            written: false,
+        }));
         assert!(course.is_due(replicas, period));
     }
 
-    fn verdict(answers: Vec<(&str, Result<Answer, Silence>)>, desired: i32) -> (bool, Option<String>) {
-        let answers = answers.into_iter().map(|(name, answer)| (name.to_owned(), answer)).collect();
+    fn verdict(
+        answers: Vec<(&str, Result<Answer, Silence>)>,
+        desired: i32,
+    ) -> (bool, Option<String>) {
+        let answers = answers
+            .into_iter()
+            .map(|(name, answer)| (name.to_owned(), answer))
+            .collect();
         let Verdict { accepting, ready } = judge(&answers, desired);
         (accepting.is_ok(), ready.err())
     }
@@ -630,26 +896,54 @@ mod tests {
     #[test]
     fn a_database_is_ready_when_all_of_it_is() {
         let both = [("pg-1", "streaming")];
-        assert_eq!(verdict(vec![("pg-0", Ok(answer(false, &both))), ("pg-1", Ok(answer(true, &[])))], 2), (true, None));
+        assert_eq!(
+            verdict(
+                vec![
+                    ("pg-0", Ok(answer(false, &both))),
+                    ("pg-1", Ok(answer(true, &[])))
+                ],
+                2
+            ),
+            (true, None)
+        );
         for (answers, desired, why) in [
-            (vec![("pg-0", Ok(answer(false, &[])))], 2, "1 of 2 servers are there"),
             (
-                vec![("pg-0", Ok(answer(false, &[]))), ("pg-1", Ok(answer(true, &[])))],
+                vec![("pg-0", Ok(answer(false, &[])))],
+                2,
+                "1 of 2 servers are there",
+            ),
+            (
+                vec![
+                    ("pg-0", Ok(answer(false, &[]))),
+                    ("pg-1", Ok(answer(true, &[]))),
+                ],
                 2,
                 "pg-1 does not stream from pg-0",
             ),
             (
-                vec![("pg-0", Ok(answer(false, &[("pg-1", "catchup")]))), ("pg-1", Ok(answer(true, &[])))],
+                vec![
+                    ("pg-0", Ok(answer(false, &[("pg-1", "catchup")]))),
+                    ("pg-1", Ok(answer(true, &[]))),
+                ],
                 2,
                 "pg-1 does not stream from pg-0",
             ),
             (
-                vec![("pg-0", Ok(answer(false, &both))), ("pg-1", Err(Silence::TooSlow))],
+                vec![
+                    ("pg-0", Ok(answer(false, &both))),
+                    ("pg-1", Err(Silence::TooSlow)),
+                ],
                 2,
                 "pg-1 did not answer within 3 s",
             ),
             (
-                vec![("pg-0", Ok(Answer { writes: Err(Silence::Query("no".into())), ..answer(false, &[]) }))],
+                vec![(
+                    "pg-0",
+                    Ok(Answer {
+                        writes: Err(Silence::Query("no".into())),
+                        ..answer(false, &[])
+                    }),
+                )],
                 1,
                 "pg-0 takes no writes: query failed: no",
             ),
@@ -661,10 +955,16 @@ mod tests {
     #[test]
     fn without_a_primary_nobody_is_let_in() {
         let standby = || Ok(answer(true, &[]));
-        assert_eq!(verdict(vec![("pg-0", standby())], 1), (false, Some("no server is the primary".to_owned())));
+        assert_eq!(
+            verdict(vec![("pg-0", standby())], 1),
+            (false, Some("no server is the primary".to_owned()))
+        );
         let refused = Err(Silence::Refused("starting up".into()));
         let why = "pg-1 refuses the login: starting up".to_owned();
-        assert_eq!(verdict(vec![("pg-0", standby()), ("pg-1", refused)], 2), (false, Some(why)));
+        assert_eq!(
+            verdict(vec![("pg-0", standby()), ("pg-1", refused)], 2),
+            (false, Some(why))
+        );
         assert!(!verdict(vec![], 1).0);
     }
 
@@ -672,15 +972,23 @@ mod tests {
     fn of_two_that_think_so_the_one_promoted_last_is_the_primary() {
         let mut newer = answer(false, &[]);
         newer.report.timeline = 2;
-        let answers: BTreeMap<_, _> =
-            [("pg-0".to_owned(), Ok(newer)), ("pg-1".to_owned(), Ok(answer(false, &[])))].into();
-        assert_eq!(primary(&answers).map(|(name, _)| name.as_str()), Some("pg-0"));
+        let answers: BTreeMap<_, _> = [
+            ("pg-0".to_owned(), Ok(newer)),
+            ("pg-1".to_owned(), Ok(answer(false, &[]))),
+        ]
+        .into();
+        assert_eq!(
+            primary(&answers).map(|(name, _)| name.as_str()),
+            Some("pg-0")
+        );
     }
 
     #[test]
     fn only_the_slots_of_members_that_stay_away_are_left() {
-        let mut postgres =
-            Postgres::new("ha-pg", serde_saphyr::from_str("{version: '17', replicas: 2}").expect("a spec"));
+        let mut postgres = Postgres::new(
+            "ha-pg",
+            serde_saphyr::from_str("{version: '17', replicas: 2}").expect("a spec"),
+        );
         postgres.metadata.namespace = Some("demo".to_owned());
         let mut leaving = Pod::default();
         leaving.metadata.name = Some("ha-pg-2".to_owned());

@@ -1,7 +1,8 @@
-//! Where a cluster is: the posture that its objects say, or, for what they lack, the one that its spec asks for.
+//! Where a cluster is: the posture that its objects say, or, for what they lack, the one that its
+//! spec asks for.
 //!
-//! The loop of the databases never takes a running cluster to another posture: it writes again what is written. Who walks does
-//! so by writing these objects.
+//! The loop of the databases never takes a running cluster to another posture: it writes again what
+//! is written. Who walks does so by writing these objects.
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt;
@@ -50,7 +51,8 @@ impl Pieces {
 
     /// What is served, as far as it may be: what is damaged is not given to servers again.
     pub(super) fn served(&self) -> Option<Served> {
-        Served::of(self.tls.as_ref()?.data.as_ref()?, "").filter(|served| served.material().is_some())
+        Served::of(self.tls.as_ref()?.data.as_ref()?, "")
+            .filter(|served| served.material().is_some())
     }
 
     /// Patroni's shared configuration, as far as it can be read.
@@ -59,7 +61,11 @@ impl Pieces {
     }
 
     pub(super) fn local_config(&self) -> Option<&String> {
-        self.patroni.as_ref()?.data.as_ref()?.get(patroni::PATRONI_YML)
+        self.patroni
+            .as_ref()?
+            .data
+            .as_ref()?
+            .get(patroni::PATRONI_YML)
     }
 }
 
@@ -68,7 +74,8 @@ pub(super) fn shared_config(shared: &ConfigMap) -> Option<Value> {
     serde_json::from_str(shared.annotations().get(shared::ANNOTATION)?).ok()
 }
 
-/// Where the cluster is, given what its spec asks for and what has been issued for it, if that is known.
+/// Where the cluster is, given what its spec asks for and what has been issued for it, if that is
+/// known.
 pub(super) fn here(
     cluster: &Cluster,
     pieces: &Pieces,
@@ -76,51 +83,90 @@ pub(super) fn here(
     issued: Option<&Issued>,
 ) -> Step<Here> {
     let wish = |what: &str| {
-        let why = || format!("{what} is lost or damaged, and what the spec asks for has not been issued");
+        let why =
+            || format!("{what} is lost or damaged, and what the spec asks for has not been issued");
         wished.ok_or_else(|| Stop::Blocked("PostureUnknown", why()))
     };
     if pieces.none() {
         // Without TLS a posture is always known.
-        return wished.cloned().map(|posture| with_issued(posture, issued)).ok_or(Stop::Wait("certificates"));
+        return wished
+            .cloned()
+            .map(|posture| with_issued(posture, issued))
+            .ok_or(Stop::Wait("certificates"));
     }
     let shared = pieces.shared_config();
-    let shared = shared.map_or_else(|| wish("the shared configuration").map(|w| shared::config(cluster, w)), Ok)?;
+    let shared = shared.map_or_else(
+        || wish("the shared configuration").map(|w| shared::config(cluster, w)),
+        Ok,
+    )?;
     let local = pieces.local_config().cloned();
     let local = local.map_or_else(|| wish("patroni.yml").map(|w| patroni_yml(cluster, w)), Ok)?;
     let data = pieces.tls.as_ref().and_then(|secret| secret.data.as_ref());
-    let read = |shared: &Value, local: &str, files| written(&Written { tls: data, shared, patroni: local, files });
-    // A cluster that is halted has no pods; it had files if there is something to serve, or if it cannot be without.
+    let read = |shared: &Value, local: &str, files| {
+        written(&Written {
+            tls: data,
+            shared,
+            patroni: local,
+            files,
+        })
+    };
+    // A cluster that is halted has no pods; it had files if there is something to serve, or if it
+    // cannot be without.
     let needs_files = || read(&shared, &local, false).is_ok_and(|posture| posture.needs_files());
-    let files = pieces.pet_set.as_ref().map_or_else(|| pieces.served().is_some() || needs_files(), has_files);
+    let files = pieces
+        .pet_set
+        .as_ref()
+        .map_or_else(|| pieces.served().is_some() || needs_files(), has_files);
     let posture = match read(&shared, &local, files) {
         Ok(posture) => posture,
         Err(Unreadable::Files) => {
             // What was served is lost; what has been issued takes its place.
             let issued = issued.ok_or_else(|| {
-                let why = format!("Secret {} is damaged, and nothing has been issued to mend it", cluster.tls_secret());
+                let why = format!(
+                    "Secret {} is damaged, and nothing has been issued to mend it",
+                    cluster.tls_secret()
+                );
                 Stop::Blocked("PostureUnknown", why)
             })?;
-            let rest = read(&shared, &local, false).or_else(|_| wish("the configuration").cloned())?;
-            return Ok(with_issued(Posture { files: Some(Files::of(issued.material)), ..rest }, Some(issued)));
+            let rest =
+                read(&shared, &local, false).or_else(|_| wish("the configuration").cloned())?;
+            return Ok(with_issued(
+                Posture {
+                    files: Some(Files::of(issued.material)),
+                    ..rest
+                },
+                Some(issued),
+            ));
         }
         // Somebody has written into it by hand.
         Err(Unreadable::Shared(_) | Unreadable::Patroni(_)) => {
             let wished = wish("the configuration")?;
-            let repaired = (shared::config(cluster, wished), patroni_yml(cluster, wished));
+            let repaired = (
+                shared::config(cluster, wished),
+                patroni_yml(cluster, wished),
+            );
             read(&repaired.0, &repaired.1, files).unwrap_or_else(|_| wished.clone())
         }
     };
     let served = pieces.served().filter(|_| posture.files.is_some());
-    Ok(if served.is_some() { Here { posture, served } } else { with_issued(posture, issued) })
+    Ok(if served.is_some() {
+        Here { posture, served }
+    } else {
+        with_issued(posture, issued)
+    })
 }
 
 fn with_issued(posture: Posture, issued: Option<&Issued>) -> Here {
-    let served = issued.filter(|_| posture.files.is_some()).map(|issued| issued.served.clone());
+    let served = issued
+        .filter(|_| posture.files.is_some())
+        .map(|issued| issued.served.clone());
     Here { posture, served }
 }
 
 fn patroni_yml(cluster: &Cluster, posture: &Posture) -> String {
-    let data = patroni::config_map(cluster, posture).data.unwrap_or_default();
+    let data = patroni::config_map(cluster, posture)
+        .data
+        .unwrap_or_default();
     data.get(patroni::PATRONI_YML).cloned().unwrap_or_default()
 }
 
@@ -143,8 +189,19 @@ mod tests {
         let spec = "{version: '17', storageType: Ephemeral, tls: {issuerRef: {name: i}}}";
         let mut postgres = Postgres::new("pg", serde_saphyr::from_str(spec).expect("a spec"));
         postgres.metadata.namespace = Some("demo".to_owned());
-        let version = PostgresVersionSpec { version: "17.12".to_owned(), ..Default::default() };
-        Cluster::of(&postgres, &Facts { version: &version, superuser: "postgres", user_conf: None }).expect("a cluster")
+        let version = PostgresVersionSpec {
+            version: "17.12".to_owned(),
+            ..Default::default()
+        };
+        Cluster::of(
+            &postgres,
+            &Facts {
+                version: &version,
+                superuser: "postgres",
+                user_conf: None,
+            },
+        )
+        .expect("a cluster")
     }
 
     fn issued() -> Issued {
@@ -160,35 +217,60 @@ mod tests {
     fn pieces(posture: &Posture, issued: &Issued) -> Pieces {
         let cluster = cluster();
         Pieces {
-            tls: posture.files.as_ref().map(|_| secrets::tls(&cluster, &issued.served, None)),
+            tls: posture
+                .files
+                .as_ref()
+                .map(|_| secrets::tls(&cluster, &issued.served, None)),
             shared: Some(shared::config_map(&cluster, posture)),
             patroni: Some(patroni::config_map(&cluster, posture)),
             pet_set: Some(pet_set::pet_set(&cluster, posture)),
         }
     }
 
-    fn posture_here(pieces: &Pieces, wished: Option<&Posture>, issued: Option<&Issued>) -> Option<(Posture, bool)> {
-        here(&cluster(), pieces, wished, issued).ok().map(|here| (here.posture, here.served.is_some()))
+    fn posture_here(
+        pieces: &Pieces,
+        wished: Option<&Posture>,
+        issued: Option<&Issued>,
+    ) -> Option<(Posture, bool)> {
+        here(&cluster(), pieces, wished, issued)
+            .ok()
+            .map(|here| (here.posture, here.served.is_some()))
     }
 
     #[test]
     fn a_new_cluster_begins_where_its_spec_wants_it_and_waits_for_what_that_takes() {
-        let none = Pieces { tls: None, shared: None, patroni: None, pet_set: None };
+        let none = Pieces {
+            tls: None,
+            shared: None,
+            patroni: None,
+            pet_set: None,
+        };
         let issued = issued();
         let wished = tls(&issued);
-        assert_eq!(posture_here(&none, Some(&wished), Some(&issued)), Some((wished, true)));
+        assert_eq!(
+            posture_here(&none, Some(&wished), Some(&issued)),
+            Some((wished, true))
+        );
         let plain = Posture::plain(Method::Md5);
-        assert_eq!(posture_here(&none, Some(&plain), None), Some((plain, false)));
-        assert!(matches!(here(&cluster(), &none, None, None), Err(Stop::Wait(_))));
+        assert_eq!(
+            posture_here(&none, Some(&plain), None),
+            Some((plain, false))
+        );
+        assert!(matches!(
+            here(&cluster(), &none, None, None),
+            Err(Stop::Wait(_))
+        ));
     }
 
     #[test]
     fn a_cluster_that_runs_stays_where_it_is_whatever_its_spec_wants() {
         let (served, renewed) = (issued(), issued());
         let there = tls(&served);
-        for (wished, issued) in
-            [(Some(tls(&renewed)), Some(&renewed)), (Some(Posture::plain(Method::Scram)), None), (None, None)]
-        {
+        for (wished, issued) in [
+            (Some(tls(&renewed)), Some(&renewed)),
+            (Some(Posture::plain(Method::Scram)), None),
+            (None, None),
+        ] {
             let here = posture_here(&pieces(&there, &served), wished.as_ref(), issued);
             assert_eq!(here, Some((there.clone(), true)));
         }
@@ -201,7 +283,11 @@ mod tests {
 
     /// The server's, by the client's.
     fn replace_a_key(pieces: &mut Pieces) {
-        let data = pieces.tls.as_mut().and_then(|secret| secret.data.as_mut()).expect("data");
+        let data = pieces
+            .tls
+            .as_mut()
+            .and_then(|secret| secret.data.as_mut())
+            .expect("data");
         let other = data["client.key"].clone();
         data.insert("server.key".to_owned(), other);
     }
@@ -212,18 +298,27 @@ mod tests {
         let there = tls(&issued);
         let lose: [(&str, Lose); 9] = [
             ("the shared configuration", |p| p.shared = None),
-            ("its annotation", |p| p.shared.iter_mut().for_each(|map| map.annotations_mut().clear())),
-            ("sense", |p| {
-                let damaged = r#"{"postgresql": {"parameters": {"ssl": "?"}}}"#.to_owned();
+            ("its annotation", |p| {
                 p.shared
                     .iter_mut()
-                    .for_each(|map| drop(map.annotations_mut().insert("config".to_owned(), damaged.clone())));
+                    .for_each(|map| map.annotations_mut().clear())
+            }),
+            ("sense", |p| {
+                let damaged = r#"{"postgresql": {"parameters": {"ssl": "?"}}}"#.to_owned();
+                p.shared.iter_mut().for_each(|map| {
+                    drop(
+                        map.annotations_mut()
+                            .insert("config".to_owned(), damaged.clone()),
+                    )
+                });
             }),
             ("patroni.yml", |p| p.patroni = None),
             ("the set", |p| p.pet_set = None),
             ("the Secret", |p| p.tls = None),
             ("a key", |p| {
-                p.tls.iter_mut().for_each(|secret| drop(secret.data.as_mut().map(|d| d.remove("client.key"))));
+                p.tls
+                    .iter_mut()
+                    .for_each(|secret| drop(secret.data.as_mut().map(|d| d.remove("client.key"))));
             }),
             ("a key that fits", replace_a_key),
             ("a key that fits, of a cluster that is halted", |p| {
@@ -234,9 +329,14 @@ mod tests {
         for (what, lose) in lose {
             let mut pieces = pieces(&there, &issued);
             lose(&mut pieces);
-            let mended = here(&cluster(), &pieces, Some(&there), Some(&issued)).unwrap_or_else(|_| panic!("{what}"));
+            let mended = here(&cluster(), &pieces, Some(&there), Some(&issued))
+                .unwrap_or_else(|_| panic!("{what}"));
             assert_eq!(mended.posture, there, "{what}");
-            assert_eq!(mended.served.and_then(|served| served.material()), Some(issued.material), "{what}");
+            assert_eq!(
+                mended.served.and_then(|served| served.material()),
+                Some(issued.material),
+                "{what}"
+            );
             let known = posture_here(&pieces, None, None);
             assert_eq!(known.is_some(), what == "the set", "{what}");
         }

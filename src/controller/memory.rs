@@ -12,14 +12,16 @@ use super::health::Seen;
 use super::user_conf::{Refused, Taken};
 use crate::tls::posture::Accept;
 
-/// What is remembered of one database while this process leads. Losing it costs a check or a question, never a database.
+/// What is remembered of one database while this process leads. Losing it costs a check or a
+/// question, never a database.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memory {
     /// The login that worked last: a Secret that lost a key is repaired from it.
     pub(super) login: Option<Login>,
     /// What Patroni was told of us: a Secret that lost it is repaired from here.
     pub(super) agent: Option<SecretString>,
-    /// What its servers take, by what is written; not known while somebody has paused it, who may write something else.
+    /// What its servers take, by what is written; not known while somebody has paused it, who may
+    /// write something else.
     pub(super) accept: Option<Accept>,
     /// What the last check saw.
     pub(super) seen: Option<Seen>,
@@ -67,7 +69,8 @@ pub(super) struct Memories {
 
 impl Memories {
     pub(super) fn recall(&self, uid: &str) -> Memory {
-        self.with_memory(|memory| memory.get(uid).cloned()).unwrap_or_default()
+        self.with_memory(|memory| memory.get(uid).cloned())
+            .unwrap_or_default()
     }
 
     pub(super) fn remember(&self, uid: String, change: impl FnOnce(&mut Memory)) {
@@ -86,7 +89,9 @@ impl Memories {
     /// Forgets every database that is not among these. Whoever is at one of them stays alone there.
     pub(super) fn keep(&self, known: &BTreeSet<String>) {
         self.with_memory(|memory| memory.retain(|uid, _| known.contains(uid)));
-        self.with_turns(|turns| turns.retain(|uid, turn| known.contains(uid) || Arc::strong_count(turn) > 1));
+        self.with_turns(|turns| {
+            turns.retain(|uid, turn| known.contains(uid) || Arc::strong_count(turn) > 1)
+        });
     }
 
     /// Whoever holds it is alone at this database.
@@ -108,7 +113,10 @@ impl Memories {
 mod tests {
     use super::*;
 
-    const SERVED: Served = Served { until: 1, drifted: false };
+    const SERVED: Served = Served {
+        until: 1,
+        drifted: false,
+    };
 
     fn known(uids: &[&str]) -> BTreeSet<String> {
         uids.iter().map(|uid| (*uid).to_owned()).collect()
@@ -120,19 +128,30 @@ mod tests {
         for (uid, until) in [("gone", 1), ("there", 2)] {
             memories.remember(uid.to_owned(), |memory| {
                 memory.served = Some(Served { until, ..SERVED });
-                memory.login = Some(Login { username: "postgres".to_owned(), password: "secret".into() });
+                memory.login = Some(Login {
+                    username: "postgres".to_owned(),
+                    password: "secret".into(),
+                });
             });
         }
-        assert_eq!(memories.served().iter().map(|served| served.until).min(), Some(1));
+        assert_eq!(
+            memories.served().iter().map(|served| served.until).min(),
+            Some(1)
+        );
         memories.keep(&known(&["there"]));
         assert_eq!(memories.served(), [Served { until: 2, ..SERVED }]);
-        assert!(memories.recall("gone").login.is_none() && memories.recall("there").login.is_some());
+        assert!(
+            memories.recall("gone").login.is_none() && memories.recall("there").login.is_some()
+        );
     }
 
     #[test]
     fn who_is_at_a_database_stays_alone_there_also_when_it_goes() {
         let memories = Memories::default();
-        let at_it = memories.turn("gone".to_owned()).try_lock_owned().expect("nobody is at it");
+        let at_it = memories
+            .turn("gone".to_owned())
+            .try_lock_owned()
+            .expect("nobody is at it");
         memories.keep(&known(&[]));
         assert!(memories.turn("gone".to_owned()).try_lock().is_err());
         drop(at_it);

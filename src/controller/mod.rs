@@ -1,18 +1,20 @@
 //! The loops: observe, decide, record, perform.
 //!
 //! # Expected flow
-//! [`run`] waits for the lease, then runs every loop until the lease is lost or it is told to stop; then it waits for the lease
-//! again, or gives it up.
+//! [`run`] waits for the lease, then runs every loop until the lease is lost or it is told to stop;
+//! then it waits for the lease again, or gives it up.
 //!
 //! # Guarantees
-//! Whoever holds no lease writes nothing. A loop handles [`CONCURRENCY`] objects at once and no object twice at once. An object
-//! that fails is tried again after a pause. A lost loop ends with everything it began: a task beside it, be it for an object, a
-//! check or a connection, is stopped when whoever began it drops it. Who wants a database for itself asks [`Context::alone`],
-//! pauses it, and is alone from then on.
+//! Whoever holds no lease writes nothing. A loop handles [`CONCURRENCY`] objects at once and no
+//! object twice at once. An object that fails is tried again after a pause. A lost loop ends with
+//! everything it began: a task beside it, be it for an object, a check or a connection, is stopped
+//! when whoever began it drops it. Who wants a database for itself asks [`Context::alone`], pauses
+//! it, and is alone from then on.
 //!
 //! # Assumptions
-//! Facts are kept up to date by somebody else. What is watched carries the label that KubeDB's objects carry, so that no other
-//! object of the cluster is held in memory. Secrets are read by name and never watched.
+//! Facts are kept up to date by somebody else. What is watched carries the label that KubeDB's
+//! objects carry, so that no other object of the cluster is held in memory. Secrets are read by
+//! name and never watched.
 
 mod budgets;
 mod certificates;
@@ -160,16 +162,29 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let lease = settings.lease.clone();
-    let Some(Lease { namespace, name, identity }) = lease else {
+    let Some(Lease {
+        namespace,
+        name,
+        identity,
+    }) = lease
+    else {
         metrics.leads(true);
-        let (until, loops) = (shutdown.cancelled_owned(), loops(client, facts, settings, metrics));
+        let (until, loops) = (
+            shutdown.cancelled_owned(),
+            loops(client, facts, settings, metrics),
+        );
         future::select(until.boxed(), loops).await;
         return;
     };
     let election = LeaderElection::new(client.clone(), &namespace, &name, &identity);
     let lead = async {
         loop {
-            let loops = loops(client.clone(), Arc::clone(&facts), settings.clone(), metrics.clone());
+            let loops = loops(
+                client.clone(),
+                Arc::clone(&facts),
+                settings.clone(),
+                metrics.clone(),
+            );
             let leading = async {
                 metrics.leads(true);
                 loops.await;
@@ -186,35 +201,66 @@ pub async fn run(
     election.release().await;
 }
 
-fn loops(client: Client, facts: Arc<Stores>, settings: Settings, metrics: LoopMetrics) -> BoxFuture<'static, ()> {
+fn loops(
+    client: Client,
+    facts: Arc<Stores>,
+    settings: Settings,
+    metrics: LoopMetrics,
+) -> BoxFuture<'static, ()> {
     let (pods, fill_pods) = reflect::<Pod>(&client, &settings);
     let (pet_sets, fill_pet_sets) = reflect::<PetSet>(&client, &settings);
-    let Settings { provisioner, ops_manager, pet_sets: realised, .. } = settings;
-    let stateful_sets =
-        (realised == PetSets::Own).then(|| reflect::<PartialObjectMeta<StatefulSet>>(&client, &settings));
+    let Settings {
+        provisioner,
+        ops_manager,
+        pet_sets: realised,
+        ..
+    } = settings;
+    let stateful_sets = (realised == PetSets::Own)
+        .then(|| reflect::<PartialObjectMeta<StatefulSet>>(&client, &settings));
     let (stateful_sets, fill_stateful_sets) = stateful_sets.unzip();
-    let watched = Watched { pods, pet_sets, stateful_sets };
+    let watched = Watched {
+        pods,
+        pet_sets,
+        stateful_sets,
+    };
     let (drift, drifted) = mpsc::unbounded();
-    let context = Arc::new(Context::new(client, facts, settings, metrics, watched, drift));
+    let context = Arc::new(Context::new(
+        client, facts, settings, metrics, watched, drift,
+    ));
     let provisioner = provisioner.then(|| {
         let (databases, run) = databases(&context, drifted);
         [run, health::run(Arc::clone(&context), databases).boxed()]
     });
     let ops_manager = ops_manager.then(|| requests(&context));
-    let pet_sets = (realised == PetSets::Own && context.settings.provisioner).then(|| self::pet_sets(&context));
-    let loops = provisioner.into_iter().flatten().chain(ops_manager).chain(pet_sets);
-    let fill = [fill_pods, fill_pet_sets].into_iter().chain(fill_stateful_sets);
+    let pet_sets = (realised == PetSets::Own && context.settings.provisioner)
+        .then(|| self::pet_sets(&context));
+    let loops = provisioner
+        .into_iter()
+        .flatten()
+        .chain(ops_manager)
+        .chain(pet_sets);
+    let fill = [fill_pods, fill_pet_sets]
+        .into_iter()
+        .chain(fill_stateful_sets);
     let forget = forget(Arc::clone(&context)).boxed();
-    future::join_all(loops.chain(fill).chain([forget])).map(|_| ()).boxed()
+    future::join_all(loops.chain(fill).chain([forget]))
+        .map(|_| ())
+        .boxed()
 }
 
-/// Forgets databases that are not there any more: one may go without its finalizer, and so without a word.
+/// Forgets databases that are not there any more: one may go without its finalizer, and so without
+/// a word.
 async fn forget(context: Arc<Context>) {
     let mut tick = tokio::time::interval(FORGET);
     loop {
         tick.tick().await;
         // What has not been listed yet is not gone.
-        if !context.facts.unknown().iter().any(|kind| *kind == Postgres::kind(&())) {
+        if !context
+            .facts
+            .unknown()
+            .iter()
+            .any(|kind| *kind == Postgres::kind(&()))
+        {
             let all = context.facts.all_databases();
             context.forget_all_but(&all.iter().filter_map(|postgres| postgres.uid()).collect());
         }
@@ -248,7 +294,11 @@ fn databases(
         .reconcile_all_on(drifted);
     let store = controller.store();
     let run = controller
-        .watches(context.api::<PostgresOpsRequest>(), watcher::Config::default(), left_alone)
+        .watches(
+            context.api::<PostgresOpsRequest>(),
+            watcher::Config::default(),
+            left_alone,
+        )
         .run(postgres::reconcile, on_error, Arc::clone(context))
         .for_each(|_| future::ready(()));
     (store, run.boxed())
@@ -258,16 +308,27 @@ fn requests(context: &Arc<Context>) -> BoxFuture<'static, ()> {
     let facts = Arc::clone(&context.facts);
     // A database that becomes ready, or goes, is news for the requests about it.
     let about = move |database: Postgres| {
-        let (namespace, name) = (database.namespace().unwrap_or_default(), database.name_any());
-        let unfinished = facts.requests(&namespace, &name).into_iter().filter(|request| !request.is_finished());
-        unfinished.map(|request| ObjectRef::from_obj(request.as_ref())).collect::<Vec<_>>()
+        let (namespace, name) = (
+            database.namespace().unwrap_or_default(),
+            database.name_any(),
+        );
+        let unfinished = facts
+            .requests(&namespace, &name)
+            .into_iter()
+            .filter(|request| !request.is_finished());
+        unfinished
+            .map(|request| ObjectRef::from_obj(request.as_ref()))
+            .collect::<Vec<_>>()
     };
-    Controller::new(context.api::<PostgresOpsRequest>(), watcher::Config::default())
-        .with_config(Config::default().concurrency(CONCURRENCY))
-        .watches(context.api::<Postgres>(), watcher::Config::default(), about)
-        .run(ops_request::reconcile, on_error, Arc::clone(context))
-        .for_each(|_| future::ready(()))
-        .boxed()
+    Controller::new(
+        context.api::<PostgresOpsRequest>(),
+        watcher::Config::default(),
+    )
+    .with_config(Config::default().concurrency(CONCURRENCY))
+    .watches(context.api::<Postgres>(), watcher::Config::default(), about)
+    .run(ops_request::reconcile, on_error, Arc::clone(context))
+    .for_each(|_| future::ready(()))
+    .boxed()
 }
 
 fn pet_sets(context: &Arc<Context>) -> BoxFuture<'static, ()> {
@@ -281,7 +342,10 @@ fn pet_sets(context: &Arc<Context>) -> BoxFuture<'static, ()> {
 }
 
 /// When an object is looked at again whose loop has failed.
-#[expect(clippy::needless_pass_by_value, reason = "what `Controller::run` calls")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "what `Controller::run` calls"
+)]
 fn on_error<K: Kind>(object: Arc<K>, error: &Error, _: Arc<Context>) -> Action {
     let kind = K::kind(&()).into_owned();
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
@@ -299,14 +363,21 @@ where
     K: Kind + 'static,
 {
     let (store, writer) = reflector::store();
-    let stream = watcher(context::api_of::<K>(client, settings), watcher::Config::default().labels(OURS));
+    let stream = watcher(
+        context::api_of::<K>(client, settings),
+        watcher::Config::default().labels(OURS),
+    );
     let drop_record = |object: &mut K| object.meta_mut().managed_fields = None;
     let kind = K::kind(&()).into_owned();
-    let fill = stream.modify(drop_record).default_backoff().reflect(writer).for_each(move |event| {
-        if let Err(error) = event {
-            warn!(kind, %error, "cannot watch; trying again");
-        }
-        future::ready(())
-    });
+    let fill = stream
+        .modify(drop_record)
+        .default_backoff()
+        .reflect(writer)
+        .for_each(move |event| {
+            if let Err(error) = event {
+                warn!(kind, %error, "cannot watch; trying again");
+            }
+            future::ready(())
+        });
     (store, fill.boxed())
 }

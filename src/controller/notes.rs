@@ -1,4 +1,5 @@
-//! What this process knows about requests and has not written: losing it loses the times of the last steps.
+//! What this process knows about requests and has not written: losing it loses the times of the
+//! last steps.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,7 +23,8 @@ struct Kept {
     draft: Option<Draft>,
     /// Why what was last decided could not be done.
     hindrance: Option<Hindrance>,
-    /// Its namespace, and when it was given a place: it works, though the watch may not have shown it yet.
+    /// Its namespace, and when it was given a place: it works, though the watch may not have shown
+    /// it yet.
     entered: Option<(String, Instant)>,
 }
 
@@ -30,7 +32,8 @@ struct Kept {
 const BEHIND: Duration = Duration::from_secs(30);
 
 impl Notes {
-    /// What is to be written over the status that was read; nothing if somebody else has written one since.
+    /// What is to be written over the status that was read; nothing if somebody else has written
+    /// one since.
     pub(super) fn draft(&self, request: &PostgresOpsRequest) -> Option<Draft> {
         let draft = self.all().get(&key(request))?.draft.clone();
         draft.filter(|draft| draft.is_over(request.status.as_ref()))
@@ -51,13 +54,24 @@ impl Notes {
         self.all().entry(key(request)).or_default().hindrance = why;
     }
 
-    /// How many places are free for a request, of so many in all, beside those that have not ended by what was seen.
-    pub(super) fn free(&self, request: &PostgresOpsRequest, seen: &[Contender], places: usize) -> usize {
+    /// How many places are free for a request, of so many in all, beside those that have not ended
+    /// by what was seen.
+    pub(super) fn free(
+        &self,
+        request: &PostgresOpsRequest,
+        seen: &[Contender],
+        places: usize,
+    ) -> usize {
         free(&self.all(), request, seen, places)
     }
 
     /// Gives a request a place, if one is free.
-    pub(super) fn enter(&self, request: &PostgresOpsRequest, seen: &[Contender], places: usize) -> bool {
+    pub(super) fn enter(
+        &self,
+        request: &PostgresOpsRequest,
+        seen: &[Contender],
+        places: usize,
+    ) -> bool {
         let mut all = self.all();
         let may = free(&all, request, seen, places) > 0;
         if may {
@@ -79,14 +93,33 @@ impl Notes {
 }
 
 /// Counts those too that were given a place a moment ago.
-fn free(all: &HashMap<String, Kept>, request: &PostgresOpsRequest, seen: &[Contender], places: usize) -> usize {
+fn free(
+    all: &HashMap<String, Kept>,
+    request: &PostgresOpsRequest,
+    seen: &[Contender],
+    places: usize,
+) -> usize {
     let own = key(request);
-    let mut others: Vec<Contender> = seen.iter().filter(|other| other.uid != own).cloned().collect();
+    let mut others: Vec<Contender> = seen
+        .iter()
+        .filter(|other| other.uid != own)
+        .cloned()
+        .collect();
     for (uid, kept) in all.iter().filter(|(uid, _)| **uid != own) {
-        let Some((namespace, _)) = kept.entered.as_ref().filter(|(_, at)| at.elapsed() < BEHIND) else { continue };
+        let Some((namespace, _)) = kept
+            .entered
+            .as_ref()
+            .filter(|(_, at)| at.elapsed() < BEHIND)
+        else {
+            continue;
+        };
         match others.iter_mut().find(|other| other.uid == *uid) {
             Some(other) => other.works = true,
-            None => others.push(Contender { uid: uid.clone(), namespace: namespace.clone(), works: true }),
+            None => others.push(Contender {
+                uid: uid.clone(),
+                namespace: namespace.clone(),
+                works: true,
+            }),
         }
     }
     places::free(places, &request.namespace().unwrap_or_default(), &others)
@@ -101,7 +134,8 @@ mod tests {
     use super::*;
 
     fn request(uid: &str) -> PostgresOpsRequest {
-        let spec = serde_saphyr::from_str("{type: Restart, databaseRef: {name: pg}}").expect("a spec");
+        let spec =
+            serde_saphyr::from_str("{type: Restart, databaseRef: {name: pg}}").expect("a spec");
         let mut request = PostgresOpsRequest::new("restart", spec);
         request.metadata.uid = Some(uid.to_owned());
         request.metadata.namespace = Some("demo".to_owned());
@@ -111,10 +145,19 @@ mod tests {
     #[test]
     fn no_more_have_a_place_than_there_are_also_while_the_watch_is_behind() {
         let notes = Notes::default();
-        let sees = |works: bool| [Contender { uid: "a".to_owned(), namespace: "demo".to_owned(), works }];
+        let sees = |works: bool| {
+            [Contender {
+                uid: "a".to_owned(),
+                namespace: "demo".to_owned(),
+                works,
+            }]
+        };
         assert!(notes.enter(&request("a"), &[], 2) && notes.enter(&request("b"), &sees(false), 2));
         assert!(!notes.enter(&request("c"), &sees(false), 2));
-        assert!(notes.enter(&request("a"), &sees(true), 2), "who has a place keeps it");
+        assert!(
+            notes.enter(&request("a"), &sees(true), 2),
+            "who has a place keeps it"
+        );
         notes.forget(&request("b"));
         assert_eq!(notes.free(&request("c"), &sees(true), 2), 1);
         assert!(notes.enter(&request("c"), &sees(true), 2));

@@ -1,13 +1,14 @@
 //! The loop of the requests: observe, decide, record, perform.
 //!
 //! # Expected flow
-//! A request is read anew, its database is looked at, [`decide`] says what is next, that is recorded in the request's status, and
-//! then it is done. Then the request is looked at again. The status is written at once where a later pgrekey must know, and else
-//! a little later: see [`Stored::save`].
+//! A request is read anew, its database is looked at, [`decide`] says what is next, that is
+//! recorded in the request's status, and then it is done. Then the request is looked at again. The
+//! status is written at once where a later pgrekey must know, and else a little later: see
+//! [`Stored::save`].
 //!
 //! # Guarantees
-//! A request whose status cannot be written does not begin, tries nothing again and does not turn back, until it can. An API
-//! server that does not answer ends no request.
+//! A request whose status cannot be written does not begin, tries nothing again and does not turn
+//! back, until it can. An API server that does not answer ends no request.
 //!
 //! # Assumptions
 //! One process runs this loop: whoever holds the lease.
@@ -70,10 +71,14 @@ const OUTDATED: &str = "the definition of PostgresOpsRequests in this cluster is
 /// How long a preflight takes that waits for nothing but the trial of the issuers.
 const TRIAL: Duration = Duration::from_secs(15);
 
-/// How long until the next look of a request that waits for its turn. What it waits for is watched too.
+/// How long until the next look of a request that waits for its turn. What it waits for is watched
+/// too.
 const PATIENTLY: Duration = Duration::from_secs(3);
 
-pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Context>) -> Result<Requeue, Error> {
+pub(super) async fn reconcile(
+    request: Arc<PostgresOpsRequest>,
+    context: Arc<Context>,
+) -> Result<Requeue, Error> {
     // The watch may be behind what this loop wrote itself.
     let Some(mut request) = context.fresh(request.as_ref()).await? else {
         context.notes.forget(&request);
@@ -84,7 +89,10 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
     }
     let now = context.now();
     let draft = context.notes.draft(&request);
-    let stored = Stored { status: request.status.clone(), since: draft.as_ref().map(|draft| draft.since) };
+    let stored = Stored {
+        status: request.status.clone(),
+        since: draft.as_ref().map(|draft| draft.since),
+    };
     if let Some(Draft { status, .. }) = draft {
         request.status = Some(status);
     }
@@ -96,13 +104,21 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
         view.seen.pods = pods(&context, &database).await?;
         decision = match &view.seen.pods {
             Ok(_) => decide(&view.seen, now),
-            Err(why) => Decision::Wait { step: None, on: format!("its pods to be known: {why}"), begins: false },
+            Err(why) => Decision::Wait {
+                step: None,
+                on: format!("its pods to be known: {why}"),
+                begins: false,
+            },
         };
     }
     // Others may want the last place at the same moment, for other databases.
     let pauses = matches!(&decision, Decision::Act { actions, .. } if actions.contains(&Action::SetPaused(true)));
     let places = context.settings.max_concurrent_operations;
-    if pauses && !context.notes.enter(&view.seen.request, &contenders(&context), places) {
+    if pauses
+        && !context
+            .notes
+            .enter(&view.seen.request, &contenders(&context), places)
+    {
         view.seen.places = 0;
         decision = decide(&view.seen, now);
     }
@@ -111,14 +127,28 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
     let (status, events) = record(&view.seen, &decision, now);
     if !matches!(decision, Decision::Finish(_) | Decision::Rest(_)) {
         let settles = settle::of_operation(request, view.seen.database.as_deref()).is_some();
-        let later = match stored.save(&status, Pace { delay: context.settings.status_delay, settles }, now) {
+        let later = match stored.save(
+            &status,
+            Pace {
+                delay: context.settings.status_delay,
+                settles,
+            },
+            now,
+        ) {
             Save::Not => None,
             Save::Later(draft) => Some(*draft),
             Save::Now => {
                 let written = write_status(&context, request, &status).await?;
                 if written.begun_on() != status.begun_on.as_ref() {
                     // Nobody would know any more which pods were replaced.
-                    context.tell(request, EventType::Warning, "DefinitionsOutdated", OUTDATED.to_owned()).await;
+                    context
+                        .tell(
+                            request,
+                            EventType::Warning,
+                            "DefinitionsOutdated",
+                            OUTDATED.to_owned(),
+                        )
+                        .await;
                     return Ok(Requeue::requeue(RARELY));
                 }
                 None
@@ -129,7 +159,8 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
     }
     tell(&context, &view.seen, &events).await;
     // What is done again and again shows no effect: it is given time.
-    let is_news = request.status.as_ref().map(|old| (old.phase, &old.steps)) != Some((status.phase, &status.steps));
+    let is_news = request.status.as_ref().map(|old| (old.phase, &old.steps))
+        != Some((status.phase, &status.steps));
     let hindrance = view.carry_out(&context, &decision).await?;
     let is_done = hindrance.is_none();
     match decision {
@@ -139,27 +170,45 @@ pub(super) async fn reconcile(request: Arc<PostgresOpsRequest>, context: Arc<Con
     Ok(requeue(request, &decision, is_done && is_news, now))
 }
 
-/// Whether too little is known yet to let a request begin: who came first, how many run, what the rules refuse.
+/// Whether too little is known yet to let a request begin: who came first, how many run, what the
+/// rules refuse.
 fn is_blind(context: &Context, request: &PostgresOpsRequest) -> bool {
     let has_begun = request.begun_on().is_some() || request.is_finished();
     let needed = [PostgresOpsRequest::kind(&()), Postgres::kind(&())];
-    !has_begun && context.facts.unknown().iter().any(|kind| needed.iter().any(|needed| needed == kind))
+    !has_begun
+        && context
+            .facts
+            .unknown()
+            .iter()
+            .any(|kind| needed.iter().any(|needed| needed == kind))
 }
 
-fn requeue(request: &PostgresOpsRequest, decision: &Decision, is_newly_done: bool, now: Timestamp) -> Requeue {
+fn requeue(
+    request: &PostgresOpsRequest,
+    decision: &Decision,
+    is_newly_done: bool,
+    now: Timestamp,
+) -> Requeue {
     match decision {
-        Decision::Act { actions, .. } if is_newly_done && actions.iter().all(Action::shows_at_once) => {
+        Decision::Act { actions, .. }
+            if is_newly_done && actions.iter().all(Action::shows_at_once) =>
+        {
             Requeue::requeue(AT_ONCE)
         }
         Decision::Wait { step: None, .. } => Requeue::requeue(PATIENTLY),
-        // Nothing is touched yet, and it may take long: an issuer that is not ready, a budget, a place.
-        Decision::Wait { step: Some(step), on, .. } if on == NO_PLACE || waits_long(request, step, now) => {
-            Requeue::requeue(PATIENTLY)
-        }
+        // Nothing is touched yet, and it may take long: an issuer that is not ready, a budget, a
+        // place.
+        Decision::Wait {
+            step: Some(step),
+            on,
+            ..
+        } if on == NO_PLACE || waits_long(request, step, now) => Requeue::requeue(PATIENTLY),
         Decision::Rest(None) => Requeue::await_change(),
-        Decision::Rest(Some(until)) => {
-            Requeue::requeue(Duration::try_from(until.duration_since(now)).unwrap_or(SOON).max(SOON))
-        }
+        Decision::Rest(Some(until)) => Requeue::requeue(
+            Duration::try_from(until.duration_since(now))
+                .unwrap_or(SOON)
+                .max(SOON),
+        ),
         _ => Requeue::requeue(SOON),
     }
 }
@@ -167,7 +216,8 @@ fn requeue(request: &PostgresOpsRequest, decision: &Decision, is_newly_done: boo
 /// Whether a request has been at its preflight for longer than a trial of the issuers takes.
 fn waits_long(request: &PostgresOpsRequest, step: &str, now: Timestamp) -> bool {
     let began = ledger::find(request.steps(), step).and_then(|step| step.started_at.as_ref());
-    step == StepKind::Preflight.as_str() && began.is_some_and(|Time(began)| after(*began, TRIAL) <= now)
+    step == StepKind::Preflight.as_str()
+        && began.is_some_and(|Time(began)| after(*began, TRIAL) <= now)
 }
 
 /// What one look showed, and what it takes to act on it.
@@ -186,18 +236,30 @@ impl View {
         let name = request.spec.database_ref.name.clone();
         let database = context.get::<Postgres>(&namespace, &name).await?;
         let begun_on = request.begun_on();
-        let is_it = |database: &Postgres| begun_on.is_none_or(|it| database.uid().as_ref() == Some(&it.database_uid));
+        let is_it = |database: &Postgres| {
+            begun_on.is_none_or(|it| database.uid().as_ref() == Some(&it.database_uid))
+        };
         let database = database.filter(is_it).map(Arc::new);
         let siblings = context.facts.requests(&namespace, &name);
-        let paused = database.as_deref().map_or(Paused::No, |database| paused(database, &request));
+        let paused = database
+            .as_deref()
+            .map_or(Paused::No, |database| paused(database, &request));
         let has_begun = begun_on.is_some();
         let mut view = Self {
             site: Err("nobody has looked".to_owned()),
             wished: None,
             look: None,
             seen: Observed {
-                places: context.notes.free(&request, &contenders(context), context.settings.max_concurrent_operations),
-                refused: if has_begun { vec![] } else { refused(context, &request) },
+                places: context.notes.free(
+                    &request,
+                    &contenders(context),
+                    context.settings.max_concurrent_operations,
+                ),
+                refused: if has_begun {
+                    vec![]
+                } else {
+                    refused(context, &request)
+                },
                 major: 0,
                 paused,
                 issuance: Err("nobody has looked".to_owned()),
@@ -219,7 +281,8 @@ impl View {
         Ok(view)
     }
 
-    /// Looks at the objects, at what is issued, and at the servers: in this order, so that the servers are asked last.
+    /// Looks at the objects, at what is issued, and at the servers: in this order, so that the
+    /// servers are asked last.
     async fn look_closely(&mut self, context: &Context, database: &Postgres) -> Result<(), Error> {
         let operation = self.operation();
         let site = match Site::look(context, database, Some(&operation)).await {
@@ -246,7 +309,11 @@ impl View {
                 let look = if ends::issues(&self.seen.request.spec) {
                     issuance::look(context, &site.objects, &wished, &operation).await?
                 } else {
-                    Look { issuance: Issuance::default(), issued: None, trial_cas: Cas::new() }
+                    Look {
+                        issuance: Issuance::default(),
+                        issued: None,
+                        trial_cas: Cas::new(),
+                    }
                 };
                 self.seen.issuance = Ok(look.issuance.clone());
                 (self.wished, self.look) = (Some(wished), Some(look));
@@ -267,13 +334,20 @@ impl View {
     /// Does what was decided, as far as it can be done now; returns why not all of it could be.
     ///
     /// The step's time runs out if it stays so, and then the way leads back.
-    async fn carry_out(&self, context: &Context, decision: &Decision) -> Result<Option<Hindrance>, Error> {
+    async fn carry_out(
+        &self,
+        context: &Context,
+        decision: &Decision,
+    ) -> Result<Option<Hindrance>, Error> {
         let (actions, step) = match decision {
             Decision::Act { actions, step, .. } => (actions, step.as_str()),
             Decision::Finish(actions) => (actions, ""),
             _ => return Ok(None),
         };
-        let hindered = |why: String| Hindrance { step: step.to_owned(), why };
+        let hindered = |why: String| Hindrance {
+            step: step.to_owned(),
+            why,
+        };
         let request = self.seen.request.name_any();
         for action in actions {
             debug!(request, ?action, "performing");
@@ -289,7 +363,9 @@ impl View {
                 }
                 Err(Stop::Error(error)) => {
                     // It is tried again, and people are told what there is to be told until then.
-                    context.notes.hinder(&self.seen.request, Some(hindered(error.to_string())));
+                    context
+                        .notes
+                        .hinder(&self.seen.request, Some(hindered(error.to_string())));
                     return Err(error);
                 }
             }
@@ -300,26 +376,53 @@ impl View {
     async fn perform(&self, context: &Context, action: &Action) -> Result<(), Stop> {
         let request = &self.seen.request;
         match action {
-            Action::Hold => finalizer::put(&context.client, request.as_ref(), FINALIZER, Finalizer::Hold).await?,
-            Action::Release => finalizer::put(&context.client, request.as_ref(), FINALIZER, Finalizer::Release).await?,
+            Action::Hold => {
+                finalizer::put(
+                    &context.client,
+                    request.as_ref(),
+                    FINALIZER,
+                    Finalizer::Hold,
+                )
+                .await?
+            }
+            Action::Release => {
+                finalizer::put(
+                    &context.client,
+                    request.as_ref(),
+                    FINALIZER,
+                    Finalizer::Release,
+                )
+                .await?
+            }
             Action::Delete => delete(context, request).await?,
             Action::SetPaused(paused) => {
-                let Some(database) = &self.seen.database else { return Ok(()) };
+                let Some(database) = &self.seen.database else {
+                    return Ok(());
+                };
                 set_paused(context, database, request, *paused).await?;
             }
             Action::WriteSpec(spec) => {
-                let Some(database) = &self.seen.database else { return Ok(()) };
+                let Some(database) = &self.seen.database else {
+                    return Ok(());
+                };
                 write_spec(context, database, spec).await?;
             }
             action => {
-                let site = self.site.as_ref().map_err(|_| Stop::Wait("a look at the database"))?;
+                let site = self
+                    .site
+                    .as_ref()
+                    .map_err(|_| Stop::Wait("a look at the database"))?;
                 let operation = self.operation();
                 let hands = Hands {
                     context,
                     site,
                     wished: self.wished.as_ref().unwrap_or(&site.cluster),
                     issued: self.look.as_ref().and_then(|look| look.issued.as_ref()),
-                    more_cas: self.look.as_ref().map(|look| look.trial_cas.clone()).unwrap_or_default(),
+                    more_cas: self
+                        .look
+                        .as_ref()
+                        .map(|look| look.trial_cas.clone())
+                        .unwrap_or_default(),
                     operation: Some(&operation),
                 };
                 hands.perform(action).await?;
@@ -329,9 +432,12 @@ impl View {
     }
 }
 
-/// The uids of a database's pods, by name, for a request to remember. A pod that is yet to be taken over is waited for, because later
-/// it would be taken for one that was made since.
-async fn pods(context: &Context, database: &Postgres) -> Result<Known<BTreeMap<String, String>>, Error> {
+/// The uids of a database's pods, by name, for a request to remember. A pod that is yet to be taken
+/// over is waited for, because later it would be taken for one that was made since.
+async fn pods(
+    context: &Context,
+    database: &Postgres,
+) -> Result<Known<BTreeMap<String, String>>, Error> {
     let selector = meta::selector(&database.name_any());
     let Some(objects) = Objects::of(&context.client, database, selector) else {
         return Ok(Err("the database has no uid".to_owned()));
@@ -342,37 +448,65 @@ async fn pods(context: &Context, database: &Postgres) -> Result<Known<BTreeMap<S
         Err(why) => return Ok(Err(why)),
     };
     let labelled = objects.labelled::<Pod>().await?;
-    if let Some(orphan) = labelled.iter().find(|pod| workload.standing(pod) == Standing::Orphan) {
-        return Ok(Err(format!("nobody controls pod {} yet", orphan.name_any())));
+    if let Some(orphan) = labelled
+        .iter()
+        .find(|pod| workload.standing(pod) == Standing::Orphan)
+    {
+        return Ok(Err(format!(
+            "nobody controls pod {} yet",
+            orphan.name_any()
+        )));
     }
-    let own = labelled.iter().filter(|pod| workload.standing(pod).is_own());
-    Ok(Ok(own.map(|pod| (pod.name_any(), pod.uid().unwrap_or_default())).collect()))
+    let own = labelled
+        .iter()
+        .filter(|pod| workload.standing(pod).is_own());
+    Ok(Ok(own
+        .map(|pod| (pod.name_any(), pod.uid().unwrap_or_default()))
+        .collect()))
 }
 
-/// What the rules say now about a request that has not begun: the webhooks may be off, and the cluster has moved on since.
+/// What the rules say now about a request that has not begun: the webhooks may be off, and the
+/// cluster has moved on since.
 fn refused(context: &Context, request: &PostgresOpsRequest) -> Vec<String> {
     if !context.facts.unknown().is_empty() {
         return vec![];
     }
-    refusals(rules(), request.clone(), context.facts.as_ref(), &context.settings.allowed)
+    refusals(
+        rules(),
+        request.clone(),
+        context.facts.as_ref(),
+        &context.settings.allowed,
+    )
 }
 
 /// Every request that has not ended, as far as is known.
 fn contenders(context: &Context) -> Vec<Contender> {
     let unfinished = |request: &Arc<PostgresOpsRequest>| {
         let namespace = request.namespace().unwrap_or_default();
-        let database = context.facts.database(&namespace, &request.spec.database_ref.name);
+        let database = context
+            .facts
+            .database(&namespace, &request.spec.database_ref.name);
         let works = database.is_some_and(|database| paused(&database, request) == Paused::ByUs);
-        Contender { uid: request.uid().unwrap_or_default(), namespace, works }
+        Contender {
+            uid: request.uid().unwrap_or_default(),
+            namespace,
+            works,
+        }
     };
     let all = context.facts.all_requests();
-    all.iter().filter(|request| !request.is_finished()).map(unfinished).collect()
+    all.iter()
+        .filter(|request| !request.is_finished())
+        .map(unfinished)
+        .collect()
 }
 
 /// How many operations but this one run, as far as is known.
 fn others(context: &Context, request: &PostgresOpsRequest) -> usize {
     let requests = context.facts.all_requests();
-    requests.iter().filter(|other| is_running(other) && other.uid() != request.uid()).count()
+    requests
+        .iter()
+        .filter(|other| is_running(other) && other.uid() != request.uid())
+        .count()
 }
 
 fn paused(database: &Postgres, request: &PostgresOpsRequest) -> Paused {
@@ -394,7 +528,13 @@ async fn set_paused(
     let _alone = context.alone(database).await;
     let words = pause_of(request);
     let (name, request_name) = (status::database(database), request.name_any());
-    let write = |writer: &mut Writer| if paused { writer.paused(&words) } else { writer.resumed(&words) };
+    let write = |writer: &mut Writer| {
+        if paused {
+            writer.paused(&words)
+        } else {
+            writer.resumed(&words)
+        }
+    };
     let left = status::write(context, database, write).await?;
     if paused && !left.is_some_and(|left| is_paused_in(&left.conditions, &words)) {
         // Somebody else was faster, whom the next look shows.
@@ -405,14 +545,24 @@ async fn set_paused(
     } else {
         format!("Successfully resumed PostgreSQL {name} for PostgresOpsRequest {request_name}")
     };
-    let reason = if paused { "PauseDatabase" } else { "ResumeDatabase" };
-    context.tell(database, EventType::Normal, reason, note.clone()).await;
+    let reason = if paused {
+        "PauseDatabase"
+    } else {
+        "ResumeDatabase"
+    };
+    context
+        .tell(database, EventType::Normal, reason, note.clone())
+        .await;
     context.tell(request, EventType::Normal, reason, note).await;
     Ok(())
 }
 
 /// TLS, sslMode and clientAuthMode of the new spec, each as a whole.
-async fn write_spec(context: &Context, database: &Postgres, spec: &PostgresSpec) -> Result<(), Error> {
+async fn write_spec(
+    context: &Context,
+    database: &Postgres,
+    spec: &PostgresSpec,
+) -> Result<(), Error> {
     let name = database.name_any();
     let what = || Thing::new::<Postgres>(&name);
     let tls = match (&database.spec.tls, &spec.tls) {
@@ -420,53 +570,98 @@ async fn write_spec(context: &Context, database: &Postgres, spec: &PostgresSpec)
         (Some(_), None) => Some(json!({"op": "remove", "path": "/spec/tls"})),
         (_, Some(tls)) => Some(json!({"op": "add", "path": "/spec/tls", "value": tls})),
     };
-    let mode = spec.ssl_mode.map(|mode| json!({"op": "add", "path": "/spec/sslMode", "value": mode}));
-    let auth = spec.client_auth_mode.map(|auth| json!({"op": "add", "path": "/spec/clientAuthMode", "value": auth}));
-    // A version that is written is one that has to be there still: the API server answers with a conflict if it is not.
+    let mode = spec
+        .ssl_mode
+        .map(|mode| json!({"op": "add", "path": "/spec/sslMode", "value": mode}));
+    let auth = spec
+        .client_auth_mode
+        .map(|auth| json!({"op": "add", "path": "/spec/clientAuthMode", "value": auth}));
+    // A version that is written is one that has to be there still: the API server answers with a
+    // conflict if it is not.
     let version = json!({"op": "add", "path": "/metadata/resourceVersion", "value": database.resource_version()});
-    let patch: Vec<_> = [Some(version), tls, mode, auth].into_iter().flatten().collect();
-    let patch = serde_json::from_value(json!(patch)).map_err(|e| Error::Bug { what: what(), why: e.to_string() })?;
-    let api: Api<Postgres> = Api::namespaced(context.client.clone(), &database.namespace().unwrap_or_default());
-    let written = api.patch(&name, &PatchParams::default(), &Patch::Json::<()>(patch)).await;
+    let patch: Vec<_> = [Some(version), tls, mode, auth]
+        .into_iter()
+        .flatten()
+        .collect();
+    let patch = serde_json::from_value(json!(patch)).map_err(|e| Error::Bug {
+        what: what(),
+        why: e.to_string(),
+    })?;
+    let api: Api<Postgres> = Api::namespaced(
+        context.client.clone(),
+        &database.namespace().unwrap_or_default(),
+    );
+    let written = api
+        .patch(&name, &PatchParams::default(), &Patch::Json::<()>(patch))
+        .await;
     written.map(drop).map_err(|error| Error::of(what(), error))
 }
 
 async fn delete(context: &Context, request: &PostgresOpsRequest) -> Result<(), Error> {
     let name = request.name_any();
-    let api: Api<PostgresOpsRequest> =
-        Api::namespaced(context.client.clone(), &request.namespace().unwrap_or_default());
-    let preconditions = Some(Preconditions { uid: request.uid(), resource_version: None });
-    match api.delete(&name, &DeleteParams { preconditions, ..DeleteParams::default() }).await {
+    let api: Api<PostgresOpsRequest> = Api::namespaced(
+        context.client.clone(),
+        &request.namespace().unwrap_or_default(),
+    );
+    let preconditions = Some(Preconditions {
+        uid: request.uid(),
+        resource_version: None,
+    });
+    match api
+        .delete(
+            &name,
+            &DeleteParams {
+                preconditions,
+                ..DeleteParams::default()
+            },
+        )
+        .await
+    {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         Err(error) => Err(Error::of(Thing::new::<PostgresOpsRequest>(&name), error)),
     }
 }
 
-/// Writes the status over the one that was read, and no other. What came of it is what the API server has kept.
+/// Writes the status over the one that was read, and no other. What came of it is what the API
+/// server has kept.
 async fn write_status(
     context: &Context,
     request: &PostgresOpsRequest,
     status: &PostgresOpsRequestStatus,
 ) -> Result<PostgresOpsRequest, Error> {
     let name = request.name_any();
-    let api: Api<PostgresOpsRequest> =
-        Api::namespaced(context.client.clone(), &request.namespace().unwrap_or_default());
-    let patch = json!({"metadata": {"resourceVersion": request.resource_version()}, "status": status});
-    let written = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
+    let api: Api<PostgresOpsRequest> = Api::namespaced(
+        context.client.clone(),
+        &request.namespace().unwrap_or_default(),
+    );
+    let patch =
+        json!({"metadata": {"resourceVersion": request.resource_version()}, "status": status});
+    let written = api
+        .patch_status(&name, &PatchParams::default(), &Patch::Merge(patch))
+        .await;
     written.map_err(|error| Error::of(Thing::new::<PostgresOpsRequest>(&name), error))
 }
 
-/// Counts the steps and the operations that have ended with this status, if it is another than the request's.
+/// Counts the steps and the operations that have ended with this status, if it is another than the
+/// request's.
 fn count(context: &Context, request: &PostgresOpsRequest, new: &PostgresOpsRequestStatus) {
     let old = request.steps();
     for step in &new.steps {
-        let known = old.iter().find(|known| known.name == step.name).and_then(|known| known.finished_at.as_ref());
-        if let (Some(kind), Some(Time(end)), Some(Time(start))) =
-            (StepKind::of(&step.name), &step.finished_at, &step.started_at)
-            && known.is_none_or(|known| known.0 != *end)
+        let known = old
+            .iter()
+            .find(|known| known.name == step.name)
+            .and_then(|known| known.finished_at.as_ref());
+        if let (Some(kind), Some(Time(end)), Some(Time(start))) = (
+            StepKind::of(&step.name),
+            &step.finished_at,
+            &step.started_at,
+        ) && known.is_none_or(|known| known.0 != *end)
         {
-            context.metrics.step(kind, Duration::try_from(end.duration_since(*start)).unwrap_or_default());
+            context.metrics.step(
+                kind,
+                Duration::try_from(end.duration_since(*start)).unwrap_or_default(),
+            );
         }
     }
     let outcome = match new.phase {
@@ -477,14 +672,20 @@ fn count(context: &Context, request: &PostgresOpsRequest, new: &PostgresOpsReque
     if let Some(outcome) = outcome {
         context.metrics.ended(kind_of(request), outcome);
     }
-    context.metrics.running(others(context, request) + usize::from(new.phase == Some(OpsPhase::Progressing)));
+    context
+        .metrics
+        .running(others(context, request) + usize::from(new.phase == Some(OpsPhase::Progressing)));
     let working = contenders(context).iter().filter(|one| one.works).count();
-    context.metrics.places(working, context.settings.max_concurrent_operations);
+    context
+        .metrics
+        .places(working, context.settings.max_concurrent_operations);
 }
 
 /// Measures how long there is no primary, from one look to the next.
 fn note_gap(context: &Context, seen: &Observed, is_over: bool) {
-    let Some(database) = &seen.database else { return };
+    let Some(database) = &seen.database else {
+        return;
+    };
     let now = context.now();
     if is_over {
         return context.remember(database, |memory| memory.primary = Primary::Unknown);
@@ -495,7 +696,9 @@ fn note_gap(context: &Context, seen: &Observed, is_over: bool) {
             (Primary::There(last) | Primary::Away(last), Err(_)) => Primary::Away(last),
             (Primary::Unknown, Err(_)) => Primary::Unknown,
             (Primary::Away(last), Ok(_)) => {
-                context.metrics.write_gap(Duration::try_from(now.duration_since(last)).unwrap_or_default());
+                context
+                    .metrics
+                    .write_gap(Duration::try_from(now.duration_since(last)).unwrap_or_default());
                 Primary::There(now)
             }
             (_, Ok(_)) => Primary::There(now),
@@ -503,9 +706,14 @@ fn note_gap(context: &Context, seen: &Observed, is_over: bool) {
     });
 }
 
-/// What a request does, as far as the request itself says: TLS that is changed may be TLS that is added.
+/// What a request does, as far as the request itself says: TLS that is changed may be TLS that is
+/// added.
 fn kind_of(request: &PostgresOpsRequest) -> OperationKind {
-    let change = request.spec.tls.as_ref().and_then(|change| change.operations().first().copied());
+    let change = request
+        .spec
+        .tls
+        .as_ref()
+        .and_then(|change| change.operations().first().copied());
     match change {
         None => OperationKind::Restart,
         Some(TlsOperation::Remove) => OperationKind::RemoveTls,
@@ -516,10 +724,18 @@ fn kind_of(request: &PostgresOpsRequest) -> OperationKind {
 
 async fn tell(context: &Context, seen: &Observed, events: &[Event]) {
     for event in events {
-        let type_ = if event.warning { EventType::Warning } else { EventType::Normal };
-        context.tell(seen.request.as_ref(), type_, &event.reason, &event.message).await;
+        let type_ = if event.warning {
+            EventType::Warning
+        } else {
+            EventType::Normal
+        };
+        context
+            .tell(seen.request.as_ref(), type_, &event.reason, &event.message)
+            .await;
         if let Some(database) = seen.database.as_deref().filter(|_| event.on_database) {
-            context.tell(database, type_, &event.reason, &event.message).await;
+            context
+                .tell(database, type_, &event.reason, &event.message)
+                .await;
         }
     }
 }

@@ -42,16 +42,26 @@ pub(super) struct Hands<'a> {
 impl Hands<'_> {
     /// Does one thing to the database. What is about the request is not done here.
     pub(super) async fn perform(&self, action: &Action) -> Step<()> {
-        let Site { cluster, objects, .. } = self.site;
+        let Site {
+            cluster, objects, ..
+        } = self.site;
         match action {
             Action::Try => {
-                issuance::try_issuers(objects, self.wished, self.operation.unwrap_or_default()).await?;
+                issuance::try_issuers(objects, self.wished, self.operation.unwrap_or_default())
+                    .await?;
             }
             Action::Certify(_) => certificates::ask(objects, self.wished).await?,
             Action::EndTrial => issuance::end_trial(objects, cluster).await?,
             Action::Reissue { alias, revision } => {
                 let name = cluster.certificate(*alias);
-                issuance::reissue(self.context, objects, &name, self.operation.unwrap_or_default(), *revision).await?;
+                issuance::reissue(
+                    self.context,
+                    objects,
+                    &name,
+                    self.operation.unwrap_or_default(),
+                    *revision,
+                )
+                .await?;
             }
             Action::Publish(cas) => {
                 let text = self.bundle(cas)?;
@@ -72,45 +82,79 @@ impl Hands<'_> {
             Action::ReloadServer { pod, uid } => self.reload_server(pod, uid).await?,
             Action::ReloadAgent { pod, uid } => self.reload_agent(pod, uid).await?,
             Action::Evict { pod, uid } => self.evict(pod, uid).await?,
-            Action::SwitchOver { from, to } => drop(scaling::ask_patroni(objects, cluster, from, to).await?),
-            Action::Hold | Action::Release | Action::Delete | Action::SetPaused(_) | Action::WriteSpec(_) => {}
+            Action::SwitchOver { from, to } => {
+                drop(scaling::ask_patroni(objects, cluster, from, to).await?)
+            }
+            Action::Hold
+            | Action::Release
+            | Action::Delete
+            | Action::SetPaused(_)
+            | Action::WriteSpec(_) => {}
         }
         Ok(())
     }
 
     fn cas(&self) -> Cas {
-        let issued = self.issued.map(|issued| issued.cas.clone()).unwrap_or_default();
-        self.site.cas().into_iter().chain(issued).chain(self.more_cas.clone()).collect()
+        let issued = self
+            .issued
+            .map(|issued| issued.cas.clone())
+            .unwrap_or_default();
+        self.site
+            .cas()
+            .into_iter()
+            .chain(issued)
+            .chain(self.more_cas.clone())
+            .collect()
     }
 
     fn bundle(&self, wanted: &BTreeSet<CaId>) -> Step<String> {
         let all = known(wanted, &self.cas());
-        bundle(wanted.iter().copied(), &all).map_err(|ca| Stop::Blocked("CaUnknown", unknown_ca(ca)))
+        bundle(wanted.iter().copied(), &all)
+            .map_err(|ca| Stop::Blocked("CaUnknown", unknown_ca(ca)))
     }
 
-    /// Secret `NAME-tls`. In an operation what was in it stays beside it as the previous material, until the leaves go back to that.
-    /// A renewal has nothing to go back to, and keeps nothing.
+    /// Secret `NAME-tls`. In an operation what was in it stays beside it as the previous material,
+    /// until the leaves go back to that. A renewal has nothing to go back to, and keeps nothing.
     async fn write_files(&self, files: &Files) -> Step<()> {
-        let Site { cluster, objects, stored, previous, pieces, .. } = self.site;
+        let Site {
+            cluster,
+            objects,
+            stored,
+            previous,
+            pieces,
+            ..
+        } = self.site;
         let is = |served: &&Served| served.material().as_ref() == Some(&files.material);
-        let issued = self
-            .issued
-            .map(|issued| &issued.served)
-            .filter(|_| self.issued.is_some_and(|issued| issued.material == files.material));
+        let issued = self.issued.map(|issued| &issued.served).filter(|_| {
+            self.issued
+                .is_some_and(|issued| issued.material == files.material)
+        });
         // What has been issued was verified a moment ago; what is kept was when it was written.
-        let now = issued.or(stored.as_ref().filter(is)).or(previous.as_ref().filter(is));
-        let now =
-            now.ok_or_else(|| Stop::Blocked("MaterialUnknown", "the leaves to be served are not there".to_owned()))?;
+        let now = issued
+            .or(stored.as_ref().filter(is))
+            .or(previous.as_ref().filter(is));
+        let now = now.ok_or_else(|| {
+            Stop::Blocked(
+                "MaterialUnknown",
+                "the leaves to be served are not there".to_owned(),
+            )
+        })?;
         let now = now
             .clone()
             .trusting(&files.material, &files.trust, &self.cas())
             .map_err(|ca| Stop::Blocked("CaUnknown", unknown_ca(ca)))?;
         let stays = stored.as_ref().is_some_and(|stored| is(&stored));
         let goes_back = previous.as_ref().is_some_and(|previous| is(&previous));
-        let before = if stays { previous.as_ref() } else { stored.as_ref().filter(|_| !goes_back) };
+        let before = if stays {
+            previous.as_ref()
+        } else {
+            stored.as_ref().filter(|_| !goes_back)
+        };
         let mut secret = secrets::tls(cluster, &now, before.filter(|_| self.operation.is_some()));
         if let (Some(operation), Some(_)) = (self.operation, before) {
-            secret.annotations_mut().insert(PREVIOUS_OF.to_owned(), operation.to_owned());
+            secret
+                .annotations_mut()
+                .insert(PREVIOUS_OF.to_owned(), operation.to_owned());
         }
         objects.apply_over(pieces.tls.as_ref(), secret).await?;
         Ok(())
@@ -118,9 +162,13 @@ impl Hands<'_> {
 
     /// What new pods are made of, with or without files, if it is not so already.
     async fn write_pet_set(&self, has_files: bool) -> Step<Done> {
-        let Site { objects, pieces, .. } = self.site;
+        let Site {
+            objects, pieces, ..
+        } = self.site;
         self.site.may_be_built(false)?;
-        let wish = self.site.pet_set(has_files, self.issued.map(|issued| issued.material))?;
+        let wish = self
+            .site
+            .pet_set(has_files, self.issued.map(|issued| issued.material))?;
         Ok(objects.apply_over(pieces.pet_set.as_ref(), wish).await?)
     }
 
@@ -135,36 +183,65 @@ impl Hands<'_> {
     /// Any change of a pod makes the kubelet look at its volumes, within about a second.
     async fn touch(&self, pod: &str, uid: &str, version: &str) -> Step<()> {
         let patch = json!({"metadata": {"uid": uid, "annotations": {REFRESH: version}}});
-        let patched = self.site.objects.api::<Pod>().patch(pod, &PatchParams::default(), &Patch::Merge(patch)).await;
-        patched.map(drop).or_else(|error| gone_is_fine(pod, error)).map_err(Stop::from)
+        let patched = self
+            .site
+            .objects
+            .api::<Pod>()
+            .patch(pod, &PatchParams::default(), &Patch::Merge(patch))
+            .await;
+        patched
+            .map(drop)
+            .or_else(|error| gone_is_fine(pod, error))
+            .map_err(Stop::from)
     }
 
     async fn reload_server(&self, pod: &str, uid: &str) -> Step<()> {
-        let Some(pod) = self.site.pod_of(pod, uid) else { return Ok(()) };
+        let Some(pod) = self.site.pod_of(pod, uid) else {
+            return Ok(());
+        };
         let session = self.log_in(pod).await?;
-        reload(&session).await.map_err(|silence| self.silent(pod, &silence))
+        reload(&session)
+            .await
+            .map_err(|silence| self.silent(pod, &silence))
     }
 
     async fn reload_agent(&self, pod: &str, uid: &str) -> Step<()> {
-        let Some(pod) = self.site.pod_of(pod, uid) else { return Ok(()) };
+        let Some(pod) = self.site.pod_of(pod, uid) else {
+            return Ok(());
+        };
         let port = u16::try_from(PATRONI_PORT.0).unwrap_or_default();
         let address = address(pod, port).map_err(|_| Stop::Wait("an address of the pod"))?;
-        let password = self.site.agent.as_ref().ok_or(Stop::Wait("the password of Patroni's REST API"))?;
+        let password = self
+            .site
+            .agent
+            .as_ref()
+            .ok_or(Stop::Wait("the password of Patroni's REST API"))?;
         let reloaded = agent::reload(address, secrets::AGENT_USER, password).await;
         reloaded.map_err(|silence| self.silent(pod, &silence))
     }
 
-    /// Who says no may say yes at the next look. What new pods are made of is brought up to date first: who restarts a
-    /// database expects it to come back as it is asked for now.
+    /// Who says no may say yes at the next look. What new pods are made of is brought up to date
+    /// first: who restarts a database expects it to come back as it is asked for now.
     async fn evict(&self, pod: &str, uid: &str) -> Step<()> {
         if let Some(live) = &self.site.pieces.pet_set
             && !matches!(self.write_pet_set(has_files(live)).await?, Done::Nothing)
         {
-            return Err(Stop::Wait("the PetSet's controller to see what new pods are made of"));
+            return Err(Stop::Wait(
+                "the PetSet's controller to see what new pods are made of",
+            ));
         }
-        let preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
-        let delete_options = Some(DeleteParams { preconditions, ..DeleteParams::default() });
-        let parameters = EvictParams { delete_options, ..EvictParams::default() };
+        let preconditions = Some(Preconditions {
+            uid: Some(uid.to_owned()),
+            resource_version: None,
+        });
+        let delete_options = Some(DeleteParams {
+            preconditions,
+            ..DeleteParams::default()
+        });
+        let parameters = EvictParams {
+            delete_options,
+            ..EvictParams::default()
+        };
         info!(pod, namespace = self.site.cluster.namespace(), "evicting");
         match self.site.objects.api::<Pod>().evict(pod, &parameters).await {
             Ok(_) => Ok(()),
@@ -177,7 +254,10 @@ impl Hands<'_> {
 
     pub(super) async fn log_in(&self, pod: &Pod) -> Step<Session> {
         let address = address(pod, PORT).map_err(|_| Stop::Wait("an address of the pod"))?;
-        let written = self.site.written().map_err(|why| Stop::Blocked("PostureUnknown", why))?;
+        let written = self
+            .site
+            .written()
+            .map_err(|why| Stop::Blocked("PostureUnknown", why))?;
         let keys = self.site.keys(&written);
         let wire = look(address, &self.site.login.username).await;
         let host = self.site.host(&pod.name_any());
@@ -194,8 +274,14 @@ impl Hands<'_> {
 
 /// What the eviction API says about a pod: which budget it is about is among the causes.
 fn refused(pod: &str, status: &Status) -> String {
-    let causes = status.details.iter().flat_map(|details| &details.causes).map(|cause| cause.message.as_str());
-    let said: Vec<&str> = std::iter::once(status.message.as_str()).chain(causes).collect();
+    let causes = status
+        .details
+        .iter()
+        .flat_map(|details| &details.causes)
+        .map(|cause| cause.message.as_str());
+    let said: Vec<&str> = std::iter::once(status.message.as_str())
+        .chain(causes)
+        .collect();
     format!("the eviction API refuses pod {pod}: {}", said.join(" "))
 }
 
@@ -217,14 +303,18 @@ mod tests {
 
     #[test]
     fn what_the_eviction_api_says_is_told_with_its_causes() {
-        let told = |status: serde_json::Value| refused("pg-0", &serde_json::from_value(status).expect("a status"));
+        let told = |status: serde_json::Value| {
+            refused("pg-0", &serde_json::from_value(status).expect("a status"))
+        };
         let two = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
-        assert_eq!(told(json!({"message": two, "code": 500})), format!("the eviction API refuses pod pg-0: {two}"));
+        assert_eq!(
+            told(json!({"message": two, "code": 500})),
+            format!("the eviction API refuses pod pg-0: {two}")
+        );
         let closed = json!({"message": "Cannot evict pod.", "code": 429, "details": {"causes": [{
             "reason": "DisruptionBudget", "message": "The disruption budget pg needs 2 healthy pods and has 2 currently"}]}});
-        assert!(
-            told(closed)
-                .ends_with("Cannot evict pod. The disruption budget pg needs 2 healthy pods and has 2 currently")
-        );
+        assert!(told(closed).ends_with(
+            "Cannot evict pod. The disruption budget pg needs 2 healthy pods and has 2 currently"
+        ));
     }
 }

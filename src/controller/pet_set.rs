@@ -1,12 +1,14 @@
-//! PetSets, where nobody else realises them: a StatefulSet of the same name, its status copied back.
+//! PetSets, where nobody else realises them: a StatefulSet of the same name, its status copied
+//! back.
 //!
 //! # Expected flow
-//! The PetSet of a database becomes a StatefulSet that it owns. A changed template restarts nothing: the strategy is `OnDelete`. When
-//! the PetSet goes, what it owns is collected.
+//! The PetSet of a database becomes a StatefulSet that it owns. A changed template restarts
+//! nothing: the strategy is `OnDelete`. When the PetSet goes, what it owns is collected.
 //!
 //! # Guarantees
-//! A PetSet that is not a database's is not realised, whatever its labels say: whoever may create PetSets may not create pods by
-//! that. A StatefulSet of the same name that the PetSet does not control is left alone.
+//! A PetSet that is not a database's is not realised, whatever its labels say: whoever may create
+//! PetSets may not create pods by that. A StatefulSet of the same name that the PetSet does not
+//! control is left alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,9 +32,11 @@ use crate::rules::Facts;
 /// How long until a set is looked at again that cannot be what it should be.
 const LATER: Duration = Duration::from_secs(20);
 
-const NOT_OURS: &str = "no Postgres of this name controls this PetSet: pgrekey realises those of its databases only";
+const NOT_OURS: &str =
+    "no Postgres of this name controls this PetSet: pgrekey realises those of its databases only";
 
-const IN_THE_WAY: &str = "there is a StatefulSet of this name that this PetSet does not control: rename or delete it";
+const IN_THE_WAY: &str =
+    "there is a StatefulSet of this name that this PetSet does not control: rename or delete it";
 
 pub(super) async fn reconcile(set: Arc<PetSet>, context: Arc<Context>) -> Result<Action, Error> {
     if set.metadata.deletion_timestamp.is_some() {
@@ -64,28 +68,44 @@ pub(super) async fn reconcile(set: Arc<PetSet>, context: Arc<Context>) -> Result
     }
     if let Some(status) = live.and_then(|live| status(&set, live)) {
         let patch = json!({"status": status});
-        let patched = objects.api::<PetSet>().patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        let patched = objects
+            .api::<PetSet>()
+            .patch_status(&name, &PatchParams::default(), &Patch::Merge(patch))
+            .await;
         patched.map_err(|error| Error::of(Thing::new::<PetSet>(&name), error))?;
     }
     Ok(Action::await_change())
 }
 
-/// Whether a Postgres of the set's name controls it. An owner can be made up; a second set of that name cannot.
+/// Whether a Postgres of the set's name controls it. An owner can be made up; a second set of that
+/// name cannot.
 async fn is_of_a_database(context: &Context, set: &PetSet) -> Result<bool, Error> {
-    let Some(owner) = controller_of(set).filter(|owner| is_postgres(owner) && owner.name == set.name_any()) else {
+    let Some(owner) =
+        controller_of(set).filter(|owner| is_postgres(owner) && owner.name == set.name_any())
+    else {
         return Ok(false);
     };
     let namespace = set.namespace().unwrap_or_default();
     let is_it = |postgres: &Postgres| postgres.uid().as_ref() == Some(&owner.uid);
-    if context.facts.database(&namespace, &owner.name).is_some_and(|postgres| is_it(&postgres)) {
+    if context
+        .facts
+        .database(&namespace, &owner.name)
+        .is_some_and(|postgres| is_it(&postgres))
+    {
         return Ok(true);
     }
     // What is watched may be behind.
-    Ok(context.get::<Postgres>(&namespace, &owner.name).await?.is_some_and(|postgres| is_it(&postgres)))
+    Ok(context
+        .get::<Postgres>(&namespace, &owner.name)
+        .await?
+        .is_some_and(|postgres| is_it(&postgres)))
 }
 
 fn controller_of(object: &impl ResourceExt) -> Option<&OwnerReference> {
-    object.owner_references().iter().find(|owner| owner.controller == Some(true))
+    object
+        .owner_references()
+        .iter()
+        .find(|owner| owner.controller == Some(true))
 }
 
 fn is_postgres(owner: &OwnerReference) -> bool {
@@ -95,8 +115,15 @@ fn is_postgres(owner: &OwnerReference) -> bool {
 
 /// Says why a set is not realised.
 async fn refuse(context: &Context, set: &PetSet, why: &str) {
-    warn!(namespace = set.namespace(), pet_set = set.name_any(), why, "not realised");
-    context.tell(set, EventType::Warning, "FailedCreate", why).await;
+    warn!(
+        namespace = set.namespace(),
+        pet_set = set.name_any(),
+        why,
+        "not realised"
+    );
+    context
+        .tell(set, EventType::Warning, "FailedCreate", why)
+        .await;
 }
 
 /// The status that the set should have and has not.
@@ -105,7 +132,10 @@ fn status(set: &PetSet, live: StatefulSet) -> Option<StatefulSetStatus> {
     if status.observed_generation == live.metadata.generation {
         status.observed_generation = set.metadata.generation;
     } else {
-        status.observed_generation = set.status.as_ref().and_then(|status| status.observed_generation);
+        status.observed_generation = set
+            .status
+            .as_ref()
+            .and_then(|status| status.observed_generation);
     }
     // A merge leaves what it does not name, and Kubernetes leaves out what is zero.
     status.ready_replicas = Some(status.ready_replicas.unwrap_or_default());
@@ -123,9 +153,16 @@ mod tests {
     fn only_a_postgres_of_kubedb_is_an_owner() {
         let is_postgres = |api_version: &str, kind: &str| {
             let (api_version, kind) = (api_version.to_owned(), kind.to_owned());
-            is_postgres(&OwnerReference { api_version, kind, ..OwnerReference::default() })
+            is_postgres(&OwnerReference {
+                api_version,
+                kind,
+                ..OwnerReference::default()
+            })
         };
-        assert!(is_postgres("kubedb.com/v1", "Postgres") && is_postgres("kubedb.com/v1alpha2", "Postgres"));
+        assert!(
+            is_postgres("kubedb.com/v1", "Postgres")
+                && is_postgres("kubedb.com/v1alpha2", "Postgres")
+        );
         assert!(!is_postgres("kubedb.com/v1", "MySQL"));
         assert!(!is_postgres("example.com/v1", "Postgres") && !is_postgres("v1", "Postgres"));
     }

@@ -1,4 +1,5 @@
-//! The pods of a database: as they are watched, for whoever looks often, and as the API server has them, for whoever changes something.
+//! The pods of a database: as they are watched, for whoever looks often, and as the API server has
+//! them, for whoever changes something.
 
 use std::sync::Arc;
 
@@ -41,19 +42,31 @@ impl Watched {
 
     /// What controls the pods of a database.
     pub(super) fn workload(&self, postgres: &Postgres) -> Known<Workload> {
-        let (namespace, name) = (postgres.namespace().unwrap_or_default(), postgres.name_any());
-        let stateful_set = self.stateful_sets.as_ref().map(|sets| sets.get(&ObjectRef::new(&name).within(&namespace)));
+        let (namespace, name) = (
+            postgres.namespace().unwrap_or_default(),
+            postgres.name_any(),
+        );
+        let stateful_set = self
+            .stateful_sets
+            .as_ref()
+            .map(|sets| sets.get(&ObjectRef::new(&name).within(&namespace)));
         let realised = match &stateful_set {
             None => Realised::Directly,
             Some(set) => Realised::By(set.as_ref().map(|set| &set.metadata)),
         };
-        Workload::of(postgres, self.pet_set(&namespace, &name).as_deref(), realised)
+        Workload::of(
+            postgres,
+            self.pet_set(&namespace, &name).as_deref(),
+            realised,
+        )
     }
 
     /// The pods of this workload, in the order of their names.
     pub(super) fn pods(&self, postgres: &Postgres, workload: &Workload) -> Vec<Arc<Pod>> {
         let (namespace, name) = (postgres.namespace(), postgres.name_any());
-        let is = |pod: &Arc<Pod>, key: &str, value: &str| pod.labels().get(key).is_some_and(|own| own == value);
+        let is = |pod: &Arc<Pod>, key: &str, value: &str| {
+            pod.labels().get(key).is_some_and(|own| own == value)
+        };
         let mut pods = self.pods.state();
         pods.retain(|pod| {
             pod.metadata.namespace == namespace

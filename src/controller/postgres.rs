@@ -1,4 +1,5 @@
-//! The loop of the databases: a `Postgres` becomes a running cluster, stays one, and goes as its owner wants it to go.
+//! The loop of the databases: a `Postgres` becomes a running cluster, stays one, and goes as its
+//! owner wants it to go.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +30,8 @@ const SOON: Duration = Duration::from_secs(2);
 /// How long until a database is looked at again in which something is in the way.
 const LATER: Duration = Duration::from_secs(10);
 
-/// How long until a database is looked at again in which all is well, or which is paused: what is watched says by itself when it
-/// changes.
+/// How long until a database is looked at again in which all is well, or which is paused: what is
+/// watched says by itself when it changes.
 const RARELY: Duration = Duration::from_mins(10);
 
 /// Why a database is not yet what it should be.
@@ -61,7 +62,9 @@ pub(super) type Step<T> = Result<T, Stop>;
 pub(super) async fn reconcile(seen: Arc<Postgres>, context: Arc<Context>) -> Result<Action, Error> {
     let _alone = context.alone(&seen).await;
     // What was seen may be from before somebody paused the database.
-    let Some(postgres) = context.fresh(seen.as_ref()).await? else { return Ok(Action::await_change()) };
+    let Some(postgres) = context.fresh(seen.as_ref()).await? else {
+        return Ok(Action::await_change());
+    };
     let step = if postgres.metadata.deletion_timestamp.is_some() {
         ending::clean_up(&context, &postgres).await
     } else {
@@ -88,7 +91,9 @@ async fn live(context: &Context, postgres: &Postgres) -> Step<Action> {
     let conditions = conditions(postgres);
     if let Some(words) = abandoned_pause(context, postgres).await? {
         let note = format!("{words}, which has gone or ended: resumed");
-        context.tell(postgres, EventType::Warning, "ResumeDatabase", note).await;
+        context
+            .tell(postgres, EventType::Warning, "ResumeDatabase", note)
+            .await;
         status::write(context, postgres, |writer| writer.resumed(words)).await?;
         return Ok(Action::requeue(SOON));
     }
@@ -102,7 +107,9 @@ async fn live(context: &Context, postgres: &Postgres) -> Step<Action> {
         status::write(context, postgres, Writer::not_halted).await?;
     }
     let provisioned = Box::pin(provision::provision(context, postgres)).await?;
-    context.remember(postgres, |memory| memory.accept = Some(provisioned.posture.accept));
+    context.remember(postgres, |memory| {
+        memory.accept = Some(provisioned.posture.accept)
+    });
     let taken = if provisioned.is_built {
         Box::pin(user_conf::spread(context, postgres, &provisioned)).await
     } else {
@@ -123,20 +130,37 @@ async fn live(context: &Context, postgres: &Postgres) -> Step<Action> {
 }
 
 /// The words of a pause that its request has left behind.
-async fn abandoned_pause<'a>(context: &Context, postgres: &'a Postgres) -> Result<Option<&'a str>, Error> {
-    let Some(paused) = PausedBy::of(conditions(postgres)) else { return Ok(None) };
+async fn abandoned_pause<'a>(
+    context: &Context,
+    postgres: &'a Postgres,
+) -> Result<Option<&'a str>, Error> {
+    let Some(paused) = PausedBy::of(conditions(postgres)) else {
+        return Ok(None);
+    };
     // Asked of the API server: what is watched may be behind, and the operation goes on.
-    let request = context.get::<PostgresOpsRequest>(&postgres.namespace().unwrap_or_default(), paused.name).await?;
-    Ok(paused.is_abandoned(request.as_ref()).then_some(paused.words))
+    let request = context
+        .get::<PostgresOpsRequest>(&postgres.namespace().unwrap_or_default(), paused.name)
+        .await?;
+    Ok(paused
+        .is_abandoned(request.as_ref())
+        .then_some(paused.words))
 }
 
 pub(super) fn conditions(postgres: &Postgres) -> &[condition::Condition] {
-    postgres.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default()
+    postgres
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice())
+        .unwrap_or_default()
 }
 
 /// Puts our finalizer on, first of all: what is made from here on is dealt with at the end.
 async fn claim(context: &Context, postgres: &Postgres) -> Result<(), Error> {
-    if postgres.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+    if postgres
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == FINALIZER)
+    {
         return Ok(());
     }
     finalizer::put(&context.client, postgres, FINALIZER, Finalizer::Hold).await
@@ -148,12 +172,20 @@ pub(super) async fn release(context: &Context, postgres: &Postgres) -> Result<()
 }
 
 /// Says what is in the way, in the status and, when it is news, in an event.
-async fn blocked(context: &Context, postgres: &Postgres, reason: &str, message: &str) -> Result<(), Error> {
-    let known = condition::find(conditions(postgres), BLOCKED).and_then(|condition| condition.message.as_deref());
+async fn blocked(
+    context: &Context,
+    postgres: &Postgres,
+    reason: &str,
+    message: &str,
+) -> Result<(), Error> {
+    let known = condition::find(conditions(postgres), BLOCKED)
+        .and_then(|condition| condition.message.as_deref());
     if known == Some(message) {
         return Ok(());
     }
     status::write(context, postgres, |writer| writer.blocked(reason, message)).await?;
-    context.tell(postgres, EventType::Warning, reason, message).await;
+    context
+        .tell(postgres, EventType::Warning, reason, message)
+        .await;
     Ok(())
 }

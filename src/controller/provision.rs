@@ -18,8 +18,8 @@ use crate::api::{PetSet, Postgres, PostgresSpec, PostgresVersion, bounds};
 use crate::build::user_conf::SECRET_NAME;
 use crate::build::version::{BuiltOf, Choice, Named};
 use crate::build::{
-    Cluster, Facts as BuildFacts, Unbuildable, access, disruption, monitor, patroni, pet_set, secrets, services,
-    shared, trust, version,
+    Cluster, Facts as BuildFacts, Unbuildable, access, disruption, monitor, patroni, pet_set,
+    secrets, services, shared, trust, version,
 };
 use crate::cluster::{Done, Error, Objects};
 use crate::plan::database_status::types::PROVISIONED;
@@ -44,13 +44,22 @@ pub(super) struct Provisioned {
 pub(super) async fn provision(context: &Context, postgres: &Postgres) -> Step<Provisioned> {
     check(context, postgres)?;
     let secret = credentials::auth(context, postgres).await?;
-    let Built { cluster, kept, barred } = build(context, postgres, secret.as_ref()).await?;
+    let Built {
+        cluster,
+        kept,
+        barred,
+    } = build(context, postgres, secret.as_ref()).await?;
     let objects = objects(context, postgres, &cluster)?;
     if let Some(Barred { why, .. }) = barred {
         // What runs stays as it is, and its certificates are renewed.
         let ((here, _), _) = posture_of(context, postgres, &objects, &cluster).await?;
         let unmet = Some(Stop::Blocked("Invalid", why));
-        return Ok(Provisioned { cluster, posture: here.posture, unmet, is_built: false });
+        return Ok(Provisioned {
+            cluster,
+            posture: here.posture,
+            unmet,
+            is_built: false,
+        });
     }
 
     ways_in(context, postgres, &objects, &cluster).await?;
@@ -62,13 +71,21 @@ pub(super) async fn provision(context: &Context, postgres: &Postgres) -> Step<Pr
     configuration(context, postgres, &objects, &cluster, &here).await?;
     workload(context, postgres, &objects, &cluster, &here).await?;
     metrics(context, postgres, &objects, &cluster, &here.0).await?;
-    let unmet = kept.map(|(reason, why)| Stop::Blocked(reason, why)).or(unasked);
-    Ok(Provisioned { cluster, posture: here.0.posture, unmet, is_built: true })
+    let unmet = kept
+        .map(|(reason, why)| Stop::Blocked(reason, why))
+        .or(unasked);
+    Ok(Provisioned {
+        cluster,
+        posture: here.0.posture,
+        unmet,
+        is_built: true,
+    })
 }
 
 /// The objects of this database.
 pub(super) fn objects(context: &Context, postgres: &Postgres, cluster: &Cluster) -> Step<Objects> {
-    Objects::of(&context.client, postgres, cluster.selector()).ok_or(Stop::Wait("an owner with a uid"))
+    Objects::of(&context.client, postgres, cluster.selector())
+        .ok_or(Stop::Wait("an owner with a uid"))
 }
 
 /// A database, parsed.
@@ -80,16 +97,23 @@ pub(super) struct Built {
     pub(super) barred: Option<Barred>,
 }
 
-/// A database that was built once, and whose spec asks by now for what must not, or cannot, be built: somebody has edited it while
-/// the webhooks were off, or the installation allows less than it did.
+/// A database that was built once, and whose spec asks by now for what must not, or cannot, be
+/// built: somebody has edited it while the webhooks were off, or the installation allows less than
+/// it did.
 pub(super) struct Barred {
     pub(super) why: String,
-    /// The spec cannot be built at all, so what was parsed is what certificates need of it, and no more.
+    /// The spec cannot be built at all, so what was parsed is what certificates need of it, and no
+    /// more.
     pub(super) is_bare: bool,
 }
 
-/// The database, parsed. What is built goes on with the major version of its data, whatever the spec says.
-pub(super) async fn build(context: &Context, postgres: &Postgres, secret: Option<&Secret>) -> Step<Built> {
+/// The database, parsed. What is built goes on with the major version of its data, whatever the
+/// spec says.
+pub(super) async fn build(
+    context: &Context,
+    postgres: &Postgres,
+    secret: Option<&Secret>,
+) -> Step<Built> {
     let wished = postgres.spec.version.as_str();
     let built = built_of(context, postgres).await?;
     let was_built = built.is_some();
@@ -97,7 +121,10 @@ pub(super) async fn build(context: &Context, postgres: &Postgres, secret: Option
         None => None,
         Some(built) => {
             let (there, wish) = (find(context, &built.name)?, find(context, wished)?);
-            let wish = Named { name: wished, spec: wish.as_ref().map(|version| &version.spec) };
+            let wish = Named {
+                name: wished,
+                spec: wish.as_ref().map(|version| &version.spec),
+            };
             let choice = version::choose(&built, there.as_ref().map(|version| &version.spec), wish);
             Some((built, choice))
         }
@@ -108,32 +135,59 @@ pub(super) async fn build(context: &Context, postgres: &Postgres, secret: Option
         Some((_, Choice::Neither(why))) => return Err(Stop::Blocked(VERSION_NOT_TAKEN, why)),
     };
     let version = find(context, &name)?.ok_or_else(|| {
-        let why = format!("there is no PostgresVersion {name}: install it, or name another in spec.version");
+        let why = format!(
+            "there is no PostgresVersion {name}: install it, or name another in spec.version"
+        );
         Stop::Blocked("Invalid", why)
     })?;
     let user_conf = user_conf(context, postgres).await?;
     let superuser = credentials::superuser(context, postgres, secret);
-    let facts = BuildFacts { version: &version.spec, superuser: &superuser, user_conf: user_conf.as_deref() };
+    let facts = BuildFacts {
+        version: &version.spec,
+        superuser: &superuser,
+        user_conf: user_conf.as_deref(),
+    };
     let mut named = postgres.clone();
     named.spec.version = name;
     let mut kept = kept;
     let mut parsed = Cluster::of(&named, &facts);
-    // A database that runs goes on with what it has: its Secret may be gone, or be about to be corrected.
+    // A database that runs goes on with what it has: its Secret may be gone, or be about to be
+    // corrected.
     if let Err(why) = &parsed
         && why.field == SECRET_NAME
         && let Some(taken) = taken_conf(context, postgres).await?
     {
         kept = kept.or_else(|| Some((CONFIGURATION_NOT_TAKEN, why.to_string())));
-        parsed = Cluster::of(&named, &BuildFacts { user_conf: Some(&taken), ..facts });
+        parsed = Cluster::of(
+            &named,
+            &BuildFacts {
+                user_conf: Some(&taken),
+                ..facts
+            },
+        );
     }
     match parsed {
         Ok(cluster) => match not_allowed(context, &named) {
             Some(why) if !was_built => Err(Stop::Blocked("Invalid", why)),
-            why => Ok(Built { cluster, kept, barred: why.map(|why| Barred { why, is_bare: false }) }),
+            why => Ok(Built {
+                cluster,
+                kept,
+                barred: why.map(|why| Barred {
+                    why,
+                    is_bare: false,
+                }),
+            }),
         },
         Err(why) if was_built => {
             let cluster = Cluster::of(&bare(named), &facts).map_err(|_| invalid(&why))?;
-            Ok(Built { cluster, kept, barred: Some(Barred { why: why.to_string(), is_bare: true }) })
+            Ok(Built {
+                cluster,
+                kept,
+                barred: Some(Barred {
+                    why: why.to_string(),
+                    is_bare: true,
+                }),
+            })
         }
         Err(why) => Err(invalid(&why)),
     }
@@ -143,42 +197,72 @@ fn invalid(why: &Unbuildable) -> Stop {
     Stop::Blocked("Invalid", why.to_string())
 }
 
-/// The database without what only pods and their settings are made of: its certificates are what they were.
+/// The database without what only pods and their settings are made of: its certificates are what
+/// they were.
 fn bare(mut postgres: Postgres) -> Postgres {
-    let PostgresSpec { replicas, configuration, pod_template, init, .. } = &mut postgres.spec;
+    let PostgresSpec {
+        replicas,
+        configuration,
+        pod_template,
+        init,
+        ..
+    } = &mut postgres.spec;
     *replicas = replicas.map(|replicas| bounds::replicas(replicas).max(1));
     (*configuration, *pod_template, *init) = (None, None, None);
     postgres
 }
 
-/// What a database may not have, whatever it had when it was made: the webhooks may be off, and what an installation allows changes.
+/// What a database may not have, whatever it had when it was made: the webhooks may be off, and
+/// what an installation allows changes.
 fn not_allowed(context: &Context, postgres: &Postgres) -> Option<String> {
     let review = Review::create(postgres.clone(), Arc::clone(&context.settings.allowed));
-    let facts = context.facts.unknown().is_empty().then_some(context.facts.as_ref() as &dyn Facts);
+    let facts = context
+        .facts
+        .unknown()
+        .is_empty()
+        .then_some(context.facts.as_ref() as &dyn Facts);
     let found = judge(lasting(), &review, facts);
     let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
-/// What the database is built of; none before it is built. Either of two objects says so, because somebody may delete one: the
-/// PetSet, which is watched, or else the ConfigMap, which stays while the database is halted.
+/// What the database is built of; none before it is built. Either of two objects says so, because
+/// somebody may delete one: the PetSet, which is watched, or else the ConfigMap, which stays while
+/// the database is halted.
 async fn built_of(context: &Context, postgres: &Postgres) -> Result<Option<BuiltOf>, Error> {
-    let (namespace, name) = (postgres.namespace().unwrap_or_default(), postgres.name_any());
-    if let Some(built) = context.pet_set(&namespace, &name).and_then(|set| said(postgres, set.as_ref())) {
+    let (namespace, name) = (
+        postgres.namespace().unwrap_or_default(),
+        postgres.name_any(),
+    );
+    if let Some(built) = context
+        .pet_set(&namespace, &name)
+        .and_then(|set| said(postgres, set.as_ref()))
+    {
         return Ok(Some(built));
     }
-    let map = context.get::<ConfigMap>(&namespace, &with_suffix(&name, "patroni")).await?;
+    let map = context
+        .get::<ConfigMap>(&namespace, &with_suffix(&name, "patroni"))
+        .await?;
     Ok(map.and_then(|map| said(postgres, &map)))
 }
 
 /// What an object of the database says that it is built of.
 fn said(postgres: &Postgres, object: &impl ResourceExt) -> Option<BuiltOf> {
-    object.annotations().get(version::BUILT_OF).filter(|_| is_owned(postgres, object))?.parse().ok()
+    object
+        .annotations()
+        .get(version::BUILT_OF)
+        .filter(|_| is_owned(postgres, object))?
+        .parse()
+        .ok()
 }
 
-/// Whether an object is this database's. What an earlier database of its name left behind is collected a moment later.
+/// Whether an object is this database's. What an earlier database of its name left behind is
+/// collected a moment later.
 fn is_owned(postgres: &Postgres, object: &impl ResourceExt) -> bool {
-    object.owner_references().iter().any(|owner| Some(&owner.uid) == postgres.uid().as_ref())
+    object
+        .owner_references()
+        .iter()
+        .any(|owner| Some(&owner.uid) == postgres.uid().as_ref())
 }
 
 /// The PostgresVersion of this name, if there is one.
@@ -199,53 +283,85 @@ fn check(context: &Context, postgres: &Postgres) -> Step<()> {
     if !context.facts.unknown().is_empty() {
         return Err(Stop::Wait("the facts that rules look at"));
     }
-    let refusals = refusals(rules(), postgres.clone(), context.facts.as_ref(), &context.settings.allowed);
-    if refusals.is_empty() { Ok(()) } else { Err(Stop::Blocked("Invalid", refusals.join("\n"))) }
+    let refusals = refusals(
+        rules(),
+        postgres.clone(),
+        context.facts.as_ref(),
+        &context.settings.allowed,
+    );
+    if refusals.is_empty() {
+        Ok(())
+    } else {
+        Err(Stop::Blocked("Invalid", refusals.join("\n")))
+    }
 }
 
 /// Key `user.conf` of the Secret that the spec names.
 async fn user_conf(context: &Context, postgres: &Postgres) -> Step<Option<String>> {
-    let named = postgres.spec.configuration.as_ref().and_then(|configuration| configuration.secret_name.clone());
+    let named = postgres
+        .spec
+        .configuration
+        .as_ref()
+        .and_then(|configuration| configuration.secret_name.clone());
     let Some(name) = named else { return Ok(None) };
-    let secret = context.get::<Secret>(&postgres.namespace().unwrap_or_default(), &name).await?;
+    let secret = context
+        .get::<Secret>(&postgres.namespace().unwrap_or_default(), &name)
+        .await?;
     Ok(secret.and_then(conf_in))
 }
 
 /// What was taken of it last.
 async fn taken_conf(context: &Context, postgres: &Postgres) -> Step<Option<String>> {
     let name = user_conf_secret(&postgres.name_any());
-    let secret = context.get::<Secret>(&postgres.namespace().unwrap_or_default(), &name).await?;
-    Ok(secret.filter(|secret| is_owned(postgres, secret)).and_then(conf_in))
+    let secret = context
+        .get::<Secret>(&postgres.namespace().unwrap_or_default(), &name)
+        .await?;
+    Ok(secret
+        .filter(|secret| is_owned(postgres, secret))
+        .and_then(conf_in))
 }
 
 fn conf_in(secret: Secret) -> Option<String> {
     String::from_utf8(secret.data?.remove(USER_CONF)?.0).ok()
 }
 
-async fn ways_in(context: &Context, postgres: &Postgres, objects: &Objects, cluster: &Cluster) -> Step<()> {
+async fn ways_in(
+    context: &Context,
+    postgres: &Postgres,
+    objects: &Objects,
+    cluster: &Cluster,
+) -> Step<()> {
     let done = objects.apply(services::pods(cluster)).await?;
     tell(context, postgres, done, "governing service").await;
     let done = objects.apply(services::primary(cluster)).await?;
     tell(context, postgres, done, "Service").await;
-    let done = objects.apply_or_delete(services::standby(cluster), &cluster.standby_service()).await?;
+    let done = objects
+        .apply_or_delete(services::standby(cluster), &cluster.standby_service())
+        .await?;
     tell(context, postgres, done, "Service").await;
     Ok(())
 }
 
 async fn rights(objects: &Objects, cluster: &Cluster, set: Option<&PetSet>) -> Step<()> {
-    objects.apply_or_delete(access::service_account(cluster), cluster.name()).await?;
+    objects
+        .apply_or_delete(access::service_account(cluster), cluster.name())
+        .await?;
     let live = set.map_or(0, |set| {
         let there = set.status.as_ref().map_or(0, |status| status.replicas);
         there.max(set.spec.replicas.unwrap_or_default())
     });
-    objects.apply(access::role_of(cluster, live.max(cluster.replicas()))).await?;
+    objects
+        .apply(access::role_of(cluster, live.max(cluster.replicas())))
+        .await?;
     objects.apply(access::role_binding(cluster)).await?;
     Ok(())
 }
 
-/// Where the cluster is, or where it begins. What is asked of cert-manager is asked here, because the answer may be needed.
+/// Where the cluster is, or where it begins. What is asked of cert-manager is asked here, because
+/// the answer may be needed.
 ///
-/// A cluster that runs is looked after also where cert-manager cannot be asked; why it could not be is said beside.
+/// A cluster that runs is looked after also where cert-manager cannot be asked; why it could not be
+/// is said beside.
 async fn posture_of(
     context: &Context,
     postgres: &Postgres,
@@ -256,16 +372,27 @@ async fn posture_of(
     let pieces = Pieces::look(objects, cluster).await?;
     // What cert-manager was asked for before, it goes on to renew.
     let asked = match ends::too_many_names(&PostgresSpec::default(), &postgres.spec) {
-        Some(why) => Err(Stop::Blocked("Invalid", format!("spec.tls.certificates: {why}"))),
+        Some(why) => Err(Stop::Blocked(
+            "Invalid",
+            format!("spec.tls.certificates: {why}"),
+        )),
         None => certificates::ask(objects, cluster).await,
     };
     let unasked = match asked {
         Err(stop @ Stop::Blocked(..)) if !pieces.none() => Some(stop),
         asked => asked.map(|()| None)?,
     };
-    let issued = if has_tls { Some(certificates::read(context, objects, cluster).await?) } else { None };
+    let issued = if has_tls {
+        Some(certificates::read(context, objects, cluster).await?)
+    } else {
+        None
+    };
     let good = issued.as_ref().and_then(|issued| issued.as_ref().ok());
-    let wished = posture(&postgres.spec, cluster.major(), good.map(|issued| &issued.material));
+    let wished = posture(
+        &postgres.spec,
+        cluster.major(),
+        good.map(|issued| &issued.material),
+    );
     match here(cluster, &pieces, wished.as_ref(), good) {
         Err(Stop::Wait(_)) if let Some(Err(problems)) = &issued => {
             Err(certificates::why(context, objects, cluster, problems).await?)
@@ -287,49 +414,83 @@ async fn configuration(
             let operation = operation_under_way(context, postgres, pieces);
             let before = operation.and_then(|_| previous(pieces));
             let mut secret = secrets::tls(cluster, served, before.as_ref());
-            secret.annotations_mut().extend(operation.map(|uid| (PREVIOUS_OF.to_owned(), uid.clone())));
+            secret
+                .annotations_mut()
+                .extend(operation.map(|uid| (PREVIOUS_OF.to_owned(), uid.clone())));
             objects.apply_over(pieces.tls.as_ref(), secret).await?;
             publish(objects, cluster, served).await?;
         }
-        None if postgres.spec.tls.is_none() => certificates::forget(context, objects, cluster).await?,
+        None if postgres.spec.tls.is_none() => {
+            certificates::forget(context, objects, cluster).await?
+        }
         None => {}
     }
     user_conf::write(context, postgres, objects, cluster).await?;
-    objects.apply_over(pieces.patroni.as_ref(), patroni::config_map(cluster, &here.posture)).await?;
+    objects
+        .apply_over(
+            pieces.patroni.as_ref(),
+            patroni::config_map(cluster, &here.posture),
+        )
+        .await?;
     let mut config = shared::config(cluster, &here.posture);
     if !scaling::left_slots(context, postgres).is_empty() {
         scaling::forget_members(&mut config);
     }
     let wish = shared::config_map(cluster, &here.posture);
-    objects.apply_over(pieces.shared.as_ref(), as_it_is_spelled(pieces.shared.as_ref(), wish, &config)).await?;
+    objects
+        .apply_over(
+            pieces.shared.as_ref(),
+            as_it_is_spelled(pieces.shared.as_ref(), wish, &config),
+        )
+        .await?;
     Ok(())
 }
 
-/// The operation that may want to go back to what was served before, by its uid: somebody has resumed the database under it.
-fn operation_under_way<'a>(context: &Context, postgres: &Postgres, pieces: &'a Pieces) -> Option<&'a String> {
+/// The operation that may want to go back to what was served before, by its uid: somebody has
+/// resumed the database under it.
+fn operation_under_way<'a>(
+    context: &Context,
+    postgres: &Postgres,
+    pieces: &'a Pieces,
+) -> Option<&'a String> {
     let uid = pieces.tls.as_ref()?.annotations().get(PREVIOUS_OF)?;
-    let requests = context.facts.requests(&postgres.namespace().unwrap_or_default(), &postgres.name_any());
-    requests.iter().any(|request| request.uid().as_ref() == Some(uid) && !request.is_finished()).then_some(uid)
+    let requests = context.facts.requests(
+        &postgres.namespace().unwrap_or_default(),
+        &postgres.name_any(),
+    );
+    requests
+        .iter()
+        .any(|request| request.uid().as_ref() == Some(uid) && !request.is_finished())
+        .then_some(uid)
 }
 
-/// What clients should trust: what is published, if it covers what is served, because somebody on a walk may publish more.
+/// What clients should trust: what is published, if it covers what is served, because somebody on a
+/// walk may publish more.
 async fn publish(objects: &Objects, cluster: &Cluster, served: &secrets::Served) -> Step<()> {
     let live: Option<ConfigMap> = objects.look(&cluster.ca_config_map()).await?;
-    let published = live.as_ref().and_then(|map| map.data.as_ref()?.get("ca.crt")).map(|pem| cas(pem.as_bytes()));
+    let published = live
+        .as_ref()
+        .and_then(|map| map.data.as_ref()?.get("ca.crt"))
+        .map(|pem| cas(pem.as_bytes()));
     let needed = served.cas();
     let enough = published.filter(|published| needed.keys().all(|ca| published.contains_key(ca)));
     let all = enough.unwrap_or(needed);
     let text = bundle(all.keys().copied(), &all).unwrap_or_default();
-    objects.apply_over(live.as_ref(), trust::ca_config_map(cluster, &text)).await?;
+    objects
+        .apply_over(live.as_ref(), trust::ca_config_map(cluster, &text))
+        .await?;
     Ok(())
 }
 
-/// Patroni may write its configuration again in a spelling of its own, which is no reason to write it back.
+/// Patroni may write its configuration again in a spelling of its own, which is no reason to write
+/// it back.
 fn as_it_is_spelled(live: Option<&ConfigMap>, mut wish: ConfigMap, config: &Value) -> ConfigMap {
     let spelled = live.and_then(|live| live.annotations().get(shared::ANNOTATION));
-    let same = spelled.filter(|text| serde_json::from_str::<Value>(text).is_ok_and(|live| live == *config));
+    let same = spelled
+        .filter(|text| serde_json::from_str::<Value>(text).is_ok_and(|live| live == *config));
     let text = same.cloned().unwrap_or_else(|| config.to_string());
-    wish.annotations_mut().insert(shared::ANNOTATION.to_owned(), text);
+    wish.annotations_mut()
+        .insert(shared::ANNOTATION.to_owned(), text);
     wish
 }
 
@@ -345,12 +506,19 @@ async fn workload(
         // A claim template cannot be changed once there is a StatefulSet.
         wish.spec.volume_claim_templates = live.spec.volume_claim_templates.clone();
     }
-    wish.spec.replicas = Some(scaling::replicas(context, postgres, objects, cluster, pieces).await?);
+    wish.spec.replicas =
+        Some(scaling::replicas(context, postgres, objects, cluster, pieces).await?);
     let scaled = wish.spec.replicas == Some(cluster.replicas());
     let done = objects.apply_over(pieces.pet_set.as_ref(), wish).await?;
     tell(context, postgres, done, "Postgres").await;
-    objects.apply_or_delete(disruption::disruption_budget(cluster), cluster.name()).await?;
-    if scaled { Ok(()) } else { Err(Stop::Wait("a primary that stays")) }
+    objects
+        .apply_or_delete(disruption::disruption_budget(cluster), cluster.name())
+        .await?;
+    if scaled {
+        Ok(())
+    } else {
+        Err(Stop::Wait("a primary that stays"))
+    }
 }
 
 async fn metrics(
@@ -361,11 +529,20 @@ async fn metrics(
     here: &Here,
 ) -> Step<()> {
     let kind = monitor::service_monitor_resource();
-    let done = objects.apply_or_delete(monitor::stats(cluster, &here.posture), &cluster.stats_service()).await?;
+    let done = objects
+        .apply_or_delete(
+            monitor::stats(cluster, &here.posture),
+            &cluster.stats_service(),
+        )
+        .await?;
     tell(context, postgres, done, "stats service").await;
     match monitor::service_monitor(cluster, &here.posture) {
         Some(object) => drop(objects.apply_if_known(&kind, object).await?),
-        None => objects.delete_if_known(&kind, &cluster.stats_service()).await?,
+        None => {
+            objects
+                .delete_if_known(&kind, &cluster.stats_service())
+                .await?
+        }
     }
     Ok(())
 }
@@ -376,7 +553,14 @@ async fn tell(context: &Context, postgres: &Postgres, done: impl Into<Option<Don
         Some(Done::Created) => "created",
         Some(Done::Changed) => "patched",
     };
-    context.tell(postgres, EventType::Normal, "Successful", format!("Successfully {verb} {what}")).await;
+    context
+        .tell(
+            postgres,
+            EventType::Normal,
+            "Successful",
+            format!("Successfully {verb} {what}"),
+        )
+        .await;
 }
 
 #[cfg(test)]
@@ -397,25 +581,49 @@ mod tests {
         });
         let mut postgres = Postgres::new("pg", serde_json::from_value(spec).expect("a spec"));
         postgres.metadata.namespace = Some("demo".to_owned());
-        let version = PostgresVersionSpec { version: "17.12".to_owned(), ..PostgresVersionSpec::default() };
-        let facts = BuildFacts { version: &version, superuser: "postgres", user_conf: None };
+        let version = PostgresVersionSpec {
+            version: "17.12".to_owned(),
+            ..PostgresVersionSpec::default()
+        };
+        let facts = BuildFacts {
+            version: &version,
+            superuser: "postgres",
+            user_conf: None,
+        };
         assert!(Cluster::of(&postgres, &facts).is_err());
         let cluster = Cluster::of(&bare(postgres), &facts).expect("a cluster");
         assert_eq!(cluster.replicas(), bounds::MAX_REPLICAS);
         let certificate = certificate(&cluster, Alias::Server).expect("a certificate");
-        assert!(certificate.spec.dns_names.contains(&"db.example.com".to_owned()));
+        assert!(
+            certificate
+                .spec
+                .dns_names
+                .contains(&"db.example.com".to_owned())
+        );
     }
 
     #[test]
     fn what_a_database_is_built_of_is_said_by_its_own_objects_only() {
-        let mut postgres = Postgres::new("pg", serde_json::from_value(json!({"version": "17.12"})).expect("a spec"));
+        let mut postgres = Postgres::new(
+            "pg",
+            serde_json::from_value(json!({"version": "17.12"})).expect("a spec"),
+        );
         postgres.metadata.uid = Some("1".to_owned());
         let read = |owner: &str, text: &str| {
             let owner = json!({"apiVersion": "kubedb.com/v1", "kind": "Postgres", "name": "pg", "uid": owner});
             let map = json!({"metadata": {"annotations": {version::BUILT_OF: text}, "ownerReferences": [owner]}});
-            said(&postgres, &serde_json::from_value::<ConfigMap>(map).expect("a map"))
+            said(
+                &postgres,
+                &serde_json::from_value::<ConfigMap>(map).expect("a map"),
+            )
         };
-        assert_eq!(read("1", "17/corp"), Some(BuiltOf { major: 17, name: "corp".to_owned() }));
+        assert_eq!(
+            read("1", "17/corp"),
+            Some(BuiltOf {
+                major: 17,
+                name: "corp".to_owned()
+            })
+        );
         assert_eq!(read("2", "17/corp"), None);
         assert_eq!(read("1", "damaged"), None);
     }
@@ -424,12 +632,16 @@ mod tests {
     fn a_configuration_that_means_the_same_keeps_its_spelling() {
         let map = |text: &str| {
             let mut map = ConfigMap::default();
-            map.annotations_mut().insert("config".to_owned(), text.to_owned());
+            map.annotations_mut()
+                .insert("config".to_owned(), text.to_owned());
             map
         };
         let config = json!({"ttl": 30, "loop_wait": 5});
         let spelled = |live: Option<&ConfigMap>| {
-            as_it_is_spelled(live, ConfigMap::default(), &config).annotations().get("config").cloned()
+            as_it_is_spelled(live, ConfigMap::default(), &config)
+                .annotations()
+                .get("config")
+                .cloned()
         };
         let theirs = r#"{ "loop_wait": 5, "ttl": 30 }"#;
         assert_eq!(spelled(Some(&map(theirs))).as_deref(), Some(theirs));

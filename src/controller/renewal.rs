@@ -1,6 +1,7 @@
-//! What cert-manager renews is taken into service, without a restart: by reload, standbys first, seen on the wire. A renewal that
-//! another CA has signed goes through a walk, like any other change of what is trusted, and clients get time on it. So does a
-//! cluster that an operation left half-way.
+//! What cert-manager renews is taken into service, without a restart: by reload, standbys first,
+//! seen on the wire. A renewal that another CA has signed goes through a walk, like any other
+//! change of what is trusted, and clients get time on it. So does a cluster that an operation left
+//! half-way.
 
 use std::time::Duration;
 
@@ -39,15 +40,24 @@ pub(super) async fn renew(context: &Context, postgres: &Postgres, here: &Posture
         return Ok(Renewed::Done);
     }
     let site = Site::look(context, postgres, None).await?;
-    let Ok(written) = site.written() else { return Ok(Renewed::Done) };
+    let Ok(written) = site.written() else {
+        return Ok(Renewed::Done);
+    };
     let look = issuance::look(context, &site.objects, &site.cluster, "").await?;
-    context.serves(postgres, site.stored.as_ref().and_then(|stored| served(stored, look.issued.as_ref())));
+    context.serves(
+        postgres,
+        site.stored
+            .as_ref()
+            .and_then(|stored| served(stored, look.issued.as_ref())),
+    );
     let issued = match offer(postgres, look)? {
         Offer::Good(issued) => Some(*issued),
         Offer::Nothing => None,
         Offer::Unfinished => return Ok(Renewed::Done),
     };
-    let Some(renewal) = Renewal::of(context, postgres, &site, &written, issued) else { return Ok(Renewed::Done) };
+    let Some(renewal) = Renewal::of(context, postgres, &site, &written, issued) else {
+        return Ok(Renewed::Done);
+    };
     if renewal.is_in_service() {
         return Ok(Renewed::Done);
     }
@@ -60,7 +70,9 @@ pub(super) async fn renew(context: &Context, postgres: &Postgres, here: &Posture
     };
     let heading = steer(&scene, &renewal.target, None);
     if let Some(grace) = settle::grace(&scene, &heading, settle::of_renewal(postgres)) {
-        return Ok(Renewed::Settles(renewal.wait_for_clients(&scene, grace).await));
+        return Ok(Renewed::Settles(
+            renewal.wait_for_clients(&scene, grace).await,
+        ));
     }
     match heading {
         Heading::There => {
@@ -72,7 +84,10 @@ pub(super) async fn renew(context: &Context, postgres: &Postgres, here: &Posture
             debug!(database = postgres.name_any(), "pods are starting");
         }
         Heading::Do { what, actions, .. } => {
-            info!(database = postgres.name_any(), what, "keeping TLS as it should be");
+            info!(
+                database = postgres.name_any(),
+                what, "keeping TLS as it should be"
+            );
             renewal.perform(&scene, &actions).await?;
         }
     }
@@ -92,10 +107,14 @@ enum Offer {
 fn offer(postgres: &Postgres, look: Look) -> Step<Offer> {
     let is_as_asked = |seen: &Seen| seen.matches && seen.ready && !seen.issuing;
     match (look.issued, look.issuance.issued) {
-        (Some(issued), _) if look.issuance.certificates.values().all(is_as_asked) => Ok(Offer::Good(Box::new(issued))),
+        (Some(issued), _) if look.issuance.certificates.values().all(is_as_asked) => {
+            Ok(Offer::Good(Box::new(issued)))
+        }
         (Some(_), _) => Ok(Offer::Unfinished),
         // What is served stays, whatever became of what was issued.
-        (None, Some(Err(why))) if postgres.spec.tls.is_some() => Err(Stop::Blocked("CertificatesNotServed", why)),
+        (None, Some(Err(why))) if postgres.spec.tls.is_some() => {
+            Err(Stop::Blocked("CertificatesNotServed", why))
+        }
         (None, _) => Ok(Offer::Nothing),
     }
 }
@@ -123,10 +142,26 @@ impl<'a> Renewal<'a> {
         issued: Option<Issued>,
     ) -> Option<Self> {
         let material = issued.as_ref().map(|issued| issued.material);
-        let target = upkeep(written, &postgres.spec, site.cluster.major(), material.as_ref())?;
-        let leaf = target.files.as_ref().map(|files| files.material.server.fingerprint.to_string());
+        let target = upkeep(
+            written,
+            &postgres.spec,
+            site.cluster.major(),
+            material.as_ref(),
+        )?;
+        let leaf = target
+            .files
+            .as_ref()
+            .map(|files| files.material.server.fingerprint.to_string());
         let proof = format!("{}/{}", site.version(), leaf.unwrap_or_default());
-        Some(Self { context, postgres, site, issued, is_new: *written != target, target, proof })
+        Some(Self {
+            context,
+            postgres,
+            site,
+            issued,
+            is_new: *written != target,
+            target,
+            proof,
+        })
     }
 
     /// Whether the target is written, and every pod was seen to be there.
@@ -135,15 +170,29 @@ impl<'a> Renewal<'a> {
     }
 
     fn remember_proof(self) {
-        let Self { context, postgres, proof, .. } = self;
+        let Self {
+            context,
+            postgres,
+            proof,
+            ..
+        } = self;
         context.remember(postgres, |memory| memory.proven = Some(proof));
     }
 
     /// Says once until when clients get time; returns how long that is.
     async fn wait_for_clients(&self, scene: &Scene, Grace { until, what }: Grace) -> Duration {
-        let Self { context, postgres, .. } = self;
+        let Self {
+            context, postgres, ..
+        } = self;
         if context.recall(postgres).settles != Some(until) {
-            context.tell(*postgres, EventType::Normal, "Settle", format!("Clients get until {until:.0} {what}")).await;
+            context
+                .tell(
+                    *postgres,
+                    EventType::Normal,
+                    "Settle",
+                    format!("Clients get until {until:.0} {what}"),
+                )
+                .await;
             context.remember(postgres, |memory| memory.settles = Some(until));
         }
         Duration::try_from(until.duration_since(scene.at)).unwrap_or_default()
@@ -155,10 +204,24 @@ impl<'a> Renewal<'a> {
     }
 
     async fn perform(&self, scene: &Scene, actions: &[Action]) -> Step<()> {
-        let Self { context, postgres, site, issued, .. } = self;
-        if let Some(issued) = issued.as_ref().filter(|issued| self.is_new && scene.stored != Some(issued.material)) {
-            let note = format!("Taking renewed certificates into service, valid until {}", issued.not_after.server);
-            context.tell(*postgres, EventType::Normal, "RenewCertificates", note).await;
+        let Self {
+            context,
+            postgres,
+            site,
+            issued,
+            ..
+        } = self;
+        if let Some(issued) = issued
+            .as_ref()
+            .filter(|issued| self.is_new && scene.stored != Some(issued.material))
+        {
+            let note = format!(
+                "Taking renewed certificates into service, valid until {}",
+                issued.not_after.server
+            );
+            context
+                .tell(*postgres, EventType::Normal, "RenewCertificates", note)
+                .await;
         }
         let hands = Hands {
             context,
@@ -175,14 +238,23 @@ impl<'a> Renewal<'a> {
     }
 }
 
-/// Whether a pod is to be hurried that does not answer yet: it may just be starting, with the files that it is to have.
+/// Whether a pod is to be hurried that does not answer yet: it may just be starting, with the files
+/// that it is to have.
 fn is_of_a_slow_pod(action: &Action, scene: &Scene) -> bool {
-    let is_slow = |name: &str| scene.pods.iter().any(|pod| pod.name == name && pod.server.is_err());
+    let is_slow = |name: &str| {
+        scene
+            .pods
+            .iter()
+            .any(|pod| pod.name == name && pod.server.is_err())
+    };
     matches!(action, Action::Touch { pod, .. } if is_slow(pod))
 }
 
 /// How long what is served lasts, and whether it is what was issued last.
 fn served(stored: &material::Served, issued: Option<&Issued>) -> Option<Served> {
     let until = stored.ends()?.as_second();
-    Some(Served { until, drifted: issued.is_some_and(|issued| stored.material() != Some(issued.material)) })
+    Some(Served {
+        until,
+        drifted: issued.is_some_and(|issued| stored.material() != Some(issued.material)),
+    })
 }

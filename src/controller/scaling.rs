@@ -1,5 +1,5 @@
-//! More pods, or fewer: the primary is never among those that go, and a member that went leaves nothing behind that would hold
-//! up the others.
+//! More pods, or fewer: the primary is never among those that go, and a member that went leaves
+//! nothing behind that would hold up the others.
 
 use std::ops::Range;
 
@@ -20,10 +20,12 @@ use crate::cluster::{Error, Objects, Thing};
 use crate::plan::Successors;
 use crate::plan::successors::waits_for_standbys;
 
-/// Annotation of the claim of a pod that was taken away: its data are old by the time the pod comes back.
+/// Annotation of the claim of a pod that was taken away: its data are old by the time the pod comes
+/// back.
 const LEFT: &str = "pgrekey.dev/left-at";
 
-/// How many pods the set is to have now. Fewer than there are only when the primary is among those that stay.
+/// How many pods the set is to have now. Fewer than there are only when the primary is among those
+/// that stay.
 pub(super) async fn replicas(
     context: &Context,
     postgres: &Postgres,
@@ -33,7 +35,11 @@ pub(super) async fn replicas(
 ) -> Step<i32> {
     let wish = cluster.replicas();
     // Anybody who may scale the set may have written any number.
-    let now = pieces.pet_set.as_ref().and_then(|set| set.spec.replicas).map(bounds::replicas);
+    let now = pieces
+        .pet_set
+        .as_ref()
+        .and_then(|set| set.spec.replicas)
+        .map(bounds::replicas);
     let Some(now) = now else { return Ok(wish) };
     if wish >= now {
         for ordinal in now..wish {
@@ -44,17 +50,33 @@ pub(super) async fn replicas(
     let [_, record, ..] = cluster.patroni_config_maps();
     let record: Option<ConfigMap> = objects.look(&record).await?;
     // Nobody leads right now: whoever comes to may be one of those that would go.
-    let Some(leader) = record.as_ref().and_then(leader_of) else { return Ok(now) };
+    let Some(leader) = record.as_ref().and_then(leader_of) else {
+        return Ok(now);
+    };
     let keep = match ordinal(cluster, leader).filter(|ordinal| *ordinal < now) {
         Some(leads) if leads < wish => wish,
         leads => {
             let successors = successors(objects, cluster, pieces.shared_config().as_ref()).await?;
-            let pods = context.watched.workload(postgres).map(|workload| context.watched.pods(postgres, &workload));
-            let standbys: Vec<Standby> =
-                pods.iter().flatten().filter_map(|pod| standby(cluster, pod, &successors)).collect();
+            let pods = context
+                .watched
+                .workload(postgres)
+                .map(|workload| context.watched.pods(postgres, &workload));
+            let standbys: Vec<Standby> = pods
+                .iter()
+                .flatten()
+                .filter_map(|pod| standby(cluster, pod, &successors))
+                .collect();
             match way_down(leads.unwrap_or(now), wish, &standbys) {
                 Some(Down::Lead(next)) => {
-                    switch_over(context, postgres, objects, cluster, leader, &cluster.pod(next)).await?;
+                    switch_over(
+                        context,
+                        postgres,
+                        objects,
+                        cluster,
+                        leader,
+                        &cluster.pod(next),
+                    )
+                    .await?;
                     now
                 }
                 Some(Down::Keep(pods)) => pods,
@@ -86,20 +108,26 @@ struct Standby {
     may_lead: bool,
 }
 
-/// One of those that stay is to lead, the one that is furthest. If Patroni takes none of them, because those that are synchronous
-/// are to go as well: one of these with a lower ordinal than the primary leads in between, and those with higher ones go first.
-/// Each time the primary has fewer to choose from, so in the end it makes one synchronous that stays.
+/// One of those that stay is to lead, the one that is furthest. If Patroni takes none of them,
+/// because those that are synchronous are to go as well: one of these with a lower ordinal than the
+/// primary leads in between, and those with higher ones go first. Each time the primary has fewer
+/// to choose from, so in the end it makes one synchronous that stays.
 ///
 /// Nothing comes of it while none of those that stay streams, or Patroni takes nobody: both pass.
 fn way_down(leads: i32, wish: i32, standbys: &[Standby]) -> Option<Down> {
     let first = |ordinals: Range<i32>| {
-        let able = standbys.iter().filter(|standby| standby.may_lead && ordinals.contains(&standby.ordinal));
-        able.max_by_key(|standby| (standby.position, standby.ordinal)).map(|standby| standby.ordinal)
+        let able = standbys
+            .iter()
+            .filter(|standby| standby.may_lead && ordinals.contains(&standby.ordinal));
+        able.max_by_key(|standby| (standby.position, standby.ordinal))
+            .map(|standby| standby.ordinal)
     };
     if !standbys.iter().any(|standby| standby.ordinal < wish) {
         return None;
     }
-    let next = first(0..wish).or_else(|| first(wish..leads)).map(Down::Lead);
+    let next = first(0..wish)
+        .or_else(|| first(wish..leads))
+        .map(Down::Lead);
     next.or_else(|| first(leads + 1..i32::MAX).map(|_| Down::Keep(leads + 1)))
 }
 
@@ -112,22 +140,32 @@ pub(super) fn ordinal(cluster: &Cluster, pod: &str) -> Option<i32> {
     workload::ordinal(cluster.name(), pod)
 }
 
-/// Who leads, by Patroni's own record: ConfigMap `NAME-leader`. A leader that lets go leaves an empty name there.
+/// Who leads, by Patroni's own record: ConfigMap `NAME-leader`. A leader that lets go leaves an
+/// empty name there.
 pub(super) fn leader_of(record: &ConfigMap) -> Option<&str> {
-    record.annotations().get("leader").map(String::as_str).filter(|leader| !leader.is_empty())
+    record
+        .annotations()
+        .get("leader")
+        .map(String::as_str)
+        .filter(|leader| !leader.is_empty())
 }
 
-/// To whom Patroni would hand the leadership over. A cluster whose commits wait for nobody has no record of it, and none is asked
-/// for.
+/// To whom Patroni would hand the leadership over. A cluster whose commits wait for nobody has no
+/// record of it, and none is asked for.
 pub(super) async fn successors(
     objects: &Objects,
     cluster: &Cluster,
     config: Option<&Value>,
 ) -> Result<Successors, Error> {
-    let Some(config) = config.filter(|config| waits_for_standbys(config)) else { return Ok(Successors::Any) };
+    let Some(config) = config.filter(|config| waits_for_standbys(config)) else {
+        return Ok(Successors::Any);
+    };
     let [.., record] = cluster.patroni_config_maps();
     let record: Option<ConfigMap> = objects.look(&record).await?;
-    Ok(Successors::of(config, record.as_ref().map(ConfigMap::annotations)))
+    Ok(Successors::of(
+        config,
+        record.as_ref().map(ConfigMap::annotations),
+    ))
 }
 
 /// Asks Patroni to make one the primary, because the one that leads is to go.
@@ -143,7 +181,9 @@ async fn switch_over(
         return Ok(());
     }
     let note = format!("Switching over from {leader} to {candidate}, because {leader} is to go");
-    context.tell(postgres, EventType::Normal, "SwitchOver", note).await;
+    context
+        .tell(postgres, EventType::Normal, "SwitchOver", note)
+        .await;
     Ok(())
 }
 
@@ -164,8 +204,13 @@ pub(super) async fn ask_patroni(
     let [_, _, failover, _] = cluster.patroni_config_maps();
     let live: Option<ConfigMap> = objects.look(&failover).await?;
     let wish = json!({"leader": leader, "member": candidate});
-    let asked =
-        |key: &str| live.as_ref().is_some_and(|live| live.annotations().get(key).is_some_and(|v| wish[key] == **v));
+    let asked = |key: &str| {
+        live.as_ref().is_some_and(|live| {
+            live.annotations()
+                .get(key)
+                .is_some_and(|v| wish[key] == **v)
+        })
+    };
     if asked("leader") && asked("member") {
         return Ok(Asked::Already);
     }
@@ -178,10 +223,17 @@ pub(super) async fn ask_patroni(
     let api = objects.api::<ConfigMap>();
     let what = Thing::new::<ConfigMap>(&failover);
     let outcome = if live.is_some() {
-        api.patch(&failover, &PatchParams::default(), &Patch::Merge(&body)).await.map(|_| ())
+        api.patch(&failover, &PatchParams::default(), &Patch::Merge(&body))
+            .await
+            .map(|_| ())
     } else {
-        let map = serde_json::from_value(body).map_err(|e| Error::Bug { what: what.clone(), why: e.to_string() })?;
-        api.create(&kube::api::PostParams::default(), &map).await.map(|_| ())
+        let map = serde_json::from_value(body).map_err(|e| Error::Bug {
+            what: what.clone(),
+            why: e.to_string(),
+        })?;
+        api.create(&kube::api::PostParams::default(), &map)
+            .await
+            .map(|_| ())
     };
     outcome.map_err(|error| Error::of(what, error))?;
     Ok(Asked::Now)
@@ -191,55 +243,86 @@ pub(super) async fn ask_patroni(
 fn standby(cluster: &Cluster, pod: &Pod, successors: &Successors) -> Option<Standby> {
     let status: Value = serde_json::from_str(pod.annotations().get("status")?).ok()?;
     let streams = status["replication_state"] == "streaming" && status["state"] == "running";
-    let is_standby = pod.labels().get(ROLE_LABEL).is_some_and(|role| role == STANDBY);
+    let is_standby = pod
+        .labels()
+        .get(ROLE_LABEL)
+        .is_some_and(|role| role == STANDBY);
     if !streams || !is_standby || pod.metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let (name, position) = (pod.name_any(), status["xlog_location"].as_u64().unwrap_or_default());
-    Some(Standby { ordinal: ordinal(cluster, &name)?, position, may_lead: successors.has(&name) })
+    let (name, position) = (
+        pod.name_any(),
+        status["xlog_location"].as_u64().unwrap_or_default(),
+    );
+    Some(Standby {
+        ordinal: ordinal(cluster, &name)?,
+        position,
+        may_lead: successors.has(&name),
+    })
 }
 
-/// Notes on the claim of a pod that goes that its data end here. They are kept as long as the pod is away.
+/// Notes on the claim of a pod that goes that its data end here. They are kept as long as the pod
+/// is away.
 async fn note_left(context: &Context, objects: &Objects, name: &str) -> Step<()> {
-    let Some(claim) = objects.look::<PersistentVolumeClaim>(name).await? else { return Ok(()) };
+    let Some(claim) = objects.look::<PersistentVolumeClaim>(name).await? else {
+        return Ok(());
+    };
     if claim.annotations().contains_key(LEFT) {
         return Ok(());
     }
     let since = context.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let patch = json!({"metadata": {"uid": claim.uid(), "annotations": {LEFT: since}}});
-    let patched =
-        objects.api::<PersistentVolumeClaim>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
-    patched.map(|_| ()).map_err(|error| Error::of(Thing::new::<PersistentVolumeClaim>(name), error))?;
+    let patched = objects
+        .api::<PersistentVolumeClaim>()
+        .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+        .await;
+    patched
+        .map(|_| ())
+        .map_err(|error| Error::of(Thing::new::<PersistentVolumeClaim>(name), error))?;
     Ok(())
 }
 
-/// Deletes the data of a pod that was away: the others no longer have the log that would bring them up to date, and a standby
-/// that cannot follow would look like one that does not start.
+/// Deletes the data of a pod that was away: the others no longer have the log that would bring them
+/// up to date, and a standby that cannot follow would look like one that does not start.
 async fn forget_data(objects: &Objects, name: &str) -> Step<()> {
     let claim = objects.look::<PersistentVolumeClaim>(name).await?;
     match claim.filter(|claim| claim.annotations().contains_key(LEFT)) {
         None => Ok(()),
         Some(claim) => {
             objects.delete_seen(&claim).await?;
-            Err(super::postgres::Stop::Wait("the old claim of a pod that comes back"))
+            Err(super::postgres::Stop::Wait(
+                "the old claim of a pod that comes back",
+            ))
         }
     }
 }
 
 /// Replication slots of members that have gone, as the last check of the primary saw them.
 pub(super) fn left_slots(context: &Context, postgres: &Postgres) -> Vec<String> {
-    context.recall(postgres).seen.map(|seen| seen.left_slots).unwrap_or_default()
+    context
+        .recall(postgres)
+        .seen
+        .map(|seen| seen.left_slots)
+        .unwrap_or_default()
 }
 
-/// Tells Patroni to drop the slots of members that are not there. By itself it keeps them for half an hour, with all the log that
-/// the member would need.
+/// Tells Patroni to drop the slots of members that are not there. By itself it keeps them for half
+/// an hour, with all the log that the member would need.
 pub(super) fn forget_members(config: &mut Value) {
     config["member_slots_ttl"] = json!(0);
 }
 
 /// The slot that Patroni makes for a member.
 pub(super) fn slot(pod: &str) -> String {
-    pod.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect()
+    pod.chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '_'
+            }
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -254,15 +337,28 @@ mod tests {
         let spec = "{version: '17', storageType: Ephemeral}";
         let mut postgres = Postgres::new("pg", serde_saphyr::from_str(spec).expect("a spec"));
         postgres.metadata.namespace = Some("demo".to_owned());
-        let version = PostgresVersionSpec { version: "17.12".to_owned(), ..Default::default() };
-        Cluster::of(&postgres, &Facts { version: &version, superuser: "postgres", user_conf: None }).expect("a cluster")
+        let version = PostgresVersionSpec {
+            version: "17.12".to_owned(),
+            ..Default::default()
+        };
+        Cluster::of(
+            &postgres,
+            &Facts {
+                version: &version,
+                superuser: "postgres",
+                user_conf: None,
+            },
+        )
+        .expect("a cluster")
     }
 
     fn pod(name: &str, role: &str, status: &Value) -> Pod {
         let mut pod = Pod::default();
         pod.metadata.name = Some(name.to_owned());
-        pod.labels_mut().insert(ROLE_LABEL.to_owned(), role.to_owned());
-        pod.annotations_mut().insert("status".to_owned(), status.to_string());
+        pod.labels_mut()
+            .insert(ROLE_LABEL.to_owned(), role.to_owned());
+        pod.annotations_mut()
+            .insert("status".to_owned(), status.to_string());
         pod
     }
 
@@ -278,36 +374,61 @@ mod tests {
         ];
         let cluster = cluster();
         let standbys = |successors: &Successors| -> Vec<Standby> {
-            pods.iter().filter_map(|pod| standby(&cluster, pod, successors)).collect()
+            pods.iter()
+                .filter_map(|pod| standby(&cluster, pod, successors))
+                .collect()
         };
-        let of = |ordinal, position, may_lead| Standby { ordinal, position, may_lead };
+        let of = |ordinal, position, may_lead| Standby {
+            ordinal,
+            position,
+            may_lead,
+        };
         assert_eq!(standbys(&Successors::Any), [of(0, 5, true), of(1, 7, true)]);
         let only = Successors::Only(BTreeSet::from(["pg-0".to_owned()]));
         assert_eq!(standbys(&only), [of(0, 5, true), of(1, 7, false)]);
-        assert_eq!(way_down(3, 2, &standbys(&Successors::Any)), Some(Down::Lead(1)));
+        assert_eq!(
+            way_down(3, 2, &standbys(&Successors::Any)),
+            Some(Down::Lead(1))
+        );
         assert_eq!(way_down(3, 2, &standbys(&only)), Some(Down::Lead(0)));
     }
 
     #[test]
     fn the_way_down_leads_to_a_primary_that_stays_whoever_is_synchronous() {
         for (pods, wish) in (2..6).flat_map(|pods| (1..pods).map(move |wish| (pods, wish))) {
-            // Patroni makes another synchronous whenever somebody else leads, or the synchronous one goes: the worst for us.
-            for (leads, synchronous) in (wish..pods).flat_map(|leads| (0..pods).map(move |other| (leads, other))) {
+            // Patroni makes another synchronous whenever somebody else leads, or the synchronous
+            // one goes: the worst for us.
+            for (leads, synchronous) in
+                (wish..pods).flat_map(|leads| (0..pods).map(move |other| (leads, other)))
+            {
                 let (mut pods, mut leads, mut synchronous) = (pods, leads, synchronous);
                 let mut steps = 0;
                 while leads >= wish {
                     if synchronous == leads || synchronous >= pods {
-                        synchronous = (0..pods).rev().find(|ordinal| *ordinal != leads).expect("a standby");
+                        synchronous = (0..pods)
+                            .rev()
+                            .find(|ordinal| *ordinal != leads)
+                            .expect("a standby");
                     }
-                    let standby = |ordinal| Standby { ordinal, position: 1, may_lead: ordinal == synchronous };
-                    let standbys: Vec<Standby> = (0..pods).filter(|ordinal| *ordinal != leads).map(standby).collect();
+                    let standby = |ordinal| Standby {
+                        ordinal,
+                        position: 1,
+                        may_lead: ordinal == synchronous,
+                    };
+                    let standbys: Vec<Standby> = (0..pods)
+                        .filter(|ordinal| *ordinal != leads)
+                        .map(standby)
+                        .collect();
                     match way_down(leads, wish, &standbys).expect("a way") {
                         Down::Lead(next) => {
                             assert_eq!(next, synchronous);
                             leads = next;
                         }
                         Down::Keep(fewer) => {
-                            assert!(fewer < pods && fewer > leads, "{fewer} of {pods}, {leads} leads");
+                            assert!(
+                                fewer < pods && fewer > leads,
+                                "{fewer} of {pods}, {leads} leads"
+                            );
                             pods = fewer;
                         }
                     }
@@ -320,19 +441,27 @@ mod tests {
 
     #[test]
     fn nobody_goes_while_none_of_those_that_stay_could_ever_lead() {
-        let of = |ordinal, may_lead| Standby { ordinal, position: 1, may_lead };
+        let of = |ordinal, may_lead| Standby {
+            ordinal,
+            position: 1,
+            may_lead,
+        };
         // Those that stay do not stream.
         assert_eq!(way_down(4, 2, &[of(3, true)]), None);
         assert_eq!(way_down(2, 2, &[of(3, true), of(4, true)]), None);
         // Nobody is synchronous yet.
-        assert_eq!(way_down(4, 2, &[of(0, false), of(1, false), of(3, false)]), None);
+        assert_eq!(
+            way_down(4, 2, &[of(0, false), of(1, false), of(3, false)]),
+            None
+        );
     }
 
     #[test]
     fn nobody_leads_whose_name_is_empty() {
         let record = |leader: &str| {
             let mut map = ConfigMap::default();
-            map.annotations_mut().insert("leader".to_owned(), leader.to_owned());
+            map.annotations_mut()
+                .insert("leader".to_owned(), leader.to_owned());
             map
         };
         assert_eq!(leader_of(&record("pg-1")), Some("pg-1"));

@@ -24,7 +24,8 @@ use crate::tls::pair::Pair;
 use crate::tls::posture::Accept;
 use crate::tls::{self, Fingerprint, layout};
 
-/// What it takes to log in to the servers of a database besides the superuser's name and password, wherever the database is.
+/// What it takes to log in to the servers of a database besides the superuser's name and password,
+/// wherever the database is.
 pub(super) struct Keys {
     /// The CAs that may have signed what servers serve, DER.
     pub(super) roots: Vec<Vec<u8>>,
@@ -54,22 +55,39 @@ pub(super) fn hash_of(text: &str) -> String {
 /// The names (DER) of the certificates in a bundle.
 pub(super) fn names(bundle: &str) -> BTreeSet<Vec<u8>> {
     let ders = ders(bundle);
-    let name = |der: &Vec<u8>| Some(X509Certificate::from_der(der).ok()?.1.subject().as_raw().to_vec());
+    let name = |der: &Vec<u8>| {
+        Some(
+            X509Certificate::from_der(der)
+                .ok()?
+                .1
+                .subject()
+                .as_raw()
+                .to_vec(),
+        )
+    };
     ders.iter().filter_map(name).collect()
 }
 
 /// Where a pod is to be asked, while it can be.
 ///
-/// The status of a pod that has ended keeps its address, which another pod may have by now, of whatever namespace: whoever
-/// listens there would be told a password.
+/// The status of a pod that has ended keeps its address, which another pod may have by now, of
+/// whatever namespace: whoever listens there would be told a password.
 pub(super) fn address(pod: &Pod, port: u16) -> Known<SocketAddr> {
     if pod.metadata.deletion_timestamp.is_some() {
         return Err("its pod is being deleted".to_owned());
     }
-    let status = pod.status.as_ref().filter(|status| status.phase.as_deref() == Some("Running"));
+    let status = pod
+        .status
+        .as_ref()
+        .filter(|status| status.phase.as_deref() == Some("Running"));
     let status = status.ok_or("its pod is not running")?;
-    let address = status.pod_ip.as_ref().and_then(|address| address.parse::<IpAddr>().ok());
-    address.map(|address| SocketAddr::new(address, port)).ok_or_else(|| "its pod has no address".to_owned())
+    let address = status
+        .pod_ip
+        .as_ref()
+        .and_then(|address| address.parse::<IpAddr>().ok());
+    address
+        .map(|address| SocketAddr::new(address, port))
+        .ok_or_else(|| "its pod has no address".to_owned())
 }
 
 /// The name by which a pod is dialled, which the servers' certificate has.
@@ -88,27 +106,38 @@ pub(super) async fn ask(
 ) -> Known<Server> {
     let address = address(pod, PORT)?;
     let wire = look(address, &login.username).await;
-    let plaintext = wire.plaintext.clone().map_err(|silence| silence.to_string())? == Plaintext::Taken;
-    let session = log_in(address, host, login, keys, &wire).await.map_err(|silence| silence.to_string())?;
-    asked(&session, wire, plaintext, expected, has_files).await.map_err(|silence| silence.to_string())
+    let plaintext = wire
+        .plaintext
+        .clone()
+        .map_err(|silence| silence.to_string())?
+        == Plaintext::Taken;
+    let session = log_in(address, host, login, keys, &wire)
+        .await
+        .map_err(|silence| silence.to_string())?;
+    asked(&session, wire, plaintext, expected, has_files)
+        .await
+        .map_err(|silence| silence.to_string())
 }
 
 /// Logs in by whatever way is open: somebody may be taking the cluster from one way to another.
 ///
 /// # Guarantees
-/// Nothing is tried in plaintext unless what is written takes plaintext. Else somebody on the path to a pod could break TLS, answer
-/// the start-up packet, and ask for the superuser's password in clear.
+/// Nothing is tried in plaintext unless what is written takes plaintext. Else somebody on the path
+/// to a pod could break TLS, answer the start-up packet, and ask for the superuser's password in
+/// clear.
 ///
-/// Nor does that keep us from any pod, though pods may be one step behind what is written. Settings are written first of a step,
-/// and only once every pod was seen to have those before. Plaintext is refused by the last step of a walk to TLS, when all servers
-/// speak it and take both, and plaintext is written to be taken by the first step of a walk from TLS, long before TLS goes. So a
-/// pod lets us in by TLS wherever plaintext is written to be refused, whether it is where the step begins or where it ends, also on
-/// the way back (a test of [`walk`](fn@crate::tls::walk) says so for every walk). A pod that starts is no further behind: Patroni
-/// starts PostgreSQL when it has read what is written.
+/// Nor does that keep us from any pod, though pods may be one step behind what is written. Settings
+/// are written first of a step, and only once every pod was seen to have those before. Plaintext is
+/// refused by the last step of a walk to TLS, when all servers speak it and take both, and
+/// plaintext is written to be taken by the first step of a walk from TLS, long before TLS goes. So
+/// a pod lets us in by TLS wherever plaintext is written to be refused, whether it is where the
+/// step begins or where it ends, also on the way back (a test of [`walk`](fn@crate::tls::walk) says
+/// so for every walk). A pod that starts is no further behind: Patroni starts PostgreSQL when it
+/// has read what is written.
 ///
 /// # Assumptions
-/// Servers have the settings that pgrekey writes. One that was given others by hand lets us in when Patroni, which needs no login
-/// of ours, has brought them back.
+/// Servers have the settings that pgrekey writes. One that was given others by hand lets us in when
+/// Patroni, which needs no login of ours, has brought them back.
 pub(super) async fn log_in(
     address: SocketAddr,
     host: &str,
@@ -116,7 +145,8 @@ pub(super) async fn log_in(
     keys: &Keys,
     wire: &Wire,
 ) -> Result<Session, Silence> {
-    let mut last = Silence::Refused("it takes neither TLS nor the plaintext that is written".into());
+    let mut last =
+        Silence::Refused("it takes neither TLS nor the plaintext that is written".into());
     for (mode, pair) in ways(keys, wire) {
         let way = Dial {
             address,
@@ -137,12 +167,19 @@ pub(super) async fn log_in(
     Err(last)
 }
 
-/// The ways in that a server offers and that we take: with TLS by each certificate, and without one, before plaintext.
+/// The ways in that a server offers and that we take: with TLS by each certificate, and without
+/// one, before plaintext.
 fn ways(keys: &Keys, wire: &Wire) -> Vec<(SslMode, Option<Pair>)> {
     let pairs = || keys.pairs.iter().cloned().map(Some).chain([None]);
-    let tls = wire.tls.is_ok().then(|| pairs().map(|pair| (SslMode::VerifyFull, pair)));
+    let tls = wire
+        .tls
+        .is_ok()
+        .then(|| pairs().map(|pair| (SslMode::VerifyFull, pair)));
     let takes_plaintext = keys.accept.plain.is_some() && wire.plaintext == Ok(Plaintext::Taken);
-    tls.into_iter().flatten().chain(takes_plaintext.then_some((SslMode::Disable, None))).collect()
+    tls.into_iter()
+        .flatten()
+        .chain(takes_plaintext.then_some((SslMode::Disable, None)))
+        .collect()
 }
 
 async fn asked(
@@ -161,32 +198,69 @@ async fn asked(
         layout::EXPORTER_CERTIFICATE,
         agent_file.as_str(),
     ];
-    let (report, mounted, passwords) =
-        tokio::try_join!(report(session), mounted(session, &paths, &loads), passwords(session))?;
+    let (report, mounted, passwords) = tokio::try_join!(
+        report(session),
+        mounted(session, &paths, &loads),
+        passwords(session)
+    )?;
     let handshake = match wire.tls {
         Ok(handshake) => Some(handshake),
         Err(Silence::NoTls) => None,
         Err(silence) => return Err(silence),
     };
-    let Report { in_recovery, position, ssl, hba, standbys, .. } = report;
-    let Mounted { files, loaded, primary_conninfo } = mounted;
-    let loaded = !ssl || (loaded && handshake.as_ref().is_none_or(|shown| shown.takes == expected.takes));
+    let Report {
+        in_recovery,
+        position,
+        ssl,
+        hba,
+        standbys,
+        ..
+    } = report;
+    let Mounted {
+        files,
+        loaded,
+        primary_conninfo,
+    } = mounted;
+    let loaded = !ssl
+        || (loaded
+            && handshake
+                .as_ref()
+                .is_none_or(|shown| shown.takes == expected.takes));
     Ok(Server {
         standby: in_recovery,
         position: position.0,
         ssl,
         hba: hba.iter().map(ToString::to_string).collect(),
         plaintext,
-        serves: handshake.as_ref().and_then(|shown| shown.chain.first()).map(|leaf| Fingerprint::of(leaf)),
-        files_current: !has_files || expected.files.iter().all(|(path, hash)| files.get(path) == Some(hash)),
+        serves: handshake
+            .as_ref()
+            .and_then(|shown| shown.chain.first())
+            .map(|leaf| Fingerprint::of(leaf)),
+        files_current: !has_files
+            || expected
+                .files
+                .iter()
+                .all(|(path, hash)| files.get(path) == Some(hash)),
         files_loaded: !has_files || loaded,
         agent_file_current: files.get(&agent_file) == Some(&expected.agent_file),
         dial: in_recovery.then(|| dials(&primary_conninfo)),
-        streams: standbys.into_iter().map(|(name, stream)| (name, streams(&stream))).collect(),
+        streams: standbys
+            .into_iter()
+            .map(|(name, stream)| (name, streams(&stream)))
+            .collect(),
         own_password_is_md5: passwords.own_is_md5,
-        md5_roles: passwords.md5_roles.iter().map(ToString::to_string).collect(),
+        md5_roles: passwords
+            .md5_roles
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         leaf: handshake.as_ref().and_then(leaf),
-        trusts: handshake.iter().flat_map(|shown| &shown.takes).take(20).map(|name| shown_name(name)).collect(),
+        trusts: handshake
+            .iter()
+            .flat_map(|shown| &shown.takes)
+            .take(20)
+            .map(|name| shown_name(name))
+            .collect(),
     })
 }
 
@@ -206,15 +280,29 @@ fn streams(stream: &crate::database::report::Stream) -> Stream {
 
 /// How a connection string dials. libpq's own default is `prefer`.
 fn dials(conninfo: &str) -> tls::Dial {
-    let value = |key: &str| conninfo.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    let value = |key: &str| {
+        conninfo
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+    };
     let mode = value("sslmode").map(|mode| mode.trim_matches('\'').to_owned());
-    let mode = mode.and_then(|mode| SslMode::ALL.into_iter().find(|known| known.as_str() == mode));
-    tls::Dial { mode: mode.unwrap_or(SslMode::Prefer), present: value("sslcert").is_some() }
+    let mode = mode.and_then(|mode| {
+        SslMode::ALL
+            .into_iter()
+            .find(|known| known.as_str() == mode)
+    });
+    tls::Dial {
+        mode: mode.unwrap_or(SslMode::Prefer),
+        present: value("sslcert").is_some(),
+    }
 }
 
 fn leaf(shown: &Handshake) -> Option<LeafSeen> {
     let leaf = known_der(shown.chain.first()?)?;
-    Some(LeafSeen { serial: leaf.serial, not_after: leaf.not_after })
+    Some(LeafSeen {
+        serial: leaf.serial,
+        not_after: leaf.not_after,
+    })
 }
 
 #[cfg(test)]
@@ -226,20 +314,46 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     /// What is tried at a server that shows this, where this is written to be taken.
-    fn tried(tls: Result<(), Silence>, plaintext: Plaintext, accept: Accept) -> Vec<(SslMode, bool)> {
+    fn tried(
+        tls: Result<(), Silence>,
+        plaintext: Plaintext,
+        accept: Accept,
+    ) -> Vec<(SslMode, bool)> {
         let ca = Authority::new("ca");
         let pair = issue(&ca, &ca).served.client_pair().expect("a pair");
-        let shown = Handshake { chain: vec![], takes: BTreeSet::new() };
-        let wire = Wire { tls: tls.map(|()| shown), plaintext: Ok(plaintext) };
-        let ways = ways(&Keys { roots: vec![], pairs: vec![pair], accept, major: 17 }, &wire);
-        ways.into_iter().map(|(mode, pair)| (mode, pair.is_some())).collect()
+        let shown = Handshake {
+            chain: vec![],
+            takes: BTreeSet::new(),
+        };
+        let wire = Wire {
+            tls: tls.map(|()| shown),
+            plaintext: Ok(plaintext),
+        };
+        let ways = ways(
+            &Keys {
+                roots: vec![],
+                pairs: vec![pair],
+                accept,
+                major: 17,
+            },
+            &wire,
+        );
+        ways.into_iter()
+            .map(|(mode, pair)| (mode, pair.is_some()))
+            .collect()
     }
 
     #[test]
     fn no_password_goes_out_in_plaintext_where_plaintext_is_not_written_to_be_taken() {
         let (tls_alone, both) = (
-            Accept { plain: None, tls: Some(Method::Scram) },
-            Accept { plain: Some(Method::Scram), tls: Some(Method::Scram) },
+            Accept {
+                plain: None,
+                tls: Some(Method::Scram),
+            },
+            Accept {
+                plain: Some(Method::Scram),
+                tls: Some(Method::Scram),
+            },
         );
         let by_tls = [(SslMode::VerifyFull, true), (SslMode::VerifyFull, false)];
         let in_plaintext = [(SslMode::Disable, false)];
@@ -250,7 +364,10 @@ mod tests {
             assert_eq!(tried(tls(), Plaintext::Refused, both), []);
         }
         assert_eq!(tried(Ok(()), Plaintext::Taken, tls_alone), by_tls);
-        assert_eq!(tried(Ok(()), Plaintext::Taken, both), [by_tls.as_slice(), &in_plaintext].concat());
+        assert_eq!(
+            tried(Ok(()), Plaintext::Taken, both),
+            [by_tls.as_slice(), &in_plaintext].concat()
+        );
     }
 
     #[test]
@@ -258,16 +375,35 @@ mod tests {
         let running = "{phase: Running, podIP: 10.0.0.1}";
         for (status, leaving, expected) in [
             (running, false, Ok("10.0.0.1:5432")),
-            ("{phase: Running, podIP: 'fd00::1'}", false, Ok("[fd00::1]:5432")),
+            (
+                "{phase: Running, podIP: 'fd00::1'}",
+                false,
+                Ok("[fd00::1]:5432"),
+            ),
             ("{phase: Running}", false, Err("its pod has no address")),
-            ("{phase: Failed, podIP: 10.0.0.1}", false, Err("its pod is not running")),
-            ("{phase: Succeeded, podIP: 10.0.0.1}", false, Err("its pod is not running")),
-            ("{phase: Pending, podIP: 10.0.0.1}", false, Err("its pod is not running")),
+            (
+                "{phase: Failed, podIP: 10.0.0.1}",
+                false,
+                Err("its pod is not running"),
+            ),
+            (
+                "{phase: Succeeded, podIP: 10.0.0.1}",
+                false,
+                Err("its pod is not running"),
+            ),
+            (
+                "{phase: Pending, podIP: 10.0.0.1}",
+                false,
+                Err("its pod is not running"),
+            ),
             ("{podIP: 10.0.0.1}", false, Err("its pod is not running")),
             (running, true, Err("its pod is being deleted")),
         ] {
             let status = serde_saphyr::from_str(status).expect("a status");
-            let mut pod = Pod { status: Some(status), ..Pod::default() };
+            let mut pod = Pod {
+                status: Some(status),
+                ..Pod::default()
+            };
             pod.metadata.deletion_timestamp = leaving.then_some(Time(Timestamp::UNIX_EPOCH));
             let address = address(&pod, PORT).map(|address| address.to_string());
             assert_eq!(address.as_deref().map_err(String::as_str), expected);
@@ -278,8 +414,20 @@ mod tests {
     fn a_connection_string_says_how_it_dials() {
         let patronis = "dbname=postgres user=postgres passfile=/tmp/pgpass host=pg-0.pg-pods.demo.svc port=5432 \
             sslmode=verify-full sslcert=/tls/certs/client/client.crt application_name=pg-1";
-        assert_eq!(dials(patronis), tls::Dial { mode: SslMode::VerifyFull, present: true });
-        assert_eq!(dials("host=a sslmode='disable'"), tls::Dial { mode: SslMode::Disable, present: false });
+        assert_eq!(
+            dials(patronis),
+            tls::Dial {
+                mode: SslMode::VerifyFull,
+                present: true
+            }
+        );
+        assert_eq!(
+            dials("host=a sslmode='disable'"),
+            tls::Dial {
+                mode: SslMode::Disable,
+                present: false
+            }
+        );
         assert_eq!(dials("").mode, SslMode::Prefer);
     }
 }

@@ -1,10 +1,13 @@
-//! Sessions that checks keep, so that each of them need not log in: a login costs a server a process and a line of its log.
+//! Sessions that checks keep, so that each of them need not log in: a login costs a server a
+//! process and a line of its log.
 //!
 //! # Guarantees
-//! There are at most [`MOST`] sessions, those that are being asked among them; who needs one more ends the one that was asked
-//! longest ago. A session is asked by one check at a time. One that is older than [`RENEWED`] is not asked any more, nor is one that
-//! was let in on other terms than hold now: a session that is in says nothing about who can still come in. Nor is one in which
-//! anything went wrong. What is not asked any more ends at once, and everything ends with its owner.
+//! There are at most [`MOST`] sessions, those that are being asked among them; who needs one more
+//! ends the one that was asked longest ago. A session is asked by one check at a time. One that is
+//! older than [`RENEWED`] is not asked any more, nor is one that was let in on other terms than
+//! hold now: a session that is in says nothing about who can still come in. Nor is one in which
+//! anything went wrong. What is not asked any more ends at once, and everything ends with its
+//! owner.
 //!
 //! # Assumptions
 //! Sessions end when they are dropped. There is one check of a peer at a time.
@@ -15,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// How many sessions checks have at once, in all. One with TLS holds 35 kB of memory, one without 21 kB (resident memory over 300 of
-/// them, PostgreSQL 15): all of them 17 MB.
+/// How many sessions checks have at once, in all. One with TLS holds 35 kB of memory, one without
+/// 21 kB (resident memory over 300 of them, PostgreSQL 15): all of them 17 MB.
 pub(super) const MOST: usize = 500;
 
 /// How long a session is kept.
@@ -48,7 +51,10 @@ pub(super) trait Asked {
 
     fn log_in(&self) -> impl Future<Output = Result<Self::Session, Self::Error>> + Send;
 
-    fn answer(&self, session: &Self::Session) -> impl Future<Output = Result<Self::Answer, Self::Error>> + Send;
+    fn answer(
+        &self,
+        session: &Self::Session,
+    ) -> impl Future<Output = Result<Self::Answer, Self::Error>> + Send;
 
     /// Whether nothing was wrong, by this answer.
     fn is_well(answer: &Self::Answer) -> bool;
@@ -75,11 +81,15 @@ struct Held<T, S> {
 
 impl<T: PartialEq, S> Sessions<T, S> {
     pub(super) fn new(most: usize) -> Self {
-        Self { held: Mutex::default(), places: Arc::new(Semaphore::new(most)), kept: Notify::new() }
+        Self {
+            held: Mutex::default(),
+            places: Arc::new(Semaphore::new(most)),
+            kept: Notify::new(),
+        }
     }
 
-    /// Asks a server, in the session that is kept with it or else in a new one. Whatever became of the old one: whether the server is
-    /// well is for a new one to say.
+    /// Asks a server, in the session that is kept with it or else in a new one. Whatever became of
+    /// the old one: whether the server is well is for a new one to say.
     pub(super) async fn ask<A: Asked<Session = S>>(
         &self,
         server: &A,
@@ -94,7 +104,11 @@ impl<T: PartialEq, S> Sessions<T, S> {
             return Ok(answer);
         }
         let place = self.place().await;
-        let kept = Kept { session: server.log_in().await?, since: server.now(), _place: place };
+        let kept = Kept {
+            session: server.log_in().await?,
+            since: server.now(),
+            _place: place,
+        };
         let answer = server.answer(&kept.session).await?;
         if A::is_well(&answer) {
             self.keep(peer, kept, terms, server.now());
@@ -111,17 +125,27 @@ impl<T: PartialEq, S> Sessions<T, S> {
     /// Takes out the session with this peer, if it is still good on these terms; else it ends.
     fn take(&self, peer: &Peer, terms: &T, now: Instant) -> Option<Kept<S>> {
         let held = self.with(|held| held.remove(peer))?;
-        let is_good = held.terms == *terms && now.saturating_duration_since(held.kept.since) < RENEWED;
+        let is_good =
+            held.terms == *terms && now.saturating_duration_since(held.kept.since) < RENEWED;
         is_good.then_some(held.kept)
     }
 
     fn keep(&self, peer: Peer, kept: Kept<S>, terms: T, now: Instant) {
-        drop(self.with(|held| held.insert(peer, Held { kept, terms, asked: now })));
+        drop(self.with(|held| {
+            held.insert(
+                peer,
+                Held {
+                    kept,
+                    terms,
+                    asked: now,
+                },
+            )
+        }));
         self.kept.notify_one();
     }
 
-    /// Room for one more session. If there is none, the session ends that was asked longest ago; if all are being asked, one of them
-    /// is waited for.
+    /// Room for one more session. If there is none, the session ends that was asked longest ago; if
+    /// all are being asked, one of them is waited for.
     async fn place(&self) -> OwnedSemaphorePermit {
         loop {
             if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
@@ -140,7 +164,10 @@ impl<T: PartialEq, S> Sessions<T, S> {
     /// Ends the session that was asked longest ago; false if none is kept.
     fn end_one(&self) -> bool {
         let ended = self.with(|held| {
-            let peer = held.iter().min_by_key(|(_, held)| held.asked).map(|(peer, _)| peer.clone())?;
+            let peer = held
+                .iter()
+                .min_by_key(|(_, held)| held.asked)
+                .map(|(peer, _)| peer.clone())?;
             held.remove(&peer)
         });
         ended.is_some()
@@ -199,7 +226,14 @@ mod tests {
         fn new(most: usize) -> Self {
             let (sessions, start) = (Sessions::new(most), Instant::now());
             let (is_in, logins, answers) = (Arc::default(), Cell::default(), RefCell::default());
-            Self { sessions, is_in, logins, answers, now: Cell::new(start), start }
+            Self {
+                sessions,
+                is_in,
+                logins,
+                answers,
+                now: Cell::new(start),
+                start,
+            }
         }
 
         fn are_in(&self) -> usize {
@@ -207,7 +241,12 @@ mod tests {
         }
 
         /// One check; nothing if it does not come to an end.
-        fn check(&self, pod: &str, terms: &'static str, second: u64) -> Option<Result<bool, &'static str>> {
+        fn check(
+            &self,
+            pod: &str,
+            terms: &'static str,
+            second: u64,
+        ) -> Option<Result<bool, &'static str>> {
             self.now.set(self.start + Duration::from_secs(second));
             self.sessions.ask(self, peer(pod), terms).now_or_never()
         }
@@ -221,13 +260,19 @@ mod tests {
     }
 
     fn peer(pod: &str) -> Peer {
-        Peer { database: "database".to_owned(), pod: pod.to_owned() }
+        Peer {
+            database: "database".to_owned(),
+            pod: pod.to_owned(),
+        }
     }
 
     #[test]
     fn a_check_logs_in_once_a_minute_and_when_the_terms_have_changed() {
         let server = Server::new(2);
-        let logins: Vec<u64> = (0..130).step_by(10).filter(|at| server.logs_in("a", "old", *at)).collect();
+        let logins: Vec<u64> = (0..130)
+            .step_by(10)
+            .filter(|at| server.logs_in("a", "old", *at))
+            .collect();
         assert_eq!(logins, [0, 60, 120]);
         assert!(server.logs_in("a", "new", 130));
         assert!(!server.logs_in("a", "new", 140));
@@ -244,7 +289,11 @@ mod tests {
             assert!(server.logs_in("a", "", 10));
             server.answers.replace(vec![wrong, wrong]);
             assert_eq!(server.check("a", "", 20), Some(wrong));
-            assert_eq!(server.are_in(), 0, "a session in which something went wrong is not kept");
+            assert_eq!(
+                server.are_in(),
+                0,
+                "a session in which something went wrong is not kept"
+            );
             assert!(server.logs_in("a", "", 30));
         }
     }
@@ -264,7 +313,12 @@ mod tests {
     fn sessions_that_are_being_asked_count_and_are_waited_for() {
         let server = Server::new(1);
         assert!(server.logs_in("a", "", 0));
-        let take = || server.sessions.take(&peer("a"), &"", server.start).expect("a session");
+        let take = || {
+            server
+                .sessions
+                .take(&peer("a"), &"", server.start)
+                .expect("a session")
+        };
         let asked = take();
         assert_eq!(server.check("b", "", 1), None);
         let mut waits = Box::pin(server.sessions.place());

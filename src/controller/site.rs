@@ -1,4 +1,5 @@
-//! One database seen whole: its objects, its pods, its servers; and from that, the scene that decisions are made of.
+//! One database seen whole: its objects, its pods, its servers; and from that, the scene that
+//! decisions are made of.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,10 +30,12 @@ use crate::tls::material::{Cas, Served, Source, cas};
 use crate::tls::pair::Pair;
 use crate::tls::{Alias, Files, Fingerprint, Material, Posture, layout};
 
-/// Annotation of a pod: the version of its volumes' content for which the kubelet was last asked to bring them up to date.
+/// Annotation of a pod: the version of its volumes' content for which the kubelet was last asked to
+/// bring them up to date.
 pub(super) const REFRESH: &str = "pgrekey.dev/refresh";
 
-/// Annotation of Secret `NAME-tls`: the uid of the operation that what is kept as previous was served before.
+/// Annotation of Secret `NAME-tls`: the uid of the operation that what is kept as previous was
+/// served before.
 pub(super) const PREVIOUS_OF: &str = "pgrekey.dev/previous-of";
 
 /// What counts for a database without the annotation [`MAX_LAG`].
@@ -53,7 +56,8 @@ pub(super) struct Site {
     pub(super) stored: Option<Served>,
     /// What was served before the operation.
     pub(super) previous: Option<Served>,
-    /// The client certificate that was issued after the one in there had expired. Servers take it if they trust its CA.
+    /// The client certificate that was issued after the one in there had expired. Servers take it
+    /// if they trust its CA.
     renewed: Option<Pair>,
     /// What ConfigMap `NAME-ca` holds.
     pub(super) published: Cas,
@@ -68,18 +72,31 @@ pub(super) struct Site {
     barred: Option<Barred>,
 }
 
-/// Whether the set's controller has taken over its spec. One that does not say so is taken to be quick.
+/// Whether the set's controller has taken over its spec. One that does not say so is taken to be
+/// quick.
 fn is_observed(set: &PetSet) -> bool {
-    let seen = set.status.as_ref().and_then(|status| status.observed_generation);
+    let seen = set
+        .status
+        .as_ref()
+        .and_then(|status| status.observed_generation);
     seen.is_none_or(|seen| Some(seen) >= set.metadata.generation)
 }
 
 impl Site {
     /// Looks at the objects of a database, on behalf of an operation.
-    pub(super) async fn look(context: &Context, postgres: &Postgres, operation: Option<&str>) -> Step<Self> {
+    pub(super) async fn look(
+        context: &Context,
+        postgres: &Postgres,
+        operation: Option<&str>,
+    ) -> Step<Self> {
         let secret = credentials::auth(context, postgres).await?;
-        let login = secret.as_ref().and_then(Login::of).ok_or(Stop::Wait("the superuser's Secret"))?;
-        let Built { cluster, barred, .. } = provision::build(context, postgres, secret.as_ref()).await?;
+        let login = secret
+            .as_ref()
+            .and_then(Login::of)
+            .ok_or(Stop::Wait("the superuser's Secret"))?;
+        let Built {
+            cluster, barred, ..
+        } = provision::build(context, postgres, secret.as_ref()).await?;
         let objects = provision::objects(context, postgres, &cluster)?;
         let [_, leader, failover, _] = cluster.patroni_config_maps();
         let (patroni, ca) = (cluster.patroni(), cluster.ca_config_map());
@@ -95,20 +112,34 @@ impl Site {
         let pods = own(labelled, &workload, &cluster);
         let successors = successors(&objects, &cluster, pieces.shared_config().as_ref()).await?;
         let is_ours = pieces.tls.as_ref().is_some_and(|secret| {
-            operation.is_some() && secret.annotations().get(PREVIOUS_OF).map(String::as_str) == operation
+            operation.is_some()
+                && secret.annotations().get(PREVIOUS_OF).map(String::as_str) == operation
         });
         let stored = pieces.served();
-        let told = pieces.tls.as_ref().and_then(applied_at).max(published.as_ref().and_then(applied_at));
+        let told = pieces
+            .tls
+            .as_ref()
+            .and_then(applied_at)
+            .max(published.as_ref().and_then(applied_at));
         let renewed = renewed(context, &objects, &cluster, stored.as_ref()).await?;
-        let max_lag = postgres.annotations().get(MAX_LAG).and_then(|bytes| bytes.parse().ok());
+        let max_lag = postgres
+            .annotations()
+            .get(MAX_LAG)
+            .and_then(|bytes| bytes.parse().ok());
         Ok(Self {
             stored,
             renewed,
             now: context.now(),
             previous: super::here::previous(&pieces).filter(|_| is_ours),
-            agent: agent.as_ref().and_then(Login::of).map(|login| login.password),
+            agent: agent
+                .as_ref()
+                .and_then(Login::of)
+                .map(|login| login.password),
             told,
-            published: published.and_then(|map| map.data).map(|data| all_cas(&data)).unwrap_or_default(),
+            published: published
+                .and_then(|map| map.data)
+                .map(|data| all_cas(&data))
+                .unwrap_or_default(),
             cluster,
             objects,
             login,
@@ -123,30 +154,59 @@ impl Site {
         })
     }
 
-    /// Whether pods may be made of its spec; or, where only their settings are, whether it could be read.
+    /// Whether pods may be made of its spec; or, where only their settings are, whether it could be
+    /// read.
     pub(super) fn may_be_built(&self, of_settings: bool) -> Step<()> {
-        let barred = self.barred.as_ref().filter(|barred| barred.is_bare || !of_settings);
-        barred.map_or(Ok(()), |Barred { why, .. }| Err(Stop::Blocked("Invalid", why.clone())))
+        let barred = self
+            .barred
+            .as_ref()
+            .filter(|barred| barred.is_bare || !of_settings);
+        barred.map_or(Ok(()), |Barred { why, .. }| {
+            Err(Stop::Blocked("Invalid", why.clone()))
+        })
     }
 
     /// Where the cluster is, by its objects.
     pub(super) fn written(&self) -> Known<Posture> {
-        let shared = self.pieces.shared_config().ok_or("Patroni's shared configuration cannot be read")?;
-        let patroni = self.pieces.local_config().ok_or("patroni.yml cannot be read")?;
+        let shared = self
+            .pieces
+            .shared_config()
+            .ok_or("Patroni's shared configuration cannot be read")?;
+        let patroni = self
+            .pieces
+            .local_config()
+            .ok_or("patroni.yml cannot be read")?;
         let set = self.pieces.pet_set.as_ref().ok_or("there is no PetSet")?;
-        let tls = self.pieces.tls.as_ref().and_then(|secret| secret.data.as_ref());
-        written(&Written { tls, shared: &shared, patroni, files: has_files(set) }).map_err(|why| why.to_string())
+        let tls = self
+            .pieces
+            .tls
+            .as_ref()
+            .and_then(|secret| secret.data.as_ref());
+        written(&Written {
+            tls,
+            shared: &shared,
+            patroni,
+            files: has_files(set),
+        })
+        .map_err(|why| why.to_string())
     }
 
     /// Every CA that is known here, by what was, is or is to be served.
     pub(super) fn cas(&self) -> Cas {
-        let served = [&self.stored, &self.previous].into_iter().flatten().flat_map(Served::cas);
+        let served = [&self.stored, &self.previous]
+            .into_iter()
+            .flatten()
+            .flat_map(Served::cas);
         served.chain(self.published.clone()).collect()
     }
 
     /// Names what pods' volumes should hold: it changes with it.
     pub(super) fn version(&self) -> String {
-        let tls = self.pieces.tls.iter().flat_map(|secret| secret.data.iter().flatten());
+        let tls = self
+            .pieces
+            .tls
+            .iter()
+            .flat_map(|secret| secret.data.iter().flatten());
         let tls = tls.filter(|(key, _)| layout::FILES.iter().any(|(mounted, _)| mounted == key));
         let files = tls.flat_map(|(key, value)| [key.as_bytes(), &value.0]);
         let local = self.pieces.local_config().map(String::as_bytes);
@@ -163,16 +223,34 @@ impl Site {
         self.workload.as_ref().map_err(Clone::clone)?;
         let expected = self.expected(&written);
         let keys = self.keys(&written);
-        let pods = future::join_all(self.pods.iter().map(|pod| self.pod(pod, &keys, &expected))).await;
-        let leader = self.leader.as_ref().and_then(leader_of).map(str::to_owned).ok_or("a leader".to_owned());
+        let pods =
+            future::join_all(self.pods.iter().map(|pod| self.pod(pod, &keys, &expected))).await;
+        let leader = self
+            .leader
+            .as_ref()
+            .and_then(leader_of)
+            .map(str::to_owned)
+            .ok_or("a leader".to_owned());
         let failover = self.failover.as_ref().map(ConfigMap::annotations);
-        let is_expired =
-            |served: &Option<Served>| served.as_ref().and_then(|s| s.client.ends()).is_some_and(|end| end <= self.now);
-        let is_behind = |pod: &scene::Pod| pod.server.as_ref().is_ok_and(|server| !server.files_current);
-        let client_expired = is_expired(&self.stored) || is_expired(&self.previous) && pods.iter().any(is_behind);
+        let is_expired = |served: &Option<Served>| {
+            served
+                .as_ref()
+                .and_then(|s| s.client.ends())
+                .is_some_and(|end| end <= self.now)
+        };
+        let is_behind = |pod: &scene::Pod| {
+            pod.server
+                .as_ref()
+                .is_ok_and(|server| !server.files_current)
+        };
+        let client_expired =
+            is_expired(&self.stored) || is_expired(&self.previous) && pods.iter().any(is_behind);
         Ok(Scene {
             database: self.cluster.name().to_owned(),
-            template: Template { has_files: has_files(set), is_known: is_observed(set) },
+            template: Template {
+                has_files: has_files(set),
+                is_known: is_observed(set),
+            },
             published: self.published.keys().copied().collect(),
             told: self.told,
             stored: self.stored.as_ref().and_then(Served::material),
@@ -180,12 +258,17 @@ impl Site {
             previous: self.previous.as_ref().and_then(Served::material),
             version: self.version(),
             is_ephemeral: set.spec.volume_claim_templates.is_empty(),
-            // Those that were made: while the database is paused, another number in its spec makes no pod.
+            // Those that were made: while the database is paused, another number in its spec makes
+            // no pod.
             replicas: usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or_default(),
             pods,
             leader,
             successors: self.successors.clone(),
-            switching: failover.is_some_and(|all| ["leader", "member"].iter().any(|key| all.contains_key(*key))),
+            switching: failover.is_some_and(|all| {
+                ["leader", "member"]
+                    .iter()
+                    .any(|key| all.contains_key(*key))
+            }),
             max_lag: self.max_lag,
             at: self.now,
             client_expired,
@@ -202,9 +285,15 @@ impl Site {
     /// What it takes to log in, wherever the pods of a cluster are that is written to be here.
     pub(super) fn keys(&self, written: &Posture) -> Keys {
         let pairs = [&self.stored, &self.previous].into_iter().flatten();
-        let pairs = pairs.filter_map(|served| served.client_pair().ok()).chain(self.renewed.clone());
+        let pairs = pairs
+            .filter_map(|served| served.client_pair().ok())
+            .chain(self.renewed.clone());
         Keys {
-            roots: self.cas().values().flat_map(|pem| crate::tls::material::ders(pem)).collect(),
+            roots: self
+                .cas()
+                .values()
+                .flat_map(|pem| crate::tls::material::ders(pem))
+                .collect(),
             pairs: pairs.collect(),
             accept: written.accept,
             major: self.cluster.major(),
@@ -227,8 +316,14 @@ impl Site {
             .unwrap_or_default();
         Expected {
             files,
-            agent_file: self.pieces.local_config().map(|text| hash_of(text)).unwrap_or_default(),
-            takes: stored.map(|served| names(&served.trust)).unwrap_or_default(),
+            agent_file: self
+                .pieces
+                .local_config()
+                .map(|text| hash_of(text))
+                .unwrap_or_default(),
+            takes: stored
+                .map(|served| names(&served.trust))
+                .unwrap_or_default(),
         }
     }
 
@@ -242,7 +337,15 @@ impl Site {
             leaving: pod.metadata.deletion_timestamp.is_some(),
             has_files,
             refreshed: pod.annotations().get(REFRESH).cloned(),
-            server: ask(pod, &self.host(&name), &self.login, keys, expected, has_files).await,
+            server: ask(
+                pod,
+                &self.host(&name),
+                &self.login,
+                keys,
+                expected,
+                has_files,
+            )
+            .await,
             name,
         }
     }
@@ -254,12 +357,17 @@ impl Site {
 
     /// The pod of this name, if it still has this uid.
     pub(super) fn pod_of(&self, name: &str, uid: &str) -> Option<&Pod> {
-        self.pods.iter().find(|pod| pod.name_any() == name && pod.uid().as_deref() == Some(uid))
+        self.pods
+            .iter()
+            .find(|pod| pod.name_any() == name && pod.uid().as_deref() == Some(uid))
     }
 
-    /// The set with or without files, otherwise as it is. `issued` is what the files may hold since this look.
+    /// The set with or without files, otherwise as it is. `issued` is what the files may hold since
+    /// this look.
     pub(super) fn pet_set(&self, has_files: bool, issued: Option<Material>) -> Step<PetSet> {
-        let here = self.written().map_err(|why| Stop::Blocked("PostureUnknown", why))?;
+        let here = self
+            .written()
+            .map_err(|why| Stop::Blocked("PostureUnknown", why))?;
         let material = self.stored.as_ref().and_then(Served::material).or(issued);
         let files = material.filter(|_| has_files).map(Files::of);
         if has_files && files.is_none() {
@@ -267,7 +375,9 @@ impl Site {
         }
         let mut set = pet_set::pet_set(&self.cluster, &Posture { files, ..here });
         if let Some(live) = &self.pieces.pet_set {
-            set.spec.volume_claim_templates.clone_from(&live.spec.volume_claim_templates);
+            set.spec
+                .volume_claim_templates
+                .clone_from(&live.spec.volume_claim_templates);
             set.spec.replicas = live.spec.replicas;
         }
         Ok(set)
@@ -281,37 +391,66 @@ async fn renewed(
     cluster: &Cluster,
     stored: Option<&Served>,
 ) -> Result<Option<Pair>, Error> {
-    if stored.and_then(|served| served.client.ends()).is_none_or(|end| end > context.now()) {
+    if stored
+        .and_then(|served| served.client.ends())
+        .is_none_or(|end| end > context.now())
+    {
         return Ok(None);
     }
-    let secret = objects.look::<Secret>(&cluster.certificate_secret(Alias::Client)).await?;
-    let source = secret.and_then(|secret| secret.data).as_ref().map(Source::of);
-    Ok(source.and_then(|source| Pair::parse(&source.certificate, source.key.expose_secret().as_bytes()).ok()))
+    let secret = objects
+        .look::<Secret>(&cluster.certificate_secret(Alias::Client))
+        .await?;
+    let source = secret
+        .and_then(|secret| secret.data)
+        .as_ref()
+        .map(Source::of);
+    Ok(source.and_then(|source| {
+        Pair::parse(&source.certificate, source.key.expose_secret().as_bytes()).ok()
+    }))
 }
 
 /// The pods of the database among those that carry its labels, by ordinal.
 fn own(mut pods: Vec<Pod>, workload: &Known<Workload>, cluster: &Cluster) -> Vec<Pod> {
-    pods.retain(|pod| workload.as_ref().is_ok_and(|workload| workload.standing(pod).is_own()));
+    pods.retain(|pod| {
+        workload
+            .as_ref()
+            .is_ok_and(|workload| workload.standing(pod).is_own())
+    });
     pods.sort_by_key(|pod| ordinal(cluster, &pod.name_any()));
     pods
 }
 
 /// Whether a pod says that it is ready.
 pub(super) fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn has_certs(pod: &Pod) -> bool {
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    volumes.into_iter().any(|volume| volume.name == CERTS_VOLUME)
+    let volumes = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
+    volumes
+        .into_iter()
+        .any(|volume| volume.name == CERTS_VOLUME)
 }
 
 fn all_cas(data: &BTreeMap<String, String>) -> Cas {
-    data.get("ca.crt").map(|pem| cas(pem.as_bytes())).unwrap_or_default()
+    data.get("ca.crt")
+        .map(|pem| cas(pem.as_bytes()))
+        .unwrap_or_default()
 }
 
 /// The CAs of a set, as far as they are known.
 pub(super) fn known(wanted: &BTreeSet<crate::tls::CaId>, all: &Cas) -> Cas {
-    all.iter().filter(|(ca, _)| wanted.contains(ca)).map(|(ca, pem)| (*ca, pem.clone())).collect()
+    all.iter()
+        .filter(|(ca, _)| wanted.contains(ca))
+        .map(|(ca, pem)| (*ca, pem.clone()))
+        .collect()
 }

@@ -1,4 +1,5 @@
-//! Writing the status of a database: only what differs, and never over what somebody else has written meanwhile.
+//! Writing the status of a database: only what differs, and never over what somebody else has
+//! written meanwhile.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
@@ -12,7 +13,8 @@ use crate::api::postgres::PostgresStatus;
 use crate::cluster::{Error, Thing};
 use crate::plan::database_status::{Writer, phase};
 
-/// Writes conditions, and the phase that follows. Returns the status that there is then; none if the database has gone.
+/// Writes conditions, and the phase that follows. Returns the status that there is then; none if
+/// the database has gone.
 pub(super) async fn write(
     context: &Context,
     postgres: &Postgres,
@@ -35,13 +37,20 @@ pub(super) async fn write(
 pub(super) async fn done(context: &Context, postgres: &Postgres) -> Result<(), Error> {
     write(context, postgres, Writer::free).await?;
     let generation = postgres.metadata.generation;
-    update(context, postgres, |status, _| status.observed_generation = generation).await?;
+    update(context, postgres, |status, _| {
+        status.observed_generation = generation
+    })
+    .await?;
     Ok(())
 }
 
 /// `NAMESPACE/NAME`.
 pub(super) fn database(postgres: &Postgres) -> String {
-    format!("{}/{}", postgres.namespace().unwrap_or_default(), postgres.name_any())
+    format!(
+        "{}/{}",
+        postgres.namespace().unwrap_or_default(),
+        postgres.name_any()
+    )
 }
 
 async fn update(
@@ -53,25 +62,40 @@ async fn update(
     if changed(postgres, &change).is_none() {
         return Ok(Some(postgres.status.clone().unwrap_or_default()));
     }
-    let Some(fresh) = context.fresh(postgres).await? else { return Ok(None) };
-    let Some(status) = changed(&fresh, &change) else { return Ok(Some(fresh.status.unwrap_or_default())) };
+    let Some(fresh) = context.fresh(postgres).await? else {
+        return Ok(None);
+    };
+    let Some(status) = changed(&fresh, &change) else {
+        return Ok(Some(fresh.status.unwrap_or_default()));
+    };
     let name = fresh.name_any();
-    let api: Api<Postgres> = Api::namespaced(context.client.clone(), &fresh.namespace().unwrap_or_default());
-    let patch = json!({"metadata": {"resourceVersion": fresh.resource_version()}, "status": status});
-    let patched = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
+    let api: Api<Postgres> = Api::namespaced(
+        context.client.clone(),
+        &fresh.namespace().unwrap_or_default(),
+    );
+    let patch =
+        json!({"metadata": {"resourceVersion": fresh.resource_version()}, "status": status});
+    let patched = api
+        .patch_status(&name, &PatchParams::default(), &Patch::Merge(patch))
+        .await;
     patched.map_err(|error| Error::of(Thing::new::<Postgres>(&name), error))?;
     let before = fresh.status.as_ref().and_then(|status| status.phase);
     if let (Some(from), Some(to)) = (before, status.phase)
         && from != to
     {
         let note = format!("phase changed from {from:?} to {to:?} reason:");
-        context.tell(&fresh, EventType::Normal, "Phase Changed", note).await;
+        context
+            .tell(&fresh, EventType::Normal, "Phase Changed", note)
+            .await;
     }
     Ok(Some(status))
 }
 
 /// The status after the change, if it is another.
-fn changed(postgres: &Postgres, change: &impl Fn(&mut PostgresStatus, Option<i64>)) -> Option<PostgresStatus> {
+fn changed(
+    postgres: &Postgres,
+    change: &impl Fn(&mut PostgresStatus, Option<i64>),
+) -> Option<PostgresStatus> {
     let before = postgres.status.clone().unwrap_or_default();
     let mut after = before.clone();
     change(&mut after, postgres.metadata.generation);

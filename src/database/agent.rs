@@ -1,4 +1,5 @@
-//! Patroni, the agent beside each server: the one call that has no equivalent in the Kubernetes API.
+//! Patroni, the agent beside each server: the one call that has no equivalent in the Kubernetes
+//! API.
 
 use std::net::SocketAddr;
 
@@ -13,16 +14,24 @@ use tokio::net::TcpStream;
 use super::limited::{BEFORE_LOGIN, Budget, Limited};
 use super::{Silence, bounded};
 
-/// Makes Patroni read `patroni.yml` again. It does so in its next loop; what has changed about how standbys dial is then written
-/// and loaded.
+/// Makes Patroni read `patroni.yml` again. It does so in its next loop; what has changed about how
+/// standbys dial is then written and loaded.
 ///
 /// Patroni asks for credentials where a call changes something (Patroni documentation, "REST API").
-pub async fn reload(address: SocketAddr, user: &str, password: &SecretString) -> Result<(), Silence> {
+pub async fn reload(
+    address: SocketAddr,
+    user: &str,
+    password: &SecretString,
+) -> Result<(), Silence> {
     let broken = |error: &dyn std::fmt::Display| Silence::Agent(error.to_string().into());
     bounded(async {
-        let stream = TcpStream::connect(address).await.map_err(|e| Silence::Unreachable(e.to_string().into()))?;
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|e| Silence::Unreachable(e.to_string().into()))?;
         let stream = Limited::new(stream, Budget::new(BEFORE_LOGIN));
-        let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
+        let (mut sender, connection) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| broken(&e))?;
         let connection = tokio::spawn(connection);
         let request = Request::builder()
             .method(Method::POST)
@@ -34,7 +43,11 @@ pub async fn reload(address: SocketAddr, user: &str, password: &SecretString) ->
         let answer = sender.send_request(request).await.map_err(|e| broken(&e));
         connection.abort();
         let status = answer?.status();
-        if status.is_success() { Ok(()) } else { Err(broken(&format!("answered {status} to a reload"))) }
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(broken(&format!("answered {status} to a reload")))
+        }
     })
     .await
 }
@@ -43,7 +56,9 @@ pub async fn reload(address: SocketAddr, user: &str, password: &SecretString) ->
 fn basic(user: &str, password: &SecretString) -> String {
     // Kubernetes writes bytes in the very alphabet that HTTP wants.
     let both = ByteString(format!("{user}:{}", password.expose_secret()).into_bytes());
-    let text = serde_json::to_value(&both).ok().and_then(|value| value.as_str().map(str::to_owned));
+    let text = serde_json::to_value(&both)
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned));
     format!("Basic {}", text.unwrap_or_default())
 }
 
@@ -53,6 +68,9 @@ mod tests {
 
     #[test]
     fn credentials_are_written_as_http_wants_them() {
-        assert_eq!(basic("Aladdin", &"open sesame".into()), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        assert_eq!(
+            basic("Aladdin", &"open sesame".into()),
+            "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
+        );
     }
 }

@@ -2,8 +2,9 @@
 
 use super::limited::TooMuch;
 
-/// What a server may send that nobody asked for, in all of a session, bytes: notices, notifications, and settings, which the client
-/// library keeps. An honest one tells a dozen settings at the start.
+/// What a server may send that nobody asked for, in all of a session, bytes: notices,
+/// notifications, and settings, which the client library keeps. An honest one tells a dozen
+/// settings at the start.
 const ASIDES: usize = 64 * 1024;
 
 /// Type and length of a message.
@@ -37,7 +38,9 @@ impl Answers {
             if self.come == HEADER {
                 let [tag, length @ ..] = self.header;
                 // The length counts itself. Of one that is wrong the library says so.
-                self.body = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX).saturating_sub(4);
+                self.body = usize::try_from(u32::from_be_bytes(length))
+                    .unwrap_or(usize::MAX)
+                    .saturating_sub(4);
                 self.come = 0;
                 ended |= tag == b'Z';
                 if matches!(tag, b'N' | b'A' | b'S') {
@@ -45,7 +48,11 @@ impl Answers {
                 }
             }
         }
-        if self.asides > ASIDES { Err(TooMuch) } else { Ok(ended) }
+        if self.asides > ASIDES {
+            Err(TooMuch)
+        } else {
+            Ok(ended)
+        }
     }
 }
 
@@ -64,7 +71,10 @@ mod tests {
         let bytes = [ROW, READY, ROW, READY].concat();
         for size in 1..=bytes.len() {
             let mut answers = Answers::default();
-            let ended = bytes.chunks(size).filter(|piece| answers.hear(piece) == Ok(true)).count();
+            let ended = bytes
+                .chunks(size)
+                .filter(|piece| answers.hear(piece) == Ok(true))
+                .count();
             assert!((1..=2).contains(&ended), "in pieces of {size}");
             assert_eq!(answers.hear(ROW), Ok(false), "in pieces of {size}");
             assert_eq!(answers.hear(READY), Ok(true), "in pieces of {size}");
@@ -74,7 +84,9 @@ mod tests {
     #[test]
     fn a_server_may_not_tell_without_end_what_nobody_asked() {
         let mut answers = Answers::default();
-        let told = (0..ASIDES).take_while(|_| answers.hear(&[ASIDE, READY].concat()) == Ok(true)).count();
+        let told = (0..ASIDES)
+            .take_while(|_| answers.hear(&[ASIDE, READY].concat()) == Ok(true))
+            .count();
         assert_eq!(told, ASIDES / ASIDE.len());
     }
 }

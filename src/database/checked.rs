@@ -1,4 +1,5 @@
-//! A TLS client that leaves the server's certificate to a judge of its own, and checks everything else.
+//! A TLS client that leaves the server's certificate to a judge of its own, and checks everything
+//! else.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -26,12 +27,19 @@ pub(super) fn judged_by<J: Judge>(
     judge: Arc<J>,
     provider: Arc<CryptoProvider>,
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, rustls::Error> {
-    let checked = Arc::new(Checked { judge, provider: Arc::clone(&provider) });
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(checked))
+    let checked = Arc::new(Checked {
+        judge,
+        provider: Arc::clone(&provider),
+    });
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(builder
+        .dangerous()
+        .with_custom_certificate_verifier(checked))
 }
 
-/// Asks the judge about the certificate, and checks the signatures: they prove that the server holds the key of what it shows.
+/// Asks the judge about the certificate, and checks the signatures: they prove that the server
+/// holds the key of what it shows.
 #[derive(Debug)]
 struct Checked<J> {
     judge: Arc<J>,
@@ -47,7 +55,9 @@ impl<J: Judge> ServerCertVerifier for Checked<J> {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.judge.judge(leaf, intermediates, name, now).map(|()| ServerCertVerified::assertion())
+        self.judge
+            .judge(leaf, intermediates, name, now)
+            .map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -56,7 +66,12 @@ impl<J: Judge> ServerCertVerifier for Checked<J> {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, leaf, signature, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            leaf,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -65,10 +80,17 @@ impl<J: Judge> ServerCertVerifier for Checked<J> {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, leaf, signature, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            leaf,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

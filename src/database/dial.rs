@@ -43,24 +43,29 @@ pub struct Dial {
     /// Its password.
     pub password: Option<SecretString>,
     /// As what the password may be asked for, by what is written for this way of connecting
-    /// ([`Method::hash`](crate::tls::Method::hash)): with [`Hash::Scram`] a server that asks for MD5 gets no answer. Nobody gets
-    /// it in clear.
+    /// ([`Method::hash`](crate::tls::Method::hash)): with [`Hash::Scram`] a server that asks for
+    /// MD5 gets no answer. Nobody gets it in clear.
     pub hash: Hash,
-    /// PostgreSQL's major version, where it is known: there are settings that only newer servers know, and an older one refuses a
-    /// login that names them.
+    /// PostgreSQL's major version, where it is known: there are settings that only newer servers
+    /// know, and an older one refuses a login that names them.
     pub major: Option<u32>,
     /// The client certificate to show, when the server asks for one.
     pub pair: Option<Pair>,
-    /// How TLS is asked for. `allow` and `prefer` are taken for `require`: we never fall back to plaintext by ourselves.
+    /// How TLS is asked for. `allow` and `prefer` are taken for `require`: we never fall back to
+    /// plaintext by ourselves.
     pub mode: SslMode,
-    /// The CAs that may have signed the server's certificate, DER. Without any, `require` checks nothing, as in libpq.
+    /// The CAs that may have signed the server's certificate, DER. Without any, `require` checks
+    /// nothing, as in libpq.
     pub roots: Vec<Vec<u8>>,
 }
 
 /// Without password and key.
 impl fmt::Debug for Dial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dial").field("host", &self.host).field("mode", &self.mode).finish_non_exhaustive()
+        f.debug_struct("Dial")
+            .field("host", &self.host)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
     }
 }
 
@@ -70,8 +75,8 @@ impl Dial {
         self.session(false).await
     }
 
-    /// Logs in also where the server's certificate has expired, which nobody but whoever replaces it should do. Everything else
-    /// about it must hold.
+    /// Logs in also where the server's certificate has expired, which nobody but whoever replaces
+    /// it should do. Everything else about it must hold.
     pub async fn log_in_though_expired(&self) -> Result<Session, Silence> {
         self.session(true).await
     }
@@ -79,8 +84,11 @@ impl Dial {
     async fn session(&self, though_expired: bool) -> Result<Session, Silence> {
         bounded(async {
             let session = self.connect(though_expired).await?;
-            // Not among the options: what the server's own default is would be hidden by it, and whether it takes writes is asked.
-            session.run("set default_transaction_read_only = on").await?;
+            // Not among the options: what the server's own default is would be hidden by it, and
+            // whether it takes writes is asked.
+            session
+                .run("set default_transaction_read_only = on")
+                .await?;
             Ok(session)
         })
         .await
@@ -88,39 +96,79 @@ impl Dial {
 
     async fn connect(&self, though_expired: bool) -> Result<Session, Silence> {
         let mut config = tokio_postgres::Config::new();
-        config.user(&self.user).dbname("postgres").application_name("pgrekey").options(options(&self.user, self.major));
+        config
+            .user(&self.user)
+            .dbname("postgres")
+            .application_name("pgrekey")
+            .options(options(&self.user, self.major));
         if let Some(password) = &self.password {
             config.password(password.expose_secret());
         }
-        let stream = TcpStream::connect(self.address).await.map_err(|e| Silence::Unreachable(e.to_string().into()))?;
+        let stream = TcpStream::connect(self.address)
+            .await
+            .map_err(|e| Silence::Unreachable(e.to_string().into()))?;
         let budget = Budget::new(BEFORE_LOGIN);
-        let (stream, watch) = (Limited::new(stream, budget.clone()), Watch::new(self.terms(), budget));
+        let (stream, watch) = (
+            Limited::new(stream, budget.clone()),
+            Watch::new(self.terms(), budget),
+        );
         if self.mode == SslMode::Disable {
             config.ssl_mode(Mode::Disable);
-            let (client, connection) =
-                config.connect_raw(Watched::new(stream, watch), NoTls).await.map_err(|e| refused(&e))?;
-            return Ok(Session::begin(client, connection, Door { address: self.address, tls: None }));
+            let (client, connection) = config
+                .connect_raw(Watched::new(stream, watch), NoTls)
+                .await
+                .map_err(|e| refused(&e))?;
+            return Ok(Session::begin(
+                client,
+                connection,
+                Door {
+                    address: self.address,
+                    tls: None,
+                },
+            ));
         }
         config.ssl_mode(Mode::Require);
         let broken = |error: &dyn fmt::Display| Silence::Handshake(error.to_string().into());
-        let mut tls = MakeRustlsConnect::new(self.client_config(though_expired).map_err(|e| broken(&e))?);
-        let connect =
-            MakeTlsConnect::<Limited<TcpStream>>::make_tls_connect(&mut tls, &self.host).map_err(|e| broken(&e))?;
-        let (client, connection) =
-            config.connect_raw(stream, WatchedTls { tls: connect, watch }).await.map_err(|e| refused(&e))?;
-        Ok(Session::begin(client, connection, Door { address: self.address, tls: Some((self.host.clone(), tls)) }))
+        let mut tls =
+            MakeRustlsConnect::new(self.client_config(though_expired).map_err(|e| broken(&e))?);
+        let connect = MakeTlsConnect::<Limited<TcpStream>>::make_tls_connect(&mut tls, &self.host)
+            .map_err(|e| broken(&e))?;
+        let (client, connection) = config
+            .connect_raw(
+                stream,
+                WatchedTls {
+                    tls: connect,
+                    watch,
+                },
+            )
+            .await
+            .map_err(|e| refused(&e))?;
+        Ok(Session::begin(
+            client,
+            connection,
+            Door {
+                address: self.address,
+                tls: Some((self.host.clone(), tls)),
+            },
+        ))
     }
 
-    /// A server that asks for nothing has looked at the certificate that it was shown, or is no server of ours; which of the two its
-    /// own certificate tells.
+    /// A server that asks for nothing has looked at the certificate that it was shown, or is no
+    /// server of ours; which of the two its own certificate tells.
     fn terms(&self) -> Terms {
         let is_known = self.mode != SslMode::Disable && !self.roots.is_empty();
-        Terms { md5: self.hash == Hash::Md5, nothing: is_known && self.pair.is_some() }
+        Terms {
+            md5: self.hash == Hash::Md5,
+            nothing: is_known && self.pair.is_some(),
+        }
     }
 
     fn client_config(&self, though_expired: bool) -> Result<ClientConfig, rustls::Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let judge = Libpq { though_expired, ..Libpq::new(self.mode, &self.roots, &provider)? };
+        let judge = Libpq {
+            though_expired,
+            ..Libpq::new(self.mode, &self.roots, &provider)?
+        };
         let builder = judged_by(Arc::new(judge), provider)?;
         let mut config = match &self.pair {
             Some(pair) => {
@@ -137,7 +185,10 @@ impl Dial {
 
 /// Why a login failed: because of what the server says, or because of what we do not.
 fn refused(error: &tokio_postgres::Error) -> Silence {
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).and_then(io::Error::get_ref);
+    let cause = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<io::Error>())
+        .and_then(io::Error::get_ref);
     match cause {
         Some(cause) if cause.is::<Refusal>() => Silence::Distrusted(cause.to_string().into()),
         Some(cause) if cause.is::<TooMuch>() => Silence::Protocol(cause.to_string().into()),
@@ -145,8 +196,9 @@ fn refused(error: &tokio_postgres::Error) -> Silence {
     }
 }
 
-/// Checks a server's certificate as libpq does (documentation, "SSL Support", "Client Verification of Server Certificates"):
-/// `require` without roots checks nothing; with roots, and in `verify-ca`, the chain; in `verify-full` the name too.
+/// Checks a server's certificate as libpq does (documentation, "SSL Support", "Client Verification
+/// of Server Certificates"): `require` without roots checks nothing; with roots, and in
+/// `verify-ca`, the chain; in `verify-full` the name too.
 #[derive(Debug)]
 struct Libpq {
     chain: Option<Arc<WebPkiServerVerifier>>,
@@ -156,19 +208,32 @@ struct Libpq {
 }
 
 impl Libpq {
-    fn new(mode: SslMode, roots: &[Vec<u8>], provider: &Arc<CryptoProvider>) -> Result<Self, rustls::Error> {
+    fn new(
+        mode: SslMode,
+        roots: &[Vec<u8>],
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, rustls::Error> {
         let name = mode == SslMode::VerifyFull;
         if roots.is_empty() && mode < SslMode::VerifyCa {
-            return Ok(Self { chain: None, name, though_expired: false });
+            return Ok(Self {
+                chain: None,
+                name,
+                though_expired: false,
+            });
         }
         let mut store = RootCertStore::empty();
         for root in roots {
             store.add(CertificateDer::from(root.as_slice()))?;
         }
-        let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider))
-            .build()
-            .map_err(|e| rustls::Error::General(e.to_string()))?;
-        Ok(Self { chain: Some(chain), name, though_expired: false })
+        let chain =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider))
+                .build()
+                .map_err(|e| rustls::Error::General(e.to_string()))?;
+        Ok(Self {
+            chain: Some(chain),
+            name,
+            though_expired: false,
+        })
     }
 }
 
@@ -187,8 +252,12 @@ impl Judge for Libpq {
         name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<(), rustls::Error> {
-        let Some(chain) = &self.chain else { return Ok(()) };
-        let now = last_second(leaf).filter(|last| self.though_expired && *last < now).unwrap_or(now);
+        let Some(chain) = &self.chain else {
+            return Ok(());
+        };
+        let now = last_second(leaf)
+            .filter(|last| self.though_expired && *last < now)
+            .unwrap_or(now);
         match chain.verify_server_cert(leaf, intermediates, name, &[], now) {
             // The name is checked last: whoever fails here has a chain that holds.
             Err(rustls::Error::InvalidCertificate(
@@ -230,7 +299,10 @@ mod tests {
             let (heard, silence) = asked(asks(3, b""), hash).await;
             assert_eq!(
                 (heard.as_slice(), &silence),
-                (&[][..], &Silence::Distrusted(Refusal::Clear.to_string().into()))
+                (
+                    &[][..],
+                    &Silence::Distrusted(Refusal::Clear.to_string().into())
+                )
             );
         }
     }
@@ -238,31 +310,60 @@ mod tests {
     #[tokio::test]
     async fn who_asks_for_md5_hears_nothing_where_scram_is_written() {
         let (heard, silence) = asked(asks(5, b"salt"), Hash::Scram).await;
-        assert_eq!((heard.as_slice(), silence), (&[][..], Silence::Distrusted(Refusal::Md5.to_string().into())));
+        assert_eq!(
+            (heard.as_slice(), silence),
+            (
+                &[][..],
+                Silence::Distrusted(Refusal::Md5.to_string().into())
+            )
+        );
         let (heard, _) = asked([asks(5, b"salt"), asks(3, b"")].concat(), Hash::Md5).await;
-        assert!(!String::from_utf8_lossy(&heard).contains("secret"), "MD5 is answered, by its hash");
+        assert!(
+            !String::from_utf8_lossy(&heard).contains("secret"),
+            "MD5 is answered, by its hash"
+        );
     }
 
     #[tokio::test]
     async fn who_lets_everybody_in_is_not_believed() {
         let (heard, silence) = asked(asks(0, b""), Hash::Md5).await;
-        assert_eq!((heard.as_slice(), silence), (&[][..], Silence::Distrusted(Refusal::Nothing.to_string().into())));
+        assert_eq!(
+            (heard.as_slice(), silence),
+            (
+                &[][..],
+                Silence::Distrusted(Refusal::Nothing.to_string().into())
+            )
+        );
     }
 
     /// Asks whoever dials by TLS for this, and tells what it hears.
     async fn asked_by_tls(mechanisms: &[u8]) -> (Vec<u8>, Silence) {
-        let server = issue(&Authority::new("ca"), &Authority::new("ca")).served.server.pair().expect("a pair");
+        let server = issue(&Authority::new("ca"), &Authority::new("ca"))
+            .served
+            .server
+            .pair()
+            .expect("a pair");
         let question = asks(10, mechanisms);
         let (address, heard) = stranger(async move |listener| {
             let (mut stream, _) = caller(&listener).await;
             stream.write_all(b"S").await.expect("TLS is offered");
             let provider = Arc::new(aws_lc_rs::default_provider());
-            let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+            let config =
+                ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
             let resolver = Arc::new(SingleCertAndKey::from(server.certified_key()));
-            let config = config.expect("versions").with_no_client_auth().with_cert_resolver(resolver);
-            let mut stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await.expect("TLS");
+            let config = config
+                .expect("versions")
+                .with_no_client_auth()
+                .with_cert_resolver(resolver);
+            let mut stream = TlsAcceptor::from(Arc::new(config))
+                .accept(stream)
+                .await
+                .expect("TLS");
             let length = stream.read_u32().await.expect("a start-up packet");
-            stream.read_exact(&mut vec![0; length as usize - 4]).await.expect("a start-up packet");
+            stream
+                .read_exact(&mut vec![0; length as usize - 4])
+                .await
+                .expect("a start-up packet");
             stream.write_all(&question).await.expect("asked");
             let mut heard = vec![0; 1024];
             let n = stream.read(&mut heard).await.unwrap_or_default();
@@ -270,7 +371,10 @@ mod tests {
             heard
         })
         .await;
-        let way = Dial { mode: SslMode::Require, ..dial(address, Hash::Scram) };
+        let way = Dial {
+            mode: SslMode::Require,
+            ..dial(address, Hash::Scram)
+        };
         let silence = way.log_in().await.expect_err("no server");
         (heard.await.expect("a stranger"), silence)
     }
@@ -278,9 +382,18 @@ mod tests {
     #[tokio::test]
     async fn no_proof_that_somebody_could_hand_on_goes_by_tls() {
         let (heard, silence) = asked_by_tls(b"SCRAM-SHA-256\0\0").await;
-        assert_eq!((heard.as_slice(), silence), (&[][..], Silence::Distrusted(Refusal::Unbound.to_string().into())));
+        assert_eq!(
+            (heard.as_slice(), silence),
+            (
+                &[][..],
+                Silence::Distrusted(Refusal::Unbound.to_string().into())
+            )
+        );
         let (heard, _) = asked_by_tls(b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0").await;
-        assert!(String::from_utf8_lossy(&heard).contains("p=tls-server-end-point,,"), "{heard:?}");
+        assert!(
+            String::from_utf8_lossy(&heard).contains("p=tls-server-end-point,,"),
+            "{heard:?}"
+        );
     }
 
     #[tokio::test]
@@ -292,7 +405,10 @@ mod tests {
         })
         .await;
         let began = Instant::now();
-        let silence = dial(address, Hash::Scram).log_in().await.expect_err("no server");
+        let silence = dial(address, Hash::Scram)
+            .log_in()
+            .await
+            .expect_err("no server");
         assert_eq!(silence, Silence::Protocol(TooMuch.to_string().into()));
         assert!(began.elapsed() < PATIENCE);
         // What fits into the buffers of a connection is on the way when we hang up.

@@ -1,14 +1,16 @@
 //! What a server says before it lets us in, and whether we answer.
 //!
 //! # Expected flow
-//! After the start-up packet a server asks for a proof, once, and ends with `AuthenticationOk`; or it sends an error. Everything
-//! it sends comes through here before the client library sees it, and what that answers to a request for SCRAM does too.
-//! (PostgreSQL documentation, "Message Flow", "Start-up".)
+//! After the start-up packet a server asks for a proof, once, and ends with `AuthenticationOk`; or
+//! it sends an error. Everything it sends comes through here before the client library sees it, and
+//! what that answers to a request for SCRAM does too. (PostgreSQL documentation, "Message Flow",
+//! "Start-up".)
 //!
 //! # Guarantees
-//! A server that asks for the password in clear, for its MD5 where it has no business to, or for something else that we do not
-//! give, gets no answer: the library never sees the question. A server that could be bound to its TLS certificate and is not
-//! gets no proof either: it may be somebody who hands it on. One that asks for nothing is believed only on better grounds.
+//! A server that asks for the password in clear, for its MD5 where it has no business to, or for
+//! something else that we do not give, gets no answer: the library never sees the question. A
+//! server that could be bound to its TLS certificate and is not gets no proof either: it may be
+//! somebody who hands it on. One that asks for nothing is believed only on better grounds.
 
 use bytes::BytesMut;
 use postgres_protocol::authentication::sasl::SCRAM_SHA_256;
@@ -19,7 +21,8 @@ use postgres_protocol::message::backend::Message;
 pub struct Terms {
     /// It may ask for the MD5 of the password, which is as good as the password to whoever has it.
     pub md5: bool,
-    /// It may ask for nothing: the client certificate that it was shown is what it goes by, and its own has been checked.
+    /// It may ask for nothing: the client certificate that it was shown is what it goes by, and its
+    /// own has been checked.
     pub nothing: bool,
 }
 
@@ -27,7 +30,9 @@ pub struct Terms {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// It wants to have the password itself.
-    #[error("it asks for the password in clear, which nobody gets: its pg_hba is not ours, or somebody else answers")]
+    #[error(
+        "it asks for the password in clear, which nobody gets: its pg_hba is not ours, or somebody else answers"
+    )]
     Clear,
     /// It wants what is as good as the password.
     #[error(
@@ -35,13 +40,19 @@ pub enum Refusal {
     )]
     Md5,
     /// It lets everybody in.
-    #[error("it asks for nothing, so it proves nothing: its pg_hba is not ours, or somebody else answers")]
+    #[error(
+        "it asks for nothing, so it proves nothing: its pg_hba is not ours, or somebody else answers"
+    )]
     Nothing,
     /// It does not bind the login to its certificate.
-    #[error("it takes SCRAM without channel binding, which a PostgreSQL with TLS has: somebody may be in between")]
+    #[error(
+        "it takes SCRAM without channel binding, which a PostgreSQL with TLS has: somebody may be in between"
+    )]
     Unbound,
     /// It asks for something that we never have.
-    #[error("it asks for a login by {0}, which pgrekey has not: its pg_hba is not ours, or somebody else answers")]
+    #[error(
+        "it asks for a login by {0}, which pgrekey has not: its pg_hba is not ours, or somebody else answers"
+    )]
     Unknown(&'static str),
     /// It is no PostgreSQL server.
     #[error("it does not speak PostgreSQL's protocol")]
@@ -73,19 +84,30 @@ impl Greeting {
     /// A session of which nothing has been heard.
     #[must_use]
     pub fn new(terms: Terms) -> Self {
-        Self { terms, stage: Stage::Start, begun: BytesMut::new() }
+        Self {
+            terms,
+            stage: Stage::Start,
+            begun: BytesMut::new(),
+        }
     }
 
     /// Takes what has come next. When the server has let us in: what has come after that.
     pub fn hear(&mut self, bytes: &[u8]) -> Result<Option<BytesMut>, Refusal> {
         self.begun.extend_from_slice(bytes);
         loop {
-            // A request, an error or a notice: somebody else need not be heard to the end of what may be no message.
-            if self.begun.first().is_some_and(|tag| !matches!(tag, b'R' | b'E' | b'N')) {
+            // A request, an error or a notice: somebody else need not be heard to the end of what
+            // may be no message.
+            if self
+                .begun
+                .first()
+                .is_some_and(|tag| !matches!(tag, b'R' | b'E' | b'N'))
+            {
                 return Err(Refusal::NotPostgres);
             }
             let message = Message::parse(&mut self.begun).map_err(|_| Refusal::NotPostgres)?;
-            let Some(message) = message else { return Ok(None) };
+            let Some(message) = message else {
+                return Ok(None);
+            };
             if self.weigh(&message)? {
                 return Ok(Some(self.begun.split()));
             }
@@ -96,7 +118,11 @@ impl Greeting {
     fn weigh(&mut self, message: &Message) -> Result<bool, Refusal> {
         let next = match (self.stage, message) {
             (Stage::Start, Message::AuthenticationOk) => {
-                return if self.terms.nothing { Ok(true) } else { Err(Refusal::Nothing) };
+                return if self.terms.nothing {
+                    Ok(true)
+                } else {
+                    Err(Refusal::Nothing)
+                };
             }
             (Stage::Scram | Stage::Md5, Message::AuthenticationOk) => return Ok(true),
             (Stage::Start, Message::AuthenticationSasl(_)) => Stage::Scram,
@@ -108,10 +134,13 @@ impl Greeting {
             }
             (_, Message::AuthenticationKerberosV5) => return Err(Refusal::Unknown("Kerberos")),
             (_, Message::AuthenticationSspi) => return Err(Refusal::Unknown("SSPI")),
-            (_, Message::AuthenticationScmCredential) => return Err(Refusal::Unknown("credentials of the system")),
-            (Stage::Scram, Message::AuthenticationSaslContinue(_) | Message::AuthenticationSaslFinal(_)) => {
-                Stage::Scram
+            (_, Message::AuthenticationScmCredential) => {
+                return Err(Refusal::Unknown("credentials of the system"));
             }
+            (
+                Stage::Scram,
+                Message::AuthenticationSaslContinue(_) | Message::AuthenticationSaslFinal(_),
+            ) => Stage::Scram,
             (stage, Message::NoticeResponse(_)) => stage,
             (_, Message::ErrorResponse(_)) => Stage::Refused,
             _ => return Err(Refusal::NotPostgres),
@@ -122,16 +151,25 @@ impl Greeting {
 
     /// Looks at what the library is about to send.
     ///
-    /// `y` at the beginning of a first SCRAM message says that we could bind the login to the server's certificate and the server
-    /// does not offer it (RFC 5802, section 6). A PostgreSQL that speaks TLS does, so this one is none, or strips what it offers
-    /// from somebody else's words. `n` says that we could not: the signature on that certificate has no digest.
+    /// `y` at the beginning of a first SCRAM message says that we could bind the login to the
+    /// server's certificate and the server does not offer it (RFC 5802, section 6). A PostgreSQL
+    /// that speaks TLS does, so this one is none, or strips what it offers from somebody else's
+    /// words. `n` says that we could not: the signature on that certificate has no digest.
     pub fn say(&self, bytes: &[u8]) -> Result<(), Refusal> {
         /// Type and length of a message, and the length of what is in it.
         const HEADER: usize = 5;
         const LENGTH: usize = 4;
-        let mechanism = bytes.get(HEADER..).and_then(|rest| rest.strip_prefix(SCRAM_SHA_256.as_bytes()));
-        let first = mechanism.and_then(|rest| rest.strip_prefix(&[0])).and_then(|rest| rest.get(LENGTH));
-        if self.stage == Stage::Scram && first == Some(&b'y') { Err(Refusal::Unbound) } else { Ok(()) }
+        let mechanism = bytes
+            .get(HEADER..)
+            .and_then(|rest| rest.strip_prefix(SCRAM_SHA_256.as_bytes()));
+        let first = mechanism
+            .and_then(|rest| rest.strip_prefix(&[0]))
+            .and_then(|rest| rest.get(LENGTH));
+        if self.stage == Stage::Scram && first == Some(&b'y') {
+            Err(Refusal::Unbound)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -142,7 +180,10 @@ mod tests {
 
     use super::*;
 
-    const STRICT: Terms = Terms { md5: false, nothing: false };
+    const STRICT: Terms = Terms {
+        md5: false,
+        nothing: false,
+    };
 
     fn message(tag: u8, body: &[u8]) -> Vec<u8> {
         let mut message = vec![tag];
@@ -162,7 +203,9 @@ mod tests {
 
     /// What these messages come to: whether it lets us in, or why it gets no answer.
     fn heard(terms: Terms, messages: &[Vec<u8>]) -> Result<bool, Refusal> {
-        let whole = Greeting::new(terms).hear(&messages.concat()).map(|rest| rest.is_some());
+        let whole = Greeting::new(terms)
+            .hear(&messages.concat())
+            .map(|rest| rest.is_some());
         let mut greeting = Greeting::new(terms);
         let mut by_byte = Ok(false);
         for byte in messages.concat() {
@@ -171,41 +214,82 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(whole, by_byte, "it matters in which pieces the messages come");
+        assert_eq!(
+            whole, by_byte,
+            "it matters in which pieces the messages come"
+        );
         whole
     }
 
     #[test]
     fn a_server_gets_an_answer_only_to_what_is_written_that_it_asks() {
-        let md5 = Terms { md5: true, ..STRICT };
+        let md5 = Terms {
+            md5: true,
+            ..STRICT
+        };
         let ok = || asks(0, b"");
         let by_scram = [scram(), asks(11, b"r=1,s=2,i=4096"), asks(12, b"v=3"), ok()];
         for terms in [STRICT, md5] {
             assert_eq!(heard(terms, &by_scram), Ok(true));
             assert_eq!(heard(terms, &[asks(3, b"")]), Err(Refusal::Clear));
-            assert_eq!(heard(terms, &[scram(), asks(3, b"")]), Err(Refusal::Clear), "in the middle of SCRAM");
-            assert_eq!(heard(terms, &[scram(), asks(5, b"salt")]), Err(Refusal::Md5), "in the middle of SCRAM");
+            assert_eq!(
+                heard(terms, &[scram(), asks(3, b"")]),
+                Err(Refusal::Clear),
+                "in the middle of SCRAM"
+            );
+            assert_eq!(
+                heard(terms, &[scram(), asks(5, b"salt")]),
+                Err(Refusal::Md5),
+                "in the middle of SCRAM"
+            );
             assert_eq!(heard(terms, &[ok()]), Err(Refusal::Nothing));
-            assert_eq!(heard(terms, &[asks(7, b"")]), Err(Refusal::Unknown("GSSAPI")));
+            assert_eq!(
+                heard(terms, &[asks(7, b"")]),
+                Err(Refusal::Unknown("GSSAPI"))
+            );
         }
         assert_eq!(heard(STRICT, &[asks(5, b"salt")]), Err(Refusal::Md5));
         assert_eq!(heard(md5, &[asks(5, b"salt"), ok()]), Ok(true));
-        assert_eq!(heard(Terms { nothing: true, ..STRICT }, &[ok()]), Ok(true));
+        assert_eq!(
+            heard(
+                Terms {
+                    nothing: true,
+                    ..STRICT
+                },
+                &[ok()]
+            ),
+            Ok(true)
+        );
     }
 
     #[test]
     fn what_is_no_postgresql_is_said_to_be_none() {
-        for wrong in [b"HTTP/1.1 400 Bad Request\r\n".to_vec(), asks(99, b""), message(b'Z', b"I"), asks(12, b"v=3")] {
+        for wrong in [
+            b"HTTP/1.1 400 Bad Request\r\n".to_vec(),
+            asks(99, b""),
+            message(b'Z', b"I"),
+            asks(12, b"v=3"),
+        ] {
             assert_eq!(heard(STRICT, &[wrong]), Err(Refusal::NotPostgres));
         }
-        assert_eq!(heard(STRICT, &[message(b'E', b"CXX000\0\0")]), Ok(false), "the library tells what an error says");
+        assert_eq!(
+            heard(STRICT, &[message(b'E', b"CXX000\0\0")]),
+            Ok(false),
+            "the library tells what an error says"
+        );
     }
 
     #[test]
     fn what_comes_after_the_login_is_handed_on() {
-        let mut greeting = Greeting::new(Terms { nothing: true, ..STRICT });
+        let mut greeting = Greeting::new(Terms {
+            nothing: true,
+            ..STRICT
+        });
         let rest = greeting.hear(&[asks(0, b""), b"Z\0\0".to_vec()].concat());
-        assert_eq!(rest.map(|rest| rest.map(|rest| rest.to_vec())), Ok(Some(b"Z\0\0".to_vec())));
+        assert_eq!(
+            rest.map(|rest| rest.map(|rest| rest.to_vec())),
+            Ok(Some(b"Z\0\0".to_vec()))
+        );
     }
 
     #[test]
@@ -214,11 +298,18 @@ mod tests {
         greeting.hear(&scram()).expect("SCRAM is fine");
         let said = |mechanism: &str, first: &str| {
             let mut message = BytesMut::new();
-            frontend::sasl_initial_response(mechanism, first.as_bytes(), &mut message).expect("a message");
+            frontend::sasl_initial_response(mechanism, first.as_bytes(), &mut message)
+                .expect("a message");
             greeting.say(&message)
         };
-        assert_eq!(said("SCRAM-SHA-256", "y,,n=,r=nonce"), Err(Refusal::Unbound));
+        assert_eq!(
+            said("SCRAM-SHA-256", "y,,n=,r=nonce"),
+            Err(Refusal::Unbound)
+        );
         assert_eq!(said("SCRAM-SHA-256", "n,,n=,r=nonce"), Ok(()));
-        assert_eq!(said("SCRAM-SHA-256-PLUS", "p=tls-server-end-point,,n=,r=nonce"), Ok(()));
+        assert_eq!(
+            said("SCRAM-SHA-256-PLUS", "p=tls-server-end-point,,n=,r=nonce"),
+            Ok(())
+        );
     }
 }

@@ -8,8 +8,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// What a server may send until it has let us in, bytes, its TLS handshake included. What PostgreSQL sends is a few certificates
-/// and less than 1 kB.
+/// What a server may send until it has let us in, bytes, its TLS handshake included. What
+/// PostgreSQL sends is a few certificates and less than 1 kB.
 pub(super) const BEFORE_LOGIN: usize = 64 * 1024;
 
 /// What may come in answer to one query, bytes. The longest honest one is a long `pg_hba.conf`.
@@ -18,8 +18,9 @@ pub(super) const ANSWER: usize = 2 * 1024 * 1024;
 /// An answer beyond this is a long one, bytes.
 const LONG: usize = 64 * 1024;
 
-/// How many long answers may be on their way at once, of all servers together. There may be a thousand sessions, and none of those
-/// that we know of ever has one; what they hold must fit into the memory of a pod.
+/// How many long answers may be on their way at once, of all servers together. There may be a
+/// thousand sessions, and none of those that we know of ever has one; what they hold must fit into
+/// the memory of a pod.
 static LONG_ANSWERS: Semaphore = Semaphore::const_new(8);
 
 /// How many bytes may still arrive.
@@ -36,20 +37,35 @@ struct Account {
 
 impl Budget {
     pub(super) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Mutex::new(Account { left: bytes, come: 0, place: None })))
+        Self(Arc::new(Mutex::new(Account {
+            left: bytes,
+            come: 0,
+            place: None,
+        })))
     }
 
     /// From now on so many bytes may arrive, whatever has arrived before.
     pub(super) fn renew(&self, bytes: usize) {
-        *self.account() = Account { left: bytes, come: 0, place: None };
+        *self.account() = Account {
+            left: bytes,
+            come: 0,
+            place: None,
+        };
     }
 
     fn spend(&self, bytes: usize) -> io::Result<()> {
         let mut account = self.account();
-        account.left = account.left.checked_sub(bytes).ok_or_else(|| io::Error::other(TooMuch))?;
+        account.left = account
+            .left
+            .checked_sub(bytes)
+            .ok_or_else(|| io::Error::other(TooMuch))?;
         account.come += bytes;
         if account.come > LONG && account.place.is_none() {
-            account.place = Some(LONG_ANSWERS.try_acquire().map_err(|_| io::Error::other(TooMuch))?);
+            account.place = Some(
+                LONG_ANSWERS
+                    .try_acquire()
+                    .map_err(|_| io::Error::other(TooMuch))?,
+            );
         }
         Ok(())
     }
@@ -65,7 +81,8 @@ impl Budget {
 #[error("sends more than a server has to say")]
 pub(super) struct TooMuch;
 
-/// A stream whose reading ends with an error when its budget does. It is put below TLS, so that what TLS itself takes counts too.
+/// A stream whose reading ends with an error when its budget does. It is put below TLS, so that
+/// what TLS itself takes counts too.
 #[derive(Debug)]
 pub(super) struct Limited<S> {
     stream: S,
@@ -79,7 +96,11 @@ impl<S> Limited<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         Poll::Ready(self.budget.spend(buf.filled().len() - before))
@@ -87,7 +108,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Limited<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -111,13 +136,23 @@ mod tests {
         let budget = Budget::new(10);
         let mut stream = Limited::new(tokio::io::repeat(0), budget.clone());
         assert!(stream.read_exact(&mut [0; 10]).await.is_ok());
-        assert!(stream.read_u8().await.is_err_and(|error| error.to_string() == TooMuch.to_string()));
+        assert!(
+            stream
+                .read_u8()
+                .await
+                .is_err_and(|error| error.to_string() == TooMuch.to_string())
+        );
         budget.renew(1);
-        assert_eq!((stream.read_u8().await.ok(), stream.read_u8().await.is_err()), (Some(0), true));
+        assert_eq!(
+            (stream.read_u8().await.ok(), stream.read_u8().await.is_err()),
+            (Some(0), true)
+        );
     }
     #[tokio::test]
     async fn only_a_few_answers_at_once_are_long_and_short_ones_wait_for_nobody() {
-        let read = async |stream: &mut Limited<_>, bytes| stream.read_exact(&mut vec![0; bytes]).await.is_ok();
+        let read = async |stream: &mut Limited<_>, bytes| {
+            stream.read_exact(&mut vec![0; bytes]).await.is_ok()
+        };
         let stream = || Limited::new(tokio::io::repeat(0), Budget::new(ANSWER));
         let mut long = vec![];
         loop {
@@ -130,6 +165,9 @@ mod tests {
         assert!((1..=8).contains(&long.len()), "other tests may have some");
         assert!(read(&mut stream(), LONG).await);
         long[0].budget.renew(ANSWER);
-        assert!(read(&mut stream(), LONG + 1).await, "the place of an answer that has ended is free");
+        assert!(
+            read(&mut stream(), LONG + 1).await,
+            "the place of an answer that has ended is free"
+        );
     }
 }

@@ -1,7 +1,8 @@
-//! Postgres, as seen from outside: what a server proves on the wire, and what it says about itself in SQL.
+//! Postgres, as seen from outside: what a server proves on the wire, and what it says about itself
+//! in SQL.
 //!
-//! Every call is bounded in time ([`PATIENCE`]), and a server that does not answer is a value, not an error: the loops decide
-//! on what is known.
+//! Every call is bounded in time ([`PATIENCE`]), and a server that does not answer is a value, not
+//! an error: the loops decide on what is known.
 
 pub mod agent;
 mod answers;
@@ -23,8 +24,8 @@ use std::time::Duration;
 
 pub use text::ServerText;
 
-/// How long one call may take. A server on the same network answers in milliseconds; one that does not within this time is
-/// reported as silent.
+/// How long one call may take. A server on the same network answers in milliseconds; one that does
+/// not within this time is reported as silent.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The port of every server.
@@ -63,8 +64,12 @@ pub enum Silence {
 }
 
 /// Bounds a call in time.
-pub(crate) async fn bounded<T>(call: impl Future<Output = Result<T, Silence>>) -> Result<T, Silence> {
-    tokio::time::timeout(PATIENCE, call).await.unwrap_or(Err(Silence::TooSlow))
+pub(crate) async fn bounded<T>(
+    call: impl Future<Output = Result<T, Silence>>,
+) -> Result<T, Silence> {
+    tokio::time::timeout(PATIENCE, call)
+        .await
+        .unwrap_or(Err(Silence::TooSlow))
 }
 
 /// What the server said, else what the library says. Neither holds a password.

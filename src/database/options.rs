@@ -1,7 +1,9 @@
-//! What a session starts with, whatever others have set for its role, its database or the whole cluster.
+//! What a session starts with, whatever others have set for its role, its database or the whole
+//! cluster.
 //!
-//! Settings in the start-up packet win over `ALTER ROLE`, `ALTER DATABASE`, `ALTER SYSTEM` and the configuration files
-//! (PostgreSQL's sources, `GucSource`: `PGC_S_CLIENT` comes after all of those), and hold before anything is run in the session.
+//! Settings in the start-up packet win over `ALTER ROLE`, `ALTER DATABASE`, `ALTER SYSTEM` and the
+//! configuration files (PostgreSQL's sources, `GucSource`: `PGC_S_CLIENT` comes after all of
+//! those), and hold before anything is run in the session.
 
 use crate::build::session::SAFE;
 
@@ -10,11 +12,13 @@ const ALWAYS: u32 = 0;
 
 /// Major version, name and value of each setting beyond [`SAFE`].
 ///
-/// `log_*` and those of libraries: what a session of ours does is in nobody's log or statistics, since statements have hashes of
-/// passwords in them. A setting with a point in its name is taken also where no library knows it.
+/// `log_*` and those of libraries: what a session of ours does is in nobody's log or statistics,
+/// since statements have hashes of passwords in them. A setting with a point in its name is taken
+/// also where no library knows it.
 const SETTINGS: &[(u32, &str, &str)] = &[
     (ALWAYS, "search_path", "pg_catalog,pg_temp"),
-    // A statement that takes longer than we wait for it ends by itself, if our request to end it does not arrive.
+    // A statement that takes longer than we wait for it ends by itself, if our request to end it
+    // does not arrive.
     (ALWAYS, "statement_timeout", "3s"),
     (ALWAYS, "lock_timeout", "2s"),
     (ALWAYS, "idle_in_transaction_session_timeout", "5s"),
@@ -47,20 +51,26 @@ const SETTINGS: &[(u32, &str, &str)] = &[
     (ALWAYS, "default_transaction_deferrable", "off"),
 ];
 
-/// The command line of a session's server process, for the parameter `options` of a start-up packet.
+/// The command line of a session's server process, for the parameter `options` of a start-up
+/// packet.
 ///
-/// `role` logs in. Without a major version only what every version knows is set: a server refuses a session with a setting that it
-/// does not know.
+/// `role` logs in. Without a major version only what every version knows is set: a server refuses a
+/// session with a setting that it does not know.
 pub(super) fn options(role: &str, major: Option<u32>) -> String {
     let major = major.unwrap_or(ALWAYS);
-    let shared = SAFE.iter().map(|(since, name, value)| (*since, *name, *value));
-    let fixed = shared.chain(SETTINGS.iter().copied()).filter(|(since, ..)| *since <= major);
+    let shared = SAFE
+        .iter()
+        .map(|(since, name, value)| (*since, *name, *value));
+    let fixed = shared
+        .chain(SETTINGS.iter().copied())
+        .filter(|(since, ..)| *since <= major);
     let mut options: String = fixed.map(|(_, name, value)| option(name, value)).collect();
     options.push_str(&option("session_authorization", role));
     options
 }
 
-/// One option. White space ends a word, unless a backslash comes before it (PostgreSQL documentation, "Message Formats").
+/// One option. White space ends a word, unless a backslash comes before it (PostgreSQL
+/// documentation, "Message Formats").
 fn option(name: &str, value: &str) -> String {
     let mut option = format!(" -c {name}=");
     for c in value.chars() {
@@ -78,16 +88,26 @@ mod tests {
 
     #[test]
     fn a_session_starts_with_what_its_server_knows() {
-        let [unknown, thirteen, seventeen] = [None, Some(13), Some(17)].map(|major| options("postgres", major));
+        let [unknown, thirteen, seventeen] =
+            [None, Some(13), Some(17)].map(|major| options("postgres", major));
         assert_eq!(unknown, thirteen);
-        assert!(thirteen.contains(" -c search_path=pg_catalog,pg_temp ") && thirteen.contains(" -c role=none "));
+        assert!(
+            thirteen.contains(" -c search_path=pg_catalog,pg_temp ")
+                && thirteen.contains(" -c role=none ")
+        );
         assert!(!thirteen.contains("idle_session_timeout") && !thirteen.contains("event_triggers"));
-        assert!(seventeen.contains(" -c idle_session_timeout=5min ") && seventeen.contains(" -c event_triggers=off "));
+        assert!(
+            seventeen.contains(" -c idle_session_timeout=5min ")
+                && seventeen.contains(" -c event_triggers=off ")
+        );
     }
 
     #[test]
     fn a_name_with_white_space_stays_one_word() {
         let options = options("we ird\\\t\u{b}é", None);
-        assert!(options.ends_with(" -c session_authorization=we\\ ird\\\\\\\t\\\u{b}é"), "{options:?}");
+        assert!(
+            options.ends_with(" -c session_authorization=we\\ ird\\\\\\\t\\\u{b}é"),
+            "{options:?}"
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! What a server says about itself, in SQL.
 //!
-//! Every session has `pg_catalog` alone on its search path, so operators are PostgreSQL's own. Everything else is named with its
-//! schema all the same, and with the types that it is declared with: what somebody else has put into the database is never found.
+//! Every session has `pg_catalog` alone on its search path, so operators are PostgreSQL's own.
+//! Everything else is named with its schema all the same, and with the types that it is declared
+//! with: what somebody else has put into the database is never found.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -59,9 +60,27 @@ pub struct HbaLine {
 /// As it is written in `pg_hba.conf`.
 impl fmt::Display for HbaLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { type_, databases, users, address, method, options, error: _ } = self;
-        let words = [type_.clone(), databases.join(","), users.join(","), address.clone(), method.clone()];
-        let words: Vec<String> = words.into_iter().chain(options.clone()).filter(|word| !word.is_empty()).collect();
+        let Self {
+            type_,
+            databases,
+            users,
+            address,
+            method,
+            options,
+            error: _,
+        } = self;
+        let words = [
+            type_.clone(),
+            databases.join(","),
+            users.join(","),
+            address.clone(),
+            method.clone(),
+        ];
+        let words: Vec<String> = words
+            .into_iter()
+            .chain(options.clone())
+            .filter(|word| !word.is_empty())
+            .collect();
         f.write_str(&words.join(" "))
     }
 }
@@ -75,11 +94,13 @@ pub struct Stream {
     pub replayed: Lsn,
     /// Whether the connection is encrypted.
     pub ssl: bool,
-    /// Subject of the client certificate that it was opened with. A connection keeps the one it began with.
+    /// Subject of the client certificate that it was opened with. A connection keeps the one it
+    /// began with.
     pub client_dn: Option<String>,
 }
 
-/// Positions as numbers, bytes. So many lines of `pg_hba.conf` and so many standbys are no database of ours.
+/// Positions as numbers, bytes. So many lines of `pg_hba.conf` and so many standbys are no database
+/// of ours.
 const REPORT: &str = "
     select pg_catalog.json_build_object(
         'in_recovery', pg_catalog.pg_is_in_recovery(),
@@ -119,24 +140,36 @@ struct Standby {
 
 /// Asks a server for everything that the loops want to know.
 pub async fn report(session: &Session) -> Result<Report, Silence> {
-    let Told { in_recovery, timeline, position, ssl, hba, standbys } = session.ask(REPORT).await?;
+    let Told {
+        in_recovery,
+        timeline,
+        position,
+        ssl,
+        hba,
+        standbys,
+    } = session.ask(REPORT).await?;
     Ok(Report {
         in_recovery,
         timeline,
         position: position.unwrap_or_default(),
         ssl,
         hba: hba.unwrap_or_default(),
-        standbys: standbys.into_iter().flatten().map(|Standby { name, stream }| (name, stream)).collect(),
+        standbys: standbys
+            .into_iter()
+            .flatten()
+            .map(|Standby { name, stream }| (name, stream))
+            .collect(),
     })
 }
 
 /// What a server says about the TLS of its pod: what it mounts, what it has loaded, how it dials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mounted {
-    /// SHA-256 (hex) of the files at the paths that were asked about, as they are now; a missing file is not in the map.
+    /// SHA-256 (hex) of the files at the paths that were asked about, as they are now; a missing
+    /// file is not in the map.
     pub files: BTreeMap<String, String>,
-    /// Settings were read after the last of these files was written. Files tell their time in whole seconds, so what was read
-    /// within the same second does not count.
+    /// Settings were read after the last of these files was written. Files tell their time in whole
+    /// seconds, so what was read within the same second does not count.
     pub loaded: bool,
     /// How it dials its primary, without secrets; empty on a primary.
     pub primary_conninfo: String,
@@ -169,13 +202,32 @@ struct File {
     loaded: bool,
 }
 
-/// Asks a server what it mounts at these paths, and how it dials. `loaded` speaks of the paths in `loads` alone.
-pub async fn mounted(session: &Session, paths: &[&str], loads: &[&str]) -> Result<Mounted, Silence> {
+/// Asks a server what it mounts at these paths, and how it dials. `loaded` speaks of the paths in
+/// `loads` alone.
+pub async fn mounted(
+    session: &Session,
+    paths: &[&str],
+    loads: &[&str],
+) -> Result<Mounted, Silence> {
     let paths: Vec<String> = paths.iter().map(|path| escape_literal(path)).collect();
-    let Seen { files, primary_conninfo } = session.ask(&MOUNTED.replace("$PATHS", &paths.join(","))).await?;
+    let Seen {
+        files,
+        primary_conninfo,
+    } = session
+        .ask(&MOUNTED.replace("$PATHS", &paths.join(",")))
+        .await?;
     let files = files.unwrap_or_default();
-    let loaded = files.iter().all(|file| file.loaded || !loads.contains(&file.path.as_str()));
-    Ok(Mounted { files: files.into_iter().map(|file| (file.path, file.hash)).collect(), loaded, primary_conninfo })
+    let loaded = files
+        .iter()
+        .all(|file| file.loaded || !loads.contains(&file.path.as_str()));
+    Ok(Mounted {
+        files: files
+            .into_iter()
+            .map(|file| (file.path, file.hash))
+            .collect(),
+        loaded,
+        primary_conninfo,
+    })
 }
 
 /// How passwords are stored.
@@ -183,7 +235,8 @@ pub async fn mounted(session: &Session, paths: &[&str], loads: &[&str]) -> Resul
 pub struct Passwords {
     /// That of the role that asks: as MD5; else as SCRAM, or not at all.
     pub own_is_md5: bool,
-    /// The other roles that may log in and whose passwords are stored as MD5: the first hundred of them.
+    /// The other roles that may log in and whose passwords are stored as MD5: the first hundred of
+    /// them.
     pub md5_roles: Vec<ServerText>,
 }
 
@@ -202,16 +255,23 @@ pub async fn passwords(session: &Session) -> Result<Passwords, Silence> {
     session.ask(PASSWORDS).await
 }
 
-/// Keeps what this session does from whoever may look at other sessions, and from the server's log: of all that a server writes
-/// there about a statement nothing is as bad as a panic (PostgreSQL documentation, "When To Log").
-const QUIETLY: &str =
-    "set track_activities = off; set log_min_messages = 'panic'; set default_transaction_read_only = off";
+/// Keeps what this session does from whoever may look at other sessions, and from the server's log:
+/// of all that a server writes there about a statement nothing is as bad as a panic (PostgreSQL
+/// documentation, "When To Log").
+const QUIETLY: &str = "set track_activities = off; set log_min_messages = 'panic'; set default_transaction_read_only = off";
 
-/// Stores a role's password anew, in this way. It is hashed here, and the session is quiet and writes from then on: an MD5 hash
-/// is as good as the password to whoever reads it. The role that asks must be a superuser.
+/// Stores a role's password anew, in this way. It is hashed here, and the session is quiet and
+/// writes from then on: an MD5 hash is as good as the password to whoever reads it. The role that
+/// asks must be a superuser.
 ///
-/// No event trigger sees it: roles are shared by all databases (PostgreSQL documentation, "Event Triggers").
-pub async fn store_password(session: &Session, role: &str, password: &SecretString, way: Hash) -> Result<(), Silence> {
+/// No event trigger sees it: roles are shared by all databases (PostgreSQL documentation, "Event
+/// Triggers").
+pub async fn store_password(
+    session: &Session,
+    role: &str,
+    password: &SecretString,
+    way: Hash,
+) -> Result<(), Silence> {
     let password = password.expose_secret().as_bytes();
     let hash = match way {
         Hash::Md5 => md5(password, role),
@@ -219,11 +279,17 @@ pub async fn store_password(session: &Session, role: &str, password: &SecretStri
     };
     // On its own: a batch is shown as a whole, before any of it is done.
     session.run(QUIETLY).await?;
-    session.run(&format!("alter role {} password {}", escape_identifier(role), escape_literal(&hash))).await
+    session
+        .run(&format!(
+            "alter role {} password {}",
+            escape_identifier(role),
+            escape_literal(&hash)
+        ))
+        .await
 }
 
-/// Re-reads settings, `pg_hba.conf` and the certificate files. Patroni's own reload does not, when only the content of a
-/// certificate file has changed.
+/// Re-reads settings, `pg_hba.conf` and the certificate files. Patroni's own reload does not, when
+/// only the content of a certificate file has changed.
 pub async fn reload(session: &Session) -> Result<(), Silence> {
     session.run("select pg_catalog.pg_reload_conf()").await
 }
@@ -243,16 +309,23 @@ struct Written {
     read_only: bool,
 }
 
-/// Whether the server takes writes: it commits a record of a few bytes, in its write-ahead log alone.
+/// Whether the server takes writes: it commits a record of a few bytes, in its write-ahead log
+/// alone.
 ///
-/// The record is a message for whoever decodes the log of database `postgres` and asks for messages, under the prefix `pgrekey`; there
-/// is no smaller one that waits for the disk. That the transaction reads only by default does not keep it from being written, so
-/// what every client gets by default is looked at: a database that was set to read only takes no writes, whatever it could.
+/// The record is a message for whoever decodes the log of database `postgres` and asks for
+/// messages, under the prefix `pgrekey`; there is no smaller one that waits for the disk. That the
+/// transaction reads only by default does not keep it from being written, so what every client gets
+/// by default is looked at: a database that was set to read only takes no writes, whatever it
+/// could.
 pub async fn write_check(session: &Session) -> Result<(), Silence> {
     const WRITE: &str = "
         select pg_catalog.json_build_object(
             'read_only', (select reset_val from pg_catalog.pg_settings where name = 'default_transaction_read_only')::pg_catalog.bool,
             'at', pg_catalog.pg_logical_emit_message(true, 'pgrekey'::pg_catalog.text, ''::pg_catalog.text))";
     let Written { read_only } = session.ask(WRITE).await?;
-    if read_only { Err(Silence::Query("default_transaction_read_only is on".into())) } else { Ok(()) }
+    if read_only {
+        Err(Silence::Query("default_transaction_read_only is on".into()))
+    } else {
+        Ok(())
+    }
 }

@@ -25,8 +25,9 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// A session with a server.
 ///
 /// # Guarantees
-/// It ends when it is dropped, also when the server does not read any more. A call that is not answered in time, or not waited for to
-/// the end, ends it at once: the server is asked to give up what it is at, and nothing that it sends is read any longer.
+/// It ends when it is dropped, also when the server does not read any more. A call that is not
+/// answered in time, or not waited for to the end, ends it at once: the server is asked to give up
+/// what it is at, and nothing that it sends is read any longer.
 pub struct Session {
     client: Client,
     connection: AbortHandle,
@@ -50,7 +51,9 @@ pub(super) struct Door {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("address", &self.door.address).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("address", &self.door.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -71,7 +74,15 @@ impl Session {
         });
         let token = client.cancel_token();
         let (ended, runtime) = (AtomicBool::new(false), Handle::current());
-        Self { client, connection: task.abort_handle(), token, door, ended, lost, runtime }
+        Self {
+            client,
+            connection: task.abort_handle(),
+            token,
+            door,
+            ended,
+            lost,
+            runtime,
+        }
     }
 
     /// Whether nothing can be asked in it any more: the server has ended it, or a call has.
@@ -82,7 +93,8 @@ impl Session {
 
     /// Runs a query whose answer is one row with one value, JSON, and reads that.
     ///
-    /// Nothing else is asked about: no statement is prepared and no type looked up, whose answers would have to be bounded too.
+    /// Nothing else is asked about: no statement is prepared and no type looked up, whose answers
+    /// would have to be bounded too.
     pub(super) async fn ask<T: DeserializeOwned>(&self, sql: &str) -> Result<T, Silence> {
         self.call(async {
             let mut answer = pin!(self.client.simple_query_raw(sql).await?);
@@ -96,8 +108,9 @@ impl Session {
         })
         .await
         .and_then(|value: String| {
-            let odd =
-                |error: serde_json::Error| Silence::Query(format!("an answer that was not asked for: {error}").into());
+            let odd = |error: serde_json::Error| {
+                Silence::Query(format!("an answer that was not asked for: {error}").into())
+            };
             serde_json::from_str(&value).map_err(odd)
         })
     }
@@ -107,11 +120,19 @@ impl Session {
         self.call(self.client.batch_execute(sql)).await
     }
 
-    /// Makes a call, and ends the session unless it is answered. That the server cannot do what it is asked is an answer too.
-    async fn call<T>(&self, call: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Silence> {
+    /// Makes a call, and ends the session unless it is answered. That the server cannot do what it
+    /// is asked is an answer too.
+    async fn call<T>(
+        &self,
+        call: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Silence> {
         let mut unanswered = Unanswered(Some(self));
         let answer = bounded(async { Ok(call.await) }).await?;
-        if answer.as_ref().err().is_none_or(|error| error.as_db_error().is_some()) {
+        if answer
+            .as_ref()
+            .err()
+            .is_none_or(|error| error.as_db_error().is_some())
+        {
             unanswered.0 = None;
         }
         answer.map_err(|error| {
@@ -125,7 +146,11 @@ impl Session {
         if self.ended.swap(true, Ordering::Relaxed) {
             return;
         }
-        let (token, door, connection) = (self.token.clone(), self.door.clone(), self.connection.clone());
+        let (token, door, connection) = (
+            self.token.clone(),
+            self.door.clone(),
+            self.connection.clone(),
+        );
         self.runtime.spawn(async move {
             // Who does not take this either ends the query by its own timeout.
             let _ = bounded(async { Ok(door.cancel(&token).await) }).await;
@@ -136,11 +161,15 @@ impl Session {
 
 impl Door {
     async fn cancel(self, token: &CancelToken) -> Option<()> {
-        let stream = Limited::new(TcpStream::connect(self.address).await.ok()?, Budget::new(BEFORE_LOGIN));
+        let stream = Limited::new(
+            TcpStream::connect(self.address).await.ok()?,
+            Budget::new(BEFORE_LOGIN),
+        );
         match self.tls {
             None => token.cancel_query_raw(stream, NoTls).await.ok(),
             Some((host, mut tls)) => {
-                let tls = MakeTlsConnect::<Limited<TcpStream>>::make_tls_connect(&mut tls, &host).ok()?;
+                let tls =
+                    MakeTlsConnect::<Limited<TcpStream>>::make_tls_connect(&mut tls, &host).ok()?;
                 token.cancel_query_raw(stream, tls).await.ok()
             }
         }
@@ -152,7 +181,8 @@ impl Drop for Session {
         if self.ended.load(Ordering::Relaxed) {
             return;
         }
-        // The connection says goodbye when its client has gone, and waits for ever for a server that does not read.
+        // The connection says goodbye when its client has gone, and waits for ever for a server
+        // that does not read.
         let connection = self.connection.clone();
         self.runtime.spawn(async move {
             tokio::time::sleep(GOODBYE).await;
@@ -179,7 +209,9 @@ mod tests {
 
     use super::super::PATIENCE;
     use super::super::limited::TooMuch;
-    use super::super::stranger::{KEY, caller, dial, endless, heard, let_in, message, rest, stranger};
+    use super::super::stranger::{
+        KEY, caller, dial, endless, heard, let_in, message, rest, stranger,
+    };
     use super::*;
     use crate::tls::Hash;
 
@@ -194,16 +226,26 @@ mod tests {
         .await;
         let session = dial(address, Hash::Md5).log_in().await.expect("a session");
         assert!(!session.is_closed());
-        let asked = timeout(Duration::from_millis(100), session.run("select pg_catalog.pg_sleep(60)"));
+        let asked = timeout(
+            Duration::from_millis(100),
+            session.run("select pg_catalog.pg_sleep(60)"),
+        );
         assert!(asked.await.is_err() && session.is_closed());
-        let (packet, said) = timeout(PATIENCE, seen).await.expect("it is given up").expect("a stranger");
+        let (packet, said) = timeout(PATIENCE, seen)
+            .await
+            .expect("it is given up")
+            .expect("a stranger");
         let request = [1234_u16.to_be_bytes(), 5678_u16.to_be_bytes()].concat();
-        assert_eq!((packet, said), ([request.as_slice(), &KEY].concat(), vec![]));
+        assert_eq!(
+            (packet, said),
+            ([request.as_slice(), &KEY].concat(), vec![])
+        );
     }
 
     #[tokio::test]
     async fn a_session_that_is_dropped_says_goodbye() {
-        let (address, said) = stranger(async |listener| rest(&mut let_in(&listener).await).await).await;
+        let (address, said) =
+            stranger(async |listener| rest(&mut let_in(&listener).await).await).await;
         drop(dial(address, Hash::Md5).log_in().await.expect("a session"));
         assert_eq!(said.await.expect("a stranger"), message(b'X', b""));
     }
@@ -214,8 +256,18 @@ mod tests {
             let mut stream = let_in(&listener).await;
             heard(&mut stream).await;
             // One column without a name.
-            stream.write_all(&message(b'T', &[[0, 1].as_slice(), &[0; 19]].concat())).await.expect("sent");
-            endless(&mut stream, &message(b'D', &[[0, 1, 0, 0, 0x20, 0].as_slice(), &[b' '; 0x2000]].concat())).await
+            stream
+                .write_all(&message(b'T', &[[0, 1].as_slice(), &[0; 19]].concat()))
+                .await
+                .expect("sent");
+            endless(
+                &mut stream,
+                &message(
+                    b'D',
+                    &[[0, 1, 0, 0, 0x20, 0].as_slice(), &[b' '; 0x2000]].concat(),
+                ),
+            )
+            .await
         })
         .await;
         let session = dial(address, Hash::Md5).log_in().await.expect("a session");

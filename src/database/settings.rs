@@ -24,8 +24,14 @@ const SETTINGS: &str = "
         'refused', array(select name from pg_catalog.pg_file_settings
                          where error is not null and name is not null and sourcefile = $FILE::pg_catalog.text limit 100))";
 
-/// Asks a server what it makes of its settings, those in this file among them. The role that asks must be a superuser.
+/// Asks a server what it makes of its settings, those in this file among them. The role that asks
+/// must be a superuser.
 pub async fn settings(session: &Session, file: &str) -> Result<Settings, Silence> {
-    let Settings { pending, refused } = session.ask(&SETTINGS.replace("$FILE", &escape_literal(file))).await?;
-    Ok(Settings { refused: refused.difference(&pending).cloned().collect(), pending })
+    let Settings { pending, refused } = session
+        .ask(&SETTINGS.replace("$FILE", &escape_literal(file)))
+        .await?;
+    Ok(Settings {
+        refused: refused.difference(&pending).cloned().collect(),
+        pending,
+    })
 }

@@ -7,9 +7,9 @@ use serde::Deserialize;
 /// How many characters of a text are kept.
 const LONGEST: usize = 300;
 
-/// Words of a server, or about it: one line, without characters that control a terminal or turn the direction of writing, and no
-/// longer than 300 characters. Whoever answers may be a stranger, and what he says is shown to people and to programs that read
-/// lines.
+/// Words of a server, or about it: one line, without characters that control a terminal or turn the
+/// direction of writing, and no longer than 300 characters. Whoever answers may be a stranger, and
+/// what he says is shown to people and to programs that read lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(from = "String")]
 pub struct ServerText(String);
@@ -19,7 +19,8 @@ impl From<&str> for ServerText {
         let mut shown = String::new();
         let mut room = LONGEST;
         for c in text.chars() {
-            // What Rust does not escape for a programmer is a printable character; quotes and backslashes are that too.
+            // What Rust does not escape for a programmer is a printable character; quotes and
+            // backslashes are that too.
             let is_plain = matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1;
             let length = if is_plain { 1 } else { c.escape_debug().len() };
             let Some(left) = room.checked_sub(length) else {
@@ -27,7 +28,11 @@ impl From<&str> for ServerText {
                 break;
             };
             room = left;
-            if is_plain { shown.push(c) } else { shown.extend(c.escape_debug()) }
+            if is_plain {
+                shown.push(c)
+            } else {
+                shown.extend(c.escape_debug())
+            }
         }
         Self(shown)
     }
@@ -55,7 +60,10 @@ mod tests {
 
     #[test]
     fn what_a_server_says_stays_on_one_line_and_in_its_direction() {
-        assert_eq!(shown("no pg_hba.conf entry for \"größe\" (28000)"), "no pg_hba.conf entry for \"größe\" (28000)");
+        assert_eq!(
+            shown("no pg_hba.conf entry for \"größe\" (28000)"),
+            "no pg_hba.conf entry for \"größe\" (28000)"
+        );
         assert_eq!(shown("a\nlevel=ERROR\r\tb\0"), r"a\nlevel=ERROR\r\tb\0");
         assert_eq!(
             shown("\u{1b}[2J\u{9b}\u{202e}\u{2028}\u{200b}\u{e0041}"),
@@ -67,6 +75,9 @@ mod tests {
     fn what_a_server_says_is_cut_and_no_escape_is_torn() {
         assert_eq!(shown(&"ä".repeat(300)), "ä".repeat(300));
         assert_eq!(shown(&"ä".repeat(301)), format!("{}…", "ä".repeat(300)));
-        assert_eq!(shown(&format!("{}\n\n", "a".repeat(297))), format!("{}\\n…", "a".repeat(297)));
+        assert_eq!(
+            shown(&format!("{}\n\n", "a".repeat(297))),
+            format!("{}\\n…", "a".repeat(297))
+        );
     }
 }

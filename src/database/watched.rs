@@ -1,4 +1,5 @@
-//! The stream between a server and the client library: what comes is weighed before the library acts on it.
+//! The stream between a server and the client library: what comes is weighed before the library
+//! acts on it.
 
 use std::io;
 use std::pin::Pin;
@@ -12,8 +13,8 @@ use super::answers::Answers;
 use super::greeting::{Greeting, Terms};
 use super::limited::{ANSWER, Budget};
 
-/// A stream that is weighed by a [`Greeting`] until the server lets us in, and whose budget is renewed by each of its
-/// [`Answers`] from then on.
+/// A stream that is weighed by a [`Greeting`] until the server lets us in, and whose budget is
+/// renewed by each of its [`Answers`] from then on.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     stream: S,
@@ -32,12 +33,20 @@ pub(super) struct Watch {
 impl Watch {
     /// Watches a session from its beginning. `budget` is that of the stream below.
     pub(super) fn new(terms: Terms, budget: Budget) -> Self {
-        Self { greeting: Some(Greeting::new(terms)), answers: Answers::default(), budget }
+        Self {
+            greeting: Some(Greeting::new(terms)),
+            answers: Answers::default(),
+            budget,
+        }
     }
 
     fn hear(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(greeting) = &mut self.greeting else { return self.count(bytes) };
-        let Some(rest) = greeting.hear(bytes).map_err(io::Error::other)? else { return Ok(()) };
+        let Some(greeting) = &mut self.greeting else {
+            return self.count(bytes);
+        };
+        let Some(rest) = greeting.hear(bytes).map_err(io::Error::other)? else {
+            return Ok(());
+        };
         self.greeting = None;
         self.budget.renew(ANSWER);
         self.count(&rest)
@@ -51,7 +60,10 @@ impl Watch {
     }
 
     fn say(&self, bytes: &[u8]) -> io::Result<()> {
-        self.greeting.as_ref().map_or(Ok(()), |greeting| greeting.say(bytes)).map_err(io::Error::other)
+        self.greeting
+            .as_ref()
+            .map_or(Ok(()), |greeting| greeting.say(bytes))
+            .map_err(io::Error::other)
     }
 }
 
@@ -62,7 +74,11 @@ impl<S> Watched<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let this = &mut *self;
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
@@ -75,7 +91,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.watch.say(bytes)?;
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

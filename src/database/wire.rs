@@ -1,13 +1,17 @@
-//! What a server proves on the wire, without a login: its certificate, the CAs it takes, and whether it takes plaintext.
+//! What a server proves on the wire, without a login: its certificate, the CAs it takes, and
+//! whether it takes plaintext.
 //!
 //! # Expected flow
-//! PostgreSQL speaks TLS only after an `SSLRequest`, which it answers with `S` or `N`. In the handshake it sends its chain and,
-//! when it knows CAs for client certificates, asks for one and names those CAs: that list is its trust bundle *as loaded*.
-//! Whether it takes plaintext shows in its answer to a plaintext start-up packet: a request to authenticate (some line of
-//! `pg_hba` matches), or an error (none does). (PostgreSQL documentation, "Message Flow", "SSL Session Encryption".)
+//! PostgreSQL speaks TLS only after an `SSLRequest`, which it answers with `S` or `N`. In the
+//! handshake it sends its chain and, when it knows CAs for client certificates, asks for one and
+//! names those CAs: that list is its trust bundle *as loaded*. Whether it takes plaintext shows in
+//! its answer to a plaintext start-up packet: a request to authenticate (some line of `pg_hba`
+//! matches), or an error (none does). (PostgreSQL documentation, "Message Flow", "SSL Session
+//! Encryption".)
 //!
 //! # Guarantees
-//! Nothing is logged in to and nothing is changed. The certificate is reported whoever signed it: judging it is for others.
+//! Nothing is logged in to and nothing is changed. The certificate is reported whoever signed it:
+//! judging it is for others.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -32,7 +36,8 @@ use super::{Silence, bounded};
 pub struct Handshake {
     /// The chain that the server sent, DER, leaf first.
     pub chain: Vec<Vec<u8>>,
-    /// Names (DER) of the CAs from which the server takes client certificates. Empty when it does not ask for one.
+    /// Names (DER) of the CAs from which the server takes client certificates. Empty when it does
+    /// not ask for one.
     pub takes: BTreeSet<Vec<u8>>,
 }
 
@@ -62,7 +67,9 @@ pub async fn look(address: SocketAddr, user: &str) -> Wire {
 
 /// A connection on which no more is read than a server has to say before a login.
 async fn connect(address: SocketAddr) -> Result<Limited<TcpStream>, Silence> {
-    let stream = TcpStream::connect(address).await.map_err(|e| Silence::Unreachable(e.to_string().into()))?;
+    let stream = TcpStream::connect(address)
+        .await
+        .map_err(|e| Silence::Unreachable(e.to_string().into()))?;
     Ok(Limited::new(stream, Budget::new(BEFORE_LOGIN)))
 }
 
@@ -84,7 +91,9 @@ pub fn judged_tls(answer: u8) -> Result<(), Silence> {
     match answer {
         b'S' => Ok(()),
         b'N' => Err(Silence::NoTls),
-        other => Err(Silence::Protocol(format!("answered SSLRequest with byte {other}").into())),
+        other => Err(Silence::Protocol(
+            format!("answered SSLRequest with byte {other}").into(),
+        )),
     }
 }
 
@@ -94,11 +103,17 @@ pub async fn handshake(address: SocketAddr) -> Result<Handshake, Silence> {
     bounded(async {
         let stream = ask_for_tls(address).await?;
         let seen = Arc::new(Seen::default());
-        let config = judged_by(Arc::clone(&seen), Arc::new(aws_lc_rs::default_provider())).map_err(|e| failed(&e))?;
-        let config = config.with_client_cert_resolver(Arc::clone(&seen) as Arc<dyn ResolvesClientCert>);
-        // No name is asked for: PostgreSQL serves one certificate, and the judges compare its names themselves.
+        let config = judged_by(Arc::clone(&seen), Arc::new(aws_lc_rs::default_provider()))
+            .map_err(|e| failed(&e))?;
+        let config =
+            config.with_client_cert_resolver(Arc::clone(&seen) as Arc<dyn ResolvesClientCert>);
+        // No name is asked for: PostgreSQL serves one certificate, and the judges compare its names
+        // themselves.
         let name = ServerName::IpAddress(address.ip().into());
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| failed(&e))?;
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+            .map_err(|e| failed(&e))?;
         Ok(seen.handshake())
     })
     .await
@@ -109,12 +124,15 @@ pub async fn plaintext(address: SocketAddr, user: &str) -> Result<Plaintext, Sil
     bounded(async {
         let mut stream = connect(address).await?;
         let mut request = BytesMut::new();
-        frontend::startup_message([("user", user), ("database", "postgres")], &mut request).map_err(|e| broken(&e))?;
+        frontend::startup_message([("user", user), ("database", "postgres")], &mut request)
+            .map_err(|e| broken(&e))?;
         stream.write_all(&request).await.map_err(|e| broken(&e))?;
         let mut answer = BytesMut::new();
         loop {
             if stream.read_buf(&mut answer).await.map_err(|e| broken(&e))? == 0 {
-                return Err(Silence::Protocol("closed the connection without an answer".into()));
+                return Err(Silence::Protocol(
+                    "closed the connection without an answer".into(),
+                ));
             }
             if let Some(judged) = judged_plaintext(&mut answer)? {
                 return Ok(judged);
@@ -160,14 +178,18 @@ struct Seen {
     takes: Mutex<BTreeSet<Vec<u8>>>,
 }
 
-/// What somebody who panicked while holding the lock left behind is as good as any: it is only replaced as a whole.
+/// What somebody who panicked while holding the lock left behind is as good as any: it is only
+/// replaced as a whole.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Seen {
     fn handshake(&self) -> Handshake {
-        Handshake { chain: locked(&self.chain).clone(), takes: locked(&self.takes).clone() }
+        Handshake {
+            chain: locked(&self.chain).clone(),
+            takes: locked(&self.takes).clone(),
+        }
     }
 }
 
@@ -179,13 +201,20 @@ impl Judge for Seen {
         _: &ServerName<'_>,
         _: UnixTime,
     ) -> Result<(), rustls::Error> {
-        *locked(&self.chain) = std::iter::once(leaf).chain(intermediates).map(|c| c.to_vec()).collect();
+        *locked(&self.chain) = std::iter::once(leaf)
+            .chain(intermediates)
+            .map(|c| c.to_vec())
+            .collect();
         Ok(())
     }
 }
 
 impl ResolvesClientCert for Seen {
-    fn resolve(&self, takes: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<rustls::sign::CertifiedKey>> {
+    fn resolve(
+        &self,
+        takes: &[&[u8]],
+        _: &[SignatureScheme],
+    ) -> Option<Arc<rustls::sign::CertifiedKey>> {
         let takes = takes.iter().map(|name| name.to_vec()).collect();
         *locked(&self.takes) = takes;
         None

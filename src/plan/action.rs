@@ -6,9 +6,11 @@ use std::fmt;
 use crate::api::postgres::PostgresSpec;
 use crate::tls::{Alias, CaId, Files, Hash, Posture};
 
-/// One effect. Each is idempotent, and carries what must still be true for it to be right: a uid, a revision.
+/// One effect. Each is idempotent, and carries what must still be true for it to be right: a uid, a
+/// revision.
 ///
-/// Printed, also by `Debug`, it names what it is about and shows no spec: the `env` of one is nobody's to read in a log.
+/// Printed, also by `Debug`, it names what it is about and shows no spec: the `env` of one is
+/// nobody's to read in a log.
 #[derive(Clone, PartialEq)]
 pub enum Action {
     /// Keeps the request from vanishing before its way is ended: a finalizer.
@@ -34,7 +36,8 @@ pub enum Action {
     Publish(BTreeSet<CaId>),
     /// Writes what all pods take at once: `ssl`, `pg_hba`, `password_encryption` of this posture.
     WriteSettings(Posture),
-    /// Writes what pods mount: Secret `NAME-tls`. An operation keeps the leaves that were in it beside the new ones.
+    /// Writes what pods mount: Secret `NAME-tls`. An operation keeps the leaves that were in it
+    /// beside the new ones.
     WriteFiles(Files),
     /// Writes how standbys dial: `patroni.yml` of this posture.
     WriteDial(Posture),
@@ -89,10 +92,14 @@ pub enum Action {
 }
 
 impl Action {
-    /// Whether a look a moment later shows that it was done. Agents, the kubelet and Patroni take their time.
+    /// Whether a look a moment later shows that it was done. Agents, the kubelet and Patroni take
+    /// their time.
     #[must_use]
     pub fn shows_at_once(&self) -> bool {
-        !matches!(self, Self::ReloadAgent { .. } | Self::Evict { .. } | Self::SwitchOver { .. })
+        !matches!(
+            self,
+            Self::ReloadAgent { .. } | Self::Evict { .. } | Self::SwitchOver { .. }
+        )
     }
 
     /// What kind of effect it is.
@@ -166,15 +173,20 @@ mod tests {
 
     #[test]
     fn an_action_is_named_and_shows_nothing_of_a_spec() {
-        let spec =
-            "{version: '17', podTemplate: {spec: {containers: [{name: postgres, env: [{name: A, value: hidden}]}]}}}";
+        let spec = "{version: '17', podTemplate: {spec: {containers: [{name: postgres, env: [{name: A, value: hidden}]}]}}}";
         let spec: PostgresSpec = serde_saphyr::from_str(spec).expect("a spec");
         assert!(format!("{spec:?}").contains("hidden"));
         let wrap: [fn(Box<PostgresSpec>) -> Action; 2] = [Action::Certify, Action::WriteSpec];
         for action in wrap.map(|wrap| wrap(Box::new(spec.clone()))) {
-            assert_eq!([format!("{action}"), format!("{action:?}")], [action.name(), action.name()]);
+            assert_eq!(
+                [format!("{action}"), format!("{action:?}")],
+                [action.name(), action.name()]
+            );
         }
         let (from, to) = ("pg-0".to_owned(), "pg-1".to_owned());
-        assert_eq!(Action::SwitchOver { from, to }.to_string(), "SwitchOver pg-0 to pg-1");
+        assert_eq!(
+            Action::SwitchOver { from, to }.to_string(),
+            "SwitchOver pg-0 to pg-1"
+        );
     }
 }

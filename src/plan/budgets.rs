@@ -21,7 +21,8 @@ pub struct Budget {
 }
 
 impl Budgets {
-    /// What somebody has to do about a budget of theirs before a pod can be evicted; nothing if nobody has to.
+    /// What somebody has to do about a budget of theirs before a pod can be evicted; nothing if
+    /// nobody has to.
     #[must_use]
     pub fn in_the_way(&self) -> Option<String> {
         self.others.iter().enumerate().find_map(|(at, Budget { name, pods, allowed })| {
@@ -50,15 +51,41 @@ mod tests {
             pods: pods.iter().map(|pod| (*pod).to_owned()).collect(),
             allowed,
         };
-        let said = |own, others: &[Budget]| Budgets { own, others: others.to_vec() }.in_the_way().unwrap_or_default();
+        let said = |own, others: &[Budget]| {
+            Budgets {
+                own,
+                others: others.to_vec(),
+            }
+            .in_the_way()
+            .unwrap_or_default()
+        };
         for own in [Some(1), Some(0), None] {
             assert_eq!(said(own, &[]), "");
-            assert_eq!(said(own, &[budget("idle", &[], 0)]), "", "it selects none of ours");
+            assert_eq!(
+                said(own, &[budget("idle", &[], 0)]),
+                "",
+                "it selects none of ours"
+            );
         }
         let second = "PodDisruptionBudget demo/extra to be deleted: it also selects pod pg-0";
         assert!(said(Some(1), &[budget("extra", &["pg-0"], 1)]).starts_with(second));
-        assert!(said(None, &[budget("a", &["pg-0"], 1), budget("extra", &["pg-1", "pg-0"], 1)]).starts_with(second));
-        assert_eq!(said(None, &[budget("a", &["pg-0"], 1), budget("b", &["pg-1"], 1)]), "");
+        assert!(
+            said(
+                None,
+                &[
+                    budget("a", &["pg-0"], 1),
+                    budget("extra", &["pg-1", "pg-0"], 1)
+                ]
+            )
+            .starts_with(second)
+        );
+        assert_eq!(
+            said(
+                None,
+                &[budget("a", &["pg-0"], 1), budget("b", &["pg-1"], 1)]
+            ),
+            ""
+        );
         let closed = "PodDisruptionBudget demo/extra to let pod pg-0 go";
         assert!(said(None, &[budget("extra", &["pg-0"], 0)]).starts_with(closed));
     }

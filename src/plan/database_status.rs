@@ -1,4 +1,5 @@
-//! What the status of a `Postgres` says: KubeDB's conditions with its reasons and messages, and the phase that follows from them.
+//! What the status of a `Postgres` says: KubeDB's conditions with its reasons and messages, and the
+//! phase that follows from them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
@@ -23,7 +24,8 @@ pub mod types {
     pub const PAUSED: &str = "Paused";
     /// The database is stopped, as its spec asks.
     pub const HALTED: &str = "Halted";
-    /// Something keeps pgrekey from making the database what its spec says. pgrekey's own, and gone when that is.
+    /// Something keeps pgrekey from making the database what its spec says. pgrekey's own, and gone
+    /// when that is.
     pub const BLOCKED: &str = "Blocked";
     /// Settings wait for a restart of servers. pgrekey's own, and gone when none does.
     pub const RESTART_PENDING: &str = "RestartPending";
@@ -36,34 +38,52 @@ pub mod types {
 }
 
 use types::{
-    ACCEPTING_CONNECTION, BLOCKED, DATA_RESTORE_STARTED, DATA_RESTORED, HALTED, HEALTH_CHECK_PAUSED, PAUSED,
-    PROVISIONED, PROVISIONING_STARTED, READY, REPLICA_READY, RESTART_PENDING,
+    ACCEPTING_CONNECTION, BLOCKED, DATA_RESTORE_STARTED, DATA_RESTORED, HALTED,
+    HEALTH_CHECK_PAUSED, PAUSED, PROVISIONED, PROVISIONING_STARTED, READY, REPLICA_READY,
+    RESTART_PENDING,
 };
 
-/// The phase that follows from the conditions: the first rule that matches. `None`: nothing is known yet.
+/// The phase that follows from the conditions: the first rule that matches. `None`: nothing is
+/// known yet.
 #[must_use]
 pub fn phase(conditions: &[Condition]) -> Option<DatabasePhase> {
     let is = |type_| holds(conditions, type_);
-    let is_not = |type_| find(conditions, type_).is_some_and(|condition| condition.status == "False");
+    let is_not =
+        |type_| find(conditions, type_).is_some_and(|condition| condition.status == "False");
     let provisioned = is(PROVISIONED);
     let rules = [
         (is(HEALTH_CHECK_PAUSED), DatabasePhase::Unknown),
         (is(HALTED), DatabasePhase::Halted),
-        (is(DATA_RESTORE_STARTED) && find(conditions, DATA_RESTORED).is_none(), DatabasePhase::DataRestoring),
+        (
+            is(DATA_RESTORE_STARTED) && find(conditions, DATA_RESTORED).is_none(),
+            DatabasePhase::DataRestoring,
+        ),
         (is_not(DATA_RESTORED), DatabasePhase::NotReady),
-        (provisioned && is_not(ACCEPTING_CONNECTION), DatabasePhase::NotReady),
-        (provisioned && is_not(REPLICA_READY), DatabasePhase::Critical),
+        (
+            provisioned && is_not(ACCEPTING_CONNECTION),
+            DatabasePhase::NotReady,
+        ),
+        (
+            provisioned && is_not(REPLICA_READY),
+            DatabasePhase::Critical,
+        ),
         (provisioned && is_not(READY), DatabasePhase::Critical),
         (provisioned && is(READY), DatabasePhase::Ready),
         (is(PROVISIONING_STARTED), DatabasePhase::Provisioning),
     ];
-    rules.into_iter().find_map(|(matches, phase)| matches.then_some(phase))
+    rules
+        .into_iter()
+        .find_map(|(matches, phase)| matches.then_some(phase))
 }
 
 /// The words in which a request pauses a database, by which it knows them again.
 #[must_use]
 pub fn pause_of(request: &PostgresOpsRequest) -> String {
-    format!("{PAUSED_BY}{} ({})", request.name_any(), request.uid().unwrap_or_default())
+    format!(
+        "{PAUSED_BY}{} ({})",
+        request.name_any(),
+        request.uid().unwrap_or_default()
+    )
 }
 
 const PAUSED_BY: &str = "Paused by PostgresOpsRequest ";
@@ -71,7 +91,8 @@ const PAUSED_BY: &str = "Paused by PostgresOpsRequest ";
 /// Whether the pause of a database is the one in these words.
 #[must_use]
 pub fn is_paused_in(conditions: &[Condition], words: &str) -> bool {
-    find(conditions, PAUSED).is_some_and(|paused| paused.holds() && paused.message.as_deref() == Some(words))
+    find(conditions, PAUSED)
+        .is_some_and(|paused| paused.holds() && paused.message.as_deref() == Some(words))
 }
 
 /// The request that a database is paused by, in its own words.
@@ -88,15 +109,24 @@ impl<'a> PausedBy<'a> {
     /// Nothing where the database is not paused, or somebody else has paused it.
     #[must_use]
     pub fn of(conditions: &'a [Condition]) -> Option<Self> {
-        let words = find(conditions, PAUSED).filter(|paused| paused.holds())?.message.as_deref()?;
-        let (name, uid) = words.strip_prefix(PAUSED_BY)?.strip_suffix(')')?.split_once(" (")?;
+        let words = find(conditions, PAUSED)
+            .filter(|paused| paused.holds())?
+            .message
+            .as_deref()?;
+        let (name, uid) = words
+            .strip_prefix(PAUSED_BY)?
+            .strip_suffix(')')?
+            .split_once(" (")?;
         Some(Self { words, name, uid })
     }
 
-    /// Whether nobody is left who would resume the database: the request of this name, if there is one, is another or has ended.
+    /// Whether nobody is left who would resume the database: the request of this name, if there is
+    /// one, is another or has ended.
     #[must_use]
     pub fn is_abandoned(&self, request: Option<&PostgresOpsRequest>) -> bool {
-        request.is_none_or(|request| request.uid().as_deref() != Some(self.uid) || request.is_finished())
+        request.is_none_or(|request| {
+            request.uid().as_deref() != Some(self.uid) || request.is_finished()
+        })
     }
 }
 
@@ -135,16 +165,27 @@ impl Writer {
     /// pgrekey has seen the database.
     pub fn started(&mut self) {
         if find(&self.conditions, PROVISIONING_STARTED).is_none() {
-            let message = format!("The KubeDB operator has started the provisioning of Postgres: {}", self.database);
+            let message = format!(
+                "The KubeDB operator has started the provisioning of Postgres: {}",
+                self.database
+            );
             let condition = Condition::new(PROVISIONING_STARTED, self.now.clone());
-            condition::set(&mut self.conditions, condition.because("DatabaseProvisioningStartedSuccessfully", message));
+            condition::set(
+                &mut self.conditions,
+                condition.because("DatabaseProvisioningStartedSuccessfully", message),
+            );
         }
     }
 
     /// So many pods are ready.
     pub fn replicas(&mut self, Replicas { desired, ready }: Replicas) {
         if desired == ready {
-            return self.put(REPLICA_READY, true, "AllReplicasReady", "All desired replicas are ready.".to_owned());
+            return self.put(
+                REPLICA_READY,
+                true,
+                "AllReplicasReady",
+                "All desired replicas are ready.".to_owned(),
+            );
         }
         let message = format!(
             "All desired replicas are not ready. For PetSet: {} desired replicas: {desired}, ready replicas: {ready}.",
@@ -159,11 +200,23 @@ impl Writer {
         match &verdict.accepting {
             Ok(()) => {
                 let message = format!("The PostgreSQL: {database} is accepting client requests.");
-                self.put(ACCEPTING_CONNECTION, true, "DatabaseAcceptingConnectionRequest", message);
+                self.put(
+                    ACCEPTING_CONNECTION,
+                    true,
+                    "DatabaseAcceptingConnectionRequest",
+                    message,
+                );
             }
             Err(why) => {
-                let message = format!("The PostgreSQL: {database} is not accepting client requests. error: {why}");
-                self.put(ACCEPTING_CONNECTION, false, "DatabaseNotAcceptingConnectionRequest", message);
+                let message = format!(
+                    "The PostgreSQL: {database} is not accepting client requests. error: {why}"
+                );
+                self.put(
+                    ACCEPTING_CONNECTION,
+                    false,
+                    "DatabaseNotAcceptingConnectionRequest",
+                    message,
+                );
             }
         }
         match &verdict.ready {
@@ -176,9 +229,17 @@ impl Writer {
                 self.put(READY, false, "ReadinessCheckFailed", message);
             }
         }
-        if [REPLICA_READY, ACCEPTING_CONNECTION, READY].iter().all(|type_| holds(&self.conditions, type_)) {
+        if [REPLICA_READY, ACCEPTING_CONNECTION, READY]
+            .iter()
+            .all(|type_| holds(&self.conditions, type_))
+        {
             let message = format!("The PostgreSQL: {database} is successfully provisioned.");
-            self.put(PROVISIONED, true, "DatabaseSuccessfullyProvisioned", message);
+            self.put(
+                PROVISIONED,
+                true,
+                "DatabaseSuccessfullyProvisioned",
+                message,
+            );
         }
     }
 
@@ -196,7 +257,8 @@ impl Writer {
         condition::remove(&mut self.conditions, HALTED);
     }
 
-    /// Somebody wants the database to be left alone, in these words. Whoever came first has it: a pause is a lock.
+    /// Somebody wants the database to be left alone, in these words. Whoever came first has it: a
+    /// pause is a lock.
     pub fn paused(&mut self, words: &str) {
         if !holds(&self.conditions, PAUSED) {
             self.put(PAUSED, true, PAUSED, words.to_owned());
@@ -229,8 +291,13 @@ impl Writer {
     }
 
     fn put(&mut self, type_: &str, holds: bool, reason: &str, message: String) {
-        let condition = Condition::new(type_, self.now.clone()).with_status(holds).because(reason, message);
-        condition::set(&mut self.conditions, condition.of_generation(self.generation));
+        let condition = Condition::new(type_, self.now.clone())
+            .with_status(holds)
+            .because(reason, message);
+        condition::set(
+            &mut self.conditions,
+            condition.of_generation(self.generation),
+        );
     }
 }
 
@@ -248,7 +315,12 @@ mod tests {
     fn write_at(seconds: i64, conditions: &mut Vec<Condition>, write: impl FnOnce(&mut Writer)) {
         let (conditions_so_far, now) = (std::mem::take(conditions), at(seconds));
         let database = "demo/pg".to_owned();
-        let mut writer = Writer { conditions: conditions_so_far, database, generation: Some(1), now };
+        let mut writer = Writer {
+            conditions: conditions_so_far,
+            database,
+            generation: Some(1),
+            now,
+        };
         write(&mut writer);
         *conditions = writer.conditions;
     }
@@ -258,11 +330,17 @@ mod tests {
     }
 
     fn ready() -> Verdict {
-        Verdict { accepting: Ok(()), ready: Ok(()) }
+        Verdict {
+            accepting: Ok(()),
+            ready: Ok(()),
+        }
     }
 
     fn types(conditions: &[Condition]) -> Vec<(&str, &str)> {
-        conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str())).collect()
+        conditions
+            .iter()
+            .map(|c| (c.type_.as_str(), c.status.as_str()))
+            .collect()
     }
 
     fn request(uid: &str, phase: Option<OpsPhase>) -> PostgresOpsRequest {
@@ -283,9 +361,16 @@ mod tests {
         let at_it = request("1", Some(OpsPhase::Progressing));
         let conditions = paused_by(&pause_of(&at_it));
         let paused = PausedBy::of(&conditions).expect("a request has paused it");
-        assert_eq!((paused.words, paused.name), (pause_of(&at_it).as_str(), "add-tls"));
+        assert_eq!(
+            (paused.words, paused.name),
+            (pause_of(&at_it).as_str(), "add-tls")
+        );
         assert!(!paused.is_abandoned(Some(&at_it)));
-        for other in [None, Some(request("1", Some(OpsPhase::Failed))), Some(request("2", None))] {
+        for other in [
+            None,
+            Some(request("1", Some(OpsPhase::Failed))),
+            Some(request("2", None)),
+        ] {
             assert!(paused.is_abandoned(other.as_ref()), "{other:?}");
         }
         for words in ["Paused by hand", "Paused by PostgresOpsRequest", ""] {
@@ -300,14 +385,33 @@ mod tests {
         assert_eq!(phase(&conditions), None);
         write(&mut conditions, Writer::started);
         assert_eq!(phase(&conditions), Some(DatabasePhase::Provisioning));
-        write(&mut conditions, |w| w.replicas(Replicas { desired: 3, ready: 3 }));
-        write(&mut conditions, |w| w.checked(&Verdict { accepting: Ok(()), ready: Err("no".to_owned()) }));
+        write(&mut conditions, |w| {
+            w.replicas(Replicas {
+                desired: 3,
+                ready: 3,
+            })
+        });
+        write(&mut conditions, |w| {
+            w.checked(&Verdict {
+                accepting: Ok(()),
+                ready: Err("no".to_owned()),
+            })
+        });
         assert_eq!(phase(&conditions), Some(DatabasePhase::Provisioning));
         write(&mut conditions, |w| w.checked(&ready()));
         assert_eq!(phase(&conditions), Some(DatabasePhase::Ready));
-        let expected = ["ProvisioningStarted", "ReplicaReady", "AcceptingConnection", "Ready", "Provisioned"];
+        let expected = [
+            "ProvisioningStarted",
+            "ReplicaReady",
+            "AcceptingConnection",
+            "Ready",
+            "Provisioned",
+        ];
         assert_eq!(types(&conditions), expected.map(|type_| (type_, "True")));
-        let reasons: Vec<_> = conditions.iter().filter_map(|c| c.reason.as_deref()).collect();
+        let reasons: Vec<_> = conditions
+            .iter()
+            .filter_map(|c| c.reason.as_deref())
+            .collect();
         assert_eq!(
             reasons,
             [
@@ -325,7 +429,10 @@ mod tests {
         let mut conditions = vec![];
         write(&mut conditions, |w| {
             w.started();
-            w.replicas(Replicas { desired: 2, ready: 2 });
+            w.replicas(Replicas {
+                desired: 2,
+                ready: 2,
+            });
             w.checked(&ready());
         });
         let after = |change: &dyn Fn(&mut Writer)| {
@@ -334,10 +441,31 @@ mod tests {
             phase(&conditions)
         };
         let no = || Err("no".to_owned());
-        assert_eq!(after(&|w| w.replicas(Replicas { desired: 2, ready: 1 })), Some(DatabasePhase::Critical));
-        assert_eq!(after(&|w| w.checked(&Verdict { ready: no(), ..ready() })), Some(DatabasePhase::Critical));
-        assert_eq!(after(&|w| w.checked(&Verdict { accepting: no(), ready: no() })), Some(DatabasePhase::NotReady));
-        assert_eq!(after(&|w| w.blocked("ObjectInTheWay", "x")), Some(DatabasePhase::Ready));
+        assert_eq!(
+            after(&|w| w.replicas(Replicas {
+                desired: 2,
+                ready: 1
+            })),
+            Some(DatabasePhase::Critical)
+        );
+        assert_eq!(
+            after(&|w| w.checked(&Verdict {
+                ready: no(),
+                ..ready()
+            })),
+            Some(DatabasePhase::Critical)
+        );
+        assert_eq!(
+            after(&|w| w.checked(&Verdict {
+                accepting: no(),
+                ready: no()
+            })),
+            Some(DatabasePhase::NotReady)
+        );
+        assert_eq!(
+            after(&|w| w.blocked("ObjectInTheWay", "x")),
+            Some(DatabasePhase::Ready)
+        );
         assert_eq!(after(&Writer::halted), Some(DatabasePhase::Halted));
     }
 
@@ -348,10 +476,22 @@ mod tests {
         for (more, expected) in [
             (vec![], DatabasePhase::Ready),
             (vec![with("Paused", true)], DatabasePhase::Ready),
-            (vec![with(HEALTH_CHECK_PAUSED, true)], DatabasePhase::Unknown),
-            (vec![with(DATA_RESTORE_STARTED, true)], DatabasePhase::DataRestoring),
-            (vec![with(DATA_RESTORE_STARTED, true), with(DATA_RESTORED, false)], DatabasePhase::NotReady),
-            (vec![with(DATA_RESTORE_STARTED, true), with(DATA_RESTORED, true)], DatabasePhase::Ready),
+            (
+                vec![with(HEALTH_CHECK_PAUSED, true)],
+                DatabasePhase::Unknown,
+            ),
+            (
+                vec![with(DATA_RESTORE_STARTED, true)],
+                DatabasePhase::DataRestoring,
+            ),
+            (
+                vec![with(DATA_RESTORE_STARTED, true), with(DATA_RESTORED, false)],
+                DatabasePhase::NotReady,
+            ),
+            (
+                vec![with(DATA_RESTORE_STARTED, true), with(DATA_RESTORED, true)],
+                DatabasePhase::Ready,
+            ),
         ] {
             let all: Vec<_> = ready.iter().cloned().chain(more).collect();
             assert_eq!(phase(&all), Some(expected), "{all:?}");
@@ -363,7 +503,10 @@ mod tests {
         let mut conditions = vec![];
         write(&mut conditions, |w| {
             w.started();
-            w.replicas(Replicas { desired: 1, ready: 1 });
+            w.replicas(Replicas {
+                desired: 1,
+                ready: 1,
+            });
             w.checked(&ready());
             w.halted();
             w.not_halted();
@@ -406,7 +549,10 @@ mod tests {
         let mut conditions = vec![];
         let say = |w: &mut Writer| {
             w.started();
-            w.replicas(Replicas { desired: 3, ready: 2 });
+            w.replicas(Replicas {
+                desired: 3,
+                ready: 2,
+            });
             w.checked(&ready());
             w.blocked("ObjectInTheWay", "x");
         };

@@ -1,8 +1,8 @@
 //! What to do next about a request: a pure function of one look and the time.
 //!
 //! # Expected flow
-//! [`decide`], then [`record`](super::status::record) what it says, [`save`](super::draft::Stored::save) that, then perform it, then look
-//! again.
+//! [`decide`], then [`record`](super::status::record) what it says,
+//! [`save`](super::draft::Stored::save) that, then perform it, then look again.
 //!
 //! ```text
 //! wait for the turn -> hold -> preflight -> pause -> issue -> steer to what is wished -> write the spec -> resume -> end
@@ -16,10 +16,12 @@
 //! 3. One disruption at a time: see [`steer()`].
 //! 4. Every wait says on what.
 //! 5. After a crash at any point the next decision is the same or a later one.
-//! 6. Whatever the end, the database is resumed, and serves what its spec says as far as the world allows.
+//! 6. Whatever the end, the database is resumed, and serves what its spec says as far as the world
+//!    allows.
 //!
 //! # Assumptions
-//! What is decided is recorded before it is performed; what is recorded and not written yet is what this process sees next.
+//! What is decided is recorded before it is performed; what is recorded and not written yet is what
+//! this process sees next.
 
 use std::collections::BTreeSet;
 
@@ -43,7 +45,8 @@ use super::settle;
 use super::steer::{Heading, steer};
 
 /// What is waited for where as many operations work as may.
-pub const NO_PLACE: &str = "another operation to end: as many work in this cluster or namespace as may";
+pub const NO_PLACE: &str =
+    "another operation to end: as many work in this cluster or namespace as may";
 
 /// What is waited for where a request is to begin and nobody has asked for the pods yet.
 pub const PODS_UNSEEN: &str = "a look at the pods";
@@ -118,22 +121,44 @@ enum Intent {
 
 impl Intent {
     fn act(step: impl Into<String>, what: &str, actions: Vec<Action>) -> Self {
-        Self::Act { step: step.into(), what: what.to_owned(), actions }
+        Self::Act {
+            step: step.into(),
+            what: what.to_owned(),
+            actions,
+        }
     }
 
     fn wait(step: impl Into<String>, on: impl Into<String>) -> Self {
-        Self::Wait { step: step.into(), on: on.into() }
+        Self::Wait {
+            step: step.into(),
+            on: on.into(),
+        }
     }
 
     fn fail(step: impl Into<String>, why: impl Into<String>) -> Self {
-        Self::Fail { step: step.into(), why: why.into(), again: vec![] }
+        Self::Fail {
+            step: step.into(),
+            why: why.into(),
+            again: vec![],
+        }
     }
 
     fn of(heading: Heading, prefix: &str, there: impl FnOnce() -> Self) -> Self {
         match heading {
             Heading::There => there(),
-            Heading::Do { stage, what, actions } => Self::Act { step: format!("{prefix}{stage}"), what, actions },
-            Heading::Wait { stage, on } => Self::Wait { step: format!("{prefix}{stage}"), on },
+            Heading::Do {
+                stage,
+                what,
+                actions,
+            } => Self::Act {
+                step: format!("{prefix}{stage}"),
+                what,
+                actions,
+            },
+            Heading::Wait { stage, on } => Self::Wait {
+                step: format!("{prefix}{stage}"),
+                on,
+            },
         }
     }
 }
@@ -161,13 +186,17 @@ pub fn decide(seen: &Observed, now: Timestamp) -> Decision {
         return before_the_beginning(seen, database);
     }
     // Nothing comes before this any more.
-    if let Some(step) = ledger::find(request.steps(), GIVEN_UP).filter(|_| seen.paused == Paused::ByUs) {
+    if let Some(step) =
+        ledger::find(request.steps(), GIVEN_UP).filter(|_| seen.paused == Paused::ByUs)
+    {
         return resume(GIVEN_UP, step.message.clone().unwrap_or_default(), false);
     }
     let intent = match cause_to_turn(request) {
         Some(cause) => back(seen, database, &cause),
         None if request.metadata.deletion_timestamp.is_some() => {
-            return Decision::Turn { cause: "the request was deleted".to_owned() };
+            return Decision::Turn {
+                cause: "the request was deleted".to_owned(),
+            };
         }
         None => settled(seen, forth(seen, database), now),
     };
@@ -178,9 +207,14 @@ fn after_the_end(request: &PostgresOpsRequest, now: Timestamp) -> Decision {
     if has_finalizer(request) {
         return Decision::Finish(vec![Action::Release]);
     }
-    let ttl = request.annotations().get(TTL).and_then(|text| duration::parse(text).ok());
+    let ttl = request
+        .annotations()
+        .get(TTL)
+        .and_then(|text| duration::parse(text).ok());
     let conditions = request.status.iter().flat_map(|status| &status.conditions);
-    let ended = conditions.map(|condition| &condition.last_transition_time).max();
+    let ended = conditions
+        .map(|condition| &condition.last_transition_time)
+        .max();
     let ended = ended.or(request.metadata.creation_timestamp.as_ref());
     match ttl.zip(ended).map(|(ttl, ended)| after(ended.0, ttl)) {
         Some(over) if over <= now => Decision::Finish(vec![Action::Delete]),
@@ -190,15 +224,26 @@ fn after_the_end(request: &PostgresOpsRequest, now: Timestamp) -> Decision {
 
 fn before_the_beginning(seen: &Observed, database: &Postgres) -> Decision {
     let request = &seen.request;
-    let wait = |on: String| Decision::Wait { step: None, on, begins: false };
+    let wait = |on: String| Decision::Wait {
+        step: None,
+        on,
+        begins: false,
+    };
     if request.metadata.deletion_timestamp.is_some() {
-        return if has_finalizer(request) { Decision::Finish(vec![Action::Release]) } else { Decision::Rest(None) };
+        return if has_finalizer(request) {
+            Decision::Finish(vec![Action::Release])
+        } else {
+            Decision::Rest(None)
+        };
     }
     if request.begun_on().is_some() {
         return begin(seen);
     }
     if let Some(other) = request.ahead(&seen.siblings).first() {
-        return wait(format!("{} to end, which is about the same database and came first", other.name_any()));
+        return wait(format!(
+            "{} to end, which is about the same database and came first",
+            other.name_any()
+        ));
     }
     // Only now: those ahead may have changed what is refused.
     if !seen.refused.is_empty() {
@@ -213,7 +258,9 @@ fn before_the_beginning(seen: &Observed, database: &Postgres) -> Decision {
     let phase = database.status.as_ref().and_then(|status| status.phase);
     if request.spec.apply == Apply::IfReady && phase != Some(DatabasePhase::Ready) {
         let phase = phase.map_or("not known".to_owned(), |phase| format!("{phase:?}"));
-        return wait(format!("the database to be Ready; it is {phase} (apply: Always would not wait)"));
+        return wait(format!(
+            "the database to be Ready; it is {phase} (apply: Always would not wait)"
+        ));
     }
     begin(seen)
 }
@@ -224,11 +271,15 @@ fn is_held(request: &PostgresOpsRequest) -> bool {
 }
 
 fn has_finalizer(request: &PostgresOpsRequest) -> bool {
-    request.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+    request
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == FINALIZER)
 }
 
-/// Whether somebody has taken the finalizer away on the way, as who replaces a request by its manifest does, or what it has begun
-/// on. The database that it has paused knows better. One that is being deleted can be given no finalizer any more.
+/// Whether somebody has taken the finalizer away on the way, as who replaces a request by its
+/// manifest does, or what it has begun on. The database that it has paused knows better. One that
+/// is being deleted can be given no finalizer any more.
 fn has_lost_its_hold(seen: &Observed) -> bool {
     let request = &seen.request;
     let can_be_held = request.metadata.deletion_timestamp.is_none() || has_finalizer(request);
@@ -239,13 +290,26 @@ fn has_lost_its_hold(seen: &Observed) -> bool {
 fn begin(seen: &Observed) -> Decision {
     let request = &seen.request;
     if request.begun_on().is_none() && seen.pods.is_err() {
-        return Decision::Wait { step: None, on: PODS_UNSEEN.to_owned(), begins: false };
+        return Decision::Wait {
+            step: None,
+            on: PODS_UNSEEN.to_owned(),
+            begins: false,
+        };
     }
     let step = StepKind::Begin.to_string();
     let begins = ledger::find(request.steps(), &step).is_none();
     let what = hindered(seen, &step, "take up the request");
-    let actions = if has_finalizer(request) { vec![] } else { vec![Action::Hold] };
-    Decision::Act { step, what, actions, begins }
+    let actions = if has_finalizer(request) {
+        vec![]
+    } else {
+        vec![Action::Hold]
+    };
+    Decision::Act {
+        step,
+        what,
+        actions,
+        begins,
+    }
 }
 
 /// Why the operation was given up, if it was.
@@ -255,8 +319,8 @@ fn cause_to_turn(request: &PostgresOpsRequest) -> Option<String> {
 
 /// Lets clients catch up before the walk goes on without their old knowledge.
 ///
-/// They get their time from the step before on. Where that was not this request's, because a renewal has come so far already, from
-/// when they were last told something else.
+/// They get their time from the step before on. Where that was not this request's, because a
+/// renewal has come so far already, from when they were last told something else.
 fn settled(seen: &Observed, intent: Intent, now: Timestamp) -> Intent {
     let before = |step: &str| match StepKind::of(step)? {
         StepKind::Migrate => Some(StepKind::Expand),
@@ -264,16 +328,32 @@ fn settled(seen: &Observed, intent: Intent, now: Timestamp) -> Intent {
         _ => None,
     };
     let steps = seen.request.steps();
-    match (&intent, settle::of_operation(&seen.request, seen.database.as_deref())) {
-        (Intent::Act { step, actions, .. }, Some(settle)) if ledger::find(steps, step).is_none() => {
+    match (
+        &intent,
+        settle::of_operation(&seen.request, seen.database.as_deref()),
+    ) {
+        (Intent::Act { step, actions, .. }, Some(settle))
+            if ledger::find(steps, step).is_none() =>
+        {
             let before = before(step).and_then(|before| ledger::find(steps, before.as_str()));
-            let of_the_step =
-                before.and_then(|before| before.finished_at.as_ref().or(before.started_at.as_ref())).map(|time| time.0);
+            let of_the_step = before
+                .and_then(|before| before.finished_at.as_ref().or(before.started_at.as_ref()))
+                .map(|time| time.0);
             let scene = seen.scene.as_ref().ok();
-            let told = || scene.filter(|scene| settle::given_up(scene, actions).is_some())?.told;
-            let until = of_the_step.or_else(told).map(|since| settle::until(scene, since, settle));
+            let told = || {
+                scene
+                    .filter(|scene| settle::given_up(scene, actions).is_some())?
+                    .told
+            };
+            let until = of_the_step
+                .or_else(told)
+                .map(|since| settle::until(scene, since, settle));
             let is_too_soon = until.is_some_and(|until| now < until);
-            if is_too_soon { Intent::wait(StepKind::Settle, "clients to take over what has changed") } else { intent }
+            if is_too_soon {
+                Intent::wait(StepKind::Settle, "clients to take over what has changed")
+            } else {
+                intent
+            }
         }
         _ => intent,
     }
@@ -285,13 +365,24 @@ fn forth(seen: &Observed, database: &Postgres) -> Intent {
     let wished = wished(&database.spec, request, seen.major);
     match &seen.paused {
         Paused::ByUs => {}
-        Paused::ByOther(who) => return Intent::wait(StepKind::Pause, format!("the database to be resumed: {who}")),
-        Paused::No if database.spec == wished && is_done(seen, &wished) => return Intent::End(Outcome::Successful),
+        Paused::ByOther(who) => {
+            return Intent::wait(
+                StepKind::Pause,
+                format!("the database to be resumed: {who}"),
+            );
+        }
+        Paused::No if database.spec == wished && is_done(seen, &wished) => {
+            return Intent::End(Outcome::Successful);
+        }
         Paused::No => {
             return preflight(seen, &wished).unwrap_or_else(|| match seen.places {
                 // Not in Preflight, whose patience would be used up by it.
                 0 => Intent::wait(StepKind::Pause, NO_PLACE),
-                _ => Intent::act(StepKind::Pause, "pause the database", vec![Action::SetPaused(true)]),
+                _ => Intent::act(
+                    StepKind::Pause,
+                    "pause the database",
+                    vec![Action::SetPaused(true)],
+                ),
             });
         }
     }
@@ -308,33 +399,57 @@ fn forth(seen: &Observed, database: &Postgres) -> Intent {
     };
     Intent::of(steer(scene, &target, replaces(seen, &wished)), "", || {
         if database.spec == wished {
-            return Intent::act(StepKind::Resume, "resume the database", vec![Action::SetPaused(false)]);
+            return Intent::act(
+                StepKind::Resume,
+                "resume the database",
+                vec![Action::SetPaused(false)],
+            );
         }
-        Intent::act(StepKind::UpdateDatabase, "write the new spec", vec![Action::WriteSpec(Box::new(wished.clone()))])
+        Intent::act(
+            StepKind::UpdateDatabase,
+            "write the new spec",
+            vec![Action::WriteSpec(Box::new(wished.clone()))],
+        )
     })
 }
 
 /// Whether everything is as the request asks for: it only has to be said.
 fn is_done(seen: &Observed, wished: &PostgresSpec) -> bool {
     let Ok(scene) = &seen.scene else { return false };
-    let Ok(issued) = issue(seen, wished, scene) else { return false };
-    let Some(target) = target(scene, wished, seen.major, issued) else { return false };
+    let Ok(issued) = issue(seen, wished, scene) else {
+        return false;
+    };
+    let Some(target) = target(scene, wished, seen.major, issued) else {
+        return false;
+    };
     steer(scene, &target, replaces(seen, wished)) == Heading::There
 }
 
-/// The posture at the end. Where nothing is issued, what is served is served on, and nobody's trust is given up: a renewal may be on
-/// its way.
-fn target(scene: &Scene, wished: &PostgresSpec, major: u32, issued: Option<Material>) -> Option<Posture> {
+/// The posture at the end. Where nothing is issued, what is served is served on, and nobody's trust
+/// is given up: a renewal may be on its way.
+fn target(
+    scene: &Scene,
+    wished: &PostgresSpec,
+    major: u32,
+    issued: Option<Material>,
+) -> Option<Posture> {
     match issued {
         Some(issued) => posture(wished, major, Some(&issued)),
-        None => posture(wished, major, scene.stored.as_ref()).map(|target| trusting(target, &scene.written)),
+        None => posture(wished, major, scene.stored.as_ref())
+            .map(|target| trusting(target, &scene.written)),
     }
 }
 
-/// The pods that are replaced, if they are: a volume comes and goes with its pod, whatever the request would rather have.
+/// The pods that are replaced, if they are: a volume comes and goes with its pod, whatever the
+/// request would rather have.
 fn replaces<'a>(seen: &'a Observed, wished: &PostgresSpec) -> Option<&'a BegunOn> {
-    let needs_new_pods = seen.database.as_ref().is_some_and(|now| now.spec.tls.is_some() != wished.tls.is_some());
-    seen.request.begun_on().filter(|_| seen.request.restarts() || needs_new_pods)
+    let needs_new_pods = seen
+        .database
+        .as_ref()
+        .is_some_and(|now| now.spec.tls.is_some() != wished.tls.is_some());
+    seen.request
+        .begun_on()
+        .filter(|_| seen.request.restarts() || needs_new_pods)
 }
 
 /// What has to hold before anything is touched; nothing when it does.
@@ -355,7 +470,10 @@ fn preflight(seen: &Observed, wished: &PostgresSpec) -> Option<Intent> {
         return Some(Intent::wait(STEP, on));
     }
     if replaces(seen, wished).is_some()
-        && let Some(on) = seen.budgets.as_ref().map_or_else(|why| Some(why.clone()), Budgets::in_the_way)
+        && let Some(on) = seen
+            .budgets
+            .as_ref()
+            .map_or_else(|why| Some(why.clone()), Budgets::in_the_way)
     {
         return Some(Intent::wait(STEP, on));
     }
@@ -374,7 +492,10 @@ fn preflight(seen: &Observed, wished: &PostgresSpec) -> Option<Intent> {
     if !issuance.in_the_way.is_empty() {
         return Some(Intent::fail(
             STEP,
-            format!("{} is in the way: it belongs to somebody else", issuance.in_the_way.join(", ")),
+            format!(
+                "{} is in the way: it belongs to somebody else",
+                issuance.in_the_way.join(", ")
+            ),
         ));
     }
     if !issuance.not_ready.is_empty() {
@@ -386,15 +507,25 @@ fn preflight(seen: &Observed, wished: &PostgresSpec) -> Option<Intent> {
     }
 }
 
-/// Whether every pod is there and serves, and one of them may go where they are to be replaced; else what is waited for.
+/// Whether every pod is there and serves, and one of them may go where they are to be replaced;
+/// else what is waited for.
 fn is_sound(seen: &Observed, scene: &Scene, replaces: bool) -> Known<()> {
     if scene.pods.len() != scene.replicas {
-        return Err(format!("{} pods; there are {}", scene.replicas, scene.pods.len()));
+        return Err(format!(
+            "{} pods; there are {}",
+            scene.replicas,
+            scene.pods.len()
+        ));
     }
-    scene.pods.iter().try_for_each(|pod| scene.serves_its_role(pod))?;
+    scene
+        .pods
+        .iter()
+        .try_for_each(|pod| scene.serves_its_role(pod))?;
     match seen.budgets.as_ref().map(|budgets| budgets.own) {
         Err(why) => Err(why.clone()),
-        Ok(Some(..1)) if scene.replicas > 1 && replaces => Err("the PodDisruptionBudget to let a pod go".to_owned()),
+        Ok(Some(..1)) if scene.replicas > 1 && replaces => {
+            Err("the PodDisruptionBudget to let a pod go".to_owned())
+        }
         Ok(_) => Ok(()),
     }
 }
@@ -402,7 +533,9 @@ fn is_sound(seen: &Observed, scene: &Scene, replaces: bool) -> Known<()> {
 /// What a trial that has not passed needs.
 fn try_issuers(step: StepKind, trial: &Trial) -> Intent {
     match trial {
-        Trial::Absent | Trial::Begun => Intent::act(step, "ask for a trial certificate", vec![Action::Try]),
+        Trial::Absent | Trial::Begun => {
+            Intent::act(step, "ask for a trial certificate", vec![Action::Try])
+        }
         // What was refused stays refused: the issuer is asked anew.
         Trial::Failed(why) => Intent::Fail {
             step: step.into(),
@@ -430,10 +563,16 @@ fn locked_out(scene: &Scene, wished: &PostgresSpec, major: u32) -> Known<Option<
     }))
 }
 
-/// What is issued for the request: nothing if nothing is to be; or what has to be done or waited for.
+/// What is issued for the request: nothing if nothing is to be; or what has to be done or waited
+/// for.
 ///
-/// cert-manager issues into Secrets that users' pods may mount: whoever signs must be trusted by every server before it is asked.
-fn issue(seen: &Observed, wished: &PostgresSpec, scene: &Scene) -> Result<Option<Material>, Intent> {
+/// cert-manager issues into Secrets that users' pods may mount: whoever signs must be trusted by
+/// every server before it is asked.
+fn issue(
+    seen: &Observed,
+    wished: &PostgresSpec,
+    scene: &Scene,
+) -> Result<Option<Material>, Intent> {
     const STEP: StepKind = StepKind::Issue;
     if !issues(&seen.request.spec) {
         return Ok(None);
@@ -444,14 +583,26 @@ fn issue(seen: &Observed, wished: &PostgresSpec, scene: &Scene) -> Result<Option
     };
     let to_ask = to_ask(seen, wished, issuance);
     if !to_ask.is_empty() {
-        let Trial::Passed(cas) = &issuance.trial else { return Err(try_issuers(STEP, &issuance.trial)) };
-        return Err(widen(scene, cas).unwrap_or_else(|| Intent::act(STEP, "ask for the certificates", to_ask)));
+        let Trial::Passed(cas) = &issuance.trial else {
+            return Err(try_issuers(STEP, &issuance.trial));
+        };
+        return Err(widen(scene, cas)
+            .unwrap_or_else(|| Intent::act(STEP, "ask for the certificates", to_ask)));
     }
     for (alias, certificate) in &issuance.certificates {
-        let is_new = certificate.asked.is_none_or(|asked| certificate.revision > asked);
+        let is_new = certificate
+            .asked
+            .is_none_or(|asked| certificate.revision > asked);
         if certificate.issuing || !certificate.ready || !is_new {
-            let why = certificate.failure.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-            return Err(Intent::wait(STEP, format!("the {} certificate{why}", alias.as_str())));
+            let why = certificate
+                .failure
+                .as_ref()
+                .map(|why| format!(" ({why})"))
+                .unwrap_or_default();
+            return Err(Intent::wait(
+                STEP,
+                format!("the {} certificate{why}", alias.as_str()),
+            ));
         }
     }
     let material = match &issuance.issued {
@@ -465,29 +616,49 @@ fn issue(seen: &Observed, wished: &PostgresSpec, scene: &Scene) -> Result<Option
     Ok(Some(material))
 }
 
-/// What cert-manager has yet to be asked for: Certificates as the spec wants them; where they are rotated, new ones.
+/// What cert-manager has yet to be asked for: Certificates as the spec wants them; where they are
+/// rotated, new ones.
 fn to_ask(seen: &Observed, wished: &PostgresSpec, issuance: &Issuance) -> Vec<Action> {
-    if !Alias::ALL.iter().all(|alias| issuance.certificates.get(alias).is_some_and(|c| c.matches)) {
+    if !Alias::ALL
+        .iter()
+        .all(|alias| issuance.certificates.get(alias).is_some_and(|c| c.matches))
+    {
         return vec![Action::Certify(Box::new(wished.clone()))];
     }
     let is_unasked = |certificate: &Certificate| match certificate.asked {
         None => true,
-        Some(asked) => certificate.revision <= asked && !certificate.issuing && certificate.failure.is_none(),
+        Some(asked) => {
+            certificate.revision <= asked && !certificate.issuing && certificate.failure.is_none()
+        }
     };
-    let anew = issuance.certificates.iter().filter(|(_, certificate)| is_unasked(certificate));
+    let anew = issuance
+        .certificates
+        .iter()
+        .filter(|(_, certificate)| is_unasked(certificate));
     let reissue = |(alias, certificate): (&Alias, &Certificate)| Action::Reissue {
         alias: *alias,
         revision: certificate.asked.unwrap_or(certificate.revision),
     };
-    if rotates(&seen.request.spec) { anew.map(reissue).collect() } else { vec![] }
+    if rotates(&seen.request.spec) {
+        anew.map(reissue).collect()
+    } else {
+        vec![]
+    }
 }
 
-/// Brings trust in these CAs to every server; nothing when it is there. A cluster without files trusts nobody.
+/// Brings trust in these CAs to every server; nothing when it is there. A cluster without files
+/// trusts nobody.
 fn widen(scene: &Scene, cas: &BTreeSet<CaId>) -> Option<Intent> {
     const STEP: StepKind = StepKind::Expand;
     let files = scene.written.files.as_ref()?;
     let trust = files.trust.union(cas).copied().collect();
-    let wider = Posture { files: Some(Files { trust, ..files.clone() }), ..scene.written.clone() };
+    let wider = Posture {
+        files: Some(Files {
+            trust,
+            ..files.clone()
+        }),
+        ..scene.written.clone()
+    };
     match steer(scene, &wider, None) {
         Heading::There => None,
         Heading::Do { what, actions, .. } => Some(Intent::act(STEP, &what, actions)),
@@ -498,13 +669,20 @@ fn widen(scene: &Scene, cas: &BTreeSet<CaId>) -> Option<Intent> {
 /// The way back to what the spec says.
 fn back(seen: &Observed, database: &Postgres, cause: &str) -> Intent {
     let end = || {
-        let given_up = ledger::find(seen.request.steps(), GIVEN_UP).and_then(|step| step.message.as_deref());
-        Intent::End(Outcome::Failed(given_up.map_or(cause.to_owned(), |how| format!("{cause}; {how}"))))
+        let given_up =
+            ledger::find(seen.request.steps(), GIVEN_UP).and_then(|step| step.message.as_deref());
+        Intent::End(Outcome::Failed(
+            given_up.map_or(cause.to_owned(), |how| format!("{cause}; {how}")),
+        ))
     };
-    let has_trial = seen.issuance.as_ref().is_ok_and(|issuance| issuance.trial != Trial::Absent);
+    let has_trial = seen
+        .issuance
+        .as_ref()
+        .is_ok_and(|issuance| issuance.trial != Trial::Absent);
     let end_trial = || Intent::act("TurnBack Trial", "end the trial", vec![Action::EndTrial]);
     if seen.paused != Paused::ByUs {
-        // It was never paused, so nothing was touched; or it is resumed already, and goes on to its spec by itself.
+        // It was never paused, so nothing was touched; or it is resumed already, and goes on to its
+        // spec by itself.
         return if has_trial { end_trial() } else { end() };
     }
     let scene = match &seen.scene {
@@ -513,21 +691,36 @@ fn back(seen: &Observed, database: &Postgres, cause: &str) -> Intent {
     };
     // Where the spec is the new one already, what is served belongs to it.
     let is_new = database.spec == wished(&database.spec, &seen.request.spec, seen.major);
-    let material = if is_new && !rotates(&seen.request.spec) { scene.stored } else { scene.previous.or(scene.stored) };
+    let material = if is_new && !rotates(&seen.request.spec) {
+        scene.stored
+    } else {
+        scene.previous.or(scene.stored)
+    };
     let origin = posture(&database.spec, seen.major, material.as_ref());
-    let origin = origin.map_or_else(|| scene.written.clone(), |origin| trusting(origin, &scene.written));
+    let origin = origin.map_or_else(
+        || scene.written.clone(),
+        |origin| trusting(origin, &scene.written),
+    );
     Intent::of(steer(scene, &origin, None), "TurnBack ", || {
         if has_trial {
             return end_trial();
         }
-        Intent::act("TurnBack Resume", "resume the database", vec![Action::SetPaused(false)])
+        Intent::act(
+            "TurnBack Resume",
+            "resume the database",
+            vec![Action::SetPaused(false)],
+        )
     })
 }
 
-/// The same, without giving up anybody's trust: what has been issued by now, users' pods may show. The renewal that follows, once
-/// what is issued is what the spec asks for, gives up what is not needed.
+/// The same, without giving up anybody's trust: what has been issued by now, users' pods may show.
+/// The renewal that follows, once what is issued is what the spec asks for, gives up what is not
+/// needed.
 fn trusting(target: Posture, here: &Posture) -> Posture {
-    let files = target.files.map(|files| Files { trust: files.trust.union(&here.trust()).copied().collect(), ..files });
+    let files = target.files.map(|files| Files {
+        trust: files.trust.union(&here.trust()).copied().collect(),
+        ..files
+    });
     Posture { files, ..target }
 }
 
@@ -542,34 +735,61 @@ fn by_the_clock(seen: &Observed, intent: Intent, now: Timestamp) -> Decision {
     };
     let standing = ledger::standing(seen.request.steps(), &step, failing, patience, now);
     let known = ledger::find(seen.request.steps(), &step);
-    // How long clients are given is for the request to say, and how long others work is not its fault.
-    let is_patient = step == StepKind::Settle.as_str() || matches!(&intent, Intent::Wait { on, .. } if on == NO_PLACE);
+    // How long clients are given is for the request to say, and how long others work is not its
+    // fault.
+    let is_patient = step == StepKind::Settle.as_str()
+        || matches!(&intent, Intent::Wait { on, .. } if on == NO_PLACE);
     // Nor did it try anything meanwhile: what comes after it is the first try.
     let has_got_a_place = matches!(&intent, Intent::Act { .. })
-        && known.and_then(|step| step.message.as_deref()).is_some_and(|message| message.ends_with(NO_PLACE));
+        && known
+            .and_then(|step| step.message.as_deref())
+            .is_some_and(|message| message.ends_with(NO_PLACE));
     if standing == Standing::Exhausted && !is_patient && !has_got_a_place {
         return exhausted(seen, &step, &intent);
     }
-    let begins = has_got_a_place || standing == Standing::Begins && !(known.is_some() && is_patient);
+    let begins =
+        has_got_a_place || standing == Standing::Begins && !(known.is_some() && is_patient);
     match intent {
-        Intent::Act { step, what, actions } => {
+        Intent::Act {
+            step,
+            what,
+            actions,
+        } => {
             let what = hindered(seen, &step, &what);
-            Decision::Act { step, what, actions, begins }
+            Decision::Act {
+                step,
+                what,
+                actions,
+                begins,
+            }
         }
-        Intent::Wait { step, on } => Decision::Wait { step: Some(step), on, begins },
-        Intent::Fail { step, why, again } if begins && !again.is_empty() => {
-            Decision::Act { step, what: format!("begin another try: {why}"), actions: again, begins }
-        }
-        Intent::Fail { step, why, .. } => {
-            Decision::Wait { step: Some(step), on: format!("another try: {why}"), begins }
-        }
+        Intent::Wait { step, on } => Decision::Wait {
+            step: Some(step),
+            on,
+            begins,
+        },
+        Intent::Fail { step, why, again } if begins && !again.is_empty() => Decision::Act {
+            step,
+            what: format!("begin another try: {why}"),
+            actions: again,
+            begins,
+        },
+        Intent::Fail { step, why, .. } => Decision::Wait {
+            step: Some(step),
+            on: format!("another try: {why}"),
+            begins,
+        },
         Intent::End(outcome) => Decision::End(outcome),
     }
 }
 
 /// What is done at a step, and why it could not be done so far.
 fn hindered(seen: &Observed, step: &str, what: &str) -> String {
-    match seen.hindrance.as_ref().filter(|hindrance| hindrance.step == step) {
+    match seen
+        .hindrance
+        .as_ref()
+        .filter(|hindrance| hindrance.step == step)
+    {
         Some(Hindrance { why, .. }) => format!("{what} ({why})"),
         None => what.to_owned(),
     }
@@ -578,16 +798,21 @@ fn hindered(seen: &Observed, step: &str, what: &str) -> String {
 /// Forth turns back; back ends with what could be had: the database is never left paused.
 fn exhausted(seen: &Observed, step: &str, intent: &Intent) -> Decision {
     let what = match intent {
-        Intent::Act { what, .. } => format!("{step}: could not {} in time", hindered(seen, step, what)),
+        Intent::Act { what, .. } => {
+            format!("{step}: could not {} in time", hindered(seen, step, what))
+        }
         Intent::Wait { on, .. } => format!("{step}: waited in vain for {on}"),
         Intent::Fail { why, .. } => format!("{step}: {why}"),
         Intent::End(_) => step.to_owned(),
     };
     match cause_to_turn(&seen.request) {
-        None if step == StepKind::Resume.as_str() => resume(step, "resume the database".to_owned(), true),
+        None if step == StepKind::Resume.as_str() => {
+            resume(step, "resume the database".to_owned(), true)
+        }
         None => Decision::Turn { cause: what },
         Some(_) if seen.paused == Paused::ByUs => {
-            let what = format!("the database could not be brought back, and is resumed as it is ({what})");
+            let what =
+                format!("the database could not be brought back, and is resumed as it is ({what})");
             resume(GIVEN_UP, what, true)
         }
         Some(cause) => Decision::End(Outcome::Failed(format!("{cause}; on the way back, {what}"))),
@@ -595,10 +820,16 @@ fn exhausted(seen: &Observed, step: &str, intent: &Intent) -> Decision {
 }
 
 fn resume(step: &str, what: String, begins: bool) -> Decision {
-    Decision::Act { step: step.to_owned(), what, actions: vec![Action::SetPaused(false)], begins }
+    Decision::Act {
+        step: step.to_owned(),
+        what,
+        actions: vec![Action::SetPaused(false)],
+        begins,
+    }
 }
 
-/// Whether the request has begun and not ended: one of the operations that run in this cluster. Who has lost its hold still does.
+/// Whether the request has begun and not ended: one of the operations that run in this cluster. Who
+/// has lost its hold still does.
 #[must_use]
 pub fn is_running(request: &PostgresOpsRequest) -> bool {
     let has_begun = request.begun_on().is_some() || request.phase() == Some(OpsPhase::Progressing);

@@ -1,8 +1,10 @@
-//! When a status is written: what a later pgrekey must know at once, what only people read a little later.
+//! When a status is written: what a later pgrekey must know at once, what only people read a little
+//! later.
 //!
-//! An operation changes its status dozens of times, in steps that take a fraction of a second. The API server is spared what is
-//! old before anybody has read it; events tell of each step when it begins. Written at once are the beginning, with the database
-//! and the pods that it is about, every further try, the turn back and the end.
+//! An operation changes its status dozens of times, in steps that take a fraction of a second. The
+//! API server is spared what is old before anybody has read it; events tell of each step when it
+//! begins. Written at once are the beginning, with the database and the pods that it is about,
+//! every further try, the turn back and the end.
 
 use std::time::Duration;
 
@@ -80,14 +82,25 @@ impl Stored {
         if is_due {
             return Save::Now;
         }
-        Save::Later(Box::new(Draft { over: self.status.clone(), status: newer.clone(), since }))
+        Save::Later(Box::new(Draft {
+            over: self.status.clone(),
+            status: newer.clone(),
+            since,
+        }))
     }
 }
 
 /// How often steps were tried again, and the turn back: what ends a request.
 fn tries(status: &PostgresOpsRequestStatus) -> (i32, bool) {
-    let again = status.steps.iter().map(|step| (step.attempts - 1).max(0)).sum();
-    (again, super::ledger::find(&status.steps, TURN_BACK).is_some())
+    let again = status
+        .steps
+        .iter()
+        .map(|step| (step.attempts - 1).max(0))
+        .sum();
+    (
+        again,
+        super::ledger::find(&status.steps, TURN_BACK).is_some(),
+    )
 }
 
 #[cfg(test)]
@@ -100,15 +113,29 @@ mod tests {
     }
 
     fn status(step: &str, attempts: i32) -> PostgresOpsRequestStatus {
-        let steps = vec![Step { name: step.to_owned(), attempts, ..Step::default() }];
-        PostgresOpsRequestStatus { phase: Some(OpsPhase::Progressing), steps, ..Default::default() }
+        let steps = vec![Step {
+            name: step.to_owned(),
+            attempts,
+            ..Step::default()
+        }];
+        PostgresOpsRequestStatus {
+            phase: Some(OpsPhase::Progressing),
+            steps,
+            ..Default::default()
+        }
     }
 
     fn stored(status: PostgresOpsRequestStatus) -> Stored {
-        Stored { status: Some(status), since: None }
+        Stored {
+            status: Some(status),
+            since: None,
+        }
     }
 
-    const PACE: Pace = Pace { delay: Duration::from_secs(30), settles: false };
+    const PACE: Pace = Pace {
+        delay: Duration::from_secs(30),
+        settles: false,
+    };
 
     fn saved(newer: &PostgresOpsRequestStatus) -> Save {
         stored(status("Pause", 1)).save(newer, PACE, at(0))
@@ -118,9 +145,14 @@ mod tests {
     fn a_quick_step_is_written_with_what_follows_it() {
         let written = status("Pause", 1);
         assert_eq!(saved(&written), Save::Not);
-        let Save::Later(draft) = saved(&status("Expand", 1)) else { panic!("it is written at once") };
+        let Save::Later(draft) = saved(&status("Expand", 1)) else {
+            panic!("it is written at once")
+        };
         assert!(draft.is_over(Some(&written)) && !draft.is_over(None));
-        let stored = Stored { status: Some(written), since: Some(draft.since) };
+        let stored = Stored {
+            status: Some(written),
+            since: Some(draft.since),
+        };
         let next = |second| stored.save(&status("Issue", 1), PACE, at(second));
         assert!(matches!(next(29), Save::Later(later) if later.since == at(0)));
         assert_eq!(next(30), Save::Now);
@@ -129,19 +161,37 @@ mod tests {
     #[test]
     fn what_a_later_pgrekey_must_know_is_written_at_once() {
         assert_eq!(saved(&status("Pause", 2)), Save::Now);
-        let begun = PostgresOpsRequestStatus { begun_on: Some(BegunOn::default()), ..status("Pause", 1) };
+        let begun = PostgresOpsRequestStatus {
+            begun_on: Some(BegunOn::default()),
+            ..status("Pause", 1)
+        };
         assert_eq!(saved(&begun), Save::Now);
         assert_eq!(saved(&status(TURN_BACK, 1)), Save::Now);
-        let ended = PostgresOpsRequestStatus { phase: Some(OpsPhase::Successful), ..status("Pause", 1) };
+        let ended = PostgresOpsRequestStatus {
+            phase: Some(OpsPhase::Successful),
+            ..status("Pause", 1)
+        };
         assert_eq!(saved(&ended), Save::Now);
-        assert_eq!(Stored { status: None, since: None }.save(&ended, PACE, at(0)), Save::Now);
+        assert_eq!(
+            Stored {
+                status: None,
+                since: None
+            }
+            .save(&ended, PACE, at(0)),
+            Save::Now
+        );
     }
 
     #[test]
     fn a_step_from_which_clients_are_given_time_is_written_at_once() {
         let mut longer = status("Pause", 1);
-        longer.steps.push(Step { name: "Expand".to_owned(), attempts: 1, ..Step::default() });
-        let save = |settles| stored(status("Pause", 1)).save(&longer, Pace { settles, ..PACE }, at(0));
+        longer.steps.push(Step {
+            name: "Expand".to_owned(),
+            attempts: 1,
+            ..Step::default()
+        });
+        let save =
+            |settles| stored(status("Pause", 1)).save(&longer, Pace { settles, ..PACE }, at(0));
         assert_eq!(save(true), Save::Now);
         assert!(matches!(save(false), Save::Later(_)));
     }

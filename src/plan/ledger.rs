@@ -1,7 +1,9 @@
-//! The steps of an operation, their times and tries: all that is remembered, and only in `status.steps`.
+//! The steps of an operation, their times and tries: all that is remembered, and only in
+//! `status.steps`.
 //!
-//! Whether a step is done is for the world to show. The ledger says since when it is being tried and how often, so that a step
-//! that takes too long is tried again, and given up, also across restarts of pgrekey. It only grows.
+//! Whether a step is done is for the world to show. The ledger says since when it is being tried
+//! and how often, so that a step that takes too long is tried again, and given up, also across
+//! restarts of pgrekey. It only grows.
 
 use std::time::Duration;
 
@@ -39,8 +41,13 @@ impl Patience {
     #[must_use]
     pub fn of(timeout: Option<&str>, retries: i32) -> Self {
         let timeout = timeout.and_then(|text| duration::parse(text).ok());
-        let timeout = timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(TIMEOUT);
-        Self { timeout: timeout.min(MAX_TIMEOUT), retries: retries.clamp(0, MAX_RETRIES) }
+        let timeout = timeout
+            .filter(|timeout| !timeout.is_zero())
+            .unwrap_or(TIMEOUT);
+        Self {
+            timeout: timeout.min(MAX_TIMEOUT),
+            retries: retries.clamp(0, MAX_RETRIES),
+        }
     }
 }
 
@@ -59,18 +66,44 @@ pub enum Standing {
 
 /// Where the step of this name stands; `failing` if it cannot be done as things are.
 #[must_use]
-pub fn standing(steps: &[Step], name: &str, failing: bool, patience: Patience, now: Timestamp) -> Standing {
-    let Some(step) = find(steps, name) else { return Standing::Begins };
-    let Some(Time(started)) = step.started_at else { return Standing::Begins };
+pub fn standing(
+    steps: &[Step],
+    name: &str,
+    failing: bool,
+    patience: Patience,
+    now: Timestamp,
+) -> Standing {
+    let Some(step) = find(steps, name) else {
+        return Standing::Begins;
+    };
+    let Some(Time(started)) = step.started_at else {
+        return Standing::Begins;
+    };
     if step.finished_at.is_some() {
         // It was done, and the world has changed since.
-        return if failing { Standing::Begins } else { Standing::Trying(after(now, patience.timeout)) };
+        return if failing {
+            Standing::Begins
+        } else {
+            Standing::Trying(after(now, patience.timeout))
+        };
     }
-    let ends = if failing { after(started, pause(step.attempts)) } else { after(started, patience.timeout) };
+    let ends = if failing {
+        after(started, pause(step.attempts))
+    } else {
+        after(started, patience.timeout)
+    };
     if now < ends {
-        return if failing { Standing::Pausing(ends) } else { Standing::Trying(ends) };
+        return if failing {
+            Standing::Pausing(ends)
+        } else {
+            Standing::Trying(ends)
+        };
     }
-    if step.attempts > patience.retries { Standing::Exhausted } else { Standing::Begins }
+    if step.attempts > patience.retries {
+        Standing::Exhausted
+    } else {
+        Standing::Begins
+    }
 }
 
 fn pause(attempts: i32) -> Duration {
@@ -84,13 +117,20 @@ pub fn find<'a>(steps: &'a [Step], name: &str) -> Option<&'a Step> {
     steps.iter().find(|step| step.name == name)
 }
 
-/// Notes that this step is what happens now: the steps before it are done, and a new try is counted if one begins.
+/// Notes that this step is what happens now: the steps before it are done, and a new try is counted
+/// if one begins.
 pub fn note(steps: &mut Vec<Step>, name: &str, begins: bool, message: &str, now: Timestamp) {
     finish(steps, Some(name), now);
-    let at = steps.iter().position(|step| step.name == name).unwrap_or_else(|| {
-        steps.push(Step { name: name.to_owned(), ..Step::default() });
-        steps.len() - 1
-    });
+    let at = steps
+        .iter()
+        .position(|step| step.name == name)
+        .unwrap_or_else(|| {
+            steps.push(Step {
+                name: name.to_owned(),
+                ..Step::default()
+            });
+            steps.len() - 1
+        });
     let step = &mut steps[at];
     if begins {
         step.attempts += 1;
@@ -104,7 +144,10 @@ pub fn note(steps: &mut Vec<Step>, name: &str, begins: bool, message: &str, now:
 
 /// Notes that every step but this one is done.
 pub fn finish(steps: &mut [Step], but: Option<&str>, now: Timestamp) {
-    for step in steps.iter_mut().filter(|step| but != Some(&step.name) && step.finished_at.is_none()) {
+    for step in steps
+        .iter_mut()
+        .filter(|step| but != Some(&step.name) && step.finished_at.is_none())
+    {
         step.finished_at = Some(Time(now));
     }
 }
@@ -113,7 +156,10 @@ pub fn finish(steps: &mut [Step], but: Option<&str>, now: Timestamp) {
 mod tests {
     use super::*;
 
-    const PATIENCE: Patience = Patience { timeout: Duration::from_mins(1), retries: 1 };
+    const PATIENCE: Patience = Patience {
+        timeout: Duration::from_mins(1),
+        retries: 1,
+    };
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("a time")
@@ -153,8 +199,16 @@ mod tests {
         note(&mut steps, "Pause", true, "a", at(0));
         note(&mut steps, "Expand", true, "b", at(1));
         note(&mut steps, "Expand", false, "c", at(2));
-        let seen: Vec<_> =
-            steps.iter().map(|s| (s.name.as_str(), s.attempts, s.finished_at.clone().map(|t| t.0))).collect();
+        let seen: Vec<_> = steps
+            .iter()
+            .map(|s| {
+                (
+                    s.name.as_str(),
+                    s.attempts,
+                    s.finished_at.clone().map(|t| t.0),
+                )
+            })
+            .collect();
         assert_eq!(seen, [("Pause", 1, Some(at(1))), ("Expand", 1, None)]);
         assert_eq!(steps[1].message.as_deref(), Some("c"));
     }
@@ -162,8 +216,14 @@ mod tests {
     #[test]
     fn patience_is_what_the_request_says_within_bounds() {
         let seconds = |text: Option<&str>| Patience::of(text, 0).timeout.as_secs();
-        assert_eq!([seconds(Some("5m")), seconds(None), seconds(Some("soon"))], [300, 600, 600]);
+        assert_eq!(
+            [seconds(Some("5m")), seconds(None), seconds(Some("soon"))],
+            [300, 600, 600]
+        );
         assert_eq!(seconds(Some("100000h")), 24 * 3600);
-        assert_eq!([-1, 3, i32::MAX].map(|retries| Patience::of(None, retries).retries), [0, 3, 10]);
+        assert_eq!(
+            [-1, 3, i32::MAX].map(|retries| Patience::of(None, retries).retries),
+            [0, 3, 10]
+        );
     }
 }

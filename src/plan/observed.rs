@@ -18,7 +18,8 @@ pub struct Observed {
     pub database: Option<Arc<Postgres>>,
     /// Every request of the database.
     pub siblings: Vec<Arc<PostgresOpsRequest>>,
-    /// How many more operations may work now, in this cluster and namespace: see [`places`](super::places).
+    /// How many more operations may work now, in this cluster and namespace: see
+    /// [`places`](super::places).
     pub places: usize,
     /// What the rules refuse about the request.
     pub refused: Vec<String>,

@@ -1,11 +1,12 @@
 //! Who may work at once: the places for operations, in the cluster and in each namespace.
 //!
-//! An operation has a place for as long as its database is paused for it. Who waits for anything before that, be it an issuer, a
-//! budget or a place, has none.
+//! An operation has a place for as long as its database is paused for it. Who waits for anything
+//! before that, be it an issuer, a budget or a place, has none.
 //!
 //! # Guarantees
-//! No more work in a cluster than there are places. While somebody waits, other namespaces get no more than half of them each,
-//! rounded up; else they may have them all. Only who has a place is waited for, and its patience ends.
+//! No more work in a cluster than there are places. While somebody waits, other namespaces get no
+//! more than half of them each, rounded up; else they may have them all. Only who has a place is
+//! waited for, and its patience ends.
 
 /// A request that has not ended, and is not the one that asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,11 +23,16 @@ pub struct Contender {
 #[must_use]
 pub fn free(places: usize, namespace: &str, others: &[Contender]) -> usize {
     let free = places.saturating_sub(others.iter().filter(|other| other.works).count());
-    let is_alone = others.iter().all(|other| other.works || other.namespace == namespace);
+    let is_alone = others
+        .iter()
+        .all(|other| other.works || other.namespace == namespace);
     if is_alone {
         return free;
     }
-    let own = others.iter().filter(|other| other.works && other.namespace == namespace).count();
+    let own = others
+        .iter()
+        .filter(|other| other.works && other.namespace == namespace)
+        .count();
     free.min(places.div_ceil(2).saturating_sub(own))
 }
 
@@ -41,7 +47,11 @@ mod tests {
             namespace: letter.to_ascii_lowercase().to_string(),
             works: letter.is_ascii_uppercase(),
         };
-        free(places, namespace, &others.chars().map(contender).collect::<Vec<_>>())
+        free(
+            places,
+            namespace,
+            &others.chars().map(contender).collect::<Vec<_>>(),
+        )
     }
 
     #[test]
@@ -63,7 +73,11 @@ mod tests {
             (1, "a", "Bb", 0),
             (0, "a", "", 0),
         ] {
-            assert_eq!(free_for(places, namespace, others), free, "{places} for {namespace} beside {others:?}");
+            assert_eq!(
+                free_for(places, namespace, others),
+                free,
+                "{places} for {namespace} beside {others:?}"
+            );
         }
     }
 }

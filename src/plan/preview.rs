@@ -1,8 +1,9 @@
-//! What an operation would do, before anybody does it: the ends, the walk between them, the certificates, the pods.
+//! What an operation would do, before anybody does it: the ends, the walk between them, the
+//! certificates, the pods.
 //!
 //! # Assumptions
-//! Who signs is taken for one CA per issuer, and a certificate is issued anew where its Certificate changes or where all of them
-//! are rotated: what an issuer really does shows in the trial alone.
+//! Who signs is taken for one CA per issuer, and a certificate is issued anew where its Certificate
+//! changes or where all of them are rotated: what an issuer really does shows in the trial alone.
 
 use crate::api::cert_manager::{Certificate, CertificateIssuerRef};
 use crate::api::ops_request::PostgresOpsRequestSpec;
@@ -80,8 +81,9 @@ pub enum Line {
     Comes(String),
 }
 
-/// What a request would do to a database that is `from`, and `to` afterwards. `primary` is the pod that leads; `restarts` says
-/// whether the pods are replaced even where the files do not make it necessary.
+/// What a request would do to a database that is `from`, and `to` afterwards. `primary` is the pod
+/// that leads; `restarts` says whether the pods are replaced even where the files do not make it
+/// necessary.
 #[must_use]
 pub fn preview(
     from: &Cluster,
@@ -92,9 +94,14 @@ pub fn preview(
 ) -> Preview {
     let certificates = planned(from, to, request);
     let before = material(from, |_| false);
-    let is_issued = |alias| certificates.iter().any(|planned| planned.alias == alias && planned.fate == Fate::Issued);
+    let is_issued = |alias| {
+        certificates
+            .iter()
+            .any(|planned| planned.alias == alias && planned.fate == Fate::Issued)
+    };
     let after = material(to, is_issued);
-    // A posture that nothing can be issued for is that of a spec that names no issuer, which the rules refuse.
+    // A posture that nothing can be issued for is that of a spec that names no issuer, which the
+    // rules refuse.
     let here = posture(from.spec(), from.major(), before.as_ref()).unwrap_or_else(|| plain(from));
     let there = posture(to.spec(), to.major(), after.as_ref()).unwrap_or_else(|| plain(to));
     let issuers = [from, to].map(issuers).concat();
@@ -104,13 +111,26 @@ pub fn preview(
         new_pods: at > 0 && route[at - 1].needs_new_pods(posture),
         new_leaves: at > 0 && shown(posture).is_some() && shown(&route[at - 1]) != shown(posture),
         posture: posture.clone(),
-        trusts: posture.trust().iter().filter_map(|ca| named(&issuers, *ca)).collect(),
+        trusts: posture
+            .trust()
+            .iter()
+            .filter_map(|ca| named(&issuers, *ca))
+            .collect(),
         served: posture.served().and_then(|leaf| named(&issuers, leaf.ca)),
     };
-    let stops: Vec<Stop> = route.iter().enumerate().map(|(at, posture)| stop(at, posture)).collect();
+    let stops: Vec<Stop> = route
+        .iter()
+        .enumerate()
+        .map(|(at, posture)| stop(at, posture))
+        .collect();
     let rolls = restarts || stops.iter().any(|stop| stop.new_pods);
     let text = |(name, value): (&str, &str)| format!("{name} = '{value}'");
-    let settings_of = |posture: &Posture| settings::settings(posture).into_iter().map(text).collect::<Vec<_>>();
+    let settings_of = |posture: &Posture| {
+        settings::settings(posture)
+            .into_iter()
+            .map(text)
+            .collect::<Vec<_>>()
+    };
     Preview {
         settings: lines(&settings_of(&here), &settings_of(&there)),
         hba: lines(&hba::lines(&here), &hba::lines(&there)),
@@ -123,7 +143,10 @@ pub fn preview(
 
 /// The leaves that others see.
 fn shown(posture: &Posture) -> Option<Material> {
-    posture.served().and(posture.files.as_ref()).map(|files| files.material)
+    posture
+        .served()
+        .and(posture.files.as_ref())
+        .map(|files| files.material)
 }
 
 fn plain(cluster: &Cluster) -> Posture {
@@ -134,12 +157,20 @@ fn planned(from: &Cluster, to: &Cluster, request: &PostgresOpsRequestSpec) -> Ve
     let fate = |alias| match (certificate(from, alias), certificate(to, alias)) {
         (None, None) => None,
         (Some(old), None) => Some((Fate::Deleted, old)),
-        (Some(old), Some(new)) if old.spec == new.spec && !rotates(request) => Some((Fate::Kept, new)),
+        (Some(old), Some(new)) if old.spec == new.spec && !rotates(request) => {
+            Some((Fate::Kept, new))
+        }
         (_, Some(new)) => Some((Fate::Issued, new)),
     };
     Alias::ALL
         .into_iter()
-        .filter_map(|alias| fate(alias).map(|(fate, certificate)| Planned { alias, fate, certificate }))
+        .filter_map(|alias| {
+            fate(alias).map(|(fate, certificate)| Planned {
+                alias,
+                fate,
+                certificate,
+            })
+        })
         .collect()
 }
 
@@ -148,7 +179,10 @@ fn material(cluster: &Cluster, is_new: impl Fn(Alias) -> bool) -> Option<Materia
     let leaf = |alias: Alias| {
         let issuer = certificate(cluster, alias)?.spec.issuer_ref;
         let name = format!("{} {} {}", words(&issuer), alias.as_str(), is_new(alias));
-        Some(Leaf { fingerprint: Fingerprint::of(name.as_bytes()), ca: ca(&issuer) })
+        Some(Leaf {
+            fingerprint: Fingerprint::of(name.as_bytes()),
+            ca: ca(&issuer),
+        })
     };
     Some(Material {
         server: leaf(Alias::Server)?,
@@ -171,26 +205,42 @@ pub fn words(issuer: &CertificateIssuerRef) -> String {
 }
 
 fn issuers(cluster: &Cluster) -> Vec<CertificateIssuerRef> {
-    Alias::ALL.into_iter().filter_map(|alias| Some(certificate(cluster, alias)?.spec.issuer_ref)).collect()
+    Alias::ALL
+        .into_iter()
+        .filter_map(|alias| Some(certificate(cluster, alias)?.spec.issuer_ref))
+        .collect()
 }
 
 fn named(issuers: &[CertificateIssuerRef], wanted: CaId) -> Option<String> {
-    issuers.iter().find(|issuer| ca(issuer) == wanted).map(words)
+    issuers
+        .iter()
+        .find(|issuer| ca(issuer) == wanted)
+        .map(words)
 }
 
 /// What is before, in its order, with what comes where it comes.
 fn lines(before: &[String], after: &[String]) -> Vec<Line> {
     let stays = |line: &&String| after.contains(line);
-    let gone = before.iter().filter(|line| !stays(line)).cloned().map(Line::Goes);
+    let gone = before
+        .iter()
+        .filter(|line| !stays(line))
+        .cloned()
+        .map(Line::Goes);
     let kept = before.iter().filter(stays).cloned().map(Line::Stays);
-    let come = after.iter().filter(|line| !before.contains(line)).cloned().map(Line::Comes);
+    let come = after
+        .iter()
+        .filter(|line| !before.contains(line))
+        .cloned()
+        .map(Line::Comes);
     kept.chain(gone).chain(come).collect()
 }
 
 /// Standbys by falling ordinal, then the pod that led.
 fn order(cluster: &Cluster, primary: &str) -> Vec<String> {
-    let (leader, mut pods): (Vec<String>, Vec<String>) =
-        (0..cluster.replicas()).rev().map(|ordinal| cluster.pod(ordinal)).partition(|pod| pod == primary);
+    let (leader, mut pods): (Vec<String>, Vec<String>) = (0..cluster.replicas())
+        .rev()
+        .map(|ordinal| cluster.pod(ordinal))
+        .partition(|pod| pod == primary);
     pods.extend(leader);
     pods
 }
@@ -206,8 +256,15 @@ mod tests {
     fn cluster(spec: PostgresSpec) -> Cluster {
         let mut postgres = Postgres::new("pg", spec);
         postgres.metadata.namespace = Some("demo".to_owned());
-        let version = PostgresVersionSpec { version: "17.12".to_owned(), ..Default::default() };
-        let facts = Facts { version: &version, superuser: "postgres", user_conf: None };
+        let version = PostgresVersionSpec {
+            version: "17.12".to_owned(),
+            ..Default::default()
+        };
+        let facts = Facts {
+            version: &version,
+            superuser: "postgres",
+            user_conf: None,
+        };
         Cluster::of(&postgres, &facts).expect("a database that can be built")
     }
 
@@ -224,7 +281,12 @@ mod tests {
         clientAuthMode: scram}";
 
     fn stages(preview: &Preview) -> Vec<String> {
-        preview.walk.iter().filter_map(|stop| stop.stage.as_ref()).map(ToString::to_string).collect()
+        preview
+            .walk
+            .iter()
+            .filter_map(|stop| stop.stage.as_ref())
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
@@ -232,16 +294,29 @@ mod tests {
         let plan = plan(PLAIN, "{issuerRef: {name: a}, clientAuthMode: cert}", false);
         assert_eq!(stages(&plan), ["Equip", "Expand", "Migrate", "Contract"]);
         assert_eq!(plan.walk.iter().filter(|stop| stop.new_pods).count(), 1);
-        assert!(plan.certificates.iter().all(|planned| planned.fate == Fate::Issued) && plan.certificates.len() == 3);
+        assert!(
+            plan.certificates
+                .iter()
+                .all(|planned| planned.fate == Fate::Issued)
+                && plan.certificates.len() == 3
+        );
         assert_eq!(plan.restarts, ["pg-2", "pg-0", "pg-1"]);
         assert!(plan.switches_over);
-        assert!(plan.hba.contains(&Line::Goes("host all all all md5".to_owned())), "{:?}", plan.hba);
+        assert!(
+            plan.hba
+                .contains(&Line::Goes("host all all all md5".to_owned())),
+            "{:?}",
+            plan.hba
+        );
     }
 
     #[test]
     fn a_rotation_changes_no_setting_and_may_restart_nothing() {
         let plan = plan(SECURE, "{rotateCertificates: true}", false);
-        assert_eq!((stages(&plan), plan.restarts.len(), plan.switches_over), (vec!["Contract".to_owned()], 0, false));
+        assert_eq!(
+            (stages(&plan), plan.restarts.len(), plan.switches_over),
+            (vec!["Contract".to_owned()], 0, false)
+        );
         assert!(plan.walk[1].new_leaves && !plan.walk[1].new_pods);
         let stays = |line: &Line| matches!(line, Line::Stays(_));
         assert!(plan.settings.iter().all(stays) && plan.hba.iter().all(stays));
@@ -251,21 +326,44 @@ mod tests {
     fn another_issuer_is_trusted_beside_the_old_one_on_the_way() {
         let plan = plan(SECURE, "{issuerRef: {name: b}}", true);
         let trusts: Vec<usize> = plan.walk.iter().map(|stop| stop.trusts.len()).collect();
-        let served: Vec<_> = plan.walk.iter().filter_map(|stop| stop.served.as_deref()).collect();
-        assert_eq!((trusts, served), (vec![1, 2, 2, 1], vec!["a", "a", "b", "b"]));
+        let served: Vec<_> = plan
+            .walk
+            .iter()
+            .filter_map(|stop| stop.served.as_deref())
+            .collect();
+        assert_eq!(
+            (trusts, served),
+            (vec![1, 2, 2, 1], vec!["a", "a", "b", "b"])
+        );
     }
 
     #[test]
     fn one_certificate_changes_and_the_others_stay() {
-        let plan = plan(SECURE, "{certificates: [{alias: server, dnsNames: [db.example]}]}", true);
-        let fates: Vec<Fate> = plan.certificates.iter().map(|planned| planned.fate).collect();
+        let plan = plan(
+            SECURE,
+            "{certificates: [{alias: server, dnsNames: [db.example]}]}",
+            true,
+        );
+        let fates: Vec<Fate> = plan
+            .certificates
+            .iter()
+            .map(|planned| planned.fate)
+            .collect();
         assert_eq!(fates, [Fate::Issued, Fate::Kept, Fate::Kept]);
     }
 
     #[test]
     fn removing_tls_deletes_the_certificates() {
         let plan = plan(SECURE, "{remove: true}", false);
-        assert!(plan.certificates.iter().all(|planned| planned.fate == Fate::Deleted));
-        assert!(plan.walk.last().is_some_and(|stop| stop.served.is_none() && stop.new_pods));
+        assert!(
+            plan.certificates
+                .iter()
+                .all(|planned| planned.fate == Fate::Deleted)
+        );
+        assert!(
+            plan.walk
+                .last()
+                .is_some_and(|stop| stop.served.is_none() && stop.new_pods)
+        );
     }
 }

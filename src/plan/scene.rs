@@ -1,6 +1,7 @@
 //! What one look at a database shows, as far as its TLS is concerned.
 //!
-//! Everything here is of one moment: whoever looks asks the servers after the last thing that was written.
+//! Everything here is of one moment: whoever looks asks the servers after the last thing that was
+//! written.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,7 +34,8 @@ pub struct Scene {
     pub ends: Option<Timestamp>,
     /// The leaves that were served before those, kept until an operation has succeeded.
     pub previous: Option<Material>,
-    /// Names what the pods' volumes should hold: it changes when the Secret or the ConfigMap that they mount changes.
+    /// Names what the pods' volumes should hold: it changes when the Secret or the ConfigMap that
+    /// they mount changes.
     pub version: String,
     /// Data end with their pod: it has no volume of its own.
     pub is_ephemeral: bool,
@@ -51,7 +53,8 @@ pub struct Scene {
     pub max_lag: u64,
     /// When all this was seen.
     pub at: Timestamp,
-    /// The client certificate has expired that standbys present, or some of them while they have not got the next one.
+    /// The client certificate has expired that standbys present, or some of them while they have
+    /// not got the next one.
     pub client_expired: bool,
 }
 
@@ -87,7 +90,10 @@ pub struct Pod {
 
 /// One server, as it shows itself on the wire and in SQL.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is one independent fact")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent fact"
+)]
 pub struct Server {
     /// It is in recovery.
     pub standby: bool,
@@ -160,13 +166,19 @@ impl Server {
     /// Whether this posture's settings are loaded; else what is to happen first, in words.
     pub(super) fn has_settings(&self, posture: &Posture) -> Result<(), String> {
         if self.ssl != (posture.serve == Serve::Tls) {
-            return Err(format!("to switch TLS {}", if self.ssl { "off" } else { "on" }));
+            return Err(format!(
+                "to switch TLS {}",
+                if self.ssl { "off" } else { "on" }
+            ));
         }
         if self.hba != hba::lines(posture) {
             return Err("to take over pg_hba".to_owned());
         }
         if self.plaintext != posture.accept.plain.is_some() {
-            return Err(format!("to {} plaintext", if self.plaintext { "refuse" } else { "take" }));
+            return Err(format!(
+                "to {} plaintext",
+                if self.plaintext { "refuse" } else { "take" }
+            ));
         }
         Ok(())
     }
@@ -178,22 +190,37 @@ impl Scene {
         let name = self.leader.as_ref().map_err(Clone::clone)?;
         let pod = self.pods.iter().find(|pod| pod.name == *name);
         let pod = pod.ok_or_else(|| format!("the pod of the leader {name}"))?;
-        let server = pod.server.as_ref().map_err(|why| format!("primary {name} to answer ({why})"))?;
-        if server.standby { Err(format!("the leader {name} to leave recovery")) } else { Ok((pod, server)) }
+        let server = pod
+            .server
+            .as_ref()
+            .map_err(|why| format!("primary {name} to answer ({why})"))?;
+        if server.standby {
+            Err(format!("the leader {name} to leave recovery"))
+        } else {
+            Ok((pod, server))
+        }
     }
 
     /// Whether a pod serves a certificate that has expired: who checks it does not get in.
     #[must_use]
     pub fn is_expired(&self, pod: &Pod) -> bool {
-        let leaf = pod.server.as_ref().ok().and_then(|server| server.leaf.as_ref());
+        let leaf = pod
+            .server
+            .as_ref()
+            .ok()
+            .and_then(|server| server.leaf.as_ref());
         leaf.is_some_and(|leaf| leaf.not_after <= self.at)
     }
 
-    /// Whether standbys cannot stream, because what the primary serves or what they present has expired.
+    /// Whether standbys cannot stream, because what the primary serves or what they present has
+    /// expired.
     #[must_use]
     pub fn is_cut_off(&self) -> bool {
         let presents_expired = self.written.dial.present && self.client_expired;
-        presents_expired || self.primary().is_ok_and(|(primary, _)| self.is_expired(primary))
+        presents_expired
+            || self
+                .primary()
+                .is_ok_and(|(primary, _)| self.is_expired(primary))
     }
 
     /// Whether certificates have expired that somebody needs now.
@@ -212,20 +239,30 @@ impl Scene {
         Ok(())
     }
 
-    /// How many bytes of WAL a standby has yet to replay; nothing if it does not replicate from the primary.
+    /// How many bytes of WAL a standby has yet to replay; nothing if it does not replicate from the
+    /// primary.
     #[must_use]
     pub fn lag(&self, pod: &str) -> Option<u64> {
         let (_, primary) = self.primary().ok()?;
-        Some(primary.position.saturating_sub(primary.streams.get(pod)?.replayed))
+        Some(
+            primary
+                .position
+                .saturating_sub(primary.streams.get(pod)?.replayed),
+        )
     }
 
     /// How the superuser's password is stored.
     pub fn hash(&self) -> Known<Hash> {
         let (_, server) = self.primary()?;
-        Ok(if server.own_password_is_md5 { Hash::Md5 } else { Hash::Scram })
+        Ok(if server.own_password_is_md5 {
+            Hash::Md5
+        } else {
+            Hash::Scram
+        })
     }
 
-    /// Whether a pod serves in its role: ready, and primary, or streaming from the primary and not far behind.
+    /// Whether a pod serves in its role: ready, and primary, or streaming from the primary and not
+    /// far behind.
     ///
     /// The text says what is waited for.
     pub fn serves_its_role(&self, pod: &Pod) -> Result<(), String> {
@@ -236,18 +273,27 @@ impl Scene {
         if !pod.ready {
             return Err(format!("{name} to be ready"));
         }
-        let server = pod.server.as_ref().map_err(|why| format!("{name} to answer ({why})"))?;
+        let server = pod
+            .server
+            .as_ref()
+            .map_err(|why| format!("{name} to answer ({why})"))?;
         let (leader, primary) = self.primary()?;
         if leader.name == *name {
             return Ok(());
         }
         if !server.standby {
-            return Err(format!("{name} to follow {}, which holds the leadership", leader.name));
+            return Err(format!(
+                "{name} to follow {}, which holds the leadership",
+                leader.name
+            ));
         }
         match primary.streams.get(name) {
             Some(stream) if stream.streaming => {
                 if self.lag(name).is_some_and(|lag| lag > self.max_lag) {
-                    return Err(format!("{name} to catch up to within {} bytes", self.max_lag));
+                    return Err(format!(
+                        "{name} to catch up to within {} bytes",
+                        self.max_lag
+                    ));
                 }
                 Ok(())
             }
@@ -257,18 +303,29 @@ impl Scene {
 
     /// Whether the settings that all pods take at once have reached this one.
     pub fn has_settings(&self, pod: &Pod) -> Result<(), String> {
-        let server = pod.server.as_ref().map_err(|why| format!("{} to answer ({why})", pod.name))?;
-        server.has_settings(&self.written).map_err(|what| format!("{} {what}", pod.name))
+        let server = pod
+            .server
+            .as_ref()
+            .map_err(|why| format!("{} to answer ({why})", pod.name))?;
+        server
+            .has_settings(&self.written)
+            .map_err(|what| format!("{} {what}", pod.name))
     }
 
-    /// What keeps a pod from being what is written; nothing when it is, as far as the wire can show it. What can be done about its files comes
-    /// first: they may be why it does not serve.
+    /// What keeps a pod from being what is written; nothing when it is, as far as the wire can show
+    /// it. What can be done about its files comes first: they may be why it does not serve.
     #[must_use]
     pub fn lack(&self, pod: &Pod) -> Option<Lack> {
         let is_cut_off = !pod.leaving && pod.server.is_ok() && self.is_cut_off();
-        // Whom expired certificates keep from streaming is not waited for: they would never be replaced.
-        let serves = self.serves_its_role(pod).or_else(|on| if is_cut_off { Ok(()) } else { Err(on) });
-        let role = serves.and_then(|()| self.has_settings(pod)).map_err(Lack::Patience).err();
+        // Whom expired certificates keep from streaming is not waited for: they would never be
+        // replaced.
+        let serves = self
+            .serves_its_role(pod)
+            .or_else(|on| if is_cut_off { Ok(()) } else { Err(on) });
+        let role = serves
+            .and_then(|()| self.has_settings(pod))
+            .map_err(Lack::Patience)
+            .err();
         match self.lack_of_files(pod).filter(|_| !pod.leaving) {
             Some(Lack::Patience(on)) => role.or(Some(Lack::Patience(on))),
             Some(lack) => Some(lack),
@@ -291,7 +348,9 @@ impl Scene {
             return Some(Lack::Load);
         }
         if server.serves != served {
-            return Some(Lack::Patience(format!("{name} to serve the certificate that it has loaded")));
+            return Some(Lack::Patience(format!(
+                "{name} to serve the certificate that it has loaded"
+            )));
         }
         if server.dial.is_some_and(|dial| dial != self.written.dial) {
             return Some(Lack::Dial);
@@ -316,14 +375,16 @@ impl Scene {
             .then(|| format!("{} to show its certificate when it replicates", pod.name))
     }
 
-    /// The standbys that could be promoted now, the most advanced first: they serve what is written and are up to date, and Patroni
-    /// takes them.
+    /// The standbys that could be promoted now, the most advanced first: they serve what is written
+    /// and are up to date, and Patroni takes them.
     pub(super) fn candidates<'a>(&'a self, pods: &[&'a Pod]) -> Vec<&'a Pod> {
         let position = |pod: &Pod| pod.server.as_ref().map_or(0, |server| server.position);
         let mut standbys: Vec<&Pod> = pods
             .iter()
             .copied()
-            .filter(|pod| self.leader.as_ref() != Ok(&pod.name) && self.serves_its_role(pod).is_ok())
+            .filter(|pod| {
+                self.leader.as_ref() != Ok(&pod.name) && self.serves_its_role(pod).is_ok()
+            })
             .filter(|pod| self.successors.has(&pod.name))
             .filter(|pod| self.lack(pod).is_none())
             .collect();

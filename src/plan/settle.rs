@@ -1,4 +1,5 @@
-//! The time that clients get to take over what has changed, before the way goes on without what they know.
+//! The time that clients get to take over what has changed, before the way goes on without what
+//! they know.
 
 use std::time::Duration;
 
@@ -14,11 +15,12 @@ use crate::api::duration::{self, after};
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::tls::Files;
 
-/// What clients get of a renewal, for which nobody waits, where the database does not say: the kubelet brings a changed ConfigMap
-/// or Secret to a pod within about a minute.
+/// What clients get of a renewal, for which nobody waits, where the database does not say: the
+/// kubelet brings a changed ConfigMap or Secret to a pod within about a minute.
 pub const OF_A_RENEWAL: Duration = Duration::from_mins(2);
 
-/// What clients get of an operation: what its request says, else what its database does; nothing if neither does.
+/// What clients get of an operation: what its request says, else what its database does; nothing if
+/// neither does.
 #[must_use]
 pub fn of_operation(request: &PostgresOpsRequest, database: Option<&Postgres>) -> Option<Duration> {
     asked(request).or_else(|| asked(database?))
@@ -32,7 +34,11 @@ pub fn of_renewal(database: &Postgres) -> Duration {
 
 /// What cannot be read counts as not set, and nobody gets more than may be asked for.
 fn asked<K: Resource>(object: &K) -> Option<Duration> {
-    object.annotations().get(SETTLE).and_then(|text| duration::parse(text).ok()).map(|settle| settle.min(MAX_SETTLE))
+    object
+        .annotations()
+        .get(SETTLE)
+        .and_then(|text| duration::parse(text).ok())
+        .map(|settle| settle.min(MAX_SETTLE))
 }
 
 /// Until when a renewal waits for clients.
@@ -44,31 +50,43 @@ pub struct Grace {
     pub what: &'static str,
 }
 
-/// Nobody is spared by waiting where a certificate has expired, or is about to: how long before its end that is.
+/// Nobody is spared by waiting where a certificate has expired, or is about to: how long before its
+/// end that is.
 const MARGIN: SignedDuration = SignedDuration::from_mins(1);
 
-/// Whether a renewal that would go on like this waits for clients first, counted from when they were last told something else.
+/// Whether a renewal that would go on like this waits for clients first, counted from when they
+/// were last told something else.
 #[must_use]
 pub fn grace(scene: &Scene, heading: &Heading, settle: Duration) -> Option<Grace> {
-    let Heading::Do { actions, .. } = heading else { return None };
+    let Heading::Do { actions, .. } = heading else {
+        return None;
+    };
     let what = given_up(scene, actions)?;
     let until = until(Some(scene), scene.told?, settle);
     (until > scene.at).then_some(Grace { until, what })
 }
 
-/// Until when clients get time that were told something then: for so long, but not past the end of what is served.
+/// Until when clients get time that were told something then: for so long, but not past the end of
+/// what is served.
 pub(super) fn until(scene: Option<&Scene>, since: Timestamp, settle: Duration) -> Timestamp {
     let until = after(since, settle);
     match scene {
         Some(scene) if scene.has_expired() => since,
-        Some(scene) => scene.ends.and_then(|end| end.checked_sub(MARGIN).ok()).map_or(until, |end| end.min(until)),
+        Some(scene) => scene
+            .ends
+            .and_then(|end| end.checked_sub(MARGIN).ok())
+            .map_or(until, |end| end.min(until)),
         None => until,
     }
 }
 
 /// What clients have to know before this is done, in words; nothing if nobody is left behind by it.
 pub(super) fn given_up(scene: &Scene, actions: &[Action]) -> Option<&'static str> {
-    let old = scene.written.files.as_ref().filter(|_| scene.written.served().is_some())?;
+    let old = scene
+        .written
+        .files
+        .as_ref()
+        .filter(|_| scene.written.served().is_some())?;
     let new = actions.iter().find_map(|action| match action {
         Action::WriteFiles(files) => Some(files),
         _ => None,
@@ -78,5 +96,7 @@ pub(super) fn given_up(scene: &Scene, actions: &[Action]) -> Option<&'static str
         return Some("to trust the new CA too, before it is the one that is served");
     }
     let narrows = !old.trust.is_subset(&new.trust);
-    narrows.then_some("to show certificates of the CAs that stay, before the others are not trusted any more")
+    narrows.then_some(
+        "to show certificates of the CAs that stay, before the others are not trusted any more",
+    )
 }

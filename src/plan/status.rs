@@ -1,6 +1,8 @@
-//! What people are told about a request: phase, conditions, steps, pods and events, all derived from decisions.
+//! What people are told about a request: phase, conditions, steps, pods and events, all derived
+//! from decisions.
 //!
-//! No decision about the way reads conditions and events back. Words and order are KubeDB's where it has them.
+//! No decision about the way reads conditions and events back. Words and order are KubeDB's where
+//! it has them.
 
 use std::time::Duration;
 
@@ -37,7 +39,12 @@ pub struct Event {
 
 impl Event {
     fn normal(reason: &str, message: String) -> Self {
-        Self { reason: reason.to_owned(), message, warning: false, on_database: false }
+        Self {
+            reason: reason.to_owned(),
+            message,
+            warning: false,
+            on_database: false,
+        }
     }
 }
 
@@ -53,12 +60,17 @@ enum Milestone {
 }
 
 impl Milestone {
-    /// The milestone that is behind whoever is at this step of a request. Trust is widened before anything is issued.
+    /// The milestone that is behind whoever is at this step of a request. Trust is widened before
+    /// anything is issued.
     fn behind(step: &str, request: &PostgresOpsRequest) -> Option<Self> {
         let has_issued = || ledger::find(request.steps(), StepKind::Issue.as_str()).is_some();
-        StepKind::of(step)
-            .and_then(Self::at)
-            .map(|at| if at == Self::Issued && issues(&request.spec) && !has_issued() { Self::Paused } else { at })
+        StepKind::of(step).and_then(Self::at).map(|at| {
+            if at == Self::Issued && issues(&request.spec) && !has_issued() {
+                Self::Paused
+            } else {
+                at
+            }
+        })
     }
 
     fn at(step: StepKind) -> Option<Self> {
@@ -100,7 +112,12 @@ const fn announced(
     after: Milestone,
     applies: fn(&Observed) -> bool,
 ) -> Announced {
-    Announced { type_, message, after, applies }
+    Announced {
+        type_,
+        message,
+        after,
+        applies,
+    }
 }
 
 fn is_about_tls(seen: &Observed) -> bool {
@@ -111,11 +128,16 @@ fn is_issued(seen: &Observed) -> bool {
     issues(&seen.request.spec)
 }
 
-/// Pods are also replaced where the request would rather reload them, for the volume with certificates.
+/// Pods are also replaced where the request would rather reload them, for the volume with
+/// certificates.
 fn is_restarted(seen: &Observed) -> bool {
     let begun_on = seen.request.begun_on();
     let is_new = |pod: &Pod| begun_on.is_some_and(|begun_on| !begun_on.has_pod(&pod.uid));
-    seen.request.restarts() || seen.scene.as_ref().is_ok_and(|scene| scene.pods.iter().all(is_new))
+    seen.request.restarts()
+        || seen
+            .scene
+            .as_ref()
+            .is_ok_and(|scene| scene.pods.iter().all(is_new))
 }
 
 fn moves_leadership(seen: &Observed) -> bool {
@@ -123,60 +145,175 @@ fn moves_leadership(seen: &Observed) -> bool {
 }
 
 const ANNOUNCED: &[Announced] = &[
-    announced("ReconfigureTLS", "Postgres ops request is reconfiguring TLS", Milestone::Begun, is_about_tls),
-    announced("Restart", "Postgres ops request is restarting nodes", Milestone::Begun, |seen| {
-        seen.request.spec.type_ == OpsType::Restart
-    }),
-    announced("DatabasePauseSucceeded", "Successfully paused database", Milestone::Paused, |_| true),
+    announced(
+        "ReconfigureTLS",
+        "Postgres ops request is reconfiguring TLS",
+        Milestone::Begun,
+        is_about_tls,
+    ),
+    announced(
+        "Restart",
+        "Postgres ops request is restarting nodes",
+        Milestone::Begun,
+        |seen| seen.request.spec.type_ == OpsType::Restart,
+    ),
+    announced(
+        "DatabasePauseSucceeded",
+        "Successfully paused database",
+        Milestone::Paused,
+        |_| true,
+    ),
     announced(
         "IssueCertificatesSucceeded",
         "Successfully added the issuing condition to all the certificates",
         Milestone::Issued,
         |seen| rotates(&seen.request.spec),
     ),
-    announced("CertificateSynced", "Successfully synced all certificates", Milestone::Issued, is_issued),
-    announced("GetCertificate", "get certificate; ConditionStatus:True", Milestone::Issued, is_issued),
-    announced("CheckReadyCondition", "check ready condition; ConditionStatus:True", Milestone::Issued, is_issued),
-    announced("CheckIssuingCondition", "check issuing condition; ConditionStatus:True", Milestone::Issued, is_issued),
-    announced("UpdatePetSets", "Successfully reconciled the Postgres with TLS", Milestone::Walked, is_about_tls),
-    announced("RestartNodes", "Successfully restarted all nodes", Milestone::Walked, is_restarted),
-    announced("EvictPod", "evict pod; ConditionStatus:True", Milestone::Walked, is_restarted),
-    announced("CheckPodReady", "check pod ready; ConditionStatus:True", Milestone::Walked, is_restarted),
-    announced("CheckReplicaFunc", "check replica func; ConditionStatus:True", Milestone::Walked, moves_leadership),
-    announced("GetPrimary", "get primary; ConditionStatus:True", Milestone::Walked, moves_leadership),
-    announced("TransferLeader", "transfer leader; ConditionStatus:True", Milestone::Walked, moves_leadership),
-    announced("CheckIsMaster", "check is master; ConditionStatus:True", Milestone::Walked, moves_leadership),
-    announced("FailoverDone", "failover is done successfully", Milestone::Walked, moves_leadership),
-    announced("ReloadTLS", "Successfully reloaded all nodes, without a restart", Milestone::Walked, |seen| {
-        !is_restarted(seen)
-    }),
-    announced("UpdateDatabase", "Successfully updated Postgres", Milestone::Written, is_about_tls),
-    announced("DatabaseResumeSucceeded", "Successfully resumed database", Milestone::Resumed, |_| true),
+    announced(
+        "CertificateSynced",
+        "Successfully synced all certificates",
+        Milestone::Issued,
+        is_issued,
+    ),
+    announced(
+        "GetCertificate",
+        "get certificate; ConditionStatus:True",
+        Milestone::Issued,
+        is_issued,
+    ),
+    announced(
+        "CheckReadyCondition",
+        "check ready condition; ConditionStatus:True",
+        Milestone::Issued,
+        is_issued,
+    ),
+    announced(
+        "CheckIssuingCondition",
+        "check issuing condition; ConditionStatus:True",
+        Milestone::Issued,
+        is_issued,
+    ),
+    announced(
+        "UpdatePetSets",
+        "Successfully reconciled the Postgres with TLS",
+        Milestone::Walked,
+        is_about_tls,
+    ),
+    announced(
+        "RestartNodes",
+        "Successfully restarted all nodes",
+        Milestone::Walked,
+        is_restarted,
+    ),
+    announced(
+        "EvictPod",
+        "evict pod; ConditionStatus:True",
+        Milestone::Walked,
+        is_restarted,
+    ),
+    announced(
+        "CheckPodReady",
+        "check pod ready; ConditionStatus:True",
+        Milestone::Walked,
+        is_restarted,
+    ),
+    announced(
+        "CheckReplicaFunc",
+        "check replica func; ConditionStatus:True",
+        Milestone::Walked,
+        moves_leadership,
+    ),
+    announced(
+        "GetPrimary",
+        "get primary; ConditionStatus:True",
+        Milestone::Walked,
+        moves_leadership,
+    ),
+    announced(
+        "TransferLeader",
+        "transfer leader; ConditionStatus:True",
+        Milestone::Walked,
+        moves_leadership,
+    ),
+    announced(
+        "CheckIsMaster",
+        "check is master; ConditionStatus:True",
+        Milestone::Walked,
+        moves_leadership,
+    ),
+    announced(
+        "FailoverDone",
+        "failover is done successfully",
+        Milestone::Walked,
+        moves_leadership,
+    ),
+    announced(
+        "ReloadTLS",
+        "Successfully reloaded all nodes, without a restart",
+        Milestone::Walked,
+        |seen| !is_restarted(seen),
+    ),
+    announced(
+        "UpdateDatabase",
+        "Successfully updated Postgres",
+        Milestone::Written,
+        is_about_tls,
+    ),
+    announced(
+        "DatabaseResumeSucceeded",
+        "Successfully resumed database",
+        Milestone::Resumed,
+        |_| true,
+    ),
 ];
 
-/// The status that says what was decided, and what is news in it. The status is the old one where there is nothing to tell.
+/// The status that says what was decided, and what is news in it. The status is the old one where
+/// there is nothing to tell.
 #[must_use]
-pub fn record(seen: &Observed, decision: &Decision, now: Timestamp) -> (PostgresOpsRequestStatus, Vec<Event>) {
+pub fn record(
+    seen: &Observed,
+    decision: &Decision,
+    now: Timestamp,
+) -> (PostgresOpsRequestStatus, Vec<Event>) {
     let old = seen.request.status.clone().unwrap_or_default();
-    let mut record = Record { seen, status: old.clone(), events: vec![], now };
+    let mut record = Record {
+        seen,
+        status: old.clone(),
+        events: vec![],
+        now,
+    };
     match decision {
         Decision::Finish(_) | Decision::Rest(_) => return (old, vec![]),
         Decision::Wait { step: None, on, .. } => {
             record.status.phase = Some(OpsPhase::Pending);
-            record.set(Condition::new("Pending", Time(now)).because("Waiting", format!("waits for {on}")));
+            record.set(
+                Condition::new("Pending", Time(now)).because("Waiting", format!("waits for {on}")),
+            );
         }
-        Decision::Act { step, what, begins, .. } => {
+        Decision::Act {
+            step, what, begins, ..
+        } => {
             record.status.phase = Some(OpsPhase::Progressing);
             record.begin();
             record.progress(step, *begins, what);
         }
-        Decision::Wait { step: Some(step), on, begins } => {
+        Decision::Wait {
+            step: Some(step),
+            on,
+            begins,
+        } => {
             let known = ledger::find(&old.steps, step);
             let is_worth_telling = known
                 .and_then(|step| step.started_at.as_ref())
                 .is_some_and(|started| after(started.0, WORTH_TELLING) <= now);
-            let message = known.and_then(|step| step.message.clone()).filter(|_| !is_worth_telling && !begins);
-            record.progress(step, *begins, &message.unwrap_or_else(|| format!("waits for {on}")));
+            let message = known
+                .and_then(|step| step.message.clone())
+                .filter(|_| !is_worth_telling && !begins);
+            record.progress(
+                step,
+                *begins,
+                &message.unwrap_or_else(|| format!("waits for {on}")),
+            );
         }
         Decision::Turn { cause } => {
             ledger::note(&mut record.status.steps, TURN_BACK, true, cause, now);
@@ -189,7 +326,9 @@ pub fn record(seen: &Observed, decision: &Decision, now: Timestamp) -> (Postgres
         Decision::End(outcome) => record.end(outcome),
     }
     record.status.observed_generation = seen.request.metadata.generation;
-    let Record { mut status, events, .. } = record;
+    let Record {
+        mut status, events, ..
+    } = record;
     let pods = pods(seen).unwrap_or_else(|| old.pods.clone());
     if status == old && lags(&pods) == lags(&old.pods) {
         return (old, events);
@@ -208,14 +347,23 @@ struct Record<'a> {
 
 impl Record<'_> {
     fn set(&mut self, condition: Condition) {
-        condition::set(&mut self.status.conditions, condition.of_generation(self.seen.request.metadata.generation));
+        condition::set(
+            &mut self.status.conditions,
+            condition.of_generation(self.seen.request.metadata.generation),
+        );
     }
 
-    /// What is begun on is remembered from then on: never is another database touched, or a pod restarted twice.
+    /// What is begun on is remembered from then on: never is another database touched, or a pod
+    /// restarted twice.
     fn begin(&mut self) {
-        if let (None, Some(database), Ok(pods)) = (&self.status.begun_on, &self.seen.database, &self.seen.pods) {
+        if let (None, Some(database), Ok(pods)) =
+            (&self.status.begun_on, &self.seen.database, &self.seen.pods)
+        {
             let database_uid = database.uid().unwrap_or_default();
-            self.status.begun_on = Some(BegunOn { database_uid, pods: pods.clone() });
+            self.status.begun_on = Some(BegunOn {
+                database_uid,
+                pods: pods.clone(),
+            });
         }
     }
 
@@ -231,16 +379,25 @@ impl Record<'_> {
         }
         if begins {
             let tries = ledger::find(&self.status.steps, step).map_or(1, |step| step.attempts);
-            let again = if tries > 1 { format!(" (try {tries})") } else { String::new() };
+            let again = if tries > 1 {
+                format!(" (try {tries})")
+            } else {
+                String::new()
+            };
             let reason = StepKind::of(step).map_or(step, |kind| kind.as_str());
-            self.events
-                .push(Event { warning: tries > 1, ..Event::normal(reason, format!("{step}{again}: {message}")) });
+            self.events.push(Event {
+                warning: tries > 1,
+                ..Event::normal(reason, format!("{step}{again}: {message}"))
+            });
         }
     }
 
     /// The conditions of everything up to this milestone.
     fn announce(&mut self, milestone: Milestone) {
-        for announced in ANNOUNCED.iter().filter(|a| a.after <= milestone && (a.applies)(self.seen)) {
+        for announced in ANNOUNCED
+            .iter()
+            .filter(|a| a.after <= milestone && (a.applies)(self.seen))
+        {
             if condition::holds(&self.status.conditions, announced.type_) {
                 continue;
             }
@@ -251,7 +408,10 @@ impl Record<'_> {
             }
             self.set(new.because(announced.type_, announced.message));
             let event = Event::normal(announced.type_, announced.message.to_owned());
-            self.events.push(Event { on_database: announced.type_.starts_with("Database"), ..event });
+            self.events.push(Event {
+                on_database: announced.type_.starts_with("Database"),
+                ..event
+            });
         }
     }
 
@@ -261,14 +421,22 @@ impl Record<'_> {
         let (phase, type_, message) = match outcome {
             Outcome::Successful => {
                 self.announce(Milestone::Resumed);
-                (OpsPhase::Successful, "Successful", "Successfully completed the modification process.".to_owned())
+                (
+                    OpsPhase::Successful,
+                    "Successful",
+                    "Successfully completed the modification process.".to_owned(),
+                )
             }
             Outcome::Failed(why) => (OpsPhase::Failed, "Failed", why.clone()),
         };
         self.status.phase = Some(phase);
         self.set(Condition::new(type_, Time(self.now)).because(type_, message.clone()));
         let event = Event::normal(type_, format!("PostgresOpsRequest {name}: {message}"));
-        self.events.push(Event { warning: phase == OpsPhase::Failed, on_database: true, ..event });
+        self.events.push(Event {
+            warning: phase == OpsPhase::Failed,
+            on_database: true,
+            ..event
+        });
     }
 }
 
@@ -280,7 +448,9 @@ fn rounded(bytes: u64) -> String {
 
 /// Who is behind, and how far: while a standby catches up, that is what people look at.
 fn lags(pods: &[PodStatus]) -> Vec<Option<&str>> {
-    pods.iter().map(|pod| pod.lag.as_deref().filter(|lag| *lag != "0Mi")).collect()
+    pods.iter()
+        .map(|pod| pod.lag.as_deref().filter(|lag| *lag != "0Mi"))
+        .collect()
 }
 
 /// The pods as people are shown them.
@@ -289,14 +459,17 @@ fn pods(seen: &Observed) -> Option<Vec<PodStatus>> {
     let begun_on = seen.request.begun_on();
     let shown = scene.pods.iter().map(|pod| {
         let server = pod.server.as_ref().ok();
-        let role = server.map(|server| if server.standby { "standby" } else { "primary" }.to_owned());
+        let role =
+            server.map(|server| if server.standby { "standby" } else { "primary" }.to_owned());
         let leaf = server.and_then(|server| server.leaf.as_ref());
         PodStatus {
             name: pod.name.clone(),
             role,
             serving_serial: leaf.map(|leaf| leaf.serial.clone()),
             not_after: leaf.map(|leaf| Time(leaf.not_after)),
-            trusts: server.map(|server| server.trusts.clone()).unwrap_or_default(),
+            trusts: server
+                .map(|server| server.trusts.clone())
+                .unwrap_or_default(),
             lag: scene.lag(&pod.name).map(rounded),
             restarted: begun_on.is_some_and(|begun_on| !begun_on.has_pod(&pod.uid)),
         }
@@ -312,7 +485,11 @@ mod tests {
     fn the_guide_explains_each_condition() {
         let guide = include_str!("../../docs/operations.md");
         for announced in ANNOUNCED {
-            assert!(guide.contains(&format!("`{}`", announced.type_)), "{}", announced.type_);
+            assert!(
+                guide.contains(&format!("`{}`", announced.type_)),
+                "{}",
+                announced.type_
+            );
         }
     }
 }

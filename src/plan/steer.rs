@@ -1,18 +1,20 @@
 //! From what a look shows to what to do next on the way to a posture.
 //!
 //! # Expected flow
-//! Somebody looks ([`Scene`]), asks [`steer`], does what it says, and looks again, until it says [`Heading::There`]. The way is
-//! computed anew each time, from what is written: there is no other memory of where a walk stands.
+//! Somebody looks ([`Scene`]), asks [`steer`], does what it says, and looks again, until it says
+//! [`Heading::There`]. The way is computed anew each time, from what is written: there is no other
+//! memory of where a walk stands.
 //!
 //! # Guarantees
-//! What is written moves one part at a time, along [`walk()`], and only after every pod has been seen to be what was written
-//! before; or back to what was written before that, where some pods never came further. Within one step settings come first, then
-//! files, then how standbys dial. A pod is evicted, and a switchover is asked for, only while every other pod serves in its role;
-//! of those that were replaced already each was seen to be what is written.
+//! What is written moves one part at a time, along [`walk()`], and only after every pod has been
+//! seen to be what was written before; or back to what was written before that, where some pods
+//! never came further. Within one step settings come first, then files, then how standbys dial. A
+//! pod is evicted, and a switchover is asked for, only while every other pod serves in its role; of
+//! those that were replaced already each was seen to be what is written.
 //!
 //! # Assumptions
-//! Nobody else writes what pgrekey writes. The law of walks (see [`walk()`]) holds for the posture that is written, whichever
-//! part of it was written last.
+//! Nobody else writes what pgrekey writes. The law of walks (see [`walk()`]) holds for the posture
+//! that is written, whichever part of it was written last.
 
 use std::fmt;
 
@@ -59,8 +61,10 @@ impl Stage {
     #[must_use]
     pub fn of(at: &Posture, target: &Posture) -> Self {
         let material = |posture: &Posture| posture.files.as_ref().map(|files| files.material);
-        let serves_target = at.serve == target.serve && material(at) == material(target) && at.dial == target.dial;
-        let is_equipped = at.files.is_some() && at.serve == Serve::Plain && target.serve == Serve::Tls;
+        let serves_target =
+            at.serve == target.serve && material(at) == material(target) && at.dial == target.dial;
+        let is_equipped =
+            at.files.is_some() && at.serve == Serve::Plain && target.serve == Serve::Tls;
         if at == target {
             Self::Contract
         } else if is_equipped {
@@ -96,47 +100,78 @@ pub enum Heading {
     },
 }
 
-/// What to do next on the way to `target`. With `restart`, every pod that was there when that operation began is replaced once.
+/// What to do next on the way to `target`. With `restart`, every pod that was there when that
+/// operation began is replaced once.
 #[must_use]
 pub fn steer(scene: &Scene, target: &Posture, restart: Option<&BegunOn>) -> Heading {
     let here = &scene.written;
     let route = walk(here, target);
     let stage = Stage::of(here, target);
-    let wait = |on: String| Heading::Wait { stage: stage.clone(), on };
-    let act = |what: &str, actions| Heading::Do { stage: stage.clone(), what: what.to_owned(), actions };
+    let wait = |on: String| Heading::Wait {
+        stage: stage.clone(),
+        on,
+    };
+    let act = |what: &str, actions| Heading::Do {
+        stage: stage.clone(),
+        what: what.to_owned(),
+        actions,
+    };
 
     let trust = published(&route, 0);
     if !trust.is_empty() && trust != scene.published {
         return act("tell clients whom to trust", vec![Action::Publish(trust)]);
     }
-    if let Some(next) = route.get(1).filter(|next| is_where_some_stayed(scene, next)) {
-        return act("give up what some pods never came to", write_next(here, next));
+    if let Some(next) = route
+        .get(1)
+        .filter(|next| is_where_some_stayed(scene, next))
+    {
+        return act(
+            "give up what some pods never came to",
+            write_next(here, next),
+        );
     }
     let all: Vec<&Pod> = scene.pods.iter().collect();
     if scene.has_expired() {
         // Nobody is spared by waiting. And pods are replaced only once standbys stream again.
         let leaves = |posture: &Posture| posture.files.as_ref().map(|files| files.material);
-        if let Some(next) = route.get(1).filter(|next| leaves(here).is_some() && leaves(next) != leaves(here)) {
+        if let Some(next) = route
+            .get(1)
+            .filter(|next| leaves(here).is_some() && leaves(next) != leaves(here))
+        {
             return act("replace what has expired", write_next(here, next));
         }
         // Who does not answer loads what is there when it starts.
-        let answering: Vec<&Pod> = all.iter().copied().filter(|pod| pod.server.is_ok() && !pod.leaving).collect();
+        let answering: Vec<&Pod> = all
+            .iter()
+            .copied()
+            .filter(|pod| pod.server.is_ok() && !pod.leaving)
+            .collect();
         if let Some(heading) = converge(scene, &stage, &answering, restart) {
             return heading;
         }
-        if let Some(next) = route.get(1).filter(|_| leaves(here).is_some() && leaves(target) != leaves(here)) {
+        if let Some(next) = route
+            .get(1)
+            .filter(|_| leaves(here).is_some() && leaves(target) != leaves(here))
+        {
             return act("go on, to replace what has expired", write_next(here, next));
         }
     }
     // Those that are to go, once it is time.
     let due = restart.filter(|_| is_time_to_restart(here, target));
-    if let Err(on) = scene.pods.iter().try_for_each(|pod| settings_or_replacement(scene, pod, due)) {
+    if let Err(on) = scene
+        .pods
+        .iter()
+        .try_for_each(|pod| settings_or_replacement(scene, pod, due))
+    {
         return wait(on);
     }
     match scene.hash() {
         Err(on) if !is_being_replaced(scene, restart) => return wait(on),
         Ok(hash) if hash != here.hash => {
-            return act("store the superuser's password anew", vec![Action::SetPassword(here.hash)]);
+            return act(
+                "store the superuser's password anew",
+                vec![Action::SetPassword(here.hash)],
+            );
         }
         _ => {}
     }
@@ -168,19 +203,30 @@ fn settings_or_replacement(scene: &Scene, pod: &Pod, due: Option<&BegunOn>) -> R
 /// The first part in which the next posture differs: all that is written at a time.
 fn write_next(here: &Posture, next: &Posture) -> Vec<Action> {
     if (here.serve, here.accept, here.hash) != (next.serve, next.accept, next.hash) {
-        let settings = Posture { serve: next.serve, accept: next.accept, hash: next.hash, ..here.clone() };
+        let settings = Posture {
+            serve: next.serve,
+            accept: next.accept,
+            hash: next.hash,
+            ..here.clone()
+        };
         return vec![Action::WriteSettings(settings)];
     }
     match (&here.files, &next.files) {
-        (None, Some(files)) => vec![Action::WriteFiles(files.clone()), Action::WriteTemplate { files: true }],
+        (None, Some(files)) => vec![
+            Action::WriteFiles(files.clone()),
+            Action::WriteTemplate { files: true },
+        ],
         (Some(_), None) => vec![Action::WriteTemplate { files: false }],
         (Some(old), Some(new)) if old != new => vec![Action::WriteFiles(new.clone())],
-        _ => vec![Action::WriteDial(Posture { dial: next.dial, ..here.clone() })],
+        _ => vec![Action::WriteDial(Posture {
+            dial: next.dial,
+            ..here.clone()
+        })],
     }
 }
 
-/// Whether the part that [`write_next`] would write is the one that was written before: some pods are there still, and all others
-/// are where it was to lead. Only a way back leads there.
+/// Whether the part that [`write_next`] would write is the one that was written before: some pods
+/// are there still, and all others are where it was to lead. Only a way back leads there.
 fn is_where_some_stayed(scene: &Scene, next: &Posture) -> bool {
     let here = &scene.written;
     let servers = || scene.pods.iter().filter_map(|pod| pod.server.as_ref().ok());
@@ -189,7 +235,8 @@ fn is_where_some_stayed(scene: &Scene, next: &Posture) -> bool {
     }
     if (here.serve, here.accept) != (next.serve, next.accept) {
         let stayed = |server: &Server| server.has_settings(next).is_ok();
-        return servers().any(stayed) && servers().all(|server| stayed(server) || server.has_settings(here).is_ok());
+        return servers().any(stayed)
+            && servers().all(|server| stayed(server) || server.has_settings(here).is_ok());
     }
     if here.hash != next.hash {
         // No server shows how new passwords are to be stored.
@@ -197,29 +244,48 @@ fn is_where_some_stayed(scene: &Scene, next: &Posture) -> bool {
     }
     match (&here.files, &next.files) {
         (Some(old), Some(new)) if old != new => {
-            let with_those_leaves = Files { material: new.material, ..old.clone() };
+            let with_those_leaves = Files {
+                material: new.material,
+                ..old.clone()
+            };
             let fingerprint = |posture: &Posture| posture.served().map(|leaf| leaf.fingerprint);
-            let came =
-                |server: &Server| server.files_current && server.files_loaded && server.serves == fingerprint(here);
+            let came = |server: &Server| {
+                server.files_current && server.files_loaded && server.serves == fingerprint(here)
+            };
             scene.previous == Some(new.material)
-                && *next == Posture { files: Some(with_those_leaves), ..here.clone() }
+                && *next
+                    == Posture {
+                        files: Some(with_those_leaves),
+                        ..here.clone()
+                    }
                 && scene.pods.iter().any(|pod| scene.lack(pod).is_some())
                 && servers().all(|server| server.serves == fingerprint(next) || came(server))
         }
         (Some(_), Some(_)) | (None, None) => {
             let dials = || servers().filter_map(|server| server.dial);
-            dials().any(|dial| dial == next.dial) && dials().all(|dial| dial == next.dial || dial == here.dial)
+            dials().any(|dial| dial == next.dial)
+                && dials().all(|dial| dial == next.dial || dial == here.dial)
         }
         _ => {
-            *next == Posture { files: next.files.clone(), ..here.clone() }
-                && scene.pods.iter().any(|pod| pod.has_files == next.files.is_some())
+            *next
+                == Posture {
+                    files: next.files.clone(),
+                    ..here.clone()
+                }
+                && scene
+                    .pods
+                    .iter()
+                    .any(|pod| pod.has_files == next.files.is_some())
         }
     }
 }
 
-/// The pods are replaced when what they will serve is written: with the files that come or go, else before the walk contracts.
+/// The pods are replaced when what they will serve is written: with the files that come or go, else
+/// before the walk contracts.
 fn is_time_to_restart(here: &Posture, target: &Posture) -> bool {
-    let material = |posture: &Posture| -> Option<Material> { posture.files.as_ref().map(|files| files.material) };
+    let material = |posture: &Posture| -> Option<Material> {
+        posture.files.as_ref().map(|files| files.material)
+    };
     (here.serve, material(here), here.dial) == (target.serve, material(target), target.dial)
 }
 
@@ -227,34 +293,54 @@ fn is_time_to_restart(here: &Posture, target: &Posture) -> bool {
 fn is_being_replaced(scene: &Scene, restart: Option<&BegunOn>) -> bool {
     let is_primary = |pod: &&Pod| scene.leader.as_ref() == Ok(&pod.name);
     let primary = scene.pods.iter().find(is_primary);
-    primary.is_none_or(|pod| pod.leaving || !pod.ready) && (restart.is_some() || missing(scene).is_some())
+    primary.is_none_or(|pod| pod.leaving || !pod.ready)
+        && (restart.is_some() || missing(scene).is_some())
 }
 
-/// Whether a pod is one of those that are to go by now, or of an older make than the template, in what this way cares about.
+/// Whether a pod is one of those that are to go by now, or of an older make than the template, in
+/// what this way cares about.
 fn is_to_be_replaced(scene: &Scene, pod: &Pod, due: Option<&BegunOn>) -> bool {
-    due.is_some_and(|begun_on| begun_on.has_pod(&pod.uid)) || pod.has_files != scene.template.has_files
+    due.is_some_and(|begun_on| begun_on.has_pod(&pod.uid))
+        || pod.has_files != scene.template.has_files
 }
 
-/// Replaces pods, one at a time: standbys by falling ordinal, then the leadership moves, then the old primary.
-fn roll(scene: &Scene, stage: &Stage, restart: Option<&BegunOn>, due: Option<&BegunOn>) -> Option<Heading> {
-    let (old, new): (Vec<&Pod>, Vec<&Pod>) = scene.pods.iter().partition(|pod| is_to_be_replaced(scene, pod, due));
+/// Replaces pods, one at a time: standbys by falling ordinal, then the leadership moves, then the
+/// old primary.
+fn roll(
+    scene: &Scene,
+    stage: &Stage,
+    restart: Option<&BegunOn>,
+    due: Option<&BegunOn>,
+) -> Option<Heading> {
+    let (old, new): (Vec<&Pod>, Vec<&Pod>) = scene
+        .pods
+        .iter()
+        .partition(|pod| is_to_be_replaced(scene, pod, due));
     let restarting = |pod: &str| Stage::Restart(pod.to_owned());
     if old.is_empty() && missing(scene).is_none() {
         return None;
     }
     // Whoever is away is who was replaced last.
     if let Some(away) = scene.pods.iter().find(|pod| pod.leaving) {
-        return Some(Heading::Wait { stage: restarting(&away.name), on: format!("{} to be replaced", away.name) });
+        return Some(Heading::Wait {
+            stage: restarting(&away.name),
+            on: format!("{} to be replaced", away.name),
+        });
     }
     if let Some(missing) = missing(scene) {
-        return Some(Heading::Wait { stage: restarting(&missing), on: format!("{missing} to be created") });
+        return Some(Heading::Wait {
+            stage: restarting(&missing),
+            on: format!("{missing} to be created"),
+        });
     }
     if let Some(heading) = converge(scene, stage, &new, restart) {
         return Some(heading);
     }
     let is_primary = |pod: &&&Pod| scene.leader.as_ref() == Ok(&pod.name);
-    let standby =
-        old.iter().filter(|pod| !is_primary(pod)).max_by_key(|pod| (scene.serves_its_role(pod).is_err(), pod.ordinal));
+    let standby = old
+        .iter()
+        .filter(|pod| !is_primary(pod))
+        .max_by_key(|pod| (scene.serves_its_role(pod).is_err(), pod.ordinal));
     let next = match (standby, scene.replicas) {
         (Some(pod), _) => pod,
         (None, 1) => old.first()?,
@@ -269,7 +355,10 @@ fn roll(scene: &Scene, stage: &Stage, restart: Option<&BegunOn>, due: Option<&Be
         return Some(Heading::Wait { stage, on });
     }
     if scene.switching {
-        return Some(Heading::Wait { stage, on: "the switchover to end".to_owned() });
+        return Some(Heading::Wait {
+            stage,
+            on: "the switchover to end".to_owned(),
+        });
     }
     // Else it would come back as it was, and be replaced once more.
     if !scene.template.is_known {
@@ -278,8 +367,15 @@ fn roll(scene: &Scene, stage: &Stage, restart: Option<&BegunOn>, due: Option<&Be
             on: "the PetSet's controller to see what new pods are made of".to_owned(),
         });
     }
-    let actions = vec![Action::Evict { pod: next.name.clone(), uid: next.uid.clone() }];
-    Some(Heading::Do { stage, what: format!("evict {}", next.name), actions })
+    let actions = vec![Action::Evict {
+        pod: next.name.clone(),
+        uid: next.uid.clone(),
+    }];
+    Some(Heading::Do {
+        stage,
+        what: format!("evict {}", next.name),
+        actions,
+    })
 }
 
 /// The first pod that should be there and is not.
@@ -292,9 +388,16 @@ fn missing(scene: &Scene) -> Option<String> {
 fn switch_over(scene: &Scene, primary: &Pod, new: &[&Pod]) -> Heading {
     let stage = Stage::SwitchOver;
     if scene.switching {
-        return Heading::Wait { stage, on: format!("{} to hand the leadership over", primary.name) };
+        return Heading::Wait {
+            stage,
+            on: format!("{} to hand the leadership over", primary.name),
+        };
     }
-    if let Err(on) = scene.pods.iter().try_for_each(|pod| scene.serves_its_role(pod)) {
+    if let Err(on) = scene
+        .pods
+        .iter()
+        .try_for_each(|pod| scene.serves_its_role(pod))
+    {
         return Heading::Wait { stage, on };
     }
     let Some(to) = scene.candidates(new).first().map(|pod| pod.name.clone()) else {
@@ -303,56 +406,112 @@ fn switch_over(scene: &Scene, primary: &Pod, new: &[&Pod]) -> Heading {
             // Asked for anybody else, it would drop the wish and say nothing.
             Successors::Only(_) => "Patroni to make a standby synchronous",
         };
-        return Heading::Wait { stage, on: on.to_owned() };
+        return Heading::Wait {
+            stage,
+            on: on.to_owned(),
+        };
     };
     let what = format!("hand the leadership over from {} to {to}", primary.name);
-    Heading::Do { stage, what, actions: vec![Action::SwitchOver { from: primary.name.clone(), to }] }
+    Heading::Do {
+        stage,
+        what,
+        actions: vec![Action::SwitchOver {
+            from: primary.name.clone(),
+            to,
+        }],
+    }
 }
 
-/// Makes these pods what is written: volumes of all, then servers, standbys before the primary, then agents.
-fn converge(scene: &Scene, stage: &Stage, pods: &[&Pod], restart: Option<&BegunOn>) -> Option<Heading> {
-    let lacks: Vec<(&Pod, Lack)> = pods.iter().filter_map(|pod| Some((*pod, scene.lack(pod)?))).collect();
+/// Makes these pods what is written: volumes of all, then servers, standbys before the primary,
+/// then agents.
+fn converge(
+    scene: &Scene,
+    stage: &Stage,
+    pods: &[&Pod],
+    restart: Option<&BegunOn>,
+) -> Option<Heading> {
+    let lacks: Vec<(&Pod, Lack)> = pods
+        .iter()
+        .filter_map(|pod| Some((*pod, scene.lack(pod)?)))
+        .collect();
     // A pod that does not serve yet is still being restarted.
-    let is_coming =
-        |pod: &&Pod| restart.is_some_and(|begun_on| !begun_on.has_pod(&pod.uid)) && scene.serves_its_role(pod).is_err();
+    let is_coming = |pod: &&Pod| {
+        restart.is_some_and(|begun_on| !begun_on.has_pod(&pod.uid))
+            && scene.serves_its_role(pod).is_err()
+    };
     let coming = lacks.iter().map(|(pod, _)| *pod).find(is_coming);
     let stage = coming.map_or(stage.clone(), |pod| Stage::Restart(pod.name.clone()));
-    let of = |wanted: &Lack| lacks.iter().filter(|(_, lack)| lack == wanted).map(|(pod, _)| *pod).collect::<Vec<_>>();
-    let act =
-        |what: &str, actions: Vec<Action>| Some(Heading::Do { stage: stage.clone(), what: what.to_owned(), actions });
+    let of = |wanted: &Lack| {
+        lacks
+            .iter()
+            .filter(|(_, lack)| lack == wanted)
+            .map(|(pod, _)| *pod)
+            .collect::<Vec<_>>()
+    };
+    let act = |what: &str, actions: Vec<Action>| {
+        Some(Heading::Do {
+            stage: stage.clone(),
+            what: what.to_owned(),
+            actions,
+        })
+    };
     // Who does not come up may be held back by what its volumes hold.
     let is_stuck = |pod: &&Pod| {
-        restart.is_none() && pod.server.is_err() && !pod.leaving && pod.refreshed.as_ref() != Some(&scene.version)
+        restart.is_none()
+            && pod.server.is_err()
+            && !pod.leaving
+            && pod.refreshed.as_ref() != Some(&scene.version)
     };
     let stuck = lacks.iter().map(|(pod, _)| *pod).filter(is_stuck);
     let stale: Vec<&Pod> = of(&Lack::Refresh).into_iter().chain(stuck).collect();
     if !stale.is_empty() {
         let touch = |pod: &&Pod| {
             let Pod { name, uid, .. } = *pod;
-            Action::Touch { pod: name.clone(), uid: uid.clone(), version: scene.version.clone() }
+            Action::Touch {
+                pod: name.clone(),
+                uid: uid.clone(),
+                version: scene.version.clone(),
+            }
         };
-        return act("bring the new files to the pods", stale.iter().map(touch).collect());
+        return act(
+            "bring the new files to the pods",
+            stale.iter().map(touch).collect(),
+        );
     }
     if let Some(on) = lacks.iter().find_map(|(_, lack)| match lack {
         Lack::Patience(on) => Some(on.clone()),
         _ => None,
     }) {
-        return Some(Heading::Wait { stage: stage.clone(), on });
+        return Some(Heading::Wait {
+            stage: stage.clone(),
+            on,
+        });
     }
     let is_primary = |pod: &&Pod| scene.leader.as_ref() == Ok(&pod.name);
-    let (primary, standbys): (Vec<&Pod>, Vec<&Pod>) = of(&Lack::Load).into_iter().partition(is_primary);
-    let unloaded = if standbys.is_empty() { primary } else { standbys };
+    let (primary, standbys): (Vec<&Pod>, Vec<&Pod>) =
+        of(&Lack::Load).into_iter().partition(is_primary);
+    let unloaded = if standbys.is_empty() {
+        primary
+    } else {
+        standbys
+    };
     if !unloaded.is_empty() {
-        let reload = |pod: &&Pod| Action::ReloadServer { pod: pod.name.clone(), uid: pod.uid.clone() };
+        let reload = |pod: &&Pod| Action::ReloadServer {
+            pod: pod.name.clone(),
+            uid: pod.uid.clone(),
+        };
         return act("load the new files", unloaded.iter().map(reload).collect());
     }
     if of(&Lack::Dial).is_empty() {
         return None;
     }
-    // All of them, the primary first: only a standby shows that its agent has read the file, and when the last of them does, the
-    // primary's agent has read it too.
+    // All of them, the primary first: only a standby shows that its agent has read the file, and
+    // when the last of them does, the primary's agent has read it too.
     let mut agents = scene.pods.iter().collect::<Vec<_>>();
     agents.sort_by_key(|pod| !is_primary(pod));
-    let reload = |pod: &&Pod| Action::ReloadAgent { pod: pod.name.clone(), uid: pod.uid.clone() };
+    let reload = |pod: &&Pod| Action::ReloadAgent {
+        pod: pod.name.clone(),
+        uid: pod.uid.clone(),
+    };
     act("dial as is written", agents.iter().map(reload).collect())
 }

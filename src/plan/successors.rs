@@ -6,10 +6,12 @@ use serde_json::Value;
 
 /// The standbys that a switchover may name.
 ///
-/// Where commits wait for standbys, Patroni (4.0 and 4.1) takes only one that is in its record of who is synchronous: its
-/// `Ha.get_failover_candidates` leaves out everybody else, and `Ha.process_manual_failover_from_leader` then drops the wish and
-/// says so nowhere but in its log. That goes for `synchronous_mode: true` and for `quorum` alike. In `quorum` every standby that
-/// streams comes into the record, but only at one of the primary's next looks: after `loop_wait`, more right after a promotion.
+/// Where commits wait for standbys, Patroni (4.0 and 4.1) takes only one that is in its record of
+/// who is synchronous: its `Ha.get_failover_candidates` leaves out everybody else, and
+/// `Ha.process_manual_failover_from_leader` then drops the wish and says so nowhere but in its log.
+/// That goes for `synchronous_mode: true` and for `quorum` alike. In `quorum` every standby that
+/// streams comes into the record, but only at one of the primary's next looks: after `loop_wait`,
+/// more right after a promotion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Successors {
     /// Commits wait for nobody, or the primary has not begun to keep the record.
@@ -19,17 +21,36 @@ pub enum Successors {
 }
 
 impl Successors {
-    /// By Patroni's shared configuration, and by its record: the annotations of ConfigMap `NAME-sync`.
+    /// By Patroni's shared configuration, and by its record: the annotations of ConfigMap
+    /// `NAME-sync`.
     ///
-    /// The record counts once there is a leader in it (`Ha.sync_mode_is_active`). Its `sync_standby` are names with commas between
-    /// them (`SyncState.voters`), and the annotation is away when there is none.
+    /// The record counts once there is a leader in it (`Ha.sync_mode_is_active`). Its
+    /// `sync_standby` are names with commas between them (`SyncState.voters`), and the annotation
+    /// is away when there is none.
     #[must_use]
     pub fn of(config: &Value, record: Option<&BTreeMap<String, String>>) -> Self {
-        let is_kept =
-            |record: &&BTreeMap<String, String>| record.get("leader").is_some_and(|leader| !leader.is_empty());
-        let Some(record) = record.filter(|_| waits_for_standbys(config)).filter(is_kept) else { return Self::Any };
-        let names = record.get("sync_standby").into_iter().flat_map(|names| names.split(','));
-        Self::Only(names.map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect())
+        let is_kept = |record: &&BTreeMap<String, String>| {
+            record
+                .get("leader")
+                .is_some_and(|leader| !leader.is_empty())
+        };
+        let Some(record) = record
+            .filter(|_| waits_for_standbys(config))
+            .filter(is_kept)
+        else {
+            return Self::Any;
+        };
+        let names = record
+            .get("sync_standby")
+            .into_iter()
+            .flat_map(|names| names.split(','));
+        Self::Only(
+            names
+                .map(str::trim)
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+                .collect(),
+        )
     }
 
     /// Whether the pod of this name is one of them.
@@ -42,7 +63,8 @@ impl Successors {
     }
 }
 
-/// Whether commits wait for standbys, by Patroni's shared configuration: only then it keeps a record of them.
+/// Whether commits wait for standbys, by Patroni's shared configuration: only then it keeps a
+/// record of them.
 #[must_use]
 pub fn waits_for_standbys(config: &Value) -> bool {
     let mode = &config["synchronous_mode"];
@@ -55,7 +77,10 @@ mod tests {
     use serde_json::json;
 
     fn of(mode: &Value, record: &[(&str, &str)]) -> Successors {
-        let record = record.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let record = record
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
         Successors::of(&json!({"synchronous_mode": mode}), Some(&record))
     }
 
@@ -65,7 +90,11 @@ mod tests {
 
     #[test]
     fn only_who_is_in_the_record_may_lead_next() {
-        let record = [("leader", "pg-0"), ("sync_standby", "pg-2,pg-1"), ("quorum", "1")];
+        let record = [
+            ("leader", "pg-0"),
+            ("sync_standby", "pg-2,pg-1"),
+            ("quorum", "1"),
+        ];
         for mode in [json!(true), json!("quorum")] {
             let successors = of(&mode, &record);
             assert_eq!(successors, only(&["pg-1", "pg-2"]), "{mode}");
@@ -75,7 +104,10 @@ mod tests {
 
     #[test]
     fn nobody_may_lead_next_while_no_standby_is_synchronous() {
-        for record in [&[("leader", "pg-0")][..], &[("leader", "pg-0"), ("sync_standby", "")]] {
+        for record in [
+            &[("leader", "pg-0")][..],
+            &[("leader", "pg-0"), ("sync_standby", "")],
+        ] {
             assert_eq!(of(&json!(true), record), only(&[]), "{record:?}");
         }
     }
@@ -92,7 +124,10 @@ mod tests {
         ] {
             assert_eq!(of(&mode, record), Successors::Any, "{mode} {record:?}");
         }
-        assert_eq!(Successors::of(&json!({"synchronous_mode": true}), None), Successors::Any);
+        assert_eq!(
+            Successors::of(&json!({"synchronous_mode": true}), None),
+            Successors::Any
+        );
         assert!(Successors::Any.has("pg-1"));
     }
 }

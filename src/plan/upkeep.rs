@@ -3,16 +3,23 @@
 use crate::api::postgres::PostgresSpec;
 use crate::tls::{Files, Material, Posture, Serve, posture};
 
-/// The posture to keep or to come to, with what has been issued; nothing where there is nothing to keep.
+/// The posture to keep or to come to, with what has been issued; nothing where there is nothing to
+/// keep.
 ///
-/// Only the leaves and the trust in their CAs change: how pods dial and whom they let in is for requests to change. A cluster that
-/// takes both plaintext and TLS, or has files and serves plaintext, was left between two specs by an operation that found no way
-/// back: it goes on to its own. One that came all the way to the other's accept and never further stays there, as does a change of
-/// modes: nothing tells it from what somebody wrote into the spec since.
+/// Only the leaves and the trust in their CAs change: how pods dial and whom they let in is for
+/// requests to change. A cluster that takes both plaintext and TLS, or has files and serves
+/// plaintext, was left between two specs by an operation that found no way back: it goes on to its
+/// own. One that came all the way to the other's accept and never further stays there, as does a
+/// change of modes: nothing tells it from what somebody wrote into the spec since.
 ///
 /// `major` is PostgreSQL's major version.
 #[must_use]
-pub fn upkeep(written: &Posture, spec: &PostgresSpec, major: u32, issued: Option<&Material>) -> Option<Posture> {
+pub fn upkeep(
+    written: &Posture,
+    spec: &PostgresSpec,
+    major: u32,
+    issued: Option<&Material>,
+) -> Option<Posture> {
     let takes_both = written.serve == Serve::Tls && written.accept.plain.is_some();
     let is_equipped = written.serve == Serve::Plain && written.files.is_some();
     if takes_both || is_equipped {
@@ -20,5 +27,9 @@ pub fn upkeep(written: &Posture, spec: &PostgresSpec, major: u32, issued: Option
     }
     let (method, material) = (written.accept.tls?, *issued?);
     let target = Posture::tls(written.dial.mode, method, material);
-    Some(Posture { files: Some(Files::of(material)), dial: written.dial, ..target })
+    Some(Posture {
+        files: Some(Files::of(material)),
+        dial: written.dial,
+        ..target
+    })
 }

@@ -1,6 +1,7 @@
 //! What an installation lets databases ask for that reaches beyond the database.
 //!
-//! Whoever may create a Postgres has pgrekey make pods and Services with rights that he need not have himself.
+//! Whoever may create a Postgres has pgrekey make pods and Services with rights that he need not
+//! have himself.
 
 use std::str::FromStr;
 
@@ -35,7 +36,12 @@ impl FromStr for PodSecurity {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let level = Self::ALL.into_iter().find(|level| level.as_str() == text);
-        level.ok_or_else(|| format!("{} is no level: use restricted, baseline or privileged", super::quoted(text)))
+        level.ok_or_else(|| {
+            format!(
+                "{} is no level: use restricted, baseline or privileged",
+                super::quoted(text)
+            )
+        })
     }
 }
 
@@ -44,8 +50,8 @@ impl FromStr for PodSecurity {
 pub struct Allowed {
     /// What their pods may be.
     pub pod_security: PodSecurity,
-    /// Names of ServiceAccounts that their pods may run as, besides their own. One must also carry the label
-    /// [`USABLE`](super::facts::USABLE).
+    /// Names of ServiceAccounts that their pods may run as, besides their own. One must also carry
+    /// the label [`USABLE`](super::facts::USABLE).
     pub service_accounts: Vec<String>,
     /// Whether their Services may have external IPs.
     pub external_ips: bool,
@@ -61,6 +67,10 @@ mod tests {
             assert_eq!(level.as_str().parse(), Ok(level));
         }
         assert_eq!(PodSecurity::default(), PodSecurity::ALL[0]);
-        assert!("Restricted".parse::<PodSecurity>().is_err_and(|why| why.contains("use restricted")));
+        assert!(
+            "Restricted"
+                .parse::<PodSecurity>()
+                .is_err_and(|why| why.contains("use restricted"))
+        );
     }
 }

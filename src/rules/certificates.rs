@@ -12,7 +12,9 @@ use crate::api::cert_manager::{self, CaIssuer};
 use crate::api::duration;
 use crate::api::names::{self, Alias};
 use crate::api::postgres::TlsConfig;
-use crate::api::tls::{CERT_MANAGER_GROUP, CertificateSpec, ClientAuthMode, IssuerRef, X509Subject};
+use crate::api::tls::{
+    CERT_MANAGER_GROUP, CertificateSpec, ClientAuthMode, IssuerRef, X509Subject,
+};
 
 use super::Effect::{Refuse, Warn};
 use super::Operation::{Create, Update};
@@ -53,12 +55,14 @@ pub trait HasTls {
     /// Its TLS part, which is at `spec.tls`; nothing when it has none.
     fn tls(&self) -> Option<View<'_>>;
 
-    /// Whether that is more than the object itself says: names that are there, or asked for before, are added to.
+    /// Whether that is more than the object itself says: names that are there, or asked for before,
+    /// are added to.
     fn is_merged(&self, _: Option<&dyn Facts>) -> bool {
         false
     }
 
-    /// What the database has once the object is carried out, and all that comes before it; nothing when it adds or changes no TLS.
+    /// What the database has once the object is carried out, and all that comes before it; nothing
+    /// when it adds or changes no TLS.
     fn wished(&self, facts: Option<&dyn Facts>) -> Option<Wished>;
 
     /// The same, whose certificates need have nothing but their issuers: names may be hundreds.
@@ -72,7 +76,8 @@ pub trait HasTls {
 
 const CHANGES: &[Operation] = &[Create, Update];
 
-/// The rules of this file, for either kind of object; `unchanged` says what is needed to know what the database has already.
+/// The rules of this file, for either kind of object; `unchanged` says what is needed to know what
+/// the database has already.
 #[must_use]
 #[expect(clippy::too_many_lines, reason = "a table")]
 pub const fn rules<K: 'static>(unchanged: Needs) -> [Rule<K>; 15]
@@ -235,9 +240,15 @@ where
 
 /// Every issuer that the object names, with its field.
 fn issuers<'a>(view: &View<'a>) -> Vec<(String, &'a IssuerRef)> {
-    let own = view.issuer_ref.map(|issuer| ("spec.tls.issuerRef".to_owned(), issuer));
-    let of_certificates = entries(view)
-        .filter_map(|(field, certificate)| Some((format!("{field}.issuerRef"), certificate.issuer_ref.as_ref()?)));
+    let own = view
+        .issuer_ref
+        .map(|issuer| ("spec.tls.issuerRef".to_owned(), issuer));
+    let of_certificates = entries(view).filter_map(|(field, certificate)| {
+        Some((
+            format!("{field}.issuerRef"),
+            certificate.issuer_ref.as_ref()?,
+        ))
+    });
     own.into_iter().chain(of_certificates).collect()
 }
 
@@ -273,7 +284,10 @@ where
     Review<K>: HasTls,
 {
     let Some(view) = review.tls() else { return };
-    for (field, issuer) in issuers(&view).into_iter().filter(|(_, issuer)| !kind_is_known(issuer)) {
+    for (field, issuer) in issuers(&view)
+        .into_iter()
+        .filter(|(_, issuer)| !kind_is_known(issuer))
+    {
         findings.add(
             format!("{field}.kind"),
             format!("{} is no kind of issuer", quoted(issuer.kind())),
@@ -287,17 +301,27 @@ where
     Review<K>: HasTls,
 {
     let Some(view) = review.tls() else { return };
-    for (field, issuer) in issuers(&view).into_iter().filter(|(_, issuer)| issuer.group() != CERT_MANAGER_GROUP) {
+    for (field, issuer) in issuers(&view)
+        .into_iter()
+        .filter(|(_, issuer)| issuer.group() != CERT_MANAGER_GROUP)
+    {
         findings.add(
             format!("{field}.apiGroup"),
-            format!("{} is not the group of cert-manager's issuers", quoted(issuer.group())),
+            format!(
+                "{} is not the group of cert-manager's issuers",
+                quoted(issuer.group())
+            ),
             format!("use {CERT_MANAGER_GROUP}, or leave it out"),
         );
     }
 }
 
 /// The conditions of an issuer, if it exists.
-fn conditions(view: &View<'_>, issuer: &IssuerRef, facts: &dyn Facts) -> Option<Vec<cert_manager::IssuanceCondition>> {
+fn conditions(
+    view: &View<'_>,
+    issuer: &IssuerRef,
+    facts: &dyn Facts,
+) -> Option<Vec<cert_manager::IssuanceCondition>> {
     let status = if issuer.kind() == "Issuer" {
         facts.issuer(view.namespace, &issuer.name)?.status.clone()
     } else {
@@ -308,7 +332,9 @@ fn conditions(view: &View<'_>, issuer: &IssuerRef, facts: &dyn Facts) -> Option<
 
 /// The issuers that cert-manager could have, if only they existed.
 fn plausible<'a>(view: &View<'a>) -> impl Iterator<Item = (String, &'a IssuerRef)> + use<'a> {
-    issuers(view).into_iter().filter(|(_, issuer)| kind_is_known(issuer) && issuer.group() == CERT_MANAGER_GROUP)
+    issuers(view)
+        .into_iter()
+        .filter(|(_, issuer)| kind_is_known(issuer) && issuer.group() == CERT_MANAGER_GROUP)
 }
 
 fn issuer_exists<K>(review: &Review<K>, facts: Option<&dyn Facts>, findings: &mut Findings)
@@ -322,17 +348,31 @@ where
             findings.add(format!("{field}.name"), "is empty", "name the issuer");
             continue;
         }
-        let Some(facts) = facts.filter(|facts| conditions(&view, issuer, *facts).is_none()) else { continue };
+        let Some(facts) = facts.filter(|facts| conditions(&view, issuer, *facts).is_none()) else {
+            continue;
+        };
         if facts.lacks(issuer.kind()) {
-            findings.add(field, cert_manager::not_installed(issuer.kind()), cert_manager::INSTALL);
+            findings.add(
+                field,
+                cert_manager::not_installed(issuer.kind()),
+                cert_manager::INSTALL,
+            );
             continue;
         }
         let missing = if issuer.kind() == "Issuer" {
-            format!("there is no Issuer {} in namespace {}", quoted(name), view.namespace)
+            format!(
+                "there is no Issuer {} in namespace {}",
+                quoted(name),
+                view.namespace
+            )
         } else {
             format!("there is no ClusterIssuer {}", quoted(name))
         };
-        findings.add(format!("{field}.name"), missing, near_miss(&view, issuer, facts));
+        findings.add(
+            format!("{field}.name"),
+            missing,
+            near_miss(&view, issuer, facts),
+        );
     }
 }
 
@@ -340,7 +380,10 @@ where
 fn near_miss(view: &View<'_>, issuer: &IssuerRef, facts: &dyn Facts) -> String {
     let name = &issuer.name;
     if issuer.kind() == "ClusterIssuer" && facts.issuer(view.namespace, name).is_some() {
-        return format!("there is an Issuer of that name in {}: use kind: Issuer", view.namespace);
+        return format!(
+            "there is an Issuer of that name in {}: use kind: Issuer",
+            view.namespace
+        );
     }
     if issuer.kind() == "Issuer" && facts.cluster_issuer(name).is_some() {
         return "there is a ClusterIssuer of that name: use kind: ClusterIssuer".to_owned();
@@ -360,7 +403,9 @@ fn issuer_not_ready<K>(review: &Review<K>, facts: Option<&dyn Facts>, findings: 
 where
     Review<K>: HasTls,
 {
-    let (Some(view), Some(facts)) = (review.tls(), facts) else { return };
+    let (Some(view), Some(facts)) = (review.tls(), facts) else {
+        return;
+    };
     for (field, issuer) in plausible(&view) {
         if conditions(&view, issuer, facts).is_some_and(|c| !cert_manager::holds(&c, "Ready")) {
             let problem = format!("{} {} is not Ready", issuer.kind(), quoted(&issuer.name));
@@ -373,7 +418,14 @@ fn cert_shared_issuer<K>(review: &Review<K>, facts: Option<&dyn Facts>, findings
 where
     Review<K>: HasTls,
 {
-    let (Some(view), Some(Wished { tls, client_auth_mode })) = (review.tls(), review.wished_issuers(facts)) else {
+    let (
+        Some(view),
+        Some(Wished {
+            tls,
+            client_auth_mode,
+        }),
+    ) = (review.tls(), review.wished_issuers(facts))
+    else {
         return;
     };
     if client_auth_mode != Some(ClientAuthMode::Cert) {
@@ -383,10 +435,16 @@ where
     let used = issuers_of(&tls);
     for issuer in &used {
         let is_shared = issuer.kind() == "ClusterIssuer"
-            || others.iter().filter_map(|other| other.spec.tls.as_ref()).any(|tls| issuers_of(tls).contains(issuer));
+            || others
+                .iter()
+                .filter_map(|other| other.spec.tls.as_ref())
+                .any(|tls| issuers_of(tls).contains(issuer));
         if is_shared {
-            let problem =
-                format!("{} {} serves others too", quoted(issuer.kind()).trim_matches('"'), quoted(&issuer.name));
+            let problem = format!(
+                "{} {} serves others too",
+                quoted(issuer.kind()).trim_matches('"'),
+                quoted(&issuer.name)
+            );
             findings.add("spec.tls", problem, "whoever it signs for can be superuser");
         }
     }
@@ -394,8 +452,16 @@ where
 
 /// Whom servers of this TLS believe, completed.
 fn issuers_of(tls: &TlsConfig) -> BTreeSet<IssuerRef> {
-    let own = tls.certificates.iter().take(MAX_CERTIFICATES).filter_map(|certificate| certificate.issuer_ref.as_ref());
-    tls.issuer_ref.iter().chain(own).map(IssuerRef::completed).collect()
+    let own = tls
+        .certificates
+        .iter()
+        .take(MAX_CERTIFICATES)
+        .filter_map(|certificate| certificate.issuer_ref.as_ref());
+    tls.issuer_ref
+        .iter()
+        .chain(own)
+        .map(IssuerRef::completed)
+        .collect()
 }
 
 fn alias_known<K>(review: &Review<K>, _: Option<&dyn Facts>, findings: &mut Findings)
@@ -406,7 +472,10 @@ where
     for (field, certificate) in entries(&view).filter(|(_, c)| Alias::parse(&c.alias).is_none()) {
         findings.add(
             format!("{field}.alias"),
-            format!("{} is no certificate of a Postgres", quoted(&certificate.alias)),
+            format!(
+                "{} is no certificate of a Postgres",
+                quoted(&certificate.alias)
+            ),
             "use server, client or metrics-exporter",
         );
     }
@@ -420,7 +489,10 @@ where
     let mut first = BTreeMap::new();
     for (field, certificate) in entries(&view) {
         if let Some(earlier) = first.get(&certificate.alias) {
-            let problem = format!("{} is the alias of {earlier} too", quoted(&certificate.alias));
+            let problem = format!(
+                "{} is the alias of {earlier} too",
+                quoted(&certificate.alias)
+            );
             findings.add(format!("{field}.alias"), problem, "merge the two entries");
         } else {
             first.insert(&certificate.alias, field);
@@ -434,7 +506,11 @@ where
 {
     let Some(view) = review.tls() else { return };
     for (field, certificate) in entries(&view) {
-        if let Some(name) = certificate.secret_name.as_deref().filter(|name| !text::is_object_name(name)) {
+        if let Some(name) = certificate
+            .secret_name
+            .as_deref()
+            .filter(|name| !text::is_object_name(name))
+        {
             findings.add(
                 format!("{field}.secretName"),
                 format!("{} cannot be the name of a Secret", quoted(name)),
@@ -447,7 +523,9 @@ where
 /// The Secret of a certificate: what the entry says, else its default.
 fn secret_of(database: &str, alias: Alias, certificates: &[CertificateSpec]) -> String {
     let entry = certificates.iter().find(|c| c.alias == alias.as_str());
-    entry.and_then(|c| c.secret_name.clone()).unwrap_or_else(|| names::certificate(database, alias))
+    entry
+        .and_then(|c| c.secret_name.clone())
+        .unwrap_or_else(|| names::certificate(database, alias))
 }
 
 /// The Secrets that a database uses besides those of its certificates, each with what is in it.
@@ -461,20 +539,39 @@ fn own_secrets(name: &str, database: Option<&Postgres>) -> Vec<(String, &'static
     ];
     let spec = database.map(|database| &database.spec);
     let settings = spec.and_then(|spec| spec.configuration.as_ref()?.secret_name.clone());
-    let scripts = spec.and_then(|spec| spec.init.as_ref()?.script.as_ref()?.secret.as_ref()?.secret_name.clone());
-    let named = [(auth, PASSWORD), (settings, "settings"), (scripts, "init scripts")];
-    named.into_iter().filter_map(|(name, what)| Some((name?, what))).chain(made).collect()
+    let scripts = spec.and_then(|spec| {
+        spec.init
+            .as_ref()?
+            .script
+            .as_ref()?
+            .secret
+            .as_ref()?
+            .secret_name
+            .clone()
+    });
+    let named = [
+        (auth, PASSWORD),
+        (settings, "settings"),
+        (scripts, "init scripts"),
+    ];
+    named
+        .into_iter()
+        .filter_map(|(name, what)| Some((name?, what)))
+        .chain(made)
+        .collect()
 }
 
-/// Every Secret of another database, each with what for. Those of certificates only while it has TLS.
+/// Every Secret of another database, each with what for. Those of certificates only while it has
+/// TLS.
 fn secrets_of(database: &Postgres) -> Vec<(String, &'static str)> {
     let name = database.metadata.name.as_deref().unwrap_or_default();
-    let certificates = database
-        .spec
-        .tls
-        .as_ref()
-        .map(|tls| Alias::ALL.map(|alias| (secret_of(name, alias, &tls.certificates), alias.as_str())));
-    own_secrets(name, Some(database)).into_iter().chain(certificates.into_iter().flatten()).collect()
+    let certificates = database.spec.tls.as_ref().map(|tls| {
+        Alias::ALL.map(|alias| (secret_of(name, alias, &tls.certificates), alias.as_str()))
+    });
+    own_secrets(name, Some(database))
+        .into_iter()
+        .chain(certificates.into_iter().flatten())
+        .collect()
 }
 
 fn secret_name_unique<K>(review: &Review<K>, facts: Option<&dyn Facts>, findings: &mut Findings)
@@ -483,11 +580,19 @@ where
 {
     let Some(view) = review.tls() else { return };
     let unchanged = review.unchanged(facts);
-    let kept = unchanged.as_ref().and_then(|d| d.spec.tls.as_ref()).map_or(&[][..], |tls| &tls.certificates);
+    let kept = unchanged
+        .as_ref()
+        .and_then(|d| d.spec.tls.as_ref())
+        .map_or(&[][..], |tls| &tls.certificates);
     // Where each alias' certificate will be: as the object says, else as it is, else by default.
-    let will_be = Alias::ALL.map(|alias| match view.certificates.iter().find(|c| c.alias == alias.as_str()) {
-        Some(CertificateSpec { secret_name: Some(name), .. }) => (alias, name.clone()),
-        _ => (alias, secret_of(view.database, alias, kept)),
+    let will_be = Alias::ALL.map(|alias| {
+        match view.certificates.iter().find(|c| c.alias == alias.as_str()) {
+            Some(CertificateSpec {
+                secret_name: Some(name),
+                ..
+            }) => (alias, name.clone()),
+            _ => (alias, secret_of(view.database, alias, kept)),
+        }
     });
     let own = own_secrets(view.database, unchanged.as_deref());
     let others = others(&view, facts);
@@ -496,43 +601,84 @@ where
         .iter()
         .flat_map(|other| {
             let name = other.metadata.name.as_deref().unwrap_or_default();
-            let belongs = move |(secret, what)| (secret, format!("belongs to Postgres {name}: {what}"));
+            let belongs =
+                move |(secret, what)| (secret, format!("belongs to Postgres {name}: {what}"));
             secrets_of(other).into_iter().map(belongs)
         })
-        .chain(of_issuers.iter().map(|(secret, issuer)| (secret.clone(), format!("holds the CA of {issuer}"))))
+        .chain(
+            of_issuers
+                .iter()
+                .map(|(secret, issuer)| (secret.clone(), format!("holds the CA of {issuer}"))),
+        )
         .collect();
     let belongs = |secret: &str| taken.get(secret).cloned();
     let is_default = |alias: &str, secret: &str| {
         Alias::parse(alias).is_some_and(|alias| names::certificate(view.database, alias) == *secret)
     };
-    let twin_of =
-        |alias: &str, secret: &str| will_be.iter().find(|(other, name)| other.as_str() != alias && name == secret);
-    let is_shared = |(alias, _): &(Alias, String)| format!("is that of the {} certificate too", alias.as_str());
-    let is_own = |secret: &str| own.iter().find(|(name, _)| name == secret).map(|(_, what)| format!("holds {what}"));
+    let twin_of = |alias: &str, secret: &str| {
+        will_be
+            .iter()
+            .find(|(other, name)| other.as_str() != alias && name == secret)
+    };
+    let is_shared =
+        |(alias, _): &(Alias, String)| format!("is that of the {} certificate too", alias.as_str());
+    let is_own = |secret: &str| {
+        own.iter()
+            .find(|(name, _)| name == secret)
+            .map(|(_, what)| format!("holds {what}"))
+    };
     for (field, certificate) in entries(&view) {
-        let Some(secret) = certificate.secret_name.as_ref().filter(|name| !name.is_empty()) else { continue };
+        let Some(secret) = certificate
+            .secret_name
+            .as_ref()
+            .filter(|name| !name.is_empty())
+        else {
+            continue;
+        };
         // A default that is written down, as the webhook does, is still one.
         if is_default(&certificate.alias, secret) {
             continue;
         }
         let twin = twin_of(&certificate.alias, secret).map(is_shared);
-        for problem in [twin, is_own(secret), belongs(secret)].into_iter().flatten() {
+        for problem in [twin, is_own(secret), belongs(secret)]
+            .into_iter()
+            .flatten()
+        {
             let problem = format!("Secret {} {problem}", quoted(secret));
-            findings.add(format!("{field}.secretName"), problem, "choose another name, or leave it out");
+            findings.add(
+                format!("{field}.secretName"),
+                problem,
+                "choose another name, or leave it out",
+            );
         }
     }
-    let defaults = will_be.iter().filter(|(alias, secret)| is_default(alias.as_str(), secret));
-    for (alias, secret) in defaults.filter(|(alias, secret)| brings(&view, unchanged.as_deref(), *alias, secret)) {
+    let defaults = will_be
+        .iter()
+        .filter(|(alias, secret)| is_default(alias.as_str(), secret));
+    for (alias, secret) in
+        defaults.filter(|(alias, secret)| brings(&view, unchanged.as_deref(), *alias, secret))
+    {
         // What this object says of the other alias is found there.
         let is_said = |(other, name): &&(Alias, String)| {
-            view.certificates.iter().any(|c| c.alias == other.as_str() && c.secret_name.as_ref() == Some(name))
+            view.certificates
+                .iter()
+                .any(|c| c.alias == other.as_str() && c.secret_name.as_ref() == Some(name))
         };
-        let twin = twin_of(alias.as_str(), secret).filter(|twin| !is_said(twin)).map(is_shared);
+        let twin = twin_of(alias.as_str(), secret)
+            .filter(|twin| !is_said(twin))
+            .map(is_shared);
         // Two defaults of one name are those of Certificates too, for which there is a rule.
-        let is_named =
-            others.iter().any(|other| names_secret(other, secret)) || of_issuers.iter().any(|(ca, _)| ca == secret);
-        for problem in [twin, is_own(secret), belongs(secret).filter(|_| is_named)].into_iter().flatten() {
-            let problem = format!("Secret {} of the {} certificate {problem}", quoted(secret), alias.as_str());
+        let is_named = others.iter().any(|other| names_secret(other, secret))
+            || of_issuers.iter().any(|(ca, _)| ca == secret);
+        for problem in [twin, is_own(secret), belongs(secret).filter(|_| is_named)]
+            .into_iter()
+            .flatten()
+        {
+            let problem = format!(
+                "Secret {} of the {} certificate {problem}",
+                quoted(secret),
+                alias.as_str()
+            );
             findings.add("spec.tls", problem, "name another secretName for it");
         }
     }
@@ -541,9 +687,13 @@ where
 /// The Secrets of the CAs by which issuers sign, each with its issuer.
 fn secrets_of_issuers(namespace: &str, facts: &dyn Facts) -> Vec<(String, String)> {
     let issuers = facts.issuers(namespace);
-    let of_namespace = issuers.iter().map(|issuer| (&issuer.metadata, &issuer.spec.ca, "Issuer"));
+    let of_namespace = issuers
+        .iter()
+        .map(|issuer| (&issuer.metadata, &issuer.spec.ca, "Issuer"));
     let cluster_issuers = facts.cluster_issuers();
-    let of_cluster = cluster_issuers.iter().map(|issuer| (&issuer.metadata, &issuer.spec.ca, "ClusterIssuer"));
+    let of_cluster = cluster_issuers
+        .iter()
+        .map(|issuer| (&issuer.metadata, &issuer.spec.ca, "ClusterIssuer"));
     let named = |(metadata, ca, kind): (&ObjectMeta, &Option<CaIssuer>, &str)| {
         let name = metadata.name.as_deref().unwrap_or_default();
         Some((ca.as_ref()?.secret_name.clone(), format!("{kind} {name}")))
@@ -558,7 +708,8 @@ fn others(view: &View<'_>, facts: Option<&dyn Facts>) -> Vec<Arc<Postgres>> {
     others
 }
 
-/// Whether the object brings TLS to a database that has none. Without a name yet, nothing is called after it.
+/// Whether the object brings TLS to a database that has none. Without a name yet, nothing is called
+/// after it.
 fn brings_tls(view: &View<'_>, unchanged: Option<&Postgres>) -> bool {
     !view.database.is_empty() && unchanged.is_some_and(|database| database.spec.tls.is_none())
 }
@@ -566,31 +717,44 @@ fn brings_tls(view: &View<'_>, unchanged: Option<&Postgres>) -> bool {
 /// Whether the object brings this Secret to a certificate that had none or another.
 fn brings(view: &View<'_>, unchanged: Option<&Postgres>, alias: Alias, secret: &str) -> bool {
     let had = unchanged.and_then(|database| database.spec.tls.as_ref());
-    brings_tls(view, unchanged) || had.is_some_and(|tls| secret_of(view.database, alias, &tls.certificates) != secret)
+    brings_tls(view, unchanged)
+        || had.is_some_and(|tls| secret_of(view.database, alias, &tls.certificates) != secret)
 }
 
 /// Whether a database uses this Secret because somebody said so.
 fn names_secret(database: &Postgres, secret: &str) -> bool {
     let name = database.metadata.name.as_deref().unwrap_or_default();
     let by_default = Alias::ALL.map(|alias| names::certificate(name, alias));
-    secrets_of(database).iter().any(|(used, _)| used == secret && !by_default.contains(used))
+    secrets_of(database)
+        .iter()
+        .any(|(used, _)| used == secret && !by_default.contains(used))
 }
 
-fn certificate_name_unique<K>(review: &Review<K>, facts: Option<&dyn Facts>, findings: &mut Findings)
-where
+fn certificate_name_unique<K>(
+    review: &Review<K>,
+    facts: Option<&dyn Facts>,
+    findings: &mut Findings,
+) where
     Review<K>: HasTls,
 {
     let Some(view) = review.tls() else { return };
     if !brings_tls(&view, review.unchanged(facts).as_deref()) {
         return;
     }
-    for other in others(&view, facts).iter().filter(|other| other.spec.tls.is_some()) {
+    for other in others(&view, facts)
+        .iter()
+        .filter(|other| other.spec.tls.is_some())
+    {
         let name = other.metadata.name.as_deref().unwrap_or_default();
         let theirs = Alias::ALL.map(|alias| names::certificate(name, alias));
         for own in Alias::ALL.map(|alias| names::certificate(view.database, alias)) {
             if theirs.contains(&own) {
-                let problem = format!("Certificate {} is that of Postgres {name} too", quoted(&own));
-                let remedy = "use a database whose name differs earlier: the end of a long one is cut off";
+                let problem = format!(
+                    "Certificate {} is that of Postgres {name} too",
+                    quoted(&own)
+                );
+                let remedy =
+                    "use a database whose name differs earlier: the end of a long one is cut off";
                 findings.add(view.named_at, problem, remedy);
             }
         }
@@ -603,7 +767,11 @@ where
 {
     type IsValid = fn(&str) -> bool;
     let Some(view) = review.tls() else { return };
-    let wished = if review.is_merged(facts) { review.wished(facts) } else { None };
+    let wished = if review.is_merged(facts) {
+        review.wished(facts)
+    } else {
+        None
+    };
     for (field, certificate) in entries(&view) {
         let lists: [(&str, &[String], IsValid, &str); 4] = [
             (
@@ -631,22 +799,31 @@ where
                 "is no e-mail address; use one such as dba@example.com",
             ),
         ];
-        let whole = wished.as_ref().and_then(|wished| wished.tls.certificate(&certificate.alias));
-        if let Some(problem) = certificate.too_many_names().or_else(|| whole?.too_many_names()) {
+        let whole = wished
+            .as_ref()
+            .and_then(|wished| wished.tls.certificate(&certificate.alias));
+        if let Some(problem) = certificate
+            .too_many_names()
+            .or_else(|| whole?.too_many_names())
+        {
             findings.add(&field, problem, "name fewer; a wildcard covers many");
             continue;
         }
         for (key, list, is_valid, words) in lists {
             let (problem, remedy) = words.split_once("; ").unwrap_or((words, ""));
             for (i, name) in list.iter().enumerate().filter(|(_, name)| !is_valid(name)) {
-                findings.add(format!("{field}.{key}[{i}]"), format!("{} {problem}", quoted(name)), remedy);
+                findings.add(
+                    format!("{field}.{key}[{i}]"),
+                    format!("{} {problem}", quoted(name)),
+                    remedy,
+                );
             }
         }
     }
 }
 
-/// The attributes of a subject with the longest value that X.520 allows (upper bounds, ITU-T X.520 annex C; postal code and
-/// street: X.411), in characters.
+/// The attributes of a subject with the longest value that X.520 allows (upper bounds, ITU-T X.520
+/// annex C; postal code and street: X.411), in characters.
 fn subject_lists(subject: &X509Subject) -> [(&'static str, &[String], usize); 6] {
     [
         ("organizations", &subject.organizations, 64),
@@ -664,20 +841,36 @@ where
 {
     let Some(view) = review.tls() else { return };
     for (field, certificate) in entries(&view) {
-        let Some(subject) = &certificate.subject else { continue };
+        let Some(subject) = &certificate.subject else {
+            continue;
+        };
         for (key, values, longest) in subject_lists(subject) {
             for (i, value) in values.iter().enumerate() {
-                subject_value(&format!("{field}.subject.{key}[{i}]"), value, longest, findings);
+                subject_value(
+                    &format!("{field}.subject.{key}[{i}]"),
+                    value,
+                    longest,
+                    findings,
+                );
             }
         }
         for (i, country) in subject.countries.iter().enumerate() {
             if !(country.len() == 2 && country.bytes().all(|b| b.is_ascii_alphabetic())) {
                 let problem = format!("{} is no country", quoted(country));
-                findings.add(format!("{field}.subject.countries[{i}]"), problem, "use its two letters, such as DE");
+                findings.add(
+                    format!("{field}.subject.countries[{i}]"),
+                    problem,
+                    "use its two letters, such as DE",
+                );
             }
         }
         if let Some(value) = &subject.serial_number {
-            subject_value(&format!("{field}.subject.serialNumber"), value, 64, findings);
+            subject_value(
+                &format!("{field}.subject.serialNumber"),
+                value,
+                64,
+                findings,
+            );
         }
     }
 }
@@ -687,14 +880,27 @@ fn subject_value(field: &str, value: &str, longest: usize, findings: &mut Findin
     if value.is_empty() {
         findings.add(field, "is empty", "give a value, or leave it out");
     } else if value.chars().any(char::is_control) {
-        findings.add(field, format!("{} has control characters", quoted(value)), "remove them");
+        findings.add(
+            field,
+            format!("{} has control characters", quoted(value)),
+            "remove them",
+        );
     } else if length > longest {
-        findings.add(field, format!("{} has {length} characters", quoted(value)), format!("use at most {longest}"));
+        findings.add(
+            field,
+            format!("{} has {length} characters", quoted(value)),
+            format!("use at most {longest}"),
+        );
     }
 }
 
 /// Reads a duration, or notes what is wrong with it.
-pub(super) fn read_duration(field: &str, text: &str, example: &str, findings: &mut Findings) -> Option<Duration> {
+pub(super) fn read_duration(
+    field: &str,
+    text: &str,
+    example: &str,
+    findings: &mut Findings,
+) -> Option<Duration> {
     let problem = match duration::parse(text) {
         Ok(duration) => return Some(duration),
         Err(problem) => format!("{} {problem}", quoted(text)),
@@ -709,10 +915,16 @@ where
 {
     let Some(view) = review.tls() else { return };
     for (field, certificate) in entries(&view) {
-        let Some(text) = &certificate.duration else { continue };
+        let Some(text) = &certificate.duration else {
+            continue;
+        };
         let field = format!("{field}.duration");
         if read_duration(&field, text, "2160h", findings).is_some_and(|d| d < MIN_DURATION) {
-            findings.add(field, format!("{} is too short", quoted(text)), "use at least 1h");
+            findings.add(
+                field,
+                format!("{} is too short", quoted(text)),
+                "use at least 1h",
+            );
         }
     }
 }
@@ -725,25 +937,42 @@ where
     let unchanged = review.unchanged(facts);
     for (field, certificate) in entries(&view) {
         let field = format!("{field}.renewBefore");
-        let kept = unchanged.as_ref().and_then(|d| d.spec.tls.as_ref()).and_then(|t| t.certificate(&certificate.alias));
-        // What the entry leaves out stays as it is in the database, so either of the two may come from there.
-        let life = match certificate.duration.as_ref().or(kept.and_then(|c| c.duration.as_ref())) {
+        let kept = unchanged
+            .as_ref()
+            .and_then(|d| d.spec.tls.as_ref())
+            .and_then(|t| t.certificate(&certificate.alias));
+        // What the entry leaves out stays as it is in the database, so either of the two may come
+        // from there.
+        let life = match certificate
+            .duration
+            .as_ref()
+            .or(kept.and_then(|c| c.duration.as_ref()))
+        {
             None => Some(DEFAULT_DURATION),
             Some(text) => duration::parse(text).ok(),
         };
-        let (renew_before, text) = match (&certificate.renew_before, kept.and_then(|c| c.renew_before.as_ref())) {
+        let (renew_before, text) = match (
+            &certificate.renew_before,
+            kept.and_then(|c| c.renew_before.as_ref()),
+        ) {
             (Some(text), _) => (read_duration(&field, text, "720h", findings), quoted(text)),
-            (None, Some(text)) if certificate.duration.is_some() => {
-                (duration::parse(text).ok(), format!("is left out, and the database's {}", quoted(text)))
-            }
+            (None, Some(text)) if certificate.duration.is_some() => (
+                duration::parse(text).ok(),
+                format!("is left out, and the database's {}", quoted(text)),
+            ),
             _ => continue,
         };
-        let Some(renew_before) = renew_before else { continue };
+        let Some(renew_before) = renew_before else {
+            continue;
+        };
         if certificate.renew_before.is_some() && renew_before < MIN_RENEW_BEFORE {
             findings.add(&field, format!("{text} is too short"), "use at least 5m");
         }
         if let Some(life) = life.filter(|life| renew_before >= *life) {
-            let problem = format!("{text} is not shorter than the certificate's life of {}", duration::write(life));
+            let problem = format!(
+                "{text} is not shorter than the certificate's life of {}",
+                duration::write(life)
+            );
             findings.add(&field, problem, "use less, or a longer duration");
         }
     }
@@ -755,7 +984,11 @@ where
 {
     let Some(view) = review.tls() else { return };
     for (field, _) in entries(&view).filter(|(_, c)| c.renew_before.is_some()) {
-        findings.add(format!("{field}.renewBefore"), "is deprecated in KubeDB", "rotate by request instead");
+        findings.add(
+            format!("{field}.renewBefore"),
+            "is deprecated in KubeDB",
+            "rotate by request instead",
+        );
     }
 }
 
@@ -769,7 +1002,10 @@ mod tests {
         let said = |spec: &str, lacks: &[&'static str]| {
             let mut object = Postgres::new("pg", serde_saphyr::from_str(spec).expect("a spec"));
             object.metadata.namespace = Some("demo".to_owned());
-            let facts = Snapshot { lacks: lacks.to_vec(), ..Snapshot::default() };
+            let facts = Snapshot {
+                lacks: lacks.to_vec(),
+                ..Snapshot::default()
+            };
             let review = Review::create(object, Arc::default());
             let mut found = judge(postgres::rules(), &review, Some(&facts));
             found.retain(|finding| finding.rule == "issuer-exists");

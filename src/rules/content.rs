@@ -1,7 +1,7 @@
 //! The rules about what users bring along: settings, scripts, ports, amounts of memory.
 //!
-//! They ask the parsers that the builder uses. What came in and could not be built would stop the loop of its database, and with
-//! it the renewal of certificates.
+//! They ask the parsers that the builder uses. What came in and could not be built would stop the
+//! loop of its database, and with it the renewal of certificates.
 
 use crate::api::Postgres;
 use crate::api::names::POSTGRES;
@@ -17,49 +17,116 @@ type Database = Review<Postgres>;
 const SETTINGS: &str = "spec.configuration.inline.user.conf";
 
 fn user_conf(database: &Postgres) -> Option<&String> {
-    database.spec.configuration.as_ref()?.inline.as_ref()?.get(USER_CONF)
+    database
+        .spec
+        .configuration
+        .as_ref()?
+        .inline
+        .as_ref()?
+        .get(USER_CONF)
 }
 
-pub(super) fn configuration_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
-    let inline = review.object.spec.configuration.as_ref().and_then(|c| c.inline.as_ref());
-    for key in inline.into_iter().flat_map(|inline| inline.keys()).filter(|key| *key != USER_CONF) {
+pub(super) fn configuration_valid(
+    review: &Database,
+    _: Option<&dyn Facts>,
+    findings: &mut Findings,
+) {
+    let inline = review
+        .object
+        .spec
+        .configuration
+        .as_ref()
+        .and_then(|c| c.inline.as_ref());
+    for key in inline
+        .into_iter()
+        .flat_map(|inline| inline.keys())
+        .filter(|key| *key != USER_CONF)
+    {
         let problem = format!("the key {} is not read", quoted(key));
-        findings.add("spec.configuration.inline", problem, "use the key user.conf");
+        findings.add(
+            "spec.configuration.inline",
+            problem,
+            "use the key user.conf",
+        );
     }
     if let Some(Err(bad)) = user_conf(&review.object).map(|text| conf::parse(text)) {
-        findings.add(SETTINGS, bad.to_string(), "write one setting a line, as in postgresql.conf");
+        findings.add(
+            SETTINGS,
+            bad.to_string(),
+            "write one setting a line, as in postgresql.conf",
+        );
     }
 }
 
 pub(super) fn setting_ignored(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
-    let settings = user_conf(&review.object).and_then(|text| conf::parse(text).ok()).unwrap_or_default();
+    let settings = user_conf(&review.object)
+        .and_then(|text| conf::parse(text).ok())
+        .unwrap_or_default();
     for owned in settings.keys().filter_map(|name| owned::by_pgrekey(name)) {
-        findings.add(SETTINGS, format!("{} is ignored", owned.name), format!("it follows from {}", owned.follows_from));
+        findings.add(
+            SETTINGS,
+            format!("{} is ignored", owned.name),
+            format!("it follows from {}", owned.follows_from),
+        );
     }
     for (name, least) in owned::LEAST {
-        if settings.get(name).is_some_and(|value| guc::whole_number(value).is_none_or(|number| number < least)) {
-            findings.add(SETTINGS, format!("{name} is raised to {least}"), "32 pods need the room");
+        if settings
+            .get(name)
+            .is_some_and(|value| guc::whole_number(value).is_none_or(|number| number < least))
+        {
+            findings.add(
+                SETTINGS,
+                format!("{name} is raised to {least}"),
+                "32 pods need the room",
+            );
         }
     }
 }
 
 pub(super) fn init_script_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
     const FIELD: &str = "spec.init.script";
-    let Some(script) = review.object.spec.init.as_ref().and_then(|init| init.script.as_ref()) else { return };
+    let Some(script) = review
+        .object
+        .spec
+        .init
+        .as_ref()
+        .and_then(|init| init.script.as_ref())
+    else {
+        return;
+    };
     if !script.has_one_source() {
-        let problem = if script.secret.is_some() { "has two sources" } else { "has no source" };
+        let problem = if script.secret.is_some() {
+            "has two sources"
+        } else {
+            "has no source"
+        };
         findings.add(FIELD, problem, "name either a configMap or a secret");
     }
     if !script.stays_inside() {
-        let problem = format!("{} leads out of the volume", quoted(script.script_path.as_deref().unwrap_or_default()));
-        findings.add(format!("{FIELD}.scriptPath"), problem, "write a folder inside it, such as schema");
+        let problem = format!(
+            "{} leads out of the volume",
+            quoted(script.script_path.as_deref().unwrap_or_default())
+        );
+        findings.add(
+            format!("{FIELD}.scriptPath"),
+            problem,
+            "write a folder inside it, such as schema",
+        );
     }
 }
 
-pub(super) fn service_port_known(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+pub(super) fn service_port_known(
+    review: &Database,
+    _: Option<&dyn Facts>,
+    findings: &mut Findings,
+) {
     for (i, template) in review.object.spec.service_templates.iter().enumerate() {
         let (alias, known) = (template.alias.as_str(), template.alias.port_name());
-        let ports = template.spec.iter().flat_map(|service| &service.ports).enumerate();
+        let ports = template
+            .spec
+            .iter()
+            .flat_map(|service| &service.ports)
+            .enumerate();
         for (j, port) in ports.filter(|(_, port)| port.name != known) {
             let field = format!("spec.serviceTemplates[{i}].spec.ports[{j}].name");
             let problem = format!("the Service {alias} has no port {}", quoted(&port.name));
@@ -73,7 +140,11 @@ pub(super) fn external_ips(review: &Database, _: Option<&dyn Facts>, findings: &
         return;
     }
     for (i, template) in review.object.spec.service_templates.iter().enumerate() {
-        if template.spec.as_ref().is_some_and(|service| !service.external_ips.is_empty()) {
+        if template
+            .spec
+            .as_ref()
+            .is_some_and(|service| !service.external_ips.is_empty())
+        {
             let field = format!("spec.serviceTemplates[{i}].spec.externalIPs");
             let remedy = "use type LoadBalancer or NodePort; only an installation with externalIPs.allowed has them";
             findings.add(field, "are not allowed in this installation", remedy);
@@ -82,15 +153,32 @@ pub(super) fn external_ips(review: &Database, _: Option<&dyn Facts>, findings: &
 }
 
 pub(super) fn memory_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
-    let pod = review.object.spec.pod_template.as_ref().and_then(|template| template.spec.as_ref());
+    let pod = review
+        .object
+        .spec
+        .pod_template
+        .as_ref()
+        .and_then(|template| template.spec.as_ref());
     let containers = pod.iter().flat_map(|pod| pod.containers.iter().enumerate());
     for (i, container) in containers.filter(|(_, container)| container.name == POSTGRES) {
-        let Some(resources) = &container.resources else { continue };
-        for (list, amounts) in [("requests", &resources.requests), ("limits", &resources.limits)] {
-            let Some(amount) = amounts.as_ref().and_then(|amounts| amounts.get("memory")) else { continue };
+        let Some(resources) = &container.resources else {
+            continue;
+        };
+        for (list, amounts) in [
+            ("requests", &resources.requests),
+            ("limits", &resources.limits),
+        ] {
+            let Some(amount) = amounts.as_ref().and_then(|amounts| amounts.get("memory")) else {
+                continue;
+            };
             if quantity::bytes(amount).is_none() {
-                let field = format!("spec.podTemplate.spec.containers[{i}].resources.{list}.memory");
-                findings.add(field, format!("{} is no amount of memory", quoted(&amount.0)), "write one such as 2Gi");
+                let field =
+                    format!("spec.podTemplate.spec.containers[{i}].resources.{list}.memory");
+                findings.add(
+                    field,
+                    format!("{} is no amount of memory", quoted(&amount.0)),
+                    "write one such as 2Gi",
+                );
             }
         }
     }

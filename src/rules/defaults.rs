@@ -1,9 +1,9 @@
 //! What is filled in where users leave it out.
 //!
 //! # Guarantees
-//! Only what is missing is filled in; nothing that is there is changed, known to us or not. Doing it twice changes nothing.
-//! On an update, what the new object leaves out and a default would fill is taken from the old object, so that a PUT of the
-//! same file is not an edit.
+//! Only what is missing is filled in; nothing that is there is changed, known to us or not. Doing
+//! it twice changes nothing. On an update, what the new object leaves out and a default would fill
+//! is taken from the old object, so that a PUT of the same file is not an edit.
 
 use std::sync::Arc;
 
@@ -31,10 +31,18 @@ impl std::str::FromStr for DefaultIssuer {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (kind, name) = text.split_once('/').unwrap_or_default();
-        let kind = ["Issuer", "ClusterIssuer"].into_iter().find(|known| *known == kind);
+        let kind = ["Issuer", "ClusterIssuer"]
+            .into_iter()
+            .find(|known| *known == kind);
         match kind {
-            Some(kind) if super::text::is_object_name(name) => Ok(Self { kind, name: name.to_owned() }),
-            _ => Err(format!("{} is no issuer: use Issuer/NAME or ClusterIssuer/NAME", super::quoted(text))),
+            Some(kind) if super::text::is_object_name(name) => Ok(Self {
+                kind,
+                name: name.to_owned(),
+            }),
+            _ => Err(format!(
+                "{} is no issuer: use Issuer/NAME or ClusterIssuer/NAME",
+                super::quoted(text)
+            )),
         }
     }
 }
@@ -58,12 +66,23 @@ pub struct Installation {
     pub allowed: Arc<Allowed>,
 }
 
-/// The issuer for a namespace whose objects name none: its annotation, else the installation's default.
+/// The issuer for a namespace whose objects name none: its annotation, else the installation's
+/// default.
 ///
-/// An annotation that cannot be read counts as none: the rules then say that the issuer is missing, and where it may come from.
-fn default_issuer(namespace: &str, facts: &dyn Facts, installation: &Installation) -> Option<Value> {
-    let annotation = facts.default_issuer(namespace).and_then(|text| text.parse::<DefaultIssuer>().ok());
-    annotation.as_ref().or(installation.issuer.as_ref()).map(DefaultIssuer::reference)
+/// An annotation that cannot be read counts as none: the rules then say that the issuer is missing,
+/// and where it may come from.
+fn default_issuer(
+    namespace: &str,
+    facts: &dyn Facts,
+    installation: &Installation,
+) -> Option<Value> {
+    let annotation = facts
+        .default_issuer(namespace)
+        .and_then(|text| text.parse::<DefaultIssuer>().ok());
+    annotation
+        .as_ref()
+        .or(installation.issuer.as_ref())
+        .map(DefaultIssuer::reference)
 }
 
 /// What [`postgres`] touches.
@@ -86,19 +105,32 @@ pub static POSTGRES: Part = Part::Fields(&[(
 /// What [`ops_request`] touches of a new request.
 pub static REQUEST: Part = Part::Fields(&[FINALIZERS, ("spec", Part::Fields(&[TLS]))]);
 
-/// What [`ops_request`] touches of a request that was there: anything may be taken from the old one.
+/// What [`ops_request`] touches of a request that was there: anything may be taken from the old
+/// one.
 pub static REQUEST_UPDATE: Part = Part::Fields(&[("spec", Part::All)]);
 
 const FINALIZERS: (&str, Part) = ("metadata", Part::Fields(&[("finalizers", Part::All)]));
 
-const TLS: (&str, Part) =
-    ("tls", Part::Fields(&[("issuerRef", Part::All), ("certificates", Part::Each(&CERTIFICATE))]));
+const TLS: (&str, Part) = (
+    "tls",
+    Part::Fields(&[
+        ("issuerRef", Part::All),
+        ("certificates", Part::Each(&CERTIFICATE)),
+    ]),
+);
 
-static CERTIFICATE: Part = Part::Fields(&[("alias", Part::All), ("secretName", Part::All), ("issuerRef", Part::All)]);
+static CERTIFICATE: Part = Part::Fields(&[
+    ("alias", Part::All),
+    ("secretName", Part::All),
+    ("issuerRef", Part::All),
+]);
 
-/// The object, if there is one at this path; what is no object is left for the schema to complain about.
+/// The object, if there is one at this path; what is no object is left for the schema to complain
+/// about.
 fn object<'a>(value: &'a mut Value, path: &[&str]) -> Option<&'a mut Map<String, Value>> {
-    path.iter().try_fold(value, |value, key| value.get_mut(*key))?.as_object_mut()
+    path.iter()
+        .try_fold(value, |value, key| value.get_mut(*key))?
+        .as_object_mut()
 }
 
 fn is_missing(map: &Map<String, Value>, key: &str) -> bool {
@@ -119,18 +151,27 @@ fn complete_issuers(document: &mut Value) {
             fill(issuer, "kind", || "Issuer".into());
         }
     }
-    let Some(tls) = object(document, &["spec", "tls"]) else { return };
+    let Some(tls) = object(document, &["spec", "tls"]) else {
+        return;
+    };
     complete(tls.get_mut("issuerRef"));
-    for certificate in tls.get_mut("certificates").and_then(Value::as_array_mut).into_iter().flatten() {
+    for certificate in tls
+        .get_mut("certificates")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         complete(certificate.get_mut("issuerRef"));
     }
 }
 
-/// A request with its defaults, and, where it is to be carried out, with the finalizer that keeps it from vanishing meanwhile: one
-/// write less when it begins. It is let go when it ends, or is deleted before its turn.
+/// A request with its defaults, and, where it is to be carried out, with the finalizer that keeps
+/// it from vanishing meanwhile: one write less when it begins. It is let go when it ends, or is
+/// deleted before its turn.
 ///
-/// An issuer is filled in only where TLS is to be added. On a database with TLS what is left out stays as it is, and that is
-/// decided when the request's turn comes: an issuer written into it now could be an old one by then.
+/// An issuer is filled in only where TLS is to be added. On a database with TLS what is left out
+/// stays as it is, and that is decided when the request's turn comes: an issuer written into it now
+/// could be an old one by then.
 #[must_use]
 pub fn ops_request(
     mut document: Value,
@@ -139,9 +180,10 @@ pub fn ops_request(
     installation: &Installation,
 ) -> Value {
     if let Some(old) = &review.old {
-        if let (Some(spec), Ok(Value::Object(old))) =
-            (object(&mut document, &["spec"]), serde_json::to_value(&old.spec))
-        {
+        if let (Some(spec), Ok(Value::Object(old))) = (
+            object(&mut document, &["spec"]),
+            serde_json::to_value(&old.spec),
+        ) {
             take_missing(spec, &old);
         }
         return document;
@@ -155,7 +197,9 @@ pub fn ops_request(
         }
     }
     complete_issuers(&mut document);
-    if let Some(metadata) = object(&mut document, &["metadata"]).filter(|_| carries_out(installation, request)) {
+    if let Some(metadata) =
+        object(&mut document, &["metadata"]).filter(|_| carries_out(installation, request))
+    {
         fill(metadata, "finalizers", || json!([]));
         let finalizers = metadata.get_mut("finalizers").and_then(Value::as_array_mut);
         if let Some(finalizers) = finalizers.filter(|all| !all.iter().any(|one| one == FINALIZER)) {
@@ -168,21 +212,33 @@ pub fn ops_request(
 /// Whether this installation will carry out the request: nobody else would let it go.
 fn carries_out(installation: &Installation, request: &PostgresOpsRequest) -> bool {
     let namespace = request.metadata.namespace.as_ref();
-    installation.ops_manager && installation.namespace.as_ref().is_none_or(|only| Some(only) == namespace)
+    installation.ops_manager
+        && installation
+            .namespace
+            .as_ref()
+            .is_none_or(|only| Some(only) == namespace)
 }
 
 /// Whether the request adds TLS and leaves a certificate without an issuer.
 fn needs_issuer(request: &PostgresOpsRequest, facts: &dyn Facts) -> bool {
     let namespace = request.metadata.namespace.as_deref().unwrap_or_default();
-    let Some(tls) = request.spec.tls.as_ref().filter(|tls| tls.operations() == [TlsOperation::Change]) else {
+    let Some(tls) = request
+        .spec
+        .tls
+        .as_ref()
+        .filter(|tls| tls.operations() == [TlsOperation::Change])
+    else {
         return false;
     };
-    let Some(database) = facts.database(namespace, &request.spec.database_ref.name) else { return false };
+    let Some(database) = facts.database(namespace, &request.spec.database_ref.name) else {
+        return false;
+    };
     !will_have_tls(request, &database, facts)
         && !aliases_without_issuer(tls.issuer_ref.as_ref(), &tls.certificates).is_empty()
 }
 
-/// Takes from the old object what the new one leaves out, at any depth; entries of a list are taken together by place.
+/// Takes from the old object what the new one leaves out, at any depth; entries of a list are taken
+/// together by place.
 fn take_missing(new: &mut Map<String, Value>, old: &Map<String, Value>) {
     for (key, old) in old {
         match (new.get_mut(key), old) {
@@ -210,52 +266,106 @@ pub fn postgres(
     facts: &dyn Facts,
     installation: &Installation,
 ) -> Value {
-    let Postgres { metadata, spec: new, .. } = &review.object;
+    let Postgres {
+        metadata,
+        spec: new,
+        ..
+    } = &review.object;
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     // Without a name yet (generateName) the names of the Secrets cannot be known.
     let name = metadata.name.as_deref().filter(|name| !name.is_empty());
     let old = review.old.as_ref().map(|old| &old.spec);
     let has_tls = new.tls.is_some();
-    // The modes of before are those of a database with, or without, TLS: they say nothing once that has changed.
+    // The modes of before are those of a database with, or without, TLS: they say nothing once that
+    // has changed.
     let same_tls = old.filter(|old| old.tls.is_some() == has_tls);
 
     if let Some(tls) = object(&mut document, &["spec", "tls"]) {
         default_tls(tls, name, || {
-            let unsigned = new.tls.as_ref().map(|t| aliases_without_issuer(t.issuer_ref.as_ref(), &t.certificates));
+            let unsigned = new
+                .tls
+                .as_ref()
+                .map(|t| aliases_without_issuer(t.issuer_ref.as_ref(), &t.certificates));
             let kept = old.and_then(|old| old.tls.as_ref()?.issuer_ref.clone());
             let kept = kept.and_then(|issuer| serde_json::to_value(issuer).ok());
             let default = || default_issuer(namespace, facts, installation);
-            unsigned.filter(|aliases| !aliases.is_empty()).and_then(|_| kept.or_else(default))
+            unsigned
+                .filter(|aliases| !aliases.is_empty())
+                .and_then(|_| kept.or_else(default))
         });
     }
     complete_issuers(&mut document);
 
-    let Some(spec) = object(&mut document, &["spec"]) else { return document };
+    let Some(spec) = object(&mut document, &["spec"]) else {
+        return document;
+    };
     let halted = new.halted == Some(true);
     let ssl_mode = if has_tls { "verify-full" } else { "disable" };
     // PostgreSQL 18 is the first that warns about md5; older ones have it as KubeDB's default.
-    let auth_mode = if major(&new.version, Some(facts)).is_some_and(|major| major >= 18) { "scram" } else { "md5" };
-    let kept_ssl_mode = same_tls.and_then(|old| old.ssl_mode).map(|mode| json!(mode));
-    let kept_auth_mode = same_tls.and_then(|old| old.client_auth_mode).map(|mode| json!(mode));
+    let auth_mode = if major(&new.version, Some(facts)).is_some_and(|major| major >= 18) {
+        "scram"
+    } else {
+        "md5"
+    };
+    let kept_ssl_mode = same_tls
+        .and_then(|old| old.ssl_mode)
+        .map(|mode| json!(mode));
+    let kept_auth_mode = same_tls
+        .and_then(|old| old.client_auth_mode)
+        .map(|mode| json!(mode));
     let kept_replicas = old.and_then(|old| old.replicas).map(Value::from);
-    let kept_policy = old.filter(|_| !halted).and_then(|old| old.deletion_policy).map(|policy| json!(policy));
+    let kept_policy = old
+        .filter(|_| !halted)
+        .and_then(|old| old.deletion_policy)
+        .map(|policy| json!(policy));
     let kept = |value: Option<Value>, default: Value| move || value.unwrap_or(default);
     fill(spec, "replicas", kept(kept_replicas, 1.into()));
-    fill(spec, "standbyMode", kept(old.and_then(|o| o.standby_mode).map(|v| json!(v)), "Hot".into()));
-    fill(spec, "storageType", kept(old.and_then(|o| o.storage_type).map(|v| json!(v)), "Durable".into()));
-    fill(spec, "deletionPolicy", kept(kept_policy, if halted { "Halt" } else { "Delete" }.into()));
+    fill(
+        spec,
+        "standbyMode",
+        kept(
+            old.and_then(|o| o.standby_mode).map(|v| json!(v)),
+            "Hot".into(),
+        ),
+    );
+    fill(
+        spec,
+        "storageType",
+        kept(
+            old.and_then(|o| o.storage_type).map(|v| json!(v)),
+            "Durable".into(),
+        ),
+    );
+    fill(
+        spec,
+        "deletionPolicy",
+        kept(kept_policy, if halted { "Halt" } else { "Delete" }.into()),
+    );
     fill(spec, "sslMode", kept(kept_ssl_mode, ssl_mode.into()));
-    fill(spec, "clientAuthMode", kept(kept_auth_mode, auth_mode.into()));
+    fill(
+        spec,
+        "clientAuthMode",
+        kept(kept_auth_mode, auth_mode.into()),
+    );
     fill(spec, "healthChecker", || json!({}));
     if let Some(checker) = spec.get_mut("healthChecker").and_then(Value::as_object_mut) {
         let before = old.and_then(|old| old.health_checker).unwrap_or_default();
-        fill(checker, "periodSeconds", || before.period_seconds.unwrap_or(10).into());
-        fill(checker, "timeoutSeconds", || before.timeout_seconds.unwrap_or(10).into());
-        fill(checker, "failureThreshold", || before.failure_threshold.unwrap_or(1).into());
+        fill(checker, "periodSeconds", || {
+            before.period_seconds.unwrap_or(10).into()
+        });
+        fill(checker, "timeoutSeconds", || {
+            before.timeout_seconds.unwrap_or(10).into()
+        });
+        fill(checker, "failureThreshold", || {
+            before.failure_threshold.unwrap_or(1).into()
+        });
     }
     if spec.get("streamingMode").and_then(Value::as_str) == Some("Synchronous") {
         fill(spec, "synchronousReplicationConfig", || json!({}));
-        if let Some(config) = spec.get_mut("synchronousReplicationConfig").and_then(Value::as_object_mut) {
+        if let Some(config) = spec
+            .get_mut("synchronousReplicationConfig")
+            .and_then(Value::as_object_mut)
+        {
             fill(config, "mode", || "Any".into());
             fill(config, "numSyncReplicas", || 1.into());
             fill(config, "commitLevel", || "RemoteWrite".into());
@@ -265,19 +375,31 @@ pub fn postgres(
 }
 
 /// Fills the issuer and, where there is one for all, an entry with a Secret for each certificate.
-fn default_tls(tls: &mut Map<String, Value>, name: Option<&str>, issuer: impl FnOnce() -> Option<Value>) {
+fn default_tls(
+    tls: &mut Map<String, Value>,
+    name: Option<&str>,
+    issuer: impl FnOnce() -> Option<Value>,
+) {
     if is_missing(tls, "issuerRef")
         && let Some(issuer) = issuer()
     {
         tls.insert("issuerRef".to_owned(), issuer);
     }
-    let Some(name) = name.filter(|_| !is_missing(tls, "issuerRef")) else { return };
+    let Some(name) = name.filter(|_| !is_missing(tls, "issuerRef")) else {
+        return;
+    };
     fill(tls, "certificates", || json!([]));
-    let Some(certificates) = tls.get_mut("certificates").and_then(Value::as_array_mut) else { return };
+    let Some(certificates) = tls.get_mut("certificates").and_then(Value::as_array_mut) else {
+        return;
+    };
     for alias in Alias::ALL {
         let secret = names::certificate(name, alias);
         let is_it = |c: &&mut Value| c.get("alias").and_then(Value::as_str) == Some(alias.as_str());
-        match certificates.iter_mut().find(is_it).map(Value::as_object_mut) {
+        match certificates
+            .iter_mut()
+            .find(is_it)
+            .map(Value::as_object_mut)
+        {
             Some(Some(entry)) => fill(entry, "secretName", || secret.into()),
             Some(None) => {}
             None => certificates.push(json!({"alias": alias.as_str(), "secretName": secret})),

@@ -13,7 +13,8 @@ const MOST: usize = 20;
 /// The longest key that becomes part of a path: keys come from users, paths stand in messages.
 const LONGEST_KEY: usize = 80;
 
-/// The paths at which two values differ, as deep as both have the path, each beginning with `root`; sorted, at most 20.
+/// The paths at which two values differ, as deep as both have the path, each beginning with `root`;
+/// sorted, at most 20.
 #[must_use]
 pub fn differences<T: Serialize>(old: &T, new: &T, root: &str) -> Vec<String> {
     let mut found = vec![];
@@ -27,7 +28,9 @@ pub fn differences<T: Serialize>(old: &T, new: &T, root: &str) -> Vec<String> {
 fn compare(old: Option<&Value>, new: Option<&Value>, path: String, found: &mut Vec<String>) {
     match (old, new) {
         (old, new) if old == new || found.len() >= MOST => {}
-        (Some(Value::Object(old)), Some(Value::Object(new))) if old.keys().chain(new.keys()).all(|k| is_plain(k)) => {
+        (Some(Value::Object(old)), Some(Value::Object(new)))
+            if old.keys().chain(new.keys()).all(|k| is_plain(k)) =>
+        {
             let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();
             keys.sort();
             keys.dedup();
@@ -85,11 +88,17 @@ impl<'de> Visitor<'de> for &'static Part {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let fields = if let Part::Fields(fields) = self { *fields } else { &[] };
+        let fields = if let Part::Fields(fields) = self {
+            *fields
+        } else {
+            &[]
+        };
         let mut kept = Map::new();
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             match fields.iter().find(|(field, _)| *field == key) {
-                Some((field, part)) => drop(kept.insert((*field).to_owned(), map.next_value_seed(part)?)),
+                Some((field, part)) => {
+                    drop(kept.insert((*field).to_owned(), map.next_value_seed(part)?))
+                }
                 None => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -141,28 +150,46 @@ mod tests {
     fn the_deepest_common_path_is_named() {
         let old = json!({"a": {"b": 1, "c": [1, 2]}, "d": 1, "same": {"x": null}});
         let new = json!({"a": {"b": 2, "c": [1, 3]}, "e": 1, "same": {"x": null}});
-        assert_eq!(differences(&old, &new, "spec"), ["spec.a.b", "spec.a.c[1]", "spec.d", "spec.e"]);
+        assert_eq!(
+            differences(&old, &new, "spec"),
+            ["spec.a.b", "spec.a.c[1]", "spec.d", "spec.e"]
+        );
         assert_eq!(differences(&json!([1]), &json!([1, 2]), "spec"), ["spec"]);
         assert!(differences(&old, &old, "spec").is_empty());
         let (endless, forged) = ("k".repeat(1000), "a\nspec.b");
-        assert_eq!(differences(&json!({"m": {endless: 1}}), &json!({"m": {}}), "spec"), ["spec.m"]);
-        assert_eq!(differences(&json!({"m": {forged: 1}}), &json!({"m": {}}), "spec"), ["spec.m"]);
+        assert_eq!(
+            differences(&json!({"m": {endless: 1}}), &json!({"m": {}}), "spec"),
+            ["spec.m"]
+        );
+        assert_eq!(
+            differences(&json!({"m": {forged: 1}}), &json!({"m": {}}), "spec"),
+            ["spec.m"]
+        );
     }
 
     #[test]
     fn a_part_is_what_it_names_and_nothing_else() {
-        static PART: Part =
-            Part::Fields(&[("a", Part::All), ("list", Part::Each(&Part::Fields(&[("name", Part::All)])))]);
+        static PART: Part = Part::Fields(&[
+            ("a", Part::All),
+            ("list", Part::Each(&Part::Fields(&[("name", Part::All)]))),
+        ]);
         for (document, part) in [
             (json!({"a": {"b": [1]}, "c": 2}), json!({"a": {"b": [1]}})),
             (
                 json!({"list": [{"name": "x", "more": [1, 2]}, null, 7, "y", [1]]}),
                 json!({"list": [{"name": "x"}, null, 7, "y", []]}),
             ),
-            (json!({"a": null, "list": {"name": 1}}), json!({"a": null, "list": {}})),
+            (
+                json!({"a": null, "list": {"name": 1}}),
+                json!({"a": null, "list": {}}),
+            ),
             (json!(1.5), json!(1.5)),
         ] {
-            assert_eq!(PART.of(&document.to_string()).expect("JSON"), part, "{document}");
+            assert_eq!(
+                PART.of(&document.to_string()).expect("JSON"),
+                part,
+                "{document}"
+            );
         }
         assert!(PART.of("{\"a\":").is_err());
     }

@@ -9,19 +9,23 @@ use serde_json::Value;
 use crate::api::cert_manager::{ClusterIssuer, Issuer};
 use crate::api::{Postgres, PostgresOpsRequest, PostgresVersion};
 
-/// Annotation of a Namespace that names the issuer for databases in it that name none: `Issuer/name` or `ClusterIssuer/name`.
+/// Annotation of a Namespace that names the issuer for databases in it that name none:
+/// `Issuer/name` or `ClusterIssuer/name`.
 pub const DEFAULT_ISSUER_ANNOTATION: &str = "pgrekey.dev/default-issuer";
 
-/// Label by which a ServiceAccount says, with the value `true`, that pods of databases may run as it.
+/// Label by which a ServiceAccount says, with the value `true`, that pods of databases may run as
+/// it.
 pub const USABLE: &str = "pgrekey.dev/usable-by-databases";
 
 /// What is known about the cluster, at one moment.
 ///
 /// Objects may be pruned to what the rules read. Answers come from memory: a rule must not wait.
 pub trait Facts {
-    /// What is not known yet, in words; empty when everything is. Until then no object can be judged.
+    /// What is not known yet, in words; empty when everything is. Until then no object can be
+    /// judged.
     fn unknown(&self) -> Vec<&'static str>;
-    /// Whether the cluster does not have this kind of cert-manager's, `Issuer` or `ClusterIssuer`: there are none of it then.
+    /// Whether the cluster does not have this kind of cert-manager's, `Issuer` or `ClusterIssuer`:
+    /// there are none of it then.
     fn lacks(&self, kind: &str) -> bool;
 
     /// The Postgres of this name.
@@ -76,13 +80,26 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Takes in one object of any kind, as plain JSON, and says whether it is of a kind that the rules look at.
+    /// Takes in one object of any kind, as plain JSON, and says whether it is of a kind that the
+    /// rules look at.
     ///
     /// A later object replaces an earlier one of the same kind, namespace and name.
-    pub fn learn(&mut self, document: &Value) -> Result<bool, serde_path_to_error::Error<serde_json::Error>> {
-        let text = |path: &str| document.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    pub fn learn(
+        &mut self,
+        document: &Value,
+    ) -> Result<bool, serde_path_to_error::Error<serde_json::Error>> {
+        let text = |path: &str| {
+            document
+                .pointer(path)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
         let (kind, name) = (text("/kind"), text("/metadata/name"));
-        match (text("/apiVersion").split('/').next().unwrap_or_default(), kind.as_str()) {
+        match (
+            text("/apiVersion").split('/').next().unwrap_or_default(),
+            kind.as_str(),
+        ) {
             ("kubedb.com", "Postgres") => put(&mut self.databases, document)?,
             ("ops.kubedb.com", "PostgresOpsRequest") => put(&mut self.requests, document)?,
             ("catalog.kubedb.com", "PostgresVersion") => put(&mut self.versions, document)?,
@@ -96,9 +113,12 @@ impl Snapshot {
                 self.service_accounts.extend(is_usable.then_some(account));
             }
             ("v1", "Namespace") => {
-                let issuer = document["metadata"]["annotations"][DEFAULT_ISSUER_ANNOTATION].as_str();
-                self.default_issuers.retain(|(namespace, _)| *namespace != name);
-                self.default_issuers.extend(issuer.map(|issuer| (name, issuer.to_owned())));
+                let issuer =
+                    document["metadata"]["annotations"][DEFAULT_ISSUER_ANNOTATION].as_str();
+                self.default_issuers
+                    .retain(|(namespace, _)| *namespace != name);
+                self.default_issuers
+                    .extend(issuer.map(|issuer| (name, issuer.to_owned())));
             }
             _ => return Ok(false),
         }
@@ -112,7 +132,9 @@ fn put<K: DeserializeOwned + ResourceExt>(
     document: &Value,
 ) -> Result<(), serde_path_to_error::Error<serde_json::Error>> {
     let object: K = serde_path_to_error::deserialize(document)?;
-    list.retain(|other| (other.namespace(), other.name_any()) != (object.namespace(), object.name_any()));
+    list.retain(|other| {
+        (other.namespace(), other.name_any()) != (object.namespace(), object.name_any())
+    });
     list.push(Arc::new(object));
     Ok(())
 }
@@ -132,30 +154,48 @@ impl Facts for Snapshot {
     }
 
     fn database(&self, namespace: &str, name: &str) -> Option<Arc<Postgres>> {
-        self.databases.iter().find(|d| is(d.as_ref(), namespace, name)).cloned()
+        self.databases
+            .iter()
+            .find(|d| is(d.as_ref(), namespace, name))
+            .cloned()
     }
 
     fn databases(&self, namespace: &str) -> Vec<Arc<Postgres>> {
-        self.databases.iter().filter(|d| d.metadata.namespace.as_deref() == Some(namespace)).cloned().collect()
+        self.databases
+            .iter()
+            .filter(|d| d.metadata.namespace.as_deref() == Some(namespace))
+            .cloned()
+            .collect()
     }
 
     fn requests(&self, namespace: &str, database: &str) -> Vec<Arc<PostgresOpsRequest>> {
         let of = |r: &&Arc<PostgresOpsRequest>| {
-            r.metadata.namespace.as_deref() == Some(namespace) && r.spec.database_ref.name == database
+            r.metadata.namespace.as_deref() == Some(namespace)
+                && r.spec.database_ref.name == database
         };
         self.requests.iter().filter(of).cloned().collect()
     }
 
     fn version(&self, name: &str) -> Option<Arc<PostgresVersion>> {
-        self.versions.iter().find(|v| v.metadata.name.as_deref() == Some(name)).cloned()
+        self.versions
+            .iter()
+            .find(|v| v.metadata.name.as_deref() == Some(name))
+            .cloned()
     }
 
     fn issuer(&self, namespace: &str, name: &str) -> Option<Arc<Issuer>> {
-        self.issuers.iter().find(|i| is(i.as_ref(), namespace, name)).cloned()
+        self.issuers
+            .iter()
+            .find(|i| is(i.as_ref(), namespace, name))
+            .cloned()
     }
 
     fn issuers(&self, namespace: &str) -> Vec<Arc<Issuer>> {
-        self.issuers.iter().filter(|i| i.metadata.namespace.as_deref() == Some(namespace)).cloned().collect()
+        self.issuers
+            .iter()
+            .filter(|i| i.metadata.namespace.as_deref() == Some(namespace))
+            .cloned()
+            .collect()
     }
 
     fn issuer_namespaces(&self, name: &str) -> Vec<String> {
@@ -170,7 +210,10 @@ impl Facts for Snapshot {
     }
 
     fn cluster_issuer(&self, name: &str) -> Option<Arc<ClusterIssuer>> {
-        self.cluster_issuers.iter().find(|i| i.metadata.name.as_deref() == Some(name)).cloned()
+        self.cluster_issuers
+            .iter()
+            .find(|i| i.metadata.name.as_deref() == Some(name))
+            .cloned()
     }
 
     fn cluster_issuers(&self) -> Vec<Arc<ClusterIssuer>> {
@@ -178,7 +221,9 @@ impl Facts for Snapshot {
     }
 
     fn service_account_is_usable(&self, namespace: &str, name: &str) -> bool {
-        self.service_accounts.iter().any(|(of, account)| of == namespace && account == name)
+        self.service_accounts
+            .iter()
+            .any(|(of, account)| of == namespace && account == name)
     }
 
     fn storage_class_exists(&self, name: &str) -> bool {
@@ -186,6 +231,9 @@ impl Facts for Snapshot {
     }
 
     fn default_issuer(&self, namespace: &str) -> Option<String> {
-        self.default_issuers.iter().find(|(n, _)| n == namespace).map(|(_, issuer)| issuer.clone())
+        self.default_issuers
+            .iter()
+            .find(|(n, _)| n == namespace)
+            .map(|(_, issuer)| issuer.clone())
     }
 }

@@ -1,13 +1,15 @@
 //! What is refused at the door, and why: named rules over plain data.
 //!
 //! # Expected flow
-//! Somebody who has an object ([`Review`]) and what is known about the cluster ([`Facts`]) calls [`judge`] with a table of
-//! rules and gets every [`Finding`] at once. The admission webhooks, the loops and `pgrekey check` call the same tables.
+//! Somebody who has an object ([`Review`]) and what is known about the cluster ([`Facts`]) calls
+//! [`judge`] with a table of rules and gets every [`Finding`] at once. The admission webhooks, the
+//! loops and `pgrekey check` call the same tables.
 //!
 //! # Guarantees
-//! All rules run, whatever the others found. Their ids are public and do not change. The list of findings is bounded
-//! ([`MAX_FINDINGS_PER_RULE`]), whatever the object. An update is judged by what it changes: what a rule finds in the old
-//! object too is not said, so that a version or an issuer that has gone locks no database.
+//! All rules run, whatever the others found. Their ids are public and do not change. The list of
+//! findings is bounded ([`MAX_FINDINGS_PER_RULE`]), whatever the object. An update is judged by
+//! what it changes: what a rule finds in the old object too is not said, so that a version or an
+//! issuer that has gone locks no database.
 //!
 //! # Assumptions
 //! The object was decoded into its type; whether it passed the schema does not matter.
@@ -30,7 +32,8 @@ use std::sync::Arc;
 pub use allowed::Allowed;
 pub use facts::{Facts, Snapshot};
 
-/// How many findings of one rule are listed. A list of a million bad names must not become an answer of a million lines.
+/// How many findings of one rule are listed. A list of a million bad names must not become an
+/// answer of a million lines.
 pub const MAX_FINDINGS_PER_RULE: usize = 20;
 
 /// What is asked of an object.
@@ -61,7 +64,12 @@ impl<K> Review<K> {
     /// Whether this may be created.
     #[must_use]
     pub const fn create(object: K, allowed: Arc<Allowed>) -> Self {
-        Self { operation: Operation::Create, object, old: None, allowed }
+        Self {
+            operation: Operation::Create,
+            object,
+            old: None,
+            allowed,
+        }
     }
 }
 
@@ -110,7 +118,10 @@ pub struct Rule<K: 'static> {
 
 impl<K> std::fmt::Debug for Rule<K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Rule").field("id", &self.id).field("effect", &self.effect).finish_non_exhaustive()
+        f.debug_struct("Rule")
+            .field("id", &self.id)
+            .field("effect", &self.effect)
+            .finish_non_exhaustive()
     }
 }
 
@@ -139,14 +150,22 @@ impl Finding {
         let text = self.to_string();
         match text.char_indices().nth(LONGEST_WARNING) {
             None => text,
-            Some(_) => text.chars().take(LONGEST_WARNING - 3).chain("...".chars()).collect(),
+            Some(_) => text
+                .chars()
+                .take(LONGEST_WARNING - 3)
+                .chain("...".chars())
+                .collect(),
         }
     }
 }
 
 impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "[{}] {}: {}; {}", self.rule, self.field, self.problem, self.remedy)
+        write!(
+            f,
+            "[{}] {}: {}; {}",
+            self.rule, self.field, self.problem, self.remedy
+        )
     }
 }
 
@@ -174,13 +193,25 @@ impl Findings {
         most: usize,
         known: BTreeSet<(String, String)>,
     ) -> Self {
-        let mut findings = Self { list: vec![], rule: rule.id, effect: rule.effect, count: 0, most, known };
+        let mut findings = Self {
+            list: vec![],
+            rule: rule.id,
+            effect: rule.effect,
+            count: 0,
+            most,
+            known,
+        };
         (rule.check)(review, facts, &mut findings);
         findings
     }
 
     /// Notes one finding of the rule that is running.
-    pub fn add(&mut self, field: impl Into<String>, problem: impl Into<String>, remedy: impl Into<String>) {
+    pub fn add(
+        &mut self,
+        field: impl Into<String>,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         let found = (field.into(), problem.into());
         if self.known.contains(&found) {
             return;
@@ -188,7 +219,13 @@ impl Findings {
         self.count += 1;
         if self.count <= self.most {
             let (field, problem) = found;
-            self.list.push(Finding { rule: self.rule, effect: self.effect, field, problem, remedy: remedy.into() });
+            self.list.push(Finding {
+                rule: self.rule,
+                effect: self.effect,
+                field,
+                problem,
+                remedy: remedy.into(),
+            });
         }
     }
 
@@ -205,7 +242,8 @@ impl Findings {
     }
 }
 
-/// Why admission would refuse to let this object in now, in words: for the loops, because the webhooks may be off.
+/// Why admission would refuse to let this object in now, in words: for the loops, because the
+/// webhooks may be off.
 #[must_use]
 pub fn refusals<'r, K: Clone + 'static>(
     rules: impl IntoIterator<Item = &'r Rule<K>>,
@@ -213,19 +251,38 @@ pub fn refusals<'r, K: Clone + 'static>(
     facts: &dyn Facts,
     allowed: &Arc<Allowed>,
 ) -> Vec<String> {
-    let found = judge(rules, &Review::create(object, Arc::clone(allowed)), Some(facts));
-    found.iter().filter(|finding| finding.effect == Effect::Refuse).map(ToString::to_string).collect()
+    let found = judge(
+        rules,
+        &Review::create(object, Arc::clone(allowed)),
+        Some(facts),
+    );
+    found
+        .iter()
+        .filter(|finding| finding.effect == Effect::Refuse)
+        .map(ToString::to_string)
+        .collect()
 }
 
-/// Runs every rule of the table that judges this operation, and returns all that they found, in the table's order.
+/// Runs every rule of the table that judges this operation, and returns all that they found, in the
+/// table's order.
 #[must_use]
 pub fn judge<'r, K: Clone + 'static>(
     rules: impl IntoIterator<Item = &'r Rule<K>>,
     review: &Review<K>,
     facts: Option<&dyn Facts>,
 ) -> Vec<Finding> {
-    let Review { operation, old, allowed, .. } = review;
-    let as_before = |object| Review { operation: *operation, object, old: None, allowed: Arc::clone(allowed) };
+    let Review {
+        operation,
+        old,
+        allowed,
+        ..
+    } = review;
+    let as_before = |object| Review {
+        operation: *operation,
+        object,
+        old: None,
+        allowed: Arc::clone(allowed),
+    };
     let before = old.clone().map(as_before);
     let rules = rules.into_iter().filter(|rule| rule.on.contains(operation));
     rules
@@ -234,7 +291,10 @@ pub fn judge<'r, K: Clone + 'static>(
             match &before {
                 Some(before) if found.count > 0 => {
                     let known = Findings::of(rule, before, facts, MAX_KNOWN, BTreeSet::new()).list;
-                    let known = known.into_iter().map(|finding| (finding.field, finding.problem)).collect();
+                    let known = known
+                        .into_iter()
+                        .map(|finding| (finding.field, finding.problem))
+                        .collect();
                     Findings::of(rule, review, facts, MAX_FINDINGS_PER_RULE, known).close()
                 }
                 _ => found.close(),
@@ -265,7 +325,8 @@ mod tests {
         example: "",
         needs: Needs::Nothing,
         check: |review, _, findings| {
-            (0..review.object).for_each(|i| findings.add(format!("spec[{i}]"), "is bad", "mend it"));
+            (0..review.object)
+                .for_each(|i| findings.add(format!("spec[{i}]"), "is bad", "mend it"));
         },
     };
 
@@ -275,24 +336,53 @@ mod tests {
 
     #[test]
     fn every_rule_runs_whatever_the_others_found() {
-        let other = Rule { id: "other", ..NOISY };
+        let other = Rule {
+            id: "other",
+            ..NOISY
+        };
         let found = judge(&[NOISY, other], &create(1), None);
-        assert_eq!(found.iter().map(|f| f.rule).collect::<Vec<_>>(), ["noisy", "other"]);
+        assert_eq!(
+            found.iter().map(|f| f.rule).collect::<Vec<_>>(),
+            ["noisy", "other"]
+        );
     }
 
     #[test]
     fn a_rule_judges_its_own_operations_only() {
-        assert!(judge(&[NOISY], &Review { operation: Operation::Delete, ..create(1) }, None).is_empty());
+        assert!(
+            judge(
+                &[NOISY],
+                &Review {
+                    operation: Operation::Delete,
+                    ..create(1)
+                },
+                None
+            )
+            .is_empty()
+        );
     }
 
     #[test]
     fn an_update_is_judged_by_what_it_changes() {
-        let noisy = Rule { on: &[Operation::Update], ..NOISY };
-        let update = |old, object| Review { operation: Operation::Update, old: Some(old), ..create(object) };
+        let noisy = Rule {
+            on: &[Operation::Update],
+            ..NOISY
+        };
+        let update = |old, object| Review {
+            operation: Operation::Update,
+            old: Some(old),
+            ..create(object)
+        };
         assert!(judge(&[noisy], &update(3, 2), None).is_empty());
-        let noisy = Rule { on: &[Operation::Update], ..NOISY };
+        let noisy = Rule {
+            on: &[Operation::Update],
+            ..NOISY
+        };
         let found = judge(&[noisy], &update(30, 32), None);
-        assert_eq!(found.iter().map(|f| f.field.as_str()).collect::<Vec<_>>(), ["spec[30]", "spec[31]"]);
+        assert_eq!(
+            found.iter().map(|f| f.field.as_str()).collect::<Vec<_>>(),
+            ["spec[30]", "spec[31]"]
+        );
     }
 
     #[test]
@@ -308,7 +398,10 @@ mod tests {
         assert_eq!(finding.warning(), finding.to_string());
         finding.problem = "\u{e4}".repeat(200);
         let warning = finding.warning();
-        assert_eq!((warning.chars().count(), warning.ends_with("...")), (LONGEST_WARNING, true));
+        assert_eq!(
+            (warning.chars().count(), warning.ends_with("...")),
+            (LONGEST_WARNING, true)
+        );
     }
 
     #[test]

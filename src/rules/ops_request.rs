@@ -24,12 +24,16 @@ type Request = Review<PostgresOpsRequest>;
 
 /// Every rule for `PostgresOpsRequest`, in the order in which findings are listed.
 pub fn rules() -> impl Iterator<Item = &'static Rule<PostgresOpsRequest>> {
-    // On an update only the rules that say so: the spec was judged when it came in, and the cluster has moved on since.
-    static CERTIFICATES: [Rule<PostgresOpsRequest>; 15] = on_create(certificates::rules(Needs::SomeFacts));
+    // On an update only the rules that say so: the spec was judged when it came in, and the cluster
+    // has moved on since.
+    static CERTIFICATES: [Rule<PostgresOpsRequest>; 15] =
+        on_create(certificates::rules(Needs::SomeFacts));
     OWN.iter().chain(&CERTIFICATES)
 }
 
-const fn on_create<const N: usize>(mut rules: [Rule<PostgresOpsRequest>; N]) -> [Rule<PostgresOpsRequest>; N] {
+const fn on_create<const N: usize>(
+    mut rules: [Rule<PostgresOpsRequest>; N],
+) -> [Rule<PostgresOpsRequest>; N] {
     let mut i = 0;
     while i < N {
         rules[i].on = &[Create];
@@ -286,7 +290,8 @@ fn queue(request: &PostgresOpsRequest, facts: &dyn Facts) -> Vec<Arc<PostgresOps
 
 /// What a request finds when its turn comes.
 ///
-/// Requests queue: `add-tls` and `rotate-tls`, sent together, are both fine, although there is no TLS yet.
+/// Requests queue: `add-tls` and `rotate-tls`, sent together, are both fine, although there is no
+/// TLS yet.
 struct Then {
     tls: Option<TlsConfig>,
     client_auth_mode: Option<ClientAuthMode>,
@@ -294,19 +299,32 @@ struct Then {
 
 impl Then {
     fn of(request: &PostgresOpsRequest, database: &Postgres, facts: &dyn Facts) -> Self {
-        let now = Self { tls: database.spec.tls.clone(), client_auth_mode: database.spec.client_auth_mode };
+        let now = Self {
+            tls: database.spec.tls.clone(),
+            client_auth_mode: database.spec.client_auth_mode,
+        };
         let queue = queue(request, facts);
-        request.ahead(&queue).into_iter().filter_map(|other| other.spec.tls.as_ref()).fold(now, Self::after)
+        request
+            .ahead(&queue)
+            .into_iter()
+            .filter_map(|other| other.spec.tls.as_ref())
+            .fold(now, Self::after)
     }
 
     fn after(self, change: &TlsChange) -> Self {
         let client_auth_mode = change.client_auth_mode.or(self.client_auth_mode);
         match change.operations().first() {
-            Some(TlsOperation::Remove) => Self { tls: None, client_auth_mode },
+            Some(TlsOperation::Remove) => Self {
+                tls: None,
+                client_auth_mode,
+            },
             Some(TlsOperation::Change) => {
                 let mut tls = self.tls.unwrap_or_default();
                 change.merge_into(&mut tls);
-                Self { tls: Some(tls), client_auth_mode }
+                Self {
+                    tls: Some(tls),
+                    client_auth_mode,
+                }
             }
             Some(TlsOperation::Rotate) | None => self,
         }
@@ -314,7 +332,11 @@ impl Then {
 }
 
 /// Whether the database will have TLS when this request's turn comes.
-pub(super) fn will_have_tls(request: &PostgresOpsRequest, database: &Postgres, facts: &dyn Facts) -> bool {
+pub(super) fn will_have_tls(
+    request: &PostgresOpsRequest,
+    database: &Postgres,
+    facts: &dyn Facts,
+) -> bool {
     Then::of(request, database, facts).tls.is_some()
 }
 
@@ -323,10 +345,19 @@ impl Review<PostgresOpsRequest> {
     fn after(&self, change: &TlsChange, facts: Option<&dyn Facts>) -> Option<Wished> {
         let now = match (database(&self.object, facts), facts) {
             (Some(database), Some(facts)) => Then::of(&self.object, &database, facts),
-            _ => Then { tls: None, client_auth_mode: None },
+            _ => Then {
+                tls: None,
+                client_auth_mode: None,
+            },
         };
-        let Then { tls, client_auth_mode } = now.after(change);
-        Some(Wished { tls: tls?, client_auth_mode })
+        let Then {
+            tls,
+            client_auth_mode,
+        } = now.after(change);
+        Some(Wished {
+            tls: tls?,
+            client_auth_mode,
+        })
     }
 }
 
@@ -343,7 +374,8 @@ impl HasTls for Request {
     }
 
     fn is_merged(&self, facts: Option<&dyn Facts>) -> bool {
-        let has_tls = database(&self.object, facts).is_some_and(|database| database.spec.tls.is_some());
+        let has_tls =
+            database(&self.object, facts).is_some_and(|database| database.spec.tls.is_some());
         has_tls || facts.is_some_and(|facts| !queue(&self.object, facts).is_empty())
     }
 
@@ -352,7 +384,10 @@ impl HasTls for Request {
     }
 
     fn wished_issuers(&self, facts: Option<&dyn Facts>) -> Option<Wished> {
-        self.after(&asks_for(self, TlsOperation::Change)?.with_issuers_alone(), facts)
+        self.after(
+            &asks_for(self, TlsOperation::Change)?.with_issuers_alone(),
+            facts,
+        )
     }
 
     fn unchanged(&self, facts: Option<&dyn Facts>) -> Option<Arc<Postgres>> {
@@ -362,7 +397,12 @@ impl HasTls for Request {
 
 /// The `spec.tls` of a request that asks for this operation, whatever else it asks for.
 fn asks_for(review: &Request, operation: TlsOperation) -> Option<&TlsChange> {
-    review.object.spec.tls.as_ref().filter(|tls| tls.operations().contains(&operation))
+    review
+        .object
+        .spec
+        .tls
+        .as_ref()
+        .filter(|tls| tls.operations().contains(&operation))
 }
 
 fn type_supported(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
@@ -397,13 +437,28 @@ fn database_exists(review: &Request, facts: Option<&dyn Facts>, findings: &mut F
     let Some(facts) = facts else { return };
     let namespace = namespace(&review.object);
     let Some(database) = facts.database(namespace, name) else {
-        let problem = format!("there is no Postgres {} in namespace {namespace}", quoted(name));
-        return findings.add(FIELD, problem, "correct the name, or create the request in the database's namespace");
+        let problem = format!(
+            "there is no Postgres {} in namespace {namespace}",
+            quoted(name)
+        );
+        return findings.add(
+            FIELD,
+            problem,
+            "correct the name, or create the request in the database's namespace",
+        );
     };
     if database.metadata.deletion_timestamp.is_some() {
-        findings.add(FIELD, format!("Postgres {name} is being deleted"), "nothing can be done to it any more");
+        findings.add(
+            FIELD,
+            format!("Postgres {name} is being deleted"),
+            "nothing can be done to it any more",
+        );
     } else if database.spec.halted == Some(true) {
-        findings.add(FIELD, format!("Postgres {name} is halted"), "set its spec.halted to false first");
+        findings.add(
+            FIELD,
+            format!("Postgres {name} is halted"),
+            "set its spec.halted to false first",
+        );
     }
 }
 
@@ -419,32 +474,82 @@ fn foreign_field(review: &Request, _: Option<&dyn Facts>, findings: &mut Finding
     let fields = [
         ("tls", spec.tls.is_some(), OpsType::ReconfigureTLS),
         ("restart", spec.restart.is_some(), OpsType::Restart),
-        ("updateVersion", spec.update_version.is_some(), OpsType::UpdateVersion),
-        ("horizontalScaling", spec.horizontal_scaling.is_some(), OpsType::HorizontalScaling),
-        ("verticalScaling", spec.vertical_scaling.is_some(), OpsType::VerticalScaling),
-        ("volumeExpansion", spec.volume_expansion.is_some(), OpsType::VolumeExpansion),
-        ("configuration", spec.configuration.is_some(), OpsType::Reconfigure),
-        ("authentication", spec.authentication.is_some(), OpsType::RotateAuth),
-        ("reconnectStandby", spec.reconnect_standby.is_some(), OpsType::ReconnectStandby),
-        ("forceFailOver", spec.force_fail_over.is_some(), OpsType::ForceFailOver),
-        ("setRaftKeyPair", spec.set_raft_key_pair.is_some(), OpsType::SetRaftKeyPair),
-        ("migration", spec.migration.is_some(), OpsType::StorageMigration),
+        (
+            "updateVersion",
+            spec.update_version.is_some(),
+            OpsType::UpdateVersion,
+        ),
+        (
+            "horizontalScaling",
+            spec.horizontal_scaling.is_some(),
+            OpsType::HorizontalScaling,
+        ),
+        (
+            "verticalScaling",
+            spec.vertical_scaling.is_some(),
+            OpsType::VerticalScaling,
+        ),
+        (
+            "volumeExpansion",
+            spec.volume_expansion.is_some(),
+            OpsType::VolumeExpansion,
+        ),
+        (
+            "configuration",
+            spec.configuration.is_some(),
+            OpsType::Reconfigure,
+        ),
+        (
+            "authentication",
+            spec.authentication.is_some(),
+            OpsType::RotateAuth,
+        ),
+        (
+            "reconnectStandby",
+            spec.reconnect_standby.is_some(),
+            OpsType::ReconnectStandby,
+        ),
+        (
+            "forceFailOver",
+            spec.force_fail_over.is_some(),
+            OpsType::ForceFailOver,
+        ),
+        (
+            "setRaftKeyPair",
+            spec.set_raft_key_pair.is_some(),
+            OpsType::SetRaftKeyPair,
+        ),
+        (
+            "migration",
+            spec.migration.is_some(),
+            OpsType::StorageMigration,
+        ),
     ];
     for (field, given, type_) in fields {
         if given && type_ != spec.type_ {
             let problem = format!("belongs to type {type_:?}, and this is a {:?}", spec.type_);
-            findings.add(format!("spec.{field}"), problem, "remove it, or change the type");
+            findings.add(
+                format!("spec.{field}"),
+                problem,
+                "remove it, or change the type",
+            );
         }
     }
 }
 
 fn one_operation(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
     const CHOICE: &str = "remove, rotateCertificates, or a change (issuerRef, certificates, sslMode, clientAuthMode)";
-    let Some(tls) = &review.object.spec.tls else { return };
+    let Some(tls) = &review.object.spec.tls else {
+        return;
+    };
     match tls.operations().as_slice() {
         // Refused by its own rule; to say that nothing is asked for would be wrong as well.
         [] if tls.rotate_grpc_certificates == Some(true) => {}
-        [] => findings.add("spec.tls", "asks for nothing", format!("give one of: {CHOICE}")),
+        [] => findings.add(
+            "spec.tls",
+            "asks for nothing",
+            format!("give one of: {CHOICE}"),
+        ),
         [_] => {}
         _ => findings.add(
             "spec.tls",
@@ -462,25 +567,49 @@ fn needs_tls(
     (operation, field, what): (TlsOperation, &str, &str),
 ) {
     let Some(facts) = facts else { return };
-    let Some(database) = database(&review.object, Some(facts)) else { return };
+    let Some(database) = database(&review.object, Some(facts)) else {
+        return;
+    };
     if asks_for(review, operation).is_some() && !will_have_tls(&review.object, &database, facts) {
         let name = &review.object.spec.database_ref.name;
-        findings.add(field, format!("Postgres {name} has no TLS{what}"), "add TLS first, with an issuerRef");
+        findings.add(
+            field,
+            format!("Postgres {name} has no TLS{what}"),
+            "add TLS first, with an issuerRef",
+        );
     }
 }
 
 fn rotate_needs_tls(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
-    needs_tls(review, facts, findings, (TlsOperation::Rotate, "spec.tls.rotateCertificates", ", so no certificates"));
+    needs_tls(
+        review,
+        facts,
+        findings,
+        (
+            TlsOperation::Rotate,
+            "spec.tls.rotateCertificates",
+            ", so no certificates",
+        ),
+    );
 }
 
 fn remove_needs_tls(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
-    needs_tls(review, facts, findings, (TlsOperation::Remove, "spec.tls.remove", " to remove"));
+    needs_tls(
+        review,
+        facts,
+        findings,
+        (TlsOperation::Remove, "spec.tls.remove", " to remove"),
+    );
 }
 
 fn add_needs_issuer(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
     let Some(facts) = facts else { return };
-    let Some(database) = database(&review.object, Some(facts)) else { return };
-    let Some(tls) = asks_for(review, TlsOperation::Change) else { return };
+    let Some(database) = database(&review.object, Some(facts)) else {
+        return;
+    };
+    let Some(tls) = asks_for(review, TlsOperation::Change) else {
+        return;
+    };
     if will_have_tls(&review.object, &database, facts) || tls.remove == Some(true) {
         return;
     }
@@ -488,7 +617,10 @@ fn add_needs_issuer(review: &Request, facts: Option<&dyn Facts>, findings: &mut 
     if !unsigned.is_empty() {
         findings.add(
             "spec.tls.issuerRef",
-            format!("TLS is to be added, and nobody signs the certificates of: {}", unsigned.join(", ")),
+            format!(
+                "TLS is to be added, and nobody signs the certificates of: {}",
+                unsigned.join(", ")
+            ),
             "name an issuer, here or for each certificate",
         );
     }
@@ -499,23 +631,38 @@ pub(super) fn aliases_without_issuer(
     issuer: Option<&IssuerRef>,
     certificates: &[crate::api::tls::CertificateSpec],
 ) -> Vec<&'static str> {
-    let has_own = |alias: &str| certificates.iter().any(|c| c.alias == alias && c.issuer_ref.is_some());
-    let unsigned = Alias::ALL.map(Alias::as_str).into_iter().filter(|alias| issuer.is_none() && !has_own(alias));
+    let has_own = |alias: &str| {
+        certificates
+            .iter()
+            .any(|c| c.alias == alias && c.issuer_ref.is_some())
+    };
+    let unsigned = Alias::ALL
+        .map(Alias::as_str)
+        .into_iter()
+        .filter(|alias| issuer.is_none() && !has_own(alias));
     unsigned.collect()
 }
 
 fn remove_forbids_cert(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
     const FIELD: &str = "spec.tls.clientAuthMode";
     const REMEDY: &str = "give md5 or scram for afterwards";
-    let Some(tls) = asks_for(review, TlsOperation::Remove) else { return };
+    let Some(tls) = asks_for(review, TlsOperation::Remove) else {
+        return;
+    };
     let kept = || {
         let database = database(&review.object, facts)?;
         Then::of(&review.object, &database, facts?).client_auth_mode
     };
     match tls.client_auth_mode {
-        Some(ClientAuthMode::Cert) => findings.add(FIELD, "cert needs TLS, which is to be removed", REMEDY),
+        Some(ClientAuthMode::Cert) => {
+            findings.add(FIELD, "cert needs TLS, which is to be removed", REMEDY)
+        }
         None if kept() == Some(ClientAuthMode::Cert) => {
-            findings.add(FIELD, "is left out, and the database's cert needs TLS, which is to be removed", REMEDY);
+            findings.add(
+                FIELD,
+                "is left out, and the database's cert needs TLS, which is to be removed",
+                REMEDY,
+            );
         }
         _ => {}
     }
@@ -530,9 +677,15 @@ fn remove_forbids_ssl_mode(review: &Request, _: Option<&dyn Facts>, findings: &m
 }
 
 fn ssl_mode_disable(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
-    let Some(tls) = &review.object.spec.tls else { return };
+    let Some(tls) = &review.object.spec.tls else {
+        return;
+    };
     if tls.ssl_mode == Some(SslMode::Disable) && tls.remove != Some(true) {
-        let with_cert = if tls.client_auth_mode == Some(ClientAuthMode::Cert) { ", and cert needs TLS" } else { "" };
+        let with_cert = if tls.client_auth_mode == Some(ClientAuthMode::Cert) {
+            ", and cert needs TLS"
+        } else {
+            ""
+        };
         findings.add(
             "spec.tls.sslMode",
             format!("disable is for a database without TLS{with_cert}"),
@@ -542,23 +695,39 @@ fn ssl_mode_disable(review: &Request, _: Option<&dyn Facts>, findings: &mut Find
 }
 
 fn version_supported(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
-    let Some(database) = database(&review.object, facts) else { return };
-    let major = postgres::major_of(&database.spec.version, facts).filter(|major| *major < postgres::OLDEST);
+    let Some(database) = database(&review.object, facts) else {
+        return;
+    };
+    let major =
+        postgres::major_of(&database.spec.version, facts).filter(|major| *major < postgres::OLDEST);
     if let (Some(major), Some(_)) = (major, asks_for(review, TlsOperation::Change)) {
         let problem = format!("is PostgreSQL {major}, whose TLS cannot be added or changed");
-        findings.add("spec.databaseRef", problem, format!("move the data to {} or newer", postgres::OLDEST));
+        findings.add(
+            "spec.databaseRef",
+            problem,
+            format!("move the data to {} or newer", postgres::OLDEST),
+        );
     }
 }
 
 fn timeout_valid(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
     const FIELD: &str = "spec.timeout";
-    let Some(text) = &review.object.spec.timeout else { return };
+    let Some(text) = &review.object.spec.timeout else {
+        return;
+    };
     match read_duration(FIELD, text, "10m", findings) {
         Some(Duration::ZERO) => {
-            findings.add(FIELD, format!("{} leaves no time for any step", quoted(text)), "use a duration such as 10m");
+            findings.add(
+                FIELD,
+                format!("{} leaves no time for any step", quoted(text)),
+                "use a duration such as 10m",
+            );
         }
         Some(long) if long > MAX_TIMEOUT => {
-            let remedy = format!("use at most {}, which each step has for itself", write(MAX_TIMEOUT));
+            let remedy = format!(
+                "use at most {}, which each step has for itself",
+                write(MAX_TIMEOUT)
+            );
             findings.add(FIELD, format!("{} is too long", quoted(text)), remedy);
         }
         _ => {}
@@ -568,16 +737,27 @@ fn timeout_valid(review: &Request, _: Option<&dyn Facts>, findings: &mut Finding
 fn max_retries_valid(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
     let retries = review.object.spec.max_retries;
     if retries < 0 {
-        findings.add("spec.maxRetries", format!("{retries} is negative"), "use 0 for no retry");
+        findings.add(
+            "spec.maxRetries",
+            format!("{retries} is negative"),
+            "use 0 for no retry",
+        );
     } else if retries > MAX_RETRIES {
         let remedy = format!("use at most {MAX_RETRIES}");
-        findings.add("spec.maxRetries", format!("{retries} is more than {MAX_RETRIES}"), remedy);
+        findings.add(
+            "spec.maxRetries",
+            format!("{retries} is more than {MAX_RETRIES}"),
+            remedy,
+        );
     }
 }
 
 fn annotation_valid(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
     let annotations = review.object.annotations();
-    if let Some(strategy) = annotations.get(STRATEGY).filter(|text| !matches!(text.as_str(), "Restart" | "Reload")) {
+    if let Some(strategy) = annotations
+        .get(STRATEGY)
+        .filter(|text| !matches!(text.as_str(), "Restart" | "Reload"))
+    {
         findings.add(
             format!("metadata.annotations.{STRATEGY}"),
             format!("{} is no strategy", quoted(strategy)),
@@ -588,59 +768,117 @@ fn annotation_valid(review: &Request, _: Option<&dyn Facts>, findings: &mut Find
         postgres::settle_valid(text, findings);
     }
     if let Some(text) = annotations.get(TTL) {
-        read_duration(&format!("metadata.annotations.{TTL}"), text, "24h", findings);
+        read_duration(
+            &format!("metadata.annotations.{TTL}"),
+            text,
+            "24h",
+            findings,
+        );
     }
 }
 
 fn grpc_unsupported(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
-    if review.object.spec.tls.as_ref().is_some_and(|tls| tls.rotate_grpc_certificates == Some(true)) {
+    if review
+        .object
+        .spec
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.rotate_grpc_certificates == Some(true))
+    {
         let remedy = "remove it; rotateCertificates covers every certificate there is";
-        findings.add("spec.tls.rotateGrpcCertificates", "pgrekey runs no pg-coordinator", remedy);
+        findings.add(
+            "spec.tls.rotateGrpcCertificates",
+            "pgrekey runs no pg-coordinator",
+            remedy,
+        );
     }
 }
 
-/// Whether the request cannot be carried out without new pods: a restart wants them, and a volume comes and goes with its pod.
+/// Whether the request cannot be carried out without new pods: a restart wants them, and a volume
+/// comes and goes with its pod.
 fn needs_new_pods(review: &Request, database: &Postgres, facts: &dyn Facts) -> bool {
-    let is_added = asks_for(review, TlsOperation::Change).is_some() && !will_have_tls(&review.object, database, facts);
-    review.object.spec.type_ == OpsType::Restart || asks_for(review, TlsOperation::Remove).is_some() || is_added
+    let is_added = asks_for(review, TlsOperation::Change).is_some()
+        && !will_have_tls(&review.object, database, facts);
+    review.object.spec.type_ == OpsType::Restart
+        || asks_for(review, TlsOperation::Remove).is_some()
+        || is_added
 }
 
 fn data_survives(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
-    let (Some(database), Some(facts)) = (database(&review.object, facts), facts) else { return };
+    let (Some(database), Some(facts)) = (database(&review.object, facts), facts) else {
+        return;
+    };
     let is_its_only_copy = database.spec.storage_type == Some(StorageType::Ephemeral);
     if !is_its_only_copy || database.spec.replicas.unwrap_or(1) > 1 {
         return;
     }
     let needs_new_pods = needs_new_pods(review, &database, facts);
     if needs_new_pods || review.object.restarts() {
-        let or = if needs_new_pods { "" } else { ", or annotate the request with pgrekey.dev/strategy: Reload" };
+        let or = if needs_new_pods {
+            ""
+        } else {
+            ", or annotate the request with pgrekey.dev/strategy: Reload"
+        };
         let remedy = format!("add a standby first, by spec.replicas of the Postgres{or}");
-        findings.add("spec.databaseRef", "has one pod, and its data would go with the pod", remedy);
+        findings.add(
+            "spec.databaseRef",
+            "has one pod, and its data would go with the pod",
+            remedy,
+        );
     }
 }
 
 fn single_replica(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
-    let (Some(database), Some(facts)) = (database(&review.object, facts), facts) else { return };
+    let (Some(database), Some(facts)) = (database(&review.object, facts), facts) else {
+        return;
+    };
     let is_restarted = review.object.restarts() || needs_new_pods(review, &database, facts);
     if is_restarted && database.spec.replicas.unwrap_or(1) == 1 {
-        findings.add("spec.databaseRef", "has one pod", "its restart interrupts the service");
+        findings.add(
+            "spec.databaseRef",
+            "has one pod",
+            "its restart interrupts the service",
+        );
     }
 }
 
 fn remove_lowers_security(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
     if asks_for(review, TlsOperation::Remove).is_some() {
-        findings.add("spec.tls.remove", "lowers security", "passwords and data will cross the network in plaintext");
+        findings.add(
+            "spec.tls.remove",
+            "lowers security",
+            "passwords and data will cross the network in plaintext",
+        );
     }
 }
 
 fn same_issuer(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
-    let (Some(database), Some(facts)) = (database(&review.object, facts), facts) else { return };
-    let Some(tls) = &review.object.spec.tls else { return };
-    let then = Then::of(&review.object, &database, facts).tls.and_then(|tls| tls.issuer_ref);
-    let (Some(asked), Some(then)) = (&tls.issuer_ref, then) else { return };
-    let same = (asked.kind(), asked.group(), &asked.name) == (then.kind(), then.group(), &then.name);
-    if same && *tls == (TlsChange { issuer_ref: tls.issuer_ref.clone(), ..TlsChange::default() }) {
-        findings.add("spec.tls.issuerRef", "is the issuer already", "use rotateCertificates to issue anew");
+    let (Some(database), Some(facts)) = (database(&review.object, facts), facts) else {
+        return;
+    };
+    let Some(tls) = &review.object.spec.tls else {
+        return;
+    };
+    let then = Then::of(&review.object, &database, facts)
+        .tls
+        .and_then(|tls| tls.issuer_ref);
+    let (Some(asked), Some(then)) = (&tls.issuer_ref, then) else {
+        return;
+    };
+    let same =
+        (asked.kind(), asked.group(), &asked.name) == (then.kind(), then.group(), &then.name);
+    if same
+        && *tls
+            == (TlsChange {
+                issuer_ref: tls.issuer_ref.clone(),
+                ..TlsChange::default()
+            })
+    {
+        findings.add(
+            "spec.tls.issuerRef",
+            "is the issuer already",
+            "use rotateCertificates to issue anew",
+        );
     }
 }
 
@@ -648,13 +886,21 @@ fn request_queued(review: &Request, facts: Option<&dyn Facts>, findings: &mut Fi
     let Some(facts) = facts else { return };
     if let Some(first) = review.object.ahead(&queue(&review.object, facts)).first() {
         let name = first.metadata.name.as_deref().unwrap_or_default();
-        findings.add("spec.databaseRef", format!("request {} comes first", quoted(name)), "this one waits for it");
+        findings.add(
+            "spec.databaseRef",
+            format!("request {} comes first", quoted(name)),
+            "this one waits for it",
+        );
     }
 }
 
 fn spec_immutable(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
     let Some(old) = &review.old else { return };
     for field in differences(&old.spec, &review.object.spec, "spec") {
-        findings.add(field, "cannot be changed once the request exists", "delete this request and create a new one");
+        findings.add(
+            field,
+            "cannot be changed once the request exists",
+            "delete this request and create a new one",
+        );
     }
 }

@@ -1,12 +1,14 @@
 //! What the pods of a database may be, by Kubernetes' Pod Security Standards as of 1.34.
 //!
-//! What is judged are the settings that are built: those of level `restricted`, and over them the user's. Much that the standards
-//! speak of no spec can ask for, so pods never have it: host namespaces, host ports, volumes of other types than `restricted`
-//! allows. On groups (`runAsGroup`, `fsGroup`, `supplementalGroups`) the standards say nothing, and neither does this rule.
+//! What is judged are the settings that are built: those of level `restricted`, and over them the
+//! user's. Much that the standards speak of no spec can ask for, so pods never have it: host
+//! namespaces, host ports, volumes of other types than `restricted` allows. On groups
+//! (`runAsGroup`, `fsGroup`, `supplementalGroups`) the standards say nothing, and neither does this
+//! rule.
 
 use k8s_openapi::api::core::v1::{
-    AppArmorProfile, Capabilities, PodSecurityContext, SELinuxOptions, SeccompProfile, SecurityContext,
-    WindowsSecurityContextOptions,
+    AppArmorProfile, Capabilities, PodSecurityContext, SELinuxOptions, SeccompProfile,
+    SecurityContext, WindowsSecurityContextOptions,
 };
 
 use crate::api::security;
@@ -35,7 +37,13 @@ const BASELINE_CAPABILITIES: [&str; 13] = [
 /// What may be added at level `restricted`.
 const RESTRICTED_CAPABILITIES: [&str; 1] = ["NET_BIND_SERVICE"];
 
-const SELINUX_TYPES: [&str; 5] = ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
+const SELINUX_TYPES: [&str; 5] = [
+    "",
+    "container_t",
+    "container_init_t",
+    "container_kvm_t",
+    "container_engine_t",
+];
 
 /// The kernel parameters that are the pod's own.
 const SYSCTLS: [&str; 12] = [
@@ -53,7 +61,8 @@ const SYSCTLS: [&str; 12] = [
     "net.ipv4.tcp_wmem",
 ];
 
-/// Annotations with this beginning name the `AppArmor` profile of a container, where Kubernetes is older than the field.
+/// Annotations with this beginning name the `AppArmor` profile of a container, where Kubernetes is
+/// older than the field.
 const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// What a pod asks for: where, what, and the strictest level that has it.
@@ -64,11 +73,28 @@ struct Wish {
     level: PodSecurity,
 }
 
-pub(super) fn pod_security(review: &Review<Postgres>, _: Option<&dyn Facts>, findings: &mut Findings) {
+pub(super) fn pod_security(
+    review: &Review<Postgres>,
+    _: Option<&dyn Facts>,
+    findings: &mut Findings,
+) {
     let allowed = review.allowed.pod_security;
-    for Wish { field, value, level } in wishes(&review.object.spec).into_iter().filter(|wish| wish.level > allowed) {
-        let problem = format!("{value} is more than Pod Security level {} lets a pod be", allowed.as_str());
-        let remedy = format!("leave it out; only an installation with podSecurity {} allows it", level.as_str());
+    for Wish {
+        field,
+        value,
+        level,
+    } in wishes(&review.object.spec)
+        .into_iter()
+        .filter(|wish| wish.level > allowed)
+    {
+        let problem = format!(
+            "{value} is more than Pod Security level {} lets a pod be",
+            allowed.as_str()
+        );
+        let remedy = format!(
+            "leave it out; only an installation with podSecurity {} allows it",
+            level.as_str()
+        );
         findings.add(field, problem, remedy);
     }
 }
@@ -78,22 +104,47 @@ fn wishes(spec: &PostgresSpec) -> Vec<Wish> {
     const POD: &str = "spec.podTemplate.spec.securityContext";
     let mut wishes = Wishes::default();
     let template = spec.pod_template.as_ref();
-    for (name, profile) in template.iter().filter_map(|t| t.metadata.as_ref()?.annotations.as_ref()).flatten() {
-        let is_fine = profile.is_empty() || profile == "runtime/default" || profile.starts_with("localhost/");
+    for (name, profile) in template
+        .iter()
+        .filter_map(|t| t.metadata.as_ref()?.annotations.as_ref())
+        .flatten()
+    {
+        let is_fine =
+            profile.is_empty() || profile == "runtime/default" || profile.starts_with("localhost/");
         if name.starts_with(APP_ARMOR) && !is_fine {
-            wishes.add(format!("spec.podTemplate.metadata.annotations.{}", plain(name)), quoted(profile), Privileged);
+            wishes.add(
+                format!("spec.podTemplate.metadata.annotations.{}", plain(name)),
+                quoted(profile),
+                Privileged,
+            );
         }
     }
     let settings = template.and_then(|t| t.spec.as_ref());
     // Who builds knows the user of the image; any but root says the same here.
-    wishes.pod(POD, &security::pod(1, settings.and_then(|pod| pod.security_context.clone())));
-    for (i, container) in settings.iter().flat_map(|pod| pod.containers.iter().enumerate()) {
+    wishes.pod(
+        POD,
+        &security::pod(1, settings.and_then(|pod| pod.security_context.clone())),
+    );
+    for (i, container) in settings
+        .iter()
+        .flat_map(|pod| pod.containers.iter().enumerate())
+    {
         let field = format!("spec.podTemplate.spec.containers[{i}].securityContext");
-        wishes.container(&field, &security::container(container.security_context.clone()));
+        wishes.container(
+            &field,
+            &security::container(container.security_context.clone()),
+        );
     }
-    let exporter = spec.monitor.as_ref().and_then(|m| m.prometheus.as_ref()).and_then(|p| p.exporter.as_ref());
+    let exporter = spec
+        .monitor
+        .as_ref()
+        .and_then(|m| m.prometheus.as_ref())
+        .and_then(|p| p.exporter.as_ref());
     if let Some(wish) = exporter.and_then(|exporter| exporter.security_context.clone()) {
-        wishes.container("spec.monitor.prometheus.exporter.securityContext", &security::container(Some(wish)));
+        wishes.container(
+            "spec.monitor.prometheus.exporter.securityContext",
+            &security::container(Some(wish)),
+        );
     }
     wishes.0
 }
@@ -108,7 +159,11 @@ struct Wishes(Vec<Wish>);
 
 impl Wishes {
     fn add(&mut self, field: String, value: impl Into<String>, level: PodSecurity) {
-        self.0.push(Wish { field, value: value.into(), level });
+        self.0.push(Wish {
+            field,
+            value: value.into(),
+            level,
+        });
     }
 
     /// Notes a truth value that is not what its level wants.
@@ -119,7 +174,8 @@ impl Wishes {
     }
 
     fn pod(&mut self, at: &str, context: &PodSecurityContext) {
-        // Every field, so that a new one does not compile until somebody has read what the standards say about it.
+        // Every field, so that a new one does not compile until somebody has read what the
+        // standards say about it.
         let PodSecurityContext {
             app_armor_profile,
             run_as_non_root,
@@ -135,11 +191,20 @@ impl Wishes {
             supplemental_groups: _,
             supplemental_groups_policy: _,
         } = context;
-        self.both(at, app_armor_profile.as_ref(), se_linux_options.as_ref(), seccomp_profile.as_ref());
+        self.both(
+            at,
+            app_armor_profile.as_ref(),
+            se_linux_options.as_ref(),
+            seccomp_profile.as_ref(),
+        );
         self.user(at, *run_as_non_root, *run_as_user, windows_options.as_ref());
         for (i, sysctl) in sysctls.iter().flatten().enumerate() {
             if !SYSCTLS.contains(&sysctl.name.as_str()) {
-                self.add(format!("{at}.sysctls[{i}].name"), quoted(&sysctl.name), Privileged);
+                self.add(
+                    format!("{at}.sysctls[{i}].name"),
+                    quoted(&sysctl.name),
+                    Privileged,
+                );
             }
         }
     }
@@ -159,10 +224,20 @@ impl Wishes {
             read_only_root_filesystem: _,
             run_as_group: _,
         } = context;
-        self.both(at, app_armor_profile.as_ref(), se_linux_options.as_ref(), seccomp_profile.as_ref());
+        self.both(
+            at,
+            app_armor_profile.as_ref(),
+            se_linux_options.as_ref(),
+            seccomp_profile.as_ref(),
+        );
         self.user(at, *run_as_non_root, *run_as_user, windows_options.as_ref());
         self.flag(format!("{at}.privileged"), *privileged, false, Privileged);
-        self.flag(format!("{at}.allowPrivilegeEscalation"), *allow_privilege_escalation, false, Baseline);
+        self.flag(
+            format!("{at}.allowPrivilegeEscalation"),
+            *allow_privilege_escalation,
+            false,
+            Baseline,
+        );
         if let Some(mount) = proc_mount.as_ref().filter(|mount| *mount != "Default") {
             self.add(format!("{at}.procMount"), quoted(mount), Privileged);
         }
@@ -178,7 +253,11 @@ impl Wishes {
             }
         }
         if !drop.iter().flatten().any(|dropped| dropped == "ALL") {
-            self.add(format!("{at}.capabilities.drop"), "a list without ALL", Baseline);
+            self.add(
+                format!("{at}.capabilities.drop"),
+                "a list without ALL",
+                Baseline,
+            );
         }
     }
 
@@ -192,17 +271,36 @@ impl Wishes {
     ) {
         let is_fine = |type_: &str| matches!(type_, "RuntimeDefault" | "Localhost");
         if let Some(profile) = app_armor.filter(|profile| !is_fine(&profile.type_)) {
-            self.add(format!("{at}.appArmorProfile.type"), quoted(&profile.type_), Privileged);
+            self.add(
+                format!("{at}.appArmorProfile.type"),
+                quoted(&profile.type_),
+                Privileged,
+            );
         }
         if let Some(profile) = seccomp.filter(|profile| !is_fine(&profile.type_)) {
-            self.add(format!("{at}.seccompProfile.type"), quoted(&profile.type_), Privileged);
+            self.add(
+                format!("{at}.seccompProfile.type"),
+                quoted(&profile.type_),
+                Privileged,
+            );
         }
-        let SELinuxOptions { type_, user, role, level: _ } = selinux.cloned().unwrap_or_default();
-        for (key, value, fine) in
-            [("type", type_, &SELINUX_TYPES[..]), ("user", user, &[""][..]), ("role", role, &[""][..])]
-        {
+        let SELinuxOptions {
+            type_,
+            user,
+            role,
+            level: _,
+        } = selinux.cloned().unwrap_or_default();
+        for (key, value, fine) in [
+            ("type", type_, &SELINUX_TYPES[..]),
+            ("user", user, &[""][..]),
+            ("role", role, &[""][..]),
+        ] {
             if let Some(value) = value.filter(|value| !fine.contains(&value.as_str())) {
-                self.add(format!("{at}.seLinuxOptions.{key}"), quoted(&value), Privileged);
+                self.add(
+                    format!("{at}.seLinuxOptions.{key}"),
+                    quoted(&value),
+                    Privileged,
+                );
             }
         }
     }
@@ -219,7 +317,12 @@ impl Wishes {
             self.add(format!("{at}.runAsUser"), "0", Baseline);
         }
         let host = windows.and_then(|options| options.host_process);
-        self.flag(format!("{at}.windowsOptions.hostProcess"), host, false, Privileged);
+        self.flag(
+            format!("{at}.windowsOptions.hostProcess"),
+            host,
+            false,
+            Privileged,
+        );
     }
 }
 
@@ -233,8 +336,16 @@ mod tests {
     fn of(settings: &Value) -> Vec<(String, PodSecurity)> {
         let spec = json!({"version": "17", "podTemplate": {"spec": settings}});
         let spec: PostgresSpec = serde_json::from_value(spec).expect("a spec");
-        let short = |field: &str| field.rsplit_once("securityContext.").map_or("", |(_, end)| end).to_owned();
-        wishes(&spec).iter().map(|wish| (short(&wish.field), wish.level)).collect()
+        let short = |field: &str| {
+            field
+                .rsplit_once("securityContext.")
+                .map_or("", |(_, end)| end)
+                .to_owned()
+        };
+        wishes(&spec)
+            .iter()
+            .map(|wish| (short(&wish.field), wish.level))
+            .collect()
     }
 
     fn container(context: &Value) -> Vec<(String, PodSecurity)> {
@@ -256,29 +367,85 @@ mod tests {
         let both = [
             (json!({"runAsNonRoot": false}), "runAsNonRoot", Baseline),
             (json!({"runAsUser": 0}), "runAsUser", Baseline),
-            (json!({"seccompProfile": {"type": "Unconfined"}}), "seccompProfile.type", Privileged),
-            (json!({"appArmorProfile": {"type": "Unconfined"}}), "appArmorProfile.type", Privileged),
-            (json!({"seLinuxOptions": {"type": "spc_t"}}), "seLinuxOptions.type", Privileged),
-            (json!({"seLinuxOptions": {"user": "system_u"}}), "seLinuxOptions.user", Privileged),
-            (json!({"seLinuxOptions": {"role": "system_r"}}), "seLinuxOptions.role", Privileged),
-            (json!({"windowsOptions": {"hostProcess": true}}), "windowsOptions.hostProcess", Privileged),
+            (
+                json!({"seccompProfile": {"type": "Unconfined"}}),
+                "seccompProfile.type",
+                Privileged,
+            ),
+            (
+                json!({"appArmorProfile": {"type": "Unconfined"}}),
+                "appArmorProfile.type",
+                Privileged,
+            ),
+            (
+                json!({"seLinuxOptions": {"type": "spc_t"}}),
+                "seLinuxOptions.type",
+                Privileged,
+            ),
+            (
+                json!({"seLinuxOptions": {"user": "system_u"}}),
+                "seLinuxOptions.user",
+                Privileged,
+            ),
+            (
+                json!({"seLinuxOptions": {"role": "system_r"}}),
+                "seLinuxOptions.role",
+                Privileged,
+            ),
+            (
+                json!({"windowsOptions": {"hostProcess": true}}),
+                "windowsOptions.hostProcess",
+                Privileged,
+            ),
         ];
-        let of_pods = [(json!({"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}), "sysctls[0].name", Privileged)];
+        let of_pods = [(
+            json!({"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}),
+            "sysctls[0].name",
+            Privileged,
+        )];
         let of_containers = [
             (json!({"privileged": true}), "privileged", Privileged),
-            (json!({"allowPrivilegeEscalation": true}), "allowPrivilegeEscalation", Baseline),
+            (
+                json!({"allowPrivilegeEscalation": true}),
+                "allowPrivilegeEscalation",
+                Baseline,
+            ),
             (json!({"procMount": "Unmasked"}), "procMount", Privileged),
-            (json!({"capabilities": {"add": ["CHOWN"]}}), "capabilities.add[0]", Baseline),
-            (json!({"capabilities": {"add": ["SYS_ADMIN"]}}), "capabilities.add[0]", Privileged),
-            (json!({"capabilities": {"add": ["ALL"]}}), "capabilities.add[0]", Privileged),
-            (json!({"capabilities": {"drop": ["NET_RAW"]}}), "capabilities.drop", Baseline),
-            (json!({"capabilities": {"drop": []}}), "capabilities.drop", Baseline),
+            (
+                json!({"capabilities": {"add": ["CHOWN"]}}),
+                "capabilities.add[0]",
+                Baseline,
+            ),
+            (
+                json!({"capabilities": {"add": ["SYS_ADMIN"]}}),
+                "capabilities.add[0]",
+                Privileged,
+            ),
+            (
+                json!({"capabilities": {"add": ["ALL"]}}),
+                "capabilities.add[0]",
+                Privileged,
+            ),
+            (
+                json!({"capabilities": {"drop": ["NET_RAW"]}}),
+                "capabilities.drop",
+                Baseline,
+            ),
+            (
+                json!({"capabilities": {"drop": []}}),
+                "capabilities.drop",
+                Baseline,
+            ),
         ];
         for (context, field, level) in both.iter().chain(&of_pods) {
             assert_eq!(pod(context), [((*field).to_owned(), *level)], "{context}");
         }
         for (context, field, level) in both.iter().chain(&of_containers) {
-            assert_eq!(container(context), [((*field).to_owned(), *level)], "{context}");
+            assert_eq!(
+                container(context),
+                [((*field).to_owned(), *level)],
+                "{context}"
+            );
         }
     }
 
@@ -292,22 +459,47 @@ mod tests {
             assert_eq!(container(&context), [], "{context}");
             assert_eq!(pod(&context), [], "{context}");
         }
-        assert_eq!(container(&json!({"capabilities": {"add": ["NET_BIND_SERVICE"]}, "procMount": "Default"})), []);
-        assert_eq!(container(&json!({"capabilities": {"drop": ["ALL", "KILL"]}, "readOnlyRootFilesystem": false})), []);
+        assert_eq!(
+            container(
+                &json!({"capabilities": {"add": ["NET_BIND_SERVICE"]}, "procMount": "Default"})
+            ),
+            []
+        );
+        assert_eq!(
+            container(
+                &json!({"capabilities": {"drop": ["ALL", "KILL"]}, "readOnlyRootFilesystem": false})
+            ),
+            []
+        );
         let groups = json!({"supplementalGroups": [0, 6], "fsGroup": 0});
         assert_eq!(pod(&groups), [], "the standards do not speak of groups");
-        assert_eq!(pod(&json!({"sysctls": [{"name": "net.ipv4.tcp_keepalive_time", "value": "60"}]})), []);
+        assert_eq!(
+            pod(&json!({"sysctls": [{"name": "net.ipv4.tcp_keepalive_time", "value": "60"}]})),
+            []
+        );
     }
 
     #[test]
     fn profiles_in_annotations_count_too() {
         let of = |annotations: &Value| {
-            let spec = json!({"version": "17", "podTemplate": {"metadata": {"annotations": annotations}}});
+            let spec =
+                json!({"version": "17", "podTemplate": {"metadata": {"annotations": annotations}}});
             wishes(&serde_json::from_value(spec).expect("a spec")).len()
         };
-        assert_eq!(of(&json!({"container.apparmor.security.beta.kubernetes.io/postgres": "unconfined"})), 1);
-        assert_eq!(of(&json!({"container.apparmor.security.beta.kubernetes.io/postgres": "runtime/default"})), 0);
-        assert_eq!(of(&json!({"container.apparmor.security.beta.kubernetes.io/postgres": "localhost/pg"})), 0);
+        assert_eq!(
+            of(&json!({"container.apparmor.security.beta.kubernetes.io/postgres": "unconfined"})),
+            1
+        );
+        assert_eq!(
+            of(
+                &json!({"container.apparmor.security.beta.kubernetes.io/postgres": "runtime/default"})
+            ),
+            0
+        );
+        assert_eq!(
+            of(&json!({"container.apparmor.security.beta.kubernetes.io/postgres": "localhost/pg"})),
+            0
+        );
         assert_eq!(of(&json!({"example.com/of": "unconfined"})), 0);
     }
 }

@@ -9,13 +9,16 @@ use serde_json::json;
 
 use crate::api::Postgres;
 use crate::api::annotations::{MAX_LAG, SETTLE};
-use crate::api::bounds::{MAX_CHECK_FAILURES, MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT, MAX_REPLICAS, MAX_SETTLE};
+use crate::api::bounds::{
+    MAX_CHECK_FAILURES, MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT, MAX_REPLICAS, MAX_SETTLE,
+};
 use crate::api::condition::{self, VERSION_NOT_TAKEN};
 use crate::api::duration::write;
 use crate::api::environment::is_reserved;
 use crate::api::names::{EXPORTER, MAX_DATABASE, POSTGRES};
 use crate::api::postgres::{
-    DeletionPolicy, PostgresSpec, StandbyMode, StorageType, StreamingMode, SynchronousReplicationConfig,
+    DeletionPolicy, PostgresSpec, StandbyMode, StorageType, StreamingMode,
+    SynchronousReplicationConfig,
 };
 use crate::api::postgres_version;
 use crate::api::quantity;
@@ -40,9 +43,12 @@ pub fn rules() -> impl Iterator<Item = &'static Rule<Postgres>> {
     OWN.iter().chain(&CERTIFICATES)
 }
 
-/// The rules that hold for as long as a database is there: what its installation does not allow, nobody keeps from before.
+/// The rules that hold for as long as a database is there: what its installation does not allow,
+/// nobody keeps from before.
 pub fn lasting() -> impl Iterator<Item = &'static Rule<Postgres>> {
-    OWN.iter().filter(|rule| ["pod-security", "service-account-allowed", "external-ips"].contains(&rule.id))
+    OWN.iter().filter(|rule| {
+        ["pod-security", "service-account-allowed", "external-ips"].contains(&rule.id)
+    })
 }
 
 const CHANGES: &[Operation] = &[Create, Update];
@@ -394,7 +400,12 @@ impl HasTls for Database {
     fn tls(&self) -> Option<View<'_>> {
         let tls = self.object.spec.tls.as_ref()?;
         Some(View {
-            namespace: self.object.metadata.namespace.as_deref().unwrap_or_default(),
+            namespace: self
+                .object
+                .metadata
+                .namespace
+                .as_deref()
+                .unwrap_or_default(),
             database: self.object.metadata.name.as_deref().unwrap_or_default(),
             named_at: "metadata.name",
             issuer_ref: tls.issuer_ref.as_ref(),
@@ -403,14 +414,28 @@ impl HasTls for Database {
     }
 
     fn wished(&self, _: Option<&dyn Facts>) -> Option<Wished> {
-        let PostgresSpec { tls, client_auth_mode, .. } = &self.object.spec;
-        Some(Wished { tls: tls.clone()?, client_auth_mode: *client_auth_mode })
+        let PostgresSpec {
+            tls,
+            client_auth_mode,
+            ..
+        } = &self.object.spec;
+        Some(Wished {
+            tls: tls.clone()?,
+            client_auth_mode: *client_auth_mode,
+        })
     }
 
     fn unchanged(&self, _: Option<&dyn Facts>) -> Option<Arc<Postgres>> {
-        // What the object leaves out has its default, whatever it was before; only the Secret of the password is its own.
+        // What the object leaves out has its default, whatever it was before; only the Secret of
+        // the password is its own.
         let tls = None;
-        Some(Arc::new(Postgres { spec: PostgresSpec { tls, ..self.object.spec.clone() }, ..self.object.clone() }))
+        Some(Arc::new(Postgres {
+            spec: PostgresSpec {
+                tls,
+                ..self.object.spec.clone()
+            },
+            ..self.object.clone()
+        }))
     }
 }
 
@@ -426,10 +451,18 @@ fn name_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings)
     };
     let (length, most) = (name.chars().count(), MAX_DATABASE - added);
     if length > most {
-        findings.add(field, format!("{} has {length} characters", quoted(name)), format!("use at most {most}"));
+        findings.add(
+            field,
+            format!("{} has {length} characters", quoted(name)),
+            format!("use at most {most}"),
+        );
     } else if !text::is_service_name(&format!("{name}{:x<added$}", "")) {
         let problem = format!("{} cannot be the name of a Service", quoted(name));
-        findings.add(field, problem, "use lower-case letters, digits and inner hyphens, beginning with a letter");
+        findings.add(
+            field,
+            problem,
+            "use lower-case letters, digits and inner hyphens, beginning with a letter",
+        );
     }
 }
 
@@ -438,17 +471,30 @@ fn version_exists(review: &Database, facts: Option<&dyn Facts>, findings: &mut F
     let version = &review.object.spec.version;
     let Some(known) = facts.version(version) else {
         let problem = format!("there is no PostgresVersion {}", quoted(version));
-        return findings.add("spec.version", problem, "use one that `kubectl get pgversion` lists");
+        return findings.add(
+            "spec.version",
+            problem,
+            "use one that `kubectl get pgversion` lists",
+        );
     };
     if known.spec.major().is_none() {
         let says = quoted(&known.spec.version);
-        let problem = format!("PostgresVersion {} says {says}, which begins with no major version", quoted(version));
-        findings.add("spec.version", problem, "correct the PostgresVersion, for example to 17.12");
+        let problem = format!(
+            "PostgresVersion {} says {says}, which begins with no major version",
+            quoted(version)
+        );
+        findings.add(
+            "spec.version",
+            problem,
+            "correct the PostgresVersion, for example to 17.12",
+        );
     }
 }
 
 fn version_supported(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
-    if let Some(major) = major_of(&review.object.spec.version, facts).filter(|major| *major < OLDEST) {
+    if let Some(major) =
+        major_of(&review.object.spec.version, facts).filter(|major| *major < OLDEST)
+    {
         let problem = format!("PostgreSQL {major} is not supported");
         findings.add("spec.version", problem, format!("use {OLDEST} or newer"));
     }
@@ -465,7 +511,10 @@ pub(super) fn major_of(version: &str, facts: Option<&dyn Facts>) -> Option<u32> 
 fn version_deprecated(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
     let Some(facts) = facts else { return };
     let version = &review.object.spec.version;
-    if facts.version(version).is_some_and(|v| v.spec.deprecated == Some(true)) {
+    if facts
+        .version(version)
+        .is_some_and(|v| v.spec.deprecated == Some(true))
+    {
         findings.add(
             "spec.version",
             format!("PostgresVersion {} is deprecated", quoted(version)),
@@ -478,10 +527,18 @@ fn replicas_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findi
     const FIELD: &str = "spec.replicas";
     match review.object.spec.replicas {
         Some(few @ ..1) => {
-            findings.add(FIELD, format!("{few} is less than 1"), "use 1 or more; halted: true stops the database");
+            findings.add(
+                FIELD,
+                format!("{few} is less than 1"),
+                "use 1 or more; halted: true stops the database",
+            );
         }
         Some(many) if many > MAX_REPLICAS => {
-            findings.add(FIELD, format!("{many} is more than {MAX_REPLICAS}"), format!("use at most {MAX_REPLICAS}"));
+            findings.add(
+                FIELD,
+                format!("{many} is more than {MAX_REPLICAS}"),
+                format!("use at most {MAX_REPLICAS}"),
+            );
         }
         _ => {}
     }
@@ -492,7 +549,11 @@ fn standby_wish_ignored(review: &Database, _: Option<&dyn Facts>, findings: &mut
     if spec.standby_mode == Some(StandbyMode::Warm) {
         findings.add("spec.standbyMode", "standbys are always hot", "use Hot");
     }
-    if spec.synchronous_replication_config.as_ref().is_some_and(|config| !config.standby_names.is_empty()) {
+    if spec
+        .synchronous_replication_config
+        .as_ref()
+        .is_some_and(|config| !config.standby_names.is_empty())
+    {
         let field = "spec.synchronousReplicationConfig.standbyNames";
         findings.add(field, "Patroni chooses among all", "leave it out");
     }
@@ -501,20 +562,38 @@ fn standby_wish_ignored(review: &Database, _: Option<&dyn Facts>, findings: &mut
 fn synchronous_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
     const FIELD: &str = "spec.synchronousReplicationConfig";
     let spec = &review.object.spec;
-    let Some(config) = &spec.synchronous_replication_config else { return };
-    let SynchronousReplicationConfig { mode: _, num_sync_replicas, commit_level: _, standby_names, use_wildcard } =
-        config;
+    let Some(config) = &spec.synchronous_replication_config else {
+        return;
+    };
+    let SynchronousReplicationConfig {
+        mode: _,
+        num_sync_replicas,
+        commit_level: _,
+        standby_names,
+        use_wildcard,
+    } = config;
     if spec.streaming_mode != Some(StreamingMode::Synchronous) {
-        findings.add(FIELD, "has no effect on asynchronous streaming", "set streamingMode: Synchronous, or remove it");
+        findings.add(
+            FIELD,
+            "has no effect on asynchronous streaming",
+            "set streamingMode: Synchronous, or remove it",
+        );
     }
     if *use_wildcard == Some(true) && !standby_names.is_empty() {
-        findings.add(format!("{FIELD}.useWildcard"), "contradicts standbyNames", "use one of the two");
+        findings.add(
+            format!("{FIELD}.useWildcard"),
+            "contradicts standbyNames",
+            "use one of the two",
+        );
     }
     let mut seen = BTreeSet::new();
     for (i, name) in standby_names.iter().enumerate() {
         if name.is_empty() || !seen.insert(name) {
-            let problem =
-                if name.is_empty() { "is empty".to_owned() } else { format!("{} is there twice", quoted(name)) };
+            let problem = if name.is_empty() {
+                "is empty".to_owned()
+            } else {
+                format!("{} is there twice", quoted(name))
+            };
             findings.add(format!("{FIELD}.standbyNames[{i}]"), problem, "remove it");
         }
     }
@@ -526,7 +605,11 @@ fn synchronous_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Fi
     };
     if spec.streaming_mode == Some(StreamingMode::Synchronous) && !(1..=most).contains(&wanted) {
         let problem = format!("{wanted} synchronous standbys cannot be had of {most} {of}");
-        findings.add(format!("{FIELD}.numSyncReplicas"), problem, "use at least 1 and at most as many as there are");
+        findings.add(
+            format!("{FIELD}.numSyncReplicas"),
+            problem,
+            "use at least 1 and at most as many as there are",
+        );
     }
 }
 
@@ -553,17 +636,32 @@ fn storage_required(review: &Database, _: Option<&dyn Facts>, findings: &mut Fin
         return findings.add(FIELD, "is missing", "give a size such as 10Gi");
     };
     if quantity::bytes(size).is_none_or(|bytes| bytes == 0) {
-        findings.add(FIELD, format!("{} is no size above zero", quoted(&size.0)), "give a size such as 10Gi");
+        findings.add(
+            FIELD,
+            format!("{} is no size above zero", quoted(&size.0)),
+            "give a size such as 10Gi",
+        );
     }
 }
 
 fn storage_class_exists(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
     let Some(facts) = facts else { return };
-    let class = review.object.spec.storage.as_ref().and_then(|s| s.storage_class_name.as_deref());
+    let class = review
+        .object
+        .spec
+        .storage
+        .as_ref()
+        .and_then(|s| s.storage_class_name.as_deref());
     // The empty name asks for a volume without a class.
-    if let Some(class) = class.filter(|class| !class.is_empty() && !facts.storage_class_exists(class)) {
+    if let Some(class) =
+        class.filter(|class| !class.is_empty() && !facts.storage_class_exists(class))
+    {
         let problem = format!("there is no StorageClass {}", quoted(class));
-        findings.add("spec.storage.storageClassName", problem, "use one that `kubectl get storageclass` lists");
+        findings.add(
+            "spec.storage.storageClassName",
+            problem,
+            "use one that `kubectl get storageclass` lists",
+        );
     }
 }
 
@@ -574,9 +672,17 @@ fn halt_needs_durable(review: &Database, _: Option<&dyn Facts>, findings: &mut F
         return;
     }
     if spec.halted == Some(true) {
-        findings.add("spec.halted", "would lose the data of ephemeral storage", REMEDY);
+        findings.add(
+            "spec.halted",
+            "would lose the data of ephemeral storage",
+            REMEDY,
+        );
     } else if spec.deletion_policy == Some(DeletionPolicy::Halt) {
-        findings.add("spec.deletionPolicy", "Halt cannot keep the data of ephemeral storage", REMEDY);
+        findings.add(
+            "spec.deletionPolicy",
+            "Halt cannot keep the data of ephemeral storage",
+            REMEDY,
+        );
     }
 }
 
@@ -596,7 +702,11 @@ fn ssl_mode_matches_tls(review: &Database, _: Option<&dyn Facts>, findings: &mut
     let spec = &review.object.spec;
     match (spec.ssl_mode, &spec.tls) {
         (Some(SslMode::Disable), Some(_)) => {
-            findings.add(FIELD, "disable contradicts spec.tls", "use another mode, or remove spec.tls");
+            findings.add(
+                FIELD,
+                "disable contradicts spec.tls",
+                "use another mode, or remove spec.tls",
+            );
         }
         (Some(mode), None) if mode != SslMode::Disable => {
             let problem = format!("{} needs spec.tls", mode.as_str());
@@ -610,36 +720,66 @@ fn cert_needs_tls(review: &Database, _: Option<&dyn Facts>, findings: &mut Findi
     let spec = &review.object.spec;
     let without_tls = spec.tls.is_none() || spec.ssl_mode == Some(SslMode::Disable);
     if spec.client_auth_mode == Some(ClientAuthMode::Cert) && without_tls {
-        findings.add("spec.clientAuthMode", "cert needs TLS", "add spec.tls, or use scram or md5");
+        findings.add(
+            "spec.clientAuthMode",
+            "cert needs TLS",
+            "add spec.tls, or use scram or md5",
+        );
     }
 }
 
 /// The major version of PostgreSQL behind the name of a PostgresVersion, if it can be known.
 pub(super) fn major(version: &str, facts: Option<&dyn Facts>) -> Option<u32> {
     let known = facts.and_then(|f| f.version(version));
-    known.map_or_else(|| postgres_version::major(version), |known| known.spec.major())
+    known.map_or_else(
+        || postgres_version::major(version),
+        |known| known.spec.major(),
+    )
 }
 
 fn tls_needs_issuer(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
-    let Some(tls) = &review.object.spec.tls else { return };
+    let Some(tls) = &review.object.spec.tls else {
+        return;
+    };
     let unsigned = aliases_without_issuer(tls.issuer_ref.as_ref(), &tls.certificates);
     if !unsigned.is_empty() {
-        let problem = format!("is missing, and nobody signs the certificates of: {}", unsigned.join(", "));
-        findings.add("spec.tls.issuerRef", problem, "name an issuer, here or for each certificate");
+        let problem = format!(
+            "is missing, and nobody signs the certificates of: {}",
+            unsigned.join(", ")
+        );
+        findings.add(
+            "spec.tls.issuerRef",
+            problem,
+            "name an issuer, here or for each certificate",
+        );
     }
 }
 
 fn auth_secret_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
-    let Some(secret) = &review.object.spec.auth_secret else { return };
+    let Some(secret) = &review.object.spec.auth_secret else {
+        return;
+    };
     if secret.kind != "Secret" {
-        findings.add("spec.authSecret.kind", format!("{} is no Secret", quoted(&secret.kind)), "use Secret");
+        findings.add(
+            "spec.authSecret.kind",
+            format!("{} is no Secret", quoted(&secret.kind)),
+            "use Secret",
+        );
     }
-    if let Some(group) = secret.api_group.as_deref().filter(|group| !group.is_empty()) {
+    if let Some(group) = secret
+        .api_group
+        .as_deref()
+        .filter(|group| !group.is_empty())
+    {
         let problem = format!("{} is not the group of Secrets", quoted(group));
         findings.add("spec.authSecret.apiGroup", problem, "leave it out");
     }
     if secret.externally_managed == Some(true) && secret.name.is_empty() {
-        findings.add("spec.authSecret.name", "is missing for a Secret that is managed externally", "name the Secret");
+        findings.add(
+            "spec.authSecret.name",
+            "is missing for a Secret that is managed externally",
+            "name the Secret",
+        );
     } else if !secret.name.is_empty() && !text::is_object_name(&secret.name) {
         findings.add(
             "spec.authSecret.name",
@@ -651,21 +791,45 @@ fn auth_secret_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Fi
 
 fn reserved_env(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
     let spec = &review.object.spec;
-    let containers =
-        spec.pod_template.iter().filter_map(|t| t.spec.as_ref()).flat_map(|s| s.containers.iter().enumerate());
-    let of_containers = containers.map(|(i, c)| (format!("spec.podTemplate.spec.containers[{i}].env"), &c.env));
-    let exporter = spec.monitor.as_ref().and_then(|m| m.prometheus.as_ref()).and_then(|p| p.exporter.as_ref());
+    let containers = spec
+        .pod_template
+        .iter()
+        .filter_map(|t| t.spec.as_ref())
+        .flat_map(|s| s.containers.iter().enumerate());
+    let of_containers =
+        containers.map(|(i, c)| (format!("spec.podTemplate.spec.containers[{i}].env"), &c.env));
+    let exporter = spec
+        .monitor
+        .as_ref()
+        .and_then(|m| m.prometheus.as_ref())
+        .and_then(|p| p.exporter.as_ref());
     let of_exporter = exporter.map(|e| ("spec.monitor.prometheus.exporter.env".to_owned(), &e.env));
     let lists: Vec<(String, &Vec<EnvVar>)> = of_containers.chain(of_exporter).collect();
     for (field, variables) in lists {
-        for (i, variable) in variables.iter().enumerate().filter(|(_, v)| is_reserved(&v.name)) {
-            findings.add(format!("{field}[{i}].name"), format!("{} is pgrekey's", quoted(&variable.name)), "remove it");
+        for (i, variable) in variables
+            .iter()
+            .enumerate()
+            .filter(|(_, v)| is_reserved(&v.name))
+        {
+            findings.add(
+                format!("{field}[{i}].name"),
+                format!("{} is pgrekey's", quoted(&variable.name)),
+                "remove it",
+            );
         }
     }
 }
 
 fn container_known(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
-    let Some(settings) = review.object.spec.pod_template.as_ref().and_then(|t| t.spec.as_ref()) else { return };
+    let Some(settings) = review
+        .object
+        .spec
+        .pod_template
+        .as_ref()
+        .and_then(|t| t.spec.as_ref())
+    else {
+        return;
+    };
     let mut seen = BTreeSet::new();
     for (i, container) in settings.containers.iter().enumerate() {
         let field = format!("spec.podTemplate.spec.containers[{i}].name");
@@ -673,7 +837,11 @@ fn container_known(review: &Database, _: Option<&dyn Facts>, findings: &mut Find
             let problem = format!("there is no container {}", quoted(&container.name));
             findings.add(field, problem, "use postgres or exporter");
         } else if !seen.insert(&container.name) {
-            findings.add(field, format!("{} is there twice", quoted(&container.name)), "merge the two entries");
+            findings.add(
+                field,
+                format!("{} is there twice", quoted(&container.name)),
+                "merge the two entries",
+            );
         }
     }
 }
@@ -681,26 +849,52 @@ fn container_known(review: &Database, _: Option<&dyn Facts>, findings: &mut Find
 fn run_as_user(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
     const POD: &str = "spec.podTemplate.spec.securityContext";
     let spec = &review.object.spec;
-    let Some(version) = facts.and_then(|f| f.version(&spec.version)) else { return };
+    let Some(version) = facts.and_then(|f| f.version(&spec.version)) else {
+        return;
+    };
     let context = version.spec.security_context.unwrap_or_default();
     let any_but_root = context.run_as_any_non_root == Some(true);
     let expected = context.run_as_user.unwrap_or(999);
-    let Some(settings) = spec.pod_template.as_ref().and_then(|t| t.spec.as_ref()) else { return };
-    let pod = settings
-        .security_context
-        .iter()
-        .flat_map(|c| [(format!("{POD}.runAsUser"), c.run_as_user), (format!("{POD}.runAsGroup"), c.run_as_group)]);
-    let containers = settings.containers.iter().enumerate().filter(|(_, c)| c.name == POSTGRES).flat_map(|(i, c)| {
-        let field = format!("spec.podTemplate.spec.containers[{i}].securityContext");
-        let context = c.security_context.as_ref();
+    let Some(settings) = spec.pod_template.as_ref().and_then(|t| t.spec.as_ref()) else {
+        return;
+    };
+    let pod = settings.security_context.iter().flat_map(|c| {
         [
-            (format!("{field}.runAsUser"), context.and_then(|c| c.run_as_user)),
-            (format!("{field}.runAsGroup"), context.and_then(|c| c.run_as_group)),
+            (format!("{POD}.runAsUser"), c.run_as_user),
+            (format!("{POD}.runAsGroup"), c.run_as_group),
         ]
     });
+    let containers = settings
+        .containers
+        .iter()
+        .enumerate()
+        .filter(|(_, c)| c.name == POSTGRES)
+        .flat_map(|(i, c)| {
+            let field = format!("spec.podTemplate.spec.containers[{i}].securityContext");
+            let context = c.security_context.as_ref();
+            [
+                (
+                    format!("{field}.runAsUser"),
+                    context.and_then(|c| c.run_as_user),
+                ),
+                (
+                    format!("{field}.runAsGroup"),
+                    context.and_then(|c| c.run_as_group),
+                ),
+            ]
+        });
     for (field, id) in pod.chain(containers) {
-        if let Some(id) = id.filter(|id| if any_but_root { *id == 0 } else { *id != expected }) {
-            let problem = format!("{id} is not the user of PostgresVersion {}", quoted(&spec.version));
+        if let Some(id) = id.filter(|id| {
+            if any_but_root {
+                *id == 0
+            } else {
+                *id != expected
+            }
+        }) {
+            let problem = format!(
+                "{id} is not the user of PostgresVersion {}",
+                quoted(&spec.version)
+            );
             findings.add(field, problem, format!("use {expected}, or leave it out"));
         }
     }
@@ -709,15 +903,23 @@ fn run_as_user(review: &Database, facts: Option<&dyn Facts>, findings: &mut Find
 fn service_account_allowed(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
     let Postgres { metadata, spec, .. } = &review.object;
     let settings = spec.pod_template.as_ref().and_then(|t| t.spec.as_ref());
-    let Some(account) = settings.and_then(|pod| pod.service_account_name.as_ref()) else { return };
+    let Some(account) = settings.and_then(|pod| pod.service_account_name.as_ref()) else {
+        return;
+    };
     if metadata.name.as_ref() == Some(account) {
         return;
     }
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let problem = if !review.allowed.service_accounts.contains(account) {
-        format!("{} is no account that this installation lets databases use", quoted(account))
+        format!(
+            "{} is no account that this installation lets databases use",
+            quoted(account)
+        )
     } else if facts.is_some_and(|facts| !facts.service_account_is_usable(namespace, account)) {
-        format!("there is no ServiceAccount {} with the label {USABLE}: \"true\" in {namespace}", quoted(account))
+        format!(
+            "there is no ServiceAccount {} with the label {USABLE}: \"true\" in {namespace}",
+            quoted(account)
+        )
     } else {
         return;
     };
@@ -729,9 +931,16 @@ fn monitor_port(review: &Database, _: Option<&dyn Facts>, findings: &mut Finding
     const FIELD: &str = "spec.monitor.prometheus.exporter.port";
     /// PostgreSQL's own port and Patroni's.
     const TAKEN: [i32; 2] = [5432, 8008];
-    let exporter =
-        review.object.spec.monitor.as_ref().and_then(|m| m.prometheus.as_ref()).and_then(|p| p.exporter.as_ref());
-    let Some(port) = exporter.and_then(|e| e.port) else { return };
+    let exporter = review
+        .object
+        .spec
+        .monitor
+        .as_ref()
+        .and_then(|m| m.prometheus.as_ref())
+        .and_then(|p| p.exporter.as_ref());
+    let Some(port) = exporter.and_then(|e| e.port) else {
+        return;
+    };
     if !(1024..=65535).contains(&port) {
         findings.add(
             FIELD,
@@ -739,30 +948,53 @@ fn monitor_port(review: &Database, _: Option<&dyn Facts>, findings: &mut Finding
             "use another port, or leave it out for 56790",
         );
     } else if TAKEN.contains(&port) {
-        findings.add(FIELD, format!("{port} is the database's own"), "use another port, or leave it out for 56790");
+        findings.add(
+            FIELD,
+            format!("{port} is the database's own"),
+            "use another port, or leave it out for 56790",
+        );
     }
 }
 
 fn health_checker_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
-    let Some(checker) = &review.object.spec.health_checker else { return };
+    let Some(checker) = &review.object.spec.health_checker else {
+        return;
+    };
     let fields = [
         ("periodSeconds", checker.period_seconds, MAX_CHECK_PERIOD),
         ("timeoutSeconds", checker.timeout_seconds, MAX_CHECK_TIMEOUT),
-        ("failureThreshold", checker.failure_threshold, MAX_CHECK_FAILURES),
+        (
+            "failureThreshold",
+            checker.failure_threshold,
+            MAX_CHECK_FAILURES,
+        ),
     ];
     for (field, value, most) in fields {
         if let Some(value) = value.filter(|value| !(1..=most).contains(value)) {
             let problem = format!("{value} is not between 1 and {most}");
-            findings.add(format!("spec.healthChecker.{field}"), problem, "use a number between these");
+            findings.add(
+                format!("spec.healthChecker.{field}"),
+                problem,
+                "use a number between these",
+            );
         }
     }
 }
 
 fn annotation_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
-    if let Some(text) = review.object.annotations().get(MAX_LAG).filter(|text| text.parse::<u64>().is_err()) {
+    if let Some(text) = review
+        .object
+        .annotations()
+        .get(MAX_LAG)
+        .filter(|text| text.parse::<u64>().is_err())
+    {
         findings.add(
             format!("metadata.annotations.{MAX_LAG}"),
-            format!("{} is no whole number of bytes up to {}", quoted(text), u64::MAX),
+            format!(
+                "{} is no whole number of bytes up to {}",
+                quoted(text),
+                u64::MAX
+            ),
             "use one such as 1048576, without a unit",
         );
     }
@@ -775,16 +1007,26 @@ fn annotation_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Fin
 pub(super) fn settle_valid(text: &str, findings: &mut Findings) {
     let field = format!("metadata.annotations.{SETTLE}");
     if read_duration(&field, text, "90s", findings).is_some_and(|settle| settle > MAX_SETTLE) {
-        findings.add(field, format!("{} is too long", quoted(text)), format!("use at most {}", write(MAX_SETTLE)));
+        findings.add(
+            field,
+            format!("{} is too long", quoted(text)),
+            format!("use at most {}", write(MAX_SETTLE)),
+        );
     }
 }
 
 fn service_template_unique(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
     let mut seen = vec![];
-    for (i, ServiceTemplate { alias, .. }) in review.object.spec.service_templates.iter().enumerate() {
+    for (i, ServiceTemplate { alias, .. }) in
+        review.object.spec.service_templates.iter().enumerate()
+    {
         if seen.contains(alias) {
             let problem = format!("there is an entry for {} already", json!(alias));
-            findings.add(format!("spec.serviceTemplates[{i}].alias"), problem, "merge the two entries");
+            findings.add(
+                format!("spec.serviceTemplates[{i}].alias"),
+                problem,
+                "merge the two entries",
+            );
         } else {
             seen.push(*alias);
         }
@@ -796,25 +1038,46 @@ fn immutable_field(review: &Database, _: Option<&dyn Facts>, findings: &mut Find
     let new = &review.object;
     let (before, after) = (storage_type(&old.spec), storage_type(&new.spec));
     if before != after {
-        findings.add("spec.storageType", format!("{before:?} cannot become {after:?}"), "create another Postgres");
+        findings.add(
+            "spec.storageType",
+            format!("{before:?} cannot become {after:?}"),
+            "create another Postgres",
+        );
     }
     let conditions = old.status.as_ref().map_or(&[][..], |s| &s.conditions);
     if condition::holds(conditions, "Provisioned") {
         for field in differences(&old.spec.init, &new.spec.init, "spec.init") {
-            findings.add(field, "cannot be changed once the database is provisioned", "put back what was there");
+            findings.add(
+                field,
+                "cannot be changed once the database is provisioned",
+                "put back what was there",
+            );
         }
-        let (before, after) = (old.spec.auth_secret_of(&old.name_any()), new.spec.auth_secret_of(&new.name_any()));
+        let (before, after) = (
+            old.spec.auth_secret_of(&old.name_any()),
+            new.spec.auth_secret_of(&new.name_any()),
+        );
         if before != after {
-            let problem = format!("{} cannot become {}: the data know its password", quoted(&before), quoted(&after));
+            let problem = format!(
+                "{} cannot become {}: the data know its password",
+                quoted(&before),
+                quoted(&after)
+            );
             findings.add("spec.authSecret", problem, "put back what was there");
         }
     }
 }
 
 fn version_keeps_major(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
-    let (Some(old), Some(facts)) = (&review.old, facts) else { return };
-    // The data are not of the version that was named, so this may be the way back; the loop looks at the data themselves.
-    let blocked = old.status.as_ref().and_then(|status| condition::find(&status.conditions, "Blocked"));
+    let (Some(old), Some(facts)) = (&review.old, facts) else {
+        return;
+    };
+    // The data are not of the version that was named, so this may be the way back; the loop looks
+    // at the data themselves.
+    let blocked = old
+        .status
+        .as_ref()
+        .and_then(|status| condition::find(&status.conditions, "Blocked"));
     if blocked.is_some_and(|c| c.holds() && c.reason.as_deref() == Some(VERSION_NOT_TAKEN)) {
         return;
     }
@@ -824,7 +1087,10 @@ fn version_keeps_major(review: &Database, facts: Option<&dyn Facts>, findings: &
     if let (Some(from), Some(to)) = (major(before), major(after))
         && from != to
     {
-        let problem = format!("{} is PostgreSQL {to}, and the data are PostgreSQL {from}'s", quoted(after));
+        let problem = format!(
+            "{} is PostgreSQL {to}, and the data are PostgreSQL {from}'s",
+            quoted(after)
+        );
         findings.add(
             "spec.version",
             problem,
@@ -838,12 +1104,16 @@ fn tls_edited_directly(review: &Database, _: Option<&dyn Facts>, findings: &mut 
     if old.spec == review.object.spec {
         return;
     }
-    // What was stored while no webhook filled in defaults gets them with its first edit, whatever that is about.
+    // What was stored while no webhook filled in defaults gets them with its first edit, whatever
+    // that is about.
     let (old, new) = (effective(old), effective(&review.object));
     let edited = [
         ("spec.tls", old.tls != new.tls),
         ("spec.sslMode", old.ssl_mode != new.ssl_mode),
-        ("spec.clientAuthMode", old.client_auth_mode != new.client_auth_mode),
+        (
+            "spec.clientAuthMode",
+            old.client_auth_mode != new.client_auth_mode,
+        ),
     ];
     for (field, _) in edited.into_iter().filter(|(_, edited)| *edited) {
         let problem = "running pods follow in certificates only";
@@ -851,15 +1121,30 @@ fn tls_edited_directly(review: &Database, _: Option<&dyn Facts>, findings: &mut 
     }
 }
 
-/// What the spec says about TLS, with its defaults; the rest of it, which may be large, is left out.
+/// What the spec says about TLS, with its defaults; the rest of it, which may be large, is left
+/// out.
 fn effective(database: &Postgres) -> PostgresSpec {
-    let PostgresSpec { version, tls, ssl_mode, client_auth_mode, .. } = &database.spec;
+    let PostgresSpec {
+        version,
+        tls,
+        ssl_mode,
+        client_auth_mode,
+        ..
+    } = &database.spec;
     let (version, tls) = (version.clone(), tls.clone());
-    let spec =
-        PostgresSpec { version, tls, ssl_mode: *ssl_mode, client_auth_mode: *client_auth_mode, ..Default::default() };
+    let spec = PostgresSpec {
+        version,
+        tls,
+        ssl_mode: *ssl_mode,
+        client_auth_mode: *client_auth_mode,
+        ..Default::default()
+    };
     let name = database.metadata.name.as_deref().unwrap_or_default();
     let mut object = Postgres::new(name, spec);
-    object.metadata.namespace.clone_from(&database.metadata.namespace);
+    object
+        .metadata
+        .namespace
+        .clone_from(&database.metadata.namespace);
     let review = Review::create(object, Arc::default());
     let defaulted = serde_json::to_value(&review.object)
         .map(|d| defaults::postgres(d, &review, &Snapshot::default(), &Installation::default()));
@@ -873,6 +1158,10 @@ fn do_not_terminate(review: &Database, _: Option<&dyn Facts>, findings: &mut Fin
         let name = metadata.name.as_deref().unwrap_or_default();
         let namespace = metadata.namespace.as_deref().unwrap_or_default();
         let problem = format!("postgres \"{namespace}/{name}\" can't be terminated");
-        findings.add("spec.deletionPolicy", problem, "to delete, change spec.deletionPolicy");
+        findings.add(
+            "spec.deletionPolicy",
+            problem,
+            "to delete, change spec.deletionPolicy",
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Whose turn it is: one request of a database at a time, one that has begun before the oldest. Nothing is skipped for its type:
-//! `add-tls` and `rotate-tls`, sent together, both run.
+//! Whose turn it is: one request of a database at a time, one that has begun before the oldest.
+//! Nothing is skipped for its type: `add-tls` and `rotate-tls`, sent together, both run.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use crate::api::ops_request::OpsPhase;
 impl PostgresOpsRequest {
     /// Those of these requests, all of one database, that come before this one, in their order.
     ///
-    /// One that has begun goes on, whatever its age. Of the others the oldest is next; requests of the same second go by name. One
-    /// that does not exist yet comes last.
+    /// One that has begun goes on, whatever its age. Of the others the oldest is next; requests of
+    /// the same second go by name. One that does not exist yet comes last.
     #[must_use]
     pub fn ahead<'a>(&self, all: &'a [Arc<Self>]) -> Vec<&'a Arc<Self>> {
         let is_new = self.metadata.creation_timestamp.is_none();
@@ -59,13 +59,26 @@ mod tests {
             request("d", 0, Some(OpsPhase::Failed)),
         ];
         let ahead_of = |at: usize| all[at].ahead(&all).first().map(|other| other.name_any());
-        assert_eq!([ahead_of(0), ahead_of(1), ahead_of(2)], [None, Some("b".to_owned()), Some("b".to_owned())]);
+        assert_eq!(
+            [ahead_of(0), ahead_of(1), ahead_of(2)],
+            [None, Some("b".to_owned()), Some("b".to_owned())]
+        );
     }
 
     #[test]
     fn who_has_begun_goes_on() {
-        let all = [request("old", 1, None), request("young", 2, Some(OpsPhase::Progressing))];
-        assert_eq!(all[0].ahead(&all).first().map(|other| other.name_any()).as_deref(), Some("young"));
+        let all = [
+            request("old", 1, None),
+            request("young", 2, Some(OpsPhase::Progressing)),
+        ];
+        assert_eq!(
+            all[0]
+                .ahead(&all)
+                .first()
+                .map(|other| other.name_any())
+                .as_deref(),
+            Some("young")
+        );
         assert!(all[1].ahead(&all).is_empty());
     }
 }

@@ -2,30 +2,39 @@
 
 use std::net::IpAddr;
 
-/// Whether this is a name that a certificate can carry: labels of letters, digits and inner hyphens, at most 63 characters
-/// each and 253 in all (RFC 1123); the first may be the wildcard `*` (RFC 6125).
+/// Whether this is a name that a certificate can carry: labels of letters, digits and inner
+/// hyphens, at most 63 characters each and 253 in all (RFC 1123); the first may be the wildcard `*`
+/// (RFC 6125).
 #[must_use]
 pub fn is_dns_name(text: &str) -> bool {
     let rest = text.strip_prefix("*.").unwrap_or(text);
     text.len() <= 253
         && rest.split('.').all(is_dns_label)
-        && !rest.split('.').all(|l| l.bytes().all(|b| b.is_ascii_digit()))
+        && !rest
+            .split('.')
+            .all(|l| l.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn is_dns_label(label: &str) -> bool {
     (1..=63).contains(&label.len())
-        && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && label
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-')
         && !label.starts_with('-')
         && !label.ends_with('-')
 }
 
-/// Whether Kubernetes takes this as the name of a Secret: lower-case DNS labels, at most 253 characters in all.
+/// Whether Kubernetes takes this as the name of a Secret: lower-case DNS labels, at most 253
+/// characters in all.
 #[must_use]
 pub fn is_object_name(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(is_dns_label) && !text.bytes().any(|b| b.is_ascii_uppercase())
+    text.len() <= 253
+        && text.split('.').all(is_dns_label)
+        && !text.bytes().any(|b| b.is_ascii_uppercase())
 }
 
-/// Whether Kubernetes takes this as the name of a Service: one lower-case DNS label that begins with a letter (RFC 1035).
+/// Whether Kubernetes takes this as the name of a Service: one lower-case DNS label that begins
+/// with a letter (RFC 1035).
 #[must_use]
 pub fn is_service_name(text: &str) -> bool {
     is_dns_label(text)
@@ -39,22 +48,33 @@ pub fn is_ip_address(text: &str) -> bool {
     text.parse::<IpAddr>().is_ok()
 }
 
-/// Whether this is a URI with scheme and host, in ASCII (RFC 3986), as a certificate needs it (RFC 5280, 4.2.1.6).
+/// Whether this is a URI with scheme and host, in ASCII (RFC 3986), as a certificate needs it (RFC
+/// 5280, 4.2.1.6).
 #[must_use]
 pub fn is_uri(text: &str) -> bool {
-    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return false;
+    };
     let scheme_is_fine = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+        && scheme
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
     // `http::Uri` knows authorities but not every scheme and no fragment.
     let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
-    let host = format!("http://{rest}").parse::<http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
+    let host = format!("http://{rest}")
+        .parse::<http::Uri>()
+        .ok()
+        .and_then(|uri| uri.host().map(str::to_owned));
     scheme_is_fine && text.is_ascii() && host.is_some_and(|host| !host.is_empty())
 }
 
-/// Whether this is a bare e-mail address: `local@domain` in ASCII, without a display name (RFC 5280, 4.2.1.6).
+/// Whether this is a bare e-mail address: `local@domain` in ASCII, without a display name (RFC
+/// 5280, 4.2.1.6).
 #[must_use]
 pub fn is_email(text: &str) -> bool {
-    let Some((local, domain)) = text.rsplit_once('@') else { return false };
+    let Some((local, domain)) = text.rsplit_once('@') else {
+        return false;
+    };
     let is_atom = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~.".contains(&b);
     (1..=64).contains(&local.len())
         && local.bytes().all(is_atom)
@@ -80,10 +100,24 @@ mod tests {
 
     #[test]
     fn dns_names() {
-        let long = ["a".repeat(63), "b".repeat(64), format!("{}x", "abc.".repeat(63))];
+        let long = [
+            "a".repeat(63),
+            "b".repeat(64),
+            format!("{}x", "abc.".repeat(63)),
+        ];
         all(
             is_dns_name,
-            &["localhost", "a.b", "*.a.b", "DB.Example.COM", "xn--bcher-kva.example", "1a.b", "a1", &long[0], &long[2]],
+            &[
+                "localhost",
+                "a.b",
+                "*.a.b",
+                "DB.Example.COM",
+                "xn--bcher-kva.example",
+                "1a.b",
+                "a1",
+                &long[0],
+                &long[2],
+            ],
             &[
                 "",
                 ".",
@@ -107,13 +141,23 @@ mod tests {
                 "*.*.a",
             ],
         );
-        assert!(!is_dns_name(&"a.".repeat(127).trim_end_matches('.').repeat(2)));
+        assert!(!is_dns_name(
+            &"a.".repeat(127).trim_end_matches('.').repeat(2)
+        ));
     }
 
     #[test]
     fn object_and_service_names() {
-        all(is_object_name, &["a", "a.b-c", "1"], &["", "A", "a_b", "-a", "a/b"]);
-        all(is_service_name, &["a", "a-1"], &["", "1a", "a.b", "A", "a-"]);
+        all(
+            is_object_name,
+            &["a", "a.b-c", "1"],
+            &["", "A", "a_b", "-a", "a/b"],
+        );
+        all(
+            is_service_name,
+            &["a", "a-1"],
+            &["", "1a", "a.b", "A", "a-"],
+        );
     }
 
     #[test]
@@ -129,7 +173,12 @@ mod tests {
     fn uris() {
         all(
             is_uri,
-            &["spiffe://cluster.local/ns/demo/sa/x", "https://a.example:8443/x?y#z", "urn+x://host", "https://[::1]/"],
+            &[
+                "spiffe://cluster.local/ns/demo/sa/x",
+                "https://a.example:8443/x?y#z",
+                "urn+x://host",
+                "https://[::1]/",
+            ],
             &[
                 "",
                 "a",
@@ -150,7 +199,18 @@ mod tests {
         all(
             is_email,
             &["dba@example.com", "a.b+c@d.e"],
-            &["", "dba", "@example.com", "dba@", "A <a@b.c>", "a@b@c", "a b@c.d", ".a@b.c", "a..b@c.d", "a@*.b"],
+            &[
+                "",
+                "dba",
+                "@example.com",
+                "dba@",
+                "A <a@b.c>",
+                "a@b@c",
+                "a b@c.d",
+                ".a@b.c",
+                "a..b@c.d",
+                "a@*.b",
+            ],
         );
     }
 }

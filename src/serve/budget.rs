@@ -1,14 +1,15 @@
 //! What the bodies of all callers hold in memory, and whose makes way when there is no more.
 //!
 //! # Expected flow
-//! A body takes its bytes before it is read ([`Budget::take`]), comes in piece by piece ([`Hold::append`]), and is taken out to
-//! be worked on ([`Hold::finish`]). The bytes are given back when the [`Hold`] is dropped.
+//! A body takes its bytes before it is read ([`Budget::take`]), comes in piece by piece
+//! ([`Hold::append`]), and is taken out to be worked on ([`Hold::finish`]). The bytes are given
+//! back when the [`Hold`] is dropped.
 //!
 //! # Guarantees
-//! All holds together are at most the budget, and those of one address at most a quarter of it. Large ones have three
-//! quarters of either, so that a small one always fits beside them: it gets in as long as anything is still on its way
-//! in. Whoever is slow makes way: first the body that began first, never one that is worked on. What it held is free before
-//! the newcomer gets it.
+//! All holds together are at most the budget, and those of one address at most a quarter of it.
+//! Large ones have three quarters of either, so that a small one always fits beside them: it gets
+//! in as long as anything is still on its way in. Whoever is slow makes way: first the body that
+//! began first, never one that is worked on. What it held is free before the newcomer gets it.
 //!
 //! # Assumptions
 //! Small bodies are worked on for so short a time that they never are a quarter of the budget.
@@ -21,10 +22,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// What a review commonly has, and room: objects are a few kB, of which an update carries two. No more is small.
+/// What a review commonly has, and room: objects are a few kB, of which an update carries two. No
+/// more is small.
 pub(super) const SMALL: usize = 128 * 1024;
 
-/// A body that has been on its way for longer is slow: 3 MiB in this time are 12 MiB a second, and networks of clusters do more.
+/// A body that has been on its way for longer is slow: 3 MiB in this time are 12 MiB a second, and
+/// networks of clusters do more.
 const GRACE: Duration = Duration::from_millis(250);
 
 /// Why there is no room.
@@ -81,7 +84,13 @@ pub(super) struct Hold {
 impl Budget {
     /// A budget of so many bytes.
     pub(super) fn new(all: usize) -> Arc<Self> {
-        Arc::new(Self { ledger: Mutex::new(Ledger { all, next: 0, holds: BTreeMap::new() }) })
+        Arc::new(Self {
+            ledger: Mutex::new(Ledger {
+                all,
+                next: 0,
+                holds: BTreeMap::new(),
+            }),
+        })
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -89,21 +98,35 @@ impl Budget {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes so many bytes for a body of this address. The token is cancelled when it has to make way.
+    /// Takes so many bytes for a body of this address. The token is cancelled when it has to make
+    /// way.
     pub(super) fn take(
         self: &Arc<Self>,
         peer: IpAddr,
         amount: usize,
         made_way: CancellationToken,
     ) -> Result<Hold, Full> {
-        let id = self.ledger().take(peer, amount, State::coming(amount, made_way), Instant::now())?;
-        Ok(Hold { budget: Arc::clone(self), id })
+        let id = self.ledger().take(
+            peer,
+            amount,
+            State::coming(amount, made_way),
+            Instant::now(),
+        )?;
+        Ok(Hold {
+            budget: Arc::clone(self),
+            id,
+        })
     }
 
     /// Takes so much for something that never makes way.
     pub(super) fn keep(self: &Arc<Self>, peer: IpAddr, amount: usize) -> Result<Hold, Full> {
-        let id = self.ledger().take(peer, amount, State::Working, Instant::now())?;
-        Ok(Hold { budget: Arc::clone(self), id })
+        let id = self
+            .ledger()
+            .take(peer, amount, State::Working, Instant::now())?;
+        Ok(Hold {
+            budget: Arc::clone(self),
+            id,
+        })
     }
 }
 
@@ -118,7 +141,8 @@ impl Hold {
         self.budget.ledger().finish(self.id)
     }
 
-    /// Only so many bytes are held from now on, of an answer: the token ends the connection that does not take it.
+    /// Only so many bytes are held from now on, of an answer: the token ends the connection that
+    /// does not take it.
     pub(super) fn answer(&self, amount: usize, connection: CancellationToken) {
         if let Some(held) = self.budget.ledger().holds.get_mut(&self.id) {
             (held.amount, held.state) = (amount, State::Going(connection));
@@ -140,23 +164,48 @@ impl State {
 }
 
 impl Ledger {
-    fn take(&mut self, peer: IpAddr, amount: usize, state: State, now: Instant) -> Result<u64, Full> {
+    fn take(
+        &mut self,
+        peer: IpAddr,
+        amount: usize,
+        state: State,
+        now: Instant,
+    ) -> Result<u64, Full> {
         self.make_room(peer, amount, amount, None, now)?;
         let id = self.next;
         self.next += 1;
-        self.holds.insert(id, Held { peer, amount, since: now, state });
+        self.holds.insert(
+            id,
+            Held {
+                peer,
+                amount,
+                since: now,
+                state,
+            },
+        );
         Ok(id)
     }
 
     fn append(&mut self, id: u64, piece: &[u8], now: Instant) -> Result<(), Full> {
         let held = self.holds.get(&id).ok_or(Full::MadeWay)?;
-        let State::Coming(body, _) = &held.state else { return Err(Full::MadeWay) };
+        let State::Coming(body, _) = &held.state else {
+            return Err(Full::MadeWay);
+        };
         let (peer, amount) = (held.peer, held.amount);
         // As a `Vec` grows, because its capacity is what is held.
         let wanted = body.len() + piece.len();
-        let wanted = if wanted > amount { wanted.max(2 * amount) } else { amount };
+        let wanted = if wanted > amount {
+            wanted.max(2 * amount)
+        } else {
+            amount
+        };
         self.make_room(peer, wanted - amount, wanted, Some(id), now)?;
-        let Some(Held { amount, state: State::Coming(body, _), .. }) = self.holds.get_mut(&id) else {
+        let Some(Held {
+            amount,
+            state: State::Coming(body, _),
+            ..
+        }) = self.holds.get_mut(&id)
+        else {
             return Err(Full::MadeWay);
         };
         *amount = wanted;
@@ -173,7 +222,8 @@ impl Ledger {
         }
     }
 
-    /// Lets others go until there is room for `more` bytes of a body that then has `total`; nobody, if it would not be enough.
+    /// Lets others go until there is room for `more` bytes of a body that then has `total`; nobody,
+    /// if it would not be enough.
     fn make_room(
         &mut self,
         peer: IpAddr,
@@ -184,14 +234,23 @@ impl Ledger {
     ) -> Result<(), Full> {
         let is_small = total <= SMALL;
         let mut leaving: Vec<u64> = vec![];
-        for (full, limit, only) in [(Full::Peer, self.all / 4, Some(peer)), (Full::All, self.all, None)] {
+        for (full, limit, only) in [
+            (Full::Peer, self.all / 4, Some(peer)),
+            (Full::All, self.all, None),
+        ] {
             let limit = if is_small { limit } else { limit / 4 * 3 };
             let staying = |id: &u64| !leaving.contains(id);
-            let here =
-                || self.holds.iter().filter(|(id, held)| staying(id) && only.is_none_or(|only| held.peer == only));
-            let mut excess = (here().map(|(_, held)| held.amount).sum::<usize>() + more).saturating_sub(limit);
+            let here = || {
+                self.holds
+                    .iter()
+                    .filter(|(id, held)| staying(id) && only.is_none_or(|only| held.peer == only))
+            };
+            let mut excess =
+                (here().map(|(_, held)| held.amount).sum::<usize>() + more).saturating_sub(limit);
             let mut found = vec![];
-            for (id, held) in here().filter(|(id, held)| Some(**id) != except && held.makes_way(is_small, now)) {
+            for (id, held) in
+                here().filter(|(id, held)| Some(**id) != except && held.makes_way(is_small, now))
+            {
                 if excess == 0 {
                     break;
                 }
@@ -204,7 +263,9 @@ impl Ledger {
             leaving.extend(found);
         }
         for id in leaving {
-            if let Some(State::Coming(_, token) | State::Going(token)) = self.holds.remove(&id).map(|held| held.state) {
+            if let Some(State::Coming(_, token) | State::Going(token)) =
+                self.holds.remove(&id).map(|held| held.state)
+            {
                 token.cancel();
             }
         }
@@ -241,11 +302,23 @@ mod tests {
     impl Scene {
         /// A budget of 16 MiB: 4 for each address, of which large ones get 3.
         fn new() -> Self {
-            Self { ledger: Ledger { all: 16 * MIB, next: 0, holds: BTreeMap::new() }, now: Instant::now() }
+            Self {
+                ledger: Ledger {
+                    all: 16 * MIB,
+                    next: 0,
+                    holds: BTreeMap::new(),
+                },
+                now: Instant::now(),
+            }
         }
 
         fn take(&mut self, from: u8, amount: usize) -> Result<u64, Full> {
-            self.ledger.take(peer(from), amount, State::coming(0, CancellationToken::new()), self.now)
+            self.ledger.take(
+                peer(from),
+                amount,
+                State::coming(0, CancellationToken::new()),
+                self.now,
+            )
         }
 
         fn later(&mut self) {
@@ -268,7 +341,10 @@ mod tests {
         }
         assert_eq!(scene.take(5, MIB), Err(Full::All));
         assert_eq!(scene.there().len(), 4, "nobody was disturbed");
-        assert!(scene.take(5, SMALL).is_ok(), "a small one has room beside the large");
+        assert!(
+            scene.take(5, SMALL).is_ok(),
+            "a small one has room beside the large"
+        );
     }
 
     #[test]
@@ -278,13 +354,20 @@ mod tests {
         scene.later();
         scene.ledger.finish(ids[0]).expect("it is there");
         let newcomer = scene.take(5, 3 * MIB).expect("room");
-        assert_eq!(scene.there(), [ids[0], ids[2], ids[3], newcomer], "one that is worked on stays");
+        assert_eq!(
+            scene.there(),
+            [ids[0], ids[2], ids[3], newcomer],
+            "one that is worked on stays"
+        );
         assert_eq!(
             scene.take(3, MIB).map(|_| scene.there().contains(&ids[2])),
             Ok(false),
             "its own, when its quarter is full"
         );
-        assert_eq!(scene.ledger.append(ids[1], b"x", scene.now), Err(Full::MadeWay));
+        assert_eq!(
+            scene.ledger.append(ids[1], b"x", scene.now),
+            Err(Full::MadeWay)
+        );
         assert_eq!(scene.ledger.finish(ids[1]), Err(Full::MadeWay));
     }
 
@@ -296,7 +379,10 @@ mod tests {
             assert!(scene.take(1, SMALL).is_ok());
         }
         assert_eq!(scene.there().len(), 4 * MIB / SMALL);
-        assert!(!scene.there().contains(&first), "the one that began first made way");
+        assert!(
+            !scene.there().contains(&first),
+            "the one that began first made way"
+        );
         // Their connections' answers are on their way and nobody reads them.
         let gone = CancellationToken::new();
         for held in scene.ledger.holds.values_mut() {
@@ -312,8 +398,14 @@ mod tests {
         scene.ledger.append(id, &[1; 6], scene.now).expect("room");
         scene.ledger.append(id, &[2; 6], scene.now).expect("room");
         assert_eq!(scene.ledger.holds[&id].amount, 20);
-        scene.ledger.append(id, &vec![3; MIB], scene.now).expect("room");
-        assert_eq!(scene.ledger.append(id, &vec![4; 3 * MIB], scene.now), Err(Full::Peer));
+        scene
+            .ledger
+            .append(id, &vec![3; MIB], scene.now)
+            .expect("room");
+        assert_eq!(
+            scene.ledger.append(id, &vec![4; 3 * MIB], scene.now),
+            Err(Full::Peer)
+        );
         let body = scene.ledger.finish(id).expect("it is there");
         assert_eq!((body.len(), body.capacity()), (MIB + 12, MIB + 12));
         assert_eq!(scene.ledger.holds[&id].amount, MIB + 12, "it stays held");
@@ -333,7 +425,9 @@ mod tests {
     #[test]
     fn what_never_makes_way_is_bounded_too() {
         let line = Budget::new(16);
-        let mut places: Vec<Hold> = (0..4).map(|_| line.keep(peer(1), 1).expect("room")).collect();
+        let mut places: Vec<Hold> = (0..4)
+            .map(|_| line.keep(peer(1), 1).expect("room"))
+            .collect();
         assert_eq!(line.keep(peer(1), 1).map(|_| ()), Err(Full::Peer));
         places.extend((0..12).map(|i| line.keep(peer(2 + i % 3), 1).expect("room")));
         assert_eq!(line.keep(peer(9), 1).map(|_| ()), Err(Full::All));

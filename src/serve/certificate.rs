@@ -11,10 +11,11 @@ use rustls::sign::CertifiedKey;
 use crate::metrics::Metrics;
 use crate::tls::pair::Pair;
 
-/// The one place that holds the served pair. Sources put pairs in; every new handshake takes what is there.
+/// The one place that holds the served pair. Sources put pairs in; every new handshake takes what
+/// is there.
 ///
-/// *Guarantee*: a pair, once in, stays until another one replaces it, also when it expires: an expired certificate tells
-/// a caller what is wrong, a missing one does not.
+/// *Guarantee*: a pair, once in, stays until another one replaces it, also when it expires: an
+/// expired certificate tells a caller what is wrong, a missing one does not.
 #[derive(Clone, Default)]
 pub struct ServedCertificate {
     served: Arc<ArcSwapOption<Served>>,
@@ -36,7 +37,9 @@ impl ServedCertificate {
 
     /// Serves this pair from the next handshake on.
     pub fn serve(&self, pair: Arc<Pair>, metrics: &Metrics) {
-        metrics.serving_certificate_expiry.set(pair.not_after().as_second());
+        metrics
+            .serving_certificate_expiry
+            .set(pair.not_after().as_second());
         let key = Arc::new(pair.certified_key());
         self.served.store(Some(Arc::new(Served { pair, key })));
     }
@@ -49,7 +52,10 @@ impl ServedCertificate {
     /// The pair that is served.
     #[must_use]
     pub fn pair(&self) -> Option<Arc<Pair>> {
-        self.served.load().as_ref().map(|served| Arc::clone(&served.pair))
+        self.served
+            .load()
+            .as_ref()
+            .map(|served| Arc::clone(&served.pair))
     }
 
     /// Whether callers can be served at this time, and if not, why.
@@ -57,10 +63,16 @@ impl ServedCertificate {
         let state = match self.pair() {
             None => "none yet".to_owned(),
             Some(pair) if pair.not_after() <= now => {
-                format!("expired {} ago", coarse(now.duration_since(pair.not_after())))
+                format!(
+                    "expired {} ago",
+                    coarse(now.duration_since(pair.not_after()))
+                )
             }
             Some(pair) if now < pair.not_before() => {
-                format!("not valid for another {}", coarse(pair.not_before().duration_since(now)))
+                format!(
+                    "not valid for another {}",
+                    coarse(pair.not_before().duration_since(now))
+                )
             }
             Some(_) => return Ok(()),
         };
@@ -84,12 +96,17 @@ fn coarse(span: SignedDuration) -> String {
 
 impl ResolvesServerCert for ServedCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.served.load().as_ref().map(|served| Arc::clone(&served.key))
+        self.served
+            .load()
+            .as_ref()
+            .map(|served| Arc::clone(&served.key))
     }
 }
 
 impl fmt::Debug for ServedCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ServedCertificate").field(&self.pair()).finish()
+        f.debug_tuple("ServedCertificate")
+            .field(&self.pair())
+            .finish()
     }
 }

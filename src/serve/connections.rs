@@ -1,4 +1,5 @@
-//! Which connections there are, what each is doing, and which one makes way when there are too many.
+//! Which connections there are, what each is doing, and which one makes way when there are too
+//! many.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -15,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::limits::Limits;
 
-/// What one connection is doing: shared by its task, its request, and the acceptor that may need its place.
+/// What one connection is doing: shared by its task, its request, and the acceptor that may need
+/// its place.
 #[derive(Debug)]
 pub(super) struct Activity {
     /// And since when.
@@ -51,7 +53,11 @@ pub(super) enum Expiry {
 
 impl Activity {
     fn new(freed: Arc<Notify>) -> Self {
-        Self { doing: Mutex::new((Doing::Fresh, Instant::now())), freed, evicted: CancellationToken::new() }
+        Self {
+            doing: Mutex::new((Doing::Fresh, Instant::now())),
+            freed,
+            evicted: CancellationToken::new(),
+        }
     }
 
     fn doing(&self) -> MutexGuard<'_, (Doing, Instant)> {
@@ -87,7 +93,8 @@ impl Activity {
         self.doing().0 == Doing::Idle
     }
 
-    /// When the connection is to be closed, and why, if nothing happens. A request has times of its own.
+    /// When the connection is to be closed, and why, if nothing happens. A request has times of its
+    /// own.
     pub(super) fn expiry(&self, limits: &Limits) -> Option<(Instant, Expiry)> {
         let (doing, since) = *self.doing();
         match doing {
@@ -124,11 +131,13 @@ impl Drop for Request {
 
 /// The places that connections take, at most so many.
 ///
-/// *Guarantee*: callers that hold connections without using them cannot keep others out. When all places are taken, one makes way
-/// of the address that has most of those on which nothing is worked on: the one of which that has been so for the longest, be it
-/// in its handshake, in a head or a body that does not end, or idle. A request that is worked on is never cut off for another.
+/// *Guarantee*: callers that hold connections without using them cannot keep others out. When all
+/// places are taken, one makes way of the address that has most of those on which nothing is worked
+/// on: the one of which that has been so for the longest, be it in its handshake, in a head or a
+/// body that does not end, or idle. A request that is worked on is never cut off for another.
 ///
-/// The price: a caller's idle connection may be closed while all places are taken, just as its next request is on its way.
+/// The price: a caller's idle connection may be closed while all places are taken, just as its next
+/// request is on its way.
 #[derive(Debug)]
 pub(super) struct Places {
     taken: Mutex<Taken>,
@@ -152,14 +161,19 @@ pub(super) struct Place {
 
 impl Places {
     pub(super) fn new(at_most: usize) -> Arc<Self> {
-        Arc::new(Self { taken: Mutex::default(), at_most: at_most.max(1), freed: Arc::default() })
+        Arc::new(Self {
+            taken: Mutex::default(),
+            at_most: at_most.max(1),
+            freed: Arc::default(),
+        })
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place for a connection from this address; waits only while requests are worked on on all the others.
+    /// Takes a place for a connection from this address; waits only while requests are worked on on
+    /// all the others.
     pub(super) async fn take(self: &Arc<Self>, peer: IpAddr) -> Place {
         loop {
             if let Some(place) = self.try_take(peer) {
@@ -181,16 +195,27 @@ impl Places {
         let (id, activity) = (taken.next, Arc::new(Activity::new(Arc::clone(&self.freed))));
         taken.next += 1;
         taken.by.insert(id, (peer, Arc::clone(&activity)));
-        Some(Place { places: Arc::clone(self), id, activity })
+        Some(Place {
+            places: Arc::clone(self),
+            id,
+            activity,
+        })
     }
 }
 
 impl Taken {
     fn longest_unused(&self) -> Option<u64> {
-        let unused = || self.by.iter().filter_map(|(id, (peer, activity))| Some((peer, activity.unused_since()?, *id)));
+        let unused = || {
+            self.by
+                .iter()
+                .filter_map(|(id, (peer, activity))| Some((peer, activity.unused_since()?, *id)))
+        };
         let mut of_peer = HashMap::<&IpAddr, usize>::new();
         unused().for_each(|(peer, ..)| *of_peer.entry(peer).or_default() += 1);
-        unused().map(|(peer, since, id)| (Reverse(of_peer.get(peer)), since, id)).min().map(|(.., id)| id)
+        unused()
+            .map(|(peer, since, id)| (Reverse(of_peer.get(peer)), since, id))
+            .min()
+            .map(|(.., id)| id)
     }
 }
 
@@ -209,7 +234,11 @@ pub(super) struct Noted<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Noted<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if buffer.filled().len() > before {
@@ -220,7 +249,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Noted<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -272,7 +305,10 @@ mod tests {
         let idle = places.take(HERE).await;
         drop((fresh.activity.request(), idle.activity.request()));
         let _newcomer = places.take(HERE).await;
-        assert_eq!([&busy, &fresh, &slow, &idle].map(evicted), [false, false, true, false]);
+        assert_eq!(
+            [&busy, &fresh, &slow, &idle].map(evicted),
+            [false, false, true, false]
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -291,21 +327,38 @@ mod tests {
         let busy = places.take(HERE).await;
         let request = busy.activity.request();
         request.work();
-        assert!(tokio::time::timeout(Duration::from_mins(1), places.take(HERE)).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_mins(1), places.take(HERE))
+                .await
+                .is_err()
+        );
         drop(request);
-        let _place = tokio::time::timeout(Duration::from_secs(1), places.take(HERE)).await.expect("it made way");
+        let _place = tokio::time::timeout(Duration::from_secs(1), places.take(HERE))
+            .await
+            .expect("it made way");
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_time_that_is_left_depends_on_what_the_connection_does() {
         let second = Duration::from_secs(1);
-        let limits = Limits { header: 5 * second, ..Limits::default() };
+        let limits = Limits {
+            header: 5 * second,
+            ..Limits::default()
+        };
         let activity = Arc::new(Activity::new(Arc::default()));
-        let left = || activity.expiry(&limits).map(|(at, why)| (at - Instant::now(), why));
+        let left = || {
+            activity
+                .expiry(&limits)
+                .map(|(at, why)| (at - Instant::now(), why))
+        };
         assert_eq!(left(), Some((limits.header, Expiry::Header)), "fresh");
         tokio::time::advance(Duration::from_secs(1)).await;
         activity.read();
-        assert_eq!(left(), Some((4 * second, Expiry::Header)), "a byte buys no time");
+        assert_eq!(
+            left(),
+            Some((4 * second, Expiry::Header)),
+            "a byte buys no time"
+        );
         let request = activity.request();
         assert_eq!(left(), None, "in use");
         activity.read();
@@ -314,9 +367,17 @@ mod tests {
         assert!(activity.is_idle());
         tokio::time::advance(Duration::from_secs(100)).await;
         activity.read();
-        assert_eq!(left(), Some((limits.header, Expiry::Header)), "the next request");
+        assert_eq!(
+            left(),
+            Some((limits.header, Expiry::Header)),
+            "the next request"
+        );
         tokio::time::advance(Duration::from_secs(2)).await;
         activity.read();
-        assert_eq!(left(), Some((3 * second, Expiry::Header)), "a byte buys no time");
+        assert_eq!(
+            left(),
+            Some((3 * second, Expiry::Header)),
+            "a byte buys no time"
+        );
     }
 }

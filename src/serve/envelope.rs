@@ -1,11 +1,14 @@
-//! `AdmissionReview`, in versions `v1` and `v1beta1`: the envelope around an object, and the answer to it.
+//! `AdmissionReview`, in versions `v1` and `v1beta1`: the envelope around an object, and the answer
+//! to it.
 //!
 //! # Expected flow
-//! [`Question::read`] takes the bytes apart without looking into the objects, so that a bad object can be answered with a
-//! verdict. [`Question::answer`] puts the verdict into the envelope that was asked with.
+//! [`Question::read`] takes the bytes apart without looking into the objects, so that a bad object
+//! can be answered with a verdict. [`Question::answer`] puts the verdict into the envelope that was
+//! asked with.
 //!
 //! # Guarantees
-//! Reading takes time and memory linear in the bytes, however deep they are nested: the objects are skipped, not built.
+//! Reading takes time and memory linear in the bytes, however deep they are nested: the objects are
+//! skipped, not built.
 //!
 //! # Assumptions
 //! The caller bounds the number of bytes.
@@ -118,24 +121,43 @@ pub enum NoQuestion {
 impl<'a> Question<'a> {
     /// Reads a question; see the module's documentation.
     pub fn read(body: &'a [u8]) -> Result<Self, NoQuestion> {
-        let Envelope { api_version, kind, request } = serde_json::from_slice(body)?;
+        let Envelope {
+            api_version,
+            kind,
+            request,
+        } = serde_json::from_slice(body)?;
         if kind != "AdmissionReview" {
             return Err(NoQuestion::OtherKind(kind.chars().take(100).collect()));
         }
-        let Some(version) = Version::ALL.into_iter().find(|known| known.as_str() == api_version) else {
-            return Err(NoQuestion::OtherVersion(api_version.chars().take(100).collect()));
+        let Some(version) = Version::ALL
+            .into_iter()
+            .find(|known| known.as_str() == api_version)
+        else {
+            return Err(NoQuestion::OtherVersion(
+                api_version.chars().take(100).collect(),
+            ));
         };
         let question = request.ok_or(NoQuestion::NoRequest)?;
         if question.uid.is_empty() {
             return Err(NoQuestion::NoUid);
         }
-        Ok(Self { api_version: version, ..question })
+        Ok(Self {
+            api_version: version,
+            ..question
+        })
     }
 
     /// The answer to this question, as JSON.
     pub fn answer(&self, answer: Answer) -> Result<Vec<u8>, serde_json::Error> {
-        let response = Response { uid: &self.uid, answer };
-        serde_json::to_vec(&Reply { api_version: self.api_version.as_str(), kind: "AdmissionReview", response })
+        let response = Response {
+            uid: &self.uid,
+            answer,
+        };
+        serde_json::to_vec(&Reply {
+            api_version: self.api_version.as_str(),
+            kind: "AdmissionReview",
+            response,
+        })
     }
 }
 
@@ -236,10 +258,17 @@ mod tests {
             let body = envelope(version).to_string();
             let question = Question::read(body.as_bytes()).expect("a question");
             assert!(question.object.is_some() && question.old_object.is_none());
-            let answer = question.answer(Answer { allowed: true, ..Answer::default() }).expect("JSON");
-            let expected =
-                json!({"apiVersion": version, "kind": "AdmissionReview", "response": {"uid": "u-1", "allowed": true}});
-            assert_eq!(serde_json::from_slice::<Value>(&answer).expect("JSON"), expected);
+            let answer = question
+                .answer(Answer {
+                    allowed: true,
+                    ..Answer::default()
+                })
+                .expect("JSON");
+            let expected = json!({"apiVersion": version, "kind": "AdmissionReview", "response": {"uid": "u-1", "allowed": true}});
+            assert_eq!(
+                serde_json::from_slice::<Value>(&answer).expect("JSON"),
+                expected
+            );
         }
     }
 
@@ -255,12 +284,18 @@ mod tests {
             ("{".to_owned(), "no AdmissionReview"),
             ("[]".to_owned(), "no AdmissionReview"),
             (with("/kind", json!("Pod")), "is a Pod"),
-            (with("/apiVersion", json!("admission.k8s.io/v2")), "admission.k8s.io/v2 is unknown"),
+            (
+                with("/apiVersion", json!("admission.k8s.io/v2")),
+                "admission.k8s.io/v2 is unknown",
+            ),
             (with("/request", Value::Null), "no request"),
             (with("/request/uid", json!("")), "no uid"),
             (with("/request/uid", json!(7)), "no AdmissionReview"),
         ] {
-            let problem = Question::read(body.as_bytes()).map(|_| ()).expect_err(&body).to_string();
+            let problem = Question::read(body.as_bytes())
+                .map(|_| ())
+                .expect_err(&body)
+                .to_string();
             assert!(problem.contains(words), "{body}: {problem}");
         }
     }
@@ -268,7 +303,14 @@ mod tests {
     #[test]
     fn a_hundred_thousand_levels_are_skipped_not_climbed() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        let body = envelope("admission.k8s.io/v1").to_string().replace(r#"{"spec":{}}"#, &deep);
-        assert!(Question::read(body.as_bytes()).expect("a question").object.is_some());
+        let body = envelope("admission.k8s.io/v1")
+            .to_string()
+            .replace(r#"{"spec":{}}"#, &deep);
+        assert!(
+            Question::read(body.as_bytes())
+                .expect("a question")
+                .object
+                .is_some()
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The serving certificate from files that somebody else keeps fresh: a mounted Secret, cert-manager's for example.
+//! The serving certificate from files that somebody else keeps fresh: a mounted Secret,
+//! cert-manager's for example.
 
 use std::fmt;
 use std::io;
@@ -13,16 +14,19 @@ use super::certificate::ServedCertificate;
 use crate::metrics::Metrics;
 use crate::tls::pair::{Pair, PairProblem};
 
-/// The kubelet refreshes mounted Secrets about once a minute, so a look every 10 s adds little to that.
+/// The kubelet refreshes mounted Secrets about once a minute, so a look every 10 s adds little to
+/// that.
 pub const POLL: Duration = Duration::from_secs(10);
 
-/// How often to read again when the files change while they are read, before leaving it to the next look.
+/// How often to read again when the files change while they are read, before leaving it to the next
+/// look.
 const READS: usize = 3;
 
 /// A certificate and its key, as files.
 ///
-/// The kubelet refreshes a mounted Secret by swapping one symlink above the files. A watch on a file misses that, for ever
-/// after the first time; so the files are read at every look, and their bytes compared.
+/// The kubelet refreshes a mounted Secret by swapping one symlink above the files. A watch on a
+/// file misses that, for ever after the first time; so the files are read at every look, and their
+/// bytes compared.
 #[derive(Debug)]
 pub struct Files {
     certificate: PathBuf,
@@ -52,14 +56,23 @@ enum FilesProblem {
     #[error("the files changed while they were read")]
     Changing,
     #[error("{} and {}: {problem}", certificate.display(), key.display())]
-    Pair { certificate: PathBuf, key: PathBuf, problem: PairProblem },
+    Pair {
+        certificate: PathBuf,
+        key: PathBuf,
+        problem: PairProblem,
+    },
 }
 
 impl Files {
     /// The certificate (leaf first) and the key at these paths.
     #[must_use]
     pub fn new(certificate: PathBuf, key: PathBuf) -> Self {
-        Self { certificate, key, served: None, problem: None }
+        Self {
+            certificate,
+            key,
+            served: None,
+            problem: None,
+        }
     }
 
     /// Looks at the files now and then, until the signal. Never ends because of what it sees.
@@ -80,7 +93,8 @@ impl Files {
         }
     }
 
-    /// Serves what the files hold, if that is new and good; else keeps what is served and says once what is wrong.
+    /// Serves what the files hold, if that is new and good; else keeps what is served and says once
+    /// what is wrong.
     async fn look(&mut self, cell: &ServedCertificate, metrics: &Metrics, now: Timestamp) {
         match self.changed(now).await {
             Ok(None) => self.problem = None,
@@ -93,8 +107,11 @@ impl Files {
             Err(problem) => {
                 let problem = problem.to_string();
                 if self.problem.as_ref() != Some(&problem) {
-                    let kept =
-                        if self.served.is_some() { "the last good one is kept" } else { "there is none to serve" };
+                    let kept = if self.served.is_some() {
+                        "the last good one is kept"
+                    } else {
+                        "there is none to serve"
+                    };
                     tracing::warn!(problem, "the serving certificate cannot be taken; {kept}");
                     self.problem = Some(problem);
                 }
@@ -113,12 +130,17 @@ impl Files {
             .and_then(|pair| pair.valid_at(now).map(|()| pair))
             .map_err(|problem| {
                 let (certificate, key) = (self.certificate.clone(), self.key.clone());
-                FilesProblem::Pair { certificate, key, problem }
+                FilesProblem::Pair {
+                    certificate,
+                    key,
+                    problem,
+                }
             })?;
         Ok(Some((read, pair)))
     }
 
-    /// Both files, of the same moment: a symlink may be swapped between reading the one and the other.
+    /// Both files, of the same moment: a symlink may be swapped between reading the one and the
+    /// other.
     async fn read(&self) -> Result<Read, FilesProblem> {
         let mut certificate = bytes(&self.certificate).await?;
         for _ in 0..READS {
@@ -134,7 +156,12 @@ impl Files {
 }
 
 async fn bytes(path: &Path) -> Result<Vec<u8>, FilesProblem> {
-    tokio::fs::read(path).await.map_err(|error| FilesProblem::Unreadable { path: path.to_owned(), error })
+    tokio::fs::read(path)
+        .await
+        .map_err(|error| FilesProblem::Unreadable {
+            path: path.to_owned(),
+            error,
+        })
 }
 
 #[cfg(test)]
@@ -148,7 +175,8 @@ mod tests {
 
     const NOW: &str = "2026-06-01T00:00:00Z";
 
-    /// A directory like the kubelet's: `tls.crt -> ..data/tls.crt`, `..data -> <one directory per version>`.
+    /// A directory like the kubelet's: `tls.crt -> ..data/tls.crt`, `..data -> <one directory per
+    /// version>`.
     struct Mounted {
         directory: TempDir,
         versions: usize,
@@ -163,8 +191,17 @@ mod tests {
             for name in ["tls.crt", "tls.key"] {
                 symlink(Path::new("..data").join(name), directory.path().join(name)).unwrap();
             }
-            let files = Files::new(directory.path().join("tls.crt"), directory.path().join("tls.key"));
-            Self { directory, versions: 0, files, cell: ServedCertificate::new(), metrics: Metrics::new() }
+            let files = Files::new(
+                directory.path().join("tls.crt"),
+                directory.path().join("tls.key"),
+            );
+            Self {
+                directory,
+                versions: 0,
+                files,
+                cell: ServedCertificate::new(),
+                metrics: Metrics::new(),
+            }
         }
 
         /// Swaps in a new version, as the kubelet does: a rename over the symlink.
@@ -182,8 +219,13 @@ mod tests {
 
         /// The name of the leaf that is served after a look, and the problem of that look.
         async fn look(&mut self) -> (Option<String>, Option<String>) {
-            self.files.look(&self.cell, &self.metrics, NOW.parse().unwrap()).await;
-            (self.cell.pair().and_then(|pair| pair.names().next()), self.files.problem.clone())
+            self.files
+                .look(&self.cell, &self.metrics, NOW.parse().unwrap())
+                .await;
+            (
+                self.cell.pair().and_then(|pair| pair.names().next()),
+                self.files.problem.clone(),
+            )
         }
     }
 
@@ -206,7 +248,13 @@ mod tests {
             assert_eq!(mounted.look().await, (Some(name.to_owned()), None));
         }
         let expiry = mounted.metrics.serving_certificate_expiry.get();
-        assert_eq!(expiry, "2027-01-01T00:00:00Z".parse::<Timestamp>().unwrap().as_second());
+        assert_eq!(
+            expiry,
+            "2027-01-01T00:00:00Z"
+                .parse::<Timestamp>()
+                .unwrap()
+                .as_second()
+        );
     }
 
     #[tokio::test]
@@ -217,12 +265,32 @@ mod tests {
         mounted.look().await;
         let (certificate, key) = pair("next", 2027);
         for (what, bad, says) in [
-            ("wrong key", (certificate.clone(), good.1.clone()), "not the one of the certificate"),
-            ("half-written", (certificate[..certificate.len() / 2].to_owned(), key.clone()), "is the file complete?"),
-            ("half a key", (certificate.clone(), key[..key.len() / 2].to_owned()), "is the file complete?"),
+            (
+                "wrong key",
+                (certificate.clone(), good.1.clone()),
+                "not the one of the certificate",
+            ),
+            (
+                "half-written",
+                (certificate[..certificate.len() / 2].to_owned(), key.clone()),
+                "is the file complete?",
+            ),
+            (
+                "half a key",
+                (certificate.clone(), key[..key.len() / 2].to_owned()),
+                "is the file complete?",
+            ),
             ("empty", (String::new(), String::new()), "no certificate"),
-            ("expired", pair("next", 2026), "expired at 2026-01-01T00:00:00Z"),
-            ("not yet valid", pair("next", 2028), "not valid before 2027-01-01T00:00:00Z"),
+            (
+                "expired",
+                pair("next", 2026),
+                "expired at 2026-01-01T00:00:00Z",
+            ),
+            (
+                "not yet valid",
+                pair("next", 2028),
+                "not valid before 2027-01-01T00:00:00Z",
+            ),
         ] {
             mounted.swap(&bad);
             let (served, problem) = mounted.look().await;
@@ -236,15 +304,24 @@ mod tests {
     #[tokio::test]
     async fn readiness_says_since_when_it_is_expired_and_why_the_new_one_is_refused() {
         let mut mounted = Mounted::new();
-        assert_eq!(mounted.cell.readiness(NOW.parse().unwrap()), Err("none yet".to_owned()));
+        assert_eq!(
+            mounted.cell.readiness(NOW.parse().unwrap()),
+            Err("none yet".to_owned())
+        );
         mounted.swap(&pair("good", 2027));
         mounted.look().await;
         assert_eq!(mounted.cell.readiness(NOW.parse().unwrap()), Ok(()));
         let late = "2027-01-01T00:03:10Z".parse().unwrap();
-        assert_eq!(mounted.cell.readiness(late), Err("expired 3 min ago".to_owned()));
+        assert_eq!(
+            mounted.cell.readiness(late),
+            Err("expired 3 min ago".to_owned())
+        );
         mounted.swap(&(String::new(), String::new()));
         mounted.look().await;
         let why = mounted.cell.readiness(late).unwrap_err();
-        assert!(why.starts_with("expired 3 min ago; the new one is refused: "), "{why}");
+        assert!(
+            why.starts_with("expired 3 min ago; the new one is refused: "),
+            "{why}"
+        );
     }
 }

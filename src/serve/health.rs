@@ -13,8 +13,8 @@ use crate::metrics::{self, Metrics};
 
 /// What must hold for the program to be ready, each part by its name.
 ///
-/// A part is asked when the kubelet asks, so that what depends on the time (a certificate that expires) or on a task that
-/// may hang is never stale. Asking must be cheap and must not block.
+/// A part is asked when the kubelet asks, so that what depends on the time (a certificate that
+/// expires) or on a task that may hang is never stale. Asking must be cheap and must not block.
 #[derive(Clone, Default)]
 pub struct Readiness {
     parts: Arc<Mutex<Vec<Part>>>,
@@ -32,29 +32,45 @@ impl Readiness {
         Self::default()
     }
 
-    /// Adds a part: `ask` answers why it is not ready, in words that follow its name, such as `expired 3 min ago`.
-    pub fn add(&self, name: &'static str, ask: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).push(Part { name, ask: Box::new(ask) });
+    /// Adds a part: `ask` answers why it is not ready, in words that follow its name, such as
+    /// `expired 3 min ago`.
+    pub fn add(
+        &self,
+        name: &'static str,
+        ask: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) {
+        self.parts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Part {
+                name,
+                ask: Box::new(ask),
+            });
     }
 
     /// Every part that is not ready, and why.
     #[must_use]
     pub fn missing(&self) -> Vec<(&'static str, String)> {
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.iter().filter_map(|part| Some((part.name, (part.ask)().err()?))).collect()
+        parts
+            .iter()
+            .filter_map(|part| Some((part.name, (part.ask)().err()?)))
+            .collect()
     }
 }
 
 impl fmt::Debug for Readiness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Readiness").field("missing", &self.missing()).finish()
+        f.debug_struct("Readiness")
+            .field("missing", &self.missing())
+            .finish()
     }
 }
 
 /// `/livez`, `/readyz` and `/metrics`.
 ///
-/// `/livez` says 200 as long as the process can answer. It asks for nothing else, because a restart would mend nothing
-/// else: an API server that is away comes back by itself.
+/// `/livez` says 200 as long as the process can answer. It asks for nothing else, because a restart
+/// would mend nothing else: an API server that is away comes back by itself.
 pub fn router(readiness: Readiness, metrics: Arc<Metrics>) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
@@ -76,10 +92,18 @@ fn ready(readiness: &Readiness) -> (StatusCode, String) {
 
 fn scrape(metrics: &Metrics) -> impl IntoResponse + use<> {
     match metrics.text() {
-        Ok(text) => (StatusCode::OK, [(CONTENT_TYPE, metrics::CONTENT_TYPE)], text),
+        Ok(text) => (
+            StatusCode::OK,
+            [(CONTENT_TYPE, metrics::CONTENT_TYPE)],
+            text,
+        ),
         Err(error) => {
             let text = format!("pgrekey: cannot write the metrics: {error}\n");
-            (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain; charset=utf-8")], text)
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                [(CONTENT_TYPE, "text/plain; charset=utf-8")],
+                text,
+            )
         }
     }
 }
@@ -97,6 +121,9 @@ mod tests {
         readiness.add("facts", || Err("Postgres not synced".to_owned()));
         let (status, body) = ready(&readiness);
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(body, "certificate: expired 3 min ago\nfacts: Postgres not synced\n");
+        assert_eq!(
+            body,
+            "certificate: expired 3 min ago\nfacts: Postgres not synced\n"
+        );
     }
 }

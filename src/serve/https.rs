@@ -24,14 +24,15 @@ use super::limits::Limits;
 use super::request::Application;
 use crate::metrics::{ConnectionEnd, ServerMetrics};
 
-/// After an error that will not go away by itself (no descriptors, no memory), accept again after this pause.
+/// After an error that will not go away by itself (no descriptors, no memory), accept again after
+/// this pause.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// A connection that has been asked to end gets this long before it is dropped.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Bytes that one connection may have in its read buffer, and again in its write buffer: heads are far smaller, bodies are handed on
-/// piece by piece, and a record of TLS is no longer.
+/// Bytes that one connection may have in its read buffer, and again in its write buffer: heads are
+/// far smaller, bodies are handed on piece by piece, and a record of TLS is no longer.
 const BUFFER: usize = 16 * 1024;
 
 /// How callers reach the server.
@@ -43,10 +44,12 @@ pub enum Transport {
     Tls(Arc<ServerConfig>),
 }
 
-/// TLS 1.2 and 1.3 with this certificate, no resumption, and HTTP/1.1 alone: the API server asks its webhooks for nothing else, so
-/// that its requests are spread over their replicas (kubernetes issue 75791).
+/// TLS 1.2 and 1.3 with this certificate, no resumption, and HTTP/1.1 alone: the API server asks
+/// its webhooks for nothing else, so that its requests are spread over their replicas (kubernetes
+/// issue 75791).
 ///
-/// The API server never resumes a session, so tickets would be keys to look after and bytes to send for nothing.
+/// The API server never resumes a session, so tickets would be keys to look after and bytes to send
+/// for nothing.
 pub fn tls(certificate: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -62,11 +65,15 @@ pub fn tls(certificate: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>
 /// Listens on this address. `[::]` means IPv4 too, also on a machine without IPv6.
 pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     match TcpListener::bind(address).await {
-        // A kernel without IPv6 says "address family not supported", one that has it switched off "cannot assign".
+        // A kernel without IPv6 says "address family not supported", one that has it switched off
+        // "cannot assign".
         Err(error)
             if address.is_ipv6()
                 && address.ip().is_unspecified()
-                && matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported) =>
+                && matches!(
+                    error.kind(),
+                    io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported
+                ) =>
         {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
         }
@@ -81,7 +88,8 @@ pub struct Server {
     pub listener: TcpListener,
     /// TLS or not.
     pub transport: Transport,
-    /// Who answers. It need not limit anything: time, size and number of requests are limited around it.
+    /// Who answers. It need not limit anything: time, size and number of requests are limited
+    /// around it.
     pub router: Router,
     /// What is taken from callers.
     pub limits: Limits,
@@ -92,17 +100,24 @@ pub struct Server {
 impl Server {
     /// Serves until the signal, then ends within [`Limits::linger`] and [`Limits::drain`].
     ///
-    /// *Expected flow*: the signal comes (and with it the pod turns not ready: see [`super::health::Readiness`]). New
-    /// connections are still taken for `linger`, since endpoints follow with a delay; every answer says `Connection: close`. Then
-    /// the listener closes, idle connections end, requests in progress are answered. What is not done after `drain` is given
+    /// *Expected flow*: the signal comes (and with it the pod turns not ready: see
+    /// [`super::health::Readiness`]). New connections are still taken for `linger`, since endpoints
+    /// follow with a delay; every answer says `Connection: close`. Then the listener closes, idle
+    /// connections end, requests in progress are answered. What is not done after `drain` is given
     /// up.
     ///
-    /// *Guarantees*: a request that came in before `linger` passed, and that takes less than `drain`, is answered. An error
-    /// of one connection, and one of accepting, ends nothing else.
+    /// *Guarantees*: a request that came in before `linger` passed, and that takes less than
+    /// `drain`, is answered. An error of one connection, and one of accepting, ends nothing else.
     ///
     /// *Assumptions*: callers stop coming once the pod is not ready.
     pub async fn run(self, signal: CancellationToken) {
-        let Self { listener, transport, router, limits, metrics } = self;
+        let Self {
+            listener,
+            transport,
+            router,
+            limits,
+            metrics,
+        } = self;
         let draining = CancellationToken::new();
         let connections = Connections {
             application: Application::new(router, limits, metrics.clone(), signal.clone()),
@@ -148,7 +163,9 @@ async fn accept(
                 let place = places.take(peer.ip().to_canonical()).await;
                 tasks.spawn(connections.clone().serve(stream, peer, place));
             }
-            Err(error) if is_of_one_connection(&error) => tracing::debug!(%error, "a connection ended before it began"),
+            Err(error) if is_of_one_connection(&error) => {
+                tracing::debug!(%error, "a connection ended before it began")
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections; trying again");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -157,10 +174,14 @@ async fn accept(
     }
 }
 
-/// Whether only the connection that was about to be accepted is concerned, so that the next one can be taken at once.
+/// Whether only the connection that was about to be accepted is concerned, so that the next one can
+/// be taken at once.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
 }
 
 /// What all connections of a server share.
@@ -188,13 +209,23 @@ impl Connections {
         self.metrics.ended(end);
     }
 
-    async fn converse(&self, stream: TcpStream, peer: SocketAddr, activity: &Arc<Activity>) -> ConnectionEnd {
+    async fn converse(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        activity: &Arc<Activity>,
+    ) -> ConnectionEnd {
         // Answers are small and written at once; waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
         let Transport::Tls(config) = &self.transport else {
             return self.http(stream, peer, activity).await;
         };
-        let stream = match timeout(self.limits.handshake, TlsAcceptor::from(Arc::clone(config)).accept(stream)).await {
+        let stream = match timeout(
+            self.limits.handshake,
+            TlsAcceptor::from(Arc::clone(config)).accept(stream),
+        )
+        .await
+        {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 log_failed_handshake(&error, peer);
@@ -213,12 +244,22 @@ impl Connections {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let io = TokioIo::new(Noted { stream, activity: Arc::clone(activity) });
+        let io = TokioIo::new(Noted {
+            stream,
+            activity: Arc::clone(activity),
+        });
         let caller = peer.ip().to_canonical();
-        let service = service_fn(|request| self.application.clone().answer(caller, Arc::clone(activity), request));
+        let service = service_fn(|request| {
+            self.application
+                .clone()
+                .answer(caller, Arc::clone(activity), request)
+        });
         let mut builder = http1::Builder::new();
         // hyper's own timeout also runs while a connection is idle, where ours is longer.
-        builder.header_read_timeout(None).max_buf_size(BUFFER).timer(TokioTimer::new());
+        builder
+            .header_read_timeout(None)
+            .max_buf_size(BUFFER)
+            .timer(TokioTimer::new());
         let mut connection = pin!(builder.serve_connection(io, service));
         let mut timer = pin!(tokio::time::sleep(self.limits.header));
         let mut is_draining = false;
@@ -228,8 +269,8 @@ impl Connections {
                 result = connection.as_mut() => return ended(result, peer),
                 () = self.draining.cancelled(), if !is_draining => {
                     is_draining = true;
-                    // A connection that has not sent its request yet, or half of it, would lose it. It has until its time
-                    // for that is over, and is told with the answer.
+                    // A connection that has not sent its request yet, or half of it, would lose it.
+                    // It has until its time for that is over, and is told with the answer.
                     if activity.expiry(&self.limits).is_none() || activity.is_idle() {
                         connection.as_mut().graceful_shutdown();
                     }
@@ -249,10 +290,13 @@ impl Connections {
 
 /// Resolves when the connection has been without a request for too long.
 ///
-/// It is polled after the connection, whenever that one was: what the connection does can only have changed then.
+/// It is polled after the connection, whenever that one was: what the connection does can only have
+/// changed then.
 async fn expired(mut timer: Pin<&mut Sleep>, activity: &Activity, limits: &Limits) -> Expiry {
     std::future::poll_fn(|cx| {
-        let Some((at, why)) = activity.expiry(limits) else { return std::task::Poll::Pending };
+        let Some((at, why)) = activity.expiry(limits) else {
+            return std::task::Poll::Pending;
+        };
         if timer.deadline() != at {
             timer.as_mut().reset(at);
         }
@@ -271,14 +315,18 @@ fn ended(result: hyper::Result<()>, peer: SocketAddr) -> ConnectionEnd {
     }
 }
 
-/// A caller that refuses our certificate is the one failure that only an operator can repair; the others are noise.
+/// A caller that refuses our certificate is the one failure that only an operator can repair; the
+/// others are noise.
 fn log_failed_handshake(error: &io::Error, peer: SocketAddr) {
     use AlertDescription::{BadCertificate, CertificateExpired, CertificateUnknown, UnknownCA};
     let alert = match error.get_ref().and_then(|e| e.downcast_ref()) {
         Some(rustls::Error::AlertReceived(alert)) => Some(alert),
         _ => None,
     };
-    if matches!(alert, Some(BadCertificate | CertificateExpired | CertificateUnknown | UnknownCA)) {
+    if matches!(
+        alert,
+        Some(BadCertificate | CertificateExpired | CertificateUnknown | UnknownCA)
+    ) {
         tracing::warn!(%peer, ?alert, "a caller refused our certificate: is its CA in caBundle of the webhooks?");
     } else {
         tracing::debug!(%peer, %error, "the handshake failed");
@@ -292,7 +340,14 @@ mod tests {
     #[test]
     fn an_error_that_stays_makes_the_loop_pause() {
         // ECONNABORTED, EINTR; EMFILE, ENFILE, ENOBUFS, ENOMEM
-        for (number, of_one) in [(103, true), (4, true), (24, false), (23, false), (105, false), (12, false)] {
+        for (number, of_one) in [
+            (103, true),
+            (4, true),
+            (24, false),
+            (23, false),
+            (105, false),
+            (12, false),
+        ] {
             let error = io::Error::from_raw_os_error(number);
             assert_eq!(is_of_one_connection(&error), of_one, "{error}");
         }

@@ -2,16 +2,16 @@
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{
-    MatchCondition, MutatingWebhook, MutatingWebhookConfiguration, RuleWithOperations, ServiceReference,
-    ValidatingWebhook, ValidatingWebhookConfiguration, WebhookClientConfig,
+    MatchCondition, MutatingWebhook, MutatingWebhookConfiguration, RuleWithOperations,
+    ServiceReference, ValidatingWebhook, ValidatingWebhookConfiguration, WebhookClientConfig,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use kube::api::ObjectMeta;
 
 use super::webhooks::{Purpose, WEBHOOKS, Webhook};
 
-/// How long the API server waits for an answer. A review takes microseconds: what takes longer is a lost connection, and
-/// users wait for it.
+/// How long the API server waits for an answer. A review takes microseconds: what takes longer is a
+/// lost connection, and users wait for it.
 const TIMEOUT_SECONDS: i32 = 3;
 
 /// Where the API server finds the webhooks.
@@ -35,10 +35,11 @@ pub enum Address {
 pub struct Registration {
     /// Where the webhooks are.
     pub address: Address,
-    /// The CAs that the API server trusts for them, PEM. Left out when something else fills them in.
+    /// The CAs that the API server trusts for them, PEM. Left out when something else fills them
+    /// in.
     pub ca_bundle: Option<Vec<u8>>,
-    /// Namespaces whose objects are not reviewed: `kube-system`, and the one that pgrekey itself runs in, which must be able
-    /// to start when nothing answers.
+    /// Namespaces whose objects are not reviewed: `kube-system`, and the one that pgrekey itself
+    /// runs in, which must be able to start when nothing answers.
     pub excluded_namespaces: Vec<String>,
     /// Labels of the configuration objects.
     pub labels: std::collections::BTreeMap<String, String>,
@@ -57,14 +58,21 @@ pub struct Configurations {
 
 /// The names of the configuration objects with webhooks of this purpose.
 pub fn configuration_names(purpose: Purpose) -> impl Iterator<Item = &'static str> {
-    WEBHOOKS.iter().filter(move |webhook| webhook.purpose == purpose).map(|webhook| webhook.configuration)
+    WEBHOOKS
+        .iter()
+        .filter(move |webhook| webhook.purpose == purpose)
+        .map(|webhook| webhook.configuration)
 }
 
 impl Registration {
     /// The objects to apply.
     #[must_use]
     pub fn configurations(&self) -> Configurations {
-        let of = |purpose| WEBHOOKS.iter().filter(move |webhook| webhook.purpose == purpose);
+        let of = |purpose| {
+            WEBHOOKS
+                .iter()
+                .filter(move |webhook| webhook.purpose == purpose)
+        };
         Configurations {
             mutating: of(Purpose::Mutate)
                 .map(|webhook| MutatingWebhookConfiguration {
@@ -126,7 +134,11 @@ impl Registration {
 
     fn client_config(&self, webhook: &Webhook) -> WebhookClientConfig {
         let (service, url) = match &self.address {
-            Address::Service { namespace, name, port } => {
+            Address::Service {
+                namespace,
+                name,
+                port,
+            } => {
                 let path = Some(webhook.path.to_owned());
                 (
                     Some(ServiceReference {
@@ -138,9 +150,16 @@ impl Registration {
                     None,
                 )
             }
-            Address::Url(base) => (None, Some(format!("{}{}", base.trim_end_matches('/'), webhook.path))),
+            Address::Url(base) => (
+                None,
+                Some(format!("{}{}", base.trim_end_matches('/'), webhook.path)),
+            ),
         };
-        WebhookClientConfig { ca_bundle: self.ca_bundle.clone().map(ByteString), service, url }
+        WebhookClientConfig {
+            ca_bundle: self.ca_bundle.clone().map(ByteString),
+            service,
+            url,
+        }
     }
 
     fn namespaces(&self) -> LabelSelector {
@@ -165,12 +184,19 @@ fn rule(webhook: &Webhook) -> RuleWithOperations {
         api_groups: list(webhook.group),
         api_versions: list(webhook.version),
         resources: list(webhook.resource),
-        operations: Some(webhook.operations.iter().map(|&operation| operation.to_owned()).collect()),
+        operations: Some(
+            webhook
+                .operations
+                .iter()
+                .map(|&operation| operation.to_owned())
+                .collect(),
+        ),
         scope: Some("Namespaced".to_owned()),
     }
 }
 
-/// What need not be reviewed: what is being deleted, so that finalizers can go, and updates that leave the spec alone.
+/// What need not be reviewed: what is being deleted, so that finalizers can go, and updates that
+/// leave the spec alone.
 fn match_conditions() -> Vec<MatchCondition> {
     [
         ("not-being-deleted", "request.operation == 'DELETE' || !has(object.metadata.deletionTimestamp)"),

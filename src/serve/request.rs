@@ -1,4 +1,5 @@
-//! What happens around every request: its body within a budget, a place among those in flight, limits of time, and a panic caught.
+//! What happens around every request: its body within a budget, a place among those in flight,
+//! limits of time, and a panic caught.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -25,20 +26,24 @@ use super::limits::Limits;
 use super::weight;
 use crate::metrics::{ServerMetrics, Shed};
 
-/// Longer texts are no duration that an API server sends. It also keeps the parser from numbers that overflow.
+/// Longer texts are no duration that an API server sends. It also keeps the parser from numbers
+/// that overflow.
 const TIMEOUT_TEXT: usize = 12;
 
-/// A body whose length is not known begins with so many bytes of the budget, and takes twice as many each time that it needs more.
+/// A body whose length is not known begins with so many bytes of the budget, and takes twice as
+/// many each time that it needs more.
 const FIRST_BYTES: usize = 16 * 1024;
 
-/// A body that nobody wants is read on and thrown away for so long: a caller that is still sending when the connection closes
-/// never sees the answer.
+/// A body that nobody wants is read on and thrown away for so long: a caller that is still sending
+/// when the connection closes never sees the answer.
 const SWALLOW: Duration = Duration::from_secs(1);
 
-/// Answers of no more bytes are with the kernel at once, which has more room than this for each connection.
+/// Answers of no more bytes are with the kernel at once, which has more room than this for each
+/// connection.
 const SHORT_ANSWER: usize = 16 * 1024;
 
-/// An extension of a request that costs much: whoever answers it does so one at a time, and keeps this until it is done.
+/// An extension of a request that costs much: whoever answers it does so one at a time, and keeps
+/// this until it is done.
 #[derive(Clone, Debug)]
 pub(super) struct Heavy {
     _kept: Arc<(Hold, Arc<Option<Hold>>)>,
@@ -87,21 +92,34 @@ impl Refusal {
             Self::Broken => "pgrekey: the body ended before it was whole".to_owned(),
             Self::SlowBody(most) => format!("pgrekey: the body was not here within {most:?}"),
             Self::Memory(Full::Peer) => {
-                "pgrekey: the bodies of this address hold its quarter of the memory for bodies".into()
+                "pgrekey: the bodies of this address hold its quarter of the memory for bodies"
+                    .into()
             }
-            Self::Memory(Full::All) => "pgrekey: bodies hold all the memory that there is for them".into(),
-            Self::Memory(Full::MadeWay) => "pgrekey: the body was slow, and made way for another one".into(),
-            Self::Line(_) => "pgrekey: too many reviews of many values wait to be answered one at a time".into(),
+            Self::Memory(Full::All) => {
+                "pgrekey: bodies hold all the memory that there is for them".into()
+            }
+            Self::Memory(Full::MadeWay) => {
+                "pgrekey: the body was slow, and made way for another one".into()
+            }
+            Self::Line(_) => {
+                "pgrekey: too many reviews of many values wait to be answered one at a time".into()
+            }
             Self::InFlight(most) => format!("pgrekey: {most} requests are in flight already"),
-            Self::Timeout(most) => format!("pgrekey: this request was not read and answered within {most:?}"),
+            Self::Timeout(most) => {
+                format!("pgrekey: this request was not read and answered within {most:?}")
+            }
         }
     }
 
     fn response(self) -> Response<Body> {
         let mut response = said(self.status(), &self.text());
         let headers = response.headers_mut();
-        if matches!(self.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            // The API server's client waits so many seconds and tries again, as long as its own timeout lets it.
+        if matches!(
+            self.status(),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+        ) {
+            // The API server's client waits so many seconds and tries again, as long as its own
+            // timeout lets it.
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if matches!(self, Self::SlowBody(_) | Self::Broken) {
@@ -127,13 +145,20 @@ pub(super) struct Application {
 }
 
 impl Application {
-    pub(super) fn new(router: Router, limits: Limits, metrics: ServerMetrics, ending: CancellationToken) -> Self {
+    pub(super) fn new(
+        router: Router,
+        limits: Limits,
+        metrics: ServerMetrics,
+        ending: CancellationToken,
+    ) -> Self {
         let panics = metrics.clone();
         let router = router
-            // axum has a limit of its own, 2 MB, for handlers that take the whole body. Ours is kept before they are asked.
+            // axum has a limit of its own, 2 MB, for handlers that take the whole body. Ours is
+            // kept before they are asked.
             .layer(DefaultBodyLimit::disable())
             .layer(CatchPanicLayer::custom(move |_: Box<dyn Any + Send>| {
-                // The panic hook has said where and why; the payload may hold anything and goes no further.
+                // The panic hook has said where and why; the payload may hold anything and goes no
+                // further.
                 panics.shed(Shed::Panic);
                 said(
                     StatusCode::INTERNAL_SERVER_ERROR,
@@ -141,7 +166,15 @@ impl Application {
                 )
             }));
         let (memory, line) = (Budget::new(limits.memory), Budget::new(limits.line));
-        Self { router, memory, line, in_flight: Arc::new(Semaphore::new(limits.in_flight)), limits, metrics, ending }
+        Self {
+            router,
+            memory,
+            line,
+            in_flight: Arc::new(Semaphore::new(limits.in_flight)),
+            limits,
+            metrics,
+            ending,
+        }
     }
 
     /// Answers one request of a connection from this address.
@@ -160,9 +193,12 @@ impl Application {
             }
             refusal.response()
         });
-        // A caller that has been told leaves between two requests. One that is cut off may be in the middle of writing.
+        // A caller that has been told leaves between two requests. One that is cut off may be in
+        // the middle of writing.
         if self.ending.is_cancelled() {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)
     }
@@ -178,17 +214,31 @@ impl Application {
         let (began, patience) = (Instant::now(), patience(head.uri.query(), &self.limits));
         let (body, hold) = self.read(peer, began, patience, body).await?;
         in_use.work();
-        let _place = self.in_flight.try_acquire().map_err(|_| Refusal::InFlight(self.limits.in_flight))?;
+        let _place = self
+            .in_flight
+            .try_acquire()
+            .map_err(|_| Refusal::InFlight(self.limits.in_flight))?;
         let hold = Arc::new(hold);
         // It has its place until it is answered, and as long as its handler keeps it.
-        let place = weight::is_heavy(&body).then(|| self.line.keep(peer, 1)).transpose().map_err(Refusal::Line)?;
-        let heavy = place.map(|place| Heavy { _kept: Arc::new((place, Arc::clone(&hold))) });
+        let place = weight::is_heavy(&body)
+            .then(|| self.line.keep(peer, 1))
+            .transpose()
+            .map_err(Refusal::Line)?;
+        let heavy = place.map(|place| Heavy {
+            _kept: Arc::new((place, Arc::clone(&hold))),
+        });
         if let Some(heavy) = &heavy {
             head.extensions.insert(heavy.clone());
         }
-        let answered =
-            timeout_at(began + patience, self.router.call(Request::from_parts(head, Body::from(body)))).await;
-        let response = answered.map_err(|_| Refusal::Timeout(patience))?.unwrap_or_else(|never| match never {});
+        let answered = timeout_at(
+            began + patience,
+            self.router
+                .call(Request::from_parts(head, Body::from(body))),
+        )
+        .await;
+        let response = answered
+            .map_err(|_| Refusal::Timeout(patience))?
+            .unwrap_or_else(|never| match never {});
         Ok(hold_on(response, hold, activity))
     }
 
@@ -204,17 +254,24 @@ impl Application {
             return Ok((Bytes::new(), None));
         }
         let (most, said) = (self.limits.body, body.size_hint().exact());
-        let length = said.map_or(FIRST_BYTES.min(most), |length| usize::try_from(length).unwrap_or(usize::MAX));
+        let length = said.map_or(FIRST_BYTES.min(most), |length| {
+            usize::try_from(length).unwrap_or(usize::MAX)
+        });
         if length > most {
             return Err(Refusal::TooLarge(most));
         }
         let made_way = CancellationToken::new();
-        let hold = self.memory.take(peer, length, made_way.clone()).map_err(Refusal::Memory)?;
+        let hold = self
+            .memory
+            .take(peer, length, made_way.clone())
+            .map_err(Refusal::Memory)?;
         let reading = async {
             let mut length = 0;
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|_| Refusal::Broken)?;
-                let Some(piece) = frame.data_ref() else { continue };
+                let Some(piece) = frame.data_ref() else {
+                    continue;
+                };
                 length += piece.len();
                 if length > most {
                     return Err(Refusal::TooLarge(most));
@@ -233,21 +290,36 @@ impl Application {
     }
 }
 
-/// Gives the budget back what the request held: at once, or, of a long answer, when it has been written.
-fn hold_on(response: Response<Body>, hold: Arc<Option<Hold>>, activity: &Activity) -> Response<Body> {
-    let length =
-        response.body().size_hint().upper().map_or(usize::MAX, |length| usize::try_from(length).unwrap_or(usize::MAX));
-    let Some(held) = hold.as_ref().as_ref().filter(|_| length > SHORT_ANSWER) else { return response };
+/// Gives the budget back what the request held: at once, or, of a long answer, when it has been
+/// written.
+fn hold_on(
+    response: Response<Body>,
+    hold: Arc<Option<Hold>>,
+    activity: &Activity,
+) -> Response<Body> {
+    let length = response
+        .body()
+        .size_hint()
+        .upper()
+        .map_or(usize::MAX, |length| {
+            usize::try_from(length).unwrap_or(usize::MAX)
+        });
+    let Some(held) = hold.as_ref().as_ref().filter(|_| length > SHORT_ANSWER) else {
+        return response;
+    };
     held.answer(length, activity.evicted.clone());
     response.map(|body| {
-        Body::new(
-            body.map_frame(move |frame| frame.map_data(|bytes| Bytes::from_owner(Kept(bytes, Arc::clone(&hold))))),
-        )
+        Body::new(body.map_frame(move |frame| {
+            frame.map_data(|bytes| Bytes::from_owner(Kept(bytes, Arc::clone(&hold))))
+        }))
     })
 }
 
 /// Bytes that hold their part of the budget until they are dropped.
-struct Kept(Bytes, #[expect(dead_code, reason = "it is there to be dropped")] Arc<Option<Hold>>);
+struct Kept(
+    Bytes,
+    #[expect(dead_code, reason = "it is there to be dropped")] Arc<Option<Hold>>,
+);
 
 impl AsRef<[u8]> for Kept {
     fn as_ref(&self) -> &[u8] {
@@ -272,20 +344,33 @@ async fn swallow(mut body: Incoming, most: usize) {
 fn said(status: StatusCode, text: &str) -> Response<Body> {
     let mut response = Response::new(Body::from(format!("{text}\n")));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     response
 }
 
 /// How long the caller waits, by its `?timeout=` in Go's text for durations.
 fn patience(query: Option<&str>, limits: &Limits) -> Duration {
-    let said = query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("timeout="));
-    said.and_then(duration).filter(|d| !d.is_zero()).unwrap_or(limits.request).min(limits.request_at_most)
+    let said = query
+        .unwrap_or_default()
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("timeout="));
+    said.and_then(duration)
+        .filter(|d| !d.is_zero())
+        .unwrap_or(limits.request)
+        .min(limits.request_at_most)
 }
 
 fn duration(text: &str) -> Option<Duration> {
     // kube's parser panics on signs in the middle and on numbers that overflow.
-    let plain = text.len() <= TIMEOUT_TEXT && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.');
-    plain.then(|| text.parse::<kube::core::Duration>().ok()).flatten().map(Duration::from)
+    let plain =
+        text.len() <= TIMEOUT_TEXT && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.');
+    plain
+        .then(|| text.parse::<kube::core::Duration>().ok())
+        .flatten()
+        .map(Duration::from)
 }
 
 #[cfg(test)]
@@ -312,7 +397,11 @@ mod tests {
             (Some("timeout=99999999999999999999999999h"), 10.0),
             (Some("mytimeout=3s"), 10.0),
         ] {
-            assert_eq!(patience(query, &limits), Duration::from_secs_f64(seconds), "{query:?}");
+            assert_eq!(
+                patience(query, &limits),
+                Duration::from_secs_f64(seconds),
+                "{query:?}"
+            );
         }
     }
 }

@@ -1,15 +1,16 @@
 //! A review: from a question to a verdict.
 //!
 //! # Expected flow
-//! The kind and operation of the question are held against the webhook's registration; then the object is decoded, and then
-//! judged (`validate`) or filled in (`mutate`).
+//! The kind and operation of the question are held against the webhook's registration; then the
+//! object is decoded, and then judged (`validate`) or filled in (`mutate`).
 //!
 //! # Guarantees
-//! A verdict for every question: an object that does not decode is refused with the path of the first field that does not,
-//! or, when it was only to be filled in, let through, because the API server's schema is the next to speak. Updates that
-//! leave the spec alone and objects that are being deleted always pass, so that finalizers and status can be written
-//! whatever has become of the cluster. An object of more values than any real one has is not decoded, so that what a review
-//! costs is bounded.
+//! A verdict for every question: an object that does not decode is refused with the path of the
+//! first field that does not, or, when it was only to be filled in, let through, because the API
+//! server's schema is the next to speak. Updates that leave the spec alone and objects that are
+//! being deleted always pass, so that finalizers and status can be written whatever has become of
+//! the cluster. An object of more values than any real one has is not decoded, so that what a
+//! review costs is bounded.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,8 +33,9 @@ use super::weight;
 /// Id of the finding for an object that does not decode.
 pub const UNDECODABLE: &str = "decodes";
 
-/// What an object may have, fields and list entries counted. Certificates with a thousand names each, which is what the rules
-/// allow, are three thousand; ten thousand, decoded as what costs most, are a tenth of the memory that the chart gives.
+/// What an object may have, fields and list entries counted. Certificates with a thousand names
+/// each, which is what the rules allow, are three thousand; ten thousand, decoded as what costs
+/// most, are a tenth of the memory that the chart gives.
 const MOST_VALUES: usize = 10_000;
 
 /// What came of a review.
@@ -48,14 +50,24 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    const PASS: Self = Self { findings: vec![], patch: None, misdirected: None };
+    const PASS: Self = Self {
+        findings: vec![],
+        patch: None,
+        misdirected: None,
+    };
 
     fn found(findings: Vec<Finding>) -> Self {
-        Self { findings, ..Self::PASS }
+        Self {
+            findings,
+            ..Self::PASS
+        }
     }
 
     fn misdirected(why: String) -> Self {
-        Self { misdirected: Some(why), ..Self::PASS }
+        Self {
+            misdirected: Some(why),
+            ..Self::PASS
+        }
     }
 
     /// Whether the object is let in.
@@ -66,12 +78,19 @@ impl Verdict {
 }
 
 /// A kind that is reviewed.
-pub trait Reviewed: kube::Resource + Clone + DeserializeOwned + Serialize + Sized + 'static {
+pub trait Reviewed:
+    kube::Resource + Clone + DeserializeOwned + Serialize + Sized + 'static
+{
     /// The rules that it is judged by.
     fn rules() -> Box<dyn Iterator<Item = &'static Rule<Self>>>;
 
     /// The document with its defaults.
-    fn defaulted(document: Value, review: &Review<Self>, facts: &dyn Facts, installation: &Installation) -> Value;
+    fn defaulted(
+        document: Value,
+        review: &Review<Self>,
+        facts: &dyn Facts,
+        installation: &Installation,
+    ) -> Value;
 
     /// As much of a document as `defaulted` reads or changes.
     fn touched(review: &Review<Self>) -> &'static Part;
@@ -82,12 +101,21 @@ impl Reviewed for PostgresOpsRequest {
         Box::new(rules::ops_request::rules())
     }
 
-    fn defaulted(document: Value, review: &Review<Self>, facts: &dyn Facts, installation: &Installation) -> Value {
+    fn defaulted(
+        document: Value,
+        review: &Review<Self>,
+        facts: &dyn Facts,
+        installation: &Installation,
+    ) -> Value {
         rules::defaults::ops_request(document, review, facts, installation)
     }
 
     fn touched(review: &Review<Self>) -> &'static Part {
-        if review.old.is_some() { &rules::defaults::REQUEST_UPDATE } else { &rules::defaults::REQUEST }
+        if review.old.is_some() {
+            &rules::defaults::REQUEST_UPDATE
+        } else {
+            &rules::defaults::REQUEST
+        }
     }
 }
 
@@ -96,7 +124,12 @@ impl Reviewed for Postgres {
         Box::new(rules::postgres::rules())
     }
 
-    fn defaulted(document: Value, review: &Review<Self>, facts: &dyn Facts, installation: &Installation) -> Value {
+    fn defaulted(
+        document: Value,
+        review: &Review<Self>,
+        facts: &dyn Facts,
+        installation: &Installation,
+    ) -> Value {
         rules::defaults::postgres(document, review, facts, installation)
     }
 
@@ -110,14 +143,30 @@ pub type Judge = fn(&Question<'_>, Operation, &dyn Facts, &Installation) -> Verd
 
 /// Reviews a question that came to this webhook.
 #[must_use]
-pub fn review(webhook: &Webhook, question: &Question<'_>, facts: &dyn Facts, installation: &Installation) -> Verdict {
-    let Question { kind, operation, .. } = question;
-    if (kind.group.as_ref(), kind.version.as_ref(), kind.kind.as_ref())
-        != (webhook.group, webhook.version, webhook.kind)
+pub fn review(
+    webhook: &Webhook,
+    question: &Question<'_>,
+    facts: &dyn Facts,
+    installation: &Installation,
+) -> Verdict {
+    let Question {
+        kind, operation, ..
+    } = question;
+    if (
+        kind.group.as_ref(),
+        kind.version.as_ref(),
+        kind.kind.as_ref(),
+    ) != (webhook.group, webhook.version, webhook.kind)
     {
         return Verdict::misdirected(format!(
             "{} reviews {}/{} {}, and was asked about {}/{} {}: correct the registration",
-            webhook.path, webhook.group, webhook.version, webhook.kind, kind.group, kind.version, kind.kind
+            webhook.path,
+            webhook.group,
+            webhook.version,
+            webhook.kind,
+            kind.group,
+            kind.version,
+            kind.kind
         ));
     }
     let operation = match operation.as_ref() {
@@ -125,11 +174,18 @@ pub fn review(webhook: &Webhook, question: &Question<'_>, facts: &dyn Facts, ins
         "UPDATE" => Operation::Update,
         "DELETE" => Operation::Delete,
         other => {
-            return Verdict::misdirected(format!("{} does not review {other}: correct the registration", webhook.path));
+            return Verdict::misdirected(format!(
+                "{} does not review {other}: correct the registration",
+                webhook.path
+            ));
         }
     };
     // Status and scale are written by programs, and never change what was judged.
-    if question.sub_resource.as_deref().is_some_and(|part| !part.is_empty()) {
+    if question
+        .sub_resource
+        .as_deref()
+        .is_some_and(|part| !part.is_empty())
+    {
         return Verdict::PASS;
     }
     (webhook.judge)(question, operation, facts, installation)
@@ -147,7 +203,10 @@ pub(super) fn validate<K: Reviewed<DynamicType = ()>>(
     }
     match decode::<K>(question, operation) {
         Ok(review) => {
-            let review = Review { allowed: Arc::clone(&installation.allowed), ..review };
+            let review = Review {
+                allowed: Arc::clone(&installation.allowed),
+                ..review
+            };
             Verdict::found(rules::judge(K::rules(), &review, Some(facts)))
         }
         Err(finding) => Verdict::found(vec![finding]),
@@ -164,13 +223,21 @@ pub(super) fn mutate<K: Reviewed<DynamicType = ()>>(
     if operation == Operation::Delete || passes_unseen(question, operation) {
         return Verdict::PASS;
     }
-    let Ok(review) = decode::<K>(question, operation) else { return Verdict::PASS };
-    let Some(document) = question.object.and_then(|raw| K::touched(&review).of(raw.get()).ok()) else {
+    let Ok(review) = decode::<K>(question, operation) else {
+        return Verdict::PASS;
+    };
+    let Some(document) = question
+        .object
+        .and_then(|raw| K::touched(&review).of(raw.get()).ok())
+    else {
         return Verdict::PASS;
     };
     let defaulted = K::defaulted(document.clone(), &review, facts, installation);
     let patch = json_patch::diff(&document, &defaulted);
-    Verdict { patch: (!patch.0.is_empty()).then_some(patch), ..Verdict::PASS }
+    Verdict {
+        patch: (!patch.0.is_empty()).then_some(patch),
+        ..Verdict::PASS
+    }
 }
 
 /// An object, with only as much of it decoded as says whether it need be decoded.
@@ -189,29 +256,46 @@ struct SkimmedMetadata<'a> {
     deletion_timestamp: Option<&'a RawValue>,
 }
 
-/// Whether the object is to pass whatever it looks like: it is being deleted, or its spec stays as it is.
+/// Whether the object is to pass whatever it looks like: it is being deleted, or its spec stays as
+/// it is.
 fn passes_unseen(question: &Question<'_>, operation: Operation) -> bool {
     fn skim(raw: Option<&RawValue>) -> Option<(bool, Option<&RawValue>)> {
         let skimmed: Skimmed<'_> = serde_json::from_str(raw?.get()).ok()?;
-        Some((skimmed.metadata.is_some_and(|m| m.deletion_timestamp.is_some()), skimmed.spec))
+        Some((
+            skimmed
+                .metadata
+                .is_some_and(|m| m.deletion_timestamp.is_some()),
+            skimmed.spec,
+        ))
     }
     if operation != Operation::Update {
         return false;
     }
-    let Some((leaving, spec)) = skim(question.object) else { return false };
+    let Some((leaving, spec)) = skim(question.object) else {
+        return false;
+    };
     leaving
-        || spec.zip(skim(question.old_object).and_then(|(_, spec)| spec)).is_some_and(|(new, old)| is_same(new, old))
+        || spec
+            .zip(skim(question.old_object).and_then(|(_, spec)| spec))
+            .is_some_and(|(new, old)| is_same(new, old))
 }
 
-/// Whether two texts say the same. The API server writes what is equal in the same way, so they are hardly ever read for it.
+/// Whether two texts say the same. The API server writes what is equal in the same way, so they are
+/// hardly ever read for it.
 fn is_same(new: &RawValue, old: &RawValue) -> bool {
     let value = |raw: &RawValue| serde_json::from_str::<Value>(raw.get()).ok();
     new.get() == old.get()
-        || ![new, old].iter().any(|raw| weight::exceeds(raw.get(), MOST_VALUES)) && value(new) == value(old)
+        || ![new, old]
+            .iter()
+            .any(|raw| weight::exceeds(raw.get(), MOST_VALUES))
+            && value(new) == value(old)
 }
 
 /// The object and what it was, or the finding that says where it does not decode.
-fn decode<K: Reviewed<DynamicType = ()>>(question: &Question<'_>, operation: Operation) -> Result<Review<K>, Finding> {
+fn decode<K: Reviewed<DynamicType = ()>>(
+    question: &Question<'_>,
+    operation: Operation,
+) -> Result<Review<K>, Finding> {
     let namespace = question.namespace.as_deref();
     let read = |raw: Option<&RawValue>, what: &str| -> Result<K, Finding> {
         let raw = raw.ok_or_else(|| undecodable(what, "is missing", "send it with the review"))?;
@@ -229,7 +313,8 @@ fn decode<K: Reviewed<DynamicType = ()>>(question: &Question<'_>, operation: Ope
     };
     Ok(match operation {
         Operation::Create => Review::create(read(question.object, "object")?, Arc::default()),
-        // What is stored may be older than our types: an old object that does not decode is no reason to refuse a new one.
+        // What is stored may be older than our types: an old object that does not decode is no
+        // reason to refuse a new one.
         Operation::Update => Review {
             operation,
             object: read(question.object, "object")?,
@@ -237,19 +322,31 @@ fn decode<K: Reviewed<DynamicType = ()>>(question: &Question<'_>, operation: Ope
             allowed: Arc::default(),
         },
         Operation::Delete => {
-            let object =
-                question.old_object.and_then(leaving).map_or_else(|| read(question.old_object, "oldObject"), Ok);
-            Review { operation, ..Review::create(object?, Arc::default()) }
+            let object = question
+                .old_object
+                .and_then(leaving)
+                .map_or_else(|| read(question.old_object, "oldObject"), Ok);
+            Review {
+                operation,
+                ..Review::create(object?, Arc::default())
+            }
         }
     })
 }
 
-/// What the rules of a deletion look at, and what it takes to be an object: whatever else is stored, however much, can go.
+/// What the rules of a deletion look at, and what it takes to be an object: whatever else is
+/// stored, however much, can go.
 static LEAVING: Part = Part::Fields(&[
     ("apiVersion", Part::All),
     ("kind", Part::All),
-    ("metadata", Part::Fields(&[("name", Part::All), ("namespace", Part::All)])),
-    ("spec", Part::Fields(&[("version", Part::All), ("deletionPolicy", Part::All)])),
+    (
+        "metadata",
+        Part::Fields(&[("name", Part::All), ("namespace", Part::All)]),
+    ),
+    (
+        "spec",
+        Part::Fields(&[("version", Part::All), ("deletionPolicy", Part::All)]),
+    ),
 ]);
 
 fn leaving<K: DeserializeOwned>(raw: &RawValue) -> Option<K> {
@@ -259,17 +356,25 @@ fn leaving<K: DeserializeOwned>(raw: &RawValue) -> Option<K> {
 fn overweight(raw: &RawValue) -> Finding {
     let heaviest = weight::heaviest(raw.get());
     let (field, problem) = match heaviest.as_str() {
-        "" => ("object", format!("it has more than {MOST_VALUES} fields and list entries")),
-        field => {
-            (field, format!("the object has more than {MOST_VALUES} fields and list entries, and most of them here"))
-        }
+        "" => (
+            "object",
+            format!("it has more than {MOST_VALUES} fields and list entries"),
+        ),
+        field => (
+            field,
+            format!(
+                "the object has more than {MOST_VALUES} fields and list entries, and most of them here"
+            ),
+        ),
     };
     undecodable(field, &problem, "leave most of them out")
 }
 
 fn from_json<K: DeserializeOwned>(raw: &RawValue) -> Result<K, Finding> {
-    // Keeping track of the path costs as much as decoding, so only what does not decode is decoded once more with it.
-    serde_json::from_str(raw.get()).or_else(|_| read(&mut serde_json::Deserializer::from_str(raw.get())))
+    // Keeping track of the path costs as much as decoding, so only what does not decode is decoded
+    // once more with it.
+    serde_json::from_str(raw.get())
+        .or_else(|_| read(&mut serde_json::Deserializer::from_str(raw.get())))
 }
 
 /// An object, or the finding that says where it does not decode.
@@ -282,7 +387,9 @@ where
         let path = if path == "." { "object" } else { path.as_str() };
         // serde_json counts lines in a text that its author never wrote.
         let problem = error.inner().to_string();
-        let problem = problem.rsplit_once(" at line ").map_or(problem.as_str(), |(problem, _)| problem);
+        let problem = problem
+            .rsplit_once(" at line ")
+            .map_or(problem.as_str(), |(problem, _)| problem);
         undecodable(
             path,
             &problem.chars().take(200).collect::<String>(),
@@ -302,11 +409,20 @@ fn undecodable(field: &str, problem: &str, remedy: &str) -> Finding {
 }
 
 /// The answer to the API server.
-pub fn answer(webhook: &Webhook, question: &Question<'_>, verdict: Verdict) -> Result<Answer, serde_json::Error> {
+pub fn answer(
+    webhook: &Webhook,
+    question: &Question<'_>,
+    verdict: Verdict,
+) -> Result<Answer, serde_json::Error> {
     let allowed = verdict.allowed();
-    let Verdict { findings, patch, misdirected } = verdict;
-    let (refusals, warnings): (Vec<Finding>, Vec<Finding>) =
-        findings.into_iter().partition(|f| f.effect == Effect::Refuse);
+    let Verdict {
+        findings,
+        patch,
+        misdirected,
+    } = verdict;
+    let (refusals, warnings): (Vec<Finding>, Vec<Finding>) = findings
+        .into_iter()
+        .partition(|f| f.effect == Effect::Refuse);
     let mut audit_annotations = BTreeMap::new();
     for (key, findings) in [("refused-by", &refusals), ("warned-by", &warnings)] {
         if !findings.is_empty() {
@@ -316,11 +432,19 @@ pub fn answer(webhook: &Webhook, question: &Question<'_>, verdict: Verdict) -> R
         }
     }
     let status = match misdirected {
-        Some(message) => Some(Status { code: 400, reason: "BadRequest", message, details: None }),
+        Some(message) => Some(Status {
+            code: 400,
+            reason: "BadRequest",
+            message,
+            details: None,
+        }),
         None if !allowed => Some(invalid(webhook, question, &refusals)),
         None => None,
     };
-    let patch = patch.map(|patch| serde_json::to_vec(&patch)).transpose()?.map(ByteString);
+    let patch = patch
+        .map(|patch| serde_json::to_vec(&patch))
+        .transpose()?
+        .map(ByteString);
     Ok(Answer {
         allowed,
         status,
@@ -347,7 +471,12 @@ fn invalid(webhook: &Webhook, question: &Question<'_>, refusals: &[Finding]) -> 
         reason: "Invalid",
         message: lines.join("\n"),
         details: Some(Details {
-            name: question.name.iter().flat_map(|name| name.chars()).take(LONGEST_NAME).collect(),
+            name: question
+                .name
+                .iter()
+                .flat_map(|name| name.chars())
+                .take(LONGEST_NAME)
+                .collect(),
             kind: webhook.kind,
             group: webhook.group,
             causes: refusals.iter().map(cause).collect(),

@@ -53,11 +53,14 @@ pub struct Webhook {
 
 impl std::fmt::Debug for Webhook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Webhook").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Webhook")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
-/// Every webhook. Names and paths are KubeDB's; it has none that fills in requests, so those are formed alike.
+/// Every webhook. Names and paths are KubeDB's; it has none that fills in requests, so those are
+/// formed alike.
 pub static WEBHOOKS: [Webhook; 4] = [
     Webhook {
         purpose: Purpose::Mutate,
@@ -134,7 +137,9 @@ pub struct Admission {
 
 impl std::fmt::Debug for Admission {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Admission").field("installation", &self.installation).finish_non_exhaustive()
+        f.debug_struct("Admission")
+            .field("installation", &self.installation)
+            .finish_non_exhaustive()
     }
 }
 
@@ -145,13 +150,17 @@ pub fn router(admission: &Arc<Admission>) -> Router {
         .iter()
         .fold(Router::new(), |router, webhook| {
             let (admission, turn) = (Arc::clone(admission), Arc::clone(&one_at_a_time));
-            let handler = move |heavy: Option<Extension<Heavy>>, headers: HeaderMap, body: Bytes| async move {
+            let handler = move |heavy: Option<Extension<Heavy>>,
+                                headers: HeaderMap,
+                                body: Bytes| async move {
                 if let Err(remedy) = takes(&headers) {
                     return (StatusCode::UNSUPPORTED_MEDIA_TYPE, remedy).into_response();
                 }
                 match heavy {
                     None => reply(webhook, &admission, &body),
-                    Some(Extension(heavy)) => in_turn(turn, heavy, move || reply(webhook, &admission, &body)).await,
+                    Some(Extension(heavy)) => {
+                        in_turn(turn, heavy, move || reply(webhook, &admission, &body)).await
+                    }
                 }
             };
             router.route(webhook.path, post(handler))
@@ -160,25 +169,46 @@ pub fn router(admission: &Arc<Admission>) -> Router {
         .layer(DefaultBodyLimit::disable())
 }
 
-/// Answers on a thread where it holds nobody up, after all that came before: what two of these need at once is not there.
-async fn in_turn(turn: Arc<Semaphore>, heavy: Heavy, reply: impl FnOnce() -> Response + Send + 'static) -> Response {
+/// Answers on a thread where it holds nobody up, after all that came before: what two of these need
+/// at once is not there.
+async fn in_turn(
+    turn: Arc<Semaphore>,
+    heavy: Heavy,
+    reply: impl FnOnce() -> Response + Send + 'static,
+) -> Response {
     let answered = async {
         let turn = turn.acquire_owned().await.ok()?;
-        // The caller may give up. What has begun goes on, and keeps its turn and its memory meanwhile.
+        // The caller may give up. What has begun goes on, and keeps its turn and its memory
+        // meanwhile.
         let work = move || {
             let _until_done = (turn, heavy);
             reply()
         };
         tokio::task::spawn_blocking(work).await.ok()
     };
-    let unfinished = || (StatusCode::INTERNAL_SERVER_ERROR, "the review was not finished").into_response();
+    let unfinished = || {
+        (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the review was not finished",
+        )
+            .into_response()
+    };
     answered.await.unwrap_or_else(unfinished)
 }
 
 /// Whether the body may be read: plain JSON.
 fn takes(headers: &HeaderMap) -> Result<(), &'static str> {
-    let value = |name| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let media_type = value(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
+    let value = |name| {
+        headers
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default()
+    };
+    let media_type = value(header::CONTENT_TYPE)
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim();
     if !media_type.eq_ignore_ascii_case("application/json") {
         return Err("send application/json");
     }
@@ -196,12 +226,25 @@ fn reply(webhook: &Webhook, admission: &Admission, body: &[u8]) -> Response {
     let unknown = admission.facts.unknown();
     if !unknown.is_empty() {
         // No verdict without facts: the API server goes by the webhook's failurePolicy.
-        return (StatusCode::SERVICE_UNAVAILABLE, format!("not known yet: {}", unknown.join(", "))).into_response();
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not known yet: {}", unknown.join(", ")),
+        )
+            .into_response();
     }
-    let verdict = review::review(webhook, &question, admission.facts.as_ref(), &admission.installation);
+    let verdict = review::review(
+        webhook,
+        &question,
+        admission.facts.as_ref(),
+        &admission.installation,
+    );
     (admission.observe)(webhook, &verdict);
     match review::answer(webhook, &question, verdict).and_then(|answer| question.answer(answer)) {
         Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
-        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be written").into_response(),
+        Err(_) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the answer could not be written",
+        )
+            .into_response(),
     }
 }

@@ -1,7 +1,7 @@
 //! How many values a JSON text holds: that, not its bytes, is what it costs once it is decoded.
 //!
-//! `{},` are three bytes, and a struct of hundreds where a list of structs is expected; `{"a":1},` are eight, and a node of a
-//! tree with room for eleven entries.
+//! `{},` are three bytes, and a struct of hundreds where a list of structs is expected; `{"a":1},`
+//! are eight, and a node of a tree with room for eleven entries.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +9,8 @@ use std::fmt;
 use super::budget::SMALL;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// Whether a body may cost much: it is long, or has more values than real objects do, of which the largest have some hundreds.
+/// Whether a body may cost much: it is long, or has more values than real objects do, of which the
+/// largest have some hundreds.
 pub(super) fn is_heavy(body: &[u8]) -> bool {
     body.len() > SMALL || at_most(body) > FEW
 }
@@ -17,18 +18,24 @@ pub(super) fn is_heavy(body: &[u8]) -> bool {
 /// See [`is_heavy`].
 const FEW: usize = 1_000;
 
-/// Each member and each entry follows one of these, and each list or object that is empty has one too.
+/// Each member and each entry follows one of these, and each list or object that is empty has one
+/// too.
 const fn opens(byte: u8) -> bool {
     matches!(byte, b'{' | b'[' | b',')
 }
 
-/// A number that the values are not above, at the speed of memory: it counts texts as if they were JSON.
+/// A number that the values are not above, at the speed of memory: it counts texts as if they were
+/// JSON.
 fn at_most(json: &[u8]) -> usize {
-    // Sums of a byte's width are what the compiler makes vectors of; 255 is the most that such a sum can hold.
-    json.chunks(255).map(|part| usize::from(part.iter().map(|byte| u8::from(opens(*byte))).sum::<u8>())).sum()
+    // Sums of a byte's width are what the compiler makes vectors of; 255 is the most that such a
+    // sum can hold.
+    json.chunks(255)
+        .map(|part| usize::from(part.iter().map(|byte| u8::from(opens(*byte))).sum::<u8>()))
+        .sum()
 }
 
-/// Whether a valid JSON text has more values than this: members and entries, those that are empty lists or objects counted twice.
+/// Whether a valid JSON text has more values than this: members and entries, those that are empty
+/// lists or objects counted twice.
 pub(super) fn exceeds(json: &str, most: usize) -> bool {
     at_most(json.as_bytes()) > most && values(json) > most
 }
@@ -47,11 +54,14 @@ fn values(json: &str) -> usize {
     count
 }
 
-/// The path to the list or object that more than half of all values are in, as deep as there is one, for messages: such as
-/// `spec.tls.certificates[0].dnsNames`.
+/// The path to the list or object that more than half of all values are in, as deep as there is
+/// one, for messages: such as `spec.tls.certificates[0].dnsNames`.
 pub(super) fn heaviest(json: &str) -> String {
     let whole = Census.deserialize(&mut serde_json::Deserializer::from_str(json));
-    whole.map_or_else(|_| String::new(), |part| part.path.trim_start_matches('.').to_owned())
+    whole.map_or_else(
+        |_| String::new(),
+        |part| part.path.trim_start_matches('.').to_owned(),
+    )
 }
 
 /// The longest key that becomes part of a path: keys come from users.
@@ -78,7 +88,14 @@ impl Part {
     }
 
     fn close(self, heaviest: usize) -> Self {
-        if 2 * heaviest > self.values { self } else { Self { path: String::new(), ..self } }
+        if 2 * heaviest > self.values {
+            self
+        } else {
+            Self {
+                path: String::new(),
+                ..self
+            }
+        }
     }
 }
 
@@ -100,9 +117,16 @@ impl<'de> Visitor<'de> for Census {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Part, A::Error> {
         let (mut sum, mut heaviest) = (Part::default(), 0);
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-            let is_plain = key.len() <= LONGEST_KEY && key.bytes().all(|byte| byte.is_ascii_graphic());
+            let is_plain =
+                key.len() <= LONGEST_KEY && key.bytes().all(|byte| byte.is_ascii_graphic());
             let part = map.next_value_seed(Self)?;
-            sum.add(&mut heaviest, &part, || if is_plain { format!(".{key}") } else { "[..]".to_owned() });
+            sum.add(&mut heaviest, &part, || {
+                if is_plain {
+                    format!(".{key}")
+                } else {
+                    "[..]".to_owned()
+                }
+            });
         }
         Ok(sum.close(heaviest))
     }
@@ -110,7 +134,9 @@ impl<'de> Visitor<'de> for Census {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Part, A::Error> {
         let (mut sum, mut heaviest) = (Part::default(), 0);
         for i in 0.. {
-            let Some(part) = list.next_element_seed(Self)? else { break };
+            let Some(part) = list.next_element_seed(Self)? else {
+                break;
+            };
             sum.add(&mut heaviest, &part, || format!("[{i}]"));
         }
         Ok(sum.close(heaviest))

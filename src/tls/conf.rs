@@ -1,5 +1,6 @@
-//! The syntax of `postgresql.conf`, for settings that users bring: as PostgreSQL's own scanner and parser have it, because of a file
-//! with one line that it cannot read PostgreSQL takes nothing, and with such a file it does not start.
+//! The syntax of `postgresql.conf`, for settings that users bring: as PostgreSQL's own scanner and
+//! parser have it, because of a file with one line that it cannot read PostgreSQL takes nothing,
+//! and with such a file it does not start.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,17 +24,22 @@ impl fmt::Display for BadLine {
 
 /// The settings in a text, names in lower case. As in PostgreSQL, the last value of a name counts.
 ///
-/// What is read here PostgreSQL reads too, also once it has been written anew. Refused beyond what PostgreSQL refuses:
-/// * `include` and its like: there are no other files in the pod, and they would get around the rules;
-/// * values with line breaks and other control characters but tabs: Patroni escapes quotes and backslashes only, and a broken line
-///   keeps every server from starting;
+/// What is read here PostgreSQL reads too, also once it has been written anew. Refused beyond what
+/// PostgreSQL refuses:
+/// * `include` and its like: there are no other files in the pod, and they would get around the
+///   rules;
+/// * values with line breaks and other control characters but tabs: Patroni escapes quotes and
+///   backslashes only, and a broken line keeps every server from starting;
 /// * names with other than ASCII letters, which no setting has;
 /// * more than [`MAX_CONF`] bytes or [`MAX_SETTINGS`] settings.
 pub fn parse(text: &str) -> Result<BTreeMap<String, String>, BadLine> {
     let mut settings = BTreeMap::new();
     let mut read = 0;
     for (at, line) in text.split('\n').enumerate() {
-        let bad = |problem| BadLine { line: at + 1, problem };
+        let bad = |problem| BadLine {
+            line: at + 1,
+            problem,
+        };
         read += line.len() + 1;
         if read > MAX_CONF + 1 {
             return Err(bad("here the text has more than 64 KiB"));
@@ -50,13 +56,20 @@ type Problem = &'static str;
 
 /// A line, as PostgreSQL's parser takes its tokens: a name, perhaps `=`, a value, and nothing more.
 fn setting(line: &str) -> Result<Option<(String, String)>, Problem> {
-    let Some((name, rest)) = token(line) else { return Ok(None) };
-    let (Token::Name(name) | Token::Qualified(name)) = name else { return Err("a setting starts with its name") };
+    let Some((name, rest)) = token(line) else {
+        return Ok(None);
+    };
+    let (Token::Name(name) | Token::Qualified(name)) = name else {
+        return Err("a setting starts with its name");
+    };
     if !name.is_ascii() {
         return Err("a name has letters of ASCII, digits, underscores and at most one dot");
     }
     let name = name.to_ascii_lowercase();
-    if matches!(name.as_str(), "include" | "include_dir" | "include_if_exists") {
+    if matches!(
+        name.as_str(),
+        "include" | "include_dir" | "include_if_exists"
+    ) {
         return Err("other files cannot be included: write their settings here");
     }
     let (value, rest) = match token(rest) {
@@ -73,11 +86,15 @@ fn setting(line: &str) -> Result<Option<(String, String)>, Problem> {
         Token::Other(_) => return Err("the value needs quotes: '...'"),
     };
     if value.chars().any(|c| c.is_control() && c != '\t') {
-        return Err("the value has a line break or another control character, which cannot be kept");
+        return Err(
+            "the value has a line break or another control character, which cannot be kept",
+        );
     }
     match token(rest) {
         None => Ok(Some((name, value))),
-        Some(_) => Err("there is more than one value: quote it with '...' if it has spaces or other characters"),
+        Some(_) => Err(
+            "there is more than one value: quote it with '...' if it has spaces or other characters",
+        ),
     }
 }
 
@@ -97,14 +114,16 @@ enum Token<'a> {
     Other(&'a str),
 }
 
-/// The first token of a line and what comes after it; none where only a comment does. The longest match wins, and of two of the same
-/// length the first of `ID`, `QUALIFIED_ID`, `UNQUOTED_STRING`.
+/// The first token of a line and what comes after it; none where only a comment does. The longest
+/// match wins, and of two of the same length the first of `ID`, `QUALIFIED_ID`, `UNQUOTED_STRING`.
 fn token<'l>(line: &'l str) -> Option<(Token<'l>, &'l str)> {
     let line = line.trim_start_matches([' ', '\t', '\r']);
     let first = line.chars().next().filter(|first| *first != '#')?;
     let (length, token): (usize, fn(&'l str) -> Token<'l>) = if is_letter(first) {
         let name = while_of(line, is_letter_or_digit);
-        let qualified = line[name..].strip_prefix('.').filter(|rest| rest.starts_with(is_letter));
+        let qualified = line[name..]
+            .strip_prefix('.')
+            .filter(|rest| rest.starts_with(is_letter));
         let qualified = qualified.map_or(0, |rest| name + 1 + while_of(rest, is_letter_or_digit));
         let word = while_of(line, |c| is_letter_or_digit(c) || "-._:/".contains(c));
         if word > name.max(qualified) {
@@ -117,7 +136,9 @@ fn token<'l>(line: &'l str) -> Option<(Token<'l>, &'l str)> {
     } else if first == '=' {
         (1, |_| Token::Equals)
     } else if let Some(end) = line.strip_prefix('\'').and_then(closing_quote) {
-        (end + 2, |quoted| Token::Quoted(&quoted[1..quoted.len() - 1]))
+        (end + 2, |quoted| {
+            Token::Quoted(&quoted[1..quoted.len() - 1])
+        })
     } else {
         match integer(line).max(real(line)) {
             0 => (first.len_utf8(), Token::Other),
@@ -142,7 +163,8 @@ fn while_of(text: &str, is: impl Fn(char) -> bool) -> usize {
     text.find(|c| !is(c)).unwrap_or(text.len())
 }
 
-/// How many bytes are a whole number with its unit: `[-+]?([0-9]+|0x[0-9a-fA-F]+)[a-zA-Z]*`; 0 if there is none.
+/// How many bytes are a whole number with its unit: `[-+]?([0-9]+|0x[0-9a-fA-F]+)[a-zA-Z]*`; 0 if
+/// there is none.
 fn integer(text: &str) -> usize {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     let sign = text.len() - digits.len();
@@ -151,22 +173,36 @@ fn integer(text: &str) -> usize {
         number => sign + number + while_of(&digits[number..], |c| c.is_ascii_alphabetic()),
     };
     let decimal = while_of(digits, |c| c.is_ascii_digit());
-    let hexadecimal = digits.strip_prefix("0x").map_or(0, |rest| while_of(rest, |c| c.is_ascii_hexdigit()));
-    with_unit(decimal).max(if hexadecimal == 0 { 0 } else { with_unit(2 + hexadecimal) })
+    let hexadecimal = digits
+        .strip_prefix("0x")
+        .map_or(0, |rest| while_of(rest, |c| c.is_ascii_hexdigit()));
+    with_unit(decimal).max(if hexadecimal == 0 {
+        0
+    } else {
+        with_unit(2 + hexadecimal)
+    })
 }
 
-/// How many bytes are a number with a point: `[-+]?[0-9]*\.[0-9]*([Ee][-+]?[0-9]+)?`; 0 if there is none.
+/// How many bytes are a number with a point: `[-+]?[0-9]*\.[0-9]*([Ee][-+]?[0-9]+)?`; 0 if there is
+/// none.
 fn real(text: &str) -> usize {
     let digits = |text: &str| while_of(text, |c| c.is_ascii_digit());
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let Some(fraction) = unsigned[digits(unsigned)..].strip_prefix('.') else { return 0 };
+    let Some(fraction) = unsigned[digits(unsigned)..].strip_prefix('.') else {
+        return 0;
+    };
     let rest = &fraction[digits(fraction)..];
-    let exponent = rest.strip_prefix(['e', 'E']).map(|exponent| exponent.strip_prefix(['-', '+']).unwrap_or(exponent));
-    let rest = exponent.filter(|exponent| digits(exponent) > 0).map_or(rest, |exponent| &exponent[digits(exponent)..]);
+    let exponent = rest
+        .strip_prefix(['e', 'E'])
+        .map(|exponent| exponent.strip_prefix(['-', '+']).unwrap_or(exponent));
+    let rest = exponent
+        .filter(|exponent| digits(exponent) > 0)
+        .map_or(rest, |exponent| &exponent[digits(exponent)..]);
     text.len() - rest.len()
 }
 
-/// Where the quote is that closes a string, of what comes after the one that opens it: `''` and what follows a backslash close none.
+/// Where the quote is that closes a string, of what comes after the one that opens it: `''` and
+/// what follows a backslash close none.
 fn closing_quote(text: &str) -> Option<usize> {
     let mut chars = text.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
@@ -191,10 +227,14 @@ fn unescaped(text: &str) -> Result<String, Problem> {
                 rest = after;
             }
             (b'\\', [b'0'..=b'7', ..]) => {
-                let digits = rest.iter().take(3).take_while(|digit| (b'0'..=b'7').contains(digit)).count();
-                bytes.push(
-                    rest[..digits].iter().fold(0, |byte: u8, digit| byte.wrapping_mul(8).wrapping_add(digit - b'0')),
-                );
+                let digits = rest
+                    .iter()
+                    .take(3)
+                    .take_while(|digit| (b'0'..=b'7').contains(digit))
+                    .count();
+                bytes.push(rest[..digits].iter().fold(0, |byte: u8, digit| {
+                    byte.wrapping_mul(8).wrapping_add(digit - b'0')
+                }));
                 rest = &rest[digits..];
             }
             (b'\\', [escaped, after @ ..]) => {
@@ -232,11 +272,31 @@ mod tests {
             ("max_connections=200", "max_connections", "200"),
             ("max_connections 200", "max_connections", "200"),
             ("\t Work_Mem = 16MB   # plenty", "work_mem", "16MB"),
-            ("log_line_prefix = '%m [%p] '", "log_line_prefix", "%m [%p] "),
-            ("log_line_prefix='it''s # not a comment'", "log_line_prefix", "it's # not a comment"),
-            (r"log_line_prefix = 'a\'b\\c\td\q'", "log_line_prefix", "a'b\\c\tdq"),
-            (r"log_line_prefix = '\101\0622\303\244'", "log_line_prefix", "A22ä"),
-            ("pg_stat_statements.track = all", "pg_stat_statements.track", "all"),
+            (
+                "log_line_prefix = '%m [%p] '",
+                "log_line_prefix",
+                "%m [%p] ",
+            ),
+            (
+                "log_line_prefix='it''s # not a comment'",
+                "log_line_prefix",
+                "it's # not a comment",
+            ),
+            (
+                r"log_line_prefix = 'a\'b\\c\td\q'",
+                "log_line_prefix",
+                "a'b\\c\tdq",
+            ),
+            (
+                r"log_line_prefix = '\101\0622\303\244'",
+                "log_line_prefix",
+                "A22ä",
+            ),
+            (
+                "pg_stat_statements.track = all",
+                "pg_stat_statements.track",
+                "all",
+            ),
             ("random_page_cost = 1.1", "random_page_cost", "1.1"),
             ("x.y = -.5e-3", "x.y", "-.5e-3"),
             ("x.y = 0x1Fg", "x.y", "0x1Fg"),
@@ -250,8 +310,12 @@ mod tests {
 
     #[test]
     fn comments_and_empty_lines_are_nothing_and_the_last_value_counts() {
-        let settings = parse("# a comment\n\n  \nwork_mem = 1MB\r\nWORK_MEM = 2MB\n").expect("settings");
-        assert_eq!(settings, BTreeMap::from([("work_mem".to_owned(), "2MB".to_owned())]));
+        let settings =
+            parse("# a comment\n\n  \nwork_mem = 1MB\r\nWORK_MEM = 2MB\n").expect("settings");
+        assert_eq!(
+            settings,
+            BTreeMap::from([("work_mem".to_owned(), "2MB".to_owned())])
+        );
     }
 
     #[test]
@@ -299,9 +363,20 @@ mod tests {
         let comment = format!("#{}\n", "c".repeat(1022));
         assert!(parse(&comment.repeat(64)).is_ok());
         let bad = parse(&format!("{}x = 1", comment.repeat(64))).expect_err("too long");
-        assert_eq!((bad.line, bad.problem), (65, "here the text has more than 64 KiB"));
-        let many = |settings: usize| (0..settings).map(|i| format!("x.a{i}=1")).collect::<Vec<_>>().join("\n");
+        assert_eq!(
+            (bad.line, bad.problem),
+            (65, "here the text has more than 64 KiB")
+        );
+        let many = |settings: usize| {
+            (0..settings)
+                .map(|i| format!("x.a{i}=1"))
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
         assert!(parse(&many(MAX_SETTINGS)).is_ok());
-        assert_eq!(parse(&many(MAX_SETTINGS + 1)).expect_err("too many").line, MAX_SETTINGS + 1);
+        assert_eq!(
+            parse(&many(MAX_SETTINGS + 1)).expect_err("too many").line,
+            MAX_SETTINGS + 1
+        );
     }
 }

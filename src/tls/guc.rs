@@ -18,22 +18,38 @@ pub fn check(major: u32, name: &str, value: &str) -> Result<(), Problem> {
     if name.contains('.') {
         return Ok(());
     }
-    let Some(kind) = kind(major, name) else { return Err("PostgreSQL of this version has no such setting") };
-    if kind.takes(value) { Ok(()) } else { Err("PostgreSQL does not take this value for this setting") }
+    let Some(kind) = kind(major, name) else {
+        return Err("PostgreSQL of this version has no such setting");
+    };
+    if kind.takes(value) {
+        Ok(())
+    } else {
+        Err("PostgreSQL does not take this value for this setting")
+    }
 }
 
 /// The whole number that a server reads in this text, without a unit.
 #[must_use]
 pub fn whole_number(value: &str) -> Option<i64> {
     let text = value.trim();
-    let (sign, digits) = text.strip_prefix('-').map_or((1, text.strip_prefix('+').unwrap_or(text)), |rest| (-1, rest));
+    let (sign, digits) = text
+        .strip_prefix('-')
+        .map_or((1, text.strip_prefix('+').unwrap_or(text)), |rest| {
+            (-1, rest)
+        });
     // As `strtol` with base 0 does.
-    let number = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+    let number = match digits
+        .strip_prefix("0x")
+        .or_else(|| digits.strip_prefix("0X"))
+    {
         Some(hex) => i64::from_str_radix(hex, 16),
         None if digits.len() > 1 && digits.starts_with('0') => i64::from_str_radix(digits, 8),
         None => digits.parse(),
     };
-    number.ok().filter(|_| digits.starts_with(|c: char| c.is_ascii_digit())).map(|number| sign * number)
+    number
+        .ok()
+        .filter(|_| digits.starts_with(|c: char| c.is_ascii_digit()))
+        .map(|number| sign * number)
 }
 
 /// What a setting takes.
@@ -41,7 +57,12 @@ pub fn whole_number(value: &str) -> Option<i64> {
 enum Kind<'a> {
     Bool,
     Text,
-    Number { whole: bool, least: f64, most: f64, unit: &'a str },
+    Number {
+        whole: bool,
+        least: f64,
+        most: f64,
+        unit: &'a str,
+    },
     Word(&'a str),
 }
 
@@ -79,9 +100,17 @@ impl Kind<'_> {
         match self {
             Self::Text => true,
             Self::Bool => is_truth_value(value),
-            Self::Word(words) => words.split('|').any(|word| word.eq_ignore_ascii_case(value)),
-            Self::Number { whole, least, most, unit } => {
-                let number = number(value, unit).map(|number| if whole { number.round() } else { number });
+            Self::Word(words) => words
+                .split('|')
+                .any(|word| word.eq_ignore_ascii_case(value)),
+            Self::Number {
+                whole,
+                least,
+                most,
+                unit,
+            } => {
+                let number =
+                    number(value, unit).map(|number| if whole { number.round() } else { number });
                 number.is_some_and(|number| (least..=most).contains(&number))
             }
         }
@@ -117,10 +146,17 @@ fn number(value: &str, base: &str) -> Option<f64> {
         None => end,
     };
     let (digits, unit) = value.split_at(end);
-    let number =
-        whole_number(digits).and_then(|n| i32::try_from(n).ok()).map(f64::from).or_else(|| digits.parse().ok())?;
+    let number = whole_number(digits)
+        .and_then(|n| i32::try_from(n).ok())
+        .map(f64::from)
+        .or_else(|| digits.parse().ok())?;
     let unit = unit.trim_start();
-    if unit.is_empty() { Some(number) } else { Some(number * size(unit)? / size(base)?) }.filter(|_| same(unit, base))
+    if unit.is_empty() {
+        Some(number)
+    } else {
+        Some(number * size(unit)? / size(base)?)
+    }
+    .filter(|_| same(unit, base))
 }
 
 /// How much of the smallest unit of its sort a unit is: bytes, or microseconds.
@@ -154,7 +190,10 @@ mod tests {
     fn every_line_of_the_table_is_read() {
         for line in SETTINGS.lines() {
             let mut columns = line.split('\t');
-            let (name, from) = (columns.next().expect("a name"), columns.next().expect("a version"));
+            let (name, from) = (
+                columns.next().expect("a name"),
+                columns.next().expect("a version"),
+            );
             let major = from.parse().unwrap_or(13);
             assert!(kind(major, name).is_some(), "{line}");
             if let Some(Kind::Number { unit, .. }) = kind(major, name) {

@@ -4,19 +4,30 @@ use super::posture::{Method, Posture, Serve};
 
 /// The lines, in order: the first that matches decides.
 ///
-/// Inside a pod the socket needs no password and no certificate: people, Patroni and the exporter work whatever TLS is doing.
-/// `replication` is no database, so `all` does not cover it.
+/// Inside a pod the socket needs no password and no certificate: people, Patroni and the exporter
+/// work whatever TLS is doing. `replication` is no database, so `all` does not cover it.
 #[must_use]
 pub fn lines(posture: &Posture) -> Vec<String> {
     // `host` matches TLS too: it is only exact where no server speaks TLS.
-    let plain = if posture.serve == Serve::Plain { "host" } else { "hostnossl" };
-    let remote = [("hostssl", posture.accept.tls), (plain, posture.accept.plain)]
+    let plain = if posture.serve == Serve::Plain {
+        "host"
+    } else {
+        "hostnossl"
+    };
+    let remote = [
+        ("hostssl", posture.accept.tls),
+        (plain, posture.accept.plain),
+    ]
+    .into_iter()
+    .filter_map(|(kind, method)| method.map(|method| (kind, word(method))))
+    .flat_map(|(kind, method)| {
+        ["all", "replication"].map(|database| format!("{kind} {database} all all {method}"))
+    });
+    ["local all all trust", "local replication all trust"]
+        .map(str::to_owned)
         .into_iter()
-        .filter_map(|(kind, method)| method.map(|method| (kind, word(method))))
-        .flat_map(|(kind, method)| {
-            ["all", "replication"].map(|database| format!("{kind} {database} all all {method}"))
-        });
-    ["local all all trust", "local replication all trust"].map(str::to_owned).into_iter().chain(remote).collect()
+        .chain(remote)
+        .collect()
 }
 
 /// `clientcert=verify-full` is PostgreSQL 12's word; a rule lets nobody begin with an older one.
@@ -59,12 +70,23 @@ mod tests {
             .map(|method| Posture::plain(*method))
             .chain(methods.map(|method| Posture::tls(SslMode::Require, method, material(1, 1, 1))))
             .collect();
-        for posture in ends.iter().flat_map(|from| ends.iter().flat_map(move |to| walk(from, to))) {
+        for posture in ends
+            .iter()
+            .flat_map(|from| ends.iter().flat_map(move |to| walk(from, to)))
+        {
             let lines = lines(&posture);
             for database in ["all", "replication"] {
-                assert_eq!(asked(&lines, database, false), posture.accept.plain.map(word), "{lines:?}");
+                assert_eq!(
+                    asked(&lines, database, false),
+                    posture.accept.plain.map(word),
+                    "{lines:?}"
+                );
                 if posture.serve == Serve::Tls {
-                    assert_eq!(asked(&lines, database, true), posture.accept.tls.map(word), "{lines:?}");
+                    assert_eq!(
+                        asked(&lines, database, true),
+                        posture.accept.tls.map(word),
+                        "{lines:?}"
+                    );
                 }
             }
         }
@@ -72,13 +94,26 @@ mod tests {
 
     #[test]
     fn the_socket_is_always_open() {
-        let nothing = Posture { accept: Accept { plain: None, tls: None }, ..Posture::plain(Method::Md5) };
-        assert_eq!(lines(&nothing), ["local all all trust", "local replication all trust"]);
+        let nothing = Posture {
+            accept: Accept {
+                plain: None,
+                tls: None,
+            },
+            ..Posture::plain(Method::Md5)
+        };
+        assert_eq!(
+            lines(&nothing),
+            ["local all all trust", "local replication all trust"]
+        );
     }
 
     #[test]
     fn a_cluster_with_tls_has_no_line_for_plaintext() {
-        let lines = lines(&Posture::tls(SslMode::Prefer, Method::Cert, material(1, 1, 1)));
+        let lines = lines(&Posture::tls(
+            SslMode::Prefer,
+            Method::Cert,
+            material(1, 1, 1),
+        ));
         assert_eq!(
             lines[2..],
             [

@@ -50,7 +50,10 @@ pub fn common_name(name: &[u8]) -> String {
 }
 
 fn in_words(name: &X509Name<'_>) -> String {
-    let common = name.iter_common_name().next().and_then(|common| common.as_str().ok());
+    let common = name
+        .iter_common_name()
+        .next()
+        .and_then(|common| common.as_str().ok());
     common.map_or_else(|| name.to_string(), str::to_owned)
 }
 
@@ -65,14 +68,24 @@ mod tests {
         let issued = issue(&ca, &ca);
         let leaf = known(issued.served.server.certificate.as_bytes()).expect("a leaf");
         assert_eq!(leaf.fingerprint, issued.material.server.fingerprint);
-        assert_eq!((leaf.signer.as_str(), leaf.not_after), ("one", issued.not_after.server));
-        assert!(!leaf.serial.is_empty() && leaf.serial.chars().all(|c| c.is_ascii_hexdigit()), "{}", leaf.serial);
+        assert_eq!(
+            (leaf.signer.as_str(), leaf.not_after),
+            ("one", issued.not_after.server)
+        );
+        assert!(
+            !leaf.serial.is_empty() && leaf.serial.chars().all(|c| c.is_ascii_hexdigit()),
+            "{}",
+            leaf.serial
+        );
     }
 
     #[test]
     fn what_is_no_certificate_is_not_known() {
         assert_eq!(known(b""), None);
-        assert_eq!(known(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), None);
+        assert_eq!(
+            known(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+            None
+        );
     }
 
     #[test]
@@ -83,8 +96,13 @@ mod tests {
             let mut params = rcgen::CertificateParams::default();
             params.distinguished_name = name;
             let key = rcgen::KeyPair::generate().expect("a key");
-            let der = params.self_signed(&key).expect("a certificate").der().to_vec();
-            let (_, certificate) = x509_parser::parse_x509_certificate(&der).expect("a certificate");
+            let der = params
+                .self_signed(&key)
+                .expect("a certificate")
+                .der()
+                .to_vec();
+            let (_, certificate) =
+                x509_parser::parse_x509_certificate(&der).expect("a certificate");
             common_name(certificate.subject().as_raw())
         };
         assert_eq!(all(name.clone()), "O=example");

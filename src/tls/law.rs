@@ -11,30 +11,51 @@ use crate::api::tls::SslMode;
 
 const METHODS: [Method; 3] = [Method::Md5, Method::Scram, Method::Cert];
 
-/// Leaves of one CA, new leaves of the same, leaves of another CA, and server and client of different ones.
+/// Leaves of one CA, new leaves of the same, leaves of another CA, and server and client of
+/// different ones.
 fn materials() -> [Material; 4] {
-    [material(1, 1, 1), material(2, 1, 1), material(3, 2, 2), material(4, 1, 2)]
+    [
+        material(1, 1, 1),
+        material(2, 1, 1),
+        material(3, 2, 2),
+        material(4, 1, 2),
+    ]
 }
 
-/// Every posture that a spec can ask for: plaintext by either password, and TLS by mode, method and material.
+/// Every posture that a spec can ask for: plaintext by either password, and TLS by mode, method and
+/// material.
 fn ends() -> Vec<Posture> {
     let tls = SslMode::ALL[1..].iter().flat_map(|mode| {
-        METHODS.into_iter().flat_map(|method| materials().map(|material| Posture::tls(*mode, method, material)))
+        METHODS
+            .into_iter()
+            .flat_map(|method| materials().map(|material| Posture::tls(*mode, method, material)))
     });
-    METHODS[..2].iter().map(|method| Posture::plain(*method)).chain(tls).collect()
+    METHODS[..2]
+        .iter()
+        .map(|method| Posture::plain(*method))
+        .chain(tls)
+        .collect()
 }
 
 /// Everybody who might connect, but for what they trust: by mode, password and certificate.
 fn clients() -> Vec<(SslMode, Secret, Option<CaId>)> {
-    let passwords = [Secret::None, Secret::OfRole(Hash::Md5), Secret::OfRole(Hash::Scram), Secret::OfSuperuser];
+    let passwords = [
+        Secret::None,
+        Secret::OfRole(Hash::Md5),
+        Secret::OfRole(Hash::Scram),
+        Secret::OfSuperuser,
+    ];
     SslMode::ALL
         .into_iter()
         .flat_map(|mode| passwords.map(|password| (mode, password)))
-        .flat_map(|(mode, password)| [None, Some(ca(1)), Some(ca(2))].map(|certificate| (mode, password, certificate)))
+        .flat_map(|(mode, password)| {
+            [None, Some(ca(1)), Some(ca(2))].map(|certificate| (mode, password, certificate))
+        })
         .collect()
 }
 
-/// A password: of a role of the user's own, whose hash nobody touches, or of the superuser, whose hash the posture names.
+/// A password: of a role of the user's own, whose hash nobody touches, or of the superuser, whose
+/// hash the posture names.
 #[derive(Clone, Copy, Debug)]
 enum Secret {
     None,
@@ -52,13 +73,18 @@ fn connects(
         Secret::OfRole(hash) => Some(hash),
         Secret::OfSuperuser => Some(server.hash),
     };
-    let client = Client { mode: who.0, roots, password, certificate: who.2 };
+    let client = Client {
+        mode: who.0,
+        roots,
+        password,
+        certificate: who.2,
+    };
     admits(&client, server).map_err(|refusal| format!("{client:?}: {refusal}"))
 }
 
-/// What pods can be while a step from `a` to `b` is half done, by what is on its way to them: settings, then files, then how
-/// standbys dial. One is written after every pod has been seen to have the one before. The hash follows settings by replication.
-/// No pod serves TLS without files.
+/// What pods can be while a step from `a` to `b` is half done, by what is on its way to them:
+/// settings, then files, then how standbys dial. One is written after every pod has been seen to
+/// have the one before. The hash follows settings by replication. No pod serves TLS without files.
 fn halfway(a: &Posture, b: &Posture) -> [Vec<Posture>; 3] {
     let pod = |settings: &Posture, hash, files: &Posture, dial| Posture {
         files: files.files.clone(),
@@ -68,11 +94,19 @@ fn halfway(a: &Posture, b: &Posture) -> [Vec<Posture>; 3] {
         dial,
     };
     let hashes = [a.hash, b.hash];
-    let settings = [a, b].into_iter().flat_map(|of| hashes.map(|hash| pod(of, hash, a, a.dial)));
-    let files = [a, b].into_iter().flat_map(|of| hashes.map(|hash| pod(b, hash, of, a.dial)));
+    let settings = [a, b]
+        .into_iter()
+        .flat_map(|of| hashes.map(|hash| pod(of, hash, a, a.dial)));
+    let files = [a, b]
+        .into_iter()
+        .flat_map(|of| hashes.map(|hash| pod(b, hash, of, a.dial)));
     let dials = [a, b].map(|of| pod(b, b.hash, b, of.dial));
     let is_possible = |pod: &Posture| pod.files.is_some() || pod.serve == Serve::Plain;
-    [settings.filter(is_possible).collect(), files.filter(is_possible).collect(), dials.to_vec()]
+    [
+        settings.filter(is_possible).collect(),
+        files.filter(is_possible).collect(),
+        dials.to_vec(),
+    ]
 }
 
 /// Standbys replicate through the whole walk, however little of a step has reached which pod.
@@ -83,22 +117,32 @@ fn replication_holds(walk: &[Posture]) -> Result<(), String> {
             return Err(format!("{b:#?} needs files that are not there in {a:#?}"));
         }
         for pods in halfway(a, b) {
-            for (standby, primary) in pods.iter().flat_map(|one| pods.iter().map(move |other| (one, other))) {
-                joins(standby, primary).map_err(|refusal| format!("{refusal}: {standby:#?} joins {primary:#?}"))?;
+            for (standby, primary) in pods
+                .iter()
+                .flat_map(|one| pods.iter().map(move |other| (one, other)))
+            {
+                joins(standby, primary)
+                    .map_err(|refusal| format!("{refusal}: {standby:#?} joins {primary:#?}"))?;
             }
         }
     }
-    walk.iter().try_for_each(|stop| joins(stop, stop).map_err(|refusal| format!("{refusal}: {stop:#?} joins itself")))
+    walk.iter().try_for_each(|stop| {
+        joins(stop, stop).map_err(|refusal| format!("{refusal}: {stop:#?} joins itself"))
+    })
 }
 
-/// Who can connect at both ends can connect at every stop, with the bundle that is published then or with none.
+/// Who can connect at both ends can connect at every stop, with the bundle that is published then
+/// or with none.
 fn clients_are_served(walk: &[Posture]) -> Result<(), String> {
     let last = walk.len() - 1;
     for who in clients() {
         for has_roots in [true, false] {
-            let at = |stop: usize| connects(&who, has_roots.then(|| published(walk, stop)), &walk[stop]);
+            let at =
+                |stop: usize| connects(&who, has_roots.then(|| published(walk, stop)), &walk[stop]);
             if at(0).is_ok() && at(last).is_ok() {
-                (1..last).try_for_each(|stop| at(stop).map_err(|why| format!("stop {stop} of {walk:#?}: {why}")))?;
+                (1..last).try_for_each(|stop| {
+                    at(stop).map_err(|why| format!("stop {stop} of {walk:#?}: {why}"))
+                })?;
             }
         }
     }
@@ -112,7 +156,9 @@ fn clients_are_served_halfway(walk: &[Posture]) -> Result<(), String> {
         at(0).is_ok() && at(walk.len() - 1).is_ok()
     };
     let served = clients().into_iter().filter(ends);
-    for (who, (stop, pair)) in served.flat_map(|who| walk.windows(2).enumerate().map(move |step| (who, step))) {
+    for (who, (stop, pair)) in
+        served.flat_map(|who| walk.windows(2).enumerate().map(move |step| (who, step)))
+    {
         // What was published for the stop before may still be what the client has.
         for server in halfway(&pair[0], &pair[1]).concat() {
             connects(&who, Some(published(walk, stop)), &server)
@@ -122,18 +168,27 @@ fn clients_are_served_halfway(walk: &[Posture]) -> Result<(), String> {
     Ok(())
 }
 
-/// A client whose certificate follows the database's own is served whichever of the two it shows while both CAs are trusted.
+/// A client whose certificate follows the database's own is served whichever of the two it shows
+/// while both CAs are trusted.
 fn renewed_clients_are_served(walk: &[Posture]) -> Result<(), String> {
     let (first, last) = (&walk[0], &walk[walk.len() - 1]);
-    let (Some(old), Some(new)) = (&first.files, &last.files) else { return Ok(()) };
+    let (Some(old), Some(new)) = (&first.files, &last.files) else {
+        return Ok(());
+    };
     for who in clients().into_iter().filter(|who| who.2.is_none()) {
         let shows = |certificate: CaId, stop: usize| {
-            connects(&(who.0, who.1, Some(certificate)), Some(published(walk, stop)), &walk[stop])
+            connects(
+                &(who.0, who.1, Some(certificate)),
+                Some(published(walk, stop)),
+                &walk[stop],
+            )
         };
         let (old, new) = (old.material.client.ca, new.material.client.ca);
         if shows(old, 0).is_ok() && shows(new, walk.len() - 1).is_ok() {
             for stop in 1..walk.len() - 1 {
-                shows(old, stop).and_then(|()| shows(new, stop)).map_err(|why| format!("stop {stop}: {why}"))?;
+                shows(old, stop)
+                    .and_then(|()| shows(new, stop))
+                    .map_err(|why| format!("stop {stop}: {why}"))?;
             }
         }
     }

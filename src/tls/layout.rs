@@ -52,7 +52,12 @@ mod tests {
             EXPORTER_CERTIFICATE,
             EXPORTER_KEY,
         ] {
-            assert!(FILES.iter().any(|(_, mounted)| format!("{ROOT}/{mounted}") == path), "{path}");
+            assert!(
+                FILES
+                    .iter()
+                    .any(|(_, mounted)| format!("{ROOT}/{mounted}") == path),
+                "{path}"
+            );
         }
     }
 }

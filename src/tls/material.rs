@@ -1,13 +1,14 @@
 //! What has been issued for a database, checked before any server sees it.
 //!
 //! # Expected flow
-//! cert-manager issues into three Secrets; [`issued`] reads them and gives either everything that servers can be given, or every
-//! reason why they must not be given it.
+//! cert-manager issues into three Secrets; [`issued`] reads them and gives either everything that
+//! servers can be given, or every reason why they must not be given it.
 //!
 //! # Guarantees
-//! Each key is the key of its leaf. Each chain leads to a self-signed CA, which is what OpenSSL, and so libpq, insists on, and is
-//! completed where the issuer kept a part of it in `ca.crt`. Server and exporter have the names that are asked for, the
-//! client's common name is the superuser, and no leaf outlives a CA above it.
+//! Each key is the key of its leaf. Each chain leads to a self-signed CA, which is what OpenSSL,
+//! and so libpq, insists on, and is completed where the issuer kept a part of it in `ca.crt`.
+//! Server and exporter have the names that are asked for, the client's common name is the
+//! superuser, and no leaf outlives a CA above it.
 //!
 //! # Assumptions
 //! The time is right. Keys are in no `Debug` print and in no problem.
@@ -72,7 +73,10 @@ impl Pem {
 
     /// The two, read: they belong together.
     pub fn pair(&self) -> Result<Pair, PairProblem> {
-        Pair::parse(self.certificate.as_bytes(), self.key.expose_secret().as_bytes())
+        Pair::parse(
+            self.certificate.as_bytes(),
+            self.key.expose_secret().as_bytes(),
+        )
     }
 }
 
@@ -109,7 +113,11 @@ impl Source {
     /// Reads the data of a Secret.
     #[must_use]
     pub fn of(data: &BTreeMap<String, ByteString>) -> Self {
-        let key = |name: &str| data.get(name).map(|value| value.0.clone()).unwrap_or_default();
+        let key = |name: &str| {
+            data.get(name)
+                .map(|value| value.0.clone())
+                .unwrap_or_default()
+        };
         Self {
             certificate: key("tls.crt"),
             key: String::from_utf8_lossy(&key("tls.key")).into_owned().into(),
@@ -136,7 +144,8 @@ pub struct Issued {
     pub material: Material,
     /// The CAs that signed them.
     pub cas: Cas,
-    /// What servers get when they trust these CAs and no others. For more trust see [`Served::trusting`].
+    /// What servers get when they trust these CAs and no others. For more trust see
+    /// [`Served::trusting`].
     pub served: Served,
     /// When each leaf expires.
     pub not_after: Each<Timestamp>,
@@ -160,14 +169,17 @@ impl fmt::Display for Problem {
 /// What is wrong with a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Defect {
-    /// There is no Secret, or it is empty: cert-manager is at it, or says in the Certificate why it is not.
+    /// There is no Secret, or it is empty: cert-manager is at it, or says in the Certificate why it
+    /// is not.
     #[error("has not been issued yet: the Certificate's conditions say why if this lasts")]
     NotIssued,
     /// Chain and key are no pair, or not a good one.
     #[error(transparent)]
     Pair(PairProblem),
     /// The issuer does not say who it is.
-    #[error("the Secret has no ca.crt, so nobody could check the certificate: use an issuer that gives its CA")]
+    #[error(
+        "the Secret has no ca.crt, so nobody could check the certificate: use an issuer that gives its CA"
+    )]
     NoCa,
     /// `ca.crt` cannot be read.
     #[error("ca.crt cannot be used: {0}")]
@@ -198,7 +210,9 @@ pub enum Defect {
         wanted: String,
     },
     /// A server would not take it from a client.
-    #[error("a server would not take it from a client ({why}): issue it with the usage `client auth`")]
+    #[error(
+        "a server would not take it from a client ({why}): issue it with the usage `client auth`"
+    )]
     NotForClients {
         /// What the verifier said.
         why: String,
@@ -230,15 +244,33 @@ impl CaId {
 }
 
 impl Served {
-    /// The same material, trusting these CAs, of which `cas` must have the certificates: the first that it lacks is the error.
+    /// The same material, trusting these CAs, of which `cas` must have the certificates: the first
+    /// that it lacks is the error.
     ///
-    /// The CAs of `material`, which is what these leaves are, come first: [`leaf`] reads back the first CA that fits, and a CA
-    /// that was renewed with its old key fits as well as the old one.
-    pub fn trusting(self, material: &Material, trust: &BTreeSet<CaId>, cas: &Cas) -> Result<Self, CaId> {
-        let first = [material.server.ca, material.client.ca].into_iter().filter(|ca| trust.contains(ca));
-        let order: Vec<CaId> =
-            first.clone().chain(trust.iter().copied().filter(|ca| !first.clone().any(|f| f == *ca))).collect();
-        Ok(Self { trust: bundle(order, cas)?, ..self })
+    /// The CAs of `material`, which is what these leaves are, come first: [`leaf`] reads back the
+    /// first CA that fits, and a CA that was renewed with its old key fits as well as the old one.
+    pub fn trusting(
+        self,
+        material: &Material,
+        trust: &BTreeSet<CaId>,
+        cas: &Cas,
+    ) -> Result<Self, CaId> {
+        let first = [material.server.ca, material.client.ca]
+            .into_iter()
+            .filter(|ca| trust.contains(ca));
+        let order: Vec<CaId> = first
+            .clone()
+            .chain(
+                trust
+                    .iter()
+                    .copied()
+                    .filter(|ca| !first.clone().any(|f| f == *ca)),
+            )
+            .collect();
+        Ok(Self {
+            trust: bundle(order, cas)?,
+            ..self
+        })
     }
 
     /// How the cluster's own clients show who they are.
@@ -248,13 +280,22 @@ impl Served {
 
     /// Every chain with its key.
     fn pairs(&self) -> Result<Each<Pair>, PairProblem> {
-        Ok(Each { server: self.server.pair()?, client: self.client.pair()?, exporter: self.exporter.pair()? })
+        Ok(Each {
+            server: self.server.pair()?,
+            client: self.client.pair()?,
+            exporter: self.exporter.pair()?,
+        })
     }
 
     /// When the first of them expires; nothing where one of them cannot be read.
     #[must_use]
     pub fn ends(&self) -> Option<Timestamp> {
-        Some(self.server.ends()?.min(self.client.ends()?).min(self.exporter.ends()?))
+        Some(
+            self.server
+                .ends()?
+                .min(self.client.ends()?)
+                .min(self.exporter.ends()?),
+        )
     }
 
     /// The CAs that servers and standbys trust, DER.
@@ -266,16 +307,24 @@ impl Served {
     /// Every CA that is written down here.
     #[must_use]
     pub fn cas(&self) -> Cas {
-        [&self.trust, &self.exporter_ca].into_iter().flat_map(|pem| cas(pem.as_bytes())).collect()
+        [&self.trust, &self.exporter_ca]
+            .into_iter()
+            .flat_map(|pem| cas(pem.as_bytes()))
+            .collect()
     }
 
-    /// The leaves as a posture names them; `None` when something of them cannot be read, has the key of another, or leads to no
-    /// CA that is written down.
+    /// The leaves as a posture names them; `None` when something of them cannot be read, has the
+    /// key of another, or leads to no CA that is written down.
     ///
-    /// A fingerprint says nothing of the key beside it, and a server that starts with the key of another does not come up.
+    /// A fingerprint says nothing of the key beside it, and a server that starts with the key of
+    /// another does not come up.
     #[must_use]
     pub fn material(&self) -> Option<Material> {
-        let Each { server, client, exporter } = self.pairs().ok()?;
+        let Each {
+            server,
+            client,
+            exporter,
+        } = self.pairs().ok()?;
         Some(Material {
             server: named(server.chain(), &self.trust)?,
             client: named(client.chain(), &self.trust)?,
@@ -283,16 +332,24 @@ impl Served {
         })
     }
 
-    /// Reads the data of Secret `NAME-tls` back; `None` when a file is missing or empty. [`Served::material`] judges the content.
+    /// Reads the data of Secret `NAME-tls` back; `None` when a file is missing or empty.
+    /// [`Served::material`] judges the content.
     ///
     /// `prefix` is empty for what is served, and `previous.` for what was served before.
     #[must_use]
     pub fn of(data: &BTreeMap<String, ByteString>, prefix: &str) -> Option<Self> {
         let text = |key: &str| {
-            let value = data.get(&format!("{prefix}{key}")).filter(|value| !value.0.is_empty())?;
+            let value = data
+                .get(&format!("{prefix}{key}"))
+                .filter(|value| !value.0.is_empty())?;
             String::from_utf8(value.0.clone()).ok()
         };
-        let pem = |certificate, key| Some(Pem { certificate: text(certificate)?, key: text(key)?.into() });
+        let pem = |certificate, key| {
+            Some(Pem {
+                certificate: text(certificate)?,
+                key: text(key)?.into(),
+            })
+        };
         Some(Self {
             trust: text(layout::TRUST_KEY)?,
             server: pem("server.crt", "server.key")?,
@@ -306,22 +363,35 @@ impl Served {
 /// These CAs in this order, each once, PEM; the error is the first whose certificate is not known.
 pub fn bundle(order: impl IntoIterator<Item = CaId>, cas: &Cas) -> Result<String, CaId> {
     let mut seen = BTreeSet::new();
-    order.into_iter().filter(|ca| seen.insert(*ca)).map(|ca| cas.get(&ca).map(String::as_str).ok_or(ca)).collect()
+    order
+        .into_iter()
+        .filter(|ca| seen.insert(*ca))
+        .map(|ca| cas.get(&ca).map(String::as_str).ok_or(ca))
+        .collect()
 }
 
 /// The certificates in a PEM text, DER; what is no certificate is left out.
 #[must_use]
 pub fn ders(pem: &str) -> Vec<Vec<u8>> {
-    certificates_of(pem.as_bytes()).unwrap_or_default().iter().map(|der| der.to_vec()).collect()
+    certificates_of(pem.as_bytes())
+        .unwrap_or_default()
+        .iter()
+        .map(|der| der.to_vec())
+        .collect()
 }
 
 /// The certificates of a bundle, PEM; none when it cannot be read.
 #[must_use]
 pub fn cas(bundle: &[u8]) -> Cas {
-    certificates_of(bundle).unwrap_or_default().iter().map(|der| (CaId::of(der), pem(der))).collect()
+    certificates_of(bundle)
+        .unwrap_or_default()
+        .iter()
+        .map(|der| (CaId::of(der), pem(der)))
+        .collect()
 }
 
-/// What a chain, PEM, is called in a posture, given the CAs, PEM, that may have signed it. `None` when it leads to none of them.
+/// What a chain, PEM, is called in a posture, given the CAs, PEM, that may have signed it. `None`
+/// when it leads to none of them.
 #[must_use]
 pub fn leaf(chain: &str, cas: &str) -> Option<Leaf> {
     named(&certificates_of(chain.as_bytes()).ok()?, cas)
@@ -330,16 +400,33 @@ pub fn leaf(chain: &str, cas: &str) -> Option<Leaf> {
 fn named(chain: &[CertificateDer<'static>], cas: &str) -> Option<Leaf> {
     let fingerprint = Fingerprint::of(chain.first()?);
     let (_, root) = lead_up(chain.to_vec(), &certificates_of(cas.as_bytes()).ok()?)?;
-    Some(Leaf { fingerprint, ca: CaId::of(&root) })
+    Some(Leaf {
+        fingerprint,
+        ca: CaId::of(&root),
+    })
 }
 
-/// Reads and checks what has been issued, at this time. Every problem is listed, not just the first.
-pub fn issued(sources: &Each<Option<Source>>, wanted: &Wanted, now: Timestamp) -> Result<Issued, Vec<Problem>> {
-    let checked =
-        |alias| check(alias, sources.of(alias).as_ref(), wanted, now).map_err(|defect| Problem { alias, defect });
-    match (checked(Alias::Server), checked(Alias::Client), checked(Alias::MetricsExporter)) {
+/// Reads and checks what has been issued, at this time. Every problem is listed, not just the
+/// first.
+pub fn issued(
+    sources: &Each<Option<Source>>,
+    wanted: &Wanted,
+    now: Timestamp,
+) -> Result<Issued, Vec<Problem>> {
+    let checked = |alias| {
+        check(alias, sources.of(alias).as_ref(), wanted, now)
+            .map_err(|defect| Problem { alias, defect })
+    };
+    match (
+        checked(Alias::Server),
+        checked(Alias::Client),
+        checked(Alias::MetricsExporter),
+    ) {
         (Ok(server), Ok(client), Ok(exporter)) => Ok(together(server, client, exporter)),
-        (server, client, exporter) => Err([server, client, exporter].into_iter().filter_map(Result::err).collect()),
+        (server, client, exporter) => Err([server, client, exporter]
+            .into_iter()
+            .filter_map(Result::err)
+            .collect()),
     }
 }
 
@@ -352,10 +439,24 @@ struct Good {
 }
 
 fn together(server: Good, client: Good, exporter: Good) -> Issued {
-    let material = Material { server: server.leaf, client: client.leaf, exporter: exporter.leaf };
-    let not_after = Each { server: server.not_after, client: client.not_after, exporter: exporter.not_after };
-    let cas = [&server, &client, &exporter].map(|good| (good.leaf.ca, good.root.clone())).into();
-    let others = if client.leaf.ca == server.leaf.ca { "" } else { &client.root };
+    let material = Material {
+        server: server.leaf,
+        client: client.leaf,
+        exporter: exporter.leaf,
+    };
+    let not_after = Each {
+        server: server.not_after,
+        client: client.not_after,
+        exporter: exporter.not_after,
+    };
+    let cas = [&server, &client, &exporter]
+        .map(|good| (good.leaf.ca, good.root.clone()))
+        .into();
+    let others = if client.leaf.ca == server.leaf.ca {
+        ""
+    } else {
+        &client.root
+    };
     let served = Served {
         trust: format!("{}{others}", server.root),
         server: server.pem,
@@ -363,12 +464,25 @@ fn together(server: Good, client: Good, exporter: Good) -> Issued {
         exporter: exporter.pem,
         exporter_ca: exporter.root,
     };
-    Issued { material, cas, served, not_after }
+    Issued {
+        material,
+        cas,
+        served,
+        not_after,
+    }
 }
 
-fn check(alias: Alias, source: Option<&Source>, wanted: &Wanted, now: Timestamp) -> Result<Good, Defect> {
-    let Some(source) = source.filter(|source| !source.certificate.is_empty()) else { return Err(Defect::NotIssued) };
-    let pair = Pair::parse(&source.certificate, source.key.expose_secret().as_bytes()).map_err(Defect::Pair)?;
+fn check(
+    alias: Alias,
+    source: Option<&Source>,
+    wanted: &Wanted,
+    now: Timestamp,
+) -> Result<Good, Defect> {
+    let Some(source) = source.filter(|source| !source.certificate.is_empty()) else {
+        return Err(Defect::NotIssued);
+    };
+    let pair = Pair::parse(&source.certificate, source.key.expose_secret().as_bytes())
+        .map_err(Defect::Pair)?;
     pair.valid_at(now).map_err(Defect::Pair)?;
     let above = certificates_of(&source.ca).map_err(Defect::Ca)?;
     if above.is_empty() {
@@ -376,9 +490,13 @@ fn check(alias: Alias, source: Option<&Source>, wanted: &Wanted, now: Timestamp)
     }
     let (chain, root) = lead_up(pair.chain().to_vec(), &above).ok_or(Defect::NoRoot)?;
     for (at, ca) in chain.iter().chain([&root]).enumerate().skip(1) {
-        let ca = timestamp(read(ca, at + 1).map_err(Defect::Ca)?.validity().not_after).map_err(Defect::Ca)?;
+        let ca = timestamp(read(ca, at + 1).map_err(Defect::Ca)?.validity().not_after)
+            .map_err(Defect::Ca)?;
         if pair.not_after() > ca {
-            return Err(Defect::OutlivesCa { leaf: pair.not_after(), ca });
+            return Err(Defect::OutlivesCa {
+                leaf: pair.not_after(),
+                ca,
+            });
         }
     }
     match alias {
@@ -387,9 +505,15 @@ fn check(alias: Alias, source: Option<&Source>, wanted: &Wanted, now: Timestamp)
         Alias::Client => presents(&chain, &root, &wanted.superuser, now)?,
     }
     Ok(Good {
-        leaf: Leaf { fingerprint: Fingerprint::of(chain.first().map_or(&[], |leaf| leaf)), ca: CaId::of(&root) },
+        leaf: Leaf {
+            fingerprint: Fingerprint::of(chain.first().map_or(&[], |leaf| leaf)),
+            ca: CaId::of(&root),
+        },
         root: pem(&root),
-        pem: Pem { certificate: chain.iter().map(|der| pem(der)).collect(), key: source.key.clone() },
+        pem: Pem {
+            certificate: chain.iter().map(|der| pem(der)).collect(),
+            key: source.key.clone(),
+        },
         not_after: pair.not_after(),
     })
 }
@@ -408,8 +532,13 @@ fn lead_up<'a>(
     for _ in 0..=cas.len() {
         let top = chain.last()?.clone();
         let top = read(&top, 1).ok()?;
-        let signs = |ca: &&'a CertificateDer<'static>| read(ca, 1).is_ok_and(|ca| signed(&top, &ca));
-        let above = cas.iter().filter(|ca| signed_by_itself(ca)).find(signs).or_else(|| cas.iter().find(signs))?;
+        let signs =
+            |ca: &&'a CertificateDer<'static>| read(ca, 1).is_ok_and(|ca| signed(&top, &ca));
+        let above = cas
+            .iter()
+            .filter(|ca| signed_by_itself(ca))
+            .find(signs)
+            .or_else(|| cas.iter().find(signs))?;
         if signed_by_itself(above) {
             return Some((chain, above.clone()));
         }
@@ -419,7 +548,8 @@ fn lead_up<'a>(
 }
 
 fn signed(below: &X509Certificate<'_>, above: &X509Certificate<'_>) -> bool {
-    below.issuer().as_raw() == above.subject().as_raw() && below.verify_signature(Some(above.public_key())).is_ok()
+    below.issuer().as_raw() == above.subject().as_raw()
+        && below.verify_signature(Some(above.public_key())).is_ok()
 }
 
 fn serves(
@@ -429,8 +559,12 @@ fn serves(
     names: &[String],
     now: Timestamp,
 ) -> Result<(), Defect> {
-    pair.covers(names.iter().map(String::as_str)).map_err(Defect::Pair)?;
-    pair.clone().with_chain(chain.to_vec()).trusted_by(std::slice::from_ref(root), now).map_err(Defect::Pair)
+    pair.covers(names.iter().map(String::as_str))
+        .map_err(Defect::Pair)?;
+    pair.clone()
+        .with_chain(chain.to_vec())
+        .trusted_by(std::slice::from_ref(root), now)
+        .map_err(Defect::Pair)
 }
 
 fn presents(
@@ -439,38 +573,58 @@ fn presents(
     superuser: &str,
     now: Timestamp,
 ) -> Result<(), Defect> {
-    let (leaf, issuers) = chain.split_first().ok_or(Defect::Pair(PairProblem::NoCertificate))?;
+    let (leaf, issuers) = chain
+        .split_first()
+        .ok_or(Defect::Pair(PairProblem::NoCertificate))?;
     let read = read(leaf, 1).map_err(Defect::Pair)?;
-    let found = read.subject().iter_common_name().next().and_then(|name| name.as_str().ok()).unwrap_or_default();
+    let found = read
+        .subject()
+        .iter_common_name()
+        .next()
+        .and_then(|name| name.as_str().ok())
+        .unwrap_or_default();
     if found != superuser {
-        return Err(Defect::CommonName { found: found.to_owned(), wanted: superuser.to_owned() });
+        return Err(Defect::CommonName {
+            found: found.to_owned(),
+            wanted: superuser.to_owned(),
+        });
     }
     let refused = |why: String| Defect::NotForClients { why };
     let mut roots = RootCertStore::empty();
-    roots.add(root.clone()).map_err(|e| refused(e.to_string()))?;
+    roots
+        .add(root.clone())
+        .map_err(|e| refused(e.to_string()))?;
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
         .build()
         .map_err(|e| refused(e.to_string()))?;
     let since = u64::try_from(now.as_second()).unwrap_or_default();
     let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(since));
-    verifier.verify_client_cert(leaf, issuers, now).map(|_| ()).map_err(|e| refused(e.to_string()))
+    verifier
+        .verify_client_cert(leaf, issuers, now)
+        .map(|_| ())
+        .map_err(|e| refused(e.to_string()))
 }
 
 /// A certificate as PEM. Kubernetes' own type for bytes writes base64.
 fn pem(der: &[u8]) -> String {
     let base64 = serde_json::to_value(ByteString(der.to_vec())).unwrap_or_default();
     let base64 = base64.as_str().unwrap_or_default();
-    let lines: Vec<&str> =
-        (0..base64.len()).step_by(64).filter_map(|at| base64.get(at..base64.len().min(at + 64))).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+    let lines: Vec<&str> = (0..base64.len())
+        .step_by(64)
+        .filter_map(|at| base64.get(at..base64.len().min(at + 64)))
+        .collect();
+    format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        lines.join("\n")
+    )
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use rcgen::{
-        BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-        KeyUsagePurpose,
+        BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose,
+        IsCa, KeyPair, KeyUsagePurpose,
     };
 
     use super::*;
@@ -496,25 +650,49 @@ pub(crate) mod tests {
 
     impl Authority {
         pub(crate) fn new(name: &str) -> Self {
-            let ca = CertifiedIssuer::self_signed(ca_params(name), KeyPair::generate().unwrap()).unwrap();
+            let ca = CertifiedIssuer::self_signed(ca_params(name), KeyPair::generate().unwrap())
+                .unwrap();
             let ca_crt = ca.pem();
-            Self { ca, ca_crt, chain: String::new() }
+            Self {
+                ca,
+                ca_crt,
+                chain: String::new(),
+            }
         }
 
         /// A CA that another one signed, and that puts itself into the chain, or into `ca.crt`.
         fn below(&self, name: &str, in_chain: bool) -> Self {
-            let ca = CertifiedIssuer::signed_by(ca_params(name), KeyPair::generate().unwrap(), &self.ca).unwrap();
-            let (chain, beside) = if in_chain { (ca.pem(), String::new()) } else { (String::new(), ca.pem()) };
-            Self { ca_crt: format!("{beside}{}", self.ca.pem()), ca, chain }
+            let ca =
+                CertifiedIssuer::signed_by(ca_params(name), KeyPair::generate().unwrap(), &self.ca)
+                    .unwrap();
+            let (chain, beside) = if in_chain {
+                (ca.pem(), String::new())
+            } else {
+                (String::new(), ca.pem())
+            };
+            Self {
+                ca_crt: format!("{beside}{}", self.ca.pem()),
+                ca,
+                chain,
+            }
         }
 
         fn sign(&self, alias: Alias, change: impl FnOnce(&mut CertificateParams)) -> Source {
-            let names = if alias == Alias::Client { vec![] } else { vec![NAME.to_owned(), "10.0.0.1".to_owned()] };
+            let names = if alias == Alias::Client {
+                vec![]
+            } else {
+                vec![NAME.to_owned(), "10.0.0.1".to_owned()]
+            };
             let mut params = CertificateParams::new(names).unwrap();
-            params.distinguished_name.push(DnType::CommonName, if alias == Alias::Client { USER } else { NAME });
+            params.distinguished_name.push(
+                DnType::CommonName,
+                if alias == Alias::Client { USER } else { NAME },
+            );
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
             if alias != Alias::Client {
-                params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+                params
+                    .extended_key_usages
+                    .push(ExtendedKeyUsagePurpose::ServerAuth);
             }
             params.not_before = rcgen::date_time_ymd(2026, 1, 1);
             params.not_after = rcgen::date_time_ymd(2027, 1, 1);
@@ -534,7 +712,11 @@ pub(crate) mod tests {
 
     fn wanted() -> Wanted {
         let names = vec![NAME.to_owned(), "10.0.0.1".to_owned()];
-        Wanted { server: names.clone(), exporter: names, superuser: USER.to_owned() }
+        Wanted {
+            server: names.clone(),
+            exporter: names,
+            superuser: USER.to_owned(),
+        }
     }
 
     fn now() -> Timestamp {
@@ -556,7 +738,10 @@ pub(crate) mod tests {
 
     fn defects(sources: &Each<Option<Source>>) -> Vec<(Alias, Defect)> {
         let problems = issued(sources, &wanted(), now()).map(|_| ()).unwrap_err();
-        problems.into_iter().map(|problem| (problem.alias, problem.defect)).collect()
+        problems
+            .into_iter()
+            .map(|problem| (problem.alias, problem.defect))
+            .collect()
     }
 
     fn defect_of(alias: Alias, source: Source) -> Defect {
@@ -578,13 +763,23 @@ pub(crate) mod tests {
         let issued = issue(&one, &other);
         let (one, other) = (CaId::of(one.ca.der()), CaId::of(other.ca.der()));
         assert_eq!(
-            [issued.material.server.ca, issued.material.client.ca, issued.material.exporter.ca],
+            [
+                issued.material.server.ca,
+                issued.material.client.ca,
+                issued.material.exporter.ca
+            ],
             [one, other, one]
         );
-        assert_eq!(issued.cas.keys().copied().collect::<BTreeSet<_>>(), BTreeSet::from([one, other]));
+        assert_eq!(
+            issued.cas.keys().copied().collect::<BTreeSet<_>>(),
+            BTreeSet::from([one, other])
+        );
         assert_eq!(issued.served.material(), Some(issued.material));
         assert_eq!(issued.served.cas(), issued.cas);
-        assert_eq!(issued.not_after.client, "2027-01-01T00:00:00Z".parse().unwrap());
+        assert_eq!(
+            issued.not_after.client,
+            "2027-01-01T00:00:00Z".parse().unwrap()
+        );
     }
 
     #[test]
@@ -596,9 +791,19 @@ pub(crate) mod tests {
     #[test]
     fn every_certificate_that_is_missing_is_named() {
         let nothing = Each::default();
-        assert_eq!(defects(&nothing), Alias::ALL.map(|alias| (alias, Defect::NotIssued)));
-        let empty = Each { server: Some(Source::default()), client: None, exporter: None };
-        assert_eq!(defects(&empty), Alias::ALL.map(|alias| (alias, Defect::NotIssued)));
+        assert_eq!(
+            defects(&nothing),
+            Alias::ALL.map(|alias| (alias, Defect::NotIssued))
+        );
+        let empty = Each {
+            server: Some(Source::default()),
+            client: None,
+            exporter: None,
+        };
+        assert_eq!(
+            defects(&empty),
+            Alias::ALL.map(|alias| (alias, Defect::NotIssued))
+        );
     }
 
     #[test]
@@ -607,32 +812,75 @@ pub(crate) mod tests {
         let sign = |change: fn(&mut CertificateParams)| ca.sign(Alias::Server, change);
         let good = sign(|_| ());
         let names = sign(|params| params.subject_alt_names.clear());
-        assert!(matches!(defect_of(Alias::Server, names), Defect::Pair(PairProblem::NamesMissing { .. })));
+        assert!(matches!(
+            defect_of(Alias::Server, names),
+            Defect::Pair(PairProblem::NamesMissing { .. })
+        ));
         let expired = sign(|params| params.not_after = rcgen::date_time_ymd(2026, 5, 1));
-        assert!(matches!(defect_of(Alias::Server, expired), Defect::Pair(PairProblem::Expired { .. })));
+        assert!(matches!(
+            defect_of(Alias::Server, expired),
+            Defect::Pair(PairProblem::Expired { .. })
+        ));
         let outlives = sign(|params| params.not_after = rcgen::date_time_ymd(2040, 1, 1));
-        assert!(matches!(defect_of(Alias::Server, outlives), Defect::OutlivesCa { .. }));
-        let usage = sign(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
-        assert!(matches!(defect_of(Alias::Server, usage), Defect::Pair(PairProblem::NotTrusted { .. })));
-        let key = Source { key: sign(|_| ()).key, ..good.clone() };
-        assert_eq!(defect_of(Alias::Server, key), Defect::Pair(PairProblem::KeyOfAnother));
-        assert_eq!(defect_of(Alias::Server, Source { ca: vec![], ..good.clone() }), Defect::NoCa);
-        let half = Source { ca: good.ca[..good.ca.len() / 2].to_vec(), ..good.clone() };
+        assert!(matches!(
+            defect_of(Alias::Server, outlives),
+            Defect::OutlivesCa { .. }
+        ));
+        let usage =
+            sign(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
+        assert!(matches!(
+            defect_of(Alias::Server, usage),
+            Defect::Pair(PairProblem::NotTrusted { .. })
+        ));
+        let key = Source {
+            key: sign(|_| ()).key,
+            ..good.clone()
+        };
+        assert_eq!(
+            defect_of(Alias::Server, key),
+            Defect::Pair(PairProblem::KeyOfAnother)
+        );
+        assert_eq!(
+            defect_of(
+                Alias::Server,
+                Source {
+                    ca: vec![],
+                    ..good.clone()
+                }
+            ),
+            Defect::NoCa
+        );
+        let half = Source {
+            ca: good.ca[..good.ca.len() / 2].to_vec(),
+            ..good.clone()
+        };
         assert!(matches!(defect_of(Alias::Server, half), Defect::Ca(_)));
-        let stranger = Source { ca: Authority::new("ca").ca_crt.into_bytes(), ..good };
+        let stranger = Source {
+            ca: Authority::new("ca").ca_crt.into_bytes(),
+            ..good
+        };
         assert_eq!(defect_of(Alias::Server, stranger), Defect::NoRoot);
     }
 
     #[test]
     fn a_client_must_be_the_superuser_and_a_client() {
         let ca = Authority::new("ca");
-        let other = ca.sign(Alias::Client, |params| params.distinguished_name.push(DnType::CommonName, "app"));
-        let found = Defect::CommonName { found: "app".to_owned(), wanted: USER.to_owned() };
+        let other = ca.sign(Alias::Client, |params| {
+            params.distinguished_name.push(DnType::CommonName, "app")
+        });
+        let found = Defect::CommonName {
+            found: "app".to_owned(),
+            wanted: USER.to_owned(),
+        };
         assert_eq!(defect_of(Alias::Client, other), found);
-        let server =
-            |params: &mut CertificateParams| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let server = |params: &mut CertificateParams| {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]
+        };
         let usage = ca.sign(Alias::Client, server);
-        assert!(matches!(defect_of(Alias::Client, usage), Defect::NotForClients { .. }));
+        assert!(matches!(
+            defect_of(Alias::Client, usage),
+            Defect::NotForClients { .. }
+        ));
     }
 
     #[test]
@@ -648,7 +896,10 @@ pub(crate) mod tests {
         }
         let mut orphan = root.below("orphan", true);
         orphan.ca_crt = orphan.ca.pem();
-        assert_eq!(defects(&sources(&orphan, &orphan)), Alias::ALL.map(|alias| (alias, Defect::NoRoot)));
+        assert_eq!(
+            defects(&sources(&orphan, &orphan)),
+            Alias::ALL.map(|alias| (alias, Defect::NoRoot))
+        );
     }
 
     #[test]
@@ -656,7 +907,12 @@ pub(crate) mod tests {
         let mut root = Authority::new("root");
         root.chain = root.ca.pem();
         let issued = issue(&root, &root);
-        assert_eq!(certificates_of(issued.served.server.certificate.as_bytes()).unwrap().len(), 1);
+        assert_eq!(
+            certificates_of(issued.served.server.certificate.as_bytes())
+                .unwrap()
+                .len(),
+            1
+        );
     }
 
     #[test]
@@ -664,11 +920,23 @@ pub(crate) mod tests {
         let (one, other) = (Authority::new("one"), Authority::new("other"));
         let (own, old) = (issue(&one, &one), issue(&other, &other));
         let all: Cas = own.cas.clone().into_iter().chain(old.cas).collect();
-        let wider = own.served.clone().trusting(&own.material, &all.keys().copied().collect(), &all).unwrap();
-        assert_eq!(wider.trust, format!("{}{}", pem(one.ca.der()), pem(other.ca.der())));
+        let wider = own
+            .served
+            .clone()
+            .trusting(&own.material, &all.keys().copied().collect(), &all)
+            .unwrap();
+        assert_eq!(
+            wider.trust,
+            format!("{}{}", pem(one.ca.der()), pem(other.ca.der()))
+        );
         assert_eq!(wider.material(), Some(own.material));
         let stranger = CaId(Fingerprint([0; 32]));
-        assert_eq!(own.served.trusting(&own.material, &[stranger].into(), &all).map(|_| ()), Err(stranger));
+        assert_eq!(
+            own.served
+                .trusting(&own.material, &[stranger].into(), &all)
+                .map(|_| ()),
+            Err(stranger)
+        );
     }
 
     type KeyOf = fn(&mut Served) -> &mut SecretString;
@@ -676,7 +944,9 @@ pub(crate) mod tests {
     #[test]
     fn leaves_with_the_key_of_another_are_no_material() {
         let ca = Authority::new("ca");
-        let Issued { material, served, .. } = issue(&ca, &ca);
+        let Issued {
+            material, served, ..
+        } = issue(&ca, &ca);
         assert_eq!(served.material(), Some(material));
         let (server, client) = (served.server.key.clone(), served.client.key.clone());
         let broken: [(&str, KeyOf, &SecretString); 3] = [
@@ -697,12 +967,24 @@ pub(crate) mod tests {
     fn nothing_that_is_printed_shows_a_key() {
         let ca = Authority::new("ca");
         let source = ca.sign(Alias::Server, |_| ());
-        let body = source.key.expose_secret().lines().nth(1).unwrap().to_owned();
+        let body = source
+            .key
+            .expose_secret()
+            .lines()
+            .nth(1)
+            .unwrap()
+            .to_owned();
         let printed = format!(
             "{source:?} {:?} {:?}",
             issue(&ca, &ca),
-            defects(&Each { server: Some(source.clone()), ..Each::default() })
+            defects(&Each {
+                server: Some(source.clone()),
+                ..Each::default()
+            })
         );
-        assert!(!printed.contains(&body) && !printed.contains("PRIVATE KEY"), "{printed}");
+        assert!(
+            !printed.contains(&body) && !printed.contains("PRIVATE KEY"),
+            "{printed}"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! TLS as a value: what a cluster offers and demands, how it gets from one such state to another without refusing anybody, and
-//! how a state is written down for PostgreSQL and for Patroni.
+//! TLS as a value: what a cluster offers and demands, how it gets from one such state to another
+//! without refusing anybody, and how a state is written down for PostgreSQL and for Patroni.
 //!
 //! | file | what |
 //! |---|---|
@@ -35,6 +35,7 @@ mod law;
 pub use crate::api::names::Alias;
 pub use connect::{Client, Refusal, admits, joins};
 pub use posture::{
-    Accept, CaId, Dial, Files, Fingerprint, Hash, Leaf, Material, Method, Posture, Serve, method, posture,
+    Accept, CaId, Dial, Files, Fingerprint, Hash, Leaf, Material, Method, Posture, Serve, method,
+    posture,
 };
 pub use walk::{published, walk};

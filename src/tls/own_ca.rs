@@ -1,9 +1,9 @@
 //! The CA that pgrekey makes for its own webhooks: what of it is good, and what must be made anew.
 //!
 //! # Expected flow
-//! [`Outlook::of`] looks at what is stored and says what callers should trust, which pair is served, and what is [`Due`].
-//! Whoever has fresh keys makes that ([`Outlook::renewed`]), stores it if nobody was faster, publishes what is to be
-//! trusted, and looks again.
+//! [`Outlook::of`] looks at what is stored and says what callers should trust, which pair is
+//! served, and what is [`Due`]. Whoever has fresh keys makes that ([`Outlook::renewed`]), stores it
+//! if nobody was faster, publishes what is to be trusted, and looks again.
 //!
 //! A CA changes in four steps, each of them stored before the next one begins:
 //! 1. there is a new CA, and both are to be trusted; the leaf is still the former one's;
@@ -12,8 +12,9 @@
 //! 4. after another [`SPREAD`] the former CA is forgotten.
 //!
 //! # Guarantees
-//! A leaf that can be served is replaced only by one whose CA is published. What cannot be read is replaced, and the reason
-//! says what was wrong. No private key is in an error, a reason or a `Debug` print.
+//! A leaf that can be served is replaced only by one whose CA is published. What cannot be read is
+//! replaced, and the reason says what was wrong. No private key is in an error, a reason or a
+//! `Debug` print.
 //!
 //! # Assumptions
 //! The clocks of those who look differ by less than [`BACKDATE`].
@@ -24,26 +25,28 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PublicKeyData,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::pair::{self, Pair, PairProblem};
 
-/// Life of the CA. Nobody has to trust it by hand, so it may change; it changes seldom, because a change takes two writes
-/// of everything.
+/// Life of the CA. Nobody has to trust it by hand, so it may change; it changes seldom, because a
+/// change takes two writes of everything.
 const CA_LIFE: Duration = Duration::from_hours(3 * 365 * 24);
 
-/// Life of the leaf: short enough that a renewal is nothing special, long enough that a month without pgrekey is survived.
+/// Life of the leaf: short enough that a renewal is nothing special, long enough that a month
+/// without pgrekey is survived.
 const LEAF_LIFE: Duration = Duration::from_hours(90 * 24);
 
-/// Certificates are valid from so long before they are made: the clock of whoever checks them may be late.
+/// Certificates are valid from so long before they are made: the clock of whoever checks them may
+/// be late.
 pub const BACKDATE: Duration = Duration::from_mins(5);
 
-/// How long what is published takes, at most, to reach every API server, and what is stored to reach every replica. Both
-/// watch, so it takes about a second.
+/// How long what is published takes, at most, to reach every API server, and what is stored to
+/// reach every replica. Both watch, so it takes about a second.
 pub const SPREAD: Duration = Duration::from_mins(5);
 
 /// The most CAs that are trusted at a time, however often they changed.
@@ -119,7 +122,9 @@ impl fmt::Display for Why {
             Self::Missing => write!(f, "there is none"),
             Self::Unusable(problem) => write!(f, "the stored one cannot be used: {problem}"),
             Self::Renewal => write!(f, "two thirds of the life of the stored one are over"),
-            Self::NamesMissing(names) => write!(f, "the stored one lacks the names {}", names.join(", ")),
+            Self::NamesMissing(names) => {
+                write!(f, "the stored one lacks the names {}", names.join(", "))
+            }
             Self::FormerCa => write!(f, "the stored one is of the former CA"),
         }
     }
@@ -148,18 +153,30 @@ pub struct Outlook {
 
 impl fmt::Debug for Outlook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { stored: _, issuing: _, trust, pair, due } = self;
-        f.debug_struct("Outlook").field("cas", &trust.len()).field("pair", pair).field("due", due).finish()
+        let Self {
+            stored: _,
+            issuing: _,
+            trust,
+            pair,
+            due,
+        } = self;
+        f.debug_struct("Outlook")
+            .field("cas", &trust.len())
+            .field("pair", pair)
+            .field("due", due)
+            .finish()
     }
 }
 
 impl Outlook {
-    /// Looks at what is stored. The leaf must have these `names`; `published` says that what is stored in `ca_crt` is what
-    /// callers are told to trust.
+    /// Looks at what is stored. The leaf must have these `names`; `published` says that what is
+    /// stored in `ca_crt` is what callers are told to trust.
     #[must_use]
     pub fn of(stored: &Stored, names: &[String], published: bool, now: Timestamp) -> Self {
         let (trust, mut problems) = cas(&stored.ca_crt, now);
-        let issuing = issuing(&trust, &stored.ca_key).map_err(|problem| problems.push(problem)).ok();
+        let issuing = issuing(&trust, &stored.ca_key)
+            .map_err(|problem| problems.push(problem))
+            .ok();
         let trusted: Vec<_> = trust.iter().map(|ca| ca.der.clone()).collect();
         let pair = usable(stored, &trusted, now);
         let due_ca = match &issuing {
@@ -174,18 +191,25 @@ impl Outlook {
             let ca_is_used = pair.as_ref().is_ok_and(|pair| is_of(pair, ca, now));
             (pair.is_err() || ca_is_used || ca_is_known).then_some(Due::Leaf(why))
         });
-        let mut outlook = Self { stored: stored.clone(), issuing, trust, pair: pair.ok().map(Arc::new), due };
+        let mut outlook = Self {
+            stored: stored.clone(),
+            issuing,
+            trust,
+            pair: pair.ok().map(Arc::new),
+            due,
+        };
         outlook.forget(now);
         outlook
     }
 
     /// Drops the CAs that nobody needs any more from what is to be trusted.
     fn forget(&mut self, now: Timestamp) {
-        let Some(ca) = self.issuing.clone() else { return };
-        let settled = self
-            .pair
-            .as_ref()
-            .is_some_and(|pair| is_of(pair, &ca, now) && pair.not_before() + BACKDATE + SPREAD <= now);
+        let Some(ca) = self.issuing.clone() else {
+            return;
+        };
+        let settled = self.pair.as_ref().is_some_and(|pair| {
+            is_of(pair, &ca, now) && pair.not_before() + BACKDATE + SPREAD <= now
+        });
         self.trust.retain(|other| other.der == ca.der || !settled);
         self.trust.sort_by_key(|other| other.der != ca.der);
         self.trust.truncate(MOST_CAS);
@@ -213,28 +237,55 @@ impl Outlook {
     }
 
     /// What to store so that nothing is due any more, at least for now.
-    pub fn renewed(&self, keys: &Keys, names: &[String], now: Timestamp) -> Result<Stored, rcgen::Error> {
+    pub fn renewed(
+        &self,
+        keys: &Keys,
+        names: &[String],
+        now: Timestamp,
+    ) -> Result<Stored, rcgen::Error> {
         let mut stored = self.stored.clone();
         match (&self.due, &self.issuing) {
             (Some(Due::Ca(_)), _) => {
                 let certificate = ca_params(now).self_signed(&keys.ca)?;
-                let former = self.trust.iter().take(MOST_CAS - 1).map(|ca| ca.pem.as_str());
-                stored.ca_crt = std::iter::once(certificate.pem().as_str()).chain(former).collect::<String>().into();
+                let former = self
+                    .trust
+                    .iter()
+                    .take(MOST_CAS - 1)
+                    .map(|ca| ca.pem.as_str());
+                stored.ca_crt = std::iter::once(certificate.pem().as_str())
+                    .chain(former)
+                    .collect::<String>()
+                    .into();
                 stored.ca_key = keys.ca.serialize_pem().into();
                 if self.pair.is_none() {
                     let issuer = Issuer::from_ca_cert_der(certificate.der(), &keys.ca)?;
-                    issue(&mut stored, &leaf_params(names, now, now + CA_LIFE)?, &keys.leaf, &issuer)?;
+                    issue(
+                        &mut stored,
+                        &leaf_params(names, now, now + CA_LIFE)?,
+                        &keys.leaf,
+                        &issuer,
+                    )?;
                 }
             }
             (Some(Due::Leaf(why)), Some(ca)) => {
                 let mut names = names.to_vec();
-                // Two releases that run side by side may want different names: neither takes away the other's.
+                // Two releases that run side by side may want different names: neither takes away
+                // the other's.
                 if let (Why::NamesMissing(_), Some(pair)) = (why, &self.pair) {
-                    names.extend(pair.names().filter(|name| !names.contains(name)).collect::<Vec<_>>());
+                    names.extend(
+                        pair.names()
+                            .filter(|name| !names.contains(name))
+                            .collect::<Vec<_>>(),
+                    );
                 }
                 let key = KeyPair::from_pem(&String::from_utf8_lossy(&stored.ca_key))?;
                 let issuer = Issuer::from_ca_cert_der(&ca.der, key)?;
-                issue(&mut stored, &leaf_params(&names, now, ca.not_after)?, &keys.leaf, &issuer)?;
+                issue(
+                    &mut stored,
+                    &leaf_params(&names, now, ca.not_after)?,
+                    &keys.leaf,
+                    &issuer,
+                )?;
                 stored.ca_crt = self.trust_pem();
             }
             (Some(Due::Trust), _) => stored.ca_crt = self.trust_pem(),
@@ -266,18 +317,29 @@ fn sections(text: &str) -> impl Iterator<Item = &str> {
     const END: &str = "-----END CERTIFICATE-----";
     text.match_indices(BEGIN).map(move |(start, _)| {
         let section = &text[start..];
-        let next = section[BEGIN.len()..].find(BEGIN).map_or(section.len(), |next| BEGIN.len() + next);
+        let next = section[BEGIN.len()..]
+            .find(BEGIN)
+            .map_or(section.len(), |next| BEGIN.len() + next);
         let section = &section[..next];
-        section.find(END).map_or(section, |end| &section[..end + END.len()])
+        section
+            .find(END)
+            .map_or(section, |end| &section[..end + END.len()])
     })
 }
 
 fn ca(text: &str, now: Timestamp) -> Result<Ca, PairProblem> {
-    let der = CertificateDer::from_pem_slice(text.as_bytes())
-        .map_err(|e| PairProblem::CertificatePem { position: 1, why: e.to_string() })?;
+    let der = CertificateDer::from_pem_slice(text.as_bytes()).map_err(|e| {
+        PairProblem::CertificatePem {
+            position: 1,
+            why: e.to_string(),
+        }
+    })?;
     let certificate = pair::read(&der, 1)?;
     let validity = certificate.validity();
-    let (not_before, not_after) = (pair::timestamp(validity.not_before)?, pair::timestamp(validity.not_after)?);
+    let (not_before, not_after) = (
+        pair::timestamp(validity.not_before)?,
+        pair::timestamp(validity.not_after)?,
+    );
     if now < not_before {
         return Err(PairProblem::NotYetValid { from: not_before });
     }
@@ -285,20 +347,36 @@ fn ca(text: &str, now: Timestamp) -> Result<Ca, PairProblem> {
         return Err(PairProblem::Expired { at: not_after });
     }
     if !certificate.is_ca() {
-        return Err(PairProblem::CertificateContent { position: 1, why: "it is no CA".to_owned() });
+        return Err(PairProblem::CertificateContent {
+            position: 1,
+            why: "it is no CA".to_owned(),
+        });
     }
     let public_key = certificate.public_key().raw.to_vec();
     let pem = format!("{text}\n");
-    Ok(Ca { pem, made: not_before + BACKDATE, renew: two_thirds(not_before, not_after), not_after, public_key, der })
+    Ok(Ca {
+        pem,
+        made: not_before + BACKDATE,
+        renew: two_thirds(not_before, not_after),
+        not_after,
+        public_key,
+        der,
+    })
 }
 
 /// The CA that the key belongs to.
 fn issuing(cas: &[Ca], key: &[u8]) -> Result<Ca, String> {
-    let key = std::str::from_utf8(key).ok().and_then(|pem| KeyPair::from_pem(pem).ok());
+    let key = std::str::from_utf8(key)
+        .ok()
+        .and_then(|pem| KeyPair::from_pem(pem).ok());
     // What the reader says about a key is left out, because it may quote it.
-    let key = key.ok_or("the private key in `ca.key` cannot be read")?.subject_public_key_info();
+    let key = key
+        .ok_or("the private key in `ca.key` cannot be read")?
+        .subject_public_key_info();
     let ca = cas.iter().find(|ca| ca.public_key == key);
-    ca.cloned().ok_or_else(|| "the private key in `ca.key` is of none of the CAs in `ca.crt` that are valid".to_owned())
+    ca.cloned().ok_or_else(|| {
+        "the private key in `ca.key` is of none of the CAs in `ca.crt` that are valid".to_owned()
+    })
 }
 
 /// The stored leaf, if callers who trust these CAs would take it.
@@ -306,8 +384,11 @@ fn usable(stored: &Stored, trusted: &[CertificateDer<'_>], now: Timestamp) -> Re
     if stored.tls_crt.is_empty() && stored.tls_key.is_empty() {
         return Err(Why::Missing);
     }
-    let pair = Pair::parse(&stored.tls_crt, &stored.tls_key)
-        .and_then(|pair| pair.valid_at(now).and_then(|()| pair.trusted_by(trusted, now)).map(|()| pair));
+    let pair = Pair::parse(&stored.tls_crt, &stored.tls_key).and_then(|pair| {
+        pair.valid_at(now)
+            .and_then(|()| pair.trusted_by(trusted, now))
+            .map(|()| pair)
+    });
     pair.map_err(|problem| Why::Unusable(problem.to_string()))
 }
 
@@ -320,7 +401,8 @@ fn due_leaf(pair: Result<&Pair, &Why>, ca: &Ca, names: &[String], now: Timestamp
         Ok(pair) => pair,
         Err(why) => return Some(why.clone()),
     };
-    if let Err(PairProblem::NamesMissing { names }) = pair.covers(names.iter().map(String::as_str)) {
+    if let Err(PairProblem::NamesMissing { names }) = pair.covers(names.iter().map(String::as_str))
+    {
         return Some(Why::NamesMissing(names));
     }
     if two_thirds(pair.not_before(), pair.not_after()) <= now {
@@ -337,17 +419,26 @@ fn ca_params(now: Timestamp) -> CertificateParams {
     let mut params = CertificateParams::default();
     // The time tells a CA from the former one wherever names are listed.
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, format!("pgrekey webhook CA of {}", now.strftime("%F")));
+    params.distinguished_name.push(
+        DnType::CommonName,
+        format!("pgrekey webhook CA of {}", now.strftime("%F")),
+    );
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     lives(&mut params, now, now + CA_LIFE);
     params
 }
 
-fn leaf_params(names: &[String], now: Timestamp, ca_ends: Timestamp) -> Result<CertificateParams, rcgen::Error> {
+fn leaf_params(
+    names: &[String],
+    now: Timestamp,
+    ca_ends: Timestamp,
+) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "pgrekey webhook");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "pgrekey webhook");
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
@@ -366,10 +457,12 @@ fn issue(
     Ok(())
 }
 
-/// Sets a certificate's life. rcgen's times are of a crate that we do not use otherwise, so they are counted up from 1970.
+/// Sets a certificate's life. rcgen's times are of a crate that we do not use otherwise, so they
+/// are counted up from 1970.
 fn lives(params: &mut CertificateParams, now: Timestamp, until: Timestamp) {
     let time = |at: Timestamp| {
-        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(at.as_second()).unwrap_or_default())
+        rcgen::date_time_ymd(1970, 1, 1)
+            + Duration::from_secs(u64::try_from(at.as_second()).unwrap_or_default())
     };
     (params.not_before, params.not_after) = (time(now - BACKDATE), time(until));
 }
@@ -393,12 +486,17 @@ mod tests {
     }
 
     fn keys() -> Keys {
-        Keys { ca: KeyPair::generate().unwrap(), leaf: KeyPair::generate().unwrap() }
+        Keys {
+            ca: KeyPair::generate().unwrap(),
+            leaf: KeyPair::generate().unwrap(),
+        }
     }
 
     /// Makes what is due, once.
     fn step(stored: &Stored, names: &[String], now: Timestamp) -> Stored {
-        Outlook::of(stored, names, true, now).renewed(&keys(), names, now).unwrap()
+        Outlook::of(stored, names, true, now)
+            .renewed(&keys(), names, now)
+            .unwrap()
     }
 
     fn due(stored: &Stored, now: Timestamp) -> Option<Due> {
@@ -421,10 +519,16 @@ mod tests {
         let stored = fresh();
         for published in [false, true] {
             let outlook = Outlook::of(&stored, &own(), published, day(0));
-            assert_eq!((outlook.due(), outlook.trust_pem()), (None, stored.ca_crt.clone()));
+            assert_eq!(
+                (outlook.due(), outlook.trust_pem()),
+                (None, stored.ca_crt.clone())
+            );
             let pair = outlook.pair().unwrap();
             assert_eq!(pair.covers(own().iter().map(String::as_str)), Ok(()));
-            assert_eq!((pair.not_before(), pair.not_after()), (day(0) - BACKDATE, day(90)));
+            assert_eq!(
+                (pair.not_before(), pair.not_after()),
+                (day(0) - BACKDATE, day(90))
+            );
         }
     }
 
@@ -436,10 +540,22 @@ mod tests {
         let renewed = step(&stored, &own(), day(60));
         assert_eq!(renewed.ca_crt, stored.ca_crt, "the CA stays");
         assert_eq!(due(&renewed, day(60)), None);
-        assert_eq!(Outlook::of(&renewed, &own(), true, day(60)).pair().unwrap().not_after(), day(150));
+        assert_eq!(
+            Outlook::of(&renewed, &own(), true, day(60))
+                .pair()
+                .unwrap()
+                .not_after(),
+            day(150)
+        );
         let late = Outlook::of(&stored, &own(), true, day(91));
         assert!(late.pair().is_none());
-        assert!(late.due().unwrap().to_string().contains("the certificate expired at"), "{late:?}");
+        assert!(
+            late.due()
+                .unwrap()
+                .to_string()
+                .contains("the certificate expired at"),
+            "{late:?}"
+        );
     }
 
     #[test]
@@ -452,17 +568,32 @@ mod tests {
         assert_eq!((trusted(&both), &both.tls_crt), (2, &stored.tls_crt));
         // As long as somebody may not know the new CA, the leaf of the former one stays.
         let spread = day(renewal) + SPREAD;
-        for (published, now) in [(true, day(renewal)), (false, spread), (false, day(renewal + 30))] {
+        for (published, now) in [
+            (true, day(renewal)),
+            (false, spread),
+            (false, day(renewal + 30)),
+        ] {
             let outlook = Outlook::of(&both, &own(), published, now);
-            assert_eq!((outlook.due(), outlook.trust_pem()), (None, both.ca_crt.clone()), "{published}, {now}");
+            assert_eq!(
+                (outlook.due(), outlook.trust_pem()),
+                (None, both.ca_crt.clone()),
+                "{published}, {now}"
+            );
             assert!(outlook.pair().is_some());
         }
         assert_eq!(due(&both, spread), Some(Due::Leaf(Why::FormerCa)));
         let migrated = step(&both, &own(), spread);
-        assert_eq!((trusted(&migrated), due(&migrated, spread)), (2, None), "the former leaf may still be served");
+        assert_eq!(
+            (trusted(&migrated), due(&migrated, spread)),
+            (2, None),
+            "the former leaf may still be served"
+        );
         assert_eq!(due(&migrated, spread + SPREAD), Some(Due::Trust));
         let settled = step(&migrated, &own(), spread + SPREAD);
-        assert_eq!((trusted(&settled), due(&settled, spread + SPREAD)), (1, None));
+        assert_eq!(
+            (trusted(&settled), due(&settled, spread + SPREAD)),
+            (1, None)
+        );
         assert!(both.ca_crt.starts_with(&settled.ca_crt));
         let outlook = Outlook::of(&settled, &own(), true, spread + SPREAD);
         assert_eq!(outlook.pair().unwrap().not_before() + BACKDATE, spread);
@@ -473,17 +604,33 @@ mod tests {
         let stored = step(&fresh(), &own(), day(700));
         let both = step(&stored, &own(), day(770));
         let outlook = Outlook::of(&both, &own(), false, day(795));
-        assert!(matches!(outlook.due(), Some(Due::Leaf(Why::Unusable(_)))), "{outlook:?}");
+        assert!(
+            matches!(outlook.due(), Some(Due::Leaf(Why::Unusable(_)))),
+            "{outlook:?}"
+        );
     }
 
     #[test]
     fn an_expired_ca_is_replaced_with_its_leaf_and_not_trusted_any_more() {
         let stored = fresh();
         let outlook = Outlook::of(&stored, &own(), true, day(3 * 365));
-        assert_eq!((outlook.trust_pem(), outlook.pair().is_none()), (vec![], true));
-        assert!(outlook.due().unwrap().to_string().contains("the certificate expired at 2028-12-31"), "{outlook:?}");
+        assert_eq!(
+            (outlook.trust_pem(), outlook.pair().is_none()),
+            (vec![], true)
+        );
+        assert!(
+            outlook
+                .due()
+                .unwrap()
+                .to_string()
+                .contains("the certificate expired at 2028-12-31"),
+            "{outlook:?}"
+        );
         let replaced = step(&stored, &own(), day(3 * 365));
-        assert_eq!((trusted(&replaced), due(&replaced, day(3 * 365))), (1, None));
+        assert_eq!(
+            (trusted(&replaced), due(&replaced, day(3 * 365))),
+            (1, None)
+        );
     }
 
     #[test]
@@ -493,7 +640,10 @@ mod tests {
         stored.tls_crt.clear();
         stored.tls_key.clear();
         let late = day(3 * 365) - DAY;
-        let outlook = Outlook { due: Some(Due::Leaf(Why::Missing)), ..Outlook::of(&stored, &own(), true, late) };
+        let outlook = Outlook {
+            due: Some(Due::Leaf(Why::Missing)),
+            ..Outlook::of(&stored, &own(), true, late)
+        };
         let issued = outlook.renewed(&keys(), &own(), late).unwrap();
         let pair = Pair::parse(&issued.tls_crt, &issued.tls_key).unwrap();
         assert_eq!(pair.not_after(), day(3 * 365));
@@ -503,14 +653,71 @@ mod tests {
     fn what_cannot_be_read_is_replaced_and_said() {
         let (good, other) = (fresh(), fresh());
         let cases: [(&str, Stored, &str); 8] = [
-            ("no CA", Stored { ca_crt: vec![], ..good.clone() }, "there is no certificate in `ca.crt`"),
-            ("no PEM", Stored { ca_crt: b"hello".to_vec(), ..good.clone() }, "there is no certificate in `ca.crt`"),
-            ("half a CA", Stored { ca_crt: good.ca_crt[..200].to_vec(), ..good.clone() }, "is the file complete?"),
-            ("a leaf for a CA", Stored { ca_crt: good.tls_crt.clone(), ..good.clone() }, "it is no CA"),
-            ("no CA key", Stored { ca_key: vec![], ..good.clone() }, "`ca.key` cannot be read"),
-            ("another CA key", Stored { ca_key: other.ca_key.clone(), ..good.clone() }, "of none of the CAs"),
-            ("half a leaf", Stored { tls_crt: good.tls_crt[..200].to_vec(), ..good.clone() }, "is the file complete?"),
-            ("another leaf", Stored { tls_crt: other.tls_crt, tls_key: other.tls_key, ..good.clone() }, "not trusted"),
+            (
+                "no CA",
+                Stored {
+                    ca_crt: vec![],
+                    ..good.clone()
+                },
+                "there is no certificate in `ca.crt`",
+            ),
+            (
+                "no PEM",
+                Stored {
+                    ca_crt: b"hello".to_vec(),
+                    ..good.clone()
+                },
+                "there is no certificate in `ca.crt`",
+            ),
+            (
+                "half a CA",
+                Stored {
+                    ca_crt: good.ca_crt[..200].to_vec(),
+                    ..good.clone()
+                },
+                "is the file complete?",
+            ),
+            (
+                "a leaf for a CA",
+                Stored {
+                    ca_crt: good.tls_crt.clone(),
+                    ..good.clone()
+                },
+                "it is no CA",
+            ),
+            (
+                "no CA key",
+                Stored {
+                    ca_key: vec![],
+                    ..good.clone()
+                },
+                "`ca.key` cannot be read",
+            ),
+            (
+                "another CA key",
+                Stored {
+                    ca_key: other.ca_key.clone(),
+                    ..good.clone()
+                },
+                "of none of the CAs",
+            ),
+            (
+                "half a leaf",
+                Stored {
+                    tls_crt: good.tls_crt[..200].to_vec(),
+                    ..good.clone()
+                },
+                "is the file complete?",
+            ),
+            (
+                "another leaf",
+                Stored {
+                    tls_crt: other.tls_crt,
+                    tls_key: other.tls_key,
+                    ..good.clone()
+                },
+                "not trusted",
+            ),
         ];
         for (what, stored, says) in cases {
             let outlook = Outlook::of(&stored, &own(), true, day(1));
@@ -519,13 +726,20 @@ mod tests {
             assert!(!reason.contains("PRIVATE"), "{what}: {reason}");
             let mended = step(&stored, &own(), day(1));
             let outlook = Outlook::of(&mended, &own(), false, day(1));
-            assert_eq!((outlook.due(), outlook.pair().is_some()), (None, true), "{what}");
+            assert_eq!(
+                (outlook.due(), outlook.pair().is_some()),
+                (None, true),
+                "{what}"
+            );
         }
     }
 
     #[test]
     fn a_lost_key_of_the_ca_changes_the_ca_as_its_age_does() {
-        let stored = Stored { ca_key: vec![], ..fresh() };
+        let stored = Stored {
+            ca_key: vec![],
+            ..fresh()
+        };
         let both = step(&stored, &own(), day(1));
         assert_eq!((trusted(&both), &both.tls_crt), (2, &stored.tls_crt));
         assert_eq!(due(&both, day(1) + SPREAD), Some(Due::Leaf(Why::FormerCa)));
@@ -536,22 +750,42 @@ mod tests {
         let stored = fresh();
         let more = names(&["pgrekey.pgrekey.svc", "webhook.example"]);
         let outlook = Outlook::of(&stored, &more, true, day(1));
-        assert_eq!(outlook.due(), Some(&Due::Leaf(Why::NamesMissing(names(&["webhook.example"])))));
+        assert_eq!(
+            outlook.due(),
+            Some(&Due::Leaf(Why::NamesMissing(names(&["webhook.example"]))))
+        );
         let renamed = step(&stored, &more, day(1));
-        assert_eq!(due(&renamed, day(1)), None, "a replica that wants other names is content too");
+        assert_eq!(
+            due(&renamed, day(1)),
+            None,
+            "a replica that wants other names is content too"
+        );
         let pair = |stored: &Stored, now| {
-            let mut names: Vec<String> = Outlook::of(stored, &more, true, now).pair().unwrap().names().collect();
+            let mut names: Vec<String> = Outlook::of(stored, &more, true, now)
+                .pair()
+                .unwrap()
+                .names()
+                .collect();
             names.sort();
             names
         };
-        assert_eq!(pair(&renamed, day(1)), names(&["192.0.2.1", "pgrekey.pgrekey.svc", "webhook.example"]));
-        assert_eq!(pair(&step(&renamed, &more, day(70)), day(70)), names(&["pgrekey.pgrekey.svc", "webhook.example"]));
+        assert_eq!(
+            pair(&renamed, day(1)),
+            names(&["192.0.2.1", "pgrekey.pgrekey.svc", "webhook.example"])
+        );
+        assert_eq!(
+            pair(&step(&renamed, &more, day(70)), day(70)),
+            names(&["pgrekey.pgrekey.svc", "webhook.example"])
+        );
     }
 
     #[test]
     fn what_somebody_adds_to_the_trusted_cas_is_forgotten_once_nothing_changes() {
         let (good, other) = (fresh(), fresh());
-        let stored = Stored { ca_crt: [other.ca_crt.as_slice(), &good.ca_crt, b"junk"].concat(), ..good.clone() };
+        let stored = Stored {
+            ca_crt: [other.ca_crt.as_slice(), &good.ca_crt, b"junk"].concat(),
+            ..good.clone()
+        };
         assert_eq!(due(&stored, day(1)), Some(Due::Trust));
         assert_eq!(step(&stored, &own(), day(1)), good);
     }
@@ -562,7 +796,12 @@ mod tests {
         let outlook = Outlook::of(&stored, &own(), true, day(0));
         let printed = format!("{stored:?} {outlook:?} {:?}", keys());
         assert!(!printed.contains("PRIVATE"), "{printed}");
-        let body = String::from_utf8(stored.ca_key).unwrap().lines().nth(1).unwrap()[..20].to_owned();
+        let body = String::from_utf8(stored.ca_key)
+            .unwrap()
+            .lines()
+            .nth(1)
+            .unwrap()[..20]
+            .to_owned();
         assert!(!printed.contains(&body), "{printed}");
     }
 }

@@ -18,8 +18,9 @@ use x509_parser::prelude::FromDer;
 
 /// A leaf, the certificates above it, and the leaf's private key.
 ///
-/// *Guarantees*: there is a leaf, it can be read, the key is the leaf's, and each certificate of the chain is signed by the
-/// next one. Whether it is valid now, trusted by somebody or has a name is asked, because it depends on who asks.
+/// *Guarantees*: there is a leaf, it can be read, the key is the leaf's, and each certificate of
+/// the chain is signed by the next one. Whether it is valid now, trusted by somebody or has a name
+/// is asked, because it depends on who asks.
 ///
 /// The key is in no `Debug` print.
 #[derive(Clone)]
@@ -36,7 +37,9 @@ pub struct Pair {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PairProblem {
     /// There is nothing to read.
-    #[error("there is no certificate in it: it must hold the leaf, then its issuers, as PEM (`BEGIN CERTIFICATE`)")]
+    #[error(
+        "there is no certificate in it: it must hold the leaf, then its issuers, as PEM (`BEGIN CERTIFICATE`)"
+    )]
     NoCertificate,
     /// The text around a certificate is wrong.
     #[error("certificate {position} is not PEM ({why}): is the file complete?")]
@@ -62,7 +65,8 @@ pub enum PairProblem {
     /// The key needs a passphrase.
     #[error("the private key is encrypted: store it without a passphrase")]
     KeyEncrypted,
-    /// The text around the key is wrong. The PEM reader's words are left out, because they may quote the key.
+    /// The text around the key is wrong. The PEM reader's words are left out, because they may
+    /// quote the key.
     #[error("the private key is not PEM: is the file complete?")]
     KeyPem,
     /// No algorithm that TLS can use here.
@@ -71,16 +75,22 @@ pub enum PairProblem {
     )]
     KeyUnusable,
     /// The key is of another certificate.
-    #[error("the private key is not the one of the certificate: were the two files replaced together?")]
+    #[error(
+        "the private key is not the one of the certificate: were the two files replaced together?"
+    )]
     KeyOfAnother,
     /// The chain is out of order, or not a chain.
-    #[error("certificate {position} is not signed by the one after it: put the leaf first, then the issuer of each")]
+    #[error(
+        "certificate {position} is not signed by the one after it: put the leaf first, then the issuer of each"
+    )]
     ChainBroken {
         /// Counted from 1, the leaf.
         position: usize,
     },
     /// Too early.
-    #[error("the certificate is not valid before {from}: issue one that is valid now, or set the clock")]
+    #[error(
+        "the certificate is not valid before {from}: issue one that is valid now, or set the clock"
+    )]
     NotYetValid {
         /// When it becomes valid.
         from: Timestamp,
@@ -92,7 +102,9 @@ pub enum PairProblem {
         at: Timestamp,
     },
     /// The chain leads to none of the trusted CAs, or must not be used by a server.
-    #[error("the certificate is not trusted by the CAs that should trust it ({why}): issue it from one of them")]
+    #[error(
+        "the certificate is not trusted by the CAs that should trust it ({why}): issue it from one of them"
+    )]
     NotTrusted {
         /// What the verifier said.
         why: String,
@@ -106,7 +118,8 @@ pub enum PairProblem {
 }
 
 impl Pair {
-    /// Reads a chain (leaf first) and its key, both as PEM. Other PEM sections in either are skipped.
+    /// Reads a chain (leaf first) and its key, both as PEM. Other PEM sections in either are
+    /// skipped.
     pub fn parse(certificates: &[u8], key: &[u8]) -> Result<Self, PairProblem> {
         let chain = certificates_of(certificates)?;
         let leaf = chain.first().ok_or(PairProblem::NoCertificate)?.clone();
@@ -117,9 +130,16 @@ impl Pair {
             Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
                 return Err(PairProblem::KeyOfAnother);
             }
-            Err(error) => return Err(PairProblem::CertificateContent { position: 1, why: error.to_string() }),
+            Err(error) => {
+                return Err(PairProblem::CertificateContent {
+                    position: 1,
+                    why: error.to_string(),
+                });
+            }
         }
-        let CertifiedKey { cert: chain, key, .. } = certified;
+        let CertifiedKey {
+            cert: chain, key, ..
+        } = certified;
         check_order(&chain)?;
         let (dns_names, addresses) = names(&leaf);
         Ok(Self {
@@ -157,7 +177,10 @@ impl Pair {
 
     /// The leaf's DNS names, then its IP addresses.
     pub fn names(&self) -> impl Iterator<Item = String> {
-        self.dns_names.iter().cloned().chain(self.addresses.iter().map(ToString::to_string))
+        self.dns_names
+            .iter()
+            .cloned()
+            .chain(self.addresses.iter().map(ToString::to_string))
     }
 
     /// What rustls serves.
@@ -169,7 +192,9 @@ impl Pair {
     /// Whether the leaf is valid at this time.
     pub fn valid_at(&self, now: Timestamp) -> Result<(), PairProblem> {
         if now < self.not_before {
-            return Err(PairProblem::NotYetValid { from: self.not_before });
+            return Err(PairProblem::NotYetValid {
+                from: self.not_before,
+            });
         }
         if now >= self.not_after {
             return Err(PairProblem::Expired { at: self.not_after });
@@ -177,10 +202,19 @@ impl Pair {
         Ok(())
     }
 
-    /// Whether the leaf has all of these names: DNS names, of which the leaf may hold a wildcard, or IP addresses.
+    /// Whether the leaf has all of these names: DNS names, of which the leaf may hold a wildcard,
+    /// or IP addresses.
     pub fn covers<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<(), PairProblem> {
-        let missing: Vec<String> = names.into_iter().filter(|name| !self.has(name)).map(str::to_owned).collect();
-        if missing.is_empty() { Ok(()) } else { Err(PairProblem::NamesMissing { names: missing }) }
+        let missing: Vec<String> = names
+            .into_iter()
+            .filter(|name| !self.has(name))
+            .map(str::to_owned)
+            .collect();
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(PairProblem::NamesMissing { names: missing })
+        }
     }
 
     fn has(&self, name: &str) -> bool {
@@ -188,30 +222,45 @@ impl Pair {
             return self.addresses.contains(&address);
         }
         let above = name.split_once('.').map(|(_, above)| above);
-        self.dns_names.iter().any(|own| match own.strip_prefix("*.") {
-            Some(own) => above.is_some_and(|above| above.eq_ignore_ascii_case(own)),
-            None => own.eq_ignore_ascii_case(name),
-        })
+        self.dns_names
+            .iter()
+            .any(|own| match own.strip_prefix("*.") {
+                Some(own) => above.is_some_and(|above| above.eq_ignore_ascii_case(own)),
+                None => own.eq_ignore_ascii_case(name),
+            })
     }
 
     /// Whether a TLS client that trusts these CAs takes the chain from a server, at this time.
     ///
-    /// The client's check of its own name is left out, since the leaf's first name is asked for: see [`Pair::covers`].
-    pub fn trusted_by(&self, cas: &[CertificateDer<'_>], now: Timestamp) -> Result<(), PairProblem> {
+    /// The client's check of its own name is left out, since the leaf's first name is asked for:
+    /// see [`Pair::covers`].
+    pub fn trusted_by(
+        &self,
+        cas: &[CertificateDer<'_>],
+        now: Timestamp,
+    ) -> Result<(), PairProblem> {
         let not_trusted = |why: String| PairProblem::NotTrusted { why };
-        let Some((leaf, issuers)) = self.chain.split_first() else { return Err(PairProblem::NoCertificate) };
+        let Some((leaf, issuers)) = self.chain.split_first() else {
+            return Err(PairProblem::NoCertificate);
+        };
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(cas.iter().cloned().map(CertificateDer::into_owned));
-        let name = self.names().next().ok_or_else(|| not_trusted("it has no names".to_owned()))?;
+        let name = self
+            .names()
+            .next()
+            .ok_or_else(|| not_trusted("it has no names".to_owned()))?;
         // A wildcard is no name to ask for; any name below it is.
-        let name = ServerName::try_from(name.replacen('*', "any", 1)).map_err(|e| not_trusted(e.to_string()))?;
+        let name = ServerName::try_from(name.replacen('*', "any", 1))
+            .map_err(|e| not_trusted(e.to_string()))?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .map_err(|e| not_trusted(e.to_string()))?;
         let since = u64::try_from(now.as_second()).unwrap_or_default();
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(since));
-        verifier.verify_server_cert(leaf, issuers, &name, &[], now).map_err(|e| not_trusted(e.to_string()))?;
+        verifier
+            .verify_server_cert(leaf, issuers, &name, &[], now)
+            .map_err(|e| not_trusted(e.to_string()))?;
         Ok(())
     }
 }
@@ -232,13 +281,19 @@ pub(super) fn certificates_of(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>
     let mut found = vec![];
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let position = found.len() + 1;
-        found.push(certificate.map_err(|e| PairProblem::CertificatePem { position, why: e.to_string() })?);
+        found.push(certificate.map_err(|e| PairProblem::CertificatePem {
+            position,
+            why: e.to_string(),
+        })?);
     }
     Ok(found)
 }
 
 /// Reads one certificate, the `position`th of its chain.
-pub(super) fn read<'a>(der: &'a CertificateDer<'_>, position: usize) -> Result<X509Certificate<'a>, PairProblem> {
+pub(super) fn read<'a>(
+    der: &'a CertificateDer<'_>,
+    position: usize,
+) -> Result<X509Certificate<'a>, PairProblem> {
     let problem = |why: String| PairProblem::CertificateContent { position, why };
     let (rest, certificate) = X509Certificate::from_der(der).map_err(|e| problem(e.to_string()))?;
     if !rest.is_empty() {
@@ -249,8 +304,10 @@ pub(super) fn read<'a>(der: &'a CertificateDer<'_>, position: usize) -> Result<X
 
 /// A time of a certificate. Every time that a certificate can hold can be represented.
 pub(super) fn timestamp(time: x509_parser::time::ASN1Time) -> Result<Timestamp, PairProblem> {
-    Timestamp::from_second(time.timestamp())
-        .map_err(|e| PairProblem::CertificateContent { position: 1, why: e.to_string() })
+    Timestamp::from_second(time.timestamp()).map_err(|e| PairProblem::CertificateContent {
+        position: 1,
+        why: e.to_string(),
+    })
 }
 
 fn key_of(pem: &[u8]) -> Result<Arc<dyn SigningKey>, PairProblem> {
@@ -296,7 +353,10 @@ fn names(leaf: &X509Certificate<'_>) -> (Vec<String>, Vec<IpAddr>) {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair,
+        KeyUsagePurpose,
+    };
 
     use super::*;
 
@@ -312,7 +372,9 @@ mod tests {
 
     /// A leaf of `ca` that is valid in the year 2026, and its key.
     fn leaf(ca: &Ca, names: &[&str]) -> (String, KeyPair) {
-        let mut params = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+        let mut params =
+            CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>())
+                .unwrap();
         params.not_before = rcgen::date_time_ymd(2026, 1, 1);
         params.not_after = rcgen::date_time_ymd(2027, 1, 1);
         let key = KeyPair::generate().unwrap();
@@ -332,11 +394,36 @@ mod tests {
         let body = certificate.lines().nth(1).unwrap();
         let no_key = "-----BEGIN PRIVATE KEY-----\naGVsbG8=\n-----END PRIVATE KEY-----\n";
         let cases: &[(&str, String, String, PairProblem)] = &[
-            ("no certificate", String::new(), key.clone(), PairProblem::NoCertificate),
-            ("a key for a certificate", key.clone(), key.clone(), PairProblem::NoCertificate),
-            ("no key", certificate.clone(), String::new(), PairProblem::NoKey),
-            ("half a key", certificate.clone(), key[..key.len() / 2].to_owned(), PairProblem::KeyPem),
-            ("another key", certificate.clone(), other_key.serialize_pem(), PairProblem::KeyOfAnother),
+            (
+                "no certificate",
+                String::new(),
+                key.clone(),
+                PairProblem::NoCertificate,
+            ),
+            (
+                "a key for a certificate",
+                key.clone(),
+                key.clone(),
+                PairProblem::NoCertificate,
+            ),
+            (
+                "no key",
+                certificate.clone(),
+                String::new(),
+                PairProblem::NoKey,
+            ),
+            (
+                "half a key",
+                certificate.clone(),
+                key[..key.len() / 2].to_owned(),
+                PairProblem::KeyPem,
+            ),
+            (
+                "another key",
+                certificate.clone(),
+                other_key.serialize_pem(),
+                PairProblem::KeyOfAnother,
+            ),
             (
                 "a chain in the wrong order",
                 format!("{certificate}{other}"),
@@ -349,18 +436,35 @@ mod tests {
                 key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY"),
                 PairProblem::KeyEncrypted,
             ),
-            ("a key of no kind", certificate.clone(), no_key.to_owned(), PairProblem::KeyUnusable),
+            (
+                "a key of no kind",
+                certificate.clone(),
+                no_key.to_owned(),
+                PairProblem::KeyUnusable,
+            ),
         ];
         for (what, certificates, key, problem) in cases {
             assert_eq!(parse(certificates, key).unwrap_err(), *problem, "{what}");
         }
         let half = parse(&certificate[..certificate.len() / 2], &key).unwrap_err();
-        assert!(matches!(half, PairProblem::CertificatePem { position: 1, .. }), "{half}");
+        assert!(
+            matches!(half, PairProblem::CertificatePem { position: 1, .. }),
+            "{half}"
+        );
         let damaged = parse(&certificate.replace(body, &body.replace('A', "B")), &key).unwrap_err();
-        assert!(matches!(damaged, PairProblem::CertificateContent { position: 1, .. }), "{damaged}");
-        let second = format!("{certificate}{}", certificate.replace(body, &body.replace('A', "B")));
+        assert!(
+            matches!(damaged, PairProblem::CertificateContent { position: 1, .. }),
+            "{damaged}"
+        );
+        let second = format!(
+            "{certificate}{}",
+            certificate.replace(body, &body.replace('A', "B"))
+        );
         let second = parse(&second, &key).unwrap_err();
-        assert!(matches!(second, PairProblem::CertificateContent { position: 2, .. }), "{second}");
+        assert!(
+            matches!(second, PairProblem::CertificateContent { position: 2, .. }),
+            "{second}"
+        );
     }
 
     #[test]
@@ -368,10 +472,20 @@ mod tests {
         let (certificate, key) = leaf(&ca("ca"), &["a.example"]);
         let pair = parse(&certificate, &key.serialize_pem()).unwrap();
         let at = |text: &str| pair.valid_at(text.parse().unwrap());
-        assert_eq!(at("2025-12-31T23:59:59Z"), Err(PairProblem::NotYetValid { from: pair.not_before() }));
+        assert_eq!(
+            at("2025-12-31T23:59:59Z"),
+            Err(PairProblem::NotYetValid {
+                from: pair.not_before()
+            })
+        );
         assert_eq!(at("2026-01-01T00:00:00Z"), Ok(()));
         assert_eq!(at("2026-12-31T23:59:59Z"), Ok(()));
-        assert_eq!(at("2027-01-01T00:00:00Z"), Err(PairProblem::Expired { at: pair.not_after() }));
+        assert_eq!(
+            at("2027-01-01T00:00:00Z"),
+            Err(PairProblem::Expired {
+                at: pair.not_after()
+            })
+        );
     }
 
     #[test]
@@ -381,21 +495,47 @@ mod tests {
         let pair = parse(&certificate, &key.serialize_pem()).unwrap();
         let now = "2026-06-01T00:00:00Z".parse().unwrap();
         let root_der = root.der().clone();
-        assert_eq!(pair.trusted_by(&[stranger.der().clone(), root_der.clone()], now), Ok(()));
-        assert!(matches!(pair.trusted_by(&[stranger.der().clone()], now), Err(PairProblem::NotTrusted { .. })));
-        assert!(matches!(pair.trusted_by(&[], now), Err(PairProblem::NotTrusted { .. })));
+        assert_eq!(
+            pair.trusted_by(&[stranger.der().clone(), root_der.clone()], now),
+            Ok(())
+        );
+        assert!(matches!(
+            pair.trusted_by(&[stranger.der().clone()], now),
+            Err(PairProblem::NotTrusted { .. })
+        ));
+        assert!(matches!(
+            pair.trusted_by(&[], now),
+            Err(PairProblem::NotTrusted { .. })
+        ));
         let too_late = "2027-06-01T00:00:00Z".parse().unwrap();
-        assert!(matches!(pair.trusted_by(&[root_der], too_late), Err(PairProblem::NotTrusted { .. })));
+        assert!(matches!(
+            pair.trusted_by(&[root_der], too_late),
+            Err(PairProblem::NotTrusted { .. })
+        ));
     }
 
     #[test]
     fn names_are_compared_as_a_tls_client_does() {
-        let (certificate, key) = leaf(&ca("ca"), &["Db.example", "*.pods.example", "10.0.0.1", "::1"]);
+        let (certificate, key) = leaf(
+            &ca("ca"),
+            &["Db.example", "*.pods.example", "10.0.0.1", "::1"],
+        );
         let pair = parse(&certificate, &key.serialize_pem()).unwrap();
         let fine = ["db.EXAMPLE", "x.pods.example", "10.0.0.1", "0:0::1"];
         assert_eq!(pair.covers(fine), Ok(()));
-        for name in ["example", "pods.example", "x.y.pods.example", "10.0.0.2", "a.db.example"] {
-            assert_eq!(pair.covers([name]), Err(PairProblem::NamesMissing { names: vec![name.to_owned()] }));
+        for name in [
+            "example",
+            "pods.example",
+            "x.y.pods.example",
+            "10.0.0.2",
+            "a.db.example",
+        ] {
+            assert_eq!(
+                pair.covers([name]),
+                Err(PairProblem::NamesMissing {
+                    names: vec![name.to_owned()]
+                })
+            );
         }
     }
 
@@ -404,11 +544,17 @@ mod tests {
         let (certificate, key) = leaf(&ca("ca"), &["a.example"]);
         let pair = parse(&certificate, &key.serialize_pem()).unwrap();
         let debug = format!("{pair:?}");
-        assert!(debug.starts_with("Pair { names: [\"a.example\"], not_before: 2026-01-01T00:00:00Z"), "{debug}");
+        assert!(
+            debug.starts_with("Pair { names: [\"a.example\"], not_before: 2026-01-01T00:00:00Z"),
+            "{debug}"
+        );
         assert!(!debug.contains("key"), "{debug}");
         let one_line = key.serialize_pem().replace("KEY-----\n", "KEY-----");
         let body = one_line.trim_start_matches("-----BEGIN PRIVATE KEY-----")[..20].to_owned();
         let problem = parse(&certificate, &one_line).unwrap_err();
-        assert!(!format!("{problem} {problem:?}").contains(&body), "{problem:?}");
+        assert!(
+            !format!("{problem} {problem:?}").contains(&body),
+            "{problem:?}"
+        );
     }
 }

@@ -31,16 +31,27 @@ pub struct Posture {
 }
 
 impl Posture {
-    /// A cluster without TLS whose clients log in by password. `Method::Cert` needs TLS and counts as `Method::Scram` here.
+    /// A cluster without TLS whose clients log in by password. `Method::Cert` needs TLS and counts
+    /// as `Method::Scram` here.
     #[must_use]
     pub fn plain(method: Method) -> Self {
-        let method = if method == Method::Cert { Method::Scram } else { method };
+        let method = if method == Method::Cert {
+            Method::Scram
+        } else {
+            method
+        };
         Self {
             files: None,
             serve: Serve::Plain,
-            accept: Accept { plain: Some(method), tls: None },
+            accept: Accept {
+                plain: Some(method),
+                tls: None,
+            },
             hash: method.hash(),
-            dial: Dial { mode: SslMode::Disable, present: false },
+            dial: Dial {
+                mode: SslMode::Disable,
+                present: false,
+            },
         }
     }
 
@@ -50,9 +61,15 @@ impl Posture {
         Self {
             files: Some(Files::of(material)),
             serve: Serve::Tls,
-            accept: Accept { plain: None, tls: Some(method) },
+            accept: Accept {
+                plain: None,
+                tls: Some(method),
+            },
             hash: method.hash(),
-            dial: Dial { mode, present: method == Method::Cert },
+            dial: Dial {
+                mode,
+                present: method == Method::Cert,
+            },
         }
     }
 
@@ -68,13 +85,19 @@ impl Posture {
     /// The leaf that a standby shows to its primary, if it shows one.
     #[must_use]
     pub fn presented(&self) -> Option<Leaf> {
-        self.files.as_ref().filter(|_| self.dial.present).map(|files| files.material.client)
+        self.files
+            .as_ref()
+            .filter(|_| self.dial.present)
+            .map(|files| files.material.client)
     }
 
     /// The CAs in `ca.crt`; none without files.
     #[must_use]
     pub fn trust(&self) -> BTreeSet<CaId> {
-        self.files.as_ref().map(|files| files.trust.clone()).unwrap_or_default()
+        self.files
+            .as_ref()
+            .map(|files| files.trust.clone())
+            .unwrap_or_default()
     }
 
     /// Whether a pod that lacks the volume with certificates cannot be in this posture.
@@ -83,7 +106,8 @@ impl Posture {
         self.serve == Serve::Tls || self.dial.present || self.dial.mode >= SslMode::VerifyCa
     }
 
-    /// Whether going from here to `next` takes new pods: the volume with certificates comes or goes with its pod.
+    /// Whether going from here to `next` takes new pods: the volume with certificates comes or goes
+    /// with its pod.
     #[must_use]
     pub fn needs_new_pods(&self, next: &Self) -> bool {
         self.files.is_some() != next.files.is_some()
@@ -103,7 +127,10 @@ impl Files {
     /// These leaves, and trust in those who issued what a server and its standbys show.
     #[must_use]
     pub fn of(material: Material) -> Self {
-        Self { material, trust: BTreeSet::from([material.server.ca, material.client.ca]) }
+        Self {
+            material,
+            trust: BTreeSet::from([material.server.ca, material.client.ca]),
+        }
     }
 }
 
@@ -166,11 +193,15 @@ pub struct Accept {
 }
 
 impl Accept {
-    /// As what a server may ask for a client's password, over TLS or in plaintext. Where TLS is on its way out, servers may still
-    /// take it as they take plaintext.
+    /// As what a server may ask for a client's password, over TLS or in plaintext. Where TLS is on
+    /// its way out, servers may still take it as they take plaintext.
     #[must_use]
     pub fn hash(&self, over_tls: bool) -> Hash {
-        let method = if over_tls { self.tls.or(self.plain) } else { self.plain };
+        let method = if over_tls {
+            self.tls.or(self.plain)
+        } else {
+            self.plain
+        };
         method.map_or(Hash::Scram, Method::hash)
     }
 }
@@ -187,7 +218,8 @@ pub enum Method {
 }
 
 impl Method {
-    /// How passwords are stored under this method. Under `cert` nobody looks, and SCRAM is right for whatever comes next.
+    /// How passwords are stored under this method. Under `cert` nobody looks, and SCRAM is right
+    /// for whatever comes next.
     #[must_use]
     pub const fn hash(self) -> Hash {
         match self {
@@ -236,12 +268,13 @@ pub struct Dial {
     pub present: bool,
 }
 
-/// The posture that a spec asks for, given PostgreSQL's major version and what has been issued for it.
+/// The posture that a spec asks for, given PostgreSQL's major version and what has been issued for
+/// it.
 ///
 /// `None`: the spec wants TLS and nothing has been issued yet.
 ///
-/// TLS on means that plaintext is refused, for every `sslMode`. What a spec leaves out has KubeDB's defaults: `verify-full` with
-/// TLS; `md5` before PostgreSQL 18, `scram` since.
+/// TLS on means that plaintext is refused, for every `sslMode`. What a spec leaves out has KubeDB's
+/// defaults: `verify-full` with TLS; `md5` before PostgreSQL 18, `scram` since.
 #[must_use]
 pub fn posture(spec: &PostgresSpec, major: u32, issued: Option<&Material>) -> Option<Posture> {
     let method = method(spec, major);
@@ -254,9 +287,14 @@ pub fn posture(spec: &PostgresSpec, major: u32, issued: Option<&Material>) -> Op
 /// How clients prove who they are, by a spec.
 #[must_use]
 pub fn method(spec: &PostgresSpec, major: u32) -> Method {
-    let password = if major < 18 { Method::Md5 } else { Method::Scram };
+    let password = if major < 18 {
+        Method::Md5
+    } else {
+        Method::Scram
+    };
     match spec.client_auth_mode.map(Method::from) {
-        // Admission refuses `cert` without TLS; were it off, the default password method is what still lets people in.
+        // Admission refuses `cert` without TLS; were it off, the default password method is what
+        // still lets people in.
         Some(Method::Cert) if dialling(spec).is_none() => password,
         asked => asked.unwrap_or(password),
     }
@@ -280,19 +318,33 @@ pub(crate) mod tests {
 
     /// The `serial`th leaves of two CAs.
     pub(crate) fn material(serial: u8, server: u8, client: u8) -> Material {
-        let leaf = |kind: u8, issuer: u8| Leaf { fingerprint: Fingerprint([serial ^ kind; 32]), ca: ca(issuer) };
-        Material { server: leaf(0x10, server), client: leaf(0x20, client), exporter: leaf(0x30, server) }
+        let leaf = |kind: u8, issuer: u8| Leaf {
+            fingerprint: Fingerprint([serial ^ kind; 32]),
+            ca: ca(issuer),
+        };
+        Material {
+            server: leaf(0x10, server),
+            client: leaf(0x20, client),
+            exporter: leaf(0x30, server),
+        }
     }
 
     fn with_tls(mode: Option<SslMode>) -> PostgresSpec {
-        PostgresSpec { tls: Some(TlsConfig::default()), ssl_mode: mode, ..Default::default() }
+        PostgresSpec {
+            tls: Some(TlsConfig::default()),
+            ssl_mode: mode,
+            ..Default::default()
+        }
     }
 
     #[test]
     fn a_spec_without_tls_is_plain_with_the_password_of_its_version() {
         let spec = PostgresSpec::default();
         assert_eq!(posture(&spec, 17, None), Some(Posture::plain(Method::Md5)));
-        assert_eq!(posture(&spec, 18, None), Some(Posture::plain(Method::Scram)));
+        assert_eq!(
+            posture(&spec, 18, None),
+            Some(Posture::plain(Method::Scram))
+        );
     }
 
     #[test]
@@ -309,19 +361,38 @@ pub(crate) mod tests {
             (None, None, Hash::Scram, Hash::Scram),
         ] {
             let accept = Accept { plain, tls };
-            assert_eq!((accept.hash(false), accept.hash(true)), (in_plaintext, over_tls), "{accept:?}");
+            assert_eq!(
+                (accept.hash(false), accept.hash(true)),
+                (in_plaintext, over_tls),
+                "{accept:?}"
+            );
         }
     }
 
     #[test]
     fn tls_refuses_plaintext_whatever_the_mode() {
         let issued = material(1, 1, 1);
-        for mode in [SslMode::Allow, SslMode::Prefer, SslMode::Require, SslMode::VerifyCa, SslMode::VerifyFull] {
+        for mode in [
+            SslMode::Allow,
+            SslMode::Prefer,
+            SslMode::Require,
+            SslMode::VerifyCa,
+            SslMode::VerifyFull,
+        ] {
             let asked = posture(&with_tls(Some(mode)), 18, Some(&issued)).expect("issued");
-            assert_eq!(asked.accept, Accept { plain: None, tls: Some(Method::Scram) });
+            assert_eq!(
+                asked.accept,
+                Accept {
+                    plain: None,
+                    tls: Some(Method::Scram)
+                }
+            );
             assert_eq!(asked.dial.mode, mode);
         }
-        assert_eq!(posture(&with_tls(None), 18, Some(&issued)).map(|p| p.dial.mode), Some(SslMode::VerifyFull));
+        assert_eq!(
+            posture(&with_tls(None), 18, Some(&issued)).map(|p| p.dial.mode),
+            Some(SslMode::VerifyFull)
+        );
     }
 
     #[test]
@@ -331,10 +402,15 @@ pub(crate) mod tests {
 
     #[test]
     fn only_certificate_login_presents_a_certificate() {
-        for (asked, presents) in
-            [(ClientAuthMode::Md5, false), (ClientAuthMode::Scram, false), (ClientAuthMode::Cert, true)]
-        {
-            let spec = PostgresSpec { client_auth_mode: Some(asked), ..with_tls(None) };
+        for (asked, presents) in [
+            (ClientAuthMode::Md5, false),
+            (ClientAuthMode::Scram, false),
+            (ClientAuthMode::Cert, true),
+        ] {
+            let spec = PostgresSpec {
+                client_auth_mode: Some(asked),
+                ..with_tls(None)
+            };
             let issued = material(1, 1, 2);
             let posture = posture(&spec, 17, Some(&issued)).expect("issued");
             assert_eq!(posture.presented(), presents.then_some(issued.client));

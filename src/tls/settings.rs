@@ -3,7 +3,8 @@
 use super::layout;
 use super::posture::{Posture, Serve};
 
-/// Name and value of each setting. Without TLS the paths are left to PostgreSQL's defaults, which is what `SHOW` prints then.
+/// Name and value of each setting. Without TLS the paths are left to PostgreSQL's defaults, which
+/// is what `SHOW` prints then.
 #[must_use]
 pub fn settings(posture: &Posture) -> Vec<(&'static str, &'static str)> {
     let tls: &[_] = match posture.serve {
@@ -15,7 +16,10 @@ pub fn settings(posture: &Posture) -> Vec<(&'static str, &'static str)> {
             ("ssl_key_file", layout::SERVER_KEY),
         ],
     };
-    [("password_encryption", posture.hash.as_str())].into_iter().chain(tls.iter().copied()).collect()
+    [("password_encryption", posture.hash.as_str())]
+        .into_iter()
+        .chain(tls.iter().copied())
+        .collect()
 }
 
 #[cfg(test)]
@@ -28,7 +32,10 @@ mod tests {
 
     #[test]
     fn nobody_else_may_set_what_a_posture_sets() {
-        for posture in [Posture::plain(Method::Md5), Posture::tls(SslMode::Require, Method::Cert, material(1, 1, 1))] {
+        for posture in [
+            Posture::plain(Method::Md5),
+            Posture::tls(SslMode::Require, Method::Cert, material(1, 1, 1)),
+        ] {
             for (name, _) in settings(&posture) {
                 assert!(owned::by_pgrekey(name).is_some(), "{name}");
             }
@@ -37,6 +44,9 @@ mod tests {
 
     #[test]
     fn a_cluster_without_tls_names_no_files() {
-        assert_eq!(settings(&Posture::plain(Method::Md5)), [("password_encryption", "md5"), ("ssl", "off")]);
+        assert_eq!(
+            settings(&Posture::plain(Method::Md5)),
+            [("password_encryption", "md5"), ("ssl", "off")]
+        );
     }
 }

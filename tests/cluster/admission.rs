@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
@@ -28,7 +30,9 @@ const JUDGED: &str = "postgresopsrequests.ops.kubedb.com,postgreses.kubedb.com";
 
 #[tokio::test]
 async fn the_api_server_and_the_webhooks_understand_each_other() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     world(&cluster);
     let rights = Rights::give(&cluster, OWN);
     let operators = [(); 2].map(|()| Operator::start(&rights, OWN, &["--loops=none"]));
@@ -50,8 +54,8 @@ fn namespaces() -> [String; 3] {
     ["demo", "defaulted", "elsewhere"].map(|name| format!("{PREFIX}{name}"))
 }
 
-/// The manifests of the cases, moved to namespaces and names that are this suite's alone: other suites and installations on
-/// the same cluster have versions and issuers of the plain names.
+/// The manifests of the cases, moved to namespaces and names that are this suite's alone: other
+/// suites and installations on the same cluster have versions and issuers of the plain names.
 fn moved(mut manifest: Value) -> Value {
     let kind = manifest["kind"].as_str().expect("a kind").to_owned();
     if let "Namespace" | "PostgresVersion" | "ClusterIssuer" = kind.as_str() {
@@ -89,7 +93,9 @@ fn prefix(name: &mut Value) {
 fn cluster_issuers(value: &mut Value) {
     match value {
         Value::Object(fields) => {
-            if fields.get("kind").is_some_and(|kind| kind == "ClusterIssuer")
+            if fields
+                .get("kind")
+                .is_some_and(|kind| kind == "ClusterIssuer")
                 && let Some(name) = fields.get_mut("name")
             {
                 prefix(name);
@@ -109,9 +115,23 @@ fn unseen(mut manifest: Value) -> Value {
 /// Makes the cluster that the cases are about.
 fn world(cluster: &Cluster) {
     // The first operator makes it.
-    cluster.kubectl(&["delete", "secret", "-n", OWN, "pgrekey-webhook", "--ignore-not-found"], "").must_succeed();
+    cluster
+        .kubectl(
+            &[
+                "delete",
+                "secret",
+                "-n",
+                OWN,
+                "pgrekey-webhook",
+                "--ignore-not-found",
+            ],
+            "",
+        )
+        .must_succeed();
     let manifests: Vec<Value> = cases::world().into_iter().map(moved).collect();
-    let (namespaces, others): (Vec<_>, Vec<_>) = manifests.into_iter().partition(|m| m["kind"] == "Namespace");
+    let (namespaces, others): (Vec<_>, Vec<_>) = manifests
+        .into_iter()
+        .partition(|m| m["kind"] == "Namespace");
     for namespace in &namespaces {
         cluster.apply(&namespace.to_string());
         let name = namespace["metadata"]["name"].as_str().expect("a name");
@@ -129,14 +149,23 @@ fn world(cluster: &Cluster) {
     let cluster_issuer = format!("clusterissuer/{PREFIX}cluster-issuer");
     for issuer in ["issuer/pg-issuer", "issuer/pg-new-issuer", &cluster_issuer] {
         let namespace = format!("{PREFIX}demo");
-        let wait = ["wait", "-n", &namespace, "--for=condition=Ready", "--timeout=60s", issuer];
+        let wait = [
+            "wait",
+            "-n",
+            &namespace,
+            "--for=condition=Ready",
+            "--timeout=60s",
+            issuer,
+        ];
         cluster.kubectl(&wait, "").must_succeed();
     }
 }
 
 /// Takes away what a run left behind that did not come to its end.
 fn left_behind(cluster: &Cluster, namespace: &str) {
-    let list = cluster.kubectl(&["get", JUDGED, "-n", namespace, "-o", "json"], "").must_succeed();
+    let list = cluster
+        .kubectl(&["get", JUDGED, "-n", namespace, "-o", "json"], "")
+        .must_succeed();
     let list: Value = serde_json::from_str(&list).expect("JSON");
     for object in list["items"].as_array().expect("a list") {
         remove(cluster, object);
@@ -145,34 +174,69 @@ fn left_behind(cluster: &Cluster, namespace: &str) {
 
 /// Makes an object as the manifest has it: with its status, and being deleted if it is.
 fn put(cluster: &Cluster, mut manifest: Value) {
-    let leaving = manifest["metadata"].as_object_mut().expect("metadata").remove("deletionTimestamp").is_some();
-    let status = manifest.as_object_mut().expect("an object").remove("status");
-    let ours = manifest["apiVersion"].as_str().is_some_and(|v| v.contains("kubedb.com"));
+    let leaving = manifest["metadata"]
+        .as_object_mut()
+        .expect("metadata")
+        .remove("deletionTimestamp")
+        .is_some();
+    let status = manifest
+        .as_object_mut()
+        .expect("an object")
+        .remove("status");
+    let ours = manifest["apiVersion"]
+        .as_str()
+        .is_some_and(|v| v.contains("kubedb.com"));
     if leaving {
         // Without one it would be gone at once.
         manifest["metadata"]["finalizers"] = json!(["kubedb.com"]);
     }
     // Only creation sets a creation time, which some cases depend on being as it is.
     remove(cluster, &manifest);
-    cluster.kubectl(&["create", "-f", "-"], &manifest.to_string()).must_succeed();
+    cluster
+        .kubectl(&["create", "-f", "-"], &manifest.to_string())
+        .must_succeed();
     if let Some(status) = status.filter(|_| ours) {
         let patch = json!({"status": status}).to_string();
-        let patch = ["patch", "--subresource=status", "--type=merge", "-p", &patch, "-f", "-"];
-        cluster.kubectl(&patch, &manifest.to_string()).must_succeed();
+        let patch = [
+            "patch",
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            &patch,
+            "-f",
+            "-",
+        ];
+        cluster
+            .kubectl(&patch, &manifest.to_string())
+            .must_succeed();
     }
     if leaving {
-        cluster.kubectl(&["delete", "--wait=false", "-f", "-"], &manifest.to_string()).must_succeed();
+        cluster
+            .kubectl(
+                &["delete", "--wait=false", "-f", "-"],
+                &manifest.to_string(),
+            )
+            .must_succeed();
     }
 }
 
 /// Takes an object away, finalizers or not.
 fn remove(cluster: &Cluster, manifest: &Value) {
     let text = manifest.to_string();
-    if !cluster.kubectl(&["get", "-o", "name", "--ignore-not-found", "-f", "-"], &text).must_succeed().is_empty() {
+    if !cluster
+        .kubectl(
+            &["get", "-o", "name", "--ignore-not-found", "-f", "-"],
+            &text,
+        )
+        .must_succeed()
+        .is_empty()
+    {
         let free = json!({"metadata": {"finalizers": null, "labels": {UNSEEN: "yes"}}}).to_string();
         // It may go by itself in between.
         cluster.kubectl(&["patch", "--type=merge", "-p", &free, "-f", "-"], &text);
-        cluster.kubectl(&["delete", "--ignore-not-found", "-f", "-"], &text).must_succeed();
+        cluster
+            .kubectl(&["delete", "--ignore-not-found", "-f", "-"], &text)
+            .must_succeed();
     }
 }
 
@@ -181,9 +245,13 @@ struct Leftovers<'a>(&'a Cluster);
 
 impl Drop for Leftovers<'_> {
     fn drop(&mut self) {
-        // Loops of an installation that looks after every namespace would make real clusters of them.
+        // Loops of an installation that looks after every namespace would make real clusters of
+        // them.
         for namespace in namespaces() {
-            self.0.kubectl(&["delete", JUDGED, "--all", "-n", &namespace, "--wait=false"], "");
+            self.0.kubectl(
+                &["delete", JUDGED, "--all", "-n", &namespace, "--wait=false"],
+                "",
+            );
         }
     }
 }
@@ -194,11 +262,21 @@ async fn bundles(client: &Client) -> Vec<Option<ByteString>> {
     let validating = Api::<ValidatingWebhookConfiguration>::all(client.clone());
     let mut bundles = vec![];
     for name in configuration_names(Purpose::Mutate) {
-        let webhooks = mutating.get(name).await.expect("a configuration").webhooks.unwrap_or_default();
+        let webhooks = mutating
+            .get(name)
+            .await
+            .expect("a configuration")
+            .webhooks
+            .unwrap_or_default();
         bundles.extend(webhooks.into_iter().map(|w| w.client_config.ca_bundle));
     }
     for name in configuration_names(Purpose::Validate) {
-        let webhooks = validating.get(name).await.expect("a configuration").webhooks.unwrap_or_default();
+        let webhooks = validating
+            .get(name)
+            .await
+            .expect("a configuration")
+            .webhooks
+            .unwrap_or_default();
         bundles.extend(webhooks.into_iter().map(|w| w.client_config.ca_bundle));
     }
     bundles
@@ -210,27 +288,66 @@ async fn published(cluster: &Cluster) -> Vec<u8> {
 
 /// What the Secret of this suite's operators holds.
 async fn own(cluster: &Cluster, key: &str) -> Vec<u8> {
-    let secret = Api::<Secret>::namespaced(cluster.client.clone(), OWN).get_opt("pgrekey-webhook").await;
-    let secret = secret.expect("an answer").and_then(|s| s.data).unwrap_or_default();
-    secret.get(key).map(|bytes| bytes.0.clone()).unwrap_or_default()
+    let secret = Api::<Secret>::namespaced(cluster.client.clone(), OWN)
+        .get_opt("pgrekey-webhook")
+        .await;
+    let secret = secret
+        .expect("an answer")
+        .and_then(|s| s.data)
+        .unwrap_or_default();
+    secret
+        .get(key)
+        .map(|bytes| bytes.0.clone())
+        .unwrap_or_default()
 }
 
 async fn the_ca_bundle_is_published_and_repaired(cluster: &Cluster) {
     let is_published = || async {
         let ca = published(cluster).await;
-        !ca.is_empty() && bundles(&cluster.client).await.iter().all(|b| b.as_ref().is_some_and(|b| b.0 == ca))
+        !ca.is_empty()
+            && bundles(&cluster.client)
+                .await
+                .iter()
+                .all(|b| b.as_ref().is_some_and(|b| b.0 == ca))
     };
     eventually("the CA is published", is_published).await;
-    let name = configuration_names(Purpose::Validate).next().expect("a configuration");
+    let name = configuration_names(Purpose::Validate)
+        .next()
+        .expect("a configuration");
     let broken = json!([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]).to_string();
-    let patch = ["patch", "validatingwebhookconfiguration", name, "--type=json", "-p", &broken];
+    let patch = [
+        "patch",
+        "validatingwebhookconfiguration",
+        name,
+        "--type=json",
+        "-p",
+        &broken,
+    ];
     cluster.kubectl(&patch, "").must_succeed();
     eventually("the CA is published again", is_published).await;
 
     let damaged = json!({"stringData": {"tls.crt": "nothing"}}).to_string();
-    cluster.kubectl(&["patch", "secret", "-n", OWN, "pgrekey-webhook", "-p", &damaged], "").must_succeed();
-    let is_mended = || async { !own(cluster, "tls.crt").await.starts_with(b"nothing") && is_published().await };
-    eventually("a damaged pair is made anew, and its CA published", is_mended).await;
+    cluster
+        .kubectl(
+            &[
+                "patch",
+                "secret",
+                "-n",
+                OWN,
+                "pgrekey-webhook",
+                "-p",
+                &damaged,
+            ],
+            "",
+        )
+        .must_succeed();
+    let is_mended =
+        || async { !own(cluster, "tls.crt").await.starts_with(b"nothing") && is_published().await };
+    eventually(
+        "a damaged pair is made anew, and its CA published",
+        is_mended,
+    )
+    .await;
 }
 
 async fn both_replicas_serve_from_one_ca(cluster: &Cluster, operators: &[Operator]) {
@@ -240,11 +357,15 @@ async fn both_replicas_serve_from_one_ca(cluster: &Cluster, operators: &[Operato
     for root in rustls::pki_types::CertificateDer::pem_slice_iter(&ca) {
         roots.add(root.expect("PEM")).expect("a CA");
     }
-    let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let config = rustls::ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
     for address in operators.iter().map(|operator| operator.webhooks) {
         let shakes_hands = || async {
-            let Ok(stream) = TcpStream::connect(address).await else { return false };
+            let Ok(stream) = TcpStream::connect(address).await else {
+                return false;
+            };
             connector.connect(address.ip().into(), stream).await.is_ok()
         };
         eventually("each replica serves a leaf of the one CA", shakes_hands).await;
@@ -253,8 +374,10 @@ async fn both_replicas_serve_from_one_ca(cluster: &Cluster, operators: &[Operato
 
 /// The ids in what kubectl printed: of refusals and of warnings.
 fn ids(answer: &Answer) -> BTreeSet<String> {
-    let known: BTreeSet<&str> =
-        rules::ops_request::rules().map(|r| r.id).chain(rules::postgres::rules().map(|r| r.id)).collect();
+    let known: BTreeSet<&str> = rules::ops_request::rules()
+        .map(|r| r.id)
+        .chain(rules::postgres::rules().map(|r| r.id))
+        .collect();
     let stderr = answer.stderr();
     stderr
         .split('[')
@@ -269,17 +392,28 @@ fn ask(cluster: &Cluster, case: &Case) -> (Answer, Option<Value>) {
     let object = moved(case.manifest());
     let text = object.to_string();
     match case.operation() {
-        Operation::Create => (cluster.kubectl(&["create", "--dry-run=server", "-f", "-"], &text), None),
+        Operation::Create => (
+            cluster.kubectl(&["create", "--dry-run=server", "-f", "-"], &text),
+            None,
+        ),
         Operation::Update => {
             let old = unseen(moved(case.old().expect("an old object")));
             put(cluster, old.clone());
-            (cluster.kubectl(&["replace", "--dry-run=server", "-f", "-"], &text), Some(old))
+            (
+                cluster.kubectl(&["replace", "--dry-run=server", "-f", "-"], &text),
+                Some(old),
+            )
         }
         Operation::Delete => {
             put(cluster, unseen(object.clone()));
             let seen = json!({"metadata": {"labels": {UNSEEN: null}}}).to_string();
-            cluster.kubectl(&["patch", "--type=merge", "-p", &seen, "-f", "-"], &text).must_succeed();
-            (cluster.kubectl(&["delete", "--dry-run=server", "-f", "-"], &text), Some(object))
+            cluster
+                .kubectl(&["patch", "--type=merge", "-p", &seen, "-f", "-"], &text)
+                .must_succeed();
+            (
+                cluster.kubectl(&["delete", "--dry-run=server", "-f", "-"], &text),
+                Some(object),
+            )
         }
     }
 }
@@ -310,11 +444,16 @@ async fn each_rule_is_heard_through_kubectl(cluster: &Cluster) {
                 break;
             }
             if !answer.succeeded() && heard_now.is_empty() {
-                // The API server's own validation speaks first; what it lets nobody send needs no rule.
+                // The API server's own validation speaks first; what it lets nobody send needs no
+                // rule.
                 schema.push(format!("{}: {}", case.title(), stderr.trim()));
                 break;
             }
-            assert!(Instant::now() < deadline, "{}: expected {expected:?}, kubectl said: {stderr}", case.title());
+            assert!(
+                Instant::now() < deadline,
+                "{}: expected {expected:?}, kubectl said: {stderr}",
+                case.title()
+            );
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         for request in &queued {
@@ -330,10 +469,23 @@ async fn each_rule_is_heard_through_kubectl(cluster: &Cluster) {
         .map(|r| r.id.to_owned())
         .chain(rules::postgres::rules().map(|r| r.id.to_owned()))
         .collect();
-    // The definitions say these too, so that they hold whatever becomes of the webhooks; they speak first.
-    let first = ["health-checker-valid", "max-retries-valid", "replicas-valid", "spec-immutable"];
-    assert_eq!(all.difference(&heard).collect::<Vec<_>>(), first, "rules that no case reached");
-    assert!(schema.iter().any(|line| line.contains("spec is immutable")), "{schema:?}");
+    // The definitions say these too, so that they hold whatever becomes of the webhooks; they speak
+    // first.
+    let first = [
+        "health-checker-valid",
+        "max-retries-valid",
+        "replicas-valid",
+        "spec-immutable",
+    ];
+    assert_eq!(
+        all.difference(&heard).collect::<Vec<_>>(),
+        first,
+        "rules that no case reached"
+    );
+    assert!(
+        schema.iter().any(|line| line.contains("spec is immutable")),
+        "{schema:?}"
+    );
     assert!(passed > 0);
 }
 
@@ -345,22 +497,33 @@ fn defaults_are_filled_in(cluster: &Cluster) {
         "spec": {"type": "ReconfigureTLS", "databaseRef": {"name": "plain"}, "tls": {"sslMode": "require"}},
     });
     let create = ["create", "--dry-run=server", "-o", "json", "-f", "-"];
-    let made: Value =
-        serde_json::from_str(&cluster.kubectl(&create, &request.to_string()).must_succeed()).expect("JSON");
-    let issuer =
-        json!({"apiGroup": "cert-manager.io", "kind": "ClusterIssuer", "name": format!("{PREFIX}cluster-issuer")});
+    let made: Value = serde_json::from_str(
+        &cluster
+            .kubectl(&create, &request.to_string())
+            .must_succeed(),
+    )
+    .expect("JSON");
+    let issuer = json!({"apiGroup": "cert-manager.io", "kind": "ClusterIssuer", "name": format!("{PREFIX}cluster-issuer")});
     assert_eq!(made["spec"]["tls"]["issuerRef"], issuer);
     let database = json!({
         "apiVersion": "kubedb.com/v1", "kind": "Postgres", "metadata": {"name": "new", "namespace": namespace},
         "spec": {"version": format!("{PREFIX}17.12"), "storageType": "Ephemeral", "tls": {}},
     });
-    let made: Value =
-        serde_json::from_str(&cluster.kubectl(&create, &database.to_string()).must_succeed()).expect("JSON");
+    let made: Value = serde_json::from_str(
+        &cluster
+            .kubectl(&create, &database.to_string())
+            .must_succeed(),
+    )
+    .expect("JSON");
     assert_eq!(made["spec"]["tls"]["issuerRef"], issuer);
-    assert_eq!((&made["spec"]["sslMode"], &made["spec"]["clientAuthMode"]), (&json!("verify-full"), &json!("md5")));
+    assert_eq!(
+        (&made["spec"]["sslMode"], &made["spec"]["clientAuthMode"]),
+        (&json!("verify-full"), &json!("md5"))
+    );
 }
 
-/// Status, finalizers and labels of a request may change when there is nothing left that it is about.
+/// Status, finalizers and labels of a request may change when there is nothing left that it is
+/// about.
 fn what_has_lost_its_database_can_still_go(cluster: &Cluster) {
     let request = json!({
         "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PostgresOpsRequest",
@@ -369,15 +532,42 @@ fn what_has_lost_its_database_can_still_go(cluster: &Cluster) {
     });
     let text = request.to_string();
     put(cluster, unseen(request));
-    for patch in [json!({"metadata": {"labels": {UNSEEN: null}}}), json!({"metadata": {"labels": {"team": "a"}}})] {
-        cluster.kubectl(&["patch", "--type=merge", "-p", &patch.to_string(), "-f", "-"], &text).must_succeed();
+    for patch in [
+        json!({"metadata": {"labels": {UNSEEN: null}}}),
+        json!({"metadata": {"labels": {"team": "a"}}}),
+    ] {
+        cluster
+            .kubectl(
+                &["patch", "--type=merge", "-p", &patch.to_string(), "-f", "-"],
+                &text,
+            )
+            .must_succeed();
     }
     let status = json!({"status": {"phase": "Failed"}}).to_string();
-    cluster.kubectl(&["patch", "--subresource=status", "--type=merge", "-p", &status, "-f", "-"], &text).must_succeed();
-    cluster.kubectl(&["delete", "--wait=false", "-f", "-"], &text).must_succeed();
+    cluster
+        .kubectl(
+            &[
+                "patch",
+                "--subresource=status",
+                "--type=merge",
+                "-p",
+                &status,
+                "-f",
+                "-",
+            ],
+            &text,
+        )
+        .must_succeed();
+    cluster
+        .kubectl(&["delete", "--wait=false", "-f", "-"], &text)
+        .must_succeed();
     let free = json!({"metadata": {"finalizers": null}}).to_string();
-    cluster.kubectl(&["patch", "--type=merge", "-p", &free, "-f", "-"], &text).must_succeed();
-    cluster.kubectl(&["wait", "--for=delete", "--timeout=10s", "-f", "-"], &text).must_succeed();
+    cluster
+        .kubectl(&["patch", "--type=merge", "-p", &free, "-f", "-"], &text)
+        .must_succeed();
+    cluster
+        .kubectl(&["wait", "--for=delete", "--timeout=10s", "-f", "-"], &text)
+        .must_succeed();
 }
 
 async fn a_v1beta1_registration_is_answered(cluster: &Cluster) {
@@ -385,7 +575,10 @@ async fn a_v1beta1_registration_is_answered(cluster: &Cluster) {
     for name in configuration_names(Purpose::Validate) {
         let patch = json!([{"op": "replace", "path": "/webhooks/0/admissionReviewVersions", "value": ["v1beta1"]}]);
         let patch = Patch::Json::<()>(serde_json::from_value(patch).expect("a patch"));
-        validating.patch(name, &PatchParams::default(), &patch).await.expect("a registration");
+        validating
+            .patch(name, &PatchParams::default(), &patch)
+            .await
+            .expect("a registration");
     }
     let request = moved(json!({
         "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PostgresOpsRequest",
@@ -393,7 +586,10 @@ async fn a_v1beta1_registration_is_answered(cluster: &Cluster) {
         "spec": {"type": "ReconfigureTLS", "databaseRef": {"name": "secure"}, "tls": {}},
     }));
     let answered = || async {
-        let answer = cluster.kubectl(&["create", "--dry-run=server", "-f", "-"], &request.to_string());
+        let answer = cluster.kubectl(
+            &["create", "--dry-run=server", "-f", "-"],
+            &request.to_string(),
+        );
         ids(&answer) == BTreeSet::from(["one-operation".to_owned()])
     };
     eventually("a v1beta1 review is answered", answered).await;

@@ -46,17 +46,23 @@ impl Known {
     pub(crate) async fn log_in(&self) -> Result<Client, Failure> {
         let mut roots = RootCertStore::empty();
         for root in &self.roots {
-            roots.add(CertificateDer::from(root.as_slice())).map_err(|e| Failure::of(&e))?;
+            roots
+                .add(CertificateDer::from(root.as_slice()))
+                .map_err(|e| Failure::of(&e))?;
         }
         let config = ClientConfig::builder().with_root_certificates(roots);
         let config = match &self.pair {
-            Some(pair) => {
-                config.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(pair.certified_key())))
-            }
+            Some(pair) => config.with_client_cert_resolver(Arc::new(
+                rustls::sign::SingleCertAndKey::from(pair.certified_key()),
+            )),
             None => config.with_no_client_auth(),
         };
-        let tls = MakeTlsConnect::<TcpStream>::make_tls_connect(&mut MakeRustlsConnect::new(config), &self.host);
-        self.session(SslMode::Require, tls.map_err(|e| Failure::of(&e))?).await
+        let tls = MakeTlsConnect::<TcpStream>::make_tls_connect(
+            &mut MakeRustlsConnect::new(config),
+            &self.host,
+        );
+        self.session(SslMode::Require, tls.map_err(|e| Failure::of(&e))?)
+            .await
     }
 
     /// Logs in without TLS.
@@ -70,28 +76,53 @@ impl Known {
         T::Stream: Send + 'static,
     {
         let mut config = Config::new();
-        config.user("postgres").dbname("postgres").password(&self.password).ssl_mode(mode);
+        config
+            .user("postgres")
+            .dbname("postgres")
+            .password(&self.password)
+            .ssl_mode(mode);
         let log_in = async {
-            let stream = TcpStream::connect(self.address).await.map_err(|_| Failure::Away)?;
-            let (client, connection) = config.connect_raw(stream, tls).await.map_err(|e| Failure::of(&e))?;
+            let stream = TcpStream::connect(self.address)
+                .await
+                .map_err(|_| Failure::Away)?;
+            let (client, connection) = config
+                .connect_raw(stream, tls)
+                .await
+                .map_err(|e| Failure::of(&e))?;
             tokio::spawn(connection);
             Ok(client)
         };
-        tokio::time::timeout(PATIENCE, log_in).await.unwrap_or(Err(Failure::Away))
+        tokio::time::timeout(PATIENCE, log_in)
+            .await
+            .unwrap_or(Err(Failure::Away))
     }
 }
 
 /// Words of servers that start, stop or are gone.
-const AWAY: [&str; 8] =
-    ["57p0", "starting up", "shutting down", "closed", "reset", "eof", "unexpected end", "broken pipe"];
+const AWAY: [&str; 8] = [
+    "57p0",
+    "starting up",
+    "shutting down",
+    "closed",
+    "reset",
+    "eof",
+    "unexpected end",
+    "broken pipe",
+];
 
 impl Failure {
     fn of(error: &(dyn Error + 'static)) -> Self {
         let causes = std::iter::successors(Some(error), |error| (*error).source());
         let words: Vec<String> = causes.map(ToString::to_string).collect();
-        let code = error.downcast_ref::<tokio_postgres::Error>().and_then(|e| Some(e.code()?.code().to_owned()));
+        let code = error
+            .downcast_ref::<tokio_postgres::Error>()
+            .and_then(|e| Some(e.code()?.code().to_owned()));
         let words = words.into_iter().chain(code).collect::<Vec<_>>().join(": ");
         let lower = words.to_lowercase();
-        if AWAY.iter().any(|word| lower.contains(word)) { Self::Away } else { Self::Refused(words) }
+        if AWAY.iter().any(|word| lower.contains(word)) {
+            Self::Away
+        } else {
+            Self::Refused(words)
+        }
     }
 }

@@ -12,21 +12,36 @@ const DATABASE: &str = "command-line/ha-postgres";
 
 #[tokio::test]
 async fn the_commands_do_what_they_say() {
-    let Some(cluster) = Cluster::connect_alone().await else { return };
+    let Some(cluster) = Cluster::connect_alone().await else {
+        return;
+    };
     let versions = versions(&cluster);
     let (_installation, place) = Installation::make(&cluster, NAMESPACE).await;
     let place = &place;
     issuers(place);
-    place.apply(&example("ha-postgres.yaml", "ha-postgres", 2, &versions[&18]));
+    place.apply(&example(
+        "ha-postgres.yaml",
+        "ha-postgres",
+        2,
+        &versions[&18],
+    ));
     place.until_phase("ha-postgres", "Ready", 180).await;
-    is_refused(place, &["rotate", DATABASE, "--wait"], "spec.tls.rotateCertificates: [rotate-needs-tls] ");
+    is_refused(
+        place,
+        &["rotate", DATABASE, "--wait"],
+        "spec.tls.rotateCertificates: [rotate-needs-tls] ",
+    );
     tls_is_added_and_followed_to_its_end(place);
     a_request_is_found_by_its_database(place);
     a_reload_restarts_no_pod(place);
     what_is_issued_is_what_is_served(place);
     a_request_in_the_cluster_is_planned(place);
     let nobody = ["change-issuer", DATABASE, "--issuer", "nobody", "--wait"];
-    is_refused(place, &nobody, "spec.tls.issuerRef.name: [issuer-exists] there is no Issuer \"nobody\"");
+    is_refused(
+        place,
+        &nobody,
+        "spec.tls.issuerRef.name: [issuer-exists] there is no Issuer \"nobody\"",
+    );
     what_fails_says_why_in_its_last_line(place);
     tls_is_removed(place);
     place.clear();
@@ -35,7 +50,12 @@ async fn the_commands_do_what_they_say() {
 /// Runs a command, which knows the cluster by its kubeconfig.
 fn say(place: &Place<'_>, arguments: &[&str]) -> Answer {
     let said = place.cluster.run(&mut pgrekey(arguments), "");
-    println!("$ pgrekey {}\n{}{}", arguments.join(" "), said.stdout(), said.stderr());
+    println!(
+        "$ pgrekey {}\n{}{}",
+        arguments.join(" "),
+        said.stdout(),
+        said.stderr()
+    );
     said
 }
 
@@ -62,58 +82,116 @@ fn is_refused(place: &Place<'_>, arguments: &[&str], reason: &str) {
 
 fn tls_is_added_and_followed_to_its_end(place: &Place<'_>) {
     assert_eq!(show(place, "ha-postgres-0", "ssl"), "off");
-    let followed = say(place, &["add-tls", DATABASE, "--issuer", "pg-issuer", "--wait"]).must_succeed();
-    assert!(last_line(&followed).ends_with(" Successful: done, and proved on the wire"), "{followed}");
+    let followed = say(
+        place,
+        &["add-tls", DATABASE, "--issuer", "pg-issuer", "--wait"],
+    )
+    .must_succeed();
+    assert!(
+        last_line(&followed).ends_with(" Successful: done, and proved on the wire"),
+        "{followed}"
+    );
     assert_eq!(show(place, "ha-postgres-0", "ssl"), "on");
 }
 
 fn a_request_is_found_by_its_database(place: &Place<'_>) {
     let table = say(place, &["status", DATABASE]).must_succeed();
-    assert!(table.lines().nth(1).is_some_and(|line| line.starts_with("Successful ")), "{table}");
+    assert!(
+        table
+            .lines()
+            .nth(1)
+            .is_some_and(|line| line.starts_with("Successful ")),
+        "{table}"
+    );
     let request = json_of(place, &["status", DATABASE]);
-    assert_eq!((&request["kind"], &request["status"]["phase"]), (&json!("PostgresOpsRequest"), &json!("Successful")));
+    assert_eq!(
+        (&request["kind"], &request["status"]["phase"]),
+        (&json!("PostgresOpsRequest"), &json!("Successful"))
+    );
     assert_eq!(request["spec"]["tls"]["issuerRef"]["name"], "pg-issuer");
 }
 
 fn a_reload_restarts_no_pod(place: &Place<'_>) {
     let before = uids(place);
-    say(place, &["rotate", DATABASE, "--name", "rotation", "--reload", "--wait"]).must_succeed();
+    say(
+        place,
+        &[
+            "rotate", DATABASE, "--name", "rotation", "--reload", "--wait",
+        ],
+    )
+    .must_succeed();
     assert_eq!(uids(place), before);
 }
 
 fn what_is_issued_is_what_is_served(place: &Place<'_>) {
     let all = json_of(place, &["certs", DATABASE]);
-    let [database] = all.as_array().expect("a list").as_slice() else { panic!("one database: {all}") };
+    let [database] = all.as_array().expect("a list").as_slice() else {
+        panic!("one database: {all}")
+    };
     let certificates = database["certificates"].as_array().expect("a list");
     assert_eq!(certificates.len(), 3);
     for certificate in certificates {
-        let (issued, served) = (&certificate["issued"]["serial"], &certificate["served"]["serial"]);
-        assert!(issued.is_string() && issued == served && certificate["drift"] == false, "{certificate}");
+        let (issued, served) = (
+            &certificate["issued"]["serial"],
+            &certificate["served"]["serial"],
+        );
+        assert!(
+            issued.is_string() && issued == served && certificate["drift"] == false,
+            "{certificate}"
+        );
     }
-    let served = &certificates.iter().find(|each| each["alias"] == "server").expect("the server's")["served"];
-    let shown: Vec<&Value> = database["wire"].as_array().expect("a list").iter().map(|p| &p["servingSerial"]).collect();
+    let served = &certificates
+        .iter()
+        .find(|each| each["alias"] == "server")
+        .expect("the server's")["served"];
+    let shown: Vec<&Value> = database["wire"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|p| &p["servingSerial"])
+        .collect();
     assert_eq!(shown, [&served["serial"]; 2]);
 }
 
 fn a_request_in_the_cluster_is_planned(place: &Place<'_>) {
     let plan = say(place, &["plan", "rotation", "-n", NAMESPACE]).must_succeed();
-    assert!(plan.starts_with("rotation: rotate the certificates of command-line/ha-postgres\n"), "{plan}");
+    assert!(
+        plan.starts_with("rotation: rotate the certificates of command-line/ha-postgres\n"),
+        "{plan}"
+    );
     let plan = json_of(place, &["plan", "rotation", "-n", NAMESPACE]);
-    assert_eq!((&plan[0]["restarts"], &plan[0]["primaryIsKnown"]), (&json!([]), &json!(true)));
+    assert_eq!(
+        (&plan[0]["restarts"], &plan[0]["primaryIsKnown"]),
+        (&json!([]), &json!(true))
+    );
 }
 
 fn what_fails_says_why_in_its_last_line(place: &Place<'_>) {
-    let no_ca = ["--issuer", "empty-issuer", "--timeout", "5s", "--retries", "0", "--wait"];
+    let no_ca = [
+        "--issuer",
+        "empty-issuer",
+        "--timeout",
+        "5s",
+        "--retries",
+        "0",
+        "--wait",
+    ];
     let change = say(place, &[&["change-issuer", DATABASE], &no_ca[..]].concat());
     assert_eq!(change.code(), Some(1));
     let said = change.stdout();
     let last = last_line(&said);
-    assert!(last.contains(" Failed: ") && last.contains("Issuer empty-issuer to be ready"), "{said}");
+    assert!(
+        last.contains(" Failed: ") && last.contains("Issuer empty-issuer to be ready"),
+        "{said}"
+    );
     assert_eq!(say(place, &["status", DATABASE]).code(), Some(1));
 }
 
 fn tls_is_removed(place: &Place<'_>) {
     say(place, &["remove-tls", DATABASE, "--wait"]).must_succeed();
     assert_eq!(show(place, "ha-postgres-0", "ssl"), "off");
-    assert_eq!(say(place, &["certs", DATABASE]).must_succeed(), "command-line/ha-postgres\nno TLS\n");
+    assert_eq!(
+        say(place, &["certs", DATABASE]).must_succeed(),
+        "command-line/ha-postgres\nno TLS\n"
+    );
 }

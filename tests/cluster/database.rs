@@ -30,12 +30,18 @@ fn leaf_until(ca: &Ca, common_name: &str, names: &[&str], year: i32) -> (String,
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
     let mut params = CertificateParams::new(names).expect("parameters");
     params.not_after = date_time_ymd(year, 1, 1);
-    params.distinguished_name.push(DnType::CommonName, common_name);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
     let key = KeyPair::generate().expect("a key");
-    (params.signed_by(&key, ca).expect("a leaf").pem(), key.serialize_pem())
+    (
+        params.signed_by(&key, ca).expect("a leaf").pem(),
+        key.serialize_pem(),
+    )
 }
 
-/// One PostgreSQL in a pod, with TLS, a role that logs in by password and one that logs in by certificate.
+/// One PostgreSQL in a pod, with TLS, a role that logs in by password and one that logs in by
+/// certificate.
 struct Server<'a> {
     cluster: &'a Cluster,
     name: String,
@@ -43,7 +49,12 @@ struct Server<'a> {
 }
 
 impl<'a> Server<'a> {
-    async fn start(cluster: &'a Cluster, major: u32, ca: &Ca, (certificate, key): &(String, String)) -> Self {
+    async fn start(
+        cluster: &'a Cluster,
+        major: u32,
+        ca: &Ca,
+        (certificate, key): &(String, String),
+    ) -> Self {
         let name = format!("database-{major}");
         let manifests = json!({"apiVersion": "v1", "kind": "List", "items": [
             {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "demo"},
@@ -60,13 +71,45 @@ impl<'a> Server<'a> {
                 "volumes": [{"name": "tls", "secret": {"secretName": name, "defaultMode": 0o640}}],
             }},
         ]});
-        cluster.kubectl(&["delete", "pod", "-n", "demo", &name, "--ignore-not-found", "--force"], "").must_succeed();
+        cluster
+            .kubectl(
+                &[
+                    "delete",
+                    "pod",
+                    "-n",
+                    "demo",
+                    &name,
+                    "--ignore-not-found",
+                    "--force",
+                ],
+                "",
+            )
+            .must_succeed();
         cluster.apply(&manifests.to_string());
-        let wait = ["wait", "-n", "demo", "--for=condition=Ready", "--timeout=120s", &format!("pod/{name}")];
+        let wait = [
+            "wait",
+            "-n",
+            "demo",
+            "--for=condition=Ready",
+            "--timeout=120s",
+            &format!("pod/{name}"),
+        ];
         cluster.kubectl(&wait, "").must_succeed();
-        let pod = Api::<Pod>::namespaced(cluster.client.clone(), "demo").get(&name).await.expect("the pod");
-        let ip = pod.status.and_then(|s| s.pod_ip).expect("an address").parse().expect("an address");
-        Self { cluster, name, address: SocketAddr::new(ip, PORT) }
+        let pod = Api::<Pod>::namespaced(cluster.client.clone(), "demo")
+            .get(&name)
+            .await
+            .expect("the pod");
+        let ip = pod
+            .status
+            .and_then(|s| s.pod_ip)
+            .expect("an address")
+            .parse()
+            .expect("an address");
+        Self {
+            cluster,
+            name,
+            address: SocketAddr::new(ip, PORT),
+        }
     }
 
     fn dial(&self, mode: SslMode, roots: &[&Ca]) -> Dial {
@@ -87,7 +130,16 @@ impl<'a> Server<'a> {
     async fn client(&self, roots: &[&Ca]) -> tokio_postgres::Client {
         let roots = roots.iter().map(|ca| ca.der().to_vec()).collect();
         let (host, password) = ("db.example".to_owned(), PASSWORD.to_owned());
-        Known { address: self.address, host, password, pair: None, roots }.log_in().await.expect("a login")
+        Known {
+            address: self.address,
+            host,
+            password,
+            pair: None,
+            roots,
+        }
+        .log_in()
+        .await
+        .expect("a login")
     }
 
     /// What a command in the pod prints.
@@ -98,7 +150,12 @@ impl<'a> Server<'a> {
 
     fn stop(self) {
         let Self { cluster, name, .. } = self;
-        cluster.kubectl(&["delete", "-n", "demo", "pod,secret", &name, "--wait=false"], "").must_succeed();
+        cluster
+            .kubectl(
+                &["delete", "-n", "demo", "pod,secret", &name, "--wait=false"],
+                "",
+            )
+            .must_succeed();
     }
 }
 
@@ -123,7 +180,9 @@ C
 
 #[tokio::test]
 async fn a_server_is_known_by_what_it_shows_and_says() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     let (trusted, stranger) = (ca("trusted"), ca("stranger"));
     for major in [17, 18] {
         let issued = leaf(&trusted, "server", &["db.example"]);
@@ -135,14 +194,20 @@ async fn a_server_is_known_by_what_it_shows_and_says() {
         a_session_that_is_kept_costs_little(&server, &trusted).await;
         a_password_is_stored_and_not_logged(&server, &trusted).await;
         a_new_certificate_is_served_after_a_reload(&server, &trusted).await;
-        an_expired_certificate_keeps_everybody_out_but_who_replaces_it(&server, &trusted, &stranger).await;
+        an_expired_certificate_keeps_everybody_out_but_who_replaces_it(
+            &server, &trusted, &stranger,
+        )
+        .await;
         server.stop();
     }
 }
 
 fn the_image_holds_what_its_name_says(server: &Server<'_>, major: u32) {
     let postgres = server.exec(&["postgres", "--version"]);
-    assert!(postgres.starts_with(&format!("postgres (PostgreSQL) {major}.")), "{postgres}");
+    assert!(
+        postgres.starts_with(&format!("postgres (PostgreSQL) {major}.")),
+        "{postgres}"
+    );
     let patroni = server.exec(&["patroni", "--version"]);
     assert!(patroni.starts_with("patroni "), "{patroni}");
 }
@@ -153,20 +218,32 @@ async fn the_wire_shows_the_truth(server: &Server<'_>, trusted: &Ca, issued: &(S
     let pair = Pair::parse(issued.0.as_bytes(), issued.1.as_bytes()).expect("a pair");
     assert_eq!(shown.chain[0], pair.chain()[0].to_vec());
     let (_, parsed) = x509_parser::parse_x509_certificate(trusted.der()).expect("a certificate");
-    assert_eq!(shown.takes.into_iter().collect::<Vec<_>>(), [parsed.subject().as_raw().to_vec()]);
+    assert_eq!(
+        shown.takes.into_iter().collect::<Vec<_>>(),
+        [parsed.subject().as_raw().to_vec()]
+    );
     assert_eq!(wire.plaintext, Ok(Plaintext::Refused));
     let nobody = SocketAddr::new(server.address.ip(), 1);
-    assert!(matches!(handshake(nobody).await, Err(Silence::Unreachable(_))));
+    assert!(matches!(
+        handshake(nobody).await,
+        Err(Silence::Unreachable(_))
+    ));
 }
 
 async fn sslmode_means_what_it_means_in_libpq(server: &Server<'_>, trusted: &Ca, stranger: &Ca) {
     use SslMode::{Require, VerifyCa, VerifyFull};
     let try_with = async |mode, roots: &[&Ca], host: &str| {
-        let dial = Dial { host: host.to_owned(), ..server.dial(mode, roots) };
+        let dial = Dial {
+            host: host.to_owned(),
+            ..server.dial(mode, roots)
+        };
         dial.log_in().await.map(|_| ())
     };
     assert_eq!(try_with(VerifyFull, &[trusted], "db.example").await, Ok(()));
-    assert_eq!(try_with(VerifyCa, &[trusted], "other.example").await, Ok(()));
+    assert_eq!(
+        try_with(VerifyCa, &[trusted], "other.example").await,
+        Ok(())
+    );
     assert_eq!(try_with(Require, &[], "other.example").await, Ok(()));
     for (mode, roots, host) in [
         (VerifyFull, [trusted], "other.example"),
@@ -174,18 +251,42 @@ async fn sslmode_means_what_it_means_in_libpq(server: &Server<'_>, trusted: &Ca,
         (VerifyCa, [stranger], "db.example"),
         (Require, [stranger], "db.example"),
     ] {
-        assert!(try_with(mode, &roots, host).await.is_err(), "{mode:?} {host}");
+        assert!(
+            try_with(mode, &roots, host).await.is_err(),
+            "{mode:?} {host}"
+        );
     }
-    let plaintext = server.dial(SslMode::Disable, &[]).log_in().await.map(|_| ());
-    assert!(matches!(&plaintext, Err(Silence::Refused(why)) if why.to_string().contains("28000")), "{plaintext:?}");
-    let wrong = Dial { password: Some("wrong password".to_owned().into()), ..server.dial(Require, &[]) };
-    let refused = wrong.log_in().await.map(|_| ()).expect_err("the wrong password").to_string();
-    assert!(refused.contains("28P01") && !refused.contains("wrong password"), "{refused}");
+    let plaintext = server
+        .dial(SslMode::Disable, &[])
+        .log_in()
+        .await
+        .map(|_| ());
+    assert!(
+        matches!(&plaintext, Err(Silence::Refused(why)) if why.to_string().contains("28000")),
+        "{plaintext:?}"
+    );
+    let wrong = Dial {
+        password: Some("wrong password".to_owned().into()),
+        ..server.dial(Require, &[])
+    };
+    let refused = wrong
+        .log_in()
+        .await
+        .map(|_| ())
+        .expect_err("the wrong password")
+        .to_string();
+    assert!(
+        refused.contains("28P01") && !refused.contains("wrong password"),
+        "{refused}"
+    );
 }
 
 async fn client_certificates_log_in(server: &Server<'_>, trusted: &Ca, stranger: &Ca) {
     let superuser = server.client(&[trusted]).await;
-    superuser.batch_execute("create role by_certificate login superuser").await.expect("a role");
+    superuser
+        .batch_execute("create role by_certificate login superuser")
+        .await
+        .expect("a role");
     let by = |ca: &Ca| {
         let (chain, key) = leaf(ca, "by_certificate", &[]);
         Dial {
@@ -203,13 +304,31 @@ async fn client_certificates_log_in(server: &Server<'_>, trusted: &Ca, stranger:
 async fn a_session_that_is_kept_costs_little(server: &Server<'_>, trusted: &Ca) {
     let resident = || {
         let status = std::fs::read_to_string("/proc/self/status").expect("a status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
-        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number")
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .expect("a line");
+        line.trim()
+            .trim_end_matches(" kB")
+            .parse::<usize>()
+            .expect("a number")
     };
-    let mut kept = vec![server.dial(SslMode::VerifyFull, &[trusted]).log_in().await.expect("a login")];
+    let mut kept = vec![
+        server
+            .dial(SslMode::VerifyFull, &[trusted])
+            .log_in()
+            .await
+            .expect("a login"),
+    ];
     let before = resident();
     while kept.len() <= 50 {
-        kept.push(server.dial(SslMode::VerifyFull, &[trusted]).log_in().await.expect("a login"));
+        kept.push(
+            server
+                .dial(SslMode::VerifyFull, &[trusted])
+                .log_in()
+                .await
+                .expect("a login"),
+        );
     }
     let each = resident().saturating_sub(before) / 50;
     println!("a session that is kept: {each} kB");
@@ -219,26 +338,66 @@ async fn a_session_that_is_kept_costs_little(server: &Server<'_>, trusted: &Ca) 
 }
 
 async fn a_password_is_stored_and_not_logged(server: &Server<'_>, trusted: &Ca) {
-    let client = server.dial(SslMode::VerifyFull, &[trusted]).log_in().await.expect("a login");
+    let client = server
+        .dial(SslMode::VerifyFull, &[trusted])
+        .log_in()
+        .await
+        .expect("a login");
     let after = server.client(&[trusted]).await;
-    store_password(&client, "by_certificate", &PASSWORD.into(), Hash::Md5).await.expect("a password");
-    store_password(&client, "nobody", &PASSWORD.into(), Hash::Md5).await.expect_err("nobody's password");
-    after.batch_execute("select 'logged last'").await.expect("an answer");
-    let log = || server.cluster.kubectl(&["logs", "-n", "demo", &server.name], "").must_succeed();
-    eventually("the server logs statements", async || log().contains("select 'logged last'")).await;
+    store_password(&client, "by_certificate", &PASSWORD.into(), Hash::Md5)
+        .await
+        .expect("a password");
+    store_password(&client, "nobody", &PASSWORD.into(), Hash::Md5)
+        .await
+        .expect_err("nobody's password");
+    after
+        .batch_execute("select 'logged last'")
+        .await
+        .expect("an answer");
+    let log = || {
+        server
+            .cluster
+            .kubectl(&["logs", "-n", "demo", &server.name], "")
+            .must_succeed()
+    };
+    eventually("the server logs statements", async || {
+        log().contains("select 'logged last'")
+    })
+    .await;
     assert!(!log().contains("alter role"), "{}", log());
     let stored = "select rolpassword like 'md5%' from pg_authid where rolname = 'by_certificate'";
-    assert!(after.query_one(stored, &[]).await.expect("an answer").get::<_, bool>(0));
+    assert!(
+        after
+            .query_one(stored, &[])
+            .await
+            .expect("an answer")
+            .get::<_, bool>(0)
+    );
 }
 
 async fn a_new_certificate_is_served_after_a_reload(server: &Server<'_>, trusted: &Ca) {
-    let client = server.dial(SslMode::VerifyFull, &[trusted]).log_in().await.expect("a login");
+    let client = server
+        .dial(SslMode::VerifyFull, &[trusted])
+        .log_in()
+        .await
+        .expect("a login");
     let before = report(&client).await.expect("a report");
     assert!(!before.in_recovery && before.ssl && before.position.0 > 0);
-    assert_eq!(before.hba.iter().map(|l| l.method.as_str()).collect::<Vec<_>>(), ["cert", "scram-sha-256"]);
+    assert_eq!(
+        before
+            .hba
+            .iter()
+            .map(|l| l.method.as_str())
+            .collect::<Vec<_>>(),
+        ["cert", "scram-sha-256"]
+    );
     write_check(&client).await.expect("a primary takes writes");
     let expected = bring(server, &client, &leaf(trusted, "server", &["db.example"])).await;
-    assert_ne!(handshake(server.address).await.expect("a handshake").chain[0], expected, "not loaded yet");
+    assert_ne!(
+        handshake(server.address).await.expect("a handshake").chain[0],
+        expected,
+        "not loaded yet"
+    );
     load(server, &client, &expected).await;
 }
 
@@ -247,37 +406,100 @@ async fn an_expired_certificate_keeps_everybody_out_but_who_replaces_it(
     trusted: &Ca,
     stranger: &Ca,
 ) {
-    let client = server.dial(SslMode::VerifyFull, &[trusted]).log_in().await.expect("a login");
+    let client = server
+        .dial(SslMode::VerifyFull, &[trusted])
+        .log_in()
+        .await
+        .expect("a login");
     let expired = leaf_until(trusted, "server", &["db.example"], 2021);
     let expected = bring(server, &client, &expired).await;
     load(server, &client, &expected).await;
-    assert!(server.dial(SslMode::VerifyCa, &[trusted]).log_in().await.is_err());
-    server.dial(SslMode::VerifyFull, &[trusted]).log_in_though_expired().await.expect("a login");
-    assert!(server.dial(SslMode::VerifyCa, &[stranger]).log_in_though_expired().await.is_err());
+    assert!(
+        server
+            .dial(SslMode::VerifyCa, &[trusted])
+            .log_in()
+            .await
+            .is_err()
+    );
+    server
+        .dial(SslMode::VerifyFull, &[trusted])
+        .log_in_though_expired()
+        .await
+        .expect("a login");
+    assert!(
+        server
+            .dial(SslMode::VerifyCa, &[stranger])
+            .log_in_though_expired()
+            .await
+            .is_err()
+    );
 }
 
 /// Brings a certificate to the server's volume. It is loaded later.
-async fn bring(server: &Server<'_>, session: &Session, (certificate, key): &(String, String)) -> Vec<u8> {
+async fn bring(
+    server: &Server<'_>,
+    session: &Session,
+    (certificate, key): &(String, String),
+) -> Vec<u8> {
     let files = async || {
         let paths = ["/tls/tls.crt", "/tls/ca.crt", "/tls/none"];
-        mounted(session, &paths, &[]).await.expect("an answer").files
+        mounted(session, &paths, &[])
+            .await
+            .expect("an answer")
+            .files
     };
     let old_files = files().await;
     assert_eq!(old_files.len(), 2, "{old_files:?}");
-    let expected = Pair::parse(certificate.as_bytes(), key.as_bytes()).expect("a pair").chain()[0].to_vec();
+    let expected = Pair::parse(certificate.as_bytes(), key.as_bytes())
+        .expect("a pair")
+        .chain()[0]
+        .to_vec();
     let data = json!({"stringData": {"tls.crt": certificate, "tls.key": key}}).to_string();
     let name = &server.name;
-    server.cluster.kubectl(&["patch", "-n", "demo", "secret", name, "--type=merge", "-p", &data], "").must_succeed();
+    server
+        .cluster
+        .kubectl(
+            &[
+                "patch",
+                "-n",
+                "demo",
+                "secret",
+                name,
+                "--type=merge",
+                "-p",
+                &data,
+            ],
+            "",
+        )
+        .must_succeed();
     // The kubelet brings volumes up to date when anything about the pod changes.
     let touched = format!("touched={}", Fingerprint::of(&expected));
-    server.cluster.kubectl(&["annotate", "-n", "demo", "pod", name, &touched[..40], "--overwrite"], "").must_succeed();
-    eventually("the kubelet brings the new files", async || files().await != old_files).await;
+    server
+        .cluster
+        .kubectl(
+            &[
+                "annotate",
+                "-n",
+                "demo",
+                "pod",
+                name,
+                &touched[..40],
+                "--overwrite",
+            ],
+            "",
+        )
+        .must_succeed();
+    eventually("the kubelet brings the new files", async || {
+        files().await != old_files
+    })
+    .await;
     expected
 }
 
 /// Has the server load its files, until it serves this certificate.
 async fn load(server: &Server<'_>, session: &Session, expected: &[u8]) {
     reload(session).await.expect("a reload");
-    let serves = async || handshake(server.address).await.expect("a handshake").chain[0] == expected;
+    let serves =
+        async || handshake(server.address).await.expect("a handshake").chain[0] == expected;
     eventually("the server serves the new certificate", serves).await;
 }

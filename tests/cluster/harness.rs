@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
+};
 use serde_json::{Value, json};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -39,7 +41,9 @@ enum Turn {
 fn kubeconfig() -> Option<PathBuf> {
     let given = std::env::var_os("PGREKEY_KUBECONFIG").map(PathBuf::from);
     if given.is_none() {
-        skip("PGREKEY_KUBECONFIG is not set: run `make test-cluster`, which brings up a cluster and sets it");
+        skip(
+            "PGREKEY_KUBECONFIG is not set: run `make test-cluster`, which brings up a cluster and sets it",
+        );
     }
     given
 }
@@ -49,7 +53,9 @@ static INSTALLED: OnceLock<Rights> = OnceLock::new();
 
 pub(crate) async fn config_of(kubeconfig: &Path) -> Config {
     let read = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
-    Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.expect("a kubeconfig")
+    Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
+        .await
+        .expect("a kubeconfig")
 }
 
 impl Cluster {
@@ -65,10 +71,15 @@ impl Cluster {
 
     async fn with(kubeconfig: PathBuf, turn: Turn) -> Option<Self> {
         let config = config_of(&kubeconfig).await;
-        // One provider of cryptography for the whole process; a second installation is refused, and need not matter.
+        // One provider of cryptography for the whole process; a second installation is refused, and
+        // need not matter.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = Client::try_from(config).expect("a client");
-        let cluster = Self { kubeconfig, client, _turn: turn };
+        let cluster = Self {
+            kubeconfig,
+            client,
+            _turn: turn,
+        };
         let _ = cluster.rights();
         Some(cluster)
     }
@@ -80,13 +91,46 @@ impl Cluster {
 
     fn install(&self) -> Rights {
         self.apply(&definitions());
-        self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"], "").must_succeed();
+        self.kubectl(
+            &[
+                "wait",
+                "--for=condition=Established",
+                "--timeout=30s",
+                "crd",
+                "--all",
+            ],
+            "",
+        )
+        .must_succeed();
         self.apply(r#"{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "demo"}}"#);
-        let deployed = ["get", "deployment", OPERATOR, "-n", OPERATOR, "--ignore-not-found", "-o", "name"];
+        let deployed = [
+            "get",
+            "deployment",
+            OPERATOR,
+            "-n",
+            OPERATOR,
+            "--ignore-not-found",
+            "-o",
+            "name",
+        ];
         let deployed = self.kubectl(&deployed, "").must_succeed();
-        assert_eq!(deployed, "", "pgrekey is installed here: `helm -n {OPERATOR} uninstall {OPERATOR}`");
+        assert_eq!(
+            deployed, "",
+            "pgrekey is installed here: `helm -n {OPERATOR} uninstall {OPERATOR}`"
+        );
         // The first operator makes the lease.
-        self.kubectl(&["delete", "lease", "-n", OPERATOR, "pgrekey", "--ignore-not-found"], "").must_succeed();
+        self.kubectl(
+            &[
+                "delete",
+                "lease",
+                "-n",
+                OPERATOR,
+                "pgrekey",
+                "--ignore-not-found",
+            ],
+            "",
+        )
+        .must_succeed();
         Rights::give(self, OPERATOR)
     }
 
@@ -111,7 +155,8 @@ impl Cluster {
 
     /// The same, in this namespace.
     pub(crate) fn apply_in(&self, namespace: &str, manifests: &str) {
-        self.kubectl(&[&["-n", namespace], &APPLY[..]].concat(), manifests).must_succeed();
+        self.kubectl(&[&["-n", namespace], &APPLY[..]].concat(), manifests)
+            .must_succeed();
     }
 }
 
@@ -122,13 +167,28 @@ pub(crate) fn kubectl(kubeconfig: &Path, arguments: &[&str], input: &str) -> Ans
 }
 
 fn run(kubeconfig: &Path, command: &mut Command, input: &str) -> Answer {
-    let said: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
+    let said: Vec<_> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .collect();
     let said = said.join(OsStr::new(" ")).to_string_lossy().into_owned();
-    let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = pipes.env("KUBECONFIG", kubeconfig).spawn().expect("the program runs");
+    let pipes = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = pipes
+        .env("KUBECONFIG", kubeconfig)
+        .spawn()
+        .expect("the program runs");
     // It may refuse before it has read everything.
-    let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
-    Answer { command: said, output: child.wait_with_output().expect("the program ends") }
+    let _ = child
+        .stdin
+        .take()
+        .expect("a pipe")
+        .write_all(input.as_bytes());
+    Answer {
+        command: said,
+        output: child.wait_with_output().expect("the program ends"),
+    }
 }
 
 const APPLY: [&str; 5] = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
@@ -143,7 +203,11 @@ pub(crate) fn pgrekey(arguments: &[&str]) -> Command {
 /// What our program prints that needs no cluster.
 pub(crate) fn printed(arguments: &[&str]) -> String {
     let output = pgrekey(arguments).output().expect("pgrekey runs");
-    assert!(output.status.success(), "pgrekey {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "pgrekey {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
@@ -157,7 +221,9 @@ pub(crate) type Ca = CertifiedIssuer<'static, KeyPair>;
 
 pub(crate) fn ca(common_name: &str) -> Ca {
     let mut params = CertificateParams::new(vec![]).expect("parameters");
-    params.distinguished_name.push(DnType::CommonName, common_name);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA")
@@ -197,13 +263,24 @@ impl Answer {
 
     /// The output, after an exit code of 0.
     pub(crate) fn must_succeed(&self) -> String {
-        assert!(self.succeeded(), "`{}` failed: {}{}", self.command, self.stdout(), self.stderr());
+        assert!(
+            self.succeeded(),
+            "`{}` failed: {}{}",
+            self.command,
+            self.stdout(),
+            self.stderr()
+        );
         self.stdout()
     }
 
     /// The error output, after any other exit code.
     pub(crate) fn must_fail(&self) -> String {
-        assert!(!self.succeeded(), "`{}` succeeded: {}", self.command, self.stdout());
+        assert!(
+            !self.succeeded(),
+            "`{}` succeeded: {}",
+            self.command,
+            self.stdout()
+        );
         self.stderr()
     }
 }

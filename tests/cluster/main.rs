@@ -1,9 +1,18 @@
-//! What must hold on a real Kubernetes. `make test-cluster` brings one up and runs this suite against it.
+//! What must hold on a real Kubernetes. `make test-cluster` brings one up and runs this suite
+//! against it.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking"
+)]
 
 mod admission;
-#[allow(dead_code, reason = "shared with the suite of the rules, which asks more of it")]
+#[allow(
+    dead_code,
+    reason = "shared with the suite of the rules, which asks more of it"
+)]
 #[path = "../rules/cases.rs"]
 mod cases;
 mod client;

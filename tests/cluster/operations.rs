@@ -1,5 +1,5 @@
-//! Operations on a real Kubernetes, under the eyes of clients: the tutorial in its order, by restart and by reload, and what goes
-//! wrong.
+//! Operations on a real Kubernetes, under the eyes of clients: the tutorial in its order, by
+//! restart and by reload, and what goes wrong.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,15 +9,18 @@ use serde_json::{Value, json};
 
 use crate::harness::{Cluster, ca, ca_secret};
 use crate::operator::Operator;
-use crate::provisioner::{Loops, ONE_AT_A_TIME, Place, example, primary, psql, read_example, secret, versions};
+use crate::provisioner::{
+    Loops, ONE_AT_A_TIME, Place, example, primary, psql, read_example, secret, versions,
+};
 use crate::rights::OPERATOR;
 use crate::traffic::{Traffic, Writes};
 
 /// The CAs of the tutorial, each with an Issuer; and one Issuer whose CA is missing.
 pub(crate) fn issuers(place: &Place<'_>) {
-    for (issuer, secret, name) in
-        [("pg-issuer", "postgres-ca", "ca"), ("pg-new-issuer", "postgres-new-ca", "ca-updated")]
-    {
+    for (issuer, secret, name) in [
+        ("pg-issuer", "postgres-ca", "ca"),
+        ("pg-new-issuer", "postgres-new-ca", "ca-updated"),
+    ] {
         place.apply(&ca_secret(secret, &ca(name)));
         place.apply(&issuer_of(issuer, secret));
     }
@@ -54,17 +57,27 @@ pub(crate) fn tutorial(file: &str) -> Value {
 pub(crate) async fn ended(place: &Place<'_>, name: &str, seconds: u64) -> String {
     let object = format!("pgops/{name}");
     let phase = || place.path(&object, ".status.phase");
-    place.until(&format!("{name} ends"), seconds, || matches!(phase().as_str(), "Successful" | "Failed")).await;
+    place
+        .until(&format!("{name} ends"), seconds, || {
+            matches!(phase().as_str(), "Successful" | "Failed")
+        })
+        .await;
     phase()
 }
 
 pub(crate) fn steps(place: &Place<'_>, name: &str) -> String {
-    let status: Value = serde_json::from_str(&place.path(&format!("pgops/{name}"), ".status")).unwrap_or_default();
-    let time = |value: &Value| value.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    let status: Value =
+        serde_json::from_str(&place.path(&format!("pgops/{name}"), ".status")).unwrap_or_default();
+    let time = |value: &Value| {
+        value
+            .as_str()
+            .and_then(|text| text.parse::<jiff::Timestamp>().ok())
+    };
     let steps = status["steps"].as_array().cloned().unwrap_or_default();
     let line = |step: &Value| {
-        let took =
-            time(&step["finishedAt"]).zip(time(&step["startedAt"])).map(|(end, start)| end.duration_since(start));
+        let took = time(&step["finishedAt"])
+            .zip(time(&step["startedAt"]))
+            .map(|(end, start)| end.duration_since(start));
         let message = step["message"].as_str().unwrap_or_default();
         format!(
             "    {:<24} {:>4} s  {message}",
@@ -79,7 +92,10 @@ pub(crate) fn steps(place: &Place<'_>, name: &str) -> String {
 pub(crate) fn uids(place: &Place<'_>) -> BTreeMap<String, String> {
     let lines = r#"jsonpath={range .items[*]}{.metadata.name} {.metadata.uid}{"\n"}{end}"#;
     let text = place.kubectl(&["get", "pod", "-o", lines]);
-    text.lines().filter_map(|line| line.split_once(' ')).map(|(name, uid)| (name.to_owned(), uid.to_owned())).collect()
+    text.lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, uid)| (name.to_owned(), uid.to_owned()))
+        .collect()
 }
 
 /// What was written to the API server while an operation ran.
@@ -96,14 +112,19 @@ impl Written {
     fn of(writes: &BTreeMap<String, usize>) -> Self {
         let times = |kind: &str| writes.get(kind).copied().unwrap_or_default();
         let paused_and_resumed = times("postgreses/status").min(2);
-        // The database's loops write too: what became of the set, how the database is; and in the end NAME-tls without what was
-        // served before, and what is needed no more.
+        // The database's loops write too: what became of the set, how the database is; and in the
+        // end NAME-tls without what was served before, and what is needed no more.
         let of_the_set = times("petsets/status") + times("statefulsets");
         let of_the_database = times("postgreses/status") - paused_and_resumed;
         let served_before = usize::from(times("secrets") > 1);
-        let gone: usize =
-            ["certificates", "secrets", "configmaps"].map(|kind| times(&format!("{kind} gone"))).iter().sum();
-        let (by_others, events) = (of_the_set + of_the_database + served_before + gone, times("events"));
+        let gone: usize = ["certificates", "secrets", "configmaps"]
+            .map(|kind| times(&format!("{kind} gone")))
+            .iter()
+            .sum();
+        let (by_others, events) = (
+            of_the_set + of_the_database + served_before + gone,
+            times("events"),
+        );
         Self {
             by_it: writes.values().sum::<usize>() - events - by_others,
             of_status: times("postgresopsrequests/status"),
@@ -114,7 +135,8 @@ impl Written {
     }
 }
 
-/// Carries out one request while clients are at work, and prints what it took. No handshake may fail.
+/// Carries out one request while clients are at work, and prints what it took. No handshake may
+/// fail.
 async fn carry_out(place: &Place<'_>, writes: &Writes, request: &Value, restarts: bool) {
     let name = request["metadata"]["name"].as_str().expect("a name");
     let mut held = request.clone();
@@ -127,13 +149,28 @@ async fn carry_out(place: &Place<'_>, writes: &Writes, request: &Value, restarts
     place.apply(&held);
     let phase = ended(place, name, 240).await;
     let took = start.elapsed();
-    let is_held = || !place.path(&format!("pgops/{name}"), ".metadata.finalizers").is_empty();
-    place.until("the request is let go", 10, || !is_held()).await;
+    let is_held = || {
+        !place
+            .path(&format!("pgops/{name}"), ".metadata.finalizers")
+            .is_empty()
+    };
+    place
+        .until("the request is let go", 10, || !is_held())
+        .await;
     let writes = writes.take();
-    let Written { by_it, of_status, evictions, by_others, events } = Written::of(&writes);
+    let Written {
+        by_it,
+        of_status,
+        evictions,
+        by_others,
+        events,
+    } = Written::of(&writes);
     let seen = traffic.stop().await;
     let after = uids(place);
-    let restarted = after.iter().filter(|(pod, uid)| before.get(*pod).is_some_and(|old| old != *uid)).count();
+    let restarted = after
+        .iter()
+        .filter(|(pod, uid)| before.get(*pod).is_some_and(|old| old != *uid))
+        .count();
     let bound = 18 + 3 * before.len();
     println!(
         "{name}: {phase} after {:.1} s, {restarted} pods restarted, longest write gap {:.2} s, {} rows, \
@@ -147,15 +184,40 @@ async fn carry_out(place: &Place<'_>, writes: &Writes, request: &Value, restarts
         seen.away,
         steps(place, name),
     );
-    assert_eq!(phase, "Successful", "{}", place.path(&format!("pgops/{name}"), ".status.conditions"));
+    assert_eq!(
+        phase,
+        "Successful",
+        "{}",
+        place.path(&format!("pgops/{name}"), ".status.conditions")
+    );
     // What takes longer than a minute, which it does on no machine of ours, may say so more often.
     let longer = usize::try_from(took.as_secs().saturating_sub(60).div_ceil(30)).expect("a number");
     assert!(by_it <= bound + longer, "{name}: {writes:?}");
-    assert_eq!((restarted, evictions), if restarts { (before.len(), before.len()) } else { (0, 0) }, "{name}");
+    assert_eq!(
+        (restarted, evictions),
+        if restarts {
+            (before.len(), before.len())
+        } else {
+            (0, 0)
+        },
+        "{name}"
+    );
     let may_be_refused = matches!(name, "add-tls" | "remove-tls");
-    assert!(may_be_refused || seen.refused.is_empty(), "{name}: {:?}", seen.refused);
-    assert!(seen.gap < Duration::from_secs(10), "{name}: nothing was written for {:?}", seen.gap);
-    assert_eq!(place.condition("pg/ha-postgres", "Paused", "status"), "", "{name}");
+    assert!(
+        may_be_refused || seen.refused.is_empty(),
+        "{name}: {:?}",
+        seen.refused
+    );
+    assert!(
+        seen.gap < Duration::from_secs(10),
+        "{name}: nothing was written for {:?}",
+        seen.gap
+    );
+    assert_eq!(
+        place.condition("pg/ha-postgres", "Paused", "status"),
+        "",
+        "{name}"
+    );
 }
 
 /// A setting of the server in this pod.
@@ -169,7 +231,9 @@ const VERIFY_FULL: &str = "host=ha-postgres.NS.svc user=postgres sslmode=verify-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tutorial_runs_in_its_order_under_load() {
     const NAMESPACE: &str = "ops-tutorial";
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     let _turn = ONE_AT_A_TIME.lock().await;
     let versions = versions(&cluster);
     let writes = Writes::default();
@@ -177,7 +241,12 @@ async fn the_tutorial_runs_in_its_order_under_load() {
     let loops = Loops::with(&client, NAMESPACE);
     let place = &Place::make(&cluster, NAMESPACE);
     issuers(place);
-    place.apply(&example("ha-postgres.yaml", "ha-postgres", 3, &versions[&17]));
+    place.apply(&example(
+        "ha-postgres.yaml",
+        "ha-postgres",
+        3,
+        &versions[&17],
+    ));
     place.until_phase("ha-postgres", "Ready", 180).await;
     assert_eq!(show(place, "ha-postgres-0", "ssl"), "off");
     a_synchronous_cluster_is_restarted(place).await;
@@ -191,17 +260,43 @@ async fn the_tutorial_runs_in_its_order_under_load() {
     assert!(issued("client") != before.0 && issued("server") != before.1);
 
     carry_out(place, &writes, &tutorial("change-issuer.yaml"), true).await;
-    assert_eq!(secret(place, "ha-postgres-server-cert", "ca.crt"), secret(place, "postgres-new-ca", "tls.crt"));
-    let trusted = place.kubectl(&["exec", "ha-postgres-1", "-c", "postgres", "--", "cat", "/tls/certs/server/ca.crt"]);
+    assert_eq!(
+        secret(place, "ha-postgres-server-cert", "ca.crt"),
+        secret(place, "postgres-new-ca", "tls.crt")
+    );
+    let trusted = place.kubectl(&[
+        "exec",
+        "ha-postgres-1",
+        "-c",
+        "postgres",
+        "--",
+        "cat",
+        "/tls/certs/server/ca.crt",
+    ]);
     assert_eq!(trusted, secret(place, "postgres-new-ca", "tls.crt"));
 
-    let rotate = by_reload(request("rotate-by-reload", &json!({"rotateCertificates": true})));
+    let rotate = by_reload(request(
+        "rotate-by-reload",
+        &json!({"rotateCertificates": true}),
+    ));
     carry_out(place, &writes, &rotate, false).await;
     let back = json!({"issuerRef": {"apiGroup": "cert-manager.io", "kind": "Issuer", "name": "pg-issuer"}});
-    carry_out(place, &writes, &by_reload(request("issuer-by-reload", &back)), false).await;
+    carry_out(
+        place,
+        &writes,
+        &by_reload(request("issuer-by-reload", &back)),
+        false,
+    )
+    .await;
     only_the_named_certificate_changes(place, &writes).await;
     let modes = json!({"sslMode": "require", "clientAuthMode": "scram"});
-    carry_out(place, &writes, &by_reload(request("modes-by-reload", &modes)), false).await;
+    carry_out(
+        place,
+        &writes,
+        &by_reload(request("modes-by-reload", &modes)),
+        false,
+    )
+    .await;
     a_cluster_issuer_signs_as_well(place, &writes).await;
     what_is_renewed_is_served_without_a_restart(place).await;
     a_new_key_of_the_ca_is_told_to_clients_before_it_is_served(place).await;
@@ -211,25 +306,40 @@ async fn the_tutorial_runs_in_its_order_under_load() {
     a_request_deleted_on_the_way_leaves_the_database_well(place).await;
 
     carry_out(place, &writes, &tutorial("remove-tls.yaml"), true).await;
-    let issued = ["server", "client", "metrics-exporter"].map(|alias| format!("secret/ha-postgres-{alias}-cert"));
+    let issued = ["server", "client", "metrics-exporter"]
+        .map(|alias| format!("secret/ha-postgres-{alias}-cert"));
     place
-        .until("what was issued is gone", 30, || issued.iter().all(|it| place.path(it, ".metadata.name").is_empty()))
+        .until("what was issued is gone", 30, || {
+            issued
+                .iter()
+                .all(|it| place.path(it, ".metadata.name").is_empty())
+        })
         .await;
-    let ssl = ["ssl", "ssl_cert_file", "ssl_key_file"].map(|setting| show(place, "ha-postgres-0", setting));
+    let ssl = ["ssl", "ssl_cert_file", "ssl_key_file"]
+        .map(|setting| show(place, "ha-postgres-0", setting));
     assert_eq!(ssl, ["off", "server.crt", "server.key"]);
     let password = secret(place, "ha-postgres-auth", "password");
-    let plain = format!("host=ha-postgres.{NAMESPACE}.svc user=postgres password={password} sslmode=disable");
-    assert_eq!(psql(place, "ha-postgres-1", &plain, "select 1").as_deref(), Ok("1"));
+    let plain = format!(
+        "host=ha-postgres.{NAMESPACE}.svc user=postgres password={password} sslmode=disable"
+    );
+    assert_eq!(
+        psql(place, "ha-postgres-1", &plain, "select 1").as_deref(),
+        Ok("1")
+    );
     place.clear();
     loops.stop().await;
 }
 
-/// While nobody writes, all standbys are equally far, and Patroni hands the leadership over only to the one that is synchronous.
+/// While nobody writes, all standbys are equally far, and Patroni hands the leadership over only to
+/// the one that is synchronous.
 async fn a_synchronous_cluster_is_restarted(place: &Place<'_>) {
-    let first = json!({"streamingMode": "Synchronous", "synchronousReplicationConfig": {"mode": "First"}});
+    let first =
+        json!({"streamingMode": "Synchronous", "synchronousReplicationConfig": {"mode": "First"}});
     place.patch("ha-postgres", &first);
     let synchronous = || place.path("cm/ha-postgres-sync", ".metadata.annotations.sync_standby");
-    place.until("a standby is synchronous", 60, || !synchronous().is_empty()).await;
+    place
+        .until("a standby is synchronous", 60, || !synchronous().is_empty())
+        .await;
     let (before, start) = (uids(place), Instant::now());
     place.apply(&json!({
         "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PostgresOpsRequest", "metadata": {"name": "restart"},
@@ -238,39 +348,106 @@ async fn a_synchronous_cluster_is_restarted(place: &Place<'_>) {
     let phase = ended(place, "restart", 180).await;
     let (took, steps) = (start.elapsed().as_secs_f32(), steps(place, "restart"));
     println!("one of two standbys is synchronous: restart: {phase} after {took:.1} s\n{steps}");
-    assert_eq!(phase, "Successful", "{}", place.path("pgops/restart", ".status.conditions"));
-    assert!(uids(place).iter().all(|(pod, uid)| before.get(pod) != Some(uid)));
-    assert_eq!(place.path("pgops/restart", r#".status.steps[?(@.name=="SwitchOver")].attempts"#), "1");
-    place.patch("ha-postgres", &json!({"streamingMode": null, "synchronousReplicationConfig": null}));
-    place.until("no standby is synchronous", 60, || synchronous().is_empty()).await;
+    assert_eq!(
+        phase,
+        "Successful",
+        "{}",
+        place.path("pgops/restart", ".status.conditions")
+    );
+    assert!(
+        uids(place)
+            .iter()
+            .all(|(pod, uid)| before.get(pod) != Some(uid))
+    );
+    assert_eq!(
+        place.path(
+            "pgops/restart",
+            r#".status.steps[?(@.name=="SwitchOver")].attempts"#
+        ),
+        "1"
+    );
+    place.patch(
+        "ha-postgres",
+        &json!({"streamingMode": null, "synchronousReplicationConfig": null}),
+    );
+    place
+        .until("no standby is synchronous", 60, || synchronous().is_empty())
+        .await;
     place.until_phase("ha-postgres", "Ready", 60).await;
 }
 
 fn tls_is_as_the_guide_says(place: &Place<'_>, pod: &str) {
-    let files = place.kubectl(&["exec", pod, "-c", "postgres", "--", "sh", "-c", "cd /tls/certs && ls */*"]);
+    let files = place.kubectl(&[
+        "exec",
+        pod,
+        "-c",
+        "postgres",
+        "--",
+        "sh",
+        "-c",
+        "cd /tls/certs && ls */*",
+    ]);
     let expected = "client/ca.crt client/client.crt client/client.key exporter/ca.crt exporter/tls.crt exporter/tls.key \
         server/ca.crt server/server.crt server/server.key";
-    assert_eq!(files.split_whitespace().collect::<Vec<_>>().join(" "), expected);
+    assert_eq!(
+        files.split_whitespace().collect::<Vec<_>>().join(" "),
+        expected
+    );
     let to = VERIFY_FULL.replace("NS", place.namespace);
     let session = "select ssl, version from pg_stat_ssl where pid = pg_backend_pid()";
     assert_eq!(psql(place, pod, &to, session).as_deref(), Ok("t|TLSv1.3"));
-    let settings = ["ssl", "ssl_cert_file", "ssl_key_file"].map(|setting| show(place, pod, setting));
-    assert_eq!(settings, ["on", "/tls/certs/server/server.crt", "/tls/certs/server/server.key"]);
-    let plain = format!("host=ha-postgres.{}.svc user=postgres sslmode=disable", place.namespace);
+    let settings =
+        ["ssl", "ssl_cert_file", "ssl_key_file"].map(|setting| show(place, pod, setting));
+    assert_eq!(
+        settings,
+        [
+            "on",
+            "/tls/certs/server/server.crt",
+            "/tls/certs/server/server.key"
+        ]
+    );
+    let plain = format!(
+        "host=ha-postgres.{}.svc user=postgres sslmode=disable",
+        place.namespace
+    );
     let refused = psql(place, pod, &plain, "select 1").expect_err("plaintext is refused");
     assert!(refused.contains("no pg_hba.conf entry"), "{refused}");
     let standbys = "select count(*) from pg_stat_replication join pg_stat_ssl using (pid) where ssl and client_dn like '%CN=postgres%'";
-    assert_eq!(psql(place, &primary(place, "ha-postgres"), "user=postgres", standbys).as_deref(), Ok("2"));
-    assert_eq!(place.path("pgops/add-tls", ".status.pods[*].restarted"), "true true true");
-    let mode = place.path("pg/ha-postgres", ".spec.sslMode") + &place.path("pg/ha-postgres", ".spec.clientAuthMode");
+    assert_eq!(
+        psql(
+            place,
+            &primary(place, "ha-postgres"),
+            "user=postgres",
+            standbys
+        )
+        .as_deref(),
+        Ok("2")
+    );
+    assert_eq!(
+        place.path("pgops/add-tls", ".status.pods[*].restarted"),
+        "true true true"
+    );
+    let mode = place.path("pg/ha-postgres", ".spec.sslMode")
+        + &place.path("pg/ha-postgres", ".spec.clientAuthMode");
     assert_eq!(mode, "verify-fullcert");
 }
 
 async fn only_the_named_certificate_changes(place: &Place<'_>, writes: &Writes) {
-    let revision = |alias: &str| place.path(&format!("certificate/ha-postgres-{alias}-cert"), ".status.revision");
+    let revision = |alias: &str| {
+        place.path(
+            &format!("certificate/ha-postgres-{alias}-cert"),
+            ".status.revision",
+        )
+    };
     let client = revision("client");
     let tls = json!({"certificates": [{"alias": "server", "dnsNames": ["db.example"]}]});
-    carry_out(place, writes, &by_reload(request("update-by-reload", &tls)), false).await;
+    carry_out(
+        place,
+        writes,
+        &by_reload(request("update-by-reload", &tls)),
+        false,
+    )
+    .await;
     assert_eq!(revision("client"), client);
     let names = place.path("certificate/ha-postgres-server-cert", ".spec.dnsNames");
     assert!(names.contains("db.example"), "{names}");
@@ -288,13 +465,28 @@ async fn a_cluster_issuer_signs_as_well(place: &Place<'_>, writes: &Writes) {
         "apiVersion": "cert-manager.io/v1", "kind": "ClusterIssuer", "metadata": {"name": "ops-tutorial"},
         "spec": {"ca": {"secretName": "ops-tutorial-ca"}},
     });
-    place.cluster.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [ca, issuer]}).to_string());
-    place.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "clusterissuer/ops-tutorial"]);
-    let issuer =
-        |kind: &str, name: &str| json!({"issuerRef": {"apiGroup": "cert-manager.io", "kind": kind, "name": name}});
-    let there = by_reload(request("cluster-issuer", &issuer("ClusterIssuer", "ops-tutorial")));
+    place
+        .cluster
+        .apply(&json!({"apiVersion": "v1", "kind": "List", "items": [ca, issuer]}).to_string());
+    place.kubectl(&[
+        "wait",
+        "--for=condition=Ready",
+        "--timeout=60s",
+        "clusterissuer/ops-tutorial",
+    ]);
+    let issuer = |kind: &str, name: &str| json!({"issuerRef": {"apiGroup": "cert-manager.io", "kind": kind, "name": name}});
+    let there = by_reload(request(
+        "cluster-issuer",
+        &issuer("ClusterIssuer", "ops-tutorial"),
+    ));
     carry_out(place, writes, &there, false).await;
-    carry_out(place, writes, &by_reload(request("issuer-again", &issuer("Issuer", "pg-issuer"))), false).await;
+    carry_out(
+        place,
+        writes,
+        &by_reload(request("issuer-again", &issuer("Issuer", "pg-issuer"))),
+        false,
+    )
+    .await;
 }
 
 /// cert-manager renews the server's certificate every few seconds, and clients notice nothing.
@@ -308,26 +500,51 @@ async fn what_is_renewed_is_served_without_a_restart(place: &Place<'_>) {
     let mut seen = vec![served()];
     for n in 0..3 {
         let last = seen[n].clone();
-        place.until("a renewed certificate is taken into service", 90, || served() != last).await;
+        place
+            .until("a renewed certificate is taken into service", 90, || {
+                served() != last
+            })
+            .await;
         seen.push(served());
     }
     let certificates: Value = serde_json::from_str(&certificates).unwrap_or(json!([]));
-    place.patch("ha-postgres", &json!({"tls": {"certificates": certificates}}));
+    place.patch(
+        "ha-postgres",
+        &json!({"tls": {"certificates": certificates}}),
+    );
     let issued = || secret(place, "ha-postgres-server-cert", "tls.crt");
     // A short one is for one hour.
     let in_two_hours = jiff::Timestamp::now() + Duration::from_hours(2);
-    let ends = || place.path("certificate/ha-postgres-server-cert", ".status.notAfter").parse::<jiff::Timestamp>();
+    let ends = || {
+        place
+            .path("certificate/ha-postgres-server-cert", ".status.notAfter")
+            .parse::<jiff::Timestamp>()
+    };
     let is_long = || ends().is_ok_and(|ends| ends > in_two_hours);
-    place.until("the last one is in service", 90, || is_long() && served() == issued()).await;
+    place
+        .until("the last one is in service", 90, || {
+            is_long() && served() == issued()
+        })
+        .await;
     let is_done = || {
         place.path("pg/ha-postgres", ".status.observedGeneration")
             == place.path("pg/ha-postgres", ".metadata.generation")
     };
-    place.until("there is nothing left to do", 30, is_done).await;
+    place
+        .until("there is nothing left to do", 30, is_done)
+        .await;
     place.until_phase("ha-postgres", "Ready", 30).await;
     let seen = traffic.stop().await;
-    println!("renewed four times: {} TLS connections, {} refused", seen.tries, seen.refused.len());
-    assert!(seen.tries > 100 && seen.refused.is_empty(), "{:?}", seen.refused);
+    println!(
+        "renewed four times: {} TLS connections, {} refused",
+        seen.tries,
+        seen.refused.len()
+    );
+    assert!(
+        seen.tries > 100 && seen.refused.is_empty(),
+        "{:?}",
+        seen.refused
+    );
     assert_eq!(uids(place), before);
 }
 
@@ -352,24 +569,46 @@ async fn a_new_key_of_the_ca_is_told_to_clients_before_it_is_served(place: &Plac
         renew(place, alias);
     }
     place
-        .until("clients are told of the new CA beside the old one", 60, || {
-            let bundle = bundle();
-            holds(&bundle, &old) && holds(&bundle, &new)
-        })
+        .until(
+            "clients are told of the new CA beside the old one",
+            60,
+            || {
+                let bundle = bundle();
+                holds(&bundle, &old) && holds(&bundle, &new)
+            },
+        )
         .await;
     let told = Instant::now();
-    place.until("the new CA's leaf is served", 60, || served("server.crt") != first).await;
+    place
+        .until("the new CA's leaf is served", 60, || {
+            served("server.crt") != first
+        })
+        .await;
     let until_served = told.elapsed();
     assert!(until_served >= SHORTEST, "clients got {until_served:?}");
-    assert!(holds(&trusted(), &old), "the old CA still signs for clients");
+    assert!(
+        holds(&trusted(), &old),
+        "the old CA still signs for clients"
+    );
 
     let first = served("client.crt");
     renew(place, "client");
-    place.until("the next client certificate is the cluster's own", 60, || served("client.crt") != first).await;
-    let told = Instant::now();
-    assert!(holds(&trusted(), &old), "clients show what the old CA has signed");
     place
-        .until("only the new CA is trusted", 60, || bundle().trim() == new.trim() && trusted().trim() == new.trim())
+        .until(
+            "the next client certificate is the cluster's own",
+            60,
+            || served("client.crt") != first,
+        )
+        .await;
+    let told = Instant::now();
+    assert!(
+        holds(&trusted(), &old),
+        "clients show what the old CA has signed"
+    );
+    place
+        .until("only the new CA is trusted", 60, || {
+            bundle().trim() == new.trim() && trusted().trim() == new.trim()
+        })
         .await;
     let until_gone = told.elapsed();
     assert!(until_gone >= SHORTEST, "clients got {until_gone:?}");
@@ -390,8 +629,14 @@ async fn a_new_key_of_the_ca_is_told_to_clients_before_it_is_served(place: &Plac
         "-o",
         r#"jsonpath={range .items[?(@.reason=="Settle")]}{.message}{"\n"}{end}"#,
     ]);
-    let said: Vec<&str> = events.lines().filter_map(|note| note.split_once("Z ").map(|(_, what)| what)).collect();
-    for what in ["to trust the new CA", "to show certificates of the CAs that stay"] {
+    let said: Vec<&str> = events
+        .lines()
+        .filter_map(|note| note.split_once("Z ").map(|(_, what)| what))
+        .collect();
+    for what in [
+        "to trust the new CA",
+        "to show certificates of the CAs that stay",
+    ] {
         assert!(said.iter().any(|said| said.starts_with(what)), "{events}");
     }
     clients_get(place, None);
@@ -399,8 +644,9 @@ async fn a_new_key_of_the_ca_is_told_to_clients_before_it_is_served(place: &Plac
 
 /// How long clients get, of renewals and of requests that do not say.
 fn clients_get(place: &Place<'_>, time: Option<Duration>) {
-    let annotation =
-        time.map_or("pgrekey.dev/settle-".to_owned(), |time| format!("pgrekey.dev/settle={}s", time.as_secs()));
+    let annotation = time.map_or("pgrekey.dev/settle-".to_owned(), |time| {
+        format!("pgrekey.dev/settle={}s", time.as_secs())
+    });
     place.kubectl(&["annotate", "pg", "ha-postgres", &annotation]);
 }
 
@@ -410,9 +656,17 @@ fn renew(place: &Place<'_>, alias: &str) {
         "type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "by a test",
         "lastTransitionTime": jiff::Timestamp::now(),
     });
-    let patch = json!([{"op": "add", "path": "/status/conditions/-", "value": issuing}]).to_string();
+    let patch =
+        json!([{"op": "add", "path": "/status/conditions/-", "value": issuing}]).to_string();
     let certificate = format!("certificate/ha-postgres-{alias}-cert");
-    place.kubectl(&["patch", &certificate, "--subresource=status", "--type=json", "-p", &patch]);
+    place.kubectl(&[
+        "patch",
+        &certificate,
+        "--subresource=status",
+        "--type=json",
+        "-p",
+        &patch,
+    ]);
 }
 
 async fn what_has_ended_is_not_touched_again(place: &Place<'_>, writes: &Writes) {
@@ -425,36 +679,63 @@ async fn what_has_ended_is_not_touched_again(place: &Place<'_>, writes: &Writes)
     };
     crate::harness::eventually("nothing is written any more", is_quiet).await;
     // Each change of the database makes its requests be looked at.
-    let databases = kube::Api::<pgrekey::api::Postgres>::namespaced(place.cluster.client.clone(), place.namespace);
+    let databases = kube::Api::<pgrekey::api::Postgres>::namespaced(
+        place.cluster.client.clone(),
+        place.namespace,
+    );
     for n in 0..100 {
-        let patch = kube::api::Patch::Merge(json!({"metadata": {"annotations": {"seen": n.to_string()}}}));
-        databases.patch("ha-postgres", &kube::api::PatchParams::default(), &patch).await.expect("a patch");
+        let patch =
+            kube::api::Patch::Merge(json!({"metadata": {"annotations": {"seen": n.to_string()}}}));
+        databases
+            .patch("ha-postgres", &kube::api::PatchParams::default(), &patch)
+            .await
+            .expect("a patch");
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(versions(), before);
     let mut written = writes.take();
-    // The check of the database's health goes on meanwhile, and may have something to say of its own.
+    // The check of the database's health goes on meanwhile, and may have something to say of its
+    // own.
     written.remove("postgreses/status");
     assert_eq!(written, BTreeMap::new());
 }
 
 async fn two_at_once_both_run(place: &Place<'_>) {
     let rotate = |name: &str| by_reload(request(name, &json!({"rotateCertificates": true})));
-    place.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [rotate("first"), rotate("second")]}));
+    place.apply(
+        &json!({"apiVersion": "v1", "kind": "List", "items": [rotate("first"), rotate("second")]}),
+    );
     let waits = || place.condition("pgops/second", "Pending", "message");
-    place.until("the second waits for the first", 30, || waits().contains("first")).await;
+    place
+        .until("the second waits for the first", 30, || {
+            waits().contains("first")
+        })
+        .await;
     assert_eq!(ended(place, "first", 120).await, "Successful");
     assert_eq!(ended(place, "second", 120).await, "Successful");
     let revision = place.path("certificate/ha-postgres-client-cert", ".status.revision");
     println!("two at once: the client certificate is at revision {revision}");
-    place.kubectl(&["annotate", "pgops", "second", "pgrekey.dev/ttl-after-finished=1s"]);
+    place.kubectl(&[
+        "annotate",
+        "pgops",
+        "second",
+        "pgrekey.dev/ttl-after-finished=1s",
+    ]);
     let is_gone = || place.path("pgops/second", ".metadata.name").is_empty();
-    place.until("a request is deleted when its time after the end is over", 30, is_gone).await;
+    place
+        .until(
+            "a request is deleted when its time after the end is over",
+            30,
+            is_gone,
+        )
+        .await;
 }
 
 async fn what_cannot_be_issued_touches_nothing(place: &Place<'_>) {
     // What was served before the last operation may still go.
-    let served = || ["server.crt", "client.crt", "ca.crt"].map(|file| secret(place, "ha-postgres-tls", file));
+    let served = || {
+        ["server.crt", "client.crt", "ca.crt"].map(|file| secret(place, "ha-postgres-tls", file))
+    };
     let (uids_before, served_before) = (uids(place), served());
     let mut request = request("no-ca", &json!({"issuerRef": {"name": "empty-issuer"}}));
     request["spec"]["timeout"] = json!("5s");
@@ -474,13 +755,23 @@ async fn a_request_deleted_on_the_way_leaves_the_database_well(place: &Place<'_>
     clients_get(place, Some(Duration::from_secs(1)));
     place.apply(&request("given-up", &issuer));
     let step = || place.path("pgops/given-up", ".status.steps[*].name");
-    place.until("the first pod is restarted", 120, || step().contains("Restart")).await;
+    place
+        .until("the first pod is restarted", 120, || {
+            step().contains("Restart")
+        })
+        .await;
     place.kubectl(&["delete", "pgops", "given-up", "--wait=false"]);
-    place.until("the request is gone", 180, || place.path("pgops/given-up", ".metadata.name").is_empty()).await;
+    place
+        .until("the request is gone", 180, || {
+            place.path("pgops/given-up", ".metadata.name").is_empty()
+        })
+        .await;
     assert_eq!(place.condition("pg/ha-postgres", "Paused", "status"), "");
     let ca = secret(place, "postgres-ca", "tls.crt");
     let served = || secret(place, "ha-postgres-tls", "ca.crt");
-    place.until("only the CA of the spec is trusted", 120, || served() == ca).await;
+    place
+        .until("only the CA of the spec is trusted", 120, || served() == ca)
+        .await;
     place.until_phase("ha-postgres", "Ready", 60).await;
     clients_get(place, None);
 }
@@ -489,7 +780,9 @@ async fn a_request_deleted_on_the_way_leaves_the_database_well(place: &Place<'_>
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_that_is_killed_loses_nothing() {
     const NAMESPACE: &str = "ops-killed";
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     let _turn = ONE_AT_A_TIME.lock().await;
     let versions = versions(&cluster);
     let arguments = ["--watch-namespace", NAMESPACE, "--identity", "killed"];
@@ -499,13 +792,33 @@ async fn an_operator_that_is_killed_loses_nothing() {
     drop(operator);
     operator = start();
     issuers(place);
-    place.apply(&example("ha-postgres.yaml", "ha-postgres", 1, &versions[&18]));
+    place.apply(&example(
+        "ha-postgres.yaml",
+        "ha-postgres",
+        1,
+        &versions[&18],
+    ));
     place.until_phase("ha-postgres", "Ready", 180).await;
     place.apply(&tutorial("add-tls.yaml"));
     assert_eq!(ended(place, "add-tls", 180).await, "Successful");
-    println!("one pod of {}: add-tls\n{}", versions[&18], steps(place, "add-tls"));
-    place.kubectl(&["patch", "pg", "ha-postgres", "--type=merge", "-p", r#"{"spec": {"replicas": 2}}"#]);
-    place.until("two pods", 120, || place.path("petset/ha-postgres", ".status.readyReplicas") == "2").await;
+    println!(
+        "one pod of {}: add-tls\n{}",
+        versions[&18],
+        steps(place, "add-tls")
+    );
+    place.kubectl(&[
+        "patch",
+        "pg",
+        "ha-postgres",
+        "--type=merge",
+        "-p",
+        r#"{"spec": {"replicas": 2}}"#,
+    ]);
+    place
+        .until("two pods", 120, || {
+            place.path("petset/ha-postgres", ".status.readyReplicas") == "2"
+        })
+        .await;
     place.until_phase("ha-postgres", "Ready", 60).await;
 
     let traffic = Traffic::start(&cluster.client, NAMESPACE, "ha-postgres").await;
@@ -529,7 +842,11 @@ async fn an_operator_that_is_killed_loses_nothing() {
         steps(place, "change-issuer"),
     );
     assert_eq!(seen.refused, Vec::<String>::new());
-    assert!(uids(place).iter().all(|(pod, uid)| before.get(pod) != Some(uid)));
+    assert!(
+        uids(place)
+            .iter()
+            .all(|(pod, uid)| before.get(pod) != Some(uid))
+    );
     assert_eq!(place.condition("pg/ha-postgres", "Paused", "status"), "");
     place.clear();
 }

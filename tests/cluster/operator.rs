@@ -11,7 +11,8 @@ use crate::harness::{Cluster, eventually, pgrekey, printed};
 use crate::provisioner::Place;
 use crate::rights::{OPERATOR, Rights};
 
-/// An object with this label is not shown to the webhooks: it is how the suite makes what they would refuse.
+/// An object with this label is not shown to the webhooks: it is how the suite makes what they
+/// would refuse.
 pub(crate) const UNSEEN: &str = "unseen";
 
 /// An operator on this machine, where the API server reaches it.
@@ -24,11 +25,21 @@ pub(crate) struct Operator {
 impl Operator {
     /// Starts one that lives in this namespace.
     pub(crate) fn start(rights: &Rights, namespace: &str, further: &[&str]) -> Self {
-        let host = std::env::var("PGREKEY_HOST_IP").expect("PGREKEY_HOST_IP: `make test-cluster` sets it");
-        let free = |host: &str| TcpListener::bind((host, 0)).and_then(|l| l.local_addr()).expect("a free port");
+        let host =
+            std::env::var("PGREKEY_HOST_IP").expect("PGREKEY_HOST_IP: `make test-cluster` sets it");
+        let free = |host: &str| {
+            TcpListener::bind((host, 0))
+                .and_then(|l| l.local_addr())
+                .expect("a free port")
+        };
         let (webhooks, health) = (free(&host), free("127.0.0.1"));
         let child = pgrekey(&["run", "--namespace", namespace, "--certificate-name", &host])
-            .args(["--webhook-address", &webhooks.to_string(), "--health-address", &health.to_string()])
+            .args([
+                "--webhook-address",
+                &webhooks.to_string(),
+                "--health-address",
+                &health.to_string(),
+            ])
             .args(further)
             .env("KUBECONFIG", rights.kubeconfig())
             .stdout(Stdio::null())
@@ -50,7 +61,10 @@ impl Drop for Operator {
 /// Label of the registrations of the tests: what has none is another installation's.
 const LABEL: (&str, &str) = ("suite", "cluster");
 
-const KINDS: [&str; 2] = ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"];
+const KINDS: [&str; 2] = [
+    "mutatingwebhookconfigurations",
+    "validatingwebhookconfigurations",
+];
 
 /// The registration of an operator's webhooks, until it is dropped.
 ///
@@ -58,23 +72,52 @@ const KINDS: [&str; 2] = ["mutatingwebhookconfigurations", "validatingwebhookcon
 pub(crate) struct Registration<'a>(&'a Cluster);
 
 impl<'a> Registration<'a> {
-    /// Registers them as `pgrekey webhook-config` prints them, for the objects in these namespaces alone.
-    pub(crate) fn make(cluster: &'a Cluster, operator: &Operator, own: &str, judged: &[String]) -> Self {
+    /// Registers them as `pgrekey webhook-config` prints them, for the objects in these namespaces
+    /// alone.
+    pub(crate) fn make(
+        cluster: &'a Cluster,
+        operator: &Operator,
+        own: &str,
+        judged: &[String],
+    ) -> Self {
         for kind in KINDS {
             let others = ["get", kind, "-l", &format!("!{}", LABEL.0), "-o", "name"];
             let others = cluster.kubectl(&others, "").must_succeed();
-            for name in configuration_names(Purpose::Validate).chain(configuration_names(Purpose::Mutate)) {
-                let is_taken = others.lines().any(|other| other.ends_with(&format!("/{name}")));
-                assert!(!is_taken, "another installation has registered {name}: a cluster without one is needed");
+            for name in
+                configuration_names(Purpose::Validate).chain(configuration_names(Purpose::Mutate))
+            {
+                let is_taken = others
+                    .lines()
+                    .any(|other| other.ends_with(&format!("/{name}")));
+                assert!(
+                    !is_taken,
+                    "another installation has registered {name}: a cluster without one is needed"
+                );
             }
         }
-        let (url, label) = (format!("https://{}", operator.webhooks), format!("{}={}", LABEL.0, LABEL.1));
-        let all = printed(&["webhook-config", "--namespace", own, "--url", &url, "--label", &label]);
+        let (url, label) = (
+            format!("https://{}", operator.webhooks),
+            format!("{}={}", LABEL.0, LABEL.1),
+        );
+        let all = printed(&[
+            "webhook-config",
+            "--namespace",
+            own,
+            "--url",
+            &url,
+            "--label",
+            &label,
+        ]);
         for mut configuration in serde_saphyr::from_multiple::<Value>(&all).expect("YAML") {
             let webhook = &mut configuration["webhooks"][0];
-            let expressions = webhook["namespaceSelector"]["matchExpressions"].as_array_mut().expect("a list");
-            expressions.push(json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": judged}));
-            webhook["objectSelector"] = json!({"matchExpressions": [{"key": UNSEEN, "operator": "DoesNotExist"}]});
+            let expressions = webhook["namespaceSelector"]["matchExpressions"]
+                .as_array_mut()
+                .expect("a list");
+            expressions.push(
+                json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": judged}),
+            );
+            webhook["objectSelector"] =
+                json!({"matchExpressions": [{"key": UNSEEN, "operator": "DoesNotExist"}]});
             cluster.apply(&configuration.to_string());
         }
         Self(cluster)
@@ -84,12 +127,16 @@ impl<'a> Registration<'a> {
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
         for kind in KINDS {
-            self.0.kubectl(&["delete", kind, "-l", &format!("{}={}", LABEL.0, LABEL.1)], "");
+            self.0.kubectl(
+                &["delete", kind, "-l", &format!("{}={}", LABEL.0, LABEL.1)],
+                "",
+            );
         }
     }
 }
 
-/// What users have after an installation, for one namespace: the webhooks judge what is made there, and the loops carry it out.
+/// What users have after an installation, for one namespace: the webhooks judge what is made there,
+/// and the loops carry it out.
 pub(crate) struct Installation<'a> {
     // Dropped first: nobody would answer the API server without the operator.
     _registration: Registration<'a>,
@@ -101,7 +148,8 @@ impl<'a> Installation<'a> {
     pub(crate) async fn make(cluster: &'a Cluster, namespace: &'static str) -> (Self, Place<'a>) {
         let loops = ["--watch-namespace", namespace, "--identity", namespace];
         let operator = Operator::start(cluster.rights(), OPERATOR, &loops);
-        let registration = Registration::make(cluster, &operator, OPERATOR, &[namespace.to_owned()]);
+        let registration =
+            Registration::make(cluster, &operator, OPERATOR, &[namespace.to_owned()]);
         // What an earlier run has left behind goes only while somebody deals with it.
         let place = Place::make(cluster, namespace);
         let judged = || async {
@@ -110,11 +158,20 @@ impl<'a> Installation<'a> {
                 let create = ["-n", namespace, "create", "--dry-run=server", "-f", "-"];
                 cluster.kubectl(&create, &object.to_string()).stderr()
             };
-            let tls = json!({"type": "ReconfigureTLS", "databaseRef": {"name": "nobody"}, "tls": {}});
-            refused("PostgresOpsRequest", "ops.kubedb.com/v1alpha1", tls).contains("[database-exists]")
-                && refused("Postgres", "kubedb.com/v1", json!({"version": "none"})).contains("[version-exists]")
+            let tls =
+                json!({"type": "ReconfigureTLS", "databaseRef": {"name": "nobody"}, "tls": {}});
+            refused("PostgresOpsRequest", "ops.kubedb.com/v1alpha1", tls)
+                .contains("[database-exists]")
+                && refused("Postgres", "kubedb.com/v1", json!({"version": "none"}))
+                    .contains("[version-exists]")
         };
         eventually("the webhooks judge", judged).await;
-        (Self { _registration: registration, _operator: operator }, place)
+        (
+            Self {
+                _registration: registration,
+                _operator: operator,
+            },
+            place,
+        )
     }
 }

@@ -1,6 +1,7 @@
 //! A `Postgres` on a real Kubernetes: it comes up, is repaired, scales, halts and goes.
 //!
-//! The loops run in this process, in a namespace of their own that enforces Pod Security level `restricted`.
+//! The loops run in this process, in a namespace of their own that enforces Pod Security level
+//! `restricted`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,12 +32,18 @@ pub(crate) struct Loops {
 
 impl Loops {
     pub(crate) async fn start(cluster: &Cluster, namespace: &str) -> Self {
-        Self::with(&Client::try_from(cluster.rights().config().await).expect("a client"), namespace)
+        Self::with(
+            &Client::try_from(cluster.rights().config().await).expect("a client"),
+            namespace,
+        )
     }
 
     /// The same, through this client.
     pub(crate) fn with(client: &Client, namespace: &str) -> Self {
-        let _ = tracing_subscriber::fmt().with_env_filter(EnvFilter::from_default_env()).with_test_writer().try_init();
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
         let (stores, fill) = facts::watch(client);
         let stop = CancellationToken::new();
         let settings = Settings {
@@ -48,8 +55,18 @@ impl Loops {
             }),
             ..Settings::default()
         };
-        let run = controller::run(client.clone(), Arc::new(stores), settings, LoopMetrics::default(), stop.clone());
-        Self { stop, run: tokio::spawn(run), facts: tokio::spawn(fill) }
+        let run = controller::run(
+            client.clone(),
+            Arc::new(stores),
+            settings,
+            LoopMetrics::default(),
+            stop.clone(),
+        );
+        Self {
+            stop,
+            run: tokio::spawn(run),
+            facts: tokio::spawn(fill),
+        }
     }
 
     pub(crate) async fn stop(self) {
@@ -67,10 +84,20 @@ pub(crate) struct Place<'a> {
 
 impl<'a> Place<'a> {
     pub(crate) fn make(cluster: &'a Cluster, namespace: &'static str) -> Self {
-        cluster.kubectl(&["delete", "namespace", namespace, "--ignore-not-found", "--wait"], "").must_succeed();
+        cluster
+            .kubectl(
+                &[
+                    "delete",
+                    "namespace",
+                    namespace,
+                    "--ignore-not-found",
+                    "--wait",
+                ],
+                "",
+            )
+            .must_succeed();
         let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
-        let object =
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}});
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}});
         cluster.apply(&object.to_string());
         Self { cluster, namespace }
     }
@@ -82,7 +109,11 @@ impl<'a> Place<'a> {
     }
 
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
-        let all: Vec<&str> = ["-n", self.namespace].iter().chain(arguments).copied().collect();
+        let all: Vec<&str> = ["-n", self.namespace]
+            .iter()
+            .chain(arguments)
+            .copied()
+            .collect();
         self.cluster.kubectl(&all, "").must_succeed()
     }
 
@@ -91,23 +122,46 @@ impl<'a> Place<'a> {
     }
 
     pub(crate) fn patch(&self, name: &str, spec: &Value) {
-        self.kubectl(&["patch", "pg", name, "--type=merge", "-p", &json!({"spec": spec}).to_string()]);
+        self.kubectl(&[
+            "patch",
+            "pg",
+            name,
+            "--type=merge",
+            "-p",
+            &json!({"spec": spec}).to_string(),
+        ]);
     }
 
     /// What kubectl prints for this path of this object; empty when there is none.
     pub(crate) fn path(&self, object: &str, path: &str) -> String {
         let path = format!("jsonpath={{{path}}}");
-        let arguments = ["-n", self.namespace, "get", object, "--ignore-not-found", "-o", &path];
+        let arguments = [
+            "-n",
+            self.namespace,
+            "get",
+            object,
+            "--ignore-not-found",
+            "-o",
+            &path,
+        ];
         self.cluster.kubectl(&arguments, "").must_succeed()
     }
 
     /// A field of this condition of this object; empty when it has none of this type.
     pub(crate) fn condition(&self, object: &str, type_: &str, field: &str) -> String {
-        self.path(object, &format!(".status.conditions[?(@.type==\"{type_}\")].{field}"))
+        self.path(
+            object,
+            &format!(".status.conditions[?(@.type==\"{type_}\")].{field}"),
+        )
     }
 
     /// Waits until something holds, and says how long that took.
-    pub(crate) async fn until(&self, what: &str, seconds: u64, holds: impl Fn() -> bool) -> Duration {
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        seconds: u64,
+        holds: impl Fn() -> bool,
+    ) -> Duration {
         let start = Instant::now();
         while !holds() {
             if start.elapsed() > Duration::from_secs(seconds) {
@@ -141,8 +195,10 @@ pub(crate) fn example(file: &str, name: &str, replicas: i32, version: &str) -> V
     object["metadata"] = json!({"name": name});
     object["spec"]["replicas"] = json!(replicas);
     object["spec"]["version"] = json!(version);
-    let resources = json!({"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}});
-    object["spec"]["podTemplate"] = json!({"spec": {"containers": [{"name": "postgres", "resources": resources}]}});
+    let resources =
+        json!({"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}});
+    object["spec"]["podTemplate"] =
+        json!({"spec": {"containers": [{"name": "postgres", "resources": resources}]}});
     object
 }
 
@@ -152,7 +208,10 @@ pub(crate) fn versions(cluster: &Cluster) -> BTreeMap<u32, String> {
         .unwrap_or_else(|_| format!("{}/.cache", std::env::var("HOME").expect("a home")));
     let built = |major: u32| {
         let file = format!("{cache}/pgrekey/images/postgres-{major}.version");
-        let version = std::fs::read_to_string(&file).expect("`make images` was run").trim().to_owned();
+        let version = std::fs::read_to_string(&file)
+            .expect("`make images` was run")
+            .trim()
+            .to_owned();
         install(cluster, &version, major);
         (major, version)
     };
@@ -173,41 +232,84 @@ pub(crate) fn install(cluster: &Cluster, version: &str, major: u32) {
     cluster.apply(&object.to_string());
 }
 
-/// What the loops may write: the names and versions of all objects of these kinds, but for what Patroni itself keeps writing.
+/// What the loops may write: the names and versions of all objects of these kinds, but for what
+/// Patroni itself keeps writing.
 fn written(place: &Place<'_>) -> BTreeMap<String, String> {
     let kinds = "pg,petset,sts,svc,secret,cm,sa,role,rolebinding,pdb,pvc,certificate";
     let lines = "jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.resourceVersion}{\"\\n\"}{end}";
     let text = place.kubectl(&["get", kinds, "-o", lines]);
-    let pairs = text.lines().filter_map(|line| line.split_once(' ')).filter(|(name, _)| !name.ends_with("-leader"));
-    pairs.map(|(name, version)| (name.to_owned(), version.to_owned())).collect()
+    let pairs = text
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter(|(name, _)| !name.ends_with("-leader"));
+    pairs
+        .map(|(name, version)| (name.to_owned(), version.to_owned()))
+        .collect()
 }
 
 /// Names of what there is of these kinds.
 fn names(place: &Place<'_>, kinds: &str) -> Vec<String> {
-    place.kubectl(&["get", kinds, "-o", "name"]).lines().map(ToOwned::to_owned).collect()
+    place
+        .kubectl(&["get", kinds, "-o", "name"])
+        .lines()
+        .map(ToOwned::to_owned)
+        .collect()
 }
 
 /// What `psql` in this pod prints.
-pub(crate) fn psql(place: &Place<'_>, pod: &str, connection: &str, query: &str) -> Result<String, String> {
-    let arguments = ["-n", place.namespace, "exec", pod, "-c", "postgres", "--", "psql", connection, "-Atc", query];
+pub(crate) fn psql(
+    place: &Place<'_>,
+    pod: &str,
+    connection: &str,
+    query: &str,
+) -> Result<String, String> {
+    let arguments = [
+        "-n",
+        place.namespace,
+        "exec",
+        pod,
+        "-c",
+        "postgres",
+        "--",
+        "psql",
+        connection,
+        "-Atc",
+        query,
+    ];
     let answer = place.cluster.kubectl(&arguments, "");
-    if answer.succeeded() { Ok(answer.stdout().trim().to_owned()) } else { Err(answer.stderr()) }
+    if answer.succeeded() {
+        Ok(answer.stdout().trim().to_owned())
+    } else {
+        Err(answer.stderr())
+    }
 }
 
 pub(crate) fn primary(place: &Place<'_>, name: &str) -> String {
     let selector = format!("app.kubernetes.io/instance={name},kubedb.com/role=primary");
-    place.kubectl(&["get", "pod", "-l", &selector, "-o", "jsonpath={.items[*].metadata.name}"])
+    place.kubectl(&[
+        "get",
+        "pod",
+        "-l",
+        &selector,
+        "-o",
+        "jsonpath={.items[*].metadata.name}",
+    ])
 }
 
 pub(crate) fn secret(place: &Place<'_>, name: &str, key: &str) -> String {
-    let encoded = place.path(&format!("secret/{name}"), &format!(".data.{}", key.replace('.', "\\.")));
+    let encoded = place.path(
+        &format!("secret/{name}"),
+        &format!(".data.{}", key.replace('.', "\\.")),
+    );
     let value: k8s_openapi::ByteString = serde_json::from_value(json!(encoded)).expect("base64");
     String::from_utf8(value.0).expect("UTF-8")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_lives_and_ends_as_its_spec_says() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     let _turn = ONE_AT_A_TIME.lock().await;
     let versions = versions(&cluster);
     // What an earlier run has left behind goes only while somebody deals with it.
@@ -215,9 +317,18 @@ async fn a_database_lives_and_ends_as_its_spec_says() {
     let place = Place::make(&cluster, "prov-life");
     let place = &place;
 
-    place.apply(&example("ha-postgres.yaml", "ha-postgres", 3, &versions[&17]));
+    place.apply(&example(
+        "ha-postgres.yaml",
+        "ha-postgres",
+        3,
+        &versions[&17],
+    ));
     let took = place.until_phase("ha-postgres", "Ready", 180).await;
-    println!("three pods of {} without TLS: Ready after {:.1} s", versions[&17], took.as_secs_f32());
+    println!(
+        "three pods of {} without TLS: Ready after {:.1} s",
+        versions[&17],
+        took.as_secs_f32()
+    );
     it_looks_as_users_know_it(place);
     passwords_log_in(place);
     let loops = nothing_is_written_when_nothing_has_changed(place, loops).await;
@@ -233,7 +344,10 @@ async fn a_database_lives_and_ends_as_its_spec_says() {
 
 fn it_looks_as_users_know_it(place: &Place<'_>) {
     let table = place.kubectl(&["get", "pg"]);
-    assert!(table.starts_with("NAME          VERSION   STATUS   AGE\nha-postgres   17."), "{table}");
+    assert!(
+        table.starts_with("NAME          VERSION   STATUS   AGE\nha-postgres   17."),
+        "{table}"
+    );
     let labels = place.path("petset/ha-postgres", ".metadata.labels");
     for label in [
         r#""app.kubernetes.io/component":"database""#,
@@ -244,19 +358,44 @@ fn it_looks_as_users_know_it(place: &Place<'_>) {
         assert!(labels.contains(label), "{labels}");
     }
     assert_eq!(place.path("sts/ha-postgres", ".status.readyReplicas"), "3");
-    assert_eq!(place.path("petset/ha-postgres", ".status.readyReplicas"), "3");
-    assert_eq!(place.path("secret/ha-postgres-auth", ".type"), "kubernetes.io/basic-auth");
+    assert_eq!(
+        place.path("petset/ha-postgres", ".status.readyReplicas"),
+        "3"
+    );
+    assert_eq!(
+        place.path("secret/ha-postgres-auth", ".type"),
+        "kubernetes.io/basic-auth"
+    );
     assert_eq!(secret(place, "ha-postgres-auth", "password").len(), 16);
     let services = names(place, "svc");
-    assert_eq!(services, ["service/ha-postgres", "service/ha-postgres-pods", "service/ha-postgres-standby"]);
-    assert_eq!(place.path("pg/ha-postgres", ".status.observedGeneration"), "1");
+    assert_eq!(
+        services,
+        [
+            "service/ha-postgres",
+            "service/ha-postgres-pods",
+            "service/ha-postgres-standby"
+        ]
+    );
+    assert_eq!(
+        place.path("pg/ha-postgres", ".status.observedGeneration"),
+        "1"
+    );
     let conditions = place.path("pg/ha-postgres", ".status.conditions[*].type");
-    assert_eq!(conditions, "ProvisioningStarted ReplicaReady AcceptingConnection Ready Provisioned");
-    let events =
-        place.kubectl(&["get", "event", "-o", "jsonpath={range .items[*]}{.reason}: {.message}{\"\\n\"}{end}"]);
-    for event in
-        ["Successful: Successfully created Service", "Successful: Successfully created Postgres", "Phase Changed"]
-    {
+    assert_eq!(
+        conditions,
+        "ProvisioningStarted ReplicaReady AcceptingConnection Ready Provisioned"
+    );
+    let events = place.kubectl(&[
+        "get",
+        "event",
+        "-o",
+        "jsonpath={range .items[*]}{.reason}: {.message}{\"\\n\"}{end}",
+    ]);
+    for event in [
+        "Successful: Successfully created Service",
+        "Successful: Successfully created Postgres",
+        "Phase Changed",
+    ] {
         assert!(events.contains(event), "{event} is not in {events}");
     }
 }
@@ -264,8 +403,12 @@ fn it_looks_as_users_know_it(place: &Place<'_>) {
 fn passwords_log_in(place: &Place<'_>) {
     let password = secret(place, "ha-postgres-auth", "password");
     for (host, standby) in [("ha-postgres", "f"), ("ha-postgres-standby", "t")] {
-        let to = format!("host={host}.prov-life.svc user=postgres password={password} sslmode=disable");
-        assert_eq!(psql(place, "ha-postgres-0", &to, "select pg_is_in_recovery()").as_deref(), Ok(standby));
+        let to =
+            format!("host={host}.prov-life.svc user=postgres password={password} sslmode=disable");
+        assert_eq!(
+            psql(place, "ha-postgres-0", &to, "select pg_is_in_recovery()").as_deref(),
+            Ok(standby)
+        );
     }
     let wrong = "host=ha-postgres user=postgres password=wrong sslmode=disable";
     assert!(
@@ -288,7 +431,13 @@ async fn nothing_is_written_when_nothing_has_changed(place: &Place<'_>, loops: L
 async fn data_survive_the_primary(place: &Place<'_>) {
     let old = primary(place, "ha-postgres");
     let socket = "user=postgres";
-    psql(place, &old, socket, "create table kept as select 42 as answer").expect("a table");
+    psql(
+        place,
+        &old,
+        socket,
+        "create table kept as select 42 as answer",
+    )
+    .expect("a table");
     let start = Instant::now();
     let uid = || place.path(&format!("pod/{old}"), ".metadata.uid");
     let before = uid();
@@ -299,13 +448,30 @@ async fn data_survive_the_primary(place: &Place<'_>) {
             !new.is_empty() && new != old
         })
         .await;
-    println!("the primary was deleted: another after {:.1} s", start.elapsed().as_secs_f32());
-    place.until("a new pod", 150, || !["", before.as_str()].contains(&uid().as_str())).await;
-    place.until("three pods again", 90, || place.path("petset/ha-postgres", ".status.readyReplicas") == "3").await;
+    println!(
+        "the primary was deleted: another after {:.1} s",
+        start.elapsed().as_secs_f32()
+    );
+    place
+        .until("a new pod", 150, || {
+            !["", before.as_str()].contains(&uid().as_str())
+        })
+        .await;
+    place
+        .until("three pods again", 90, || {
+            place.path("petset/ha-postgres", ".status.readyReplicas") == "3"
+        })
+        .await;
     place.until_phase("ha-postgres", "Ready", 60).await;
-    println!("the primary was deleted: Ready again after {:.1} s", start.elapsed().as_secs_f32());
+    println!(
+        "the primary was deleted: Ready again after {:.1} s",
+        start.elapsed().as_secs_f32()
+    );
     let new = primary(place, "ha-postgres");
-    assert_eq!(psql(place, &new, socket, "select answer from kept").as_deref(), Ok("42"));
+    assert_eq!(
+        psql(place, &new, socket, "select answer from kept").as_deref(),
+        Ok("42")
+    );
 }
 
 async fn what_is_deleted_comes_back(place: &Place<'_>) {
@@ -342,18 +508,32 @@ async fn what_is_deleted_comes_back(place: &Place<'_>) {
     let damaged = settings.replace("\"loop_wait\":5", "\"loop_wait\":9");
     assert_ne!(damaged, settings);
     let patch = json!({"metadata": {"annotations": {"config": damaged}}}).to_string();
-    place.kubectl(&["patch", "cm", "ha-postgres-config", "--type=merge", "-p", &patch]);
+    place.kubectl(&[
+        "patch",
+        "cm",
+        "ha-postgres-config",
+        "--type=merge",
+        "-p",
+        &patch,
+    ]);
     place
         .until("everything is back", 30, || {
             names(place, "svc,pdb,role").len() == 5
                 && place.path("cm/ha-postgres-patroni", ".data.patroni\\.yml") == patroni
                 && place.path("svc/ha-postgres", ".spec.ports[*].port") == "5432"
                 && config() == settings
-                && !place.path("secret/ha-postgres-auth", ".data.password").is_empty()
-                && !place.path("secret/ha-postgres-patroni", ".data.password").is_empty()
+                && !place
+                    .path("secret/ha-postgres-auth", ".data.password")
+                    .is_empty()
+                && !place
+                    .path("secret/ha-postgres-patroni", ".data.password")
+                    .is_empty()
         })
         .await;
-    println!("what was deleted was back after {:.1} s", start.elapsed().as_secs_f32());
+    println!(
+        "what was deleted was back after {:.1} s",
+        start.elapsed().as_secs_f32()
+    );
     assert_eq!(secret(place, "ha-postgres-auth", "password"), password);
     assert_eq!(secret(place, "ha-postgres-patroni", "password"), agent);
 }
@@ -365,10 +545,14 @@ async fn what_is_in_the_way_is_named(place: &Place<'_>, version: &str) {
     place.apply(&example("ha-postgres.yaml", "taken", 1, version));
     let said = || place.condition("pg/taken", "Blocked", "message");
     let expected = "Service taken exists and is not pgrekey's: rename or delete it, or give the database another name";
-    place.until("the condition", 30, || said() == expected).await;
+    place
+        .until("the condition", 30, || said() == expected)
+        .await;
     place
         .until("the event", 10, || {
-            place.kubectl(&["get", "event"]).contains("Service taken exists and is not pgrekey's")
+            place
+                .kubectl(&["get", "event"])
+                .contains("Service taken exists and is not pgrekey's")
         })
         .await;
     assert_eq!(place.path("svc/taken", ".metadata.resourceVersion"), before);
@@ -391,61 +575,128 @@ async fn it_scales(place: &Place<'_>) {
                 "postgreses.kubedb.com/database.cluster": "ha-postgres"}},
         });
         place.apply(&map);
-        place.until("the last pod is the primary", 60, || primary(place, "ha-postgres") == "ha-postgres-2").await;
+        place
+            .until("the last pod is the primary", 60, || {
+                primary(place, "ha-postgres") == "ha-postgres-2"
+            })
+            .await;
         place.until_phase("ha-postgres", "Ready", 60).await;
     }
     place.patch("ha-postgres", &json!({"replicas": 5}));
-    place.until("five pods", 120, || place.path("petset/ha-postgres", ".status.readyReplicas") == "5").await;
+    place
+        .until("five pods", 120, || {
+            place.path("petset/ha-postgres", ".status.readyReplicas") == "5"
+        })
+        .await;
     place.until_phase("ha-postgres", "Ready", 60).await;
     assert_eq!(primary(place, "ha-postgres"), "ha-postgres-2");
     let start = Instant::now();
     place.patch("ha-postgres", &json!({"replicas": 2}));
-    place.until("two pods", 120, || names(place, "pod").len() == 2).await;
-    place.until("the set has two pods", 30, || place.path("petset/ha-postgres", ".status.replicas") == "2").await;
+    place
+        .until("two pods", 120, || names(place, "pod").len() == 2)
+        .await;
+    place
+        .until("the set has two pods", 30, || {
+            place.path("petset/ha-postgres", ".status.replicas") == "2"
+        })
+        .await;
     let stays = primary(place, "ha-postgres");
-    assert!(["ha-postgres-0", "ha-postgres-1"].contains(&stays.as_str()), "{stays}");
+    assert!(
+        ["ha-postgres-0", "ha-postgres-1"].contains(&stays.as_str()),
+        "{stays}"
+    );
     let slots = "select count(*) from pg_replication_slots where slot_name in ('ha_postgres_2', 'ha_postgres_3', 'ha_postgres_4')";
-    place.until("no slot is left", 60, || psql(place, &stays, "user=postgres", slots).as_deref() == Ok("0")).await;
-    let ttl = || place.path("cm/ha-postgres-config", ".metadata.annotations.config").contains("member_slots_ttl");
+    place
+        .until("no slot is left", 60, || {
+            psql(place, &stays, "user=postgres", slots).as_deref() == Ok("0")
+        })
+        .await;
+    let ttl = || {
+        place
+            .path("cm/ha-postgres-config", ".metadata.annotations.config")
+            .contains("member_slots_ttl")
+    };
     place.until("slots are kept again", 30, || !ttl()).await;
     place.until_phase("ha-postgres", "Ready", 60).await;
-    println!("from five pods to two, the primary among those that go: {:.1} s", start.elapsed().as_secs_f32());
+    println!(
+        "from five pods to two, the primary among those that go: {:.1} s",
+        start.elapsed().as_secs_f32()
+    );
     let claim = place.path("pvc/data-ha-postgres-2", ".metadata.uid");
     assert!(!claim.is_empty(), "the data of a pod that went are kept");
 
     place.patch("ha-postgres", &json!({"replicas": 3}));
-    place.until("three pods", 90, || place.path("petset/ha-postgres", ".status.readyReplicas") == "3").await;
+    place
+        .until("three pods", 90, || {
+            place.path("petset/ha-postgres", ".status.readyReplicas") == "3"
+        })
+        .await;
     place.until_phase("ha-postgres", "Ready", 60).await;
-    assert_ne!(place.path("pvc/data-ha-postgres-2", ".metadata.uid"), claim, "a pod that comes back begins anew");
-    assert_eq!(psql(place, "ha-postgres-2", "user=postgres", "select answer from kept").as_deref(), Ok("42"));
+    assert_ne!(
+        place.path("pvc/data-ha-postgres-2", ".metadata.uid"),
+        claim,
+        "a pod that comes back begins anew"
+    );
+    assert_eq!(
+        psql(
+            place,
+            "ha-postgres-2",
+            "user=postgres",
+            "select answer from kept"
+        )
+        .as_deref(),
+        Ok("42")
+    );
 }
 
 async fn it_halts_and_comes_back(place: &Place<'_>) {
     let password = secret(place, "ha-postgres-auth", "password");
-    place.patch("ha-postgres", &json!({"halted": true, "deletionPolicy": "Halt"}));
+    place.patch(
+        "ha-postgres",
+        &json!({"halted": true, "deletionPolicy": "Halt"}),
+    );
     place.until_phase("ha-postgres", "Halted", 90).await;
-    assert_eq!(names(place, "petset,sts,pod,svc,role,rolebinding,pdb"), Vec::<String>::new());
+    assert_eq!(
+        names(place, "petset,sts,pod,svc,role,rolebinding,pdb"),
+        Vec::<String>::new()
+    );
     // Those of the two that went for good are kept too.
     assert_eq!(names(place, "pvc").len(), 5);
     assert_eq!(secret(place, "ha-postgres-auth", "password"), password);
-    place.patch("ha-postgres", &json!({"halted": false, "replicas": 2, "deletionPolicy": "WipeOut"}));
+    place.patch(
+        "ha-postgres",
+        &json!({"halted": false, "replicas": 2, "deletionPolicy": "WipeOut"}),
+    );
     place.until_phase("ha-postgres", "Ready", 120).await;
     let primary = primary(place, "ha-postgres");
-    assert_eq!(psql(place, &primary, "user=postgres", "select answer from kept").as_deref(), Ok("42"));
+    assert_eq!(
+        psql(place, &primary, "user=postgres", "select answer from kept").as_deref(),
+        Ok("42")
+    );
 }
 
 async fn nothing_is_left_behind(place: &Place<'_>, name: &str) {
-    let kinds = "petset,sts,pod,svc,secret,cm,role,rolebinding,pdb,pvc,certificate,sa,controllerrevision";
+    let kinds =
+        "petset,sts,pod,svc,secret,cm,role,rolebinding,pdb,pvc,certificate,sa,controllerrevision";
     let others = ["configmap/kube-root-ca.crt", "serviceaccount/default"];
     let left = || -> Vec<String> {
-        names(place, kinds).into_iter().filter(|n| !others.contains(&n.as_str()) && n.contains(name)).collect()
+        names(place, kinds)
+            .into_iter()
+            .filter(|n| !others.contains(&n.as_str()) && n.contains(name))
+            .collect()
     };
-    place.until(&format!("nothing is left of {name}"), 60, || left().is_empty()).await;
+    place
+        .until(&format!("nothing is left of {name}"), 60, || {
+            left().is_empty()
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_has_tls_from_the_start() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     let _turn = ONE_AT_A_TIME.lock().await;
     let versions = versions(&cluster);
     let loops = Loops::start(&cluster, "prov-tls").await;
@@ -455,7 +706,11 @@ async fn a_database_has_tls_from_the_start() {
     what_is_waited_for_is_said(place).await;
     authority(place);
     let took = place.until_phase("pg", "Ready", 180).await;
-    println!("two pods of {} with TLS: Ready after {:.1} s", versions[&18], took.as_secs_f32());
+    println!(
+        "two pods of {} with TLS: Ready after {:.1} s",
+        versions[&18],
+        took.as_secs_f32()
+    );
     the_canonical_line_connects_and_plaintext_does_not(place);
     a_damaged_key_is_mended(place).await;
     a_pause_is_lifted_when_its_request_has_gone(place).await;
@@ -467,7 +722,9 @@ async fn a_database_has_tls_from_the_start() {
 async fn what_is_waited_for_is_said(place: &Place<'_>) {
     let said = || place.condition("pg/pg", "Blocked", "message");
     place
-        .until("the condition", 60, || said().contains("there is no Issuer \"pg-issuer\" in namespace prov-tls"))
+        .until("the condition", 60, || {
+            said().contains("there is no Issuer \"pg-issuer\" in namespace prov-tls")
+        })
         .await;
     assert_eq!(names(place, "petset,pod"), Vec::<String>::new());
 }
@@ -481,27 +738,51 @@ fn authority(place: &Place<'_>) {
         "spec": {"isCA": true, "commonName": "ca", "secretName": "postgres-ca", "issuerRef": {"name": "self-signed"},
             "duration": "87600h", "privateKey": {"rotationPolicy": "Never"}},
     }));
-    place.apply(&issuer("pg-issuer", json!({"ca": {"secretName": "postgres-ca"}})));
+    place.apply(&issuer(
+        "pg-issuer",
+        json!({"ca": {"secretName": "postgres-ca"}}),
+    ));
 }
 
 fn the_canonical_line_connects_and_plaintext_does_not(place: &Place<'_>) {
     let password = secret(place, "pg-auth", "password");
     let to = |mode: &str| format!("host=pg.prov-tls.svc user=postgres password={password} {mode}");
     let trust = "sslmode=verify-full sslrootcert=/tls/certs/client/ca.crt";
-    let canonical = to(&format!("{trust} sslcert=/tls/certs/client/client.crt sslkey=/tls/certs/client/client.key"));
+    let canonical = to(&format!(
+        "{trust} sslcert=/tls/certs/client/client.crt sslkey=/tls/certs/client/client.key"
+    ));
     let version = "select version from pg_stat_ssl where pid = pg_backend_pid()";
     for connection in [canonical, to(trust)] {
-        assert_eq!(psql(place, "pg-0", &connection, version).as_deref(), Ok("TLSv1.3"));
+        assert_eq!(
+            psql(place, "pg-0", &connection, version).as_deref(),
+            Ok("TLSv1.3")
+        );
     }
     let refused = psql(place, "pg-0", &to("sslmode=disable"), "select 1").expect_err("plaintext");
-    assert!(refused.contains("no pg_hba.conf entry") && refused.contains("no encryption"), "{refused}");
-    let standbys = "select count(*) from pg_stat_replication join pg_stat_ssl using (pid) where ssl";
+    assert!(
+        refused.contains("no pg_hba.conf entry") && refused.contains("no encryption"),
+        "{refused}"
+    );
+    let standbys =
+        "select count(*) from pg_stat_replication join pg_stat_ssl using (pid) where ssl";
     let primary = primary(place, "pg");
-    assert_eq!(psql(place, &primary, "user=postgres", standbys).as_deref(), Ok("1"));
+    assert_eq!(
+        psql(place, &primary, "user=postgres", standbys).as_deref(),
+        Ok("1")
+    );
     let published = place.path("cm/pg-ca", ".data.ca\\.crt");
-    assert_eq!(published.trim(), secret(place, "postgres-ca", "ca.crt").trim());
+    assert_eq!(
+        published.trim(),
+        secret(place, "postgres-ca", "ca.crt").trim()
+    );
     let secrets = names(place, "secret");
-    for name in ["pg-auth", "pg-client-cert", "pg-metrics-exporter-cert", "pg-server-cert", "pg-tls"] {
+    for name in [
+        "pg-auth",
+        "pg-client-cert",
+        "pg-metrics-exporter-cert",
+        "pg-server-cert",
+        "pg-tls",
+    ] {
         assert!(secrets.contains(&format!("secret/{name}")), "{secrets:?}");
     }
 }
@@ -513,15 +794,32 @@ async fn a_damaged_key_is_mended(place: &Place<'_>) {
     let remove = json!([{"op": "remove", "path": "/data/server.key"}]);
     let replace = json!([{"op": "replace", "path": "/data/server.key", "value": of_another}]);
     for patch in [remove, replace] {
-        place.kubectl(&["patch", "secret", "pg-tls", "--type=json", "-p", &patch.to_string()]);
-        place.until("the key is back", 30, || key("server") == before).await;
+        place.kubectl(&[
+            "patch",
+            "secret",
+            "pg-tls",
+            "--type=json",
+            "-p",
+            &patch.to_string(),
+        ]);
+        place
+            .until("the key is back", 30, || key("server") == before)
+            .await;
     }
 }
 
 async fn a_pause_is_lifted_when_its_request_has_gone(place: &Place<'_>) {
     let paused = || place.condition("pg/pg", "Paused", "message");
     let patch = |operations: Value| {
-        place.kubectl(&["patch", "pg", "pg", "--subresource=status", "--type=json", "-p", &operations.to_string()]);
+        place.kubectl(&[
+            "patch",
+            "pg",
+            "pg",
+            "--subresource=status",
+            "--type=json",
+            "-p",
+            &operations.to_string(),
+        ]);
     };
     let pause = |message: &str| {
         let now = jiff::Timestamp::now();
@@ -529,29 +827,70 @@ async fn a_pause_is_lifted_when_its_request_has_gone(place: &Place<'_>) {
         patch(json!([{"op": "add", "path": "/status/conditions/-", "value": condition}]));
     };
     pause("Paused by PostgresOpsRequest gone (00000000-0000-0000-0000-000000000000)");
-    place.until("the pause that a request has left behind is lifted", 30, || paused().is_empty()).await;
+    place
+        .until(
+            "the pause that a request has left behind is lifted",
+            30,
+            || paused().is_empty(),
+        )
+        .await;
 
     pause("Paused by hand");
     place.kubectl(&["delete", "service", "pg-standby"]);
     tokio::time::sleep(Duration::from_secs(5)).await;
     let service = || place.path("service/pg-standby", ".metadata.name");
-    assert_eq!((paused().as_str(), service().as_str()), ("Paused by hand", ""), "what somebody else paused stays so");
+    assert_eq!(
+        (paused().as_str(), service().as_str()),
+        ("Paused by hand", ""),
+        "what somebody else paused stays so"
+    );
     let types = place.path("pg/pg", ".status.conditions[*].type");
-    let at = types.split(' ').position(|type_| type_ == "Paused").expect("the pause");
+    let at = types
+        .split(' ')
+        .position(|type_| type_ == "Paused")
+        .expect("the pause");
     let path = format!("/status/conditions/{at}");
-    patch(json!([{"op": "test", "path": format!("{path}/type"), "value": "Paused"}, {"op": "remove", "path": path}]));
-    place.until("what was deleted meanwhile is made again", 30, || !service().is_empty()).await;
+    patch(
+        json!([{"op": "test", "path": format!("{path}/type"), "value": "Paused"}, {"op": "remove", "path": path}]),
+    );
+    place
+        .until("what was deleted meanwhile is made again", 30, || {
+            !service().is_empty()
+        })
+        .await;
 }
 
 /// By TLS, with the exporter's own certificate, which names the Service.
 async fn metrics_are_served(place: &Place<'_>) {
-    assert_eq!(place.path("svc/pg-stats", r".metadata.annotations.prometheus\.io/scheme"), "https");
+    assert_eq!(
+        place.path(
+            "svc/pg-stats",
+            r".metadata.annotations.prometheus\.io/scheme"
+        ),
+        "https"
+    );
     let url = "https://pg-stats.prov-tls.svc:56790/metrics";
-    let arguments = ["-n", place.namespace, "exec", "pg-0", "-c", "postgres", "--", "curl", "-sS", "--cacert"];
-    let arguments: Vec<&str> = arguments.into_iter().chain(["/tls/certs/exporter/ca.crt", url]).collect();
+    let arguments = [
+        "-n",
+        place.namespace,
+        "exec",
+        "pg-0",
+        "-c",
+        "postgres",
+        "--",
+        "curl",
+        "-sS",
+        "--cacert",
+    ];
+    let arguments: Vec<&str> = arguments
+        .into_iter()
+        .chain(["/tls/certs/exporter/ca.crt", url])
+        .collect();
     // A Service may refuse for a second after its first pod is ready.
     let scrape = || place.cluster.kubectl(&arguments, "").stdout();
-    place.until("metrics", 20, || scrape().contains("\npg_up 1\n")).await;
+    place
+        .until("metrics", 20, || scrape().contains("\npg_up 1\n"))
+        .await;
 }
 
 async fn it_comes_back_with_its_data_and_then_without(place: &Place<'_>, version: &str) {
@@ -560,7 +899,13 @@ async fn it_comes_back_with_its_data_and_then_without(place: &Place<'_>, version
         again["spec"]["deletionPolicy"] = json!(policy);
         again
     };
-    psql(place, &primary(place, "pg"), "user=postgres", "create table kept as select 42 as answer").expect("a table");
+    psql(
+        place,
+        &primary(place, "pg"),
+        "user=postgres",
+        "create table kept as select 42 as answer",
+    )
+    .expect("a table");
     let password = secret(place, "pg-auth", "password");
     place.patch("pg", &json!({"deletionPolicy": "Halt"}));
     place.kubectl(&["delete", "pg", "pg", "--timeout=90s"]);
@@ -571,10 +916,15 @@ async fn it_comes_back_with_its_data_and_then_without(place: &Place<'_>, version
     place.apply(&observed);
     place.until_phase("pg", "Ready", 120).await;
     metrics_are_served(place).await;
-    assert_eq!(psql(place, "pg-0", "user=postgres", "select answer from kept").as_deref(), Ok("42"));
+    assert_eq!(
+        psql(place, "pg-0", "user=postgres", "select answer from kept").as_deref(),
+        Ok("42")
+    );
     assert_eq!(secret(place, "pg-auth", "password"), password);
     place.kubectl(&["delete", "pg", "pg", "--timeout=90s"]);
-    place.until("the data are gone", 30, || names(place, "pvc").is_empty()).await;
+    place
+        .until("the data are gone", 30, || names(place, "pvc").is_empty())
+        .await;
     assert_eq!(secret(place, "pg-auth", "password"), password);
 
     place.apply(&again("DoNotTerminate"));
@@ -582,7 +932,9 @@ async fn it_comes_back_with_its_data_and_then_without(place: &Place<'_>, version
     assert!(psql(place, "pg-0", "user=postgres", "select answer from kept").is_err());
     place.kubectl(&["delete", "pg", "pg", "--wait=false"]);
     let reason = || place.condition("pg/pg", "Blocked", "reason");
-    place.until("it stays", 30, || reason() == "DoNotTerminate").await;
+    place
+        .until("it stays", 30, || reason() == "DoNotTerminate")
+        .await;
     assert_eq!(names(place, "pod").len(), 1);
     place.patch("pg", &json!({"deletionPolicy": "WipeOut"}));
     nothing_is_left_behind(place, "pg-").await;

@@ -1,4 +1,5 @@
-//! The rights that the chart gives an operator, and the wall around them: the suite runs its operators with them and no others.
+//! The rights that the chart gives an operator, and the wall around them: the suite runs its
+//! operators with them and no others.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -27,25 +28,53 @@ impl Rights {
         }});
         cluster.apply(&own.to_string());
         cluster.apply(&rendered(namespace));
-        let token = ["create", "token", &account(namespace), "-n", namespace, "--duration=2h"];
+        let token = [
+            "create",
+            "token",
+            &account(namespace),
+            "-n",
+            namespace,
+            "--duration=2h",
+        ];
         let token = cluster.kubectl(&token, "").must_succeed();
-        let mut read = serde_json::to_value(Kubeconfig::read_from(cluster.kubeconfig()).expect("a kubeconfig"))
-            .expect("a kubeconfig is JSON");
+        let mut read = serde_json::to_value(
+            Kubeconfig::read_from(cluster.kubeconfig()).expect("a kubeconfig"),
+        )
+        .expect("a kubeconfig is JSON");
         read["users"][0]["user"] = json!({"token": token.trim()});
-        let kubeconfig = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{namespace}-{}", std::process::id()));
+        let kubeconfig = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("{namespace}-{}", std::process::id()));
         std::fs::write(&kubeconfig, read.to_string()).expect("a file of the tests");
         let rights = Self { kubeconfig };
         rights.until_walled(cluster, namespace);
         rights
     }
 
-    /// Policies are in force a little after they are made. What runs before has proved nothing about them.
+    /// Policies are in force a little after they are made. What runs before has proved nothing
+    /// about them.
     fn until_walled(&self, cluster: &Cluster, namespace: &str) {
         let own = self.kubeconfig.to_str().expect("UTF-8");
-        let open = ["--kubeconfig", own, "-n", namespace, "create", "configmap", "nobodys", "--dry-run=server"];
+        let open = [
+            "--kubeconfig",
+            own,
+            "-n",
+            namespace,
+            "create",
+            "configmap",
+            "nobodys",
+            "--dry-run=server",
+        ];
         let deadline = Instant::now() + Duration::from_secs(30);
-        while !cluster.kubectl(&open, "").stderr().contains("ValidatingAdmissionPolicy") {
-            assert!(Instant::now() < deadline, "there is no wall around the rights of {}", account(namespace));
+        while !cluster
+            .kubectl(&open, "")
+            .stderr()
+            .contains("ValidatingAdmissionPolicy")
+        {
+            assert!(
+                Instant::now() < deadline,
+                "there is no wall around the rights of {}",
+                account(namespace)
+            );
             std::thread::sleep(Duration::from_millis(200));
         }
     }
@@ -63,12 +92,24 @@ impl Rights {
 
 /// The chart calls itself by the release, and puts its own name behind another one.
 fn account(namespace: &str) -> String {
-    if namespace == OPERATOR { OPERATOR.to_owned() } else { format!("{namespace}-pgrekey") }
+    if namespace == OPERATOR {
+        OPERATOR.to_owned()
+    } else {
+        format!("{namespace}-pgrekey")
+    }
 }
 
 fn rendered(namespace: &str) -> String {
-    let only = ["rbac", "serviceaccount", "wall"].map(|name| format!("--show-only=templates/{name}.yaml"));
-    let template = ["template", namespace, "charts/pgrekey", "--namespace", namespace];
+    let only =
+        ["rbac", "serviceaccount", "wall"].map(|name| format!("--show-only=templates/{name}.yaml"));
+    let template = [
+        "template",
+        namespace,
+        "charts/pgrekey",
+        "--namespace",
+        namespace,
+    ];
     let helm = Helm::find().expect("a dev cluster has a helm");
-    helm.run(&[&template[..], &only.each_ref().map(String::as_str)].concat()).expect("a rendering")
+    helm.run(&[&template[..], &only.each_ref().map(String::as_str)].concat())
+        .expect("a rendering")
 }

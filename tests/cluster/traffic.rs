@@ -1,4 +1,5 @@
-//! Clients of a database while something is done to it: one that opens connections, one that writes.
+//! Clients of a database while something is done to it: one that opens connections, one that
+//! writes.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -35,7 +36,9 @@ pub(crate) struct Seen {
 impl Seen {
     fn wrote(&mut self, n: i64, last: Option<Instant>) {
         self.written.push(n);
-        self.gap = self.gap.max(last.map_or(Duration::ZERO, |last| last.elapsed()));
+        self.gap = self
+            .gap
+            .max(last.map_or(Duration::ZERO, |last| last.elapsed()));
     }
 }
 
@@ -61,21 +64,34 @@ impl Traffic {
             namespace: namespace.to_owned(),
             database: database.to_owned(),
         };
-        let (learns, seen) = (learn(client.clone(), namespace, database, &known), &traffic.seen);
+        let (learns, seen) = (
+            learn(client.clone(), namespace, database, &known),
+            &traffic.seen,
+        );
         let connects = connect(Arc::clone(&known), Arc::clone(seen));
         let writes = write(known, Arc::clone(seen));
         let until_stopped = |work: BoxFuture<'static, ()>| {
             let stop = stop.clone();
             tokio::spawn(async move { stop.run_until_cancelled(work).await.unwrap_or_default() })
         };
-        traffic.tasks =
-            vec![until_stopped(learns.boxed()), until_stopped(connects.boxed()), until_stopped(writes.boxed())];
+        traffic.tasks = vec![
+            until_stopped(learns.boxed()),
+            until_stopped(connects.boxed()),
+            until_stopped(writes.boxed()),
+        ];
         traffic
     }
 
     /// Stops, and checks that every acknowledged row is there.
     pub(crate) async fn stop(self) -> Seen {
-        let Self { stop, seen, tasks, client, namespace, database } = self;
+        let Self {
+            stop,
+            seen,
+            tasks,
+            client,
+            namespace,
+            database,
+        } = self;
         stop.cancel();
         for task in tasks {
             task.await.expect("a client ends");
@@ -83,11 +99,17 @@ impl Traffic {
         let seen = std::mem::take(&mut *seen.lock().expect("the lock"));
         let known = known(&client, &namespace, &database).await;
         let session = any_way(&known).await.expect("a login after all");
-        let rows = session.query("select n from traffic", &[]).await.expect("the rows");
+        let rows = session
+            .query("select n from traffic", &[])
+            .await
+            .expect("the rows");
         let there: std::collections::BTreeSet<i64> = rows.iter().map(|row| row.get(0)).collect();
         let lost: Vec<&i64> = seen.written.iter().filter(|n| !there.contains(n)).collect();
         assert_eq!(lost, Vec::<&i64>::new(), "acknowledged rows were lost");
-        session.batch_execute("drop table traffic").await.expect("no table");
+        session
+            .batch_execute("drop table traffic")
+            .await
+            .expect("no table");
         seen
     }
 }
@@ -96,26 +118,42 @@ impl Traffic {
 async fn address(client: &Client, namespace: &str, database: &str) -> SocketAddr {
     let services = Api::<Service>::namespaced(client.clone(), namespace);
     let service = services.get(database).await.expect("the Service");
-    let address = service.spec.and_then(|spec| spec.cluster_ip).expect("an address");
+    let address = service
+        .spec
+        .and_then(|spec| spec.cluster_ip)
+        .expect("an address");
     format!("{address}:5432").parse().expect("an address")
 }
 
-/// What clients know: whom to trust, and the certificate that was issued to them. Pods have both in volumes.
+/// What clients know: whom to trust, and the certificate that was issued to them. Pods have both in
+/// volumes.
 async fn known(client: &Client, namespace: &str, database: &str) -> Known {
     let maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
     let secrets = Api::<Secret>::namespaced(client.clone(), namespace);
     let (ca, auth, issued) = (
         maps.get_opt(&format!("{database}-ca")).await.ok().flatten(),
-        secrets.get_opt(&format!("{database}-auth")).await.ok().flatten(),
-        secrets.get_opt(&format!("{database}-client-cert")).await.ok().flatten(),
+        secrets
+            .get_opt(&format!("{database}-auth"))
+            .await
+            .ok()
+            .flatten(),
+        secrets
+            .get_opt(&format!("{database}-client-cert"))
+            .await
+            .ok()
+            .flatten(),
     );
-    let bundle = ca.and_then(|map| map.data?.remove("ca.crt")).unwrap_or_default();
+    let bundle = ca
+        .and_then(|map| map.data?.remove("ca.crt"))
+        .unwrap_or_default();
     let text = |secret: Option<Secret>, key: &str| {
         let value = secret.and_then(|secret| secret.data?.remove(key))?;
         String::from_utf8(value.0).ok()
     };
     let pair = Pair::parse(
-        text(issued.clone(), "tls.crt").unwrap_or_default().as_bytes(),
+        text(issued.clone(), "tls.crt")
+            .unwrap_or_default()
+            .as_bytes(),
         text(issued, "tls.key").unwrap_or_default().as_bytes(),
     );
     Known {
@@ -191,11 +229,19 @@ async fn write(known: Arc<Mutex<Known>>, seen: Arc<Mutex<Seen>>) {
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
-        let made = session.batch_execute("create table if not exists traffic (n bigint)").await;
+        let made = session
+            .batch_execute("create table if not exists traffic (n bigint)")
+            .await;
         while made.is_ok() {
             n += 1;
-            let insert = async { session.execute("insert into traffic values ($1)", &[&n]).await };
-            let Ok(Ok(1)) = tokio::time::timeout(Duration::from_secs(5), insert).await else { break };
+            let insert = async {
+                session
+                    .execute("insert into traffic values ($1)", &[&n])
+                    .await
+            };
+            let Ok(Ok(1)) = tokio::time::timeout(Duration::from_secs(5), insert).await else {
+                break;
+            };
             seen.lock().expect("the lock").wrote(n, last);
             last = Some(Instant::now());
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -216,7 +262,9 @@ impl Writes {
             request
         };
         let builder = kube::client::ClientBuilder::try_from(config).expect("a client");
-        builder.with_layer(&tower::util::MapRequestLayer::new(count)).build()
+        builder
+            .with_layer(&tower::util::MapRequestLayer::new(count))
+            .build()
     }
 
     fn note(&self, method: &http::Method, path: &str) {
@@ -224,11 +272,26 @@ impl Writes {
             return;
         }
         let parts: Vec<&str> = path.split('/').collect();
-        let at = parts.iter().position(|part| *part == "namespaces").map_or(0, |at| at + 2);
+        let at = parts
+            .iter()
+            .position(|part| *part == "namespaces")
+            .map_or(0, |at| at + 2);
         let kind = parts.get(at).copied().unwrap_or("?");
-        let part = parts.get(at + 2).map(|part| format!("/{part}")).unwrap_or_default();
-        let gone = if method == http::Method::DELETE { " gone" } else { "" };
-        *self.0.lock().expect("the lock").entry(format!("{kind}{part}{gone}")).or_default() += 1;
+        let part = parts
+            .get(at + 2)
+            .map(|part| format!("/{part}"))
+            .unwrap_or_default();
+        let gone = if method == http::Method::DELETE {
+            " gone"
+        } else {
+            ""
+        };
+        *self
+            .0
+            .lock()
+            .expect("the lock")
+            .entry(format!("{kind}{part}{gone}"))
+            .or_default() += 1;
     }
 
     /// What was written since the last call.

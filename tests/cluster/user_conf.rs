@@ -1,4 +1,5 @@
-//! The settings of a Secret on a real cluster: they stay in Secrets, reach every server, and keep none from starting.
+//! The settings of a Secret on a real cluster: they stay in Secrets, reach every server, and keep
+//! none from starting.
 
 use serde_json::json;
 
@@ -23,8 +24,15 @@ fn write(place: &Place<'_>, conf: &str) {
 async fn until_taken(place: &Place<'_>, setting: &str, value: &str) {
     let show = format!("show {setting}");
     let what = format!("{setting} is {value}");
-    let took = place.until(&what, 60, || all_say(place, &show).as_deref() == Some(value)).await;
-    println!("a changed Secret: {setting} everywhere after {:.1} s", took.as_secs_f32());
+    let took = place
+        .until(&what, 60, || {
+            all_say(place, &show).as_deref() == Some(value)
+        })
+        .await;
+    println!(
+        "a changed Secret: {setting} everywhere after {:.1} s",
+        took.as_secs_f32()
+    );
 }
 
 /// Nobody who may not read Secrets, or asks Patroni, reads what is in one.
@@ -40,7 +48,9 @@ fn nobody_tells(place: &Place<'_>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_settings_of_a_secret_stay_in_secrets_and_reach_every_server() {
-    let Some(cluster) = Cluster::connect().await else { return };
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
     let _turn = ONE_AT_A_TIME.lock().await;
     let versions = versions(&cluster);
     let loops = Loops::start(&cluster, NAMESPACE).await;
@@ -55,10 +65,19 @@ async fn the_settings_of_a_secret_stay_in_secrets_and_reach_every_server() {
     write(place, "log_line_prefix = 'hush '\nmax_connections = 60");
     let mut database = example("ha-postgres.yaml", "pg", 2, &versions[&17]);
     database["spec"]["configuration"] = json!({"secretName": "conf"});
-    database["spec"]["authSecret"] = json!({"kind": "Secret", "name": "odd", "externallyManaged": true});
+    database["spec"]["authSecret"] =
+        json!({"kind": "Secret", "name": "odd", "externallyManaged": true});
     place.apply(&database);
-    let blocked = |text: &str| place.condition("pg/pg", "Blocked", "message").contains(text);
-    place.until("the line break is told", 60, || blocked("key password has a line break")).await;
+    let blocked = |text: &str| {
+        place
+            .condition("pg/pg", "Blocked", "message")
+            .contains(text)
+    };
+    place
+        .until("the line break is told", 60, || {
+            blocked("key password has a line break")
+        })
+        .await;
     place.apply(&json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "odd"}, "stringData": {"password": password},
     }));
@@ -66,32 +85,68 @@ async fn the_settings_of_a_secret_stay_in_secrets_and_reach_every_server() {
     let both = "select current_setting('log_line_prefix') || current_setting('max_connections')";
     assert_eq!(all_say(place, both).as_deref(), Some("hush 60"));
     // What initdb found out is not lost.
-    assert_ne!(all_say(place, "show default_text_search_config").as_deref(), Some("pg_catalog.simple"));
+    assert_ne!(
+        all_say(place, "show default_text_search_config").as_deref(),
+        Some("pg_catalog.simple")
+    );
     nobody_tells(place);
 
-    write(place, "log_line_prefix = 'hush hush '\nmax_connections = 70\nwork_mem = 5MB");
+    write(
+        place,
+        "log_line_prefix = 'hush hush '\nmax_connections = 70\nwork_mem = 5MB",
+    );
     until_taken(place, "work_mem", "5MB").await;
     let pending = || place.condition("pg/pg", "RestartPending", "message");
-    place.until("a restart is asked for", 60, || pending().contains("max_connections (pg-0, pg-1)")).await;
+    place
+        .until("a restart is asked for", 60, || {
+            pending().contains("max_connections (pg-0, pg-1)")
+        })
+        .await;
     nobody_tells(place);
 
     // A line that no server starts with is not given to any.
     write(place, "log_line_prefix = 'hush '\nwrok_mem = 6MB");
-    place.until("the line is told", 60, || blocked("Secret conf, key user.conf, line 2: ")).await;
-    assert_eq!(all_say(place, "show log_line_prefix").as_deref(), Some("hush hush"));
-    write(place, "max_connections = 60\nwork_mem = 7MB\ntimezone = 'hush '");
+    place
+        .until("the line is told", 60, || {
+            blocked("Secret conf, key user.conf, line 2: ")
+        })
+        .await;
+    assert_eq!(
+        all_say(place, "show log_line_prefix").as_deref(),
+        Some("hush hush")
+    );
+    write(
+        place,
+        "max_connections = 60\nwork_mem = 7MB\ntimezone = 'hush '",
+    );
     until_taken(place, "work_mem", "7MB").await;
-    place.until("the setting is told", 60, || blocked("PostgreSQL does not take timezone")).await;
-    place.until("it is left out", 60, || !secret(place, "pg-user-conf", "user.conf").contains("timezone")).await;
+    place
+        .until("the setting is told", 60, || {
+            blocked("PostgreSQL does not take timezone")
+        })
+        .await;
+    place
+        .until("it is left out", 60, || {
+            !secret(place, "pg-user-conf", "user.conf").contains("timezone")
+        })
+        .await;
     nobody_tells(place);
 
     // Nor does a Secret that has gone take anything away, and an empty one does.
     place.kubectl(&["delete", "secret", "conf"]);
-    place.until("the loss is told", 60, || blocked("Secret conf has no key user.conf")).await;
+    place
+        .until("the loss is told", 60, || {
+            blocked("Secret conf has no key user.conf")
+        })
+        .await;
     assert_eq!(all_say(place, "show work_mem").as_deref(), Some("7MB"));
     write(place, "");
     until_taken(place, "work_mem", "4MB").await;
-    place.until("nothing is in the way", 60, || place.condition("pg/pg", "Blocked", "status").is_empty()).await;
+    place
+        .until("nothing is in the way", 60, || {
+            place.condition("pg/pg", "Blocked", "status").is_empty()
+        })
+        .await;
     place.clear();
     loops.stop().await;
 }

@@ -1,6 +1,7 @@
 //! The wall: what the operator's token may write by RBAC, and may not by the chart's policies.
 //!
-//! All that is tried is tried as a dry run, so that it can be tried until the policies are in force.
+//! All that is tried is tried as a dry run, so that it can be tried until the policies are in
+//! force.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -9,7 +10,8 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{
-    Api, ApiResource, DeleteParams, DynamicObject, EvictParams, GroupVersionKind, Patch, PatchParams, PostParams,
+    Api, ApiResource, DeleteParams, DynamicObject, EvictParams, GroupVersionKind, Patch,
+    PatchParams, PostParams,
 };
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
@@ -36,7 +38,11 @@ struct Kind {
 }
 
 const fn kind(version: &'static str, name: &'static str, plural: &'static str) -> Kind {
-    Kind { version, name, plural }
+    Kind {
+        version,
+        name,
+        plural,
+    }
 }
 
 const KINDS: [Kind; 17] = [
@@ -50,18 +56,41 @@ const KINDS: [Kind; 17] = [
     kind("apps/v1", "StatefulSet", "statefulsets"),
     kind("apps.k8s.appscode.com/v1", "PetSet", "petsets"),
     kind("cert-manager.io/v1", "Certificate", "certificates"),
-    kind("cert-manager.io/v1", "CertificateRequest", "certificaterequests"),
-    kind("monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors"),
+    kind(
+        "cert-manager.io/v1",
+        "CertificateRequest",
+        "certificaterequests",
+    ),
+    kind(
+        "monitoring.coreos.com/v1",
+        "ServiceMonitor",
+        "servicemonitors",
+    ),
     kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
     kind("rbac.authorization.k8s.io/v1", "Role", "roles"),
-    kind("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings"),
+    kind(
+        "rbac.authorization.k8s.io/v1",
+        "RoleBinding",
+        "rolebindings",
+    ),
     kind("kubedb.com/v1", "Postgres", "postgreses"),
-    kind("ops.kubedb.com/v1alpha1", "PostgresOpsRequest", "postgresopsrequests"),
-    kind("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
+    kind(
+        "ops.kubedb.com/v1alpha1",
+        "PostgresOpsRequest",
+        "postgresopsrequests",
+    ),
+    kind(
+        "admissionregistration.k8s.io/v1",
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+    ),
 ];
 
 fn known(plural: &str) -> Kind {
-    *KINDS.iter().find(|kind| kind.plural == plural).unwrap_or_else(|| panic!("add an example of {plural} here"))
+    *KINDS
+        .iter()
+        .find(|kind| kind.plural == plural)
+        .unwrap_or_else(|| panic!("add an example of {plural} here"))
 }
 
 /// What is tried.
@@ -81,8 +110,10 @@ struct Asker(Client);
 impl Asker {
     fn api(&self, kind: Kind, namespace: &str) -> Api<DynamicObject> {
         let (group, version) = kind.version.split_once('/').unwrap_or(("", kind.version));
-        let resource =
-            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind.name), kind.plural);
+        let resource = ApiResource::from_gvk_with_plural(
+            &GroupVersionKind::gvk(group, version, kind.name),
+            kind.plural,
+        );
         if kind.version.starts_with("admissionregistration") {
             Api::all_with(self.0.clone(), &resource)
         } else {
@@ -92,29 +123,65 @@ impl Asker {
 
     /// Tries it on the object, and says what the API server says against it, with all causes.
     async fn dry(&self, verb: Verb, object: &Value) -> Result<(), String> {
-        let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
-        let kind = *KINDS.iter().find(|kind| kind.name == text("/kind")).expect("a kind of the table");
+        let text = |path: &str| {
+            object
+                .pointer(path)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
+        let kind = *KINDS
+            .iter()
+            .find(|kind| kind.name == text("/kind"))
+            .expect("a kind of the table");
         let (name, namespace) = (text("/metadata/name"), text("/metadata/namespace"));
         let api = self.api(kind, namespace);
-        let post = PostParams { dry_run: true, ..PostParams::default() };
-        let patch = PatchParams { dry_run: true, ..PatchParams::default() };
+        let post = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
+        let patch = PatchParams {
+            dry_run: true,
+            ..PatchParams::default()
+        };
         let answer = match verb {
             Verb::Create => {
                 let object = serde_json::from_value(object.clone()).expect("an object");
                 api.create(&post, &object).await.map(drop)
             }
-            Verb::Merge => api.patch(name, &patch, &Patch::Merge(object)).await.map(drop),
-            Verb::MergeStatus => api.patch_status(name, &patch, &Patch::Merge(object)).await.map(drop),
+            Verb::Merge => api
+                .patch(name, &patch, &Patch::Merge(object))
+                .await
+                .map(drop),
+            Verb::MergeStatus => api
+                .patch_status(name, &patch, &Patch::Merge(object))
+                .await
+                .map(drop),
             Verb::Apply => {
-                let patch = PatchParams { dry_run: true, force: true, ..PatchParams::apply("wall") };
-                api.patch(name, &patch, &Patch::Apply(object)).await.map(drop)
+                let patch = PatchParams {
+                    dry_run: true,
+                    force: true,
+                    ..PatchParams::apply("wall")
+                };
+                api.patch(name, &patch, &Patch::Apply(object))
+                    .await
+                    .map(drop)
             }
-            Verb::Delete => {
-                api.delete(name, &DeleteParams { dry_run: true, ..DeleteParams::default() }).await.map(drop)
-            }
+            Verb::Delete => api
+                .delete(
+                    name,
+                    &DeleteParams {
+                        dry_run: true,
+                        ..DeleteParams::default()
+                    },
+                )
+                .await
+                .map(drop),
             Verb::Evict => {
                 let pods = Api::<Pod>::namespaced(self.0.clone(), namespace);
-                let eviction = EvictParams { post_options: post, ..EvictParams::default() };
+                let eviction = EvictParams {
+                    post_options: post,
+                    ..EvictParams::default()
+                };
                 pods.evict(name, &eviction).await.map(drop)
             }
         };
@@ -127,23 +194,32 @@ impl Asker {
         }
     }
 
-    /// It is refused by one of these policies of the wall, within half a minute: they are in force a little after they are
-    /// made. The API server names one of those that refuse.
+    /// It is refused by one of these policies of the wall, within half a minute: they are in force
+    /// a little after they are made. The API server names one of those that refuse.
     async fn is_refused<const N: usize>(&self, policies: [&str; N], verb: Verb, object: &Value) {
-        let policies = policies.map(|policy| format!("ValidatingAdmissionPolicy '{OWN}-pgrekey-wall-{policy}'"));
+        let policies = policies
+            .map(|policy| format!("ValidatingAdmissionPolicy '{OWN}-pgrekey-wall-{policy}'"));
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let answer = self.dry(verb, object).await;
-            if answer.as_ref().is_err_and(|why| policies.iter().any(|policy| why.contains(policy))) {
+            if answer
+                .as_ref()
+                .is_err_and(|why| policies.iter().any(|policy| why.contains(policy)))
+            {
                 return;
             }
-            assert!(Instant::now() < deadline, "{verb:?} {object} is not refused by {policies:?}: {answer:?}");
+            assert!(
+                Instant::now() < deadline,
+                "{verb:?} {object} is not refused by {policies:?}: {answer:?}"
+            );
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
     async fn is_done(&self, verb: Verb, object: &Value) {
-        self.dry(verb, object).await.unwrap_or_else(|why| panic!("{verb:?} {object}: {why}"));
+        self.dry(verb, object)
+            .await
+            .unwrap_or_else(|why| panic!("{verb:?} {object}: {why}"));
     }
 }
 
@@ -169,7 +245,8 @@ fn labels() -> Value {
 /// A pod that Pod Security `restricted` lets through, and that no node is ever given.
 fn pod_spec(account: &str) -> Value {
     let container = |name: &str| {
-        let security = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
+        let security =
+            json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
         json!({"name": name, "image": "none.invalid/none", "securityContext": security})
     };
     let security = json!({"runAsNonRoot": true, "runAsUser": 999, "seccompProfile": {"type": "RuntimeDefault"}});
@@ -198,7 +275,9 @@ fn object(kind: Kind, name: &str) -> Value {
         }
         "certificaterequests" => {
             let request = CertificateParams::new(vec!["pg".to_owned()]).expect("parameters");
-            let request = request.serialize_request(&KeyPair::generate().expect("a key")).expect("a request");
+            let request = request
+                .serialize_request(&KeyPair::generate().expect("a key"))
+                .expect("a request");
             let request = ByteString(request.pem().expect("PEM").into_bytes());
             json!({"spec": {"request": request, "issuerRef": {"name": "none"}}})
         }
@@ -206,7 +285,9 @@ fn object(kind: Kind, name: &str) -> Value {
             "selector": {"matchLabels": labels()}, "namespaceSelector": {"matchNames": [NAMESPACE]},
             "endpoints": [{"port": "metrics", "path": "/metrics", "scheme": "https", "tlsConfig": {"serverName": "pg-stats"}}],
         }}),
-        "poddisruptionbudgets" => json!({"spec": {"maxUnavailable": 1, "selector": {"matchLabels": labels()}}}),
+        "poddisruptionbudgets" => {
+            json!({"spec": {"maxUnavailable": 1, "selector": {"matchLabels": labels()}}})
+        }
         "roles" => json!({"rules": [
             {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "list", "watch"]},
             {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "patch"], "resourceNames": [format!("{name}-0")]},
@@ -216,13 +297,17 @@ fn object(kind: Kind, name: &str) -> Value {
             "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE}],
         }),
         "postgreses" => json!({"spec": {"version": "none"}}),
-        "postgresopsrequests" => json!({"spec": {"type": "Restart", "databaseRef": {"name": "none"}}}),
+        "postgresopsrequests" => {
+            json!({"spec": {"type": "Restart", "databaseRef": {"name": "none"}}})
+        }
         _ => json!({}),
     };
     let head = json!({"apiVersion": kind.version, "kind": kind.name, "metadata": {
         "name": name, "namespace": NAMESPACE, "labels": labels(),
     }});
-    let (Value::Object(mut all), Value::Object(body)) = (head, body) else { unreachable!("both are objects") };
+    let (Value::Object(mut all), Value::Object(body)) = (head, body) else {
+        unreachable!("both are objects")
+    };
     all.extend(body);
     Value::Object(all)
 }
@@ -239,36 +324,74 @@ fn there(plural: &str) -> Value {
 
 /// The same object, as somebody made it who has nothing to do with databases.
 fn foreign(kind: Kind) -> Value {
-    with(object(kind, "foreign"), &[("/metadata/labels", json!({"app": "web"}))])
+    with(
+        object(kind, "foreign"),
+        &[("/metadata/labels", json!({"app": "web"}))],
+    )
 }
 
 /// A change of the metadata of this object, and of nothing else.
 fn change(object: &Value, metadata: &Value) -> Value {
-    let head = json!({"apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": metadata});
-    let (name, namespace) = (object["metadata"]["name"].clone(), object["metadata"]["namespace"].clone());
-    with(head, &[("/metadata/name", name), ("/metadata/namespace", namespace)])
+    let head =
+        json!({"apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": metadata});
+    let (name, namespace) = (
+        object["metadata"]["name"].clone(),
+        object["metadata"]["namespace"].clone(),
+    );
+    with(
+        head,
+        &[("/metadata/name", name), ("/metadata/namespace", namespace)],
+    )
 }
 
 /// What has no label of a database, because it is one, asks for one, or tells of one.
-const NO_DATABASES: [&str; 5] =
-    ["postgreses", "postgreses/status", "postgresopsrequests", "postgresopsrequests/status", "events"];
+const NO_DATABASES: [&str; 5] = [
+    "postgreses",
+    "postgreses/status",
+    "postgresopsrequests",
+    "postgresopsrequests/status",
+    "events",
+];
 
 /// What the chart's RBAC lets the operator write of databases' objects: resource and verb.
 fn writes() -> BTreeSet<(String, String)> {
-    let template = ["template", OWN, "charts/pgrekey", "--show-only", "templates/rbac.yaml"];
-    let text = Helm::find().expect("a dev cluster has a helm").run(&template).expect("a rendering");
+    let template = [
+        "template",
+        OWN,
+        "charts/pgrekey",
+        "--show-only",
+        "templates/rbac.yaml",
+    ];
+    let text = Helm::find()
+        .expect("a dev cluster has a helm")
+        .run(&template)
+        .expect("a rendering");
     let roles = serde_saphyr::from_multiple::<Value>(&text).expect("YAML");
-    let databases = |role: &&Value| role["metadata"]["name"].as_str().is_some_and(|name| name.ends_with("-databases"));
-    let rules = roles.iter().filter(databases).flat_map(|role| role["rules"].as_array().into_iter().flatten());
-    let texts = |value: &Value| -> Vec<String> { serde_json::from_value(value.clone()).expect("a list of texts") };
+    let databases = |role: &&Value| {
+        role["metadata"]["name"]
+            .as_str()
+            .is_some_and(|name| name.ends_with("-databases"))
+    };
+    let rules = roles
+        .iter()
+        .filter(databases)
+        .flat_map(|role| role["rules"].as_array().into_iter().flatten());
+    let texts = |value: &Value| -> Vec<String> {
+        serde_json::from_value(value.clone()).expect("a list of texts")
+    };
     let all = rules.flat_map(|rule| {
         let verbs = texts(&rule["verbs"]);
-        texts(&rule["resources"])
-            .into_iter()
-            .flat_map(move |of| verbs.clone().into_iter().map(move |verb| (of.clone(), verb)))
+        texts(&rule["resources"]).into_iter().flat_map(move |of| {
+            verbs
+                .clone()
+                .into_iter()
+                .map(move |verb| (of.clone(), verb))
+        })
     });
-    all.filter(|(of, verb)| !["get", "list", "watch"].contains(&verb.as_str()) && !NO_DATABASES.contains(&of.as_str()))
-        .collect()
+    all.filter(|(of, verb)| {
+        !["get", "list", "watch"].contains(&verb.as_str()) && !NO_DATABASES.contains(&of.as_str())
+    })
+    .collect()
 }
 
 /// What the test leaves behind otherwise.
@@ -279,12 +402,46 @@ impl Drop for Built<'_> {
         let ours = format!("app.kubernetes.io/instance={OWN}");
         let kinds = "validatingadmissionpolicybindings,validatingadmissionpolicies,clusterrolebindings,clusterroles";
         self.0.kubectl(&["delete", kinds, "-l", &ours], "");
-        self.0.kubectl(&["delete", "validatingwebhookconfiguration", "-l", &ours], "");
-        self.0.kubectl(&["delete", "crd", "servicemonitors.monitoring.coreos.com", "-l", &ours], "");
-        self.0.kubectl(&["-n", NAMESPACE, "patch", "pg", "foreign", "--type=merge", "-p", NOTHING_HOLDS], "");
-        self.0.kubectl(&["delete", "namespace", OWN, NAMESPACE, "--wait=false"], "");
+        self.0.kubectl(
+            &["delete", "validatingwebhookconfiguration", "-l", &ours],
+            "",
+        );
+        self.0.kubectl(
+            &[
+                "delete",
+                "crd",
+                "servicemonitors.monitoring.coreos.com",
+                "-l",
+                &ours,
+            ],
+            "",
+        );
+        self.0.kubectl(
+            &[
+                "-n",
+                NAMESPACE,
+                "patch",
+                "pg",
+                "foreign",
+                "--type=merge",
+                "-p",
+                NOTHING_HOLDS,
+            ],
+            "",
+        );
+        self.0
+            .kubectl(&["delete", "namespace", OWN, NAMESPACE, "--wait=false"], "");
         let judged = JUDGED.map(namespace_of);
-        self.0.kubectl(&["delete", "namespace", &judged[0], &judged[1], "--wait=false"], "");
+        self.0.kubectl(
+            &[
+                "delete",
+                "namespace",
+                &judged[0],
+                &judged[1],
+                "--wait=false",
+            ],
+            "",
+        );
     }
 }
 
@@ -313,8 +470,7 @@ fn service_monitors() -> Value {
 /// A registration that calls nobody.
 fn registration() -> Value {
     let service = json!({"name": "wall-pgrekey", "namespace": OWN, "path": "/", "port": 443});
-    let rule =
-        json!({"apiGroups": ["none.invalid"], "apiVersions": ["v1"], "resources": ["none"], "operations": ["CREATE"]});
+    let rule = json!({"apiGroups": ["none.invalid"], "apiVersions": ["v1"], "resources": ["none"], "operations": ["CREATE"]});
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
         "metadata": {"name": "validators.kubedb.com", "labels": {"app.kubernetes.io/instance": OWN}},
@@ -328,10 +484,13 @@ fn registration() -> Value {
 #[tokio::test]
 async fn the_operators_token_writes_nothing_but_databases() {
     // Nobody else is to meet a ServiceMonitor, or this registration.
-    let Some(cluster) = Cluster::connect_alone().await else { return };
+    let Some(cluster) = Cluster::connect_alone().await else {
+        return;
+    };
     let _built = Built(&cluster);
     build(&cluster);
-    let operator = Asker(Client::try_from(Rights::give(&cluster, OWN).config().await).expect("a client"));
+    let operator =
+        Asker(Client::try_from(Rights::give(&cluster, OWN).config().await).expect("a client"));
     what_is_not_a_databases_is_not_written(&operator).await;
     what_is_a_databases_is_written(&operator).await;
     what_would_reach_further_is_refused(&operator).await;
@@ -342,19 +501,43 @@ async fn the_operators_token_writes_nothing_but_databases() {
 /// Of each kind a foreign object and a database's.
 fn build(cluster: &Cluster) {
     let namespace = |name: &str, labels: Value| {
-        cluster.kubectl(&["delete", "namespace", name, "--ignore-not-found", "--wait"], "").must_succeed();
+        cluster
+            .kubectl(
+                &["delete", "namespace", name, "--ignore-not-found", "--wait"],
+                "",
+            )
+            .must_succeed();
         cluster.apply(
             &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}).to_string(),
         );
     };
     namespace(NAMESPACE, json!({}));
     for level in JUDGED {
-        namespace(&namespace_of(level), json!({"pod-security.kubernetes.io/enforce": level}));
-        cluster
-            .apply(&with(new("serviceaccounts"), &[("/metadata/namespace", json!(namespace_of(level)))]).to_string());
+        namespace(
+            &namespace_of(level),
+            json!({"pod-security.kubernetes.io/enforce": level}),
+        );
+        cluster.apply(
+            &with(
+                new("serviceaccounts"),
+                &[("/metadata/namespace", json!(namespace_of(level)))],
+            )
+            .to_string(),
+        );
     }
     cluster.apply(&service_monitors().to_string());
-    cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"], "").must_succeed();
+    cluster
+        .kubectl(
+            &[
+                "wait",
+                "--for=condition=Established",
+                "--timeout=30s",
+                "crd",
+                "--all",
+            ],
+            "",
+        )
+        .must_succeed();
     cluster.apply(&registration().to_string());
     // RBAC wants to see what is bound.
     cluster.apply(&new("roles").to_string());
@@ -362,40 +545,63 @@ fn build(cluster: &Cluster) {
     assert_eq!(registrations.name, "ValidatingWebhookConfiguration");
     let held = [("/metadata/finalizers", json!(["example.com/held"]))];
     for kind in databases {
-        let held = if kind.plural == "postgreses" { &held[..] } else { &[] };
+        let held = if kind.plural == "postgreses" {
+            &held[..]
+        } else {
+            &[]
+        };
         cluster.apply(&with(foreign(*kind), held).to_string());
         cluster.apply(&object(*kind, "pg").to_string());
     }
 }
 
-/// Each kind and verb that RBAC gives, on an object that is no database's: as it is, and with all added that would make it one's.
+/// Each kind and verb that RBAC gives, on an object that is no database's: as it is, and with all
+/// added that would make it one's.
 async fn what_is_not_a_databases_is_not_written(operator: &Asker) {
-    let owner =
-        json!([{"apiVersion": "kubedb.com/v1", "kind": "Postgres", "name": "pg", "uid": "1", "controller": true}]);
+    let owner = json!([{"apiVersion": "kubedb.com/v1", "kind": "Postgres", "name": "pg", "uid": "1", "controller": true}]);
     for (resource, verb) in writes() {
         let (plural, part) = resource.split_once('/').unwrap_or((&resource, ""));
         let foreign = foreign(known(plural));
         let adorned = json!({"labels": labels(), "ownerReferences": owner});
-        let [plain, adorned] =
-            [json!({"annotations": {"pgrekey.dev/x": "y"}}), adorned].map(|new| change(&foreign, &new));
+        let [plain, adorned] = [json!({"annotations": {"pgrekey.dev/x": "y"}}), adorned]
+            .map(|new| change(&foreign, &new));
         match (verb.as_str(), part) {
-            ("create", "eviction") => operator.is_refused(["evictions"], Verb::Evict, &foreign).await,
+            ("create", "eviction") => {
+                operator
+                    .is_refused(["evictions"], Verb::Evict, &foreign)
+                    .await
+            }
             ("create", "") => {
                 let unlabelled = with(new(plural), &[("/metadata/labels", json!({"app": "web"}))]);
-                operator.is_refused([OBJECTS], Verb::Create, &unlabelled).await;
+                operator
+                    .is_refused([OBJECTS], Verb::Create, &unlabelled)
+                    .await;
             }
             ("delete", "") => operator.is_refused([OBJECTS], Verb::Delete, &foreign).await,
             ("patch", "status") => {
-                let status = |object: Value| with(object, &[("/status", json!({"conditions": [], "replicas": 0}))]);
-                operator.is_refused([OBJECTS], Verb::MergeStatus, &status(plain)).await;
-                operator.is_refused([OBJECTS], Verb::MergeStatus, &status(adorned)).await;
+                let status = |object: Value| {
+                    with(
+                        object,
+                        &[("/status", json!({"conditions": [], "replicas": 0}))],
+                    )
+                };
+                operator
+                    .is_refused([OBJECTS], Verb::MergeStatus, &status(plain))
+                    .await;
+                operator
+                    .is_refused([OBJECTS], Verb::MergeStatus, &status(adorned))
+                    .await;
             }
             // Whoever may patch may try to update, and gets here by the same way.
             ("patch" | "update", "") => {
                 operator.is_refused([OBJECTS], Verb::Merge, &plain).await;
                 // Of pods, no label is changed at all.
-                operator.is_refused([OBJECTS, "pods"], Verb::Merge, &adorned).await;
-                operator.is_refused([OBJECTS, "pods"], Verb::Apply, &adorned).await;
+                operator
+                    .is_refused([OBJECTS, "pods"], Verb::Merge, &adorned)
+                    .await;
+                operator
+                    .is_refused([OBJECTS, "pods"], Verb::Apply, &adorned)
+                    .await;
             }
             other => panic!("{resource}: {other:?} is not tried here"),
         }
@@ -414,13 +620,21 @@ async fn what_is_a_databases_is_written(operator: &Asker) {
             ("create", "eviction") => operator.is_done(Verb::Evict, &ours).await,
             // There is a Role `new` already.
             ("create", _) if plural == "roles" => {
-                operator.is_done(Verb::Create, &object(known(plural), "newest")).await;
+                operator
+                    .is_done(Verb::Create, &object(known(plural), "newest"))
+                    .await;
             }
             ("create", _) => operator.is_done(Verb::Create, &new(plural)).await,
             ("delete", _) => operator.is_done(Verb::Delete, &ours).await,
             ("patch", "status") => {
                 operator
-                    .is_done(Verb::MergeStatus, &with(noted, &[("/status", json!({"conditions": [], "replicas": 0}))]))
+                    .is_done(
+                        Verb::MergeStatus,
+                        &with(
+                            noted,
+                            &[("/status", json!({"conditions": [], "replicas": 0}))],
+                        ),
+                    )
                     .await;
             }
             _ => operator.is_done(Verb::Merge, &noted).await,
@@ -438,46 +652,139 @@ fn finalizers(plural: &str, all: &Value) -> Value {
     change(&foreign(known(plural)), &json!({"finalizers": all}))
 }
 
-/// What is labelled as a database's, and does something else: the policy that finds out, and how it is tried.
+/// What is labelled as a database's, and does something else: the policy that finds out, and how it
+/// is tried.
 fn more_than_a_databases_objects_do() -> Vec<(&'static str, Verb, Value)> {
     let token = json!({"kubernetes.io/service-account.name": "foreign"});
-    let token = [("/type", json!("kubernetes.io/service-account-token")), ("/metadata/annotations", token)];
-    let elsewhere = |plural: &str, namespace: &str| with(new(plural), &[("/metadata/namespace", json!(namespace))]);
+    let token = [
+        ("/type", json!("kubernetes.io/service-account-token")),
+        ("/metadata/annotations", token),
+    ];
+    let elsewhere = |plural: &str, namespace: &str| {
+        with(new(plural), &[("/metadata/namespace", json!(namespace))])
+    };
     let image = json!({"containers": [{"name": "postgres", "image": "evil"}]});
     let web = json!({"matchLabels": {"app": "web"}});
-    let name = [("/spec/type", json!("ExternalName")), ("/spec/externalName", json!("a.invalid"))];
+    let name = [
+        ("/spec/type", json!("ExternalName")),
+        ("/spec/externalName", json!("a.invalid")),
+    ];
     let scraped = json!({"port": "metrics", "bearerTokenFile": "/var/run/secrets/kubernetes.io/serviceaccount/token"});
     let into = |certificate: Value| with(certificate, &[("/spec/secretName", json!("foreign"))]);
     let registered = |path: &str, value: &str| with(registration(), &[(path, json!(value))]);
     vec![
-        (OBJECTS, Verb::Create, elsewhere("configmaps", "kube-system")),
+        (
+            OBJECTS,
+            Verb::Create,
+            elsewhere("configmaps", "kube-system"),
+        ),
         (OBJECTS, Verb::Create, elsewhere("secrets", OWN)),
-        (OBJECTS, Verb::Create, elsewhere("statefulsets", "kube-system")),
+        (
+            OBJECTS,
+            Verb::Create,
+            elsewhere("statefulsets", "kube-system"),
+        ),
         (OBJECTS, Verb::Create, elsewhere("petsets", OWN)),
         ("secrets", Verb::Create, with(new("secrets"), &token)),
-        ("pods", Verb::Apply, with(pod(&json!({})), &[("/spec", image)])),
-        ("pods", Verb::Merge, pod(&json!({"labels": {"app.kubernetes.io/instance": "other"}}))),
-        ("pods", Verb::Merge, pod(&json!({"finalizers": ["example.com/held"]}))),
-        ("pods", Verb::Merge, pod(&json!({"annotations": {"status": "{}"}}))),
-        ("services", Verb::Create, with(new("services"), &[("/spec/selector", json!({"app": "web"}))])),
-        ("services", Verb::Merge, with(there("services"), &[("/spec/externalIPs", json!(["192.0.2.1"]))])),
+        (
+            "pods",
+            Verb::Apply,
+            with(pod(&json!({})), &[("/spec", image)]),
+        ),
+        (
+            "pods",
+            Verb::Merge,
+            pod(&json!({"labels": {"app.kubernetes.io/instance": "other"}})),
+        ),
+        (
+            "pods",
+            Verb::Merge,
+            pod(&json!({"finalizers": ["example.com/held"]})),
+        ),
+        (
+            "pods",
+            Verb::Merge,
+            pod(&json!({"annotations": {"status": "{}"}})),
+        ),
+        (
+            "services",
+            Verb::Create,
+            with(
+                new("services"),
+                &[("/spec/selector", json!({"app": "web"}))],
+            ),
+        ),
+        (
+            "services",
+            Verb::Merge,
+            with(
+                there("services"),
+                &[("/spec/externalIPs", json!(["192.0.2.1"]))],
+            ),
+        ),
         ("services", Verb::Merge, with(there("services"), &name)),
-        ("selectors", Verb::Create, with(new("poddisruptionbudgets"), &[("/spec/selector", web.clone())])),
-        ("selectors", Verb::Create, with(new("servicemonitors"), &[("/spec/selector", web)])),
-        ("monitors", Verb::Create, with(new("servicemonitors"), &[("/spec/endpoints/0", scraped)])),
-        ("monitors", Verb::Merge, with(there("servicemonitors"), &[("/spec/namespaceSelector", json!({"any": true}))])),
+        (
+            "selectors",
+            Verb::Create,
+            with(
+                new("poddisruptionbudgets"),
+                &[("/spec/selector", web.clone())],
+            ),
+        ),
+        (
+            "selectors",
+            Verb::Create,
+            with(new("servicemonitors"), &[("/spec/selector", web)]),
+        ),
+        (
+            "monitors",
+            Verb::Create,
+            with(new("servicemonitors"), &[("/spec/endpoints/0", scraped)]),
+        ),
+        (
+            "monitors",
+            Verb::Merge,
+            with(
+                there("servicemonitors"),
+                &[("/spec/namespaceSelector", json!({"any": true}))],
+            ),
+        ),
         ("certificates", Verb::Create, into(new("certificates"))),
         ("certificates", Verb::Merge, into(there("certificates"))),
-        ("registrations", Verb::Merge, registered("/webhooks/0/clientConfig/service/name", "evil")),
-        ("registrations", Verb::Merge, registered("/webhooks/0/rules/0/resources/0", "secrets")),
-        ("registrations", Verb::Merge, registered("/metadata/annotations/cert-manager.io~1inject-ca-from", "a/b")),
-        ("finalizers", Verb::Merge, finalizers("postgreses", &json!([]))),
-        ("finalizers", Verb::Merge, finalizers("postgresopsrequests", &json!(["example.com/held"]))),
+        (
+            "registrations",
+            Verb::Merge,
+            registered("/webhooks/0/clientConfig/service/name", "evil"),
+        ),
+        (
+            "registrations",
+            Verb::Merge,
+            registered("/webhooks/0/rules/0/resources/0", "secrets"),
+        ),
+        (
+            "registrations",
+            Verb::Merge,
+            registered(
+                "/metadata/annotations/cert-manager.io~1inject-ca-from",
+                "a/b",
+            ),
+        ),
+        (
+            "finalizers",
+            Verb::Merge,
+            finalizers("postgreses", &json!([])),
+        ),
+        (
+            "finalizers",
+            Verb::Merge,
+            finalizers("postgresopsrequests", &json!(["example.com/held"])),
+        ),
     ]
 }
 
 fn role(plural: &str, verb: &str, names: &[&str]) -> Value {
-    let rule = json!({"apiGroups": [""], "resources": [plural], "verbs": [verb], "resourceNames": names});
+    let rule =
+        json!({"apiGroups": [""], "resources": [plural], "verbs": [verb], "resourceNames": names});
     with(new("roles"), &[("/rules/0", rule)])
 }
 
@@ -491,24 +798,58 @@ fn cluster_role(name: &str) -> Value {
 
 /// The same, about rights and who has them.
 fn more_than_a_databases_rights() -> Vec<(&'static str, Verb, Value)> {
-    let account = |set: Value, name: &str| with(set, &[("/spec/template/spec/serviceAccountName", json!(name))]);
-    let named_like_the_set = |plural: &str| with(foreign(known(plural)), &[("/metadata/labels", labels())]);
+    let account = |set: Value, name: &str| {
+        with(
+            set,
+            &[("/spec/template/spec/serviceAccountName", json!(name))],
+        )
+    };
+    let named_like_the_set =
+        |plural: &str| with(foreign(known(plural)), &[("/metadata/labels", labels())]);
     let name = || json!("foreign");
     let paths = ["/metadata/name", "/roleRef/name", "/subjects/0/name"].map(|path| (path, name()));
     let named_like_the_role = with(new("rolebindings"), &paths);
     vec![
         ("roles", Verb::Create, role("secrets", "get", &["new-auth"])),
         ("roles", Verb::Create, role("pods", "patch", &[])),
-        ("roles", Verb::Create, role("configmaps", "get", &["other-config"])),
+        (
+            "roles",
+            Verb::Create,
+            role("configmaps", "get", &["other-config"]),
+        ),
         // All that the operator may do, it may give away as far as RBAC goes.
-        ("rolebindings", Verb::Create, bound("/roleRef", cluster_role("wall-pgrekey-databases"))),
-        ("rolebindings", Verb::Create, bound("/roleRef/name", json!("pg"))),
-        ("rolebindings", Verb::Create, bound("/subjects/0/name", json!("foreign"))),
-        ("rolebindings", Verb::Create, bound("/subjects/0/namespace", json!("kube-system"))),
+        (
+            "rolebindings",
+            Verb::Create,
+            bound("/roleRef", cluster_role("wall-pgrekey-databases")),
+        ),
+        (
+            "rolebindings",
+            Verb::Create,
+            bound("/roleRef/name", json!("pg")),
+        ),
+        (
+            "rolebindings",
+            Verb::Create,
+            bound("/subjects/0/name", json!("foreign")),
+        ),
+        (
+            "rolebindings",
+            Verb::Create,
+            bound("/subjects/0/namespace", json!("kube-system")),
+        ),
         // A Role that was there before, and its namesakes.
         ("givenroles", Verb::Create, named_like_the_role),
-        ("workloads", Verb::Create, account(new("statefulsets"), "nobody")),
-        ("workloads", Verb::Merge, account(there("petsets"), "nobody")),
+        (
+            "workloads",
+            Verb::Create,
+            account(new("statefulsets"), "nobody"),
+        ),
+        (
+            "workloads",
+            Verb::Merge,
+            account(there("petsets"), "nobody"),
+        ),
         // An account that was there before.
         ("accounts", Verb::Create, named_like_the_set("statefulsets")),
         ("accounts", Verb::Create, named_like_the_set("petsets")),
@@ -516,15 +857,29 @@ fn more_than_a_databases_rights() -> Vec<(&'static str, Verb, Value)> {
 }
 
 async fn what_would_reach_further_is_refused(operator: &Asker) {
-    for (policy, verb, object) in more_than_a_databases_objects_do().into_iter().chain(more_than_a_databases_rights()) {
+    for (policy, verb, object) in more_than_a_databases_objects_do()
+        .into_iter()
+        .chain(more_than_a_databases_rights())
+    {
         operator.is_refused([policy], verb, &object).await;
     }
     // Here RBAC itself says no, before any policy is asked.
-    let why = operator.dry(Verb::Create, &bound("/roleRef", cluster_role("cluster-admin"))).await;
-    assert!(why.as_ref().is_err_and(|why| why.contains("code: 403")), "{why:?}");
+    let why = operator
+        .dry(
+            Verb::Create,
+            &bound("/roleRef", cluster_role("cluster-admin")),
+        )
+        .await;
+    assert!(
+        why.as_ref().is_err_and(|why| why.contains("code: 403")),
+        "{why:?}"
+    );
     let trust = ByteString(ca("wall").pem().into_bytes());
     for object in [
-        with(registration(), &[("/webhooks/0/clientConfig/caBundle", json!(trust))]),
+        with(
+            registration(),
+            &[("/webhooks/0/clientConfig/caBundle", json!(trust))],
+        ),
         finalizers("postgreses", &json!(["example.com/held", "kubedb.com"])),
         finalizers("postgresopsrequests", &json!(["pgrekey.dev/ops-request"])),
         pod(&json!({"annotations": {"pgrekey.dev/refresh": "1"}})),
@@ -533,38 +888,150 @@ async fn what_would_reach_further_is_refused(operator: &Asker) {
     }
 }
 
-/// What each level refuses in pods: where it stands in their specification, and what. Kubernetes' own admission is asked too.
+/// What each level refuses in pods: where it stands in their specification, and what. Kubernetes'
+/// own admission is asked too.
 fn insecure() -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
     vec![
         ("baseline", vec![("/hostNetwork", json!(true))]),
         ("baseline", vec![("/hostPID", json!(true))]),
         ("baseline", vec![("/hostIPC", json!(true))]),
-        ("baseline", vec![("/volumes", json!([{"name": "root", "hostPath": {"path": "/"}}]))]),
-        ("baseline", vec![("/containers/0/ports", json!([{"containerPort": 5432, "hostPort": 5432}]))]),
-        ("baseline", vec![("/containers/0/securityContext", json!({"privileged": true}))]),
-        ("baseline", vec![("/initContainers/0/securityContext", json!({"privileged": true}))]),
-        ("baseline", vec![("/containers/0/securityContext/capabilities/add", json!(["SYS_ADMIN"]))]),
         (
             "baseline",
-            vec![("/containers/0/securityContext/procMount", json!("Unmasked")), ("/hostUsers", json!(false))],
+            vec![(
+                "/volumes",
+                json!([{"name": "root", "hostPath": {"path": "/"}}]),
+            )],
         ),
-        ("baseline", vec![("/securityContext/seccompProfile/type", json!("Unconfined"))]),
-        ("baseline", vec![("/initContainers/0/securityContext/seccompProfile", json!({"type": "Unconfined"}))]),
-        ("baseline", vec![("/securityContext/appArmorProfile", json!({"type": "Unconfined"}))]),
-        ("baseline", vec![("/containers/0/securityContext/seLinuxOptions", json!({"type": "spc_t"}))]),
-        ("baseline", vec![("/securityContext/seLinuxOptions", json!({"user": "system_u"}))]),
-        ("baseline", vec![("/securityContext/sysctls", json!([{"name": "kernel.msgmax", "value": "1"}]))]),
-        ("baseline", vec![("/containers/0/livenessProbe", json!({"httpGet": {"host": "192.0.2.1", "port": 80}}))]),
-        ("restricted", vec![("/volumes", json!([{"name": "far", "nfs": {"server": "a.invalid", "path": "/"}}]))]),
-        ("restricted", vec![("/containers/0/securityContext/allowPrivilegeEscalation", json!(true))]),
-        ("restricted", vec![("/initContainers/0/securityContext/allowPrivilegeEscalation", Value::Null)]),
-        ("restricted", vec![("/securityContext/runAsNonRoot", Value::Null)]),
-        ("restricted", vec![("/containers/0/securityContext/runAsNonRoot", json!(false))]),
+        (
+            "baseline",
+            vec![(
+                "/containers/0/ports",
+                json!([{"containerPort": 5432, "hostPort": 5432}]),
+            )],
+        ),
+        (
+            "baseline",
+            vec![("/containers/0/securityContext", json!({"privileged": true}))],
+        ),
+        (
+            "baseline",
+            vec![(
+                "/initContainers/0/securityContext",
+                json!({"privileged": true}),
+            )],
+        ),
+        (
+            "baseline",
+            vec![(
+                "/containers/0/securityContext/capabilities/add",
+                json!(["SYS_ADMIN"]),
+            )],
+        ),
+        (
+            "baseline",
+            vec![
+                ("/containers/0/securityContext/procMount", json!("Unmasked")),
+                ("/hostUsers", json!(false)),
+            ],
+        ),
+        (
+            "baseline",
+            vec![("/securityContext/seccompProfile/type", json!("Unconfined"))],
+        ),
+        (
+            "baseline",
+            vec![(
+                "/initContainers/0/securityContext/seccompProfile",
+                json!({"type": "Unconfined"}),
+            )],
+        ),
+        (
+            "baseline",
+            vec![(
+                "/securityContext/appArmorProfile",
+                json!({"type": "Unconfined"}),
+            )],
+        ),
+        (
+            "baseline",
+            vec![(
+                "/containers/0/securityContext/seLinuxOptions",
+                json!({"type": "spc_t"}),
+            )],
+        ),
+        (
+            "baseline",
+            vec![(
+                "/securityContext/seLinuxOptions",
+                json!({"user": "system_u"}),
+            )],
+        ),
+        (
+            "baseline",
+            vec![(
+                "/securityContext/sysctls",
+                json!([{"name": "kernel.msgmax", "value": "1"}]),
+            )],
+        ),
+        (
+            "baseline",
+            vec![(
+                "/containers/0/livenessProbe",
+                json!({"httpGet": {"host": "192.0.2.1", "port": 80}}),
+            )],
+        ),
+        (
+            "restricted",
+            vec![(
+                "/volumes",
+                json!([{"name": "far", "nfs": {"server": "a.invalid", "path": "/"}}]),
+            )],
+        ),
+        (
+            "restricted",
+            vec![(
+                "/containers/0/securityContext/allowPrivilegeEscalation",
+                json!(true),
+            )],
+        ),
+        (
+            "restricted",
+            vec![(
+                "/initContainers/0/securityContext/allowPrivilegeEscalation",
+                Value::Null,
+            )],
+        ),
+        (
+            "restricted",
+            vec![("/securityContext/runAsNonRoot", Value::Null)],
+        ),
+        (
+            "restricted",
+            vec![("/containers/0/securityContext/runAsNonRoot", json!(false))],
+        ),
         ("restricted", vec![("/securityContext/runAsUser", json!(0))]),
-        ("restricted", vec![("/initContainers/0/securityContext/runAsUser", json!(0))]),
-        ("restricted", vec![("/securityContext/seccompProfile", Value::Null)]),
-        ("restricted", vec![("/containers/0/securityContext/capabilities/drop", json!(["CHOWN"]))]),
-        ("restricted", vec![("/containers/0/securityContext/capabilities/add", json!(["CHOWN"]))]),
+        (
+            "restricted",
+            vec![("/initContainers/0/securityContext/runAsUser", json!(0))],
+        ),
+        (
+            "restricted",
+            vec![("/securityContext/seccompProfile", Value::Null)],
+        ),
+        (
+            "restricted",
+            vec![(
+                "/containers/0/securityContext/capabilities/drop",
+                json!(["CHOWN"]),
+            )],
+        ),
+        (
+            "restricted",
+            vec![(
+                "/containers/0/securityContext/capabilities/add",
+                json!(["CHOWN"]),
+            )],
+        ),
     ]
 }
 
@@ -575,17 +1042,28 @@ async fn pods_are_as_secure_as_kubernetes_wants_them(cluster: &Cluster, operator
         with(new(plural), &[(path, with(pod_spec("new"), changes))])
     };
     let judged = async |level: &str, changes: &[(&str, Value)]| {
-        let pod = with(changed("pods", "/spec", changes), &[("/metadata/namespace", json!(namespace_of(level)))]);
+        let pod = with(
+            changed("pods", "/spec", changes),
+            &[("/metadata/namespace", json!(namespace_of(level)))],
+        );
         administrator.dry(Verb::Create, &pod).await
     };
-    let walled = |plural: &str, changes: &[(&str, Value)]| changed(plural, "/spec/template/spec", changes);
-    // What the stricter level has of its own is tried first, because both refuse what the other one refuses.
+    let walled =
+        |plural: &str, changes: &[(&str, Value)]| changed(plural, "/spec/template/spec", changes);
+    // What the stricter level has of its own is tried first, because both refuse what the other one
+    // refuses.
     for judge in ["restricted", "baseline"] {
         let levels = insecure();
         for (level, changes) in &levels {
             let why = judged(judge, changes).await;
-            let refused = why.as_ref().is_err_and(|why| why.contains("violates PodSecurity"));
-            assert_eq!(refused, judge >= *level, "Pod Security {judge} about {changes:?}: {why:?}");
+            let refused = why
+                .as_ref()
+                .is_err_and(|why| why.contains("violates PodSecurity"));
+            assert_eq!(
+                refused,
+                judge >= *level,
+                "Pod Security {judge} about {changes:?}: {why:?}"
+            );
             for set in ["statefulsets", "petsets"].map(|plural| walled(plural, changes)) {
                 if level == &judge {
                     operator.is_refused([judge], Verb::Create, &set).await;
@@ -595,17 +1073,26 @@ async fn pods_are_as_secure_as_kubernetes_wants_them(cluster: &Cluster, operator
             }
         }
         let harmless = [
-            ("/containers/0/securityContext/capabilities/add", json!(["NET_BIND_SERVICE"])),
+            (
+                "/containers/0/securityContext/capabilities/add",
+                json!(["NET_BIND_SERVICE"]),
+            ),
             ("/volumes", json!([{"name": "tmp", "emptyDir": {}}])),
         ];
-        judged(judge, &harmless).await.expect("Pod Security lets it through");
+        judged(judge, &harmless)
+            .await
+            .expect("Pod Security lets it through");
         for plural in ["statefulsets", "petsets"] {
-            operator.is_done(Verb::Create, &walled(plural, &harmless)).await;
+            operator
+                .is_done(Verb::Create, &walled(plural, &harmless))
+                .await;
         }
         if judge == "restricted" {
             // As with podSecurity.level: baseline.
             let strict = format!("{OWN}-pgrekey-wall-restricted");
-            cluster.kubectl(&["delete", "validatingadmissionpolicybinding", &strict], "").must_succeed();
+            cluster
+                .kubectl(&["delete", "validatingadmissionpolicybinding", &strict], "")
+                .must_succeed();
             let (_, last) = levels.last().expect("a case");
             let last = walled("petsets", last);
             eventually("the stricter level is out of force", || async {
@@ -616,21 +1103,37 @@ async fn pods_are_as_secure_as_kubernetes_wants_them(cluster: &Cluster, operator
     }
 }
 
-/// An expression that does not fit a kind refuses everything of that kind: the API server finds out, and only notes it.
+/// An expression that does not fit a kind refuses everything of that kind: the API server finds
+/// out, and only notes it.
 async fn every_expression_fits_its_kinds(cluster: &Cluster) {
-    let select = ["get", "validatingadmissionpolicies", "-l", "app.kubernetes.io/instance=wall", "-o", "json"];
+    let select = [
+        "get",
+        "validatingadmissionpolicies",
+        "-l",
+        "app.kubernetes.io/instance=wall",
+        "-o",
+        "json",
+    ];
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
-        let all: Value = serde_json::from_str(&cluster.kubectl(&select, "").must_succeed()).expect("JSON");
+        let all: Value =
+            serde_json::from_str(&cluster.kubectl(&select, "").must_succeed()).expect("JSON");
         let policies = all["items"].as_array().expect("policies");
-        let warnings: Vec<_> =
-            policies.iter().filter_map(|policy| policy.pointer("/status/typeChecking/expressionWarnings")).collect();
+        let warnings: Vec<_> = policies
+            .iter()
+            .filter_map(|policy| policy.pointer("/status/typeChecking/expressionWarnings"))
+            .collect();
         assert!(warnings.is_empty(), "{warnings:#?}");
-        let checked = |policy: &Value| policy["status"]["observedGeneration"] == policy["metadata"]["generation"];
+        let checked = |policy: &Value| {
+            policy["status"]["observedGeneration"] == policy["metadata"]["generation"]
+        };
         if policies.len() > 10 && policies.iter().all(checked) {
             return;
         }
-        assert!(Instant::now() < deadline, "the API server has not checked them");
+        assert!(
+            Instant::now() < deadline,
+            "the API server has not checked them"
+        );
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

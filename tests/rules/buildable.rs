@@ -1,4 +1,5 @@
-//! What the rules let in, the builder builds: a database that came in and cannot be built is one whose certificates nobody renews.
+//! What the rules let in, the builder builds: a database that came in and cannot be built is one
+//! whose certificates nobody renews.
 
 use std::sync::Arc;
 
@@ -13,13 +14,22 @@ use serde_json::{Value, json};
 
 use crate::cases;
 
-/// Whether the rules let a new database in, and what the builder makes of it. None where it does not decode.
+/// Whether the rules let a new database in, and what the builder makes of it. None where it does
+/// not decode.
 fn judged(document: &Value, facts: &Snapshot) -> Option<(bool, Result<Cluster, Unbuildable>)> {
     let database: Postgres = serde_json::from_value(document.clone()).ok()?;
-    let is_let_in = refusals(postgres::rules(), database.clone(), facts, &Arc::default()).is_empty();
-    let version = facts.version(&database.spec.version).map(|version| version.spec.clone()).unwrap_or_default();
+    let is_let_in =
+        refusals(postgres::rules(), database.clone(), facts, &Arc::default()).is_empty();
+    let version = facts
+        .version(&database.spec.version)
+        .map(|version| version.spec.clone())
+        .unwrap_or_default();
     // What is in Secrets, no rule sees.
-    let known = BuildFacts { version: &version, superuser: "postgres", user_conf: Some("") };
+    let known = BuildFacts {
+        version: &version,
+        superuser: "postgres",
+        user_conf: Some(""),
+    };
     Some((is_let_in, Cluster::of(&database, &known)))
 }
 
@@ -27,7 +37,10 @@ fn judged(document: &Value, facts: &Snapshot) -> Option<(bool, Result<Cluster, U
 fn every_case_that_the_rules_let_in_is_built() {
     let facts = cases::facts([]);
     let mut built = 0;
-    for case in cases::all().into_iter().filter(|case| case.kind == "Postgres") {
+    for case in cases::all()
+        .into_iter()
+        .filter(|case| case.kind == "Postgres")
+    {
         let mut document = case.manifest();
         if document["metadata"]["name"].is_null() {
             // The API server will have made one up.
@@ -44,15 +57,40 @@ fn every_case_that_the_rules_let_in_is_built() {
 
 /// Variables as users write them, pgrekey's own among them.
 fn env() -> impl Strategy<Value = Value> {
-    let names =
-        vec!["TZ", "MY_PGDATA", "pguser", "", "PGDATA", "PGUSER", "DATA_SOURCE_NAME", "PATRONI_", "POSTGRES_USER"];
-    prop::collection::vec(select(names), 0..3)
-        .prop_map(|names| names.into_iter().map(|name| json!({"name": name, "value": "x"})).collect())
+    let names = vec![
+        "TZ",
+        "MY_PGDATA",
+        "pguser",
+        "",
+        "PGDATA",
+        "PGUSER",
+        "DATA_SOURCE_NAME",
+        "PATRONI_",
+        "POSTGRES_USER",
+    ];
+    prop::collection::vec(select(names), 0..3).prop_map(|names| {
+        names
+            .into_iter()
+            .map(|name| json!({"name": name, "value": "x"}))
+            .collect()
+    })
 }
 
 /// Settings, and what is none.
 fn settings() -> impl Strategy<Value = String> {
-    let name = select(vec!["work_mem", "ssl", "a.b", "a..b", "a$b.c", "include", "INCLUDE_DIR", "#", "", "9", "é"]);
+    let name = select(vec![
+        "work_mem",
+        "ssl",
+        "a.b",
+        "a..b",
+        "a$b.c",
+        "include",
+        "INCLUDE_DIR",
+        "#",
+        "",
+        "9",
+        "é",
+    ]);
     let between = select(vec![" = ", "=", " ", "", " == "]);
     let value = select(vec![
         "4MB",
@@ -68,7 +106,8 @@ fn settings() -> impl Strategy<Value = String> {
         "é",
         "",
     ]);
-    let line = (name, between, value).prop_map(|(name, between, value)| format!("{name}{between}{value}"));
+    let line =
+        (name, between, value).prop_map(|(name, between, value)| format!("{name}{between}{value}"));
     prop::collection::vec(line, 0..3).prop_map(|lines| lines.join("\n"))
 }
 
@@ -81,9 +120,15 @@ fn amount() -> impl Strategy<Value = String> {
 fn part() -> impl Strategy<Value = Value> {
     let source = || prop::option::of(Just(()));
     let path = select(vec!["", "a", "a/b", "..", "a/..", "/a", "...", "a..b"]);
-    let ports = prop::collection::vec(select(vec!["primary", "standby", "prom-http", "stats", "db", ""]), 0..3);
+    let ports = prop::collection::vec(
+        select(vec!["primary", "standby", "prom-http", "stats", "db", ""]),
+        0..3,
+    );
     let container = select(vec!["postgres", "exporter", "sidecar", ""]);
-    let aliases = prop::collection::vec(select(vec!["server", "client", "metrics-exporter", "x"]), 0..4);
+    let aliases = prop::collection::vec(
+        select(vec!["server", "client", "metrics-exporter", "x"]),
+        0..4,
+    );
     prop_oneof![
         (select(vec!["17.12", "18.1", "ten", "newest", "gone"]), prop_oneof![-1..4, 31..35, Just(i32::MAX)])
             .prop_map(|(version, replicas)| json!({"version": version, "replicas": replicas})),
@@ -149,5 +194,8 @@ fn whatever_the_rules_let_in_is_built() {
             None => {}
         }
     }
-    assert!(built > 400 && refused > 400, "{built} built, {refused} refused");
+    assert!(
+        built > 400 && refused > 400,
+        "{built} built, {refused} refused"
+    );
 }

@@ -1,8 +1,8 @@
 //! The cases: what the rules say about which objects, as data.
 //!
-//! Read `postgres_ops_request.yaml` and `postgres.yaml` as the specification of the rules; `world.yaml` is the cluster that
-//! they are about. Here they only become values, so that any suite can put them to whoever should know: the rules
-//! themselves, the webhooks, an API server.
+//! Read `postgres_ops_request.yaml` and `postgres.yaml` as the specification of the rules;
+//! `world.yaml` is the cluster that they are about. Here they only become values, so that any suite
+//! can put them to whoever should know: the rules themselves, the webhooks, an API server.
 
 use std::sync::{Arc, LazyLock};
 
@@ -80,8 +80,21 @@ impl Default for OneOrMore {
 impl Case {
     /// What the case is called in a failure.
     pub(crate) fn title(&self) -> String {
-        let parts = [self.rule.as_ref(), self.passes.as_ref(), self.about.as_ref()];
-        format!("{}: {}", self.kind, parts.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(": "))
+        let parts = [
+            self.rule.as_ref(),
+            self.passes.as_ref(),
+            self.about.as_ref(),
+        ];
+        format!(
+            "{}: {}",
+            self.kind,
+            parts
+                .into_iter()
+                .flatten()
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join(": ")
+        )
     }
 
     pub(crate) fn operation(&self) -> Operation {
@@ -94,9 +107,19 @@ impl Case {
 
     /// What the installation allows.
     pub(crate) fn allowed(&self) -> Arc<Allowed> {
-        let Tenancy { pod_security, service_accounts, external_ips } = self.allowed.clone();
-        let pod_security = pod_security.map(|level| level.parse().expect("a level")).unwrap_or_default();
-        Arc::new(Allowed { pod_security, service_accounts, external_ips })
+        let Tenancy {
+            pod_security,
+            service_accounts,
+            external_ips,
+        } = self.allowed.clone();
+        let pod_security = pod_security
+            .map(|level| level.parse().expect("a level"))
+            .unwrap_or_default();
+        Arc::new(Allowed {
+            pod_security,
+            service_accounts,
+            external_ips,
+        })
     }
 
     /// The object that is asked about.
@@ -111,7 +134,9 @@ impl Case {
 
     /// The requests that were made before.
     pub(crate) fn queued(&self) -> impl Iterator<Item = Value> {
-        self.queued.iter().map(|change| merged(base("PostgresOpsRequest"), change))
+        self.queued
+            .iter()
+            .map(|change| merged(base("PostgresOpsRequest"), change))
     }
 
     pub(crate) fn fields(&self) -> Vec<&str> {
@@ -146,13 +171,19 @@ fn merged(mut base: Value, change: &Value) -> Value {
 
 /// Every case of both kinds.
 pub(crate) fn all() -> Vec<Case> {
-    [("PostgresOpsRequest", include_str!("postgres_ops_request.yaml")), ("Postgres", include_str!("postgres.yaml"))]
-        .into_iter()
-        .flat_map(|(kind, text)| {
-            let cases: Vec<Case> = serde_saphyr::from_str(text).expect("the cases can be read");
-            cases.into_iter().map(move |case| Case { kind, ..case })
-        })
-        .collect()
+    [
+        (
+            "PostgresOpsRequest",
+            include_str!("postgres_ops_request.yaml"),
+        ),
+        ("Postgres", include_str!("postgres.yaml")),
+    ]
+    .into_iter()
+    .flat_map(|(kind, text)| {
+        let cases: Vec<Case> = serde_saphyr::from_str(text).expect("the cases can be read");
+        cases.into_iter().map(move |case| Case { kind, ..case })
+    })
+    .collect()
 }
 
 /// The manifests of the cluster.
@@ -168,7 +199,10 @@ pub(crate) fn facts(more: impl IntoIterator<Item = Value>) -> Snapshot {
 
 fn learn(mut snapshot: Snapshot, documents: impl IntoIterator<Item = Value>) -> Snapshot {
     for document in documents {
-        assert!(snapshot.learn(&document).expect("a fact can be read"), "no fact: {document}");
+        assert!(
+            snapshot.learn(&document).expect("a fact can be read"),
+            "no fact: {document}"
+        );
     }
     snapshot
 }

@@ -1,5 +1,5 @@
-//! The laws of what is filled in, over objects that start from the cases and are then damaged, emptied and decorated with
-//! fields that nobody knows; and what the defaults are.
+//! The laws of what is filled in, over objects that start from the cases and are then damaged,
+//! emptied and decorated with fields that nobody knows; and what the defaults are.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,25 +28,36 @@ enum Damage {
 
 /// A document: a case's object with some damage, as it might come from a user.
 fn documents() -> impl Strategy<Value = Value> {
-    let damage = prop_oneof![Just(Damage::Removed), Just(Damage::Nulled), Just(Damage::Decorated)];
+    let damage = prop_oneof![
+        Just(Damage::Removed),
+        Just(Damage::Nulled),
+        Just(Damage::Decorated)
+    ];
     let damages = prop::collection::vec((damage, any::<Index>()), 0..6);
     let manifests: Vec<Value> = cases::all().iter().map(cases::Case::manifest).collect();
     (prop::sample::select(manifests), damages).prop_map(|(mut document, damages)| {
         for (damage, at) in damages {
             let mut places = vec![];
             fields(&document["spec"], "/spec", &mut places);
-            let Some(place) = places.get(at.index(places.len().max(1))) else { continue };
+            let Some(place) = places.get(at.index(places.len().max(1))) else {
+                continue;
+            };
             let (parent, key) = place.rsplit_once('/').expect("a path");
             let value = document.pointer_mut(place).expect("a place");
             match damage {
                 Damage::Nulled => *value = Value::Null,
                 Damage::Decorated => {
                     if let Some(object) = value.as_object_mut() {
-                        object.insert("fromTheFuture".to_owned(), json!({"kept": [1, null, {"x": "y"}]}));
+                        object.insert(
+                            "fromTheFuture".to_owned(),
+                            json!({"kept": [1, null, {"x": "y"}]}),
+                        );
                     }
                 }
                 Damage::Removed => {
-                    if let Some(object) = document.pointer_mut(parent).and_then(Value::as_object_mut) {
+                    if let Some(object) =
+                        document.pointer_mut(parent).and_then(Value::as_object_mut)
+                    {
                         object.remove(key);
                     }
                 }
@@ -76,22 +87,46 @@ fn fields(value: &Value, path: &str, found: &mut Vec<String>) {
 }
 
 fn review<K: DeserializeOwned>(document: &Value, old: Option<&Value>) -> Option<Review<K>> {
-    let operation = if old.is_some() { Operation::Update } else { Operation::Create };
+    let operation = if old.is_some() {
+        Operation::Update
+    } else {
+        Operation::Create
+    };
     let decoded = |document: &Value| K::deserialize(document).ok();
     let object = decoded(document)?;
-    Some(Review { operation, object, old: old.and_then(decoded), allowed: Arc::default() })
+    Some(Review {
+        operation,
+        object,
+        old: old.and_then(decoded),
+        allowed: Arc::default(),
+    })
 }
 
 fn is_database(document: &Value) -> bool {
     document["kind"] == "Postgres"
 }
 
-/// The document with its defaults; nothing when it does not decode, and goes on to the schema as it is.
-fn mutated(document: &Value, old: Option<&Value>, facts: &dyn Facts, default: Option<&str>) -> Option<Value> {
+/// The document with its defaults; nothing when it does not decode, and goes on to the schema as it
+/// is.
+fn mutated(
+    document: &Value,
+    old: Option<&Value>,
+    facts: &dyn Facts,
+    default: Option<&str>,
+) -> Option<Value> {
     let issuer = default.map(|text| text.parse().expect("an issuer"));
-    let installation = Installation { issuer, ops_manager: true, ..Installation::default() };
+    let installation = Installation {
+        issuer,
+        ops_manager: true,
+        ..Installation::default()
+    };
     Some(if is_database(document) {
-        defaults::postgres(document.clone(), &review::<Postgres>(document, old)?, facts, &installation)
+        defaults::postgres(
+            document.clone(),
+            &review::<Postgres>(document, old)?,
+            facts,
+            &installation,
+        )
     } else {
         let review = review::<PostgresOpsRequest>(document, old)?;
         defaults::ops_request(document.clone(), &review, facts, &installation)
@@ -99,19 +134,39 @@ fn mutated(document: &Value, old: Option<&Value>, facts: &dyn Facts, default: Op
 }
 
 /// What defaults touch of the document, and the same with its defaults.
-fn part_filled<K: Reviewed>(document: &Value, old: Option<&Value>, facts: &Snapshot) -> (Value, Value) {
+fn part_filled<K: Reviewed>(
+    document: &Value,
+    old: Option<&Value>,
+    facts: &Snapshot,
+) -> (Value, Value) {
     let issuer = INSTALLATION.map(|text| text.parse().expect("an issuer"));
-    let installation = Installation { issuer, ops_manager: true, namespace: None, ..Installation::default() };
+    let installation = Installation {
+        issuer,
+        ops_manager: true,
+        namespace: None,
+        ..Installation::default()
+    };
     let review = review::<K>(document, old).expect("it decodes");
     let part = K::touched(&review).of(&document.to_string()).expect("JSON");
-    (part.clone(), K::defaulted(part, &review, facts, &installation))
+    (
+        part.clone(),
+        K::defaulted(part, &review, facts, &installation),
+    )
 }
 
 fn found(document: &Value, old: Option<&Value>, facts: &dyn Facts) -> Vec<Finding> {
     if is_database(document) {
-        judge(postgres::rules(), &review(document, old).expect("it decodes"), Some(facts))
+        judge(
+            postgres::rules(),
+            &review(document, old).expect("it decodes"),
+            Some(facts),
+        )
     } else {
-        judge(ops_request::rules(), &review(document, old).expect("it decodes"), Some(facts))
+        judge(
+            ops_request::rules(),
+            &review(document, old).expect("it decodes"),
+            Some(facts),
+        )
     }
 }
 
@@ -119,11 +174,15 @@ fn found(document: &Value, old: Option<&Value>, facts: &dyn Facts) -> Vec<Findin
 fn keeps(before: &Value, after: &Value) -> bool {
     match (before, after) {
         (Value::Null, _) => true,
-        (Value::Object(before), Value::Object(after)) => {
-            before.iter().all(|(key, value)| after.get(key).is_some_and(|after| keeps(value, after)))
-        }
+        (Value::Object(before), Value::Object(after)) => before
+            .iter()
+            .all(|(key, value)| after.get(key).is_some_and(|after| keeps(value, after))),
         (Value::Array(before), Value::Array(after)) => {
-            before.len() <= after.len() && before.iter().zip(after).all(|(before, after)| keeps(before, after))
+            before.len() <= after.len()
+                && before
+                    .iter()
+                    .zip(after)
+                    .all(|(before, after)| keeps(before, after))
         }
         (before, after) => before == after,
     }
@@ -184,7 +243,8 @@ proptest! {
         }
     }
 
-    /// A default that cannot work is found by its own rule; no other rule finds more than in what the user wrote.
+    /// A default that cannot work is found by its own rule; no other rule finds more than in what
+    /// the user wrote.
     #[test]
     fn defaults_break_no_rules(document in documents()) {
         let facts = cases::facts([]);
@@ -251,7 +311,11 @@ fn spec(document: &Value, old: Option<&Value>, default: Option<&str>) -> Map<Str
 #[test]
 fn a_database_of_few_words_becomes_a_whole_one() {
     assert_eq!(
-        Value::Object(spec(&database(&json!({"tls": {"issuerRef": {"name": "pg-issuer"}}})), None, None)),
+        Value::Object(spec(
+            &database(&json!({"tls": {"issuerRef": {"name": "pg-issuer"}}})),
+            None,
+            None
+        )),
         json!({
             "version": "17.12",
             "replicas": 1,
@@ -280,9 +344,17 @@ fn what_depends_on_something_else_follows_it() {
         (json!({"version": "17.12"}), "clientAuthMode", json!("md5")),
         (json!({"version": "18.1"}), "clientAuthMode", json!("scram")),
         (json!({"version": "ten"}), "clientAuthMode", json!("md5")),
-        (json!({"version": "18.0-unknown"}), "clientAuthMode", json!("scram")),
+        (
+            json!({"version": "18.0-unknown"}),
+            "clientAuthMode",
+            json!("scram"),
+        ),
         (json!({"halted": true}), "deletionPolicy", json!("Halt")),
-        (json!({"halted": true, "deletionPolicy": "WipeOut"}), "deletionPolicy", json!("WipeOut")),
+        (
+            json!({"halted": true, "deletionPolicy": "WipeOut"}),
+            "deletionPolicy",
+            json!("WipeOut"),
+        ),
         (json!({"halted": false}), "deletionPolicy", json!("Delete")),
         (
             json!({"streamingMode": "Synchronous", "synchronousReplicationConfig": {"numSyncReplicas": 2}}),
@@ -291,11 +363,19 @@ fn what_depends_on_something_else_follows_it() {
         ),
     ];
     for (given, field, expected) in cases {
-        assert_eq!(spec(&database(&given), None, None)[field], expected, "{given}");
+        assert_eq!(
+            spec(&database(&given), None, None)[field],
+            expected,
+            "{given}"
+        );
     }
     assert!(
-        !spec(&database(&json!({"streamingMode": "Asynchronous"})), None, None)
-            .contains_key("synchronousReplicationConfig")
+        !spec(
+            &database(&json!({"streamingMode": "Asynchronous"})),
+            None,
+            None
+        )
+        .contains_key("synchronousReplicationConfig")
     );
 }
 
@@ -304,22 +384,36 @@ fn a_request_that_is_to_be_carried_out_is_kept_from_vanishing() {
     let facts = cases::facts([]);
     let document = request(&json!({"tls": {"rotateCertificates": true}}));
     let finalizers = |document: &Value, old: Option<&Value>| {
-        mutated(document, old, &facts, None).expect("it decodes")["metadata"].get("finalizers").cloned()
+        mutated(document, old, &facts, None).expect("it decodes")["metadata"]
+            .get("finalizers")
+            .cloned()
     };
     assert_eq!(finalizers(&document, None), Some(json!([FINALIZER])));
     let mut owned = document.clone();
     owned["metadata"]["finalizers"] = json!(["example.com/owner"]);
-    assert_eq!(finalizers(&owned, None), Some(json!(["example.com/owner", FINALIZER])));
+    assert_eq!(
+        finalizers(&owned, None),
+        Some(json!(["example.com/owner", FINALIZER]))
+    );
     // What has ended was let go, and who edits it then does not hold it again.
     assert_eq!(finalizers(&document, Some(&document)), None);
     assert_eq!(finalizers(&database(&json!({})), None), None);
     let review = review::<PostgresOpsRequest>(&document, None).expect("it decodes");
     let of = |ops_manager: bool, namespace: Option<&str>| {
-        let installation =
-            Installation { ops_manager, namespace: namespace.map(str::to_owned), ..Installation::default() };
-        defaults::ops_request(document.clone(), &review, &facts, &installation)["metadata"].get("finalizers").cloned()
+        let installation = Installation {
+            ops_manager,
+            namespace: namespace.map(str::to_owned),
+            ..Installation::default()
+        };
+        defaults::ops_request(document.clone(), &review, &facts, &installation)["metadata"]
+            .get("finalizers")
+            .cloned()
     };
-    assert_eq!([of(false, None), of(true, Some("elsewhere"))], [None, None], "nobody would let it go");
+    assert_eq!(
+        [of(false, None), of(true, Some("elsewhere"))],
+        [None, None],
+        "nobody would let it go"
+    );
     assert_eq!(of(true, Some("demo")), Some(json!([FINALIZER])));
 }
 
@@ -327,7 +421,10 @@ fn a_request_that_is_to_be_carried_out_is_kept_from_vanishing() {
 fn without_a_name_no_secret_is_named() {
     let mut document = database(&json!({"tls": {"issuerRef": {"name": "pg-issuer"}}}));
     document["metadata"] = json!({"generateName": "db-", "namespace": "demo"});
-    assert_eq!(spec(&document, None, None)["tls"], json!({"issuerRef": issuer("Issuer", "pg-issuer")}));
+    assert_eq!(
+        spec(&document, None, None)["tls"],
+        json!({"issuerRef": issuer("Issuer", "pg-issuer")})
+    );
 }
 
 #[test]
@@ -335,17 +432,28 @@ fn the_nearest_issuer_is_taken() {
     let add = json!({"tls": {"sslMode": "verify-full"}});
     let with = |namespace: &str, mut document: Value, default: Option<&str>| {
         document["metadata"]["namespace"] = json!(namespace);
-        spec(&document, None, default)["tls"].get("issuerRef").cloned()
+        spec(&document, None, default)["tls"]
+            .get("issuerRef")
+            .cloned()
     };
     let of_namespace = Some(issuer("ClusterIssuer", "cluster-issuer"));
     for document in [request(&add), database(&json!({"tls": {}}))] {
         assert_eq!(with("demo", document.clone(), None), None);
-        assert_eq!(with("demo", document.clone(), Some("Issuer/mine")), Some(issuer("Issuer", "mine")));
+        assert_eq!(
+            with("demo", document.clone(), Some("Issuer/mine")),
+            Some(issuer("Issuer", "mine"))
+        );
         assert_eq!(with("defaulted", document.clone(), None), of_namespace);
-        assert_eq!(with("defaulted", document.clone(), Some("Issuer/mine")), of_namespace);
+        assert_eq!(
+            with("defaulted", document.clone(), Some("Issuer/mine")),
+            of_namespace
+        );
         let mut named = document;
         named["spec"]["tls"]["issuerRef"] = json!({"name": "own"});
-        assert_eq!(with("defaulted", named, Some("Issuer/mine")), Some(issuer("Issuer", "own")));
+        assert_eq!(
+            with("defaulted", named, Some("Issuer/mine")),
+            Some(issuer("Issuer", "own"))
+        );
     }
 }
 
@@ -353,7 +461,8 @@ fn the_nearest_issuer_is_taken() {
 fn no_issuer_is_filled_in_where_none_is_needed() {
     let default = Some("Issuer/mine");
     let own = |alias: &str| json!({"alias": alias, "issuerRef": {"name": "own"}});
-    let each = json!({"tls": {"certificates": [own("server"), own("client"), own("metrics-exporter")]}});
+    let each =
+        json!({"tls": {"certificates": [own("server"), own("client"), own("metrics-exporter")]}});
     for spec_ in [
         json!({"databaseRef": {"name": "secure"}, "tls": {"sslMode": "require"}}),
         json!({"databaseRef": {"name": "secure"}, "tls": {"rotateCertificates": true}}),
@@ -364,34 +473,71 @@ fn no_issuer_is_filled_in_where_none_is_needed() {
         json!({"type": "Restart", "tls": {"sslMode": "require"}}),
         each.clone(),
     ] {
-        assert_eq!(spec(&request(&spec_), None, default)["tls"].get("issuerRef"), None, "{spec_}");
+        assert_eq!(
+            spec(&request(&spec_), None, default)["tls"].get("issuerRef"),
+            None,
+            "{spec_}"
+        );
     }
     let stays = spec(&database(&each), None, default);
     assert_eq!(stays["tls"].get("issuerRef"), None);
-    assert_eq!(stays["tls"]["certificates"][0]["issuerRef"], issuer("Issuer", "own"));
+    assert_eq!(
+        stays["tls"]["certificates"][0]["issuerRef"],
+        issuer("Issuer", "own")
+    );
 }
 
 #[test]
 fn an_annotation_that_cannot_be_read_counts_as_none() {
-    let facts = Snapshot { default_issuers: vec![("demo".into(), "Vault/x".into())], ..Snapshot::default() };
-    let after = mutated(&database(&json!({"tls": {}})), None, &facts, Some("Issuer/mine")).expect("it decodes");
+    let facts = Snapshot {
+        default_issuers: vec![("demo".into(), "Vault/x".into())],
+        ..Snapshot::default()
+    };
+    let after = mutated(
+        &database(&json!({"tls": {}})),
+        None,
+        &facts,
+        Some("Issuer/mine"),
+    )
+    .expect("it decodes");
     assert_eq!(after["spec"]["tls"]["issuerRef"], issuer("Issuer", "mine"));
-    for text in ["", "mine", "/", "Issuer/", "Issuer/A_B", "issuer/mine", "Vault/mine", "Issuer/a/b", "Issuer/mine "] {
-        assert!(text.parse::<DefaultIssuer>().is_err_and(|e| e.contains("use Issuer/NAME")), "{text:?}");
+    for text in [
+        "",
+        "mine",
+        "/",
+        "Issuer/",
+        "Issuer/A_B",
+        "issuer/mine",
+        "Vault/mine",
+        "Issuer/a/b",
+        "Issuer/mine ",
+    ] {
+        assert!(
+            text.parse::<DefaultIssuer>()
+                .is_err_and(|e| e.contains("use Issuer/NAME")),
+            "{text:?}"
+        );
     }
 }
 
 #[test]
 fn tls_can_be_removed_by_a_put() {
-    let with = database(&json!({"tls": {"issuerRef": {"name": "pg-issuer"}}, "clientAuthMode": "cert"}));
+    let with =
+        database(&json!({"tls": {"issuerRef": {"name": "pg-issuer"}}, "clientAuthMode": "cert"}));
     let stored = mutated(&with, None, &cases::facts([]), None).expect("it decodes");
     let after = spec(&database(&json!({})), Some(&stored), None);
-    assert_eq!((&after["sslMode"], &after["clientAuthMode"]), (&json!("disable"), &json!("md5")));
+    assert_eq!(
+        (&after["sslMode"], &after["clientAuthMode"]),
+        (&json!("disable"), &json!("md5"))
+    );
     assert!(!after.contains_key("tls"));
     let mut put = database(&json!({}));
     put["spec"] = Value::Object(after);
     put["spec"]["storage"] = json!({"resources": {"requests": {"storage": "1Gi"}}});
-    let found: Vec<&str> = found(&put, Some(&stored), &cases::facts([])).iter().map(|f| f.rule).collect();
+    let found: Vec<&str> = found(&put, Some(&stored), &cases::facts([]))
+        .iter()
+        .map(|f| f.rule)
+        .collect();
     assert_eq!(found, ["tls-edited-directly"; 3], "said, not refused");
 }
 
@@ -401,7 +547,11 @@ fn what_a_put_leaves_out_stays() {
     let stored = mutated(&database(&chosen), None, &cases::facts([]), None).expect("it decodes");
     let after = spec(&database(&json!({"version": "18.1"})), Some(&stored), None);
     for (field, value) in stored["spec"].as_object().expect("a spec") {
-        let expected = if field == "version" { &json!("18.1") } else { value };
+        let expected = if field == "version" {
+            &json!("18.1")
+        } else {
+            value
+        };
         assert_eq!(&after[field], expected, "{field}");
     }
 }

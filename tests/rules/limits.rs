@@ -13,7 +13,10 @@ use crate::found;
 const SOON: Duration = Duration::from_secs(10);
 
 fn case(rule: &str, kind: &str) -> Case {
-    cases::all().into_iter().find(|c| c.kind == kind && c.rule.as_deref() == Some(rule)).expect("a case")
+    cases::all()
+        .into_iter()
+        .find(|c| c.kind == kind && c.rule.as_deref() == Some(rule))
+        .expect("a case")
 }
 
 /// What is found in a request with this `spec.tls`, in a namespace with many databases.
@@ -21,7 +24,10 @@ fn found_soon(tls: &Value) -> Vec<Finding> {
     let case = case("alias-known", "PostgresOpsRequest");
     let mut object = case.manifest();
     object["spec"]["tls"] = tls.clone();
-    let secure = cases::world().into_iter().find(|d| d["metadata"]["name"] == "secure").expect("a database");
+    let secure = cases::world()
+        .into_iter()
+        .find(|d| d["metadata"]["name"] == "secure")
+        .expect("a database");
     let others = (0..200).map(|i| {
         let mut other = secure.clone();
         other["metadata"]["name"] = json!(format!("other-{i}"));
@@ -51,7 +57,9 @@ fn certificates_without_end_are_refused_soon() {
 fn as_many_names_as_fit_are_fine_and_one_more_is_not() {
     let with = |names: usize| {
         let names: Vec<String> = (0..names).map(|i| format!("db-{i}.example.com")).collect();
-        found_soon(&json!({"certificates": [{"alias": "server", "dnsNames": names, "ipAddresses": ["192.0.2.1"]}]}))
+        found_soon(
+            &json!({"certificates": [{"alias": "server", "dnsNames": names, "ipAddresses": ["192.0.2.1"]}]}),
+        )
     };
     assert_eq!(with(249), []);
     let found = with(250);
@@ -68,9 +76,13 @@ fn service_templates_without_end_are_refused_soon() {
     let case = case("service-template-unique", "Postgres");
     let mut object = case.manifest();
     let (primary, standby) = (json!({"alias": "primary"}), json!({"alias": "standby"}));
-    object["spec"]["serviceTemplates"] = Value::Array([vec![primary; 50_000], vec![standby; 50_000]].concat());
+    object["spec"]["serviceTemplates"] =
+        Value::Array([vec![primary; 50_000], vec![standby; 50_000]].concat());
     let began = Instant::now();
-    assert_eq!(found(&case, object, None, None).len(), MAX_FINDINGS_PER_RULE);
+    assert_eq!(
+        found(&case, object, None, None).len(),
+        MAX_FINDINGS_PER_RULE
+    );
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }
 
@@ -78,10 +90,16 @@ fn service_templates_without_end_are_refused_soon() {
 fn texts(value: &Value, path: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(map) => map.iter().for_each(|(key, value)| {
-            texts(value, &format!("{path}/{}", key.replace('~', "~0").replace('/', "~1")), found);
+            texts(
+                value,
+                &format!("{path}/{}", key.replace('~', "~0").replace('/', "~1")),
+                found,
+            );
         }),
         Value::Array(list) => {
-            list.iter().enumerate().for_each(|(i, value)| texts(value, &format!("{path}/{i}"), found));
+            list.iter()
+                .enumerate()
+                .for_each(|(i, value)| texts(value, &format!("{path}/{i}"), found));
         }
         Value::String(_) => found.push(path.to_owned()),
         _ => {}
@@ -102,21 +120,35 @@ fn no_text_of_a_user_makes_an_answer_long_or_forges_a_line_of_it() {
         let facts = cases::facts(case.queued());
         let mut places = vec![];
         texts(&case.manifest()["spec"], "/spec", &mut places);
-        for (place, text) in places.iter().flat_map(|place| hostile.iter().map(move |text| (place, text))) {
+        for (place, text) in places
+            .iter()
+            .flat_map(|place| hostile.iter().map(move |text| (place, text)))
+        {
             let mut object = case.manifest();
             *object.pointer_mut(place).expect("a place") = json!(text);
             // What the type does not take, no rule gets to see.
             let decodes = match case.kind {
-                "Postgres" => serde_json::from_value::<pgrekey::api::Postgres>(object.clone()).is_ok(),
-                _ => serde_json::from_value::<pgrekey::api::PostgresOpsRequest>(object.clone()).is_ok(),
+                "Postgres" => {
+                    serde_json::from_value::<pgrekey::api::Postgres>(object.clone()).is_ok()
+                }
+                _ => serde_json::from_value::<pgrekey::api::PostgresOpsRequest>(object.clone())
+                    .is_ok(),
             };
             if !decodes {
                 continue;
             }
             for finding in found(&case, object, case.old(), Some(&facts)) {
                 let answer = finding.to_string();
-                assert!(answer.len() < 1500, "{place}: {} bytes: {}", answer.len(), finding.rule);
-                assert!(!answer.chars().any(|c| c.is_control() || c == '\u{202e}'), "{place}: {answer:?}");
+                assert!(
+                    answer.len() < 1500,
+                    "{place}: {} bytes: {}",
+                    answer.len(),
+                    finding.rule
+                );
+                assert!(
+                    !answer.chars().any(|c| c.is_control() || c == '\u{202e}'),
+                    "{place}: {answer:?}"
+                );
             }
         }
     }

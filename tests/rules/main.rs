@@ -1,6 +1,10 @@
 //! The rules, held against their specification: `postgres_ops_request.yaml` and `postgres.yaml`.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod buildable;
 mod cases;
@@ -21,22 +25,46 @@ fn decoded<K: DeserializeOwned>(case: &Case, document: Value) -> K {
 
 fn review<K: DeserializeOwned>(case: &Case, object: Value, old: Option<Value>) -> Review<K> {
     let old = old.map(|old| decoded(case, old));
-    Review { operation: case.operation(), object: decoded(case, object), old, allowed: case.allowed() }
+    Review {
+        operation: case.operation(),
+        object: decoded(case, object),
+        old,
+        allowed: case.allowed(),
+    }
 }
 
 /// What the rules say about an object of the case's kind.
-fn found(case: &Case, object: Value, old: Option<Value>, facts: Option<&dyn Facts>) -> Vec<Finding> {
+fn found(
+    case: &Case,
+    object: Value,
+    old: Option<Value>,
+    facts: Option<&dyn Facts>,
+) -> Vec<Finding> {
     match case.kind {
         "Postgres" => judge(rules::postgres::rules(), &review(case, object, old), facts),
-        _ => judge(rules::ops_request::rules(), &review(case, object, old), facts),
+        _ => judge(
+            rules::ops_request::rules(),
+            &review(case, object, old),
+            facts,
+        ),
     }
 }
 
 /// The object as the API server has it after the webhooks' defaults.
 fn defaulted(case: &Case, object: Value, old: Option<Value>, facts: &dyn Facts) -> Value {
     match case.kind {
-        "Postgres" => defaults::postgres(object.clone(), &review(case, object, old), facts, &Installation::default()),
-        _ => defaults::ops_request(object.clone(), &review(case, object, old), facts, &Installation::default()),
+        "Postgres" => defaults::postgres(
+            object.clone(),
+            &review(case, object, old),
+            facts,
+            &Installation::default(),
+        ),
+        _ => defaults::ops_request(
+            object.clone(),
+            &review(case, object, old),
+            facts,
+            &Installation::default(),
+        ),
     }
 }
 
@@ -50,13 +78,29 @@ fn each_case_is_judged_as_it_says() {
 }
 
 fn as_the_case_says(case: &Case, found: &[Finding]) {
-    let listing = found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let listing = found
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n");
     let title = format!("{}\nfound:\n{listing}\n", case.title());
     let ids: BTreeSet<&str> = found.iter().map(|f| f.rule).collect();
-    let expected: BTreeSet<&str> = case.rule.iter().chain(&case.also).map(String::as_str).collect();
+    let expected: BTreeSet<&str> = case
+        .rule
+        .iter()
+        .chain(&case.also)
+        .map(String::as_str)
+        .collect();
     assert_eq!(ids, expected, "{title}");
-    let of_rule: Vec<&Finding> = found.iter().filter(|f| Some(f.rule) == case.rule.as_deref()).collect();
-    assert_eq!(of_rule.iter().map(|f| f.field.as_str()).collect::<Vec<_>>(), case.fields(), "{title}");
+    let of_rule: Vec<&Finding> = found
+        .iter()
+        .filter(|f| Some(f.rule) == case.rule.as_deref())
+        .collect();
+    assert_eq!(
+        of_rule.iter().map(|f| f.field.as_str()).collect::<Vec<_>>(),
+        case.fields(),
+        "{title}"
+    );
     if let Some(text) = &case.text {
         assert_eq!(of_rule[0].to_string(), *text, "{title}");
     }
@@ -75,7 +119,11 @@ fn defaults_do_not_change_what_the_rules_say() {
 #[test]
 fn every_rule_has_a_case_and_every_case_a_rule() {
     let of = |kind: &str| -> BTreeSet<String> {
-        cases::all().into_iter().filter(|case| case.kind == kind).filter_map(|case| case.rule).collect()
+        cases::all()
+            .into_iter()
+            .filter(|case| case.kind == kind)
+            .filter_map(|case| case.rule)
+            .collect()
     };
     assert_eq!(of("Postgres"), ids(rules::postgres::rules()));
     assert_eq!(of("PostgresOpsRequest"), ids(rules::ops_request::rules()));
@@ -85,15 +133,20 @@ fn ids<K: 'static>(rules: impl Iterator<Item = &'static Rule<K>>) -> BTreeSet<St
     rules.map(|rule| rule.id.to_owned()).collect()
 }
 
-/// `pgrekey check` says which rules it left out for want of facts: the table must not promise too much.
+/// `pgrekey check` says which rules it left out for want of facts: the table must not promise too
+/// much.
 #[test]
 fn each_rule_needs_the_facts_that_the_table_says() {
     let mut partly = BTreeSet::new();
     for case in cases::all() {
         let Some(rule) = &case.rule else { continue };
         let needs = match case.kind {
-            "Postgres" => rules::postgres::rules().find(|r| r.id == rule).map(|r| r.needs),
-            _ => rules::ops_request::rules().find(|r| r.id == rule).map(|r| r.needs),
+            "Postgres" => rules::postgres::rules()
+                .find(|r| r.id == rule)
+                .map(|r| r.needs),
+            _ => rules::ops_request::rules()
+                .find(|r| r.id == rule)
+                .map(|r| r.needs),
         };
         let facts = cases::facts(case.queued());
         let of = |facts| {
@@ -112,7 +165,10 @@ fn each_rule_needs_the_facts_that_the_table_says() {
         }
     }
     for (kind, rule, silent) in &partly {
-        assert!(partly.contains(&(*kind, rule.clone(), !silent)), "{kind}: {rule} does not need some facts");
+        assert!(
+            partly.contains(&(*kind, rule.clone(), !silent)),
+            "{kind}: {rule} does not need some facts"
+        );
     }
 }
 
@@ -123,7 +179,10 @@ fn every_finding_says_what_is_wrong_and_what_to_do_without_secrets() {
         for finding in found(&case, case.manifest(), case.old(), Some(&facts)) {
             let text = finding.to_string();
             for part in [&finding.field, &finding.problem, &finding.remedy] {
-                assert!(!part.is_empty() && part.trim() == part && !part.ends_with('.'), "{text}");
+                assert!(
+                    !part.is_empty() && part.trim() == part && !part.ends_with('.'),
+                    "{text}"
+                );
             }
             assert!(!text.contains("hunter2"), "{text}");
             if finding.effect == rules::Effect::Warn {
@@ -140,13 +199,21 @@ fn nobody_judges_a_deletion_of_a_request() {
 
 #[test]
 fn the_document_of_the_rules_is_what_the_tables_say() {
-    let printed =
-        std::process::Command::new(env!("CARGO_BIN_EXE_pgrekey")).arg("rules").output().expect("pgrekey runs");
+    let printed = std::process::Command::new(env!("CARGO_BIN_EXE_pgrekey"))
+        .arg("rules")
+        .output()
+        .expect("pgrekey runs");
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/rules.md");
     let committed = std::fs::read_to_string(path).unwrap_or_default();
     let printed = String::from_utf8(printed.stdout).expect("UTF-8");
-    assert!(committed == printed, "docs/rules.md is not what `pgrekey rules` prints: run `make generate`");
-    for id in ids(rules::postgres::rules()).into_iter().chain(ids(rules::ops_request::rules())) {
+    assert!(
+        committed == printed,
+        "docs/rules.md is not what `pgrekey rules` prints: run `make generate`"
+    );
+    for id in ids(rules::postgres::rules())
+        .into_iter()
+        .chain(ids(rules::ops_request::rules()))
+    {
         assert!(committed.contains(&format!("`{id}`\n\n")), "{id}");
     }
 }

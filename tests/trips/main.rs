@@ -1,6 +1,11 @@
-//! Operations in a simulated cluster: golden trips, and each of them again with a crash and a fault at every point.
+//! Operations in a simulated cluster: golden trips, and each of them again with a crash and a fault
+//! at every point.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod world;
 
@@ -52,7 +57,10 @@ enum Fault {
 impl Fault {
     /// Whether pods may go for other reasons than ours.
     fn disturbs(self) -> bool {
-        matches!(self, Self::PodDies(_) | Self::FailsOver(_) | Self::Elsewhere)
+        matches!(
+            self,
+            Self::PodDies(_) | Self::FailsOver(_) | Self::Elsewhere
+        )
     }
 }
 
@@ -138,7 +146,11 @@ impl Trip {
             return true;
         }
         if self.fault == Fault::None {
-            assert_eq!(decision, decide(&seen, now), "the same look leads to another decision");
+            assert_eq!(
+                decision,
+                decide(&seen, now),
+                "the same look leads to another decision"
+            );
         }
         self.note(&decision);
         let (status, events) = record(&seen, &decision, now);
@@ -156,11 +168,23 @@ impl Trip {
             format!("{kind} {}: {}", event.reason, event.message)
         }));
         if !matches!(decision, Decision::Finish(_)) {
-            let stored = Stored { status: written, since: self.draft.as_ref().map(|draft| draft.since) };
-            match stored.save(&status, Pace { delay: STATUS_DELAY, settles: self.world.settles() }, now) {
+            let stored = Stored {
+                status: written,
+                since: self.draft.as_ref().map(|draft| draft.since),
+            };
+            match stored.save(
+                &status,
+                Pace {
+                    delay: STATUS_DELAY,
+                    settles: self.world.settles(),
+                },
+                now,
+            ) {
                 Save::Not => {}
                 Save::Later(draft) => self.draft = Some(*draft),
-                Save::Now if !self.effect(None, |world| world.request.status = Some(status)) => return false,
+                Save::Now if !self.effect(None, |world| world.request.status = Some(status)) => {
+                    return false;
+                }
                 Save::Now => self.draft = None,
             }
         }
@@ -185,14 +209,18 @@ impl Trip {
         let turned = self.has_turned;
         match self.fault {
             Fault::Forever(first) | Fault::Hopeless(first)
-                if at == first && !turned && !matches!(kind, "Status" | "Hold" | "Release" | "Resume") =>
+                if at == first
+                    && !turned
+                    && !matches!(kind, "Status" | "Hold" | "Release" | "Resume") =>
             {
                 self.failing = Some(kind);
             }
             Fault::PodDies(when) if at == when => self.world.kill(at),
             Fault::FailsOver(when) if at == when => self.world.fail_over(),
             Fault::Mute(when) if at == when => self.mute_until = self.world.second() + 30,
-            Fault::Blind(when) if at == when => self.world.trouble.blind_until = self.world.second() + 30,
+            Fault::Blind(when) if at == when => {
+                self.world.trouble.blind_until = self.world.second() + 30
+            }
             _ => {}
         }
         if self.failing == Some(kind) && (!turned || matches!(self.fault, Fault::Hopeless(_))) {
@@ -204,7 +232,10 @@ impl Trip {
             return false;
         }
         let writes = action.map_or(1, writes);
-        self.writes = (self.writes.0 + usize::from(action.is_none()), self.writes.1 + writes);
+        self.writes = (
+            self.writes.0 + usize::from(action.is_none()),
+            self.writes.1 + writes,
+        );
         match self.fault {
             Fault::CrashBefore(when) if at == when => {
                 self.draft = None;
@@ -243,7 +274,12 @@ impl Trip {
             // Once forth, and once back.
             let restarts = 1 + u32::from(self.has_turned);
             if let Err(why) = self.world.law(self.fault.disturbs(), restarts) {
-                panic!("{:?} at {} s: {why}\n{}", self.fault, self.world.second(), self.log);
+                panic!(
+                    "{:?} at {} s: {why}\n{}",
+                    self.fault,
+                    self.world.second(),
+                    self.log
+                );
             }
         }
     }
@@ -251,11 +287,18 @@ impl Trip {
     fn note(&mut self, decision: &Decision) {
         self.has_turned |= matches!(decision, Decision::Turn { .. });
         let line = match decision {
-            Decision::Act { step, what, actions, .. } => {
+            Decision::Act {
+                step,
+                what,
+                actions,
+                ..
+            } => {
                 let actions: Vec<String> = actions.iter().map(short).collect();
                 format!("{step}: {what} [{}]", actions.join(", "))
             }
-            Decision::Wait { step, on, .. } => format!("{}: wait for {on}", step.as_deref().unwrap_or("-")),
+            Decision::Wait { step, on, .. } => {
+                format!("{}: wait for {on}", step.as_deref().unwrap_or("-"))
+            }
             Decision::Turn { cause } => format!("turn back: {cause}"),
             Decision::Finish(actions) => format!("after the end: {actions:?}"),
             Decision::End(outcome) => format!("end: {outcome:?}"),
@@ -284,19 +327,30 @@ impl Trip {
         });
         let pods = status.pods.iter().map(|pod| {
             let role = pod.role.as_deref().unwrap_or("away");
-            format!("{} {role}, behind: {:?}, restarted: {}", pod.name, pod.lag, pod.restarted)
+            format!(
+                "{} {role}, behind: {:?}, restarted: {}",
+                pod.name, pod.lag, pod.restarted
+            )
         });
-        let lines = |title: &str, lines: Vec<String>| format!("{title}\n  {}\n", lines.join("\n  "));
-        lines("conditions", conditions.collect()) + &lines("pods", pods.collect()) + &lines("events", self.told.clone())
+        let lines =
+            |title: &str, lines: Vec<String>| format!("{title}\n  {}\n", lines.join("\n  "));
+        lines("conditions", conditions.collect())
+            + &lines("pods", pods.collect())
+            + &lines("events", self.told.clone())
     }
 
     fn phase(&self) -> Option<OpsPhase> {
-        self.world.request.status.as_ref().and_then(|status| status.phase)
+        self.world
+            .request
+            .status
+            .as_ref()
+            .and_then(|status| status.phase)
     }
 
     /// It has ended, one way or the other, and left the database well.
     fn must_be_well(&mut self, what: &str) {
-        // A pod that died at the very end comes back, what was issued in vain is issued again, and clients get their time.
+        // A pod that died at the very end comes back, what was issued in vain is issued again, and
+        // clients get their time.
         self.world.trouble.bad_leaf = None;
         for _ in 0..300 {
             if self.world.is_well().is_ok() {
@@ -305,9 +359,17 @@ impl Trip {
             self.world.provision();
             self.pass(1);
         }
-        assert!(matches!(self.phase(), Some(OpsPhase::Successful | OpsPhase::Failed)), "{what}\n{}", self.log);
+        assert!(
+            matches!(self.phase(), Some(OpsPhase::Successful | OpsPhase::Failed)),
+            "{what}\n{}",
+            self.log
+        );
         if let Err(why) = self.world.is_well() {
-            panic!("{what}: {why}\n{:#?}\n{}", self.world.scene().written, self.log);
+            panic!(
+                "{what}: {why}\n{:#?}\n{}",
+                self.world.scene().written,
+                self.log
+            );
         }
     }
 }
@@ -325,7 +387,11 @@ fn writes(action: &Action) -> usize {
 fn short(action: &Action) -> String {
     match action {
         Action::WriteFiles(files) => {
-            format!("WriteFiles {} of {} CAs", files.material.server.fingerprint.0[0], files.trust.len())
+            format!(
+                "WriteFiles {} of {} CAs",
+                files.material.server.fingerprint.0[0],
+                files.trust.len()
+            )
         }
         action => action.to_string(),
     }
@@ -334,13 +400,17 @@ fn short(action: &Action) -> String {
 /// With one pod, with a primary and a standby, with a majority, and with more standbys than one.
 const REPLICAS: [u32; 4] = [1, 2, 3, 5];
 
-fn each(replicas: &[u32], visit: impl Fn(&(&'static str, &'static str, &'static str), u32, &'static str) + Sync) {
+fn each(
+    replicas: &[u32],
+    visit: impl Fn(&(&'static str, &'static str, &'static str), u32, &'static str) + Sync,
+) {
     std::thread::scope(|scope| {
         for strategy in ["Restart", "Reload"] {
             let visit = &visit;
             scope.spawn(move || {
-                for (trip, replicas) in
-                    TRIPS.iter().flat_map(|trip| replicas.iter().map(move |replicas| (trip, *replicas)))
+                for (trip, replicas) in TRIPS
+                    .iter()
+                    .flat_map(|trip| replicas.iter().map(move |replicas| (trip, *replicas)))
                 {
                     visit(trip, replicas, strategy);
                 }
@@ -354,14 +424,38 @@ fn golden_trips() {
     each(&REPLICAS, |trip, replicas, strategy| {
         let name = format!("{}-{replicas}-{strategy}", trip.0);
         let mut done = Trip::new(World::new(trip, replicas, strategy), Fault::None).run();
-        assert_eq!(done.phase(), Some(OpsPhase::Successful), "{name}\n{}", done.log);
+        assert_eq!(
+            done.phase(),
+            Some(OpsPhase::Successful),
+            "{name}\n{}",
+            done.log
+        );
         done.must_be_well(&name);
-        let rolls = strategy == "Restart" || matches!(trip.0, "add" | "add-scram" | "remove" | "restart");
-        assert!(done.world.evictions().iter().all(|n| *n == u32::from(rolls)), "{name}\n{}", done.log);
-        assert_eq!(done.told().contains("ReloadTLS"), !rolls && trip.0 != "restart", "{name}");
+        let rolls =
+            strategy == "Restart" || matches!(trip.0, "add" | "add-scram" | "remove" | "restart");
+        assert!(
+            done.world
+                .evictions()
+                .iter()
+                .all(|n| *n == u32::from(rolls)),
+            "{name}\n{}",
+            done.log
+        );
+        assert_eq!(
+            done.told().contains("ReloadTLS"),
+            !rolls && trip.0 != "restart",
+            "{name}"
+        );
         let (of_status, writes) = done.writes;
-        assert!(writes <= 18 + 3 * replicas as usize, "{name}: {writes} writes\n{}", done.log);
-        let _ = writeln!(done.log, "{writes} writes, {of_status} of them of the status");
+        assert!(
+            writes <= 18 + 3 * replicas as usize,
+            "{name}: {writes} writes\n{}",
+            done.log
+        );
+        let _ = writeln!(
+            done.log,
+            "{writes} writes, {of_status} of them of the status"
+        );
         if replicas == 3 {
             insta::assert_snapshot!(format!("{name}-told"), done.told());
         }
@@ -378,7 +472,12 @@ fn a_crash_at_any_point_changes_nothing_in_the_outcome() {
             for fault in [Fault::CrashBefore(at), Fault::CrashAfter(at)] {
                 let mut done = Trip::new(world.clone(), fault).run();
                 let name = format!("{} {replicas} {strategy} {fault:?}", trip.0);
-                assert_eq!(done.phase(), Some(OpsPhase::Successful), "{name}\n{}", done.log);
+                assert_eq!(
+                    done.phase(),
+                    Some(OpsPhase::Successful),
+                    "{name}\n{}",
+                    done.log
+                );
                 done.must_be_well(&name);
             }
         }
@@ -392,8 +491,13 @@ fn a_fault_at_any_point_leaves_the_database_well() {
         let world = World::new(trip, replicas, strategy);
         let effects = Trip::new(world.clone(), Fault::None).run().effects;
         for at in 0..effects {
-            let mut faults =
-                vec![Fault::Once(at), Fault::Unheard(at), Fault::Forever(at), Fault::PodDies(at), Fault::Blind(at)];
+            let mut faults = vec![
+                Fault::Once(at),
+                Fault::Unheard(at),
+                Fault::Forever(at),
+                Fault::PodDies(at),
+                Fault::Blind(at),
+            ];
             faults.push(Fault::Mute(at));
             if replicas > 1 {
                 faults.push(Fault::FailsOver(at));
@@ -401,8 +505,16 @@ fn a_fault_at_any_point_leaves_the_database_well() {
             for fault in faults {
                 let mut done = Trip::new(world.clone(), fault).run();
                 done.must_be_well(&format!("{} {replicas} {strategy} {fault:?}", trip.0));
-                let passes = matches!(fault, Fault::Once(_) | Fault::Unheard(_) | Fault::Blind(_) | Fault::Mute(_));
-                assert!(!passes || done.phase() == Some(OpsPhase::Successful), "{} {fault:?}\n{}", trip.0, done.log);
+                let passes = matches!(
+                    fault,
+                    Fault::Once(_) | Fault::Unheard(_) | Fault::Blind(_) | Fault::Mute(_)
+                );
+                assert!(
+                    !passes || done.phase() == Some(OpsPhase::Successful),
+                    "{} {fault:?}\n{}",
+                    trip.0,
+                    done.log
+                );
             }
         }
     });
@@ -411,7 +523,10 @@ fn a_fault_at_any_point_leaves_the_database_well() {
 #[test]
 fn a_way_back_that_leads_nowhere_ends_resumed_and_the_database_goes_on_to_its_spec() {
     // Modes that were left half-way stay: whoever wants others asks for them.
-    for trip in TRIPS.iter().filter(|trip| !trip.0.starts_with("change-") || trip.0 == "change-issuer") {
+    for trip in TRIPS
+        .iter()
+        .filter(|trip| !trip.0.starts_with("change-") || trip.0 == "change-issuer")
+    {
         let world = World::new(trip, 3, "Restart");
         let effects = Trip::new(world.clone(), Fault::None).run().effects;
         for at in 0..effects {
@@ -423,13 +538,25 @@ fn a_way_back_that_leads_nowhere_ends_resumed_and_the_database_goes_on_to_its_sp
 
 #[test]
 fn a_server_that_does_not_load_the_new_leaves_turns_the_walk_back() {
-    for trip in TRIPS.iter().filter(|trip| matches!(trip.0, "change-issuer" | "update" | "rotate")) {
+    for trip in TRIPS
+        .iter()
+        .filter(|trip| matches!(trip.0, "change-issuer" | "update" | "rotate"))
+    {
         let mut world = World::new(trip, 3, "Reload");
         world.trouble.leaves_are_refused = true;
         let spec = world.database.spec.clone();
         let mut done = Trip::new(world, Fault::None).run();
-        assert_eq!((done.phase(), &done.world.database.spec), (Some(OpsPhase::Failed), &spec), "{}", done.log);
-        assert!(!done.log.contains("could not be brought back"), "{}", done.log);
+        assert_eq!(
+            (done.phase(), &done.world.database.spec),
+            (Some(OpsPhase::Failed), &spec),
+            "{}",
+            done.log
+        );
+        assert!(
+            !done.log.contains("could not be brought back"),
+            "{}",
+            done.log
+        );
         done.world.trouble.leaves_are_refused = false;
         done.must_be_well(trip.0);
     }
@@ -454,10 +581,24 @@ fn a_request_that_waits_for_its_turn_writes_once() {
             let mut seen = world.look();
             because(&mut seen);
             let (decision, now) = (decide(&seen, world.now()), world.now());
-            assert!(matches!(decision, Decision::Wait { step: None, .. }), "{at}: {decision:?}");
+            assert!(
+                matches!(decision, Decision::Wait { step: None, .. }),
+                "{at}: {decision:?}"
+            );
             let (status, _) = record(&seen, &decision, now);
-            let stored = Stored { status: world.request.status.clone(), since: None };
-            if stored.save(&status, Pace { delay: STATUS_DELAY, settles: false }, now) != Save::Not {
+            let stored = Stored {
+                status: world.request.status.clone(),
+                since: None,
+            };
+            if stored.save(
+                &status,
+                Pace {
+                    delay: STATUS_DELAY,
+                    settles: false,
+                },
+                now,
+            ) != Save::Not
+            {
                 saved.push(world.second());
                 world.request.status = Some(status);
             }
@@ -470,11 +611,23 @@ fn a_request_that_waits_for_its_turn_writes_once() {
 #[test]
 fn what_cannot_be_issued_fails_and_touches_no_pod() {
     let troubles = [
-        Trouble { issuer_is_never_ready: true, ..Trouble::default() },
-        Trouble { trial_fails: true, ..Trouble::default() },
-        Trouble { bad_leaf: Some("the leaf has the wrong name"), ..Trouble::default() },
+        Trouble {
+            issuer_is_never_ready: true,
+            ..Trouble::default()
+        },
+        Trouble {
+            trial_fails: true,
+            ..Trouble::default()
+        },
+        Trouble {
+            bad_leaf: Some("the leaf has the wrong name"),
+            ..Trouble::default()
+        },
     ];
-    for trip in TRIPS.iter().filter(|trip| matches!(trip.0, "add" | "change-issuer" | "update" | "rotate")) {
+    for trip in TRIPS
+        .iter()
+        .filter(|trip| matches!(trip.0, "add" | "change-issuer" | "update" | "rotate"))
+    {
         for trouble in &troubles {
             let mut world = World::new(trip, 3, "Restart");
             world.trouble = trouble.clone();
@@ -482,7 +635,11 @@ fn what_cannot_be_issued_fails_and_touches_no_pod() {
             let mut done = Trip::new(world, Fault::None).run();
             let name = format!("{} {trouble:?}", trip.0);
             assert_eq!(done.phase(), Some(OpsPhase::Failed), "{name}\n{}", done.log);
-            assert_eq!((done.world.evictions(), &done.world.database.spec), (vec![0, 0, 0], &spec), "{name}");
+            assert_eq!(
+                (done.world.evictions(), &done.world.database.spec),
+                (vec![0, 0, 0], &spec),
+                "{name}"
+            );
             done.must_be_well(&name);
         }
     }
@@ -490,22 +647,54 @@ fn what_cannot_be_issued_fails_and_touches_no_pod() {
 
 #[test]
 fn clients_get_the_time_that_the_request_gives_them() {
-    let trip = TRIPS.iter().find(|trip| trip.0 == "change-issuer").expect("the trip");
+    let trip = TRIPS
+        .iter()
+        .find(|trip| trip.0 == "change-issuer")
+        .expect("the trip");
     // What the request says goes before what the database does, for all of its requests.
-    for (of_the_request, of_the_database) in [(Some("30m"), None), (None, Some("30m")), (Some("30m"), Some("1s"))] {
+    for (of_the_request, of_the_database) in [
+        (Some("30m"), None),
+        (None, Some("30m")),
+        (Some("30m"), Some("1s")),
+    ] {
         let mut world = World::new(trip, 3, "Reload");
-        let settle = |text: Option<&str>| text.map(|text| ("pgrekey.dev/settle".to_owned(), text.to_owned()));
-        world.request.annotations_mut().extend(settle(of_the_request));
-        world.database.annotations_mut().extend(settle(of_the_database));
+        let settle = |text: Option<&str>| {
+            text.map(|text| ("pgrekey.dev/settle".to_owned(), text.to_owned()))
+        };
+        world
+            .request
+            .annotations_mut()
+            .extend(settle(of_the_request));
+        world
+            .database
+            .annotations_mut()
+            .extend(settle(of_the_database));
         let mut done = Trip::new(world, Fault::None).run();
-        assert_eq!(done.phase(), Some(OpsPhase::Successful), "that is longer than a step may take\n{}", done.log);
+        assert_eq!(
+            done.phase(),
+            Some(OpsPhase::Successful),
+            "that is longer than a step may take\n{}",
+            done.log
+        );
         done.must_be_well("settle");
         let steps = done.world.request.status.clone().unwrap_or_default().steps;
         let at = |name: &str| {
-            steps.iter().find(|step| step.name == name).and_then(|step| step.started_at.clone()).expect("a step").0
+            steps
+                .iter()
+                .find(|step| step.name == name)
+                .and_then(|step| step.started_at.clone())
+                .expect("a step")
+                .0
         };
-        let waits = [at("Migrate").duration_since(at("Expand")), at("Contract").duration_since(at("Migrate"))];
-        assert!(waits.iter().all(|wait| wait.as_secs() >= 1800), "{waits:?}\n{}", done.log);
+        let waits = [
+            at("Migrate").duration_since(at("Expand")),
+            at("Contract").duration_since(at("Migrate")),
+        ];
+        assert!(
+            waits.iter().all(|wait| wait.as_secs() >= 1800),
+            "{waits:?}\n{}",
+            done.log
+        );
     }
 }
 
@@ -517,23 +706,45 @@ fn a_database_that_is_gone_ends_its_requests_and_nothing_is_done_to_another_of_i
         // Another database of the same name is not shown to the plan.
         seen.database = None;
         let decision = decide(&seen, under_way.world.now());
-        assert!(matches!(decision, Decision::End(Outcome::Failed(_))), "{}: {decision:?}", trip.0);
+        assert!(
+            matches!(decision, Decision::End(Outcome::Failed(_))),
+            "{}: {decision:?}",
+            trip.0
+        );
     }
 }
 
 #[test]
 fn certificates_that_have_expired_are_replaced_also_where_standbys_no_longer_stream() {
     let troubles = [
-        Trouble { leaves_end_at: Some(0), ..Trouble::default() },
-        Trouble { client_is_expired: true, ..Trouble::default() },
+        Trouble {
+            leaves_end_at: Some(0),
+            ..Trouble::default()
+        },
+        Trouble {
+            client_is_expired: true,
+            ..Trouble::default()
+        },
     ];
-    for trip in TRIPS.iter().filter(|trip| matches!(trip.0, "change-issuer" | "update" | "rotate")) {
-        for (strategy, trouble) in ["Restart", "Reload"].iter().flat_map(|s| troubles.iter().map(move |t| (s, t))) {
+    for trip in TRIPS
+        .iter()
+        .filter(|trip| matches!(trip.0, "change-issuer" | "update" | "rotate"))
+    {
+        for (strategy, trouble) in ["Restart", "Reload"]
+            .iter()
+            .flat_map(|s| troubles.iter().map(move |t| (s, t)))
+        {
             let mut world = World::new(trip, 3, strategy);
             world.trouble = trouble.clone();
             world.always();
             let mut done = Trip::new(world, Fault::None).run();
-            assert_eq!(done.phase(), Some(OpsPhase::Successful), "{} {strategy} {trouble:?}\n{}", trip.0, done.log);
+            assert_eq!(
+                done.phase(),
+                Some(OpsPhase::Successful),
+                "{} {strategy} {trouble:?}\n{}",
+                trip.0,
+                done.log
+            );
             done.must_be_well(trip.0);
         }
     }
@@ -547,8 +758,17 @@ fn a_request_that_came_without_the_webhooks_is_held_when_it_begins() {
         let effects = Trip::new(world.clone(), Fault::None).run().effects;
         for fault in (0..effects).map(Fault::CrashAfter) {
             let mut done = Trip::new(world.clone(), fault).run();
-            let outcome = (done.phase(), done.log.contains("take up the request [Hold]"));
-            assert_eq!(outcome, (Some(OpsPhase::Successful), true), "{} {fault:?}\n{}", trip.0, done.log);
+            let outcome = (
+                done.phase(),
+                done.log.contains("take up the request [Hold]"),
+            );
+            assert_eq!(
+                outcome,
+                (Some(OpsPhase::Successful), true),
+                "{} {fault:?}\n{}",
+                trip.0,
+                done.log
+            );
             done.must_be_well(trip.0);
         }
     }
@@ -560,7 +780,12 @@ fn the_only_copy_of_the_data_is_not_evicted() {
         let mut world = World::new(trip, 1, "Restart");
         world.trouble.is_ephemeral = true;
         let mut done = Trip::new(world, Fault::None).run();
-        assert_eq!((done.phase(), done.world.evictions()), (Some(OpsPhase::Failed), vec![0]), "{}", done.log);
+        assert_eq!(
+            (done.phase(), done.world.evictions()),
+            (Some(OpsPhase::Failed), vec![0]),
+            "{}",
+            done.log
+        );
         assert!(done.log.contains("only copy of the data"), "{}", done.log);
         done.must_be_well(trip.0);
     }
@@ -578,32 +803,54 @@ fn a_request_that_is_deleted_before_its_turn_is_let_go() {
 
 #[test]
 fn a_request_that_is_replaced_by_its_manifest_on_the_way_goes_on() {
-    for (trip, at) in TRIPS.iter().flat_map(|trip| [5, 15, 25].map(|at| (trip, at))) {
+    for (trip, at) in TRIPS
+        .iter()
+        .flat_map(|trip| [5, 15, 25].map(|at| (trip, at)))
+    {
         let mut under_way = Trip::new(World::new(trip, 3, "Restart"), Fault::None).run_until(at);
         under_way.world.take_finalizer();
         let mut done = under_way.run();
-        assert_eq!(done.phase(), Some(OpsPhase::Successful), "{} at {at}\n{}", trip.0, done.log);
+        assert_eq!(
+            done.phase(),
+            Some(OpsPhase::Successful),
+            "{} at {at}\n{}",
+            trip.0,
+            done.log
+        );
         done.must_be_well(trip.0);
     }
 }
 
 #[test]
 fn a_request_that_has_lost_what_it_began_on_goes_on() {
-    for (trip, at) in TRIPS.iter().flat_map(|trip| [5, 8, 11].map(|at| (trip, at))) {
+    for (trip, at) in TRIPS
+        .iter()
+        .flat_map(|trip| [5, 8, 11].map(|at| (trip, at)))
+    {
         // Pods that were replaced before may be replaced again: nobody knows any more.
-        let mut under_way = Trip::new(World::new(trip, 3, "Restart"), Fault::Elsewhere).run_until(at);
+        let mut under_way =
+            Trip::new(World::new(trip, 3, "Restart"), Fault::Elsewhere).run_until(at);
         let status = under_way.world.request.status.as_mut().expect("a status");
         status.begun_on = None;
         under_way.draft = None;
         let mut done = under_way.run();
-        assert_eq!(done.phase(), Some(OpsPhase::Successful), "{} at {at}\n{}", trip.0, done.log);
+        assert_eq!(
+            done.phase(),
+            Some(OpsPhase::Successful),
+            "{} at {at}\n{}",
+            trip.0,
+            done.log
+        );
         done.must_be_well(trip.0);
     }
 }
 
 /// A database that nothing is asked of, while cert-manager has renewed its certificates.
 fn renewed(by_another_key: bool) -> World {
-    let trip = TRIPS.iter().find(|trip| trip.0 == "rotate").expect("the trip");
+    let trip = TRIPS
+        .iter()
+        .find(|trip| trip.0 == "rotate")
+        .expect("the trip");
     let mut world = World::new(trip, 3, "Reload");
     if by_another_key {
         world.rekey("the next key");
@@ -628,24 +875,36 @@ fn a_renewal_replaces_what_has_expired_also_while_a_standby_is_away() {
             world.lose(2);
         }
         go_on(&mut world, 60);
-        assert!(world.primary_serves_what_was_issued(), "another key: {by_another_key}, one away: {is_one_away}");
+        assert!(
+            world.primary_serves_what_was_issued(),
+            "another key: {by_another_key}, one away: {is_one_away}"
+        );
     }
 }
 
-/// A client whose volumes are behind: the kubelet brings a changed ConfigMap or Secret to a pod within about a minute.
+/// A client whose volumes are behind: the kubelet brings a changed ConfigMap or Secret to a pod
+/// within about a minute.
 struct SlowClient {
     told: Vec<(i64, Told)>,
 }
 
 impl SlowClient {
     fn of(world: &World) -> Self {
-        Self { told: vec![(i64::MIN, world.told())] }
+        Self {
+            told: vec![(i64::MIN, world.told())],
+        }
     }
 
     fn must_get_in(&mut self, world: &World, what: &str) {
         self.told.push((world.second(), world.told()));
-        let seen = self.told.iter().rfind(|(second, _)| *second <= world.second() - 90).expect("the first one");
-        world.lets_in(seen.1.clone()).unwrap_or_else(|why| panic!("{what}, after {} s: {why}", world.second()));
+        let seen = self
+            .told
+            .iter()
+            .rfind(|(second, _)| *second <= world.second() - 90)
+            .expect("the first one");
+        world
+            .lets_in(seen.1.clone())
+            .unwrap_or_else(|why| panic!("{what}, after {} s: {why}", world.second()));
     }
 }
 
@@ -664,7 +923,10 @@ fn a_renewal_by_a_new_key_of_the_ca_refuses_no_client_whose_volumes_are_behind()
 fn a_database_says_how_long_clients_get_of_a_renewal() {
     for (settle, is_done) in [("0s", true), ("10s", true), ("90s", false)] {
         let mut world = renewed(true);
-        world.database.annotations_mut().insert("pgrekey.dev/settle".to_owned(), settle.to_owned());
+        world
+            .database
+            .annotations_mut()
+            .insert("pgrekey.dev/settle".to_owned(), settle.to_owned());
         go_on(&mut world, 60);
         assert_eq!(world.trusts_only_who_signs(), is_done, "{settle}");
     }
@@ -673,10 +935,16 @@ fn a_database_says_how_long_clients_get_of_a_renewal() {
 #[test]
 fn a_renewal_does_not_wait_until_what_is_served_has_expired() {
     let mut world = renewed(true);
-    world.database.annotations_mut().insert("pgrekey.dev/settle".to_owned(), "24h".to_owned());
+    world
+        .database
+        .annotations_mut()
+        .insert("pgrekey.dev/settle".to_owned(), "24h".to_owned());
     world.trouble.leaves_end_at = Some(300);
     go_on(&mut world, 230);
-    assert!(!world.primary_serves_what_was_issued(), "clients get what time there is");
+    assert!(
+        !world.primary_serves_what_was_issued(),
+        "clients get what time there is"
+    );
     go_on(&mut world, 50);
     assert!(world.primary_serves_what_was_issued());
 }
@@ -684,7 +952,10 @@ fn a_renewal_does_not_wait_until_what_is_served_has_expired() {
 #[test]
 fn an_operation_amid_a_renewal_does_not_wait_until_what_is_served_has_expired() {
     let mut world = renewed(true);
-    world.database.annotations_mut().insert("pgrekey.dev/settle".to_owned(), "24h".to_owned());
+    world
+        .database
+        .annotations_mut()
+        .insert("pgrekey.dev/settle".to_owned(), "24h".to_owned());
     world.trouble.leaves_end_at = Some(300);
     world.always();
     go_on(&mut world, 60);
@@ -692,18 +963,31 @@ fn an_operation_amid_a_renewal_does_not_wait_until_what_is_served_has_expired() 
     while !done.world.primary_serves_what_was_issued() {
         assert!(!done.step() && done.world.second() < 300, "{}", done.log);
     }
-    assert!(done.world.second() > 200, "clients get what time there is\n{}", done.log);
+    assert!(
+        done.world.second() > 200,
+        "clients get what time there is\n{}",
+        done.log
+    );
 }
 
 #[test]
 fn an_operation_amid_a_renewal_takes_no_time_from_clients() {
     // While clients learn of the new CA, and while they take over its certificates.
-    for (trip, begins) in ["rotate", "restart"].iter().flat_map(|trip| [60, 180].map(|begins| (*trip, begins))) {
+    for (trip, begins) in ["rotate", "restart"]
+        .iter()
+        .flat_map(|trip| [60, 180].map(|begins| (*trip, begins)))
+    {
         let what = format!("{trip} after {begins} s");
         let mut world = renewed(true);
-        let trip = TRIPS.iter().find(|known| known.0 == trip).expect("the trip");
+        let trip = TRIPS
+            .iter()
+            .find(|known| known.0 == trip)
+            .expect("the trip");
         world.request = World::new(trip, 3, "Restart").request;
-        world.database.annotations_mut().insert("pgrekey.dev/settle".to_owned(), "2m".to_owned());
+        world
+            .database
+            .annotations_mut()
+            .insert("pgrekey.dev/settle".to_owned(), "2m".to_owned());
         let mut client = SlowClient::of(&world);
         for _ in 0..begins {
             go_on(&mut world, 1);
@@ -713,7 +997,12 @@ fn an_operation_amid_a_renewal_takes_no_time_from_clients() {
         while !done.step() {
             client.must_get_in(&done.world, &what);
         }
-        assert_eq!(done.phase(), Some(OpsPhase::Successful), "{what}\n{}", done.log);
+        assert_eq!(
+            done.phase(),
+            Some(OpsPhase::Successful),
+            "{what}\n{}",
+            done.log
+        );
         for _ in 0..300 {
             go_on(&mut done.world, 1);
             client.must_get_in(&done.world, &what);
@@ -725,14 +1014,21 @@ fn an_operation_amid_a_renewal_takes_no_time_from_clients() {
 #[test]
 fn what_is_not_known_is_waited_for() {
     for trip in TRIPS {
-        let effects = Trip::new(World::new(trip, 3, "Restart"), Fault::None).run().effects;
+        let effects = Trip::new(World::new(trip, 3, "Restart"), Fault::None)
+            .run()
+            .effects;
         for at in 2..effects {
-            let mut under_way = Trip::new(World::new(trip, 3, "Restart"), Fault::None).run_until(at);
+            let mut under_way =
+                Trip::new(World::new(trip, 3, "Restart"), Fault::None).run_until(at);
             under_way.world.trouble.blind_until = i64::MAX;
             let seen = under_way.world.look();
             let decision = decide(&seen, under_way.world.now());
             let is_over = seen.request.is_finished();
-            assert!(is_over || matches!(decision, Decision::Wait { .. }), "{} {at}: {decision:?}", trip.0);
+            assert!(
+                is_over || matches!(decision, Decision::Wait { .. }),
+                "{} {at}: {decision:?}",
+                trip.0
+            );
         }
     }
 }
@@ -741,42 +1037,79 @@ fn what_is_not_known_is_waited_for() {
 fn a_database_that_is_being_deleted_ends_its_requests() {
     let under_way = Trip::new(World::new(&TRIPS[0], 3, "Restart"), Fault::None).run_until(12);
     let mut seen = under_way.world.look();
-    let database = seen.database.as_mut().map(Arc::make_mut).expect("a database");
+    let database = seen
+        .database
+        .as_mut()
+        .map(Arc::make_mut)
+        .expect("a database");
     database.metadata.deletion_timestamp = Some(Time(under_way.world.now()));
-    assert!(matches!(decide(&seen, under_way.world.now()), Decision::End(Outcome::Failed(_))));
+    assert!(matches!(
+        decide(&seen, under_way.world.now()),
+        Decision::End(Outcome::Failed(_))
+    ));
 }
 
 #[test]
 fn a_database_that_is_not_ready_is_waited_for_unless_the_request_says_always() {
     let world = World::new(&TRIPS[0], 3, "Restart");
     let mut seen = world.look();
-    let database = seen.database.as_mut().map(Arc::make_mut).expect("a database");
+    let database = seen
+        .database
+        .as_mut()
+        .map(Arc::make_mut)
+        .expect("a database");
     database.status.get_or_insert_default().phase = Some(DatabasePhase::Critical);
-    let Decision::Wait { on, .. } = decide(&seen, world.now()) else { panic!("it does not wait") };
-    assert_eq!(on, "the database to be Ready; it is Critical (apply: Always would not wait)");
+    let Decision::Wait { on, .. } = decide(&seen, world.now()) else {
+        panic!("it does not wait")
+    };
+    assert_eq!(
+        on,
+        "the database to be Ready; it is Critical (apply: Always would not wait)"
+    );
     Arc::make_mut(&mut seen.request).spec.apply = Apply::Always;
-    assert!(matches!(decide(&seen, world.now()), Decision::Act { step, .. } if step == StepKind::Begin.as_str()));
+    assert!(
+        matches!(decide(&seen, world.now()), Decision::Act { step, .. } if step == StepKind::Begin.as_str())
+    );
 }
 
 #[test]
 fn roles_whose_passwords_would_not_be_taken_are_named_and_nothing_is_touched() {
-    let trip = TRIPS.iter().find(|trip| trip.0 == "change-modes").expect("the trip");
+    let trip = TRIPS
+        .iter()
+        .find(|trip| trip.0 == "change-modes")
+        .expect("the trip");
     let mut world = World::new(trip, 3, "Restart");
     world.md5_roles = vec!["app".to_owned(), "report".to_owned()];
     let mut done = Trip::new(world, Fault::None).run();
-    assert_eq!((done.phase(), done.world.evictions()), (Some(OpsPhase::Failed), vec![0, 0, 0]), "{}", done.log);
-    assert!(done.log.contains("the passwords of app, report are stored as MD5"), "{}", done.log);
+    assert_eq!(
+        (done.phase(), done.world.evictions()),
+        (Some(OpsPhase::Failed), vec![0, 0, 0]),
+        "{}",
+        done.log
+    );
+    assert!(
+        done.log
+            .contains("the passwords of app, report are stored as MD5"),
+        "{}",
+        done.log
+    );
     assert!(!done.log.contains("[Pause]"), "{}", done.log);
     done.must_be_well(trip.0);
 }
 
 /// Trips of a cluster whose commits wait for so many of its standbys: one, or all.
 fn synchronous(visit: impl Fn(World, &str)) {
-    for trip in TRIPS.iter().filter(|trip| matches!(trip.0, "restart" | "change-issuer")) {
+    for trip in TRIPS
+        .iter()
+        .filter(|trip| matches!(trip.0, "restart" | "change-issuer"))
+    {
         for (replicas, count) in [(2, 1), (3, 1), (3, 2), (5, 1), (5, 4)] {
             let mut world = World::new(trip, replicas, "Restart");
             world.synchronise(count);
-            visit(world, &format!("{} of {replicas}, {count} of them synchronous", trip.0));
+            visit(
+                world,
+                &format!("{} of {replicas}, {count} of them synchronous", trip.0),
+            );
         }
     }
 }
@@ -785,9 +1118,18 @@ fn synchronous(visit: impl Fn(World, &str)) {
 fn the_leadership_goes_to_a_standby_that_is_synchronous() {
     synchronous(|world, name| {
         let mut done = Trip::new(world, Fault::None).run();
-        assert_eq!(done.phase(), Some(OpsPhase::Successful), "{name}\n{}", done.log);
+        assert_eq!(
+            done.phase(),
+            Some(OpsPhase::Successful),
+            "{name}\n{}",
+            done.log
+        );
         assert_eq!(done.world.dropped(), 0, "{name}\n{}", done.log);
-        assert!(done.world.evictions().iter().all(|times| *times == 1), "{name}\n{}", done.log);
+        assert!(
+            done.world.evictions().iter().all(|times| *times == 1),
+            "{name}\n{}",
+            done.log
+        );
         done.must_be_well(name);
     });
 }
@@ -797,8 +1139,14 @@ fn a_synchronous_cluster_is_well_after_any_fault() {
     synchronous(|world, name| {
         let effects = Trip::new(world.clone(), Fault::None).run().effects;
         for at in 0..effects {
-            for fault in [Fault::CrashAfter(at), Fault::PodDies(at), Fault::FailsOver(at)] {
-                Trip::new(world.clone(), fault).run().must_be_well(&format!("{name}, {fault:?}"));
+            for fault in [
+                Fault::CrashAfter(at),
+                Fault::PodDies(at),
+                Fault::FailsOver(at),
+            ] {
+                Trip::new(world.clone(), fault)
+                    .run()
+                    .must_be_well(&format!("{name}, {fault:?}"));
             }
         }
     });
@@ -806,12 +1154,25 @@ fn a_synchronous_cluster_is_well_after_any_fault() {
 
 #[test]
 fn while_no_standby_is_synchronous_the_leadership_stays() {
-    let trip = TRIPS.iter().find(|trip| trip.0 == "restart").expect("the trip");
+    let trip = TRIPS
+        .iter()
+        .find(|trip| trip.0 == "restart")
+        .expect("the trip");
     let mut world = World::new(trip, 3, "Restart");
     world.synchronise(0);
     let mut done = Trip::new(world, Fault::None).run();
-    assert!(done.log.contains("SwitchOver: wait for Patroni to make a standby synchronous"), "{}", done.log);
-    assert_eq!((done.phase(), done.world.dropped()), (Some(OpsPhase::Failed), 0), "{}", done.log);
+    assert!(
+        done.log
+            .contains("SwitchOver: wait for Patroni to make a standby synchronous"),
+        "{}",
+        done.log
+    );
+    assert_eq!(
+        (done.phase(), done.world.dropped()),
+        (Some(OpsPhase::Failed), 0),
+        "{}",
+        done.log
+    );
     done.must_be_well("nobody is synchronous");
 }
 
@@ -828,11 +1189,23 @@ fn no_pod_is_replaced_while_a_standby_is_behind() {
             }
             assert_eq!(under_way.world.evictions(), [0, 0, 1], "{}", under_way.log);
             let pods = under_way.draft.as_ref().map(|draft| draft.status.clone());
-            let pods = pods.or_else(|| under_way.world.request.status.clone()).unwrap_or_default().pods;
-            assert!(pods.iter().any(|pod| pod.lag.as_deref() == Some("8Mi")), "{pods:?}");
+            let pods = pods
+                .or_else(|| under_way.world.request.status.clone())
+                .unwrap_or_default()
+                .pods;
+            assert!(
+                pods.iter().any(|pod| pod.lag.as_deref() == Some("8Mi")),
+                "{pods:?}"
+            );
             under_way.run()
         };
-        assert_eq!(done.phase(), Some(OpsPhase::Successful), "{}\n{}", trip.0, done.log);
+        assert_eq!(
+            done.phase(),
+            Some(OpsPhase::Successful),
+            "{}\n{}",
+            trip.0,
+            done.log
+        );
         done.must_be_well(trip.0);
     }
 }
@@ -844,8 +1217,19 @@ fn a_budget_that_closes_on_the_way_turns_the_walk_back_and_is_never_overruled() 
         while !under_way.log.contains("evict pg-2") && !under_way.step() {}
         under_way.world.trouble.budget_closed_until = under_way.world.second() + 3600;
         let mut done = under_way.run();
-        assert_eq!(done.phase(), Some(OpsPhase::Failed), "{}\n{}", trip.0, done.log);
-        assert!(done.world.evictions().iter().sum::<u32>() <= 2, "{}\n{}", trip.0, done.log);
+        assert_eq!(
+            done.phase(),
+            Some(OpsPhase::Failed),
+            "{}\n{}",
+            trip.0,
+            done.log
+        );
+        assert!(
+            done.world.evictions().iter().sum::<u32>() <= 2,
+            "{}\n{}",
+            trip.0,
+            done.log
+        );
         // What may go then goes, and the database comes to what its spec says.
         done.world.trouble.budget_closed_until = 0;
         done.must_be_well(trip.0);
@@ -876,11 +1260,21 @@ fn a_second_budget_is_waited_for_before_anything_is_touched() {
             let mut world = World::new(trip, 3, "Restart");
             world.trouble.second_budget_until = until;
             let mut done = Trip::new(world, Fault::None).run_with(|world, log| {
-                assert!(!world.paused || world.second() >= until, "{}\n{log}", trip.0);
+                assert!(
+                    !world.paused || world.second() >= until,
+                    "{}\n{log}",
+                    trip.0
+                );
             });
             done.must_be_well(trip.0);
             assert_eq!(done.phase(), Some(ends), "{}\n{}", trip.0, done.log);
-            assert!(done.log.contains("PodDisruptionBudget demo/extra to be deleted"), "{}\n{}", trip.0, done.log);
+            assert!(
+                done.log
+                    .contains("PodDisruptionBudget demo/extra to be deleted"),
+                "{}\n{}",
+                trip.0,
+                done.log
+            );
         }
     }
 }
@@ -896,7 +1290,13 @@ fn who_waits_for_a_place_loses_no_patience() {
             assert!(!world.paused || world.second() >= 3600, "{}\n{log}", trip.0);
         });
         done.must_be_well(trip.0);
-        assert_eq!(done.phase(), Some(OpsPhase::Successful), "{}\n{}", trip.0, done.log);
+        assert_eq!(
+            done.phase(),
+            Some(OpsPhase::Successful),
+            "{}\n{}",
+            trip.0,
+            done.log
+        );
     }
 }
 
@@ -907,13 +1307,27 @@ fn a_canary_that_does_not_come_back_turns_the_walk_back() {
         world.trouble.new_pods_fail = true;
         let spec = world.database.spec.clone();
         let mut done = Trip::new(world, Fault::Elsewhere).run_with(|world, log| {
-            // What these change is taken back without a new pod; else what made it fail has to go with its files.
-            if log.contains("turn back") && matches!(trip.0, "restart" | "change-modes" | "change-password") {
+            // What these change is taken back without a new pod; else what made it fail has to go
+            // with its files.
+            if log.contains("turn back")
+                && matches!(trip.0, "restart" | "change-modes" | "change-password")
+            {
                 world.mend();
             }
         });
-        assert_eq!(done.phase(), Some(OpsPhase::Failed), "{}\n{}", trip.0, done.log);
-        assert!(done.world.evictions().iter().filter(|n| **n > 0).count() <= 1, "{}\n{}", trip.0, done.log);
+        assert_eq!(
+            done.phase(),
+            Some(OpsPhase::Failed),
+            "{}\n{}",
+            trip.0,
+            done.log
+        );
+        assert!(
+            done.world.evictions().iter().filter(|n| **n > 0).count() <= 1,
+            "{}\n{}",
+            trip.0,
+            done.log
+        );
         assert_eq!(done.world.database.spec, spec, "{}", trip.0);
         done.must_be_well(trip.0);
     }
@@ -922,9 +1336,12 @@ fn a_canary_that_does_not_come_back_turns_the_walk_back() {
 #[test]
 fn a_request_that_is_deleted_on_the_way_turns_back() {
     for trip in TRIPS {
-        let effects = Trip::new(World::new(trip, 3, "Restart"), Fault::None).run().effects;
+        let effects = Trip::new(World::new(trip, 3, "Restart"), Fault::None)
+            .run()
+            .effects;
         for at in 3..effects - 3 {
-            let mut under_way = Trip::new(World::new(trip, 3, "Restart"), Fault::Elsewhere).run_until(at);
+            let mut under_way =
+                Trip::new(World::new(trip, 3, "Restart"), Fault::Elsewhere).run_until(at);
             let now = under_way.world.now();
             under_way.world.request.metadata.deletion_timestamp = Some(Time(now));
             let mut done = under_way.run();

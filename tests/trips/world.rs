@@ -1,5 +1,6 @@
-//! A simulated cluster: what an API server, a kubelet, Patroni, PostgreSQL and cert-manager do, as far as TLS is concerned, one
-//! second at a time. It knows the facts; the product sees them only through [`World::look`].
+//! A simulated cluster: what an API server, a kubelet, Patroni, PostgreSQL and cert-manager do, as
+//! far as TLS is concerned, one second at a time. It knows the facts; the product sees them only
+//! through [`World::look`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -17,18 +18,29 @@ use pgrekey::plan::observed::{Certificate, Issuance, Observed, Paused, Trial};
 use pgrekey::plan::scene::{LeafSeen, Pod, Scene, Server, Stream, Template};
 use pgrekey::plan::{Action, Heading, Successors, ends, settle, steer, upkeep};
 use pgrekey::tls::{
-    Accept, Alias, CaId, Client, Dial, Files, Fingerprint, Hash, Leaf, Material, Posture, Serve, admits, hba, joins,
-    posture,
+    Accept, Alias, CaId, Client, Dial, Files, Fingerprint, Hash, Leaf, Material, Posture, Serve,
+    admits, hba, joins, posture,
 };
 
 /// Where a database's TLS comes from, by the names of the issuers in the trips.
 pub(crate) fn ca(issuer: &str) -> CaId {
-    CaId(Fingerprint([issuer.bytes().fold(7, |sum, byte| sum ^ byte.rotate_left(3)); 32]))
+    CaId(Fingerprint(
+        [issuer
+            .bytes()
+            .fold(7, |sum, byte| sum ^ byte.rotate_left(3)); 32],
+    ))
 }
 
 fn material(serial: u8, issuer: &str) -> Material {
-    let leaf = |kind: u8| Leaf { fingerprint: Fingerprint([kind ^ serial; 32]), ca: ca(issuer) };
-    Material { server: leaf(0x10), client: leaf(0x20), exporter: leaf(0x40) }
+    let leaf = |kind: u8| Leaf {
+        fingerprint: Fingerprint([kind ^ serial; 32]),
+        ca: ca(issuer),
+    };
+    Material {
+        server: leaf(0x10),
+        client: leaf(0x20),
+        exporter: leaf(0x40),
+    }
 }
 
 fn at(second: i64) -> Timestamp {
@@ -43,7 +55,10 @@ const LOOP_WAIT: i64 = 5;
 
 /// What goes wrong, and how often.
 #[derive(Clone, Debug, Default, PartialEq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is one trouble, and they are combined")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one trouble, and they are combined"
+)]
 pub(crate) struct Trouble {
     /// Nothing about the pods is known until then.
     pub(crate) blind_until: i64,
@@ -118,7 +133,10 @@ struct Synchronous {
 }
 
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is one independent fact")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent fact"
+)]
 pub(crate) struct World {
     second: i64,
     pub(crate) database: Postgres,
@@ -161,29 +179,63 @@ pub(crate) struct World {
     judged: Option<(Posture, BTreeSet<CaId>)>,
 }
 
-const SECURE: &str = "{version: '17', sslMode: verify-full, clientAuthMode: cert, tls: {issuerRef: {name: old}}}";
-const MD5: &str = "{version: '17', sslMode: verify-full, clientAuthMode: md5, tls: {issuerRef: {name: old}}}";
+const SECURE: &str =
+    "{version: '17', sslMode: verify-full, clientAuthMode: cert, tls: {issuerRef: {name: old}}}";
+const MD5: &str =
+    "{version: '17', sslMode: verify-full, clientAuthMode: md5, tls: {issuerRef: {name: old}}}";
 const PLAIN: &str = "{version: '17', sslMode: disable, clientAuthMode: md5}";
 
 /// A trip: what it is called, the database's spec before it, and the request.
 pub(crate) const TRIPS: &[(&str, &str, &str)] = &[
-    ("add", PLAIN, "{type: ReconfigureTLS, tls: {issuerRef: {name: old}, sslMode: verify-full, clientAuthMode: cert}}"),
+    (
+        "add",
+        PLAIN,
+        "{type: ReconfigureTLS, tls: {issuerRef: {name: old}, sslMode: verify-full, clientAuthMode: cert}}",
+    ),
     (
         "add-scram",
         PLAIN,
         "{type: ReconfigureTLS, tls: {issuerRef: {name: old}, sslMode: require, clientAuthMode: scram}}",
     ),
-    ("remove", SECURE, "{type: ReconfigureTLS, tls: {remove: true, clientAuthMode: md5}}"),
-    ("change-issuer", SECURE, "{type: ReconfigureTLS, tls: {issuerRef: {name: new}}}"),
-    ("update", SECURE, "{type: ReconfigureTLS, tls: {certificates: [{alias: server, dnsNames: [db.example]}]}}"),
-    ("change-modes", SECURE, "{type: ReconfigureTLS, tls: {sslMode: require, clientAuthMode: scram}}"),
-    ("change-password", MD5, "{type: ReconfigureTLS, tls: {clientAuthMode: scram}}"),
-    ("rotate", SECURE, "{type: ReconfigureTLS, tls: {rotateCertificates: true}}"),
+    (
+        "remove",
+        SECURE,
+        "{type: ReconfigureTLS, tls: {remove: true, clientAuthMode: md5}}",
+    ),
+    (
+        "change-issuer",
+        SECURE,
+        "{type: ReconfigureTLS, tls: {issuerRef: {name: new}}}",
+    ),
+    (
+        "update",
+        SECURE,
+        "{type: ReconfigureTLS, tls: {certificates: [{alias: server, dnsNames: [db.example]}]}}",
+    ),
+    (
+        "change-modes",
+        SECURE,
+        "{type: ReconfigureTLS, tls: {sslMode: require, clientAuthMode: scram}}",
+    ),
+    (
+        "change-password",
+        MD5,
+        "{type: ReconfigureTLS, tls: {clientAuthMode: scram}}",
+    ),
+    (
+        "rotate",
+        SECURE,
+        "{type: ReconfigureTLS, tls: {rotateCertificates: true}}",
+    ),
     ("restart", SECURE, "{type: Restart}"),
 ];
 
 impl World {
-    pub(crate) fn new((_, before, asked): &(&str, &str, &str), replicas: u32, strategy: &str) -> Self {
+    pub(crate) fn new(
+        (_, before, asked): &(&str, &str, &str),
+        replicas: u32,
+        strategy: &str,
+    ) -> Self {
         let mut spec: PostgresSpec = serde_saphyr::from_str(before).expect("a spec");
         spec.replicas = i32::try_from(replicas).ok();
         let asked = asked.replacen('{', "{databaseRef: {name: pg}, ", 1);
@@ -200,12 +252,22 @@ impl World {
         request.metadata.namespace = Some("demo".to_owned());
         request.metadata.uid = Some("request".to_owned());
         request.metadata.creation_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
-        request.annotations_mut().insert("pgrekey.dev/strategy".to_owned(), strategy.to_owned());
+        request
+            .annotations_mut()
+            .insert("pgrekey.dev/strategy".to_owned(), strategy.to_owned());
         // As the webhooks give it.
         request.finalizers_mut().push(FINALIZER.to_owned());
         let certificates = served.map(|_| {
-            let certificate = SimCertificate { spec: database.spec.clone(), revision: 1, asked: None, issued_at: None };
-            Alias::ALL.into_iter().map(|alias| (alias, certificate.clone())).collect()
+            let certificate = SimCertificate {
+                spec: database.spec.clone(),
+                revision: 1,
+                asked: None,
+                issued_at: None,
+            };
+            Alias::ALL
+                .into_iter()
+                .map(|alias| (alias, certificate.clone()))
+                .collect()
         });
         let mut world = Self {
             second: 0,
@@ -259,7 +321,11 @@ impl World {
     fn new_pod(&mut self, ordinal: i32, ready_at: i64) -> SimPod {
         self.next_uid += 1;
         let files = self.written.files.clone().filter(|_| self.realised);
-        let leads_back = self.request.steps().iter().any(|step| step.name == StepKind::TurnBack.as_str());
+        let leads_back = self
+            .request
+            .steps()
+            .iter()
+            .any(|step| step.name == StepKind::TurnBack.as_str());
         let fails = self.trouble.new_pods_fail && self.paused && !leads_back;
         SimPod {
             name: format!("pg-{ordinal}"),
@@ -281,18 +347,36 @@ impl World {
     /// Everybody who can connect at both ends, trusting what is published there.
     fn clients_of_both_ends(&self) -> Vec<Client> {
         let wished = ends::wished(&self.database.spec, &self.request.spec, self.major);
-        let issuer = wished.tls.as_ref().and_then(|tls| tls.issuer_ref.as_ref()).map_or("old", |issuer| &issuer.name);
+        let issuer = wished
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.issuer_ref.as_ref())
+            .map_or("old", |issuer| &issuer.name);
         let to = posture(&wished, self.major, Some(&material(9, issuer))).expect("a posture");
         let passwords = [None, Some(Hash::Md5), Some(Hash::Scram)];
         SslMode::ALL
             .into_iter()
             .flat_map(|mode| passwords.map(|password| (mode, password)))
-            .flat_map(|(mode, password)| [None, Some(ca("old"))].map(|certificate| (mode, password, certificate)))
-            .map(|(mode, password, certificate)| Client { mode, roots: None, password, certificate })
+            .flat_map(|(mode, password)| {
+                [None, Some(ca("old"))].map(|certificate| (mode, password, certificate))
+            })
+            .map(|(mode, password, certificate)| Client {
+                mode,
+                roots: None,
+                password,
+                certificate,
+            })
             .filter(|client| {
                 [&self.written, &to].into_iter().all(|end| {
                     let roots = Some(end.trust()).filter(|roots| !roots.is_empty());
-                    admits(&Client { roots, ..client.clone() }, end).is_ok()
+                    admits(
+                        &Client {
+                            roots,
+                            ..client.clone()
+                        },
+                        end,
+                    )
+                    .is_ok()
                 })
             })
             .collect()
@@ -305,11 +389,20 @@ impl World {
     /// How a pod's server and dialler are now.
     fn posture_of(&self, pod: &SimPod) -> Posture {
         let (serve, accept) = pod.settings;
-        Posture { files: pod.loaded.clone(), serve, accept, hash: self.hash, dial: pod.dial }
+        Posture {
+            files: pod.loaded.clone(),
+            serve,
+            accept,
+            hash: self.hash,
+            dial: pod.dial,
+        }
     }
 
     fn dials_as(&self, pod: &SimPod) -> Posture {
-        Posture { files: pod.mounted.0.clone(), ..self.posture_of(pod) }
+        Posture {
+            files: pod.mounted.0.clone(),
+            ..self.posture_of(pod)
+        }
     }
 
     fn leader_pod(&self) -> Option<&SimPod> {
@@ -317,7 +410,9 @@ impl World {
     }
 
     fn streams(&self, pod: &SimPod) -> bool {
-        let Some(primary) = self.leader_pod().filter(|primary| self.is_up(primary)) else { return false };
+        let Some(primary) = self.leader_pod().filter(|primary| self.is_up(primary)) else {
+            return false;
+        };
         let is_refused = self.is_expired(primary) && pod.dial.mode >= SslMode::VerifyCa
             || self.trouble.client_is_expired && self.presents_old(pod);
         !is_refused && joins(&self.dials_as(pod), &self.posture_of(primary)).is_ok()
@@ -330,7 +425,9 @@ impl World {
     /// cert-manager renews every certificate by itself.
     pub(crate) fn renew(&mut self) {
         let second = self.second;
-        self.certificates.values_mut().for_each(|certificate| certificate.issued_at = Some(second + 1));
+        self.certificates
+            .values_mut()
+            .for_each(|certificate| certificate.issued_at = Some(second + 1));
     }
 
     /// From now on another CA signs for the issuers.
@@ -340,30 +437,47 @@ impl World {
 
     /// What clients find in volumes that are up to date.
     pub(crate) fn told(&self) -> Told {
-        (self.published.clone(), self.issued.map(|issued| issued.client.ca))
+        (
+            self.published.clone(),
+            self.issued.map(|issued| issued.client.ca),
+        )
     }
 
     /// Whether the primary lets in a client that found this in its volumes.
     pub(crate) fn lets_in(&self, (roots, certificate): Told) -> Result<(), String> {
         let serving = self.posture_of(self.leader_pod().ok_or("no leader")?);
-        let client = Client { mode: SslMode::VerifyFull, roots: Some(roots), password: None, certificate };
+        let client = Client {
+            mode: SslMode::VerifyFull,
+            roots: Some(roots),
+            password: None,
+            certificate,
+        };
         admits(&client, &serving).map_err(|refusal| format!("{client:?}: {refusal}"))
     }
 
     /// Whether nobody but the CA that signs now is trusted, by servers and by clients.
     pub(crate) fn trusts_only_who_signs(&self) -> bool {
         let only = BTreeSet::from([ca(self.signer.expect("another signer"))]);
-        self.published == only && self.pods.iter().all(|pod| pod.loaded.as_ref().is_some_and(|f| f.trust == only))
+        self.published == only
+            && self
+                .pods
+                .iter()
+                .all(|pod| pod.loaded.as_ref().is_some_and(|f| f.trust == only))
     }
 
     pub(crate) fn primary_serves_what_was_issued(&self) -> bool {
-        let loaded = self.leader_pod().and_then(|pod| pod.loaded.as_ref()).map(|files| files.material);
+        let loaded = self
+            .leader_pod()
+            .and_then(|pod| pod.loaded.as_ref())
+            .map(|files| files.material);
         loaded == self.issued && loaded != self.origin
     }
 
     /// Second at which what this pod serves expires, if it ever does.
     fn ends_at(&self, pod: &SimPod) -> Option<i64> {
-        self.trouble.leaves_end_at.filter(|_| pod.loaded.as_ref().map(|files| files.material) == self.origin)
+        self.trouble
+            .leaves_end_at
+            .filter(|_| pod.loaded.as_ref().map(|files| files.material) == self.origin)
     }
 
     fn is_expired(&self, pod: &SimPod) -> bool {
@@ -380,13 +494,20 @@ impl World {
         for at in 0..self.pods.len() {
             if self.pods[at].gone_at.is_some_and(|gone| gone <= second) {
                 let (ordinal, evictions) = (self.pods[at].ordinal, self.pods[at].evictions);
-                self.pods[at] = SimPod { evictions, ..self.new_pod(ordinal, second + 5) };
+                self.pods[at] = SimPod {
+                    evictions,
+                    ..self.new_pod(ordinal, second + 5)
+                };
             }
         }
         for pod in &mut self.pods {
             if pod.mounts_at <= second {
                 pod.mounts_at = i64::MAX;
-                pod.mounted = (self.written.files.clone().filter(|_| pod.has_files), self.written.dial, self.version);
+                pod.mounted = (
+                    self.written.files.clone().filter(|_| pod.has_files),
+                    self.written.dial,
+                    self.version,
+                );
             }
             // What made it fail goes with the files that were asked for.
             if pod.ready_at == i64::MAX && pod.mounted.0 != pod.loaded {
@@ -410,19 +531,32 @@ impl World {
             if certificate.issued_at.is_some_and(|at| at <= second) {
                 certificate.issued_at = None;
                 certificate.revision += 1;
-                let issuer = certificate.spec.tls.as_ref().and_then(|tls| tls.issuer_ref.clone()).expect("an issuer");
-                self.serial = self.serial.max(u8::try_from(certificate.revision).expect("few"));
+                let issuer = certificate
+                    .spec
+                    .tls
+                    .as_ref()
+                    .and_then(|tls| tls.issuer_ref.clone())
+                    .expect("an issuer");
+                self.serial = self
+                    .serial
+                    .max(u8::try_from(certificate.revision).expect("few"));
                 self.issued = Some(material(self.serial, self.signer.unwrap_or(&issuer.name)));
             }
         }
         let all_up = self.pods.iter().all(|pod| self.is_up(pod));
-        let phase = if all_up { DatabasePhase::Ready } else { DatabasePhase::Critical };
+        let phase = if all_up {
+            DatabasePhase::Ready
+        } else {
+            DatabasePhase::Critical
+        };
         self.database.status.get_or_insert_default().phase = Some(phase);
     }
 
     /// Patroni promotes a standby that streamed, if there is one.
     pub(crate) fn fail_over(&mut self) {
-        let may_lead = |pod: &&SimPod| self.is_up(pod) && pod.name != self.leader && self.successors().has(&pod.name);
+        let may_lead = |pod: &&SimPod| {
+            self.is_up(pod) && pod.name != self.leader && self.successors().has(&pod.name)
+        };
         let next = self.pods.iter().find(may_lead).map(|pod| pod.name.clone());
         if let Some(next) = next {
             self.lead(next);
@@ -432,23 +566,39 @@ impl World {
 
     /// Commits wait for so many standbys.
     pub(crate) fn synchronise(&mut self, count: usize) {
-        self.synchronous = Some(Synchronous { count, standbys: BTreeSet::new(), dropped: 0 });
+        self.synchronous = Some(Synchronous {
+            count,
+            standbys: BTreeSet::new(),
+            dropped: 0,
+        });
         self.choose_synchronous();
     }
 
-    /// How many switchovers Patroni has dropped, because they named a standby that is not synchronous.
+    /// How many switchovers Patroni has dropped, because they named a standby that is not
+    /// synchronous.
     pub(crate) fn dropped(&self) -> u32 {
-        self.synchronous.as_ref().map_or(0, |synchronous| synchronous.dropped)
+        self.synchronous
+            .as_ref()
+            .map_or(0, |synchronous| synchronous.dropped)
     }
 
-    /// Patroni's primary keeps those that stream and takes others for those that do not, whichever it finds first.
+    /// Patroni's primary keeps those that stream and takes others for those that do not, whichever
+    /// it finds first.
     fn choose_synchronous(&mut self) {
         if self.leader_pod().is_none_or(|leader| !self.is_up(leader)) {
             return;
         }
-        let streaming = self.pods.iter().filter(|pod| pod.name != self.leader && self.is_up(pod) && self.streams(pod));
+        let streaming = self
+            .pods
+            .iter()
+            .filter(|pod| pod.name != self.leader && self.is_up(pod) && self.streams(pod));
         let streaming: Vec<String> = streaming.map(|pod| pod.name.clone()).collect();
-        let Some(Synchronous { count, standbys, .. }) = &mut self.synchronous else { return };
+        let Some(Synchronous {
+            count, standbys, ..
+        }) = &mut self.synchronous
+        else {
+            return;
+        };
         standbys.retain(|name| streaming.contains(name));
         for name in streaming.into_iter().rev() {
             if standbys.len() < *count {
@@ -458,10 +608,13 @@ impl World {
     }
 
     fn successors(&self) -> Successors {
-        self.synchronous.as_ref().map_or(Successors::Any, |known| Successors::Only(known.standbys.clone()))
+        self.synchronous.as_ref().map_or(Successors::Any, |known| {
+            Successors::Only(known.standbys.clone())
+        })
     }
 
-    /// Patroni hands the leadership over only to who is synchronous, and forgets that anybody else was named.
+    /// Patroni hands the leadership over only to who is synchronous, and forgets that anybody else
+    /// was named.
     fn hand_over(&mut self, to: String) {
         match &mut self.synchronous {
             Some(synchronous) if !synchronous.standbys.contains(&to) => synchronous.dropped += 1,
@@ -483,19 +636,30 @@ impl World {
         self.pods[at].gone_at.get_or_insert(second + 1);
     }
 
-    /// What the loop of the databases does meanwhile: certificates as the spec wants them, and what was issued into service.
+    /// What the loop of the databases does meanwhile: certificates as the spec wants them, and what
+    /// was issued into service.
     pub(crate) fn provision(&mut self) {
         let spec = self.database.spec.clone();
         if self.paused {
             return;
         }
-        if spec.tls.is_some() && self.certificates.values().any(|certificate| certificate.spec.tls != spec.tls) {
+        if spec.tls.is_some()
+            && self
+                .certificates
+                .values()
+                .any(|certificate| certificate.spec.tls != spec.tls)
+        {
             return self.certify(&spec);
         }
-        let is_issued = self.certificates.values().all(|certificate| certificate.issued_at.is_none());
+        let is_issued = self
+            .certificates
+            .values()
+            .all(|certificate| certificate.issued_at.is_none());
         let issued = self.issued.as_ref().filter(|_| is_issued);
         let scene = self.scene();
-        let Some(target) = upkeep(&scene.written, &spec, self.major, issued) else { return };
+        let Some(target) = upkeep(&scene.written, &spec, self.major, issued) else {
+            return;
+        };
         let heading = steer(&scene, &target, None);
         if settle::grace(&scene, &heading, settle::of_renewal(&self.database)).is_some() {
             return;
@@ -545,7 +709,8 @@ impl World {
         let wished = ends::wished(&self.database.spec, &self.request.spec, self.major);
         let is_blind = self.second < self.trouble.blind_until;
         let unknown = || "nobody answers".to_owned();
-        let closed = self.second < self.trouble.budget_closed_until || self.pods.iter().any(|pod| !self.is_up(pod));
+        let closed = self.second < self.trouble.budget_closed_until
+            || self.pods.iter().any(|pod| !self.is_up(pod));
         Observed {
             request: Arc::new(self.request.clone()),
             database: Some(Arc::new(self.database.clone())),
@@ -553,25 +718,55 @@ impl World {
             places: usize::from(!self.trouble.crowded.contains(&self.second)),
             refused: vec![],
             major: self.major,
-            paused: if self.paused { Paused::ByUs } else { Paused::No },
-            issuance: if is_blind { Err(unknown()) } else { Ok(self.issuance(&wished)) },
-            pods: if is_blind || self.request.begun_on().is_some() { Err(unknown()) } else { Ok(self.uids()) },
-            scene: if is_blind { Err(unknown()) } else { Ok(self.scene()) },
-            budgets: if is_blind { Err(unknown()) } else { Ok(self.budgets(closed)) },
+            paused: if self.paused {
+                Paused::ByUs
+            } else {
+                Paused::No
+            },
+            issuance: if is_blind {
+                Err(unknown())
+            } else {
+                Ok(self.issuance(&wished))
+            },
+            pods: if is_blind || self.request.begun_on().is_some() {
+                Err(unknown())
+            } else {
+                Ok(self.uids())
+            },
+            scene: if is_blind {
+                Err(unknown())
+            } else {
+                Ok(self.scene())
+            },
+            budgets: if is_blind {
+                Err(unknown())
+            } else {
+                Ok(self.budgets(closed))
+            },
             hindrance: None,
         }
     }
 
     fn budgets(&self, closed: bool) -> Budgets {
-        let second = Budget { name: "demo/extra".to_owned(), pods: vec!["pg-0".to_owned()], allowed: 1 };
+        let second = Budget {
+            name: "demo/extra".to_owned(),
+            pods: vec!["pg-0".to_owned()],
+            allowed: 1,
+        };
         Budgets {
             own: (self.pods.len() > 1).then_some(i32::from(!closed)),
-            others: (self.second < self.trouble.second_budget_until).then_some(second).into_iter().collect(),
+            others: (self.second < self.trouble.second_budget_until)
+                .then_some(second)
+                .into_iter()
+                .collect(),
         }
     }
 
     fn uids(&self) -> BTreeMap<String, String> {
-        self.pods.iter().map(|pod| (pod.name.clone(), pod.uid.to_string())).collect()
+        self.pods
+            .iter()
+            .map(|pod| (pod.name.clone(), pod.uid.to_string()))
+            .collect()
     }
 
     fn issuance(&self, wished: &PostgresSpec) -> Issuance {
@@ -580,7 +775,11 @@ impl World {
             Some(at) if self.second < at => Trial::Pending,
             Some(_) if self.trouble.trial_fails => Trial::Failed("the policy says no".to_owned()),
             Some(_) => {
-                let issuer = wished.tls.as_ref().and_then(|tls| tls.issuer_ref.as_ref()).expect("an issuer");
+                let issuer = wished
+                    .tls
+                    .as_ref()
+                    .and_then(|tls| tls.issuer_ref.as_ref())
+                    .expect("an issuer");
                 Trial::Passed(BTreeSet::from([ca(&issuer.name)]))
             }
         };
@@ -595,7 +794,10 @@ impl World {
             };
             (*alias, seen)
         });
-        let not_ready = self.trouble.issuer_is_never_ready.then(|| "issuer new: its Secret is missing".to_owned());
+        let not_ready = self
+            .trouble
+            .issuer_is_never_ready
+            .then(|| "issuer new: its Secret is missing".to_owned());
         Issuance {
             not_ready: not_ready.into_iter().collect(),
             trial,
@@ -613,7 +815,11 @@ impl World {
         Scene {
             database: "pg".to_owned(),
             written: Posture {
-                files: self.written.files.clone().filter(|_| self.template_has_files),
+                files: self
+                    .written
+                    .files
+                    .clone()
+                    .filter(|_| self.template_has_files),
                 ..self.written.clone()
             },
             template: Template {
@@ -623,7 +829,11 @@ impl World {
             published: self.published.clone(),
             told: Some(at(self.told_at)),
             stored,
-            ends: self.trouble.leaves_end_at.filter(|_| stored == self.origin).map(at),
+            ends: self
+                .trouble
+                .leaves_end_at
+                .filter(|_| stored == self.origin)
+                .map(at),
             previous: self.previous,
             version: self.version.to_string(),
             is_ephemeral: self.trouble.is_ephemeral,
@@ -634,7 +844,8 @@ impl World {
             switching: self.switching.is_some(),
             max_lag: 1 << 20,
             at: self.now(),
-            client_expired: self.trouble.client_is_expired && self.pods.iter().any(|pod| self.presents_old(pod)),
+            client_expired: self.trouble.client_is_expired
+                && self.pods.iter().any(|pod| self.presents_old(pod)),
         }
     }
 
@@ -648,20 +859,43 @@ impl World {
             leaving: pod.gone_at.is_some(),
             has_files: pod.has_files,
             refreshed: pod.refreshed.clone(),
-            server: if is_up { Ok(self.server(pod)) } else { Err("cannot be reached".to_owned()) },
+            server: if is_up {
+                Ok(self.server(pod))
+            } else {
+                Err("cannot be reached".to_owned())
+            },
         }
     }
 
     fn server(&self, pod: &SimPod) -> Server {
         let standby = pod.name != self.leader;
         let (serve, accept) = pod.settings;
-        let settings = Posture { serve, accept, ..self.written.clone() };
+        let settings = Posture {
+            serve,
+            accept,
+            ..self.written.clone()
+        };
         let files = self.written.files.clone().filter(|_| pod.has_files);
-        let others = self.pods.iter().filter(|other| !standby && other.name != pod.name && self.is_up(other));
+        let others = self
+            .pods
+            .iter()
+            .filter(|other| !standby && other.name != pod.name && self.is_up(other));
         let streams = others.filter(|other| self.streams(other)).map(|other| {
             let tls = serve == Serve::Tls && other.dial.mode >= SslMode::Prefer;
-            let replayed = if self.second < self.trouble.behind_until { 0 } else { WRITTEN };
-            (other.name.clone(), Stream { streaming: true, replayed, tls, certificate: tls && other.dial.present })
+            let replayed = if self.second < self.trouble.behind_until {
+                0
+            } else {
+                WRITTEN
+            };
+            (
+                other.name.clone(),
+                Stream {
+                    streaming: true,
+                    replayed,
+                    tls,
+                    certificate: tls && other.dial.present,
+                },
+            )
         });
         Server {
             standby,
@@ -677,7 +911,10 @@ impl World {
             streams: streams.collect(),
             own_password_is_md5: self.hash == Hash::Md5,
             md5_roles: self.md5_roles.clone(),
-            leaf: self.ends_at(pod).map(|end| LeafSeen { serial: "1".to_owned(), not_after: at(end) }),
+            leaf: self.ends_at(pod).map(|end| LeafSeen {
+                serial: "1".to_owned(),
+                not_after: at(end),
+            }),
             trusts: vec![],
         }
     }
@@ -704,7 +941,11 @@ impl World {
                 self.told_at = second;
             }
             Action::WriteSettings(posture) => {
-                self.written = Posture { files: self.written.files.clone(), dial: self.written.dial, ..posture };
+                self.written = Posture {
+                    files: self.written.files.clone(),
+                    dial: self.written.dial,
+                    ..posture
+                };
                 self.settings_at = second + 1;
                 // This is when pods are behind what is written.
                 self.lets_pgrekey_in().expect("a way in");
@@ -732,7 +973,9 @@ impl World {
                     }
                 });
             }
-            Action::ReloadAgent { pod, uid } => self.with(&pod, &uid, |pod| pod.dial = pod.mounted.1),
+            Action::ReloadAgent { pod, uid } => {
+                self.with(&pod, &uid, |pod| pod.dial = pod.mounted.1)
+            }
             Action::Evict { .. } if second < self.trouble.budget_closed_until => {}
             Action::Evict { pod, uid } => self.with(&pod, &uid, |pod| {
                 pod.gone_at = Some(second + 1);
@@ -752,7 +995,12 @@ impl World {
         let second = self.second;
         let wanted = spec.tls.clone();
         for alias in Alias::ALL {
-            let fresh = SimCertificate { spec: spec.clone(), revision: 0, asked: None, issued_at: Some(second + 2) };
+            let fresh = SimCertificate {
+                spec: spec.clone(),
+                revision: 0,
+                asked: None,
+                issued_at: Some(second + 2),
+            };
             let certificate = self.certificates.entry(alias).or_insert(fresh);
             if certificate.spec.tls != wanted {
                 certificate.spec = spec.clone();
@@ -764,7 +1012,11 @@ impl World {
     fn write_files(&mut self, files: Files) {
         let old = self.written.files.as_ref().map(|files| files.material);
         if old != Some(files.material) {
-            self.previous = if self.previous == Some(files.material) { None } else { old };
+            self.previous = if self.previous == Some(files.material) {
+                None
+            } else {
+                old
+            };
         }
         self.written.files = Some(files);
         self.version += 1;
@@ -772,17 +1024,29 @@ impl World {
     }
 
     fn with(&mut self, name: &str, uid: &str, change: impl FnOnce(&mut SimPod)) {
-        if let Some(pod) = self.pods.iter_mut().find(|pod| pod.name == name && pod.uid.to_string() == uid) {
+        if let Some(pod) = self
+            .pods
+            .iter_mut()
+            .find(|pod| pod.name == name && pod.uid.to_string() == uid)
+        {
             change(pod);
         }
     }
 
-    /// Whether every pod takes TLS where plaintext is not written to be taken: pgrekey does not try plaintext there.
+    /// Whether every pod takes TLS where plaintext is not written to be taken: pgrekey does not try
+    /// plaintext there.
     fn lets_pgrekey_in(&self) -> Result<(), String> {
-        let takes_tls = |pod: &SimPod| pod.settings.1.tls.is_some() && self.posture_of(pod).served().is_some();
-        let shut = self.pods.iter().find(|pod| self.is_up(pod) && !takes_tls(pod));
+        let takes_tls =
+            |pod: &SimPod| pod.settings.1.tls.is_some() && self.posture_of(pod).served().is_some();
+        let shut = self
+            .pods
+            .iter()
+            .find(|pod| self.is_up(pod) && !takes_tls(pod));
         match shut.filter(|_| self.written.accept.plain.is_none()) {
-            Some(pod) => Err(format!("{} takes no TLS, and plaintext is not written to be taken", pod.name)),
+            Some(pod) => Err(format!(
+                "{} takes no TLS, and plaintext is not written to be taken",
+                pod.name
+            )),
             None => Ok(()),
         }
     }
@@ -791,26 +1055,58 @@ impl World {
     ///
     /// `restarts` is how often a pod may have been restarted by now.
     pub(crate) fn law(&mut self, disturbed: bool, restarts: u32) -> Result<(), String> {
-        let down: Vec<&str> = self.pods.iter().filter(|pod| !self.is_up(pod)).map(|pod| pod.name.as_str()).collect();
+        let down: Vec<&str> = self
+            .pods
+            .iter()
+            .filter(|pod| !self.is_up(pod))
+            .map(|pod| pod.name.as_str())
+            .collect();
         if down.len() > 1 && !disturbed {
             return Err(format!("more than one pod is down: {down:?}"));
         }
-        if let Some(pod) = self.pods.iter().find(|pod| pod.evictions > restarts && !disturbed) {
-            return Err(format!("{} was restarted {} times", pod.name, pod.evictions));
+        if let Some(pod) = self
+            .pods
+            .iter()
+            .find(|pod| pod.evictions > restarts && !disturbed)
+        {
+            return Err(format!(
+                "{} was restarted {} times",
+                pod.name, pod.evictions
+            ));
         }
         self.lets_pgrekey_in()?;
-        let Some(primary) = self.leader_pod().filter(|pod| self.is_up(pod)) else { return Ok(()) };
+        let Some(primary) = self.leader_pod().filter(|pod| self.is_up(pod)) else {
+            return Ok(());
+        };
         let serving = self.posture_of(primary);
-        for standby in self.pods.iter().filter(|pod| self.is_up(pod) && pod.name != self.leader) {
-            joins(&self.dials_as(standby), &serving)
-                .map_err(|refusal| format!("{} does not join {}: {refusal}", standby.name, primary.name))?;
+        for standby in self
+            .pods
+            .iter()
+            .filter(|pod| self.is_up(pod) && pod.name != self.leader)
+        {
+            joins(&self.dials_as(standby), &serving).map_err(|refusal| {
+                format!("{} does not join {}: {refusal}", standby.name, primary.name)
+            })?;
         }
         // Users' pods may mount what is issued.
-        if let (Some(issued), Some(pgrekey::tls::Method::Cert)) = (self.issued, serving.accept.tls) {
+        if let (Some(issued), Some(pgrekey::tls::Method::Cert)) = (self.issued, serving.accept.tls)
+        {
             let (roots, certificate) = (Some(self.published.clone()), Some(issued.client.ca));
             let mode = SslMode::VerifyFull;
-            admits(&Client { mode, roots, password: None, certificate }, &serving).map_err(|refusal| {
-                format!("a client with the certificate that was issued at {}: {refusal}", primary.name)
+            admits(
+                &Client {
+                    mode,
+                    roots,
+                    password: None,
+                    certificate,
+                },
+                &serving,
+            )
+            .map_err(|refusal| {
+                format!(
+                    "a client with the certificate that was issued at {}: {refusal}",
+                    primary.name
+                )
             })?;
         }
         let now = (serving.clone(), self.published.clone());
@@ -819,13 +1115,21 @@ impl World {
         }
         let roots = Some(self.published.clone()).filter(|roots| !roots.is_empty());
         for client in &self.clients {
-            let client =
-                Client { roots: roots.clone(), password: client.password.map(|_| self.hash), ..client.clone() };
-            if client.certificate.is_some_and(|ca| !serving.trust().contains(&ca)) {
-                // A client whose certificate comes from the old CA needs a new one once that CA has gone.
+            let client = Client {
+                roots: roots.clone(),
+                password: client.password.map(|_| self.hash),
+                ..client.clone()
+            };
+            if client
+                .certificate
+                .is_some_and(|ca| !serving.trust().contains(&ca))
+            {
+                // A client whose certificate comes from the old CA needs a new one once that CA has
+                // gone.
                 continue;
             }
-            admits(&client, &serving).map_err(|refusal| format!("{client:?} at {}: {refusal}", primary.name))?;
+            admits(&client, &serving)
+                .map_err(|refusal| format!("{client:?} at {}: {refusal}", primary.name))?;
         }
         self.judged = Some(now);
         Ok(())
@@ -841,7 +1145,8 @@ impl World {
         }
         let scene = self.scene();
         let served = self.written.files.as_ref().map(|files| files.material);
-        let wanted = posture(&self.database.spec, self.major, served.as_ref()).ok_or("no posture")?;
+        let wanted =
+            posture(&self.database.spec, self.major, served.as_ref()).ok_or("no posture")?;
         if scene.written != wanted {
             return Err("what is written is not what the spec asks for".to_owned());
         }

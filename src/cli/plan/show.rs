@@ -14,7 +14,10 @@ impl Plan {
     /// What the request does, in words.
     fn operation(&self) -> String {
         let (walk, spec) = (&self.preview.walk, &self.request.spec);
-        match (&walk[0].served, walk.last().and_then(|stop| stop.served.as_ref())) {
+        match (
+            &walk[0].served,
+            walk.last().and_then(|stop| stop.served.as_ref()),
+        ) {
             (None, Some(_)) => "add TLS".to_owned(),
             (Some(old), Some(new)) if old != new => "change the issuer".to_owned(),
             (Some(_), Some(_)) if words(spec) == "add or change TLS" => "change TLS".to_owned(),
@@ -28,8 +31,16 @@ impl Plan {
 
     /// The plan for programs.
     pub(super) fn shown(&self) -> Value {
-        let Self { findings, preview, .. } = self;
-        let effect = |effect| if effect == Effect::Refuse { "refuse" } else { "warn" };
+        let Self {
+            findings, preview, ..
+        } = self;
+        let effect = |effect| {
+            if effect == Effect::Refuse {
+                "refuse"
+            } else {
+                "warn"
+            }
+        };
         let finding = |f: &Finding| json!({"effect": effect(f.effect), "message": f.to_string()});
         json!({
             "request": self.request.name_any(),
@@ -110,32 +121,57 @@ fn fate(fate: Fate) -> (&'static str, Tone) {
 
 /// The plans one after the other, with an empty line in between.
 pub(super) fn lines(plans: &[Plan], wide: bool, screen: Screen) -> Vec<String> {
-    let all: Vec<Vec<String>> = plans.iter().map(|plan| plan_lines(plan, wide, screen)).collect();
+    let all: Vec<Vec<String>> = plans
+        .iter()
+        .map(|plan| plan_lines(plan, wide, screen))
+        .collect();
     all.join(&String::new())
 }
 
 fn plan_lines(plan: &Plan, wide: bool, screen: Screen) -> Vec<String> {
-    let Plan { request, findings, is_guessed, primary_is_known, preview, to } = plan;
+    let Plan {
+        request,
+        findings,
+        is_guessed,
+        primary_is_known,
+        preview,
+        to,
+    } = plan;
     let title = |text: &str| [String::new(), screen.line(Tone::Strong, text)];
-    let heading = format!("{}: {} of {}", request.name_any(), plan.operation(), plan.database());
+    let heading = format!(
+        "{}: {} of {}",
+        request.name_any(),
+        plan.operation(),
+        plan.database()
+    );
     let mut lines = vec![screen.line(Tone::Strong, &heading)];
     for finding in findings {
         let (word, tone) = match finding.effect {
             Effect::Refuse => ("refused", Tone::Bad),
             Effect::Warn => ("warning", Tone::Busy),
         };
-        lines.push(format!("{} {finding}", screen.paint(tone, &format!("{word}:"))));
+        lines.push(format!(
+            "{} {finding}",
+            screen.paint(tone, &format!("{word}:"))
+        ));
     }
     if *is_guessed {
         let version = &to.spec().version;
-        lines.push(format!("the PostgresVersion {version} is not known: taken for PostgreSQL {}", to.major()));
+        lines.push(format!(
+            "the PostgresVersion {version} is not known: taken for PostgreSQL {}",
+            to.major()
+        ));
     }
 
     lines.extend(title("Certificates"));
     if preview.certificates.is_empty() {
         lines.push("none".to_owned());
     } else {
-        let rows: Vec<Vec<Cell>> = preview.certificates.iter().map(|planned| certificate(planned, wide)).collect();
+        let rows: Vec<Vec<Cell>> = preview
+            .certificates
+            .iter()
+            .map(|planned| certificate(planned, wide))
+            .collect();
         lines.extend(screen.table(&["", "CERTIFICATE", "ISSUER", "LIFE", "NAMES"], &rows));
     }
     lines.extend(title("Settings"));
@@ -144,7 +180,18 @@ fn plan_lines(plan: &Plan, wide: bool, screen: Screen) -> Vec<String> {
     lines.extend(preview.hba.iter().map(|line| changed(line, screen)));
     lines.extend(title("The way there"));
     let rows: Vec<Vec<Cell>> = preview.walk.iter().map(stop).collect();
-    lines.extend(screen.table(&["POSTURE", "SERVES", "PLAINTEXT", "TLS", "STANDBYS DIAL", "TRUSTS", ""], &rows));
+    lines.extend(screen.table(
+        &[
+            "POSTURE",
+            "SERVES",
+            "PLAINTEXT",
+            "TLS",
+            "STANDBYS DIAL",
+            "TRUSTS",
+            "",
+        ],
+        &rows,
+    ));
     lines.extend(title("Pods"));
     lines.extend(pods(preview, *primary_is_known));
     lines.extend(title("Interruption"));
@@ -157,24 +204,41 @@ fn certificate(planned: &Planned, wide: bool) -> Vec<Cell> {
     let (word, tone) = fate(planned.fate);
     let spec = &certificate.spec;
     let common = spec.common_name.as_deref().map(|name| format!("CN={name}"));
-    let names: Vec<&str> = [&spec.dns_names, &spec.ip_addresses, &spec.uris, &spec.email_addresses]
-        .into_iter()
-        .flatten()
-        .map(String::as_str)
-        .collect();
+    let names: Vec<&str> = [
+        &spec.dns_names,
+        &spec.ip_addresses,
+        &spec.uris,
+        &spec.email_addresses,
+    ]
+    .into_iter()
+    .flatten()
+    .map(String::as_str)
+    .collect();
     let names = match (common, names.len()) {
-        (common, _) if wide => common.iter().map(String::as_str).chain(names).collect::<Vec<_>>().join(", "),
+        (common, _) if wide => common
+            .iter()
+            .map(String::as_str)
+            .chain(names)
+            .collect::<Vec<_>>()
+            .join(", "),
         (Some(common), 0) => common,
         (Some(common), more) => format!("{common} and {more} more"),
         (None, all) => all.to_string(),
     };
     let name = certificate.name_any();
-    let secret = if spec.secret_name == name { String::new() } else { format!(" (Secret {})", spec.secret_name) };
+    let secret = if spec.secret_name == name {
+        String::new()
+    } else {
+        format!(" (Secret {})", spec.secret_name)
+    };
     vec![
         Cell::new(tone, word),
         format!("{name}{secret}").into(),
         preview::words(&spec.issuer_ref).into(),
-        spec.duration.clone().unwrap_or_else(|| "2160h".to_owned()).into(),
+        spec.duration
+            .clone()
+            .unwrap_or_else(|| "2160h".to_owned())
+            .into(),
         names.into(),
     ]
 }
@@ -189,12 +253,19 @@ fn changed(line: &Line, screen: Screen) -> String {
 
 fn stop(stop: &Stop) -> Vec<Cell> {
     let Posture { accept, dial, .. } = &stop.posture;
-    let taken = |by: Option<Method>| by.map_or_else(|| Cell::new(Tone::Dim, "refused"), |by| method(by).into());
-    let stage = stop.stage.as_ref().map_or("now".to_owned(), ToString::to_string);
+    let taken = |by: Option<Method>| {
+        by.map_or_else(|| Cell::new(Tone::Dim, "refused"), |by| method(by).into())
+    };
+    let stage = stop
+        .stage
+        .as_ref()
+        .map_or("now".to_owned(), ToString::to_string);
     let present = if dial.present { " +cert" } else { "" };
     vec![
         stage.into(),
-        stop.served.clone().map_or_else(|| "plaintext".into(), Cell::from),
+        stop.served
+            .clone()
+            .map_or_else(|| "plaintext".into(), Cell::from),
         taken(accept.plain),
         taken(accept.tls),
         format!("{}{present}", dial.mode.as_str()).into(),
@@ -215,9 +286,16 @@ fn pods(preview: &Preview, primary_is_known: bool) -> Vec<String> {
     let Some((last, standbys)) = preview.restarts.split_last() else {
         return vec!["none is restarted: servers reload".to_owned()];
     };
-    let guess = if primary_is_known { "" } else { ", if it leads," };
-    let mut lines: Vec<String> =
-        standbys.iter().enumerate().map(|(at, pod)| format!("{}. restart {pod}", at + 1)).collect();
+    let guess = if primary_is_known {
+        ""
+    } else {
+        ", if it leads,"
+    };
+    let mut lines: Vec<String> = standbys
+        .iter()
+        .enumerate()
+        .map(|(at, pod)| format!("{}. restart {pod}", at + 1))
+        .collect();
     if count > 1 {
         lines.push(format!(
             "{count}. hand the leadership over from {last}{guess} to the standby that is most up to date"
@@ -232,7 +310,9 @@ fn pods(preview: &Preview, primary_is_known: bool) -> Vec<String> {
 fn interruption(preview: &Preview) -> &'static str {
     match (preview.restarts.as_slice(), preview.switches_over) {
         ([], _) => "none: servers reload, and sessions go on",
-        (_, true) => "one switchover: for a few seconds nothing is written, and sessions with the old primary end",
+        (_, true) => {
+            "one switchover: for a few seconds nothing is written, and sessions with the old primary end"
+        }
         (_, false) => "the restart of the one pod: until it is back nobody is served",
     }
 }

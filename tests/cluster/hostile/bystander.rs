@@ -12,7 +12,8 @@ use crate::provisioner::example;
 /// Between two of its questions.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Creates a database again and again, as a server-side dry run: each one is reviewed by all webhooks.
+/// Creates a database again and again, as a server-side dry run: each one is reviewed by all
+/// webhooks.
 pub(super) struct Bystander {
     stop: Arc<AtomicBool>,
     task: JoinHandle<Seen>,
@@ -52,7 +53,11 @@ impl Bystander {
     pub(super) async fn stop(mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let seen = (&mut self.task).await.expect("the bystander ends");
-        println!("a bystander: {} creates, the slowest took {:.2} s", seen.tries, seen.longest.as_secs_f32());
+        println!(
+            "a bystander: {} creates, the slowest took {:.2} s",
+            seen.tries,
+            seen.longest.as_secs_f32()
+        );
         assert_eq!(seen.refused, Vec::<String>::new());
         assert!(seen.tries > 0);
     }
@@ -66,12 +71,19 @@ impl Drop for Bystander {
 }
 
 /// One `kubectl create --dry-run=server` of a database that nothing is wrong with.
-pub(super) fn asking(cluster: &Cluster, version: &str) -> impl Fn() -> Result<(), String> + Send + use<> {
+pub(super) fn asking(
+    cluster: &Cluster,
+    version: &str,
+) -> impl Fn() -> Result<(), String> + Send + use<> {
     let object = example("ha-postgres.yaml", "bystander", 1, version).to_string();
     let kubeconfig = cluster.kubeconfig().to_owned();
     move || {
         let create = ["-n", "default", "create", "--dry-run=server", "-f", "-"];
         let answer = kubectl(&kubeconfig, &create, &object);
-        if answer.succeeded() { Ok(()) } else { Err(answer.stderr()) }
+        if answer.succeeded() {
+            Ok(())
+        } else {
+            Err(answer.stderr())
+        }
     }
 }

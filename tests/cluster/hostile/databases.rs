@@ -26,15 +26,27 @@ fn blocked(place: &Place<'_>) -> String {
     place.condition(&format!("pg/{VICTIM}"), "Blocked", "message")
 }
 
-/// Lines that Patroni hands on and PostgreSQL does not read: with one of them in its files no server starts.
-pub(super) const UNREADABLE: [&str; 5] =
-    [r"log_line_prefix = '%m\n'", "foo. = 1", "a..b = 1", "a.1 = 1", "log_line_prefix = 'a\u{1}b'"];
+/// Lines that Patroni hands on and PostgreSQL does not read: with one of them in its files no
+/// server starts.
+pub(super) const UNREADABLE: [&str; 5] = [
+    r"log_line_prefix = '%m\n'",
+    "foo. = 1",
+    "a..b = 1",
+    "a.1 = 1",
+    "log_line_prefix = 'a\u{1}b'",
+];
 
 pub(super) async fn settings_that_cannot_be_read_stop_no_pod(place: &Place<'_>) {
     for line in UNREADABLE {
         settings(place, &format!("work_mem = 8MB\n{line}\n"));
-        place.until(line, 60, || blocked(place).contains("line 2")).await;
-        assert!(!blocked(place).contains(line), "the line of a Secret is shown: {}", blocked(place));
+        place
+            .until(line, 60, || blocked(place).contains("line 2"))
+            .await;
+        assert!(
+            !blocked(place).contains(line),
+            "the line of a Secret is shown: {}",
+            blocked(place)
+        );
     }
     let uid = place.path(&format!("pod/{POD}"), ".metadata.uid");
     place.kubectl(&["delete", "pod", POD]);
@@ -45,9 +57,17 @@ pub(super) async fn settings_that_cannot_be_read_stop_no_pod(place: &Place<'_>) 
         })
         .await;
     place.kubectl(&["wait", "pod", POD, "--for=condition=Ready", "--timeout=90s"]);
-    assert_eq!(show(place, POD, "log_line_prefix"), "from a secret %m:", "what was good last is kept");
+    assert_eq!(
+        show(place, POD, "log_line_prefix"),
+        "from a secret %m:",
+        "what was good last is kept"
+    );
     settings(place, "log_line_prefix = 'from a secret %m:'\n");
-    place.until("the database is looked after again", 60, || blocked(place).is_empty()).await;
+    place
+        .until("the database is looked after again", 60, || {
+            blocked(place).is_empty()
+        })
+        .await;
     place.until_phase(VICTIM, "Ready", 90).await;
 }
 
@@ -92,7 +112,13 @@ pub(super) async fn an_impostor_gets_nothing(place: &Place<'_>) {
             }],
         },
     }));
-    place.kubectl(&["wait", "pod", NAME, "--for=condition=Ready", "--timeout=60s"]);
+    place.kubectl(&[
+        "wait",
+        "pod",
+        NAME,
+        "--for=condition=Ready",
+        "--timeout=60s",
+    ]);
     // It is not waited for, not restarted, and not asked: neither by checks nor by an operation.
     place.apply(&json!({
         "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PostgresOpsRequest", "metadata": {"name": "restart"},
@@ -105,8 +131,9 @@ pub(super) async fn an_impostor_gets_nothing(place: &Place<'_>) {
     place.kubectl(&["delete", "pod", NAME, "--wait=false"]);
 }
 
-/// For each function of PostgreSQL one of the same name and exactly these arguments, in `public` and in the schema that is named
-/// like the superuser: called by a superuser it makes `low` one. Polymorphic arguments get the types that are asked with.
+/// For each function of PostgreSQL one of the same name and exactly these arguments, in `public`
+/// and in the schema that is named like the superuser: called by a superuser it makes `low` one.
+/// Polymorphic arguments get the types that are asked with.
 const SHADOWS: &str = r#"
 create role low login;
 create schema postgres authorization low;
@@ -168,22 +195,33 @@ alter role postgres set log_statement = 'all';
 
 pub(super) async fn functions_and_views_of_others_are_not_called(place: &Place<'_>) {
     sql(place, SHADOWS);
-    let is_superuser =
-        || sql(place, "set search_path = pg_catalog; select rolsuper from pg_catalog.pg_roles where rolname = 'low'");
+    let is_superuser = || {
+        sql(
+            place,
+            "set search_path = pg_catalog; select rolsuper from pg_catalog.pg_roles where rolname = 'low'",
+        )
+    };
     assert!(is_superuser().ends_with('f'));
     let mut request = tutorial("add-tls.yaml");
     request["spec"]["databaseRef"]["name"] = json!(VICTIM);
     place.apply(&request);
     assert_eq!(ended(place, "add-tls", 180).await, "Successful");
     place.until_phase(VICTIM, "Ready", 60).await;
-    assert!(is_superuser().ends_with('f'), "a function of low's was called by the superuser");
+    assert!(
+        is_superuser().ends_with('f'),
+        "a function of low's was called by the superuser"
+    );
     sql(
         place,
         "alter role postgres reset all; alter database postgres reset all; drop owned by low cascade; drop role low",
     );
     let password = secret(place, &format!("{VICTIM}-auth"), "password");
     let log = place.kubectl(&["logs", POD, "-c", "postgres"]);
-    for spilled in [password.as_str(), "alter role postgres password", "SCRAM-SHA-256$"] {
+    for spilled in [
+        password.as_str(),
+        "alter role postgres password",
+        "SCRAM-SHA-256$",
+    ] {
         assert!(!log.contains(spilled), "{spilled} is in the log");
     }
 }
@@ -228,9 +266,16 @@ print(calls, sent)
 ";
 
 pub(super) async fn a_server_that_never_ends_its_answer_is_left(place: &Place<'_>) {
-    let said = place.kubectl(&["exec", POD, "-c", "postgres", "--", "python3", "-c", ENDLESS]);
-    let numbers: Vec<u64> = said.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    let [calls, sent] = numbers[..] else { panic!("{said}") };
+    let said = place.kubectl(&[
+        "exec", POD, "-c", "postgres", "--", "python3", "-c", ENDLESS,
+    ]);
+    let numbers: Vec<u64> = said
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    let [calls, sent] = numbers[..] else {
+        panic!("{said}")
+    };
     println!("an endless answer: {calls} calls, {sent} bytes were sent");
     assert!(calls > 0, "nobody called {NAMESPACE}/{POD}");
     // What the sockets' buffers hold is sent too, whoever reads it.

@@ -1,7 +1,8 @@
 //! Strangers: objects, callers, databases, pods and neighbours that mean harm.
 //!
-//! pgrekey runs as the chart installs it, its memory limit and its admission policies included. Whatever happens, other
-//! namespaces are served meanwhile, and in the end no container of pgrekey has been restarted.
+//! pgrekey runs as the chart installs it, its memory limit and its admission policies included.
+//! Whatever happens, other namespaces are served meanwhile, and in the end no container of pgrekey
+//! has been restarted.
 
 mod bystander;
 mod callers;
@@ -31,7 +32,9 @@ fn victim(version: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_ends_the_operator_becomes_superuser_through_it_or_gets_what_is_anothers() {
-    let Some(cluster) = Cluster::connect_alone().await else { return };
+    let Some(cluster) = Cluster::connect_alone().await else {
+        return;
+    };
     let versions = versions(&cluster);
     let installed = Installed::install(&cluster);
     let place = &Place::make(&cluster, NAMESPACE);
@@ -55,9 +58,19 @@ async fn nobody_ends_the_operator_becomes_superuser_through_it_or_gets_what_is_a
     neighbours::ten_waiting_requests_stop_nobody_else(place, &versions[&17]).await;
 
     bystander.stop().await;
-    assert_eq!(installed.restarts(), 0, "pgrekey was restarted: {}", installed.last_ends());
+    assert_eq!(
+        installed.restarts(),
+        0,
+        "pgrekey was restarted: {}",
+        installed.last_ends()
+    );
     neighbours::without_cert_manager_plain_databases_are_made(place, &versions[&17]).await;
     place.until_phase(VICTIM, "Ready", 90).await;
     place.clear();
-    assert_eq!(installed.restarts(), 0, "pgrekey was restarted: {}", installed.last_ends());
+    assert_eq!(
+        installed.restarts(),
+        0,
+        "pgrekey was restarted: {}",
+        installed.last_ends()
+    );
 }

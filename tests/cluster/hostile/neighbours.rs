@@ -1,4 +1,5 @@
-//! Other people's objects in the cluster: budgets, requests that wait for ever, definitions that come and go.
+//! Other people's objects in the cluster: budgets, requests that wait for ever, definitions that
+//! come and go.
 
 use std::time::Duration;
 
@@ -18,19 +19,37 @@ fn restart(name: &str) -> Value {
 
 pub(super) async fn a_second_budget_is_named(place: &Place<'_>) {
     let select = format!("app.kubernetes.io/instance={VICTIM}");
-    place.kubectl(&["create", "pdb", "extra", "--selector", &select, "--min-available=1"]);
+    place.kubectl(&[
+        "create",
+        "pdb",
+        "extra",
+        "--selector",
+        &select,
+        "--min-available=1",
+    ]);
     place.apply(&restart("with-two-budgets"));
     let said = || place.path("pgops/with-two-budgets", ".status");
-    place.until("the second budget is named", 60, || said().contains("extra")).await;
-    assert_eq!(place.condition(&format!("pg/{VICTIM}"), "Paused", "status"), "", "nothing is paused for it");
+    place
+        .until("the second budget is named", 60, || {
+            said().contains("extra")
+        })
+        .await;
+    assert_eq!(
+        place.condition(&format!("pg/{VICTIM}"), "Paused", "status"),
+        "",
+        "nothing is paused for it"
+    );
     place.kubectl(&["delete", "pdb", "extra"]);
     assert_eq!(ended(place, "with-two-budgets", 120).await, "Successful");
     place.until_phase(VICTIM, "Ready", 60).await;
 }
 
-/// A PetSet with a database's labels that no database controls: whoever may make one may not therefore make pods.
+/// A PetSet with a database's labels that no database controls: whoever may make one may not
+/// therefore make pods.
 pub(super) fn a_pet_set_of_nobodys_gets_no_pods(place: &Place<'_>) {
-    let mut set: Value = serde_json::from_str(&place.kubectl(&["get", "petset", VICTIM, "-o", "json"])).expect("JSON");
+    let mut set: Value =
+        serde_json::from_str(&place.kubectl(&["get", "petset", VICTIM, "-o", "json"]))
+            .expect("JSON");
     set["metadata"] = json!({"name": "stray", "labels": set["metadata"]["labels"]});
     set["spec"]["template"]["metadata"]["labels"]["stray"] = json!("true");
     set["status"] = Value::Null;
@@ -50,7 +69,9 @@ pub(super) async fn ten_waiting_requests_stop_nobody_else(place: &Place<'_>, ver
     for name in &names {
         // No node has room for it.
         let mut database = example("ha-postgres.yaml", name, 1, version);
-        let container = database.pointer_mut("/spec/podTemplate/spec/containers/0").expect("a container");
+        let container = database
+            .pointer_mut("/spec/podTemplate/spec/containers/0")
+            .expect("a container");
         container["resources"]["requests"]["cpu"] = json!("64");
         other.apply(&database);
         other.apply(&json!({
@@ -62,39 +83,101 @@ pub(super) async fn ten_waiting_requests_stop_nobody_else(place: &Place<'_>, ver
         }));
     }
     let begun = || other.kubectl(&["get", "pgops", "-o", "jsonpath={.items[*].status.phase}"]);
-    other.until("they wait", 60, || begun().split_whitespace().count() == names.len()).await;
+    other
+        .until("they wait", 60, || {
+            begun().split_whitespace().count() == names.len()
+        })
+        .await;
     place.apply(&restart("beside-ten"));
-    assert_eq!(ended(place, "beside-ten", 120).await, "Successful", "{}", begun());
+    assert_eq!(
+        ended(place, "beside-ten", 120).await,
+        "Successful",
+        "{}",
+        begun()
+    );
     other.clear();
 }
 
 /// What cert-manager's kinds are called, and what the suite needs of them again.
 const KINDS: [&str; 2] = ["clusterissuers.cert-manager.io", "issuers.cert-manager.io"];
 
-pub(super) async fn without_cert_manager_plain_databases_are_made(place: &Place<'_>, version: &str) {
-    let definitions = place.cluster.kubectl(&[&["get", "crd", "-o", "json"], &KINDS[..]].concat(), "").must_succeed();
+pub(super) async fn without_cert_manager_plain_databases_are_made(
+    place: &Place<'_>,
+    version: &str,
+) {
+    let definitions = place
+        .cluster
+        .kubectl(&[&["get", "crd", "-o", "json"], &KINDS[..]].concat(), "")
+        .must_succeed();
     let kinds = KINDS.join(",");
-    let objects = place.cluster.kubectl(&["get", &kinds, "-A", "-o", "json"], "").must_succeed();
-    place.cluster.kubectl(&[&["delete", "crd", "--wait"], &KINDS[..]].concat(), "").must_succeed();
-    let back = Restored { place, definitions: bare(&definitions), objects: bare(&objects) };
+    let objects = place
+        .cluster
+        .kubectl(&["get", &kinds, "-A", "-o", "json"], "")
+        .must_succeed();
+    place
+        .cluster
+        .kubectl(&[&["delete", "crd", "--wait"], &KINDS[..]].concat(), "")
+        .must_succeed();
+    let back = Restored {
+        place,
+        definitions: bare(&definitions),
+        objects: bare(&objects),
+    };
 
-    place.cluster.kubectl(&["rollout", "restart", "deployment", "pgrekey", "-n", "pgrekey"], "").must_succeed();
-    let rolled = ["rollout", "status", "deployment", "pgrekey", "-n", "pgrekey", "--timeout=90s"];
+    place
+        .cluster
+        .kubectl(
+            &[
+                "rollout",
+                "restart",
+                "deployment",
+                "pgrekey",
+                "-n",
+                "pgrekey",
+            ],
+            "",
+        )
+        .must_succeed();
+    let rolled = [
+        "rollout",
+        "status",
+        "deployment",
+        "pgrekey",
+        "-n",
+        "pgrekey",
+        "--timeout=90s",
+    ];
     place.cluster.kubectl(&rolled, "").must_succeed();
     let bystander = Bystander::start(place.cluster, version);
     place.apply(&example("ha-postgres.yaml", "plain", 1, version));
     let mut with_tls = example("tls-postgres.yaml", "with-tls", 1, version);
-    with_tls["spec"]["tls"] =
-        json!({"issuerRef": {"apiGroup": "cert-manager.io", "kind": "Issuer", "name": "pg-issuer"}});
+    with_tls["spec"]["tls"] = json!({"issuerRef": {"apiGroup": "cert-manager.io", "kind": "Issuer", "name": "pg-issuer"}});
     let create = ["-n", NAMESPACE, "create", "--dry-run=server", "-f", "-"];
-    let said = place.cluster.kubectl(&create, &with_tls.to_string()).must_fail();
-    assert!(said.contains("cert-manager"), "what is missing is said: {said}");
+    let said = place
+        .cluster
+        .kubectl(&create, &with_tls.to_string())
+        .must_fail();
+    assert!(
+        said.contains("cert-manager"),
+        "what is missing is said: {said}"
+    );
     place.until_phase("plain", "Ready", 120).await;
     place.kubectl(&["delete", "pg", "plain", "--timeout=90s"]);
 
     drop(back);
-    let admitted = || place.cluster.kubectl(&create, &with_tls.to_string()).succeeded();
-    place.until("issuers are known again, and nobody restarted pgrekey", 90, admitted).await;
+    let admitted = || {
+        place
+            .cluster
+            .kubectl(&create, &with_tls.to_string())
+            .succeeded()
+    };
+    place
+        .until(
+            "issuers are known again, and nobody restarted pgrekey",
+            90,
+            admitted,
+        )
+        .await;
     bystander.stop().await;
 }
 
@@ -106,7 +189,12 @@ fn bare(list: &str) -> Value {
             object.remove("status");
         }
         if let Some(metadata) = object["metadata"].as_object_mut() {
-            metadata.retain(|key, _| matches!(key.as_str(), "name" | "namespace" | "labels" | "annotations"));
+            metadata.retain(|key, _| {
+                matches!(
+                    key.as_str(),
+                    "name" | "namespace" | "labels" | "annotations"
+                )
+            });
         }
     }
     list
@@ -124,11 +212,23 @@ impl Drop for Restored<'_, '_> {
         let cluster = self.place.cluster;
         let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
         cluster.kubectl(&apply, &self.definitions.to_string());
-        let established = [&["wait", "--for=condition=Established", "--timeout=30s", "crd"], &KINDS[..]].concat();
+        let established = [
+            &[
+                "wait",
+                "--for=condition=Established",
+                "--timeout=30s",
+                "crd",
+            ],
+            &KINDS[..],
+        ]
+        .concat();
         cluster.kubectl(&established, "");
         for _ in 0..20 {
             // The API server serves a kind a moment after its definition is established.
-            if cluster.kubectl(&apply, &self.objects.to_string()).succeeded() {
+            if cluster
+                .kubectl(&apply, &self.objects.to_string())
+                .succeeded()
+            {
                 return;
             }
             std::thread::sleep(Duration::from_millis(500));

@@ -10,12 +10,22 @@ use crate::provisioner::{Place, example};
 type Wish = (&'static str, fn(&mut Value), &'static str);
 
 fn container(object: &mut Value) -> &mut Value {
-    object.pointer_mut("/spec/podTemplate/spec/containers/0").expect("a container")
+    object
+        .pointer_mut("/spec/podTemplate/spec/containers/0")
+        .expect("a container")
 }
 
 const WISHES: [Wish; 12] = [
-    ("two billion pods", |o| o["spec"]["replicas"] = json!(2_000_000_000), "spec.replicas"),
-    ("thirty-three pods", |o| o["spec"]["replicas"] = json!(33), "spec.replicas"),
+    (
+        "two billion pods",
+        |o| o["spec"]["replicas"] = json!(2_000_000_000),
+        "spec.replicas",
+    ),
+    (
+        "thirty-three pods",
+        |o| o["spec"]["replicas"] = json!(33),
+        "spec.replicas",
+    ),
     (
         "two billion synchronous standbys",
         |o| {
@@ -24,12 +34,19 @@ const WISHES: [Wish; 12] = [
         },
         "numSyncReplicas",
     ),
-    ("the node", |o| container(o)["securityContext"] = json!({"privileged": true}), "[pod-security]"),
+    (
+        "the node",
+        |o| container(o)["securityContext"] = json!({"privileged": true}),
+        "[pod-security]",
+    ),
     (
         "the node, by the exporter",
         |o| {
             let exporter = json!({"name": "exporter", "securityContext": {"runAsUser": 0}});
-            o["spec"]["podTemplate"]["spec"]["containers"].as_array_mut().expect("a list").push(exporter);
+            o["spec"]["podTemplate"]["spec"]["containers"]
+                .as_array_mut()
+                .expect("a list")
+                .push(exporter);
         },
         "[pod-security]",
     ),
@@ -40,7 +57,10 @@ const WISHES: [Wish; 12] = [
     ),
     (
         "an unconfined pod",
-        |o| o["spec"]["podTemplate"]["spec"]["securityContext"] = json!({"seccompProfile": {"type": "Unconfined"}}),
+        |o| {
+            o["spec"]["podTemplate"]["spec"]["securityContext"] =
+                json!({"seccompProfile": {"type": "Unconfined"}})
+        },
         "[pod-security]",
     ),
     (
@@ -50,7 +70,10 @@ const WISHES: [Wish; 12] = [
     ),
     (
         "an address of somebody else",
-        |o| o["spec"]["serviceTemplates"] = json!([{"alias": "primary", "spec": {"externalIPs": ["192.0.2.1"]}}]),
+        |o| {
+            o["spec"]["serviceTemplates"] =
+                json!([{"alias": "primary", "spec": {"externalIPs": ["192.0.2.1"]}}])
+        },
         "externalIPs",
     ),
     (
@@ -83,7 +106,12 @@ const WISHES: [Wish; 12] = [
 
 pub(super) fn what_strangers_write_is_refused_with_its_reason(place: &Place<'_>, version: &str) {
     let create = ["-n", NAMESPACE, "create", "--dry-run=server", "-f", "-"];
-    let refusal = |object: &Value| place.cluster.kubectl(&create, &object.to_string()).must_fail();
+    let refusal = |object: &Value| {
+        place
+            .cluster
+            .kubectl(&create, &object.to_string())
+            .must_fail()
+    };
     for (wish, ask, named) in WISHES {
         let mut object = example("ha-postgres.yaml", "stranger", 1, version);
         ask(&mut object);
