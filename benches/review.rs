@@ -13,16 +13,16 @@ mod review_body;
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use pgrekey::rules::defaults::Installation;
-use pgrekey::serve::envelope::Question;
+use pgrekey::rules::defaults::InstallationDefaults;
+use pgrekey::serve::envelope::AdmissionRequest;
 use pgrekey::serve::review::{answer, review};
 use pgrekey::serve::webhooks::{Purpose, WEBHOOKS};
 
 fn benchmark(criterion: &mut Criterion) {
     let (body, facts) = (review_body::body(), review_body::facts());
-    let installation = Installation {
+    let installation = InstallationDefaults {
         ops_manager: true,
-        ..Installation::default()
+        ..InstallationDefaults::default()
     };
     for purpose in [Purpose::Validate, Purpose::Mutate] {
         let webhook = WEBHOOKS
@@ -30,7 +30,7 @@ fn benchmark(criterion: &mut Criterion) {
             .find(|w| w.kind == "PostgresOpsRequest" && w.purpose == purpose)
             .expect("a webhook");
         let run = |body: &[u8]| {
-            let question = Question::read(body).expect("a question");
+            let question = AdmissionRequest::parse(body).expect("a question");
             let verdict = review(webhook, &question, &facts, &installation);
             assert!(verdict.allowed(), "{verdict:?}");
             question

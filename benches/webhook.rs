@@ -30,17 +30,18 @@ mod worst_body;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgrekey::metrics::Metrics;
-use pgrekey::rules::defaults::Installation;
+use pgrekey::rules::defaults::InstallationDefaults;
 use pgrekey::serve::certificate::ServedCertificate;
-use pgrekey::serve::https::{Server, Transport, tls};
+use pgrekey::serve::https::{HttpsServer, Transport, tls};
 use pgrekey::serve::limits::Limits;
 use pgrekey::serve::webhooks::{Admission, Purpose, WEBHOOKS, router};
-use pgrekey::tls::pair::Pair;
+use pgrekey::tls::pair::CertificateAndKey;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -108,15 +109,21 @@ fn with_server(how: &str, work: impl FnOnce(&Client, &mut Child)) {
         .take_while(|l| !l.is_empty())
         .collect::<Vec<_>>()
         .join("\n");
-    work(&Client::new(address, &root), &mut child);
+    // A benchmark that fails must not leave its server behind.
+    let worked = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        work(&Client::new(address, &root), &mut child);
+    }));
     child.kill().expect("the server ends");
     child.wait().expect("the server has ended");
+    if let Err(why) = worked {
+        std::panic::resume_unwind(why);
+    }
 }
 
 async fn serve() {
     let issued =
         rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let pair = Pair::parse(
+    let pair = CertificateAndKey::parse(
         issued.cert.pem().as_bytes(),
         issued.signing_key.serialize_pem().as_bytes(),
     )
@@ -132,13 +139,13 @@ async fn serve() {
     );
     let admission = Arc::new(Admission {
         facts: Arc::new(review_body::facts()),
-        installation: Installation {
+        installation: InstallationDefaults {
             ops_manager: true,
-            ..Installation::default()
+            ..InstallationDefaults::default()
         },
         observe: Box::new(|_, _| {}),
     });
-    let server = Server {
+    let server = HttpsServer {
         listener,
         transport: Transport::Tls(tls(Arc::new(served)).expect("TLS")),
         router: router(&admission),

@@ -29,14 +29,14 @@ pub struct Metrics {
     /// Reviews and what they found.
     pub reviews: ReviewMetrics,
     /// Operations, and the certificates of databases.
-    pub loops: LoopMetrics,
+    pub controllers: ControllerMetrics,
 }
 
 /// Reviews and what they found.
 #[derive(Clone, Debug, Default)]
 pub struct ReviewMetrics {
-    reviews: Family<Reviewed, Counter>,
-    findings: Family<Found, Counter>,
+    reviews: Family<ReviewLabels, Counter>,
+    findings: Family<FindingLabels, Counter>,
 }
 
 /// What came of a review.
@@ -49,13 +49,13 @@ pub enum ReviewOutcome {
 
 /// Where a label's value comes from a table of the program.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reviewed {
+struct ReviewLabels {
     webhook: &'static str,
     outcome: ReviewOutcome,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Found {
+struct FindingLabels {
     rule: &'static str,
 }
 
@@ -68,10 +68,10 @@ impl ReviewMetrics {
         rules: impl IntoIterator<Item = &'static str>,
     ) {
         self.reviews
-            .get_or_create(&Reviewed { webhook, outcome })
+            .get_or_create(&ReviewLabels { webhook, outcome })
             .inc();
         for rule in rules {
-            self.findings.get_or_create(&Found { rule }).inc();
+            self.findings.get_or_create(&FindingLabels { rule }).inc();
         }
     }
 }
@@ -119,14 +119,14 @@ impl Metrics {
             "Reviews in which a rule found something, by rule",
             reviews.findings.clone(),
         );
-        let loops = LoopMetrics::default();
-        loops.register(&mut registry);
+        let controllers = ControllerMetrics::default();
+        controllers.register(&mut registry);
         Self {
             registry,
             serving_certificate_expiry,
             webhook_server,
             reviews,
-            loops,
+            controllers,
         }
     }
 
@@ -144,9 +144,9 @@ impl Default for Metrics {
     }
 }
 
-/// What the loops tell. Gauges are the leader's to set, and zero on every other replica.
+/// What the controllers tell. Gauges are the leader's to set, and zero on every other replica.
 #[derive(Clone, Debug)]
-pub struct LoopMetrics {
+pub struct ControllerMetrics {
     leader: Gauge,
     operations_running: Gauge,
     operations_working: Gauge,
@@ -158,7 +158,7 @@ pub struct LoopMetrics {
     databases_drifted: Gauge,
 }
 
-impl Default for LoopMetrics {
+impl Default for ControllerMetrics {
     fn default() -> Self {
         use {OperationKind as Kind, OperationOutcome as Outcome};
         // Prometheus sees no increase in a series that begins at 1: all begin at 0.
@@ -191,11 +191,11 @@ impl Default for LoopMetrics {
     }
 }
 
-impl LoopMetrics {
+impl ControllerMetrics {
     fn register(&self, registry: &mut Registry) {
         registry.register(
             "leader",
-            "Whether this replica holds the lease and runs the loops, 1 or 0",
+            "Whether this replica holds the lease and runs the controllers, 1 or 0",
             self.leader.clone(),
         );
         registry.register(
@@ -240,7 +240,7 @@ impl LoopMetrics {
         );
     }
 
-    /// This replica runs the loops from now on, or no longer. Who no longer does knows nothing
+    /// This replica runs the controllers from now on, or no longer. Who no longer does knows nothing
     /// about databases either.
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
@@ -450,15 +450,15 @@ mod tests {
     fn who_does_not_lead_tells_nothing_about_databases() {
         let metrics = Metrics::new();
         let has = |line: &str| metrics.text().expect("text").lines().any(|l| l == line);
-        metrics.loops.leads(true);
-        metrics.loops.running(2);
-        metrics.loops.certificates(Some(1_900_000_000), 1);
+        metrics.controllers.leads(true);
+        metrics.controllers.running(2);
+        metrics.controllers.certificates(Some(1_900_000_000), 1);
         assert!(has("pgrekey_leader 1") && has("pgrekey_operations_running 2"));
         assert!(
             has("pgrekey_database_certificate_expiry_seconds 1900000000")
                 && has("pgrekey_databases_drifted 1")
         );
-        metrics.loops.leads(false);
+        metrics.controllers.leads(false);
         assert!(has("pgrekey_leader 0") && has("pgrekey_operations_running 0"));
         assert!(
             has("pgrekey_database_certificate_expiry_seconds 0")
@@ -470,10 +470,10 @@ mod tests {
     fn operations_are_counted_by_what_they_did_and_steps_by_their_kind() {
         let metrics = Metrics::new();
         metrics
-            .loops
+            .controllers
             .ended(OperationKind::ChangeTls, OperationOutcome::Successful);
         metrics
-            .loops
+            .controllers
             .step(StepKind::Restart, Duration::from_millis(1500));
         let text = metrics.text().expect("text");
         for line in [

@@ -22,9 +22,9 @@ use hyper_util::rt::TokioIo;
 use pgrekey::metrics::{ConnectionEnd, ConnectionEndLabels, Metrics, Shed, ShedLabels};
 use pgrekey::serve::certificate::ServedCertificate;
 use pgrekey::serve::health::{self, Readiness};
-use pgrekey::serve::https::{Server, Transport, listen, tls};
+use pgrekey::serve::https::{HttpsServer, Transport, listen, tls};
 use pgrekey::serve::limits::Limits;
-use pgrekey::tls::pair::Pair;
+use pgrekey::tls::pair::CertificateAndKey;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -58,11 +58,12 @@ struct Running {
     gate: Arc<Semaphore>,
 }
 
-fn pair() -> Pair {
+fn pair() -> CertificateAndKey {
     let params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
     let key = KeyPair::generate().expect("a key");
     let certificate = params.self_signed(&key).expect("a certificate");
-    Pair::parse(certificate.pem().as_bytes(), key.serialize_pem().as_bytes()).expect("a pair")
+    CertificateAndKey::parse(certificate.pem().as_bytes(), key.serialize_pem().as_bytes())
+        .expect("a pair")
 }
 
 impl Running {
@@ -113,7 +114,7 @@ impl Running {
             .expect("a port");
         let address = listener.local_addr().expect("an address");
         let signal = CancellationToken::new();
-        let server = Server {
+        let server = HttpsServer {
             listener,
             transport,
             router,
@@ -1130,7 +1131,7 @@ async fn the_health_port_names_what_is_not_ready() {
         .expect("a port");
     let address = listener.local_addr().expect("an address");
     let signal = CancellationToken::new();
-    let server = Server {
+    let server = HttpsServer {
         listener,
         transport: Transport::Plain,
         router: health::router(readiness, Arc::new(Metrics::new())),

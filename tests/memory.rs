@@ -12,8 +12,8 @@ mod worst_body;
 
 use peak_alloc::PeakAlloc;
 use pgrekey::rules::Snapshot;
-use pgrekey::rules::defaults::Installation;
-use pgrekey::serve::envelope::Question;
+use pgrekey::rules::defaults::InstallationDefaults;
+use pgrekey::serve::envelope::AdmissionRequest;
 use pgrekey::serve::limits::Limits;
 use pgrekey::serve::review::{answer, review};
 use pgrekey::serve::webhooks::{Purpose, WEBHOOKS};
@@ -35,14 +35,14 @@ fn cost(kind: &str, purpose: Purpose, body: &[u8]) -> (usize, bool) {
         .expect("a webhook");
     let (facts, installation) = (
         Snapshot::default(),
-        Installation {
+        InstallationDefaults {
             ops_manager: true,
-            ..Installation::default()
+            ..InstallationDefaults::default()
         },
     );
     let before = MEMORY.current_usage();
     MEMORY.reset_peak_usage();
-    let question = Question::read(body).expect("a question");
+    let question = AdmissionRequest::parse(body).expect("a question");
     let verdict = review(webhook, &question, &facts, &installation);
     let allowed = verdict.allowed();
     let answer = question

@@ -14,7 +14,7 @@ use axum::body::Body;
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use pgrekey::rules::Snapshot;
-use pgrekey::rules::defaults::Installation;
+use pgrekey::rules::defaults::InstallationDefaults;
 use pgrekey::serve::webhooks::{Admission, Purpose, WEBHOOKS, Webhook, router};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -76,9 +76,9 @@ async fn send_as(
     body: impl Into<Body>,
     headers: &[(header::HeaderName, &str)],
 ) -> (StatusCode, Vec<u8>) {
-    let installation = Installation {
+    let installation = InstallationDefaults {
         ops_manager: true,
-        ..Installation::default()
+        ..InstallationDefaults::default()
     };
     let admission = Arc::new(Admission {
         facts: Arc::new(facts()),
@@ -369,7 +369,7 @@ async fn nothing_is_judged_before_the_facts_are_known() {
     });
     let admission = Arc::new(Admission {
         facts,
-        installation: Installation::default(),
+        installation: InstallationDefaults::default(),
         observe: Box::new(|_, _| {}),
     });
     let webhook = webhook("Postgres", Purpose::Validate);

@@ -7,7 +7,7 @@ pub const STRATEGY: &str = "pgrekey.dev/strategy";
 /// over their own new certificate before the old CA is trusted no more; as a Go duration, at most 7
 /// days. Pods see a changed volume within about a minute. If it is not there an operation gives
 /// clients no time, and a renewal two minutes.
-pub const SETTLE: &str = "pgrekey.dev/settle";
+pub const CLIENT_GRACE_PERIOD: &str = "pgrekey.dev/client-grace-period";
 /// Annotation of a request: how long it is kept after its end, as a Go duration. For ever if it is
 /// not there.
 pub const TTL: &str = "pgrekey.dev/ttl-after-finished";

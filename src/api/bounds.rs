@@ -19,7 +19,7 @@ pub const MAX_TIMEOUT: Duration = Duration::from_hours(24);
 pub const MAX_RETRIES: i32 = 10;
 
 /// The longest time that clients get: an operation keeps its database paused meanwhile.
-pub const MAX_SETTLE: Duration = Duration::from_hours(7 * 24);
+pub const MAX_CLIENT_GRACE_PERIOD: Duration = Duration::from_hours(7 * 24);
 
 /// The longest time between two health checks, in seconds: what nobody has looked at for longer,
 /// nobody knows.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What a step is about: the first word of its name. `Restart` stands before the pod; `TurnBack`
+/// What a step is about: the first word of its name. `Restart` stands before the pod; `Rollback`
 /// before what is done on the way back, or alone where the way turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StepKind {
@@ -15,11 +15,11 @@ pub enum StepKind {
     /// cert-manager issues.
     Issue,
     /// Pods get the files.
-    Equip,
+    MountCertificates,
     /// Servers take both worlds.
     Expand,
     /// Clients take over what has changed.
-    Settle,
+    ClientGracePeriod,
     /// The new leaves are served, and standbys dial as they are to.
     Migrate,
     /// Only what was asked for is accepted and trusted.
@@ -33,9 +33,9 @@ pub enum StepKind {
     /// The database's own loops go on.
     Resume,
     /// The operation was given up.
-    TurnBack,
+    Rollback,
     /// The pods could not be looked at.
-    Look,
+    Observe,
 }
 
 impl StepKind {
@@ -45,17 +45,17 @@ impl StepKind {
         Self::Preflight,
         Self::Pause,
         Self::Issue,
-        Self::Equip,
+        Self::MountCertificates,
         Self::Expand,
-        Self::Settle,
+        Self::ClientGracePeriod,
         Self::Migrate,
         Self::Contract,
         Self::Restart,
         Self::SwitchOver,
         Self::UpdateDatabase,
         Self::Resume,
-        Self::TurnBack,
-        Self::Look,
+        Self::Rollback,
+        Self::Observe,
     ];
 
     /// As it stands in a name.
@@ -66,24 +66,24 @@ impl StepKind {
             Self::Preflight => "Preflight",
             Self::Pause => "Pause",
             Self::Issue => "Issue",
-            Self::Equip => "Equip",
+            Self::MountCertificates => "MountCertificates",
             Self::Expand => "Expand",
-            Self::Settle => "Settle",
+            Self::ClientGracePeriod => "ClientGracePeriod",
             Self::Migrate => "Migrate",
             Self::Contract => "Contract",
             Self::Restart => "Restart",
             Self::SwitchOver => "SwitchOver",
             Self::UpdateDatabase => "UpdateDatabase",
             Self::Resume => "Resume",
-            Self::TurnBack => "TurnBack",
-            Self::Look => "Look",
+            Self::Rollback => "Rollback",
+            Self::Observe => "Observe",
         }
     }
 
     /// The kind of the step of this name, such as `Restart ha-postgres-2`; nothing if there is
     /// none.
     #[must_use]
-    pub fn of(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         let word = name.split_whitespace().next()?;
         Self::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
@@ -108,8 +108,14 @@ mod tests {
     #[test]
     fn a_step_is_known_by_the_first_word_of_its_name() {
         for kind in StepKind::ALL {
-            assert_eq!(StepKind::of(&format!("{kind} ha-postgres-2")), Some(kind));
+            assert_eq!(
+                StepKind::from_name(&format!("{kind} ha-postgres-2")),
+                Some(kind)
+            );
         }
-        assert_eq!((StepKind::of("Nonsense"), StepKind::of("")), (None, None));
+        assert_eq!(
+            (StepKind::from_name("Nonsense"), StepKind::from_name("")),
+            (None, None)
+        );
     }
 }

@@ -11,7 +11,7 @@ use crate::api::cert_manager::{
 use crate::api::template::ServiceAlias;
 use crate::api::tls::{CertificateSpec as Wish, IssuerRef, KeyEncoding};
 use crate::tls::Alias;
-use crate::tls::material::Wanted;
+use crate::tls::material::RequiredNames;
 
 /// Longest common name that X.509 allows.
 const LONGEST_COMMON_NAME: usize = 64;
@@ -27,7 +27,7 @@ pub fn certificates(cluster: &Cluster) -> Vec<Certificate> {
 
 /// What must be in what has been issued: all that is asked for. Empty without TLS.
 #[must_use]
-pub fn wanted(cluster: &Cluster) -> Wanted {
+pub fn wanted(cluster: &Cluster) -> RequiredNames {
     let names = |alias| {
         let spec = certificate(cluster, alias)
             .map(|certificate| certificate.spec)
@@ -37,7 +37,7 @@ pub fn wanted(cluster: &Cluster) -> Wanted {
             .chain(spec.ip_addresses)
             .collect()
     };
-    Wanted {
+    RequiredNames {
         server: names(Alias::Server),
         exporter: names(Alias::MetricsExporter),
         superuser: cluster.superuser.clone(),

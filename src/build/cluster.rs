@@ -57,7 +57,7 @@ pub(super) enum Data {
 
 /// What a `Postgres` refers to and does not contain.
 #[derive(Clone, Copy)]
-pub struct Facts<'a> {
+pub struct BuildInputs<'a> {
     /// The PostgresVersion that `spec.version` names.
     pub version: &'a PostgresVersionSpec,
     /// Key `username` of the Secret of the superuser.
@@ -67,7 +67,7 @@ pub struct Facts<'a> {
 }
 
 /// Without the settings of a Secret.
-impl fmt::Debug for Facts<'_> {
+impl fmt::Debug for BuildInputs<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Facts")
             .field("version", &self.version)
@@ -108,7 +108,7 @@ impl Cluster {
     /// Parses a database; the first thing that cannot be built is the answer. Where admission is
     /// on, the rules have refused before what in the spec cannot be built, with every reason at
     /// once (`tests/rules/buildable.rs`).
-    pub fn of(postgres: &Postgres, facts: &Facts<'_>) -> Result<Self, Unbuildable> {
+    pub fn build(postgres: &Postgres, facts: &BuildInputs<'_>) -> Result<Self, Unbuildable> {
         let spec = postgres.spec.clone();
         check_containers(&spec)?;
         check_service_templates(&spec.service_templates)?;
@@ -126,7 +126,7 @@ impl Cluster {
             data: data(&spec)?,
             shared_buffers: shared_buffers(&resources)?,
             resources,
-            user_conf: UserConf::of(&spec, facts, major)?,
+            user_conf: UserConf::parse(&spec, facts, major)?,
             init: init(&spec)?,
             spec,
         })
@@ -253,7 +253,7 @@ fn replicas(spec: &PostgresSpec) -> Result<i32, Unbuildable> {
 
 /// The client certificate's common name is the superuser, and a common name has at most 64
 /// characters.
-fn superuser(facts: &Facts<'_>) -> Result<String, Unbuildable> {
+fn superuser(facts: &BuildInputs<'_>) -> Result<String, Unbuildable> {
     let name = facts.superuser;
     if name.is_empty() || name.len() > 63 || name.chars().any(char::is_control) {
         return unbuildable(
@@ -498,9 +498,9 @@ pub(super) mod tests {
 
     pub(in super::super) fn build(postgres: &Postgres) -> Result<Cluster, Unbuildable> {
         let version = version(&postgres.spec.version);
-        Cluster::of(
+        Cluster::build(
             postgres,
-            &Facts {
+            &BuildInputs {
                 version: &version,
                 superuser: "postgres",
                 user_conf: Some("work_mem = 1MB\njit = off"),
@@ -611,13 +611,13 @@ pub(super) mod tests {
     #[test]
     fn a_secret_without_settings_is_not_taken_for_one_with_none() {
         let postgres = postgres("{version: '17', configuration: {secretName: s}}");
-        let facts = Facts {
+        let facts = BuildInputs {
             version: &version("17"),
             superuser: "postgres",
             user_conf: None,
         };
         assert_eq!(
-            Cluster::of(&postgres, &facts).expect_err("no key").field,
+            Cluster::build(&postgres, &facts).expect_err("no key").field,
             "spec.configuration.secretName"
         );
     }

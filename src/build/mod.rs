@@ -44,5 +44,5 @@ pub mod written;
 #[cfg(test)]
 mod snapshots;
 
-pub use cluster::{Cluster, Facts, Unbuildable};
+pub use cluster::{BuildInputs, Cluster, Unbuildable};
 pub use meta::owned_by;

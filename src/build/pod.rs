@@ -175,36 +175,39 @@ fn probe(path: &str) -> Probe {
 }
 
 /// Where the value of a variable is.
-enum Source<'a> {
+enum EnvSource<'a> {
     Text(String),
     Field(&'a str),
     Secret(String, &'a str),
 }
 
 fn env(cluster: &Cluster) -> Vec<EnvVar> {
-    let auth = |key| Source::Secret(cluster.auth_secret(), key);
-    let agent = |key| Source::Secret(cluster.patroni(), key);
+    let auth = |key| EnvSource::Secret(cluster.auth_secret(), key);
+    let agent = |key| EnvSource::Secret(cluster.patroni(), key);
     let pod_host = cluster.host(&format!("$(PATRONI_NAME).{}", cluster.pods_service()));
     [
-        ("PATRONI_NAME", Source::Field("metadata.name")),
+        ("PATRONI_NAME", EnvSource::Field("metadata.name")),
         (
             "PATRONI_KUBERNETES_NAMESPACE",
-            Source::Field("metadata.namespace"),
+            EnvSource::Field("metadata.namespace"),
         ),
-        ("PATRONI_KUBERNETES_POD_IP", Source::Field("status.podIP")),
+        (
+            "PATRONI_KUBERNETES_POD_IP",
+            EnvSource::Field("status.podIP"),
+        ),
         // A name, not an address: standbys check it against the certificate, and it outlives the
         // pod.
         (
             "PATRONI_POSTGRESQL_CONNECT_ADDRESS",
-            Source::Text(format!("{pod_host}:{}", DB_PORT.0)),
+            EnvSource::Text(format!("{pod_host}:{}", DB_PORT.0)),
         ),
         (
             "PATRONI_RESTAPI_CONNECT_ADDRESS",
-            Source::Text(format!("$(PATRONI_KUBERNETES_POD_IP):{}", PATRONI_PORT.0)),
+            EnvSource::Text(format!("$(PATRONI_KUBERNETES_POD_IP):{}", PATRONI_PORT.0)),
         ),
         (
             "PATRONI_POSTGRESQL_BIN_INITDB",
-            Source::Text(format!("{CONFIG}/{INITDB_SH}")),
+            EnvSource::Text(format!("{CONFIG}/{INITDB_SH}")),
         ),
         ("PATRONI_RESTAPI_USERNAME", agent("username")),
         ("PATRONI_RESTAPI_PASSWORD", agent("password")),
@@ -214,7 +217,7 @@ fn env(cluster: &Cluster) -> Vec<EnvVar> {
         ("POSTGRES_USER", auth("username")),
         ("POSTGRES_PASSWORD", auth("password")),
         // What `psql` in the pod uses when it is told nothing.
-        ("PGUSER", Source::Text(cluster.superuser.clone())),
+        ("PGUSER", EnvSource::Text(cluster.superuser.clone())),
     ]
     .into_iter()
     .map(|(name, source)| variable(name, source))
@@ -227,10 +230,10 @@ pub(super) fn is_the_users(variable: &EnvVar) -> bool {
     !is_reserved(&variable.name)
 }
 
-fn variable(name: &str, source: Source<'_>) -> EnvVar {
+fn variable(name: &str, source: EnvSource<'_>) -> EnvVar {
     let (value, value_from) = match source {
-        Source::Text(text) => (Some(text), None),
-        Source::Field(path) => {
+        EnvSource::Text(text) => (Some(text), None),
+        EnvSource::Field(path) => {
             let field_ref = Some(ObjectFieldSelector {
                 field_path: path.to_owned(),
                 ..Default::default()
@@ -243,7 +246,7 @@ fn variable(name: &str, source: Source<'_>) -> EnvVar {
                 }),
             )
         }
-        Source::Secret(name, key) => {
+        EnvSource::Secret(name, key) => {
             let secret_key_ref = Some(SecretKeySelector {
                 name,
                 key: key.to_owned(),

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::Cluster;
 use crate::api::postgres::USER_CONF;
 
-pub use crate::tls::material::{Pem, Served};
+pub use crate::tls::material::{Pem, ServedMaterial};
 
 /// The user of Patroni's REST API for what is not safe, such as a reload. Probes need none.
 pub const AGENT_USER: &str = "pgrekey";
@@ -51,7 +51,7 @@ fn basic_auth(cluster: &Cluster, name: String, username: &str, password: &Secret
 /// `previous`, under the same keys with `previous.` before them, is not mounted: it is what an
 /// operation that fails goes back to.
 #[must_use]
-pub fn tls(cluster: &Cluster, now: &Served, previous: Option<&Served>) -> Secret {
+pub fn tls(cluster: &Cluster, now: &ServedMaterial, previous: Option<&ServedMaterial>) -> Secret {
     let mut all = files(now);
     all.extend(
         previous
@@ -85,7 +85,7 @@ pub fn user_conf_file(cluster: &Cluster, left_out: &BTreeSet<String>) -> String 
     cluster.user_conf.file(left_out)
 }
 
-fn files(served: &Served) -> BTreeMap<String, ByteString> {
+fn files(served: &ServedMaterial) -> BTreeMap<String, ByteString> {
     data([
         ("ca.crt", served.trust.as_str()),
         ("server.crt", &served.server.certificate),
@@ -111,12 +111,12 @@ mod tests {
     use super::*;
     use crate::tls::layout;
 
-    fn served(name: &str) -> Served {
+    fn served(name: &str) -> ServedMaterial {
         let pem = |kind: &str| Pem {
             certificate: format!("{name} {kind}"),
             key: format!("{name} {kind} key").into(),
         };
-        Served {
+        ServedMaterial {
             trust: format!("{name} ca"),
             server: pem("server"),
             client: pem("client"),

@@ -138,7 +138,7 @@ const fn commit_level(level: CommitLevel) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Facts;
+    use super::super::BuildInputs;
     use super::super::cluster::tests::{cluster, postgres, version};
     use super::*;
     use crate::tls::Method;
@@ -168,12 +168,12 @@ mod tests {
             let spec = format!(
                 "{{version: '17', configuration: {{secretName: s, inline: {{user.conf: \"{inline}\"}}}}}}"
             );
-            let facts = Facts {
+            let facts = BuildInputs {
                 version: &version("17"),
                 superuser: "postgres",
                 user_conf: Some(text),
             };
-            let cluster = Cluster::of(&postgres(&spec), &facts).expect("a cluster");
+            let cluster = Cluster::build(&postgres(&spec), &facts).expect("a cluster");
             config(&cluster, &Posture::plain(Method::Scram))["postgresql"]["parameters"].clone()
         };
         assert_eq!(of("work_mem = 8MB", "")["shared_buffers"], "256MB");

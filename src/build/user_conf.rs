@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 
-use super::cluster::{Facts, Unbuildable, unbuildable};
+use super::cluster::{BuildInputs, Unbuildable, unbuildable};
 use super::pod::{USER_CONF_FOLDER, USER_CONF_VOLUME};
 use crate::api::bounds::MAX_CONF;
 use crate::api::postgres::{PostgresSpec, USER_CONF};
@@ -50,9 +50,9 @@ impl fmt::Debug for UserConf {
 }
 
 impl UserConf {
-    pub(super) fn of(
+    pub(super) fn parse(
         spec: &PostgresSpec,
-        facts: &Facts<'_>,
+        facts: &BuildInputs<'_>,
         major: u32,
     ) -> Result<Self, Unbuildable> {
         let Some(configuration) = &spec.configuration else {
@@ -89,7 +89,7 @@ impl UserConf {
             secret: secret.unwrap_or_default(),
         };
         for settings in [&mut all.inline, &mut all.secret] {
-            settings.retain(|name, _| owned::by_pgrekey(name).is_none());
+            settings.retain(|name, _| owned::reserved_setting(name).is_none());
         }
         Ok(all)
     }
@@ -170,7 +170,7 @@ fn secret(
         // What is pgrekey's is left out, whatever it is.
         for (setting, value) in settings
             .iter()
-            .filter(|(setting, _)| owned::by_pgrekey(setting).is_none())
+            .filter(|(setting, _)| owned::reserved_setting(setting).is_none())
         {
             if let Err(problem) = guc::check(major, setting, value) {
                 return refuse(problem, "correct it: with it, no server would start");
@@ -211,12 +211,12 @@ mod tests {
     const SPEC: &str = "{version: '17', configuration: {secretName: s}}";
 
     fn with(spec: &str, text: &str) -> Result<Cluster, Unbuildable> {
-        let facts = Facts {
+        let facts = BuildInputs {
             version: &version("17"),
             superuser: "postgres",
             user_conf: Some(text),
         };
-        Cluster::of(&postgres(spec), &facts)
+        Cluster::build(&postgres(spec), &facts)
     }
 
     fn shared_of(cluster: &Cluster) -> serde_json::Value {

@@ -27,7 +27,7 @@ pub struct Workload {
 
 /// What a pod that carries a database's labels is to the database's workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum PodOwnership {
     /// One of its pods.
     Member,
     /// One of its pods, of which it is to have fewer: the pod goes.
@@ -39,7 +39,7 @@ pub enum Standing {
     Stranger,
 }
 
-impl Standing {
+impl PodOwnership {
     /// Whether it is the database's pod.
     #[must_use]
     pub const fn is_own(self) -> bool {
@@ -49,7 +49,7 @@ impl Standing {
 
 impl Workload {
     /// The workload of this database, by its PetSet and what realises that; or why there is none.
-    pub fn of(
+    pub fn find(
         postgres: &Postgres,
         set: Option<&PetSet>,
         realised: Realised<'_>,
@@ -80,16 +80,16 @@ impl Workload {
 
     /// What this pod is to it.
     #[must_use]
-    pub fn standing(&self, pod: &Pod) -> Standing {
+    pub fn ownership(&self, pod: &Pod) -> PodOwnership {
         let Some(ordinal) = ordinal(&self.name, &pod.name_any()) else {
-            return Standing::Stranger;
+            return PodOwnership::Stranger;
         };
         match controller(&pod.metadata) {
-            Some(owner) if owner.uid == self.uid && ordinal < self.replicas => Standing::Member,
-            Some(owner) if owner.uid == self.uid => Standing::Surplus,
+            Some(owner) if owner.uid == self.uid && ordinal < self.replicas => PodOwnership::Member,
+            Some(owner) if owner.uid == self.uid => PodOwnership::Surplus,
             // Nobody takes over what is being deleted.
-            None if pod.metadata.deletion_timestamp.is_none() => Standing::Orphan,
-            _ => Standing::Stranger,
+            None if pod.metadata.deletion_timestamp.is_none() => PodOwnership::Orphan,
+            _ => PodOwnership::Stranger,
         }
     }
 }
@@ -199,7 +199,7 @@ mod tests {
                 Err("StatefulSet pg is not the one that realises the PetSet"),
             ),
         ] {
-            let found = Workload::of(&postgres, set, realised);
+            let found = Workload::find(&postgres, set, realised);
             assert_eq!(
                 found
                     .as_ref()
@@ -226,28 +226,28 @@ mod tests {
         mentioned["controller"] = json!(false);
         let (mentions, ours): (&[_], &[_]) = (&[&mentioned], &[&ours]);
         for (name, owners, leaving, expected) in [
-            ("pg-0", ours, false, Standing::Member),
-            ("pg-1", &[&mentioned, ours[0]], false, Standing::Member),
-            ("pg-1", ours, true, Standing::Member),
-            ("pg-2", ours, false, Standing::Surplus),
-            ("pg-1", &[], false, Standing::Orphan),
-            ("pg-1", mentions, false, Standing::Orphan),
-            ("pg-1", &[], true, Standing::Stranger),
-            ("pg-1", &[&before], false, Standing::Stranger),
-            ("pg-1", &[&theirs], false, Standing::Stranger),
-            ("impostor", &[], false, Standing::Stranger),
-            ("impostor", ours, false, Standing::Stranger),
-            ("pg-x", ours, false, Standing::Stranger),
-            ("pg-01", ours, false, Standing::Stranger),
-            ("pg-+1", ours, false, Standing::Stranger),
-            ("pg-x-0", ours, false, Standing::Stranger),
+            ("pg-0", ours, false, PodOwnership::Member),
+            ("pg-1", &[&mentioned, ours[0]], false, PodOwnership::Member),
+            ("pg-1", ours, true, PodOwnership::Member),
+            ("pg-2", ours, false, PodOwnership::Surplus),
+            ("pg-1", &[], false, PodOwnership::Orphan),
+            ("pg-1", mentions, false, PodOwnership::Orphan),
+            ("pg-1", &[], true, PodOwnership::Stranger),
+            ("pg-1", &[&before], false, PodOwnership::Stranger),
+            ("pg-1", &[&theirs], false, PodOwnership::Stranger),
+            ("impostor", &[], false, PodOwnership::Stranger),
+            ("impostor", ours, false, PodOwnership::Stranger),
+            ("pg-x", ours, false, PodOwnership::Stranger),
+            ("pg-01", ours, false, PodOwnership::Stranger),
+            ("pg-+1", ours, false, PodOwnership::Stranger),
+            ("pg-x-0", ours, false, PodOwnership::Stranger),
         ] {
             let mut pod = Pod {
                 metadata: object(name, name, owners),
                 ..Pod::default()
             };
             pod.metadata.deletion_timestamp = leaving.then_some(Time(Timestamp::UNIX_EPOCH));
-            assert_eq!(workload.standing(&pod), expected, "{:?}", pod.metadata);
+            assert_eq!(workload.ownership(&pod), expected, "{:?}", pod.metadata);
         }
     }
 

@@ -11,14 +11,16 @@ use k8s_openapi::ByteString;
 use serde_json::Value;
 
 use super::pod::CERTS_VOLUME;
-use super::secrets::Served;
+use super::secrets::ServedMaterial;
 use crate::api::PetSet;
 use crate::api::tls::SslMode;
-use crate::tls::posture::{Accept, Dial, Files, Hash, Method, Posture, Serve};
+use crate::tls::posture::{
+    Files, HbaMethods, Method, PasswordEncryption, Posture, ReplicationConninfo, ServerTls,
+};
 
 /// The objects in which a posture is written down.
 #[derive(Clone, Copy, Debug)]
-pub struct Written<'a> {
+pub struct PostureManifests<'a> {
     /// Data of Secret `NAME-tls`, if there is one.
     pub tls: Option<&'a BTreeMap<String, ByteString>>,
     /// Annotation `config` of ConfigMap `NAME-config`, as JSON.
@@ -52,7 +54,7 @@ pub fn has_files(set: &PetSet) -> bool {
 }
 
 /// Reads the posture back. A Secret without a volume counts as no files: nobody has them.
-pub fn written(objects: &Written<'_>) -> Result<Posture, Unreadable> {
+pub fn read_posture(objects: &PostureManifests<'_>) -> Result<Posture, Unreadable> {
     let (serve, hash) = settings(&objects.shared["postgresql"]["parameters"])?;
     Ok(Posture {
         files: objects
@@ -62,12 +64,12 @@ pub fn written(objects: &Written<'_>) -> Result<Posture, Unreadable> {
         serve,
         accept: accept(objects.shared)?,
         hash,
-        dial: dial(objects.patroni)?,
+        conninfo: dial(objects.patroni)?,
     })
 }
 
 fn files(data: Option<&BTreeMap<String, ByteString>>) -> Option<Files> {
-    let served = Served::of(data?, "")?;
+    let served = ServedMaterial::of(data?, "")?;
     let trust = crate::tls::material::cas(served.trust.as_bytes())
         .into_keys()
         .collect();
@@ -77,13 +79,13 @@ fn files(data: Option<&BTreeMap<String, ByteString>>) -> Option<Files> {
     })
 }
 
-fn settings(parameters: &Value) -> Result<(Serve, Hash), Unreadable> {
+fn settings(parameters: &Value) -> Result<(ServerTls, PasswordEncryption), Unreadable> {
     let serve = match parameters["ssl"].as_str() {
-        Some("on") => Serve::Tls,
-        Some("off") => Serve::Plain,
+        Some("on") => ServerTls::Tls,
+        Some("off") => ServerTls::Plain,
         _ => return Err(Unreadable::Shared("ssl")),
     };
-    let stored = [Hash::Md5, Hash::Scram]
+    let stored = [PasswordEncryption::Md5, PasswordEncryption::Scram]
         .into_iter()
         .find(|hash| parameters["password_encryption"] == hash.as_str());
     Ok((
@@ -93,9 +95,9 @@ fn settings(parameters: &Value) -> Result<(Serve, Hash), Unreadable> {
 }
 
 /// What servers take, by the cluster's shared configuration.
-pub fn accept(shared: &Value) -> Result<Accept, Unreadable> {
+pub fn accept(shared: &Value) -> Result<HbaMethods, Unreadable> {
     let strange = Unreadable::Shared("pg_hba");
-    let mut accept = Accept {
+    let mut accept = HbaMethods {
         plain: None,
         tls: None,
     };
@@ -125,7 +127,7 @@ pub fn accept(shared: &Value) -> Result<Accept, Unreadable> {
     Ok(accept)
 }
 
-fn dial(patroni: &str) -> Result<Dial, Unreadable> {
+fn dial(patroni: &str) -> Result<ReplicationConninfo, Unreadable> {
     let strange = Unreadable::Patroni("how a standby dials");
     let local: Value = serde_saphyr::from_str(patroni).map_err(|_| strange)?;
     let login = &local["postgresql"]["authentication"]["replication"];
@@ -133,9 +135,9 @@ fn dial(patroni: &str) -> Result<Dial, Unreadable> {
         .into_iter()
         .find(|mode| login["sslmode"] == mode.as_str())
         .ok_or(strange)?;
-    Ok(Dial {
+    Ok(ReplicationConninfo {
         mode,
-        present: login.get("sslcert").is_some(),
+        sends_client_cert: login.get("sslcert").is_some(),
     })
 }
 
@@ -200,7 +202,7 @@ mod tests {
             secrets::tls(&cluster, &served, None).data.expect("data")
         });
         let local = patroni::config_map(&cluster, posture).data.expect("data");
-        written(&Written {
+        read_posture(&PostureManifests {
             tls: secret.as_ref(),
             shared: &shared::config(&cluster, posture),
             patroni: &local[patroni::PATRONI_YML],
@@ -237,7 +239,7 @@ mod tests {
         let cluster = cluster(&postgres("version: '17'"));
         let plain = Posture::plain(Method::Scram);
         let local = patroni::config_map(&cluster, &plain).data.expect("data");
-        let read = written(&Written {
+        let read = read_posture(&PostureManifests {
             tls: data.as_ref(),
             shared: &shared::config(&cluster, &plain),
             patroni: &local[patroni::PATRONI_YML],
@@ -260,7 +262,7 @@ mod tests {
             shared
         };
         let read = |shared: &Value, patroni: &str, files| {
-            written(&Written {
+            read_posture(&PostureManifests {
                 tls: None,
                 shared,
                 patroni,
@@ -334,7 +336,7 @@ mod tests {
                 data.extend(value.map(|value| (key.to_owned(), value)));
                 let shared = shared::config(&cluster, &posture);
                 let patroni = &local[patroni::PATRONI_YML];
-                let read = written(&Written {
+                let read = read_posture(&PostureManifests {
                     tls: Some(&data),
                     shared: &shared,
                     patroni,

@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use serde::Serialize;
 
-use super::scope::{Cluster, Scope, block_on, is_missing, print, told};
+use super::scope::{ApiConnection, Scope, block_on, explain_api_error, is_missing, print};
 use super::screen::{Cell, Output, Screen, Tone, days, end, json, serial, yaml};
 use crate::api::cert_manager::{Certificate, holds};
 use crate::api::names;
@@ -18,7 +18,7 @@ use crate::api::ops_request::PodStatus;
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::plan::preview;
 use crate::tls::Alias;
-use crate::tls::known::{Known, known};
+use crate::tls::known::{CertificateSummary, summarize_pem};
 
 /// Show what certificates are issued and what is served
 ///
@@ -56,7 +56,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         let databases = databases(&cluster, name.as_deref(), all_namespaces).await?;
         let mut all = vec![];
         for database in &databases {
-            all.push(look(&cluster, database).await?);
+            all.push(collect(&cluster, database).await?);
         }
         let lines = match output {
             Output::Json => json(&shown(&all, Timestamp::now()))?,
@@ -78,7 +78,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn databases(
-    cluster: &Cluster,
+    cluster: &ApiConnection,
     name: Option<&str>,
     everywhere: bool,
 ) -> anyhow::Result<Vec<Postgres>> {
@@ -91,7 +91,7 @@ async fn databases(
         let found = api
             .list(&ListParams::default())
             .await
-            .map_err(|error| told("list databases", error))?
+            .map_err(|error| explain_api_error("list databases", error))?
             .items;
         if found.is_empty() {
             let place = if everywhere {
@@ -110,7 +110,7 @@ async fn databases(
     let found = api
         .get_opt(&name)
         .await
-        .map_err(|error| told("read databases", error))?;
+        .map_err(|error| explain_api_error("read databases", error))?;
     found.map(|database| vec![database]).ok_or_else(|| {
         anyhow!(
             "there is no database {namespace}/{name}; `kubectl get pg -A` lists them, and -n names another namespace"
@@ -122,32 +122,36 @@ async fn databases(
 #[derive(Clone, Debug, Default)]
 pub(super) struct Certificates {
     pub(super) database: String,
-    pub(super) each: Vec<Each>,
+    pub(super) each: Vec<AliasCertificates>,
     /// The pods as the latest request saw them, and which request that was.
     pub(super) wire: Option<(String, Vec<PodStatus>)>,
 }
 
 /// One certificate of a database.
 #[derive(Clone, Debug)]
-pub(super) struct Each {
+pub(super) struct AliasCertificates {
     pub(super) alias: Alias,
     pub(super) issuer: String,
     /// cert-manager says that it is ready; nothing if there is no Certificate.
     pub(super) ready: Option<bool>,
-    pub(super) issued: Option<Known>,
-    pub(super) served: Option<Known>,
+    pub(super) issued: Option<CertificateSummary>,
+    pub(super) served: Option<CertificateSummary>,
 }
 
-impl Each {
+impl AliasCertificates {
     /// Whether another certificate is issued than is served.
     pub(super) fn drifts(&self) -> bool {
-        let fingerprint = |known: &Option<Known>| known.as_ref().map(|known| known.fingerprint);
+        let fingerprint =
+            |known: &Option<CertificateSummary>| known.as_ref().map(|known| known.fingerprint);
         fingerprint(&self.issued) != fingerprint(&self.served)
     }
 }
 
 /// Reads the certificates of one database: every object by its name.
-pub(super) async fn look(cluster: &Cluster, database: &Postgres) -> anyhow::Result<Certificates> {
+pub(super) async fn collect(
+    cluster: &ApiConnection,
+    database: &Postgres,
+) -> anyhow::Result<Certificates> {
     let (namespace, name) = (
         database.namespace().unwrap_or_default(),
         database.name_any(),
@@ -165,14 +169,15 @@ pub(super) async fn look(cluster: &Cluster, database: &Postgres) -> anyhow::Resu
         let secret = secrets
             .get_opt(secret)
             .await
-            .map_err(|error| told("read the Secrets of certificates", error))?;
-        Ok::<_, anyhow::Error>(secret.and_then(|secret| known(&secret.data?.get(key)?.0)))
+            .map_err(|error| explain_api_error("read the Secrets of certificates", error))?;
+        Ok::<_, anyhow::Error>(secret.and_then(|secret| summarize_pem(&secret.data?.get(key)?.0)))
     };
     let served = secrets.get_opt(&names::tls_secret(&name)).await;
-    let served = served.map_err(|error| told("read the Secret of what is served", error))?;
+    let served =
+        served.map_err(|error| explain_api_error("read the Secret of what is served", error))?;
     let served = |key: &str| {
         let ByteString(chain) = served.as_ref()?.data.as_ref()?.get(key)?;
-        known(chain)
+        summarize_pem(chain)
     };
     for alias in Alias::ALL {
         let certificate = match certificates
@@ -181,7 +186,7 @@ pub(super) async fn look(cluster: &Cluster, database: &Postgres) -> anyhow::Resu
         {
             Ok(certificate) => certificate,
             Err(error) if is_missing(&error) => None,
-            Err(error) => return Err(told("read Certificates", error)),
+            Err(error) => return Err(explain_api_error("read Certificates", error)),
         };
         let key = match alias {
             Alias::Server => "server.crt",
@@ -195,7 +200,7 @@ pub(super) async fn look(cluster: &Cluster, database: &Postgres) -> anyhow::Resu
         let issuer = certificate
             .as_ref()
             .map(|certificate| &certificate.spec.issuer_ref);
-        found.each.push(Each {
+        found.each.push(AliasCertificates {
             alias,
             issuer: issuer.map(preview::words).unwrap_or_default(),
             ready: certificate.as_ref().map(|certificate| {
@@ -214,7 +219,7 @@ pub(super) async fn look(cluster: &Cluster, database: &Postgres) -> anyhow::Resu
 
 /// The pods as the latest request of a database saw them.
 async fn wire(
-    cluster: &Cluster,
+    cluster: &ApiConnection,
     namespace: &str,
     database: &str,
 ) -> anyhow::Result<Option<(String, Vec<PodStatus>)>> {
@@ -222,7 +227,7 @@ async fn wire(
     let requests = api
         .list(&ListParams::default())
         .await
-        .map_err(|error| told("list requests", error))?
+        .map_err(|error| explain_api_error("list requests", error))?
         .items;
     let of_database = requests
         .into_iter()
@@ -276,8 +281,10 @@ fn lines(all: &[Certificates], now: Timestamp, wide: bool, screen: Screen) -> Ve
     lines
 }
 
-fn row(each: &Each, now: Timestamp, wide: bool) -> Vec<Cell> {
-    let number = |known: &Option<Known>| known.as_ref().map(|known| serial(&known.serial, wide));
+fn row(each: &AliasCertificates, now: Timestamp, wide: bool) -> Vec<Cell> {
+    let number = |known: &Option<CertificateSummary>| {
+        known.as_ref().map(|known| serial(&known.serial, wide))
+    };
     let issued = match (number(&each.issued), each.ready) {
         (Some(number), _) => number.into(),
         (None, None) => Cell::new(Tone::Bad, "not asked for"),
@@ -313,7 +320,7 @@ fn row(each: &Each, now: Timestamp, wide: bool) -> Vec<Cell> {
 
 /// How many pods showed what is served when they were last looked at.
 fn on_the_wire(
-    each: &[Each],
+    each: &[AliasCertificates],
     wire: Option<&(String, Vec<PodStatus>)>,
     wide: bool,
 ) -> Option<String> {
@@ -377,8 +384,8 @@ struct ShownLeaf<'a> {
     days_left: i64,
 }
 
-fn shown_each(each: &Each, now: Timestamp) -> ShownEach<'_> {
-    let Each {
+fn shown_each(each: &AliasCertificates, now: Timestamp) -> ShownEach<'_> {
+    let AliasCertificates {
         alias,
         issuer,
         ready,
@@ -399,8 +406,8 @@ fn shown_each(each: &Each, now: Timestamp) -> ShownEach<'_> {
     }
 }
 
-fn shown_leaf(known: Option<&Known>, now: Timestamp) -> Option<ShownLeaf<'_>> {
-    let Known {
+fn shown_leaf(known: Option<&CertificateSummary>, now: Timestamp) -> Option<ShownLeaf<'_>> {
+    let CertificateSummary {
         serial,
         signer,
         not_before,
@@ -432,8 +439,8 @@ pub(super) mod tests {
     use super::*;
     use crate::tls::Fingerprint;
 
-    pub(crate) fn leaf(name: u8, not_after: &str) -> Known {
-        Known {
+    pub(crate) fn leaf(name: u8, not_after: &str) -> CertificateSummary {
+        CertificateSummary {
             fingerprint: Fingerprint([name; 32]),
             serial: format!("{name:02x}").repeat(20),
             signer: "ca".to_owned(),
@@ -443,7 +450,7 @@ pub(super) mod tests {
     }
 
     fn certificates() -> Certificates {
-        let each = |alias, issued: u8, served: u8| Each {
+        let each = |alias, issued: u8, served: u8| AliasCertificates {
             alias,
             issuer: "pg-new-issuer".to_owned(),
             ready: Some(true),

@@ -13,13 +13,13 @@ use serde_json::Value;
 
 use super::scope::{Scope, block_on, print};
 use super::screen::{Output, json, yaml};
-use super::yaml::{self, Document, Place};
+use super::yaml::{self, Document, Position};
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::cluster::facts;
 use crate::rules::allowed::{Allowed, PodSecurity};
-use crate::rules::defaults::{DefaultIssuer, Installation};
-use crate::rules::{self, Effect, Facts, Finding, Needs, Operation, Review, Rule, Snapshot};
-use crate::serve::review::{self, Reviewed, UNDECODABLE};
+use crate::rules::defaults::{DefaultIssuer, InstallationDefaults};
+use crate::rules::{self, ClusterFacts, Effect, Finding, Needs, Operation, Review, Rule, Snapshot};
+use crate::serve::review::{self, ReviewedKind, UNDECODABLE};
 
 /// Judge manifests by the rules of the admission webhooks, offline
 ///
@@ -65,15 +65,15 @@ pub(super) struct Defaults {
 
 impl Defaults {
     /// The installation that would judge.
-    pub(super) fn installation(self) -> Installation {
+    pub(super) fn installation(self) -> InstallationDefaults {
         let Self {
             default_issuer,
             tenancy,
         } = self;
-        Installation {
+        InstallationDefaults {
             issuer: default_issuer,
             allowed: Arc::new(tenancy.allowed()),
-            ..Installation::default()
+            ..InstallationDefaults::default()
         }
     }
 }
@@ -134,10 +134,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         None => None,
     };
     let namespace = scope.namespace();
-    let mut report = Report::default();
+    let mut report = ObjectReport::default();
     let mut objects = vec![];
     for file in &files {
-        match yaml::read(&text_of(file)?) {
+        match yaml::parse(&text_of(file)?) {
             Ok(documents) => {
                 let documents = documents.into_iter().flat_map(Document::objects);
                 objects.extend(documents.map(|document| Object::new(file, document, &namespace)));
@@ -146,15 +146,15 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     }
     let facts = before.clone().map(|facts| with_companions(facts, &objects));
-    let check = Check {
+    let check = CheckRun {
         before,
         facts,
         installation: defaults.installation(),
     };
     for object in &objects {
         match object.kind() {
-            Some(Kind::Postgres) => check.object::<Postgres>(object, &mut report),
-            Some(Kind::PostgresOpsRequest) => {
+            Some(ManifestKind::Postgres) => check.object::<Postgres>(object, &mut report),
+            Some(ManifestKind::PostgresOpsRequest) => {
                 check.object::<PostgresOpsRequest>(object, &mut report)
             }
             None => report.other += 1,
@@ -200,7 +200,7 @@ pub(super) fn facts_of(directory: &Path) -> anyhow::Result<Snapshot> {
     files.sort();
     let mut facts = Snapshot::default();
     for file in files {
-        let documents = yaml::read(&text_of(&file)?).map_err(|(place, problem)| {
+        let documents = yaml::parse(&text_of(&file)?).map_err(|(place, problem)| {
             anyhow::anyhow!(
                 "{}:{}:{}: {problem}",
                 file.display(),
@@ -226,7 +226,7 @@ fn facts_of_cluster(scope: &Scope) -> anyhow::Result<Snapshot> {
 fn with_companions(mut facts: Snapshot, objects: &[Object<'_>]) -> Snapshot {
     for object in objects
         .iter()
-        .filter(|object| object.kind() != Some(Kind::PostgresOpsRequest))
+        .filter(|object| object.kind() != Some(ManifestKind::PostgresOpsRequest))
     {
         // One that does not decode is said where it is judged, and is no fact.
         let _ = facts.learn(&object.value);
@@ -235,7 +235,7 @@ fn with_companions(mut facts: Snapshot, objects: &[Object<'_>]) -> Snapshot {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum ManifestKind {
     Postgres,
     PostgresOpsRequest,
 }
@@ -270,10 +270,12 @@ impl<'f> Object<'f> {
         }
     }
 
-    fn kind(&self) -> Option<Kind> {
+    fn kind(&self) -> Option<ManifestKind> {
         match (text(&self.value, "/apiVersion"), text(&self.value, "/kind")) {
-            ("kubedb.com/v1", "Postgres") => Some(Kind::Postgres),
-            ("ops.kubedb.com/v1alpha1", "PostgresOpsRequest") => Some(Kind::PostgresOpsRequest),
+            ("kubedb.com/v1", "Postgres") => Some(ManifestKind::Postgres),
+            ("ops.kubedb.com/v1alpha1", "PostgresOpsRequest") => {
+                Some(ManifestKind::PostgresOpsRequest)
+            }
             _ => None,
         }
     }
@@ -287,20 +289,20 @@ fn text<'v>(value: &'v Value, path: &str) -> &'v str {
 }
 
 /// What objects are held against.
-struct Check {
+struct CheckRun {
     /// The cluster as it is.
     before: Option<Snapshot>,
     /// The cluster with the given objects in it.
     facts: Option<Snapshot>,
-    installation: Installation,
+    installation: InstallationDefaults,
 }
 
 /// A kind that can be checked: its object of this name, if the cluster has it.
-trait Checked: Reviewed<DynamicType = ()> {
+trait CheckedKind: ReviewedKind<DynamicType = ()> {
     fn stored(&self, facts: &Snapshot) -> Option<Self>;
 }
 
-impl Checked for Postgres {
+impl CheckedKind for Postgres {
     fn stored(&self, facts: &Snapshot) -> Option<Self> {
         let namespace = self.namespace()?;
         facts
@@ -309,7 +311,7 @@ impl Checked for Postgres {
     }
 }
 
-impl Checked for PostgresOpsRequest {
+impl CheckedKind for PostgresOpsRequest {
     fn stored(&self, facts: &Snapshot) -> Option<Self> {
         let is_it = |other: &PostgresOpsRequest| {
             (other.namespace(), other.name_any()) == (self.namespace(), self.name_any())
@@ -323,16 +325,16 @@ impl Checked for PostgresOpsRequest {
     }
 }
 
-impl Check {
-    fn object<K: Checked>(&self, object: &Object<'_>, report: &mut Report) {
+impl CheckRun {
+    fn object<K: CheckedKind>(&self, object: &Object<'_>, report: &mut ObjectReport) {
         report.judged(object, self.judge::<K>(object), self.left_out::<K>());
     }
 
     /// What the API server would be told, had it been asked to apply the object: defaults first,
     /// then the rules.
-    fn judge<K: Checked>(&self, object: &Object<'_>) -> Vec<Finding> {
+    fn judge<K: CheckedKind>(&self, object: &Object<'_>) -> Vec<Finding> {
         let review = |value: &Value| -> Result<Review<K>, Finding> {
-            let object: K = review::read(value)?;
+            let object: K = review::decode_object(value)?;
             let old = self
                 .before
                 .as_ref()
@@ -353,14 +355,14 @@ impl Check {
         let facts = self.facts.as_ref().unwrap_or(&nothing);
         let judged = review(&object.value).and_then(|given| {
             let defaulted = K::defaulted(object.value.clone(), &given, facts, &self.installation);
-            let known = self.facts.as_ref().map(|facts| facts as &dyn Facts);
+            let known = self.facts.as_ref().map(|facts| facts as &dyn ClusterFacts);
             Ok(rules::judge(K::rules(), &review(&defaulted)?, known))
         });
         judged.unwrap_or_else(|finding| vec![finding])
     }
 
     /// The rules that cannot be judged without facts, and whether that is all of each.
-    fn left_out<K: Checked>(&self) -> Vec<LeftOut> {
+    fn left_out<K: CheckedKind>(&self) -> Vec<LeftOut> {
         if self.facts.is_some() {
             return vec![];
         }
@@ -388,8 +390,8 @@ struct LeftOut {
 /// What was found.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Report {
-    findings: Vec<Found>,
+struct ObjectReport {
+    findings: Vec<ReportedFinding>,
     left_out: Vec<LeftOut>,
     /// How many objects were judged.
     judged: usize,
@@ -398,7 +400,7 @@ struct Report {
 }
 
 #[derive(Debug, Serialize)]
-struct Found {
+struct ReportedFinding {
     file: String,
     line: u64,
     column: u64,
@@ -415,9 +417,9 @@ struct Found {
 const REFUSED: &str = "refused";
 const WARNING: &str = "warning";
 
-impl Report {
-    fn unreadable(&mut self, file: &Path, Place { line, column }: Place, problem: String) {
-        self.findings.push(Found {
+impl ObjectReport {
+    fn unreadable(&mut self, file: &Path, Position { line, column }: Position, problem: String) {
+        self.findings.push(ReportedFinding {
             file: file.display().to_string(),
             line,
             column,
@@ -449,8 +451,8 @@ impl Report {
                          problem,
                          remedy,
                      }| {
-            let Place { line, column } = object.document.place(&field);
-            Found {
+            let Position { line, column } = object.document.place(&field);
+            ReportedFinding {
                 file: object.file.display().to_string(),
                 line,
                 column,
@@ -468,7 +470,7 @@ impl Report {
                 remedy,
             }
         };
-        let mut findings: Vec<Found> = findings.into_iter().map(found).collect();
+        let mut findings: Vec<ReportedFinding> = findings.into_iter().map(found).collect();
         findings.sort_by_key(|found| (found.line, found.column));
         self.findings.extend(findings);
     }
@@ -481,8 +483,8 @@ impl Report {
 
     /// For people: one line a finding, with file, line, column, what is wrong, and what to do.
     fn lines(&self) -> Vec<String> {
-        let found = |found: &Found| {
-            let Found {
+        let found = |found: &ReportedFinding| {
+            let ReportedFinding {
                 file,
                 line,
                 column,

@@ -23,9 +23,10 @@ use serde::de::DeserializeOwned;
 use super::as_called;
 use super::certs;
 use super::health::{
-    self, Account, Asked, CERT_MANAGER, Found, Installation, Registered, Trial, Verdict, Webhook,
+    self, AdmissionTrial, CERT_MANAGER, CheckReport, CheckVerdict, CheckedAccount, Installation,
+    Registered, RegisteredWebhook, WebhookAnswer,
 };
-use super::scope::{Cluster, Scope, block_on, is_missing, print, told};
+use super::scope::{ApiConnection, Scope, block_on, explain_api_error, is_missing, print};
 use super::screen::{Output, Screen, Tone, json, yaml};
 use crate::api::{self, Postgres, PostgresOpsRequest};
 use crate::plan::Known;
@@ -52,7 +53,7 @@ pub(super) struct Args {
 pub(super) fn run(Args { output, scope }: Args) -> anyhow::Result<ExitCode> {
     block_on(async {
         let cluster = scope.connect().await?;
-        let seen = look(&cluster, scope.namespace.as_deref()).await;
+        let seen = collect(&cluster, scope.namespace.as_deref()).await;
         let mut found = health::examine(&seen, Timestamp::now());
         for found in &mut found {
             (found.said, found.remedy) = (as_called(&found.said), as_called(&found.remedy));
@@ -64,7 +65,9 @@ pub(super) fn run(Args { output, scope }: Args) -> anyhow::Result<ExitCode> {
         };
         print(&lines)?;
         // What could not be looked at is no sign of health.
-        let is_bad = |found: &Found| matches!(found.verdict, Verdict::Fail | Verdict::Unknown);
+        let is_bad = |found: &CheckReport| {
+            matches!(found.verdict, CheckVerdict::Fail | CheckVerdict::Unknown)
+        };
         Ok(if found.iter().any(is_bad) {
             ExitCode::FAILURE
         } else {
@@ -73,14 +76,14 @@ pub(super) fn run(Args { output, scope }: Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn lines(all: &[Found], screen: Screen) -> Vec<String> {
+fn lines(all: &[CheckReport], screen: Screen) -> Vec<String> {
     let width = all
         .iter()
         .map(|found| found.check.chars().count())
         .max()
         .unwrap_or_default();
     let mut lines = vec![];
-    for Found {
+    for CheckReport {
         check,
         verdict,
         said,
@@ -88,10 +91,10 @@ fn lines(all: &[Found], screen: Screen) -> Vec<String> {
     } in all
     {
         let (word, tone) = match verdict {
-            Verdict::Ok => ("ok  ", Tone::Good),
-            Verdict::Warn => ("warn", Tone::Busy),
-            Verdict::Fail => ("FAIL", Tone::Bad),
-            Verdict::Unknown => ("?   ", Tone::Busy),
+            CheckVerdict::Ok => ("ok  ", Tone::Good),
+            CheckVerdict::Warn => ("warn", Tone::Busy),
+            CheckVerdict::Fail => ("FAIL", Tone::Bad),
+            CheckVerdict::Unknown => ("?   ", Tone::Busy),
         };
         let mut texts = said.lines();
         let first = texts.next().unwrap_or_default();
@@ -106,8 +109,13 @@ fn lines(all: &[Found], screen: Screen) -> Vec<String> {
         }
     }
     let count = |verdict| all.iter().filter(|found| found.verdict == verdict).count();
-    let [ok, warn, fail, unknown] =
-        [Verdict::Ok, Verdict::Warn, Verdict::Fail, Verdict::Unknown].map(count);
+    let [ok, warn, fail, unknown] = [
+        CheckVerdict::Ok,
+        CheckVerdict::Warn,
+        CheckVerdict::Fail,
+        CheckVerdict::Unknown,
+    ]
+    .map(count);
     lines.push(String::new());
     lines.push(format!(
         "{} checks: {ok} ok, {warn} to look at, {fail} failed, {unknown} not known",
@@ -118,11 +126,11 @@ fn lines(all: &[Found], screen: Screen) -> Vec<String> {
 
 /// What went wrong, as a fact.
 fn known<T>(what: &str, answer: kube::Result<T>) -> Known<T> {
-    answer.map_err(|error| told(what, error).to_string())
+    answer.map_err(|error| explain_api_error(what, error).to_string())
 }
 
 /// Reads what the checks look at.
-async fn look(cluster: &Cluster, namespace: Option<&str>) -> Installation {
+async fn collect(cluster: &ApiConnection, namespace: Option<&str>) -> Installation {
     let client = &cluster.client;
     let databases = list_in::<Postgres>(client, namespace, "list databases").await;
     let certificates = match &databases {
@@ -201,7 +209,7 @@ async fn crds(client: &Client) -> Known<Vec<CustomResourceDefinition>> {
     Ok(found)
 }
 
-async fn webhooks(client: &Client) -> Known<Vec<Webhook>> {
+async fn webhooks(client: &Client) -> Known<Vec<RegisteredWebhook>> {
     let mutating: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
     let validating: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
     let mut found = vec![];
@@ -229,7 +237,7 @@ async fn webhooks(client: &Client) -> Known<Vec<Webhook>> {
             Some(config) => Some(registered(client, config).await?),
             None => None,
         };
-        found.push(Webhook {
+        found.push(RegisteredWebhook {
             name: webhook.name.to_owned(),
             registered,
         });
@@ -271,7 +279,7 @@ async fn registered(client: &Client, config: WebhookClientConfig) -> Known<Regis
 
 /// Asks for a request that the rules refuse, as a dry run: no webhook that is reached and trusted
 /// lets it in.
-async fn trial(cluster: &Cluster) -> Known<Asked<Trial>> {
+async fn trial(cluster: &ApiConnection) -> Known<WebhookAnswer<AdmissionTrial>> {
     let request = wrong().map_err(|error| error.to_string())?;
     let requests: Api<PostgresOpsRequest> =
         Api::namespaced(cluster.client.clone(), &cluster.namespace);
@@ -294,24 +302,29 @@ fn wrong() -> serde_json::Result<PostgresOpsRequest> {
 const REFUSED_BY: &str = "database-exists";
 
 /// What the answer to a request that is wrong says about the webhooks.
-fn tried(namespace: &str, answer: kube::Result<PostgresOpsRequest>) -> Known<Asked<Trial>> {
+fn tried(
+    namespace: &str,
+    answer: kube::Result<PostgresOpsRequest>,
+) -> Known<WebhookAnswer<AdmissionTrial>> {
     let said = |status: &kube::core::Status, what: &str| status.message.contains(what);
     match answer {
-        Ok(_) => Ok(Asked::Answered(Trial::LetIn(namespace.to_owned()))),
+        Ok(_) => Ok(WebhookAnswer::Answered(AdmissionTrial::LetIn(
+            namespace.to_owned(),
+        ))),
         Err(kube::Error::Api(status)) if said(&status, &format!("[{REFUSED_BY}]")) => {
-            Ok(Asked::Answered(Trial::Refused))
+            Ok(WebhookAnswer::Answered(AdmissionTrial::Refused))
         }
-        Err(kube::Error::Api(status)) if said(&status, "failed calling webhook") => {
-            Ok(Asked::Answered(Trial::NotCalled(status.message.clone())))
-        }
+        Err(kube::Error::Api(status)) if said(&status, "failed calling webhook") => Ok(
+            WebhookAnswer::Answered(AdmissionTrial::NotCalled(status.message.clone())),
+        ),
         Err(kube::Error::Api(status))
             if status.code == 403 && said(&status, "cannot create resource") =>
         {
-            Ok(Asked::NotAllowed(format!(
+            Ok(WebhookAnswer::NotAllowed(format!(
                 "not asked: you may not create postgresopsrequests in namespace {namespace}"
             )))
         }
-        Err(error) => Err(told("make a request as a dry run", error).to_string()),
+        Err(error) => Err(explain_api_error("make a request as a dry run", error).to_string()),
     }
 }
 
@@ -349,7 +362,7 @@ async fn operator(
     client: &Client,
     leases: &[Lease],
     pods: &[Pod],
-) -> Known<Asked<Option<Account>>> {
+) -> Known<WebhookAnswer<Option<CheckedAccount>>> {
     let leads = |pod: &&Pod| {
         leases.iter().any(|lease| {
             let holder = lease
@@ -364,7 +377,7 @@ async fn operator(
         .find(leads)
         .and_then(|pod| Some((pod.namespace()?, pod.spec.as_ref()?)));
     let Some((namespace, spec)) = spec else {
-        return Ok(Asked::Answered(None));
+        return Ok(WebhookAnswer::Answered(None));
     };
     let flags = || {
         spec.containers
@@ -376,8 +389,8 @@ async fn operator(
             .find_map(|flag| flag.strip_prefix(name)?.strip_prefix('='))
             .map(str::to_owned)
     };
-    if flag("--loops").is_some_and(|loops| !loops.contains("ops-manager")) {
-        return Ok(Asked::Answered(None));
+    if flag("--controllers").is_some_and(|controllers| !controllers.contains("ops-manager")) {
+        return Ok(WebhookAnswer::Answered(None));
     }
     let account = spec.service_account_name.as_deref().unwrap_or("default");
     let watched = flag("--watch-namespace");
@@ -403,7 +416,7 @@ async fn operator(
         };
         let answer = match reviews.create(&PostParams::default(), &review).await {
             Err(kube::Error::Api(status)) if status.code == 403 => {
-                return Ok(Asked::NotAllowed(
+                return Ok(WebhookAnswer::NotAllowed(
                     "not asked: you may not create subjectaccessreviews".to_owned(),
                 ));
             }
@@ -414,7 +427,7 @@ async fn operator(
             forbidden.push(format!("{verb} {resource}{part}"));
         }
     }
-    Ok(Asked::Answered(Some(Account {
+    Ok(WebhookAnswer::Answered(Some(CheckedAccount {
         name: format!("{namespace}/{account}"),
         forbidden,
     })))
@@ -499,13 +512,13 @@ async fn default_storage(client: &Client) -> Known<Vec<String>> {
 }
 
 async fn certificates(
-    cluster: &Cluster,
+    cluster: &ApiConnection,
     databases: &[Postgres],
 ) -> Known<Vec<certs::Certificates>> {
     let mut all = vec![];
     for database in databases {
         all.push(
-            certs::look(cluster, database)
+            certs::collect(cluster, database)
                 .await
                 .map_err(|error| error.to_string())?,
         );
@@ -519,23 +532,23 @@ mod tests {
 
     #[test]
     fn a_report_says_what_is_wrong_and_what_to_do() {
-        let found = |check, verdict, found: &str, remedy: &str| Found {
+        let found = |check, verdict, found: &str, remedy: &str| CheckReport {
             check,
             verdict,
             said: found.to_owned(),
             remedy: remedy.to_owned(),
         };
         let all = [
-            found("API server", Verdict::Ok, "v1.34.4", ""),
+            found("API server", CheckVerdict::Ok, "v1.34.4", ""),
             found(
                 "issuers ready",
-                Verdict::Warn,
+                CheckVerdict::Warn,
                 "Issuer demo/a is not Ready\nIssuer demo/b is not Ready",
                 "describe it",
             ),
             found(
                 "leader",
-                Verdict::Fail,
+                CheckVerdict::Fail,
                 "nobody holds a lease named pgrekey",
                 "start pgrekey",
             ),

@@ -9,7 +9,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::ResourceExt;
 use serde::Serialize;
 
-use super::certs::{Certificates, Each};
+use super::certs::{AliasCertificates, Certificates};
 use super::screen::{days, elapsed};
 use crate::api::cert_manager::{ClusterIssuer, Issuer, IssuerStatus, holds};
 use crate::api::condition;
@@ -18,7 +18,7 @@ use crate::api::{self, PetSet, Postgres, PostgresOpsRequest, PostgresVersion};
 use crate::plan::Known;
 use crate::plan::database_status::types::{BLOCKED, PAUSED};
 use crate::rules::{self, Review, Snapshot};
-use crate::tls::known::Known as Leaf;
+use crate::tls::known::CertificateSummary as Leaf;
 
 /// What was read of a cluster; what could not be read says why.
 #[derive(Debug)]
@@ -29,9 +29,9 @@ pub(super) struct Installation {
     pub(super) crds: Known<Vec<CustomResourceDefinition>>,
     pub(super) versions: Known<Vec<PostgresVersion>>,
     /// Each webhook that should be registered.
-    pub(super) webhooks: Known<Vec<Webhook>>,
+    pub(super) webhooks: Known<Vec<RegisteredWebhook>>,
     /// What came of a request that the rules refuse.
-    pub(super) trial: Known<Asked<Trial>>,
+    pub(super) trial: Known<WebhookAnswer<AdmissionTrial>>,
     pub(super) issuers: Known<Vec<Issuer>>,
     pub(super) cluster_issuers: Known<Vec<ClusterIssuer>>,
     /// What the user may not do, as `create postgresopsrequests`.
@@ -39,7 +39,7 @@ pub(super) struct Installation {
     /// The leases called `pgrekey`, where pgrekey runs.
     pub(super) leases: Known<Vec<Lease>>,
     /// What the ServiceAccount of the leader may not do; nothing where no pod leads.
-    pub(super) operator: Known<Asked<Option<Account>>>,
+    pub(super) operator: Known<WebhookAnswer<Option<CheckedAccount>>>,
     pub(super) databases: Known<Vec<Postgres>>,
     pub(super) requests: Known<Vec<PostgresOpsRequest>>,
     pub(super) pet_sets: Known<Vec<PetSet>>,
@@ -50,7 +50,7 @@ pub(super) struct Installation {
 
 /// One webhook as it is registered.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Webhook {
+pub(super) struct RegisteredWebhook {
     pub(super) name: String,
     /// Nothing if it is not registered.
     pub(super) registered: Option<Registered>,
@@ -66,7 +66,7 @@ pub(super) struct Registered {
 
 /// What came of a question that not everybody may ask.
 #[derive(Clone, Debug)]
-pub(super) enum Asked<T> {
+pub(super) enum WebhookAnswer<T> {
     Answered(T),
     /// Why it was not asked.
     NotAllowed(String),
@@ -74,7 +74,7 @@ pub(super) enum Asked<T> {
 
 /// What came of a request that the rules refuse.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Trial {
+pub(super) enum AdmissionTrial {
     /// Our webhook refused it: the API server reaches it, and trusts it.
     Refused,
     /// Nobody objected, in this namespace.
@@ -85,7 +85,7 @@ pub(super) enum Trial {
 
 /// A ServiceAccount, and what of the operator's work it may not do, as `create pods/eviction`.
 #[derive(Clone, Debug)]
-pub(super) struct Account {
+pub(super) struct CheckedAccount {
     pub(super) name: String,
     pub(super) forbidden: Vec<String>,
 }
@@ -93,7 +93,7 @@ pub(super) struct Account {
 /// What a check came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Verdict {
+pub(super) enum CheckVerdict {
     Ok,
     /// It works, and somebody should look.
     Warn,
@@ -104,9 +104,9 @@ pub(super) enum Verdict {
 
 /// What one check found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Found {
+pub(super) struct CheckReport {
     pub(super) check: &'static str,
-    pub(super) verdict: Verdict,
+    pub(super) verdict: CheckVerdict,
     pub(super) said: String,
     /// What to do; empty when all is well.
     pub(super) remedy: String,
@@ -115,14 +115,14 @@ pub(super) struct Found {
 /// What a check says: all is well, in words; or what is wrong, each with its weight.
 enum Said {
     Well(String),
-    Wrong(Verdict, Vec<String>),
+    Wrong(CheckVerdict, Vec<String>),
     /// It could not be asked, which is no failure; and what to do.
     Unasked(String, &'static str),
 }
 
 use Said::{Unasked, Well, Wrong};
 
-fn wrong(verdict: Verdict, all: Vec<String>, well: impl Into<String>) -> Said {
+fn wrong(verdict: CheckVerdict, all: Vec<String>, well: impl Into<String>) -> Said {
     if all.is_empty() {
         Well(well.into())
     } else {
@@ -131,7 +131,7 @@ fn wrong(verdict: Verdict, all: Vec<String>, well: impl Into<String>) -> Said {
 }
 
 /// One check: what it is about, how it looks, and what to do when it is not well.
-struct Check {
+struct DoctorCheck {
     name: &'static str,
     look: fn(&Installation, Timestamp) -> Known<Said>,
     remedy: &'static str,
@@ -145,18 +145,18 @@ const STUCK: i64 = 20 * 60;
 /// A certificate that ends sooner should have been renewed.
 const SOON: i64 = 21;
 
-const CHECKS: &[Check] = &[
-    Check {
+const CHECKS: &[DoctorCheck] = &[
+    DoctorCheck {
         name: "API server",
         look: |seen, _| {
             Ok(seen
                 .server
                 .clone()
-                .map_or_else(|why| Wrong(Verdict::Fail, vec![why]), Well))
+                .map_or_else(|why| Wrong(CheckVerdict::Fail, vec![why]), Well))
         },
         remedy: "see whether `kubectl version` gets an answer: without one nothing else can be known",
     },
-    Check {
+    DoctorCheck {
         name: "CRDs",
         look: |seen, _| {
             missing(
@@ -166,27 +166,27 @@ const CHECKS: &[Check] = &[
         },
         remedy: "install them: `pgrekey crds | kubectl apply --server-side -f -`",
     },
-    Check {
+    DoctorCheck {
         name: "CRD versions",
         look: crd_versions,
         remedy: "the CRDs are of another pgrekey: `pgrekey crds | kubectl apply --server-side --force-conflicts -f -`",
     },
-    Check {
+    DoctorCheck {
         name: "cert-manager CRDs",
         look: cert_manager,
         remedy: "install cert-manager: https://cert-manager.io/docs/installation/; pgrekey sees it by itself",
     },
-    Check {
+    DoctorCheck {
         name: "issuers",
         look: issuers_exist,
         remedy: "make an Issuer or ClusterIssuer that gives its CA along; examples/issuer.yaml is one",
     },
-    Check {
+    DoctorCheck {
         name: "issuers ready",
         look: issuers_ready,
         remedy: "`kubectl describe` it: cert-manager says there what is wrong, often a Secret that is missing",
     },
-    Check {
+    DoctorCheck {
         name: "PostgresVersions",
         look: |seen, _| {
             let versions = seen.versions.as_ref().map_err(Clone::clone)?;
@@ -196,7 +196,7 @@ const CHECKS: &[Check] = &[
             let names: Vec<String> = usable.map(ResourceExt::name_any).collect();
             Ok(if names.is_empty() {
                 Wrong(
-                    Verdict::Fail,
+                    CheckVerdict::Fail,
                     vec!["there is none that new databases should use".to_owned()],
                 )
             } else {
@@ -205,46 +205,46 @@ const CHECKS: &[Check] = &[
         },
         remedy: "install the chart with its PostgresVersions, or make one that names your images",
     },
-    Check {
+    DoctorCheck {
         name: "webhooks registered",
         look: webhooks_registered,
         remedy: "install the chart with webhooks, or: `pgrekey webhook-config | kubectl apply --server-side -f -`",
     },
-    Check {
+    DoctorCheck {
         name: "webhook CAs",
         look: webhook_cas,
         remedy: "pgrekey fills the CA in when it runs: look at its log, and at its right to patch the registrations",
     },
-    Check {
+    DoctorCheck {
         name: "webhook endpoints",
         look: webhook_endpoints,
         remedy: "look at the pods of that Service: without an answer the API server refuses every change of a database",
     },
-    Check {
+    DoctorCheck {
         name: "webhooks answer",
         look: webhooks_answer,
         remedy: "x509: look at the caBundle of the registration; no answer: at the pods, and at what lies between them and the API \
                  server (port 9443)",
     },
-    Check {
+    DoctorCheck {
         name: "leader",
         look: leader,
         remedy: "start pgrekey, or look at its log: nobody runs the loops, so nothing happens",
     },
-    Check {
+    DoctorCheck {
         name: "operator's rights",
         look: |seen, _| {
             Ok(match seen.operator.as_ref().map_err(Clone::clone)? {
-                Asked::NotAllowed(why) => Unasked(why.clone(), ASK_ANOTHER),
-                Asked::Answered(None) => {
+                WebhookAnswer::NotAllowed(why) => Unasked(why.clone(), ASK_ANOTHER),
+                WebhookAnswer::Answered(None) => {
                     Well("no pod leads whose rights could be asked for".to_owned())
                 }
-                Asked::Answered(Some(Account { name, forbidden })) => {
+                WebhookAnswer::Answered(Some(CheckedAccount { name, forbidden })) => {
                     let all = forbidden
                         .iter()
                         .map(|what| format!("ServiceAccount {name} may not {what}"));
                     wrong(
-                        Verdict::Fail,
+                        CheckVerdict::Fail,
                         all.collect(),
                         format!("ServiceAccount {name} has what operations need"),
                     )
@@ -253,7 +253,7 @@ const CHECKS: &[Check] = &[
         },
         remedy: "give it the rights in the chart's templates/rbac.yaml: an operation stops where it needs them",
     },
-    Check {
+    DoctorCheck {
         name: "your rights",
         look: |seen, _| {
             let forbidden = seen.forbidden.as_ref().map_err(Clone::clone)?;
@@ -261,39 +261,39 @@ const CHECKS: &[Check] = &[
                 .iter()
                 .map(|what| format!("you may not {what}"))
                 .collect();
-            Ok(wrong(Verdict::Warn, all, "all that the commands need"))
+            Ok(wrong(CheckVerdict::Warn, all, "all that the commands need"))
         },
         remedy: "ask for these rights, or some commands will say no",
     },
-    Check {
+    DoctorCheck {
         name: "PetSet controller",
         look: pet_sets,
         remedy: "run pgrekey with --pet-sets=own, or start the PetSet controller: nobody makes the pods",
     },
-    Check {
+    DoctorCheck {
         name: "storage class",
         look: |seen, _| {
             let classes = seen.default_storage.as_ref().map_err(Clone::clone)?;
             Ok(match classes.as_slice() {
                 [] => Wrong(
-                    Verdict::Warn,
+                    CheckVerdict::Warn,
                     vec!["there is no default StorageClass".to_owned()],
                 ),
                 [one] => Well(one.clone()),
                 many => Wrong(
-                    Verdict::Warn,
+                    CheckVerdict::Warn,
                     vec![format!("several are default: {}", many.join(", "))],
                 ),
             })
         },
         remedy: "mark one as default, or name one in spec.storage of every database",
     },
-    Check {
+    DoctorCheck {
         name: "databases ready",
         look: databases_ready,
         remedy: "`kubectl describe pg NAME`: its conditions say what is missing",
     },
-    Check {
+    DoctorCheck {
         name: "databases blocked",
         look: |seen, _| {
             let databases = seen.databases.as_ref().map_err(Clone::clone)?;
@@ -304,34 +304,34 @@ const CHECKS: &[Check] = &[
                     .holds()
                     .then(|| format!("{}: {why}", path(database)))
             });
-            Ok(wrong(Verdict::Fail, blocked.collect(), "none"))
+            Ok(wrong(CheckVerdict::Fail, blocked.collect(), "none"))
         },
         remedy: "do what the message says: until then pgrekey leaves the database as it is",
     },
-    Check {
+    DoctorCheck {
         name: "certificate logins",
         look: certificate_logins,
         remedy: "give each database with clientAuthMode cert an Issuer of its own: docs/security.md says why",
     },
-    Check {
+    DoctorCheck {
         name: "databases paused",
         look: paused,
         remedy: "nobody runs that could resume it: see \"Resuming by hand\" in docs/operations.md",
     },
-    Check {
+    DoctorCheck {
         name: "requests stuck",
         look: stuck,
         remedy: "`pgrekey status NAME` says what it waits for; `kubectl delete pgops NAME` goes back to what was",
     },
-    Check {
+    DoctorCheck {
         name: "requests failed",
         look: failed,
         remedy: "`pgrekey status NAME` says why; mend that, delete the request, make it anew",
     },
-    Check {
+    DoctorCheck {
         name: "certificates issued",
         look: |seen, _| {
-            each(seen, Verdict::Fail, "all", |each| {
+            each(seen, CheckVerdict::Fail, "all", |each| {
                 match (&each.issued, each.ready) {
                     (None, None) => Some("is not asked for".to_owned()),
                     (None, Some(_)) => Some("is not issued".to_owned()),
@@ -342,20 +342,20 @@ const CHECKS: &[Check] = &[
         },
         remedy: "`kubectl describe certificate`: cert-manager says there what is wrong; it tries again after an hour",
     },
-    Check {
+    DoctorCheck {
         name: "certificates served",
         look: |seen, _| {
-            each(seen, Verdict::Warn, "what is issued", |each| {
+            each(seen, CheckVerdict::Warn, "what is issued", |each| {
                 each.drifts()
                     .then(|| "is issued and another one is served".to_owned())
             })
         },
         remedy: "pgrekey serves a renewal by itself in some minutes; if it lasts, the events in `kubectl describe pg` say why",
     },
-    Check {
+    DoctorCheck {
         name: "certificates expiring",
         look: |seen, now| {
-            each(seen, Verdict::Fail, "none soon", |each| {
+            each(seen, CheckVerdict::Fail, "none soon", |each| {
                 let served = each.served.as_ref()?;
                 ends_soon(served, now)
                     .then(|| format!("is served and ends in {} days", days(now, served.not_after)))
@@ -366,16 +366,16 @@ const CHECKS: &[Check] = &[
 ];
 
 /// All checks, in their order.
-pub(super) fn examine(seen: &Installation, now: Timestamp) -> Vec<Found> {
-    let found = |check: &Check| {
+pub(super) fn examine(seen: &Installation, now: Timestamp) -> Vec<CheckReport> {
+    let found = |check: &DoctorCheck| {
         let (verdict, said, remedy) = match (check.look)(seen, now) {
-            Ok(Well(said)) => (Verdict::Ok, said, ""),
+            Ok(Well(said)) => (CheckVerdict::Ok, said, ""),
             Ok(Wrong(verdict, all)) => (verdict, all.join("\n"), check.remedy),
-            Ok(Unasked(why, remedy)) => (Verdict::Warn, why, remedy),
+            Ok(Unasked(why, remedy)) => (CheckVerdict::Warn, why, remedy),
             // Why something could not be looked at says what to do about that.
-            Err(why) => (Verdict::Unknown, why, ""),
+            Err(why) => (CheckVerdict::Unknown, why, ""),
         };
-        Found {
+        CheckReport {
             check: check.name,
             verdict,
             said,
@@ -404,7 +404,7 @@ fn missing(seen: &Installation, names: Vec<String>) -> Known<Said> {
     let well = format!("all {}", names.len());
     let missing = names.into_iter().filter(|name| !there.contains(name));
     Ok(wrong(
-        Verdict::Fail,
+        CheckVerdict::Fail,
         missing.map(|name| format!("{name} is missing")).collect(),
         well,
     ))
@@ -421,7 +421,7 @@ fn crd_versions(seen: &Installation, _: Timestamp) -> Known<Said> {
         let json = |crd: &CustomResourceDefinition| {
             serde_json::to_value(&crd.spec.versions).unwrap_or_default()
         };
-        let differs = crate::cluster::differs::differs(&json(live), &json(ours));
+        let differs = crate::cluster::differs::needs_apply(&json(live), &json(ours));
         differs.then(|| {
             format!(
                 "{} is not the one of pgrekey {}",
@@ -432,7 +432,7 @@ fn crd_versions(seen: &Installation, _: Timestamp) -> Known<Said> {
     };
     let all = api::crds().iter().filter_map(is_other).collect();
     Ok(wrong(
-        Verdict::Warn,
+        CheckVerdict::Warn,
         all,
         format!("those of pgrekey {}", env!("CARGO_PKG_VERSION")),
     ))
@@ -449,7 +449,7 @@ pub(super) const CERT_MANAGER: [&str; 4] = [
 fn cert_manager(seen: &Installation, _: Timestamp) -> Known<Said> {
     if does_without_cert_manager(seen) {
         let said = "cert-manager is not installed: no database can have TLS";
-        return Ok(Wrong(Verdict::Warn, vec![said.to_owned()]));
+        return Ok(Wrong(CheckVerdict::Warn, vec![said.to_owned()]));
     }
     missing(seen, CERT_MANAGER.map(str::to_owned).to_vec())
 }
@@ -500,9 +500,9 @@ fn issuers_exist(seen: &Installation, _: Timestamp) -> Known<Said> {
         vec![]
     };
     let verdict = if does_without_cert_manager(seen) {
-        Verdict::Warn
+        CheckVerdict::Warn
     } else {
-        Verdict::Fail
+        CheckVerdict::Fail
     };
     Ok(wrong(verdict, none, format!("{count} are Ready")))
 }
@@ -512,7 +512,7 @@ fn issuers_ready(seen: &Installation, _: Timestamp) -> Known<Said> {
         .into_iter()
         .filter(|(_, ready)| !ready)
         .map(|(issuer, _)| format!("{issuer} is not Ready"));
-    Ok(wrong(Verdict::Warn, bad.collect(), "all"))
+    Ok(wrong(CheckVerdict::Warn, bad.collect(), "all"))
 }
 
 fn webhooks(seen: &Installation) -> Known<impl Iterator<Item = (&str, &Registered)>> {
@@ -529,12 +529,16 @@ fn webhooks_registered(seen: &Installation, _: Timestamp) -> Known<Said> {
         .map(|webhook| format!("{} is not registered", webhook.name))
         .collect();
     // The loops judge by the same rules again, so nothing breaks.
-    Ok(wrong(Verdict::Warn, missing, format!("all {}", all.len())))
+    Ok(wrong(
+        CheckVerdict::Warn,
+        missing,
+        format!("all {}", all.len()),
+    ))
 }
 
 fn webhook_cas(seen: &Installation, now: Timestamp) -> Known<Said> {
     let problem = |(name, webhook): (&str, &Registered)| {
-        let Some(ca) = crate::tls::known::known(&webhook.ca_bundle) else {
+        let Some(ca) = crate::tls::known::summarize_pem(&webhook.ca_bundle) else {
             let what = if webhook.ca_bundle.is_empty() {
                 "has no CA"
             } else {
@@ -545,7 +549,7 @@ fn webhook_cas(seen: &Installation, now: Timestamp) -> Known<Said> {
         (ca.not_after <= now).then(|| format!("{name} has a CA that ended at {}", ca.not_after))
     };
     Ok(wrong(
-        Verdict::Fail,
+        CheckVerdict::Fail,
         webhooks(seen)?.filter_map(problem).collect(),
         "good",
     ))
@@ -568,21 +572,25 @@ fn webhook_endpoints(seen: &Installation, _: Timestamp) -> Known<Said> {
     } else {
         Vec::from_iter(good).join(", ")
     };
-    Ok(wrong(Verdict::Fail, bad.into_iter().collect(), good))
+    Ok(wrong(CheckVerdict::Fail, bad.into_iter().collect(), good))
 }
 
 fn webhooks_answer(seen: &Installation, _: Timestamp) -> Known<Said> {
     Ok(match seen.trial.as_ref().map_err(Clone::clone)? {
-        Asked::NotAllowed(why) => Unasked(why.clone(), ASK_ANOTHER),
-        Asked::Answered(Trial::Refused) => Well("a request that is wrong was refused".to_owned()),
-        Asked::Answered(Trial::LetIn(_)) if webhooks(seen)?.next().is_none() => {
+        WebhookAnswer::NotAllowed(why) => Unasked(why.clone(), ASK_ANOTHER),
+        WebhookAnswer::Answered(AdmissionTrial::Refused) => {
+            Well("a request that is wrong was refused".to_owned())
+        }
+        WebhookAnswer::Answered(AdmissionTrial::LetIn(_)) if webhooks(seen)?.next().is_none() => {
             Well("no webhook is registered".to_owned())
         }
-        Asked::Answered(Trial::LetIn(namespace)) => Unasked(
+        WebhookAnswer::Answered(AdmissionTrial::LetIn(namespace)) => Unasked(
             format!("a request that is wrong was let in: nobody reviews namespace {namespace}"),
             "name another one with -n: pgrekey's own and kube-system are not reviewed",
         ),
-        Asked::Answered(Trial::NotCalled(why)) => Wrong(Verdict::Fail, vec![why.clone()]),
+        WebhookAnswer::Answered(AdmissionTrial::NotCalled(why)) => {
+            Wrong(CheckVerdict::Fail, vec![why.clone()])
+        }
     })
 }
 
@@ -615,7 +623,7 @@ fn leader(seen: &Installation, now: Timestamp) -> Known<Said> {
     Ok(if fresh.is_empty() {
         let stale: Vec<String> = stale.collect();
         Wrong(
-            Verdict::Fail,
+            CheckVerdict::Fail,
             if stale.is_empty() {
                 vec!["nobody holds a lease named pgrekey".to_owned()]
             } else {
@@ -644,7 +652,7 @@ fn pet_sets(seen: &Installation, now: Timestamp) -> Known<Said> {
         .filter(is_ignored)
         .map(|set| format!("nobody has taken up PetSet {}", path(set)));
     Ok(wrong(
-        Verdict::Fail,
+        CheckVerdict::Fail,
         ignored.collect(),
         format!("{} PetSets, all taken up", sets.len()),
     ))
@@ -671,7 +679,7 @@ fn databases_ready(seen: &Installation, _: Timestamp) -> Known<Said> {
             )
         });
     Ok(wrong(
-        Verdict::Warn,
+        CheckVerdict::Warn,
         bad.collect(),
         format!("all {}", databases.len()),
     ))
@@ -693,7 +701,7 @@ fn certificate_logins(seen: &Installation, _: Timestamp) -> Known<Said> {
             .collect::<Vec<_>>()
     };
     Ok(wrong(
-        Verdict::Warn,
+        CheckVerdict::Warn,
         databases.iter().flat_map(found).collect(),
         "none by an issuer that others use",
     ))
@@ -721,7 +729,7 @@ fn paused(seen: &Installation, _: Timestamp) -> Known<Said> {
         .filter(is_forgotten)
         .map(|database| format!("{} is paused", path(database)));
     Ok(wrong(
-        Verdict::Fail,
+        CheckVerdict::Fail,
         forgotten.collect(),
         "none without a request that runs",
     ))
@@ -752,7 +760,7 @@ fn stuck(seen: &Installation, now: Timestamp) -> Known<Said> {
         })
     };
     Ok(wrong(
-        Verdict::Fail,
+        CheckVerdict::Fail,
         requests.iter().filter_map(is_stuck).collect(),
         "none",
     ))
@@ -762,7 +770,7 @@ fn failed(seen: &Installation, _: Timestamp) -> Known<Said> {
     let requests = seen.requests.as_ref().map_err(Clone::clone)?;
     let is_failed = |request: &&PostgresOpsRequest| request.phase() == Some(OpsPhase::Failed);
     Ok(wrong(
-        Verdict::Warn,
+        CheckVerdict::Warn,
         requests.iter().filter(is_failed).map(path).collect(),
         "none",
     ))
@@ -771,9 +779,9 @@ fn failed(seen: &Installation, _: Timestamp) -> Known<Said> {
 /// Every certificate of every database that something is to be said about.
 fn each(
     seen: &Installation,
-    verdict: Verdict,
+    verdict: CheckVerdict,
     well: &str,
-    problem: impl Fn(&Each) -> Option<String>,
+    problem: impl Fn(&AliasCertificates) -> Option<String>,
 ) -> Known<Said> {
     let all = seen.certificates.as_ref().map_err(Clone::clone)?;
     let mut bad = vec![];
@@ -829,7 +837,7 @@ pub(super) mod tests {
             .served
             .trust
             .into_bytes();
-        let each = Each {
+        let each = AliasCertificates {
             alias: Alias::Server,
             issuer: "pg-issuer".to_owned(),
             ready: Some(true),
@@ -841,14 +849,14 @@ pub(super) mod tests {
             crds: Ok(crds),
             versions: Ok(vec![read(json!({"metadata": {"name": "17.12"},
                 "spec": {"version": "17.12", "db": {"image": "a"}, "exporter": {"image": "b"}}}))]),
-            webhooks: Ok(vec![Webhook {
+            webhooks: Ok(vec![RegisteredWebhook {
                 name: "validators.kubedb.com".to_owned(),
                 registered: Some(Registered {
                     ca_bundle: ca,
                     service: Some(("pgrekey/pgrekey".to_owned(), 2)),
                 }),
             }]),
-            trial: Ok(Asked::Answered(Trial::Refused)),
+            trial: Ok(WebhookAnswer::Answered(AdmissionTrial::Refused)),
             issuers: Ok(vec![read(
                 json!({"metadata": {"name": "pg-issuer", "namespace": "demo"}, "spec": {},
                 "status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
@@ -859,7 +867,7 @@ pub(super) mod tests {
                 json!({"metadata": {"name": "pgrekey", "namespace": "pgrekey"}, "spec": {
                 "holderIdentity": "pgrekey-0", "leaseDurationSeconds": 15, "renewTime": "2026-11-24T09:59:55.000000Z"}}),
             )]),
-            operator: Ok(Asked::Answered(Some(Account {
+            operator: Ok(WebhookAnswer::Answered(Some(CheckedAccount {
                 name: "pgrekey/pgrekey".to_owned(),
                 forbidden: vec![],
             }))),
@@ -888,9 +896,9 @@ pub(super) mod tests {
 
     #[test]
     fn nothing_is_wrong_with_a_healthy_installation() {
-        let bad: Vec<Found> = examine(&healthy(), now())
+        let bad: Vec<CheckReport> = examine(&healthy(), now())
             .into_iter()
-            .filter(|found| found.verdict != Verdict::Ok)
+            .filter(|found| found.verdict != CheckVerdict::Ok)
             .collect();
         assert_eq!(bad, []);
         assert!(CHECKS.len() >= 20);
@@ -909,101 +917,105 @@ pub(super) mod tests {
                 .map(|found| found.verdict)
                 .max()
         };
-        assert_eq!(worst(&seen), Some(Verdict::Warn));
+        assert_eq!(worst(&seen), Some(CheckVerdict::Warn));
         let secure = json!({"metadata": {"name": "secure"}, "spec": {"version": "17.12", "tls": {"issuerRef": {"name": "i"}}},
             "status": {"phase": "Ready"}});
         seen.databases
             .as_mut()
             .expect("databases")
             .push(read(secure));
-        assert_eq!(worst(&seen), Some(Verdict::Fail));
+        assert_eq!(worst(&seen), Some(CheckVerdict::Fail));
     }
 
     /// Breaks an installation.
     type Break = fn(&mut Installation);
 
     /// What each check is for.
-    const BREAKS: &[(&str, Verdict, Break)] = &[
-        ("API server", Verdict::Fail, |seen| {
+    const BREAKS: &[(&str, CheckVerdict, Break)] = &[
+        ("API server", CheckVerdict::Fail, |seen| {
             seen.server = Err("no answer".to_owned())
         }),
-        ("CRDs", Verdict::Fail, |seen| {
+        ("CRDs", CheckVerdict::Fail, |seen| {
             drop(seen.crds.as_mut().map(|crds| crds.remove(0)))
         }),
-        ("CRD versions", Verdict::Warn, |seen| {
+        ("CRD versions", CheckVerdict::Warn, |seen| {
             let crds = seen.crds.as_mut().expect("CRDs");
             crds[1].spec.versions[0].schema = None;
         }),
-        ("cert-manager CRDs", Verdict::Fail, |seen| {
+        ("cert-manager CRDs", CheckVerdict::Fail, |seen| {
             drop(seen.crds.as_mut().map(Vec::pop))
         }),
-        ("issuers", Verdict::Fail, |seen| seen.issuers = Ok(vec![])),
-        ("issuers ready", Verdict::Warn, |seen| {
+        ("issuers", CheckVerdict::Fail, |seen| {
+            seen.issuers = Ok(vec![])
+        }),
+        ("issuers ready", CheckVerdict::Warn, |seen| {
             let broken = json!({"metadata": {"name": "broken"}, "spec": {}});
             seen.cluster_issuers = Ok(vec![read(broken)]);
         }),
-        ("PostgresVersions", Verdict::Fail, |seen| {
+        ("PostgresVersions", CheckVerdict::Fail, |seen| {
             seen.versions = Ok(vec![])
         }),
-        ("webhooks registered", Verdict::Warn, |seen| {
+        ("webhooks registered", CheckVerdict::Warn, |seen| {
             seen.webhooks
                 .as_mut()
                 .expect("webhooks")
-                .push(Webhook::default());
+                .push(RegisteredWebhook::default());
         }),
-        ("webhook CAs", Verdict::Fail, |seen| {
+        ("webhook CAs", CheckVerdict::Fail, |seen| {
             let webhook = seen.webhooks.as_mut().expect("webhooks")[0]
                 .registered
                 .as_mut();
             webhook.expect("registered").ca_bundle = b"no PEM".to_vec();
         }),
-        ("webhook endpoints", Verdict::Fail, |seen| {
+        ("webhook endpoints", CheckVerdict::Fail, |seen| {
             let webhook = seen.webhooks.as_mut().expect("webhooks")[0]
                 .registered
                 .as_mut();
             webhook.expect("registered").service = Some(("pgrekey/pgrekey".to_owned(), 0));
         }),
-        ("webhooks answer", Verdict::Fail, |seen| {
-            seen.trial = Ok(Asked::Answered(Trial::NotCalled(
+        ("webhooks answer", CheckVerdict::Fail, |seen| {
+            seen.trial = Ok(WebhookAnswer::Answered(AdmissionTrial::NotCalled(
                 "failed calling webhook".to_owned(),
             )));
         }),
-        ("operator's rights", Verdict::Fail, |seen| {
+        ("operator's rights", CheckVerdict::Fail, |seen| {
             let forbidden = vec!["create pods/eviction".to_owned()];
-            seen.operator = Ok(Asked::Answered(Some(Account {
+            seen.operator = Ok(WebhookAnswer::Answered(Some(CheckedAccount {
                 name: "pgrekey/pgrekey".to_owned(),
                 forbidden,
             })));
         }),
-        ("leader", Verdict::Fail, |seen| seen.leases = Ok(vec![])),
-        ("your rights", Verdict::Warn, |seen| {
+        ("leader", CheckVerdict::Fail, |seen| {
+            seen.leases = Ok(vec![])
+        }),
+        ("your rights", CheckVerdict::Warn, |seen| {
             seen.forbidden = Ok(vec!["list postgreses".to_owned()])
         }),
-        ("PetSet controller", Verdict::Fail, |seen| {
+        ("PetSet controller", CheckVerdict::Fail, |seen| {
             seen.pet_sets.as_mut().expect("PetSets")[0].status = None;
         }),
-        ("storage class", Verdict::Warn, |seen| {
+        ("storage class", CheckVerdict::Warn, |seen| {
             seen.default_storage = Ok(vec![])
         }),
-        ("databases ready", Verdict::Warn, |seen| {
+        ("databases ready", CheckVerdict::Warn, |seen| {
             seen.databases.as_mut().expect("databases")[0].status = None;
         }),
-        ("databases blocked", Verdict::Fail, |seen| {
+        ("databases blocked", CheckVerdict::Fail, |seen| {
             let status = &mut seen.databases.as_mut().expect("databases")[0].status;
             status.as_mut().expect("a status").conditions = read(condition("Blocked"));
         }),
-        ("certificate logins", Verdict::Warn, |seen| {
+        ("certificate logins", CheckVerdict::Warn, |seen| {
             let spec = &mut seen.databases.as_mut().expect("databases")[0].spec;
             spec.client_auth_mode = Some(ClientAuthMode::Cert);
             spec.tls = Some(read(
                 json!({"issuerRef": {"kind": "ClusterIssuer", "name": "corp"}}),
             ));
         }),
-        ("databases paused", Verdict::Fail, |seen| {
+        ("databases paused", CheckVerdict::Fail, |seen| {
             let status = &mut seen.databases.as_mut().expect("databases")[0].status;
             status.as_mut().expect("a status").conditions = read(condition("Paused"));
         }),
-        ("requests stuck", Verdict::Fail, |seen| {
+        ("requests stuck", CheckVerdict::Fail, |seen| {
             seen.requests = Ok(vec![read(
                 json!({"metadata": {"name": "r", "namespace": "demo"},
                 "spec": {"type": "Restart", "databaseRef": {"name": "pg"}},
@@ -1011,20 +1023,20 @@ pub(super) mod tests {
                     {"name": "Pause", "attempts": 1, "startedAt": "2026-11-24T09:00:00Z"}]}}),
             )]);
         }),
-        ("requests failed", Verdict::Warn, |seen| {
+        ("requests failed", CheckVerdict::Warn, |seen| {
             seen.requests = Ok(vec![read(
                 json!({"metadata": {"name": "r", "namespace": "demo"},
                 "spec": {"type": "Restart", "databaseRef": {"name": "pg"}}, "status": {"phase": "Failed"}}),
             )]);
         }),
-        ("certificates issued", Verdict::Fail, |seen| {
+        ("certificates issued", CheckVerdict::Fail, |seen| {
             seen.certificates.as_mut().expect("certificates")[0].each[0].ready = Some(false);
         }),
-        ("certificates served", Verdict::Warn, |seen| {
+        ("certificates served", CheckVerdict::Warn, |seen| {
             let served = leaf(2, "2027-02-22T10:00:00Z");
             seen.certificates.as_mut().expect("certificates")[0].each[0].served = Some(served);
         }),
-        ("certificates expiring", Verdict::Fail, |seen| {
+        ("certificates expiring", CheckVerdict::Fail, |seen| {
             let soon = leaf(1, "2026-11-30T10:00:00Z").not_after;
             let each = &mut seen.certificates.as_mut().expect("certificates")[0].each[0];
             if let Some(leaf) = &mut each.served {
@@ -1057,22 +1069,26 @@ pub(super) mod tests {
 
     #[test]
     fn what_a_user_may_not_ask_and_what_nobody_is_there_to_answer_is_no_failure() {
-        let hints: &[(&str, Verdict, Break)] = &[
-            ("webhooks answer", Verdict::Warn, |seen| {
-                seen.trial = Ok(Asked::NotAllowed("you may not".to_owned()))
+        let hints: &[(&str, CheckVerdict, Break)] = &[
+            ("webhooks answer", CheckVerdict::Warn, |seen| {
+                seen.trial = Ok(WebhookAnswer::NotAllowed("you may not".to_owned()))
             }),
-            ("webhooks answer", Verdict::Warn, |seen| {
-                seen.trial = Ok(Asked::Answered(Trial::LetIn("pgrekey".to_owned())));
+            ("webhooks answer", CheckVerdict::Warn, |seen| {
+                seen.trial = Ok(WebhookAnswer::Answered(AdmissionTrial::LetIn(
+                    "pgrekey".to_owned(),
+                )));
             }),
-            ("webhooks answer", Verdict::Ok, |seen| {
-                seen.webhooks = Ok(vec![Webhook::default()]);
-                seen.trial = Ok(Asked::Answered(Trial::LetIn("demo".to_owned())));
+            ("webhooks answer", CheckVerdict::Ok, |seen| {
+                seen.webhooks = Ok(vec![RegisteredWebhook::default()]);
+                seen.trial = Ok(WebhookAnswer::Answered(AdmissionTrial::LetIn(
+                    "demo".to_owned(),
+                )));
             }),
-            ("operator's rights", Verdict::Warn, |seen| {
-                seen.operator = Ok(Asked::NotAllowed("you may not".to_owned()));
+            ("operator's rights", CheckVerdict::Warn, |seen| {
+                seen.operator = Ok(WebhookAnswer::NotAllowed("you may not".to_owned()));
             }),
-            ("operator's rights", Verdict::Ok, |seen| {
-                seen.operator = Ok(Asked::Answered(None))
+            ("operator's rights", CheckVerdict::Ok, |seen| {
+                seen.operator = Ok(WebhookAnswer::Answered(None))
             }),
         ];
         for (check, verdict, break_it) in hints {
@@ -1084,7 +1100,7 @@ pub(super) mod tests {
                 .expect("a check");
             assert_eq!(
                 (found.verdict, found.remedy.is_empty()),
-                (*verdict, *verdict == Verdict::Ok),
+                (*verdict, *verdict == CheckVerdict::Ok),
                 "{found:?}"
             );
         }

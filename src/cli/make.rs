@@ -11,7 +11,7 @@ use kube::api::{Api, PostParams};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 use super::me;
-use super::scope::{Scope, block_on, locate, print, told};
+use super::scope::{Scope, block_on, explain_api_error, locate, print};
 use super::screen::{Output, json, yaml};
 use super::status::follow;
 use crate::api::annotations::STRATEGY;
@@ -246,7 +246,7 @@ fn refused(error: kube::Error) -> anyhow::Error {
             }
             anyhow!("the request is refused:{}", reasons.concat())
         }
-        error => told("make the request", error),
+        error => explain_api_error("make the request", error),
     }
 }
 

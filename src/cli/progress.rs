@@ -11,8 +11,8 @@ use crate::api::ops_request::{
     OpsPhase, OpsType, PostgresOpsRequestSpec, PostgresOpsRequestStatus, Step, TlsOperation,
 };
 use crate::api::{PostgresOpsRequest, StepKind, bounds};
-use crate::plan::ends::issues;
-use crate::plan::ledger::{self, TURN_BACK};
+use crate::plan::ends::issues_certificates;
+use crate::plan::ledger::{self, ROLLBACK};
 
 const BAR: usize = 30;
 
@@ -20,27 +20,31 @@ const UNSEEN: &str = "not seen by the operator yet; if this lasts, `pgrekey doct
 
 /// A step that operations may have: how long it takes beside the others, and which operations have
 /// it.
-struct Kind {
+struct StepLook {
     step: StepKind,
     weight: u32,
     expected: fn(&PostgresOpsRequestSpec) -> bool,
 }
 
-const fn kind(step: StepKind, weight: u32, expected: fn(&PostgresOpsRequestSpec) -> bool) -> Kind {
-    Kind {
+const fn kind(
+    step: StepKind,
+    weight: u32,
+    expected: fn(&PostgresOpsRequestSpec) -> bool,
+) -> StepLook {
+    StepLook {
         step,
         weight,
         expected,
     }
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [StepLook; 10] = [
     kind(StepKind::Begin, 1, |_| true),
-    kind(StepKind::Preflight, 1, issues),
+    kind(StepKind::Preflight, 1, issues_certificates),
     kind(StepKind::Pause, 1, |_| true),
-    kind(StepKind::Issue, 1, issues),
+    kind(StepKind::Issue, 1, issues_certificates),
     kind(StepKind::Expand, 2, moves),
-    kind(StepKind::Equip, 1, |_| false),
+    kind(StepKind::MountCertificates, 1, |_| false),
     kind(StepKind::Migrate, 2, moves),
     kind(StepKind::Contract, 2, |spec| {
         spec.type_ == OpsType::ReconfigureTLS
@@ -129,7 +133,7 @@ fn percent(request: &PostgresOpsRequest, replicas: i32) -> u32 {
     } else {
         0
     };
-    let find = |kind: StepKind| ledger::find(&status.steps, kind.as_str());
+    let find = |kind: StepKind| ledger::find_step(&status.steps, kind.as_str());
     let is_seen = |kind: StepKind| find(kind).is_some();
     let is_done = |kind: StepKind| find(kind).is_some_and(|step| step.finished_at.is_some());
     let is_over = is_seen(StepKind::Resume);
@@ -139,7 +143,7 @@ fn percent(request: &PostgresOpsRequest, replicas: i32) -> u32 {
         all += weight;
         done += if is_done || is_over { weight } else { 0 };
     };
-    for Kind {
+    for StepLook {
         step,
         weight,
         expected,
@@ -152,7 +156,7 @@ fn percent(request: &PostgresOpsRequest, replicas: i32) -> u32 {
     if restarts > 1 || is_seen(StepKind::SwitchOver) {
         count(SWITCH_OVER, is_done(StepKind::SwitchOver));
     }
-    let is_restart = |step: &&Step| StepKind::of(&step.name) == Some(StepKind::Restart);
+    let is_restart = |step: &&Step| StepKind::from_name(&step.name) == Some(StepKind::Restart);
     let restarted = status
         .steps
         .iter()
@@ -211,14 +215,14 @@ fn span(status: &PostgresOpsRequestStatus, now: Timestamp) -> Option<(Timestamp,
 
 /// What an event tells: a try of a step has begun.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Told {
+pub(super) struct StepEvents {
     at: Timestamp,
     step: String,
     attempt: i32,
     message: String,
 }
 
-impl Told {
+impl StepEvents {
     /// What is told by an event of a request; nothing if it is about something else.
     pub(super) fn by(event: &Event) -> Option<Self> {
         let (head, message) = event.note.as_ref()?.split_once(": ")?;
@@ -228,8 +232,8 @@ impl Told {
         let (step, attempt) = again.map_or((head, 1), |(step, times)| {
             (step, times.parse().unwrap_or(1))
         });
-        let is_of_step =
-            StepKind::of(step).is_some_and(|kind| event.reason.as_deref() == Some(kind.as_str()));
+        let is_of_step = StepKind::from_name(step)
+            .is_some_and(|kind| event.reason.as_deref() == Some(kind.as_str()));
         let at = event.event_time.as_ref()?.0;
         is_of_step.then(|| Self {
             at,
@@ -241,7 +245,7 @@ impl Told {
 }
 
 /// The request with the steps that its events tell of: its status is written a little later.
-pub(super) fn with_told(request: &PostgresOpsRequest, told: &[Told]) -> PostgresOpsRequest {
+pub(super) fn with_told(request: &PostgresOpsRequest, told: &[StepEvents]) -> PostgresOpsRequest {
     let mut request = request.clone();
     let is_finished = request.is_finished();
     let Some(status) = request.status.as_mut().filter(|_| !is_finished) else {
@@ -255,20 +259,20 @@ pub(super) fn with_told(request: &PostgresOpsRequest, told: &[Told]) -> Postgres
         .filter_map(|step| step.started_at.as_ref())
         .map(|time| time.0)
         .max();
-    let mut told: Vec<&Told> = told
+    let mut told: Vec<&StepEvents> = told
         .iter()
         .filter(|told| newest.is_none_or(|newest| told.at >= newest))
         .collect();
     told.sort_by_key(|told| told.at);
-    for Told {
+    for StepEvents {
         at,
         step,
         attempt,
         message,
     } in told
     {
-        if ledger::find(&status.steps, step).is_none_or(|known| known.attempts < *attempt) {
-            ledger::note(&mut status.steps, step, true, message, *at);
+        if ledger::find_step(&status.steps, step).is_none_or(|known| known.attempts < *attempt) {
+            ledger::record_attempt(&mut status.steps, step, true, message, *at);
         }
     }
     request
@@ -311,7 +315,7 @@ pub(super) fn lines(
         if tone == Tone::Bad { tone } else { Tone::Plain },
         &now_happens(request),
     ));
-    if let Some(turned) = status.steps.iter().find(|step| step.name == TURN_BACK) {
+    if let Some(turned) = status.steps.iter().find(|step| step.name == ROLLBACK) {
         let cause = turned.message.as_deref().unwrap_or("no reason given");
         lines.extend(screen.wrap(Tone::Bad, &format!("given up, back to what was: {cause}")));
     }
@@ -333,7 +337,7 @@ pub(super) fn lines(
 
 fn row(step: &Step, now: Timestamp, is_over: bool) -> Vec<Cell> {
     let is_done = step.finished_at.is_some();
-    let mark = if step.name == TURN_BACK {
+    let mark = if step.name == ROLLBACK {
         Cell::new(Tone::Bad, "!")
     } else if is_done {
         Cell::new(Tone::Good, "+")
@@ -569,7 +573,7 @@ mod tests {
             ),
             event(2, "Issue", "Issue"),
         ];
-        let told: Vec<Told> = events.iter().filter_map(Told::by).collect();
+        let told: Vec<StepEvents> = events.iter().filter_map(StepEvents::by).collect();
         assert_eq!(told.len(), 4);
         let shown = with_told(&request(), &told);
         let steps = shown
@@ -627,7 +631,7 @@ mod tests {
         let mut request = request();
         let status = request.status.as_mut().expect("a status");
         let turned =
-            json!({"name": "TurnBack", "attempts": 1, "message": "the trial certificate: denied"});
+            json!({"name": "Rollback", "attempts": 1, "message": "the trial certificate: denied"});
         status
             .steps
             .push(serde_json::from_value(turned).expect("a step"));

@@ -22,19 +22,19 @@ use crate::cluster::facts;
 use crate::cluster::own_ca::OwnCa;
 use crate::controller::{self, Lease, PetSets};
 use crate::metrics::{Metrics, ReviewMetrics, ReviewOutcome, ServerMetrics};
-use crate::rules::defaults::{DefaultIssuer, Installation};
-use crate::rules::{Allowed, Facts};
+use crate::rules::defaults::{DefaultIssuer, InstallationDefaults};
+use crate::rules::{Allowed, ClusterFacts};
 use crate::serve::certificate::ServedCertificate;
-use crate::serve::files::{self, Files};
+use crate::serve::files::{self, CertificateFiles};
 use crate::serve::health::{self, Readiness};
-use crate::serve::https::{Server, Transport, listen, tls};
+use crate::serve::https::{HttpsServer, Transport, listen, tls};
 use crate::serve::limits::Limits;
 use crate::serve::registration::configuration_names;
-use crate::serve::review::Verdict;
+use crate::serve::review::AdmissionVerdict;
 use crate::serve::webhooks::{self, Admission, Purpose, Webhook};
 use crate::telemetry;
 
-/// Run the operator: the admission webhooks and the loops
+/// Run the operator: the admission webhooks and the controllers
 ///
 /// It ends on SIGTERM or SIGINT, after it has answered what it was asked; a second signal ends it
 /// at once.
@@ -99,15 +99,15 @@ pub(super) struct Args {
     default_issuer: Option<DefaultIssuer>,
     #[command(flatten)]
     tenancy: Tenancy,
-    /// Loops that run beside the webhooks, on whichever replica holds the lease
+    /// Controllers that run beside the webhooks, on whichever replica holds the lease
     #[arg(
         long,
-        env = "PGREKEY_LOOPS",
+        env = "PGREKEY_CONTROLLERS",
         value_enum,
         value_delimiter = ',',
         default_value = "provisioner,ops-manager"
     )]
-    loops: Vec<Loop>,
+    controllers: Vec<ControllerName>,
     /// Who realises PetSets
     #[arg(long, env = "PGREKEY_PET_SETS", value_enum, default_value_t = PetSetController::Own)]
     pet_sets: PetSetController,
@@ -144,7 +144,7 @@ enum CertificateSource {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Loop {
+enum ControllerName {
     /// A Postgres becomes a running cluster
     Provisioner,
     /// A PostgresOpsRequest is carried out
@@ -182,15 +182,15 @@ fn log_filter(text: &str) -> Result<LogFilter, String> {
 /// The command line, as far as the running program needs it.
 struct Config {
     namespace: String,
-    certificate: Certificate,
+    certificate: ServingCertificate,
     webhook_address: SocketAddr,
     health_address: SocketAddr,
     default_issuer: Option<DefaultIssuer>,
     allowed: Arc<Allowed>,
-    loops: Option<controller::Settings>,
+    controllers: Option<controller::Settings>,
 }
 
-enum Certificate {
+enum ServingCertificate {
     Own { names: Vec<String> },
     Files { certificate: PathBuf, key: PathBuf },
 }
@@ -208,7 +208,7 @@ impl Args {
             health_address,
             default_issuer,
             tenancy,
-            loops,
+            controllers,
             pet_sets,
             watch_namespace,
             max_concurrent_operations,
@@ -221,12 +221,12 @@ impl Args {
             (CertificateSource::Own, ..) => {
                 // The API server calls a Service by this name.
                 let own = format!("{service}.{namespace}.svc");
-                Certificate::Own {
+                ServingCertificate::Own {
                     names: std::iter::once(own).chain(certificate_names).collect(),
                 }
             }
             (CertificateSource::Files, Some(certificate), Some(key)) => {
-                Certificate::Files { certificate, key }
+                ServingCertificate::Files { certificate, key }
             }
             (CertificateSource::Files, ..) => {
                 return Err(anyhow!("name --certificate-file and --key-file"));
@@ -238,8 +238,8 @@ impl Args {
         };
         let identity = identity.map_or_else(host_name, Ok)?;
         let (provisioner, ops_manager) = (
-            loops.contains(&Loop::Provisioner),
-            loops.contains(&Loop::OpsManager),
+            controllers.contains(&ControllerName::Provisioner),
+            controllers.contains(&ControllerName::OpsManager),
         );
         let pet_sets = match pet_sets {
             PetSetController::Own => PetSets::Own,
@@ -251,7 +251,7 @@ impl Args {
             name: "pgrekey".to_owned(),
             identity: identity.clone(),
         };
-        let loops = (provisioner || ops_manager).then_some(controller::Settings {
+        let controllers = (provisioner || ops_manager).then_some(controller::Settings {
             namespace: watch_namespace,
             provisioner,
             ops_manager,
@@ -269,7 +269,7 @@ impl Args {
             health_address,
             default_issuer,
             allowed,
-            loops,
+            controllers,
         };
         Ok((config, telemetry::filter(&log.0)?, format))
     }
@@ -301,7 +301,7 @@ async fn operate(config: Config) -> anyhow::Result<()> {
         health_address,
         default_issuer,
         allowed,
-        loops,
+        controllers,
     } = config;
     let end = CancellationToken::new();
     let mut signals = Signals::new().context("cannot listen for signals")?;
@@ -345,23 +345,25 @@ async fn operate(config: Config) -> anyhow::Result<()> {
         unknown => Err(format!("not known yet: {}", unknown.join(", "))),
     });
 
-    let installation = Installation {
+    let installation = InstallationDefaults {
         issuer: default_issuer,
-        ops_manager: loops.as_ref().is_some_and(|settings| settings.ops_manager),
-        namespace: loops
+        ops_manager: controllers
+            .as_ref()
+            .is_some_and(|settings| settings.ops_manager),
+        namespace: controllers
             .as_ref()
             .and_then(|settings| settings.namespace.clone()),
         allowed,
     };
     // They end soon after `end` is cancelled, and give the lease up.
-    if let Some(settings) = loops {
+    if let Some(settings) = controllers {
         tasks.add(
-            "loops",
+            "controllers",
             controller::run(
                 client.clone(),
                 Arc::clone(&stores),
                 settings,
-                metrics.loops.clone(),
+                metrics.controllers.clone(),
                 end.clone(),
             ),
         );
@@ -372,7 +374,7 @@ async fn operate(config: Config) -> anyhow::Result<()> {
         installation,
         observe,
     });
-    let server = Server {
+    let server = HttpsServer {
         listener: webhooks,
         transport: Transport::Tls(tls(Arc::new(served)).context("cannot set up TLS")?),
         router: webhooks::router(&admission),
@@ -383,7 +385,7 @@ async fn operate(config: Config) -> anyhow::Result<()> {
 
     // Probes and metrics are answered until everything else has ended.
     let probes_end = CancellationToken::new();
-    let probes = Server {
+    let probes = HttpsServer {
         listener: health,
         transport: Transport::Plain,
         router: health::router(readiness, metrics),
@@ -399,7 +401,7 @@ async fn operate(config: Config) -> anyhow::Result<()> {
 
 /// Keeps the served certificate good.
 fn keep(
-    source: Certificate,
+    source: ServingCertificate,
     client: &Client,
     namespace: String,
     served: &ServedCertificate,
@@ -408,10 +410,10 @@ fn keep(
 ) -> futures::future::BoxFuture<'static, ()> {
     let (cell, metrics, end) = (served.clone(), Arc::clone(metrics), end.clone());
     match source {
-        Certificate::Files { certificate, key } => {
-            Box::pin(Files::new(certificate, key).follow(files::POLL, cell, metrics, end))
-        }
-        Certificate::Own { names } => {
+        ServingCertificate::Files { certificate, key } => Box::pin(
+            CertificateFiles::new(certificate, key).follow(files::POLL, cell, metrics, end),
+        ),
+        ServingCertificate::Own { names } => {
             let own = OwnCa {
                 client: client.clone(),
                 namespace,
@@ -426,14 +428,14 @@ fn keep(
                 }
                 Err(problem) => cell.refused(Some(problem)),
             };
-            Box::pin(own.keep(tell, end))
+            Box::pin(own.run(tell, end))
         }
     }
 }
 
 /// Counts each review, and each rule that spoke in it.
 fn observe(metrics: ReviewMetrics) -> Box<webhooks::Observe> {
-    Box::new(move |webhook: &Webhook, verdict: &Verdict| {
+    Box::new(move |webhook: &Webhook, verdict: &AdmissionVerdict| {
         let outcome = if verdict.allowed() {
             ReviewOutcome::Allowed
         } else {
@@ -529,14 +531,14 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Parser)]
-    struct Line {
+    struct CommandLine {
         #[command(flatten)]
         args: Args,
     }
 
     fn parse(line: &[&str]) -> Result<Config, String> {
-        let line =
-            Line::try_parse_from(std::iter::once(&"run").chain(line)).map_err(|e| e.to_string())?;
+        let line = CommandLine::try_parse_from(std::iter::once(&"run").chain(line))
+            .map_err(|e| e.to_string())?;
         line.args
             .parse()
             .map(|(config, ..)| config)
@@ -554,7 +556,7 @@ mod tests {
             "192.0.2.1",
         ];
         let config = parse(&[&line[..], &["--certificate-name", "a.example"]].concat()).unwrap();
-        let Certificate::Own { names } = config.certificate else {
+        let ServingCertificate::Own { names } = config.certificate else {
             panic!("another source")
         };
         assert_eq!(names, ["hooks.ns.svc", "192.0.2.1", "a.example"]);

@@ -24,7 +24,7 @@ pub(super) struct Scope {
 
 /// A cluster that can be asked.
 #[derive(Clone)]
-pub(super) struct Cluster {
+pub(super) struct ApiConnection {
     pub(super) client: Client,
     /// The namespace of names that say none.
     pub(super) namespace: String,
@@ -32,7 +32,7 @@ pub(super) struct Cluster {
 
 impl Scope {
     /// A client of the cluster.
-    pub(super) async fn connect(&self) -> anyhow::Result<Cluster> {
+    pub(super) async fn connect(&self) -> anyhow::Result<ApiConnection> {
         super::install_cryptography();
         let mut config = match &self.context {
             Some(context) => {
@@ -55,7 +55,7 @@ impl Scope {
             .clone()
             .unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).context("the kubeconfig cannot be used")?;
-        Ok(Cluster { client, namespace })
+        Ok(ApiConnection { client, namespace })
     }
 
     /// The namespace, without asking anybody: `default` where there is no kubeconfig.
@@ -77,7 +77,7 @@ impl Scope {
     }
 }
 
-impl Cluster {
+impl ApiConnection {
     /// Namespace and name of what a user calls `NAME` or `NAMESPACE/NAME`.
     pub(super) fn locate(&self, name: &str) -> (String, String) {
         locate(&self.namespace, name)
@@ -101,7 +101,7 @@ pub(super) fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> a
 
 /// What to tell a user when the API server did not do something, such as `read the Postgres
 /// demo/pg`.
-pub(super) fn told(what: &str, error: kube::Error) -> anyhow::Error {
+pub(super) fn explain_api_error(what: &str, error: kube::Error) -> anyhow::Error {
     match error {
         kube::Error::Api(status) => match status.code {
             401 => anyhow!(
@@ -174,7 +174,7 @@ mod tests {
                 message: "no".to_owned(),
                 ..Status::default()
             };
-            told(
+            explain_api_error(
                 "read the Postgres demo/pg",
                 kube::Error::Api(status.boxed()),
             )

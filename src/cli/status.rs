@@ -12,8 +12,8 @@ use kube::api::{Api, ListParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watch_object, watcher};
 
-use super::progress::{self, Told};
-use super::scope::{Cluster, Scope, block_on, is_missing, print, told};
+use super::progress::{self, StepEvents};
+use super::scope::{ApiConnection, Scope, block_on, explain_api_error, is_missing, print};
 use super::screen::{Output, Screen, json, yaml};
 use crate::api::ops_request::OpsPhase;
 use crate::api::{Postgres, PostgresOpsRequest};
@@ -91,18 +91,18 @@ fn code(request: &PostgresOpsRequest) -> ExitCode {
 
 /// The request of this name; or of the database of this name the one that runs, else the one that
 /// is next, else the latest.
-async fn find(cluster: &Cluster, name: &str) -> anyhow::Result<PostgresOpsRequest> {
+async fn find(cluster: &ApiConnection, name: &str) -> anyhow::Result<PostgresOpsRequest> {
     let (namespace, name) = cluster.locate(name);
     let requests: Api<PostgresOpsRequest> = Api::namespaced(cluster.client.clone(), &namespace);
     match requests.get_opt(&name).await {
         Ok(Some(request)) => return Ok(request),
         Ok(None) => {}
-        Err(error) => return Err(told("read requests", error)),
+        Err(error) => return Err(explain_api_error("read requests", error)),
     }
     let all = requests
         .list(&ListParams::default())
         .await
-        .map_err(|error| told("list requests", error))?
+        .map_err(|error| explain_api_error("list requests", error))?
         .items;
     let of_database = all
         .into_iter()
@@ -115,7 +115,7 @@ async fn find(cluster: &Cluster, name: &str) -> anyhow::Result<PostgresOpsReques
     let is_database = databases
         .get_opt(&name)
         .await
-        .map_err(|error| told("read databases", error))?
+        .map_err(|error| explain_api_error("read databases", error))?
         .is_some();
     Err(if is_database {
         anyhow!(
@@ -143,7 +143,7 @@ fn most_telling(mut requests: Vec<PostgresOpsRequest>) -> Option<PostgresOpsRequ
 }
 
 /// What the events of a request tell; nothing to whoever may not read events.
-async fn told_of(cluster: &Cluster, request: &PostgresOpsRequest) -> Vec<Told> {
+async fn told_of(cluster: &ApiConnection, request: &PostgresOpsRequest) -> Vec<StepEvents> {
     let events: Api<Event> = Api::namespaced(
         cluster.client.clone(),
         &request.namespace().unwrap_or_default(),
@@ -152,7 +152,7 @@ async fn told_of(cluster: &Cluster, request: &PostgresOpsRequest) -> Vec<Told> {
         .list(&ListParams::default().fields(&about(request)))
         .await;
     found
-        .map(|events| events.iter().filter_map(Told::by).collect())
+        .map(|events| events.iter().filter_map(StepEvents::by).collect())
         .unwrap_or_default()
 }
 
@@ -162,7 +162,7 @@ fn about(request: &PostgresOpsRequest) -> String {
 }
 
 /// How many pods the database of a request has: for the bar, so a guess will do.
-async fn replicas(cluster: &Cluster, request: &PostgresOpsRequest) -> i32 {
+async fn replicas(cluster: &ApiConnection, request: &PostgresOpsRequest) -> i32 {
     let databases: Api<Postgres> = Api::namespaced(
         cluster.client.clone(),
         &request.namespace().unwrap_or_default(),
@@ -177,13 +177,13 @@ async fn replicas(cluster: &Cluster, request: &PostgresOpsRequest) -> i32 {
 
 /// Shows a request until its end: drawn anew on a terminal, else what is new, line by line.
 pub(super) async fn follow(
-    cluster: &Cluster,
+    cluster: &ApiConnection,
     request: &PostgresOpsRequest,
 ) -> anyhow::Result<ExitCode> {
     let namespace = request.namespace().unwrap_or_default();
     let requests: Api<PostgresOpsRequest> = Api::namespaced(cluster.client.clone(), &namespace);
     let replicas = replicas(cluster, request).await;
-    let mut view = View {
+    let mut view = StatusView {
         replicas,
         drawn: 0,
         request: None,
@@ -221,7 +221,7 @@ pub(super) async fn follow(
             },
             // Who may not read events sees what the status says.
             Some(Ok(event)) = events.next() => {
-                view.told.extend(Told::by(&event));
+                view.told.extend(StepEvents::by(&event));
                 view.show()?;
             }
             _ = ticks.tick() => view.draw()?,
@@ -234,19 +234,19 @@ fn is_missing_kind(error: &watcher::Error) -> bool {
 }
 
 /// What is on the screen.
-struct View {
+struct StatusView {
     replicas: i32,
     /// How many lines of the terminal are ours.
     drawn: usize,
     /// The request, as it was last seen.
     request: Option<PostgresOpsRequest>,
     /// What its events have told.
-    told: Vec<Told>,
+    told: Vec<StepEvents>,
     /// What was last shown of it.
     shown: Option<PostgresOpsRequest>,
 }
 
-impl View {
+impl StatusView {
     /// Takes in what has changed.
     fn show(&mut self) -> std::io::Result<()> {
         let Some(request) = self

@@ -8,15 +8,15 @@ use serde_saphyr::Spanned;
 
 /// A place in a text, both counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct Position {
     pub(super) line: u64,
     pub(super) column: u64,
 }
 
 /// The beginning of a text, for what has no place of its own.
-pub(super) const START: Place = Place { line: 1, column: 1 };
+pub(super) const START: Position = Position { line: 1, column: 1 };
 
-impl From<serde_saphyr::Location> for Place {
+impl From<serde_saphyr::Location> for Position {
     fn from(location: serde_saphyr::Location) -> Self {
         Self {
             line: location.line().max(1),
@@ -38,9 +38,9 @@ enum Node {
 
 /// Every document of a YAML or JSON text, or where it cannot be read, and why. Documents that are
 /// empty do not count.
-pub(super) fn read(text: &str) -> Result<Vec<Document>, (Place, String)> {
+pub(super) fn parse(text: &str) -> Result<Vec<Document>, (Position, String)> {
     let documents = serde_saphyr::from_multiple::<Spanned<Node>>(text).map_err(|error| {
-        let place = error.location().map_or(START, Place::from);
+        let place = error.location().map_or(START, Position::from);
         // The first line is the problem; what follows is a picture of the place.
         let problem = error.without_snippet().to_string();
         (place, problem.lines().next().unwrap_or_default().to_owned())
@@ -78,7 +78,7 @@ impl Document {
 
     /// Where a field stands, such as `spec.tls.certificates[0].alias`; of a field that is missing,
     /// the nearest thing around it that is there.
-    pub(super) fn place(&self, field: &str) -> Place {
+    pub(super) fn place(&self, field: &str) -> Position {
         let (mut at, mut rest) = (&self.0, field);
         while let Some((next, after)) = step(&at.value, rest) {
             (at, rest) = (next, after);
@@ -221,7 +221,7 @@ items:
 
     #[test]
     fn values_are_read_as_kubernetes_reads_them() {
-        let documents = read(TEXT).unwrap();
+        let documents = parse(TEXT).unwrap();
         assert_eq!(documents.len(), 2);
         let spec = json!({"version": "17.12", "replicas": 3, "tls": {"certificates": [
             {"alias": "server", "dnsNames": ["a.example", "b.example"]}]}});
@@ -234,14 +234,14 @@ items:
             .collect();
         assert_eq!(kinds, ["Issuer", "Namespace"]);
         assert_eq!(
-            read("{\"kind\": \"Postgres\", \"spec\": null}").unwrap()[0].value(),
+            parse("{\"kind\": \"Postgres\", \"spec\": null}").unwrap()[0].value(),
             json!({"kind": "Postgres", "spec": null})
         );
     }
 
     #[test]
     fn a_field_is_found_and_else_what_is_around_it() {
-        let document = read(TEXT).unwrap().remove(0);
+        let document = parse(TEXT).unwrap().remove(0);
         for (field, line, column) in [
             ("spec.version", 7, 12),
             ("spec.tls.certificates[0].dnsNames[1]", 13, 11),
@@ -250,21 +250,21 @@ items:
             ("metadata.annotations.pgrekey.dev/a.b", 5, 52),
             ("object", 3, 1),
         ] {
-            assert_eq!(document.place(field), Place { line, column }, "{field}");
+            assert_eq!(document.place(field), Position { line, column }, "{field}");
         }
     }
 
     #[test]
     fn what_cannot_be_read_has_a_place() {
-        let (place, problem) = read("kind: Postgres\nspec: {a: 1\nb: [").unwrap_err();
+        let (place, problem) = parse("kind: Postgres\nspec: {a: 1\nb: [").unwrap_err();
         assert!(
             place > START && !problem.is_empty() && !problem.contains('\n'),
             "{place:?} {problem}"
         );
-        let (place, problem) = read("a: 1\na: 2\n").unwrap_err();
+        let (place, problem) = parse("a: 1\na: 2\n").unwrap_err();
         assert_eq!(
             (place, problem.contains("duplicate")),
-            (Place { line: 2, column: 1 }, true),
+            (Position { line: 2, column: 1 }, true),
             "{problem}"
         );
     }

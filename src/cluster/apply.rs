@@ -25,13 +25,13 @@ use serde_json::{Value, json};
 use tracing::debug;
 
 use super::FIELD_MANAGER;
-use super::differs::differs;
-use super::error::{Error, InTheWay, Thing};
+use super::differs::needs_apply;
+use super::error::{Error, NameConflict, ObjectName};
 use crate::build::meta::Labels;
 
 /// What an application did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Done {
+pub enum ApplyOutcome {
     /// Nothing: it was as it should be.
     Nothing,
     /// It was not there.
@@ -41,7 +41,7 @@ pub enum Done {
 }
 
 /// A kind of object that a namespace holds.
-pub trait Kind:
+pub trait ObjectKind:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + Clone
     + Debug
@@ -52,7 +52,7 @@ pub trait Kind:
 {
 }
 
-impl<K> Kind for K where
+impl<K> ObjectKind for K where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
         + Debug
@@ -96,7 +96,7 @@ impl Debug for Objects {
 impl Objects {
     /// The objects that this owner controls and that carry these labels. `None` for an owner that
     /// was never stored.
-    pub fn of<O: Kind>(client: &Client, owner: &O, labels: Labels) -> Option<Self> {
+    pub fn owned_by<O: ObjectKind>(client: &Client, owner: &O, labels: Labels) -> Option<Self> {
         Some(Self {
             client: client.clone(),
             namespace: owner.namespace()?,
@@ -107,18 +107,18 @@ impl Objects {
 
     /// All objects of a kind in the owner's namespace.
     #[must_use]
-    pub fn api<K: Kind>(&self) -> Api<K> {
+    pub fn api<K: ObjectKind>(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
     /// The object of this name, whoever owns it. Where cert-manager is not installed there is none
     /// of its kinds.
-    pub async fn look<K: Kind>(&self, name: &str) -> Result<Option<K>, Error> {
+    pub async fn get<K: ObjectKind>(&self, name: &str) -> Result<Option<K>, Error> {
         match self
             .api()
             .get_opt(name)
             .await
-            .map_err(|error| Error::of(Thing::new::<K>(name), error))
+            .map_err(|error| Error::classify(ObjectName::new::<K>(name), error))
         {
             Err(Error::UnknownKind(what)) if what.is_of_cert_manager() => Ok(None),
             found => found,
@@ -126,21 +126,21 @@ impl Objects {
     }
 
     /// Whether an object is ours.
-    pub fn is_ours(&self, object: &impl Kind) -> bool {
+    pub fn is_owned(&self, object: &impl ObjectKind) -> bool {
         self.owner_of(object.meta()).is_ok()
     }
 
     /// The object of this name, if it is ours.
-    pub async fn ours<K: Kind>(&self, name: &str) -> Result<Option<K>, Error> {
+    pub async fn owned<K: ObjectKind>(&self, name: &str) -> Result<Option<K>, Error> {
         Ok(self
-            .look::<K>(name)
+            .get::<K>(name)
             .await?
-            .filter(|object| self.is_ours(object)))
+            .filter(|object| self.is_owned(object)))
     }
 
     /// The objects of a kind that carry our labels, whoever owns them: what a StatefulSet makes has
     /// no owner that we know.
-    pub async fn labelled<K: Kind>(&self) -> Result<Vec<K>, Error> {
+    pub async fn labelled<K: ObjectKind>(&self) -> Result<Vec<K>, Error> {
         let selector: Vec<String> = self
             .labels
             .iter()
@@ -152,30 +152,34 @@ impl Objects {
             .await;
         listed
             .map(|list| list.items)
-            .map_err(|error| Error::of(Thing::new::<K>(&self.owner.name), error))
+            .map_err(|error| Error::classify(ObjectName::new::<K>(&self.owner.name), error))
     }
 
     /// Makes the object what the wish says, if it is not; the owner reference is added to the wish.
-    pub async fn apply<K: Kind>(&self, wish: K) -> Result<Done, Error> {
-        let live = self.look::<K>(&wish.name_any()).await?;
+    pub async fn apply<K: ObjectKind>(&self, wish: K) -> Result<ApplyOutcome, Error> {
+        let live = self.get::<K>(&wish.name_any()).await?;
         self.apply_over(live.as_ref(), wish).await
     }
 
     /// The same, for who has looked already.
-    pub async fn apply_over<K: Kind>(&self, live: Option<&K>, mut wish: K) -> Result<Done, Error> {
-        let what = Thing::new::<K>(&wish.name_any());
+    pub async fn apply_over<K: ObjectKind>(
+        &self,
+        live: Option<&K>,
+        mut wish: K,
+    ) -> Result<ApplyOutcome, Error> {
+        let what = ObjectName::new::<K>(&wish.name_any());
         wish.meta_mut().owner_references = Some(vec![self.owner.clone()]);
         let mut body = json_of(&what, &wish)?;
         let mut parameters = PatchParams::apply(FIELD_MANAGER);
         if let Some(live) = live {
             self.owner_of(live.meta()).map_err(|owner| {
-                Error::InTheWay(InTheWay {
+                Error::InTheWay(NameConflict {
                     what: what.clone(),
                     owner,
                 })
             })?;
-            if !differs(&json_of(&what, live)?, &body) {
-                return Ok(Done::Nothing);
+            if !needs_apply(&json_of(&what, live)?, &body) {
+                return Ok(ApplyOutcome::Nothing);
             }
             // Fields that somebody else has taken are taken back.
             parameters = parameters.force();
@@ -199,11 +203,11 @@ impl Objects {
             }
             after => after,
         };
-        let after = after.map_err(|error| Error::of(what.clone(), error))?;
+        let after = after.map_err(|error| Error::classify(what.clone(), error))?;
         let done = match before {
-            None => Done::Created,
-            before if before == after.resource_version() => Done::Nothing,
-            Some(_) => Done::Changed,
+            None => ApplyOutcome::Created,
+            before if before == after.resource_version() => ApplyOutcome::Nothing,
+            Some(_) => ApplyOutcome::Changed,
         };
         // `Nothing` here is a difference that was none: a default that `differs` does not know of.
         debug!(%what, ?done, "applied");
@@ -212,11 +216,11 @@ impl Objects {
 
     /// Makes the object what the wish says; where nothing is wished for, deletes the one of this
     /// name, if it is ours. `None`: there is to be none.
-    pub async fn apply_or_delete<K: Kind>(
+    pub async fn apply_or_delete<K: ObjectKind>(
         &self,
         wish: Option<K>,
         name: &str,
-    ) -> Result<Option<Done>, Error> {
+    ) -> Result<Option<ApplyOutcome>, Error> {
         match wish {
             Some(wish) => self.apply(wish).await.map(Some),
             None => self.delete::<K>(name).await.map(|_| None),
@@ -225,8 +229,8 @@ impl Objects {
 
     /// Deletes the object of this name if it is ours, and says whether there was one. What it owns
     /// is collected afterwards.
-    pub async fn delete<K: Kind>(&self, name: &str) -> Result<bool, Error> {
-        let Some(object) = self.ours::<K>(name).await? else {
+    pub async fn delete<K: ObjectKind>(&self, name: &str) -> Result<bool, Error> {
+        let Some(object) = self.owned::<K>(name).await? else {
             return Ok(false);
         };
         self.delete_seen(&object).await?;
@@ -234,11 +238,11 @@ impl Objects {
     }
 
     /// Deletes this very object, whoever owns it. One that is gone or going is fine.
-    pub async fn delete_seen<K: Kind>(&self, object: &K) -> Result<(), Error> {
+    pub async fn delete_seen<K: ObjectKind>(&self, object: &K) -> Result<(), Error> {
         if object.meta().deletion_timestamp.is_some() {
             return Ok(());
         }
-        let what = Thing::new::<K>(&object.name_any());
+        let what = ObjectName::new::<K>(&object.name_any());
         let parameters = DeleteParams {
             preconditions: Some(Preconditions {
                 uid: object.uid(),
@@ -250,16 +254,16 @@ impl Objects {
         match self.api::<K>().delete(&what.name, &parameters).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            Err(error) => Err(Error::of(what, error)),
+            Err(error) => Err(Error::classify(what, error)),
         }
     }
 
     /// Lets go of this object: it stays when its owner goes.
-    pub async fn let_go<K: Kind>(&self, name: &str) -> Result<(), Error> {
-        let Some(object) = self.ours::<K>(name).await? else {
+    pub async fn orphan<K: ObjectKind>(&self, name: &str) -> Result<(), Error> {
+        let Some(object) = self.owned::<K>(name).await? else {
             return Ok(());
         };
-        let what = Thing::new::<K>(name);
+        let what = ObjectName::new::<K>(name);
         let others: Vec<_> = object
             .owner_references()
             .iter()
@@ -281,7 +285,9 @@ impl Objects {
             .api::<K>()
             .patch(name, &parameters, &Patch::Merge(&patch))
             .await;
-        patched.map(|_| ()).map_err(|error| Error::of(what, error))
+        patched
+            .map(|_| ())
+            .map_err(|error| Error::classify(what, error))
     }
 
     /// As [`Objects::apply`], for a kind that not every cluster has; `None` where it has not.
@@ -289,8 +295,8 @@ impl Objects {
         &self,
         kind: &ApiResource,
         mut wish: DynamicObject,
-    ) -> Result<Option<Done>, Error> {
-        let what = Thing {
+    ) -> Result<Option<ApplyOutcome>, Error> {
+        let what = ObjectName {
             kind: kind.kind.clone(),
             name: wish.name_any(),
         };
@@ -299,17 +305,17 @@ impl Objects {
         wish.metadata.owner_references = Some(vec![self.owner.clone()]);
         let mut body = dynamic_json(&what, &wish)?;
         let mut parameters = PatchParams::apply(FIELD_MANAGER);
-        let live =
-            present(api.get(&what.name).await).map_err(|error| Error::of(what.clone(), error))?;
+        let live = present(api.get(&what.name).await)
+            .map_err(|error| Error::classify(what.clone(), error))?;
         if let Some(live) = &live {
             self.owner_of(&live.metadata).map_err(|owner| {
-                Error::InTheWay(InTheWay {
+                Error::InTheWay(NameConflict {
                     what: what.clone(),
                     owner,
                 })
             })?;
-            if !differs(&dynamic_json(&what, live)?, &body) {
-                return Ok(Some(Done::Nothing));
+            if !needs_apply(&dynamic_json(&what, live)?, &body) {
+                return Ok(Some(ApplyOutcome::Nothing));
             }
             parameters = parameters.force();
         }
@@ -318,25 +324,26 @@ impl Objects {
             api.patch(&what.name, &parameters, &Patch::Apply(&body))
                 .await,
         );
-        let after = after.map_err(|error| Error::of(what, error))?;
+        let after = after.map_err(|error| Error::classify(what, error))?;
         Ok(after.map(|_| {
             if live.is_some() {
-                Done::Changed
+                ApplyOutcome::Changed
             } else {
-                Done::Created
+                ApplyOutcome::Created
             }
         }))
     }
 
     /// As [`Objects::delete`], for a kind that not every cluster has.
     pub async fn delete_if_known(&self, kind: &ApiResource, name: &str) -> Result<(), Error> {
-        let what = Thing {
+        let what = ObjectName {
             kind: kind.kind.clone(),
             name: name.to_owned(),
         };
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), &self.namespace, kind);
-        let live = present(api.get(name).await).map_err(|error| Error::of(what.clone(), error))?;
+        let live =
+            present(api.get(name).await).map_err(|error| Error::classify(what.clone(), error))?;
         let Some(live) = live.filter(|live| self.owner_of(&live.metadata).is_ok()) else {
             return Ok(());
         };
@@ -351,7 +358,7 @@ impl Objects {
         match api.delete(name, &parameters).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-            Err(error) => Err(Error::of(what, error)),
+            Err(error) => Err(Error::classify(what, error)),
         }
     }
 
@@ -360,7 +367,7 @@ impl Objects {
     /// Ours is what we control, and what nobody controls but carries our labels: the Secret of an
     /// earlier life of the same database, which was let go, and an object whose owner somebody has
     /// removed.
-    fn owner_of(&self, object: &ObjectMeta) -> Result<(), Option<Thing>> {
+    fn owner_of(&self, object: &ObjectMeta) -> Result<(), Option<ObjectName>> {
         let controller = object
             .owner_references
             .iter()
@@ -368,7 +375,7 @@ impl Objects {
             .find(|owner| owner.controller == Some(true));
         match controller {
             Some(owner) if owner.uid == self.owner.uid => Ok(()),
-            Some(owner) => Err(Some(Thing {
+            Some(owner) => Err(Some(ObjectName {
                 kind: owner.kind.clone(),
                 name: owner.name.clone(),
             })),
@@ -406,14 +413,14 @@ fn present<T>(answer: kube::Result<T>) -> kube::Result<Option<T>> {
     }
 }
 
-fn dynamic_json(what: &Thing, object: &DynamicObject) -> Result<Value, Error> {
+fn dynamic_json(what: &ObjectName, object: &DynamicObject) -> Result<Value, Error> {
     serde_json::to_value(object).map_err(|error| Error::Bug {
         what: what.clone(),
         why: error.to_string(),
     })
 }
 
-fn json_of<K: Kind>(what: &Thing, object: &K) -> Result<Value, Error> {
+fn json_of<K: ObjectKind>(what: &ObjectName, object: &K) -> Result<Value, Error> {
     serde_json::to_value(object).map_err(|error| Error::Bug {
         what: what.clone(),
         why: error.to_string(),
@@ -432,7 +439,7 @@ mod tests {
         let mut owner = ConfigMap::default();
         let metadata = json!({"name": "pg", "namespace": "demo", "uid": "1"});
         owner.metadata = serde_json::from_value(metadata).expect("metadata");
-        Objects::of(&cluster.client(), &owner, Labels::new()).expect("an owner")
+        Objects::owned_by(&cluster.client(), &owner, Labels::new()).expect("an owner")
     }
 
     #[tokio::test]
@@ -440,7 +447,7 @@ mod tests {
      {
         let objects = objects(&Fake::without("/apis/cert-manager.io/"));
         assert_eq!(
-            objects.look::<Certificate>("pg").await.expect("an answer"),
+            objects.get::<Certificate>("pg").await.expect("an answer"),
             None
         );
         let certificate = Certificate::new("pg", CertificateSpec::default());
@@ -458,7 +465,7 @@ mod tests {
         // What pgrekey cannot do without is another matter.
         let without = self::objects(&Fake::without("/configmaps"));
         assert!(matches!(
-            without.look::<ConfigMap>("pg").await,
+            without.get::<ConfigMap>("pg").await,
             Err(Error::UnknownKind(_))
         ));
     }

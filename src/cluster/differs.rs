@@ -15,7 +15,7 @@ use crate::api::quantity;
 
 /// Whether applying the wish would change the live object.
 #[must_use]
-pub fn differs(live: &Value, wish: &Value) -> bool {
+pub fn needs_apply(live: &Value, wish: &Value) -> bool {
     !covers("", live, wish) || owns_more(live, wish)
 }
 
@@ -123,14 +123,14 @@ mod tests {
             "spec": {"ports": [{"port": 5432, "protocol": "TCP"}], "clusterIP": "10.0.0.1"},
             "status": {},
         });
-        assert!(!differs(&live, &wish));
+        assert!(!needs_apply(&live, &wish));
     }
 
     #[test]
     fn each_kind_of_drift_is_seen() {
         let wish =
             json!({"a": "x", "list": [{"n": 1}, {"n": 2}], "map": {"k": "v"}, "flag": false});
-        assert!(!differs(&wish, &wish));
+        assert!(!needs_apply(&wish, &wish));
         for (what, path, value) in [
             ("another value", "/a", json!("y")),
             ("a missing value", "/map", json!({})),
@@ -146,7 +146,7 @@ mod tests {
         ] {
             let mut live = wish.clone();
             *live.pointer_mut(path).expect("a path") = value;
-            assert!(differs(&live, &wish), "{what}");
+            assert!(needs_apply(&live, &wish), "{what}");
         }
     }
 
@@ -154,20 +154,20 @@ mod tests {
     fn another_owner_is_no_drift_and_a_missing_one_is() {
         let wish = json!({"metadata": {"ownerReferences": [{"uid": "us"}]}});
         let live = |owners: Value| json!({"metadata": {"ownerReferences": owners}});
-        assert!(!differs(
+        assert!(!needs_apply(
             &live(json!([{"uid": "them"}, {"uid": "us", "name": "pg"}])),
             &wish
         ));
-        assert!(differs(&live(json!([{"uid": "them"}])), &wish));
+        assert!(needs_apply(&live(json!([{"uid": "them"}])), &wish));
     }
 
     #[test]
     fn amounts_are_compared_and_not_their_spelling() {
         let of = |cpu: &str, memory: &str| json!({"resources": {"requests": {"cpu": cpu, "memory": memory}}});
-        assert!(!differs(&of("500m", "1Gi"), &of("0.5", "1024Mi")));
-        assert!(differs(&of("500m", "1Gi"), &of("0.5", "1Gi1")));
-        assert!(differs(&of("500m", "1Gi"), &of("500m", "2Gi")));
-        assert!(differs(
+        assert!(!needs_apply(&of("500m", "1Gi"), &of("0.5", "1024Mi")));
+        assert!(needs_apply(&of("500m", "1Gi"), &of("0.5", "1Gi1")));
+        assert!(needs_apply(&of("500m", "1Gi"), &of("500m", "2Gi")));
+        assert!(needs_apply(
             &json!({"version": "1.0"}),
             &json!({"version": "1"})
         ));
@@ -187,15 +187,18 @@ mod tests {
         let fine = json!({
             "f:spec": {"f:ports": {"k:{\"port\":1,\"protocol\":\"TCP\"}": {".": {}, "f:name": {}, "f:port": {}}}, "f:tags": {"v:\"a\"": {}}},
         });
-        assert!(!differs(&live(fine, "pgrekey"), &wish));
+        assert!(!needs_apply(&live(fine, "pgrekey"), &wish));
         for fields in [
             json!({"f:metadata": {"f:annotations": {"f:old": {}}}}),
             json!({"f:spec": {"f:ports": {"k:{\"port\":2,\"protocol\":\"TCP\"}": {"f:name": {}}}}}),
             json!({"f:spec": {"f:ports": {"k:{\"port\":1,\"protocol\":\"TCP\"}": {"f:nodePort": {}}}}}),
             json!({"f:spec": {"f:tags": {"v:\"b\"": {}}}}),
         ] {
-            assert!(differs(&live(fields.clone(), "pgrekey"), &wish), "{fields}");
-            assert!(!differs(&live(fields, "somebody"), &wish));
+            assert!(
+                needs_apply(&live(fields.clone(), "pgrekey"), &wish),
+                "{fields}"
+            );
+            assert!(!needs_apply(&live(fields, "somebody"), &wish));
         }
     }
 }

@@ -14,33 +14,33 @@ pub enum Error {
     #[error("the API server did not answer about {what}: {source}")]
     Transport {
         /// What was asked about.
-        what: Thing,
+        what: ObjectName,
         /// What the client says.
         #[source]
         source: Box<kube::Error>,
     },
     /// Somebody else was faster: look again.
     #[error("{0} has changed meanwhile")]
-    Conflict(Thing),
+    Conflict(ObjectName),
     /// The name is taken by an object that is not ours.
     #[error(transparent)]
-    InTheWay(InTheWay),
+    InTheWay(NameConflict),
     /// A well-formed no: it stays a no until somebody changes something.
     #[error("the API server refuses {what}: {why}")]
     Refused {
         /// What was asked for.
-        what: Thing,
+        what: ObjectName,
         /// What it says.
         why: String,
     },
     /// The cluster has no objects of this kind, because it does not know the kind.
     #[error("{}", unknown(.0))]
-    UnknownKind(Thing),
+    UnknownKind(ObjectName),
     /// What cannot be.
     #[error("{what}: {why}; this is a bug of pgrekey's")]
     Bug {
         /// What was asked about.
-        what: Thing,
+        what: ObjectName,
         /// What happened.
         why: String,
     },
@@ -49,7 +49,7 @@ pub enum Error {
 impl Error {
     /// Sorts what the client says about an object.
     #[must_use]
-    pub fn of(what: Thing, error: kube::Error) -> Self {
+    pub fn classify(what: ObjectName, error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) if is_kind_unknown(&status) => Self::UnknownKind(what),
             kube::Error::Api(status) if status.code == 409 => Self::Conflict(what),
@@ -87,7 +87,7 @@ fn is_kind_unknown(status: &Status) -> bool {
     status.code == 404 && !names_an_object
 }
 
-fn unknown(what: &Thing) -> String {
+fn unknown(what: &ObjectName) -> String {
     let kind = &what.kind;
     if what.is_of_cert_manager() {
         return format!(
@@ -101,14 +101,14 @@ fn unknown(what: &Thing) -> String {
 
 /// An object, by kind and name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Thing {
+pub struct ObjectName {
     /// Its kind, such as `Service`.
     pub kind: String,
     /// Its name.
     pub name: String,
 }
 
-impl Thing {
+impl ObjectName {
     /// The object of this kind and name.
     #[must_use]
     pub fn new<K: Resource<DynamicType = ()>>(name: &str) -> Self {
@@ -125,7 +125,7 @@ impl Thing {
     }
 }
 
-impl fmt::Display for Thing {
+impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind, self.name)
     }
@@ -134,14 +134,14 @@ impl fmt::Display for Thing {
 /// An object that has a name that we need, and that is not ours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} exists and {}: rename or delete it, or give the database another name", whose(.owner.as_ref()))]
-pub struct InTheWay {
+pub struct NameConflict {
     /// The object.
-    pub what: Thing,
+    pub what: ObjectName,
     /// Who owns it, if anybody does.
-    pub owner: Option<Thing>,
+    pub owner: Option<ObjectName>,
 }
 
-fn whose(owner: Option<&Thing>) -> String {
+fn whose(owner: Option<&ObjectName>) -> String {
     owner.map_or_else(
         || "is not pgrekey's".to_owned(),
         |owner| format!("belongs to {owner}"),
@@ -162,8 +162,8 @@ mod tests {
                 message: "no".to_owned(),
                 ..Status::default()
             };
-            Error::of(
-                Thing::new::<Service>("pg"),
+            Error::classify(
+                ObjectName::new::<Service>("pg"),
                 kube::Error::Api(status.boxed()),
             )
         };
@@ -185,8 +185,8 @@ mod tests {
                 .unwrap_or_else(|_| Status::failure(text, "Failed to parse error data"));
             kube::Error::Api(status.with_code(404).boxed())
         };
-        let said = Error::of(
-            Thing::new::<cert_manager::Certificate>("pg"),
+        let said = Error::classify(
+            ObjectName::new::<cert_manager::Certificate>("pg"),
             of("404 page not found"),
         )
         .to_string();
@@ -194,22 +194,23 @@ mod tests {
             said.starts_with("cert-manager is not installed: kind Certificate of cert-manager.io"),
             "{said}"
         );
-        let said = Error::of(Thing::new::<Service>("pg"), of("404 page not found")).to_string();
+        let said =
+            Error::classify(ObjectName::new::<Service>("pg"), of("404 page not found")).to_string();
         assert_eq!(
             said,
             "Service pg: kind Service is unknown to this cluster: install its definition"
         );
         let gone = r#"{"reason": "NotFound", "message": "no", "details": {"name": "pg", "kind": "services"}}"#;
         assert!(matches!(
-            Error::of(Thing::new::<Service>("pg"), of(gone)),
+            Error::classify(ObjectName::new::<Service>("pg"), of(gone)),
             Error::Transport { .. }
         ));
     }
 
     #[test]
     fn what_is_in_the_way_is_named_with_its_owner() {
-        let what = Thing::new::<Service>("pg");
-        let nobody = InTheWay {
+        let what = ObjectName::new::<Service>("pg");
+        let nobody = NameConflict {
             what: what.clone(),
             owner: None,
         };
@@ -219,12 +220,12 @@ mod tests {
                 .starts_with("Service pg exists and is not pgrekey's: rename"),
             "{nobody}"
         );
-        let owner = Some(Thing {
+        let owner = Some(ObjectName {
             kind: "Deployment".to_owned(),
             name: "web".to_owned(),
         });
         assert!(
-            InTheWay { what, owner }
+            NameConflict { what, owner }
                 .to_string()
                 .contains("belongs to Deployment web")
         );

@@ -30,24 +30,24 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
-use super::optional::{self, Lack};
+use super::optional::{self, AbsentKind};
 use crate::api::cert_manager::{CaIssuer, ClusterIssuer, Issuer};
 use crate::api::{Postgres, PostgresOpsRequest, PostgresVersion};
 use crate::rules::facts::{DEFAULT_ISSUER_ANNOTATION, USABLE};
-use crate::rules::{Facts, Snapshot};
+use crate::rules::{ClusterFacts, Snapshot};
 
 /// One kind: its objects, whether they have been listed, and whether there is such a kind.
-struct Known<K: Lookup + Clone + 'static>
+struct KindStore<K: Lookup + Clone + 'static>
 where
     K::DynamicType: Eq + std::hash::Hash + Clone,
 {
     kind: &'static str,
     objects: Store<K>,
     listed: Arc<AtomicBool>,
-    lack: Lack,
+    lack: AbsentKind,
 }
 
-impl<K> Known<K>
+impl<K> KindStore<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
@@ -63,12 +63,12 @@ where
         which: Config,
     ) -> (Self, BoxFuture<'static, ()>) {
         let stream = watcher(Api::<K>::all(client.clone()), which).default_backoff();
-        Self::fill(kind, stream, Lack::default())
+        Self::fill(kind, stream, AbsentKind::default())
     }
 
     /// The same for a kind that the cluster may not have.
     fn watch_optional(kind: &'static str, client: &Client) -> (Self, BoxFuture<'static, ()>) {
-        let lack = Lack::default();
+        let lack = AbsentKind::default();
         Self::fill(
             kind,
             optional::watch(
@@ -83,7 +83,7 @@ where
     fn fill(
         kind: &'static str,
         stream: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
-        lack: Lack,
+        lack: AbsentKind,
     ) -> (Self, BoxFuture<'static, ()>) {
         let (objects, writer) = reflector::store();
         let listed = Arc::new(AtomicBool::new(false));
@@ -126,15 +126,15 @@ fn prune<K: Resource>(object: &mut K) {
 
 /// What is known about the cluster.
 pub struct Stores {
-    databases: Known<Postgres>,
-    requests: Known<PostgresOpsRequest>,
-    versions: Known<PostgresVersion>,
-    issuers: Known<Issuer>,
-    cluster_issuers: Known<ClusterIssuer>,
-    namespaces: Known<PartialObjectMeta<Namespace>>,
-    storage_classes: Known<PartialObjectMeta<StorageClass>>,
+    databases: KindStore<Postgres>,
+    requests: KindStore<PostgresOpsRequest>,
+    versions: KindStore<PostgresVersion>,
+    issuers: KindStore<Issuer>,
+    cluster_issuers: KindStore<ClusterIssuer>,
+    namespaces: KindStore<PartialObjectMeta<Namespace>>,
+    storage_classes: KindStore<PartialObjectMeta<StorageClass>>,
     /// Those that pods of databases may run as.
-    service_accounts: Known<PartialObjectMeta<ServiceAccount>>,
+    service_accounts: KindStore<PartialObjectMeta<ServiceAccount>>,
 }
 
 impl Debug for Stores {
@@ -147,16 +147,17 @@ impl Debug for Stores {
 
 /// The stores, and the future that keeps them up to date for as long as it runs.
 pub fn watch(client: &Client) -> (Stores, impl Future<Output = ()> + Send + use<>) {
-    let (databases, fill_databases) = Known::watch("Postgres", client);
-    let (requests, fill_requests) = Known::watch("PostgresOpsRequest", client);
-    let (versions, fill_versions) = Known::watch("PostgresVersion", client);
-    let (issuers, fill_issuers) = Known::watch_optional("Issuer", client);
-    let (cluster_issuers, fill_cluster_issuers) = Known::watch_optional("ClusterIssuer", client);
-    let (namespaces, fill_namespaces) = Known::watch("Namespace", client);
-    let (storage_classes, fill_storage_classes) = Known::watch("StorageClass", client);
+    let (databases, fill_databases) = KindStore::watch("Postgres", client);
+    let (requests, fill_requests) = KindStore::watch("PostgresOpsRequest", client);
+    let (versions, fill_versions) = KindStore::watch("PostgresVersion", client);
+    let (issuers, fill_issuers) = KindStore::watch_optional("Issuer", client);
+    let (cluster_issuers, fill_cluster_issuers) =
+        KindStore::watch_optional("ClusterIssuer", client);
+    let (namespaces, fill_namespaces) = KindStore::watch("Namespace", client);
+    let (storage_classes, fill_storage_classes) = KindStore::watch("StorageClass", client);
     let usable = Config::default().labels(&usable());
     let (service_accounts, fill_service_accounts) =
-        Known::watch_some("ServiceAccount", client, usable);
+        KindStore::watch_some("ServiceAccount", client, usable);
     let stores = Stores {
         databases,
         requests,
@@ -309,7 +310,7 @@ pub async fn snapshot(client: &Client) -> Result<Snapshot, ListProblem> {
     })
 }
 
-impl Facts for Stores {
+impl ClusterFacts for Stores {
     fn unknown(&self) -> Vec<&'static str> {
         let Self {
             databases,

@@ -4,8 +4,8 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
-use super::apply::Kind;
-use super::error::{Error, Thing};
+use super::apply::ObjectKind;
+use super::error::{Error, ObjectName};
 
 /// What becomes of a finalizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,14 +23,14 @@ pub enum Finalizer {
 ///
 /// # Errors
 /// [`Error::Conflict`] where somebody was faster: look again.
-pub async fn put<K: Kind>(
+pub async fn put<K: ObjectKind>(
     client: &Client,
     seen: &K,
     finalizer: &str,
     to: Finalizer,
 ) -> Result<(), Error> {
     let name = seen.name_any();
-    let of = |error| Error::of(Thing::new::<K>(&name), error);
+    let of = |error| Error::classify(ObjectName::new::<K>(&name), error);
     let api: Api<K> = Api::namespaced(client.clone(), &seen.namespace().unwrap_or_default());
     let live = api.get_opt(&name).await.map_err(of)?;
     let Some(live) = live.filter(|live| live.uid() == seen.uid()) else {

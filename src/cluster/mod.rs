@@ -8,8 +8,8 @@ pub mod finalizer;
 pub mod optional;
 pub mod own_ca;
 
-pub use apply::{Done, Objects};
-pub use error::{Error, InTheWay, Thing};
+pub use apply::{ApplyOutcome, Objects};
+pub use error::{Error, NameConflict, ObjectName};
 
 /// Who pgrekey is to the API server's record of who owns which field.
 pub const FIELD_MANAGER: &str = "pgrekey";

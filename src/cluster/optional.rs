@@ -24,9 +24,9 @@ pub const PAUSE: Duration = Duration::from_secs(10);
 
 /// Whether the cluster lacks a kind, as far as is known.
 #[derive(Clone, Debug, Default)]
-pub struct Lack(Arc<AtomicBool>);
+pub struct AbsentKind(Arc<AtomicBool>);
 
-impl Lack {
+impl AbsentKind {
     /// Whether the cluster has no such kind.
     #[must_use]
     pub fn holds(&self) -> bool {
@@ -53,7 +53,7 @@ impl Lack {
 pub fn watch<K>(
     api: Api<K>,
     config: Config,
-    lack: Lack,
+    lack: AbsentKind,
 ) -> impl Stream<Item = Result<Event<K>, Error>> + Send
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
@@ -65,7 +65,7 @@ where
 fn watch_once<K>(
     api: Api<K>,
     config: Config,
-    lack: Lack,
+    lack: AbsentKind,
 ) -> impl Stream<Item = Result<Event<K>, Error>> + Send
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
@@ -119,10 +119,10 @@ pub(super) mod tests {
 
     /// An API server that has one kind of objects, or has not, and no other object.
     #[derive(Clone, Default)]
-    pub(in crate::cluster) struct Fake(Arc<Mutex<State>>);
+    pub(in crate::cluster) struct Fake(Arc<Mutex<WatchState>>);
 
     #[derive(Default)]
-    struct State {
+    struct WatchState {
         /// Part of the paths of the kind.
         path: &'static str,
         /// Names of its objects; nothing where the cluster does not have it.
@@ -133,9 +133,9 @@ pub(super) mod tests {
 
     impl Fake {
         pub(in crate::cluster) fn without(path: &'static str) -> Self {
-            Self(Arc::new(Mutex::new(State {
+            Self(Arc::new(Mutex::new(WatchState {
                 path,
-                ..State::default()
+                ..WatchState::default()
             })))
         }
 
@@ -152,7 +152,7 @@ pub(super) mod tests {
             self.state(|state| state.there = there);
         }
 
-        fn state<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        fn state<T>(&self, look: impl FnOnce(&mut WatchState) -> T) -> T {
             look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
         }
 
@@ -190,7 +190,7 @@ pub(super) mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_kind_that_is_not_there_holds_nobody_up_and_is_seldom_asked_for() {
         let fake = Fake::without("/issuers");
-        let lack = Lack::default();
+        let lack = AbsentKind::default();
         let events = watch(
             Api::<Issuer>::all(fake.client()),
             Config::default(),

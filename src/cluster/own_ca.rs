@@ -39,8 +39,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::tls::own_ca::{Keys, Outlook, Stored};
-use crate::tls::pair::Pair;
+use crate::tls::own_ca::{CaState, FreshKeys, StoredCa};
+use crate::tls::pair::CertificateAndKey;
 
 /// The Secret with the CA, the leaf, and their keys.
 pub const SECRET: &str = "pgrekey-webhook";
@@ -81,9 +81,9 @@ impl fmt::Debug for OwnCa {
 impl OwnCa {
     /// Keeps the certificate good and the CA published, until the signal. Each look tells what can
     /// be served, or why there is nothing.
-    pub async fn keep(
+    pub async fn run(
         self,
-        tell: impl Fn(Result<Arc<Pair>, String>) + Send,
+        tell: impl Fn(Result<Arc<CertificateAndKey>, String>) + Send,
         signal: CancellationToken,
     ) {
         let Self {
@@ -96,12 +96,12 @@ impl OwnCa {
         let secrets = Api::<Secret>::namespaced(client.clone(), &namespace);
         let mutating = registered::<MutatingWebhookConfiguration>(&client, mutating);
         let validating = registered::<ValidatingWebhookConfiguration>(&client, validating);
-        let configurations: Vec<Configuration> = mutating.chain(validating).collect();
+        let configurations: Vec<ConfigurationSeen> = mutating.chain(validating).collect();
         let mut events = events(&secrets, &configurations);
-        let mut keeper = Keeper {
+        let mut keeper = CaReconciler {
             secrets,
             names,
-            secret: Seen::Unknown,
+            secret: CaSecret::Unknown,
             configurations,
             problem: None,
         };
@@ -113,19 +113,19 @@ impl OwnCa {
                 Some(event) = events.next() => keeper.note(event),
                 _ = ticks.tick() => {}
             }
-            keeper.look(&tell, Timestamp::now()).await;
+            keeper.reconcile(&tell, Timestamp::now()).await;
         }
     }
 }
 
 /// An object as it was last seen.
-enum Seen<K> {
+enum CaSecret<K> {
     Unknown,
     Absent,
     Present(K),
 }
 
-impl<K> From<Option<K>> for Seen<K> {
+impl<K> From<Option<K>> for CaSecret<K> {
     fn from(object: Option<K>) -> Self {
         object.map_or(Self::Absent, Self::Present)
     }
@@ -133,62 +133,67 @@ impl<K> From<Option<K>> for Seen<K> {
 
 /// A configuration of our webhooks. Both kinds are alike in what matters here, so they are taken as
 /// plain JSON.
-struct Configuration {
+struct ConfigurationSeen {
     api: Api<DynamicObject>,
     name: &'static str,
-    seen: Seen<DynamicObject>,
+    seen: CaSecret<DynamicObject>,
     patched: Option<Instant>,
 }
 
 fn registered<K: kube::Resource<DynamicType = ()>>(
     client: &Client,
     names: Vec<&'static str>,
-) -> impl Iterator<Item = Configuration> + use<K> {
+) -> impl Iterator<Item = ConfigurationSeen> + use<K> {
     let api = Api::all_with(client.clone(), &ApiResource::erase::<K>(&()));
-    names.into_iter().map(move |name| Configuration {
+    names.into_iter().map(move |name| ConfigurationSeen {
         api: api.clone(),
         name,
-        seen: Seen::Unknown,
+        seen: CaSecret::Unknown,
         patched: None,
     })
 }
 
-enum Event {
+enum CaEvent {
     Secret(Option<Secret>),
     Configuration(usize, Option<DynamicObject>),
     Broken(watcher::Error),
 }
 
 /// What happens to the objects. Each is watched by its name: pgrekey need not see others.
-fn events(secrets: &Api<Secret>, configurations: &[Configuration]) -> BoxStream<'static, Event> {
+fn events(
+    secrets: &Api<Secret>,
+    configurations: &[ConfigurationSeen],
+) -> BoxStream<'static, CaEvent> {
     let secret = watcher::watch_object(secrets.clone(), SECRET)
         .default_backoff()
-        .map(|seen| seen.map_or_else(Event::Broken, Event::Secret))
+        .map(|seen| seen.map_or_else(CaEvent::Broken, CaEvent::Secret))
         .boxed();
     let configurations = configurations.iter().enumerate().map(|(i, configuration)| {
         watcher::watch_object(configuration.api.clone(), configuration.name)
             .default_backoff()
-            .map(move |seen| seen.map_or_else(Event::Broken, |seen| Event::Configuration(i, seen)))
+            .map(move |seen| {
+                seen.map_or_else(CaEvent::Broken, |seen| CaEvent::Configuration(i, seen))
+            })
             .boxed()
     });
     stream::select_all(std::iter::once(secret).chain(configurations)).boxed()
 }
 
-struct Keeper {
+struct CaReconciler {
     secrets: Api<Secret>,
     names: Vec<String>,
-    secret: Seen<Secret>,
-    configurations: Vec<Configuration>,
+    secret: CaSecret<Secret>,
+    configurations: Vec<ConfigurationSeen>,
     /// The last problem, said once.
     problem: Option<String>,
 }
 
-impl Keeper {
-    fn note(&mut self, event: Event) {
+impl CaReconciler {
+    fn note(&mut self, event: CaEvent) {
         match event {
-            Event::Secret(seen) => self.secret = seen.into(),
-            Event::Configuration(i, seen) => self.configurations[i].seen = seen.into(),
-            Event::Broken(error) => {
+            CaEvent::Secret(seen) => self.secret = seen.into(),
+            CaEvent::Configuration(i, seen) => self.configurations[i].seen = seen.into(),
+            CaEvent::Broken(error) => {
                 warn!(%error, "cannot watch what the webhooks' certificate is about; trying again")
             }
         }
@@ -196,17 +201,21 @@ impl Keeper {
 
     /// Looks at everything once and does what is due. What is stored here comes back through the
     /// watch.
-    async fn look(&mut self, tell: &impl Fn(Result<Arc<Pair>, String>), now: Timestamp) {
+    async fn reconcile(
+        &mut self,
+        tell: &impl Fn(Result<Arc<CertificateAndKey>, String>),
+        now: Timestamp,
+    ) {
         let (stored, secret) = match &self.secret {
-            Seen::Unknown => return,
-            Seen::Absent => (Stored::default(), None),
-            Seen::Present(secret) => (stored(secret), Some(secret)),
+            CaSecret::Unknown => return,
+            CaSecret::Absent => (StoredCa::default(), None),
+            CaSecret::Present(secret) => (stored(secret), Some(secret)),
         };
         let published = self
             .configurations
             .iter()
             .all(|c| c.is_published(&stored.ca_crt, &self.names));
-        let outlook = Outlook::of(&stored, &self.names, published, now);
+        let outlook = CaState::evaluate(&stored, &self.names, published, now);
         let mut problem = None;
         if let Some(due) = outlook.due() {
             match store(&self.secrets, secret, &outlook, &self.names, now).await {
@@ -238,7 +247,7 @@ impl Keeper {
     }
 }
 
-fn stored(secret: &Secret) -> Stored {
+fn stored(secret: &Secret) -> StoredCa {
     let value = |key| {
         secret
             .data
@@ -247,7 +256,7 @@ fn stored(secret: &Secret) -> Stored {
             .map(|v| v.0.clone())
             .unwrap_or_default()
     };
-    Stored {
+    StoredCa {
         ca_crt: value("ca.crt"),
         ca_key: value("ca.key"),
         tls_crt: value("tls.crt"),
@@ -267,15 +276,15 @@ enum StoreProblem {
 async fn store(
     secrets: &Api<Secret>,
     seen: Option<&Secret>,
-    outlook: &Outlook,
+    outlook: &CaState,
     names: &[String],
     now: Timestamp,
 ) -> Result<(), StoreProblem> {
-    let keys = Keys {
+    let keys = FreshKeys {
         ca: KeyPair::generate()?,
         leaf: KeyPair::generate()?,
     };
-    let Stored {
+    let StoredCa {
         ca_crt,
         ca_key,
         tls_crt,
@@ -322,20 +331,20 @@ fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() || status.is_not_found())
 }
 
-impl Configuration {
+impl ConfigurationSeen {
     /// Whether we are called with this trust by all webhooks of it. One that is not there calls
     /// nobody.
     fn is_published(&self, trust: &[u8], names: &[String]) -> bool {
         match &self.seen {
-            Seen::Unknown => false,
-            Seen::Absent => true,
-            Seen::Present(object) => repairs(object, trust, names).is_empty(),
+            CaSecret::Unknown => false,
+            CaSecret::Absent => true,
+            CaSecret::Present(object) => repairs(object, trust, names).is_empty(),
         }
     }
 
     /// Writes the trust where something else is.
     async fn publish(&mut self, trust: &[u8], names: &[String]) {
-        let Seen::Present(object) = &self.seen else {
+        let CaSecret::Present(object) = &self.seen else {
             return;
         };
         let repairs = repairs(object, trust, names);

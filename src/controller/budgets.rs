@@ -6,16 +6,16 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 use kube::core::{Selector, SelectorExt};
 
-use super::site::Site;
-use crate::cluster::{Error, Thing};
+use super::site::ClusterObjects;
+use crate::cluster::{Error, ObjectName};
 use crate::plan::budgets::{Budget, Budgets};
 
 /// The most budgets of a namespace that are looked at.
 const MOST: u32 = 500;
 
 /// The budgets that select pods of this database, whoever made them.
-pub(super) async fn look(site: &Site) -> Result<Budgets, Error> {
-    let Site {
+pub(super) async fn observe(site: &ClusterObjects) -> Result<Budgets, Error> {
+    let ClusterObjects {
         cluster,
         objects,
         pods,
@@ -25,15 +25,19 @@ pub(super) async fn look(site: &Site) -> Result<Budgets, Error> {
         .api::<PodDisruptionBudget>()
         .list(&ListParams::default().limit(MOST))
         .await;
-    let listed = listed
-        .map_err(|error| Error::of(Thing::new::<PodDisruptionBudget>(cluster.name()), error))?;
+    let listed = listed.map_err(|error| {
+        Error::classify(
+            ObjectName::new::<PodDisruptionBudget>(cluster.name()),
+            error,
+        )
+    })?;
     let mut budgets = Budgets::default();
     for budget in listed.items {
         let allowed = budget
             .status
             .as_ref()
             .map_or(0, |status| status.disruptions_allowed);
-        if budget.name_any() == cluster.name() && objects.is_ours(&budget) {
+        if budget.name_any() == cluster.name() && objects.is_owned(&budget) {
             budgets.own = Some(allowed);
             continue;
         }

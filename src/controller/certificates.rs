@@ -7,13 +7,13 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt;
 
 use super::Context;
-use super::postgres::{Step, Stop};
+use super::postgres::{Interrupt, ReconcileResult};
 use crate::api::cert_manager::{Certificate, holds};
 use crate::build::Cluster;
 use crate::build::certificates::{certificates, wanted};
 use crate::cluster::{Error, Objects};
 use crate::tls::Alias;
-use crate::tls::material::{Defect, Each, Issued, Problem, Source, issued};
+use crate::tls::material::{Defect, Issued, IssuedSecret, MaterialProblem, PerAlias, issued};
 
 /// How long cert-manager may take before people are told that it is waited for. It takes a second,
 /// as a rule.
@@ -27,20 +27,20 @@ const CERTIFICATE_NAME: &str = "cert-manager.io/certificate-name";
 ///
 /// cert-manager issues into any Secret that a Certificate names, whatever is in it. Once it is
 /// named, it is too late to look.
-pub(super) async fn ask(objects: &Objects, cluster: &Cluster) -> Step<()> {
+pub(super) async fn ask(objects: &Objects, cluster: &Cluster) -> ReconcileResult<()> {
     let mut wishes = vec![];
     for wish in certificates(cluster) {
-        let live = objects.look::<Certificate>(&wish.name_any()).await?;
+        let live = objects.get::<Certificate>(&wish.name_any()).await?;
         let (certificate, secret) = (wish.name_any(), &wish.spec.secret_name);
         if live
             .as_ref()
             .is_none_or(|live| live.spec.secret_name != *secret)
             && objects
-                .look::<Secret>(secret)
+                .get::<Secret>(secret)
                 .await?
                 .is_some_and(|secret| is_foreign(&secret, &certificate))
         {
-            return Err(Stop::Blocked(
+            return Err(Interrupt::Blocked(
                 "ObjectInTheWay",
                 in_the_way(secret, &certificate),
             ));
@@ -77,20 +77,20 @@ pub(super) async fn read(
     context: &Context,
     objects: &Objects,
     cluster: &Cluster,
-) -> Result<Result<Issued, Vec<Problem>>, Error> {
+) -> Result<Result<Issued, Vec<MaterialProblem>>, Error> {
     let of = async |alias| {
         let secret = objects
-            .look::<Secret>(&cluster.certificate_secret(alias))
+            .get::<Secret>(&cluster.certificate_secret(alias))
             .await?;
         let secret = secret.filter(|secret| !is_foreign(secret, &cluster.certificate(alias)));
         Ok::<_, Error>(
             secret
                 .and_then(|secret| secret.data)
                 .as_ref()
-                .map(Source::of),
+                .map(IssuedSecret::of),
         )
     };
-    let sources = Each {
+    let sources = PerAlias {
         server: of(Alias::Server).await?,
         client: of(Alias::Client).await?,
         exporter: of(Alias::MetricsExporter).await?,
@@ -104,8 +104,8 @@ pub(super) async fn why(
     context: &Context,
     objects: &Objects,
     cluster: &Cluster,
-    problems: &[Problem],
-) -> Step<Stop> {
+    problems: &[MaterialProblem],
+) -> ReconcileResult<Interrupt> {
     let mut lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
     if problems
         .iter()
@@ -114,7 +114,7 @@ pub(super) async fn why(
         let mut late = false;
         for problem in problems {
             let certificate = objects
-                .look::<Certificate>(&cluster.certificate(problem.alias))
+                .get::<Certificate>(&cluster.certificate(problem.alias))
                 .await?;
             late |= certificate
                 .as_ref()
@@ -122,10 +122,13 @@ pub(super) async fn why(
             lines.extend(certificate.as_ref().and_then(said));
         }
         if !late {
-            return Ok(Stop::Wait("cert-manager"));
+            return Ok(Interrupt::Wait("cert-manager"));
         }
     }
-    Ok(Stop::Blocked("CertificatesNotServed", lines.join("; ")))
+    Ok(Interrupt::Blocked(
+        "CertificatesNotServed",
+        lines.join("; "),
+    ))
 }
 
 fn is_late(context: &Context, certificate: &Certificate) -> bool {
@@ -150,7 +153,11 @@ fn said(certificate: &Certificate) -> Option<String> {
 }
 
 /// Takes away what a database without TLS does not have.
-pub(super) async fn forget(context: &Context, objects: &Objects, cluster: &Cluster) -> Step<()> {
+pub(super) async fn forget(
+    context: &Context,
+    objects: &Objects,
+    cluster: &Cluster,
+) -> ReconcileResult<()> {
     // One of them holds a key that lets the superuser in.
     delete(context, objects, cluster, Secrets::Delete).await?;
     objects.delete::<Secret>(&cluster.tls_secret()).await?;
@@ -183,7 +190,7 @@ pub(super) async fn delete(
 ) -> Result<(), Error> {
     for alias in Alias::ALL {
         let certificate = cluster.certificate(alias);
-        let live = objects.ours::<Certificate>(&certificate).await?;
+        let live = objects.owned::<Certificate>(&certificate).await?;
         let mut names = BTreeSet::from([cluster.certificate_secret(alias)]);
         if let Some(live) = live {
             objects.delete_seen(&live).await?;
@@ -191,7 +198,7 @@ pub(super) async fn delete(
         }
         names.retain(|_| secrets == Secrets::Delete);
         for name in names {
-            let secret = objects.ours::<Secret>(&name).await?;
+            let secret = objects.owned::<Secret>(&name).await?;
             let is_ca = context.facts.signs(cluster.namespace(), &name);
             if let Some(secret) =
                 secret.filter(|secret| !is_ca && is_issued_for(secret, &certificate))

@@ -15,14 +15,14 @@ use tokio::sync::OwnedMutexGuard;
 use tracing::warn;
 
 use super::Settings;
-use super::memory::{Memories, Memory, Served};
-use super::notes::Notes;
-use super::pods::Watched;
+use super::memory::{DatabaseState, DatabaseStates, ServedCertificates};
+use super::pods::WorkloadStores;
+use super::requests::RequestCache;
 use crate::api::{PetSet, Postgres};
-use crate::cluster::apply::Kind;
+use crate::cluster::apply::ObjectKind;
 use crate::cluster::facts::Stores;
-use crate::cluster::{Error, Thing};
-use crate::metrics::LoopMetrics;
+use crate::cluster::{Error, ObjectName};
+use crate::metrics::ControllerMetrics;
 
 /// What every loop has at hand.
 pub struct Context {
@@ -33,14 +33,14 @@ pub struct Context {
     /// What is left to the installation.
     pub settings: Settings,
     /// What is told to Prometheus.
-    pub metrics: LoopMetrics,
+    pub metrics: ControllerMetrics,
     /// What is known about requests and not written.
-    pub(super) notes: Notes,
+    pub(super) requests: RequestCache,
     /// Pods, and what controls them.
-    pub(super) watched: Watched,
+    pub(super) watched: WorkloadStores,
     recorder: Recorder,
     drift: mpsc::UnboundedSender<()>,
-    memories: Memories,
+    databases: DatabaseStates,
 }
 
 impl fmt::Debug for Context {
@@ -52,7 +52,7 @@ impl fmt::Debug for Context {
 }
 
 /// The objects of a kind that the settings let us look after.
-pub(super) fn api_of<K: Kind>(client: &Client, settings: &Settings) -> Api<K> {
+pub(super) fn api_of<K: ObjectKind>(client: &Client, settings: &Settings) -> Api<K> {
     match &settings.namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
@@ -64,8 +64,8 @@ impl Context {
         client: Client,
         facts: Arc<Stores>,
         settings: Settings,
-        metrics: LoopMetrics,
-        watched: Watched,
+        metrics: ControllerMetrics,
+        watched: WorkloadStores,
         drift: mpsc::UnboundedSender<()>,
     ) -> Self {
         let reporter = Reporter {
@@ -78,11 +78,11 @@ impl Context {
             facts,
             settings,
             metrics,
-            notes: Notes::default(),
+            requests: RequestCache::default(),
             watched,
             recorder,
             drift,
-            memories: Memories::default(),
+            databases: DatabaseStates::default(),
         }
     }
 
@@ -92,21 +92,25 @@ impl Context {
         Timestamp::now()
     }
 
-    pub(super) fn api<K: Kind>(&self) -> Api<K> {
+    pub(super) fn api<K: ObjectKind>(&self) -> Api<K> {
         api_of(&self.client, &self.settings)
     }
 
     /// The object of this name, as the API server has it now.
-    pub async fn get<K: Kind>(&self, namespace: &str, name: &str) -> Result<Option<K>, Error> {
+    pub async fn get<K: ObjectKind>(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<K>, Error> {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         api.get_opt(name)
             .await
-            .map_err(|error| Error::of(Thing::new::<K>(name), error))
+            .map_err(|error| Error::classify(ObjectName::new::<K>(name), error))
     }
 
     /// The same object, as the API server has it now. None if it has gone; another of its name is
     /// not the same.
-    pub async fn fresh<K: Kind>(&self, seen: &K) -> Result<Option<K>, Error> {
+    pub async fn refetch<K: ObjectKind>(&self, seen: &K) -> Result<Option<K>, Error> {
         let found = self
             .get::<K>(&seen.namespace().unwrap_or_default(), &seen.name_any())
             .await?;
@@ -121,7 +125,7 @@ impl Context {
 
     /// Tells people what happened to an object. An event that cannot be written is not worth a
     /// failure.
-    pub async fn tell<K: Kind>(
+    pub async fn publish_event<K: ObjectKind>(
         &self,
         object: &K,
         type_: EventType,
@@ -148,29 +152,33 @@ impl Context {
     }
 
     /// Something that nobody watches has changed: every database is looked at again.
-    pub(super) fn drifted(&self) {
+    pub(super) fn requeue_all_databases(&self) {
         // Only a loop that has ended does not listen.
         let _ = self.drift.unbounded_send(());
     }
 
     /// What is remembered of this database.
-    pub(super) fn recall(&self, postgres: &Postgres) -> Memory {
-        self.memories.recall(&key(postgres))
+    pub(super) fn state(&self, postgres: &Postgres) -> DatabaseState {
+        self.databases.get(&key(postgres))
     }
 
     /// Remembers something about this database.
-    pub(super) fn remember(&self, postgres: &Postgres, change: impl FnOnce(&mut Memory)) {
-        self.memories.remember(key(postgres), change);
+    pub(super) fn update_state(
+        &self,
+        postgres: &Postgres,
+        change: impl FnOnce(&mut DatabaseState),
+    ) {
+        self.databases.update(key(postgres), change);
     }
 
     /// Notes what a database serves, and tells what all of them do.
-    pub(super) fn serves(&self, postgres: &Postgres, served: Option<Served>) {
-        self.remember(postgres, |memory| memory.served = served);
-        self.tell_served();
+    pub(super) fn record_served(&self, postgres: &Postgres, served: Option<ServedCertificates>) {
+        self.update_state(postgres, |memory| memory.served = served);
+        self.publish_served_metrics();
     }
 
-    fn tell_served(&self) {
-        let all = self.memories.served();
+    fn publish_served_metrics(&self) {
+        let all = self.databases.served();
         let drifted = all.iter().filter(|served| served.drifted).count();
         self.metrics
             .certificates(all.iter().map(|served| served.until).min(), drifted);
@@ -178,14 +186,14 @@ impl Context {
 
     /// Forgets this database.
     pub(super) fn forget(&self, postgres: &Postgres) {
-        self.memories.forget(&key(postgres));
-        self.tell_served();
+        self.databases.forget(&key(postgres));
+        self.publish_served_metrics();
     }
 
     /// Forgets every database that is not among these, by their uids.
     pub(super) fn forget_all_but(&self, known: &BTreeSet<String>) {
-        self.memories.keep(known);
-        self.tell_served();
+        self.databases.retain(known);
+        self.publish_served_metrics();
     }
 
     /// Waits until no loop of this process is at this database, and keeps others away for as long
@@ -193,8 +201,8 @@ impl Context {
     ///
     /// A loop that saw a database before it was paused may still be writing its objects. Whoever
     /// pauses it does so in here, and a loop looks at the pause in here.
-    pub async fn alone(&self, postgres: &Postgres) -> OwnedMutexGuard<()> {
-        self.memories.turn(key(postgres)).lock_owned().await
+    pub async fn lock_database(&self, postgres: &Postgres) -> OwnedMutexGuard<()> {
+        self.databases.lock(key(postgres)).lock_owned().await
     }
 }
 

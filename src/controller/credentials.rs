@@ -11,7 +11,7 @@ use rustls::crypto::aws_lc_rs;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Context;
-use super::postgres::{Step, Stop};
+use super::postgres::{Interrupt, ReconcileResult};
 use crate::api::Postgres;
 use crate::build::meta::INSTANCE_LABEL;
 use crate::build::{Cluster, secrets};
@@ -39,7 +39,7 @@ impl fmt::Debug for Login {
 impl Login {
     /// What a Secret of type `kubernetes.io/basic-auth` says, if it says all of it in a way that
     /// everybody can use.
-    pub(super) fn of(secret: &Secret) -> Option<Self> {
+    pub(super) fn parse(secret: &Secret) -> Option<Self> {
         Self::read(secret).ok()
     }
 
@@ -129,7 +129,7 @@ pub(super) fn auth_secret(postgres: &Postgres) -> String {
 pub(super) fn superuser(context: &Context, postgres: &Postgres, secret: Option<&Secret>) -> String {
     let written = secret.and_then(|secret| text(secret, "username").ok());
     written
-        .or_else(|| context.recall(postgres).login.map(|login| login.username))
+        .or_else(|| context.state(postgres).login.map(|login| login.username))
         .unwrap_or_else(|| SUPERUSER.to_owned())
 }
 
@@ -141,7 +141,7 @@ pub(super) async fn login(
     objects: &Objects,
     cluster: &Cluster,
     secret: Option<Secret>,
-) -> Step<Login> {
+) -> ReconcileResult<Login> {
     let name = cluster.auth_secret();
     let mine = secret
         .as_ref()
@@ -161,7 +161,7 @@ pub(super) async fn login(
         let why = format!(
             "Secret {name} belongs to {owner}: name another one in spec.authSecret, or set externallyManaged"
         );
-        return Err(Stop::Blocked("AuthSecretOfAnother", why));
+        return Err(Interrupt::Blocked("AuthSecretOfAnother", why));
     }
     let there = match secret.as_ref().map(Login::read) {
         // What is lost of a Secret of pgrekey's own is repaired below.
@@ -171,7 +171,7 @@ pub(super) async fn login(
         Some(Ok(login)) if external || !mine => return Ok(login),
         Some(Ok(login)) => Some(login),
     };
-    let known = there.or_else(|| context.recall(postgres).login);
+    let known = there.or_else(|| context.state(postgres).login);
     let login = match known {
         Some(login) => login,
         None if is_new(objects, cluster).await? => Login {
@@ -182,7 +182,7 @@ pub(super) async fn login(
             let why = format!(
                 "Secret {name} has lost the superuser's name or password, and the data know no other: write them into it again"
             );
-            return Err(Stop::Blocked("AuthSecretIncomplete", why));
+            return Err(Interrupt::Blocked("AuthSecretIncomplete", why));
         }
     };
     let since = secret
@@ -198,13 +198,13 @@ pub(super) async fn login(
     Ok(login)
 }
 
-fn unusable(name: &str, why: Unusable) -> Stop {
+fn unusable(name: &str, why: Unusable) -> Interrupt {
     let reason = if why == Unusable::Missing {
         "AuthSecretIncomplete"
     } else {
         "AuthSecretUnusable"
     };
-    Stop::Blocked(
+    Interrupt::Blocked(
         reason,
         format!("Secret {name} does not say how to log in: {why}"),
     )
@@ -219,15 +219,15 @@ fn is_labelled(secret: &Secret, cluster: &Cluster) -> bool {
 }
 
 /// Whether there are no data that know a password.
-async fn is_new(objects: &Objects, cluster: &Cluster) -> Step<bool> {
+async fn is_new(objects: &Objects, cluster: &Cluster) -> ReconcileResult<bool> {
     let claim = format!("{}-{}", crate::build::pod::DATA_VOLUME, cluster.pod(0));
     let data = objects
-        .look::<PersistentVolumeClaim>(&claim)
+        .get::<PersistentVolumeClaim>(&claim)
         .await?
         .is_some();
     Ok(!data
         && objects
-            .look::<crate::api::PetSet>(cluster.name())
+            .get::<crate::api::PetSet>(cluster.name())
             .await?
             .is_none())
 }
@@ -241,16 +241,18 @@ pub(super) async fn agent(
     postgres: &Postgres,
     objects: &Objects,
     cluster: &Cluster,
-) -> Step<()> {
-    let secret: Option<Secret> = objects.look(&cluster.patroni()).await?;
+) -> ReconcileResult<()> {
+    let secret: Option<Secret> = objects.get(&cluster.patroni()).await?;
     let there = secret
         .as_ref()
-        .and_then(Login::of)
+        .and_then(Login::parse)
         .map(|login| login.password);
     let password = there
-        .or_else(|| context.recall(postgres).agent)
+        .or_else(|| context.state(postgres).patroni_password)
         .unwrap_or_else(password);
-    context.remember(postgres, |memory| memory.agent = Some(password.clone()));
+    context.update_state(postgres, |memory| {
+        memory.patroni_password = Some(password.clone())
+    });
     objects
         .apply_over(secret.as_ref(), secrets::agent(cluster, &password))
         .await?;
@@ -289,7 +291,10 @@ fn password_of(bytes: &[u8]) -> Option<String> {
 }
 
 /// The Secret of the superuser, if there is one.
-pub(super) async fn auth(context: &Context, postgres: &Postgres) -> Step<Option<Secret>> {
+pub(super) async fn auth(
+    context: &Context,
+    postgres: &Postgres,
+) -> ReconcileResult<Option<Secret>> {
     Ok(context
         .get(
             &postgres.namespace().unwrap_or_default(),

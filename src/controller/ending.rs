@@ -19,7 +19,7 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action;
 
 use super::certificates::{self, Secrets};
-use super::postgres::{FINALIZER, Step, Stop, release};
+use super::postgres::{FINALIZER, Interrupt, ReconcileResult, release};
 use super::{Context, provision, status};
 use crate::api::postgres::{DeletionPolicy, PostgresSpec, StorageType, TlsConfig};
 use crate::api::postgres_version::PostgresVersionSpec;
@@ -27,17 +27,17 @@ use crate::api::tls::IssuerRef;
 use crate::api::{PetSet, Postgres};
 use crate::build::monitor::service_monitor_resource;
 use crate::build::workload::is_made_by;
-use crate::build::{Cluster, Facts};
+use crate::build::{BuildInputs, Cluster};
 use crate::cluster::Objects;
-use crate::plan::database_status::Writer;
-use crate::rules::Facts as _;
+use crate::plan::database_status::DatabaseStatusWriter;
+use crate::rules::ClusterFacts as _;
 use crate::tls::Alias;
 
 /// Annotation of a Service that stays while its database is halted.
 const KEEP: (&str, &str) = ("kubedb.com/resource-policy-keep-on", "halt");
 
 /// Deals with what a database leaves behind, then lets it go.
-pub(super) async fn clean_up(context: &Context, postgres: &Postgres) -> Step<Action> {
+pub(super) async fn clean_up(context: &Context, postgres: &Postgres) -> ReconcileResult<Action> {
     if !postgres
         .finalizers()
         .iter()
@@ -51,10 +51,10 @@ pub(super) async fn clean_up(context: &Context, postgres: &Postgres) -> Step<Act
             "postgres \"{}\" can't be terminated. To delete, change spec.deletionPolicy",
             status::database(postgres)
         );
-        return Err(Stop::Blocked("DoNotTerminate", why));
+        return Err(Interrupt::Blocked("DoNotTerminate", why));
     }
     // A name that no object can have: nothing was ever made.
-    if let Some(cluster) = skeleton(postgres) {
+    if let Some(cluster) = names_only(postgres) {
         let objects = provision::objects(context, postgres, &cluster)?;
         stop(&objects, &cluster).await?;
         let issued = if policy == DeletionPolicy::WipeOut {
@@ -72,7 +72,7 @@ pub(super) async fn clean_up(context: &Context, postgres: &Postgres) -> Step<Act
         if policy == DeletionPolicy::WipeOut {
             delete_auth_secret(context, postgres, &objects, &cluster).await?;
         } else {
-            objects.let_go::<Secret>(&cluster.auth_secret()).await?;
+            objects.orphan::<Secret>(&cluster.auth_secret()).await?;
         }
     }
     release(context, postgres).await?;
@@ -81,8 +81,8 @@ pub(super) async fn clean_up(context: &Context, postgres: &Postgres) -> Step<Act
 }
 
 /// Stops a database and keeps all that it needs to come back.
-pub(super) async fn halt(context: &Context, postgres: &Postgres) -> Step<Action> {
-    let Some(cluster) = skeleton(postgres) else {
+pub(super) async fn halt(context: &Context, postgres: &Postgres) -> ReconcileResult<Action> {
+    let Some(cluster) = names_only(postgres) else {
         return Ok(Action::await_change());
     };
     let objects = provision::objects(context, postgres, &cluster)?;
@@ -98,7 +98,7 @@ pub(super) async fn halt(context: &Context, postgres: &Postgres) -> Step<Action>
         cluster.pods_service(),
         cluster.stats_service(),
     ] {
-        let live = objects.ours::<Service>(&service).await?;
+        let live = objects.owned::<Service>(&service).await?;
         let kept = live
             .as_ref()
             .and_then(|live| live.annotations().get(KEEP.0))
@@ -110,7 +110,7 @@ pub(super) async fn halt(context: &Context, postgres: &Postgres) -> Step<Action>
     objects
         .delete_if_known(&service_monitor_resource(), &cluster.stats_service())
         .await?;
-    status::write(context, postgres, Writer::halted).await?;
+    status::write(context, postgres, DatabaseStatusWriter::halted).await?;
     status::done(context, postgres).await?;
     Ok(Action::await_change())
 }
@@ -126,7 +126,7 @@ fn policy(spec: &PostgresSpec) -> DeletionPolicy {
 
 /// A cluster that has the names of this one. What else its spec says may have become impossible,
 /// and does not matter now.
-fn skeleton(postgres: &Postgres) -> Option<Cluster> {
+fn names_only(postgres: &Postgres) -> Option<Cluster> {
     let mut bare = Postgres::new(&postgres.name_any(), PostgresSpec::default());
     bare.metadata = postgres.metadata.clone();
     bare.spec.storage_type = Some(StorageType::Ephemeral);
@@ -149,9 +149,9 @@ fn skeleton(postgres: &Postgres) -> Option<Cluster> {
         version: "17".to_owned(),
         ..PostgresVersionSpec::default()
     };
-    Cluster::of(
+    Cluster::build(
         &bare,
-        &Facts {
+        &BuildInputs {
             version: &version,
             superuser: "postgres",
             user_conf: None,
@@ -161,18 +161,18 @@ fn skeleton(postgres: &Postgres) -> Option<Cluster> {
 }
 
 /// Ends the pods and waits until they have gone.
-async fn stop(objects: &Objects, cluster: &Cluster) -> Step<()> {
+async fn stop(objects: &Objects, cluster: &Cluster) -> ReconcileResult<()> {
     objects.delete::<PetSet>(cluster.name()).await?;
     let labelled = objects.labelled::<Pod>().await?;
     let is_there = labelled.iter().any(|pod| is_made_by(cluster.name(), pod));
     if is_there {
-        Err(Stop::Wait("pods that end"))
+        Err(Interrupt::Wait("pods that end"))
     } else {
         Ok(())
     }
 }
 
-async fn delete_data(objects: &Objects) -> Step<()> {
+async fn delete_data(objects: &Objects) -> ReconcileResult<()> {
     for claim in objects.labelled::<PersistentVolumeClaim>().await? {
         objects.delete_seen(&claim).await?;
     }
@@ -185,7 +185,7 @@ async fn delete_auth_secret(
     postgres: &Postgres,
     objects: &Objects,
     cluster: &Cluster,
-) -> Step<()> {
+) -> ReconcileResult<()> {
     let name = cluster.auth_secret();
     let others = context.facts.databases(cluster.namespace());
     let mut others = others
@@ -212,12 +212,12 @@ mod tests {
         let impossible = postgres(
             "{version: gone, replicas: 0, tls: {certificates: [{alias: client, secretName: mine}, {alias: x}, {alias: client}]}}",
         );
-        let cluster = skeleton(&impossible).expect("names");
+        let cluster = names_only(&impossible).expect("names");
         assert_eq!(cluster.certificate_secret(Alias::Client), "mine");
         assert_eq!(cluster.auth_secret(), "pg-auth");
         let mut nameless = impossible;
         nameless.metadata.name = Some("Not.A.Name".to_owned());
-        assert!(skeleton(&nameless).is_none());
+        assert!(names_only(&nameless).is_none());
     }
 
     #[test]

@@ -29,7 +29,7 @@ use super::credentials::{Login, auth_secret};
 use super::here::shared_config;
 use super::postgres::conditions;
 use super::servers::{address, host};
-use super::sessions::{Asked, MOST, Peer, Sessions};
+use super::sessions::{MOST, PeerId, SessionPeer, Sessions};
 use super::{Context, scaling, status};
 use crate::api::Postgres;
 use crate::api::bounds::{MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT};
@@ -38,19 +38,19 @@ use crate::api::names::{tls_secret, with_suffix};
 use crate::api::postgres::{DatabasePhase, HealthChecker};
 use crate::api::tls::{ClientAuthMode, SslMode};
 use crate::build::version::{BUILT_OF, BuiltOf};
-use crate::build::workload::Standing;
+use crate::build::workload::PodOwnership;
 use crate::build::written::accept;
 use crate::cluster::Error;
-use crate::database::dial::Dial;
-use crate::database::report::{Report, idle_slots, report, write_check};
+use crate::database::dial::ConnectOptions;
+use crate::database::report::{ServerStatus, idle_slots, server_status, write_check};
 use crate::database::session::Session;
-use crate::database::{PORT, Silence};
+use crate::database::{PORT, ProbeError};
 use crate::plan::database_status::types::PAUSED;
-use crate::plan::database_status::{Replicas, Verdict};
-use crate::tls::material::Served;
-use crate::tls::pair::Pair;
-use crate::tls::posture::Accept;
-use crate::tls::{Hash, Method};
+use crate::plan::database_status::{HealthVerdict, Replicas};
+use crate::tls::material::ServedMaterial;
+use crate::tls::pair::CertificateAndKey;
+use crate::tls::posture::HbaMethods;
+use crate::tls::{Method, PasswordEncryption};
 
 /// How many databases are checked at once.
 const AT_ONCE: usize = 32;
@@ -60,14 +60,14 @@ const IMPATIENT: Duration = Duration::from_secs(2);
 
 /// What one check saw that others want to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct LastCheck {
     /// Slots on the primary of members that have gone for good.
     pub(super) left_slots: Vec<String>,
 }
 
 /// The checks of one database.
 #[derive(Default)]
-struct Course {
+struct CheckSchedule {
     /// When it was last checked; never, or to be checked at once, if left out.
     last: Option<Instant>,
     running: bool,
@@ -83,7 +83,7 @@ struct Course {
 type Versions = BTreeMap<String, Option<String>>;
 
 /// What a check found.
-struct Found {
+struct CheckResult {
     /// Failed checks in a row, with this one.
     failures: i32,
     /// The Secrets, if the API server has told.
@@ -99,8 +99,8 @@ pub(super) async fn run(context: Arc<Context>, databases: Store<Postgres>) {
         return;
     }
     let sessions = Arc::new(Pool::new(MOST));
-    let mut courses: HashMap<String, Course> = HashMap::new();
-    let mut checks: JoinSet<Found> = JoinSet::new();
+    let mut courses: HashMap<String, CheckSchedule> = HashMap::new();
+    let mut checks: JoinSet<CheckResult> = JoinSet::new();
     let mut running: HashMap<Id, String> = HashMap::new();
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -132,14 +132,14 @@ pub(super) async fn run(context: Arc<Context>, databases: Store<Postgres>) {
                 let course = running.remove(&id).and_then(|uid| courses.get_mut(&uid));
                 // Nobody watches Secrets: whoever changes one is noticed here.
                 if course.is_some_and(|course| course.end(found)) {
-                    context.drifted();
+                    context.requeue_all_databases();
                 }
             }
         }
     }
 }
 
-impl Course {
+impl CheckSchedule {
     fn is_due(&self, replicas: Option<Replicas>, period: Duration) -> bool {
         let is_news = replicas != self.replicas;
         !self.running && (is_news || self.last.is_none_or(|last| last.elapsed() >= period))
@@ -151,7 +151,7 @@ impl Course {
     }
 
     /// Notes what a check found; whether a Secret has changed since it was last seen.
-    fn end(&mut self, found: Option<Found>) -> bool {
+    fn end(&mut self, found: Option<CheckResult>) -> bool {
         self.running = false;
         self.last = found
             .as_ref()
@@ -217,8 +217,8 @@ async fn check(
     postgres: Arc<Postgres>,
     replicas: Option<Replicas>,
     failures: i32,
-) -> Found {
-    let secrets = Secrets::read(&context, &postgres).await.ok();
+) -> CheckResult {
+    let secrets = CheckSecrets::read(&context, &postgres).await.ok();
     let versions = secrets.as_ref().map(|secrets| secrets.versions.clone());
     let verdict = match (replicas, secrets) {
         // Without pods there is nobody to ask, and an API server that does not answer says nothing
@@ -236,7 +236,7 @@ async fn check(
                                 patience.as_secs()
                             ))
                         };
-                        Verdict {
+                        HealthVerdict {
                             accepting: late(),
                             ready: late(),
                         }
@@ -244,7 +244,7 @@ async fn check(
             )
         }
     };
-    let is_fine = |verdict: &Verdict| verdict.accepting.is_ok() && verdict.ready.is_ok();
+    let is_fine = |verdict: &HealthVerdict| verdict.accepting.is_ok() && verdict.ready.is_ok();
     let failures = verdict.as_ref().map_or(failures, |v| {
         if is_fine(v) {
             0
@@ -266,7 +266,7 @@ async fn check(
         // The next check finds the same.
         debug!(database = postgres.name_any(), %error, "the status could not be written");
     });
-    Found {
+    CheckResult {
         failures,
         secrets: versions,
         written: written.is_ok(),
@@ -274,15 +274,15 @@ async fn check(
 }
 
 /// How to log in.
-struct Secrets {
+struct CheckSecrets {
     login: Option<Login>,
-    served: Option<Served>,
+    served: Option<ServedMaterial>,
     /// What servers take, by what is written, if it can be read.
-    accept: Option<Accept>,
+    accept: Option<HbaMethods>,
     versions: Versions,
 }
 
-impl Secrets {
+impl CheckSecrets {
     async fn read(context: &Context, postgres: &Postgres) -> Result<Self, Error> {
         let (name, namespace) = (
             postgres.name_any(),
@@ -295,9 +295,9 @@ impl Secrets {
         let paused = is_paused(postgres);
         if paused {
             // Somebody else writes it now.
-            context.remember(postgres, |memory| memory.accept = None);
+            context.update_state(postgres, |memory| memory.hba_methods = None);
         }
-        let known = context.recall(postgres).accept;
+        let known = context.state(postgres).hba_methods;
         let has_tls = postgres.spec.tls.is_some() || paused;
         let tls = async {
             if has_tls {
@@ -336,11 +336,11 @@ impl Secrets {
         );
         let (auth, agent, tls, settings, accept) =
             future::try_join5(auth, agent, tls, settings, written).await?;
-        let login = auth.1.as_ref().and_then(Login::of);
+        let login = auth.1.as_ref().and_then(Login::parse);
         let data = tls
             .as_ref()
             .and_then(|(_, secret)| secret.as_ref()?.data.as_ref());
-        let served = data.and_then(|data| Served::of(data, ""));
+        let served = data.and_then(|data| ServedMaterial::of(data, ""));
         let versions = [Some(auth), Some(agent), tls, settings]
             .into_iter()
             .flatten();
@@ -361,8 +361,13 @@ fn is_paused(postgres: &Postgres) -> bool {
 }
 
 /// Asks every server.
-async fn ask(context: &Context, sessions: &Pool, postgres: &Postgres, secrets: Secrets) -> Verdict {
-    let neither = |why: String| Verdict {
+async fn ask(
+    context: &Context,
+    sessions: &Pool,
+    postgres: &Postgres,
+    secrets: CheckSecrets,
+) -> HealthVerdict {
+    let neither = |why: String| HealthVerdict {
         accepting: Err(why.clone()),
         ready: Err(why),
     };
@@ -379,11 +384,11 @@ async fn ask(context: &Context, sessions: &Pool, postgres: &Postgres, secrets: S
     let pods = context.watched.pods(postgres, &workload);
     let members: Vec<_> = pods
         .iter()
-        .filter(|pod| workload.standing(pod) == Standing::Member)
+        .filter(|pod| workload.ownership(pod) == PodOwnership::Member)
         .collect();
-    let round = Round {
+    let round = CheckRound {
         database: postgres.uid().unwrap_or_default(),
-        ways: ways(postgres, secrets.served.as_ref(), secrets.accept),
+        ways: connect_methods(postgres, secrets.served.as_ref(), secrets.accept),
         major: major(context, postgres),
         write: settings(postgres).disable_write_check != Some(true),
         secrets: secrets.versions,
@@ -392,27 +397,27 @@ async fn ask(context: &Context, sessions: &Pool, postgres: &Postgres, secrets: S
         postgres,
         sessions,
     };
-    let known: HashSet<Peer> = members.iter().map(|pod| round.peer(pod)).collect();
+    let known: HashSet<PeerId> = members.iter().map(|pod| round.peer(pod)).collect();
     sessions.end_all_but(|peer| peer.database != round.database || known.contains(peer));
     let asked = members
         .iter()
         .map(async |pod| (pod.name_any(), round.ask(pod).await));
-    let answers: BTreeMap<String, Result<Answer, Silence>> =
+    let answers: BTreeMap<String, Result<CheckAnswer, ProbeError>> =
         future::join_all(asked).await.into_iter().collect();
     let desired = postgres.spec.replicas.unwrap_or(1);
     if answers.values().any(Result::is_ok) {
-        context.remember(postgres, |memory| memory.login = Some(round.login));
+        context.update_state(postgres, |memory| memory.login = Some(round.login));
     }
     if let Some(primary) = primary(&answers) {
         let left_slots = left(postgres, &pods, &primary.1.idle_slots);
-        let seen = Seen { left_slots };
+        let seen = LastCheck { left_slots };
         let mut news = false;
-        context.remember(postgres, |memory| {
-            news = memory.seen.as_ref().unwrap_or(&Seen::default()) != &seen;
-            memory.seen = Some(seen);
+        context.update_state(postgres, |memory| {
+            news = memory.last_check.as_ref().unwrap_or(&LastCheck::default()) != &seen;
+            memory.last_check = Some(seen);
         });
         if news {
-            context.drifted();
+            context.requeue_all_databases();
         }
     }
     judge(&answers, desired)
@@ -430,19 +435,19 @@ fn major(context: &Context, postgres: &Postgres) -> Option<u32> {
 
 /// What one server said.
 #[derive(Debug)]
-struct Answer {
-    report: Report,
+struct CheckAnswer {
+    report: ServerStatus,
     /// Whether it takes writes, if it was asked.
-    writes: Result<(), Silence>,
+    writes: Result<(), ProbeError>,
     idle_slots: Vec<String>,
 }
 
 /// One way to connect.
-struct Way {
+struct ConnectMethod {
     mode: SslMode,
     /// As what the password may be asked for.
-    hash: Hash,
-    pair: Option<Pair>,
+    hash: PasswordEncryption,
+    pair: Option<CertificateAndKey>,
     roots: Vec<Vec<u8>>,
 }
 
@@ -454,24 +459,28 @@ struct Way {
 /// else than its spec asks for is not well. Pods may be one step behind: see
 /// [`log_in`](super::servers::log_in) for why none of them takes plaintext alone where plaintext is
 /// not written to be taken.
-fn ways(postgres: &Postgres, served: Option<&Served>, written: Option<Accept>) -> Vec<Way> {
+fn connect_methods(
+    postgres: &Postgres,
+    served: Option<&ServedMaterial>,
+    written: Option<HbaMethods>,
+) -> Vec<ConnectMethod> {
     let by_spec = Method::from(
         postgres
             .spec
             .client_auth_mode
             .unwrap_or(ClientAuthMode::Scram),
     );
-    let accept = written.unwrap_or(Accept {
+    let accept = written.unwrap_or(HbaMethods {
         plain: Some(by_spec),
         tls: Some(by_spec),
     });
-    let way = |mode| Way {
+    let way = |mode| ConnectMethod {
         mode,
         hash: accept.hash(mode != SslMode::Disable),
         pair: None,
         roots: vec![],
     };
-    let tls = served.map(|served| Way {
+    let tls = served.map(|served| ConnectMethod {
         pair: served.client_pair().ok(),
         roots: served.roots(),
         ..way(SslMode::VerifyFull)
@@ -485,45 +494,45 @@ fn ways(postgres: &Postgres, served: Option<&Served>, written: Option<Accept>) -
 }
 
 /// The sessions of checks.
-type Pool = Sessions<Terms, Session>;
+type Pool = Sessions<LoginTerms, Session>;
 
 /// On what terms a session was let in. On others it might not be.
 #[derive(Clone, PartialEq)]
-struct Terms {
+struct LoginTerms {
     address: SocketAddr,
     secrets: Versions,
-    accept: Option<Accept>,
+    accept: Option<HbaMethods>,
     modes: Vec<SslMode>,
 }
 
 /// One check of one database.
-struct Round<'a> {
+struct CheckRound<'a> {
     sessions: &'a Pool,
     postgres: &'a Postgres,
     /// Its uid.
     database: String,
     login: Login,
     secrets: Versions,
-    accept: Option<Accept>,
-    ways: Vec<Way>,
+    accept: Option<HbaMethods>,
+    ways: Vec<ConnectMethod>,
     major: Option<u32>,
     /// Whether writing is tried.
     write: bool,
 }
 
-impl Round<'_> {
-    fn peer(&self, pod: &Pod) -> Peer {
-        Peer {
+impl CheckRound<'_> {
+    fn peer(&self, pod: &Pod) -> PeerId {
+        PeerId {
             database: self.database.clone(),
             pod: pod.uid().unwrap_or_default(),
         }
     }
 
     /// Asks a server, in the session that is kept with it, or else in a new one.
-    async fn ask(&self, pod: &Pod) -> Result<Answer, Silence> {
-        let address = address(pod, PORT).map_err(|why| Silence::Unreachable(why.into()))?;
+    async fn ask(&self, pod: &Pod) -> Result<CheckAnswer, ProbeError> {
+        let address = address(pod, PORT).map_err(|why| ProbeError::Unreachable(why.into()))?;
         let modes = self.ways.iter().map(|way| way.mode).collect();
-        let terms = Terms {
+        let terms = LoginTerms {
             address,
             secrets: self.secrets.clone(),
             accept: self.accept,
@@ -531,7 +540,7 @@ impl Round<'_> {
         };
         self.sessions
             .ask(
-                &Server {
+                &CheckedServer {
                     round: self,
                     pod,
                     address,
@@ -544,28 +553,28 @@ impl Round<'_> {
 }
 
 /// A server that is to be asked.
-struct Server<'a> {
-    round: &'a Round<'a>,
+struct CheckedServer<'a> {
+    round: &'a CheckRound<'a>,
     pod: &'a Pod,
     address: SocketAddr,
 }
 
-impl Asked for Server<'_> {
+impl SessionPeer for CheckedServer<'_> {
     type Session = Session;
-    type Answer = Answer;
-    type Error = Silence;
+    type Answer = CheckAnswer;
+    type Error = ProbeError;
 
-    async fn log_in(&self) -> Result<Session, Silence> {
-        let Round {
+    async fn log_in(&self) -> Result<Session, ProbeError> {
+        let CheckRound {
             postgres,
             login,
             ways,
             major,
             ..
         } = self.round;
-        let mut last = Silence::Unreachable("there is no certificate to log in with".into());
+        let mut last = ProbeError::Unreachable("there is no certificate to log in with".into());
         for way in ways {
-            let dial = Dial {
+            let dial = ConnectOptions {
                 address: self.address,
                 host: host(
                     &self.pod.name_any(),
@@ -583,16 +592,18 @@ impl Asked for Server<'_> {
             match dial.log_in().await {
                 Ok(session) => return Ok(session),
                 // A server that is silent is so whichever way it is asked.
-                Err(silence @ (Silence::TooSlow | Silence::Unreachable(_))) => return Err(silence),
+                Err(silence @ (ProbeError::TooSlow | ProbeError::Unreachable(_))) => {
+                    return Err(silence);
+                }
                 Err(silence) => last = silence,
             }
         }
         Err(last)
     }
 
-    async fn answer(&self, session: &Session) -> Result<Answer, Silence> {
-        let report = report(session).await?;
-        let on_primary = !report.in_recovery;
+    async fn answer(&self, session: &Session) -> Result<CheckAnswer, ProbeError> {
+        let status = server_status(session).await?;
+        let on_primary = !status.in_recovery;
         let writes = if on_primary && self.round.write {
             write_check(session).await
         } else {
@@ -603,14 +614,14 @@ impl Asked for Server<'_> {
         } else {
             vec![]
         };
-        Ok(Answer {
-            report,
+        Ok(CheckAnswer {
+            report: status,
             writes,
             idle_slots,
         })
     }
 
-    fn is_well(answer: &Answer) -> bool {
+    fn is_well(answer: &CheckAnswer) -> bool {
         answer.writes.is_ok()
     }
 
@@ -619,7 +630,9 @@ impl Asked for Server<'_> {
     }
 }
 
-fn primary(answers: &BTreeMap<String, Result<Answer, Silence>>) -> Option<(&String, &Answer)> {
+fn primary(
+    answers: &BTreeMap<String, Result<CheckAnswer, ProbeError>>,
+) -> Option<(&String, &CheckAnswer)> {
     let answered = answers
         .iter()
         .filter_map(|(name, answer)| Some((name, answer.as_ref().ok()?)));
@@ -628,18 +641,21 @@ fn primary(answers: &BTreeMap<String, Result<Answer, Silence>>) -> Option<(&Stri
         .max_by_key(|(_, answer)| answer.report.timeline)
 }
 
-fn judge(answers: &BTreeMap<String, Result<Answer, Silence>>, desired: i32) -> Verdict {
+fn judge(
+    answers: &BTreeMap<String, Result<CheckAnswer, ProbeError>>,
+    desired: i32,
+) -> HealthVerdict {
     let Some((name, primary)) = primary(answers) else {
         let silent = answers
             .iter()
             .find_map(|(name, answer)| Some(format!("{name} {}", answer.as_ref().err()?)));
         let why = silent.unwrap_or_else(|| "no server is the primary".to_owned());
-        return Verdict {
+        return HealthVerdict {
             accepting: Err(why.clone()),
             ready: Err(why),
         };
     };
-    Verdict {
+    HealthVerdict {
         accepting: Ok(()),
         ready: is_ready(answers, desired, name, primary),
     }
@@ -647,10 +663,10 @@ fn judge(answers: &BTreeMap<String, Result<Answer, Silence>>, desired: i32) -> V
 
 /// The primary takes writes, there are enough servers, and every standby follows.
 fn is_ready(
-    answers: &BTreeMap<String, Result<Answer, Silence>>,
+    answers: &BTreeMap<String, Result<CheckAnswer, ProbeError>>,
     desired: i32,
     name: &str,
-    primary: &Answer,
+    primary: &CheckAnswer,
 ) -> Result<(), String> {
     primary
         .writes
@@ -697,20 +713,20 @@ fn left(postgres: &Postgres, pods: &[Arc<Pod>], idle: &[String]) -> Vec<String> 
 mod tests {
     use super::*;
     use crate::api::Condition;
-    use crate::database::report::{Lsn, Stream};
+    use crate::database::report::{Lsn, StatReplication};
     use crate::tls::material::tests::{Authority, issue};
     use jiff::Timestamp;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-    fn answer(in_recovery: bool, standbys: &[(&str, &str)]) -> Answer {
-        let stream = |state: &str| Stream {
+    fn answer(in_recovery: bool, standbys: &[(&str, &str)]) -> CheckAnswer {
+        let stream = |state: &str| StatReplication {
             state: state.to_owned(),
             replayed: Lsn(1),
             ssl: false,
             client_dn: None,
         };
-        Answer {
-            report: Report {
+        CheckAnswer {
+            report: ServerStatus {
                 in_recovery,
                 timeline: 1,
                 position: Lsn(1),
@@ -731,13 +747,13 @@ mod tests {
         let found = |version: Option<&str>| {
             let secrets = version
                 .map(|version| Versions::from([("pg-auth".to_owned(), Some(version.to_owned()))]));
-            Some(Found {
+            Some(CheckResult {
                 failures: 0,
                 secrets,
                 written: true,
             })
         };
-        let mut course = Course::default();
+        let mut course = CheckSchedule::default();
         let looks = [
             (found(Some("1")), false),
             (found(None), false),
@@ -763,15 +779,15 @@ mod tests {
             of("{version: '17', tls: {issuerRef: {name: i}}}"),
         );
         let method = Some(Method::Scram);
-        let tls_alone = Some(Accept {
+        let tls_alone = Some(HbaMethods {
             plain: None,
             tls: method,
         });
-        let both = Some(Accept {
+        let both = Some(HbaMethods {
             plain: method,
             tls: method,
         });
-        let plain_alone = Some(Accept {
+        let plain_alone = Some(HbaMethods {
             plain: method,
             tls: None,
         });
@@ -800,7 +816,7 @@ mod tests {
             (&with_paused, Some(&served), plain_alone, vec![tls, plain]),
             (&with, None, None, vec![]),
         ] {
-            let modes: Vec<SslMode> = ways(postgres, served, accept)
+            let modes: Vec<SslMode> = connect_methods(postgres, served, accept)
                 .iter()
                 .map(|way| way.mode)
                 .collect();
@@ -819,18 +835,18 @@ mod tests {
         );
         let unsaid = of("{version: '17', tls: {issuerRef: {name: i}}}");
         let written = |method| {
-            Some(Accept {
+            Some(HbaMethods {
                 plain: None,
                 tls: Some(method),
             })
         };
         for (postgres, accept, hash) in [
-            (&asked, written(Method::Scram), Hash::Scram),
-            (&asked, None, Hash::Md5),
-            (&unsaid, written(Method::Md5), Hash::Md5),
-            (&unsaid, None, Hash::Scram),
+            (&asked, written(Method::Scram), PasswordEncryption::Scram),
+            (&asked, None, PasswordEncryption::Md5),
+            (&unsaid, written(Method::Md5), PasswordEncryption::Md5),
+            (&unsaid, None, PasswordEncryption::Scram),
         ] {
-            let ways: Vec<_> = ways(postgres, Some(&served), accept)
+            let ways: Vec<_> = connect_methods(postgres, Some(&served), accept)
                 .iter()
                 .map(|way| (way.mode, way.hash))
                 .collect();
@@ -840,7 +856,7 @@ mod tests {
 
     #[test]
     fn a_check_that_panicked_is_followed_by_the_next() {
-        let mut course = Course::default();
+        let mut course = CheckSchedule::default();
         let period = Duration::ZERO;
         assert!(course.is_due(None, period));
         course.begin(None);
@@ -851,7 +867,7 @@ mod tests {
 
     #[test]
     fn a_database_is_checked_at_once_when_its_pods_change_or_its_status_was_not_written() {
-        let mut course = Course::default();
+        let mut course = CheckSchedule::default();
         let (replicas, period) = (
             Some(Replicas {
                 desired: 1,
@@ -860,7 +876,7 @@ mod tests {
             Duration::from_mins(1),
         );
         course.begin(replicas);
-        course.end(Some(Found {
+        course.end(Some(CheckResult {
             failures: 0,
             secrets: None,
             written: true,
@@ -873,7 +889,7 @@ mod tests {
             }),
             period
         ));
-        course.end(Some(Found {
+        course.end(Some(CheckResult {
             failures: 0,
             secrets: None,
             written: false,
@@ -882,14 +898,14 @@ mod tests {
     }
 
     fn verdict(
-        answers: Vec<(&str, Result<Answer, Silence>)>,
+        answers: Vec<(&str, Result<CheckAnswer, ProbeError>)>,
         desired: i32,
     ) -> (bool, Option<String>) {
         let answers = answers
             .into_iter()
             .map(|(name, answer)| (name.to_owned(), answer))
             .collect();
-        let Verdict { accepting, ready } = judge(&answers, desired);
+        let HealthVerdict { accepting, ready } = judge(&answers, desired);
         (accepting.is_ok(), ready.err())
     }
 
@@ -931,7 +947,7 @@ mod tests {
             (
                 vec![
                     ("pg-0", Ok(answer(false, &both))),
-                    ("pg-1", Err(Silence::TooSlow)),
+                    ("pg-1", Err(ProbeError::TooSlow)),
                 ],
                 2,
                 "pg-1 did not answer within 3 s",
@@ -939,8 +955,8 @@ mod tests {
             (
                 vec![(
                     "pg-0",
-                    Ok(Answer {
-                        writes: Err(Silence::Query("no".into())),
+                    Ok(CheckAnswer {
+                        writes: Err(ProbeError::Query("no".into())),
                         ..answer(false, &[])
                     }),
                 )],
@@ -959,7 +975,7 @@ mod tests {
             verdict(vec![("pg-0", standby())], 1),
             (false, Some("no server is the primary".to_owned()))
         );
-        let refused = Err(Silence::Refused("starting up".into()));
+        let refused = Err(ProbeError::Refused("starting up".into()));
         let why = "pg-1 refuses the login: starting up".to_owned();
         assert_eq!(
             verdict(vec![("pg-0", standby()), ("pg-1", refused)], 2),

@@ -8,17 +8,17 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt;
 use serde_json::Value;
 
-use super::postgres::{Step, Stop};
+use super::postgres::{Interrupt, ReconcileResult};
 use crate::api::PetSet;
-use crate::build::written::{Unreadable, Written, has_files, written};
+use crate::build::written::{PostureManifests, Unreadable, has_files, read_posture};
 use crate::build::{Cluster, patroni, shared};
 use crate::cluster::{Error, Objects};
-use crate::tls::material::{Issued, Served};
+use crate::tls::material::{Issued, ServedMaterial};
 use crate::tls::posture::{Files, Posture};
 
 /// The objects in which a posture is written down, as far as they are there.
 #[derive(Debug)]
-pub(super) struct Pieces {
+pub(super) struct PostureObjects {
     pub(super) tls: Option<Secret>,
     pub(super) shared: Option<ConfigMap>,
     pub(super) patroni: Option<ConfigMap>,
@@ -27,20 +27,20 @@ pub(super) struct Pieces {
 
 /// Where a cluster is.
 #[derive(Debug)]
-pub(super) struct Here {
+pub(super) struct CurrentPosture {
     pub(super) posture: Posture,
     /// What is served there, if anything is.
-    pub(super) served: Option<Served>,
+    pub(super) served: Option<ServedMaterial>,
 }
 
-impl Pieces {
-    pub(super) async fn look(objects: &Objects, cluster: &Cluster) -> Result<Self, Error> {
+impl PostureObjects {
+    pub(super) async fn fetch(objects: &Objects, cluster: &Cluster) -> Result<Self, Error> {
         let [shared, ..] = cluster.patroni_config_maps();
         Ok(Self {
-            tls: objects.look(&cluster.tls_secret()).await?,
-            shared: objects.look(&shared).await?,
-            patroni: objects.look(&cluster.patroni()).await?,
-            pet_set: objects.look(cluster.name()).await?,
+            tls: objects.get(&cluster.tls_secret()).await?,
+            shared: objects.get(&shared).await?,
+            patroni: objects.get(&cluster.patroni()).await?,
+            pet_set: objects.get(cluster.name()).await?,
         })
     }
 
@@ -50,8 +50,8 @@ impl Pieces {
     }
 
     /// What is served, as far as it may be: what is damaged is not given to servers again.
-    pub(super) fn served(&self) -> Option<Served> {
-        Served::of(self.tls.as_ref()?.data.as_ref()?, "")
+    pub(super) fn served_material(&self) -> Option<ServedMaterial> {
+        ServedMaterial::of(self.tls.as_ref()?.data.as_ref()?, "")
             .filter(|served| served.material().is_some())
     }
 
@@ -76,23 +76,23 @@ pub(super) fn shared_config(shared: &ConfigMap) -> Option<Value> {
 
 /// Where the cluster is, given what its spec asks for and what has been issued for it, if that is
 /// known.
-pub(super) fn here(
+pub(super) fn current_posture(
     cluster: &Cluster,
-    pieces: &Pieces,
+    pieces: &PostureObjects,
     wished: Option<&Posture>,
     issued: Option<&Issued>,
-) -> Step<Here> {
+) -> ReconcileResult<CurrentPosture> {
     let wish = |what: &str| {
         let why =
             || format!("{what} is lost or damaged, and what the spec asks for has not been issued");
-        wished.ok_or_else(|| Stop::Blocked("PostureUnknown", why()))
+        wished.ok_or_else(|| Interrupt::Blocked("PostureUnknown", why()))
     };
     if pieces.none() {
         // Without TLS a posture is always known.
         return wished
             .cloned()
             .map(|posture| with_issued(posture, issued))
-            .ok_or(Stop::Wait("certificates"));
+            .ok_or(Interrupt::Wait("certificates"));
     }
     let shared = pieces.shared_config();
     let shared = shared.map_or_else(
@@ -103,7 +103,7 @@ pub(super) fn here(
     let local = local.map_or_else(|| wish("patroni.yml").map(|w| patroni_yml(cluster, w)), Ok)?;
     let data = pieces.tls.as_ref().and_then(|secret| secret.data.as_ref());
     let read = |shared: &Value, local: &str, files| {
-        written(&Written {
+        read_posture(&PostureManifests {
             tls: data,
             shared,
             patroni: local,
@@ -113,10 +113,10 @@ pub(super) fn here(
     // A cluster that is halted has no pods; it had files if there is something to serve, or if it
     // cannot be without.
     let needs_files = || read(&shared, &local, false).is_ok_and(|posture| posture.needs_files());
-    let files = pieces
-        .pet_set
-        .as_ref()
-        .map_or_else(|| pieces.served().is_some() || needs_files(), has_files);
+    let files = pieces.pet_set.as_ref().map_or_else(
+        || pieces.served_material().is_some() || needs_files(),
+        has_files,
+    );
     let posture = match read(&shared, &local, files) {
         Ok(posture) => posture,
         Err(Unreadable::Files) => {
@@ -126,13 +126,13 @@ pub(super) fn here(
                     "Secret {} is damaged, and nothing has been issued to mend it",
                     cluster.tls_secret()
                 );
-                Stop::Blocked("PostureUnknown", why)
+                Interrupt::Blocked("PostureUnknown", why)
             })?;
             let rest =
                 read(&shared, &local, false).or_else(|_| wish("the configuration").cloned())?;
             return Ok(with_issued(
                 Posture {
-                    files: Some(Files::of(issued.material)),
+                    files: Some(Files::trusting_its_signers(issued.material)),
                     ..rest
                 },
                 Some(issued),
@@ -148,19 +148,19 @@ pub(super) fn here(
             read(&repaired.0, &repaired.1, files).unwrap_or_else(|_| wished.clone())
         }
     };
-    let served = pieces.served().filter(|_| posture.files.is_some());
+    let served = pieces.served_material().filter(|_| posture.files.is_some());
     Ok(if served.is_some() {
-        Here { posture, served }
+        CurrentPosture { posture, served }
     } else {
         with_issued(posture, issued)
     })
 }
 
-fn with_issued(posture: Posture, issued: Option<&Issued>) -> Here {
+fn with_issued(posture: Posture, issued: Option<&Issued>) -> CurrentPosture {
     let served = issued
         .filter(|_| posture.files.is_some())
         .map(|issued| issued.served.clone());
-    Here { posture, served }
+    CurrentPosture { posture, served }
 }
 
 fn patroni_yml(cluster: &Cluster, posture: &Posture) -> String {
@@ -171,8 +171,8 @@ fn patroni_yml(cluster: &Cluster, posture: &Posture) -> String {
 }
 
 /// What an operation that fails goes back to: it stays where it is.
-pub(super) fn previous(pieces: &Pieces) -> Option<Served> {
-    Served::of(pieces.tls.as_ref()?.data.as_ref()?, "previous.")
+pub(super) fn previous_material(pieces: &PostureObjects) -> Option<ServedMaterial> {
+    ServedMaterial::of(pieces.tls.as_ref()?.data.as_ref()?, "previous.")
 }
 
 #[cfg(test)]
@@ -181,7 +181,7 @@ mod tests {
     use crate::api::Postgres;
     use crate::api::postgres_version::PostgresVersionSpec;
     use crate::api::tls::SslMode;
-    use crate::build::{Facts, pet_set, secrets};
+    use crate::build::{BuildInputs, pet_set, secrets};
     use crate::tls::Method;
     use crate::tls::material::tests::{Authority, issue};
 
@@ -193,9 +193,9 @@ mod tests {
             version: "17.12".to_owned(),
             ..Default::default()
         };
-        Cluster::of(
+        Cluster::build(
             &postgres,
-            &Facts {
+            &BuildInputs {
                 version: &version,
                 superuser: "postgres",
                 user_conf: None,
@@ -214,9 +214,9 @@ mod tests {
     }
 
     /// The objects of a cluster that is there.
-    fn pieces(posture: &Posture, issued: &Issued) -> Pieces {
+    fn pieces(posture: &Posture, issued: &Issued) -> PostureObjects {
         let cluster = cluster();
-        Pieces {
+        PostureObjects {
             tls: posture
                 .files
                 .as_ref()
@@ -228,18 +228,18 @@ mod tests {
     }
 
     fn posture_here(
-        pieces: &Pieces,
+        pieces: &PostureObjects,
         wished: Option<&Posture>,
         issued: Option<&Issued>,
     ) -> Option<(Posture, bool)> {
-        here(&cluster(), pieces, wished, issued)
+        current_posture(&cluster(), pieces, wished, issued)
             .ok()
             .map(|here| (here.posture, here.served.is_some()))
     }
 
     #[test]
     fn a_new_cluster_begins_where_its_spec_wants_it_and_waits_for_what_that_takes() {
-        let none = Pieces {
+        let none = PostureObjects {
             tls: None,
             shared: None,
             patroni: None,
@@ -257,8 +257,8 @@ mod tests {
             Some((plain, false))
         );
         assert!(matches!(
-            here(&cluster(), &none, None, None),
-            Err(Stop::Wait(_))
+            current_posture(&cluster(), &none, None, None),
+            Err(Interrupt::Wait(_))
         ));
     }
 
@@ -279,10 +279,10 @@ mod tests {
         assert_eq!(here, Some((plain, false)));
     }
 
-    type Lose = fn(&mut Pieces);
+    type Lose = fn(&mut PostureObjects);
 
     /// The server's, by the client's.
-    fn replace_a_key(pieces: &mut Pieces) {
+    fn replace_a_key(pieces: &mut PostureObjects) {
         let data = pieces
             .tls
             .as_mut()
@@ -329,7 +329,7 @@ mod tests {
         for (what, lose) in lose {
             let mut pieces = pieces(&there, &issued);
             lose(&mut pieces);
-            let mended = here(&cluster(), &pieces, Some(&there), Some(&issued))
+            let mended = current_posture(&cluster(), &pieces, Some(&there), Some(&issued))
                 .unwrap_or_else(|_| panic!("{what}"));
             assert_eq!(mended.posture, there, "{what}");
             assert_eq!(

@@ -20,11 +20,11 @@ use crate::api::duration::after;
 use crate::api::names::with_suffix;
 use crate::api::postgres::PostgresSpec;
 use crate::build::certificates::certificate;
-use crate::build::{Cluster, Facts};
-use crate::cluster::differs::differs;
-use crate::cluster::{Error, Objects, Thing};
-use crate::plan::observed::{Certificate as Seen, Issuance, Trial};
-use crate::rules::Facts as _;
+use crate::build::{BuildInputs, Cluster};
+use crate::cluster::differs::needs_apply;
+use crate::cluster::{Error, ObjectName, Objects};
+use crate::plan::observed::{Issuance, ObservedCertificate as Seen, Trial};
+use crate::rules::ClusterFacts as _;
 use crate::tls::material::{Cas, Defect, Issued, cas, leaf};
 use crate::tls::{Alias, Leaf};
 
@@ -40,7 +40,7 @@ const ISSUER_NAME: &str = "cert-manager.io/issuer-name";
 const ISSUER_KIND: &str = "cert-manager.io/issuer-kind";
 
 /// How far issuing is, and what has been issued.
-pub(super) struct Look {
+pub(super) struct ObservedIssuance {
     pub(super) issuance: Issuance,
     pub(super) issued: Option<Issued>,
     /// The CAs that have signed the trial.
@@ -48,12 +48,12 @@ pub(super) struct Look {
 }
 
 /// Looks at what is issued for a spec, on behalf of an operation.
-pub(super) async fn look(
+pub(super) async fn observe(
     context: &Context,
     objects: &Objects,
     wished: &Cluster,
     operation: &str,
-) -> Result<Look, Error> {
+) -> Result<ObservedIssuance, Error> {
     let mut issuance = Issuance {
         not_ready: not_ready(context, wished),
         ..Issuance::default()
@@ -62,20 +62,20 @@ pub(super) async fn look(
         let Some(wish) = certificate(wished, alias) else {
             continue;
         };
-        let secret: Option<Secret> = objects.look(&wish.spec.secret_name).await?;
-        let live: Option<Certificate> = objects.look(&wish.name_any()).await?;
+        let secret: Option<Secret> = objects.get(&wish.spec.secret_name).await?;
+        let live: Option<Certificate> = objects.get(&wish.name_any()).await?;
         if let Some(secret) = secret
             .as_ref()
             .filter(|secret| certificates::is_foreign(secret, &wish.name_any()))
         {
             issuance
-                .in_the_way
+                .conflicts
                 .push(format!("Secret {}", secret.name_any()));
         }
         let Some(live) = live else { continue };
-        if !objects.is_ours(&live) {
+        if !objects.is_owned(&live) {
             issuance
-                .in_the_way
+                .conflicts
                 .push(format!("Certificate {}", live.name_any()));
         }
         issuance
@@ -98,7 +98,7 @@ pub(super) async fn look(
             None
         }
     };
-    Ok(Look {
+    Ok(ObservedIssuance {
         issuance,
         issued,
         trial_cas: trial_cas(&trials),
@@ -121,13 +121,13 @@ pub(super) fn with_spec(
         .configuration
         .as_ref()
         .and_then(|configuration| configuration.secret_name.as_ref());
-    let facts = Facts {
+    let facts = BuildInputs {
         version: &version.spec,
         superuser: cluster.superuser(),
         // Settings are no matter of certificates.
         user_conf: user_conf.map(|_| ""),
     };
-    Cluster::of(
+    Cluster::build(
         &Postgres {
             spec,
             ..postgres.clone()
@@ -152,11 +152,11 @@ fn seen(live: &Certificate, wish: &Certificate, secret: Option<&Secret>, operati
         .get(REISSUE)
         .and_then(|text| text.split_once('/'));
     Seen {
-        matches: !differs(&as_json(live), &as_json(wish)),
+        matches: !needs_apply(&as_json(live), &as_json(wish)),
         ready: is_ready && secret.is_some_and(|secret| is_from(secret, &wish.spec.issuer_ref)),
         issuing: holds(&status.conditions, "Issuing"),
         revision: status.revision.unwrap_or_default(),
-        asked: asked
+        requested_at_revision: asked
             .filter(|(who, _)| *who == operation)
             .and_then(|(_, revision)| revision.parse().ok()),
         failure: failure(&status),
@@ -251,7 +251,7 @@ async fn trials(objects: &Objects, wished: &Cluster, operation: &str) -> Result<
     let mut trials = vec![];
     for (at, issuer) in issuers(wished).into_iter().enumerate() {
         let found = objects
-            .ours::<CertificateRequest>(&trial_name(wished, at))
+            .owned::<CertificateRequest>(&trial_name(wished, at))
             .await?;
         trials.push(found.filter(|request| is_trial_of(request, &issuer, operation)));
     }
@@ -359,14 +359,14 @@ pub(super) async fn try_issuers(
     };
     for (at, issuer_ref) in issuers(wished).into_iter().enumerate() {
         let name = trial_name(wished, at);
-        match objects.look::<CertificateRequest>(&name).await? {
+        match objects.get::<CertificateRequest>(&name).await? {
             Some(request) if is_trial_of(&request, &issuer_ref, operation) => continue,
             // What another operation left behind says nothing about the issuer as it is now.
             Some(_) => drop(objects.delete::<CertificateRequest>(&name).await?),
             None => {}
         }
         let bug = |why: rcgen::Error| Error::Bug {
-            what: Thing::new::<CertificateRequest>(&name),
+            what: ObjectName::new::<CertificateRequest>(&name),
             why: why.to_string(),
         };
         let request = signing_request(&server).map_err(bug)?;
@@ -422,9 +422,9 @@ pub(super) async fn reissue(
     operation: &str,
     revision: i64,
 ) -> Result<(), Error> {
-    let of = |error| Error::of(Thing::new::<Certificate>(name), error);
+    let of = |error| Error::classify(ObjectName::new::<Certificate>(name), error);
     let api = objects.api::<Certificate>();
-    let Some(certificate) = objects.ours::<Certificate>(name).await? else {
+    let Some(certificate) = objects.owned::<Certificate>(name).await? else {
         return Ok(());
     };
     let mut status = certificate.status.clone().unwrap_or_default();

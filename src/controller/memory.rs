@@ -8,40 +8,40 @@ use secrecy::SecretString;
 use tokio::sync::Mutex as Turn;
 
 use super::credentials::Login;
-use super::health::Seen;
-use super::user_conf::{Refused, Taken};
-use crate::tls::posture::Accept;
+use super::health::LastCheck;
+use super::user_conf::{LoadedConf, RefusedSettings};
+use crate::tls::posture::HbaMethods;
 
 /// What is remembered of one database while this process leads. Losing it costs a check or a
 /// question, never a database.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Memory {
+pub(super) struct DatabaseState {
     /// The login that worked last: a Secret that lost a key is repaired from it.
     pub(super) login: Option<Login>,
     /// What Patroni was told of us: a Secret that lost it is repaired from here.
-    pub(super) agent: Option<SecretString>,
+    pub(super) patroni_password: Option<SecretString>,
     /// What its servers take, by what is written; not known while somebody has paused it, who may
     /// write something else.
-    pub(super) accept: Option<Accept>,
+    pub(super) hba_methods: Option<HbaMethods>,
     /// What the last check saw.
-    pub(super) seen: Option<Seen>,
+    pub(super) last_check: Option<LastCheck>,
     /// What was last seen on the wire to be served by every pod.
     pub(super) proven: Option<String>,
     /// Until when clients were last said to get time.
-    pub(super) settles: Option<Timestamp>,
+    pub(super) grace_until: Option<Timestamp>,
     /// The certificates that its pods serve.
-    pub(super) served: Option<Served>,
+    pub(super) served: Option<ServedCertificates>,
     /// The settings that its servers were last seen to have.
-    pub(super) taken: Option<Taken>,
+    pub(super) taken: Option<LoadedConf>,
     /// The settings of its Secret that its servers do not take.
-    pub(super) refused: Option<Refused>,
+    pub(super) refused: Option<RefusedSettings>,
     /// Its primary, as operations see it.
-    pub(super) primary: Primary,
+    pub(super) primary: PrimarySeen,
 }
 
 /// The primary of a database, as operations see it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Primary {
+pub(super) enum PrimarySeen {
     /// No operation has seen one.
     #[default]
     Unknown,
@@ -53,7 +53,7 @@ pub(super) enum Primary {
 
 /// The certificates that the pods of a database serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Served {
+pub(super) struct ServedCertificates {
     /// When the first of them ends, as Unix time.
     pub(super) until: i64,
     /// Others have been issued since.
@@ -62,23 +62,23 @@ pub(super) struct Served {
 
 /// What is remembered of every database, by its uid.
 #[derive(Default)]
-pub(super) struct Memories {
-    memory: Mutex<HashMap<String, Memory>>,
+pub(super) struct DatabaseStates {
+    memory: Mutex<HashMap<String, DatabaseState>>,
     turns: Mutex<HashMap<String, Arc<Turn<()>>>>,
 }
 
-impl Memories {
-    pub(super) fn recall(&self, uid: &str) -> Memory {
+impl DatabaseStates {
+    pub(super) fn get(&self, uid: &str) -> DatabaseState {
         self.with_memory(|memory| memory.get(uid).cloned())
             .unwrap_or_default()
     }
 
-    pub(super) fn remember(&self, uid: String, change: impl FnOnce(&mut Memory)) {
+    pub(super) fn update(&self, uid: String, change: impl FnOnce(&mut DatabaseState)) {
         self.with_memory(|memory| change(memory.entry(uid).or_default()));
     }
 
     /// What all of them serve.
-    pub(super) fn served(&self) -> Vec<Served> {
+    pub(super) fn served(&self) -> Vec<ServedCertificates> {
         self.with_memory(|memory| memory.values().filter_map(|memory| memory.served).collect())
     }
 
@@ -87,7 +87,7 @@ impl Memories {
     }
 
     /// Forgets every database that is not among these. Whoever is at one of them stays alone there.
-    pub(super) fn keep(&self, known: &BTreeSet<String>) {
+    pub(super) fn retain(&self, known: &BTreeSet<String>) {
         self.with_memory(|memory| memory.retain(|uid, _| known.contains(uid)));
         self.with_turns(|turns| {
             turns.retain(|uid, turn| known.contains(uid) || Arc::strong_count(turn) > 1)
@@ -95,11 +95,11 @@ impl Memories {
     }
 
     /// Whoever holds it is alone at this database.
-    pub(super) fn turn(&self, uid: String) -> Arc<Turn<()>> {
+    pub(super) fn lock(&self, uid: String) -> Arc<Turn<()>> {
         self.with_turns(|turns| Arc::clone(turns.entry(uid).or_default()))
     }
 
-    fn with_memory<T>(&self, with: impl FnOnce(&mut HashMap<String, Memory>) -> T) -> T {
+    fn with_memory<T>(&self, with: impl FnOnce(&mut HashMap<String, DatabaseState>) -> T) -> T {
         // Nobody leaves half a memory behind, also not by panicking.
         with(&mut self.memory.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -113,7 +113,7 @@ impl Memories {
 mod tests {
     use super::*;
 
-    const SERVED: Served = Served {
+    const SERVED: ServedCertificates = ServedCertificates {
         until: 1,
         drifted: false,
     };
@@ -124,10 +124,10 @@ mod tests {
 
     #[test]
     fn a_database_that_is_not_there_any_more_is_forgotten_with_what_it_served_and_its_login() {
-        let memories = Memories::default();
+        let memories = DatabaseStates::default();
         for (uid, until) in [("gone", 1), ("there", 2)] {
-            memories.remember(uid.to_owned(), |memory| {
-                memory.served = Some(Served { until, ..SERVED });
+            memories.update(uid.to_owned(), |memory| {
+                memory.served = Some(ServedCertificates { until, ..SERVED });
                 memory.login = Some(Login {
                     username: "postgres".to_owned(),
                     password: "secret".into(),
@@ -138,24 +138,25 @@ mod tests {
             memories.served().iter().map(|served| served.until).min(),
             Some(1)
         );
-        memories.keep(&known(&["there"]));
-        assert_eq!(memories.served(), [Served { until: 2, ..SERVED }]);
-        assert!(
-            memories.recall("gone").login.is_none() && memories.recall("there").login.is_some()
+        memories.retain(&known(&["there"]));
+        assert_eq!(
+            memories.served(),
+            [ServedCertificates { until: 2, ..SERVED }]
         );
+        assert!(memories.get("gone").login.is_none() && memories.get("there").login.is_some());
     }
 
     #[test]
     fn who_is_at_a_database_stays_alone_there_also_when_it_goes() {
-        let memories = Memories::default();
+        let memories = DatabaseStates::default();
         let at_it = memories
-            .turn("gone".to_owned())
+            .lock("gone".to_owned())
             .try_lock_owned()
             .expect("nobody is at it");
-        memories.keep(&known(&[]));
-        assert!(memories.turn("gone".to_owned()).try_lock().is_err());
+        memories.retain(&known(&[]));
+        assert!(memories.lock("gone".to_owned()).try_lock().is_err());
         drop(at_it);
-        memories.keep(&known(&[]));
+        memories.retain(&known(&[]));
         assert_eq!(memories.with_turns(|turns| turns.len()), 0);
     }
 }

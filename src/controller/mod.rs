@@ -25,7 +25,6 @@ mod health;
 mod here;
 mod issuance;
 mod memory;
-mod notes;
 mod ops_request;
 mod perform;
 mod pet_set;
@@ -33,6 +32,7 @@ mod pods;
 mod postgres;
 mod provision;
 mod renewal;
+mod requests;
 mod scaling;
 mod servers;
 mod sessions;
@@ -62,13 +62,13 @@ use tracing::{debug, warn};
 use crate::api::cert_manager::Certificate;
 use crate::api::{PetSet, Postgres, PostgresOpsRequest};
 use crate::cluster::Error;
-use crate::cluster::apply::Kind;
+use crate::cluster::apply::ObjectKind;
 use crate::cluster::facts::Stores;
-use crate::cluster::optional::{self, Lack};
-use crate::metrics::LoopMetrics;
-use crate::rules::{Allowed, Facts};
+use crate::cluster::optional::{self, AbsentKind};
+use crate::metrics::ControllerMetrics;
+use crate::rules::{Allowed, ClusterFacts};
 
-use pods::Watched;
+use pods::WorkloadStores;
 
 pub use context::Context;
 
@@ -158,7 +158,7 @@ pub async fn run(
     client: Client,
     facts: Arc<Stores>,
     settings: Settings,
-    metrics: LoopMetrics,
+    metrics: ControllerMetrics,
     shutdown: CancellationToken,
 ) {
     let lease = settings.lease.clone();
@@ -205,7 +205,7 @@ fn loops(
     client: Client,
     facts: Arc<Stores>,
     settings: Settings,
-    metrics: LoopMetrics,
+    metrics: ControllerMetrics,
 ) -> BoxFuture<'static, ()> {
     let (pods, fill_pods) = reflect::<Pod>(&client, &settings);
     let (pet_sets, fill_pet_sets) = reflect::<PetSet>(&client, &settings);
@@ -218,7 +218,7 @@ fn loops(
     let stateful_sets = (realised == PetSets::Own)
         .then(|| reflect::<PartialObjectMeta<StatefulSet>>(&client, &settings));
     let (stateful_sets, fill_stateful_sets) = stateful_sets.unzip();
-    let watched = Watched {
+    let watched = WorkloadStores {
         pods,
         pet_sets,
         stateful_sets,
@@ -280,7 +280,7 @@ fn databases(
     };
     // Only what they are called, as with the others; and there may be none of their kind.
     let certificates = context.api::<PartialObjectMeta<Certificate>>();
-    let certificates = optional::watch(certificates, ours(), Lack::default());
+    let certificates = optional::watch(certificates, ours(), AbsentKind::default());
     let controller = Controller::new(context.api::<Postgres>(), watcher::Config::default())
         .with_config(Config::default().concurrency(CONCURRENCY))
         .owns(context.api::<PetSet>(), ours())
@@ -346,7 +346,7 @@ fn pet_sets(context: &Arc<Context>) -> BoxFuture<'static, ()> {
     clippy::needless_pass_by_value,
     reason = "what `Controller::run` calls"
 )]
-fn on_error<K: Kind>(object: Arc<K>, error: &Error, _: Arc<Context>) -> Action {
+fn on_error<K: ObjectKind>(object: Arc<K>, error: &Error, _: Arc<Context>) -> Action {
     let kind = K::kind(&()).into_owned();
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     if let Error::Conflict(what) = error {
@@ -360,7 +360,7 @@ fn on_error<K: Kind>(object: Arc<K>, error: &Error, _: Arc<Context>) -> Action {
 /// A kind of object of ours in memory, and what keeps it up to date.
 fn reflect<K>(client: &Client, settings: &Settings) -> (Store<K>, BoxFuture<'static, ()>)
 where
-    K: Kind + 'static,
+    K: ObjectKind + 'static,
 {
     let (store, writer) = reflector::store();
     let stream = watcher(

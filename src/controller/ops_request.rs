@@ -27,32 +27,32 @@ use kube::{Resource, ResourceExt};
 use serde_json::json;
 use tracing::debug;
 
-use super::issuance::{self, Look};
-use super::memory::Primary;
-use super::perform::Hands;
-use super::postgres::{Stop, conditions};
-use super::site::Site;
+use super::issuance::{self, ObservedIssuance};
+use super::memory::PrimarySeen;
+use super::perform::Executor;
+use super::postgres::{Interrupt, conditions};
+use super::site::ClusterObjects;
 use super::{Context, budgets, status};
 use crate::api::condition::find;
 use crate::api::duration::after;
 use crate::api::ops_request::{FINALIZER, OpsPhase, PostgresOpsRequestStatus, TlsOperation};
 use crate::api::postgres::PostgresSpec;
 use crate::api::{PetSet, Postgres, PostgresOpsRequest, StepKind};
-use crate::build::workload::Standing;
+use crate::build::workload::PodOwnership;
 use crate::build::{Cluster, meta};
 use crate::cluster::finalizer::{self, Finalizer};
-use crate::cluster::{Error, Objects, Thing};
+use crate::cluster::{Error, ObjectName, Objects};
 use crate::metrics::{OperationKind, OperationOutcome};
 use crate::plan::database_status::types::PAUSED;
-use crate::plan::database_status::{Writer, is_paused_in, pause_of};
-use crate::plan::decide::{NO_PLACE, PODS_UNSEEN, is_running};
-use crate::plan::draft::{Draft, Pace, Save, Stored};
-use crate::plan::observed::{Hindrance, Issuance, Paused};
-use crate::plan::places::Contender;
-use crate::plan::status::{Event, record};
+use crate::plan::database_status::{DatabaseStatusWriter, is_paused_in, pause_of};
+use crate::plan::decide::{NO_SLOT, PODS_UNSEEN, is_running};
+use crate::plan::observed::{Issuance, LastFailure, Paused};
+use crate::plan::pending_status::{PendingStatus, StatusWrite, StoredStatus, WritePolicy};
+use crate::plan::places::Candidate;
+use crate::plan::status::{RequestEvent, record};
 use crate::plan::{Action, Decision, Known, Observed, decide, ends, ledger, settle};
 use crate::rules::ops_request::rules;
-use crate::rules::{Facts, refusals};
+use crate::rules::{ClusterFacts, refusals};
 use crate::tls::material::Cas;
 
 /// How long until the next look, after something was done that it will show.
@@ -80,23 +80,23 @@ pub(super) async fn reconcile(
     context: Arc<Context>,
 ) -> Result<Requeue, Error> {
     // The watch may be behind what this loop wrote itself.
-    let Some(mut request) = context.fresh(request.as_ref()).await? else {
-        context.notes.forget(&request);
+    let Some(mut request) = context.refetch(request.as_ref()).await? else {
+        context.requests.forget(&request);
         return Ok(Requeue::await_change());
     };
-    if is_blind(&context, &request) {
+    if knows_too_little(&context, &request) {
         return Ok(Requeue::requeue(SOON));
     }
     let now = context.now();
-    let draft = context.notes.draft(&request);
-    let stored = Stored {
+    let draft = context.requests.pending_status(&request);
+    let stored = StoredStatus {
         status: request.status.clone(),
         since: draft.as_ref().map(|draft| draft.since),
     };
-    if let Some(Draft { status, .. }) = draft {
+    if let Some(PendingStatus { status, .. }) = draft {
         request.status = Some(status);
     }
-    let mut view = View::of(&context, Arc::new(request)).await?;
+    let mut view = RequestView::observe(&context, Arc::new(request)).await?;
     let mut decision = decide(&view.seen, now);
     if matches!(&decision, Decision::Wait { on, .. } if on == PODS_UNSEEN)
         && let Some(database) = view.seen.database.clone()
@@ -116,33 +116,37 @@ pub(super) async fn reconcile(
     let places = context.settings.max_concurrent_operations;
     if pauses
         && !context
-            .notes
-            .enter(&view.seen.request, &contenders(&context), places)
+            .requests
+            .take_slot(&view.seen.request, &slot_candidates(&context), places)
     {
-        view.seen.places = 0;
+        view.seen.free_slots = 0;
         decision = decide(&view.seen, now);
     }
     let request = view.seen.request.as_ref();
-    note_gap(&context, &view.seen, matches!(decision, Decision::End(_)));
+    note_gap(
+        &context,
+        &view.seen,
+        matches!(decision, Decision::Complete(_)),
+    );
     let (status, events) = record(&view.seen, &decision, now);
     if !matches!(decision, Decision::Finish(_) | Decision::Rest(_)) {
-        let settles = settle::of_operation(request, view.seen.database.as_deref()).is_some();
-        let later = match stored.save(
+        let settles = settle::for_request(request, view.seen.database.as_deref()).is_some();
+        let later = match stored.plan_write(
             &status,
-            Pace {
+            WritePolicy {
                 delay: context.settings.status_delay,
-                settles,
+                has_grace_period: settles,
             },
             now,
         ) {
-            Save::Not => None,
-            Save::Later(draft) => Some(*draft),
-            Save::Now => {
+            StatusWrite::Unchanged => None,
+            StatusWrite::Deferred(draft) => Some(*draft),
+            StatusWrite::Immediate => {
                 let written = write_status(&context, request, &status).await?;
                 if written.begun_on() != status.begun_on.as_ref() {
                     // Nobody would know any more which pods were replaced.
                     context
-                        .tell(
+                        .publish_event(
                             request,
                             EventType::Warning,
                             "DefinitionsOutdated",
@@ -154,25 +158,27 @@ pub(super) async fn reconcile(
                 None
             }
         };
-        context.notes.keep(request, later);
+        context.requests.set_pending_status(request, later);
         count(&context, request, &status);
     }
-    tell(&context, &view.seen, &events).await;
+    publish_events(&context, &view.seen, &events).await;
     // What is done again and again shows no effect: it is given time.
     let is_news = request.status.as_ref().map(|old| (old.phase, &old.steps))
         != Some((status.phase, &status.steps));
     let hindrance = view.carry_out(&context, &decision).await?;
     let is_done = hindrance.is_none();
     match decision {
-        Decision::End(_) | Decision::Finish(_) | Decision::Rest(_) => context.notes.forget(request),
-        _ => context.notes.hinder(request, hindrance),
+        Decision::Complete(_) | Decision::Finish(_) | Decision::Rest(_) => {
+            context.requests.forget(request)
+        }
+        _ => context.requests.set_last_failure(request, hindrance),
     }
     Ok(requeue(request, &decision, is_done && is_news, now))
 }
 
 /// Whether too little is known yet to let a request begin: who came first, how many run, what the
 /// rules refuse.
-fn is_blind(context: &Context, request: &PostgresOpsRequest) -> bool {
+fn knows_too_little(context: &Context, request: &PostgresOpsRequest) -> bool {
     let has_begun = request.begun_on().is_some() || request.is_finished();
     let needed = [PostgresOpsRequest::kind(&()), Postgres::kind(&())];
     !has_begun
@@ -202,7 +208,7 @@ fn requeue(
             step: Some(step),
             on,
             ..
-        } if on == NO_PLACE || waits_long(request, step, now) => Requeue::requeue(PATIENTLY),
+        } if on == NO_SLOT || waits_long(request, step, now) => Requeue::requeue(PATIENTLY),
         Decision::Rest(None) => Requeue::await_change(),
         Decision::Rest(Some(until)) => Requeue::requeue(
             Duration::try_from(until.duration_since(now))
@@ -215,23 +221,23 @@ fn requeue(
 
 /// Whether a request has been at its preflight for longer than a trial of the issuers takes.
 fn waits_long(request: &PostgresOpsRequest, step: &str, now: Timestamp) -> bool {
-    let began = ledger::find(request.steps(), step).and_then(|step| step.started_at.as_ref());
+    let began = ledger::find_step(request.steps(), step).and_then(|step| step.started_at.as_ref());
     step == StepKind::Preflight.as_str()
         && began.is_some_and(|Time(began)| after(*began, TRIAL) <= now)
 }
 
 /// What one look showed, and what it takes to act on it.
-struct View {
+struct RequestView {
     seen: Observed,
     /// Why there is no site, or the site.
-    site: Known<Site>,
+    site: Known<ClusterObjects>,
     /// The database as the request wants it.
     wished: Option<Cluster>,
-    look: Option<Look>,
+    look: Option<ObservedIssuance>,
 }
 
-impl View {
-    async fn of(context: &Context, request: Arc<PostgresOpsRequest>) -> Result<Self, Error> {
+impl RequestView {
+    async fn observe(context: &Context, request: Arc<PostgresOpsRequest>) -> Result<Self, Error> {
         let namespace = request.namespace().unwrap_or_default();
         let name = request.spec.database_ref.name.clone();
         let database = context.get::<Postgres>(&namespace, &name).await?;
@@ -250,9 +256,9 @@ impl View {
             wished: None,
             look: None,
             seen: Observed {
-                places: context.notes.free(
+                free_slots: context.requests.free_slots(
                     &request,
-                    &contenders(context),
+                    &slot_candidates(context),
                     context.settings.max_concurrent_operations,
                 ),
                 refused: if has_begun {
@@ -264,9 +270,9 @@ impl View {
                 paused,
                 issuance: Err("nobody has looked".to_owned()),
                 pods: Err("nobody has looked".to_owned()),
-                scene: Err("nobody has looked".to_owned()),
+                cluster: Err("nobody has looked".to_owned()),
                 budgets: Err("nobody has looked".to_owned()),
-                hindrance: context.notes.hindrance(&request),
+                last_failure: context.requests.last_failure(&request),
                 siblings,
                 database,
                 request,
@@ -285,20 +291,20 @@ impl View {
     /// servers are asked last.
     async fn look_closely(&mut self, context: &Context, database: &Postgres) -> Result<(), Error> {
         let operation = self.operation();
-        let site = match Site::look(context, database, Some(&operation)).await {
+        let site = match ClusterObjects::observe(context, database, Some(&operation)).await {
             Ok(site) => site,
-            Err(Stop::Error(error)) => return Err(error),
-            Err(Stop::Wait(on)) => {
-                self.seen.scene = Err(on.to_owned());
+            Err(Interrupt::Error(error)) => return Err(error),
+            Err(Interrupt::Wait(on)) => {
+                self.seen.cluster = Err(on.to_owned());
                 return Ok(());
             }
-            Err(Stop::Blocked(_, why)) => {
-                self.seen.scene = Err(why);
+            Err(Interrupt::Blocked(_, why)) => {
+                self.seen.cluster = Err(why);
                 return Ok(());
             }
         };
         self.seen.major = site.cluster.major();
-        let wished = ends::wished(&database.spec, &self.seen.request.spec, self.seen.major);
+        let wished = ends::target_spec(&database.spec, &self.seen.request.spec, self.seen.major);
         let wished = match ends::too_many_names(&database.spec, &wished) {
             Some(why) => Err(why),
             None => issuance::with_spec(context, database, wished, &site.cluster),
@@ -306,10 +312,10 @@ impl View {
         match wished {
             Err(why) => self.seen.issuance = Err(why),
             Ok(wished) => {
-                let look = if ends::issues(&self.seen.request.spec) {
-                    issuance::look(context, &site.objects, &wished, &operation).await?
+                let look = if ends::issues_certificates(&self.seen.request.spec) {
+                    issuance::observe(context, &site.objects, &wished, &operation).await?
                 } else {
-                    Look {
+                    ObservedIssuance {
                         issuance: Issuance::default(),
                         issued: None,
                         trial_cas: Cas::new(),
@@ -320,9 +326,9 @@ impl View {
             }
         }
         if self.seen.paused != Paused::ByUs {
-            self.seen.budgets = Ok(budgets::look(&site).await?);
+            self.seen.budgets = Ok(budgets::observe(&site).await?);
         }
-        self.seen.scene = site.scene().await;
+        self.seen.cluster = site.observe_cluster().await;
         self.site = Ok(site);
         Ok(())
     }
@@ -338,13 +344,13 @@ impl View {
         &self,
         context: &Context,
         decision: &Decision,
-    ) -> Result<Option<Hindrance>, Error> {
+    ) -> Result<Option<LastFailure>, Error> {
         let (actions, step) = match decision {
             Decision::Act { actions, step, .. } => (actions, step.as_str()),
             Decision::Finish(actions) => (actions, ""),
             _ => return Ok(None),
         };
-        let hindered = |why: String| Hindrance {
+        let hindered = |why: String| LastFailure {
             step: step.to_owned(),
             why,
         };
@@ -353,19 +359,19 @@ impl View {
             debug!(request, ?action, "performing");
             match self.perform(context, action).await {
                 Ok(()) => {}
-                Err(Stop::Wait(on)) => {
+                Err(Interrupt::Wait(on)) => {
                     debug!(request, on, "not yet");
                     return Ok(Some(hindered(format!("waits for {on}"))));
                 }
-                Err(Stop::Blocked(_, why)) => {
+                Err(Interrupt::Blocked(_, why)) => {
                     debug!(request, why, "not done");
                     return Ok(Some(hindered(why)));
                 }
-                Err(Stop::Error(error)) => {
+                Err(Interrupt::Error(error)) => {
                     // It is tried again, and people are told what there is to be told until then.
                     context
-                        .notes
-                        .hinder(&self.seen.request, Some(hindered(error.to_string())));
+                        .requests
+                        .set_last_failure(&self.seen.request, Some(hindered(error.to_string())));
                     return Err(error);
                 }
             }
@@ -373,10 +379,10 @@ impl View {
         Ok(None)
     }
 
-    async fn perform(&self, context: &Context, action: &Action) -> Result<(), Stop> {
+    async fn perform(&self, context: &Context, action: &Action) -> Result<(), Interrupt> {
         let request = &self.seen.request;
         match action {
-            Action::Hold => {
+            Action::AddFinalizer => {
                 finalizer::put(
                     &context.client,
                     request.as_ref(),
@@ -385,7 +391,7 @@ impl View {
                 )
                 .await?
             }
-            Action::Release => {
+            Action::RemoveFinalizer => {
                 finalizer::put(
                     &context.client,
                     request.as_ref(),
@@ -411,9 +417,9 @@ impl View {
                 let site = self
                     .site
                     .as_ref()
-                    .map_err(|_| Stop::Wait("a look at the database"))?;
+                    .map_err(|_| Interrupt::Wait("a look at the database"))?;
                 let operation = self.operation();
-                let hands = Hands {
+                let hands = Executor {
                     context,
                     site,
                     wished: self.wished.as_ref().unwrap_or(&site.cluster),
@@ -425,7 +431,7 @@ impl View {
                         .unwrap_or_default(),
                     operation: Some(&operation),
                 };
-                hands.perform(action).await?;
+                hands.execute(action).await?;
             }
         }
         Ok(())
@@ -439,10 +445,10 @@ async fn pods(
     database: &Postgres,
 ) -> Result<Known<BTreeMap<String, String>>, Error> {
     let selector = meta::selector(&database.name_any());
-    let Some(objects) = Objects::of(&context.client, database, selector) else {
+    let Some(objects) = Objects::owned_by(&context.client, database, selector) else {
         return Ok(Err("the database has no uid".to_owned()));
     };
-    let set: Option<PetSet> = objects.look(&database.name_any()).await?;
+    let set: Option<PetSet> = objects.get(&database.name_any()).await?;
     let workload = match super::pods::workload(context, &objects, database, set.as_ref()).await? {
         Ok(workload) => workload,
         Err(why) => return Ok(Err(why)),
@@ -450,7 +456,7 @@ async fn pods(
     let labelled = objects.labelled::<Pod>().await?;
     if let Some(orphan) = labelled
         .iter()
-        .find(|pod| workload.standing(pod) == Standing::Orphan)
+        .find(|pod| workload.ownership(pod) == PodOwnership::Orphan)
     {
         return Ok(Err(format!(
             "nobody controls pod {} yet",
@@ -459,7 +465,7 @@ async fn pods(
     }
     let own = labelled
         .iter()
-        .filter(|pod| workload.standing(pod).is_own());
+        .filter(|pod| workload.ownership(pod).is_own());
     Ok(Ok(own
         .map(|pod| (pod.name_any(), pod.uid().unwrap_or_default()))
         .collect()))
@@ -480,17 +486,17 @@ fn refused(context: &Context, request: &PostgresOpsRequest) -> Vec<String> {
 }
 
 /// Every request that has not ended, as far as is known.
-fn contenders(context: &Context) -> Vec<Contender> {
+fn slot_candidates(context: &Context) -> Vec<Candidate> {
     let unfinished = |request: &Arc<PostgresOpsRequest>| {
         let namespace = request.namespace().unwrap_or_default();
         let database = context
             .facts
             .database(&namespace, &request.spec.database_ref.name);
         let works = database.is_some_and(|database| paused(&database, request) == Paused::ByUs);
-        Contender {
+        Candidate {
             uid: request.uid().unwrap_or_default(),
             namespace,
-            works,
+            holds_slot: works,
         }
     };
     let all = context.facts.all_requests();
@@ -525,10 +531,10 @@ async fn set_paused(
     paused: bool,
 ) -> Result<(), Error> {
     // A loop that saw the database before may still be at it.
-    let _alone = context.alone(database).await;
+    let _alone = context.lock_database(database).await;
     let words = pause_of(request);
     let (name, request_name) = (status::database(database), request.name_any());
-    let write = |writer: &mut Writer| {
+    let write = |writer: &mut DatabaseStatusWriter| {
         if paused {
             writer.paused(&words)
         } else {
@@ -551,9 +557,11 @@ async fn set_paused(
         "ResumeDatabase"
     };
     context
-        .tell(database, EventType::Normal, reason, note.clone())
+        .publish_event(database, EventType::Normal, reason, note.clone())
         .await;
-    context.tell(request, EventType::Normal, reason, note).await;
+    context
+        .publish_event(request, EventType::Normal, reason, note)
+        .await;
     Ok(())
 }
 
@@ -564,7 +572,7 @@ async fn write_spec(
     spec: &PostgresSpec,
 ) -> Result<(), Error> {
     let name = database.name_any();
-    let what = || Thing::new::<Postgres>(&name);
+    let what = || ObjectName::new::<Postgres>(&name);
     let tls = match (&database.spec.tls, &spec.tls) {
         (None, None) => None,
         (Some(_), None) => Some(json!({"op": "remove", "path": "/spec/tls"})),
@@ -594,7 +602,9 @@ async fn write_spec(
     let written = api
         .patch(&name, &PatchParams::default(), &Patch::Json::<()>(patch))
         .await;
-    written.map(drop).map_err(|error| Error::of(what(), error))
+    written
+        .map(drop)
+        .map_err(|error| Error::classify(what(), error))
 }
 
 async fn delete(context: &Context, request: &PostgresOpsRequest) -> Result<(), Error> {
@@ -619,7 +629,10 @@ async fn delete(context: &Context, request: &PostgresOpsRequest) -> Result<(), E
     {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        Err(error) => Err(Error::of(Thing::new::<PostgresOpsRequest>(&name), error)),
+        Err(error) => Err(Error::classify(
+            ObjectName::new::<PostgresOpsRequest>(&name),
+            error,
+        )),
     }
 }
 
@@ -640,7 +653,7 @@ async fn write_status(
     let written = api
         .patch_status(&name, &PatchParams::default(), &Patch::Merge(patch))
         .await;
-    written.map_err(|error| Error::of(Thing::new::<PostgresOpsRequest>(&name), error))
+    written.map_err(|error| Error::classify(ObjectName::new::<PostgresOpsRequest>(&name), error))
 }
 
 /// Counts the steps and the operations that have ended with this status, if it is another than the
@@ -653,7 +666,7 @@ fn count(context: &Context, request: &PostgresOpsRequest, new: &PostgresOpsReque
             .find(|known| known.name == step.name)
             .and_then(|known| known.finished_at.as_ref());
         if let (Some(kind), Some(Time(end)), Some(Time(start))) = (
-            StepKind::of(&step.name),
+            StepKind::from_name(&step.name),
             &step.finished_at,
             &step.started_at,
         ) && known.is_none_or(|known| known.0 != *end)
@@ -675,7 +688,10 @@ fn count(context: &Context, request: &PostgresOpsRequest, new: &PostgresOpsReque
     context
         .metrics
         .running(others(context, request) + usize::from(new.phase == Some(OpsPhase::Progressing)));
-    let working = contenders(context).iter().filter(|one| one.works).count();
+    let working = slot_candidates(context)
+        .iter()
+        .filter(|one| one.holds_slot)
+        .count();
     context
         .metrics
         .places(working, context.settings.max_concurrent_operations);
@@ -688,20 +704,20 @@ fn note_gap(context: &Context, seen: &Observed, is_over: bool) {
     };
     let now = context.now();
     if is_over {
-        return context.remember(database, |memory| memory.primary = Primary::Unknown);
+        return context.update_state(database, |memory| memory.primary = PrimarySeen::Unknown);
     }
-    let Ok(scene) = &seen.scene else { return };
-    context.remember(database, |memory| {
+    let Ok(scene) = &seen.cluster else { return };
+    context.update_state(database, |memory| {
         memory.primary = match (memory.primary, scene.primary()) {
-            (Primary::There(last) | Primary::Away(last), Err(_)) => Primary::Away(last),
-            (Primary::Unknown, Err(_)) => Primary::Unknown,
-            (Primary::Away(last), Ok(_)) => {
+            (PrimarySeen::There(last) | PrimarySeen::Away(last), Err(_)) => PrimarySeen::Away(last),
+            (PrimarySeen::Unknown, Err(_)) => PrimarySeen::Unknown,
+            (PrimarySeen::Away(last), Ok(_)) => {
                 context
                     .metrics
                     .write_gap(Duration::try_from(now.duration_since(last)).unwrap_or_default());
-                Primary::There(now)
+                PrimarySeen::There(now)
             }
-            (_, Ok(_)) => Primary::There(now),
+            (_, Ok(_)) => PrimarySeen::There(now),
         };
     });
 }
@@ -722,7 +738,7 @@ fn kind_of(request: &PostgresOpsRequest) -> OperationKind {
     }
 }
 
-async fn tell(context: &Context, seen: &Observed, events: &[Event]) {
+async fn publish_events(context: &Context, seen: &Observed, events: &[RequestEvent]) {
     for event in events {
         let type_ = if event.warning {
             EventType::Warning
@@ -730,11 +746,11 @@ async fn tell(context: &Context, seen: &Observed, events: &[Event]) {
             EventType::Normal
         };
         context
-            .tell(seen.request.as_ref(), type_, &event.reason, &event.message)
+            .publish_event(seen.request.as_ref(), type_, &event.reason, &event.message)
             .await;
         if let Some(database) = seen.database.as_deref().filter(|_| event.on_database) {
             context
-                .tell(database, type_, &event.reason, &event.message)
+                .publish_event(database, type_, &event.reason, &event.message)
                 .await;
         }
     }

@@ -9,26 +9,26 @@ use kube::core::Status;
 use serde_json::json;
 use tracing::info;
 
-use super::postgres::{Step, Stop};
+use super::postgres::{Interrupt, ReconcileResult};
 use super::servers::address;
-use super::site::{PREVIOUS_OF, REFRESH, Site, known};
+use super::site::{ClusterObjects, PREVIOUS_OF, REFRESHED_FOR, select_cas};
 use super::{Context, certificates, issuance, scaling};
 use crate::build::names::PATRONI_PORT;
 use crate::build::written::has_files;
 use crate::build::{Cluster, patroni, secrets, shared, trust};
-use crate::cluster::{Done, Error, Thing};
+use crate::cluster::{ApplyOutcome, Error, ObjectName};
 use crate::database::report::{reload, store_password};
 use crate::database::session::Session;
-use crate::database::wire::look;
-use crate::database::{PORT, Silence, agent};
+use crate::database::wire::probe;
+use crate::database::{PORT, ProbeError, agent};
 use crate::plan::Action;
-use crate::tls::material::{Cas, Issued, Served, bundle};
-use crate::tls::{CaId, Files, Hash};
+use crate::tls::material::{Cas, Issued, ServedMaterial, bundle};
+use crate::tls::{CaId, Files, PasswordEncryption};
 
 /// A database on which something is to be done.
-pub(super) struct Hands<'a> {
+pub(super) struct Executor<'a> {
     pub(super) context: &'a Context,
-    pub(super) site: &'a Site,
+    pub(super) site: &'a ClusterObjects,
     /// The database as the operation wants it; for a renewal, as it is.
     pub(super) wished: &'a Cluster,
     /// What has been issued for it, if anything has.
@@ -39,18 +39,18 @@ pub(super) struct Hands<'a> {
     pub(super) operation: Option<&'a str>,
 }
 
-impl Hands<'_> {
+impl Executor<'_> {
     /// Does one thing to the database. What is about the request is not done here.
-    pub(super) async fn perform(&self, action: &Action) -> Step<()> {
-        let Site {
+    pub(super) async fn execute(&self, action: &Action) -> ReconcileResult<()> {
+        let ClusterObjects {
             cluster, objects, ..
         } = self.site;
         match action {
-            Action::Try => {
+            Action::StartTrial => {
                 issuance::try_issuers(objects, self.wished, self.operation.unwrap_or_default())
                     .await?;
             }
-            Action::Certify(_) => certificates::ask(objects, self.wished).await?,
+            Action::RequestCertificates(_) => certificates::ask(objects, self.wished).await?,
             Action::EndTrial => issuance::end_trial(objects, cluster).await?,
             Action::Reissue { alias, revision } => {
                 let name = cluster.certificate(*alias);
@@ -63,16 +63,16 @@ impl Hands<'_> {
                 )
                 .await?;
             }
-            Action::Publish(cas) => {
+            Action::PublishBundle(cas) => {
                 let text = self.bundle(cas)?;
                 objects.apply(trust::ca_config_map(cluster, &text)).await?;
             }
             Action::WriteSettings(posture) => {
-                self.site.may_be_built(true)?;
+                self.site.require_buildable(true)?;
                 objects.apply(shared::config_map(cluster, posture)).await?;
             }
-            Action::WriteDial(posture) => {
-                self.site.may_be_built(true)?;
+            Action::WriteConninfo(posture) => {
+                self.site.require_buildable(true)?;
                 objects.apply(patroni::config_map(cluster, posture)).await?;
             }
             Action::WriteFiles(files) => self.write_files(files).await?,
@@ -80,13 +80,13 @@ impl Hands<'_> {
             Action::SetPassword(hash) => self.set_password(*hash).await?,
             Action::Touch { pod, uid, version } => self.touch(pod, uid, version).await?,
             Action::ReloadServer { pod, uid } => self.reload_server(pod, uid).await?,
-            Action::ReloadAgent { pod, uid } => self.reload_agent(pod, uid).await?,
+            Action::ReloadPatroni { pod, uid } => self.reload_patroni(pod, uid).await?,
             Action::Evict { pod, uid } => self.evict(pod, uid).await?,
             Action::SwitchOver { from, to } => {
-                drop(scaling::ask_patroni(objects, cluster, from, to).await?)
+                let _ = scaling::request_switchover(objects, cluster, from, to).await?;
             }
-            Action::Hold
-            | Action::Release
+            Action::AddFinalizer
+            | Action::RemoveFinalizer
             | Action::Delete
             | Action::SetPaused(_)
             | Action::WriteSpec(_) => {}
@@ -107,24 +107,24 @@ impl Hands<'_> {
             .collect()
     }
 
-    fn bundle(&self, wanted: &BTreeSet<CaId>) -> Step<String> {
-        let all = known(wanted, &self.cas());
+    fn bundle(&self, wanted: &BTreeSet<CaId>) -> ReconcileResult<String> {
+        let all = select_cas(wanted, &self.cas());
         bundle(wanted.iter().copied(), &all)
-            .map_err(|ca| Stop::Blocked("CaUnknown", unknown_ca(ca)))
+            .map_err(|ca| Interrupt::Blocked("CaUnknown", unknown_ca(ca)))
     }
 
     /// Secret `NAME-tls`. In an operation what was in it stays beside it as the previous material,
     /// until the leaves go back to that. A renewal has nothing to go back to, and keeps nothing.
-    async fn write_files(&self, files: &Files) -> Step<()> {
-        let Site {
+    async fn write_files(&self, files: &Files) -> ReconcileResult<()> {
+        let ClusterObjects {
             cluster,
             objects,
-            stored,
+            in_secret: stored,
             previous,
-            pieces,
+            posture_objects: pieces,
             ..
         } = self.site;
-        let is = |served: &&Served| served.material().as_ref() == Some(&files.material);
+        let is = |served: &&ServedMaterial| served.material().as_ref() == Some(&files.material);
         let issued = self.issued.map(|issued| &issued.served).filter(|_| {
             self.issued
                 .is_some_and(|issued| issued.material == files.material)
@@ -134,7 +134,7 @@ impl Hands<'_> {
             .or(stored.as_ref().filter(is))
             .or(previous.as_ref().filter(is));
         let now = now.ok_or_else(|| {
-            Stop::Blocked(
+            Interrupt::Blocked(
                 "MaterialUnknown",
                 "the leaves to be served are not there".to_owned(),
             )
@@ -142,7 +142,7 @@ impl Hands<'_> {
         let now = now
             .clone()
             .trusting(&files.material, &files.trust, &self.cas())
-            .map_err(|ca| Stop::Blocked("CaUnknown", unknown_ca(ca)))?;
+            .map_err(|ca| Interrupt::Blocked("CaUnknown", unknown_ca(ca)))?;
         let stays = stored.as_ref().is_some_and(|stored| is(&stored));
         let goes_back = previous.as_ref().is_some_and(|previous| is(&previous));
         let before = if stays {
@@ -161,28 +161,30 @@ impl Hands<'_> {
     }
 
     /// What new pods are made of, with or without files, if it is not so already.
-    async fn write_pet_set(&self, has_files: bool) -> Step<Done> {
-        let Site {
-            objects, pieces, ..
+    async fn write_pet_set(&self, has_files: bool) -> ReconcileResult<ApplyOutcome> {
+        let ClusterObjects {
+            objects,
+            posture_objects: pieces,
+            ..
         } = self.site;
-        self.site.may_be_built(false)?;
+        self.site.require_buildable(false)?;
         let wish = self
             .site
             .pet_set(has_files, self.issued.map(|issued| issued.material))?;
         Ok(objects.apply_over(pieces.pet_set.as_ref(), wish).await?)
     }
 
-    async fn set_password(&self, hash: Hash) -> Step<()> {
-        let Site { login, .. } = self.site;
-        let leader = self.site.leader().ok_or(Stop::Wait("a leader"))?;
+    async fn set_password(&self, hash: PasswordEncryption) -> ReconcileResult<()> {
+        let ClusterObjects { login, .. } = self.site;
+        let leader = self.site.leader().ok_or(Interrupt::Wait("a leader"))?;
         let session = self.log_in(leader).await?;
         let stored = store_password(&session, &login.username, &login.password, hash).await;
-        stored.map_err(|silence| self.silent(leader, &silence))
+        stored.map_err(|silence| self.retry(leader, &silence))
     }
 
     /// Any change of a pod makes the kubelet look at its volumes, within about a second.
-    async fn touch(&self, pod: &str, uid: &str, version: &str) -> Step<()> {
-        let patch = json!({"metadata": {"uid": uid, "annotations": {REFRESH: version}}});
+    async fn touch(&self, pod: &str, uid: &str, version: &str) -> ReconcileResult<()> {
+        let patch = json!({"metadata": {"uid": uid, "annotations": {REFRESHED_FOR: version}}});
         let patched = self
             .site
             .objects
@@ -192,41 +194,44 @@ impl Hands<'_> {
         patched
             .map(drop)
             .or_else(|error| gone_is_fine(pod, error))
-            .map_err(Stop::from)
+            .map_err(Interrupt::from)
     }
 
-    async fn reload_server(&self, pod: &str, uid: &str) -> Step<()> {
-        let Some(pod) = self.site.pod_of(pod, uid) else {
+    async fn reload_server(&self, pod: &str, uid: &str) -> ReconcileResult<()> {
+        let Some(pod) = self.site.find_pod(pod, uid) else {
             return Ok(());
         };
         let session = self.log_in(pod).await?;
         reload(&session)
             .await
-            .map_err(|silence| self.silent(pod, &silence))
+            .map_err(|silence| self.retry(pod, &silence))
     }
 
-    async fn reload_agent(&self, pod: &str, uid: &str) -> Step<()> {
-        let Some(pod) = self.site.pod_of(pod, uid) else {
+    async fn reload_patroni(&self, pod: &str, uid: &str) -> ReconcileResult<()> {
+        let Some(pod) = self.site.find_pod(pod, uid) else {
             return Ok(());
         };
         let port = u16::try_from(PATRONI_PORT.0).unwrap_or_default();
-        let address = address(pod, port).map_err(|_| Stop::Wait("an address of the pod"))?;
+        let address = address(pod, port).map_err(|_| Interrupt::Wait("an address of the pod"))?;
         let password = self
             .site
-            .agent
+            .patroni_password
             .as_ref()
-            .ok_or(Stop::Wait("the password of Patroni's REST API"))?;
+            .ok_or(Interrupt::Wait("the password of Patroni's REST API"))?;
         let reloaded = agent::reload(address, secrets::AGENT_USER, password).await;
-        reloaded.map_err(|silence| self.silent(pod, &silence))
+        reloaded.map_err(|silence| self.retry(pod, &silence))
     }
 
     /// Who says no may say yes at the next look. What new pods are made of is brought up to date
     /// first: who restarts a database expects it to come back as it is asked for now.
-    async fn evict(&self, pod: &str, uid: &str) -> Step<()> {
-        if let Some(live) = &self.site.pieces.pet_set
-            && !matches!(self.write_pet_set(has_files(live)).await?, Done::Nothing)
+    async fn evict(&self, pod: &str, uid: &str) -> ReconcileResult<()> {
+        if let Some(live) = &self.site.posture_objects.pet_set
+            && !matches!(
+                self.write_pet_set(has_files(live)).await?,
+                ApplyOutcome::Nothing
+            )
         {
-            return Err(Stop::Wait(
+            return Err(Interrupt::Wait(
                 "the PetSet's controller to see what new pods are made of",
             ));
         }
@@ -245,35 +250,35 @@ impl Hands<'_> {
         info!(pod, namespace = self.site.cluster.namespace(), "evicting");
         match self.site.objects.api::<Pod>().evict(pod, &parameters).await {
             Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if !matches!(status.code, 404 | 409) => {
-                Err(Stop::Blocked("EvictionRefused", refused(pod, &status)))
-            }
-            Err(error) => gone_is_fine(pod, error).map_err(Stop::from),
+            Err(kube::Error::Api(status)) if !matches!(status.code, 404 | 409) => Err(
+                Interrupt::Blocked("EvictionRefused", eviction_refused(pod, &status)),
+            ),
+            Err(error) => gone_is_fine(pod, error).map_err(Interrupt::from),
         }
     }
 
-    pub(super) async fn log_in(&self, pod: &Pod) -> Step<Session> {
-        let address = address(pod, PORT).map_err(|_| Stop::Wait("an address of the pod"))?;
+    pub(super) async fn log_in(&self, pod: &Pod) -> ReconcileResult<Session> {
+        let address = address(pod, PORT).map_err(|_| Interrupt::Wait("an address of the pod"))?;
         let written = self
             .site
-            .written()
-            .map_err(|why| Stop::Blocked("PostureUnknown", why))?;
-        let keys = self.site.keys(&written);
-        let wire = look(address, &self.site.login.username).await;
+            .applied_posture()
+            .map_err(|why| Interrupt::Blocked("PostureUnknown", why))?;
+        let keys = self.site.login_keys(&written);
+        let wire = probe(address, &self.site.login.username).await;
         let host = self.site.host(&pod.name_any());
         let session = super::servers::log_in(address, &host, &self.site.login, &keys, &wire).await;
-        session.map_err(|silence| self.silent(pod, &silence))
+        session.map_err(|silence| self.retry(pod, &silence))
     }
 
     /// A server that does not do what it is asked is asked again after the next look.
-    pub(super) fn silent(&self, pod: &Pod, silence: &Silence) -> Stop {
+    pub(super) fn retry(&self, pod: &Pod, silence: &ProbeError) -> Interrupt {
         info!(pod = pod.name_any(), namespace = self.site.cluster.namespace(), %silence, "not done; trying again");
-        Stop::Wait("a server that answers")
+        Interrupt::Wait("a server that answers")
     }
 }
 
 /// What the eviction API says about a pod: which budget it is about is among the causes.
-fn refused(pod: &str, status: &Status) -> String {
+fn eviction_refused(pod: &str, status: &Status) -> String {
     let causes = status
         .details
         .iter()
@@ -293,7 +298,7 @@ fn unknown_ca(ca: CaId) -> String {
 fn gone_is_fine(pod: &str, error: kube::Error) -> Result<(), Error> {
     match error {
         kube::Error::Api(status) if matches!(status.code, 404 | 409) => Ok(()),
-        error => Err(Error::of(Thing::new::<Pod>(pod), error)),
+        error => Err(Error::classify(ObjectName::new::<Pod>(pod), error)),
     }
 }
 
@@ -304,7 +309,7 @@ mod tests {
     #[test]
     fn what_the_eviction_api_says_is_told_with_its_causes() {
         let told = |status: serde_json::Value| {
-            refused("pg-0", &serde_json::from_value(status).expect("a status"))
+            eviction_refused("pg-0", &serde_json::from_value(status).expect("a status"))
         };
         let two = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
         assert_eq!(

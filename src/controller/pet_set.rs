@@ -25,9 +25,9 @@ use tracing::warn;
 use super::Context;
 use crate::api::{PetSet, Postgres};
 use crate::build::stateful_set::stateful_set;
-use crate::cluster::apply::Done;
-use crate::cluster::{Error, Objects, Thing};
-use crate::rules::Facts;
+use crate::cluster::apply::ApplyOutcome;
+use crate::cluster::{Error, ObjectName, Objects};
+use crate::rules::ClusterFacts;
 
 /// How long until a set is looked at again that cannot be what it should be.
 const LATER: Duration = Duration::from_secs(20);
@@ -46,11 +46,12 @@ pub(super) async fn reconcile(set: Arc<PetSet>, context: Arc<Context>) -> Result
         refuse(&context, &set, NOT_OURS).await;
         return Ok(Action::await_change());
     }
-    let Some(objects) = Objects::of(&context.client, set.as_ref(), set.labels().clone()) else {
+    let Some(objects) = Objects::owned_by(&context.client, set.as_ref(), set.labels().clone())
+    else {
         return Ok(Action::await_change());
     };
     let name = set.name_any();
-    let live: Option<StatefulSet> = objects.look(&name).await?;
+    let live: Option<StatefulSet> = objects.get(&name).await?;
     let uid_of = |live: &StatefulSet| controller_of(live).map(|owner| owner.uid.clone());
     if live.as_ref().is_some_and(|live| uid_of(live) != set.uid()) {
         refuse(&context, &set, IN_THE_WAY).await;
@@ -58,8 +59,8 @@ pub(super) async fn reconcile(set: Arc<PetSet>, context: Arc<Context>) -> Result
     }
     match objects.apply_over(live.as_ref(), stateful_set(&set)).await {
         // What it has become is said when it has been seen: the change brings us here again.
-        Ok(Done::Created | Done::Changed) => return Ok(Action::await_change()),
-        Ok(Done::Nothing) => {}
+        Ok(ApplyOutcome::Created | ApplyOutcome::Changed) => return Ok(Action::await_change()),
+        Ok(ApplyOutcome::Nothing) => {}
         Err(error @ (Error::InTheWay(_) | Error::Refused { .. })) => {
             refuse(&context, &set, &error.to_string()).await;
             return Ok(Action::requeue(LATER));
@@ -72,7 +73,7 @@ pub(super) async fn reconcile(set: Arc<PetSet>, context: Arc<Context>) -> Result
             .api::<PetSet>()
             .patch_status(&name, &PatchParams::default(), &Patch::Merge(patch))
             .await;
-        patched.map_err(|error| Error::of(Thing::new::<PetSet>(&name), error))?;
+        patched.map_err(|error| Error::classify(ObjectName::new::<PetSet>(&name), error))?;
     }
     Ok(Action::await_change())
 }
@@ -122,7 +123,7 @@ async fn refuse(context: &Context, set: &PetSet, why: &str) {
         "not realised"
     );
     context
-        .tell(set, EventType::Warning, "FailedCreate", why)
+        .publish_event(set, EventType::Warning, "FailedCreate", why)
         .await;
 }
 

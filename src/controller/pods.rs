@@ -17,14 +17,14 @@ use crate::cluster::{Error, Objects};
 use crate::plan::Known;
 
 /// Pods, and what controls them, as they are watched.
-pub(super) struct Watched {
+pub(super) struct WorkloadStores {
     pub(super) pods: Store<Pod>,
     pub(super) pet_sets: Store<PetSet>,
     /// Only where StatefulSets realise PetSets.
     pub(super) stateful_sets: Option<Store<PartialObjectMeta<StatefulSet>>>,
 }
 
-impl Watched {
+impl WorkloadStores {
     /// Waits until all of them have been listed once: what has not been listed yet is not missing.
     pub(super) async fn until_listed(&self) -> Result<(), WriterDropped> {
         self.pods.wait_until_ready().await?;
@@ -54,7 +54,7 @@ impl Watched {
             None => Realised::Directly,
             Some(set) => Realised::By(set.as_ref().map(|set| &set.metadata)),
         };
-        Workload::of(
+        Workload::find(
             postgres,
             self.pet_set(&namespace, &name).as_deref(),
             realised,
@@ -72,7 +72,7 @@ impl Watched {
             pod.metadata.namespace == namespace
                 && is(pod, INSTANCE_LABEL, &name)
                 && is(pod, "app.kubernetes.io/name", KIND)
-                && workload.standing(pod).is_own()
+                && workload.ownership(pod).is_own()
         });
         pods.sort_by_key(|pod| pod.name_any());
         pods
@@ -90,9 +90,9 @@ pub(super) async fn workload(
     let realised = match context.settings.pet_sets {
         PetSets::External => Realised::Directly,
         PetSets::Own => {
-            stateful_set = objects.look(&postgres.name_any()).await?;
+            stateful_set = objects.get(&postgres.name_any()).await?;
             Realised::By(stateful_set.as_ref().map(|set| &set.metadata))
         }
     };
-    Ok(Workload::of(postgres, set, realised))
+    Ok(Workload::find(postgres, set, realised))
 }

@@ -16,7 +16,7 @@ use crate::api::{Postgres, PostgresOpsRequest, condition};
 use crate::cluster::Error;
 use crate::cluster::finalizer::{self, Finalizer};
 use crate::plan::database_status::types::{BLOCKED, HALTED, PAUSED};
-use crate::plan::database_status::{PausedBy, Writer};
+use crate::plan::database_status::{DatabaseStatusWriter, PausedBy};
 
 /// KubeDB's finalizer: a database goes only after its data have been dealt with.
 pub(super) const FINALIZER: &str = "kubedb.com";
@@ -36,7 +36,7 @@ const RARELY: Duration = Duration::from_mins(10);
 
 /// Why a database is not yet what it should be.
 #[derive(Debug)]
-pub(super) enum Stop {
+pub(super) enum Interrupt {
     /// The world did not answer.
     Error(Error),
     /// Something must happen first, and it will.
@@ -45,7 +45,7 @@ pub(super) enum Stop {
     Blocked(&'static str, String),
 }
 
-impl From<Error> for Stop {
+impl From<Error> for Interrupt {
     fn from(error: Error) -> Self {
         match error {
             Error::InTheWay(object) => Self::Blocked("ObjectInTheWay", object.to_string()),
@@ -57,12 +57,12 @@ impl From<Error> for Stop {
 }
 
 /// What a step of the loop gives, or why it does not.
-pub(super) type Step<T> = Result<T, Stop>;
+pub(super) type ReconcileResult<T> = Result<T, Interrupt>;
 
 pub(super) async fn reconcile(seen: Arc<Postgres>, context: Arc<Context>) -> Result<Action, Error> {
-    let _alone = context.alone(&seen).await;
+    let _alone = context.lock_database(&seen).await;
     // What was seen may be from before somebody paused the database.
-    let Some(postgres) = context.fresh(seen.as_ref()).await? else {
+    let Some(postgres) = context.refetch(seen.as_ref()).await? else {
         return Ok(Action::await_change());
     };
     let step = if postgres.metadata.deletion_timestamp.is_some() {
@@ -72,12 +72,12 @@ pub(super) async fn reconcile(seen: Arc<Postgres>, context: Arc<Context>) -> Res
     };
     match step {
         Ok(action) => Ok(action),
-        Err(Stop::Error(error)) => Err(error),
-        Err(Stop::Wait(what)) => {
+        Err(Interrupt::Error(error)) => Err(error),
+        Err(Interrupt::Wait(what)) => {
             debug!(database = postgres.name_any(), what, "waiting");
             Ok(Action::requeue(SOON))
         }
-        Err(Stop::Blocked(reason, message)) => {
+        Err(Interrupt::Blocked(reason, message)) => {
             blocked(&context, &postgres, reason, &message).await?;
             Ok(Action::requeue(LATER))
         }
@@ -85,14 +85,14 @@ pub(super) async fn reconcile(seen: Arc<Postgres>, context: Arc<Context>) -> Res
 }
 
 /// The life of a database, but for its end.
-async fn live(context: &Context, postgres: &Postgres) -> Step<Action> {
+async fn live(context: &Context, postgres: &Postgres) -> ReconcileResult<Action> {
     claim(context, postgres).await?;
-    status::write(context, postgres, Writer::started).await?;
+    status::write(context, postgres, DatabaseStatusWriter::started).await?;
     let conditions = conditions(postgres);
     if let Some(words) = abandoned_pause(context, postgres).await? {
         let note = format!("{words}, which has gone or ended: resumed");
         context
-            .tell(postgres, EventType::Warning, "ResumeDatabase", note)
+            .publish_event(postgres, EventType::Warning, "ResumeDatabase", note)
             .await;
         status::write(context, postgres, |writer| writer.resumed(words)).await?;
         return Ok(Action::requeue(SOON));
@@ -104,11 +104,11 @@ async fn live(context: &Context, postgres: &Postgres) -> Step<Action> {
         return ending::halt(context, postgres).await;
     }
     if condition::find(conditions, HALTED).is_some() {
-        status::write(context, postgres, Writer::not_halted).await?;
+        status::write(context, postgres, DatabaseStatusWriter::not_halted).await?;
     }
     let provisioned = Box::pin(provision::provision(context, postgres)).await?;
-    context.remember(postgres, |memory| {
-        memory.accept = Some(provisioned.posture.accept)
+    context.update_state(postgres, |memory| {
+        memory.hba_methods = Some(provisioned.posture.accept)
     });
     let taken = if provisioned.is_built {
         Box::pin(user_conf::spread(context, postgres, &provisioned)).await
@@ -134,7 +134,7 @@ async fn abandoned_pause<'a>(
     context: &Context,
     postgres: &'a Postgres,
 ) -> Result<Option<&'a str>, Error> {
-    let Some(paused) = PausedBy::of(conditions(postgres)) else {
+    let Some(paused) = PausedBy::find(conditions(postgres)) else {
         return Ok(None);
     };
     // Asked of the API server: what is watched may be behind, and the operation goes on.
@@ -185,7 +185,7 @@ async fn blocked(
     }
     status::write(context, postgres, |writer| writer.blocked(reason, message)).await?;
     context
-        .tell(postgres, EventType::Warning, reason, message)
+        .publish_event(postgres, EventType::Warning, reason, message)
         .await;
     Ok(())
 }

@@ -7,8 +7,8 @@ use kube::ResourceExt;
 use kube::runtime::events::EventType;
 use serde_json::Value;
 
-use super::here::{Here, Pieces, here, previous};
-use super::postgres::{Step, Stop, conditions};
+use super::here::{CurrentPosture, PostureObjects, current_posture, previous_material};
+use super::postgres::{Interrupt, ReconcileResult, conditions};
 use super::site::PREVIOUS_OF;
 use super::{Context, certificates, credentials, scaling, user_conf};
 use crate::api::condition::{CONFIGURATION_NOT_TAKEN, VERSION_NOT_TAKEN, holds};
@@ -18,14 +18,14 @@ use crate::api::{PetSet, Postgres, PostgresSpec, PostgresVersion, bounds};
 use crate::build::user_conf::SECRET_NAME;
 use crate::build::version::{BuiltOf, Choice, Named};
 use crate::build::{
-    Cluster, Facts as BuildFacts, Unbuildable, access, disruption, monitor, patroni, pet_set,
+    BuildInputs as BuildFacts, Cluster, Unbuildable, access, disruption, monitor, patroni, pet_set,
     secrets, services, shared, trust, version,
 };
-use crate::cluster::{Done, Error, Objects};
+use crate::cluster::{ApplyOutcome, Error, Objects};
 use crate::plan::database_status::types::PROVISIONED;
 use crate::plan::ends;
 use crate::rules::postgres::{lasting, rules};
-use crate::rules::{Facts, Review, judge, refusals};
+use crate::rules::{ClusterFacts, Review, judge, refusals};
 use crate::tls::material::{bundle, cas};
 use crate::tls::{Posture, posture};
 
@@ -35,13 +35,16 @@ pub(super) struct Provisioned {
     /// Where it is.
     pub(super) posture: Posture,
     /// What its spec asks for and cannot be had now, beside which everything else was done.
-    pub(super) unmet: Option<Stop>,
+    pub(super) unmet: Option<Interrupt>,
     /// It was built; what is there stays as it is otherwise.
     pub(super) is_built: bool,
 }
 
 /// Makes a database what its spec says, as far as that takes no walk.
-pub(super) async fn provision(context: &Context, postgres: &Postgres) -> Step<Provisioned> {
+pub(super) async fn provision(
+    context: &Context,
+    postgres: &Postgres,
+) -> ReconcileResult<Provisioned> {
     check(context, postgres)?;
     let secret = credentials::auth(context, postgres).await?;
     let Built {
@@ -50,10 +53,10 @@ pub(super) async fn provision(context: &Context, postgres: &Postgres) -> Step<Pr
         barred,
     } = build(context, postgres, secret.as_ref()).await?;
     let objects = objects(context, postgres, &cluster)?;
-    if let Some(Barred { why, .. }) = barred {
+    if let Some(SpecProblem { why, .. }) = barred {
         // What runs stays as it is, and its certificates are renewed.
         let ((here, _), _) = posture_of(context, postgres, &objects, &cluster).await?;
-        let unmet = Some(Stop::Blocked("Invalid", why));
+        let unmet = Some(Interrupt::Blocked("Invalid", why));
         return Ok(Provisioned {
             cluster,
             posture: here.posture,
@@ -62,17 +65,17 @@ pub(super) async fn provision(context: &Context, postgres: &Postgres) -> Step<Pr
         });
     }
 
-    ways_in(context, postgres, &objects, &cluster).await?;
+    apply_services(context, postgres, &objects, &cluster).await?;
     credentials::login(context, postgres, &objects, &cluster, secret).await?;
     credentials::agent(context, postgres, &objects, &cluster).await?;
 
     let (here, unasked) = posture_of(context, postgres, &objects, &cluster).await?;
-    rights(&objects, &cluster, here.1.pet_set.as_ref()).await?;
+    apply_rbac(&objects, &cluster, here.1.pet_set.as_ref()).await?;
     configuration(context, postgres, &objects, &cluster, &here).await?;
     workload(context, postgres, &objects, &cluster, &here).await?;
     metrics(context, postgres, &objects, &cluster, &here.0).await?;
     let unmet = kept
-        .map(|(reason, why)| Stop::Blocked(reason, why))
+        .map(|(reason, why)| Interrupt::Blocked(reason, why))
         .or(unasked);
     Ok(Provisioned {
         cluster,
@@ -83,9 +86,13 @@ pub(super) async fn provision(context: &Context, postgres: &Postgres) -> Step<Pr
 }
 
 /// The objects of this database.
-pub(super) fn objects(context: &Context, postgres: &Postgres, cluster: &Cluster) -> Step<Objects> {
-    Objects::of(&context.client, postgres, cluster.selector())
-        .ok_or(Stop::Wait("an owner with a uid"))
+pub(super) fn objects(
+    context: &Context,
+    postgres: &Postgres,
+    cluster: &Cluster,
+) -> ReconcileResult<Objects> {
+    Objects::owned_by(&context.client, postgres, cluster.selector())
+        .ok_or(Interrupt::Wait("an owner with a uid"))
 }
 
 /// A database, parsed.
@@ -94,13 +101,13 @@ pub(super) struct Built {
     /// Why it is not built as its spec says, if it is not: reason and message.
     pub(super) kept: Option<(&'static str, String)>,
     /// Why nothing of it is built any more, if that is so.
-    pub(super) barred: Option<Barred>,
+    pub(super) barred: Option<SpecProblem>,
 }
 
 /// A database that was built once, and whose spec asks by now for what must not, or cannot, be
 /// built: somebody has edited it while the webhooks were off, or the installation allows less than
 /// it did.
-pub(super) struct Barred {
+pub(super) struct SpecProblem {
     pub(super) why: String,
     /// The spec cannot be built at all, so what was parsed is what certificates need of it, and no
     /// more.
@@ -113,7 +120,7 @@ pub(super) async fn build(
     context: &Context,
     postgres: &Postgres,
     secret: Option<&Secret>,
-) -> Step<Built> {
+) -> ReconcileResult<Built> {
     let wished = postgres.spec.version.as_str();
     let built = built_of(context, postgres).await?;
     let was_built = built.is_some();
@@ -132,13 +139,13 @@ pub(super) async fn build(
     let (name, kept) = match choice {
         None | Some((_, Choice::Follow)) => (wished.to_owned(), None),
         Some((built, Choice::Stay(why))) => (built.name, Some((VERSION_NOT_TAKEN, why))),
-        Some((_, Choice::Neither(why))) => return Err(Stop::Blocked(VERSION_NOT_TAKEN, why)),
+        Some((_, Choice::Neither(why))) => return Err(Interrupt::Blocked(VERSION_NOT_TAKEN, why)),
     };
     let version = find(context, &name)?.ok_or_else(|| {
         let why = format!(
             "there is no PostgresVersion {name}: install it, or name another in spec.version"
         );
-        Stop::Blocked("Invalid", why)
+        Interrupt::Blocked("Invalid", why)
     })?;
     let user_conf = user_conf(context, postgres).await?;
     let superuser = credentials::superuser(context, postgres, secret);
@@ -150,7 +157,7 @@ pub(super) async fn build(
     let mut named = postgres.clone();
     named.spec.version = name;
     let mut kept = kept;
-    let mut parsed = Cluster::of(&named, &facts);
+    let mut parsed = Cluster::build(&named, &facts);
     // A database that runs goes on with what it has: its Secret may be gone, or be about to be
     // corrected.
     if let Err(why) = &parsed
@@ -158,7 +165,7 @@ pub(super) async fn build(
         && let Some(taken) = taken_conf(context, postgres).await?
     {
         kept = kept.or_else(|| Some((CONFIGURATION_NOT_TAKEN, why.to_string())));
-        parsed = Cluster::of(
+        parsed = Cluster::build(
             &named,
             &BuildFacts {
                 user_conf: Some(&taken),
@@ -168,22 +175,22 @@ pub(super) async fn build(
     }
     match parsed {
         Ok(cluster) => match not_allowed(context, &named) {
-            Some(why) if !was_built => Err(Stop::Blocked("Invalid", why)),
+            Some(why) if !was_built => Err(Interrupt::Blocked("Invalid", why)),
             why => Ok(Built {
                 cluster,
                 kept,
-                barred: why.map(|why| Barred {
+                barred: why.map(|why| SpecProblem {
                     why,
                     is_bare: false,
                 }),
             }),
         },
         Err(why) if was_built => {
-            let cluster = Cluster::of(&bare(named), &facts).map_err(|_| invalid(&why))?;
+            let cluster = Cluster::build(&bare(named), &facts).map_err(|_| invalid(&why))?;
             Ok(Built {
                 cluster,
                 kept,
-                barred: Some(Barred {
+                barred: Some(SpecProblem {
                     why: why.to_string(),
                     is_bare: true,
                 }),
@@ -193,8 +200,8 @@ pub(super) async fn build(
     }
 }
 
-fn invalid(why: &Unbuildable) -> Stop {
-    Stop::Blocked("Invalid", why.to_string())
+fn invalid(why: &Unbuildable) -> Interrupt {
+    Interrupt::Blocked("Invalid", why.to_string())
 }
 
 /// The database without what only pods and their settings are made of: its certificates are what
@@ -220,7 +227,7 @@ fn not_allowed(context: &Context, postgres: &Postgres) -> Option<String> {
         .facts
         .unknown()
         .is_empty()
-        .then_some(context.facts.as_ref() as &dyn Facts);
+        .then_some(context.facts.as_ref() as &dyn ClusterFacts);
     let found = judge(lasting(), &review, facts);
     let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
@@ -236,18 +243,18 @@ async fn built_of(context: &Context, postgres: &Postgres) -> Result<Option<Built
     );
     if let Some(built) = context
         .pet_set(&namespace, &name)
-        .and_then(|set| said(postgres, set.as_ref()))
+        .and_then(|set| declared_version(postgres, set.as_ref()))
     {
         return Ok(Some(built));
     }
     let map = context
         .get::<ConfigMap>(&namespace, &with_suffix(&name, "patroni"))
         .await?;
-    Ok(map.and_then(|map| said(postgres, &map)))
+    Ok(map.and_then(|map| declared_version(postgres, &map)))
 }
 
 /// What an object of the database says that it is built of.
-fn said(postgres: &Postgres, object: &impl ResourceExt) -> Option<BuiltOf> {
+fn declared_version(postgres: &Postgres, object: &impl ResourceExt) -> Option<BuiltOf> {
     object
         .annotations()
         .get(version::BUILT_OF)
@@ -266,9 +273,9 @@ fn is_owned(postgres: &Postgres, object: &impl ResourceExt) -> bool {
 }
 
 /// The PostgresVersion of this name, if there is one.
-fn find(context: &Context, name: &str) -> Step<Option<Arc<PostgresVersion>>> {
+fn find(context: &Context, name: &str) -> ReconcileResult<Option<Arc<PostgresVersion>>> {
     match context.facts.version(name) {
-        None if !context.facts.unknown().is_empty() => Err(Stop::Wait("the versions")),
+        None if !context.facts.unknown().is_empty() => Err(Interrupt::Wait("the versions")),
         found => Ok(found),
     }
 }
@@ -276,12 +283,12 @@ fn find(context: &Context, name: &str) -> Step<Option<Arc<PostgresVersion>>> {
 /// The rules of admission once more, for a database that is new: the webhooks may be off.
 ///
 /// A database that runs is not given up because its StorageClass has gone.
-fn check(context: &Context, postgres: &Postgres) -> Step<()> {
+fn check(context: &Context, postgres: &Postgres) -> ReconcileResult<()> {
     if holds(conditions(postgres), PROVISIONED) {
         return Ok(());
     }
     if !context.facts.unknown().is_empty() {
-        return Err(Stop::Wait("the facts that rules look at"));
+        return Err(Interrupt::Wait("the facts that rules look at"));
     }
     let refusals = refusals(
         rules(),
@@ -292,12 +299,12 @@ fn check(context: &Context, postgres: &Postgres) -> Step<()> {
     if refusals.is_empty() {
         Ok(())
     } else {
-        Err(Stop::Blocked("Invalid", refusals.join("\n")))
+        Err(Interrupt::Blocked("Invalid", refusals.join("\n")))
     }
 }
 
 /// Key `user.conf` of the Secret that the spec names.
-async fn user_conf(context: &Context, postgres: &Postgres) -> Step<Option<String>> {
+async fn user_conf(context: &Context, postgres: &Postgres) -> ReconcileResult<Option<String>> {
     let named = postgres
         .spec
         .configuration
@@ -311,7 +318,7 @@ async fn user_conf(context: &Context, postgres: &Postgres) -> Step<Option<String
 }
 
 /// What was taken of it last.
-async fn taken_conf(context: &Context, postgres: &Postgres) -> Step<Option<String>> {
+async fn taken_conf(context: &Context, postgres: &Postgres) -> ReconcileResult<Option<String>> {
     let name = user_conf_secret(&postgres.name_any());
     let secret = context
         .get::<Secret>(&postgres.namespace().unwrap_or_default(), &name)
@@ -325,12 +332,12 @@ fn conf_in(secret: Secret) -> Option<String> {
     String::from_utf8(secret.data?.remove(USER_CONF)?.0).ok()
 }
 
-async fn ways_in(
+async fn apply_services(
     context: &Context,
     postgres: &Postgres,
     objects: &Objects,
     cluster: &Cluster,
-) -> Step<()> {
+) -> ReconcileResult<()> {
     let done = objects.apply(services::pods(cluster)).await?;
     tell(context, postgres, done, "governing service").await;
     let done = objects.apply(services::primary(cluster)).await?;
@@ -342,7 +349,11 @@ async fn ways_in(
     Ok(())
 }
 
-async fn rights(objects: &Objects, cluster: &Cluster, set: Option<&PetSet>) -> Step<()> {
+async fn apply_rbac(
+    objects: &Objects,
+    cluster: &Cluster,
+    set: Option<&PetSet>,
+) -> ReconcileResult<()> {
     objects
         .apply_or_delete(access::service_account(cluster), cluster.name())
         .await?;
@@ -367,19 +378,19 @@ async fn posture_of(
     postgres: &Postgres,
     objects: &Objects,
     cluster: &Cluster,
-) -> Step<((Here, Pieces), Option<Stop>)> {
+) -> ReconcileResult<((CurrentPosture, PostureObjects), Option<Interrupt>)> {
     let has_tls = postgres.spec.tls.is_some();
-    let pieces = Pieces::look(objects, cluster).await?;
+    let pieces = PostureObjects::fetch(objects, cluster).await?;
     // What cert-manager was asked for before, it goes on to renew.
     let asked = match ends::too_many_names(&PostgresSpec::default(), &postgres.spec) {
-        Some(why) => Err(Stop::Blocked(
+        Some(why) => Err(Interrupt::Blocked(
             "Invalid",
             format!("spec.tls.certificates: {why}"),
         )),
         None => certificates::ask(objects, cluster).await,
     };
     let unasked = match asked {
-        Err(stop @ Stop::Blocked(..)) if !pieces.none() => Some(stop),
+        Err(stop @ Interrupt::Blocked(..)) if !pieces.none() => Some(stop),
         asked => asked.map(|()| None)?,
     };
     let issued = if has_tls {
@@ -393,8 +404,8 @@ async fn posture_of(
         cluster.major(),
         good.map(|issued| &issued.material),
     );
-    match here(cluster, &pieces, wished.as_ref(), good) {
-        Err(Stop::Wait(_)) if let Some(Err(problems)) = &issued => {
+    match current_posture(cluster, &pieces, wished.as_ref(), good) {
+        Err(Interrupt::Wait(_)) if let Some(Err(problems)) = &issued => {
             Err(certificates::why(context, objects, cluster, problems).await?)
         }
         here => Ok(((here?, pieces), unasked)),
@@ -407,12 +418,12 @@ async fn configuration(
     postgres: &Postgres,
     objects: &Objects,
     cluster: &Cluster,
-    (here, pieces): &(Here, Pieces),
-) -> Step<()> {
+    (here, pieces): &(CurrentPosture, PostureObjects),
+) -> ReconcileResult<()> {
     match &here.served {
         Some(served) => {
             let operation = operation_under_way(context, postgres, pieces);
-            let before = operation.and_then(|_| previous(pieces));
+            let before = operation.and_then(|_| previous_material(pieces));
             let mut secret = secrets::tls(cluster, served, before.as_ref());
             secret
                 .annotations_mut()
@@ -451,7 +462,7 @@ async fn configuration(
 fn operation_under_way<'a>(
     context: &Context,
     postgres: &Postgres,
-    pieces: &'a Pieces,
+    pieces: &'a PostureObjects,
 ) -> Option<&'a String> {
     let uid = pieces.tls.as_ref()?.annotations().get(PREVIOUS_OF)?;
     let requests = context.facts.requests(
@@ -466,8 +477,12 @@ fn operation_under_way<'a>(
 
 /// What clients should trust: what is published, if it covers what is served, because somebody on a
 /// walk may publish more.
-async fn publish(objects: &Objects, cluster: &Cluster, served: &secrets::Served) -> Step<()> {
-    let live: Option<ConfigMap> = objects.look(&cluster.ca_config_map()).await?;
+async fn publish(
+    objects: &Objects,
+    cluster: &Cluster,
+    served: &secrets::ServedMaterial,
+) -> ReconcileResult<()> {
+    let live: Option<ConfigMap> = objects.get(&cluster.ca_config_map()).await?;
     let published = live
         .as_ref()
         .and_then(|map| map.data.as_ref()?.get("ca.crt"))
@@ -499,8 +514,8 @@ async fn workload(
     postgres: &Postgres,
     objects: &Objects,
     cluster: &Cluster,
-    (here, pieces): &(Here, Pieces),
-) -> Step<()> {
+    (here, pieces): &(CurrentPosture, PostureObjects),
+) -> ReconcileResult<()> {
     let mut wish = pet_set::pet_set(cluster, &here.posture);
     if let Some(live) = &pieces.pet_set {
         // A claim template cannot be changed once there is a StatefulSet.
@@ -517,7 +532,7 @@ async fn workload(
     if scaled {
         Ok(())
     } else {
-        Err(Stop::Wait("a primary that stays"))
+        Err(Interrupt::Wait("a primary that stays"))
     }
 }
 
@@ -526,8 +541,8 @@ async fn metrics(
     postgres: &Postgres,
     objects: &Objects,
     cluster: &Cluster,
-    here: &Here,
-) -> Step<()> {
+    here: &CurrentPosture,
+) -> ReconcileResult<()> {
     let kind = monitor::service_monitor_resource();
     let done = objects
         .apply_or_delete(
@@ -547,14 +562,19 @@ async fn metrics(
     Ok(())
 }
 
-async fn tell(context: &Context, postgres: &Postgres, done: impl Into<Option<Done>>, what: &str) {
+async fn tell(
+    context: &Context,
+    postgres: &Postgres,
+    done: impl Into<Option<ApplyOutcome>>,
+    what: &str,
+) {
     let verb = match done.into() {
-        None | Some(Done::Nothing) => return,
-        Some(Done::Created) => "created",
-        Some(Done::Changed) => "patched",
+        None | Some(ApplyOutcome::Nothing) => return,
+        Some(ApplyOutcome::Created) => "created",
+        Some(ApplyOutcome::Changed) => "patched",
     };
     context
-        .tell(
+        .publish_event(
             postgres,
             EventType::Normal,
             "Successful",
@@ -590,8 +610,8 @@ mod tests {
             superuser: "postgres",
             user_conf: None,
         };
-        assert!(Cluster::of(&postgres, &facts).is_err());
-        let cluster = Cluster::of(&bare(postgres), &facts).expect("a cluster");
+        assert!(Cluster::build(&postgres, &facts).is_err());
+        let cluster = Cluster::build(&bare(postgres), &facts).expect("a cluster");
         assert_eq!(cluster.replicas(), bounds::MAX_REPLICAS);
         let certificate = certificate(&cluster, Alias::Server).expect("a certificate");
         assert!(
@@ -612,7 +632,7 @@ mod tests {
         let read = |owner: &str, text: &str| {
             let owner = json!({"apiVersion": "kubedb.com/v1", "kind": "Postgres", "name": "pg", "uid": owner});
             let map = json!({"metadata": {"annotations": {version::BUILT_OF: text}, "ownerReferences": [owner]}});
-            said(
+            declared_version(
                 &postgres,
                 &serde_json::from_value::<ConfigMap>(map).expect("a map"),
             )

@@ -10,17 +10,17 @@ use kube::runtime::events::EventType;
 use tracing::{debug, info};
 
 use super::Context;
-use super::issuance::{self, Look};
-use super::memory::Served;
-use super::perform::Hands;
-use super::postgres::{Step, Stop};
-use super::site::Site;
+use super::issuance::{self, ObservedIssuance};
+use super::memory::ServedCertificates;
+use super::perform::Executor;
+use super::postgres::{Interrupt, ReconcileResult};
+use super::site::ClusterObjects;
 use crate::api::Postgres;
-use crate::plan::observed::Certificate as Seen;
-use crate::plan::settle::{self, Grace};
-use crate::plan::{Action, Heading, Scene, steer, upkeep};
+use crate::plan::observed::ObservedCertificate as Seen;
+use crate::plan::settle::{self, ClientGracePeriod};
+use crate::plan::{Action, ObservedCluster, Progress, next_step, steady_state_target};
 use crate::tls::material::{self, Cas, Issued};
-use crate::tls::{Posture, Serve};
+use crate::tls::{Posture, ServerTls};
 
 /// How far certificates are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,26 +34,30 @@ pub(super) enum Renewed {
 }
 
 /// Takes what has been issued into service, where the cluster is `here`.
-pub(super) async fn renew(context: &Context, postgres: &Postgres, here: &Posture) -> Step<Renewed> {
-    if postgres.spec.tls.is_none() && here.serve == Serve::Plain && here.files.is_none() {
-        context.serves(postgres, None);
+pub(super) async fn renew(
+    context: &Context,
+    postgres: &Postgres,
+    here: &Posture,
+) -> ReconcileResult<Renewed> {
+    if postgres.spec.tls.is_none() && here.serve == ServerTls::Plain && here.files.is_none() {
+        context.record_served(postgres, None);
         return Ok(Renewed::Done);
     }
-    let site = Site::look(context, postgres, None).await?;
-    let Ok(written) = site.written() else {
+    let site = ClusterObjects::observe(context, postgres, None).await?;
+    let Ok(written) = site.applied_posture() else {
         return Ok(Renewed::Done);
     };
-    let look = issuance::look(context, &site.objects, &site.cluster, "").await?;
-    context.serves(
+    let look = issuance::observe(context, &site.objects, &site.cluster, "").await?;
+    context.record_served(
         postgres,
-        site.stored
+        site.in_secret
             .as_ref()
             .and_then(|stored| served(stored, look.issued.as_ref())),
     );
     let issued = match offer(postgres, look)? {
-        Offer::Good(issued) => Some(*issued),
-        Offer::Nothing => None,
-        Offer::Unfinished => return Ok(Renewed::Done),
+        RenewalMaterial::Good(issued) => Some(*issued),
+        RenewalMaterial::Nothing => None,
+        RenewalMaterial::Unfinished => return Ok(Renewed::Done),
     };
     let Some(renewal) = Renewal::of(context, postgres, &site, &written, issued) else {
         return Ok(Renewed::Done);
@@ -61,29 +65,29 @@ pub(super) async fn renew(context: &Context, postgres: &Postgres, here: &Posture
     if renewal.is_in_service() {
         return Ok(Renewed::Done);
     }
-    let scene = match site.scene().await {
+    let scene = match site.observe_cluster().await {
         Ok(scene) => scene,
         Err(why) => {
             debug!(database = postgres.name_any(), why, "a renewal waits");
             return Ok(Renewed::UnderWay);
         }
     };
-    let heading = steer(&scene, &renewal.target, None);
-    if let Some(grace) = settle::grace(&scene, &heading, settle::of_renewal(postgres)) {
+    let heading = next_step(&scene, &renewal.target, None);
+    if let Some(grace) = settle::grace(&scene, &heading, settle::for_renewal(postgres)) {
         return Ok(Renewed::Settles(
             renewal.wait_for_clients(&scene, grace).await,
         ));
     }
     match heading {
-        Heading::There => {
+        Progress::Reached => {
             renewal.remember_proof();
             return Ok(Renewed::Done);
         }
-        Heading::Wait { on, .. } => debug!(database = postgres.name_any(), on, "a renewal waits"),
-        Heading::Do { actions, .. } if renewal.waits_for_slow_pods(&actions, &scene) => {
+        Progress::Wait { on, .. } => debug!(database = postgres.name_any(), on, "a renewal waits"),
+        Progress::Act { actions, .. } if renewal.waits_for_slow_pods(&actions, &scene) => {
             debug!(database = postgres.name_any(), "pods are starting");
         }
-        Heading::Do { what, actions, .. } => {
+        Progress::Act { what, actions, .. } => {
             info!(
                 database = postgres.name_any(),
                 what, "keeping TLS as it should be"
@@ -95,7 +99,7 @@ pub(super) async fn renew(context: &Context, postgres: &Postgres, here: &Posture
 }
 
 /// What there is to be taken into service.
-enum Offer {
+enum RenewalMaterial {
     /// All that the spec asks for.
     Good(Box<Issued>),
     /// Nothing: what is served stays.
@@ -104,18 +108,18 @@ enum Offer {
     Unfinished,
 }
 
-fn offer(postgres: &Postgres, look: Look) -> Step<Offer> {
+fn offer(postgres: &Postgres, look: ObservedIssuance) -> ReconcileResult<RenewalMaterial> {
     let is_as_asked = |seen: &Seen| seen.matches && seen.ready && !seen.issuing;
     match (look.issued, look.issuance.issued) {
         (Some(issued), _) if look.issuance.certificates.values().all(is_as_asked) => {
-            Ok(Offer::Good(Box::new(issued)))
+            Ok(RenewalMaterial::Good(Box::new(issued)))
         }
-        (Some(_), _) => Ok(Offer::Unfinished),
+        (Some(_), _) => Ok(RenewalMaterial::Unfinished),
         // What is served stays, whatever became of what was issued.
         (None, Some(Err(why))) if postgres.spec.tls.is_some() => {
-            Err(Stop::Blocked("CertificatesNotServed", why))
+            Err(Interrupt::Blocked("CertificatesNotServed", why))
         }
-        (None, _) => Ok(Offer::Nothing),
+        (None, _) => Ok(RenewalMaterial::Nothing),
     }
 }
 
@@ -123,7 +127,7 @@ fn offer(postgres: &Postgres, look: Look) -> Step<Offer> {
 struct Renewal<'a> {
     context: &'a Context,
     postgres: &'a Postgres,
-    site: &'a Site,
+    site: &'a ClusterObjects,
     issued: Option<Issued>,
     target: Posture,
     /// Whether the target is yet to be written.
@@ -137,12 +141,12 @@ impl<'a> Renewal<'a> {
     fn of(
         context: &'a Context,
         postgres: &'a Postgres,
-        site: &'a Site,
+        site: &'a ClusterObjects,
         written: &Posture,
         issued: Option<Issued>,
     ) -> Option<Self> {
         let material = issued.as_ref().map(|issued| issued.material);
-        let target = upkeep(
+        let target = steady_state_target(
             written,
             &postgres.spec,
             site.cluster.major(),
@@ -152,7 +156,7 @@ impl<'a> Renewal<'a> {
             .files
             .as_ref()
             .map(|files| files.material.server.fingerprint.to_string());
-        let proof = format!("{}/{}", site.version(), leaf.unwrap_or_default());
+        let proof = format!("{}/{}", site.volume_version(), leaf.unwrap_or_default());
         Some(Self {
             context,
             postgres,
@@ -166,7 +170,7 @@ impl<'a> Renewal<'a> {
 
     /// Whether the target is written, and every pod was seen to be there.
     fn is_in_service(&self) -> bool {
-        !self.is_new && self.context.recall(self.postgres).proven.as_ref() == Some(&self.proof)
+        !self.is_new && self.context.state(self.postgres).proven.as_ref() == Some(&self.proof)
     }
 
     fn remember_proof(self) {
@@ -176,34 +180,38 @@ impl<'a> Renewal<'a> {
             proof,
             ..
         } = self;
-        context.remember(postgres, |memory| memory.proven = Some(proof));
+        context.update_state(postgres, |memory| memory.proven = Some(proof));
     }
 
     /// Says once until when clients get time; returns how long that is.
-    async fn wait_for_clients(&self, scene: &Scene, Grace { until, what }: Grace) -> Duration {
+    async fn wait_for_clients(
+        &self,
+        scene: &ObservedCluster,
+        ClientGracePeriod { until, what }: ClientGracePeriod,
+    ) -> Duration {
         let Self {
             context, postgres, ..
         } = self;
-        if context.recall(postgres).settles != Some(until) {
+        if context.state(postgres).grace_until != Some(until) {
             context
-                .tell(
+                .publish_event(
                     *postgres,
                     EventType::Normal,
-                    "Settle",
+                    "ClientGracePeriod",
                     format!("Clients get until {until:.0} {what}"),
                 )
                 .await;
-            context.remember(postgres, |memory| memory.settles = Some(until));
+            context.update_state(postgres, |memory| memory.grace_until = Some(until));
         }
-        Duration::try_from(until.duration_since(scene.at)).unwrap_or_default()
+        Duration::try_from(until.duration_since(scene.observed_at)).unwrap_or_default()
     }
 
     /// Whether there is nothing to do but to hurry pods that do not answer yet.
-    fn waits_for_slow_pods(&self, actions: &[Action], scene: &Scene) -> bool {
+    fn waits_for_slow_pods(&self, actions: &[Action], scene: &ObservedCluster) -> bool {
         !self.is_new && actions.iter().all(|action| is_of_a_slow_pod(action, scene))
     }
 
-    async fn perform(&self, scene: &Scene, actions: &[Action]) -> Step<()> {
+    async fn perform(&self, scene: &ObservedCluster, actions: &[Action]) -> ReconcileResult<()> {
         let Self {
             context,
             postgres,
@@ -213,17 +221,17 @@ impl<'a> Renewal<'a> {
         } = self;
         if let Some(issued) = issued
             .as_ref()
-            .filter(|issued| self.is_new && scene.stored != Some(issued.material))
+            .filter(|issued| self.is_new && scene.in_secret != Some(issued.material))
         {
             let note = format!(
                 "Taking renewed certificates into service, valid until {}",
                 issued.not_after.server
             );
             context
-                .tell(*postgres, EventType::Normal, "RenewCertificates", note)
+                .publish_event(*postgres, EventType::Normal, "RenewCertificates", note)
                 .await;
         }
-        let hands = Hands {
+        let hands = Executor {
             context,
             site,
             wished: &site.cluster,
@@ -232,7 +240,7 @@ impl<'a> Renewal<'a> {
             operation: None,
         };
         for action in actions {
-            hands.perform(action).await?;
+            hands.execute(action).await?;
         }
         Ok(())
     }
@@ -240,7 +248,7 @@ impl<'a> Renewal<'a> {
 
 /// Whether a pod is to be hurried that does not answer yet: it may just be starting, with the files
 /// that it is to have.
-fn is_of_a_slow_pod(action: &Action, scene: &Scene) -> bool {
+fn is_of_a_slow_pod(action: &Action, scene: &ObservedCluster) -> bool {
     let is_slow = |name: &str| {
         scene
             .pods
@@ -251,9 +259,12 @@ fn is_of_a_slow_pod(action: &Action, scene: &Scene) -> bool {
 }
 
 /// How long what is served lasts, and whether it is what was issued last.
-fn served(stored: &material::Served, issued: Option<&Issued>) -> Option<Served> {
+fn served(
+    stored: &material::ServedMaterial,
+    issued: Option<&Issued>,
+) -> Option<ServedCertificates> {
     let until = stored.ends()?.as_second();
-    Some(Served {
+    Some(ServedCertificates {
         until,
         drifted: issued.is_some_and(|issued| stored.material() != Some(issued.material)),
     })

@@ -10,15 +10,15 @@ use kube::runtime::events::EventType;
 use serde_json::{Value, json};
 
 use super::Context;
-use super::here::Pieces;
-use super::postgres::Step;
+use super::here::PostureObjects;
+use super::postgres::ReconcileResult;
 use crate::api::{Postgres, bounds};
 use crate::build::meta::{ROLE_LABEL, STANDBY};
 use crate::build::pod::DATA_VOLUME;
 use crate::build::{Cluster, workload};
-use crate::cluster::{Error, Objects, Thing};
-use crate::plan::Successors;
-use crate::plan::successors::waits_for_standbys;
+use crate::cluster::{Error, ObjectName, Objects};
+use crate::plan::SwitchoverCandidates;
+use crate::plan::successors::is_synchronous;
 
 /// Annotation of the claim of a pod that was taken away: its data are old by the time the pod comes
 /// back.
@@ -31,8 +31,8 @@ pub(super) async fn replicas(
     postgres: &Postgres,
     objects: &Objects,
     cluster: &Cluster,
-    pieces: &Pieces,
-) -> Step<i32> {
+    pieces: &PostureObjects,
+) -> ReconcileResult<i32> {
     let wish = cluster.replicas();
     // Anybody who may scale the set may have written any number.
     let now = pieces
@@ -48,7 +48,7 @@ pub(super) async fn replicas(
         return Ok(wish);
     }
     let [_, record, ..] = cluster.patroni_config_maps();
-    let record: Option<ConfigMap> = objects.look(&record).await?;
+    let record: Option<ConfigMap> = objects.get(&record).await?;
     // Nobody leads right now: whoever comes to may be one of those that would go.
     let Some(leader) = record.as_ref().and_then(leader_of) else {
         return Ok(now);
@@ -56,18 +56,19 @@ pub(super) async fn replicas(
     let keep = match ordinal(cluster, leader).filter(|ordinal| *ordinal < now) {
         Some(leads) if leads < wish => wish,
         leads => {
-            let successors = successors(objects, cluster, pieces.shared_config().as_ref()).await?;
+            let successors =
+                switchover_candidates(objects, cluster, pieces.shared_config().as_ref()).await?;
             let pods = context
                 .watched
                 .workload(postgres)
                 .map(|workload| context.watched.pods(postgres, &workload));
-            let standbys: Vec<Standby> = pods
+            let standbys: Vec<ScaleDownStandby> = pods
                 .iter()
                 .flatten()
                 .filter_map(|pod| standby(cluster, pod, &successors))
                 .collect();
-            match way_down(leads.unwrap_or(now), wish, &standbys) {
-                Some(Down::Lead(next)) => {
+            match next_primary_before_scale_down(leads.unwrap_or(now), wish, &standbys) {
+                Some(ScaleDown::Lead(next)) => {
                     switch_over(
                         context,
                         postgres,
@@ -79,7 +80,7 @@ pub(super) async fn replicas(
                     .await?;
                     now
                 }
-                Some(Down::Keep(pods)) => pods,
+                Some(ScaleDown::Keep(pods)) => pods,
                 None => now,
             }
         }
@@ -92,7 +93,7 @@ pub(super) async fn replicas(
 
 /// What comes first where the primary is among those that are to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Down {
+enum ScaleDown {
     /// This one is to lead.
     Lead(i32),
     /// No more than so many pods are needed.
@@ -101,7 +102,7 @@ enum Down {
 
 /// A standby that streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Standby {
+struct ScaleDownStandby {
     ordinal: i32,
     position: u64,
     /// Patroni would hand the leadership over to it.
@@ -114,7 +115,11 @@ struct Standby {
 /// to choose from, so in the end it makes one synchronous that stays.
 ///
 /// Nothing comes of it while none of those that stay streams, or Patroni takes nobody: both pass.
-fn way_down(leads: i32, wish: i32, standbys: &[Standby]) -> Option<Down> {
+fn next_primary_before_scale_down(
+    leads: i32,
+    wish: i32,
+    standbys: &[ScaleDownStandby],
+) -> Option<ScaleDown> {
     let first = |ordinals: Range<i32>| {
         let able = standbys
             .iter()
@@ -127,8 +132,8 @@ fn way_down(leads: i32, wish: i32, standbys: &[Standby]) -> Option<Down> {
     }
     let next = first(0..wish)
         .or_else(|| first(wish..leads))
-        .map(Down::Lead);
-    next.or_else(|| first(leads + 1..i32::MAX).map(|_| Down::Keep(leads + 1)))
+        .map(ScaleDown::Lead);
+    next.or_else(|| first(leads + 1..i32::MAX).map(|_| ScaleDown::Keep(leads + 1)))
 }
 
 fn claim(cluster: &Cluster, ordinal: i32) -> String {
@@ -152,17 +157,17 @@ pub(super) fn leader_of(record: &ConfigMap) -> Option<&str> {
 
 /// To whom Patroni would hand the leadership over. A cluster whose commits wait for nobody has no
 /// record of it, and none is asked for.
-pub(super) async fn successors(
+pub(super) async fn switchover_candidates(
     objects: &Objects,
     cluster: &Cluster,
     config: Option<&Value>,
-) -> Result<Successors, Error> {
-    let Some(config) = config.filter(|config| waits_for_standbys(config)) else {
-        return Ok(Successors::Any);
+) -> Result<SwitchoverCandidates, Error> {
+    let Some(config) = config.filter(|config| is_synchronous(config)) else {
+        return Ok(SwitchoverCandidates::Any);
     };
     let [.., record] = cluster.patroni_config_maps();
-    let record: Option<ConfigMap> = objects.look(&record).await?;
-    Ok(Successors::of(
+    let record: Option<ConfigMap> = objects.get(&record).await?;
+    Ok(SwitchoverCandidates::from_patroni(
         config,
         record.as_ref().map(ConfigMap::annotations),
     ))
@@ -176,33 +181,34 @@ async fn switch_over(
     cluster: &Cluster,
     leader: &str,
     candidate: &str,
-) -> Step<()> {
-    if ask_patroni(objects, cluster, leader, candidate).await? == Asked::Already {
+) -> ReconcileResult<()> {
+    if request_switchover(objects, cluster, leader, candidate).await? == SwitchoverRequest::Already
+    {
         return Ok(());
     }
     let note = format!("Switching over from {leader} to {candidate}, because {leader} is to go");
     context
-        .tell(postgres, EventType::Normal, "SwitchOver", note)
+        .publish_event(postgres, EventType::Normal, "SwitchOver", note)
         .await;
     Ok(())
 }
 
 /// Whether Patroni had been asked before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum SwitchoverRequest {
     Already,
     Now,
 }
 
 /// Asks Patroni to hand the leadership over.
-pub(super) async fn ask_patroni(
+pub(super) async fn request_switchover(
     objects: &Objects,
     cluster: &Cluster,
     leader: &str,
     candidate: &str,
-) -> Result<Asked, Error> {
+) -> Result<SwitchoverRequest, Error> {
     let [_, _, failover, _] = cluster.patroni_config_maps();
-    let live: Option<ConfigMap> = objects.look(&failover).await?;
+    let live: Option<ConfigMap> = objects.get(&failover).await?;
     let wish = json!({"leader": leader, "member": candidate});
     let asked = |key: &str| {
         live.as_ref().is_some_and(|live| {
@@ -212,7 +218,7 @@ pub(super) async fn ask_patroni(
         })
     };
     if asked("leader") && asked("member") {
-        return Ok(Asked::Already);
+        return Ok(SwitchoverRequest::Already);
     }
     // Patroni takes these annotations away again, so nobody owns them: a merge, not an application.
     let body = json!({
@@ -221,7 +227,7 @@ pub(super) async fn ask_patroni(
         "metadata": {"name": failover, "labels": cluster.selector(), "annotations": wish},
     });
     let api = objects.api::<ConfigMap>();
-    let what = Thing::new::<ConfigMap>(&failover);
+    let what = ObjectName::new::<ConfigMap>(&failover);
     let outcome = if live.is_some() {
         api.patch(&failover, &PatchParams::default(), &Patch::Merge(&body))
             .await
@@ -235,12 +241,16 @@ pub(super) async fn ask_patroni(
             .await
             .map(|_| ())
     };
-    outcome.map_err(|error| Error::of(what, error))?;
-    Ok(Asked::Now)
+    outcome.map_err(|error| Error::classify(what, error))?;
+    Ok(SwitchoverRequest::Now)
 }
 
 /// A pod as a standby that streams, if it is one.
-fn standby(cluster: &Cluster, pod: &Pod, successors: &Successors) -> Option<Standby> {
+fn standby(
+    cluster: &Cluster,
+    pod: &Pod,
+    successors: &SwitchoverCandidates,
+) -> Option<ScaleDownStandby> {
     let status: Value = serde_json::from_str(pod.annotations().get("status")?).ok()?;
     let streams = status["replication_state"] == "streaming" && status["state"] == "running";
     let is_standby = pod
@@ -254,17 +264,17 @@ fn standby(cluster: &Cluster, pod: &Pod, successors: &Successors) -> Option<Stan
         pod.name_any(),
         status["xlog_location"].as_u64().unwrap_or_default(),
     );
-    Some(Standby {
+    Some(ScaleDownStandby {
         ordinal: ordinal(cluster, &name)?,
         position,
-        may_lead: successors.has(&name),
+        may_lead: successors.include(&name),
     })
 }
 
 /// Notes on the claim of a pod that goes that its data end here. They are kept as long as the pod
 /// is away.
-async fn note_left(context: &Context, objects: &Objects, name: &str) -> Step<()> {
-    let Some(claim) = objects.look::<PersistentVolumeClaim>(name).await? else {
+async fn note_left(context: &Context, objects: &Objects, name: &str) -> ReconcileResult<()> {
+    let Some(claim) = objects.get::<PersistentVolumeClaim>(name).await? else {
         return Ok(());
     };
     if claim.annotations().contains_key(LEFT) {
@@ -278,19 +288,19 @@ async fn note_left(context: &Context, objects: &Objects, name: &str) -> Step<()>
         .await;
     patched
         .map(|_| ())
-        .map_err(|error| Error::of(Thing::new::<PersistentVolumeClaim>(name), error))?;
+        .map_err(|error| Error::classify(ObjectName::new::<PersistentVolumeClaim>(name), error))?;
     Ok(())
 }
 
 /// Deletes the data of a pod that was away: the others no longer have the log that would bring them
 /// up to date, and a standby that cannot follow would look like one that does not start.
-async fn forget_data(objects: &Objects, name: &str) -> Step<()> {
-    let claim = objects.look::<PersistentVolumeClaim>(name).await?;
+async fn forget_data(objects: &Objects, name: &str) -> ReconcileResult<()> {
+    let claim = objects.get::<PersistentVolumeClaim>(name).await?;
     match claim.filter(|claim| claim.annotations().contains_key(LEFT)) {
         None => Ok(()),
         Some(claim) => {
             objects.delete_seen(&claim).await?;
-            Err(super::postgres::Stop::Wait(
+            Err(super::postgres::Interrupt::Wait(
                 "the old claim of a pod that comes back",
             ))
         }
@@ -300,8 +310,8 @@ async fn forget_data(objects: &Objects, name: &str) -> Step<()> {
 /// Replication slots of members that have gone, as the last check of the primary saw them.
 pub(super) fn left_slots(context: &Context, postgres: &Postgres) -> Vec<String> {
     context
-        .recall(postgres)
-        .seen
+        .state(postgres)
+        .last_check
         .map(|seen| seen.left_slots)
         .unwrap_or_default()
 }
@@ -331,7 +341,7 @@ mod tests {
 
     use super::*;
     use crate::api::postgres_version::PostgresVersionSpec;
-    use crate::build::Facts;
+    use crate::build::BuildInputs;
 
     fn cluster() -> Cluster {
         let spec = "{version: '17', storageType: Ephemeral}";
@@ -341,9 +351,9 @@ mod tests {
             version: "17.12".to_owned(),
             ..Default::default()
         };
-        Cluster::of(
+        Cluster::build(
             &postgres,
-            &Facts {
+            &BuildInputs {
                 version: &version,
                 superuser: "postgres",
                 user_conf: None,
@@ -373,24 +383,30 @@ mod tests {
             pod("pg-4", "standby", &json!("?")),
         ];
         let cluster = cluster();
-        let standbys = |successors: &Successors| -> Vec<Standby> {
+        let standbys = |successors: &SwitchoverCandidates| -> Vec<ScaleDownStandby> {
             pods.iter()
                 .filter_map(|pod| standby(&cluster, pod, successors))
                 .collect()
         };
-        let of = |ordinal, position, may_lead| Standby {
+        let of = |ordinal, position, may_lead| ScaleDownStandby {
             ordinal,
             position,
             may_lead,
         };
-        assert_eq!(standbys(&Successors::Any), [of(0, 5, true), of(1, 7, true)]);
-        let only = Successors::Only(BTreeSet::from(["pg-0".to_owned()]));
+        assert_eq!(
+            standbys(&SwitchoverCandidates::Any),
+            [of(0, 5, true), of(1, 7, true)]
+        );
+        let only = SwitchoverCandidates::Only(BTreeSet::from(["pg-0".to_owned()]));
         assert_eq!(standbys(&only), [of(0, 5, true), of(1, 7, false)]);
         assert_eq!(
-            way_down(3, 2, &standbys(&Successors::Any)),
-            Some(Down::Lead(1))
+            next_primary_before_scale_down(3, 2, &standbys(&SwitchoverCandidates::Any)),
+            Some(ScaleDown::Lead(1))
         );
-        assert_eq!(way_down(3, 2, &standbys(&only)), Some(Down::Lead(0)));
+        assert_eq!(
+            next_primary_before_scale_down(3, 2, &standbys(&only)),
+            Some(ScaleDown::Lead(0))
+        );
     }
 
     #[test]
@@ -410,21 +426,21 @@ mod tests {
                             .find(|ordinal| *ordinal != leads)
                             .expect("a standby");
                     }
-                    let standby = |ordinal| Standby {
+                    let standby = |ordinal| ScaleDownStandby {
                         ordinal,
                         position: 1,
                         may_lead: ordinal == synchronous,
                     };
-                    let standbys: Vec<Standby> = (0..pods)
+                    let standbys: Vec<ScaleDownStandby> = (0..pods)
                         .filter(|ordinal| *ordinal != leads)
                         .map(standby)
                         .collect();
-                    match way_down(leads, wish, &standbys).expect("a way") {
-                        Down::Lead(next) => {
+                    match next_primary_before_scale_down(leads, wish, &standbys).expect("a way") {
+                        ScaleDown::Lead(next) => {
                             assert_eq!(next, synchronous);
                             leads = next;
                         }
-                        Down::Keep(fewer) => {
+                        ScaleDown::Keep(fewer) => {
                             assert!(
                                 fewer < pods && fewer > leads,
                                 "{fewer} of {pods}, {leads} leads"
@@ -441,17 +457,20 @@ mod tests {
 
     #[test]
     fn nobody_goes_while_none_of_those_that_stay_could_ever_lead() {
-        let of = |ordinal, may_lead| Standby {
+        let of = |ordinal, may_lead| ScaleDownStandby {
             ordinal,
             position: 1,
             may_lead,
         };
         // Those that stay do not stream.
-        assert_eq!(way_down(4, 2, &[of(3, true)]), None);
-        assert_eq!(way_down(2, 2, &[of(3, true), of(4, true)]), None);
+        assert_eq!(next_primary_before_scale_down(4, 2, &[of(3, true)]), None);
+        assert_eq!(
+            next_primary_before_scale_down(2, 2, &[of(3, true), of(4, true)]),
+            None
+        );
         // Nobody is synchronous yet.
         assert_eq!(
-            way_down(4, 2, &[of(0, false), of(1, false), of(3, false)]),
+            next_primary_before_scale_down(4, 2, &[of(0, false), of(1, false), of(3, false)]),
             None
         );
     }

@@ -11,34 +11,36 @@ use crate::api::names::with_suffix;
 use crate::api::tls::SslMode;
 use crate::build::patroni::PATRONI_YML;
 use crate::build::pod::CONFIG;
-use crate::database::dial::Dial;
-use crate::database::report::{Mounted, Report, mounted, passwords, report};
+use crate::database::dial::ConnectOptions;
+use crate::database::report::{
+    MountedFiles, ServerStatus, mounted_files, passwords, server_status,
+};
 use crate::database::session::Session;
-use crate::database::wire::{Handshake, Plaintext, Wire, look};
-use crate::database::{PORT, ServerText, Silence};
+use crate::database::wire::{Handshake, Plaintext, ProbeResult, probe};
+use crate::database::{PORT, ProbeError, ServerText};
 use crate::plan::Known;
-use crate::plan::scene::{LeafSeen, Server, Stream};
-use crate::tls::known::{common_name, known_der};
+use crate::plan::scene::{LeafSummary, ObservedServer, StandbyReplication};
+use crate::tls::known::{common_name, summarize_der};
 use crate::tls::material::ders;
-use crate::tls::pair::Pair;
-use crate::tls::posture::Accept;
+use crate::tls::pair::CertificateAndKey;
+use crate::tls::posture::HbaMethods;
 use crate::tls::{self, Fingerprint, layout};
 
 /// What it takes to log in to the servers of a database besides the superuser's name and password,
 /// wherever the database is.
-pub(super) struct Keys {
+pub(super) struct LoginKeys {
     /// The CAs that may have signed what servers serve, DER.
     pub(super) roots: Vec<Vec<u8>>,
     /// The client certificates that we may log in with.
-    pub(super) pairs: Vec<Pair>,
+    pub(super) pairs: Vec<CertificateAndKey>,
     /// What servers take, by what is written.
-    pub(super) accept: Accept,
+    pub(super) accept: HbaMethods,
     /// PostgreSQL's major version.
     pub(super) major: u32,
 }
 
 /// What a server is held against.
-pub(super) struct Expected {
+pub(super) struct ExpectedServer {
     /// SHA-256 (hex) of the files in its volume, by path.
     pub(super) files: BTreeMap<String, String>,
     /// The same of `patroni.yml`.
@@ -96,16 +98,16 @@ pub(super) fn host(pod: &str, database: &str, namespace: &str) -> String {
 }
 
 /// Asks a server everything.
-pub(super) async fn ask(
+pub(super) async fn observe_server(
     pod: &Pod,
     host: &str,
     login: &Login,
-    keys: &Keys,
-    expected: &Expected,
+    keys: &LoginKeys,
+    expected: &ExpectedServer,
     has_files: bool,
-) -> Known<Server> {
+) -> Known<ObservedServer> {
     let address = address(pod, PORT)?;
-    let wire = look(address, &login.username).await;
+    let wire = probe(address, &login.username).await;
     let plaintext = wire
         .plaintext
         .clone()
@@ -114,7 +116,7 @@ pub(super) async fn ask(
     let session = log_in(address, host, login, keys, &wire)
         .await
         .map_err(|silence| silence.to_string())?;
-    asked(&session, wire, plaintext, expected, has_files)
+    query_server(&session, wire, plaintext, expected, has_files)
         .await
         .map_err(|silence| silence.to_string())
 }
@@ -142,13 +144,13 @@ pub(super) async fn log_in(
     address: SocketAddr,
     host: &str,
     login: &Login,
-    keys: &Keys,
-    wire: &Wire,
-) -> Result<Session, Silence> {
+    keys: &LoginKeys,
+    wire: &ProbeResult,
+) -> Result<Session, ProbeError> {
     let mut last =
-        Silence::Refused("it takes neither TLS nor the plaintext that is written".into());
-    for (mode, pair) in ways(keys, wire) {
-        let way = Dial {
+        ProbeError::Refused("it takes neither TLS nor the plaintext that is written".into());
+    for (mode, pair) in login_attempts(keys, wire) {
+        let way = ConnectOptions {
             address,
             host: host.to_owned(),
             user: login.username.clone(),
@@ -169,7 +171,10 @@ pub(super) async fn log_in(
 
 /// The ways in that a server offers and that we take: with TLS by each certificate, and without
 /// one, before plaintext.
-fn ways(keys: &Keys, wire: &Wire) -> Vec<(SslMode, Option<Pair>)> {
+fn login_attempts(
+    keys: &LoginKeys,
+    wire: &ProbeResult,
+) -> Vec<(SslMode, Option<CertificateAndKey>)> {
     let pairs = || keys.pairs.iter().cloned().map(Some).chain([None]);
     let tls = wire
         .tls
@@ -182,13 +187,13 @@ fn ways(keys: &Keys, wire: &Wire) -> Vec<(SslMode, Option<Pair>)> {
         .collect()
 }
 
-async fn asked(
+async fn query_server(
     session: &Session,
-    wire: Wire,
+    wire: ProbeResult,
     plaintext: bool,
-    expected: &Expected,
+    expected: &ExpectedServer,
     has_files: bool,
-) -> Result<Server, Silence> {
+) -> Result<ObservedServer, ProbeError> {
     let agent_file = format!("{CONFIG}/{PATRONI_YML}");
     let loads = [layout::SERVER_CERTIFICATE, layout::SERVER_TRUST];
     let paths = [
@@ -198,25 +203,25 @@ async fn asked(
         layout::EXPORTER_CERTIFICATE,
         agent_file.as_str(),
     ];
-    let (report, mounted, passwords) = tokio::try_join!(
-        report(session),
-        mounted(session, &paths, &loads),
+    let (status, mounted, passwords) = tokio::try_join!(
+        server_status(session),
+        mounted_files(session, &paths, &loads),
         passwords(session)
     )?;
     let handshake = match wire.tls {
         Ok(handshake) => Some(handshake),
-        Err(Silence::NoTls) => None,
+        Err(ProbeError::NoTls) => None,
         Err(silence) => return Err(silence),
     };
-    let Report {
+    let ServerStatus {
         in_recovery,
         position,
         ssl,
         hba,
         standbys,
         ..
-    } = report;
-    let Mounted {
+    } = status;
+    let MountedFiles {
         files,
         loaded,
         primary_conninfo,
@@ -226,13 +231,13 @@ async fn asked(
             && handshake
                 .as_ref()
                 .is_none_or(|shown| shown.takes == expected.takes));
-    Ok(Server {
-        standby: in_recovery,
-        position: position.0,
+    Ok(ObservedServer {
+        in_recovery,
+        wal_position: position.0,
         ssl,
         hba: hba.iter().map(ToString::to_string).collect(),
-        plaintext,
-        serves: handshake
+        accepts_plaintext: plaintext,
+        served_leaf: handshake
             .as_ref()
             .and_then(|shown| shown.chain.first())
             .map(|leaf| Fingerprint::of(leaf)),
@@ -242,13 +247,13 @@ async fn asked(
                 .iter()
                 .all(|(path, hash)| files.get(path) == Some(hash)),
         files_loaded: !has_files || loaded,
-        agent_file_current: files.get(&agent_file) == Some(&expected.agent_file),
-        dial: in_recovery.then(|| dials(&primary_conninfo)),
-        streams: standbys
+        patroni_yml_current: files.get(&agent_file) == Some(&expected.agent_file),
+        conninfo: in_recovery.then(|| parse_conninfo(&primary_conninfo)),
+        replication: standbys
             .into_iter()
             .map(|(name, stream)| (name, streams(&stream)))
             .collect(),
-        own_password_is_md5: passwords.own_is_md5,
+        superuser_password_is_md5: passwords.own_is_md5,
         md5_roles: passwords
             .md5_roles
             .iter()
@@ -269,17 +274,17 @@ fn shown_name(name: &[u8]) -> String {
     ServerText::from(common_name(name)).to_string()
 }
 
-fn streams(stream: &crate::database::report::Stream) -> Stream {
-    Stream {
+fn streams(stream: &crate::database::report::StatReplication) -> StandbyReplication {
+    StandbyReplication {
         streaming: stream.state == "streaming",
         replayed: stream.replayed.0,
         tls: stream.ssl,
-        certificate: stream.client_dn.is_some(),
+        client_cert: stream.client_dn.is_some(),
     }
 }
 
 /// How a connection string dials. libpq's own default is `prefer`.
-fn dials(conninfo: &str) -> tls::Dial {
+fn parse_conninfo(conninfo: &str) -> tls::ReplicationConninfo {
     let value = |key: &str| {
         conninfo
             .split_whitespace()
@@ -291,15 +296,15 @@ fn dials(conninfo: &str) -> tls::Dial {
             .into_iter()
             .find(|known| known.as_str() == mode)
     });
-    tls::Dial {
+    tls::ReplicationConninfo {
         mode: mode.unwrap_or(SslMode::Prefer),
-        present: value("sslcert").is_some(),
+        sends_client_cert: value("sslcert").is_some(),
     }
 }
 
-fn leaf(shown: &Handshake) -> Option<LeafSeen> {
-    let leaf = known_der(shown.chain.first()?)?;
-    Some(LeafSeen {
+fn leaf(shown: &Handshake) -> Option<LeafSummary> {
+    let leaf = summarize_der(shown.chain.first()?)?;
+    Some(LeafSummary {
         serial: leaf.serial,
         not_after: leaf.not_after,
     })
@@ -315,9 +320,9 @@ mod tests {
 
     /// What is tried at a server that shows this, where this is written to be taken.
     fn tried(
-        tls: Result<(), Silence>,
+        tls: Result<(), ProbeError>,
         plaintext: Plaintext,
-        accept: Accept,
+        accept: HbaMethods,
     ) -> Vec<(SslMode, bool)> {
         let ca = Authority::new("ca");
         let pair = issue(&ca, &ca).served.client_pair().expect("a pair");
@@ -325,12 +330,12 @@ mod tests {
             chain: vec![],
             takes: BTreeSet::new(),
         };
-        let wire = Wire {
+        let wire = ProbeResult {
             tls: tls.map(|()| shown),
             plaintext: Ok(plaintext),
         };
-        let ways = ways(
-            &Keys {
+        let ways = login_attempts(
+            &LoginKeys {
                 roots: vec![],
                 pairs: vec![pair],
                 accept,
@@ -346,19 +351,19 @@ mod tests {
     #[test]
     fn no_password_goes_out_in_plaintext_where_plaintext_is_not_written_to_be_taken() {
         let (tls_alone, both) = (
-            Accept {
+            HbaMethods {
                 plain: None,
                 tls: Some(Method::Scram),
             },
-            Accept {
+            HbaMethods {
                 plain: Some(Method::Scram),
                 tls: Some(Method::Scram),
             },
         );
         let by_tls = [(SslMode::VerifyFull, true), (SslMode::VerifyFull, false)];
         let in_plaintext = [(SslMode::Disable, false)];
-        let broken = || Err(Silence::Handshake("somebody is in between".into()));
-        for tls in [broken, || Err(Silence::NoTls)] {
+        let broken = || Err(ProbeError::Handshake("somebody is in between".into()));
+        for tls in [broken, || Err(ProbeError::NoTls)] {
             assert_eq!(tried(tls(), Plaintext::Taken, tls_alone), []);
             assert_eq!(tried(tls(), Plaintext::Taken, both), in_plaintext);
             assert_eq!(tried(tls(), Plaintext::Refused, both), []);
@@ -415,19 +420,19 @@ mod tests {
         let patronis = "dbname=postgres user=postgres passfile=/tmp/pgpass host=pg-0.pg-pods.demo.svc port=5432 \
             sslmode=verify-full sslcert=/tls/certs/client/client.crt application_name=pg-1";
         assert_eq!(
-            dials(patronis),
-            tls::Dial {
+            parse_conninfo(patronis),
+            tls::ReplicationConninfo {
                 mode: SslMode::VerifyFull,
-                present: true
+                sends_client_cert: true
             }
         );
         assert_eq!(
-            dials("host=a sslmode='disable'"),
-            tls::Dial {
+            parse_conninfo("host=a sslmode='disable'"),
+            tls::ReplicationConninfo {
                 mode: SslMode::Disable,
-                present: false
+                sends_client_cert: false
             }
         );
-        assert_eq!(dials("").mode, SslMode::Prefer);
+        assert_eq!(parse_conninfo("").mode, SslMode::Prefer);
     }
 }

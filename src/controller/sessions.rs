@@ -27,7 +27,7 @@ const RENEWED: Duration = Duration::from_mins(1);
 
 /// With whom a session is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Peer {
+pub(super) struct PeerId {
     /// The uid of the database.
     pub(super) database: String,
     /// The uid of the pod.
@@ -37,14 +37,14 @@ pub(super) struct Peer {
 /// The sessions that are kept, each with the terms `T` on which it was let in.
 #[derive(Debug)]
 pub(super) struct Sessions<T, S> {
-    held: Mutex<HashMap<Peer, Held<T, S>>>,
+    held: Mutex<HashMap<PeerId, SessionSlots<T, S>>>,
     places: Arc<Semaphore>,
     /// Told of every session that is kept: whoever waits for a place may end one now.
     kept: Notify,
 }
 
 /// A server that is asked, and the time.
-pub(super) trait Asked {
+pub(super) trait SessionPeer {
     type Session;
     type Answer;
     type Error;
@@ -64,7 +64,7 @@ pub(super) trait Asked {
 
 /// A session, and since when it is in.
 #[derive(Debug)]
-struct Kept<S> {
+struct IdleSession<S> {
     session: S,
     since: Instant,
     /// Its place among the [`MOST`]; free again when it ends.
@@ -72,8 +72,8 @@ struct Kept<S> {
 }
 
 #[derive(Debug)]
-struct Held<T, S> {
-    kept: Kept<S>,
+struct SessionSlots<T, S> {
+    kept: IdleSession<S>,
     terms: T,
     /// When it was last asked.
     asked: Instant,
@@ -90,10 +90,10 @@ impl<T: PartialEq, S> Sessions<T, S> {
 
     /// Asks a server, in the session that is kept with it or else in a new one. Whatever became of
     /// the old one: whether the server is well is for a new one to say.
-    pub(super) async fn ask<A: Asked<Session = S>>(
+    pub(super) async fn ask<A: SessionPeer<Session = S>>(
         &self,
         server: &A,
-        peer: Peer,
+        peer: PeerId,
         terms: T,
     ) -> Result<A::Answer, A::Error> {
         if let Some(kept) = self.take(&peer, &terms, server.now())
@@ -104,7 +104,7 @@ impl<T: PartialEq, S> Sessions<T, S> {
             return Ok(answer);
         }
         let place = self.place().await;
-        let kept = Kept {
+        let kept = IdleSession {
             session: server.log_in().await?,
             since: server.now(),
             _place: place,
@@ -117,24 +117,24 @@ impl<T: PartialEq, S> Sessions<T, S> {
     }
 
     /// Ends the sessions with all other peers.
-    pub(super) fn end_all_but(&self, is_known: impl Fn(&Peer) -> bool) {
+    pub(super) fn end_all_but(&self, is_known: impl Fn(&PeerId) -> bool) {
         let ended: Vec<_> = self.with(|held| held.extract_if(|peer, _| !is_known(peer)).collect());
         drop(ended);
     }
 
     /// Takes out the session with this peer, if it is still good on these terms; else it ends.
-    fn take(&self, peer: &Peer, terms: &T, now: Instant) -> Option<Kept<S>> {
+    fn take(&self, peer: &PeerId, terms: &T, now: Instant) -> Option<IdleSession<S>> {
         let held = self.with(|held| held.remove(peer))?;
         let is_good =
             held.terms == *terms && now.saturating_duration_since(held.kept.since) < RENEWED;
         is_good.then_some(held.kept)
     }
 
-    fn keep(&self, peer: Peer, kept: Kept<S>, terms: T, now: Instant) {
+    fn keep(&self, peer: PeerId, kept: IdleSession<S>, terms: T, now: Instant) {
         drop(self.with(|held| {
             held.insert(
                 peer,
-                Held {
+                SessionSlots {
                     kept,
                     terms,
                     asked: now,
@@ -173,7 +173,7 @@ impl<T: PartialEq, S> Sessions<T, S> {
         ended.is_some()
     }
 
-    fn with<R>(&self, with: impl FnOnce(&mut HashMap<Peer, Held<T, S>>) -> R) -> R {
+    fn with<R>(&self, with: impl FnOnce(&mut HashMap<PeerId, SessionSlots<T, S>>) -> R) -> R {
         // Nobody leaves it half changed.
         with(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -199,7 +199,7 @@ mod tests {
         start: Instant,
     }
 
-    impl Asked for Server {
+    impl SessionPeer for Server {
         type Session = Arc<()>;
         type Answer = bool;
         type Error = &'static str;
@@ -259,8 +259,8 @@ mod tests {
         }
     }
 
-    fn peer(pod: &str) -> Peer {
-        Peer {
+    fn peer(pod: &str) -> PeerId {
+        PeerId {
             database: "database".to_owned(),
             pod: pod.to_owned(),
         }

@@ -10,29 +10,29 @@ use kube::ResourceExt;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::credentials::Login;
-use super::here::Pieces;
-use super::postgres::{Step, Stop};
-use super::provision::{Barred, Built};
-use super::scaling::{leader_of, ordinal, successors};
-use super::servers::{Expected, Keys, ask, hash_of, host, names};
+use super::here::PostureObjects;
+use super::postgres::{Interrupt, ReconcileResult};
+use super::provision::{Built, SpecProblem};
+use super::scaling::{leader_of, ordinal, switchover_candidates};
+use super::servers::{ExpectedServer, LoginKeys, hash_of, host, names, observe_server};
 use super::{Context, credentials, pods, provision};
 use crate::api::annotations::MAX_LAG;
 use crate::api::{PetSet, Postgres};
 use crate::build::pod::CERTS_VOLUME;
 use crate::build::workload::Workload;
-use crate::build::written::{Written, has_files, written};
+use crate::build::written::{PostureManifests, has_files, read_posture};
 use crate::build::{Cluster, pet_set};
 use crate::cluster::apply::applied_at;
 use crate::cluster::{Error, Objects};
-use crate::plan::scene::{self, Scene, Template};
-use crate::plan::{Known, Successors};
-use crate::tls::material::{Cas, Served, Source, cas};
-use crate::tls::pair::Pair;
+use crate::plan::scene::{self, ObservedCluster, Template};
+use crate::plan::{Known, SwitchoverCandidates};
+use crate::tls::material::{Cas, IssuedSecret, ServedMaterial, cas};
+use crate::tls::pair::CertificateAndKey;
 use crate::tls::{Alias, Files, Fingerprint, Material, Posture, layout};
 
 /// Annotation of a pod: the version of its volumes' content for which the kubelet was last asked to
 /// bring them up to date.
-pub(super) const REFRESH: &str = "pgrekey.dev/refresh";
+pub(super) const REFRESHED_FOR: &str = "pgrekey.dev/refresh";
 
 /// Annotation of Secret `NAME-tls`: the uid of the operation that what is kept as previous was
 /// served before.
@@ -42,34 +42,34 @@ pub(super) const PREVIOUS_OF: &str = "pgrekey.dev/previous-of";
 const DEFAULT_MAX_LAG: u64 = 1 << 20;
 
 /// A database and everything that belongs to it, at one moment.
-pub(super) struct Site {
+pub(super) struct ClusterObjects {
     pub(super) cluster: Cluster,
     pub(super) objects: Objects,
     pub(super) login: Login,
     /// The password of Patroni's REST API.
-    pub(super) agent: Option<SecretString>,
-    pub(super) pieces: Pieces,
+    pub(super) patroni_password: Option<SecretString>,
+    pub(super) posture_objects: PostureObjects,
     pub(super) pods: Vec<Pod>,
     /// Whose the pods are, or why that is not known: then there are none here.
     workload: Known<Workload>,
     /// What Secret `NAME-tls` holds.
-    pub(super) stored: Option<Served>,
+    pub(super) in_secret: Option<ServedMaterial>,
     /// What was served before the operation.
-    pub(super) previous: Option<Served>,
+    pub(super) previous: Option<ServedMaterial>,
     /// The client certificate that was issued after the one in there had expired. Servers take it
     /// if they trust its CA.
-    renewed: Option<Pair>,
+    replacement_client_pair: Option<CertificateAndKey>,
     /// What ConfigMap `NAME-ca` holds.
-    pub(super) published: Cas,
+    pub(super) client_bundle: Cas,
     /// When either of the two last became something else.
-    told: Option<Timestamp>,
+    trust_changed_at: Option<Timestamp>,
     now: Timestamp,
     leader: Option<ConfigMap>,
     failover: Option<ConfigMap>,
-    successors: Successors,
+    switchover_candidates: SwitchoverCandidates,
     max_lag: u64,
     /// Why nothing of it is built, if that is so.
-    barred: Option<Barred>,
+    spec_problem: Option<SpecProblem>,
 }
 
 /// Whether the set's controller has taken over its spec. One that does not say so is taken to be
@@ -82,18 +82,18 @@ fn is_observed(set: &PetSet) -> bool {
     seen.is_none_or(|seen| Some(seen) >= set.metadata.generation)
 }
 
-impl Site {
+impl ClusterObjects {
     /// Looks at the objects of a database, on behalf of an operation.
-    pub(super) async fn look(
+    pub(super) async fn observe(
         context: &Context,
         postgres: &Postgres,
         operation: Option<&str>,
-    ) -> Step<Self> {
+    ) -> ReconcileResult<Self> {
         let secret = credentials::auth(context, postgres).await?;
         let login = secret
             .as_ref()
-            .and_then(Login::of)
-            .ok_or(Stop::Wait("the superuser's Secret"))?;
+            .and_then(Login::parse)
+            .ok_or(Interrupt::Wait("the superuser's Secret"))?;
         let Built {
             cluster, barred, ..
         } = provision::build(context, postgres, secret.as_ref()).await?;
@@ -101,88 +101,93 @@ impl Site {
         let [_, leader, failover, _] = cluster.patroni_config_maps();
         let (patroni, ca) = (cluster.patroni(), cluster.ca_config_map());
         let (pieces, agent, published, leader, failover, labelled) = tokio::try_join!(
-            Pieces::look(&objects, &cluster),
-            objects.look::<Secret>(&patroni),
-            objects.look::<ConfigMap>(&ca),
-            objects.look::<ConfigMap>(&leader),
-            objects.look::<ConfigMap>(&failover),
+            PostureObjects::fetch(&objects, &cluster),
+            objects.get::<Secret>(&patroni),
+            objects.get::<ConfigMap>(&ca),
+            objects.get::<ConfigMap>(&leader),
+            objects.get::<ConfigMap>(&failover),
             objects.labelled::<Pod>(),
         )?;
         let workload = pods::workload(context, &objects, postgres, pieces.pet_set.as_ref()).await?;
-        let pods = own(labelled, &workload, &cluster);
-        let successors = successors(&objects, &cluster, pieces.shared_config().as_ref()).await?;
+        let pods = own_pods(labelled, &workload, &cluster);
+        let successors =
+            switchover_candidates(&objects, &cluster, pieces.shared_config().as_ref()).await?;
         let is_ours = pieces.tls.as_ref().is_some_and(|secret| {
             operation.is_some()
                 && secret.annotations().get(PREVIOUS_OF).map(String::as_str) == operation
         });
-        let stored = pieces.served();
+        let stored = pieces.served_material();
         let told = pieces
             .tls
             .as_ref()
             .and_then(applied_at)
             .max(published.as_ref().and_then(applied_at));
-        let renewed = renewed(context, &objects, &cluster, stored.as_ref()).await?;
+        let renewed = replacement_client_pair(context, &objects, &cluster, stored.as_ref()).await?;
         let max_lag = postgres
             .annotations()
             .get(MAX_LAG)
             .and_then(|bytes| bytes.parse().ok());
         Ok(Self {
-            stored,
-            renewed,
+            in_secret: stored,
+            replacement_client_pair: renewed,
             now: context.now(),
-            previous: super::here::previous(&pieces).filter(|_| is_ours),
-            agent: agent
+            previous: super::here::previous_material(&pieces).filter(|_| is_ours),
+            patroni_password: agent
                 .as_ref()
-                .and_then(Login::of)
+                .and_then(Login::parse)
                 .map(|login| login.password),
-            told,
-            published: published
+            trust_changed_at: told,
+            client_bundle: published
                 .and_then(|map| map.data)
                 .map(|data| all_cas(&data))
                 .unwrap_or_default(),
             cluster,
             objects,
             login,
-            pieces,
+            posture_objects: pieces,
             pods,
             workload,
             leader,
             failover,
-            successors,
+            switchover_candidates: successors,
             max_lag: max_lag.unwrap_or(DEFAULT_MAX_LAG),
-            barred,
+            spec_problem: barred,
         })
     }
 
     /// Whether pods may be made of its spec; or, where only their settings are, whether it could be
     /// read.
-    pub(super) fn may_be_built(&self, of_settings: bool) -> Step<()> {
+    pub(super) fn require_buildable(&self, of_settings: bool) -> ReconcileResult<()> {
         let barred = self
-            .barred
+            .spec_problem
             .as_ref()
             .filter(|barred| barred.is_bare || !of_settings);
-        barred.map_or(Ok(()), |Barred { why, .. }| {
-            Err(Stop::Blocked("Invalid", why.clone()))
+        barred.map_or(Ok(()), |SpecProblem { why, .. }| {
+            Err(Interrupt::Blocked("Invalid", why.clone()))
         })
     }
 
     /// Where the cluster is, by its objects.
-    pub(super) fn written(&self) -> Known<Posture> {
+    pub(super) fn applied_posture(&self) -> Known<Posture> {
         let shared = self
-            .pieces
+            .posture_objects
             .shared_config()
             .ok_or("Patroni's shared configuration cannot be read")?;
         let patroni = self
-            .pieces
+            .posture_objects
             .local_config()
             .ok_or("patroni.yml cannot be read")?;
-        let set = self.pieces.pet_set.as_ref().ok_or("there is no PetSet")?;
+        let set = self
+            .posture_objects
+            .pet_set
+            .as_ref()
+            .ok_or("there is no PetSet")?;
         let tls = self
-            .pieces
+            .posture_objects
             .tls
             .as_ref()
             .and_then(|secret| secret.data.as_ref());
-        written(&Written {
+        read_posture(&PostureManifests {
             tls,
             shared: &shared,
             patroni,
@@ -193,23 +198,23 @@ impl Site {
 
     /// Every CA that is known here, by what was, is or is to be served.
     pub(super) fn cas(&self) -> Cas {
-        let served = [&self.stored, &self.previous]
+        let served = [&self.in_secret, &self.previous]
             .into_iter()
             .flatten()
-            .flat_map(Served::cas);
-        served.chain(self.published.clone()).collect()
+            .flat_map(ServedMaterial::cas);
+        served.chain(self.client_bundle.clone()).collect()
     }
 
     /// Names what pods' volumes should hold: it changes with it.
-    pub(super) fn version(&self) -> String {
+    pub(super) fn volume_version(&self) -> String {
         let tls = self
-            .pieces
+            .posture_objects
             .tls
             .iter()
             .flat_map(|secret| secret.data.iter().flatten());
         let tls = tls.filter(|(key, _)| layout::FILES.iter().any(|(mounted, _)| mounted == key));
         let files = tls.flat_map(|(key, value)| [key.as_bytes(), &value.0]);
-        let local = self.pieces.local_config().map(String::as_bytes);
+        let local = self.posture_objects.local_config().map(String::as_bytes);
         let all: Vec<u8> = files.chain(local).flatten().copied().collect();
         let mut version = Fingerprint::of(&all).to_string();
         version.truncate(16);
@@ -217,14 +222,22 @@ impl Site {
     }
 
     /// Asks every server, and puts together what is known.
-    pub(super) async fn scene(&self) -> Known<Scene> {
-        let written = self.written()?;
-        let set = self.pieces.pet_set.as_ref().ok_or("there is no PetSet")?;
+    pub(super) async fn observe_cluster(&self) -> Known<ObservedCluster> {
+        let applied = self.applied_posture()?;
+        let set = self
+            .posture_objects
+            .pet_set
+            .as_ref()
+            .ok_or("there is no PetSet")?;
         self.workload.as_ref().map_err(Clone::clone)?;
-        let expected = self.expected(&written);
-        let keys = self.keys(&written);
-        let pods =
-            future::join_all(self.pods.iter().map(|pod| self.pod(pod, &keys, &expected))).await;
+        let expected = self.expected(&applied);
+        let keys = self.login_keys(&applied);
+        let pods = future::join_all(
+            self.pods
+                .iter()
+                .map(|pod| self.observe_pod(pod, &keys, &expected)),
+        )
+        .await;
         let leader = self
             .leader
             .as_ref()
@@ -232,47 +245,47 @@ impl Site {
             .map(str::to_owned)
             .ok_or("a leader".to_owned());
         let failover = self.failover.as_ref().map(ConfigMap::annotations);
-        let is_expired = |served: &Option<Served>| {
+        let is_expired = |served: &Option<ServedMaterial>| {
             served
                 .as_ref()
                 .and_then(|s| s.client.ends())
                 .is_some_and(|end| end <= self.now)
         };
-        let is_behind = |pod: &scene::Pod| {
+        let is_behind = |pod: &scene::ObservedPod| {
             pod.server
                 .as_ref()
                 .is_ok_and(|server| !server.files_current)
         };
         let client_expired =
-            is_expired(&self.stored) || is_expired(&self.previous) && pods.iter().any(is_behind);
-        Ok(Scene {
+            is_expired(&self.in_secret) || is_expired(&self.previous) && pods.iter().any(is_behind);
+        Ok(ObservedCluster {
             database: self.cluster.name().to_owned(),
             template: Template {
                 has_files: has_files(set),
                 is_known: is_observed(set),
             },
-            published: self.published.keys().copied().collect(),
-            told: self.told,
-            stored: self.stored.as_ref().and_then(Served::material),
-            ends: self.stored.as_ref().and_then(Served::ends),
-            previous: self.previous.as_ref().and_then(Served::material),
-            version: self.version(),
+            client_bundle: self.client_bundle.keys().copied().collect(),
+            trust_changed_at: self.trust_changed_at,
+            in_secret: self.in_secret.as_ref().and_then(ServedMaterial::material),
+            leaf_expires_at: self.in_secret.as_ref().and_then(ServedMaterial::ends),
+            previous: self.previous.as_ref().and_then(ServedMaterial::material),
+            volume_version: self.volume_version(),
             is_ephemeral: set.spec.volume_claim_templates.is_empty(),
             // Those that were made: while the database is paused, another number in its spec makes
             // no pod.
             replicas: usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or_default(),
             pods,
             leader,
-            successors: self.successors.clone(),
-            switching: failover.is_some_and(|all| {
+            switchover_candidates: self.switchover_candidates.clone(),
+            switchover_pending: failover.is_some_and(|all| {
                 ["leader", "member"]
                     .iter()
                     .any(|key| all.contains_key(*key))
             }),
             max_lag: self.max_lag,
-            at: self.now,
+            observed_at: self.now,
             client_expired,
-            written,
+            applied,
         })
     }
 
@@ -283,26 +296,26 @@ impl Site {
     }
 
     /// What it takes to log in, wherever the pods of a cluster are that is written to be here.
-    pub(super) fn keys(&self, written: &Posture) -> Keys {
-        let pairs = [&self.stored, &self.previous].into_iter().flatten();
+    pub(super) fn login_keys(&self, applied: &Posture) -> LoginKeys {
+        let pairs = [&self.in_secret, &self.previous].into_iter().flatten();
         let pairs = pairs
             .filter_map(|served| served.client_pair().ok())
-            .chain(self.renewed.clone());
-        Keys {
+            .chain(self.replacement_client_pair.clone());
+        LoginKeys {
             roots: self
                 .cas()
                 .values()
                 .flat_map(|pem| crate::tls::material::ders(pem))
                 .collect(),
             pairs: pairs.collect(),
-            accept: written.accept,
+            accept: applied.accept,
             major: self.cluster.major(),
         }
     }
 
     /// What servers should mount and show where the cluster is.
-    fn expected(&self, written: &Posture) -> Expected {
-        let stored = self.stored.as_ref().filter(|_| written.files.is_some());
+    fn expected(&self, applied: &Posture) -> ExpectedServer {
+        let stored = self.in_secret.as_ref().filter(|_| applied.files.is_some());
         let file = |path: &str, text: &str| (path.to_owned(), hash_of(text));
         let files: BTreeMap<String, String> = stored
             .map(|served| {
@@ -314,10 +327,10 @@ impl Site {
                 ])
             })
             .unwrap_or_default();
-        Expected {
+        ExpectedServer {
             files,
             agent_file: self
-                .pieces
+                .posture_objects
                 .local_config()
                 .map(|text| hash_of(text))
                 .unwrap_or_default(),
@@ -327,17 +340,22 @@ impl Site {
         }
     }
 
-    async fn pod(&self, pod: &Pod, keys: &Keys, expected: &Expected) -> scene::Pod {
+    async fn observe_pod(
+        &self,
+        pod: &Pod,
+        keys: &LoginKeys,
+        expected: &ExpectedServer,
+    ) -> scene::ObservedPod {
         let name = pod.name_any();
         let has_files = has_certs(pod);
-        scene::Pod {
+        scene::ObservedPod {
             ordinal: ordinal(&self.cluster, &name).unwrap_or_default(),
             uid: pod.uid().unwrap_or_default(),
             ready: is_ready(pod),
-            leaving: pod.metadata.deletion_timestamp.is_some(),
+            terminating: pod.metadata.deletion_timestamp.is_some(),
             has_files,
-            refreshed: pod.annotations().get(REFRESH).cloned(),
-            server: ask(
+            refreshed_for: pod.annotations().get(REFRESHED_FOR).cloned(),
+            server: observe_server(
                 pod,
                 &self.host(&name),
                 &self.login,
@@ -356,7 +374,7 @@ impl Site {
     }
 
     /// The pod of this name, if it still has this uid.
-    pub(super) fn pod_of(&self, name: &str, uid: &str) -> Option<&Pod> {
+    pub(super) fn find_pod(&self, name: &str, uid: &str) -> Option<&Pod> {
         self.pods
             .iter()
             .find(|pod| pod.name_any() == name && pod.uid().as_deref() == Some(uid))
@@ -364,17 +382,27 @@ impl Site {
 
     /// The set with or without files, otherwise as it is. `issued` is what the files may hold since
     /// this look.
-    pub(super) fn pet_set(&self, has_files: bool, issued: Option<Material>) -> Step<PetSet> {
+    pub(super) fn pet_set(
+        &self,
+        has_files: bool,
+        issued: Option<Material>,
+    ) -> ReconcileResult<PetSet> {
         let here = self
-            .written()
-            .map_err(|why| Stop::Blocked("PostureUnknown", why))?;
-        let material = self.stored.as_ref().and_then(Served::material).or(issued);
-        let files = material.filter(|_| has_files).map(Files::of);
+            .applied_posture()
+            .map_err(|why| Interrupt::Blocked("PostureUnknown", why))?;
+        let material = self
+            .in_secret
+            .as_ref()
+            .and_then(ServedMaterial::material)
+            .or(issued);
+        let files = material
+            .filter(|_| has_files)
+            .map(Files::trusting_its_signers);
         if has_files && files.is_none() {
-            return Err(Stop::Wait("the files that new pods are to have"));
+            return Err(Interrupt::Wait("the files that new pods are to have"));
         }
         let mut set = pet_set::pet_set(&self.cluster, &Posture { files, ..here });
-        if let Some(live) = &self.pieces.pet_set {
+        if let Some(live) = &self.posture_objects.pet_set {
             set.spec
                 .volume_claim_templates
                 .clone_from(&live.spec.volume_claim_templates);
@@ -385,12 +413,12 @@ impl Site {
 }
 
 /// The client certificate as it was issued last, if the stored one lets nobody in any more.
-async fn renewed(
+async fn replacement_client_pair(
     context: &Context,
     objects: &Objects,
     cluster: &Cluster,
-    stored: Option<&Served>,
-) -> Result<Option<Pair>, Error> {
+    stored: Option<&ServedMaterial>,
+) -> Result<Option<CertificateAndKey>, Error> {
     if stored
         .and_then(|served| served.client.ends())
         .is_none_or(|end| end > context.now())
@@ -398,23 +426,23 @@ async fn renewed(
         return Ok(None);
     }
     let secret = objects
-        .look::<Secret>(&cluster.certificate_secret(Alias::Client))
+        .get::<Secret>(&cluster.certificate_secret(Alias::Client))
         .await?;
     let source = secret
         .and_then(|secret| secret.data)
         .as_ref()
-        .map(Source::of);
+        .map(IssuedSecret::of);
     Ok(source.and_then(|source| {
-        Pair::parse(&source.certificate, source.key.expose_secret().as_bytes()).ok()
+        CertificateAndKey::parse(&source.certificate, source.key.expose_secret().as_bytes()).ok()
     }))
 }
 
 /// The pods of the database among those that carry its labels, by ordinal.
-fn own(mut pods: Vec<Pod>, workload: &Known<Workload>, cluster: &Cluster) -> Vec<Pod> {
+fn own_pods(mut pods: Vec<Pod>, workload: &Known<Workload>, cluster: &Cluster) -> Vec<Pod> {
     pods.retain(|pod| {
         workload
             .as_ref()
-            .is_ok_and(|workload| workload.standing(pod).is_own())
+            .is_ok_and(|workload| workload.ownership(pod).is_own())
     });
     pods.sort_by_key(|pod| ordinal(cluster, &pod.name_any()));
     pods
@@ -448,7 +476,7 @@ fn all_cas(data: &BTreeMap<String, String>) -> Cas {
 }
 
 /// The CAs of a set, as far as they are known.
-pub(super) fn known(wanted: &BTreeSet<crate::tls::CaId>, all: &Cas) -> Cas {
+pub(super) fn select_cas(wanted: &BTreeSet<crate::tls::CaId>, all: &Cas) -> Cas {
     all.iter()
         .filter(|(ca, _)| wanted.contains(ca))
         .map(|(ca, pem)| (*ca, pem.clone()))

@@ -10,18 +10,18 @@ use serde_json::json;
 use super::Context;
 use crate::api::Postgres;
 use crate::api::postgres::PostgresStatus;
-use crate::cluster::{Error, Thing};
-use crate::plan::database_status::{Writer, phase};
+use crate::cluster::{Error, ObjectName};
+use crate::plan::database_status::{DatabaseStatusWriter, phase};
 
 /// Writes conditions, and the phase that follows. Returns the status that there is then; none if
 /// the database has gone.
 pub(super) async fn write(
     context: &Context,
     postgres: &Postgres,
-    change: impl Fn(&mut Writer),
+    change: impl Fn(&mut DatabaseStatusWriter),
 ) -> Result<Option<PostgresStatus>, Error> {
     update(context, postgres, |status, generation| {
-        let mut writer = Writer {
+        let mut writer = DatabaseStatusWriter {
             conditions: std::mem::take(&mut status.conditions),
             database: database(postgres),
             generation,
@@ -35,7 +35,7 @@ pub(super) async fn write(
 
 /// Notes that the database is what its spec says.
 pub(super) async fn done(context: &Context, postgres: &Postgres) -> Result<(), Error> {
-    write(context, postgres, Writer::free).await?;
+    write(context, postgres, DatabaseStatusWriter::free).await?;
     let generation = postgres.metadata.generation;
     update(context, postgres, |status, _| {
         status.observed_generation = generation
@@ -62,7 +62,7 @@ async fn update(
     if changed(postgres, &change).is_none() {
         return Ok(Some(postgres.status.clone().unwrap_or_default()));
     }
-    let Some(fresh) = context.fresh(postgres).await? else {
+    let Some(fresh) = context.refetch(postgres).await? else {
         return Ok(None);
     };
     let Some(status) = changed(&fresh, &change) else {
@@ -78,14 +78,14 @@ async fn update(
     let patched = api
         .patch_status(&name, &PatchParams::default(), &Patch::Merge(patch))
         .await;
-    patched.map_err(|error| Error::of(Thing::new::<Postgres>(&name), error))?;
+    patched.map_err(|error| Error::classify(ObjectName::new::<Postgres>(&name), error))?;
     let before = fresh.status.as_ref().and_then(|status| status.phase);
     if let (Some(from), Some(to)) = (before, status.phase)
         && from != to
     {
         let note = format!("phase changed from {from:?} to {to:?} reason:");
         context
-            .tell(&fresh, EventType::Normal, "Phase Changed", note)
+            .publish_event(&fresh, EventType::Normal, "Phase Changed", note)
             .await;
     }
     Ok(Some(status))

@@ -25,18 +25,18 @@ use kube::ResourceExt;
 use kube::runtime::events::EventType;
 use tracing::debug;
 
-use super::perform::Hands;
-use super::postgres::{Step, Stop, conditions};
+use super::perform::Executor;
+use super::postgres::{Interrupt, ReconcileResult, conditions};
 use super::provision::Provisioned;
 use super::servers::hash_of;
-use super::site::{REFRESH, Site, is_ready};
+use super::site::{ClusterObjects, REFRESHED_FOR, is_ready};
 use super::{Context, status};
 use crate::api::Postgres;
 use crate::api::condition::{self, CONFIGURATION_NOT_TAKEN};
 use crate::build::{Cluster, secrets, shared, user_conf};
 use crate::cluster::Objects;
-use crate::database::report::mounted;
-use crate::database::settings::{Settings, settings};
+use crate::database::report::mounted_files;
+use crate::database::settings::{PendingSettings, settings};
 use crate::plan::Action;
 use crate::plan::database_status::types::RESTART_PENDING;
 use crate::tls::material::Cas;
@@ -64,7 +64,7 @@ const RARELY: Duration = Duration::from_mins(10);
 
 /// What servers were last seen to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Taken {
+pub(super) struct LoadedConf {
     /// Names the settings, and the pods that have them.
     what: String,
     /// When they were first seen to.
@@ -75,7 +75,7 @@ pub(super) struct Taken {
 
 /// Settings that servers do not take, which only they could know.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
+pub(super) struct RefusedSettings {
     /// Names the file with all settings, so that another is tried anew.
     of: String,
     names: BTreeSet<String>,
@@ -84,7 +84,7 @@ pub(super) struct Refused {
 /// What is not written for servers, because one of them did not take it: none would start with it.
 fn left_out(context: &Context, postgres: &Postgres, cluster: &Cluster) -> BTreeSet<String> {
     let refused = context
-        .recall(postgres)
+        .state(postgres)
         .refused
         .filter(|refused| refused.of == whole(cluster));
     refused.map(|refused| refused.names).unwrap_or_default()
@@ -97,18 +97,18 @@ pub(super) async fn write(
     postgres: &Postgres,
     objects: &Objects,
     cluster: &Cluster,
-) -> Step<()> {
-    let live: Option<Secret> = objects.look(&cluster.user_conf_secret()).await?;
-    if context.recall(postgres).refused.is_none() {
+) -> ReconcileResult<()> {
+    let live: Option<Secret> = objects.get(&cluster.user_conf_secret()).await?;
+    if context.state(postgres).refused.is_none() {
         let written = live
             .as_ref()
-            .and_then(|secret| Refused::read(secret.annotations().get(LEFT_OUT)?));
-        context.remember(postgres, |memory| memory.refused = written);
+            .and_then(|secret| RefusedSettings::read(secret.annotations().get(LEFT_OUT)?));
+        context.update_state(postgres, |memory| memory.refused = written);
     }
     let names = left_out(context, postgres, cluster);
     let mut secret = secrets::user_conf(cluster, &names);
     if !names.is_empty() {
-        let refused = Refused {
+        let refused = RefusedSettings {
             of: whole(cluster),
             names,
         };
@@ -120,7 +120,7 @@ pub(super) async fn write(
     Ok(())
 }
 
-impl Refused {
+impl RefusedSettings {
     fn written(&self) -> String {
         let names = self.names.iter().map(String::as_str);
         [self.of.as_str()]
@@ -145,23 +145,23 @@ fn whole(cluster: &Cluster) -> String {
 
 /// What all servers that are ready were seen to have.
 #[derive(Debug, Default)]
-struct Look {
+struct SpreadObservation {
     /// By pod, those that answered.
-    seen: BTreeMap<String, Seen>,
+    seen: BTreeMap<String, PodSettings>,
     /// Whether one did not.
     is_partial: bool,
 }
 
 /// What one server was seen to have.
 #[derive(Debug, Default)]
-struct Seen {
+struct PodSettings {
     /// Its pod has the file at all: an earlier pgrekey made pods that have not.
     has_file: bool,
     /// The file is as it is to be.
     is_current: bool,
     /// The server has read it since.
     is_loaded: bool,
-    said: Settings,
+    said: PendingSettings,
 }
 
 /// Brings the settings of a Secret to every server that is ready, and says what waits for a
@@ -170,7 +170,7 @@ pub(super) async fn spread(
     context: &Context,
     postgres: &Postgres,
     provisioned: &Provisioned,
-) -> Step<Duration> {
+) -> ReconcileResult<Duration> {
     let Provisioned {
         cluster, posture, ..
     } = provisioned;
@@ -190,7 +190,7 @@ pub(super) async fn spread(
     let what = hash_of(&[file.as_str(), &shared, &ready.concat()].concat());
     let now = context.now();
     let known = context
-        .recall(postgres)
+        .state(postgres)
         .taken
         .filter(|taken| taken.what == what);
     let pause = match &known {
@@ -199,8 +199,8 @@ pub(super) async fn spread(
         }
         _ if ready.is_empty() => RARELY,
         _ => {
-            let site = Site::look(context, postgres, None).await?;
-            let look = look(context, &site, &file).await?;
+            let site = ClusterObjects::observe(context, postgres, None).await?;
+            let look = observe(context, &site, &file).await?;
             tell(context, postgres, waiting(&look.seen, &file)).await?;
             // Who still has another file speaks of that one.
             let current = look.seen.values().filter(|seen| seen.is_current);
@@ -211,29 +211,29 @@ pub(super) async fn spread(
             );
             let first = known.map_or(now, |taken| taken.first);
             let pause = pause(&look, &file, now.duration_since(first).unsigned_abs());
-            let taken = Taken {
+            let taken = LoadedConf {
                 what,
                 first,
                 again: now.checked_add(pause).unwrap_or(now),
             };
-            let refused = (!left_out.is_empty()).then(|| Refused {
+            let refused = (!left_out.is_empty()).then(|| RefusedSettings {
                 of: whole(cluster),
                 names: left_out.clone(),
             });
-            context.remember(postgres, |memory| {
+            context.update_state(postgres, |memory| {
                 (memory.taken, memory.refused) = (Some(taken), refused)
             });
             pause
         }
     };
     refused(&left_out).map_or(Ok(pause), |why| {
-        Err(Stop::Blocked(CONFIGURATION_NOT_TAKEN, why))
+        Err(Interrupt::Blocked(CONFIGURATION_NOT_TAKEN, why))
     })
 }
 
 /// How long until servers are asked again, which were first seen to have all of it so long ago.
-fn pause(look: &Look, file: &str, known_for: Duration) -> Duration {
-    let any = |is: &dyn Fn(&Seen) -> bool| look.seen.values().any(is);
+fn pause(look: &SpreadObservation, file: &str, known_for: Duration) -> Duration {
+    let any = |is: &dyn Fn(&PodSettings) -> bool| look.seen.values().any(is);
     let lags = any(&|seen| seen.has_file && !(seen.is_current && seen.is_loaded));
     if lags && known_for < STUCK {
         SOON
@@ -248,8 +248,12 @@ fn pause(look: &Look, file: &str, known_for: Duration) -> Duration {
 
 /// Asks every server that is ready, and does what brings it on. Who does not answer is asked
 /// another time.
-async fn look(context: &Context, site: &Site, file: &str) -> Step<Look> {
-    let secret: Option<Secret> = site.objects.look(&site.cluster.user_conf_secret()).await?;
+async fn observe(
+    context: &Context,
+    site: &ClusterObjects,
+    file: &str,
+) -> ReconcileResult<SpreadObservation> {
+    let secret: Option<Secret> = site.objects.get(&site.cluster.user_conf_secret()).await?;
     // Not a hash of what is in it: that would let others try out what it may be.
     let version = format!(
         "user-conf-{}",
@@ -258,7 +262,7 @@ async fn look(context: &Context, site: &Site, file: &str) -> Step<Look> {
             .unwrap_or_default()
     );
     let more_cas = Cas::new();
-    let hands = Hands {
+    let hands = Executor {
         context,
         site,
         wished: &site.cluster,
@@ -266,18 +270,18 @@ async fn look(context: &Context, site: &Site, file: &str) -> Step<Look> {
         more_cas,
         operation: None,
     };
-    let mut look = Look::default();
+    let mut look = SpreadObservation::default();
     for pod in site.pods.iter().filter(|pod| is_ready(pod)) {
         let asked = async {
             let seen = ask(&hands, pod, file).await?;
             if let Some(action) = next(pod, &seen, &version) {
-                hands.perform(&action).await?;
+                hands.execute(&action).await?;
             }
             Ok(seen)
         };
         match asked.await {
             Ok(seen) => drop(look.seen.insert(pod.name_any(), seen)),
-            Err(Stop::Wait(what)) => {
+            Err(Interrupt::Wait(what)) => {
                 debug!(pod = pod.name_any(), what, "its settings are not known");
                 look.is_partial = true;
             }
@@ -287,14 +291,14 @@ async fn look(context: &Context, site: &Site, file: &str) -> Step<Look> {
     Ok(look)
 }
 
-async fn ask(hands: &Hands<'_>, pod: &Pod, file: &str) -> Step<Seen> {
+async fn ask(hands: &Executor<'_>, pod: &Pod, file: &str) -> ReconcileResult<PodSettings> {
     let path = user_conf::path();
     let session = hands.log_in(pod).await?;
-    let silent = |silence| hands.silent(pod, &silence);
-    let mounted = mounted(&session, &[&path], &[&path])
+    let silent = |silence| hands.retry(pod, &silence);
+    let mounted = mounted_files(&session, &[&path], &[&path])
         .await
         .map_err(silent)?;
-    Ok(Seen {
+    Ok(PodSettings {
         has_file: user_conf::has_user_conf(pod),
         is_current: mounted.files.get(&path) == Some(&hash_of(file)),
         is_loaded: mounted.loaded,
@@ -303,7 +307,7 @@ async fn ask(hands: &Hands<'_>, pod: &Pod, file: &str) -> Step<Seen> {
 }
 
 /// What brings a server on, if anything does.
-fn next(pod: &Pod, seen: &Seen, version: &str) -> Option<Action> {
+fn next(pod: &Pod, seen: &PodSettings, version: &str) -> Option<Action> {
     let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
     if !seen.has_file {
         return None;
@@ -311,7 +315,7 @@ fn next(pod: &Pod, seen: &Seen, version: &str) -> Option<Action> {
     if !seen.is_current {
         let is_told = pod
             .annotations()
-            .get(REFRESH)
+            .get(REFRESHED_FOR)
             .is_some_and(|told| told == version);
         return (!is_told).then(|| Action::Touch {
             pod: name,
@@ -322,7 +326,7 @@ fn next(pod: &Pod, seen: &Seen, version: &str) -> Option<Action> {
     (!seen.is_loaded).then_some(Action::ReloadServer { pod: name, uid })
 }
 
-impl Seen {
+impl PodSettings {
     /// Whether it does not have the file, which says something.
     fn lacks(&self, file: &str) -> bool {
         !self.has_file && file.lines().any(|line| !line.starts_with('#'))
@@ -345,7 +349,7 @@ fn names(given: &BTreeSet<String>) -> impl Iterator<Item = &str> {
 }
 
 /// What waits for a restart, and where.
-fn waiting(seen: &BTreeMap<String, Seen>, file: &str) -> Option<String> {
+fn waiting(seen: &BTreeMap<String, PodSettings>, file: &str) -> Option<String> {
     let mut all: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (pod, seen) in seen {
         for name in names(&seen.said.pending)
@@ -380,7 +384,11 @@ fn refused(left_out: &BTreeSet<String>) -> Option<String> {
     ))
 }
 
-async fn tell(context: &Context, postgres: &Postgres, waiting: Option<String>) -> Step<()> {
+async fn tell(
+    context: &Context,
+    postgres: &Postgres,
+    waiting: Option<String>,
+) -> ReconcileResult<()> {
     let known = condition::find(conditions(postgres), RESTART_PENDING)
         .and_then(|known| known.message.clone());
     if known == waiting {
@@ -392,7 +400,7 @@ async fn tell(context: &Context, postgres: &Postgres, waiting: Option<String>) -
     .await?;
     if let Some(message) = waiting {
         context
-            .tell(postgres, EventType::Normal, RESTART_PENDING, message)
+            .publish_event(postgres, EventType::Normal, RESTART_PENDING, message)
             .await;
     }
     Ok(())
@@ -409,19 +417,19 @@ mod tests {
         pod.metadata.name = Some("pg-0".to_owned());
         pod.metadata.uid = Some("1".to_owned());
         pod.annotations_mut()
-            .insert(REFRESH.to_owned(), refreshed.to_owned());
+            .insert(REFRESHED_FOR.to_owned(), refreshed.to_owned());
         pod
     }
 
-    fn seen(is_current: bool, is_loaded: bool, pending: &[&str]) -> Seen {
+    fn seen(is_current: bool, is_loaded: bool, pending: &[&str]) -> PodSettings {
         let pending = pending.iter().map(|name| (*name).to_owned()).collect();
-        Seen {
+        PodSettings {
             has_file: true,
             is_current,
             is_loaded,
-            said: Settings {
+            said: PendingSettings {
                 pending,
-                ..Settings::default()
+                ..PendingSettings::default()
             },
         }
     }
@@ -447,12 +455,12 @@ mod tests {
             next(&pod("v2"), &seen(true, true, &["max_connections"]), "v2"),
             None
         );
-        assert_eq!(next(&pod("v1"), &Seen::default(), "v2"), None);
+        assert_eq!(next(&pod("v1"), &PodSettings::default(), "v2"), None);
     }
 
     #[test]
     fn what_waits_for_a_restart_is_said_by_name_and_pod() {
-        let all = |seen: [Seen; 2]| {
+        let all = |seen: [PodSettings; 2]| {
             ["pg-0", "pg-1"]
                 .map(str::to_owned)
                 .into_iter()
@@ -472,7 +480,7 @@ mod tests {
             said.contains("max_connections (pg-0, pg-1); wal_level (pg-0)"),
             "{said}"
         );
-        let old = all([seen(true, true, &[]), Seen::default()]);
+        let old = all([seen(true, true, &[]), PodSettings::default()]);
         assert!(
             waiting(&old, FILE)
                 .is_some_and(|said| said.contains("the settings of the Secret (pg-1)"))
@@ -487,7 +495,7 @@ mod tests {
 
     #[test]
     fn servers_are_asked_again_when_patroni_has_had_its_time_and_rarely_when_nothing_waits() {
-        let look = |seen| Look {
+        let look = |seen| SpreadObservation {
             seen: [("pg-0".to_owned(), seen)].into(),
             is_partial: false,
         };
@@ -504,9 +512,9 @@ mod tests {
         assert_eq!(pause(&waits, FILE, PATRONIS_TIME), PENDING);
         assert_eq!(
             pause(
-                &Look {
+                &SpreadObservation {
                     is_partial: true,
-                    ..Look::default()
+                    ..SpreadObservation::default()
                 },
                 FILE,
                 PATRONIS_TIME
@@ -518,12 +526,12 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_remembered_by_the_secret() {
-        let refused = Refused {
+        let refused = RefusedSettings {
             of: "1f".to_owned(),
             names: ["timezone".to_owned(), "work_mem".to_owned()].into(),
         };
         assert_eq!(refused.written(), "1f timezone work_mem");
-        assert_eq!(Refused::read(&refused.written()), Some(refused));
+        assert_eq!(RefusedSettings::read(&refused.written()), Some(refused));
     }
 
     #[test]

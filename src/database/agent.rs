@@ -11,8 +11,8 @@ use k8s_openapi::ByteString;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpStream;
 
-use super::limited::{BEFORE_LOGIN, Budget, Limited};
-use super::{Silence, bounded};
+use super::limited::{BEFORE_LOGIN, Limited, ReadBudget};
+use super::{ProbeError, bounded};
 
 /// Makes Patroni read `patroni.yml` again. It does so in its next loop; what has changed about how
 /// standbys dial is then written and loaded.
@@ -22,13 +22,13 @@ pub async fn reload(
     address: SocketAddr,
     user: &str,
     password: &SecretString,
-) -> Result<(), Silence> {
-    let broken = |error: &dyn std::fmt::Display| Silence::Agent(error.to_string().into());
+) -> Result<(), ProbeError> {
+    let broken = |error: &dyn std::fmt::Display| ProbeError::Agent(error.to_string().into());
     bounded(async {
         let stream = TcpStream::connect(address)
             .await
-            .map_err(|e| Silence::Unreachable(e.to_string().into()))?;
-        let stream = Limited::new(stream, Budget::new(BEFORE_LOGIN));
+            .map_err(|e| ProbeError::Unreachable(e.to_string().into()))?;
+        let stream = Limited::new(stream, ReadBudget::new(BEFORE_LOGIN));
         let (mut sender, connection) = handshake(TokioIo::new(stream))
             .await
             .map_err(|e| broken(&e))?;

@@ -11,7 +11,7 @@ use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, SignatureScheme
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 /// Says whether a server's certificate is good.
-pub(super) trait Judge: Debug + Send + Sync + 'static {
+pub(super) trait CertificateVerifier: Debug + Send + Sync + 'static {
     /// Whether a server of this name may show this leaf, with these certificates to lead to a CA.
     fn judge(
         &self,
@@ -23,11 +23,11 @@ pub(super) trait Judge: Debug + Send + Sync + 'static {
 }
 
 /// The beginning of a client's TLS in which this judge decides about the server's certificate.
-pub(super) fn judged_by<J: Judge>(
+pub(super) fn judged_by<J: CertificateVerifier>(
     judge: Arc<J>,
     provider: Arc<CryptoProvider>,
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, rustls::Error> {
-    let checked = Arc::new(Checked {
+    let checked = Arc::new(VerifierAdapter {
         judge,
         provider: Arc::clone(&provider),
     });
@@ -41,12 +41,12 @@ pub(super) fn judged_by<J: Judge>(
 /// Asks the judge about the certificate, and checks the signatures: they prove that the server
 /// holds the key of what it shows.
 #[derive(Debug)]
-struct Checked<J> {
+struct VerifierAdapter<J> {
     judge: Arc<J>,
     provider: Arc<CryptoProvider>,
 }
 
-impl<J: Judge> ServerCertVerifier for Checked<J> {
+impl<J: CertificateVerifier> ServerCertVerifier for VerifierAdapter<J> {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,

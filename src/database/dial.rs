@@ -20,20 +20,20 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::api::tls::SslMode;
-use crate::tls::Hash;
-use crate::tls::pair::Pair;
+use crate::tls::PasswordEncryption;
+use crate::tls::pair::CertificateAndKey;
 
-use super::checked::{Judge, judged_by};
-use super::greeting::{Refusal, Terms};
-use super::limited::{BEFORE_LOGIN, Budget, Limited, TooMuch};
+use super::checked::{CertificateVerifier, judged_by};
+use super::greeting::{AuthenticationTerms, LoginRefusal};
+use super::limited::{BEFORE_LOGIN, Limited, ReadBudget, TooMuch};
 use super::options::options;
 use super::session::{Door, Session};
-use super::watched::{Watch, Watched, WatchedTls};
-use super::{Silence, bounded, plain_words};
+use super::watched::{Watch, WatchedStream, WatchedTls};
+use super::{ProbeError, bounded, plain_words};
 
 /// How to log in to a server.
 #[derive(Clone)]
-pub struct Dial {
+pub struct ConnectOptions {
     /// Where the server is.
     pub address: SocketAddr,
     /// The name that its certificate must carry, with `verify-full`.
@@ -45,12 +45,12 @@ pub struct Dial {
     /// As what the password may be asked for, by what is written for this way of connecting
     /// ([`Method::hash`](crate::tls::Method::hash)): with [`Hash::Scram`] a server that asks for
     /// MD5 gets no answer. Nobody gets it in clear.
-    pub hash: Hash,
+    pub hash: PasswordEncryption,
     /// PostgreSQL's major version, where it is known: there are settings that only newer servers
     /// know, and an older one refuses a login that names them.
     pub major: Option<u32>,
     /// The client certificate to show, when the server asks for one.
-    pub pair: Option<Pair>,
+    pub pair: Option<CertificateAndKey>,
     /// How TLS is asked for. `allow` and `prefer` are taken for `require`: we never fall back to
     /// plaintext by ourselves.
     pub mode: SslMode,
@@ -60,28 +60,28 @@ pub struct Dial {
 }
 
 /// Without password and key.
-impl fmt::Debug for Dial {
+impl fmt::Debug for ConnectOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dial")
+        f.debug_struct("ConnectOptions")
             .field("host", &self.host)
             .field("mode", &self.mode)
             .finish_non_exhaustive()
     }
 }
 
-impl Dial {
+impl ConnectOptions {
     /// Logs in.
-    pub async fn log_in(&self) -> Result<Session, Silence> {
+    pub async fn log_in(&self) -> Result<Session, ProbeError> {
         self.session(false).await
     }
 
     /// Logs in also where the server's certificate has expired, which nobody but whoever replaces
     /// it should do. Everything else about it must hold.
-    pub async fn log_in_though_expired(&self) -> Result<Session, Silence> {
+    pub async fn log_in_though_expired(&self) -> Result<Session, ProbeError> {
         self.session(true).await
     }
 
-    async fn session(&self, though_expired: bool) -> Result<Session, Silence> {
+    async fn session(&self, though_expired: bool) -> Result<Session, ProbeError> {
         bounded(async {
             let session = self.connect(though_expired).await?;
             // Not among the options: what the server's own default is would be hidden by it, and
@@ -94,7 +94,7 @@ impl Dial {
         .await
     }
 
-    async fn connect(&self, though_expired: bool) -> Result<Session, Silence> {
+    async fn connect(&self, though_expired: bool) -> Result<Session, ProbeError> {
         let mut config = tokio_postgres::Config::new();
         config
             .user(&self.user)
@@ -106,8 +106,8 @@ impl Dial {
         }
         let stream = TcpStream::connect(self.address)
             .await
-            .map_err(|e| Silence::Unreachable(e.to_string().into()))?;
-        let budget = Budget::new(BEFORE_LOGIN);
+            .map_err(|e| ProbeError::Unreachable(e.to_string().into()))?;
+        let budget = ReadBudget::new(BEFORE_LOGIN);
         let (stream, watch) = (
             Limited::new(stream, budget.clone()),
             Watch::new(self.terms(), budget),
@@ -115,7 +115,7 @@ impl Dial {
         if self.mode == SslMode::Disable {
             config.ssl_mode(Mode::Disable);
             let (client, connection) = config
-                .connect_raw(Watched::new(stream, watch), NoTls)
+                .connect_raw(WatchedStream::new(stream, watch), NoTls)
                 .await
                 .map_err(|e| refused(&e))?;
             return Ok(Session::begin(
@@ -128,7 +128,7 @@ impl Dial {
             ));
         }
         config.ssl_mode(Mode::Require);
-        let broken = |error: &dyn fmt::Display| Silence::Handshake(error.to_string().into());
+        let broken = |error: &dyn fmt::Display| ProbeError::Handshake(error.to_string().into());
         let mut tls =
             MakeRustlsConnect::new(self.client_config(though_expired).map_err(|e| broken(&e))?);
         let connect = MakeTlsConnect::<Limited<TcpStream>>::make_tls_connect(&mut tls, &self.host)
@@ -155,10 +155,10 @@ impl Dial {
 
     /// A server that asks for nothing has looked at the certificate that it was shown, or is no
     /// server of ours; which of the two its own certificate tells.
-    fn terms(&self) -> Terms {
+    fn terms(&self) -> AuthenticationTerms {
         let is_known = self.mode != SslMode::Disable && !self.roots.is_empty();
-        Terms {
-            md5: self.hash == Hash::Md5,
+        AuthenticationTerms {
+            md5: self.hash == PasswordEncryption::Md5,
             nothing: is_known && self.pair.is_some(),
         }
     }
@@ -184,15 +184,17 @@ impl Dial {
 }
 
 /// Why a login failed: because of what the server says, or because of what we do not.
-fn refused(error: &tokio_postgres::Error) -> Silence {
+fn refused(error: &tokio_postgres::Error) -> ProbeError {
     let cause = error
         .source()
         .and_then(|cause| cause.downcast_ref::<io::Error>())
         .and_then(io::Error::get_ref);
     match cause {
-        Some(cause) if cause.is::<Refusal>() => Silence::Distrusted(cause.to_string().into()),
-        Some(cause) if cause.is::<TooMuch>() => Silence::Protocol(cause.to_string().into()),
-        _ => Silence::Refused(plain_words(error)),
+        Some(cause) if cause.is::<LoginRefusal>() => {
+            ProbeError::Distrusted(cause.to_string().into())
+        }
+        Some(cause) if cause.is::<TooMuch>() => ProbeError::Protocol(cause.to_string().into()),
+        _ => ProbeError::Refused(plain_words(error)),
     }
 }
 
@@ -244,7 +246,7 @@ fn last_second(leaf: &CertificateDer<'_>) -> Option<UnixTime> {
     Some(UnixTime::since_unix_epoch(Duration::from_secs(last)))
 }
 
-impl Judge for Libpq {
+impl CertificateVerifier for Libpq {
     fn judge(
         &self,
         leaf: &CertificateDer<'_>,
@@ -282,7 +284,7 @@ mod tests {
     use crate::tls::material::tests::{Authority, issue};
 
     /// What somebody who asks this hears after the start-up packet, and how the login ends.
-    async fn asked(question: Vec<u8>, hash: Hash) -> (Vec<u8>, Silence) {
+    async fn asked(question: Vec<u8>, hash: PasswordEncryption) -> (Vec<u8>, ProbeError) {
         let (address, heard) = stranger(async move |listener| {
             let (mut stream, _) = caller(&listener).await;
             stream.write_all(&question).await.expect("asked");
@@ -295,13 +297,13 @@ mod tests {
 
     #[tokio::test]
     async fn who_asks_for_the_password_in_clear_hears_nothing() {
-        for hash in [Hash::Scram, Hash::Md5] {
+        for hash in [PasswordEncryption::Scram, PasswordEncryption::Md5] {
             let (heard, silence) = asked(asks(3, b""), hash).await;
             assert_eq!(
                 (heard.as_slice(), &silence),
                 (
                     &[][..],
-                    &Silence::Distrusted(Refusal::Clear.to_string().into())
+                    &ProbeError::Distrusted(LoginRefusal::Clear.to_string().into())
                 )
             );
         }
@@ -309,15 +311,19 @@ mod tests {
 
     #[tokio::test]
     async fn who_asks_for_md5_hears_nothing_where_scram_is_written() {
-        let (heard, silence) = asked(asks(5, b"salt"), Hash::Scram).await;
+        let (heard, silence) = asked(asks(5, b"salt"), PasswordEncryption::Scram).await;
         assert_eq!(
             (heard.as_slice(), silence),
             (
                 &[][..],
-                Silence::Distrusted(Refusal::Md5.to_string().into())
+                ProbeError::Distrusted(LoginRefusal::Md5.to_string().into())
             )
         );
-        let (heard, _) = asked([asks(5, b"salt"), asks(3, b"")].concat(), Hash::Md5).await;
+        let (heard, _) = asked(
+            [asks(5, b"salt"), asks(3, b"")].concat(),
+            PasswordEncryption::Md5,
+        )
+        .await;
         assert!(
             !String::from_utf8_lossy(&heard).contains("secret"),
             "MD5 is answered, by its hash"
@@ -326,18 +332,18 @@ mod tests {
 
     #[tokio::test]
     async fn who_lets_everybody_in_is_not_believed() {
-        let (heard, silence) = asked(asks(0, b""), Hash::Md5).await;
+        let (heard, silence) = asked(asks(0, b""), PasswordEncryption::Md5).await;
         assert_eq!(
             (heard.as_slice(), silence),
             (
                 &[][..],
-                Silence::Distrusted(Refusal::Nothing.to_string().into())
+                ProbeError::Distrusted(LoginRefusal::Nothing.to_string().into())
             )
         );
     }
 
     /// Asks whoever dials by TLS for this, and tells what it hears.
-    async fn asked_by_tls(mechanisms: &[u8]) -> (Vec<u8>, Silence) {
+    async fn asked_by_tls(mechanisms: &[u8]) -> (Vec<u8>, ProbeError) {
         let server = issue(&Authority::new("ca"), &Authority::new("ca"))
             .served
             .server
@@ -371,9 +377,9 @@ mod tests {
             heard
         })
         .await;
-        let way = Dial {
+        let way = ConnectOptions {
             mode: SslMode::Require,
-            ..dial(address, Hash::Scram)
+            ..dial(address, PasswordEncryption::Scram)
         };
         let silence = way.log_in().await.expect_err("no server");
         (heard.await.expect("a stranger"), silence)
@@ -386,7 +392,7 @@ mod tests {
             (heard.as_slice(), silence),
             (
                 &[][..],
-                Silence::Distrusted(Refusal::Unbound.to_string().into())
+                ProbeError::Distrusted(LoginRefusal::Unbound.to_string().into())
             )
         );
         let (heard, _) = asked_by_tls(b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0").await;
@@ -405,11 +411,11 @@ mod tests {
         })
         .await;
         let began = Instant::now();
-        let silence = dial(address, Hash::Scram)
+        let silence = dial(address, PasswordEncryption::Scram)
             .log_in()
             .await
             .expect_err("no server");
-        assert_eq!(silence, Silence::Protocol(TooMuch.to_string().into()));
+        assert_eq!(silence, ProbeError::Protocol(TooMuch.to_string().into()));
         assert!(began.elapsed() < PATIENCE);
         // What fits into the buffers of a connection is on the way when we hang up.
         assert!(sent.await.expect("a stranger") < 16 * 1024 * 1024);

@@ -18,7 +18,7 @@ use postgres_protocol::message::backend::Message;
 
 /// What a server may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
+pub struct AuthenticationTerms {
     /// It may ask for the MD5 of the password, which is as good as the password to whoever has it.
     pub md5: bool,
     /// It may ask for nothing: the client certificate that it was shown is what it goes by, and its
@@ -28,7 +28,7 @@ pub struct Terms {
 
 /// Why a server gets no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum LoginRefusal {
     /// It wants to have the password itself.
     #[error(
         "it asks for the password in clear, which nobody gets: its pg_hba is not ours, or somebody else answers"
@@ -62,14 +62,14 @@ pub enum Refusal {
 /// The beginning of a session, as far as it has come.
 #[derive(Debug)]
 pub struct Greeting {
-    terms: Terms,
-    stage: Stage,
+    terms: AuthenticationTerms,
+    stage: LoginStage,
     /// What has come of a message that is not all here. The stream has a budget for it.
     begun: BytesMut,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum LoginStage {
     /// Nothing has been asked.
     Start,
     /// It has asked for SCRAM; whether it knows who it lets in is checked by the library.
@@ -83,16 +83,16 @@ enum Stage {
 impl Greeting {
     /// A session of which nothing has been heard.
     #[must_use]
-    pub fn new(terms: Terms) -> Self {
+    pub fn new(terms: AuthenticationTerms) -> Self {
         Self {
             terms,
-            stage: Stage::Start,
+            stage: LoginStage::Start,
             begun: BytesMut::new(),
         }
     }
 
     /// Takes what has come next. When the server has let us in: what has come after that.
-    pub fn hear(&mut self, bytes: &[u8]) -> Result<Option<BytesMut>, Refusal> {
+    pub fn hear(&mut self, bytes: &[u8]) -> Result<Option<BytesMut>, LoginRefusal> {
         self.begun.extend_from_slice(bytes);
         loop {
             // A request, an error or a notice: somebody else need not be heard to the end of what
@@ -102,9 +102,9 @@ impl Greeting {
                 .first()
                 .is_some_and(|tag| !matches!(tag, b'R' | b'E' | b'N'))
             {
-                return Err(Refusal::NotPostgres);
+                return Err(LoginRefusal::NotPostgres);
             }
-            let message = Message::parse(&mut self.begun).map_err(|_| Refusal::NotPostgres)?;
+            let message = Message::parse(&mut self.begun).map_err(|_| LoginRefusal::NotPostgres)?;
             let Some(message) = message else {
                 return Ok(None);
             };
@@ -115,35 +115,39 @@ impl Greeting {
     }
 
     /// Judges one message; whether it lets us in.
-    fn weigh(&mut self, message: &Message) -> Result<bool, Refusal> {
+    fn weigh(&mut self, message: &Message) -> Result<bool, LoginRefusal> {
         let next = match (self.stage, message) {
-            (Stage::Start, Message::AuthenticationOk) => {
+            (LoginStage::Start, Message::AuthenticationOk) => {
                 return if self.terms.nothing {
                     Ok(true)
                 } else {
-                    Err(Refusal::Nothing)
+                    Err(LoginRefusal::Nothing)
                 };
             }
-            (Stage::Scram | Stage::Md5, Message::AuthenticationOk) => return Ok(true),
-            (Stage::Start, Message::AuthenticationSasl(_)) => Stage::Scram,
-            (Stage::Start, Message::AuthenticationMd5Password(_)) if self.terms.md5 => Stage::Md5,
-            (_, Message::AuthenticationMd5Password(_)) => return Err(Refusal::Md5),
-            (_, Message::AuthenticationCleartextPassword) => return Err(Refusal::Clear),
-            (_, Message::AuthenticationGss | Message::AuthenticationGssContinue(_)) => {
-                return Err(Refusal::Unknown("GSSAPI"));
+            (LoginStage::Scram | LoginStage::Md5, Message::AuthenticationOk) => return Ok(true),
+            (LoginStage::Start, Message::AuthenticationSasl(_)) => LoginStage::Scram,
+            (LoginStage::Start, Message::AuthenticationMd5Password(_)) if self.terms.md5 => {
+                LoginStage::Md5
             }
-            (_, Message::AuthenticationKerberosV5) => return Err(Refusal::Unknown("Kerberos")),
-            (_, Message::AuthenticationSspi) => return Err(Refusal::Unknown("SSPI")),
+            (_, Message::AuthenticationMd5Password(_)) => return Err(LoginRefusal::Md5),
+            (_, Message::AuthenticationCleartextPassword) => return Err(LoginRefusal::Clear),
+            (_, Message::AuthenticationGss | Message::AuthenticationGssContinue(_)) => {
+                return Err(LoginRefusal::Unknown("GSSAPI"));
+            }
+            (_, Message::AuthenticationKerberosV5) => {
+                return Err(LoginRefusal::Unknown("Kerberos"));
+            }
+            (_, Message::AuthenticationSspi) => return Err(LoginRefusal::Unknown("SSPI")),
             (_, Message::AuthenticationScmCredential) => {
-                return Err(Refusal::Unknown("credentials of the system"));
+                return Err(LoginRefusal::Unknown("credentials of the system"));
             }
             (
-                Stage::Scram,
+                LoginStage::Scram,
                 Message::AuthenticationSaslContinue(_) | Message::AuthenticationSaslFinal(_),
-            ) => Stage::Scram,
+            ) => LoginStage::Scram,
             (stage, Message::NoticeResponse(_)) => stage,
-            (_, Message::ErrorResponse(_)) => Stage::Refused,
-            _ => return Err(Refusal::NotPostgres),
+            (_, Message::ErrorResponse(_)) => LoginStage::Refused,
+            _ => return Err(LoginRefusal::NotPostgres),
         };
         self.stage = next;
         Ok(false)
@@ -155,7 +159,7 @@ impl Greeting {
     /// server's certificate and the server does not offer it (RFC 5802, section 6). A PostgreSQL
     /// that speaks TLS does, so this one is none, or strips what it offers from somebody else's
     /// words. `n` says that we could not: the signature on that certificate has no digest.
-    pub fn say(&self, bytes: &[u8]) -> Result<(), Refusal> {
+    pub fn say(&self, bytes: &[u8]) -> Result<(), LoginRefusal> {
         /// Type and length of a message, and the length of what is in it.
         const HEADER: usize = 5;
         const LENGTH: usize = 4;
@@ -165,8 +169,8 @@ impl Greeting {
         let first = mechanism
             .and_then(|rest| rest.strip_prefix(&[0]))
             .and_then(|rest| rest.get(LENGTH));
-        if self.stage == Stage::Scram && first == Some(&b'y') {
-            Err(Refusal::Unbound)
+        if self.stage == LoginStage::Scram && first == Some(&b'y') {
+            Err(LoginRefusal::Unbound)
         } else {
             Ok(())
         }
@@ -180,7 +184,7 @@ mod tests {
 
     use super::*;
 
-    const STRICT: Terms = Terms {
+    const STRICT: AuthenticationTerms = AuthenticationTerms {
         md5: false,
         nothing: false,
     };
@@ -202,7 +206,7 @@ mod tests {
     }
 
     /// What these messages come to: whether it lets us in, or why it gets no answer.
-    fn heard(terms: Terms, messages: &[Vec<u8>]) -> Result<bool, Refusal> {
+    fn heard(terms: AuthenticationTerms, messages: &[Vec<u8>]) -> Result<bool, LoginRefusal> {
         let whole = Greeting::new(terms)
             .hear(&messages.concat())
             .map(|rest| rest.is_some());
@@ -223,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_server_gets_an_answer_only_to_what_is_written_that_it_asks() {
-        let md5 = Terms {
+        let md5 = AuthenticationTerms {
             md5: true,
             ..STRICT
         };
@@ -231,28 +235,28 @@ mod tests {
         let by_scram = [scram(), asks(11, b"r=1,s=2,i=4096"), asks(12, b"v=3"), ok()];
         for terms in [STRICT, md5] {
             assert_eq!(heard(terms, &by_scram), Ok(true));
-            assert_eq!(heard(terms, &[asks(3, b"")]), Err(Refusal::Clear));
+            assert_eq!(heard(terms, &[asks(3, b"")]), Err(LoginRefusal::Clear));
             assert_eq!(
                 heard(terms, &[scram(), asks(3, b"")]),
-                Err(Refusal::Clear),
+                Err(LoginRefusal::Clear),
                 "in the middle of SCRAM"
             );
             assert_eq!(
                 heard(terms, &[scram(), asks(5, b"salt")]),
-                Err(Refusal::Md5),
+                Err(LoginRefusal::Md5),
                 "in the middle of SCRAM"
             );
-            assert_eq!(heard(terms, &[ok()]), Err(Refusal::Nothing));
+            assert_eq!(heard(terms, &[ok()]), Err(LoginRefusal::Nothing));
             assert_eq!(
                 heard(terms, &[asks(7, b"")]),
-                Err(Refusal::Unknown("GSSAPI"))
+                Err(LoginRefusal::Unknown("GSSAPI"))
             );
         }
-        assert_eq!(heard(STRICT, &[asks(5, b"salt")]), Err(Refusal::Md5));
+        assert_eq!(heard(STRICT, &[asks(5, b"salt")]), Err(LoginRefusal::Md5));
         assert_eq!(heard(md5, &[asks(5, b"salt"), ok()]), Ok(true));
         assert_eq!(
             heard(
-                Terms {
+                AuthenticationTerms {
                     nothing: true,
                     ..STRICT
                 },
@@ -270,7 +274,7 @@ mod tests {
             message(b'Z', b"I"),
             asks(12, b"v=3"),
         ] {
-            assert_eq!(heard(STRICT, &[wrong]), Err(Refusal::NotPostgres));
+            assert_eq!(heard(STRICT, &[wrong]), Err(LoginRefusal::NotPostgres));
         }
         assert_eq!(
             heard(STRICT, &[message(b'E', b"CXX000\0\0")]),
@@ -281,7 +285,7 @@ mod tests {
 
     #[test]
     fn what_comes_after_the_login_is_handed_on() {
-        let mut greeting = Greeting::new(Terms {
+        let mut greeting = Greeting::new(AuthenticationTerms {
             nothing: true,
             ..STRICT
         });
@@ -304,7 +308,7 @@ mod tests {
         };
         assert_eq!(
             said("SCRAM-SHA-256", "y,,n=,r=nonce"),
-            Err(Refusal::Unbound)
+            Err(LoginRefusal::Unbound)
         );
         assert_eq!(said("SCRAM-SHA-256", "n,,n=,r=nonce"), Ok(()));
         assert_eq!(

@@ -25,19 +25,19 @@ static LONG_ANSWERS: Semaphore = Semaphore::const_new(8);
 
 /// How many bytes may still arrive.
 #[derive(Clone, Debug)]
-pub(super) struct Budget(Arc<Mutex<Account>>);
+pub(super) struct ReadBudget(Arc<Mutex<ReadAccount>>);
 
 #[derive(Debug)]
-struct Account {
+struct ReadAccount {
     left: usize,
     come: usize,
     /// Held by who has a long answer.
     place: Option<SemaphorePermit<'static>>,
 }
 
-impl Budget {
+impl ReadBudget {
     pub(super) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Mutex::new(Account {
+        Self(Arc::new(Mutex::new(ReadAccount {
             left: bytes,
             come: 0,
             place: None,
@@ -46,7 +46,7 @@ impl Budget {
 
     /// From now on so many bytes may arrive, whatever has arrived before.
     pub(super) fn renew(&self, bytes: usize) {
-        *self.account() = Account {
+        *self.account() = ReadAccount {
             left: bytes,
             come: 0,
             place: None,
@@ -70,7 +70,7 @@ impl Budget {
         Ok(())
     }
 
-    fn account(&self) -> MutexGuard<'_, Account> {
+    fn account(&self) -> MutexGuard<'_, ReadAccount> {
         // Nobody panics while holding it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,11 +86,11 @@ pub(super) struct TooMuch;
 #[derive(Debug)]
 pub(super) struct Limited<S> {
     stream: S,
-    budget: Budget,
+    budget: ReadBudget,
 }
 
 impl<S> Limited<S> {
-    pub(super) fn new(stream: S, budget: Budget) -> Self {
+    pub(super) fn new(stream: S, budget: ReadBudget) -> Self {
         Self { stream, budget }
     }
 }
@@ -133,7 +133,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_sends_more_than_the_budget_is_not_read_further() {
-        let budget = Budget::new(10);
+        let budget = ReadBudget::new(10);
         let mut stream = Limited::new(tokio::io::repeat(0), budget.clone());
         assert!(stream.read_exact(&mut [0; 10]).await.is_ok());
         assert!(
@@ -153,7 +153,7 @@ mod tests {
         let read = async |stream: &mut Limited<_>, bytes| {
             stream.read_exact(&mut vec![0; bytes]).await.is_ok()
         };
-        let stream = || Limited::new(tokio::io::repeat(0), Budget::new(ANSWER));
+        let stream = || Limited::new(tokio::io::repeat(0), ReadBudget::new(ANSWER));
         let mut long = vec![];
         loop {
             let mut one = stream();

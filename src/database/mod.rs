@@ -33,7 +33,7 @@ pub const PORT: u16 = 5432;
 
 /// Why nothing is known about a server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Silence {
+pub enum ProbeError {
     /// It did not answer in time.
     #[error("did not answer within {} s", PATIENCE.as_secs())]
     TooSlow,
@@ -65,11 +65,11 @@ pub enum Silence {
 
 /// Bounds a call in time.
 pub(crate) async fn bounded<T>(
-    call: impl Future<Output = Result<T, Silence>>,
-) -> Result<T, Silence> {
+    call: impl Future<Output = Result<T, ProbeError>>,
+) -> Result<T, ProbeError> {
     tokio::time::timeout(PATIENCE, call)
         .await
-        .unwrap_or(Err(Silence::TooSlow))
+        .unwrap_or(Err(ProbeError::TooSlow))
 }
 
 /// What the server said, else what the library says. Neither holds a password.

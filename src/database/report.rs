@@ -13,8 +13,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::session::Session;
-use super::{ServerText, Silence};
-use crate::tls::Hash;
+use super::{ProbeError, ServerText};
+use crate::tls::PasswordEncryption;
 
 /// A position in the write-ahead log, in bytes since its beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -22,7 +22,7 @@ pub struct Lsn(pub u64);
 
 /// What a server says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct ServerStatus {
     /// Whether it is a standby.
     pub in_recovery: bool,
     /// The timeline that it is on; it grows with each promotion.
@@ -34,7 +34,7 @@ pub struct Report {
     /// The lines of `pg_hba.conf`, in order, or why a line cannot be read.
     pub hba: Vec<HbaLine>,
     /// The standbys that stream from it, by application name, which is the pod's.
-    pub standbys: BTreeMap<String, Stream>,
+    pub standbys: BTreeMap<String, StatReplication>,
 }
 
 /// One line of `pg_hba.conf`, as the server reads it: what is in the file, not what is loaded.
@@ -87,7 +87,7 @@ impl fmt::Display for HbaLine {
 
 /// How one standby streams.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Stream {
+pub struct StatReplication {
     /// `streaming` when it is up to date with what is sent; `startup`, `catchup`, `backup` before.
     pub state: String,
     /// Replayed.
@@ -122,25 +122,25 @@ const REPORT: &str = "
 
 /// [`REPORT`], as it comes: what is empty is null.
 #[derive(Deserialize)]
-struct Told {
+struct ServerStatusRow {
     in_recovery: bool,
     timeline: i32,
     position: Option<Lsn>,
     ssl: bool,
     hba: Option<Vec<HbaLine>>,
-    standbys: Option<Vec<Standby>>,
+    standbys: Option<Vec<StatReplicationRow>>,
 }
 
 #[derive(Deserialize)]
-struct Standby {
+struct StatReplicationRow {
     name: String,
     #[serde(flatten)]
-    stream: Stream,
+    stream: StatReplication,
 }
 
 /// Asks a server for everything that the loops want to know.
-pub async fn report(session: &Session) -> Result<Report, Silence> {
-    let Told {
+pub async fn server_status(session: &Session) -> Result<ServerStatus, ProbeError> {
+    let ServerStatusRow {
         in_recovery,
         timeline,
         position,
@@ -148,7 +148,7 @@ pub async fn report(session: &Session) -> Result<Report, Silence> {
         hba,
         standbys,
     } = session.ask(REPORT).await?;
-    Ok(Report {
+    Ok(ServerStatus {
         in_recovery,
         timeline,
         position: position.unwrap_or_default(),
@@ -157,14 +157,14 @@ pub async fn report(session: &Session) -> Result<Report, Silence> {
         standbys: standbys
             .into_iter()
             .flatten()
-            .map(|Standby { name, stream }| (name, stream))
+            .map(|StatReplicationRow { name, stream }| (name, stream))
             .collect(),
     })
 }
 
 /// What a server says about the TLS of its pod: what it mounts, what it has loaded, how it dials.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mounted {
+pub struct MountedFiles {
     /// SHA-256 (hex) of the files at the paths that were asked about, as they are now; a missing
     /// file is not in the map.
     pub files: BTreeMap<String, String>,
@@ -190,7 +190,7 @@ const MOUNTED: &str = "
 
 /// [`MOUNTED`], as it comes.
 #[derive(Deserialize)]
-struct Seen {
+struct MountedFilesRow {
     files: Option<Vec<File>>,
     primary_conninfo: String,
 }
@@ -204,13 +204,13 @@ struct File {
 
 /// Asks a server what it mounts at these paths, and how it dials. `loaded` speaks of the paths in
 /// `loads` alone.
-pub async fn mounted(
+pub async fn mounted_files(
     session: &Session,
     paths: &[&str],
     loads: &[&str],
-) -> Result<Mounted, Silence> {
+) -> Result<MountedFiles, ProbeError> {
     let paths: Vec<String> = paths.iter().map(|path| escape_literal(path)).collect();
-    let Seen {
+    let MountedFilesRow {
         files,
         primary_conninfo,
     } = session
@@ -220,7 +220,7 @@ pub async fn mounted(
     let loaded = files
         .iter()
         .all(|file| file.loaded || !loads.contains(&file.path.as_str()));
-    Ok(Mounted {
+    Ok(MountedFiles {
         files: files
             .into_iter()
             .map(|file| (file.path, file.hash))
@@ -251,7 +251,7 @@ const PASSWORDS: &str = "
                            order by rolname limit 100))";
 
 /// Asks a server how passwords are stored. The role that asks must be a superuser.
-pub async fn passwords(session: &Session) -> Result<Passwords, Silence> {
+pub async fn passwords(session: &Session) -> Result<Passwords, ProbeError> {
     session.ask(PASSWORDS).await
 }
 
@@ -270,12 +270,12 @@ pub async fn store_password(
     session: &Session,
     role: &str,
     password: &SecretString,
-    way: Hash,
-) -> Result<(), Silence> {
+    way: PasswordEncryption,
+) -> Result<(), ProbeError> {
     let password = password.expose_secret().as_bytes();
     let hash = match way {
-        Hash::Md5 => md5(password, role),
-        Hash::Scram => scram_sha_256(password),
+        PasswordEncryption::Md5 => md5(password, role),
+        PasswordEncryption::Scram => scram_sha_256(password),
     };
     // On its own: a batch is shown as a whole, before any of it is done.
     session.run(QUIETLY).await?;
@@ -290,12 +290,12 @@ pub async fn store_password(
 
 /// Re-reads settings, `pg_hba.conf` and the certificate files. Patroni's own reload does not, when
 /// only the content of a certificate file has changed.
-pub async fn reload(session: &Session) -> Result<(), Silence> {
+pub async fn reload(session: &Session) -> Result<(), ProbeError> {
     session.run("select pg_catalog.pg_reload_conf()").await
 }
 
 /// The physical replication slots that nobody uses right now, by name.
-pub async fn idle_slots(session: &Session) -> Result<Vec<String>, Silence> {
+pub async fn idle_slots(session: &Session) -> Result<Vec<String>, ProbeError> {
     const SLOTS: &str = "
         select pg_catalog.to_json(array(
             select slot_name::pg_catalog.text from pg_catalog.pg_replication_slots
@@ -305,7 +305,7 @@ pub async fn idle_slots(session: &Session) -> Result<Vec<String>, Silence> {
 
 /// What a server says when it is to write.
 #[derive(Deserialize)]
-struct Written {
+struct WriteCheckRow {
     read_only: bool,
 }
 
@@ -317,14 +317,16 @@ struct Written {
 /// transaction reads only by default does not keep it from being written, so what every client gets
 /// by default is looked at: a database that was set to read only takes no writes, whatever it
 /// could.
-pub async fn write_check(session: &Session) -> Result<(), Silence> {
+pub async fn write_check(session: &Session) -> Result<(), ProbeError> {
     const WRITE: &str = "
         select pg_catalog.json_build_object(
             'read_only', (select reset_val from pg_catalog.pg_settings where name = 'default_transaction_read_only')::pg_catalog.bool,
             'at', pg_catalog.pg_logical_emit_message(true, 'pgrekey'::pg_catalog.text, ''::pg_catalog.text))";
-    let Written { read_only } = session.ask(WRITE).await?;
+    let WriteCheckRow { read_only } = session.ask(WRITE).await?;
     if read_only {
-        Err(Silence::Query("default_transaction_read_only is on".into()))
+        Err(ProbeError::Query(
+            "default_transaction_read_only is on".into(),
+        ))
     } else {
         Ok(())
     }

@@ -16,8 +16,8 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{CancelToken, Client, Connection, NoTls, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::limited::{BEFORE_LOGIN, Budget, Limited};
-use super::{ServerText, Silence, bounded, plain_words};
+use super::limited::{BEFORE_LOGIN, Limited, ReadBudget};
+use super::{ProbeError, ServerText, bounded, plain_words};
 
 /// How long a session that is left may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -95,7 +95,7 @@ impl Session {
     ///
     /// Nothing else is asked about: no statement is prepared and no type looked up, whose answers
     /// would have to be bounded too.
-    pub(super) async fn ask<T: DeserializeOwned>(&self, sql: &str) -> Result<T, Silence> {
+    pub(super) async fn ask<T: DeserializeOwned>(&self, sql: &str) -> Result<T, ProbeError> {
         self.call(async {
             let mut answer = pin!(self.client.simple_query_raw(sql).await?);
             let mut value = None;
@@ -109,14 +109,14 @@ impl Session {
         .await
         .and_then(|value: String| {
             let odd = |error: serde_json::Error| {
-                Silence::Query(format!("an answer that was not asked for: {error}").into())
+                ProbeError::Query(format!("an answer that was not asked for: {error}").into())
             };
             serde_json::from_str(&value).map_err(odd)
         })
     }
 
     /// Runs statements whose answers say nothing.
-    pub(super) async fn run(&self, sql: &str) -> Result<(), Silence> {
+    pub(super) async fn run(&self, sql: &str) -> Result<(), ProbeError> {
         self.call(self.client.batch_execute(sql)).await
     }
 
@@ -125,7 +125,7 @@ impl Session {
     async fn call<T>(
         &self,
         call: impl Future<Output = Result<T, tokio_postgres::Error>>,
-    ) -> Result<T, Silence> {
+    ) -> Result<T, ProbeError> {
         let mut unanswered = Unanswered(Some(self));
         let answer = bounded(async { Ok(call.await) }).await?;
         if answer
@@ -137,7 +137,7 @@ impl Session {
         }
         answer.map_err(|error| {
             let lost = self.lost.get().filter(|_| error.is_closed());
-            Silence::Query(lost.cloned().unwrap_or_else(|| plain_words(&error)))
+            ProbeError::Query(lost.cloned().unwrap_or_else(|| plain_words(&error)))
         })
     }
 
@@ -163,7 +163,7 @@ impl Door {
     async fn cancel(self, token: &CancelToken) -> Option<()> {
         let stream = Limited::new(
             TcpStream::connect(self.address).await.ok()?,
-            Budget::new(BEFORE_LOGIN),
+            ReadBudget::new(BEFORE_LOGIN),
         );
         match self.tls {
             None => token.cancel_query_raw(stream, NoTls).await.ok(),
@@ -213,7 +213,7 @@ mod tests {
         KEY, caller, dial, endless, heard, let_in, message, rest, stranger,
     };
     use super::*;
-    use crate::tls::Hash;
+    use crate::tls::PasswordEncryption;
 
     #[tokio::test]
     async fn a_call_that_nobody_waits_for_is_given_up_and_its_session_ends() {
@@ -224,7 +224,10 @@ mod tests {
             (packet, rest(&mut stream).await)
         })
         .await;
-        let session = dial(address, Hash::Md5).log_in().await.expect("a session");
+        let session = dial(address, PasswordEncryption::Md5)
+            .log_in()
+            .await
+            .expect("a session");
         assert!(!session.is_closed());
         let asked = timeout(
             Duration::from_millis(100),
@@ -246,7 +249,12 @@ mod tests {
     async fn a_session_that_is_dropped_says_goodbye() {
         let (address, said) =
             stranger(async |listener| rest(&mut let_in(&listener).await).await).await;
-        drop(dial(address, Hash::Md5).log_in().await.expect("a session"));
+        drop(
+            dial(address, PasswordEncryption::Md5)
+                .log_in()
+                .await
+                .expect("a session"),
+        );
         assert_eq!(said.await.expect("a stranger"), message(b'X', b""));
     }
 
@@ -270,9 +278,12 @@ mod tests {
             .await
         })
         .await;
-        let session = dial(address, Hash::Md5).log_in().await.expect("a session");
+        let session = dial(address, PasswordEncryption::Md5)
+            .log_in()
+            .await
+            .expect("a session");
         let silence = session.ask::<bool>("select").await.expect_err("too much");
-        assert_eq!(silence, Silence::Query(TooMuch.to_string().into()));
+        assert_eq!(silence, ProbeError::Query(TooMuch.to_string().into()));
         assert!(sent.await.expect("a stranger") < 16 * 1024 * 1024);
     }
 
@@ -283,7 +294,10 @@ mod tests {
             endless(&mut stream, &message(b'S', b"a\0b\0")).await
         })
         .await;
-        let session = dial(address, Hash::Md5).log_in().await.expect("a session");
+        let session = dial(address, PasswordEncryption::Md5)
+            .log_in()
+            .await
+            .expect("a session");
         let ended = async {
             while !session.is_closed() {
                 sleep(Duration::from_millis(10)).await;

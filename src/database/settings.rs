@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use postgres_protocol::escape::escape_literal;
 use serde::Deserialize;
 
-use super::Silence;
+use super::ProbeError;
 use super::session::Session;
 
 /// What a server makes of the settings in its files: names, and no values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct Settings {
+pub struct PendingSettings {
     /// What has changed there and waits for a restart.
     pub pending: BTreeSet<String>,
     /// What it does not take of the file that was asked about.
@@ -26,11 +26,11 @@ const SETTINGS: &str = "
 
 /// Asks a server what it makes of its settings, those in this file among them. The role that asks
 /// must be a superuser.
-pub async fn settings(session: &Session, file: &str) -> Result<Settings, Silence> {
-    let Settings { pending, refused } = session
+pub async fn settings(session: &Session, file: &str) -> Result<PendingSettings, ProbeError> {
+    let PendingSettings { pending, refused } = session
         .ask(&SETTINGS.replace("$FILE", &escape_literal(file)))
         .await?;
-    Ok(Settings {
+    Ok(PendingSettings {
         refused: refused.difference(&pending).cloned().collect(),
         pending,
     })

@@ -7,9 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::dial::Dial;
+use super::dial::ConnectOptions;
 use crate::api::tls::SslMode;
-use crate::tls::Hash;
+use crate::tls::PasswordEncryption;
 
 /// The identity of a session, as the server tells it for a request to give a query up.
 pub(super) const KEY: [u8; 8] = *b"\0\0\0\x07\0\0\0\x09";
@@ -89,8 +89,8 @@ pub(super) async fn endless(stream: &mut TcpStream, piece: &[u8]) -> usize {
 }
 
 /// How to dial one, without TLS.
-pub(super) fn dial(address: SocketAddr, hash: Hash) -> Dial {
-    Dial {
+pub(super) fn dial(address: SocketAddr, hash: PasswordEncryption) -> ConnectOptions {
+    ConnectOptions {
         address,
         host: "localhost".to_owned(),
         user: "postgres".to_owned(),

@@ -10,13 +10,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 use super::answers::Answers;
-use super::greeting::{Greeting, Terms};
-use super::limited::{ANSWER, Budget};
+use super::greeting::{AuthenticationTerms, Greeting};
+use super::limited::{ANSWER, ReadBudget};
 
 /// A stream that is weighed by a [`Greeting`] until the server lets us in, and whose budget is
 /// renewed by each of its [`Answers`] from then on.
 #[derive(Debug)]
-pub(super) struct Watched<S> {
+pub(super) struct WatchedStream<S> {
     stream: S,
     watch: Watch,
 }
@@ -27,12 +27,12 @@ pub(super) struct Watch {
     /// Until the server lets us in.
     greeting: Option<Greeting>,
     answers: Answers,
-    budget: Budget,
+    budget: ReadBudget,
 }
 
 impl Watch {
     /// Watches a session from its beginning. `budget` is that of the stream below.
-    pub(super) fn new(terms: Terms, budget: Budget) -> Self {
+    pub(super) fn new(terms: AuthenticationTerms, budget: ReadBudget) -> Self {
         Self {
             greeting: Some(Greeting::new(terms)),
             answers: Answers::default(),
@@ -67,13 +67,13 @@ impl Watch {
     }
 }
 
-impl<S> Watched<S> {
+impl<S> WatchedStream<S> {
     pub(super) fn new(stream: S, watch: Watch) -> Self {
         Self { stream, watch }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -90,7 +90,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -109,7 +109,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 }
 
-impl<S: TlsStream + Unpin> TlsStream for Watched<S> {
+impl<S: TlsStream + Unpin> TlsStream for WatchedStream<S> {
     fn channel_binding(&self) -> ChannelBinding {
         self.stream.channel_binding()
     }
@@ -126,13 +126,13 @@ where
     S: Send + 'static,
     C: TlsConnect<S, Future: Send + 'static> + Send + 'static,
 {
-    type Stream = Watched<C::Stream>;
+    type Stream = WatchedStream<C::Stream>;
     type Error = C::Error;
     type Future = BoxFuture<'static, Result<Self::Stream, Self::Error>>;
 
     fn connect(self, stream: S) -> Self::Future {
         let Self { tls, watch } = self;
         let shake = tls.connect(stream);
-        Box::pin(async move { Ok(Watched::new(shake.await?, watch)) })
+        Box::pin(async move { Ok(WatchedStream::new(shake.await?, watch)) })
     }
 }

@@ -27,9 +27,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::checked::{Judge, judged_by};
-use super::limited::{BEFORE_LOGIN, Budget, Limited};
-use super::{Silence, bounded};
+use super::checked::{CertificateVerifier, judged_by};
+use super::limited::{BEFORE_LOGIN, Limited, ReadBudget};
+use super::{ProbeError, bounded};
 
 /// What a TLS handshake showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,33 +52,33 @@ pub enum Plaintext {
 
 /// Everything that one look at the wire shows.
 #[derive(Clone, Debug)]
-pub struct Wire {
+pub struct ProbeResult {
     /// The handshake, or why there was none; [`Silence::NoTls`] when the server offers none.
-    pub tls: Result<Handshake, Silence>,
+    pub tls: Result<Handshake, ProbeError>,
     /// The answer to plaintext, or why there was none.
-    pub plaintext: Result<Plaintext, Silence>,
+    pub plaintext: Result<Plaintext, ProbeError>,
 }
 
 /// Looks at the wire: TLS and plaintext at the same time.
-pub async fn look(address: SocketAddr, user: &str) -> Wire {
+pub async fn probe(address: SocketAddr, user: &str) -> ProbeResult {
     let (tls, plaintext) = tokio::join!(handshake(address), plaintext(address, user));
-    Wire { tls, plaintext }
+    ProbeResult { tls, plaintext }
 }
 
 /// A connection on which no more is read than a server has to say before a login.
-async fn connect(address: SocketAddr) -> Result<Limited<TcpStream>, Silence> {
+async fn connect(address: SocketAddr) -> Result<Limited<TcpStream>, ProbeError> {
     let stream = TcpStream::connect(address)
         .await
-        .map_err(|e| Silence::Unreachable(e.to_string().into()))?;
-    Ok(Limited::new(stream, Budget::new(BEFORE_LOGIN)))
+        .map_err(|e| ProbeError::Unreachable(e.to_string().into()))?;
+    Ok(Limited::new(stream, ReadBudget::new(BEFORE_LOGIN)))
 }
 
-fn broken(error: &std::io::Error) -> Silence {
-    Silence::Protocol(error.to_string().into())
+fn broken(error: &std::io::Error) -> ProbeError {
+    ProbeError::Protocol(error.to_string().into())
 }
 
 /// Asks for TLS; the stream is ready for the handshake then.
-async fn ask_for_tls(address: SocketAddr) -> Result<Limited<TcpStream>, Silence> {
+async fn ask_for_tls(address: SocketAddr) -> Result<Limited<TcpStream>, ProbeError> {
     let mut stream = connect(address).await?;
     let mut request = BytesMut::new();
     frontend::ssl_request(&mut request);
@@ -87,19 +87,19 @@ async fn ask_for_tls(address: SocketAddr) -> Result<Limited<TcpStream>, Silence>
 }
 
 /// What a server's answer to `SSLRequest` means.
-pub fn judged_tls(answer: u8) -> Result<(), Silence> {
+pub fn judged_tls(answer: u8) -> Result<(), ProbeError> {
     match answer {
         b'S' => Ok(()),
-        b'N' => Err(Silence::NoTls),
-        other => Err(Silence::Protocol(
+        b'N' => Err(ProbeError::NoTls),
+        other => Err(ProbeError::Protocol(
             format!("answered SSLRequest with byte {other}").into(),
         )),
     }
 }
 
 /// Makes a handshake and lets go.
-pub async fn handshake(address: SocketAddr) -> Result<Handshake, Silence> {
-    let failed = |e: &dyn std::fmt::Display| Silence::Handshake(e.to_string().into());
+pub async fn handshake(address: SocketAddr) -> Result<Handshake, ProbeError> {
+    let failed = |e: &dyn std::fmt::Display| ProbeError::Handshake(e.to_string().into());
     bounded(async {
         let stream = ask_for_tls(address).await?;
         let seen = Arc::new(Seen::default());
@@ -120,7 +120,7 @@ pub async fn handshake(address: SocketAddr) -> Result<Handshake, Silence> {
 }
 
 /// Sends a plaintext start-up packet and reads the first answer.
-pub async fn plaintext(address: SocketAddr, user: &str) -> Result<Plaintext, Silence> {
+pub async fn plaintext(address: SocketAddr, user: &str) -> Result<Plaintext, ProbeError> {
     bounded(async {
         let mut stream = connect(address).await?;
         let mut request = BytesMut::new();
@@ -130,7 +130,7 @@ pub async fn plaintext(address: SocketAddr, user: &str) -> Result<Plaintext, Sil
         let mut answer = BytesMut::new();
         loop {
             if stream.read_buf(&mut answer).await.map_err(|e| broken(&e))? == 0 {
-                return Err(Silence::Protocol(
+                return Err(ProbeError::Protocol(
                     "closed the connection without an answer".into(),
                 ));
             }
@@ -146,7 +146,7 @@ pub async fn plaintext(address: SocketAddr, user: &str) -> Result<Plaintext, Sil
 const NO_LINE_MATCHES: &str = "28000";
 
 /// What the first answer to a plaintext start-up packet means, when all of it has come.
-pub fn judged_plaintext(answer: &mut BytesMut) -> Result<Option<Plaintext>, Silence> {
+pub fn judged_plaintext(answer: &mut BytesMut) -> Result<Option<Plaintext>, ProbeError> {
     use tokio_postgres::fallible_iterator::FallibleIterator;
     let error = match backend::Message::parse(answer).map_err(|e| broken(&e))? {
         None => return Ok(None),
@@ -167,7 +167,7 @@ pub fn judged_plaintext(answer: &mut BytesMut) -> Result<Option<Plaintext>, Sile
     match code.as_deref() {
         Some(NO_LINE_MATCHES) => Ok(Some(Plaintext::Refused)),
         // Starting up, shutting down, too many connections: it says nothing about plaintext.
-        _ => Err(Silence::Refused(text.unwrap_or_default().into())),
+        _ => Err(ProbeError::Refused(text.unwrap_or_default().into())),
     }
 }
 
@@ -193,7 +193,7 @@ impl Seen {
     }
 }
 
-impl Judge for Seen {
+impl CertificateVerifier for Seen {
     fn judge(
         &self,
         leaf: &CertificateDer<'_>,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::api::postgres::PostgresSpec;
-use crate::tls::{Alias, CaId, Files, Hash, Posture};
+use crate::tls::{Alias, CaId, Files, PasswordEncryption, Posture};
 
 /// One effect. Each is idempotent, and carries what must still be true for it to be right: a uid, a
 /// revision.
@@ -14,17 +14,17 @@ use crate::tls::{Alias, CaId, Files, Hash, Posture};
 #[derive(Clone, PartialEq)]
 pub enum Action {
     /// Keeps the request from vanishing before its way is ended: a finalizer.
-    Hold,
+    AddFinalizer,
     /// Lets the request go: its finalizer is removed.
-    Release,
+    RemoveFinalizer,
     /// Sets or removes the database's condition `Paused`, in the request's name.
     SetPaused(bool),
     /// Asks the issuers for trial certificates, to test them before anything is touched.
-    Try,
+    StartTrial,
     /// Deletes the trial.
     EndTrial,
     /// Applies the Certificates that this spec asks for.
-    Certify(Box<PostgresSpec>),
+    RequestCertificates(Box<PostgresSpec>),
     /// Asks cert-manager for a new certificate, if it is still at this revision.
     Reissue {
         /// Which one.
@@ -33,21 +33,21 @@ pub enum Action {
         revision: i64,
     },
     /// Tells clients to trust these CAs: ConfigMap `NAME-ca`.
-    Publish(BTreeSet<CaId>),
+    PublishBundle(BTreeSet<CaId>),
     /// Writes what all pods take at once: `ssl`, `pg_hba`, `password_encryption` of this posture.
     WriteSettings(Posture),
     /// Writes what pods mount: Secret `NAME-tls`. An operation keeps the leaves that were in it
     /// beside the new ones.
     WriteFiles(Files),
     /// Writes how standbys dial: `patroni.yml` of this posture.
-    WriteDial(Posture),
+    WriteConninfo(Posture),
     /// Writes what new pods are made of; restarts nothing.
     WriteTemplate {
         /// They have the volume with certificates.
         files: bool,
     },
     /// Sets the superuser's password anew, so that it is stored like this.
-    SetPassword(Hash),
+    SetPassword(PasswordEncryption),
     /// Makes the kubelet bring the pod's volumes up to date.
     Touch {
         /// The pod.
@@ -65,7 +65,7 @@ pub enum Action {
         uid: String,
     },
     /// Makes Patroni read `patroni.yml`.
-    ReloadAgent {
+    ReloadPatroni {
         /// The pod.
         pod: String,
         /// Its uid.
@@ -98,7 +98,7 @@ impl Action {
     pub fn shows_at_once(&self) -> bool {
         !matches!(
             self,
-            Self::ReloadAgent { .. } | Self::Evict { .. } | Self::SwitchOver { .. }
+            Self::ReloadPatroni { .. } | Self::Evict { .. } | Self::SwitchOver { .. }
         )
     }
 
@@ -106,23 +106,23 @@ impl Action {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::Hold => "Hold",
-            Self::Release => "Release",
+            Self::AddFinalizer => "AddFinalizer",
+            Self::RemoveFinalizer => "RemoveFinalizer",
             Self::SetPaused(true) => "Pause",
             Self::SetPaused(false) => "Resume",
-            Self::Try => "Try",
+            Self::StartTrial => "StartTrial",
             Self::EndTrial => "EndTrial",
-            Self::Certify(_) => "Certify",
+            Self::RequestCertificates(_) => "RequestCertificates",
             Self::Reissue { .. } => "Reissue",
-            Self::Publish(_) => "Publish",
+            Self::PublishBundle(_) => "PublishBundle",
             Self::WriteSettings(_) => "WriteSettings",
             Self::WriteFiles(_) => "WriteFiles",
-            Self::WriteDial(_) => "WriteDial",
+            Self::WriteConninfo(_) => "WriteConninfo",
             Self::WriteTemplate { .. } => "WriteTemplate",
             Self::SetPassword(_) => "SetPassword",
             Self::Touch { .. } => "Touch",
             Self::ReloadServer { .. } => "ReloadServer",
-            Self::ReloadAgent { .. } => "ReloadAgent",
+            Self::ReloadPatroni { .. } => "ReloadPatroni",
             Self::Evict { .. } => "Evict",
             Self::SwitchOver { .. } => "SwitchOver",
             Self::WriteSpec(_) => "WriteSpec",
@@ -137,23 +137,23 @@ impl fmt::Display for Action {
         match self {
             Self::Touch { pod, .. }
             | Self::ReloadServer { pod, .. }
-            | Self::ReloadAgent { pod, .. }
+            | Self::ReloadPatroni { pod, .. }
             | Self::Evict { pod, .. } => write!(f, " {pod}"),
             Self::SwitchOver { from, to } => write!(f, " {from} to {to}"),
             Self::WriteFiles(Files { material, trust }) => {
                 write!(f, " {} of {} CAs", material.server.fingerprint, trust.len())
             }
             Self::WriteSettings(posture) => write!(f, " {:?} {:?}", posture.serve, posture.accept),
-            Self::WriteDial(posture) => write!(f, " {}", posture.dial.mode.as_str()),
+            Self::WriteConninfo(posture) => write!(f, " {}", posture.conninfo.mode.as_str()),
             Self::WriteTemplate { files } => write!(f, " files: {files}"),
-            Self::Publish(trust) => write!(f, " {} CAs", trust.len()),
+            Self::PublishBundle(trust) => write!(f, " {} CAs", trust.len()),
             Self::Reissue { alias, revision } => write!(f, " {} after {revision}", alias.as_str()),
-            Self::Hold
-            | Self::Release
+            Self::AddFinalizer
+            | Self::RemoveFinalizer
             | Self::SetPaused(_)
-            | Self::Try
+            | Self::StartTrial
             | Self::EndTrial
-            | Self::Certify(_)
+            | Self::RequestCertificates(_)
             | Self::SetPassword(_)
             | Self::WriteSpec(_)
             | Self::Delete => Ok(()),
@@ -176,7 +176,8 @@ mod tests {
         let spec = "{version: '17', podTemplate: {spec: {containers: [{name: postgres, env: [{name: A, value: hidden}]}]}}}";
         let spec: PostgresSpec = serde_saphyr::from_str(spec).expect("a spec");
         assert!(format!("{spec:?}").contains("hidden"));
-        let wrap: [fn(Box<PostgresSpec>) -> Action; 2] = [Action::Certify, Action::WriteSpec];
+        let wrap: [fn(Box<PostgresSpec>) -> Action; 2] =
+            [Action::RequestCertificates, Action::WriteSpec];
         for action in wrap.map(|wrap| wrap(Box::new(spec.clone()))) {
             assert_eq!(
                 [format!("{action}"), format!("{action:?}")],

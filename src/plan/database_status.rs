@@ -108,7 +108,7 @@ pub struct PausedBy<'a> {
 impl<'a> PausedBy<'a> {
     /// Nothing where the database is not paused, or somebody else has paused it.
     #[must_use]
-    pub fn of(conditions: &'a [Condition]) -> Option<Self> {
+    pub fn find(conditions: &'a [Condition]) -> Option<Self> {
         let words = find(conditions, PAUSED)
             .filter(|paused| paused.holds())?
             .message
@@ -132,7 +132,7 @@ impl<'a> PausedBy<'a> {
 
 /// The conditions of one database at one time, being written.
 #[derive(Debug)]
-pub struct Writer {
+pub struct DatabaseStatusWriter {
     /// The conditions so far.
     pub conditions: Vec<Condition>,
     /// `NAMESPACE/NAME`.
@@ -154,14 +154,14 @@ pub struct Replicas {
 
 /// What a check of the servers found; an error says what is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct HealthVerdict {
     /// Whether the primary lets clients in.
     pub accepting: Result<(), String>,
     /// Whether the primary takes writes and every standby follows it.
     pub ready: Result<(), String>,
 }
 
-impl Writer {
+impl DatabaseStatusWriter {
     /// pgrekey has seen the database.
     pub fn started(&mut self) {
         if find(&self.conditions, PROVISIONING_STARTED).is_none() {
@@ -195,7 +195,7 @@ impl Writer {
     }
 
     /// The servers were checked. Whether the database has been ready once follows.
-    pub fn checked(&mut self, verdict: &Verdict) {
+    pub fn checked(&mut self, verdict: &HealthVerdict) {
         let database = self.database.clone();
         match &verdict.accepting {
             Ok(()) => {
@@ -312,10 +312,14 @@ mod tests {
         Time(Timestamp::from_second(seconds).expect("a time in range"))
     }
 
-    fn write_at(seconds: i64, conditions: &mut Vec<Condition>, write: impl FnOnce(&mut Writer)) {
+    fn write_at(
+        seconds: i64,
+        conditions: &mut Vec<Condition>,
+        write: impl FnOnce(&mut DatabaseStatusWriter),
+    ) {
         let (conditions_so_far, now) = (std::mem::take(conditions), at(seconds));
         let database = "demo/pg".to_owned();
-        let mut writer = Writer {
+        let mut writer = DatabaseStatusWriter {
             conditions: conditions_so_far,
             database,
             generation: Some(1),
@@ -325,12 +329,12 @@ mod tests {
         *conditions = writer.conditions;
     }
 
-    fn write(conditions: &mut Vec<Condition>, write: impl FnOnce(&mut Writer)) {
+    fn write(conditions: &mut Vec<Condition>, write: impl FnOnce(&mut DatabaseStatusWriter)) {
         write_at(1, conditions, write);
     }
 
-    fn ready() -> Verdict {
-        Verdict {
+    fn ready() -> HealthVerdict {
+        HealthVerdict {
             accepting: Ok(()),
             ready: Ok(()),
         }
@@ -360,7 +364,7 @@ mod tests {
         };
         let at_it = request("1", Some(OpsPhase::Progressing));
         let conditions = paused_by(&pause_of(&at_it));
-        let paused = PausedBy::of(&conditions).expect("a request has paused it");
+        let paused = PausedBy::find(&conditions).expect("a request has paused it");
         assert_eq!(
             (paused.words, paused.name),
             (pause_of(&at_it).as_str(), "add-tls")
@@ -374,16 +378,16 @@ mod tests {
             assert!(paused.is_abandoned(other.as_ref()), "{other:?}");
         }
         for words in ["Paused by hand", "Paused by PostgresOpsRequest", ""] {
-            assert_eq!(PausedBy::of(&paused_by(words)), None);
+            assert_eq!(PausedBy::find(&paused_by(words)), None);
         }
-        assert_eq!(PausedBy::of(&[]), None);
+        assert_eq!(PausedBy::find(&[]), None);
     }
 
     #[test]
     fn a_database_that_comes_up_goes_through_the_phases_in_order() {
         let mut conditions = vec![];
         assert_eq!(phase(&conditions), None);
-        write(&mut conditions, Writer::started);
+        write(&mut conditions, DatabaseStatusWriter::started);
         assert_eq!(phase(&conditions), Some(DatabasePhase::Provisioning));
         write(&mut conditions, |w| {
             w.replicas(Replicas {
@@ -392,7 +396,7 @@ mod tests {
             })
         });
         write(&mut conditions, |w| {
-            w.checked(&Verdict {
+            w.checked(&HealthVerdict {
                 accepting: Ok(()),
                 ready: Err("no".to_owned()),
             })
@@ -435,7 +439,7 @@ mod tests {
             });
             w.checked(&ready());
         });
-        let after = |change: &dyn Fn(&mut Writer)| {
+        let after = |change: &dyn Fn(&mut DatabaseStatusWriter)| {
             let mut conditions = conditions.clone();
             write(&mut conditions, change);
             phase(&conditions)
@@ -449,14 +453,14 @@ mod tests {
             Some(DatabasePhase::Critical)
         );
         assert_eq!(
-            after(&|w| w.checked(&Verdict {
+            after(&|w| w.checked(&HealthVerdict {
                 ready: no(),
                 ..ready()
             })),
             Some(DatabasePhase::Critical)
         );
         assert_eq!(
-            after(&|w| w.checked(&Verdict {
+            after(&|w| w.checked(&HealthVerdict {
                 accepting: no(),
                 ready: no()
             })),
@@ -466,7 +470,10 @@ mod tests {
             after(&|w| w.blocked("ObjectInTheWay", "x")),
             Some(DatabasePhase::Ready)
         );
-        assert_eq!(after(&Writer::halted), Some(DatabasePhase::Halted));
+        assert_eq!(
+            after(&DatabaseStatusWriter::halted),
+            Some(DatabasePhase::Halted)
+        );
     }
 
     #[test]
@@ -547,7 +554,7 @@ mod tests {
     #[test]
     fn saying_the_same_again_changes_nothing() {
         let mut conditions = vec![];
-        let say = |w: &mut Writer| {
+        let say = |w: &mut DatabaseStatusWriter| {
             w.started();
             w.replicas(Replicas {
                 desired: 3,

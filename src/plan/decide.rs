@@ -33,26 +33,28 @@ use crate::api::duration::{self, after};
 use crate::api::ops_request::{Apply, BegunOn, FINALIZER, OpsPhase};
 use crate::api::postgres::{DatabasePhase, PostgresSpec};
 use crate::api::{Postgres, PostgresOpsRequest, StepKind};
-use crate::tls::{Alias, CaId, Files, Hash, Material, Method, Posture, method, posture};
+use crate::tls::{
+    Alias, CaId, Files, Material, Method, PasswordEncryption, Posture, method, posture,
+};
 
 use super::action::Action;
 use super::budgets::Budgets;
-use super::ends::{issues, rotates, wished};
-use super::ledger::{self, Patience, Standing, TURN_BACK};
-use super::observed::{Certificate, Hindrance, Issuance, Observed, Paused, Trial};
-use super::scene::{Known, Scene};
+use super::ends::{issues_certificates, rotates_certificates, target_spec};
+use super::ledger::{self, AttemptState, ROLLBACK, RetryPolicy};
+use super::observed::{Issuance, LastFailure, Observed, ObservedCertificate, Paused, Trial};
+use super::scene::{Known, ObservedCluster};
 use super::settle;
-use super::steer::{Heading, steer};
+use super::steer::{Progress, next_step};
 
 /// What is waited for where as many operations work as may.
-pub const NO_PLACE: &str =
+pub const NO_SLOT: &str =
     "another operation to end: as many work in this cluster or namespace as may";
 
 /// What is waited for where a request is to begin and nobody has asked for the pods yet.
 pub const PODS_UNSEEN: &str = "a look at the pods";
 
 /// The step that ends a way back which led nowhere.
-const GIVEN_UP: &str = "TurnBack GivenUp";
+const ROLLBACK_FAILED: &str = "RollbackFailed";
 
 /// What to do next about a request.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,14 +80,14 @@ pub enum Decision {
         begins: bool,
     },
     /// Give up, and go back to what the spec says.
-    Turn {
+    RollBack {
         /// Why.
         cause: String,
     },
     /// Do this after the end; nothing is recorded any more.
     Finish(Vec<Action>),
     /// It is over.
-    End(Outcome),
+    Complete(Outcome),
     /// Nothing is left to do, until then.
     Rest(Option<Timestamp>),
 }
@@ -143,10 +145,10 @@ impl Intent {
         }
     }
 
-    fn of(heading: Heading, prefix: &str, there: impl FnOnce() -> Self) -> Self {
+    fn from_progress(heading: Progress, prefix: &str, there: impl FnOnce() -> Self) -> Self {
         match heading {
-            Heading::There => there(),
-            Heading::Do {
+            Progress::Reached => there(),
+            Progress::Act {
                 stage,
                 what,
                 actions,
@@ -155,7 +157,7 @@ impl Intent {
                 what,
                 actions,
             },
-            Heading::Wait { stage, on } => Self::Wait {
+            Progress::Wait { stage, on } => Self::Wait {
                 step: format!("{prefix}{stage}"),
                 on,
             },
@@ -171,41 +173,45 @@ pub fn decide(seen: &Observed, now: Timestamp) -> Decision {
         return after_the_end(request, now);
     }
     let Some(database) = &seen.database else {
-        return Decision::End(Outcome::Failed(format!(
+        return Decision::Complete(Outcome::Failed(format!(
             "there is no database {}, or no longer the one that this began on",
             request.spec.database_ref.name
         )));
     };
     if database.metadata.deletion_timestamp.is_some() {
-        return Decision::End(Outcome::Failed("the database is being deleted".to_owned()));
+        return Decision::Complete(Outcome::Failed("the database is being deleted".to_owned()));
     }
-    if has_lost_its_hold(seen) {
+    if has_lost_its_claim(seen) {
         return begin(seen);
     }
-    if !is_held(request) {
+    if !is_claimed(request) {
         return before_the_beginning(seen, database);
     }
     // Nothing comes before this any more.
     if let Some(step) =
-        ledger::find(request.steps(), GIVEN_UP).filter(|_| seen.paused == Paused::ByUs)
+        ledger::find_step(request.steps(), ROLLBACK_FAILED).filter(|_| seen.paused == Paused::ByUs)
     {
-        return resume(GIVEN_UP, step.message.clone().unwrap_or_default(), false);
+        return resume(
+            ROLLBACK_FAILED,
+            step.message.clone().unwrap_or_default(),
+            false,
+        );
     }
-    let intent = match cause_to_turn(request) {
-        Some(cause) => back(seen, database, &cause),
+    let intent = match rollback_cause(request) {
+        Some(cause) => roll_back(seen, database, &cause),
         None if request.metadata.deletion_timestamp.is_some() => {
-            return Decision::Turn {
+            return Decision::RollBack {
                 cause: "the request was deleted".to_owned(),
             };
         }
-        None => settled(seen, forth(seen, database), now),
+        None => wait_for_clients(seen, advance(seen, database), now),
     };
-    by_the_clock(seen, intent, now)
+    count_attempts(seen, intent, now)
 }
 
 fn after_the_end(request: &PostgresOpsRequest, now: Timestamp) -> Decision {
     if has_finalizer(request) {
-        return Decision::Finish(vec![Action::Release]);
+        return Decision::Finish(vec![Action::RemoveFinalizer]);
     }
     let ttl = request
         .annotations()
@@ -231,7 +237,7 @@ fn before_the_beginning(seen: &Observed, database: &Postgres) -> Decision {
     };
     if request.metadata.deletion_timestamp.is_some() {
         return if has_finalizer(request) {
-            Decision::Finish(vec![Action::Release])
+            Decision::Finish(vec![Action::RemoveFinalizer])
         } else {
             Decision::Rest(None)
         };
@@ -247,10 +253,10 @@ fn before_the_beginning(seen: &Observed, database: &Postgres) -> Decision {
     }
     // Only now: those ahead may have changed what is refused.
     if !seen.refused.is_empty() {
-        return Decision::End(Outcome::Failed(seen.refused.join("; ")));
+        return Decision::Complete(Outcome::Failed(seen.refused.join("; ")));
     }
-    if seen.places == 0 {
-        return wait(NO_PLACE.to_owned());
+    if seen.free_slots == 0 {
+        return wait(NO_SLOT.to_owned());
     }
     if let Paused::ByOther(who) = &seen.paused {
         return wait(format!("the database to be resumed: {who}"));
@@ -266,7 +272,7 @@ fn before_the_beginning(seen: &Observed, database: &Postgres) -> Decision {
 }
 
 /// Whether a request has begun, and cannot vanish on the way.
-fn is_held(request: &PostgresOpsRequest) -> bool {
+fn is_claimed(request: &PostgresOpsRequest) -> bool {
     has_finalizer(request) && request.begun_on().is_some()
 }
 
@@ -280,10 +286,10 @@ fn has_finalizer(request: &PostgresOpsRequest) -> bool {
 /// Whether somebody has taken the finalizer away on the way, as who replaces a request by its
 /// manifest does, or what it has begun on. The database that it has paused knows better. One that
 /// is being deleted can be given no finalizer any more.
-fn has_lost_its_hold(seen: &Observed) -> bool {
+fn has_lost_its_claim(seen: &Observed) -> bool {
     let request = &seen.request;
     let can_be_held = request.metadata.deletion_timestamp.is_none() || has_finalizer(request);
-    seen.paused == Paused::ByUs && !is_held(request) && can_be_held
+    seen.paused == Paused::ByUs && !is_claimed(request) && can_be_held
 }
 
 /// Begins: on which database and pods is recorded, and then the request cannot vanish any more.
@@ -297,12 +303,12 @@ fn begin(seen: &Observed) -> Decision {
         };
     }
     let step = StepKind::Begin.to_string();
-    let begins = ledger::find(request.steps(), &step).is_none();
-    let what = hindered(seen, &step, "take up the request");
+    let begins = ledger::find_step(request.steps(), &step).is_none();
+    let what = with_last_failure(seen, &step, "take up the request");
     let actions = if has_finalizer(request) {
         vec![]
     } else {
-        vec![Action::Hold]
+        vec![Action::AddFinalizer]
     };
     Decision::Act {
         step,
@@ -313,16 +319,17 @@ fn begin(seen: &Observed) -> Decision {
 }
 
 /// Why the operation was given up, if it was.
-fn cause_to_turn(request: &PostgresOpsRequest) -> Option<String> {
-    ledger::find(request.steps(), TURN_BACK).map(|step| step.message.clone().unwrap_or_default())
+fn rollback_cause(request: &PostgresOpsRequest) -> Option<String> {
+    ledger::find_step(request.steps(), ROLLBACK)
+        .map(|step| step.message.clone().unwrap_or_default())
 }
 
 /// Lets clients catch up before the walk goes on without their old knowledge.
 ///
 /// They get their time from the step before on. Where that was not this request's, because a
 /// renewal has come so far already, from when they were last told something else.
-fn settled(seen: &Observed, intent: Intent, now: Timestamp) -> Intent {
-    let before = |step: &str| match StepKind::of(step)? {
+fn wait_for_clients(seen: &Observed, intent: Intent, now: Timestamp) -> Intent {
+    let before = |step: &str| match StepKind::from_name(step)? {
         StepKind::Migrate => Some(StepKind::Expand),
         StepKind::Contract => Some(StepKind::Migrate),
         _ => None,
@@ -330,27 +337,30 @@ fn settled(seen: &Observed, intent: Intent, now: Timestamp) -> Intent {
     let steps = seen.request.steps();
     match (
         &intent,
-        settle::of_operation(&seen.request, seen.database.as_deref()),
+        settle::for_request(&seen.request, seen.database.as_deref()),
     ) {
         (Intent::Act { step, actions, .. }, Some(settle))
-            if ledger::find(steps, step).is_none() =>
+            if ledger::find_step(steps, step).is_none() =>
         {
-            let before = before(step).and_then(|before| ledger::find(steps, before.as_str()));
+            let before = before(step).and_then(|before| ledger::find_step(steps, before.as_str()));
             let of_the_step = before
                 .and_then(|before| before.finished_at.as_ref().or(before.started_at.as_ref()))
                 .map(|time| time.0);
-            let scene = seen.scene.as_ref().ok();
+            let scene = seen.cluster.as_ref().ok();
             let told = || {
                 scene
-                    .filter(|scene| settle::given_up(scene, actions).is_some())?
-                    .told
+                    .filter(|scene| settle::what_clients_need(scene, actions).is_some())?
+                    .trust_changed_at
             };
             let until = of_the_step
                 .or_else(told)
                 .map(|since| settle::until(scene, since, settle));
             let is_too_soon = until.is_some_and(|until| now < until);
             if is_too_soon {
-                Intent::wait(StepKind::Settle, "clients to take over what has changed")
+                Intent::wait(
+                    StepKind::ClientGracePeriod,
+                    "clients to take over what has changed",
+                )
             } else {
                 intent
             }
@@ -360,9 +370,9 @@ fn settled(seen: &Observed, intent: Intent, now: Timestamp) -> Intent {
 }
 
 /// The way to what the request asks for.
-fn forth(seen: &Observed, database: &Postgres) -> Intent {
+fn advance(seen: &Observed, database: &Postgres) -> Intent {
     let request = &seen.request.spec;
-    let wished = wished(&database.spec, request, seen.major);
+    let desired = target_spec(&database.spec, request, seen.major);
     match &seen.paused {
         Paused::ByUs => {}
         Paused::ByOther(who) => {
@@ -371,13 +381,13 @@ fn forth(seen: &Observed, database: &Postgres) -> Intent {
                 format!("the database to be resumed: {who}"),
             );
         }
-        Paused::No if database.spec == wished && is_done(seen, &wished) => {
+        Paused::No if database.spec == desired && is_done(seen, &desired) => {
             return Intent::End(Outcome::Successful);
         }
         Paused::No => {
-            return preflight(seen, &wished).unwrap_or_else(|| match seen.places {
+            return preflight(seen, &desired).unwrap_or_else(|| match seen.free_slots {
                 // Not in Preflight, whose patience would be used up by it.
-                0 => Intent::wait(StepKind::Pause, NO_PLACE),
+                0 => Intent::wait(StepKind::Pause, NO_SLOT),
                 _ => Intent::act(
                     StepKind::Pause,
                     "pause the database",
@@ -386,90 +396,96 @@ fn forth(seen: &Observed, database: &Postgres) -> Intent {
             });
         }
     }
-    let scene = match &seen.scene {
+    let scene = match &seen.cluster {
         Ok(scene) => scene,
-        Err(why) => return Intent::wait(StepKind::Look, format!("a look at the pods ({why})")),
+        Err(why) => return Intent::wait(StepKind::Observe, format!("a look at the pods ({why})")),
     };
-    let issued = match issue(seen, &wished, scene) {
+    let issued = match issue(seen, &desired, scene) {
         Ok(issued) => issued,
         Err(intent) => return intent,
     };
-    let Some(target) = target(scene, &wished, seen.major, issued) else {
+    let Some(target) = target(scene, &desired, seen.major, issued) else {
         return Intent::wait(StepKind::Issue, "the certificates");
     };
-    Intent::of(steer(scene, &target, replaces(seen, &wished)), "", || {
-        if database.spec == wished {
-            return Intent::act(
-                StepKind::Resume,
-                "resume the database",
-                vec![Action::SetPaused(false)],
-            );
-        }
-        Intent::act(
-            StepKind::UpdateDatabase,
-            "write the new spec",
-            vec![Action::WriteSpec(Box::new(wished.clone()))],
-        )
-    })
+    Intent::from_progress(
+        next_step(scene, &target, replaces(seen, &desired)),
+        "",
+        || {
+            if database.spec == desired {
+                return Intent::act(
+                    StepKind::Resume,
+                    "resume the database",
+                    vec![Action::SetPaused(false)],
+                );
+            }
+            Intent::act(
+                StepKind::UpdateDatabase,
+                "write the new spec",
+                vec![Action::WriteSpec(Box::new(desired.clone()))],
+            )
+        },
+    )
 }
 
 /// Whether everything is as the request asks for: it only has to be said.
-fn is_done(seen: &Observed, wished: &PostgresSpec) -> bool {
-    let Ok(scene) = &seen.scene else { return false };
-    let Ok(issued) = issue(seen, wished, scene) else {
+fn is_done(seen: &Observed, desired: &PostgresSpec) -> bool {
+    let Ok(scene) = &seen.cluster else {
         return false;
     };
-    let Some(target) = target(scene, wished, seen.major, issued) else {
+    let Ok(issued) = issue(seen, desired, scene) else {
         return false;
     };
-    steer(scene, &target, replaces(seen, wished)) == Heading::There
+    let Some(target) = target(scene, desired, seen.major, issued) else {
+        return false;
+    };
+    next_step(scene, &target, replaces(seen, desired)) == Progress::Reached
 }
 
 /// The posture at the end. Where nothing is issued, what is served is served on, and nobody's trust
 /// is given up: a renewal may be on its way.
 fn target(
-    scene: &Scene,
-    wished: &PostgresSpec,
+    scene: &ObservedCluster,
+    desired: &PostgresSpec,
     major: u32,
     issued: Option<Material>,
 ) -> Option<Posture> {
     match issued {
-        Some(issued) => posture(wished, major, Some(&issued)),
-        None => posture(wished, major, scene.stored.as_ref())
-            .map(|target| trusting(target, &scene.written)),
+        Some(issued) => posture(desired, major, Some(&issued)),
+        None => posture(desired, major, scene.in_secret.as_ref())
+            .map(|target| keeping_trust(target, &scene.applied)),
     }
 }
 
 /// The pods that are replaced, if they are: a volume comes and goes with its pod, whatever the
 /// request would rather have.
-fn replaces<'a>(seen: &'a Observed, wished: &PostgresSpec) -> Option<&'a BegunOn> {
+fn replaces<'a>(seen: &'a Observed, desired: &PostgresSpec) -> Option<&'a BegunOn> {
     let needs_new_pods = seen
         .database
         .as_ref()
-        .is_some_and(|now| now.spec.tls.is_some() != wished.tls.is_some());
+        .is_some_and(|now| now.spec.tls.is_some() != desired.tls.is_some());
     seen.request
         .begun_on()
         .filter(|_| seen.request.restarts() || needs_new_pods)
 }
 
 /// What has to hold before anything is touched; nothing when it does.
-fn preflight(seen: &Observed, wished: &PostgresSpec) -> Option<Intent> {
+fn preflight(seen: &Observed, desired: &PostgresSpec) -> Option<Intent> {
     const STEP: StepKind = StepKind::Preflight;
-    let scene = match &seen.scene {
+    let scene = match &seen.cluster {
         Ok(scene) => scene,
         Err(why) => return Some(Intent::wait(STEP, format!("a look at the pods ({why})"))),
     };
     if seen.request.spec.apply == Apply::IfReady
-        && let Err(on) = is_sound(seen, scene, replaces(seen, wished).is_some())
+        && let Err(on) = is_sound(seen, scene, replaces(seen, desired).is_some())
     {
         return Some(Intent::wait(STEP, on));
     }
-    if replaces(seen, wished).is_some()
+    if replaces(seen, desired).is_some()
         && let Err(on) = scene.keeps_data()
     {
         return Some(Intent::wait(STEP, on));
     }
-    if replaces(seen, wished).is_some()
+    if replaces(seen, desired).is_some()
         && let Some(on) = seen
             .budgets
             .as_ref()
@@ -477,24 +493,24 @@ fn preflight(seen: &Observed, wished: &PostgresSpec) -> Option<Intent> {
     {
         return Some(Intent::wait(STEP, on));
     }
-    match locked_out(scene, wished, seen.major) {
+    match locked_out(scene, desired, seen.major) {
         Err(on) => return Some(Intent::wait(STEP, on)),
         Ok(Some(why)) => return Some(Intent::fail(STEP, why)),
         Ok(None) => {}
     }
-    if !issues(&seen.request.spec) {
+    if !issues_certificates(&seen.request.spec) {
         return None;
     }
     let issuance = match &seen.issuance {
         Ok(issuance) => issuance,
         Err(why) => return Some(Intent::wait(STEP, why.clone())),
     };
-    if !issuance.in_the_way.is_empty() {
+    if !issuance.conflicts.is_empty() {
         return Some(Intent::fail(
             STEP,
             format!(
                 "{} is in the way: it belongs to somebody else",
-                issuance.in_the_way.join(", ")
+                issuance.conflicts.join(", ")
             ),
         ));
     }
@@ -509,7 +525,7 @@ fn preflight(seen: &Observed, wished: &PostgresSpec) -> Option<Intent> {
 
 /// Whether every pod is there and serves, and one of them may go where they are to be replaced;
 /// else what is waited for.
-fn is_sound(seen: &Observed, scene: &Scene, replaces: bool) -> Known<()> {
+fn is_sound(seen: &Observed, scene: &ObservedCluster, replaces: bool) -> Known<()> {
     if scene.pods.len() != scene.replicas {
         return Err(format!(
             "{} pods; there are {}",
@@ -533,9 +549,11 @@ fn is_sound(seen: &Observed, scene: &Scene, replaces: bool) -> Known<()> {
 /// What a trial that has not passed needs.
 fn try_issuers(step: StepKind, trial: &Trial) -> Intent {
     match trial {
-        Trial::Absent | Trial::Begun => {
-            Intent::act(step, "ask for a trial certificate", vec![Action::Try])
-        }
+        Trial::Absent | Trial::Begun => Intent::act(
+            step,
+            "ask for a trial certificate",
+            vec![Action::StartTrial],
+        ),
         // What was refused stays refused: the issuer is asked anew.
         Trial::Failed(why) => Intent::Fail {
             step: step.into(),
@@ -547,9 +565,13 @@ fn try_issuers(step: StepKind, trial: &Trial) -> Intent {
 }
 
 /// Roles whose passwords would not be taken any more, in words; nothing if there are none.
-fn locked_out(scene: &Scene, wished: &PostgresSpec, major: u32) -> Known<Option<String>> {
-    let is_to_be_scram = method(wished, major) == Method::Scram;
-    let is_scram = scene.written.accept.plain.or(scene.written.accept.tls) == Some(Method::Scram);
+fn locked_out(
+    scene: &ObservedCluster,
+    desired: &PostgresSpec,
+    major: u32,
+) -> Known<Option<String>> {
+    let is_to_be_scram = method(desired, major) == Method::Scram;
+    let is_scram = scene.applied.accept.plain.or(scene.applied.accept.tls) == Some(Method::Scram);
     if !is_to_be_scram || is_scram {
         return Ok(None);
     }
@@ -558,7 +580,7 @@ fn locked_out(scene: &Scene, wished: &PostgresSpec, major: u32) -> Known<Option<
         format!(
             "the passwords of {} are stored as MD5 and would not be taken by scram: set them anew with password_encryption = '{}' first",
             primary.md5_roles.join(", "),
-            Hash::Scram.as_str(),
+            PasswordEncryption::Scram.as_str(),
         )
     }))
 }
@@ -570,28 +592,28 @@ fn locked_out(scene: &Scene, wished: &PostgresSpec, major: u32) -> Known<Option<
 /// every server before it is asked.
 fn issue(
     seen: &Observed,
-    wished: &PostgresSpec,
-    scene: &Scene,
+    desired: &PostgresSpec,
+    scene: &ObservedCluster,
 ) -> Result<Option<Material>, Intent> {
     const STEP: StepKind = StepKind::Issue;
-    if !issues(&seen.request.spec) {
+    if !issues_certificates(&seen.request.spec) {
         return Ok(None);
     }
     let issuance = match &seen.issuance {
         Ok(issuance) => issuance,
         Err(why) => return Err(Intent::wait(STEP, why.clone())),
     };
-    let to_ask = to_ask(seen, wished, issuance);
+    let to_ask = to_ask(seen, desired, issuance);
     if !to_ask.is_empty() {
         let Trial::Passed(cas) = &issuance.trial else {
             return Err(try_issuers(STEP, &issuance.trial));
         };
-        return Err(widen(scene, cas)
+        return Err(widen_trust(scene, cas)
             .unwrap_or_else(|| Intent::act(STEP, "ask for the certificates", to_ask)));
     }
     for (alias, certificate) in &issuance.certificates {
         let is_new = certificate
-            .asked
+            .requested_at_revision
             .is_none_or(|asked| certificate.revision > asked);
         if certificate.issuing || !certificate.ready || !is_new {
             let why = certificate
@@ -618,14 +640,14 @@ fn issue(
 
 /// What cert-manager has yet to be asked for: Certificates as the spec wants them; where they are
 /// rotated, new ones.
-fn to_ask(seen: &Observed, wished: &PostgresSpec, issuance: &Issuance) -> Vec<Action> {
+fn to_ask(seen: &Observed, desired: &PostgresSpec, issuance: &Issuance) -> Vec<Action> {
     if !Alias::ALL
         .iter()
         .all(|alias| issuance.certificates.get(alias).is_some_and(|c| c.matches))
     {
-        return vec![Action::Certify(Box::new(wished.clone()))];
+        return vec![Action::RequestCertificates(Box::new(desired.clone()))];
     }
-    let is_unasked = |certificate: &Certificate| match certificate.asked {
+    let is_unasked = |certificate: &ObservedCertificate| match certificate.requested_at_revision {
         None => true,
         Some(asked) => {
             certificate.revision <= asked && !certificate.issuing && certificate.failure.is_none()
@@ -635,11 +657,13 @@ fn to_ask(seen: &Observed, wished: &PostgresSpec, issuance: &Issuance) -> Vec<Ac
         .certificates
         .iter()
         .filter(|(_, certificate)| is_unasked(certificate));
-    let reissue = |(alias, certificate): (&Alias, &Certificate)| Action::Reissue {
+    let reissue = |(alias, certificate): (&Alias, &ObservedCertificate)| Action::Reissue {
         alias: *alias,
-        revision: certificate.asked.unwrap_or(certificate.revision),
+        revision: certificate
+            .requested_at_revision
+            .unwrap_or(certificate.revision),
     };
-    if rotates(&seen.request.spec) {
+    if rotates_certificates(&seen.request.spec) {
         anew.map(reissue).collect()
     } else {
         vec![]
@@ -648,29 +672,29 @@ fn to_ask(seen: &Observed, wished: &PostgresSpec, issuance: &Issuance) -> Vec<Ac
 
 /// Brings trust in these CAs to every server; nothing when it is there. A cluster without files
 /// trusts nobody.
-fn widen(scene: &Scene, cas: &BTreeSet<CaId>) -> Option<Intent> {
+fn widen_trust(scene: &ObservedCluster, cas: &BTreeSet<CaId>) -> Option<Intent> {
     const STEP: StepKind = StepKind::Expand;
-    let files = scene.written.files.as_ref()?;
+    let files = scene.applied.files.as_ref()?;
     let trust = files.trust.union(cas).copied().collect();
     let wider = Posture {
         files: Some(Files {
             trust,
             ..files.clone()
         }),
-        ..scene.written.clone()
+        ..scene.applied.clone()
     };
-    match steer(scene, &wider, None) {
-        Heading::There => None,
-        Heading::Do { what, actions, .. } => Some(Intent::act(STEP, &what, actions)),
-        Heading::Wait { on, .. } => Some(Intent::wait(STEP, on)),
+    match next_step(scene, &wider, None) {
+        Progress::Reached => None,
+        Progress::Act { what, actions, .. } => Some(Intent::act(STEP, &what, actions)),
+        Progress::Wait { on, .. } => Some(Intent::wait(STEP, on)),
     }
 }
 
 /// The way back to what the spec says.
-fn back(seen: &Observed, database: &Postgres, cause: &str) -> Intent {
+fn roll_back(seen: &Observed, database: &Postgres, cause: &str) -> Intent {
     let end = || {
-        let given_up =
-            ledger::find(seen.request.steps(), GIVEN_UP).and_then(|step| step.message.as_deref());
+        let given_up = ledger::find_step(seen.request.steps(), ROLLBACK_FAILED)
+            .and_then(|step| step.message.as_deref());
         Intent::End(Outcome::Failed(
             given_up.map_or(cause.to_owned(), |how| format!("{cause}; {how}")),
         ))
@@ -679,34 +703,34 @@ fn back(seen: &Observed, database: &Postgres, cause: &str) -> Intent {
         .issuance
         .as_ref()
         .is_ok_and(|issuance| issuance.trial != Trial::Absent);
-    let end_trial = || Intent::act("TurnBack Trial", "end the trial", vec![Action::EndTrial]);
+    let end_trial = || Intent::act("Rollback Trial", "end the trial", vec![Action::EndTrial]);
     if seen.paused != Paused::ByUs {
         // It was never paused, so nothing was touched; or it is resumed already, and goes on to its
         // spec by itself.
         return if has_trial { end_trial() } else { end() };
     }
-    let scene = match &seen.scene {
+    let scene = match &seen.cluster {
         Ok(scene) => scene,
-        Err(why) => return Intent::wait("TurnBack Look", format!("a look at the pods ({why})")),
+        Err(why) => return Intent::wait("Rollback Observe", format!("a look at the pods ({why})")),
     };
     // Where the spec is the new one already, what is served belongs to it.
-    let is_new = database.spec == wished(&database.spec, &seen.request.spec, seen.major);
-    let material = if is_new && !rotates(&seen.request.spec) {
-        scene.stored
+    let is_new = database.spec == target_spec(&database.spec, &seen.request.spec, seen.major);
+    let material = if is_new && !rotates_certificates(&seen.request.spec) {
+        scene.in_secret
     } else {
-        scene.previous.or(scene.stored)
+        scene.previous.or(scene.in_secret)
     };
     let origin = posture(&database.spec, seen.major, material.as_ref());
     let origin = origin.map_or_else(
-        || scene.written.clone(),
-        |origin| trusting(origin, &scene.written),
+        || scene.applied.clone(),
+        |origin| keeping_trust(origin, &scene.applied),
     );
-    Intent::of(steer(scene, &origin, None), "TurnBack ", || {
+    Intent::from_progress(next_step(scene, &origin, None), "Rollback ", || {
         if has_trial {
             return end_trial();
         }
         Intent::act(
-            "TurnBack Resume",
+            "Rollback Resume",
             "resume the database",
             vec![Action::SetPaused(false)],
         )
@@ -716,7 +740,7 @@ fn back(seen: &Observed, database: &Postgres, cause: &str) -> Intent {
 /// The same, without giving up anybody's trust: what has been issued by now, users' pods may show.
 /// The renewal that follows, once what is issued is what the spec asks for, gives up what is not
 /// needed.
-fn trusting(target: Posture, here: &Posture) -> Posture {
+fn keeping_trust(target: Posture, here: &Posture) -> Posture {
     let files = target.files.map(|files| Files {
         trust: files.trust.union(&here.trust()).copied().collect(),
         ..files
@@ -725,37 +749,37 @@ fn trusting(target: Posture, here: &Posture) -> Posture {
 }
 
 /// Turns what is to be done into a decision: tries are counted, patience ends.
-fn by_the_clock(seen: &Observed, intent: Intent, now: Timestamp) -> Decision {
+fn count_attempts(seen: &Observed, intent: Intent, now: Timestamp) -> Decision {
     let spec = &seen.request.spec;
-    let patience = Patience::of(spec.timeout.as_deref(), spec.max_retries);
+    let patience = RetryPolicy::from_request(spec.timeout.as_deref(), spec.max_retries);
     let (step, failing) = match &intent {
-        Intent::End(outcome) => return Decision::End(outcome.clone()),
+        Intent::End(outcome) => return Decision::Complete(outcome.clone()),
         Intent::Act { step, .. } | Intent::Wait { step, .. } => (step.clone(), false),
         Intent::Fail { step, .. } => (step.clone(), true),
     };
-    let standing = ledger::standing(seen.request.steps(), &step, failing, patience, now);
-    let known = ledger::find(seen.request.steps(), &step);
+    let standing = ledger::attempt_state(seen.request.steps(), &step, failing, patience, now);
+    let known = ledger::find_step(seen.request.steps(), &step);
     // How long clients are given is for the request to say, and how long others work is not its
     // fault.
-    let is_patient = step == StepKind::Settle.as_str()
-        || matches!(&intent, Intent::Wait { on, .. } if on == NO_PLACE);
+    let is_patient = step == StepKind::ClientGracePeriod.as_str()
+        || matches!(&intent, Intent::Wait { on, .. } if on == NO_SLOT);
     // Nor did it try anything meanwhile: what comes after it is the first try.
     let has_got_a_place = matches!(&intent, Intent::Act { .. })
         && known
             .and_then(|step| step.message.as_deref())
-            .is_some_and(|message| message.ends_with(NO_PLACE));
-    if standing == Standing::Exhausted && !is_patient && !has_got_a_place {
-        return exhausted(seen, &step, &intent);
+            .is_some_and(|message| message.ends_with(NO_SLOT));
+    if standing == AttemptState::Exhausted && !is_patient && !has_got_a_place {
+        return give_up(seen, &step, &intent);
     }
     let begins =
-        has_got_a_place || standing == Standing::Begins && !(known.is_some() && is_patient);
+        has_got_a_place || standing == AttemptState::Begins && !(known.is_some() && is_patient);
     match intent {
         Intent::Act {
             step,
             what,
             actions,
         } => {
-            let what = hindered(seen, &step, &what);
+            let what = with_last_failure(seen, &step, &what);
             Decision::Act {
                 step,
                 what,
@@ -779,43 +803,48 @@ fn by_the_clock(seen: &Observed, intent: Intent, now: Timestamp) -> Decision {
             on: format!("another try: {why}"),
             begins,
         },
-        Intent::End(outcome) => Decision::End(outcome),
+        Intent::End(outcome) => Decision::Complete(outcome),
     }
 }
 
 /// What is done at a step, and why it could not be done so far.
-fn hindered(seen: &Observed, step: &str, what: &str) -> String {
+fn with_last_failure(seen: &Observed, step: &str, what: &str) -> String {
     match seen
-        .hindrance
+        .last_failure
         .as_ref()
         .filter(|hindrance| hindrance.step == step)
     {
-        Some(Hindrance { why, .. }) => format!("{what} ({why})"),
+        Some(LastFailure { why, .. }) => format!("{what} ({why})"),
         None => what.to_owned(),
     }
 }
 
 /// Forth turns back; back ends with what could be had: the database is never left paused.
-fn exhausted(seen: &Observed, step: &str, intent: &Intent) -> Decision {
+fn give_up(seen: &Observed, step: &str, intent: &Intent) -> Decision {
     let what = match intent {
         Intent::Act { what, .. } => {
-            format!("{step}: could not {} in time", hindered(seen, step, what))
+            format!(
+                "{step}: could not {} in time",
+                with_last_failure(seen, step, what)
+            )
         }
         Intent::Wait { on, .. } => format!("{step}: waited in vain for {on}"),
         Intent::Fail { why, .. } => format!("{step}: {why}"),
         Intent::End(_) => step.to_owned(),
     };
-    match cause_to_turn(&seen.request) {
+    match rollback_cause(&seen.request) {
         None if step == StepKind::Resume.as_str() => {
             resume(step, "resume the database".to_owned(), true)
         }
-        None => Decision::Turn { cause: what },
+        None => Decision::RollBack { cause: what },
         Some(_) if seen.paused == Paused::ByUs => {
             let what =
                 format!("the database could not be brought back, and is resumed as it is ({what})");
-            resume(GIVEN_UP, what, true)
+            resume(ROLLBACK_FAILED, what, true)
         }
-        Some(cause) => Decision::End(Outcome::Failed(format!("{cause}; on the way back, {what}"))),
+        Some(cause) => {
+            Decision::Complete(Outcome::Failed(format!("{cause}; on the way back, {what}")))
+        }
     }
 }
 

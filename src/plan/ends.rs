@@ -10,47 +10,51 @@ use crate::api::tls::{ClientAuthMode, SslMode};
 ///
 /// `major` is PostgreSQL's major version.
 #[must_use]
-pub fn wished(spec: &PostgresSpec, request: &PostgresOpsRequestSpec, major: u32) -> PostgresSpec {
-    let mut wished = spec.clone();
+pub fn target_spec(
+    spec: &PostgresSpec,
+    request: &PostgresOpsRequestSpec,
+    major: u32,
+) -> PostgresSpec {
+    let mut desired = spec.clone();
     let Some(change) = request
         .tls
         .as_ref()
         .filter(|_| request.type_ == OpsType::ReconfigureTLS)
     else {
-        return wished;
+        return desired;
     };
     match change.operations().first() {
         Some(TlsOperation::Remove) => {
-            wished.tls = None;
-            wished.ssl_mode = Some(SslMode::Disable);
-            wished.client_auth_mode = change.client_auth_mode.or(spec.client_auth_mode);
+            desired.tls = None;
+            desired.ssl_mode = Some(SslMode::Disable);
+            desired.client_auth_mode = change.client_auth_mode.or(spec.client_auth_mode);
         }
         Some(TlsOperation::Change) => {
-            let tls = wished.tls.get_or_insert_default();
+            let tls = desired.tls.get_or_insert_default();
             change.merge_into(tls);
             let kept = spec.ssl_mode.filter(|mode| *mode != SslMode::Disable);
-            wished.ssl_mode = change.ssl_mode.or(kept).or(Some(SslMode::VerifyFull));
+            desired.ssl_mode = change.ssl_mode.or(kept).or(Some(SslMode::VerifyFull));
             let password = if major < 18 {
                 ClientAuthMode::Md5
             } else {
                 ClientAuthMode::Scram
             };
-            wished.client_auth_mode = change
+            desired.client_auth_mode = change
                 .client_auth_mode
                 .or(spec.client_auth_mode)
                 .or(Some(password));
         }
         Some(TlsOperation::Rotate) | None => {}
     }
-    wished
+    desired
 }
 
-/// Why what is wished for cannot be served, if a certificate would have more names than fit: those
+/// Why what is desired for cannot be served, if a certificate would have more names than fit: those
 /// of the request come to those that the database has. What stays as it is, is served already.
 #[must_use]
-pub fn too_many_names(spec: &PostgresSpec, wished: &PostgresSpec) -> Option<String> {
+pub fn too_many_names(spec: &PostgresSpec, desired: &PostgresSpec) -> Option<String> {
     let had = |alias: &str| spec.tls.as_ref().and_then(|tls| tls.certificate(alias));
-    let changed = wished
+    let changed = desired
         .tls
         .iter()
         .flat_map(|tls| &tls.certificates)
@@ -68,7 +72,7 @@ pub fn too_many_names(spec: &PostgresSpec, wished: &PostgresSpec) -> Option<Stri
 
 /// Whether certificates are issued on the way.
 #[must_use]
-pub fn issues(request: &PostgresOpsRequestSpec) -> bool {
+pub fn issues_certificates(request: &PostgresOpsRequestSpec) -> bool {
     request.type_ == OpsType::ReconfigureTLS
         && request
             .tls
@@ -78,7 +82,7 @@ pub fn issues(request: &PostgresOpsRequestSpec) -> bool {
 
 /// Whether every certificate is to be issued anew, though nothing about it changes.
 #[must_use]
-pub fn rotates(request: &PostgresOpsRequestSpec) -> bool {
+pub fn rotates_certificates(request: &PostgresOpsRequestSpec) -> bool {
     request.type_ == OpsType::ReconfigureTLS
         && request
             .tls
@@ -97,7 +101,7 @@ mod tests {
     fn after(spec_yaml: &str, tls: &str, major: u32) -> PostgresSpec {
         let request = format!("{{type: ReconfigureTLS, databaseRef: {{name: pg}}, tls: {tls}}}");
         let request: PostgresOpsRequestSpec = serde_saphyr::from_str(&request).expect("a request");
-        wished(&spec(spec_yaml), &request, major)
+        target_spec(&spec(spec_yaml), &request, major)
     }
 
     const SECURE: &str = "{version: '17', sslMode: require, clientAuthMode: scram, tls: {issuerRef: {name: a}, certificates: \
@@ -202,8 +206,8 @@ mod tests {
                 format!("{{type: ReconfigureTLS, databaseRef: {{name: pg}}, tls: {tls}}}");
             let request: PostgresOpsRequestSpec =
                 serde_saphyr::from_str(&request).expect("a request");
-            let once = wished(&spec(SECURE), &request, 17);
-            assert_eq!(wished(&once, &request, 17), once);
+            let once = target_spec(&spec(SECURE), &request, 17);
+            assert_eq!(target_spec(&once, &request, 17), once);
         }
     }
 

@@ -16,7 +16,7 @@ use crate::api::duration::{self, after};
 use crate::api::ops_request::Step;
 
 /// Name of the step that says that the operation was given up and the way leads back.
-pub const TURN_BACK: &str = StepKind::TurnBack.as_str();
+pub const ROLLBACK: &str = StepKind::Rollback.as_str();
 
 /// How long a step may take, if the request does not say.
 const TIMEOUT: Duration = Duration::from_mins(10);
@@ -29,17 +29,17 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// How much patience a request has.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct RetryPolicy {
     /// How long one try of a step may take.
     pub timeout: Duration,
     /// How often a step is tried again.
     pub retries: i32,
 }
 
-impl Patience {
+impl RetryPolicy {
     /// What the request says, or 10 minutes; within what a request may say, whoever let it in.
     #[must_use]
-    pub fn of(timeout: Option<&str>, retries: i32) -> Self {
+    pub fn from_request(timeout: Option<&str>, retries: i32) -> Self {
         let timeout = timeout.and_then(|text| duration::parse(text).ok());
         let timeout = timeout
             .filter(|timeout| !timeout.is_zero())
@@ -53,7 +53,7 @@ impl Patience {
 
 /// Where a step stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum AttemptState {
     /// It is being tried, until then.
     Trying(Timestamp),
     /// It has just failed, or the first try begins: a new try begins now.
@@ -66,61 +66,67 @@ pub enum Standing {
 
 /// Where the step of this name stands; `failing` if it cannot be done as things are.
 #[must_use]
-pub fn standing(
+pub fn attempt_state(
     steps: &[Step],
     name: &str,
     failing: bool,
-    patience: Patience,
+    patience: RetryPolicy,
     now: Timestamp,
-) -> Standing {
-    let Some(step) = find(steps, name) else {
-        return Standing::Begins;
+) -> AttemptState {
+    let Some(step) = find_step(steps, name) else {
+        return AttemptState::Begins;
     };
     let Some(Time(started)) = step.started_at else {
-        return Standing::Begins;
+        return AttemptState::Begins;
     };
     if step.finished_at.is_some() {
         // It was done, and the world has changed since.
         return if failing {
-            Standing::Begins
+            AttemptState::Begins
         } else {
-            Standing::Trying(after(now, patience.timeout))
+            AttemptState::Trying(after(now, patience.timeout))
         };
     }
     let ends = if failing {
-        after(started, pause(step.attempts))
+        after(started, backoff(step.attempts))
     } else {
         after(started, patience.timeout)
     };
     if now < ends {
         return if failing {
-            Standing::Pausing(ends)
+            AttemptState::Pausing(ends)
         } else {
-            Standing::Trying(ends)
+            AttemptState::Trying(ends)
         };
     }
     if step.attempts > patience.retries {
-        Standing::Exhausted
+        AttemptState::Exhausted
     } else {
-        Standing::Begins
+        AttemptState::Begins
     }
 }
 
-fn pause(attempts: i32) -> Duration {
+fn backoff(attempts: i32) -> Duration {
     let doublings = u32::try_from(attempts.clamp(1, 10) - 1).unwrap_or_default();
     (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE)
 }
 
 /// The step of this name.
 #[must_use]
-pub fn find<'a>(steps: &'a [Step], name: &str) -> Option<&'a Step> {
+pub fn find_step<'a>(steps: &'a [Step], name: &str) -> Option<&'a Step> {
     steps.iter().find(|step| step.name == name)
 }
 
 /// Notes that this step is what happens now: the steps before it are done, and a new try is counted
 /// if one begins.
-pub fn note(steps: &mut Vec<Step>, name: &str, begins: bool, message: &str, now: Timestamp) {
-    finish(steps, Some(name), now);
+pub fn record_attempt(
+    steps: &mut Vec<Step>,
+    name: &str,
+    begins: bool,
+    message: &str,
+    now: Timestamp,
+) {
+    finish_steps(steps, Some(name), now);
     let at = steps
         .iter()
         .position(|step| step.name == name)
@@ -143,7 +149,7 @@ pub fn note(steps: &mut Vec<Step>, name: &str, begins: bool, message: &str, now:
 }
 
 /// Notes that every step but this one is done.
-pub fn finish(steps: &mut [Step], but: Option<&str>, now: Timestamp) {
+pub fn finish_steps(steps: &mut [Step], but: Option<&str>, now: Timestamp) {
     for step in steps
         .iter_mut()
         .filter(|step| but != Some(&step.name) && step.finished_at.is_none())
@@ -156,7 +162,7 @@ pub fn finish(steps: &mut [Step], but: Option<&str>, now: Timestamp) {
 mod tests {
     use super::*;
 
-    const PATIENCE: Patience = Patience {
+    const PATIENCE: RetryPolicy = RetryPolicy {
         timeout: Duration::from_mins(1),
         retries: 1,
     };
@@ -165,40 +171,40 @@ mod tests {
         Timestamp::from_second(second).expect("a time")
     }
 
-    fn stands(steps: &[Step], failing: bool, second: i64) -> Standing {
-        standing(steps, "Expand", failing, PATIENCE, at(second))
+    fn stands(steps: &[Step], failing: bool, second: i64) -> AttemptState {
+        attempt_state(steps, "Expand", failing, PATIENCE, at(second))
     }
 
     #[test]
     fn a_step_that_takes_too_long_is_tried_again_and_then_given_up() {
         let mut steps = vec![];
-        assert_eq!(stands(&steps, false, 0), Standing::Begins);
-        note(&mut steps, "Expand", true, "", at(0));
-        assert_eq!(stands(&steps, false, 59), Standing::Trying(at(60)));
-        assert_eq!(stands(&steps, false, 60), Standing::Begins);
-        note(&mut steps, "Expand", true, "", at(60));
-        assert_eq!(stands(&steps, false, 119), Standing::Trying(at(120)));
-        assert_eq!(stands(&steps, false, 120), Standing::Exhausted);
+        assert_eq!(stands(&steps, false, 0), AttemptState::Begins);
+        record_attempt(&mut steps, "Expand", true, "", at(0));
+        assert_eq!(stands(&steps, false, 59), AttemptState::Trying(at(60)));
+        assert_eq!(stands(&steps, false, 60), AttemptState::Begins);
+        record_attempt(&mut steps, "Expand", true, "", at(60));
+        assert_eq!(stands(&steps, false, 119), AttemptState::Trying(at(120)));
+        assert_eq!(stands(&steps, false, 120), AttemptState::Exhausted);
     }
 
     #[test]
     fn a_step_that_fails_pauses_longer_each_time() {
         let mut steps = vec![];
-        note(&mut steps, "Expand", true, "no", at(0));
-        assert_eq!(stands(&steps, true, 4), Standing::Pausing(at(5)));
-        assert_eq!(stands(&steps, true, 5), Standing::Begins);
-        note(&mut steps, "Expand", true, "no", at(5));
-        assert_eq!(stands(&steps, true, 14), Standing::Pausing(at(15)));
-        assert_eq!(stands(&steps, true, 15), Standing::Exhausted);
-        assert_eq!(pause(99), LONGEST_PAUSE);
+        record_attempt(&mut steps, "Expand", true, "no", at(0));
+        assert_eq!(stands(&steps, true, 4), AttemptState::Pausing(at(5)));
+        assert_eq!(stands(&steps, true, 5), AttemptState::Begins);
+        record_attempt(&mut steps, "Expand", true, "no", at(5));
+        assert_eq!(stands(&steps, true, 14), AttemptState::Pausing(at(15)));
+        assert_eq!(stands(&steps, true, 15), AttemptState::Exhausted);
+        assert_eq!(backoff(99), LONGEST_PAUSE);
     }
 
     #[test]
     fn a_new_step_ends_those_before_it_and_nothing_is_forgotten() {
         let mut steps = vec![];
-        note(&mut steps, "Pause", true, "a", at(0));
-        note(&mut steps, "Expand", true, "b", at(1));
-        note(&mut steps, "Expand", false, "c", at(2));
+        record_attempt(&mut steps, "Pause", true, "a", at(0));
+        record_attempt(&mut steps, "Expand", true, "b", at(1));
+        record_attempt(&mut steps, "Expand", false, "c", at(2));
         let seen: Vec<_> = steps
             .iter()
             .map(|s| {
@@ -215,14 +221,14 @@ mod tests {
 
     #[test]
     fn patience_is_what_the_request_says_within_bounds() {
-        let seconds = |text: Option<&str>| Patience::of(text, 0).timeout.as_secs();
+        let seconds = |text: Option<&str>| RetryPolicy::from_request(text, 0).timeout.as_secs();
         assert_eq!(
             [seconds(Some("5m")), seconds(None), seconds(Some("soon"))],
             [300, 600, 600]
         );
         assert_eq!(seconds(Some("100000h")), 24 * 3600);
         assert_eq!(
-            [-1, 3, i32::MAX].map(|retries| Patience::of(None, retries).retries),
+            [-1, 3, i32::MAX].map(|retries| RetryPolicy::from_request(None, retries).retries),
             [0, 3, 10]
         );
     }

@@ -7,7 +7,7 @@ use crate::api::{Postgres, PostgresOpsRequest};
 use crate::tls::{Alias, CaId, Material};
 
 use super::budgets::Budgets;
-use super::scene::{Known, Scene};
+use super::scene::{Known, ObservedCluster};
 
 /// Everything that a decision may depend on, but for the time.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct Observed {
     pub siblings: Vec<Arc<PostgresOpsRequest>>,
     /// How many more operations may work now, in this cluster and namespace: see
     /// [`places`](super::places).
-    pub places: usize,
+    pub free_slots: usize,
     /// What the rules refuse about the request.
     pub refused: Vec<String>,
     /// PostgreSQL's major version.
@@ -32,16 +32,16 @@ pub struct Observed {
     /// The uids of the pods there are, by name. Asked for only until the request has begun.
     pub pods: Known<BTreeMap<String, String>>,
     /// What is known about the pods.
-    pub scene: Known<Scene>,
+    pub cluster: Known<ObservedCluster>,
     /// The disruption budgets. Asked for only until the database is paused.
     pub budgets: Known<Budgets>,
     /// Why what was last decided could not be done.
-    pub hindrance: Option<Hindrance>,
+    pub last_failure: Option<LastFailure>,
 }
 
 /// Why something could not be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hindrance {
+pub struct LastFailure {
     /// The step that it belongs to.
     pub step: String,
     /// In words.
@@ -67,9 +67,9 @@ pub struct Issuance {
     /// The trial.
     pub trial: Trial,
     /// Objects of other people that have the names of what would be issued.
-    pub in_the_way: Vec<String>,
+    pub conflicts: Vec<String>,
     /// The Certificates.
-    pub certificates: BTreeMap<Alias, Certificate>,
+    pub certificates: BTreeMap<Alias, ObservedCertificate>,
     /// What has been issued, verified; or what is wrong with it.
     pub issued: Option<Known<Material>>,
 }
@@ -92,7 +92,7 @@ pub enum Trial {
 
 /// One Certificate of cert-manager's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Certificate {
+pub struct ObservedCertificate {
     /// Its spec is the one that is asked for.
     pub matches: bool,
     /// It is Ready, for this generation, and from the issuer that is asked for.
@@ -102,7 +102,7 @@ pub struct Certificate {
     /// How often it was issued.
     pub revision: i64,
     /// The revision that this request has asked to be followed by another one.
-    pub asked: Option<i64>,
+    pub requested_at_revision: Option<i64>,
     /// Why the last try failed, and when cert-manager tries again.
     pub failure: Option<String>,
 }

@@ -10,28 +10,28 @@
 
 /// A request that has not ended, and is not the one that asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Contender {
+pub struct Candidate {
     /// Its uid.
     pub uid: String,
     /// Its namespace, and so its database's.
     pub namespace: String,
     /// Whether it has a place.
-    pub works: bool,
+    pub holds_slot: bool,
 }
 
 /// How many places are free for one more request of this namespace, of so many in all.
 #[must_use]
-pub fn free(places: usize, namespace: &str, others: &[Contender]) -> usize {
-    let free = places.saturating_sub(others.iter().filter(|other| other.works).count());
+pub fn free(places: usize, namespace: &str, others: &[Candidate]) -> usize {
+    let free = places.saturating_sub(others.iter().filter(|other| other.holds_slot).count());
     let is_alone = others
         .iter()
-        .all(|other| other.works || other.namespace == namespace);
+        .all(|other| other.holds_slot || other.namespace == namespace);
     if is_alone {
         return free;
     }
     let own = others
         .iter()
-        .filter(|other| other.works && other.namespace == namespace)
+        .filter(|other| other.holds_slot && other.namespace == namespace)
         .count();
     free.min(places.div_ceil(2).saturating_sub(own))
 }
@@ -42,10 +42,10 @@ mod tests {
 
     /// `a` waits, `A` works, each in the namespace of that letter.
     fn free_for(places: usize, namespace: &str, others: &str) -> usize {
-        let contender = |letter: char| Contender {
+        let contender = |letter: char| Candidate {
             uid: String::new(),
             namespace: letter.to_ascii_lowercase().to_string(),
-            works: letter.is_ascii_uppercase(),
+            holds_slot: letter.is_ascii_uppercase(),
         };
         free(
             places,

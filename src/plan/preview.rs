@@ -11,20 +11,20 @@ use crate::build::Cluster;
 use crate::build::certificates::certificate;
 use crate::tls::{Alias, CaId, Fingerprint, Leaf, Material, Posture, hba, posture, settings, walk};
 
-use super::ends::rotates;
+use super::ends::rotates_certificates;
 use super::steer::Stage;
 
 /// What an operation would do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preview {
     /// The certificates, one an alias.
-    pub certificates: Vec<Planned>,
+    pub certificates: Vec<PlannedCertificate>,
     /// From where the spec is to where the request leads; one posture if nothing changes.
-    pub walk: Vec<Stop>,
+    pub walk: Vec<PlannedStage>,
     /// What goes out of, stays in, and comes into the settings.
-    pub settings: Vec<Line>,
+    pub settings: Vec<LineChange>,
     /// The same of `pg_hba`.
-    pub hba: Vec<Line>,
+    pub hba: Vec<LineChange>,
     /// The pods that are replaced, in this order; empty when none is.
     pub restarts: Vec<String>,
     /// The leadership moves once.
@@ -33,7 +33,7 @@ pub struct Preview {
 
 /// A certificate, and what happens to it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Planned {
+pub struct PlannedCertificate {
     /// Which one.
     pub alias: Alias,
     /// What happens to it.
@@ -55,7 +55,7 @@ pub enum Fate {
 
 /// One posture of the walk.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Stop {
+pub struct PlannedStage {
     /// The step that leads to it; nothing for the first.
     pub stage: Option<Stage>,
     /// Going there takes new pods.
@@ -72,7 +72,7 @@ pub struct Stop {
 
 /// One line of a text that changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Line {
+pub enum LineChange {
     /// It is there before and after.
     Stays(String),
     /// It is there before.
@@ -106,8 +106,8 @@ pub fn preview(
     let there = posture(to.spec(), to.major(), after.as_ref()).unwrap_or_else(|| plain(to));
     let issuers = [from, to].map(issuers).concat();
     let route = walk(&here, &there);
-    let stop = |at: usize, posture: &Posture| Stop {
-        stage: (at > 0).then(|| Stage::of(posture, &there)),
+    let stop = |at: usize, posture: &Posture| PlannedStage {
+        stage: (at > 0).then(|| Stage::reached_at(posture, &there)),
         new_pods: at > 0 && route[at - 1].needs_new_pods(posture),
         new_leaves: at > 0 && shown(posture).is_some() && shown(&route[at - 1]) != shown(posture),
         posture: posture.clone(),
@@ -118,7 +118,7 @@ pub fn preview(
             .collect(),
         served: posture.served().and_then(|leaf| named(&issuers, leaf.ca)),
     };
-    let stops: Vec<Stop> = route
+    let stops: Vec<PlannedStage> = route
         .iter()
         .enumerate()
         .map(|(at, posture)| stop(at, posture))
@@ -153,11 +153,15 @@ fn plain(cluster: &Cluster) -> Posture {
     Posture::plain(crate::tls::method(cluster.spec(), cluster.major()))
 }
 
-fn planned(from: &Cluster, to: &Cluster, request: &PostgresOpsRequestSpec) -> Vec<Planned> {
+fn planned(
+    from: &Cluster,
+    to: &Cluster,
+    request: &PostgresOpsRequestSpec,
+) -> Vec<PlannedCertificate> {
     let fate = |alias| match (certificate(from, alias), certificate(to, alias)) {
         (None, None) => None,
         (Some(old), None) => Some((Fate::Deleted, old)),
-        (Some(old), Some(new)) if old.spec == new.spec && !rotates(request) => {
+        (Some(old), Some(new)) if old.spec == new.spec && !rotates_certificates(request) => {
             Some((Fate::Kept, new))
         }
         (_, Some(new)) => Some((Fate::Issued, new)),
@@ -165,7 +169,7 @@ fn planned(from: &Cluster, to: &Cluster, request: &PostgresOpsRequestSpec) -> Ve
     Alias::ALL
         .into_iter()
         .filter_map(|alias| {
-            fate(alias).map(|(fate, certificate)| Planned {
+            fate(alias).map(|(fate, certificate)| PlannedCertificate {
                 alias,
                 fate,
                 certificate,
@@ -219,19 +223,19 @@ fn named(issuers: &[CertificateIssuerRef], wanted: CaId) -> Option<String> {
 }
 
 /// What is before, in its order, with what comes where it comes.
-fn lines(before: &[String], after: &[String]) -> Vec<Line> {
+fn lines(before: &[String], after: &[String]) -> Vec<LineChange> {
     let stays = |line: &&String| after.contains(line);
     let gone = before
         .iter()
         .filter(|line| !stays(line))
         .cloned()
-        .map(Line::Goes);
-    let kept = before.iter().filter(stays).cloned().map(Line::Stays);
+        .map(LineChange::Goes);
+    let kept = before.iter().filter(stays).cloned().map(LineChange::Stays);
     let come = after
         .iter()
         .filter(|line| !before.contains(line))
         .cloned()
-        .map(Line::Comes);
+        .map(LineChange::Comes);
     kept.chain(gone).chain(come).collect()
 }
 
@@ -250,8 +254,8 @@ mod tests {
     use super::*;
     use crate::api::postgres_version::PostgresVersionSpec;
     use crate::api::{Postgres, PostgresSpec};
-    use crate::build::Facts;
-    use crate::plan::ends::wished;
+    use crate::build::BuildInputs;
+    use crate::plan::ends::target_spec;
 
     fn cluster(spec: PostgresSpec) -> Cluster {
         let mut postgres = Postgres::new("pg", spec);
@@ -260,19 +264,19 @@ mod tests {
             version: "17.12".to_owned(),
             ..Default::default()
         };
-        let facts = Facts {
+        let facts = BuildInputs {
             version: &version,
             superuser: "postgres",
             user_conf: None,
         };
-        Cluster::of(&postgres, &facts).expect("a database that can be built")
+        Cluster::build(&postgres, &facts).expect("a database that can be built")
     }
 
     fn plan(spec: &str, tls: &str, restarts: bool) -> Preview {
         let spec: PostgresSpec = serde_saphyr::from_str(spec).expect("a spec");
         let request = format!("{{type: ReconfigureTLS, databaseRef: {{name: pg}}, tls: {tls}}}");
         let request: PostgresOpsRequestSpec = serde_saphyr::from_str(&request).expect("a request");
-        let to = cluster(wished(&spec, &request, 17));
+        let to = cluster(target_spec(&spec, &request, 17));
         preview(&cluster(spec), &to, &request, restarts, "pg-1")
     }
 
@@ -292,7 +296,10 @@ mod tests {
     #[test]
     fn adding_tls_issues_three_certificates_and_rolls_the_pods_once() {
         let plan = plan(PLAIN, "{issuerRef: {name: a}, clientAuthMode: cert}", false);
-        assert_eq!(stages(&plan), ["Equip", "Expand", "Migrate", "Contract"]);
+        assert_eq!(
+            stages(&plan),
+            ["MountCertificates", "Expand", "Migrate", "Contract"]
+        );
         assert_eq!(plan.walk.iter().filter(|stop| stop.new_pods).count(), 1);
         assert!(
             plan.certificates
@@ -304,7 +311,7 @@ mod tests {
         assert!(plan.switches_over);
         assert!(
             plan.hba
-                .contains(&Line::Goes("host all all all md5".to_owned())),
+                .contains(&LineChange::Goes("host all all all md5".to_owned())),
             "{:?}",
             plan.hba
         );
@@ -318,7 +325,7 @@ mod tests {
             (vec!["Contract".to_owned()], 0, false)
         );
         assert!(plan.walk[1].new_leaves && !plan.walk[1].new_pods);
-        let stays = |line: &Line| matches!(line, Line::Stays(_));
+        let stays = |line: &LineChange| matches!(line, LineChange::Stays(_));
         assert!(plan.settings.iter().all(stays) && plan.hba.iter().all(stays));
     }
 

@@ -8,51 +8,53 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::api::tls::SslMode;
-use crate::tls::{CaId, Dial, Fingerprint, Hash, Material, Posture, Serve, hba};
+use crate::tls::{
+    CaId, Fingerprint, Material, PasswordEncryption, Posture, ReplicationConninfo, ServerTls, hba,
+};
 
-use super::successors::Successors;
+use super::successors::SwitchoverCandidates;
 
 /// Something that was looked at: what it is, or why it is not known.
 pub type Known<T> = Result<T, String>;
 
 /// A database at one moment.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Scene {
+pub struct ObservedCluster {
     /// Name of the database.
     pub database: String,
     /// What pgrekey has written for the pods: where they are, or are on their way to.
-    pub written: Posture,
+    pub applied: Posture,
     /// What new pods are to be made of.
     pub template: Template,
     /// The CAs that clients are told to trust.
-    pub published: BTreeSet<CaId>,
+    pub client_bundle: BTreeSet<CaId>,
     /// When that was last something else, or what pods mount was; nothing where it cannot be known.
-    pub told: Option<Timestamp>,
+    pub trust_changed_at: Option<Timestamp>,
     /// The leaves that Secret `NAME-tls` holds; pods that are made without files do not see them.
-    pub stored: Option<Material>,
+    pub in_secret: Option<Material>,
     /// When the first of them expires.
-    pub ends: Option<Timestamp>,
+    pub leaf_expires_at: Option<Timestamp>,
     /// The leaves that were served before those, kept until an operation has succeeded.
     pub previous: Option<Material>,
     /// Names what the pods' volumes should hold: it changes when the Secret or the ConfigMap that
     /// they mount changes.
-    pub version: String,
+    pub volume_version: String,
     /// Data end with their pod: it has no volume of its own.
     pub is_ephemeral: bool,
     /// How many pods there should be.
     pub replicas: usize,
     /// The pods that there are, by ordinal.
-    pub pods: Vec<Pod>,
+    pub pods: Vec<ObservedPod>,
     /// Name of the pod that holds the leadership.
     pub leader: Known<String>,
     /// To whom Patroni would hand it over.
-    pub successors: Successors,
+    pub switchover_candidates: SwitchoverCandidates,
     /// A switchover was asked for and is not done.
-    pub switching: bool,
+    pub switchover_pending: bool,
     /// How many bytes of WAL a standby may be behind and still count as up to date.
     pub max_lag: u64,
     /// When all this was seen.
-    pub at: Timestamp,
+    pub observed_at: Timestamp,
     /// The client certificate has expired that standbys present, or some of them while they have
     /// not got the next one.
     pub client_expired: bool,
@@ -69,7 +71,7 @@ pub struct Template {
 
 /// One pod.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Pod {
+pub struct ObservedPod {
     /// Its name, which is also that of its server among the standbys.
     pub name: String,
     /// The number at the end of its name.
@@ -79,13 +81,13 @@ pub struct Pod {
     /// Its readiness probe succeeds.
     pub ready: bool,
     /// It is being deleted.
-    pub leaving: bool,
+    pub terminating: bool,
     /// It has the volume with certificates.
     pub has_files: bool,
     /// The [`Scene::version`] for which the kubelet was last asked to bring its volumes up to date.
-    pub refreshed: Option<String>,
+    pub refreshed_for: Option<String>,
     /// Its server, asked from outside.
-    pub server: Known<Server>,
+    pub server: Known<ObservedServer>,
 }
 
 /// One server, as it shows itself on the wire and in SQL.
@@ -94,42 +96,42 @@ pub struct Pod {
     clippy::struct_excessive_bools,
     reason = "each is one independent fact"
 )]
-pub struct Server {
+pub struct ObservedServer {
     /// It is in recovery.
-    pub standby: bool,
+    pub in_recovery: bool,
     /// Written, on a primary; replayed, on a standby; in bytes of WAL.
-    pub position: u64,
+    pub wal_position: u64,
     /// `ssl`, as loaded.
     pub ssl: bool,
     /// The lines of `pg_hba.conf`, in [`hba::lines`]'s words.
     pub hba: Vec<String>,
     /// Whether a plaintext connection gets as far as authentication.
-    pub plaintext: bool,
+    pub accepts_plaintext: bool,
     /// The leaf in its TLS handshake.
-    pub serves: Option<Fingerprint>,
+    pub served_leaf: Option<Fingerprint>,
     /// Its certificate files are those of `NAME-tls`. True where it has none and should have none.
     pub files_current: bool,
     /// It has read its settings since its certificate files last changed.
     pub files_loaded: bool,
     /// Its `patroni.yml` is that of `NAME-patroni`.
-    pub agent_file_current: bool,
+    pub patroni_yml_current: bool,
     /// How it dials its primary; `None` on a primary.
-    pub dial: Option<Dial>,
+    pub conninfo: Option<ReplicationConninfo>,
     /// The standbys that replicate from it, by the names of their pods.
-    pub streams: BTreeMap<String, Stream>,
+    pub replication: BTreeMap<String, StandbyReplication>,
     /// The superuser's password is stored as MD5.
-    pub own_password_is_md5: bool,
+    pub superuser_password_is_md5: bool,
     /// The other roles whose passwords are stored as MD5.
     pub md5_roles: Vec<String>,
     /// The leaf in its TLS handshake, for people to read.
-    pub leaf: Option<LeafSeen>,
+    pub leaf: Option<LeafSummary>,
     /// Common names of the CAs from which it takes client certificates.
     pub trusts: Vec<String>,
 }
 
 /// A leaf as people know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeafSeen {
+pub struct LeafSummary {
     /// Serial number, in hex.
     pub serial: String,
     /// When it ends.
@@ -138,7 +140,7 @@ pub struct LeafSeen {
 
 /// How one standby replicates, as its primary says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stream {
+pub struct StandbyReplication {
     /// It is past catching up.
     pub streaming: bool,
     /// Replayed, in bytes of WAL.
@@ -146,26 +148,26 @@ pub struct Stream {
     /// The connection is encrypted.
     pub tls: bool,
     /// It was opened with a client certificate.
-    pub certificate: bool,
+    pub client_cert: bool,
 }
 
 /// Why a pod is not what [`Scene::written`] says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lack {
+pub enum PodDrift {
     /// There is nothing to do but to wait; the text says for what.
-    Patience(String),
+    Waiting(String),
     /// Its volumes are older than what was written.
-    Refresh,
+    StaleVolume,
     /// Its server has not loaded its certificate files.
-    Load,
+    NotReloaded,
     /// Its agent dials as it used to.
-    Dial,
+    StaleConninfo,
 }
 
-impl Server {
+impl ObservedServer {
     /// Whether this posture's settings are loaded; else what is to happen first, in words.
     pub(super) fn has_settings(&self, posture: &Posture) -> Result<(), String> {
-        if self.ssl != (posture.serve == Serve::Tls) {
+        if self.ssl != (posture.serve == ServerTls::Tls) {
             return Err(format!(
                 "to switch TLS {}",
                 if self.ssl { "off" } else { "on" }
@@ -174,19 +176,23 @@ impl Server {
         if self.hba != hba::lines(posture) {
             return Err("to take over pg_hba".to_owned());
         }
-        if self.plaintext != posture.accept.plain.is_some() {
+        if self.accepts_plaintext != posture.accept.plain.is_some() {
             return Err(format!(
                 "to {} plaintext",
-                if self.plaintext { "refuse" } else { "take" }
+                if self.accepts_plaintext {
+                    "refuse"
+                } else {
+                    "take"
+                }
             ));
         }
         Ok(())
     }
 }
 
-impl Scene {
+impl ObservedCluster {
     /// The primary's pod, if it holds the leadership and answers as a primary.
-    pub fn primary(&self) -> Known<(&Pod, &Server)> {
+    pub fn primary(&self) -> Known<(&ObservedPod, &ObservedServer)> {
         let name = self.leader.as_ref().map_err(Clone::clone)?;
         let pod = self.pods.iter().find(|pod| pod.name == *name);
         let pod = pod.ok_or_else(|| format!("the pod of the leader {name}"))?;
@@ -194,7 +200,7 @@ impl Scene {
             .server
             .as_ref()
             .map_err(|why| format!("primary {name} to answer ({why})"))?;
-        if server.standby {
+        if server.in_recovery {
             Err(format!("the leader {name} to leave recovery"))
         } else {
             Ok((pod, server))
@@ -203,20 +209,20 @@ impl Scene {
 
     /// Whether a pod serves a certificate that has expired: who checks it does not get in.
     #[must_use]
-    pub fn is_expired(&self, pod: &Pod) -> bool {
+    pub fn is_expired(&self, pod: &ObservedPod) -> bool {
         let leaf = pod
             .server
             .as_ref()
             .ok()
             .and_then(|server| server.leaf.as_ref());
-        leaf.is_some_and(|leaf| leaf.not_after <= self.at)
+        leaf.is_some_and(|leaf| leaf.not_after <= self.observed_at)
     }
 
     /// Whether standbys cannot stream, because what the primary serves or what they present has
     /// expired.
     #[must_use]
     pub fn is_cut_off(&self) -> bool {
-        let presents_expired = self.written.dial.present && self.client_expired;
+        let presents_expired = self.applied.conninfo.sends_client_cert && self.client_expired;
         presents_expired
             || self
                 .primary()
@@ -246,18 +252,18 @@ impl Scene {
         let (_, primary) = self.primary().ok()?;
         Some(
             primary
-                .position
-                .saturating_sub(primary.streams.get(pod)?.replayed),
+                .wal_position
+                .saturating_sub(primary.replication.get(pod)?.replayed),
         )
     }
 
     /// How the superuser's password is stored.
-    pub fn hash(&self) -> Known<Hash> {
+    pub fn stored_password_encryption(&self) -> Known<PasswordEncryption> {
         let (_, server) = self.primary()?;
-        Ok(if server.own_password_is_md5 {
-            Hash::Md5
+        Ok(if server.superuser_password_is_md5 {
+            PasswordEncryption::Md5
         } else {
-            Hash::Scram
+            PasswordEncryption::Scram
         })
     }
 
@@ -265,9 +271,9 @@ impl Scene {
     /// far behind.
     ///
     /// The text says what is waited for.
-    pub fn serves_its_role(&self, pod: &Pod) -> Result<(), String> {
+    pub fn serves_its_role(&self, pod: &ObservedPod) -> Result<(), String> {
         let name = &pod.name;
-        if pod.leaving {
+        if pod.terminating {
             return Err(format!("{name} to be replaced"));
         }
         if !pod.ready {
@@ -281,13 +287,13 @@ impl Scene {
         if leader.name == *name {
             return Ok(());
         }
-        if !server.standby {
+        if !server.in_recovery {
             return Err(format!(
                 "{name} to follow {}, which holds the leadership",
                 leader.name
             ));
         }
-        match primary.streams.get(name) {
+        match primary.replication.get(name) {
             Some(stream) if stream.streaming => {
                 if self.lag(name).is_some_and(|lag| lag > self.max_lag) {
                     return Err(format!(
@@ -302,21 +308,21 @@ impl Scene {
     }
 
     /// Whether the settings that all pods take at once have reached this one.
-    pub fn has_settings(&self, pod: &Pod) -> Result<(), String> {
+    pub fn has_settings(&self, pod: &ObservedPod) -> Result<(), String> {
         let server = pod
             .server
             .as_ref()
             .map_err(|why| format!("{} to answer ({why})", pod.name))?;
         server
-            .has_settings(&self.written)
+            .has_settings(&self.applied)
             .map_err(|what| format!("{} {what}", pod.name))
     }
 
     /// What keeps a pod from being what is written; nothing when it is, as far as the wire can show
     /// it. What can be done about its files comes first: they may be why it does not serve.
     #[must_use]
-    pub fn lack(&self, pod: &Pod) -> Option<Lack> {
-        let is_cut_off = !pod.leaving && pod.server.is_ok() && self.is_cut_off();
+    pub fn drift(&self, pod: &ObservedPod) -> Option<PodDrift> {
+        let is_cut_off = !pod.terminating && pod.server.is_ok() && self.is_cut_off();
         // Whom expired certificates keep from streaming is not waited for: they would never be
         // replaced.
         let serves = self
@@ -324,69 +330,75 @@ impl Scene {
             .or_else(|on| if is_cut_off { Ok(()) } else { Err(on) });
         let role = serves
             .and_then(|()| self.has_settings(pod))
-            .map_err(Lack::Patience)
+            .map_err(PodDrift::Waiting)
             .err();
-        match self.lack_of_files(pod).filter(|_| !pod.leaving) {
-            Some(Lack::Patience(on)) => role.or(Some(Lack::Patience(on))),
+        match self.file_drift(pod).filter(|_| !pod.terminating) {
+            Some(PodDrift::Waiting(on)) => role.or(Some(PodDrift::Waiting(on))),
             Some(lack) => Some(lack),
             None => role,
         }
     }
 
-    fn lack_of_files(&self, pod: &Pod) -> Option<Lack> {
+    fn file_drift(&self, pod: &ObservedPod) -> Option<PodDrift> {
         let Ok(server) = &pod.server else { return None };
         let name = &pod.name;
-        if !server.files_current || !server.agent_file_current {
-            return Some(if pod.refreshed.as_ref() == Some(&self.version) {
-                Lack::Patience(format!("the kubelet to refresh the volumes of {name}"))
-            } else {
-                Lack::Refresh
-            });
+        if !server.files_current || !server.patroni_yml_current {
+            return Some(
+                if pod.refreshed_for.as_ref() == Some(&self.volume_version) {
+                    PodDrift::Waiting(format!("the kubelet to refresh the volumes of {name}"))
+                } else {
+                    PodDrift::StaleVolume
+                },
+            );
         }
-        let served = self.written.served().map(|leaf| leaf.fingerprint);
+        let served = self.applied.served().map(|leaf| leaf.fingerprint);
         if !server.files_loaded {
-            return Some(Lack::Load);
+            return Some(PodDrift::NotReloaded);
         }
-        if server.serves != served {
-            return Some(Lack::Patience(format!(
+        if server.served_leaf != served {
+            return Some(PodDrift::Waiting(format!(
                 "{name} to serve the certificate that it has loaded"
             )));
         }
-        if server.dial.is_some_and(|dial| dial != self.written.dial) {
-            return Some(Lack::Dial);
+        if server
+            .conninfo
+            .is_some_and(|dial| dial != self.applied.conninfo)
+        {
+            return Some(PodDrift::StaleConninfo);
         }
-        self.lack_of_proof(pod).map(Lack::Patience)
+        self.replication_drift(pod).map(PodDrift::Waiting)
     }
 
     /// A standby is proven by its connection, as its primary sees it.
-    fn lack_of_proof(&self, pod: &Pod) -> Option<String> {
+    fn replication_drift(&self, pod: &ObservedPod) -> Option<String> {
         let (_, primary) = self.primary().ok()?;
-        let stream = primary.streams.get(&pod.name)?;
-        let encrypted = match (self.written.serve, self.written.accept.plain) {
-            (Serve::Plain, _) => false,
-            (Serve::Tls, None) => true,
-            (Serve::Tls, Some(_)) => self.written.dial.mode >= SslMode::Prefer,
+        let stream = primary.replication.get(&pod.name)?;
+        let encrypted = match (self.applied.serve, self.applied.accept.plain) {
+            (ServerTls::Plain, _) => false,
+            (ServerTls::Tls, None) => true,
+            (ServerTls::Tls, Some(_)) => self.applied.conninfo.mode >= SslMode::Prefer,
         };
         let way = |tls| if tls { "with TLS" } else { "in plaintext" };
         if stream.tls != encrypted {
             return Some(format!("{} to replicate {}", pod.name, way(encrypted)));
         }
-        (encrypted && self.written.dial.present && !stream.certificate)
+        (encrypted && self.applied.conninfo.sends_client_cert && !stream.client_cert)
             .then(|| format!("{} to show its certificate when it replicates", pod.name))
     }
 
     /// The standbys that could be promoted now, the most advanced first: they serve what is written
     /// and are up to date, and Patroni takes them.
-    pub(super) fn candidates<'a>(&'a self, pods: &[&'a Pod]) -> Vec<&'a Pod> {
-        let position = |pod: &Pod| pod.server.as_ref().map_or(0, |server| server.position);
-        let mut standbys: Vec<&Pod> = pods
+    pub(super) fn candidates<'a>(&'a self, pods: &[&'a ObservedPod]) -> Vec<&'a ObservedPod> {
+        let position =
+            |pod: &ObservedPod| pod.server.as_ref().map_or(0, |server| server.wal_position);
+        let mut standbys: Vec<&ObservedPod> = pods
             .iter()
             .copied()
             .filter(|pod| {
                 self.leader.as_ref() != Ok(&pod.name) && self.serves_its_role(pod).is_ok()
             })
-            .filter(|pod| self.successors.has(&pod.name))
-            .filter(|pod| self.lack(pod).is_none())
+            .filter(|pod| self.switchover_candidates.include(&pod.name))
+            .filter(|pod| self.drift(pod).is_none())
             .collect();
         standbys.sort_by_key(|pod| (std::cmp::Reverse(position(pod)), pod.ordinal));
         standbys

@@ -7,43 +7,43 @@ use jiff::{SignedDuration, Timestamp};
 use kube::{Resource, ResourceExt};
 
 use super::action::Action;
-use super::scene::Scene;
-use super::steer::Heading;
-use crate::api::annotations::SETTLE;
-use crate::api::bounds::MAX_SETTLE;
+use super::scene::ObservedCluster;
+use super::steer::Progress;
+use crate::api::annotations::CLIENT_GRACE_PERIOD;
+use crate::api::bounds::MAX_CLIENT_GRACE_PERIOD;
 use crate::api::duration::{self, after};
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::tls::Files;
 
 /// What clients get of a renewal, for which nobody waits, where the database does not say: the
 /// kubelet brings a changed ConfigMap or Secret to a pod within about a minute.
-pub const OF_A_RENEWAL: Duration = Duration::from_mins(2);
+pub const RENEWAL_DEFAULT: Duration = Duration::from_mins(2);
 
 /// What clients get of an operation: what its request says, else what its database does; nothing if
 /// neither does.
 #[must_use]
-pub fn of_operation(request: &PostgresOpsRequest, database: Option<&Postgres>) -> Option<Duration> {
-    asked(request).or_else(|| asked(database?))
+pub fn for_request(request: &PostgresOpsRequest, database: Option<&Postgres>) -> Option<Duration> {
+    annotated(request).or_else(|| annotated(database?))
 }
 
 /// What clients get of a renewal.
 #[must_use]
-pub fn of_renewal(database: &Postgres) -> Duration {
-    asked(database).unwrap_or(OF_A_RENEWAL)
+pub fn for_renewal(database: &Postgres) -> Duration {
+    annotated(database).unwrap_or(RENEWAL_DEFAULT)
 }
 
 /// What cannot be read counts as not set, and nobody gets more than may be asked for.
-fn asked<K: Resource>(object: &K) -> Option<Duration> {
+fn annotated<K: Resource>(object: &K) -> Option<Duration> {
     object
         .annotations()
-        .get(SETTLE)
+        .get(CLIENT_GRACE_PERIOD)
         .and_then(|text| duration::parse(text).ok())
-        .map(|settle| settle.min(MAX_SETTLE))
+        .map(|settle| settle.min(MAX_CLIENT_GRACE_PERIOD))
 }
 
 /// Until when a renewal waits for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grace {
+pub struct ClientGracePeriod {
     /// Then it goes on.
     pub until: Timestamp,
     /// What clients do meanwhile, and what happens then, in words.
@@ -57,23 +57,31 @@ const MARGIN: SignedDuration = SignedDuration::from_mins(1);
 /// Whether a renewal that would go on like this waits for clients first, counted from when they
 /// were last told something else.
 #[must_use]
-pub fn grace(scene: &Scene, heading: &Heading, settle: Duration) -> Option<Grace> {
-    let Heading::Do { actions, .. } = heading else {
+pub fn grace(
+    scene: &ObservedCluster,
+    heading: &Progress,
+    settle: Duration,
+) -> Option<ClientGracePeriod> {
+    let Progress::Act { actions, .. } = heading else {
         return None;
     };
-    let what = given_up(scene, actions)?;
-    let until = until(Some(scene), scene.told?, settle);
-    (until > scene.at).then_some(Grace { until, what })
+    let what = what_clients_need(scene, actions)?;
+    let until = until(Some(scene), scene.trust_changed_at?, settle);
+    (until > scene.observed_at).then_some(ClientGracePeriod { until, what })
 }
 
 /// Until when clients get time that were told something then: for so long, but not past the end of
 /// what is served.
-pub(super) fn until(scene: Option<&Scene>, since: Timestamp, settle: Duration) -> Timestamp {
+pub(super) fn until(
+    scene: Option<&ObservedCluster>,
+    since: Timestamp,
+    settle: Duration,
+) -> Timestamp {
     let until = after(since, settle);
     match scene {
         Some(scene) if scene.has_expired() => since,
         Some(scene) => scene
-            .ends
+            .leaf_expires_at
             .and_then(|end| end.checked_sub(MARGIN).ok())
             .map_or(until, |end| end.min(until)),
         None => until,
@@ -81,12 +89,15 @@ pub(super) fn until(scene: Option<&Scene>, since: Timestamp, settle: Duration) -
 }
 
 /// What clients have to know before this is done, in words; nothing if nobody is left behind by it.
-pub(super) fn given_up(scene: &Scene, actions: &[Action]) -> Option<&'static str> {
+pub(super) fn what_clients_need(
+    scene: &ObservedCluster,
+    actions: &[Action],
+) -> Option<&'static str> {
     let old = scene
-        .written
+        .applied
         .files
         .as_ref()
-        .filter(|_| scene.written.served().is_some())?;
+        .filter(|_| scene.applied.served().is_some())?;
     let new = actions.iter().find_map(|action| match action {
         Action::WriteFiles(files) => Some(files),
         _ => None,

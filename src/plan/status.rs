@@ -16,17 +16,17 @@ use crate::api::ops_request::{BegunOn, OpsPhase, OpsType, PodStatus, PostgresOps
 use crate::api::{PostgresOpsRequest, StepKind};
 
 use super::decide::{Decision, Outcome};
-use super::ends::{issues, rotates};
-use super::ledger::{self, TURN_BACK};
+use super::ends::{issues_certificates, rotates_certificates};
+use super::ledger::{self, ROLLBACK};
 use super::observed::Observed;
-use super::scene::Pod;
+use super::scene::ObservedPod;
 
 /// What a step waits for is told once it has waited this long: most waits are over before.
 const WORTH_TELLING: Duration = Duration::from_secs(5);
 
 /// One line for the history of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct RequestEvent {
     /// One word for programs.
     pub reason: String,
     /// One sentence for people.
@@ -37,7 +37,7 @@ pub struct Event {
     pub on_database: bool,
 }
 
-impl Event {
+impl RequestEvent {
     fn normal(reason: &str, message: String) -> Self {
         Self {
             reason: reason.to_owned(),
@@ -63,9 +63,9 @@ impl Milestone {
     /// The milestone that is behind whoever is at this step of a request. Trust is widened before
     /// anything is issued.
     fn behind(step: &str, request: &PostgresOpsRequest) -> Option<Self> {
-        let has_issued = || ledger::find(request.steps(), StepKind::Issue.as_str()).is_some();
-        StepKind::of(step).and_then(Self::at).map(|at| {
-            if at == Self::Issued && issues(&request.spec) && !has_issued() {
+        let has_issued = || ledger::find_step(request.steps(), StepKind::Issue.as_str()).is_some();
+        StepKind::from_name(step).and_then(Self::at).map(|at| {
+            if at == Self::Issued && issues_certificates(&request.spec) && !has_issued() {
                 Self::Paused
             } else {
                 at
@@ -77,16 +77,16 @@ impl Milestone {
         match step {
             StepKind::Begin | StepKind::Preflight | StepKind::Pause => Some(Self::Begun),
             StepKind::Issue => Some(Self::Paused),
-            StepKind::Equip
+            StepKind::MountCertificates
             | StepKind::Expand
-            | StepKind::Settle
+            | StepKind::ClientGracePeriod
             | StepKind::Migrate
             | StepKind::Contract
             | StepKind::Restart
             | StepKind::SwitchOver => Some(Self::Issued),
             StepKind::UpdateDatabase => Some(Self::Walked),
             StepKind::Resume => Some(Self::Written),
-            StepKind::TurnBack | StepKind::Look => None,
+            StepKind::Rollback | StepKind::Observe => None,
         }
     }
 }
@@ -125,23 +125,23 @@ fn is_about_tls(seen: &Observed) -> bool {
 }
 
 fn is_issued(seen: &Observed) -> bool {
-    issues(&seen.request.spec)
+    issues_certificates(&seen.request.spec)
 }
 
 /// Pods are also replaced where the request would rather reload them, for the volume with
 /// certificates.
 fn is_restarted(seen: &Observed) -> bool {
     let begun_on = seen.request.begun_on();
-    let is_new = |pod: &Pod| begun_on.is_some_and(|begun_on| !begun_on.has_pod(&pod.uid));
+    let is_new = |pod: &ObservedPod| begun_on.is_some_and(|begun_on| !begun_on.has_pod(&pod.uid));
     seen.request.restarts()
         || seen
-            .scene
+            .cluster
             .as_ref()
             .is_ok_and(|scene| scene.pods.iter().all(is_new))
 }
 
 fn moves_leadership(seen: &Observed) -> bool {
-    is_restarted(seen) && seen.scene.as_ref().is_ok_and(|scene| scene.replicas > 1)
+    is_restarted(seen) && seen.cluster.as_ref().is_ok_and(|scene| scene.replicas > 1)
 }
 
 const ANNOUNCED: &[Announced] = &[
@@ -167,7 +167,7 @@ const ANNOUNCED: &[Announced] = &[
         "IssueCertificatesSucceeded",
         "Successfully added the issuing condition to all the certificates",
         Milestone::Issued,
-        |seen| rotates(&seen.request.spec),
+        |seen| rotates_certificates(&seen.request.spec),
     ),
     announced(
         "CertificateSynced",
@@ -274,7 +274,7 @@ pub fn record(
     seen: &Observed,
     decision: &Decision,
     now: Timestamp,
-) -> (PostgresOpsRequestStatus, Vec<Event>) {
+) -> (PostgresOpsRequestStatus, Vec<RequestEvent>) {
     let old = seen.request.status.clone().unwrap_or_default();
     let mut record = Record {
         seen,
@@ -302,7 +302,7 @@ pub fn record(
             on,
             begins,
         } => {
-            let known = ledger::find(&old.steps, step);
+            let known = ledger::find_step(&old.steps, step);
             let is_worth_telling = known
                 .and_then(|step| step.started_at.as_ref())
                 .is_some_and(|started| after(started.0, WORTH_TELLING) <= now);
@@ -315,15 +315,15 @@ pub fn record(
                 &message.unwrap_or_else(|| format!("waits for {on}")),
             );
         }
-        Decision::Turn { cause } => {
-            ledger::note(&mut record.status.steps, TURN_BACK, true, cause, now);
-            record.events.push(Event {
+        Decision::RollBack { cause } => {
+            ledger::record_attempt(&mut record.status.steps, ROLLBACK, true, cause, now);
+            record.events.push(RequestEvent {
                 warning: true,
                 on_database: true,
-                ..Event::normal(TURN_BACK, format!("going back: {cause}"))
+                ..RequestEvent::normal(ROLLBACK, format!("going back: {cause}"))
             });
         }
-        Decision::End(outcome) => record.end(outcome),
+        Decision::Complete(outcome) => record.end(outcome),
     }
     record.status.observed_generation = seen.request.metadata.generation;
     let Record {
@@ -341,7 +341,7 @@ pub fn record(
 struct Record<'a> {
     seen: &'a Observed,
     status: PostgresOpsRequestStatus,
-    events: Vec<Event>,
+    events: Vec<RequestEvent>,
     now: Timestamp,
 }
 
@@ -373,21 +373,21 @@ impl Record<'_> {
             let turn = Condition::new("Pending", Time(now)).with_status(false);
             self.set(turn.because("Began", "it is this request's turn"));
         }
-        ledger::note(&mut self.status.steps, step, begins, message, now);
+        ledger::record_attempt(&mut self.status.steps, step, begins, message, now);
         if let Some(milestone) = Milestone::behind(step, &self.seen.request) {
             self.announce(milestone);
         }
         if begins {
-            let tries = ledger::find(&self.status.steps, step).map_or(1, |step| step.attempts);
+            let tries = ledger::find_step(&self.status.steps, step).map_or(1, |step| step.attempts);
             let again = if tries > 1 {
                 format!(" (try {tries})")
             } else {
                 String::new()
             };
-            let reason = StepKind::of(step).map_or(step, |kind| kind.as_str());
-            self.events.push(Event {
+            let reason = StepKind::from_name(step).map_or(step, |kind| kind.as_str());
+            self.events.push(RequestEvent {
                 warning: tries > 1,
-                ..Event::normal(reason, format!("{step}{again}: {message}"))
+                ..RequestEvent::normal(reason, format!("{step}{again}: {message}"))
             });
         }
     }
@@ -407,8 +407,8 @@ impl Record<'_> {
                 continue;
             }
             self.set(new.because(announced.type_, announced.message));
-            let event = Event::normal(announced.type_, announced.message.to_owned());
-            self.events.push(Event {
+            let event = RequestEvent::normal(announced.type_, announced.message.to_owned());
+            self.events.push(RequestEvent {
                 on_database: announced.type_.starts_with("Database"),
                 ..event
             });
@@ -416,7 +416,7 @@ impl Record<'_> {
     }
 
     fn end(&mut self, outcome: &Outcome) {
-        ledger::finish(&mut self.status.steps, None, self.now);
+        ledger::finish_steps(&mut self.status.steps, None, self.now);
         let name = self.seen.request.name_any();
         let (phase, type_, message) = match outcome {
             Outcome::Successful => {
@@ -431,8 +431,8 @@ impl Record<'_> {
         };
         self.status.phase = Some(phase);
         self.set(Condition::new(type_, Time(self.now)).because(type_, message.clone()));
-        let event = Event::normal(type_, format!("PostgresOpsRequest {name}: {message}"));
-        self.events.push(Event {
+        let event = RequestEvent::normal(type_, format!("PostgresOpsRequest {name}: {message}"));
+        self.events.push(RequestEvent {
             warning: phase == OpsPhase::Failed,
             on_database: true,
             ..event
@@ -455,12 +455,18 @@ fn lags(pods: &[PodStatus]) -> Vec<Option<&str>> {
 
 /// The pods as people are shown them.
 fn pods(seen: &Observed) -> Option<Vec<PodStatus>> {
-    let scene = seen.scene.as_ref().ok()?;
+    let scene = seen.cluster.as_ref().ok()?;
     let begun_on = seen.request.begun_on();
     let shown = scene.pods.iter().map(|pod| {
         let server = pod.server.as_ref().ok();
-        let role =
-            server.map(|server| if server.standby { "standby" } else { "primary" }.to_owned());
+        let role = server.map(|server| {
+            if server.in_recovery {
+                "standby"
+            } else {
+                "primary"
+            }
+            .to_owned()
+        });
         let leaf = server.and_then(|server| server.leaf.as_ref());
         PodStatus {
             name: pod.name.clone(),

@@ -20,17 +20,17 @@ use std::fmt;
 
 use crate::api::StepKind;
 use crate::api::ops_request::BegunOn;
-use crate::tls::{Files, Material, Posture, Serve, published, walk};
+use crate::tls::{Files, Material, Posture, ServerTls, published, walk};
 
 use super::action::Action;
-use super::scene::{Lack, Pod, Scene, Server};
-use super::successors::Successors;
+use super::scene::{ObservedCluster, ObservedPod, ObservedServer, PodDrift};
+use super::successors::SwitchoverCandidates;
 
 /// What part of a walk something belongs to, in the words that users see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Pods get the files.
-    Equip,
+    MountCertificates,
     /// Servers take both worlds.
     Expand,
     /// The new leaves are served, and standbys dial as the target wants.
@@ -46,7 +46,7 @@ pub enum Stage {
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Equip => StepKind::Equip.fmt(f),
+            Self::MountCertificates => StepKind::MountCertificates.fmt(f),
             Self::Expand => StepKind::Expand.fmt(f),
             Self::Migrate => StepKind::Migrate.fmt(f),
             Self::Contract => StepKind::Contract.fmt(f),
@@ -59,17 +59,20 @@ impl fmt::Display for Stage {
 impl Stage {
     /// The stage that a walk to `target` is in when it has come to `at`.
     #[must_use]
-    pub fn of(at: &Posture, target: &Posture) -> Self {
+    pub fn reached_at(at: &Posture, target: &Posture) -> Self {
         let material = |posture: &Posture| posture.files.as_ref().map(|files| files.material);
-        let serves_target =
-            at.serve == target.serve && material(at) == material(target) && at.dial == target.dial;
+        let serves_target = at.serve == target.serve
+            && material(at) == material(target)
+            && at.conninfo == target.conninfo;
         let is_equipped =
-            at.files.is_some() && at.serve == Serve::Plain && target.serve == Serve::Tls;
+            at.files.is_some() && at.serve == ServerTls::Plain && target.serve == ServerTls::Tls;
         if at == target {
             Self::Contract
         } else if is_equipped {
-            Self::Equip
-        } else if serves_target || (target.serve == Serve::Plain && at.dial == target.dial) {
+            Self::MountCertificates
+        } else if serves_target
+            || (target.serve == ServerTls::Plain && at.conninfo == target.conninfo)
+        {
             Self::Migrate
         } else {
             Self::Expand
@@ -79,11 +82,11 @@ impl Stage {
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Heading {
+pub enum Progress {
     /// Every pod is at the target, as seen on the wire, and as new as it was to be.
-    There,
+    Reached,
     /// Do this, then look again.
-    Do {
+    Act {
         /// What it belongs to.
         stage: Stage,
         /// What it is for, in words.
@@ -103,34 +106,37 @@ pub enum Heading {
 /// What to do next on the way to `target`. With `restart`, every pod that was there when that
 /// operation began is replaced once.
 #[must_use]
-pub fn steer(scene: &Scene, target: &Posture, restart: Option<&BegunOn>) -> Heading {
-    let here = &scene.written;
+pub fn next_step(scene: &ObservedCluster, target: &Posture, restart: Option<&BegunOn>) -> Progress {
+    let here = &scene.applied;
     let route = walk(here, target);
-    let stage = Stage::of(here, target);
-    let wait = |on: String| Heading::Wait {
+    let stage = Stage::reached_at(here, target);
+    let wait = |on: String| Progress::Wait {
         stage: stage.clone(),
         on,
     };
-    let act = |what: &str, actions| Heading::Do {
+    let act = |what: &str, actions| Progress::Act {
         stage: stage.clone(),
         what: what.to_owned(),
         actions,
     };
 
     let trust = published(&route, 0);
-    if !trust.is_empty() && trust != scene.published {
-        return act("tell clients whom to trust", vec![Action::Publish(trust)]);
+    if !trust.is_empty() && trust != scene.client_bundle {
+        return act(
+            "tell clients whom to trust",
+            vec![Action::PublishBundle(trust)],
+        );
     }
     if let Some(next) = route
         .get(1)
-        .filter(|next| is_where_some_stayed(scene, next))
+        .filter(|next| would_undo_a_partial_write(scene, next))
     {
         return act(
             "give up what some pods never came to",
             write_next(here, next),
         );
     }
-    let all: Vec<&Pod> = scene.pods.iter().collect();
+    let all: Vec<&ObservedPod> = scene.pods.iter().collect();
     if scene.has_expired() {
         // Nobody is spared by waiting. And pods are replaced only once standbys stream again.
         let leaves = |posture: &Posture| posture.files.as_ref().map(|files| files.material);
@@ -141,10 +147,10 @@ pub fn steer(scene: &Scene, target: &Posture, restart: Option<&BegunOn>) -> Head
             return act("replace what has expired", write_next(here, next));
         }
         // Who does not answer loads what is there when it starts.
-        let answering: Vec<&Pod> = all
+        let answering: Vec<&ObservedPod> = all
             .iter()
             .copied()
-            .filter(|pod| pod.server.is_ok() && !pod.leaving)
+            .filter(|pod| pod.server.is_ok() && !pod.terminating)
             .collect();
         if let Some(heading) = converge(scene, &stage, &answering, restart) {
             return heading;
@@ -157,15 +163,15 @@ pub fn steer(scene: &Scene, target: &Posture, restart: Option<&BegunOn>) -> Head
         }
     }
     // Those that are to go, once it is time.
-    let due = restart.filter(|_| is_time_to_restart(here, target));
+    let due = restart.filter(|_| restart_is_due(here, target));
     if let Err(on) = scene
         .pods
         .iter()
-        .try_for_each(|pod| settings_or_replacement(scene, pod, due))
+        .try_for_each(|pod| require_settings_unless_replaced(scene, pod, due))
     {
         return wait(on);
     }
-    match scene.hash() {
+    match scene.stored_password_encryption() {
         Err(on) if !is_being_replaced(scene, restart) => return wait(on),
         Ok(hash) if hash != here.hash => {
             return act(
@@ -175,16 +181,16 @@ pub fn steer(scene: &Scene, target: &Posture, restart: Option<&BegunOn>) -> Head
         }
         _ => {}
     }
-    if let Some(heading) = roll(scene, &stage, restart, due) {
+    if let Some(heading) = restart_pods(scene, &stage, restart, due) {
         return heading;
     }
     if let Some(heading) = converge(scene, &stage, &all, restart) {
         return heading;
     }
     match route.get(1) {
-        None => Heading::There,
-        Some(next) => Heading::Do {
-            stage: Stage::of(next, target),
+        None => Progress::Reached,
+        Some(next) => Progress::Act {
+            stage: Stage::reached_at(next, target),
             what: "go on to the next posture".to_owned(),
             actions: write_next(here, next),
         },
@@ -192,8 +198,12 @@ pub fn steer(scene: &Scene, target: &Posture, restart: Option<&BegunOn>) -> Head
 }
 
 /// Settings reach every pod that answers; one that is being replaced comes back with them.
-fn settings_or_replacement(scene: &Scene, pod: &Pod, due: Option<&BegunOn>) -> Result<(), String> {
-    let is_away = pod.leaving || !pod.ready || pod.server.is_err();
+fn require_settings_unless_replaced(
+    scene: &ObservedCluster,
+    pod: &ObservedPod,
+    due: Option<&BegunOn>,
+) -> Result<(), String> {
+    let is_away = pod.terminating || !pod.ready || pod.server.is_err();
     if is_away && (is_to_be_replaced(scene, pod, due) || pod.server.is_err() && !pod.ready) {
         return Ok(());
     }
@@ -218,8 +228,8 @@ fn write_next(here: &Posture, next: &Posture) -> Vec<Action> {
         ],
         (Some(_), None) => vec![Action::WriteTemplate { files: false }],
         (Some(old), Some(new)) if old != new => vec![Action::WriteFiles(new.clone())],
-        _ => vec![Action::WriteDial(Posture {
-            dial: next.dial,
+        _ => vec![Action::WriteConninfo(Posture {
+            conninfo: next.conninfo,
             ..here.clone()
         })],
     }
@@ -227,14 +237,14 @@ fn write_next(here: &Posture, next: &Posture) -> Vec<Action> {
 
 /// Whether the part that [`write_next`] would write is the one that was written before: some pods
 /// are there still, and all others are where it was to lead. Only a way back leads there.
-fn is_where_some_stayed(scene: &Scene, next: &Posture) -> bool {
-    let here = &scene.written;
+fn would_undo_a_partial_write(scene: &ObservedCluster, next: &Posture) -> bool {
+    let here = &scene.applied;
     let servers = || scene.pods.iter().filter_map(|pod| pod.server.as_ref().ok());
     if servers().next().is_none() {
         return false;
     }
     if (here.serve, here.accept) != (next.serve, next.accept) {
-        let stayed = |server: &Server| server.has_settings(next).is_ok();
+        let stayed = |server: &ObservedServer| server.has_settings(next).is_ok();
         return servers().any(stayed)
             && servers().all(|server| stayed(server) || server.has_settings(here).is_ok());
     }
@@ -249,8 +259,10 @@ fn is_where_some_stayed(scene: &Scene, next: &Posture) -> bool {
                 ..old.clone()
             };
             let fingerprint = |posture: &Posture| posture.served().map(|leaf| leaf.fingerprint);
-            let came = |server: &Server| {
-                server.files_current && server.files_loaded && server.serves == fingerprint(here)
+            let came = |server: &ObservedServer| {
+                server.files_current
+                    && server.files_loaded
+                    && server.served_leaf == fingerprint(here)
             };
             scene.previous == Some(new.material)
                 && *next
@@ -258,13 +270,13 @@ fn is_where_some_stayed(scene: &Scene, next: &Posture) -> bool {
                         files: Some(with_those_leaves),
                         ..here.clone()
                     }
-                && scene.pods.iter().any(|pod| scene.lack(pod).is_some())
-                && servers().all(|server| server.serves == fingerprint(next) || came(server))
+                && scene.pods.iter().any(|pod| scene.drift(pod).is_some())
+                && servers().all(|server| server.served_leaf == fingerprint(next) || came(server))
         }
         (Some(_), Some(_)) | (None, None) => {
-            let dials = || servers().filter_map(|server| server.dial);
-            dials().any(|dial| dial == next.dial)
-                && dials().all(|dial| dial == next.dial || dial == here.dial)
+            let dials = || servers().filter_map(|server| server.conninfo);
+            dials().any(|dial| dial == next.conninfo)
+                && dials().all(|dial| dial == next.conninfo || dial == here.conninfo)
         }
         _ => {
             *next
@@ -282,53 +294,53 @@ fn is_where_some_stayed(scene: &Scene, next: &Posture) -> bool {
 
 /// The pods are replaced when what they will serve is written: with the files that come or go, else
 /// before the walk contracts.
-fn is_time_to_restart(here: &Posture, target: &Posture) -> bool {
+fn restart_is_due(here: &Posture, target: &Posture) -> bool {
     let material = |posture: &Posture| -> Option<Material> {
         posture.files.as_ref().map(|files| files.material)
     };
-    (here.serve, material(here), here.dial) == (target.serve, material(target), target.dial)
+    (here.serve, material(here), here.conninfo) == (target.serve, material(target), target.conninfo)
 }
 
 /// Whether the primary is away because it is being replaced, which is for the roll to wait for.
-fn is_being_replaced(scene: &Scene, restart: Option<&BegunOn>) -> bool {
-    let is_primary = |pod: &&Pod| scene.leader.as_ref() == Ok(&pod.name);
+fn is_being_replaced(scene: &ObservedCluster, restart: Option<&BegunOn>) -> bool {
+    let is_primary = |pod: &&ObservedPod| scene.leader.as_ref() == Ok(&pod.name);
     let primary = scene.pods.iter().find(is_primary);
-    primary.is_none_or(|pod| pod.leaving || !pod.ready)
-        && (restart.is_some() || missing(scene).is_some())
+    primary.is_none_or(|pod| pod.terminating || !pod.ready)
+        && (restart.is_some() || missing_pod(scene).is_some())
 }
 
 /// Whether a pod is one of those that are to go by now, or of an older make than the template, in
 /// what this way cares about.
-fn is_to_be_replaced(scene: &Scene, pod: &Pod, due: Option<&BegunOn>) -> bool {
+fn is_to_be_replaced(scene: &ObservedCluster, pod: &ObservedPod, due: Option<&BegunOn>) -> bool {
     due.is_some_and(|begun_on| begun_on.has_pod(&pod.uid))
         || pod.has_files != scene.template.has_files
 }
 
 /// Replaces pods, one at a time: standbys by falling ordinal, then the leadership moves, then the
 /// old primary.
-fn roll(
-    scene: &Scene,
+fn restart_pods(
+    scene: &ObservedCluster,
     stage: &Stage,
     restart: Option<&BegunOn>,
     due: Option<&BegunOn>,
-) -> Option<Heading> {
-    let (old, new): (Vec<&Pod>, Vec<&Pod>) = scene
+) -> Option<Progress> {
+    let (old, new): (Vec<&ObservedPod>, Vec<&ObservedPod>) = scene
         .pods
         .iter()
         .partition(|pod| is_to_be_replaced(scene, pod, due));
     let restarting = |pod: &str| Stage::Restart(pod.to_owned());
-    if old.is_empty() && missing(scene).is_none() {
+    if old.is_empty() && missing_pod(scene).is_none() {
         return None;
     }
     // Whoever is away is who was replaced last.
-    if let Some(away) = scene.pods.iter().find(|pod| pod.leaving) {
-        return Some(Heading::Wait {
+    if let Some(away) = scene.pods.iter().find(|pod| pod.terminating) {
+        return Some(Progress::Wait {
             stage: restarting(&away.name),
             on: format!("{} to be replaced", away.name),
         });
     }
-    if let Some(missing) = missing(scene) {
-        return Some(Heading::Wait {
+    if let Some(missing) = missing_pod(scene) {
+        return Some(Progress::Wait {
             stage: restarting(&missing),
             on: format!("{missing} to be created"),
         });
@@ -336,7 +348,7 @@ fn roll(
     if let Some(heading) = converge(scene, stage, &new, restart) {
         return Some(heading);
     }
-    let is_primary = |pod: &&&Pod| scene.leader.as_ref() == Ok(&pod.name);
+    let is_primary = |pod: &&&ObservedPod| scene.leader.as_ref() == Ok(&pod.name);
     let standby = old
         .iter()
         .filter(|pod| !is_primary(pod))
@@ -348,21 +360,21 @@ fn roll(
     };
     let stage = restarting(&next.name);
     if let Err(on) = scene.keeps_data() {
-        return Some(Heading::Wait { stage, on });
+        return Some(Progress::Wait { stage, on });
     }
     let others = || scene.pods.iter().filter(|pod| pod.uid != next.uid);
     if let Err(on) = others().try_for_each(|pod| scene.serves_its_role(pod)) {
-        return Some(Heading::Wait { stage, on });
+        return Some(Progress::Wait { stage, on });
     }
-    if scene.switching {
-        return Some(Heading::Wait {
+    if scene.switchover_pending {
+        return Some(Progress::Wait {
             stage,
             on: "the switchover to end".to_owned(),
         });
     }
     // Else it would come back as it was, and be replaced once more.
     if !scene.template.is_known {
-        return Some(Heading::Wait {
+        return Some(Progress::Wait {
             stage,
             on: "the PetSet's controller to see what new pods are made of".to_owned(),
         });
@@ -371,7 +383,7 @@ fn roll(
         pod: next.name.clone(),
         uid: next.uid.clone(),
     }];
-    Some(Heading::Do {
+    Some(Progress::Act {
         stage,
         what: format!("evict {}", next.name),
         actions,
@@ -379,16 +391,16 @@ fn roll(
 }
 
 /// The first pod that should be there and is not.
-fn missing(scene: &Scene) -> Option<String> {
+fn missing_pod(scene: &ObservedCluster) -> Option<String> {
     (0..scene.replicas)
         .map(|ordinal| format!("{}-{ordinal}", scene.database))
         .find(|name| scene.pods.iter().all(|pod| pod.name != *name))
 }
 
-fn switch_over(scene: &Scene, primary: &Pod, new: &[&Pod]) -> Heading {
+fn switch_over(scene: &ObservedCluster, primary: &ObservedPod, new: &[&ObservedPod]) -> Progress {
     let stage = Stage::SwitchOver;
-    if scene.switching {
-        return Heading::Wait {
+    if scene.switchover_pending {
+        return Progress::Wait {
             stage,
             on: format!("{} to hand the leadership over", primary.name),
         };
@@ -398,21 +410,21 @@ fn switch_over(scene: &Scene, primary: &Pod, new: &[&Pod]) -> Heading {
         .iter()
         .try_for_each(|pod| scene.serves_its_role(pod))
     {
-        return Heading::Wait { stage, on };
+        return Progress::Wait { stage, on };
     }
     let Some(to) = scene.candidates(new).first().map(|pod| pod.name.clone()) else {
-        let on = match scene.successors {
-            Successors::Any => "a standby that is up to date, to lead next",
+        let on = match scene.switchover_candidates {
+            SwitchoverCandidates::Any => "a standby that is up to date, to lead next",
             // Asked for anybody else, it would drop the wish and say nothing.
-            Successors::Only(_) => "Patroni to make a standby synchronous",
+            SwitchoverCandidates::Only(_) => "Patroni to make a standby synchronous",
         };
-        return Heading::Wait {
+        return Progress::Wait {
             stage,
             on: on.to_owned(),
         };
     };
     let what = format!("hand the leadership over from {} to {to}", primary.name);
-    Heading::Do {
+    Progress::Act {
         stage,
         what,
         actions: vec![Action::SwitchOver {
@@ -425,23 +437,23 @@ fn switch_over(scene: &Scene, primary: &Pod, new: &[&Pod]) -> Heading {
 /// Makes these pods what is written: volumes of all, then servers, standbys before the primary,
 /// then agents.
 fn converge(
-    scene: &Scene,
+    scene: &ObservedCluster,
     stage: &Stage,
-    pods: &[&Pod],
+    pods: &[&ObservedPod],
     restart: Option<&BegunOn>,
-) -> Option<Heading> {
-    let lacks: Vec<(&Pod, Lack)> = pods
+) -> Option<Progress> {
+    let lacks: Vec<(&ObservedPod, PodDrift)> = pods
         .iter()
-        .filter_map(|pod| Some((*pod, scene.lack(pod)?)))
+        .filter_map(|pod| Some((*pod, scene.drift(pod)?)))
         .collect();
     // A pod that does not serve yet is still being restarted.
-    let is_coming = |pod: &&Pod| {
+    let is_coming = |pod: &&ObservedPod| {
         restart.is_some_and(|begun_on| !begun_on.has_pod(&pod.uid))
             && scene.serves_its_role(pod).is_err()
     };
     let coming = lacks.iter().map(|(pod, _)| *pod).find(is_coming);
     let stage = coming.map_or(stage.clone(), |pod| Stage::Restart(pod.name.clone()));
-    let of = |wanted: &Lack| {
+    let of = |wanted: &PodDrift| {
         lacks
             .iter()
             .filter(|(_, lack)| lack == wanted)
@@ -449,28 +461,31 @@ fn converge(
             .collect::<Vec<_>>()
     };
     let act = |what: &str, actions: Vec<Action>| {
-        Some(Heading::Do {
+        Some(Progress::Act {
             stage: stage.clone(),
             what: what.to_owned(),
             actions,
         })
     };
     // Who does not come up may be held back by what its volumes hold.
-    let is_stuck = |pod: &&Pod| {
+    let is_stuck = |pod: &&ObservedPod| {
         restart.is_none()
             && pod.server.is_err()
-            && !pod.leaving
-            && pod.refreshed.as_ref() != Some(&scene.version)
+            && !pod.terminating
+            && pod.refreshed_for.as_ref() != Some(&scene.volume_version)
     };
     let stuck = lacks.iter().map(|(pod, _)| *pod).filter(is_stuck);
-    let stale: Vec<&Pod> = of(&Lack::Refresh).into_iter().chain(stuck).collect();
+    let stale: Vec<&ObservedPod> = of(&PodDrift::StaleVolume)
+        .into_iter()
+        .chain(stuck)
+        .collect();
     if !stale.is_empty() {
-        let touch = |pod: &&Pod| {
-            let Pod { name, uid, .. } = *pod;
+        let touch = |pod: &&ObservedPod| {
+            let ObservedPod { name, uid, .. } = *pod;
             Action::Touch {
                 pod: name.clone(),
                 uid: uid.clone(),
-                version: scene.version.clone(),
+                version: scene.volume_version.clone(),
             }
         };
         return act(
@@ -479,37 +494,37 @@ fn converge(
         );
     }
     if let Some(on) = lacks.iter().find_map(|(_, lack)| match lack {
-        Lack::Patience(on) => Some(on.clone()),
+        PodDrift::Waiting(on) => Some(on.clone()),
         _ => None,
     }) {
-        return Some(Heading::Wait {
+        return Some(Progress::Wait {
             stage: stage.clone(),
             on,
         });
     }
-    let is_primary = |pod: &&Pod| scene.leader.as_ref() == Ok(&pod.name);
-    let (primary, standbys): (Vec<&Pod>, Vec<&Pod>) =
-        of(&Lack::Load).into_iter().partition(is_primary);
+    let is_primary = |pod: &&ObservedPod| scene.leader.as_ref() == Ok(&pod.name);
+    let (primary, standbys): (Vec<&ObservedPod>, Vec<&ObservedPod>) =
+        of(&PodDrift::NotReloaded).into_iter().partition(is_primary);
     let unloaded = if standbys.is_empty() {
         primary
     } else {
         standbys
     };
     if !unloaded.is_empty() {
-        let reload = |pod: &&Pod| Action::ReloadServer {
+        let reload = |pod: &&ObservedPod| Action::ReloadServer {
             pod: pod.name.clone(),
             uid: pod.uid.clone(),
         };
         return act("load the new files", unloaded.iter().map(reload).collect());
     }
-    if of(&Lack::Dial).is_empty() {
+    if of(&PodDrift::StaleConninfo).is_empty() {
         return None;
     }
     // All of them, the primary first: only a standby shows that its agent has read the file, and
     // when the last of them does, the primary's agent has read it too.
     let mut agents = scene.pods.iter().collect::<Vec<_>>();
     agents.sort_by_key(|pod| !is_primary(pod));
-    let reload = |pod: &&Pod| Action::ReloadAgent {
+    let reload = |pod: &&ObservedPod| Action::ReloadPatroni {
         pod: pod.name.clone(),
         uid: pod.uid.clone(),
     };

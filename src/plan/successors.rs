@@ -13,14 +13,14 @@ use serde_json::Value;
 /// streams comes into the record, but only at one of the primary's next looks: after `loop_wait`,
 /// more right after a promotion.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Successors {
+pub enum SwitchoverCandidates {
     /// Commits wait for nobody, or the primary has not begun to keep the record.
     Any,
     /// These.
     Only(BTreeSet<String>),
 }
 
-impl Successors {
+impl SwitchoverCandidates {
     /// By Patroni's shared configuration, and by its record: the annotations of ConfigMap
     /// `NAME-sync`.
     ///
@@ -28,16 +28,13 @@ impl Successors {
     /// `sync_standby` are names with commas between them (`SyncState.voters`), and the annotation
     /// is away when there is none.
     #[must_use]
-    pub fn of(config: &Value, record: Option<&BTreeMap<String, String>>) -> Self {
+    pub fn from_patroni(config: &Value, record: Option<&BTreeMap<String, String>>) -> Self {
         let is_kept = |record: &&BTreeMap<String, String>| {
             record
                 .get("leader")
                 .is_some_and(|leader| !leader.is_empty())
         };
-        let Some(record) = record
-            .filter(|_| waits_for_standbys(config))
-            .filter(is_kept)
-        else {
+        let Some(record) = record.filter(|_| is_synchronous(config)).filter(is_kept) else {
             return Self::Any;
         };
         let names = record
@@ -55,7 +52,7 @@ impl Successors {
 
     /// Whether the pod of this name is one of them.
     #[must_use]
-    pub fn has(&self, pod: &str) -> bool {
+    pub fn include(&self, pod: &str) -> bool {
         match self {
             Self::Any => true,
             Self::Only(names) => names.contains(pod),
@@ -66,7 +63,7 @@ impl Successors {
 /// Whether commits wait for standbys, by Patroni's shared configuration: only then it keeps a
 /// record of them.
 #[must_use]
-pub fn waits_for_standbys(config: &Value) -> bool {
+pub fn is_synchronous(config: &Value) -> bool {
     let mode = &config["synchronous_mode"];
     mode == &Value::Bool(true) || mode == "quorum"
 }
@@ -76,16 +73,16 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn of(mode: &Value, record: &[(&str, &str)]) -> Successors {
+    fn of(mode: &Value, record: &[(&str, &str)]) -> SwitchoverCandidates {
         let record = record
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect();
-        Successors::of(&json!({"synchronous_mode": mode}), Some(&record))
+        SwitchoverCandidates::from_patroni(&json!({"synchronous_mode": mode}), Some(&record))
     }
 
-    fn only(names: &[&str]) -> Successors {
-        Successors::Only(names.iter().map(|name| (*name).to_owned()).collect())
+    fn only(names: &[&str]) -> SwitchoverCandidates {
+        SwitchoverCandidates::Only(names.iter().map(|name| (*name).to_owned()).collect())
     }
 
     #[test]
@@ -98,7 +95,10 @@ mod tests {
         for mode in [json!(true), json!("quorum")] {
             let successors = of(&mode, &record);
             assert_eq!(successors, only(&["pg-1", "pg-2"]), "{mode}");
-            assert!(successors.has("pg-1") && !successors.has("pg-3"), "{mode}");
+            assert!(
+                successors.include("pg-1") && !successors.include("pg-3"),
+                "{mode}"
+            );
         }
     }
 
@@ -122,12 +122,16 @@ mod tests {
             (json!(true), &[("leader", ""), ("sync_standby", "")]),
             (json!(true), &[]),
         ] {
-            assert_eq!(of(&mode, record), Successors::Any, "{mode} {record:?}");
+            assert_eq!(
+                of(&mode, record),
+                SwitchoverCandidates::Any,
+                "{mode} {record:?}"
+            );
         }
         assert_eq!(
-            Successors::of(&json!({"synchronous_mode": true}), None),
-            Successors::Any
+            SwitchoverCandidates::from_patroni(&json!({"synchronous_mode": true}), None),
+            SwitchoverCandidates::Any
         );
-        assert!(Successors::Any.has("pg-1"));
+        assert!(SwitchoverCandidates::Any.include("pg-1"));
     }
 }

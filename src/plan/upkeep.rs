@@ -1,7 +1,7 @@
 //! Where a database belongs while no operation is about it.
 
 use crate::api::postgres::PostgresSpec;
-use crate::tls::{Files, Material, Posture, Serve, posture};
+use crate::tls::{Files, Material, Posture, ServerTls, posture};
 
 /// The posture to keep or to come to, with what has been issued; nothing where there is nothing to
 /// keep.
@@ -14,22 +14,22 @@ use crate::tls::{Files, Material, Posture, Serve, posture};
 ///
 /// `major` is PostgreSQL's major version.
 #[must_use]
-pub fn upkeep(
+pub fn steady_state_target(
     written: &Posture,
     spec: &PostgresSpec,
     major: u32,
     issued: Option<&Material>,
 ) -> Option<Posture> {
-    let takes_both = written.serve == Serve::Tls && written.accept.plain.is_some();
-    let is_equipped = written.serve == Serve::Plain && written.files.is_some();
+    let takes_both = written.serve == ServerTls::Tls && written.accept.plain.is_some();
+    let is_equipped = written.serve == ServerTls::Plain && written.files.is_some();
     if takes_both || is_equipped {
         return posture(spec, major, issued);
     }
     let (method, material) = (written.accept.tls?, *issued?);
-    let target = Posture::tls(written.dial.mode, method, material);
+    let target = Posture::tls(written.conninfo.mode, method, material);
     Some(Posture {
-        files: Some(Files::of(material)),
-        dial: written.dial,
+        files: Some(Files::trusting_its_signers(material)),
+        conninfo: written.conninfo,
         ..target
     })
 }

@@ -18,7 +18,7 @@ use crate::api::tls::{
 
 use super::Effect::{Refuse, Warn};
 use super::Operation::{Create, Update};
-use super::{Facts, Findings, Needs, Operation, Review, Rule, quoted, text};
+use super::{ClusterFacts, Findings, Needs, Operation, Review, Rule, quoted, text};
 
 /// cert-manager's shortest life of a certificate.
 const MIN_DURATION: Duration = Duration::from_hours(1);
@@ -28,7 +28,7 @@ const MIN_RENEW_BEFORE: Duration = Duration::from_mins(5);
 const DEFAULT_DURATION: Duration = Duration::from_hours(90 * 24);
 /// The TLS part of an object under review.
 #[derive(Debug)]
-pub struct View<'a> {
+pub struct CertificateRequestView<'a> {
     /// Namespace of object and database.
     pub namespace: &'a str,
     /// Name of the database.
@@ -43,7 +43,7 @@ pub struct View<'a> {
 
 /// What an object leads to.
 #[derive(Debug)]
-pub struct Wished {
+pub struct TargetTls {
     /// TLS of the database.
     pub tls: TlsConfig,
     /// How its clients log in.
@@ -53,25 +53,25 @@ pub struct Wished {
 /// An object that speaks about TLS.
 pub trait HasTls {
     /// Its TLS part, which is at `spec.tls`; nothing when it has none.
-    fn tls(&self) -> Option<View<'_>>;
+    fn tls(&self) -> Option<CertificateRequestView<'_>>;
 
     /// Whether that is more than the object itself says: names that are there, or asked for before,
     /// are added to.
-    fn is_merged(&self, _: Option<&dyn Facts>) -> bool {
+    fn is_merged(&self, _: Option<&dyn ClusterFacts>) -> bool {
         false
     }
 
     /// What the database has once the object is carried out, and all that comes before it; nothing
     /// when it adds or changes no TLS.
-    fn wished(&self, facts: Option<&dyn Facts>) -> Option<Wished>;
+    fn wished(&self, facts: Option<&dyn ClusterFacts>) -> Option<TargetTls>;
 
     /// The same, whose certificates need have nothing but their issuers: names may be hundreds.
-    fn wished_issuers(&self, facts: Option<&dyn Facts>) -> Option<Wished> {
+    fn wished_issuers(&self, facts: Option<&dyn ClusterFacts>) -> Option<TargetTls> {
         self.wished(facts)
     }
 
     /// The database whose settings apply to what the object leaves out.
-    fn unchanged(&self, facts: Option<&dyn Facts>) -> Option<Arc<Postgres>>;
+    fn unchanged(&self, facts: Option<&dyn ClusterFacts>) -> Option<Arc<Postgres>>;
 }
 
 const CHANGES: &[Operation] = &[Create, Update];
@@ -239,7 +239,7 @@ where
 }
 
 /// Every issuer that the object names, with its field.
-fn issuers<'a>(view: &View<'a>) -> Vec<(String, &'a IssuerRef)> {
+fn issuers<'a>(view: &CertificateRequestView<'a>) -> Vec<(String, &'a IssuerRef)> {
     let own = view
         .issuer_ref
         .map(|issuer| ("spec.tls.issuerRef".to_owned(), issuer));
@@ -253,7 +253,9 @@ fn issuers<'a>(view: &View<'a>) -> Vec<(String, &'a IssuerRef)> {
 }
 
 /// Every certificate of the object, with its field; of an endless list only the beginning.
-fn entries<'a>(view: &View<'a>) -> impl Iterator<Item = (String, &'a CertificateSpec)> + use<'a> {
+fn entries<'a>(
+    view: &CertificateRequestView<'a>,
+) -> impl Iterator<Item = (String, &'a CertificateSpec)> + use<'a> {
     view.certificates
         .iter()
         .take(MAX_CERTIFICATES)
@@ -279,7 +281,7 @@ fn kind_is_known(issuer: &IssuerRef) -> bool {
     matches!(issuer.kind(), "Issuer" | "ClusterIssuer")
 }
 
-fn issuer_kind<K>(review: &Review<K>, _: Option<&dyn Facts>, findings: &mut Findings)
+fn issuer_kind<K>(review: &Review<K>, _: Option<&dyn ClusterFacts>, findings: &mut Findings)
 where
     Review<K>: HasTls,
 {
@@ -296,7 +298,7 @@ where
     }
 }
 
-fn issuer_group<K>(review: &Review<K>, _: Option<&dyn Facts>, findings: &mut Findings)
+fn issuer_group<K>(review: &Review<K>, _: Option<&dyn ClusterFacts>, findings: &mut Findings)
 where
     Review<K>: HasTls,
 {
@@ -318,9 +320,9 @@ where
 
 /// The conditions of an issuer, if it exists.
 fn conditions(
-    view: &View<'_>,
+    view: &CertificateRequestView<'_>,
     issuer: &IssuerRef,
-    facts: &dyn Facts,
+    facts: &dyn ClusterFacts,
 ) -> Option<Vec<cert_manager::IssuanceCondition>> {
     let status = if issuer.kind() == "Issuer" {
         facts.issuer(view.namespace, &issuer.name)?.status.clone()
@@ -331,13 +333,15 @@ fn conditions(
 }
 
 /// The issuers that cert-manager could have, if only they existed.
-fn plausible<'a>(view: &View<'a>) -> impl Iterator<Item = (String, &'a IssuerRef)> + use<'a> {
+fn plausible<'a>(
+    view: &CertificateRequestView<'a>,
+) -> impl Iterator<Item = (String, &'a IssuerRef)> + use<'a> {
     issuers(view)
         .into_iter()
         .filter(|(_, issuer)| kind_is_known(issuer) && issuer.group() == CERT_MANAGER_GROUP)
 }
 
-fn issuer_exists<K>(review: &Review<K>, facts: Option<&dyn Facts>, findings: &mut Findings)
+fn issuer_exists<K>(review: &Review<K>, facts: Option<&dyn ClusterFacts>, findings: &mut Findings)
 where
     Review<K>: HasTls,
 {
@@ -377,7 +381,11 @@ where
 }
 
 /// What the author of a missing issuer may have meant.
-fn near_miss(view: &View<'_>, issuer: &IssuerRef, facts: &dyn Facts) -> String {
+fn near_miss(
+    view: &CertificateRequestView<'_>,
+    issuer: &IssuerRef,
+    facts: &dyn ClusterFacts,
+) -> String {
     let name = &issuer.name;
     if issuer.kind() == "ClusterIssuer" && facts.issuer(view.namespace, name).is_some() {
         return format!(
@@ -399,8 +407,11 @@ fn near_miss(view: &View<'_>, issuer: &IssuerRef, facts: &dyn Facts) -> String {
     }
 }
 
-fn issuer_not_ready<K>(review: &Review<K>, facts: Option<&dyn Facts>, findings: &mut Findings)
-where
+fn issuer_not_ready<K>(
+    review: &Review<K>,
+    facts: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) where
     Review<K>: HasTls,
 {
     let (Some(view), Some(facts)) = (review.tls(), facts) else {
@@ -414,13 +425,16 @@ where
     }
 }
 
-fn cert_shared_issuer<K>(review: &Review<K>, facts: Option<&dyn Facts>, findings: &mut Findings)
-where
+fn cert_shared_issuer<K>(
+    review: &Review<K>,
+    facts: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) where
     Review<K>: HasTls,
 {
     let (
         Some(view),
-        Some(Wished {
+        Some(TargetTls {
             tls,
             client_auth_mode,
         }),
@@ -464,7 +478,7 @@ fn issuers_of(tls: &TlsConfig) -> BTreeSet<IssuerRef> {
         .collect()
 }
 
-fn alias_known<K>(review: &Review<K>, _: Option<&dyn Facts>, findings: &mut Findings)
+fn alias_known<K>(review: &Review<K>, _: Option<&dyn ClusterFacts>, findings: &mut Findings)
 where
     Review<K>: HasTls,
 {
@@ -481,7 +495,7 @@ where
     }
 }
 
-fn alias_unique<K>(review: &Review<K>, _: Option<&dyn Facts>, findings: &mut Findings)
+fn alias_unique<K>(review: &Review<K>, _: Option<&dyn ClusterFacts>, findings: &mut Findings)
 where
     Review<K>: HasTls,
 {
@@ -500,7 +514,7 @@ where
     }
 }
 
-fn secret_name_valid<K>(review: &Review<K>, _: Option<&dyn Facts>, findings: &mut Findings)
+fn secret_name_valid<K>(review: &Review<K>, _: Option<&dyn ClusterFacts>, findings: &mut Findings)
 where
     Review<K>: HasTls,
 {
@@ -574,8 +588,11 @@ fn secrets_of(database: &Postgres) -> Vec<(String, &'static str)> {
         .collect()
 }
 
-fn secret_name_unique<K>(review: &Review<K>, facts: Option<&dyn Facts>, findings: &mut Findings)
-where
+fn secret_name_unique<K>(
+    review: &Review<K>,
+    facts: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) where
     Review<K>: HasTls,
 {
     let Some(view) = review.tls() else { return };
@@ -685,7 +702,7 @@ where
 }
 
 /// The Secrets of the CAs by which issuers sign, each with its issuer.
-fn secrets_of_issuers(namespace: &str, facts: &dyn Facts) -> Vec<(String, String)> {
+fn secrets_of_issuers(namespace: &str, facts: &dyn ClusterFacts) -> Vec<(String, String)> {
     let issuers = facts.issuers(namespace);
     let of_namespace = issuers
         .iter()
@@ -702,7 +719,10 @@ fn secrets_of_issuers(namespace: &str, facts: &dyn Facts) -> Vec<(String, String
 }
 
 /// The other databases of the namespace.
-fn others(view: &View<'_>, facts: Option<&dyn Facts>) -> Vec<Arc<Postgres>> {
+fn others(
+    view: &CertificateRequestView<'_>,
+    facts: Option<&dyn ClusterFacts>,
+) -> Vec<Arc<Postgres>> {
     let mut others = facts.map_or(vec![], |facts| facts.databases(view.namespace));
     others.retain(|other| other.metadata.name.as_deref() != Some(view.database));
     others
@@ -710,12 +730,17 @@ fn others(view: &View<'_>, facts: Option<&dyn Facts>) -> Vec<Arc<Postgres>> {
 
 /// Whether the object brings TLS to a database that has none. Without a name yet, nothing is called
 /// after it.
-fn brings_tls(view: &View<'_>, unchanged: Option<&Postgres>) -> bool {
+fn brings_tls(view: &CertificateRequestView<'_>, unchanged: Option<&Postgres>) -> bool {
     !view.database.is_empty() && unchanged.is_some_and(|database| database.spec.tls.is_none())
 }
 
 /// Whether the object brings this Secret to a certificate that had none or another.
-fn brings(view: &View<'_>, unchanged: Option<&Postgres>, alias: Alias, secret: &str) -> bool {
+fn brings(
+    view: &CertificateRequestView<'_>,
+    unchanged: Option<&Postgres>,
+    alias: Alias,
+    secret: &str,
+) -> bool {
     let had = unchanged.and_then(|database| database.spec.tls.as_ref());
     brings_tls(view, unchanged)
         || had.is_some_and(|tls| secret_of(view.database, alias, &tls.certificates) != secret)
@@ -732,7 +757,7 @@ fn names_secret(database: &Postgres, secret: &str) -> bool {
 
 fn certificate_name_unique<K>(
     review: &Review<K>,
-    facts: Option<&dyn Facts>,
+    facts: Option<&dyn ClusterFacts>,
     findings: &mut Findings,
 ) where
     Review<K>: HasTls,
@@ -761,7 +786,7 @@ fn certificate_name_unique<K>(
     }
 }
 
-fn san_valid<K>(review: &Review<K>, facts: Option<&dyn Facts>, findings: &mut Findings)
+fn san_valid<K>(review: &Review<K>, facts: Option<&dyn ClusterFacts>, findings: &mut Findings)
 where
     Review<K>: HasTls,
 {
@@ -835,7 +860,7 @@ fn subject_lists(subject: &X509Subject) -> [(&'static str, &[String], usize); 6]
     ]
 }
 
-fn subject_valid<K>(review: &Review<K>, _: Option<&dyn Facts>, findings: &mut Findings)
+fn subject_valid<K>(review: &Review<K>, _: Option<&dyn ClusterFacts>, findings: &mut Findings)
 where
     Review<K>: HasTls,
 {
@@ -909,7 +934,7 @@ pub(super) fn read_duration(
     None
 }
 
-fn duration_valid<K>(review: &Review<K>, _: Option<&dyn Facts>, findings: &mut Findings)
+fn duration_valid<K>(review: &Review<K>, _: Option<&dyn ClusterFacts>, findings: &mut Findings)
 where
     Review<K>: HasTls,
 {
@@ -929,8 +954,11 @@ where
     }
 }
 
-fn renew_before_valid<K>(review: &Review<K>, facts: Option<&dyn Facts>, findings: &mut Findings)
-where
+fn renew_before_valid<K>(
+    review: &Review<K>,
+    facts: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) where
     Review<K>: HasTls,
 {
     let Some(view) = review.tls() else { return };
@@ -978,8 +1006,11 @@ where
     }
 }
 
-fn renew_before_deprecated<K>(review: &Review<K>, _: Option<&dyn Facts>, findings: &mut Findings)
-where
+fn renew_before_deprecated<K>(
+    review: &Review<K>,
+    _: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) where
     Review<K>: HasTls,
 {
     let Some(view) = review.tls() else { return };

@@ -9,7 +9,7 @@ use crate::api::postgres::USER_CONF;
 use crate::api::quantity;
 use crate::tls::{conf, guc, owned};
 
-use super::{Facts, Findings, Review, quoted};
+use super::{ClusterFacts, Findings, Review, quoted};
 
 type Database = Review<Postgres>;
 
@@ -28,7 +28,7 @@ fn user_conf(database: &Postgres) -> Option<&String> {
 
 pub(super) fn configuration_valid(
     review: &Database,
-    _: Option<&dyn Facts>,
+    _: Option<&dyn ClusterFacts>,
     findings: &mut Findings,
 ) {
     let inline = review
@@ -58,11 +58,18 @@ pub(super) fn configuration_valid(
     }
 }
 
-pub(super) fn setting_ignored(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+pub(super) fn setting_ignored(
+    review: &Database,
+    _: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) {
     let settings = user_conf(&review.object)
         .and_then(|text| conf::parse(text).ok())
         .unwrap_or_default();
-    for owned in settings.keys().filter_map(|name| owned::by_pgrekey(name)) {
+    for owned in settings
+        .keys()
+        .filter_map(|name| owned::reserved_setting(name))
+    {
         findings.add(
             SETTINGS,
             format!("{} is ignored", owned.name),
@@ -83,7 +90,11 @@ pub(super) fn setting_ignored(review: &Database, _: Option<&dyn Facts>, findings
     }
 }
 
-pub(super) fn init_script_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+pub(super) fn init_script_valid(
+    review: &Database,
+    _: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) {
     const FIELD: &str = "spec.init.script";
     let Some(script) = review
         .object
@@ -117,7 +128,7 @@ pub(super) fn init_script_valid(review: &Database, _: Option<&dyn Facts>, findin
 
 pub(super) fn service_port_known(
     review: &Database,
-    _: Option<&dyn Facts>,
+    _: Option<&dyn ClusterFacts>,
     findings: &mut Findings,
 ) {
     for (i, template) in review.object.spec.service_templates.iter().enumerate() {
@@ -135,7 +146,11 @@ pub(super) fn service_port_known(
     }
 }
 
-pub(super) fn external_ips(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+pub(super) fn external_ips(
+    review: &Database,
+    _: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) {
     if review.allowed.external_ips {
         return;
     }
@@ -152,7 +167,11 @@ pub(super) fn external_ips(review: &Database, _: Option<&dyn Facts>, findings: &
     }
 }
 
-pub(super) fn memory_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+pub(super) fn memory_valid(
+    review: &Database,
+    _: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) {
     let pod = review
         .object
         .spec

@@ -14,10 +14,10 @@ use crate::api::ops_request::{FINALIZER, OpsType, TlsOperation};
 use crate::api::tls::CERT_MANAGER_GROUP;
 use crate::api::{Postgres, PostgresOpsRequest};
 
-use super::document::Part;
+use super::document::FieldSelection;
 use super::ops_request::{aliases_without_issuer, will_have_tls};
 use super::postgres::major;
-use super::{Allowed, Facts, Review};
+use super::{Allowed, ClusterFacts, Review};
 
 /// An issuer as it is written in an annotation or a flag: `Issuer/name` or `ClusterIssuer/name`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl DefaultIssuer {
 
 /// What is left to the installation.
 #[derive(Clone, Debug, Default)]
-pub struct Installation {
+pub struct InstallationDefaults {
     /// Issuer for objects that name none, in namespaces that name none.
     pub issuer: Option<DefaultIssuer>,
     /// It carries out requests, and keeps them from vanishing meanwhile.
@@ -73,8 +73,8 @@ pub struct Installation {
 /// and where it may come from.
 fn default_issuer(
     namespace: &str,
-    facts: &dyn Facts,
-    installation: &Installation,
+    facts: &dyn ClusterFacts,
+    installation: &InstallationDefaults,
 ) -> Option<Value> {
     let annotation = facts
         .default_issuer(namespace)
@@ -86,43 +86,48 @@ fn default_issuer(
 }
 
 /// What [`postgres`] touches.
-pub static POSTGRES: Part = Part::Fields(&[(
+pub static POSTGRES: FieldSelection = FieldSelection::Fields(&[(
     "spec",
-    Part::Fields(&[
-        ("replicas", Part::All),
-        ("standbyMode", Part::All),
-        ("storageType", Part::All),
-        ("deletionPolicy", Part::All),
-        ("sslMode", Part::All),
-        ("clientAuthMode", Part::All),
-        ("healthChecker", Part::All),
-        ("streamingMode", Part::All),
-        ("synchronousReplicationConfig", Part::All),
+    FieldSelection::Fields(&[
+        ("replicas", FieldSelection::All),
+        ("standbyMode", FieldSelection::All),
+        ("storageType", FieldSelection::All),
+        ("deletionPolicy", FieldSelection::All),
+        ("sslMode", FieldSelection::All),
+        ("clientAuthMode", FieldSelection::All),
+        ("healthChecker", FieldSelection::All),
+        ("streamingMode", FieldSelection::All),
+        ("synchronousReplicationConfig", FieldSelection::All),
         TLS,
     ]),
 )]);
 
 /// What [`ops_request`] touches of a new request.
-pub static REQUEST: Part = Part::Fields(&[FINALIZERS, ("spec", Part::Fields(&[TLS]))]);
+pub static REQUEST: FieldSelection =
+    FieldSelection::Fields(&[FINALIZERS, ("spec", FieldSelection::Fields(&[TLS]))]);
 
 /// What [`ops_request`] touches of a request that was there: anything may be taken from the old
 /// one.
-pub static REQUEST_UPDATE: Part = Part::Fields(&[("spec", Part::All)]);
+pub static REQUEST_UPDATE: FieldSelection =
+    FieldSelection::Fields(&[("spec", FieldSelection::All)]);
 
-const FINALIZERS: (&str, Part) = ("metadata", Part::Fields(&[("finalizers", Part::All)]));
+const FINALIZERS: (&str, FieldSelection) = (
+    "metadata",
+    FieldSelection::Fields(&[("finalizers", FieldSelection::All)]),
+);
 
-const TLS: (&str, Part) = (
+const TLS: (&str, FieldSelection) = (
     "tls",
-    Part::Fields(&[
-        ("issuerRef", Part::All),
-        ("certificates", Part::Each(&CERTIFICATE)),
+    FieldSelection::Fields(&[
+        ("issuerRef", FieldSelection::All),
+        ("certificates", FieldSelection::Each(&CERTIFICATE)),
     ]),
 );
 
-static CERTIFICATE: Part = Part::Fields(&[
-    ("alias", Part::All),
-    ("secretName", Part::All),
-    ("issuerRef", Part::All),
+static CERTIFICATE: FieldSelection = FieldSelection::Fields(&[
+    ("alias", FieldSelection::All),
+    ("secretName", FieldSelection::All),
+    ("issuerRef", FieldSelection::All),
 ]);
 
 /// The object, if there is one at this path; what is no object is left for the schema to complain
@@ -176,8 +181,8 @@ fn complete_issuers(document: &mut Value) {
 pub fn ops_request(
     mut document: Value,
     review: &Review<PostgresOpsRequest>,
-    facts: &dyn Facts,
-    installation: &Installation,
+    facts: &dyn ClusterFacts,
+    installation: &InstallationDefaults,
 ) -> Value {
     if let Some(old) = &review.old {
         if let (Some(spec), Ok(Value::Object(old))) = (
@@ -210,7 +215,7 @@ pub fn ops_request(
 }
 
 /// Whether this installation will carry out the request: nobody else would let it go.
-fn carries_out(installation: &Installation, request: &PostgresOpsRequest) -> bool {
+fn carries_out(installation: &InstallationDefaults, request: &PostgresOpsRequest) -> bool {
     let namespace = request.metadata.namespace.as_ref();
     installation.ops_manager
         && installation
@@ -220,7 +225,7 @@ fn carries_out(installation: &Installation, request: &PostgresOpsRequest) -> boo
 }
 
 /// Whether the request adds TLS and leaves a certificate without an issuer.
-fn needs_issuer(request: &PostgresOpsRequest, facts: &dyn Facts) -> bool {
+fn needs_issuer(request: &PostgresOpsRequest, facts: &dyn ClusterFacts) -> bool {
     let namespace = request.metadata.namespace.as_deref().unwrap_or_default();
     let Some(tls) = request
         .spec
@@ -263,8 +268,8 @@ fn take_missing(new: &mut Map<String, Value>, old: &Map<String, Value>) {
 pub fn postgres(
     mut document: Value,
     review: &Review<Postgres>,
-    facts: &dyn Facts,
-    installation: &Installation,
+    facts: &dyn ClusterFacts,
+    installation: &InstallationDefaults,
 ) -> Value {
     let Postgres {
         metadata,

@@ -53,34 +53,36 @@ fn is_plain(key: &str) -> bool {
 
 /// A part of a document. Who touches little of it need not build the rest, which may be large.
 #[derive(Debug)]
-pub enum Part {
+pub enum FieldSelection {
     /// The whole value.
     All,
     /// These fields of an object, each as much as it says.
-    Fields(&'static [(&'static str, Part)]),
+    Fields(&'static [(&'static str, FieldSelection)]),
     /// As much of each entry of a list.
-    Each(&'static Part),
+    Each(&'static FieldSelection),
 }
 
-impl Part {
+impl FieldSelection {
     /// This part of a document. What is something else than was expected is there, and empty.
-    pub fn of(&'static self, document: &str) -> serde_json::Result<Value> {
+    pub fn select(&'static self, document: &str) -> serde_json::Result<Value> {
         self.deserialize(&mut serde_json::Deserializer::from_str(document))
     }
 }
 
-impl<'de> DeserializeSeed<'de> for &'static Part {
+impl<'de> DeserializeSeed<'de> for &'static FieldSelection {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         match self {
-            Part::All => Value::deserialize(deserializer),
-            Part::Fields(_) | Part::Each(_) => deserializer.deserialize_any(self),
+            FieldSelection::All => Value::deserialize(deserializer),
+            FieldSelection::Fields(_) | FieldSelection::Each(_) => {
+                deserializer.deserialize_any(self)
+            }
         }
     }
 }
 
-impl<'de> Visitor<'de> for &'static Part {
+impl<'de> Visitor<'de> for &'static FieldSelection {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -88,7 +90,7 @@ impl<'de> Visitor<'de> for &'static Part {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let fields = if let Part::Fields(fields) = self {
+        let fields = if let FieldSelection::Fields(fields) = self {
             *fields
         } else {
             &[]
@@ -107,7 +109,7 @@ impl<'de> Visitor<'de> for &'static Part {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
         let mut kept = vec![];
-        if let Part::Each(part) = self {
+        if let FieldSelection::Each(part) = self {
             while let Some(entry) = list.next_element_seed(*part)? {
                 kept.push(entry);
             }
@@ -169,9 +171,12 @@ mod tests {
 
     #[test]
     fn a_part_is_what_it_names_and_nothing_else() {
-        static PART: Part = Part::Fields(&[
-            ("a", Part::All),
-            ("list", Part::Each(&Part::Fields(&[("name", Part::All)]))),
+        static PART: FieldSelection = FieldSelection::Fields(&[
+            ("a", FieldSelection::All),
+            (
+                "list",
+                FieldSelection::Each(&FieldSelection::Fields(&[("name", FieldSelection::All)])),
+            ),
         ]);
         for (document, part) in [
             (json!({"a": {"b": [1]}, "c": 2}), json!({"a": {"b": [1]}})),
@@ -186,11 +191,11 @@ mod tests {
             (json!(1.5), json!(1.5)),
         ] {
             assert_eq!(
-                PART.of(&document.to_string()).expect("JSON"),
+                PART.select(&document.to_string()).expect("JSON"),
                 part,
                 "{document}"
             );
         }
-        assert!(PART.of("{\"a\":").is_err());
+        assert!(PART.select("{\"a\":").is_err());
     }
 }

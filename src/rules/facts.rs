@@ -20,7 +20,7 @@ pub const USABLE: &str = "pgrekey.dev/usable-by-databases";
 /// What is known about the cluster, at one moment.
 ///
 /// Objects may be pruned to what the rules read. Answers come from memory: a rule must not wait.
-pub trait Facts {
+pub trait ClusterFacts {
     /// What is not known yet, in words; empty when everything is. Until then no object can be
     /// judged.
     fn unknown(&self) -> Vec<&'static str>;
@@ -144,7 +144,7 @@ fn is<K: ResourceExt>(object: &K, namespace: &str, name: &str) -> bool {
     object.namespace().as_deref() == Some(namespace) && object.name_any() == name
 }
 
-impl Facts for Snapshot {
+impl ClusterFacts for Snapshot {
     fn unknown(&self) -> Vec<&'static str> {
         self.unknown.clone()
     }

@@ -30,7 +30,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub use allowed::Allowed;
-pub use facts::{Facts, Snapshot};
+pub use facts::{ClusterFacts, Snapshot};
 
 /// How many findings of one rule are listed. A list of a million bad names must not become an
 /// answer of a million lines.
@@ -94,7 +94,7 @@ pub enum Needs {
 }
 
 /// How a rule looks. Without facts a rule judges what it can.
-pub type Check<K> = fn(&Review<K>, Option<&dyn Facts>, &mut Findings);
+pub type CheckFn<K> = fn(&Review<K>, Option<&dyn ClusterFacts>, &mut Findings);
 
 /// One reason to refuse an object, or to warn about it.
 pub struct Rule<K: 'static> {
@@ -113,7 +113,7 @@ pub struct Rule<K: 'static> {
     /// Whether the rule looks at anything but the object.
     pub needs: Needs,
     /// How it looks.
-    pub check: Check<K>,
+    pub check: CheckFn<K>,
 }
 
 impl<K> std::fmt::Debug for Rule<K> {
@@ -186,10 +186,10 @@ pub struct Findings {
 
 impl Findings {
     /// What a rule finds in an object, other than what is known.
-    fn of<K>(
+    fn run<K>(
         rule: &Rule<K>,
         review: &Review<K>,
-        facts: Option<&dyn Facts>,
+        facts: Option<&dyn ClusterFacts>,
         most: usize,
         known: BTreeSet<(String, String)>,
     ) -> Self {
@@ -248,7 +248,7 @@ impl Findings {
 pub fn refusals<'r, K: Clone + 'static>(
     rules: impl IntoIterator<Item = &'r Rule<K>>,
     object: K,
-    facts: &dyn Facts,
+    facts: &dyn ClusterFacts,
     allowed: &Arc<Allowed>,
 ) -> Vec<String> {
     let found = judge(
@@ -269,7 +269,7 @@ pub fn refusals<'r, K: Clone + 'static>(
 pub fn judge<'r, K: Clone + 'static>(
     rules: impl IntoIterator<Item = &'r Rule<K>>,
     review: &Review<K>,
-    facts: Option<&dyn Facts>,
+    facts: Option<&dyn ClusterFacts>,
 ) -> Vec<Finding> {
     let Review {
         operation,
@@ -287,15 +287,15 @@ pub fn judge<'r, K: Clone + 'static>(
     let rules = rules.into_iter().filter(|rule| rule.on.contains(operation));
     rules
         .flat_map(|rule| {
-            let found = Findings::of(rule, review, facts, MAX_FINDINGS_PER_RULE, BTreeSet::new());
+            let found = Findings::run(rule, review, facts, MAX_FINDINGS_PER_RULE, BTreeSet::new());
             match &before {
                 Some(before) if found.count > 0 => {
-                    let known = Findings::of(rule, before, facts, MAX_KNOWN, BTreeSet::new()).list;
+                    let known = Findings::run(rule, before, facts, MAX_KNOWN, BTreeSet::new()).list;
                     let known = known
                         .into_iter()
                         .map(|finding| (finding.field, finding.problem))
                         .collect();
-                    Findings::of(rule, review, facts, MAX_FINDINGS_PER_RULE, known).close()
+                    Findings::run(rule, review, facts, MAX_FINDINGS_PER_RULE, known).close()
                 }
                 _ => found.close(),
             }

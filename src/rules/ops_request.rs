@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 
-use crate::api::annotations::{SETTLE, STRATEGY, TTL};
+use crate::api::annotations::{CLIENT_GRACE_PERIOD, STRATEGY, TTL};
 use crate::api::bounds::{MAX_RETRIES, MAX_TIMEOUT};
 use crate::api::duration::write;
 use crate::api::names::{Alias, MAX_REQUEST};
@@ -16,9 +16,9 @@ use crate::api::{Postgres, PostgresOpsRequest};
 
 use super::Effect::{Refuse, Warn};
 use super::Operation::{Create, Update};
-use super::certificates::{self, HasTls, View, Wished, read_duration};
+use super::certificates::{self, CertificateRequestView, HasTls, TargetTls, read_duration};
 use super::document::differences;
-use super::{Facts, Findings, Needs, Review, Rule, postgres, quoted};
+use super::{ClusterFacts, Findings, Needs, Review, Rule, postgres, quoted};
 
 type Request = Review<PostgresOpsRequest>;
 
@@ -197,9 +197,9 @@ static OWN: [Rule<PostgresOpsRequest>; 23] = [
         id: "annotation-valid",
         effect: Refuse,
         on: &[Create],
-        what: "an annotation `pgrekey.dev/strategy` that is neither `Restart` nor `Reload`, and `pgrekey.dev/settle` or `pgrekey.dev/ttl-after-finished` that is no duration, or a settle of more than 7 days",
+        what: "an annotation `pgrekey.dev/strategy` that is neither `Restart` nor `Reload`, and `pgrekey.dev/client-grace-period` or `pgrekey.dev/ttl-after-finished` that is no duration, or a settle of more than 7 days",
         why: "What cannot be read counts as not set: pods would be restarted, clients would get no time, or the request would be kept for ever. The database is paused for as long as clients get time.",
-        example: "# metadata.annotations: {pgrekey.dev/settle: '90'}",
+        example: "# metadata.annotations: {pgrekey.dev/client-grace-period: '90'}",
         needs: Needs::Nothing,
         check: annotation_valid,
     },
@@ -279,12 +279,15 @@ fn namespace(request: &PostgresOpsRequest) -> &str {
     request.metadata.namespace.as_deref().unwrap_or_default()
 }
 
-fn database(request: &PostgresOpsRequest, facts: Option<&dyn Facts>) -> Option<Arc<Postgres>> {
+fn database(
+    request: &PostgresOpsRequest,
+    facts: Option<&dyn ClusterFacts>,
+) -> Option<Arc<Postgres>> {
     facts?.database(namespace(request), &request.spec.database_ref.name)
 }
 
 /// The requests of the same database.
-fn queue(request: &PostgresOpsRequest, facts: &dyn Facts) -> Vec<Arc<PostgresOpsRequest>> {
+fn queue(request: &PostgresOpsRequest, facts: &dyn ClusterFacts) -> Vec<Arc<PostgresOpsRequest>> {
     facts.requests(namespace(request), &request.spec.database_ref.name)
 }
 
@@ -292,13 +295,17 @@ fn queue(request: &PostgresOpsRequest, facts: &dyn Facts) -> Vec<Arc<PostgresOps
 ///
 /// Requests queue: `add-tls` and `rotate-tls`, sent together, are both fine, although there is no
 /// TLS yet.
-struct Then {
+struct RequestEffect {
     tls: Option<TlsConfig>,
     client_auth_mode: Option<ClientAuthMode>,
 }
 
-impl Then {
-    fn of(request: &PostgresOpsRequest, database: &Postgres, facts: &dyn Facts) -> Self {
+impl RequestEffect {
+    fn evaluate(
+        request: &PostgresOpsRequest,
+        database: &Postgres,
+        facts: &dyn ClusterFacts,
+    ) -> Self {
         let now = Self {
             tls: database.spec.tls.clone(),
             client_auth_mode: database.spec.client_auth_mode,
@@ -335,26 +342,30 @@ impl Then {
 pub(super) fn will_have_tls(
     request: &PostgresOpsRequest,
     database: &Postgres,
-    facts: &dyn Facts,
+    facts: &dyn ClusterFacts,
 ) -> bool {
-    Then::of(request, database, facts).tls.is_some()
+    RequestEffect::evaluate(request, database, facts)
+        .tls
+        .is_some()
 }
 
 impl Review<PostgresOpsRequest> {
     /// What the database has after this change, and all that comes before it.
-    fn after(&self, change: &TlsChange, facts: Option<&dyn Facts>) -> Option<Wished> {
+    fn after(&self, change: &TlsChange, facts: Option<&dyn ClusterFacts>) -> Option<TargetTls> {
         let now = match (database(&self.object, facts), facts) {
-            (Some(database), Some(facts)) => Then::of(&self.object, &database, facts),
-            _ => Then {
+            (Some(database), Some(facts)) => {
+                RequestEffect::evaluate(&self.object, &database, facts)
+            }
+            _ => RequestEffect {
                 tls: None,
                 client_auth_mode: None,
             },
         };
-        let Then {
+        let RequestEffect {
             tls,
             client_auth_mode,
         } = now.after(change);
-        Some(Wished {
+        Some(TargetTls {
             tls: tls?,
             client_auth_mode,
         })
@@ -362,9 +373,9 @@ impl Review<PostgresOpsRequest> {
 }
 
 impl HasTls for Request {
-    fn tls(&self) -> Option<View<'_>> {
+    fn tls(&self) -> Option<CertificateRequestView<'_>> {
         let tls = self.object.spec.tls.as_ref()?;
-        Some(View {
+        Some(CertificateRequestView {
             namespace: namespace(&self.object),
             database: &self.object.spec.database_ref.name,
             named_at: "spec.databaseRef.name",
@@ -373,24 +384,24 @@ impl HasTls for Request {
         })
     }
 
-    fn is_merged(&self, facts: Option<&dyn Facts>) -> bool {
+    fn is_merged(&self, facts: Option<&dyn ClusterFacts>) -> bool {
         let has_tls =
             database(&self.object, facts).is_some_and(|database| database.spec.tls.is_some());
         has_tls || facts.is_some_and(|facts| !queue(&self.object, facts).is_empty())
     }
 
-    fn wished(&self, facts: Option<&dyn Facts>) -> Option<Wished> {
+    fn wished(&self, facts: Option<&dyn ClusterFacts>) -> Option<TargetTls> {
         self.after(asks_for(self, TlsOperation::Change)?, facts)
     }
 
-    fn wished_issuers(&self, facts: Option<&dyn Facts>) -> Option<Wished> {
+    fn wished_issuers(&self, facts: Option<&dyn ClusterFacts>) -> Option<TargetTls> {
         self.after(
             &asks_for(self, TlsOperation::Change)?.with_issuers_alone(),
             facts,
         )
     }
 
-    fn unchanged(&self, facts: Option<&dyn Facts>) -> Option<Arc<Postgres>> {
+    fn unchanged(&self, facts: Option<&dyn ClusterFacts>) -> Option<Arc<Postgres>> {
         database(&self.object, facts)
     }
 }
@@ -405,7 +416,7 @@ fn asks_for(review: &Request, operation: TlsOperation) -> Option<&TlsChange> {
         .filter(|tls| tls.operations().contains(&operation))
 }
 
-fn type_supported(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn type_supported(review: &Request, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let type_ = review.object.spec.type_;
     if !matches!(type_, OpsType::ReconfigureTLS | OpsType::Restart) {
         findings.add(
@@ -416,7 +427,7 @@ fn type_supported(review: &Request, _: Option<&dyn Facts>, findings: &mut Findin
     }
 }
 
-fn name_length(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn name_length(review: &Request, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let name = review.object.metadata.name.as_deref().unwrap_or_default();
     // A name that the API server generates is never longer.
     if name.len() > MAX_REQUEST {
@@ -428,7 +439,7 @@ fn name_length(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings)
     }
 }
 
-fn database_exists(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
+fn database_exists(review: &Request, facts: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     const FIELD: &str = "spec.databaseRef.name";
     let name = &review.object.spec.database_ref.name;
     if name.is_empty() {
@@ -462,14 +473,14 @@ fn database_exists(review: &Request, facts: Option<&dyn Facts>, findings: &mut F
     }
 }
 
-fn tls_required(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn tls_required(review: &Request, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let spec = &review.object.spec;
     if spec.type_ == OpsType::ReconfigureTLS && spec.tls.is_none() {
         findings.add("spec.tls", "is missing", "say what to change about TLS");
     }
 }
 
-fn foreign_field(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn foreign_field(review: &Request, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let spec = &review.object.spec;
     let fields = [
         ("tls", spec.tls.is_some(), OpsType::ReconfigureTLS),
@@ -537,7 +548,7 @@ fn foreign_field(review: &Request, _: Option<&dyn Facts>, findings: &mut Finding
     }
 }
 
-fn one_operation(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn one_operation(review: &Request, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     const CHOICE: &str = "remove, rotateCertificates, or a change (issuerRef, certificates, sslMode, clientAuthMode)";
     let Some(tls) = &review.object.spec.tls else {
         return;
@@ -562,7 +573,7 @@ fn one_operation(review: &Request, _: Option<&dyn Facts>, findings: &mut Finding
 /// A finding when the request asks for this and there will be no TLS by then.
 fn needs_tls(
     review: &Request,
-    facts: Option<&dyn Facts>,
+    facts: Option<&dyn ClusterFacts>,
     findings: &mut Findings,
     (operation, field, what): (TlsOperation, &str, &str),
 ) {
@@ -580,7 +591,7 @@ fn needs_tls(
     }
 }
 
-fn rotate_needs_tls(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
+fn rotate_needs_tls(review: &Request, facts: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     needs_tls(
         review,
         facts,
@@ -593,7 +604,7 @@ fn rotate_needs_tls(review: &Request, facts: Option<&dyn Facts>, findings: &mut 
     );
 }
 
-fn remove_needs_tls(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
+fn remove_needs_tls(review: &Request, facts: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     needs_tls(
         review,
         facts,
@@ -602,7 +613,7 @@ fn remove_needs_tls(review: &Request, facts: Option<&dyn Facts>, findings: &mut 
     );
 }
 
-fn add_needs_issuer(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
+fn add_needs_issuer(review: &Request, facts: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let Some(facts) = facts else { return };
     let Some(database) = database(&review.object, Some(facts)) else {
         return;
@@ -643,7 +654,11 @@ pub(super) fn aliases_without_issuer(
     unsigned.collect()
 }
 
-fn remove_forbids_cert(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
+fn remove_forbids_cert(
+    review: &Request,
+    facts: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) {
     const FIELD: &str = "spec.tls.clientAuthMode";
     const REMEDY: &str = "give md5 or scram for afterwards";
     let Some(tls) = asks_for(review, TlsOperation::Remove) else {
@@ -651,7 +666,7 @@ fn remove_forbids_cert(review: &Request, facts: Option<&dyn Facts>, findings: &m
     };
     let kept = || {
         let database = database(&review.object, facts)?;
-        Then::of(&review.object, &database, facts?).client_auth_mode
+        RequestEffect::evaluate(&review.object, &database, facts?).client_auth_mode
     };
     match tls.client_auth_mode {
         Some(ClientAuthMode::Cert) => {
@@ -668,7 +683,11 @@ fn remove_forbids_cert(review: &Request, facts: Option<&dyn Facts>, findings: &m
     }
 }
 
-fn remove_forbids_ssl_mode(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn remove_forbids_ssl_mode(
+    review: &Request,
+    _: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) {
     let mode = asks_for(review, TlsOperation::Remove).and_then(|tls| tls.ssl_mode);
     if let Some(mode) = mode.filter(|mode| *mode != SslMode::Disable) {
         let problem = format!("{} needs TLS, which is to be removed", mode.as_str());
@@ -676,7 +695,7 @@ fn remove_forbids_ssl_mode(review: &Request, _: Option<&dyn Facts>, findings: &m
     }
 }
 
-fn ssl_mode_disable(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn ssl_mode_disable(review: &Request, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let Some(tls) = &review.object.spec.tls else {
         return;
     };
@@ -694,7 +713,7 @@ fn ssl_mode_disable(review: &Request, _: Option<&dyn Facts>, findings: &mut Find
     }
 }
 
-fn version_supported(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
+fn version_supported(review: &Request, facts: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let Some(database) = database(&review.object, facts) else {
         return;
     };
@@ -710,7 +729,7 @@ fn version_supported(review: &Request, facts: Option<&dyn Facts>, findings: &mut
     }
 }
 
-fn timeout_valid(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn timeout_valid(review: &Request, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     const FIELD: &str = "spec.timeout";
     let Some(text) = &review.object.spec.timeout else {
         return;
@@ -734,7 +753,7 @@ fn timeout_valid(review: &Request, _: Option<&dyn Facts>, findings: &mut Finding
     }
 }
 
-fn max_retries_valid(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn max_retries_valid(review: &Request, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let retries = review.object.spec.max_retries;
     if retries < 0 {
         findings.add(
@@ -752,7 +771,7 @@ fn max_retries_valid(review: &Request, _: Option<&dyn Facts>, findings: &mut Fin
     }
 }
 
-fn annotation_valid(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn annotation_valid(review: &Request, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let annotations = review.object.annotations();
     if let Some(strategy) = annotations
         .get(STRATEGY)
@@ -764,7 +783,7 @@ fn annotation_valid(review: &Request, _: Option<&dyn Facts>, findings: &mut Find
             "use Restart or Reload",
         );
     }
-    if let Some(text) = annotations.get(SETTLE) {
+    if let Some(text) = annotations.get(CLIENT_GRACE_PERIOD) {
         postgres::settle_valid(text, findings);
     }
     if let Some(text) = annotations.get(TTL) {
@@ -777,7 +796,7 @@ fn annotation_valid(review: &Request, _: Option<&dyn Facts>, findings: &mut Find
     }
 }
 
-fn grpc_unsupported(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn grpc_unsupported(review: &Request, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     if review
         .object
         .spec
@@ -796,7 +815,7 @@ fn grpc_unsupported(review: &Request, _: Option<&dyn Facts>, findings: &mut Find
 
 /// Whether the request cannot be carried out without new pods: a restart wants them, and a volume
 /// comes and goes with its pod.
-fn needs_new_pods(review: &Request, database: &Postgres, facts: &dyn Facts) -> bool {
+fn needs_new_pods(review: &Request, database: &Postgres, facts: &dyn ClusterFacts) -> bool {
     let is_added = asks_for(review, TlsOperation::Change).is_some()
         && !will_have_tls(&review.object, database, facts);
     review.object.spec.type_ == OpsType::Restart
@@ -804,7 +823,7 @@ fn needs_new_pods(review: &Request, database: &Postgres, facts: &dyn Facts) -> b
         || is_added
 }
 
-fn data_survives(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
+fn data_survives(review: &Request, facts: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let (Some(database), Some(facts)) = (database(&review.object, facts), facts) else {
         return;
     };
@@ -828,7 +847,7 @@ fn data_survives(review: &Request, facts: Option<&dyn Facts>, findings: &mut Fin
     }
 }
 
-fn single_replica(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
+fn single_replica(review: &Request, facts: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let (Some(database), Some(facts)) = (database(&review.object, facts), facts) else {
         return;
     };
@@ -842,7 +861,7 @@ fn single_replica(review: &Request, facts: Option<&dyn Facts>, findings: &mut Fi
     }
 }
 
-fn remove_lowers_security(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn remove_lowers_security(review: &Request, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     if asks_for(review, TlsOperation::Remove).is_some() {
         findings.add(
             "spec.tls.remove",
@@ -852,14 +871,14 @@ fn remove_lowers_security(review: &Request, _: Option<&dyn Facts>, findings: &mu
     }
 }
 
-fn same_issuer(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
+fn same_issuer(review: &Request, facts: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let (Some(database), Some(facts)) = (database(&review.object, facts), facts) else {
         return;
     };
     let Some(tls) = &review.object.spec.tls else {
         return;
     };
-    let then = Then::of(&review.object, &database, facts)
+    let then = RequestEffect::evaluate(&review.object, &database, facts)
         .tls
         .and_then(|tls| tls.issuer_ref);
     let (Some(asked), Some(then)) = (&tls.issuer_ref, then) else {
@@ -882,7 +901,7 @@ fn same_issuer(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findi
     }
 }
 
-fn request_queued(review: &Request, facts: Option<&dyn Facts>, findings: &mut Findings) {
+fn request_queued(review: &Request, facts: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let Some(facts) = facts else { return };
     if let Some(first) = review.object.ahead(&queue(&review.object, facts)).first() {
         let name = first.metadata.name.as_deref().unwrap_or_default();
@@ -894,7 +913,7 @@ fn request_queued(review: &Request, facts: Option<&dyn Facts>, findings: &mut Fi
     }
 }
 
-fn spec_immutable(review: &Request, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn spec_immutable(review: &Request, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let Some(old) = &review.old else { return };
     for field in differences(&old.spec, &review.object.spec, "spec") {
         findings.add(

@@ -15,7 +15,7 @@ use crate::api::security;
 use crate::api::{Postgres, PostgresSpec};
 
 use super::allowed::PodSecurity::{self, Baseline, Privileged, Restricted};
-use super::{Facts, Findings, Review, quoted};
+use super::{ClusterFacts, Findings, Review, quoted};
 
 /// What may be added at level `baseline`: what container runtimes give to everybody.
 const BASELINE_CAPABILITIES: [&str; 13] = [
@@ -75,7 +75,7 @@ struct Wish {
 
 pub(super) fn pod_security(
     review: &Review<Postgres>,
-    _: Option<&dyn Facts>,
+    _: Option<&dyn ClusterFacts>,
     findings: &mut Findings,
 ) {
     let allowed = review.allowed.pod_security;
@@ -333,7 +333,7 @@ mod tests {
     use super::*;
 
     /// What a pod asks for, at the place where its part of the spec is.
-    fn of(settings: &Value) -> Vec<(String, PodSecurity)> {
+    fn wishes_of(settings: &Value) -> Vec<(String, PodSecurity)> {
         let spec = json!({"version": "17", "podTemplate": {"spec": settings}});
         let spec: PostgresSpec = serde_json::from_value(spec).expect("a spec");
         let short = |field: &str| {
@@ -349,11 +349,11 @@ mod tests {
     }
 
     fn container(context: &Value) -> Vec<(String, PodSecurity)> {
-        of(&json!({"containers": [{"name": "postgres", "securityContext": context}]}))
+        wishes_of(&json!({"containers": [{"name": "postgres", "securityContext": context}]}))
     }
 
     fn pod(context: &Value) -> Vec<(String, PodSecurity)> {
-        of(&json!({"securityContext": context}))
+        wishes_of(&json!({"securityContext": context}))
     }
 
     #[test]

@@ -8,9 +8,9 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use crate::api::Postgres;
-use crate::api::annotations::{MAX_LAG, SETTLE};
+use crate::api::annotations::{CLIENT_GRACE_PERIOD, MAX_LAG};
 use crate::api::bounds::{
-    MAX_CHECK_FAILURES, MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT, MAX_REPLICAS, MAX_SETTLE,
+    MAX_CHECK_FAILURES, MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT, MAX_CLIENT_GRACE_PERIOD, MAX_REPLICAS,
 };
 use crate::api::condition::{self, VERSION_NOT_TAKEN};
 use crate::api::duration::write;
@@ -27,13 +27,15 @@ use crate::api::tls::{ClientAuthMode, SslMode};
 
 use super::Effect::{Refuse, Warn};
 use super::Operation::{Create, Delete, Update};
-use super::certificates::{self, HasTls, View, Wished, read_duration};
-use super::defaults::{self, Installation};
+use super::certificates::{self, CertificateRequestView, HasTls, TargetTls, read_duration};
+use super::defaults::{self, InstallationDefaults};
 use super::document::differences;
 use super::facts::USABLE;
 use super::ops_request::aliases_without_issuer;
 use super::pod_security::pod_security;
-use super::{Facts, Findings, Needs, Operation, Review, Rule, Snapshot, content, quoted, text};
+use super::{
+    ClusterFacts, Findings, Needs, Operation, Review, Rule, Snapshot, content, quoted, text,
+};
 
 type Database = Review<Postgres>;
 
@@ -328,7 +330,7 @@ static OWN: [Rule<Postgres>; 34] = [
         id: "annotation-valid",
         effect: Refuse,
         on: CHANGES,
-        what: "an annotation `pgrekey.dev/max-lag` that is no whole number of bytes, and `pgrekey.dev/settle` that is no duration, or is longer than 7 days",
+        what: "an annotation `pgrekey.dev/max-lag` that is no whole number of bytes, and `pgrekey.dev/client-grace-period` that is no duration, or is longer than 7 days",
         why: "What cannot be read counts as not set: standbys would be held to 1 MiB, and clients get 2 min of a renewal. What is longer counts as 7 days. A change of annotations alone is not reviewed.",
         example: "# metadata.annotations: {pgrekey.dev/max-lag: 16Mi}",
         needs: Needs::Nothing,
@@ -397,9 +399,9 @@ static OWN: [Rule<Postgres>; 34] = [
 ];
 
 impl HasTls for Database {
-    fn tls(&self) -> Option<View<'_>> {
+    fn tls(&self) -> Option<CertificateRequestView<'_>> {
         let tls = self.object.spec.tls.as_ref()?;
-        Some(View {
+        Some(CertificateRequestView {
             namespace: self
                 .object
                 .metadata
@@ -413,19 +415,19 @@ impl HasTls for Database {
         })
     }
 
-    fn wished(&self, _: Option<&dyn Facts>) -> Option<Wished> {
+    fn wished(&self, _: Option<&dyn ClusterFacts>) -> Option<TargetTls> {
         let PostgresSpec {
             tls,
             client_auth_mode,
             ..
         } = &self.object.spec;
-        Some(Wished {
+        Some(TargetTls {
             tls: tls.clone()?,
             client_auth_mode: *client_auth_mode,
         })
     }
 
-    fn unchanged(&self, _: Option<&dyn Facts>) -> Option<Arc<Postgres>> {
+    fn unchanged(&self, _: Option<&dyn ClusterFacts>) -> Option<Arc<Postgres>> {
         // What the object leaves out has its default, whatever it was before; only the Secret of
         // the password is its own.
         let tls = None;
@@ -439,7 +441,7 @@ impl HasTls for Database {
     }
 }
 
-fn name_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn name_valid(review: &Database, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     /// The API server adds this many characters to `generateName`.
     const GENERATED: usize = 5;
     let metadata = &review.object.metadata;
@@ -466,7 +468,7 @@ fn name_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings)
     }
 }
 
-fn version_exists(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
+fn version_exists(review: &Database, facts: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let Some(facts) = facts else { return };
     let version = &review.object.spec.version;
     let Some(known) = facts.version(version) else {
@@ -491,7 +493,7 @@ fn version_exists(review: &Database, facts: Option<&dyn Facts>, findings: &mut F
     }
 }
 
-fn version_supported(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
+fn version_supported(review: &Database, facts: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     if let Some(major) =
         major_of(&review.object.spec.version, facts).filter(|major| *major < OLDEST)
     {
@@ -504,11 +506,15 @@ fn version_supported(review: &Database, facts: Option<&dyn Facts>, findings: &mu
 pub(super) const OLDEST: u32 = 13;
 
 /// The major version that a PostgresVersion says it is.
-pub(super) fn major_of(version: &str, facts: Option<&dyn Facts>) -> Option<u32> {
+pub(super) fn major_of(version: &str, facts: Option<&dyn ClusterFacts>) -> Option<u32> {
     facts?.version(version)?.spec.major()
 }
 
-fn version_deprecated(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
+fn version_deprecated(
+    review: &Database,
+    facts: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) {
     let Some(facts) = facts else { return };
     let version = &review.object.spec.version;
     if facts
@@ -523,7 +529,7 @@ fn version_deprecated(review: &Database, facts: Option<&dyn Facts>, findings: &m
     }
 }
 
-fn replicas_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn replicas_valid(review: &Database, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     const FIELD: &str = "spec.replicas";
     match review.object.spec.replicas {
         Some(few @ ..1) => {
@@ -544,7 +550,7 @@ fn replicas_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findi
     }
 }
 
-fn standby_wish_ignored(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn standby_wish_ignored(review: &Database, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let spec = &review.object.spec;
     if spec.standby_mode == Some(StandbyMode::Warm) {
         findings.add("spec.standbyMode", "standbys are always hot", "use Hot");
@@ -559,7 +565,7 @@ fn standby_wish_ignored(review: &Database, _: Option<&dyn Facts>, findings: &mut
     }
 }
 
-fn synchronous_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn synchronous_valid(review: &Database, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     const FIELD: &str = "spec.synchronousReplicationConfig";
     let spec = &review.object.spec;
     let Some(config) = &spec.synchronous_replication_config else {
@@ -618,7 +624,7 @@ fn storage_type(spec: &PostgresSpec) -> StorageType {
     spec.storage_type.unwrap_or(StorageType::Durable)
 }
 
-fn storage_required(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn storage_required(review: &Database, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     const FIELD: &str = "spec.storage.resources.requests.storage";
     let spec = &review.object.spec;
     if storage_type(spec) == StorageType::Ephemeral {
@@ -644,7 +650,11 @@ fn storage_required(review: &Database, _: Option<&dyn Facts>, findings: &mut Fin
     }
 }
 
-fn storage_class_exists(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
+fn storage_class_exists(
+    review: &Database,
+    facts: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) {
     let Some(facts) = facts else { return };
     let class = review
         .object
@@ -665,7 +675,7 @@ fn storage_class_exists(review: &Database, facts: Option<&dyn Facts>, findings: 
     }
 }
 
-fn halt_needs_durable(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn halt_needs_durable(review: &Database, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     const REMEDY: &str = "use storageType: Durable, or do not halt";
     let spec = &review.object.spec;
     if storage_type(spec) == StorageType::Durable {
@@ -686,7 +696,11 @@ fn halt_needs_durable(review: &Database, _: Option<&dyn Facts>, findings: &mut F
     }
 }
 
-fn do_not_terminate_halted(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn do_not_terminate_halted(
+    review: &Database,
+    _: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) {
     let spec = &review.object.spec;
     if spec.halted == Some(true) && spec.deletion_policy == Some(DeletionPolicy::DoNotTerminate) {
         findings.add(
@@ -697,7 +711,7 @@ fn do_not_terminate_halted(review: &Database, _: Option<&dyn Facts>, findings: &
     }
 }
 
-fn ssl_mode_matches_tls(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn ssl_mode_matches_tls(review: &Database, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     const FIELD: &str = "spec.sslMode";
     let spec = &review.object.spec;
     match (spec.ssl_mode, &spec.tls) {
@@ -716,7 +730,7 @@ fn ssl_mode_matches_tls(review: &Database, _: Option<&dyn Facts>, findings: &mut
     }
 }
 
-fn cert_needs_tls(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn cert_needs_tls(review: &Database, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let spec = &review.object.spec;
     let without_tls = spec.tls.is_none() || spec.ssl_mode == Some(SslMode::Disable);
     if spec.client_auth_mode == Some(ClientAuthMode::Cert) && without_tls {
@@ -729,7 +743,7 @@ fn cert_needs_tls(review: &Database, _: Option<&dyn Facts>, findings: &mut Findi
 }
 
 /// The major version of PostgreSQL behind the name of a PostgresVersion, if it can be known.
-pub(super) fn major(version: &str, facts: Option<&dyn Facts>) -> Option<u32> {
+pub(super) fn major(version: &str, facts: Option<&dyn ClusterFacts>) -> Option<u32> {
     let known = facts.and_then(|f| f.version(version));
     known.map_or_else(
         || postgres_version::major(version),
@@ -737,7 +751,7 @@ pub(super) fn major(version: &str, facts: Option<&dyn Facts>) -> Option<u32> {
     )
 }
 
-fn tls_needs_issuer(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn tls_needs_issuer(review: &Database, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let Some(tls) = &review.object.spec.tls else {
         return;
     };
@@ -755,7 +769,7 @@ fn tls_needs_issuer(review: &Database, _: Option<&dyn Facts>, findings: &mut Fin
     }
 }
 
-fn auth_secret_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn auth_secret_valid(review: &Database, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let Some(secret) = &review.object.spec.auth_secret else {
         return;
     };
@@ -789,7 +803,7 @@ fn auth_secret_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Fi
     }
 }
 
-fn reserved_env(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn reserved_env(review: &Database, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let spec = &review.object.spec;
     let containers = spec
         .pod_template
@@ -820,7 +834,7 @@ fn reserved_env(review: &Database, _: Option<&dyn Facts>, findings: &mut Finding
     }
 }
 
-fn container_known(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn container_known(review: &Database, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let Some(settings) = review
         .object
         .spec
@@ -846,7 +860,7 @@ fn container_known(review: &Database, _: Option<&dyn Facts>, findings: &mut Find
     }
 }
 
-fn run_as_user(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
+fn run_as_user(review: &Database, facts: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     const POD: &str = "spec.podTemplate.spec.securityContext";
     let spec = &review.object.spec;
     let Some(version) = facts.and_then(|f| f.version(&spec.version)) else {
@@ -900,7 +914,11 @@ fn run_as_user(review: &Database, facts: Option<&dyn Facts>, findings: &mut Find
     }
 }
 
-fn service_account_allowed(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
+fn service_account_allowed(
+    review: &Database,
+    facts: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) {
     let Postgres { metadata, spec, .. } = &review.object;
     let settings = spec.pod_template.as_ref().and_then(|t| t.spec.as_ref());
     let Some(account) = settings.and_then(|pod| pod.service_account_name.as_ref()) else {
@@ -927,7 +945,7 @@ fn service_account_allowed(review: &Database, facts: Option<&dyn Facts>, finding
     findings.add("spec.podTemplate.spec.serviceAccountName", problem, remedy);
 }
 
-fn monitor_port(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn monitor_port(review: &Database, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     const FIELD: &str = "spec.monitor.prometheus.exporter.port";
     /// PostgreSQL's own port and Patroni's.
     const TAKEN: [i32; 2] = [5432, 8008];
@@ -956,7 +974,7 @@ fn monitor_port(review: &Database, _: Option<&dyn Facts>, findings: &mut Finding
     }
 }
 
-fn health_checker_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn health_checker_valid(review: &Database, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let Some(checker) = &review.object.spec.health_checker else {
         return;
     };
@@ -981,7 +999,7 @@ fn health_checker_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut
     }
 }
 
-fn annotation_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn annotation_valid(review: &Database, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     if let Some(text) = review
         .object
         .annotations()
@@ -998,24 +1016,30 @@ fn annotation_valid(review: &Database, _: Option<&dyn Facts>, findings: &mut Fin
             "use one such as 1048576, without a unit",
         );
     }
-    if let Some(text) = review.object.annotations().get(SETTLE) {
+    if let Some(text) = review.object.annotations().get(CLIENT_GRACE_PERIOD) {
         settle_valid(text, findings);
     }
 }
 
 /// What clients get, as both kinds say it.
 pub(super) fn settle_valid(text: &str, findings: &mut Findings) {
-    let field = format!("metadata.annotations.{SETTLE}");
-    if read_duration(&field, text, "90s", findings).is_some_and(|settle| settle > MAX_SETTLE) {
+    let field = format!("metadata.annotations.{CLIENT_GRACE_PERIOD}");
+    if read_duration(&field, text, "90s", findings)
+        .is_some_and(|settle| settle > MAX_CLIENT_GRACE_PERIOD)
+    {
         findings.add(
             field,
             format!("{} is too long", quoted(text)),
-            format!("use at most {}", write(MAX_SETTLE)),
+            format!("use at most {}", write(MAX_CLIENT_GRACE_PERIOD)),
         );
     }
 }
 
-fn service_template_unique(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn service_template_unique(
+    review: &Database,
+    _: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) {
     let mut seen = vec![];
     for (i, ServiceTemplate { alias, .. }) in
         review.object.spec.service_templates.iter().enumerate()
@@ -1033,7 +1057,7 @@ fn service_template_unique(review: &Database, _: Option<&dyn Facts>, findings: &
     }
 }
 
-fn immutable_field(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn immutable_field(review: &Database, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let Some(old) = &review.old else { return };
     let new = &review.object;
     let (before, after) = (storage_type(&old.spec), storage_type(&new.spec));
@@ -1068,7 +1092,11 @@ fn immutable_field(review: &Database, _: Option<&dyn Facts>, findings: &mut Find
     }
 }
 
-fn version_keeps_major(review: &Database, facts: Option<&dyn Facts>, findings: &mut Findings) {
+fn version_keeps_major(
+    review: &Database,
+    facts: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) {
     let (Some(old), Some(facts)) = (&review.old, facts) else {
         return;
     };
@@ -1099,7 +1127,7 @@ fn version_keeps_major(review: &Database, facts: Option<&dyn Facts>, findings: &
     }
 }
 
-fn tls_edited_directly(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn tls_edited_directly(review: &Database, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let Some(old) = &review.old else { return };
     if old.spec == review.object.spec {
         return;
@@ -1146,13 +1174,19 @@ fn effective(database: &Postgres) -> PostgresSpec {
         .namespace
         .clone_from(&database.metadata.namespace);
     let review = Review::create(object, Arc::default());
-    let defaulted = serde_json::to_value(&review.object)
-        .map(|d| defaults::postgres(d, &review, &Snapshot::default(), &Installation::default()));
+    let defaulted = serde_json::to_value(&review.object).map(|d| {
+        defaults::postgres(
+            d,
+            &review,
+            &Snapshot::default(),
+            &InstallationDefaults::default(),
+        )
+    });
     let defaulted = defaulted.and_then(serde_json::from_value::<Postgres>);
     defaulted.map_or_else(|_| review.object.spec, |database| database.spec)
 }
 
-fn do_not_terminate(review: &Database, _: Option<&dyn Facts>, findings: &mut Findings) {
+fn do_not_terminate(review: &Database, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     if review.object.spec.deletion_policy == Some(DeletionPolicy::DoNotTerminate) {
         let metadata = &review.object.metadata;
         let name = metadata.name.as_deref().unwrap_or_default();

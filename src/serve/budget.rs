@@ -43,7 +43,7 @@ pub(super) enum Full {
 
 /// The budget of a server.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct BodyBudget {
     ledger: Mutex<Ledger>,
 }
 
@@ -52,20 +52,20 @@ struct Ledger {
     all: usize,
     next: u64,
     /// By the order in which they began.
-    holds: BTreeMap<u64, Held>,
+    holds: BTreeMap<u64, HeldBody>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct HeldBody {
     peer: IpAddr,
     amount: usize,
     since: Instant,
-    state: State,
+    state: BodyState,
 }
 
 /// What may be taken from whom.
 #[derive(Debug)]
-enum State {
+enum BodyState {
     /// The body is on its way; the token tells its reader that it made way.
     Coming(Vec<u8>, CancellationToken),
     /// The body is worked on: it stays.
@@ -77,11 +77,11 @@ enum State {
 /// A part of the budget, given back when dropped.
 #[derive(Debug)]
 pub(super) struct Hold {
-    budget: Arc<Budget>,
+    budget: Arc<BodyBudget>,
     id: u64,
 }
 
-impl Budget {
+impl BodyBudget {
     /// A budget of so many bytes.
     pub(super) fn new(all: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -109,7 +109,7 @@ impl Budget {
         let id = self.ledger().take(
             peer,
             amount,
-            State::coming(amount, made_way),
+            BodyState::coming(amount, made_way),
             Instant::now(),
         )?;
         Ok(Hold {
@@ -122,7 +122,7 @@ impl Budget {
     pub(super) fn keep(self: &Arc<Self>, peer: IpAddr, amount: usize) -> Result<Hold, Full> {
         let id = self
             .ledger()
-            .take(peer, amount, State::Working, Instant::now())?;
+            .take(peer, amount, BodyState::Working, Instant::now())?;
         Ok(Hold {
             budget: Arc::clone(self),
             id,
@@ -145,7 +145,7 @@ impl Hold {
     /// does not take it.
     pub(super) fn answer(&self, amount: usize, connection: CancellationToken) {
         if let Some(held) = self.budget.ledger().holds.get_mut(&self.id) {
-            (held.amount, held.state) = (amount, State::Going(connection));
+            (held.amount, held.state) = (amount, BodyState::Going(connection));
         }
     }
 }
@@ -156,7 +156,7 @@ impl Drop for Hold {
     }
 }
 
-impl State {
+impl BodyState {
     /// Its bytes are touched, and so really held, as they come.
     fn coming(amount: usize, made_way: CancellationToken) -> Self {
         Self::Coming(Vec::with_capacity(amount), made_way)
@@ -168,7 +168,7 @@ impl Ledger {
         &mut self,
         peer: IpAddr,
         amount: usize,
-        state: State,
+        state: BodyState,
         now: Instant,
     ) -> Result<u64, Full> {
         self.make_room(peer, amount, amount, None, now)?;
@@ -176,7 +176,7 @@ impl Ledger {
         self.next += 1;
         self.holds.insert(
             id,
-            Held {
+            HeldBody {
                 peer,
                 amount,
                 since: now,
@@ -188,7 +188,7 @@ impl Ledger {
 
     fn append(&mut self, id: u64, piece: &[u8], now: Instant) -> Result<(), Full> {
         let held = self.holds.get(&id).ok_or(Full::MadeWay)?;
-        let State::Coming(body, _) = &held.state else {
+        let BodyState::Coming(body, _) = &held.state else {
             return Err(Full::MadeWay);
         };
         let (peer, amount) = (held.peer, held.amount);
@@ -200,9 +200,9 @@ impl Ledger {
             amount
         };
         self.make_room(peer, wanted - amount, wanted, Some(id), now)?;
-        let Some(Held {
+        let Some(HeldBody {
             amount,
-            state: State::Coming(body, _),
+            state: BodyState::Coming(body, _),
             ..
         }) = self.holds.get_mut(&id)
         else {
@@ -216,9 +216,9 @@ impl Ledger {
 
     fn finish(&mut self, id: u64) -> Result<Vec<u8>, Full> {
         let held = self.holds.get_mut(&id).ok_or(Full::MadeWay)?;
-        match std::mem::replace(&mut held.state, State::Working) {
-            State::Coming(body, _) => Ok(body),
-            State::Working | State::Going(_) => Err(Full::MadeWay),
+        match std::mem::replace(&mut held.state, BodyState::Working) {
+            BodyState::Coming(body, _) => Ok(body),
+            BodyState::Working | BodyState::Going(_) => Err(Full::MadeWay),
         }
     }
 
@@ -263,7 +263,7 @@ impl Ledger {
             leaving.extend(found);
         }
         for id in leaving {
-            if let Some(State::Coming(_, token) | State::Going(token)) =
+            if let Some(BodyState::Coming(_, token) | BodyState::Going(token)) =
                 self.holds.remove(&id).map(|held| held.state)
             {
                 token.cancel();
@@ -273,10 +273,10 @@ impl Ledger {
     }
 }
 
-impl Held {
+impl HeldBody {
     /// Whether it makes way for another one: a large one gets only what the slow have.
     fn makes_way(&self, for_small: bool, now: Instant) -> bool {
-        !matches!(self.state, State::Working) && (for_small || self.since + GRACE <= now)
+        !matches!(self.state, BodyState::Working) && (for_small || self.since + GRACE <= now)
     }
 }
 
@@ -316,7 +316,7 @@ mod tests {
             self.ledger.take(
                 peer(from),
                 amount,
-                State::coming(0, CancellationToken::new()),
+                BodyState::coming(0, CancellationToken::new()),
                 self.now,
             )
         }
@@ -386,7 +386,7 @@ mod tests {
         // Their connections' answers are on their way and nobody reads them.
         let gone = CancellationToken::new();
         for held in scene.ledger.holds.values_mut() {
-            held.state = State::Going(gone.clone());
+            held.state = BodyState::Going(gone.clone());
         }
         assert!(scene.take(1, SMALL).is_ok() && gone.is_cancelled());
     }
@@ -413,7 +413,7 @@ mod tests {
 
     #[test]
     fn what_is_dropped_is_given_back() {
-        let budget = Budget::new(4 * SMALL);
+        let budget = BodyBudget::new(4 * SMALL);
         let take = || budget.take(peer(1), SMALL, CancellationToken::new());
         let hold = take().expect("room");
         hold.finish().expect("it is there");
@@ -424,7 +424,7 @@ mod tests {
 
     #[test]
     fn what_never_makes_way_is_bounded_too() {
-        let line = Budget::new(16);
+        let line = BodyBudget::new(16);
         let mut places: Vec<Hold> = (0..4)
             .map(|_| line.keep(peer(1), 1).expect("room"))
             .collect();

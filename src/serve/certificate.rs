@@ -9,7 +9,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::metrics::Metrics;
-use crate::tls::pair::Pair;
+use crate::tls::pair::CertificateAndKey;
 
 /// The one place that holds the served pair. Sources put pairs in; every new handshake takes what
 /// is there.
@@ -18,13 +18,13 @@ use crate::tls::pair::Pair;
 /// expired certificate tells a caller what is wrong, a missing one does not.
 #[derive(Clone, Default)]
 pub struct ServedCertificate {
-    served: Arc<ArcSwapOption<Served>>,
+    served: Arc<ArcSwapOption<CurrentCertificate>>,
     /// Why the source has nothing newer.
     refused: Arc<ArcSwapOption<String>>,
 }
 
-struct Served {
-    pair: Arc<Pair>,
+struct CurrentCertificate {
+    pair: Arc<CertificateAndKey>,
     key: Arc<CertifiedKey>,
 }
 
@@ -36,12 +36,13 @@ impl ServedCertificate {
     }
 
     /// Serves this pair from the next handshake on.
-    pub fn serve(&self, pair: Arc<Pair>, metrics: &Metrics) {
+    pub fn serve(&self, pair: Arc<CertificateAndKey>, metrics: &Metrics) {
         metrics
             .serving_certificate_expiry
             .set(pair.not_after().as_second());
         let key = Arc::new(pair.certified_key());
-        self.served.store(Some(Arc::new(Served { pair, key })));
+        self.served
+            .store(Some(Arc::new(CurrentCertificate { pair, key })));
     }
 
     /// What is wrong with what the source would like to serve next, or nothing.
@@ -51,7 +52,7 @@ impl ServedCertificate {
 
     /// The pair that is served.
     #[must_use]
-    pub fn pair(&self) -> Option<Arc<Pair>> {
+    pub fn pair(&self) -> Option<Arc<CertificateAndKey>> {
         self.served
             .load()
             .as_ref()

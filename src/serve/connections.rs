@@ -83,9 +83,9 @@ impl Activity {
     }
 
     /// The head of a request has come. The request is over when the guard is dropped.
-    pub(super) fn request(self: &Arc<Self>) -> Request {
+    pub(super) fn request(self: &Arc<Self>) -> ActiveRequest {
         self.begins(Doing::Body);
-        Request(Arc::clone(self))
+        ActiveRequest(Arc::clone(self))
     }
 
     /// Whether the connection is between two requests and nothing of the next one has come.
@@ -113,16 +113,16 @@ impl Activity {
 
 /// A request in progress.
 #[derive(Debug)]
-pub(super) struct Request(Arc<Activity>);
+pub(super) struct ActiveRequest(Arc<Activity>);
 
-impl Request {
+impl ActiveRequest {
     /// Its body is there, and it is worked on from now on.
     pub(super) fn work(&self) {
         self.0.begins(Doing::Work);
     }
 }
 
-impl Drop for Request {
+impl Drop for ActiveRequest {
     fn drop(&mut self) {
         self.0.begins(Doing::Idle);
         self.0.freed.notify_one();
@@ -139,27 +139,27 @@ impl Drop for Request {
 /// The price: a caller's idle connection may be closed while all places are taken, just as its next
 /// request is on its way.
 #[derive(Debug)]
-pub(super) struct Places {
-    taken: Mutex<Taken>,
+pub(super) struct ConnectionSlots {
+    taken: Mutex<TakenSlots>,
     at_most: usize,
     freed: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct TakenSlots {
     next: u64,
     by: HashMap<u64, (IpAddr, Arc<Activity>)>,
 }
 
 /// A connection's place, free again when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct ConnectionSlot {
+    places: Arc<ConnectionSlots>,
     id: u64,
     pub(super) activity: Arc<Activity>,
 }
 
-impl Places {
+impl ConnectionSlots {
     pub(super) fn new(at_most: usize) -> Arc<Self> {
         Arc::new(Self {
             taken: Mutex::default(),
@@ -168,13 +168,13 @@ impl Places {
         })
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, TakenSlots> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a place for a connection from this address; waits only while requests are worked on on
     /// all the others.
-    pub(super) async fn take(self: &Arc<Self>, peer: IpAddr) -> Place {
+    pub(super) async fn take(self: &Arc<Self>, peer: IpAddr) -> ConnectionSlot {
         loop {
             if let Some(place) = self.try_take(peer) {
                 return place;
@@ -184,7 +184,7 @@ impl Places {
         }
     }
 
-    fn try_take(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
+    fn try_take(self: &Arc<Self>, peer: IpAddr) -> Option<ConnectionSlot> {
         let mut taken = self.taken();
         if taken.by.len() >= self.at_most {
             let longest = taken.longest_unused()?;
@@ -195,7 +195,7 @@ impl Places {
         let (id, activity) = (taken.next, Arc::new(Activity::new(Arc::clone(&self.freed))));
         taken.next += 1;
         taken.by.insert(id, (peer, Arc::clone(&activity)));
-        Some(Place {
+        Some(ConnectionSlot {
             places: Arc::clone(self),
             id,
             activity,
@@ -203,7 +203,7 @@ impl Places {
     }
 }
 
-impl Taken {
+impl TakenSlots {
     fn longest_unused(&self) -> Option<u64> {
         let unused = || {
             self.by
@@ -219,7 +219,7 @@ impl Taken {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.places.taken().by.remove(&self.id);
         self.places.freed.notify_one();
@@ -287,13 +287,13 @@ mod tests {
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const THERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
 
-    fn evicted(place: &Place) -> bool {
+    fn evicted(place: &ConnectionSlot) -> bool {
         place.activity.evicted.is_cancelled()
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_connection_on_which_nothing_is_worked_on_for_the_longest_makes_way() {
-        let places = Places::new(4);
+        let places = ConnectionSlots::new(4);
         let busy = places.take(HERE).await;
         let request = busy.activity.request();
         request.work();
@@ -313,7 +313,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_has_most_of_the_unused_connections_makes_way() {
-        let places = Places::new(3);
+        let places = ConnectionSlots::new(3);
         let only = places.take(HERE).await;
         tokio::time::advance(Duration::from_secs(1)).await;
         let (first, second) = (places.take(THERE).await, places.take(THERE).await);
@@ -323,7 +323,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_is_worked_on_is_never_cut_off() {
-        let places = Places::new(1);
+        let places = ConnectionSlots::new(1);
         let busy = places.take(HERE).await;
         let request = busy.activity.request();
         request.work();

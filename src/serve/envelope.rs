@@ -29,19 +29,19 @@ struct Envelope<'a> {
     #[serde(borrow)]
     kind: Cow<'a, str>,
     #[serde(borrow)]
-    request: Option<Question<'a>>,
+    request: Option<AdmissionRequest<'a>>,
 }
 
 /// What the API server asks.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Question<'a> {
+pub struct AdmissionRequest<'a> {
     /// Must be repeated in the answer.
     #[serde(borrow)]
     pub uid: Cow<'a, str>,
     /// Kind of the objects, as the webhook is registered for it.
     #[serde(borrow)]
-    pub kind: Kind<'a>,
+    pub kind: RequestKind<'a>,
     /// `CREATE`, `UPDATE`, `DELETE` or `CONNECT`.
     #[serde(borrow)]
     pub operation: Cow<'a, str>,
@@ -86,7 +86,7 @@ impl Version {
 
 /// Group, version and kind of an object.
 #[derive(Debug, Deserialize)]
-pub struct Kind<'a> {
+pub struct RequestKind<'a> {
     /// API group; empty for the core group.
     #[serde(borrow, default)]
     pub group: Cow<'a, str>,
@@ -100,7 +100,7 @@ pub struct Kind<'a> {
 
 /// Why bytes are no question. The caller can do nothing but ask differently: HTTP 400.
 #[derive(Debug, thiserror::Error)]
-pub enum NoQuestion {
+pub enum NotAReview {
     /// Not JSON, or not an AdmissionReview.
     #[error("the body is no AdmissionReview: {0}")]
     Undecodable(#[from] serde_json::Error),
@@ -118,28 +118,28 @@ pub enum NoQuestion {
     NoUid,
 }
 
-impl<'a> Question<'a> {
+impl<'a> AdmissionRequest<'a> {
     /// Reads a question; see the module's documentation.
-    pub fn read(body: &'a [u8]) -> Result<Self, NoQuestion> {
+    pub fn parse(body: &'a [u8]) -> Result<Self, NotAReview> {
         let Envelope {
             api_version,
             kind,
             request,
         } = serde_json::from_slice(body)?;
         if kind != "AdmissionReview" {
-            return Err(NoQuestion::OtherKind(kind.chars().take(100).collect()));
+            return Err(NotAReview::OtherKind(kind.chars().take(100).collect()));
         }
         let Some(version) = Version::ALL
             .into_iter()
             .find(|known| known.as_str() == api_version)
         else {
-            return Err(NoQuestion::OtherVersion(
+            return Err(NotAReview::OtherVersion(
                 api_version.chars().take(100).collect(),
             ));
         };
-        let question = request.ok_or(NoQuestion::NoRequest)?;
+        let question = request.ok_or(NotAReview::NoRequest)?;
         if question.uid.is_empty() {
-            return Err(NoQuestion::NoUid);
+            return Err(NotAReview::NoUid);
         }
         Ok(Self {
             api_version: version,
@@ -148,7 +148,7 @@ impl<'a> Question<'a> {
     }
 
     /// The answer to this question, as JSON.
-    pub fn answer(&self, answer: Answer) -> Result<Vec<u8>, serde_json::Error> {
+    pub fn answer(&self, answer: AdmissionResponse) -> Result<Vec<u8>, serde_json::Error> {
         let response = Response {
             uid: &self.uid,
             answer,
@@ -173,13 +173,13 @@ struct Reply<'a> {
 struct Response<'a> {
     uid: &'a str,
     #[serde(flatten)]
-    answer: Answer,
+    answer: AdmissionResponse,
 }
 
 /// What the API server is told.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Answer {
+pub struct AdmissionResponse {
     /// Whether the object is let in.
     pub allowed: bool,
     /// Why it is not.
@@ -256,12 +256,12 @@ mod tests {
     fn it_is_answered_in_the_version_that_asked_with_its_uid() {
         for version in ["admission.k8s.io/v1", "admission.k8s.io/v1beta1"] {
             let body = envelope(version).to_string();
-            let question = Question::read(body.as_bytes()).expect("a question");
+            let question = AdmissionRequest::parse(body.as_bytes()).expect("a question");
             assert!(question.object.is_some() && question.old_object.is_none());
             let answer = question
-                .answer(Answer {
+                .answer(AdmissionResponse {
                     allowed: true,
-                    ..Answer::default()
+                    ..AdmissionResponse::default()
                 })
                 .expect("JSON");
             let expected = json!({"apiVersion": version, "kind": "AdmissionReview", "response": {"uid": "u-1", "allowed": true}});
@@ -292,7 +292,7 @@ mod tests {
             (with("/request/uid", json!("")), "no uid"),
             (with("/request/uid", json!(7)), "no AdmissionReview"),
         ] {
-            let problem = Question::read(body.as_bytes())
+            let problem = AdmissionRequest::parse(body.as_bytes())
                 .map(|_| ())
                 .expect_err(&body)
                 .to_string();
@@ -307,7 +307,7 @@ mod tests {
             .to_string()
             .replace(r#"{"spec":{}}"#, &deep);
         assert!(
-            Question::read(body.as_bytes())
+            AdmissionRequest::parse(body.as_bytes())
                 .expect("a question")
                 .object
                 .is_some()

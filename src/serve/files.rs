@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::certificate::ServedCertificate;
 use crate::metrics::Metrics;
-use crate::tls::pair::{Pair, PairProblem};
+use crate::tls::pair::{CertificateAndKey, KeyPairProblem};
 
 /// The kubelet refreshes mounted Secrets about once a minute, so a look every 10 s adds little to
 /// that.
@@ -28,22 +28,22 @@ const READS: usize = 3;
 /// file misses that, for ever after the first time; so the files are read at every look, and their
 /// bytes compared.
 #[derive(Debug)]
-pub struct Files {
+pub struct CertificateFiles {
     certificate: PathBuf,
     key: PathBuf,
     /// What is served, as it was read.
-    served: Option<Read>,
+    served: Option<FilesContent>,
     /// The last problem, said once.
     problem: Option<String>,
 }
 
 #[derive(PartialEq, Eq)]
-struct Read {
+struct FilesContent {
     certificate: Vec<u8>,
     key: Vec<u8>,
 }
 
-impl fmt::Debug for Read {
+impl fmt::Debug for FilesContent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Read").finish_non_exhaustive()
     }
@@ -59,11 +59,11 @@ enum FilesProblem {
     Pair {
         certificate: PathBuf,
         key: PathBuf,
-        problem: PairProblem,
+        problem: KeyPairProblem,
     },
 }
 
-impl Files {
+impl CertificateFiles {
     /// The certificate (leaf first) and the key at these paths.
     #[must_use]
     pub fn new(certificate: PathBuf, key: PathBuf) -> Self {
@@ -88,14 +88,14 @@ impl Files {
         loop {
             tokio::select! {
                 () = signal.cancelled() => return,
-                _ = ticks.tick() => self.look(&cell, &metrics, Timestamp::now()).await,
+                _ = ticks.tick() => self.poll(&cell, &metrics, Timestamp::now()).await,
             }
         }
     }
 
     /// Serves what the files hold, if that is new and good; else keeps what is served and says once
     /// what is wrong.
-    async fn look(&mut self, cell: &ServedCertificate, metrics: &Metrics, now: Timestamp) {
+    async fn poll(&mut self, cell: &ServedCertificate, metrics: &Metrics, now: Timestamp) {
         match self.changed(now).await {
             Ok(None) => self.problem = None,
             Ok(Some((read, pair))) => {
@@ -121,12 +121,15 @@ impl Files {
     }
 
     /// What the files hold, if it is good and not what is served already.
-    async fn changed(&self, now: Timestamp) -> Result<Option<(Read, Pair)>, FilesProblem> {
-        let read = self.read().await?;
+    async fn changed(
+        &self,
+        now: Timestamp,
+    ) -> Result<Option<(FilesContent, CertificateAndKey)>, FilesProblem> {
+        let read = self.read_pair().await?;
         if self.served.as_ref() == Some(&read) {
             return Ok(None);
         }
-        let pair = Pair::parse(&read.certificate, &read.key)
+        let pair = CertificateAndKey::parse(&read.certificate, &read.key)
             .and_then(|pair| pair.valid_at(now).map(|()| pair))
             .map_err(|problem| {
                 let (certificate, key) = (self.certificate.clone(), self.key.clone());
@@ -141,13 +144,13 @@ impl Files {
 
     /// Both files, of the same moment: a symlink may be swapped between reading the one and the
     /// other.
-    async fn read(&self) -> Result<Read, FilesProblem> {
+    async fn read_pair(&self) -> Result<FilesContent, FilesProblem> {
         let mut certificate = bytes(&self.certificate).await?;
         for _ in 0..READS {
             let key = bytes(&self.key).await?;
             let again = bytes(&self.certificate).await?;
             if again == certificate {
-                return Ok(Read { certificate, key });
+                return Ok(FilesContent { certificate, key });
             }
             certificate = again;
         }
@@ -180,7 +183,7 @@ mod tests {
     struct Mounted {
         directory: TempDir,
         versions: usize,
-        files: Files,
+        files: CertificateFiles,
         cell: ServedCertificate,
         metrics: Metrics,
     }
@@ -191,7 +194,7 @@ mod tests {
             for name in ["tls.crt", "tls.key"] {
                 symlink(Path::new("..data").join(name), directory.path().join(name)).unwrap();
             }
-            let files = Files::new(
+            let files = CertificateFiles::new(
                 directory.path().join("tls.crt"),
                 directory.path().join("tls.key"),
             );
@@ -220,7 +223,7 @@ mod tests {
         /// The name of the leaf that is served after a look, and the problem of that look.
         async fn look(&mut self) -> (Option<String>, Option<String>) {
             self.files
-                .look(&self.cell, &self.metrics, NOW.parse().unwrap())
+                .poll(&self.cell, &self.metrics, NOW.parse().unwrap())
                 .await;
             (
                 self.cell.pair().and_then(|pair| pair.names().next()),

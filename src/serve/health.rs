@@ -17,10 +17,10 @@ use crate::metrics::{self, Metrics};
 /// expires) or on a task that may hang is never stale. Asking must be cheap and must not block.
 #[derive(Clone, Default)]
 pub struct Readiness {
-    parts: Arc<Mutex<Vec<Part>>>,
+    parts: Arc<Mutex<Vec<ReadinessPart>>>,
 }
 
-struct Part {
+struct ReadinessPart {
     name: &'static str,
     ask: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
@@ -42,7 +42,7 @@ impl Readiness {
         self.parts
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(Part {
+            .push(ReadinessPart {
                 name,
                 ask: Box::new(ask),
             });

@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connections::{Activity, Expiry, Noted, Place, Places};
+use super::connections::{Activity, ConnectionSlot, ConnectionSlots, Expiry, Noted};
 use super::limits::Limits;
 use super::request::Application;
 use crate::metrics::{ConnectionEnd, ServerMetrics};
@@ -83,7 +83,7 @@ pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// A server that is ready to run.
 #[derive(Debug)]
-pub struct Server {
+pub struct HttpsServer {
     /// Where connections come from.
     pub listener: TcpListener,
     /// TLS or not.
@@ -97,7 +97,7 @@ pub struct Server {
     pub metrics: ServerMetrics,
 }
 
-impl Server {
+impl HttpsServer {
     /// Serves until the signal, then ends within [`Limits::linger`] and [`Limits::drain`].
     ///
     /// *Expected flow*: the signal comes (and with it the pod turns not ready: see
@@ -128,7 +128,7 @@ impl Server {
             abandoned: CancellationToken::new(),
         };
         let tasks = TaskTracker::new();
-        let places = Places::new(limits.connections);
+        let places = ConnectionSlots::new(limits.connections);
         let lingered = async {
             signal.cancelled().await;
             tokio::time::sleep(limits.linger).await;
@@ -153,7 +153,7 @@ impl Server {
 
 async fn accept(
     listener: &TcpListener,
-    places: &Arc<Places>,
+    places: &Arc<ConnectionSlots>,
     connections: &Connections,
     tasks: &TaskTracker,
 ) -> std::convert::Infallible {
@@ -198,7 +198,7 @@ struct Connections {
 }
 
 impl Connections {
-    async fn serve(self, stream: TcpStream, peer: SocketAddr, place: Place) {
+    async fn serve(self, stream: TcpStream, peer: SocketAddr, place: ConnectionSlot) {
         self.metrics.connections_open.inc();
         let end = tokio::select! {
             end = self.converse(stream, peer, &place.activity) => end,

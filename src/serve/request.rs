@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::budget::{Budget, Full, Hold};
+use super::budget::{BodyBudget, Full, Hold};
 use super::connections::Activity;
 use super::limits::Limits;
 use super::weight;
@@ -51,7 +51,7 @@ pub(super) struct Heavy {
 
 /// Why a request is not answered by its handler.
 #[derive(Clone, Copy, Debug)]
-enum Refusal {
+enum RequestRefusal {
     TooLarge(usize),
     Broken,
     SlowBody(Duration),
@@ -61,7 +61,7 @@ enum Refusal {
     Timeout(Duration),
 }
 
-impl Refusal {
+impl RequestRefusal {
     fn shed(self) -> Shed {
         match self {
             Self::TooLarge(_) => Shed::TooLarge,
@@ -134,9 +134,9 @@ impl Refusal {
 pub(super) struct Application {
     router: Router,
     /// Bytes of bodies.
-    memory: Arc<Budget>,
+    memory: Arc<BodyBudget>,
     /// Places in the line of heavy requests.
-    line: Arc<Budget>,
+    line: Arc<BodyBudget>,
     in_flight: Arc<Semaphore>,
     limits: Limits,
     metrics: ServerMetrics,
@@ -165,7 +165,7 @@ impl Application {
                     "pgrekey: a bug: this request made its handler panic; see the log",
                 )
             }));
-        let (memory, line) = (Budget::new(limits.memory), Budget::new(limits.line));
+        let (memory, line) = (BodyBudget::new(limits.memory), BodyBudget::new(limits.line));
         Self {
             router,
             memory,
@@ -188,7 +188,7 @@ impl Application {
         let answered = self.response(peer, &activity, head, &mut body).await;
         let mut response = answered.unwrap_or_else(|refusal| {
             self.metrics.shed(refusal.shed());
-            if !matches!(refusal, Refusal::SlowBody(_)) && !body.is_end_stream() {
+            if !matches!(refusal, RequestRefusal::SlowBody(_)) && !body.is_end_stream() {
                 tokio::spawn(swallow(body, self.limits.body));
             }
             refusal.response()
@@ -209,21 +209,21 @@ impl Application {
         activity: &Arc<Activity>,
         mut head: request::Parts,
         body: &mut Incoming,
-    ) -> Result<Response<Body>, Refusal> {
+    ) -> Result<Response<Body>, RequestRefusal> {
         let in_use = activity.request();
         let (began, patience) = (Instant::now(), patience(head.uri.query(), &self.limits));
-        let (body, hold) = self.read(peer, began, patience, body).await?;
+        let (body, hold) = self.read_body(peer, began, patience, body).await?;
         in_use.work();
         let _place = self
             .in_flight
             .try_acquire()
-            .map_err(|_| Refusal::InFlight(self.limits.in_flight))?;
+            .map_err(|_| RequestRefusal::InFlight(self.limits.in_flight))?;
         let hold = Arc::new(hold);
         // It has its place until it is answered, and as long as its handler keeps it.
         let place = weight::is_heavy(&body)
             .then(|| self.line.keep(peer, 1))
             .transpose()
-            .map_err(Refusal::Line)?;
+            .map_err(RequestRefusal::Line)?;
         let heavy = place.map(|place| Heavy {
             _kept: Arc::new((place, Arc::clone(&hold))),
         });
@@ -237,19 +237,19 @@ impl Application {
         )
         .await;
         let response = answered
-            .map_err(|_| Refusal::Timeout(patience))?
+            .map_err(|_| RequestRefusal::Timeout(patience))?
             .unwrap_or_else(|never| match never {});
         Ok(hold_on(response, hold, activity))
     }
 
     /// The whole body, and its part of the budget.
-    async fn read(
+    async fn read_body(
         &self,
         peer: IpAddr,
         began: Instant,
         patience: Duration,
         body: &mut Incoming,
-    ) -> Result<(Bytes, Option<Hold>), Refusal> {
+    ) -> Result<(Bytes, Option<Hold>), RequestRefusal> {
         if body.is_end_stream() {
             return Ok((Bytes::new(), None));
         }
@@ -258,33 +258,33 @@ impl Application {
             usize::try_from(length).unwrap_or(usize::MAX)
         });
         if length > most {
-            return Err(Refusal::TooLarge(most));
+            return Err(RequestRefusal::TooLarge(most));
         }
         let made_way = CancellationToken::new();
         let hold = self
             .memory
             .take(peer, length, made_way.clone())
-            .map_err(Refusal::Memory)?;
+            .map_err(RequestRefusal::Memory)?;
         let reading = async {
             let mut length = 0;
             while let Some(frame) = body.frame().await {
-                let frame = frame.map_err(|_| Refusal::Broken)?;
+                let frame = frame.map_err(|_| RequestRefusal::Broken)?;
                 let Some(piece) = frame.data_ref() else {
                     continue;
                 };
                 length += piece.len();
                 if length > most {
-                    return Err(Refusal::TooLarge(most));
+                    return Err(RequestRefusal::TooLarge(most));
                 }
-                hold.append(piece).map_err(Refusal::Memory)?;
+                hold.append(piece).map_err(RequestRefusal::Memory)?;
             }
-            hold.finish().map_err(Refusal::Memory)
+            hold.finish().map_err(RequestRefusal::Memory)
         };
         let patience = patience.min(self.limits.body_time);
         let body = tokio::select! {
             biased;
-            read = timeout_at(began + patience, reading) => read.unwrap_or(Err(Refusal::SlowBody(patience)))?,
-            () = made_way.cancelled() => return Err(Refusal::Memory(Full::MadeWay)),
+            read = timeout_at(began + patience, reading) => read.unwrap_or(Err(RequestRefusal::SlowBody(patience)))?,
+            () = made_way.cancelled() => return Err(RequestRefusal::Memory(Full::MadeWay)),
         };
         Ok((body.into(), Some(hold)))
     }
@@ -310,18 +310,18 @@ fn hold_on(
     held.answer(length, activity.evicted.clone());
     response.map(|body| {
         Body::new(body.map_frame(move |frame| {
-            frame.map_data(|bytes| Bytes::from_owner(Kept(bytes, Arc::clone(&hold))))
+            frame.map_data(|bytes| Bytes::from_owner(BudgetedBody(bytes, Arc::clone(&hold))))
         }))
     })
 }
 
 /// Bytes that hold their part of the budget until they are dropped.
-struct Kept(
+struct BudgetedBody(
     Bytes,
     #[expect(dead_code, reason = "it is there to be dropped")] Arc<Option<Hold>>,
 );
 
-impl AsRef<[u8]> for Kept {
+impl AsRef<[u8]> for BudgetedBody {
     fn as_ref(&self) -> &[u8] {
         &self.0
     }

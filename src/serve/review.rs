@@ -22,11 +22,11 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::api::{Postgres, PostgresOpsRequest};
-use crate::rules::defaults::Installation;
-use crate::rules::document::Part;
-use crate::rules::{self, Effect, Facts, Finding, Operation, Review, Rule};
+use crate::rules::defaults::InstallationDefaults;
+use crate::rules::document::FieldSelection;
+use crate::rules::{self, ClusterFacts, Effect, Finding, Operation, Review, Rule};
 
-use super::envelope::{Answer, Cause, Details, Question, Status};
+use super::envelope::{AdmissionRequest, AdmissionResponse, Cause, Details, Status};
 use super::webhooks::Webhook;
 use super::weight;
 
@@ -40,7 +40,7 @@ const MOST_VALUES: usize = 10_000;
 
 /// What came of a review.
 #[derive(Debug)]
-pub struct Verdict {
+pub struct AdmissionVerdict {
     /// What the rules found, refusals and warnings.
     pub findings: Vec<Finding>,
     /// What is to be filled in.
@@ -49,7 +49,7 @@ pub struct Verdict {
     pub misdirected: Option<String>,
 }
 
-impl Verdict {
+impl AdmissionVerdict {
     const PASS: Self = Self {
         findings: vec![],
         patch: None,
@@ -63,7 +63,7 @@ impl Verdict {
         }
     }
 
-    fn misdirected(why: String) -> Self {
+    fn wrong_webhook(why: String) -> Self {
         Self {
             misdirected: Some(why),
             ..Self::PASS
@@ -78,7 +78,7 @@ impl Verdict {
 }
 
 /// A kind that is reviewed.
-pub trait Reviewed:
+pub trait ReviewedKind:
     kube::Resource + Clone + DeserializeOwned + Serialize + Sized + 'static
 {
     /// The rules that it is judged by.
@@ -88,15 +88,15 @@ pub trait Reviewed:
     fn defaulted(
         document: Value,
         review: &Review<Self>,
-        facts: &dyn Facts,
-        installation: &Installation,
+        facts: &dyn ClusterFacts,
+        installation: &InstallationDefaults,
     ) -> Value;
 
     /// As much of a document as `defaulted` reads or changes.
-    fn touched(review: &Review<Self>) -> &'static Part;
+    fn touched(review: &Review<Self>) -> &'static FieldSelection;
 }
 
-impl Reviewed for PostgresOpsRequest {
+impl ReviewedKind for PostgresOpsRequest {
     fn rules() -> Box<dyn Iterator<Item = &'static Rule<Self>>> {
         Box::new(rules::ops_request::rules())
     }
@@ -104,13 +104,13 @@ impl Reviewed for PostgresOpsRequest {
     fn defaulted(
         document: Value,
         review: &Review<Self>,
-        facts: &dyn Facts,
-        installation: &Installation,
+        facts: &dyn ClusterFacts,
+        installation: &InstallationDefaults,
     ) -> Value {
         rules::defaults::ops_request(document, review, facts, installation)
     }
 
-    fn touched(review: &Review<Self>) -> &'static Part {
+    fn touched(review: &Review<Self>) -> &'static FieldSelection {
         if review.old.is_some() {
             &rules::defaults::REQUEST_UPDATE
         } else {
@@ -119,7 +119,7 @@ impl Reviewed for PostgresOpsRequest {
     }
 }
 
-impl Reviewed for Postgres {
+impl ReviewedKind for Postgres {
     fn rules() -> Box<dyn Iterator<Item = &'static Rule<Self>>> {
         Box::new(rules::postgres::rules())
     }
@@ -127,29 +127,34 @@ impl Reviewed for Postgres {
     fn defaulted(
         document: Value,
         review: &Review<Self>,
-        facts: &dyn Facts,
-        installation: &Installation,
+        facts: &dyn ClusterFacts,
+        installation: &InstallationDefaults,
     ) -> Value {
         rules::defaults::postgres(document, review, facts, installation)
     }
 
-    fn touched(_: &Review<Self>) -> &'static Part {
+    fn touched(_: &Review<Self>) -> &'static FieldSelection {
         &rules::defaults::POSTGRES
     }
 }
 
 /// How a webhook reviews: `validate` or `mutate` of a kind.
-pub type Judge = fn(&Question<'_>, Operation, &dyn Facts, &Installation) -> Verdict;
+pub type ReviewFn = fn(
+    &AdmissionRequest<'_>,
+    Operation,
+    &dyn ClusterFacts,
+    &InstallationDefaults,
+) -> AdmissionVerdict;
 
 /// Reviews a question that came to this webhook.
 #[must_use]
 pub fn review(
     webhook: &Webhook,
-    question: &Question<'_>,
-    facts: &dyn Facts,
-    installation: &Installation,
-) -> Verdict {
-    let Question {
+    question: &AdmissionRequest<'_>,
+    facts: &dyn ClusterFacts,
+    installation: &InstallationDefaults,
+) -> AdmissionVerdict {
+    let AdmissionRequest {
         kind, operation, ..
     } = question;
     if (
@@ -158,7 +163,7 @@ pub fn review(
         kind.kind.as_ref(),
     ) != (webhook.group, webhook.version, webhook.kind)
     {
-        return Verdict::misdirected(format!(
+        return AdmissionVerdict::wrong_webhook(format!(
             "{} reviews {}/{} {}, and was asked about {}/{} {}: correct the registration",
             webhook.path,
             webhook.group,
@@ -174,7 +179,7 @@ pub fn review(
         "UPDATE" => Operation::Update,
         "DELETE" => Operation::Delete,
         other => {
-            return Verdict::misdirected(format!(
+            return AdmissionVerdict::wrong_webhook(format!(
                 "{} does not review {other}: correct the registration",
                 webhook.path
             ));
@@ -186,20 +191,20 @@ pub fn review(
         .as_deref()
         .is_some_and(|part| !part.is_empty())
     {
-        return Verdict::PASS;
+        return AdmissionVerdict::PASS;
     }
     (webhook.judge)(question, operation, facts, installation)
 }
 
 /// Judges an object by the rules of its kind.
-pub(super) fn validate<K: Reviewed<DynamicType = ()>>(
-    question: &Question<'_>,
+pub(super) fn validate<K: ReviewedKind<DynamicType = ()>>(
+    question: &AdmissionRequest<'_>,
     operation: Operation,
-    facts: &dyn Facts,
-    installation: &Installation,
-) -> Verdict {
+    facts: &dyn ClusterFacts,
+    installation: &InstallationDefaults,
+) -> AdmissionVerdict {
     if passes_unseen(question, operation) {
-        return Verdict::PASS;
+        return AdmissionVerdict::PASS;
     }
     match decode::<K>(question, operation) {
         Ok(review) => {
@@ -207,36 +212,36 @@ pub(super) fn validate<K: Reviewed<DynamicType = ()>>(
                 allowed: Arc::clone(&installation.allowed),
                 ..review
             };
-            Verdict::found(rules::judge(K::rules(), &review, Some(facts)))
+            AdmissionVerdict::found(rules::judge(K::rules(), &review, Some(facts)))
         }
-        Err(finding) => Verdict::found(vec![finding]),
+        Err(finding) => AdmissionVerdict::found(vec![finding]),
     }
 }
 
 /// Fills in what an object leaves out.
-pub(super) fn mutate<K: Reviewed<DynamicType = ()>>(
-    question: &Question<'_>,
+pub(super) fn mutate<K: ReviewedKind<DynamicType = ()>>(
+    question: &AdmissionRequest<'_>,
     operation: Operation,
-    facts: &dyn Facts,
-    installation: &Installation,
-) -> Verdict {
+    facts: &dyn ClusterFacts,
+    installation: &InstallationDefaults,
+) -> AdmissionVerdict {
     if operation == Operation::Delete || passes_unseen(question, operation) {
-        return Verdict::PASS;
+        return AdmissionVerdict::PASS;
     }
     let Ok(review) = decode::<K>(question, operation) else {
-        return Verdict::PASS;
+        return AdmissionVerdict::PASS;
     };
     let Some(document) = question
         .object
-        .and_then(|raw| K::touched(&review).of(raw.get()).ok())
+        .and_then(|raw| K::touched(&review).select(raw.get()).ok())
     else {
-        return Verdict::PASS;
+        return AdmissionVerdict::PASS;
     };
     let defaulted = K::defaulted(document.clone(), &review, facts, installation);
     let patch = json_patch::diff(&document, &defaulted);
-    Verdict {
+    AdmissionVerdict {
         patch: (!patch.0.is_empty()).then_some(patch),
-        ..Verdict::PASS
+        ..AdmissionVerdict::PASS
     }
 }
 
@@ -258,7 +263,7 @@ struct SkimmedMetadata<'a> {
 
 /// Whether the object is to pass whatever it looks like: it is being deleted, or its spec stays as
 /// it is.
-fn passes_unseen(question: &Question<'_>, operation: Operation) -> bool {
+fn passes_unseen(question: &AdmissionRequest<'_>, operation: Operation) -> bool {
     fn skim(raw: Option<&RawValue>) -> Option<(bool, Option<&RawValue>)> {
         let skimmed: Skimmed<'_> = serde_json::from_str(raw?.get()).ok()?;
         Some((
@@ -292,12 +297,12 @@ fn is_same(new: &RawValue, old: &RawValue) -> bool {
 }
 
 /// The object and what it was, or the finding that says where it does not decode.
-fn decode<K: Reviewed<DynamicType = ()>>(
-    question: &Question<'_>,
+fn decode<K: ReviewedKind<DynamicType = ()>>(
+    question: &AdmissionRequest<'_>,
     operation: Operation,
 ) -> Result<Review<K>, Finding> {
     let namespace = question.namespace.as_deref();
-    let read = |raw: Option<&RawValue>, what: &str| -> Result<K, Finding> {
+    let decode_part = |raw: Option<&RawValue>, what: &str| -> Result<K, Finding> {
         let raw = raw.ok_or_else(|| undecodable(what, "is missing", "send it with the review"))?;
         if weight::exceeds(raw.get(), MOST_VALUES) {
             return Err(overweight(raw));
@@ -312,20 +317,22 @@ fn decode<K: Reviewed<DynamicType = ()>>(
         Ok(object)
     };
     Ok(match operation {
-        Operation::Create => Review::create(read(question.object, "object")?, Arc::default()),
+        Operation::Create => {
+            Review::create(decode_part(question.object, "object")?, Arc::default())
+        }
         // What is stored may be older than our types: an old object that does not decode is no
         // reason to refuse a new one.
         Operation::Update => Review {
             operation,
-            object: read(question.object, "object")?,
-            old: read(question.old_object, "oldObject").ok(),
+            object: decode_part(question.object, "object")?,
+            old: decode_part(question.old_object, "oldObject").ok(),
             allowed: Arc::default(),
         },
         Operation::Delete => {
             let object = question
                 .old_object
                 .and_then(leaving)
-                .map_or_else(|| read(question.old_object, "oldObject"), Ok);
+                .map_or_else(|| decode_part(question.old_object, "oldObject"), Ok);
             Review {
                 operation,
                 ..Review::create(object?, Arc::default())
@@ -336,21 +343,27 @@ fn decode<K: Reviewed<DynamicType = ()>>(
 
 /// What the rules of a deletion look at, and what it takes to be an object: whatever else is
 /// stored, however much, can go.
-static LEAVING: Part = Part::Fields(&[
-    ("apiVersion", Part::All),
-    ("kind", Part::All),
+static LEAVING: FieldSelection = FieldSelection::Fields(&[
+    ("apiVersion", FieldSelection::All),
+    ("kind", FieldSelection::All),
     (
         "metadata",
-        Part::Fields(&[("name", Part::All), ("namespace", Part::All)]),
+        FieldSelection::Fields(&[
+            ("name", FieldSelection::All),
+            ("namespace", FieldSelection::All),
+        ]),
     ),
     (
         "spec",
-        Part::Fields(&[("version", Part::All), ("deletionPolicy", Part::All)]),
+        FieldSelection::Fields(&[
+            ("version", FieldSelection::All),
+            ("deletionPolicy", FieldSelection::All),
+        ]),
     ),
 ]);
 
 fn leaving<K: DeserializeOwned>(raw: &RawValue) -> Option<K> {
-    serde_json::from_value(LEAVING.of(raw.get()).ok()?).ok()
+    serde_json::from_value(LEAVING.select(raw.get()).ok()?).ok()
 }
 
 fn overweight(raw: &RawValue) -> Finding {
@@ -374,11 +387,11 @@ fn from_json<K: DeserializeOwned>(raw: &RawValue) -> Result<K, Finding> {
     // Keeping track of the path costs as much as decoding, so only what does not decode is decoded
     // once more with it.
     serde_json::from_str(raw.get())
-        .or_else(|_| read(&mut serde_json::Deserializer::from_str(raw.get())))
+        .or_else(|_| decode_object(&mut serde_json::Deserializer::from_str(raw.get())))
 }
 
 /// An object, or the finding that says where it does not decode.
-pub fn read<'de, K: DeserializeOwned, D>(deserializer: D) -> Result<K, Finding>
+pub fn decode_object<'de, K: DeserializeOwned, D>(deserializer: D) -> Result<K, Finding>
 where
     D: serde::Deserializer<'de, Error = serde_json::Error>,
 {
@@ -411,11 +424,11 @@ fn undecodable(field: &str, problem: &str, remedy: &str) -> Finding {
 /// The answer to the API server.
 pub fn answer(
     webhook: &Webhook,
-    question: &Question<'_>,
-    verdict: Verdict,
-) -> Result<Answer, serde_json::Error> {
+    question: &AdmissionRequest<'_>,
+    verdict: AdmissionVerdict,
+) -> Result<AdmissionResponse, serde_json::Error> {
     let allowed = verdict.allowed();
-    let Verdict {
+    let AdmissionVerdict {
         findings,
         patch,
         misdirected,
@@ -445,7 +458,7 @@ pub fn answer(
         .map(|patch| serde_json::to_vec(&patch))
         .transpose()?
         .map(ByteString);
-    Ok(Answer {
+    Ok(AdmissionResponse {
         allowed,
         status,
         warnings: warnings.iter().map(Finding::warning).collect(),
@@ -458,7 +471,7 @@ pub fn answer(
 /// The longest name that Kubernetes gives to anything.
 const LONGEST_NAME: usize = 253;
 
-fn invalid(webhook: &Webhook, question: &Question<'_>, refusals: &[Finding]) -> Status {
+fn invalid(webhook: &Webhook, question: &AdmissionRequest<'_>, refusals: &[Finding]) -> Status {
     let lines: Vec<String> = refusals.iter().map(ToString::to_string).collect();
     let cause = |f: &Finding| Cause {
         reason: "FieldValueInvalid",

@@ -11,12 +11,12 @@ use axum::{Extension, Router};
 use tokio::sync::Semaphore;
 
 use crate::api::{Postgres, PostgresOpsRequest};
-use crate::rules::Facts;
-use crate::rules::defaults::Installation;
+use crate::rules::ClusterFacts;
+use crate::rules::defaults::InstallationDefaults;
 
-use super::envelope::Question;
+use super::envelope::AdmissionRequest;
 use super::request::Heavy;
-use super::review::{self, Judge, Verdict, mutate, validate};
+use super::review::{self, AdmissionVerdict, ReviewFn, mutate, validate};
 
 /// Whether a webhook judges or fills in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub struct Webhook {
     /// What is reviewed, in the API server's words.
     pub operations: &'static [&'static str],
     /// How it reviews.
-    pub judge: Judge,
+    pub judge: ReviewFn,
 }
 
 impl std::fmt::Debug for Webhook {
@@ -123,14 +123,14 @@ const DATABASES: Webhook = Webhook {
 };
 
 /// What is told of each review, for metrics.
-pub type Observe = dyn Fn(&Webhook, &Verdict) + Send + Sync;
+pub type Observe = dyn Fn(&Webhook, &AdmissionVerdict) + Send + Sync;
 
 /// What the webhooks need to answer.
 pub struct Admission {
     /// What is known about the cluster.
-    pub facts: Arc<dyn Facts + Send + Sync>,
+    pub facts: Arc<dyn ClusterFacts + Send + Sync>,
     /// What is left to the installation.
-    pub installation: Installation,
+    pub installation: InstallationDefaults,
     /// Is told of each review.
     pub observe: Box<Observe>,
 }
@@ -219,7 +219,7 @@ fn takes(headers: &HeaderMap) -> Result<(), &'static str> {
 }
 
 fn reply(webhook: &Webhook, admission: &Admission, body: &[u8]) -> Response {
-    let question = match Question::read(body) {
+    let question = match AdmissionRequest::parse(body) {
         Ok(question) => question,
         Err(problem) => return (StatusCode::BAD_REQUEST, problem.to_string()).into_response(),
     };

@@ -71,13 +71,13 @@ const LONGEST_KEY: usize = 80;
 struct Census;
 
 #[derive(Default)]
-struct Part {
+struct Container {
     values: usize,
     /// From here to where most of them are.
     path: String,
 }
 
-impl Part {
+impl Container {
     /// The sum of parts, each with its step from here.
     fn add(&mut self, heaviest: &mut usize, part: &Self, step: impl FnOnce() -> String) {
         self.values += 1 + part.values;
@@ -100,22 +100,22 @@ impl Part {
 }
 
 impl<'de> DeserializeSeed<'de> for Census {
-    type Value = Part;
+    type Value = Container;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Part, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Container, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for Census {
-    type Value = Part;
+    type Value = Container;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Part, A::Error> {
-        let (mut sum, mut heaviest) = (Part::default(), 0);
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Container, A::Error> {
+        let (mut sum, mut heaviest) = (Container::default(), 0);
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             let is_plain =
                 key.len() <= LONGEST_KEY && key.bytes().all(|byte| byte.is_ascii_graphic());
@@ -131,8 +131,8 @@ impl<'de> Visitor<'de> for Census {
         Ok(sum.close(heaviest))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Part, A::Error> {
-        let (mut sum, mut heaviest) = (Part::default(), 0);
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Container, A::Error> {
+        let (mut sum, mut heaviest) = (Container::default(), 0);
         for i in 0.. {
             let Some(part) = list.next_element_seed(Self)? else {
                 break;
@@ -142,28 +142,28 @@ impl<'de> Visitor<'de> for Census {
         Ok(sum.close(heaviest))
     }
 
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Part, E> {
-        Ok(Part::default())
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Container, E> {
+        Ok(Container::default())
     }
 
-    fn visit_i64<E: Error>(self, _: i64) -> Result<Part, E> {
-        Ok(Part::default())
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Container, E> {
+        Ok(Container::default())
     }
 
-    fn visit_u64<E: Error>(self, _: u64) -> Result<Part, E> {
-        Ok(Part::default())
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Container, E> {
+        Ok(Container::default())
     }
 
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Part, E> {
-        Ok(Part::default())
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Container, E> {
+        Ok(Container::default())
     }
 
-    fn visit_str<E: Error>(self, _: &str) -> Result<Part, E> {
-        Ok(Part::default())
+    fn visit_str<E: Error>(self, _: &str) -> Result<Container, E> {
+        Ok(Container::default())
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Part, E> {
-        Ok(Part::default())
+    fn visit_unit<E: Error>(self) -> Result<Container, E> {
+        Ok(Container::default())
     }
 }
 

@@ -15,7 +15,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::posture::{CaId, Hash, Method, Posture};
+use super::posture::{CaId, Method, PasswordEncryption, Posture};
 use crate::api::tls::SslMode;
 
 /// Somebody who connects. Names and common names are taken to fit: what is issued is checked for
@@ -27,14 +27,14 @@ pub struct Client {
     /// The CAs in its root file; `None` if it has no such file.
     pub roots: Option<BTreeSet<CaId>>,
     /// How the server stores its password; `None` if it brings none.
-    pub password: Option<Hash>,
+    pub password_encryption: Option<PasswordEncryption>,
     /// The issuer of its certificate; `None` if it brings none.
     pub certificate: Option<CaId>,
 }
 
 /// Why somebody does not get in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum ConnectRefusal {
     /// The server takes no plaintext.
     PlaintextRefused,
     /// The server speaks no TLS.
@@ -55,14 +55,14 @@ pub enum Refusal {
     WrongHash,
 }
 
-impl Refusal {
+impl ConnectRefusal {
     /// Whether libpq gives up, where it would else try the other kind of connection.
     const fn is_final(&self) -> bool {
         matches!(self, Self::NoPassword | Self::UnknownClientCa(_))
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for ConnectRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PlaintextRefused => write!(f, "the server takes no plaintext connections"),
@@ -103,14 +103,15 @@ impl fmt::Display for Refusal {
 }
 
 /// Whether this client would get in.
-pub fn admits(client: &Client, server: &Posture) -> Result<(), Refusal> {
-    let unless_final = |refusal: Refusal, next: fn(&Client, &Posture) -> Result<(), Refusal>| {
-        if refusal.is_final() {
-            Err(refusal)
-        } else {
-            next(client, server)
-        }
-    };
+pub fn can_connect(client: &Client, server: &Posture) -> Result<(), ConnectRefusal> {
+    let unless_final =
+        |refusal: ConnectRefusal, next: fn(&Client, &Posture) -> Result<(), ConnectRefusal>| {
+            if refusal.is_final() {
+                Err(refusal)
+            } else {
+                next(client, server)
+            }
+        };
     match client.mode {
         SslMode::Disable => by_plaintext(client, server),
         SslMode::Allow => {
@@ -125,46 +126,51 @@ pub fn admits(client: &Client, server: &Posture) -> Result<(), Refusal> {
 
 /// Whether a standby in one posture would replicate from a primary in another. It brings the
 /// superuser's password always, and that is stored as the primary's posture says.
-pub fn joins(standby: &Posture, primary: &Posture) -> Result<(), Refusal> {
+pub fn can_replicate(standby: &Posture, primary: &Posture) -> Result<(), ConnectRefusal> {
     let client = Client {
-        mode: standby.dial.mode,
+        mode: standby.conninfo.mode,
         roots: standby.files.as_ref().map(|files| files.trust.clone()),
-        password: Some(primary.hash),
+        password_encryption: Some(primary.hash),
         certificate: standby.presented().map(|leaf| leaf.ca),
     };
-    admits(&client, primary)
+    can_connect(&client, primary)
 }
 
-fn by_plaintext(client: &Client, server: &Posture) -> Result<(), Refusal> {
+fn by_plaintext(client: &Client, server: &Posture) -> Result<(), ConnectRefusal> {
     match server.accept.plain {
-        None => Err(Refusal::PlaintextRefused),
+        None => Err(ConnectRefusal::PlaintextRefused),
         // pg_hba's `cert` is for TLS lines only: the server would not load it.
-        Some(Method::Cert) => Err(Refusal::NoCertificate),
+        Some(Method::Cert) => Err(ConnectRefusal::NoCertificate),
         Some(method) => by_password(client, method),
     }
 }
 
-fn by_tls(client: &Client, server: &Posture) -> Result<(), Refusal> {
-    let leaf = server.served().ok_or(Refusal::NoTls)?;
+fn by_tls(client: &Client, server: &Posture) -> Result<(), ConnectRefusal> {
+    let leaf = server.served().ok_or(ConnectRefusal::NoTls)?;
     match &client.roots {
-        Some(roots) if !roots.contains(&leaf.ca) => return Err(Refusal::UnknownServerCa(leaf.ca)),
-        None if client.mode >= SslMode::VerifyCa => return Err(Refusal::NoRoots),
+        Some(roots) if !roots.contains(&leaf.ca) => {
+            return Err(ConnectRefusal::UnknownServerCa(leaf.ca));
+        }
+        None if client.mode >= SslMode::VerifyCa => return Err(ConnectRefusal::NoRoots),
         _ => {}
     }
     if let Some(ca) = client.certificate.filter(|ca| !server.trust().contains(ca)) {
-        return Err(Refusal::UnknownClientCa(ca));
+        return Err(ConnectRefusal::UnknownClientCa(ca));
     }
     match server.accept.tls {
-        None => Err(Refusal::TlsRefused),
-        Some(Method::Cert) => client.certificate.map(|_| ()).ok_or(Refusal::NoCertificate),
+        None => Err(ConnectRefusal::TlsRefused),
+        Some(Method::Cert) => client
+            .certificate
+            .map(|_| ())
+            .ok_or(ConnectRefusal::NoCertificate),
         Some(method) => by_password(client, method),
     }
 }
 
-fn by_password(client: &Client, method: Method) -> Result<(), Refusal> {
-    match (client.password, method) {
-        (None, _) => Err(Refusal::NoPassword),
-        (Some(Hash::Md5), Method::Scram) => Err(Refusal::WrongHash),
+fn by_password(client: &Client, method: Method) -> Result<(), ConnectRefusal> {
+    match (client.password_encryption, method) {
+        (None, _) => Err(ConnectRefusal::NoPassword),
+        (Some(PasswordEncryption::Md5), Method::Scram) => Err(ConnectRefusal::WrongHash),
         (Some(_), _) => Ok(()),
     }
 }
@@ -172,14 +178,14 @@ fn by_password(client: &Client, method: Method) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::super::posture::tests::{ca, material};
-    use super::super::posture::{Accept, Dial};
+    use super::super::posture::{HbaMethods, ReplicationConninfo};
     use super::*;
 
     fn client(mode: SslMode) -> Client {
         Client {
             mode,
             roots: Some(BTreeSet::from([ca(1)])),
-            password: Some(Hash::Scram),
+            password_encryption: Some(PasswordEncryption::Scram),
             certificate: None,
         }
     }
@@ -195,11 +201,11 @@ mod tests {
             (SslMode::Disable, Ok(())),
             (SslMode::Allow, Ok(())),
             (SslMode::Prefer, Ok(())),
-            (SslMode::Require, Err(Refusal::NoTls)),
-            (SslMode::VerifyCa, Err(Refusal::NoTls)),
-            (SslMode::VerifyFull, Err(Refusal::NoTls)),
+            (SslMode::Require, Err(ConnectRefusal::NoTls)),
+            (SslMode::VerifyCa, Err(ConnectRefusal::NoTls)),
+            (SslMode::VerifyFull, Err(ConnectRefusal::NoTls)),
         ] {
-            assert_eq!(admits(&client(mode), &server), verdict, "{mode:?}");
+            assert_eq!(can_connect(&client(mode), &server), verdict, "{mode:?}");
         }
     }
 
@@ -207,12 +213,12 @@ mod tests {
     fn each_mode_meets_a_server_with_nothing_but_tls() {
         for mode in SslMode::ALL {
             let verdict = if mode == SslMode::Disable {
-                Err(Refusal::PlaintextRefused)
+                Err(ConnectRefusal::PlaintextRefused)
             } else {
                 Ok(())
             };
             assert_eq!(
-                admits(&client(mode), &tls(Method::Scram)),
+                can_connect(&client(mode), &tls(Method::Scram)),
                 verdict,
                 "{mode:?}"
             );
@@ -222,23 +228,23 @@ mod tests {
     #[test]
     fn prefer_goes_on_in_plaintext_when_its_certificate_is_missing() {
         let server = Posture {
-            accept: Accept {
+            accept: HbaMethods {
                 plain: Some(Method::Md5),
                 tls: Some(Method::Cert),
             },
             ..tls(Method::Cert)
         };
-        assert_eq!(admits(&client(SslMode::Prefer), &server), Ok(()));
+        assert_eq!(can_connect(&client(SslMode::Prefer), &server), Ok(()));
         assert_eq!(
-            admits(&client(SslMode::Require), &server),
-            Err(Refusal::NoCertificate)
+            can_connect(&client(SslMode::Require), &server),
+            Err(ConnectRefusal::NoCertificate)
         );
     }
 
     #[test]
     fn prefer_does_not_go_on_when_its_certificate_is_of_an_unknown_ca() {
         let server = Posture {
-            accept: Accept {
+            accept: HbaMethods {
                 plain: Some(Method::Md5),
                 tls: Some(Method::Scram),
             },
@@ -249,28 +255,31 @@ mod tests {
             ..client(SslMode::Prefer)
         };
         assert_eq!(
-            admits(&client, &server),
-            Err(Refusal::UnknownClientCa(ca(9)))
+            can_connect(&client, &server),
+            Err(ConnectRefusal::UnknownClientCa(ca(9)))
         );
     }
 
     #[test]
     fn a_missing_password_ends_the_attempt() {
         let server = Posture {
-            accept: Accept {
+            accept: HbaMethods {
                 plain: Some(Method::Scram),
                 tls: Some(Method::Cert),
             },
             ..tls(Method::Cert)
         };
         let client = Client {
-            password: None,
+            password_encryption: None,
             certificate: Some(ca(1)),
             ..client(SslMode::Allow)
         };
-        assert_eq!(admits(&client, &server), Err(Refusal::NoPassword));
         assert_eq!(
-            admits(
+            can_connect(&client, &server),
+            Err(ConnectRefusal::NoPassword)
+        );
+        assert_eq!(
+            can_connect(
                 &Client {
                     mode: SslMode::Prefer,
                     ..client
@@ -294,8 +303,8 @@ mod tests {
                 ..client(mode)
             };
             assert_eq!(
-                admits(&client, &tls(Method::Scram)),
-                Err(Refusal::UnknownServerCa(ca(1))),
+                can_connect(&client, &tls(Method::Scram)),
+                Err(ConnectRefusal::UnknownServerCa(ca(1))),
                 "{mode:?}"
             );
         }
@@ -304,29 +313,33 @@ mod tests {
             ..client(mode)
         };
         assert_eq!(
-            admits(&without(SslMode::Require), &tls(Method::Scram)),
+            can_connect(&without(SslMode::Require), &tls(Method::Scram)),
             Ok(())
         );
         assert_eq!(
-            admits(&without(SslMode::VerifyCa), &tls(Method::Scram)),
-            Err(Refusal::NoRoots)
+            can_connect(&without(SslMode::VerifyCa), &tls(Method::Scram)),
+            Err(ConnectRefusal::NoRoots)
         );
     }
 
     #[test]
     fn md5_takes_both_hashes_and_scram_only_its_own() {
         let stored = |hash| Client {
-            password: Some(hash),
+            password_encryption: Some(hash),
             ..client(SslMode::Require)
         };
         for (hash, method, verdict) in [
-            (Hash::Md5, Method::Md5, Ok(())),
-            (Hash::Scram, Method::Md5, Ok(())),
-            (Hash::Scram, Method::Scram, Ok(())),
-            (Hash::Md5, Method::Scram, Err(Refusal::WrongHash)),
+            (PasswordEncryption::Md5, Method::Md5, Ok(())),
+            (PasswordEncryption::Scram, Method::Md5, Ok(())),
+            (PasswordEncryption::Scram, Method::Scram, Ok(())),
+            (
+                PasswordEncryption::Md5,
+                Method::Scram,
+                Err(ConnectRefusal::WrongHash),
+            ),
         ] {
             assert_eq!(
-                admits(&stored(hash), &tls(method)),
+                can_connect(&stored(hash), &tls(method)),
                 verdict,
                 "{hash:?} {method:?}"
             );
@@ -336,23 +349,26 @@ mod tests {
     #[test]
     fn a_standby_without_its_certificate_does_not_join() {
         let blind = Posture {
-            dial: Dial {
+            conninfo: ReplicationConninfo {
                 mode: SslMode::VerifyFull,
-                present: false,
+                sends_client_cert: false,
             },
             ..tls(Method::Cert)
         };
-        assert_eq!(joins(&tls(Method::Cert), &tls(Method::Cert)), Ok(()));
         assert_eq!(
-            joins(&blind, &tls(Method::Cert)),
-            Err(Refusal::NoCertificate)
+            can_replicate(&tls(Method::Cert), &tls(Method::Cert)),
+            Ok(())
+        );
+        assert_eq!(
+            can_replicate(&blind, &tls(Method::Cert)),
+            Err(ConnectRefusal::NoCertificate)
         );
     }
 
     #[test]
     fn a_refusal_says_why_in_words() {
         assert!(
-            Refusal::UnknownServerCa(ca(7))
+            ConnectRefusal::UnknownServerCa(ca(7))
                 .to_string()
                 .contains(&"07".repeat(32))
         );

@@ -10,7 +10,7 @@ use crate::api::tls::SslMode;
 /// speaks TLS, and a standby should not be talked into streaming from a stranger.
 #[must_use]
 pub fn parameters(posture: &Posture) -> Vec<(&'static str, &'static str)> {
-    let mode = posture.dial.mode;
+    let mode = posture.conninfo.mode;
     let roots = posture.files.is_some() && mode != SslMode::Disable;
     [("sslmode", Some(mode.as_str()))]
         .into_iter()

@@ -54,7 +54,7 @@ pub fn whole_number(value: &str) -> Option<i64> {
 
 /// What a setting takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind<'a> {
+enum ValueKind<'a> {
     Bool,
     Text,
     Number {
@@ -66,7 +66,7 @@ enum Kind<'a> {
     Word(&'a str),
 }
 
-fn kind(major: u32, name: &str) -> Option<Kind<'static>> {
+fn kind(major: u32, name: &str) -> Option<ValueKind<'static>> {
     SETTINGS.lines().find_map(|line| {
         let rest = line.strip_prefix(name)?.strip_prefix('\t')?;
         let mut columns = rest.split('\t');
@@ -79,12 +79,12 @@ fn kind(major: u32, name: &str) -> Option<Kind<'static>> {
         let arguments = columns.next().unwrap_or_default();
         let mut bound = |text: &str| Some((text.parse().ok()?, columns.next()?));
         Some(match kind {
-            "bool" => Kind::Bool,
-            "text" => Kind::Text,
-            "word" => Kind::Word(arguments),
+            "bool" => ValueKind::Bool,
+            "text" => ValueKind::Text,
+            "word" => ValueKind::Word(arguments),
             _ => {
                 let (least, most) = bound(arguments)?;
-                Kind::Number {
+                ValueKind::Number {
                     whole: kind == "int",
                     least,
                     most: most.parse().ok()?,
@@ -95,7 +95,7 @@ fn kind(major: u32, name: &str) -> Option<Kind<'static>> {
     })
 }
 
-impl Kind<'_> {
+impl ValueKind<'_> {
     fn takes(self, value: &str) -> bool {
         match self {
             Self::Text => true,
@@ -196,7 +196,7 @@ mod tests {
             );
             let major = from.parse().unwrap_or(13);
             assert!(kind(major, name).is_some(), "{line}");
-            if let Some(Kind::Number { unit, .. }) = kind(major, name) {
+            if let Some(ValueKind::Number { unit, .. }) = kind(major, name) {
                 assert!(unit.is_empty() || size(unit).is_some(), "{line}");
             }
             assert_eq!(name, name.to_ascii_lowercase());

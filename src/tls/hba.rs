@@ -1,6 +1,6 @@
 //! A posture as `pg_hba` lines.
 
-use super::posture::{Method, Posture, Serve};
+use super::posture::{Method, Posture, ServerTls};
 
 /// The lines, in order: the first that matches decides.
 ///
@@ -9,7 +9,7 @@ use super::posture::{Method, Posture, Serve};
 #[must_use]
 pub fn lines(posture: &Posture) -> Vec<String> {
     // `host` matches TLS too: it is only exact where no server speaks TLS.
-    let plain = if posture.serve == Serve::Plain {
+    let plain = if posture.serve == ServerTls::Plain {
         "host"
     } else {
         "hostnossl"
@@ -42,7 +42,7 @@ const fn word(method: Method) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::super::posture::tests::material;
-    use super::super::posture::{Accept, Serve};
+    use super::super::posture::{HbaMethods, ServerTls};
     use super::super::walk;
     use super::*;
     use crate::api::tls::SslMode;
@@ -81,7 +81,7 @@ mod tests {
                     posture.accept.plain.map(word),
                     "{lines:?}"
                 );
-                if posture.serve == Serve::Tls {
+                if posture.serve == ServerTls::Tls {
                     assert_eq!(
                         asked(&lines, database, true),
                         posture.accept.tls.map(word),
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn the_socket_is_always_open() {
         let nothing = Posture {
-            accept: Accept {
+            accept: HbaMethods {
                 plain: None,
                 tls: None,
             },

@@ -5,12 +5,12 @@ use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
 
-use super::pair::{certificates_of, read, timestamp};
+use super::pair::{certificates_of, parse_certificate, timestamp};
 use super::posture::Fingerprint;
 
 /// A leaf as people know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct CertificateSummary {
     /// SHA-256 of its DER.
     pub fingerprint: Fingerprint,
     /// Serial number, in hex.
@@ -25,16 +25,16 @@ pub struct Known {
 
 /// The first certificate of a chain, PEM; `None` when there is none or it cannot be read.
 #[must_use]
-pub fn known(chain: &[u8]) -> Option<Known> {
-    known_der(certificates_of(chain).ok()?.first()?)
+pub fn summarize_pem(chain: &[u8]) -> Option<CertificateSummary> {
+    summarize_der(certificates_of(chain).ok()?.first()?)
 }
 
 /// A certificate, DER; `None` when it cannot be read.
 #[must_use]
-pub fn known_der(der: &[u8]) -> Option<Known> {
+pub fn summarize_der(der: &[u8]) -> Option<CertificateSummary> {
     let der = CertificateDer::from(der);
-    let leaf = read(&der, 1).ok()?;
-    Some(Known {
+    let leaf = parse_certificate(&der, 1).ok()?;
+    Some(CertificateSummary {
         fingerprint: Fingerprint::of(&der),
         serial: leaf.raw_serial_as_string().replace(':', ""),
         signer: in_words(leaf.issuer()),
@@ -66,7 +66,7 @@ mod tests {
     fn a_leaf_is_known_by_its_serial_and_its_signer() {
         let ca = Authority::new("one");
         let issued = issue(&ca, &ca);
-        let leaf = known(issued.served.server.certificate.as_bytes()).expect("a leaf");
+        let leaf = summarize_pem(issued.served.server.certificate.as_bytes()).expect("a leaf");
         assert_eq!(leaf.fingerprint, issued.material.server.fingerprint);
         assert_eq!(
             (leaf.signer.as_str(), leaf.not_after),
@@ -81,9 +81,9 @@ mod tests {
 
     #[test]
     fn what_is_no_certificate_is_not_known() {
-        assert_eq!(known(b""), None);
+        assert_eq!(summarize_pem(b""), None);
         assert_eq!(
-            known(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+            summarize_pem(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
             None
         );
     }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::posture::tests::{ca, material};
-use super::posture::{CaId, Hash, Material, Method, Posture, Serve};
-use super::{Client, admits, joins, published, walk};
+use super::posture::{CaId, Material, Method, PasswordEncryption, Posture, ServerTls};
+use super::{Client, can_connect, can_replicate, published, walk};
 use crate::api::tls::SslMode;
 
 const METHODS: [Method; 3] = [Method::Md5, Method::Scram, Method::Cert];
@@ -41,8 +41,8 @@ fn ends() -> Vec<Posture> {
 fn clients() -> Vec<(SslMode, Secret, Option<CaId>)> {
     let passwords = [
         Secret::None,
-        Secret::OfRole(Hash::Md5),
-        Secret::OfRole(Hash::Scram),
+        Secret::OfRole(PasswordEncryption::Md5),
+        Secret::OfRole(PasswordEncryption::Scram),
         Secret::OfSuperuser,
     ];
     SslMode::ALL
@@ -59,7 +59,7 @@ fn clients() -> Vec<(SslMode, Secret, Option<CaId>)> {
 #[derive(Clone, Copy, Debug)]
 enum Secret {
     None,
-    OfRole(Hash),
+    OfRole(PasswordEncryption),
     OfSuperuser,
 }
 
@@ -76,10 +76,10 @@ fn connects(
     let client = Client {
         mode: who.0,
         roots,
-        password,
+        password_encryption: password,
         certificate: who.2,
     };
-    admits(&client, server).map_err(|refusal| format!("{client:?}: {refusal}"))
+    can_connect(&client, server).map_err(|refusal| format!("{client:?}: {refusal}"))
 }
 
 /// What pods can be while a step from `a` to `b` is half done, by what is on its way to them:
@@ -91,17 +91,17 @@ fn halfway(a: &Posture, b: &Posture) -> [Vec<Posture>; 3] {
         serve: settings.serve,
         accept: settings.accept,
         hash,
-        dial,
+        conninfo: dial,
     };
     let hashes = [a.hash, b.hash];
     let settings = [a, b]
         .into_iter()
-        .flat_map(|of| hashes.map(|hash| pod(of, hash, a, a.dial)));
+        .flat_map(|of| hashes.map(|hash| pod(of, hash, a, a.conninfo)));
     let files = [a, b]
         .into_iter()
-        .flat_map(|of| hashes.map(|hash| pod(b, hash, of, a.dial)));
-    let dials = [a, b].map(|of| pod(b, b.hash, b, of.dial));
-    let is_possible = |pod: &Posture| pod.files.is_some() || pod.serve == Serve::Plain;
+        .flat_map(|of| hashes.map(|hash| pod(b, hash, of, a.conninfo)));
+    let dials = [a, b].map(|of| pod(b, b.hash, b, of.conninfo));
+    let is_possible = |pod: &Posture| pod.files.is_some() || pod.serve == ServerTls::Plain;
     [
         settings.filter(is_possible).collect(),
         files.filter(is_possible).collect(),
@@ -121,13 +121,13 @@ fn replication_holds(walk: &[Posture]) -> Result<(), String> {
                 .iter()
                 .flat_map(|one| pods.iter().map(move |other| (one, other)))
             {
-                joins(standby, primary)
+                can_replicate(standby, primary)
                     .map_err(|refusal| format!("{refusal}: {standby:#?} joins {primary:#?}"))?;
             }
         }
     }
     walk.iter().try_for_each(|stop| {
-        joins(stop, stop).map_err(|refusal| format!("{refusal}: {stop:#?} joins itself"))
+        can_replicate(stop, stop).map_err(|refusal| format!("{refusal}: {stop:#?} joins itself"))
     })
 }
 

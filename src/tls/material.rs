@@ -28,14 +28,16 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use secrecy::{ExposeSecret, SecretString};
 use x509_parser::certificate::X509Certificate;
 
-use super::known::known;
-use super::pair::{Pair, PairProblem, certificates_of, read, timestamp};
+use super::known::summarize_pem;
+use super::pair::{
+    CertificateAndKey, KeyPairProblem, certificates_of, parse_certificate, timestamp,
+};
 use super::posture::{CaId, Fingerprint, Leaf, Material};
 use super::{Alias, layout};
 
 /// One of each certificate of a database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Each<T> {
+pub struct PerAlias<T> {
     /// What servers serve.
     pub server: T,
     /// What standbys and other clients of the cluster's own present.
@@ -44,9 +46,9 @@ pub struct Each<T> {
     pub exporter: T,
 }
 
-impl<T> Each<T> {
+impl<T> PerAlias<T> {
     /// The one of this alias.
-    pub const fn of(&self, alias: Alias) -> &T {
+    pub const fn get(&self, alias: Alias) -> &T {
         match alias {
             Alias::Server => &self.server,
             Alias::Client => &self.client,
@@ -68,12 +70,12 @@ impl Pem {
     /// When the certificate expires; nothing where it cannot be read.
     #[must_use]
     pub fn ends(&self) -> Option<Timestamp> {
-        Some(known(self.certificate.as_bytes())?.not_after)
+        Some(summarize_pem(self.certificate.as_bytes())?.not_after)
     }
 
     /// The two, read: they belong together.
-    pub fn pair(&self) -> Result<Pair, PairProblem> {
-        Pair::parse(
+    pub fn pair(&self) -> Result<CertificateAndKey, KeyPairProblem> {
+        CertificateAndKey::parse(
             self.certificate.as_bytes(),
             self.key.expose_secret().as_bytes(),
         )
@@ -82,7 +84,7 @@ impl Pem {
 
 /// What is under `/tls/certs`, as PEM.
 #[derive(Clone, Debug)]
-pub struct Served {
+pub struct ServedMaterial {
     /// The CAs that servers and standbys trust.
     pub trust: String,
     /// What servers serve.
@@ -100,7 +102,7 @@ pub type Cas = BTreeMap<CaId, String>;
 
 /// What one Secret of cert-manager holds; what it lacks is empty.
 #[derive(Clone, Debug, Default)]
-pub struct Source {
+pub struct IssuedSecret {
     /// Key `tls.crt`.
     pub certificate: Vec<u8>,
     /// Key `tls.key`.
@@ -109,7 +111,7 @@ pub struct Source {
     pub ca: Vec<u8>,
 }
 
-impl Source {
+impl IssuedSecret {
     /// Reads the data of a Secret.
     #[must_use]
     pub fn of(data: &BTreeMap<String, ByteString>) -> Self {
@@ -128,7 +130,7 @@ impl Source {
 
 /// What leaves must say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct RequiredNames {
     /// Names (DNS, IP addresses) that the server's leaf must have.
     pub server: Vec<String>,
     /// Names that the exporter's leaf must have.
@@ -146,21 +148,21 @@ pub struct Issued {
     pub cas: Cas,
     /// What servers get when they trust these CAs and no others. For more trust see
     /// [`Served::trusting`].
-    pub served: Served,
+    pub served: ServedMaterial,
     /// When each leaf expires.
-    pub not_after: Each<Timestamp>,
+    pub not_after: PerAlias<Timestamp>,
 }
 
 /// Why a certificate must not be served.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct MaterialProblem {
     /// Which certificate.
     pub alias: Alias,
     /// What is wrong, and what to do.
     pub defect: Defect,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for MaterialProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.alias.as_str(), self.defect)
     }
@@ -175,7 +177,7 @@ pub enum Defect {
     NotIssued,
     /// Chain and key are no pair, or not a good one.
     #[error(transparent)]
-    Pair(PairProblem),
+    Pair(KeyPairProblem),
     /// The issuer does not say who it is.
     #[error(
         "the Secret has no ca.crt, so nobody could check the certificate: use an issuer that gives its CA"
@@ -183,7 +185,7 @@ pub enum Defect {
     NoCa,
     /// `ca.crt` cannot be read.
     #[error("ca.crt cannot be used: {0}")]
-    Ca(PairProblem),
+    Ca(KeyPairProblem),
     /// Nothing self-signed at the end.
     #[error(
         "its chain does not lead to a self-signed CA in ca.crt, which libpq insists on: give the issuer's Secret the root as ca.crt"
@@ -243,7 +245,7 @@ impl CaId {
     }
 }
 
-impl Served {
+impl ServedMaterial {
     /// The same material, trusting these CAs, of which `cas` must have the certificates: the first
     /// that it lacks is the error.
     ///
@@ -274,13 +276,13 @@ impl Served {
     }
 
     /// How the cluster's own clients show who they are.
-    pub fn client_pair(&self) -> Result<Pair, PairProblem> {
+    pub fn client_pair(&self) -> Result<CertificateAndKey, KeyPairProblem> {
         self.client.pair()
     }
 
     /// Every chain with its key.
-    fn pairs(&self) -> Result<Each<Pair>, PairProblem> {
-        Ok(Each {
+    fn pairs(&self) -> Result<PerAlias<CertificateAndKey>, KeyPairProblem> {
+        Ok(PerAlias {
             server: self.server.pair()?,
             client: self.client.pair()?,
             exporter: self.exporter.pair()?,
@@ -320,7 +322,7 @@ impl Served {
     /// another does not come up.
     #[must_use]
     pub fn material(&self) -> Option<Material> {
-        let Each {
+        let PerAlias {
             server,
             client,
             exporter,
@@ -409,13 +411,13 @@ fn named(chain: &[CertificateDer<'static>], cas: &str) -> Option<Leaf> {
 /// Reads and checks what has been issued, at this time. Every problem is listed, not just the
 /// first.
 pub fn issued(
-    sources: &Each<Option<Source>>,
-    wanted: &Wanted,
+    sources: &PerAlias<Option<IssuedSecret>>,
+    wanted: &RequiredNames,
     now: Timestamp,
-) -> Result<Issued, Vec<Problem>> {
+) -> Result<Issued, Vec<MaterialProblem>> {
     let checked = |alias| {
-        check(alias, sources.of(alias).as_ref(), wanted, now)
-            .map_err(|defect| Problem { alias, defect })
+        check(alias, sources.get(alias).as_ref(), wanted, now)
+            .map_err(|defect| MaterialProblem { alias, defect })
     };
     match (
         checked(Alias::Server),
@@ -444,7 +446,7 @@ fn together(server: Good, client: Good, exporter: Good) -> Issued {
         client: client.leaf,
         exporter: exporter.leaf,
     };
-    let not_after = Each {
+    let not_after = PerAlias {
         server: server.not_after,
         client: client.not_after,
         exporter: exporter.not_after,
@@ -457,7 +459,7 @@ fn together(server: Good, client: Good, exporter: Good) -> Issued {
     } else {
         &client.root
     };
-    let served = Served {
+    let served = ServedMaterial {
         trust: format!("{}{others}", server.root),
         server: server.pem,
         client: client.pem,
@@ -474,14 +476,14 @@ fn together(server: Good, client: Good, exporter: Good) -> Issued {
 
 fn check(
     alias: Alias,
-    source: Option<&Source>,
-    wanted: &Wanted,
+    source: Option<&IssuedSecret>,
+    wanted: &RequiredNames,
     now: Timestamp,
 ) -> Result<Good, Defect> {
     let Some(source) = source.filter(|source| !source.certificate.is_empty()) else {
         return Err(Defect::NotIssued);
     };
-    let pair = Pair::parse(&source.certificate, source.key.expose_secret().as_bytes())
+    let pair = CertificateAndKey::parse(&source.certificate, source.key.expose_secret().as_bytes())
         .map_err(Defect::Pair)?;
     pair.valid_at(now).map_err(Defect::Pair)?;
     let above = certificates_of(&source.ca).map_err(Defect::Ca)?;
@@ -490,8 +492,13 @@ fn check(
     }
     let (chain, root) = lead_up(pair.chain().to_vec(), &above).ok_or(Defect::NoRoot)?;
     for (at, ca) in chain.iter().chain([&root]).enumerate().skip(1) {
-        let ca = timestamp(read(ca, at + 1).map_err(Defect::Ca)?.validity().not_after)
-            .map_err(Defect::Ca)?;
+        let ca = timestamp(
+            parse_certificate(ca, at + 1)
+                .map_err(Defect::Ca)?
+                .validity()
+                .not_after,
+        )
+        .map_err(Defect::Ca)?;
         if pair.not_after() > ca {
             return Err(Defect::OutlivesCa {
                 leaf: pair.not_after(),
@@ -524,16 +531,18 @@ fn lead_up<'a>(
     cas: &'a [CertificateDer<'static>],
 ) -> Option<(Vec<CertificateDer<'static>>, CertificateDer<'static>)> {
     // A chain that brings its root along leaves it at home: who must be told it would not trust it.
-    let signed_by_itself = |der: &CertificateDer<'_>| read(der, 1).is_ok_and(|c| signed(&c, &c));
+    let signed_by_itself =
+        |der: &CertificateDer<'_>| parse_certificate(der, 1).is_ok_and(|c| signed(&c, &c));
     if chain.len() > 1 && chain.last().is_some_and(&signed_by_itself) {
         let root = chain.pop()?;
         return cas.contains(&root).then_some((chain, root));
     }
     for _ in 0..=cas.len() {
         let top = chain.last()?.clone();
-        let top = read(&top, 1).ok()?;
-        let signs =
-            |ca: &&'a CertificateDer<'static>| read(ca, 1).is_ok_and(|ca| signed(&top, &ca));
+        let top = parse_certificate(&top, 1).ok()?;
+        let signs = |ca: &&'a CertificateDer<'static>| {
+            parse_certificate(ca, 1).is_ok_and(|ca| signed(&top, &ca))
+        };
         let above = cas
             .iter()
             .filter(|ca| signed_by_itself(ca))
@@ -553,7 +562,7 @@ fn signed(below: &X509Certificate<'_>, above: &X509Certificate<'_>) -> bool {
 }
 
 fn serves(
-    pair: &Pair,
+    pair: &CertificateAndKey,
     chain: &[CertificateDer<'static>],
     root: &CertificateDer<'static>,
     names: &[String],
@@ -575,8 +584,8 @@ fn presents(
 ) -> Result<(), Defect> {
     let (leaf, issuers) = chain
         .split_first()
-        .ok_or(Defect::Pair(PairProblem::NoCertificate))?;
-    let read = read(leaf, 1).map_err(Defect::Pair)?;
+        .ok_or(Defect::Pair(KeyPairProblem::NoCertificate))?;
+    let read = parse_certificate(leaf, 1).map_err(Defect::Pair)?;
     let found = read
         .subject()
         .iter_common_name()
@@ -677,7 +686,7 @@ pub(crate) mod tests {
             }
         }
 
-        fn sign(&self, alias: Alias, change: impl FnOnce(&mut CertificateParams)) -> Source {
+        fn sign(&self, alias: Alias, change: impl FnOnce(&mut CertificateParams)) -> IssuedSecret {
             let names = if alias == Alias::Client {
                 vec![]
             } else {
@@ -699,7 +708,7 @@ pub(crate) mod tests {
             change(&mut params);
             let key = KeyPair::generate().unwrap();
             let leaf = params.signed_by(&key, &self.ca).unwrap().pem();
-            Source {
+            IssuedSecret {
                 certificate: format!("{leaf}{}", self.chain).into_bytes(),
                 key: key.serialize_pem().into(),
                 ca: self.ca_crt.clone().into_bytes(),
@@ -710,9 +719,9 @@ pub(crate) mod tests {
     const NAME: &str = "pg.demo.svc";
     const USER: &str = "postgres";
 
-    fn wanted() -> Wanted {
+    fn wanted() -> RequiredNames {
         let names = vec![NAME.to_owned(), "10.0.0.1".to_owned()];
-        Wanted {
+        RequiredNames {
             server: names.clone(),
             exporter: names,
             superuser: USER.to_owned(),
@@ -723,8 +732,8 @@ pub(crate) mod tests {
         "2026-06-01T00:00:00Z".parse().unwrap()
     }
 
-    fn sources(server: &Authority, client: &Authority) -> Each<Option<Source>> {
-        Each {
+    fn sources(server: &Authority, client: &Authority) -> PerAlias<Option<IssuedSecret>> {
+        PerAlias {
             server: Some(server.sign(Alias::Server, |_| ())),
             client: Some(client.sign(Alias::Client, |_| ())),
             exporter: Some(server.sign(Alias::MetricsExporter, |_| ())),
@@ -736,7 +745,7 @@ pub(crate) mod tests {
         issued(&sources(server, client), &wanted(), now()).unwrap()
     }
 
-    fn defects(sources: &Each<Option<Source>>) -> Vec<(Alias, Defect)> {
+    fn defects(sources: &PerAlias<Option<IssuedSecret>>) -> Vec<(Alias, Defect)> {
         let problems = issued(sources, &wanted(), now()).map(|_| ()).unwrap_err();
         problems
             .into_iter()
@@ -744,7 +753,7 @@ pub(crate) mod tests {
             .collect()
     }
 
-    fn defect_of(alias: Alias, source: Source) -> Defect {
+    fn defect_of(alias: Alias, source: IssuedSecret) -> Defect {
         let ca = Authority::new("ca");
         let mut all = sources(&ca, &ca);
         match alias {
@@ -790,13 +799,13 @@ pub(crate) mod tests {
 
     #[test]
     fn every_certificate_that_is_missing_is_named() {
-        let nothing = Each::default();
+        let nothing = PerAlias::default();
         assert_eq!(
             defects(&nothing),
             Alias::ALL.map(|alias| (alias, Defect::NotIssued))
         );
-        let empty = Each {
-            server: Some(Source::default()),
+        let empty = PerAlias {
+            server: Some(IssuedSecret::default()),
             client: None,
             exporter: None,
         };
@@ -814,12 +823,12 @@ pub(crate) mod tests {
         let names = sign(|params| params.subject_alt_names.clear());
         assert!(matches!(
             defect_of(Alias::Server, names),
-            Defect::Pair(PairProblem::NamesMissing { .. })
+            Defect::Pair(KeyPairProblem::NamesMissing { .. })
         ));
         let expired = sign(|params| params.not_after = rcgen::date_time_ymd(2026, 5, 1));
         assert!(matches!(
             defect_of(Alias::Server, expired),
-            Defect::Pair(PairProblem::Expired { .. })
+            Defect::Pair(KeyPairProblem::Expired { .. })
         ));
         let outlives = sign(|params| params.not_after = rcgen::date_time_ymd(2040, 1, 1));
         assert!(matches!(
@@ -830,32 +839,32 @@ pub(crate) mod tests {
             sign(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
         assert!(matches!(
             defect_of(Alias::Server, usage),
-            Defect::Pair(PairProblem::NotTrusted { .. })
+            Defect::Pair(KeyPairProblem::NotTrusted { .. })
         ));
-        let key = Source {
+        let key = IssuedSecret {
             key: sign(|_| ()).key,
             ..good.clone()
         };
         assert_eq!(
             defect_of(Alias::Server, key),
-            Defect::Pair(PairProblem::KeyOfAnother)
+            Defect::Pair(KeyPairProblem::KeyOfAnother)
         );
         assert_eq!(
             defect_of(
                 Alias::Server,
-                Source {
+                IssuedSecret {
                     ca: vec![],
                     ..good.clone()
                 }
             ),
             Defect::NoCa
         );
-        let half = Source {
+        let half = IssuedSecret {
             ca: good.ca[..good.ca.len() / 2].to_vec(),
             ..good.clone()
         };
         assert!(matches!(defect_of(Alias::Server, half), Defect::Ca(_)));
-        let stranger = Source {
+        let stranger = IssuedSecret {
             ca: Authority::new("ca").ca_crt.into_bytes(),
             ..good
         };
@@ -939,7 +948,7 @@ pub(crate) mod tests {
         );
     }
 
-    type KeyOf = fn(&mut Served) -> &mut SecretString;
+    type KeyOf = fn(&mut ServedMaterial) -> &mut SecretString;
 
     #[test]
     fn leaves_with_the_key_of_another_are_no_material() {
@@ -977,9 +986,9 @@ pub(crate) mod tests {
         let printed = format!(
             "{source:?} {:?} {:?}",
             issue(&ca, &ca),
-            defects(&Each {
+            defects(&PerAlias {
                 server: Some(source.clone()),
-                ..Each::default()
+                ..PerAlias::default()
             })
         );
         assert!(

@@ -33,9 +33,9 @@ pub mod walk;
 mod law;
 
 pub use crate::api::names::Alias;
-pub use connect::{Client, Refusal, admits, joins};
+pub use connect::{Client, ConnectRefusal, can_connect, can_replicate};
 pub use posture::{
-    Accept, CaId, Dial, Files, Fingerprint, Hash, Leaf, Material, Method, Posture, Serve, method,
-    posture,
+    CaId, Files, Fingerprint, HbaMethods, Leaf, Material, Method, PasswordEncryption, Posture,
+    ReplicationConninfo, ServerTls, method, posture,
 };
 pub use walk::{published, walk};

@@ -31,7 +31,7 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use super::pair::{self, Pair, PairProblem};
+use super::pair::{self, CertificateAndKey, KeyPairProblem};
 
 /// Life of the CA. Nobody has to trust it by hand, so it may change; it changes seldom, because a
 /// change takes two writes of everything.
@@ -54,7 +54,7 @@ const MOST_CAS: usize = 4;
 
 /// What is stored: certificates and keys as PEM. Empty where there is nothing.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Stored {
+pub struct StoredCa {
     /// The CAs to trust; the one that issues comes first.
     pub ca_crt: Vec<u8>,
     /// The private key of the CA that issues.
@@ -65,7 +65,7 @@ pub struct Stored {
     pub tls_key: Vec<u8>,
 }
 
-impl fmt::Debug for Stored {
+impl fmt::Debug for StoredCa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stored").finish_non_exhaustive()
     }
@@ -73,7 +73,7 @@ impl fmt::Debug for Stored {
 
 /// Fresh keys, for whatever needs one. Making them takes randomness, so it is done elsewhere.
 #[derive(Debug)]
-pub struct Keys {
+pub struct FreshKeys {
     /// For a new CA.
     pub ca: KeyPair,
     /// For a new leaf.
@@ -82,18 +82,18 @@ pub struct Keys {
 
 /// What must be made, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Due {
+pub enum Rotation {
     /// A new CA; and a leaf of it, if there is none that can be served.
-    Ca(Why),
+    Ca(RotationCause),
     /// A new leaf.
-    Leaf(Why),
+    Leaf(RotationCause),
     /// A list of CAs without those that have had their day.
     Trust,
 }
 
 /// Why something must be made anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum RotationCause {
     /// There is none.
     Missing,
     /// What there is cannot be used.
@@ -106,7 +106,7 @@ pub enum Why {
     FormerCa,
 }
 
-impl fmt::Display for Due {
+impl fmt::Display for Rotation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ca(why) => write!(f, "a new CA: {why}"),
@@ -116,7 +116,7 @@ impl fmt::Display for Due {
     }
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for RotationCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing => write!(f, "there is none"),
@@ -132,7 +132,7 @@ impl fmt::Display for Why {
 
 /// A CA that can be trusted now.
 #[derive(Clone)]
-struct Ca {
+struct IssuingCa {
     pem: String,
     der: CertificateDer<'static>,
     made: Timestamp,
@@ -142,16 +142,16 @@ struct Ca {
 }
 
 /// What is stored, as it looks at one moment.
-pub struct Outlook {
-    stored: Stored,
-    issuing: Option<Ca>,
+pub struct CaState {
+    stored: StoredCa,
+    issuing: Option<IssuingCa>,
     /// Every CA to trust; the issuing one comes first.
-    trust: Vec<Ca>,
-    pair: Option<Arc<Pair>>,
-    due: Option<Due>,
+    trust: Vec<IssuingCa>,
+    pair: Option<Arc<CertificateAndKey>>,
+    due: Option<Rotation>,
 }
 
-impl fmt::Debug for Outlook {
+impl fmt::Debug for CaState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             stored: _,
@@ -168,11 +168,11 @@ impl fmt::Debug for Outlook {
     }
 }
 
-impl Outlook {
+impl CaState {
     /// Looks at what is stored. The leaf must have these `names`; `published` says that what is
     /// stored in `ca_crt` is what callers are told to trust.
     #[must_use]
-    pub fn of(stored: &Stored, names: &[String], published: bool, now: Timestamp) -> Self {
+    pub fn evaluate(stored: &StoredCa, names: &[String], published: bool, now: Timestamp) -> Self {
         let (trust, mut problems) = cas(&stored.ca_crt, now);
         let issuing = issuing(&trust, &stored.ca_key)
             .map_err(|problem| problems.push(problem))
@@ -180,16 +180,18 @@ impl Outlook {
         let trusted: Vec<_> = trust.iter().map(|ca| ca.der.clone()).collect();
         let pair = usable(stored, &trusted, now);
         let due_ca = match &issuing {
-            None if stored.ca_crt.is_empty() && stored.ca_key.is_empty() => Some(Why::Missing),
-            None => Some(Why::Unusable(problems.join(", "))),
-            Some(ca) => (ca.renew <= now).then_some(Why::Renewal),
+            None if stored.ca_crt.is_empty() && stored.ca_key.is_empty() => {
+                Some(RotationCause::Missing)
+            }
+            None => Some(RotationCause::Unusable(problems.join(", "))),
+            Some(ca) => (ca.renew <= now).then_some(RotationCause::Renewal),
         };
-        let due = due_ca.map(Due::Ca).or_else(|| {
+        let due = due_ca.map(Rotation::Ca).or_else(|| {
             let ca = issuing.as_ref()?;
             let why = due_leaf(pair.as_ref(), ca, names, now)?;
             let ca_is_known = published && ca.made + SPREAD <= now;
             let ca_is_used = pair.as_ref().is_ok_and(|pair| is_of(pair, ca, now));
-            (pair.is_err() || ca_is_used || ca_is_known).then_some(Due::Leaf(why))
+            (pair.is_err() || ca_is_used || ca_is_known).then_some(Rotation::Leaf(why))
         });
         let mut outlook = Self {
             stored: stored.clone(),
@@ -214,7 +216,7 @@ impl Outlook {
         self.trust.sort_by_key(|other| other.der != ca.der);
         self.trust.truncate(MOST_CAS);
         if self.due.is_none() && self.trust_pem() != self.stored.ca_crt {
-            self.due = Some(Due::Trust);
+            self.due = Some(Rotation::Trust);
         }
     }
 
@@ -226,26 +228,26 @@ impl Outlook {
 
     /// What can be served.
     #[must_use]
-    pub fn pair(&self) -> Option<&Arc<Pair>> {
+    pub fn pair(&self) -> Option<&Arc<CertificateAndKey>> {
         self.pair.as_ref()
     }
 
     /// What must be made now.
     #[must_use]
-    pub fn due(&self) -> Option<&Due> {
+    pub fn due(&self) -> Option<&Rotation> {
         self.due.as_ref()
     }
 
     /// What to store so that nothing is due any more, at least for now.
     pub fn renewed(
         &self,
-        keys: &Keys,
+        keys: &FreshKeys,
         names: &[String],
         now: Timestamp,
-    ) -> Result<Stored, rcgen::Error> {
+    ) -> Result<StoredCa, rcgen::Error> {
         let mut stored = self.stored.clone();
         match (&self.due, &self.issuing) {
-            (Some(Due::Ca(_)), _) => {
+            (Some(Rotation::Ca(_)), _) => {
                 let certificate = ca_params(now).self_signed(&keys.ca)?;
                 let former = self
                     .trust
@@ -267,11 +269,11 @@ impl Outlook {
                     )?;
                 }
             }
-            (Some(Due::Leaf(why)), Some(ca)) => {
+            (Some(Rotation::Leaf(why)), Some(ca)) => {
                 let mut names = names.to_vec();
                 // Two releases that run side by side may want different names: neither takes away
                 // the other's.
-                if let (Why::NamesMissing(_), Some(pair)) = (why, &self.pair) {
+                if let (RotationCause::NamesMissing(_), Some(pair)) = (why, &self.pair) {
                     names.extend(
                         pair.names()
                             .filter(|name| !names.contains(name))
@@ -288,16 +290,16 @@ impl Outlook {
                 )?;
                 stored.ca_crt = self.trust_pem();
             }
-            (Some(Due::Trust), _) => stored.ca_crt = self.trust_pem(),
-            (Some(Due::Leaf(_)) | None, _) => {}
+            (Some(Rotation::Trust), _) => stored.ca_crt = self.trust_pem(),
+            (Some(Rotation::Leaf(_)) | None, _) => {}
         }
         Ok(stored)
     }
 }
 
 /// Every CA that can be trusted now, and what is wrong with the rest.
-fn cas(pem: &[u8], now: Timestamp) -> (Vec<Ca>, Vec<String>) {
-    let (mut cas, mut problems) = (Vec::<Ca>::new(), vec![]);
+fn cas(pem: &[u8], now: Timestamp) -> (Vec<IssuingCa>, Vec<String>) {
+    let (mut cas, mut problems) = (Vec::<IssuingCa>::new(), vec![]);
     for text in sections(&String::from_utf8_lossy(pem)) {
         match ca(text, now) {
             Ok(ca) if cas.iter().all(|other| other.der != ca.der) => cas.push(ca),
@@ -327,34 +329,34 @@ fn sections(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn ca(text: &str, now: Timestamp) -> Result<Ca, PairProblem> {
+fn ca(text: &str, now: Timestamp) -> Result<IssuingCa, KeyPairProblem> {
     let der = CertificateDer::from_pem_slice(text.as_bytes()).map_err(|e| {
-        PairProblem::CertificatePem {
+        KeyPairProblem::CertificatePem {
             position: 1,
             why: e.to_string(),
         }
     })?;
-    let certificate = pair::read(&der, 1)?;
+    let certificate = pair::parse_certificate(&der, 1)?;
     let validity = certificate.validity();
     let (not_before, not_after) = (
         pair::timestamp(validity.not_before)?,
         pair::timestamp(validity.not_after)?,
     );
     if now < not_before {
-        return Err(PairProblem::NotYetValid { from: not_before });
+        return Err(KeyPairProblem::NotYetValid { from: not_before });
     }
     if not_after <= now {
-        return Err(PairProblem::Expired { at: not_after });
+        return Err(KeyPairProblem::Expired { at: not_after });
     }
     if !certificate.is_ca() {
-        return Err(PairProblem::CertificateContent {
+        return Err(KeyPairProblem::CertificateContent {
             position: 1,
             why: "it is no CA".to_owned(),
         });
     }
     let public_key = certificate.public_key().raw.to_vec();
     let pem = format!("{text}\n");
-    Ok(Ca {
+    Ok(IssuingCa {
         pem,
         made: not_before + BACKDATE,
         renew: two_thirds(not_before, not_after),
@@ -365,7 +367,7 @@ fn ca(text: &str, now: Timestamp) -> Result<Ca, PairProblem> {
 }
 
 /// The CA that the key belongs to.
-fn issuing(cas: &[Ca], key: &[u8]) -> Result<Ca, String> {
+fn issuing(cas: &[IssuingCa], key: &[u8]) -> Result<IssuingCa, String> {
     let key = std::str::from_utf8(key)
         .ok()
         .and_then(|pem| KeyPair::from_pem(pem).ok());
@@ -380,35 +382,45 @@ fn issuing(cas: &[Ca], key: &[u8]) -> Result<Ca, String> {
 }
 
 /// The stored leaf, if callers who trust these CAs would take it.
-fn usable(stored: &Stored, trusted: &[CertificateDer<'_>], now: Timestamp) -> Result<Pair, Why> {
+fn usable(
+    stored: &StoredCa,
+    trusted: &[CertificateDer<'_>],
+    now: Timestamp,
+) -> Result<CertificateAndKey, RotationCause> {
     if stored.tls_crt.is_empty() && stored.tls_key.is_empty() {
-        return Err(Why::Missing);
+        return Err(RotationCause::Missing);
     }
-    let pair = Pair::parse(&stored.tls_crt, &stored.tls_key).and_then(|pair| {
+    let pair = CertificateAndKey::parse(&stored.tls_crt, &stored.tls_key).and_then(|pair| {
         pair.valid_at(now)
             .and_then(|()| pair.trusted_by(trusted, now))
             .map(|()| pair)
     });
-    pair.map_err(|problem| Why::Unusable(problem.to_string()))
+    pair.map_err(|problem| RotationCause::Unusable(problem.to_string()))
 }
 
-fn is_of(pair: &Pair, ca: &Ca, now: Timestamp) -> bool {
+fn is_of(pair: &CertificateAndKey, ca: &IssuingCa, now: Timestamp) -> bool {
     pair.trusted_by(std::slice::from_ref(&ca.der), now).is_ok()
 }
 
-fn due_leaf(pair: Result<&Pair, &Why>, ca: &Ca, names: &[String], now: Timestamp) -> Option<Why> {
+fn due_leaf(
+    pair: Result<&CertificateAndKey, &RotationCause>,
+    ca: &IssuingCa,
+    names: &[String],
+    now: Timestamp,
+) -> Option<RotationCause> {
     let pair = match pair {
         Ok(pair) => pair,
         Err(why) => return Some(why.clone()),
     };
-    if let Err(PairProblem::NamesMissing { names }) = pair.covers(names.iter().map(String::as_str))
+    if let Err(KeyPairProblem::NamesMissing { names }) =
+        pair.covers(names.iter().map(String::as_str))
     {
-        return Some(Why::NamesMissing(names));
+        return Some(RotationCause::NamesMissing(names));
     }
     if two_thirds(pair.not_before(), pair.not_after()) <= now {
-        return Some(Why::Renewal);
+        return Some(RotationCause::Renewal);
     }
-    (!is_of(pair, ca, now)).then_some(Why::FormerCa)
+    (!is_of(pair, ca, now)).then_some(RotationCause::FormerCa)
 }
 
 fn two_thirds(from: Timestamp, until: Timestamp) -> Timestamp {
@@ -447,7 +459,7 @@ fn leaf_params(
 }
 
 fn issue(
-    stored: &mut Stored,
+    stored: &mut StoredCa,
     params: &CertificateParams,
     key: &KeyPair,
     issuer: &Issuer<'_, impl rcgen::SigningKey>,
@@ -485,40 +497,43 @@ mod tests {
         names(&["pgrekey.pgrekey.svc", "192.0.2.1"])
     }
 
-    fn keys() -> Keys {
-        Keys {
+    fn keys() -> FreshKeys {
+        FreshKeys {
             ca: KeyPair::generate().unwrap(),
             leaf: KeyPair::generate().unwrap(),
         }
     }
 
     /// Makes what is due, once.
-    fn step(stored: &Stored, names: &[String], now: Timestamp) -> Stored {
-        Outlook::of(stored, names, true, now)
+    fn step(stored: &StoredCa, names: &[String], now: Timestamp) -> StoredCa {
+        CaState::evaluate(stored, names, true, now)
             .renewed(&keys(), names, now)
             .unwrap()
     }
 
-    fn due(stored: &Stored, now: Timestamp) -> Option<Due> {
-        Outlook::of(stored, &own(), true, now).due().cloned()
+    fn due(stored: &StoredCa, now: Timestamp) -> Option<Rotation> {
+        CaState::evaluate(stored, &own(), true, now).due().cloned()
     }
 
     /// What is stored after a start with nothing, on day 0.
-    fn fresh() -> Stored {
-        step(&Stored::default(), &own(), day(0))
+    fn fresh() -> StoredCa {
+        step(&StoredCa::default(), &own(), day(0))
     }
 
     /// How many CAs are to be trusted.
-    fn trusted(stored: &Stored) -> usize {
+    fn trusted(stored: &StoredCa) -> usize {
         pair::certificates_of(&stored.ca_crt).unwrap().len()
     }
 
     #[test]
     fn nothing_stored_becomes_a_ca_and_a_leaf_that_can_be_served_at_once() {
-        assert_eq!(due(&Stored::default(), day(0)), Some(Due::Ca(Why::Missing)));
+        assert_eq!(
+            due(&StoredCa::default(), day(0)),
+            Some(Rotation::Ca(RotationCause::Missing))
+        );
         let stored = fresh();
         for published in [false, true] {
-            let outlook = Outlook::of(&stored, &own(), published, day(0));
+            let outlook = CaState::evaluate(&stored, &own(), published, day(0));
             assert_eq!(
                 (outlook.due(), outlook.trust_pem()),
                 (None, stored.ca_crt.clone())
@@ -536,18 +551,21 @@ mod tests {
     fn the_leaf_is_renewed_when_two_thirds_of_its_life_are_over() {
         let stored = fresh();
         assert_eq!(due(&stored, day(59)), None);
-        assert_eq!(due(&stored, day(60)), Some(Due::Leaf(Why::Renewal)));
+        assert_eq!(
+            due(&stored, day(60)),
+            Some(Rotation::Leaf(RotationCause::Renewal))
+        );
         let renewed = step(&stored, &own(), day(60));
         assert_eq!(renewed.ca_crt, stored.ca_crt, "the CA stays");
         assert_eq!(due(&renewed, day(60)), None);
         assert_eq!(
-            Outlook::of(&renewed, &own(), true, day(60))
+            CaState::evaluate(&renewed, &own(), true, day(60))
                 .pair()
                 .unwrap()
                 .not_after(),
             day(150)
         );
-        let late = Outlook::of(&stored, &own(), true, day(91));
+        let late = CaState::evaluate(&stored, &own(), true, day(91));
         assert!(late.pair().is_none());
         assert!(
             late.due()
@@ -563,7 +581,10 @@ mod tests {
         let renewal = 2 * 365;
         let stored = step(&fresh(), &own(), day(renewal - 1));
         assert_eq!(due(&stored, day(renewal - 1)), None);
-        assert_eq!(due(&stored, day(renewal)), Some(Due::Ca(Why::Renewal)));
+        assert_eq!(
+            due(&stored, day(renewal)),
+            Some(Rotation::Ca(RotationCause::Renewal))
+        );
         let both = step(&stored, &own(), day(renewal));
         assert_eq!((trusted(&both), &both.tls_crt), (2, &stored.tls_crt));
         // As long as somebody may not know the new CA, the leaf of the former one stays.
@@ -573,7 +594,7 @@ mod tests {
             (false, spread),
             (false, day(renewal + 30)),
         ] {
-            let outlook = Outlook::of(&both, &own(), published, now);
+            let outlook = CaState::evaluate(&both, &own(), published, now);
             assert_eq!(
                 (outlook.due(), outlook.trust_pem()),
                 (None, both.ca_crt.clone()),
@@ -581,21 +602,24 @@ mod tests {
             );
             assert!(outlook.pair().is_some());
         }
-        assert_eq!(due(&both, spread), Some(Due::Leaf(Why::FormerCa)));
+        assert_eq!(
+            due(&both, spread),
+            Some(Rotation::Leaf(RotationCause::FormerCa))
+        );
         let migrated = step(&both, &own(), spread);
         assert_eq!(
             (trusted(&migrated), due(&migrated, spread)),
             (2, None),
             "the former leaf may still be served"
         );
-        assert_eq!(due(&migrated, spread + SPREAD), Some(Due::Trust));
+        assert_eq!(due(&migrated, spread + SPREAD), Some(Rotation::Trust));
         let settled = step(&migrated, &own(), spread + SPREAD);
         assert_eq!(
             (trusted(&settled), due(&settled, spread + SPREAD)),
             (1, None)
         );
         assert!(both.ca_crt.starts_with(&settled.ca_crt));
-        let outlook = Outlook::of(&settled, &own(), true, spread + SPREAD);
+        let outlook = CaState::evaluate(&settled, &own(), true, spread + SPREAD);
         assert_eq!(outlook.pair().unwrap().not_before() + BACKDATE, spread);
     }
 
@@ -603,9 +627,12 @@ mod tests {
     fn an_expired_leaf_does_not_wait_for_the_publication_of_its_new_ca() {
         let stored = step(&fresh(), &own(), day(700));
         let both = step(&stored, &own(), day(770));
-        let outlook = Outlook::of(&both, &own(), false, day(795));
+        let outlook = CaState::evaluate(&both, &own(), false, day(795));
         assert!(
-            matches!(outlook.due(), Some(Due::Leaf(Why::Unusable(_)))),
+            matches!(
+                outlook.due(),
+                Some(Rotation::Leaf(RotationCause::Unusable(_)))
+            ),
             "{outlook:?}"
         );
     }
@@ -613,7 +640,7 @@ mod tests {
     #[test]
     fn an_expired_ca_is_replaced_with_its_leaf_and_not_trusted_any_more() {
         let stored = fresh();
-        let outlook = Outlook::of(&stored, &own(), true, day(3 * 365));
+        let outlook = CaState::evaluate(&stored, &own(), true, day(3 * 365));
         assert_eq!(
             (outlook.trust_pem(), outlook.pair().is_none()),
             (vec![], true)
@@ -640,22 +667,22 @@ mod tests {
         stored.tls_crt.clear();
         stored.tls_key.clear();
         let late = day(3 * 365) - DAY;
-        let outlook = Outlook {
-            due: Some(Due::Leaf(Why::Missing)),
-            ..Outlook::of(&stored, &own(), true, late)
+        let outlook = CaState {
+            due: Some(Rotation::Leaf(RotationCause::Missing)),
+            ..CaState::evaluate(&stored, &own(), true, late)
         };
         let issued = outlook.renewed(&keys(), &own(), late).unwrap();
-        let pair = Pair::parse(&issued.tls_crt, &issued.tls_key).unwrap();
+        let pair = CertificateAndKey::parse(&issued.tls_crt, &issued.tls_key).unwrap();
         assert_eq!(pair.not_after(), day(3 * 365));
     }
 
     #[test]
     fn what_cannot_be_read_is_replaced_and_said() {
         let (good, other) = (fresh(), fresh());
-        let cases: [(&str, Stored, &str); 8] = [
+        let cases: [(&str, StoredCa, &str); 8] = [
             (
                 "no CA",
-                Stored {
+                StoredCa {
                     ca_crt: vec![],
                     ..good.clone()
                 },
@@ -663,7 +690,7 @@ mod tests {
             ),
             (
                 "no PEM",
-                Stored {
+                StoredCa {
                     ca_crt: b"hello".to_vec(),
                     ..good.clone()
                 },
@@ -671,7 +698,7 @@ mod tests {
             ),
             (
                 "half a CA",
-                Stored {
+                StoredCa {
                     ca_crt: good.ca_crt[..200].to_vec(),
                     ..good.clone()
                 },
@@ -679,7 +706,7 @@ mod tests {
             ),
             (
                 "a leaf for a CA",
-                Stored {
+                StoredCa {
                     ca_crt: good.tls_crt.clone(),
                     ..good.clone()
                 },
@@ -687,7 +714,7 @@ mod tests {
             ),
             (
                 "no CA key",
-                Stored {
+                StoredCa {
                     ca_key: vec![],
                     ..good.clone()
                 },
@@ -695,7 +722,7 @@ mod tests {
             ),
             (
                 "another CA key",
-                Stored {
+                StoredCa {
                     ca_key: other.ca_key.clone(),
                     ..good.clone()
                 },
@@ -703,7 +730,7 @@ mod tests {
             ),
             (
                 "half a leaf",
-                Stored {
+                StoredCa {
                     tls_crt: good.tls_crt[..200].to_vec(),
                     ..good.clone()
                 },
@@ -711,7 +738,7 @@ mod tests {
             ),
             (
                 "another leaf",
-                Stored {
+                StoredCa {
                     tls_crt: other.tls_crt,
                     tls_key: other.tls_key,
                     ..good.clone()
@@ -720,12 +747,12 @@ mod tests {
             ),
         ];
         for (what, stored, says) in cases {
-            let outlook = Outlook::of(&stored, &own(), true, day(1));
+            let outlook = CaState::evaluate(&stored, &own(), true, day(1));
             let reason = outlook.due().unwrap().to_string();
             assert!(reason.contains(says), "{what}: {reason}");
             assert!(!reason.contains("PRIVATE"), "{what}: {reason}");
             let mended = step(&stored, &own(), day(1));
-            let outlook = Outlook::of(&mended, &own(), false, day(1));
+            let outlook = CaState::evaluate(&mended, &own(), false, day(1));
             assert_eq!(
                 (outlook.due(), outlook.pair().is_some()),
                 (None, true),
@@ -736,23 +763,28 @@ mod tests {
 
     #[test]
     fn a_lost_key_of_the_ca_changes_the_ca_as_its_age_does() {
-        let stored = Stored {
+        let stored = StoredCa {
             ca_key: vec![],
             ..fresh()
         };
         let both = step(&stored, &own(), day(1));
         assert_eq!((trusted(&both), &both.tls_crt), (2, &stored.tls_crt));
-        assert_eq!(due(&both, day(1) + SPREAD), Some(Due::Leaf(Why::FormerCa)));
+        assert_eq!(
+            due(&both, day(1) + SPREAD),
+            Some(Rotation::Leaf(RotationCause::FormerCa))
+        );
     }
 
     #[test]
     fn a_leaf_gets_new_names_and_keeps_the_old_ones_until_it_is_renewed() {
         let stored = fresh();
         let more = names(&["pgrekey.pgrekey.svc", "webhook.example"]);
-        let outlook = Outlook::of(&stored, &more, true, day(1));
+        let outlook = CaState::evaluate(&stored, &more, true, day(1));
         assert_eq!(
             outlook.due(),
-            Some(&Due::Leaf(Why::NamesMissing(names(&["webhook.example"]))))
+            Some(&Rotation::Leaf(RotationCause::NamesMissing(names(&[
+                "webhook.example"
+            ]))))
         );
         let renamed = step(&stored, &more, day(1));
         assert_eq!(
@@ -760,8 +792,8 @@ mod tests {
             None,
             "a replica that wants other names is content too"
         );
-        let pair = |stored: &Stored, now| {
-            let mut names: Vec<String> = Outlook::of(stored, &more, true, now)
+        let pair = |stored: &StoredCa, now| {
+            let mut names: Vec<String> = CaState::evaluate(stored, &more, true, now)
                 .pair()
                 .unwrap()
                 .names()
@@ -782,18 +814,18 @@ mod tests {
     #[test]
     fn what_somebody_adds_to_the_trusted_cas_is_forgotten_once_nothing_changes() {
         let (good, other) = (fresh(), fresh());
-        let stored = Stored {
+        let stored = StoredCa {
             ca_crt: [other.ca_crt.as_slice(), &good.ca_crt, b"junk"].concat(),
             ..good.clone()
         };
-        assert_eq!(due(&stored, day(1)), Some(Due::Trust));
+        assert_eq!(due(&stored, day(1)), Some(Rotation::Trust));
         assert_eq!(step(&stored, &own(), day(1)), good);
     }
 
     #[test]
     fn no_print_shows_a_key() {
         let stored = fresh();
-        let outlook = Outlook::of(&stored, &own(), true, day(0));
+        let outlook = CaState::evaluate(&stored, &own(), true, day(0));
         let printed = format!("{stored:?} {outlook:?} {:?}", keys());
         assert!(!printed.contains("PRIVATE"), "{printed}");
         let body = String::from_utf8(stored.ca_key)

@@ -8,7 +8,7 @@ use crate::api::bounds::MAX_REPLICAS;
 
 /// Why a setting is pgrekey's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owned {
+pub struct ReservedSetting {
     /// Name of the setting.
     pub name: &'static str,
     /// What decides it, as the end of the sentence "it follows from ...".
@@ -22,140 +22,140 @@ const SYNC: &str = "spec.streamingMode and spec.synchronousReplicationConfig";
 const POD: &str = "how pgrekey builds the pod";
 
 /// Every setting that is pgrekey's, in the order of their names.
-pub const OWNED: &[Owned] = &[
-    Owned {
+pub const OWNED: &[ReservedSetting] = &[
+    ReservedSetting {
         name: "cluster_name",
         follows_from: REPLICATION,
     },
-    Owned {
+    ReservedSetting {
         name: "config_file",
         follows_from: POD,
     },
-    Owned {
+    ReservedSetting {
         name: "data_directory",
         follows_from: POD,
     },
-    Owned {
+    ReservedSetting {
         name: "external_pid_file",
         follows_from: POD,
     },
-    Owned {
+    ReservedSetting {
         name: "hba_file",
         follows_from: LOGIN,
     },
-    Owned {
+    ReservedSetting {
         name: "hot_standby",
         follows_from: REPLICATION,
     },
-    Owned {
+    ReservedSetting {
         name: "ident_file",
         follows_from: LOGIN,
     },
-    Owned {
+    ReservedSetting {
         name: "listen_addresses",
         follows_from: POD,
     },
-    Owned {
+    ReservedSetting {
         name: "password_encryption",
         follows_from: LOGIN,
     },
-    Owned {
+    ReservedSetting {
         name: "port",
         follows_from: POD,
     },
-    Owned {
+    ReservedSetting {
         name: "primary_conninfo",
         follows_from: REPLICATION,
     },
-    Owned {
+    ReservedSetting {
         name: "primary_slot_name",
         follows_from: REPLICATION,
     },
-    Owned {
+    ReservedSetting {
         name: "promote_trigger_file",
         follows_from: REPLICATION,
     },
-    Owned {
+    ReservedSetting {
         name: "recovery_target",
         follows_from: REPLICATION,
     },
-    Owned {
+    ReservedSetting {
         name: "recovery_target_action",
         follows_from: REPLICATION,
     },
-    Owned {
+    ReservedSetting {
         name: "recovery_target_inclusive",
         follows_from: REPLICATION,
     },
-    Owned {
+    ReservedSetting {
         name: "recovery_target_lsn",
         follows_from: REPLICATION,
     },
-    Owned {
+    ReservedSetting {
         name: "recovery_target_name",
         follows_from: REPLICATION,
     },
-    Owned {
+    ReservedSetting {
         name: "recovery_target_time",
         follows_from: REPLICATION,
     },
-    Owned {
+    ReservedSetting {
         name: "recovery_target_timeline",
         follows_from: REPLICATION,
     },
-    Owned {
+    ReservedSetting {
         name: "recovery_target_xid",
         follows_from: REPLICATION,
     },
-    Owned {
+    ReservedSetting {
         name: "ssl",
         follows_from: TLS,
     },
-    Owned {
+    ReservedSetting {
         name: "ssl_ca_file",
         follows_from: TLS,
     },
-    Owned {
+    ReservedSetting {
         name: "ssl_cert_file",
         follows_from: TLS,
     },
-    Owned {
+    ReservedSetting {
         name: "ssl_crl_dir",
         follows_from: TLS,
     },
-    Owned {
+    ReservedSetting {
         name: "ssl_crl_file",
         follows_from: TLS,
     },
-    Owned {
+    ReservedSetting {
         name: "ssl_key_file",
         follows_from: TLS,
     },
-    Owned {
+    ReservedSetting {
         name: "ssl_passphrase_command",
         follows_from: TLS,
     },
-    Owned {
+    ReservedSetting {
         name: "ssl_passphrase_command_supports_reload",
         follows_from: TLS,
     },
-    Owned {
+    ReservedSetting {
         name: "synchronous_standby_names",
         follows_from: SYNC,
     },
-    Owned {
+    ReservedSetting {
         name: "unix_socket_directories",
         follows_from: POD,
     },
-    Owned {
+    ReservedSetting {
         name: "unix_socket_group",
         follows_from: POD,
     },
-    Owned {
+    ReservedSetting {
         name: "unix_socket_permissions",
         follows_from: POD,
     },
-    Owned {
+    ReservedSetting {
         name: "wal_log_hints",
         follows_from: REPLICATION,
     },
@@ -177,7 +177,7 @@ pub const LEAST: [(&str, i64); 2] = [
 /// The entry of this setting, if only pgrekey may set it. The name is in lower case, as
 /// [`super::conf::parse`] gives it.
 #[must_use]
-pub fn by_pgrekey(name: &str) -> Option<&'static Owned> {
+pub fn reserved_setting(name: &str) -> Option<&'static ReservedSetting> {
     OWNED
         .binary_search_by_key(&name, |owned| owned.name)
         .ok()
@@ -191,8 +191,8 @@ mod tests {
     #[test]
     fn every_entry_is_found_and_nothing_else() {
         for owned in OWNED {
-            assert_eq!(by_pgrekey(owned.name), Some(owned));
+            assert_eq!(reserved_setting(owned.name), Some(owned));
         }
-        assert_eq!(by_pgrekey("work_mem"), None);
+        assert_eq!(reserved_setting("work_mem"), None);
     }
 }

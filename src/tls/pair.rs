@@ -24,7 +24,7 @@ use x509_parser::prelude::FromDer;
 ///
 /// The key is in no `Debug` print.
 #[derive(Clone)]
-pub struct Pair {
+pub struct CertificateAndKey {
     chain: Vec<CertificateDer<'static>>,
     key: Arc<dyn SigningKey>,
     not_before: Timestamp,
@@ -35,7 +35,7 @@ pub struct Pair {
 
 /// Why a chain and a key are no pair, or a pair is not good for what it is meant for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PairProblem {
+pub enum KeyPairProblem {
     /// There is nothing to read.
     #[error(
         "there is no certificate in it: it must hold the leaf, then its issuers, as PEM (`BEGIN CERTIFICATE`)"
@@ -117,21 +117,21 @@ pub enum PairProblem {
     },
 }
 
-impl Pair {
+impl CertificateAndKey {
     /// Reads a chain (leaf first) and its key, both as PEM. Other PEM sections in either are
     /// skipped.
-    pub fn parse(certificates: &[u8], key: &[u8]) -> Result<Self, PairProblem> {
+    pub fn parse(certificates: &[u8], key: &[u8]) -> Result<Self, KeyPairProblem> {
         let chain = certificates_of(certificates)?;
-        let leaf = chain.first().ok_or(PairProblem::NoCertificate)?.clone();
-        let leaf = read(&leaf, 1)?;
+        let leaf = chain.first().ok_or(KeyPairProblem::NoCertificate)?.clone();
+        let leaf = parse_certificate(&leaf, 1)?;
         let certified = CertifiedKey::new(chain, key_of(key)?);
         match certified.keys_match() {
             Ok(()) => {}
             Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-                return Err(PairProblem::KeyOfAnother);
+                return Err(KeyPairProblem::KeyOfAnother);
             }
             Err(error) => {
-                return Err(PairProblem::CertificateContent {
+                return Err(KeyPairProblem::CertificateContent {
                     position: 1,
                     why: error.to_string(),
                 });
@@ -190,21 +190,24 @@ impl Pair {
     }
 
     /// Whether the leaf is valid at this time.
-    pub fn valid_at(&self, now: Timestamp) -> Result<(), PairProblem> {
+    pub fn valid_at(&self, now: Timestamp) -> Result<(), KeyPairProblem> {
         if now < self.not_before {
-            return Err(PairProblem::NotYetValid {
+            return Err(KeyPairProblem::NotYetValid {
                 from: self.not_before,
             });
         }
         if now >= self.not_after {
-            return Err(PairProblem::Expired { at: self.not_after });
+            return Err(KeyPairProblem::Expired { at: self.not_after });
         }
         Ok(())
     }
 
     /// Whether the leaf has all of these names: DNS names, of which the leaf may hold a wildcard,
     /// or IP addresses.
-    pub fn covers<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<(), PairProblem> {
+    pub fn covers<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), KeyPairProblem> {
         let missing: Vec<String> = names
             .into_iter()
             .filter(|name| !self.has(name))
@@ -213,7 +216,7 @@ impl Pair {
         if missing.is_empty() {
             Ok(())
         } else {
-            Err(PairProblem::NamesMissing { names: missing })
+            Err(KeyPairProblem::NamesMissing { names: missing })
         }
     }
 
@@ -238,10 +241,10 @@ impl Pair {
         &self,
         cas: &[CertificateDer<'_>],
         now: Timestamp,
-    ) -> Result<(), PairProblem> {
-        let not_trusted = |why: String| PairProblem::NotTrusted { why };
+    ) -> Result<(), KeyPairProblem> {
+        let not_trusted = |why: String| KeyPairProblem::NotTrusted { why };
         let Some((leaf, issuers)) = self.chain.split_first() else {
-            return Err(PairProblem::NoCertificate);
+            return Err(KeyPairProblem::NoCertificate);
         };
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(cas.iter().cloned().map(CertificateDer::into_owned));
@@ -265,7 +268,7 @@ impl Pair {
     }
 }
 
-impl fmt::Debug for Pair {
+impl fmt::Debug for CertificateAndKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pair")
             .field("names", &self.names().collect::<Vec<_>>())
@@ -277,11 +280,11 @@ impl fmt::Debug for Pair {
 }
 
 /// All certificates of a PEM text.
-pub(super) fn certificates_of(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PairProblem> {
+pub(super) fn certificates_of(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, KeyPairProblem> {
     let mut found = vec![];
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let position = found.len() + 1;
-        found.push(certificate.map_err(|e| PairProblem::CertificatePem {
+        found.push(certificate.map_err(|e| KeyPairProblem::CertificatePem {
             position,
             why: e.to_string(),
         })?);
@@ -290,11 +293,11 @@ pub(super) fn certificates_of(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>
 }
 
 /// Reads one certificate, the `position`th of its chain.
-pub(super) fn read<'a>(
+pub(super) fn parse_certificate<'a>(
     der: &'a CertificateDer<'_>,
     position: usize,
-) -> Result<X509Certificate<'a>, PairProblem> {
-    let problem = |why: String| PairProblem::CertificateContent { position, why };
+) -> Result<X509Certificate<'a>, KeyPairProblem> {
+    let problem = |why: String| KeyPairProblem::CertificateContent { position, why };
     let (rest, certificate) = X509Certificate::from_der(der).map_err(|e| problem(e.to_string()))?;
     if !rest.is_empty() {
         return Err(problem(format!("{} bytes follow it", rest.len())));
@@ -303,33 +306,36 @@ pub(super) fn read<'a>(
 }
 
 /// A time of a certificate. Every time that a certificate can hold can be represented.
-pub(super) fn timestamp(time: x509_parser::time::ASN1Time) -> Result<Timestamp, PairProblem> {
-    Timestamp::from_second(time.timestamp()).map_err(|e| PairProblem::CertificateContent {
+pub(super) fn timestamp(time: x509_parser::time::ASN1Time) -> Result<Timestamp, KeyPairProblem> {
+    Timestamp::from_second(time.timestamp()).map_err(|e| KeyPairProblem::CertificateContent {
         position: 1,
         why: e.to_string(),
     })
 }
 
-fn key_of(pem: &[u8]) -> Result<Arc<dyn SigningKey>, PairProblem> {
+fn key_of(pem: &[u8]) -> Result<Arc<dyn SigningKey>, KeyPairProblem> {
     let has = |word: &[u8]| pem.windows(word.len()).any(|w| w == word);
     if has(b"BEGIN ENCRYPTED PRIVATE KEY") || has(b"Proc-Type: 4,ENCRYPTED") {
-        return Err(PairProblem::KeyEncrypted);
+        return Err(KeyPairProblem::KeyEncrypted);
     }
     let der = PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
-        rustls_pki_types::pem::Error::NoItemsFound => PairProblem::NoKey,
-        _ => PairProblem::KeyPem,
+        rustls_pki_types::pem::Error::NoItemsFound => KeyPairProblem::NoKey,
+        _ => KeyPairProblem::KeyPem,
     })?;
-    aws_lc_rs::sign::any_supported_type(&der).map_err(|_| PairProblem::KeyUnusable)
+    aws_lc_rs::sign::any_supported_type(&der).map_err(|_| KeyPairProblem::KeyUnusable)
 }
 
-fn check_order(chain: &[CertificateDer<'_>]) -> Result<(), PairProblem> {
+fn check_order(chain: &[CertificateDer<'_>]) -> Result<(), KeyPairProblem> {
     for (below, above) in chain.windows(2).enumerate() {
         let position = below + 1;
         let [lower, upper] = above else { continue };
-        let (lower, upper) = (read(lower, position)?, read(upper, position + 1)?);
+        let (lower, upper) = (
+            parse_certificate(lower, position)?,
+            parse_certificate(upper, position + 1)?,
+        );
         let follows = lower.issuer().as_raw() == upper.subject().as_raw();
         if !follows || lower.verify_signature(Some(upper.public_key())).is_err() {
-            return Err(PairProblem::ChainBroken { position });
+            return Err(KeyPairProblem::ChainBroken { position });
         }
     }
     Ok(())
@@ -381,8 +387,8 @@ mod tests {
         (params.signed_by(&key, ca).unwrap().pem(), key)
     }
 
-    fn parse(certificates: &str, key: &str) -> Result<Pair, PairProblem> {
-        Pair::parse(certificates.as_bytes(), key.as_bytes())
+    fn parse(certificates: &str, key: &str) -> Result<CertificateAndKey, KeyPairProblem> {
+        CertificateAndKey::parse(certificates.as_bytes(), key.as_bytes())
     }
 
     #[test]
@@ -393,54 +399,54 @@ mod tests {
         let (other, other_key) = leaf(&ca, &["b.example"]);
         let body = certificate.lines().nth(1).unwrap();
         let no_key = "-----BEGIN PRIVATE KEY-----\naGVsbG8=\n-----END PRIVATE KEY-----\n";
-        let cases: &[(&str, String, String, PairProblem)] = &[
+        let cases: &[(&str, String, String, KeyPairProblem)] = &[
             (
                 "no certificate",
                 String::new(),
                 key.clone(),
-                PairProblem::NoCertificate,
+                KeyPairProblem::NoCertificate,
             ),
             (
                 "a key for a certificate",
                 key.clone(),
                 key.clone(),
-                PairProblem::NoCertificate,
+                KeyPairProblem::NoCertificate,
             ),
             (
                 "no key",
                 certificate.clone(),
                 String::new(),
-                PairProblem::NoKey,
+                KeyPairProblem::NoKey,
             ),
             (
                 "half a key",
                 certificate.clone(),
                 key[..key.len() / 2].to_owned(),
-                PairProblem::KeyPem,
+                KeyPairProblem::KeyPem,
             ),
             (
                 "another key",
                 certificate.clone(),
                 other_key.serialize_pem(),
-                PairProblem::KeyOfAnother,
+                KeyPairProblem::KeyOfAnother,
             ),
             (
                 "a chain in the wrong order",
                 format!("{certificate}{other}"),
                 key.clone(),
-                PairProblem::ChainBroken { position: 1 },
+                KeyPairProblem::ChainBroken { position: 1 },
             ),
             (
                 "an encrypted key",
                 certificate.clone(),
                 key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY"),
-                PairProblem::KeyEncrypted,
+                KeyPairProblem::KeyEncrypted,
             ),
             (
                 "a key of no kind",
                 certificate.clone(),
                 no_key.to_owned(),
-                PairProblem::KeyUnusable,
+                KeyPairProblem::KeyUnusable,
             ),
         ];
         for (what, certificates, key, problem) in cases {
@@ -448,12 +454,15 @@ mod tests {
         }
         let half = parse(&certificate[..certificate.len() / 2], &key).unwrap_err();
         assert!(
-            matches!(half, PairProblem::CertificatePem { position: 1, .. }),
+            matches!(half, KeyPairProblem::CertificatePem { position: 1, .. }),
             "{half}"
         );
         let damaged = parse(&certificate.replace(body, &body.replace('A', "B")), &key).unwrap_err();
         assert!(
-            matches!(damaged, PairProblem::CertificateContent { position: 1, .. }),
+            matches!(
+                damaged,
+                KeyPairProblem::CertificateContent { position: 1, .. }
+            ),
             "{damaged}"
         );
         let second = format!(
@@ -462,7 +471,10 @@ mod tests {
         );
         let second = parse(&second, &key).unwrap_err();
         assert!(
-            matches!(second, PairProblem::CertificateContent { position: 2, .. }),
+            matches!(
+                second,
+                KeyPairProblem::CertificateContent { position: 2, .. }
+            ),
             "{second}"
         );
     }
@@ -474,7 +486,7 @@ mod tests {
         let at = |text: &str| pair.valid_at(text.parse().unwrap());
         assert_eq!(
             at("2025-12-31T23:59:59Z"),
-            Err(PairProblem::NotYetValid {
+            Err(KeyPairProblem::NotYetValid {
                 from: pair.not_before()
             })
         );
@@ -482,7 +494,7 @@ mod tests {
         assert_eq!(at("2026-12-31T23:59:59Z"), Ok(()));
         assert_eq!(
             at("2027-01-01T00:00:00Z"),
-            Err(PairProblem::Expired {
+            Err(KeyPairProblem::Expired {
                 at: pair.not_after()
             })
         );
@@ -501,16 +513,16 @@ mod tests {
         );
         assert!(matches!(
             pair.trusted_by(&[stranger.der().clone()], now),
-            Err(PairProblem::NotTrusted { .. })
+            Err(KeyPairProblem::NotTrusted { .. })
         ));
         assert!(matches!(
             pair.trusted_by(&[], now),
-            Err(PairProblem::NotTrusted { .. })
+            Err(KeyPairProblem::NotTrusted { .. })
         ));
         let too_late = "2027-06-01T00:00:00Z".parse().unwrap();
         assert!(matches!(
             pair.trusted_by(&[root_der], too_late),
-            Err(PairProblem::NotTrusted { .. })
+            Err(KeyPairProblem::NotTrusted { .. })
         ));
     }
 
@@ -532,7 +544,7 @@ mod tests {
         ] {
             assert_eq!(
                 pair.covers([name]),
-                Err(PairProblem::NamesMissing {
+                Err(KeyPairProblem::NamesMissing {
                     names: vec![name.to_owned()]
                 })
             );

@@ -21,13 +21,13 @@ pub struct Posture {
     /// What pods have under `/tls/certs`; `None` if they have no such volume.
     pub files: Option<Files>,
     /// Whether servers speak TLS.
-    pub serve: Serve,
+    pub serve: ServerTls,
     /// What servers take, by way of connection: the rows of `pg_hba`.
-    pub accept: Accept,
+    pub accept: HbaMethods,
     /// How the superuser's password is stored, and how new passwords are.
-    pub hash: Hash,
+    pub hash: PasswordEncryption,
     /// How a standby dials its primary.
-    pub dial: Dial,
+    pub conninfo: ReplicationConninfo,
 }
 
 impl Posture {
@@ -42,15 +42,15 @@ impl Posture {
         };
         Self {
             files: None,
-            serve: Serve::Plain,
-            accept: Accept {
+            serve: ServerTls::Plain,
+            accept: HbaMethods {
                 plain: Some(method),
                 tls: None,
             },
             hash: method.hash(),
-            dial: Dial {
+            conninfo: ReplicationConninfo {
                 mode: SslMode::Disable,
-                present: false,
+                sends_client_cert: false,
             },
         }
     }
@@ -59,16 +59,16 @@ impl Posture {
     #[must_use]
     pub fn tls(mode: SslMode, method: Method, material: Material) -> Self {
         Self {
-            files: Some(Files::of(material)),
-            serve: Serve::Tls,
-            accept: Accept {
+            files: Some(Files::trusting_its_signers(material)),
+            serve: ServerTls::Tls,
+            accept: HbaMethods {
                 plain: None,
                 tls: Some(method),
             },
             hash: method.hash(),
-            dial: Dial {
+            conninfo: ReplicationConninfo {
                 mode,
-                present: method == Method::Cert,
+                sends_client_cert: method == Method::Cert,
             },
         }
     }
@@ -77,8 +77,8 @@ impl Posture {
     #[must_use]
     pub fn served(&self) -> Option<Leaf> {
         match self.serve {
-            Serve::Plain => None,
-            Serve::Tls => self.files.as_ref().map(|files| files.material.server),
+            ServerTls::Plain => None,
+            ServerTls::Tls => self.files.as_ref().map(|files| files.material.server),
         }
     }
 
@@ -87,7 +87,7 @@ impl Posture {
     pub fn presented(&self) -> Option<Leaf> {
         self.files
             .as_ref()
-            .filter(|_| self.dial.present)
+            .filter(|_| self.conninfo.sends_client_cert)
             .map(|files| files.material.client)
     }
 
@@ -103,7 +103,9 @@ impl Posture {
     /// Whether a pod that lacks the volume with certificates cannot be in this posture.
     #[must_use]
     pub fn needs_files(&self) -> bool {
-        self.serve == Serve::Tls || self.dial.present || self.dial.mode >= SslMode::VerifyCa
+        self.serve == ServerTls::Tls
+            || self.conninfo.sends_client_cert
+            || self.conninfo.mode >= SslMode::VerifyCa
     }
 
     /// Whether going from here to `next` takes new pods: the volume with certificates comes or goes
@@ -126,7 +128,7 @@ pub struct Files {
 impl Files {
     /// These leaves, and trust in those who issued what a server and its standbys show.
     #[must_use]
-    pub fn of(material: Material) -> Self {
+    pub fn trusting_its_signers(material: Material) -> Self {
         Self {
             material,
             trust: BTreeSet::from([material.server.ca, material.client.ca]),
@@ -176,7 +178,7 @@ impl fmt::Display for CaId {
 
 /// Whether servers speak TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Serve {
+pub enum ServerTls {
     /// `ssl = off`.
     Plain,
     /// `ssl = on`, with the server leaf of the files.
@@ -185,24 +187,24 @@ pub enum Serve {
 
 /// What servers take, by way of connection. `None`: connections of this kind are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accept {
+pub struct HbaMethods {
     /// What a plaintext connection must bring.
     pub plain: Option<Method>,
     /// What a TLS connection must bring.
     pub tls: Option<Method>,
 }
 
-impl Accept {
+impl HbaMethods {
     /// As what a server may ask for a client's password, over TLS or in plaintext. Where TLS is on
     /// its way out, servers may still take it as they take plaintext.
     #[must_use]
-    pub fn hash(&self, over_tls: bool) -> Hash {
+    pub fn hash(&self, over_tls: bool) -> PasswordEncryption {
         let method = if over_tls {
             self.tls.or(self.plain)
         } else {
             self.plain
         };
-        method.map_or(Hash::Scram, Method::hash)
+        method.map_or(PasswordEncryption::Scram, Method::hash)
     }
 }
 
@@ -221,10 +223,10 @@ impl Method {
     /// How passwords are stored under this method. Under `cert` nobody looks, and SCRAM is right
     /// for whatever comes next.
     #[must_use]
-    pub const fn hash(self) -> Hash {
+    pub const fn hash(self) -> PasswordEncryption {
         match self {
-            Self::Md5 => Hash::Md5,
-            Self::Scram | Self::Cert => Hash::Scram,
+            Self::Md5 => PasswordEncryption::Md5,
+            Self::Scram | Self::Cert => PasswordEncryption::Scram,
         }
     }
 }
@@ -241,14 +243,14 @@ impl From<ClientAuthMode> for Method {
 
 /// How a password is stored: PostgreSQL's `password_encryption`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Hash {
+pub enum PasswordEncryption {
     /// Only the method `md5` takes it.
     Md5,
     /// Both password methods take it.
     Scram,
 }
 
-impl Hash {
+impl PasswordEncryption {
     /// As PostgreSQL writes it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -261,11 +263,11 @@ impl Hash {
 
 /// How a standby dials its primary. It always carries its password too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dial {
+pub struct ReplicationConninfo {
     /// libpq's `sslmode`.
     pub mode: SslMode,
     /// Whether it shows the client leaf of the files.
-    pub present: bool,
+    pub sends_client_cert: bool,
 }
 
 /// The posture that a spec asks for, given PostgreSQL's major version and what has been issued for
@@ -278,7 +280,7 @@ pub struct Dial {
 #[must_use]
 pub fn posture(spec: &PostgresSpec, major: u32, issued: Option<&Material>) -> Option<Posture> {
     let method = method(spec, major);
-    match dialling(spec) {
+    match conninfo(spec) {
         None => Some(Posture::plain(method)),
         Some(mode) => issued.map(|material| Posture::tls(mode, method, *material)),
     }
@@ -295,13 +297,13 @@ pub fn method(spec: &PostgresSpec, major: u32) -> Method {
     match spec.client_auth_mode.map(Method::from) {
         // Admission refuses `cert` without TLS; were it off, the default password method is what
         // still lets people in.
-        Some(Method::Cert) if dialling(spec).is_none() => password,
+        Some(Method::Cert) if conninfo(spec).is_none() => password,
         asked => asked.unwrap_or(password),
     }
 }
 
 /// The mode by which the cluster's own clients dial, if the spec wants TLS.
-fn dialling(spec: &PostgresSpec) -> Option<SslMode> {
+fn conninfo(spec: &PostgresSpec) -> Option<SslMode> {
     let mode = spec.ssl_mode.unwrap_or(SslMode::VerifyFull);
     (spec.tls.is_some() && mode != SslMode::Disable).then_some(mode)
 }
@@ -351,16 +353,46 @@ pub(crate) mod tests {
     fn a_password_is_given_as_md5_only_where_that_is_written() {
         let (md5, scram, cert) = (Some(Method::Md5), Some(Method::Scram), Some(Method::Cert));
         for (plain, tls, in_plaintext, over_tls) in [
-            (md5, None, Hash::Md5, Hash::Md5),
-            (md5, md5, Hash::Md5, Hash::Md5),
-            (md5, scram, Hash::Md5, Hash::Scram),
-            (md5, cert, Hash::Md5, Hash::Scram),
-            (scram, md5, Hash::Scram, Hash::Md5),
-            (None, md5, Hash::Scram, Hash::Md5),
-            (scram, None, Hash::Scram, Hash::Scram),
-            (None, None, Hash::Scram, Hash::Scram),
+            (md5, None, PasswordEncryption::Md5, PasswordEncryption::Md5),
+            (md5, md5, PasswordEncryption::Md5, PasswordEncryption::Md5),
+            (
+                md5,
+                scram,
+                PasswordEncryption::Md5,
+                PasswordEncryption::Scram,
+            ),
+            (
+                md5,
+                cert,
+                PasswordEncryption::Md5,
+                PasswordEncryption::Scram,
+            ),
+            (
+                scram,
+                md5,
+                PasswordEncryption::Scram,
+                PasswordEncryption::Md5,
+            ),
+            (
+                None,
+                md5,
+                PasswordEncryption::Scram,
+                PasswordEncryption::Md5,
+            ),
+            (
+                scram,
+                None,
+                PasswordEncryption::Scram,
+                PasswordEncryption::Scram,
+            ),
+            (
+                None,
+                None,
+                PasswordEncryption::Scram,
+                PasswordEncryption::Scram,
+            ),
         ] {
-            let accept = Accept { plain, tls };
+            let accept = HbaMethods { plain, tls };
             assert_eq!(
                 (accept.hash(false), accept.hash(true)),
                 (in_plaintext, over_tls),
@@ -382,15 +414,15 @@ pub(crate) mod tests {
             let asked = posture(&with_tls(Some(mode)), 18, Some(&issued)).expect("issued");
             assert_eq!(
                 asked.accept,
-                Accept {
+                HbaMethods {
                     plain: None,
                     tls: Some(Method::Scram)
                 }
             );
-            assert_eq!(asked.dial.mode, mode);
+            assert_eq!(asked.conninfo.mode, mode);
         }
         assert_eq!(
-            posture(&with_tls(None), 18, Some(&issued)).map(|p| p.dial.mode),
+            posture(&with_tls(None), 18, Some(&issued)).map(|p| p.conninfo.mode),
             Some(SslMode::VerifyFull)
         );
     }

@@ -1,15 +1,15 @@
 //! A posture as PostgreSQL settings.
 
 use super::layout;
-use super::posture::{Posture, Serve};
+use super::posture::{Posture, ServerTls};
 
 /// Name and value of each setting. Without TLS the paths are left to PostgreSQL's defaults, which
 /// is what `SHOW` prints then.
 #[must_use]
 pub fn settings(posture: &Posture) -> Vec<(&'static str, &'static str)> {
     let tls: &[_] = match posture.serve {
-        Serve::Plain => &[("ssl", "off")],
-        Serve::Tls => &[
+        ServerTls::Plain => &[("ssl", "off")],
+        ServerTls::Tls => &[
             ("ssl", "on"),
             ("ssl_ca_file", layout::SERVER_TRUST),
             ("ssl_cert_file", layout::SERVER_CERTIFICATE),
@@ -37,7 +37,7 @@ mod tests {
             Posture::tls(SslMode::Require, Method::Cert, material(1, 1, 1)),
         ] {
             for (name, _) in settings(&posture) {
-                assert!(owned::by_pgrekey(name).is_some(), "{name}");
+                assert!(owned::reserved_setting(name).is_some(), "{name}");
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::posture::{Accept, CaId, Dial, Files, Method, Posture, Serve};
+use super::posture::{CaId, Files, HbaMethods, Method, Posture, ReplicationConninfo, ServerTls};
 use crate::api::tls::SslMode;
 
 /// The postures from `from` to `to`, both included; equal neighbours are one.
@@ -38,25 +38,25 @@ pub fn walk(from: &Posture, to: &Posture) -> Vec<Posture> {
         serve: if from.serve == to.serve {
             from.serve
         } else {
-            Serve::Tls
+            ServerTls::Tls
         },
-        accept: Accept {
+        accept: HbaMethods {
             plain: either(from.accept.plain, to.accept.plain),
             tls: either(from.accept.tls, to.accept.tls),
         },
         hash: from.hash.max(to.hash),
-        dial: from.dial,
+        conninfo: from.conninfo,
     };
-    let crossing = Dial {
+    let crossing = ReplicationConninfo {
         mode: SslMode::Prefer,
-        present: from.dial.present || to.dial.present,
+        sends_client_cert: from.conninfo.sends_client_cert || to.conninfo.sends_client_cert,
     };
     let expanded = Posture {
         files: trusting_both(from, to),
         // Whoever dials as the target wants already has no crossing to make: a walk that is taken
         // up again goes on.
-        dial: if from.serve == to.serve || from.dial == to.dial {
-            from.dial
+        conninfo: if from.serve == to.serve || from.conninfo == to.conninfo {
+            from.conninfo
         } else {
             crossing
         },
@@ -64,7 +64,7 @@ pub fn walk(from: &Posture, to: &Posture) -> Vec<Posture> {
     };
     let migrated = Posture {
         files: trusting_both(to, from),
-        dial: to.dial,
+        conninfo: to.conninfo,
         ..both
     };
     let mut stops = vec![from.clone(), equipped, expanded, migrated, to.clone()];
@@ -112,7 +112,7 @@ fn either(one: Option<Method>, other: Option<Method>) -> Option<Method> {
 
 /// The leaves of `whose`, if it serves them, else those of `other`; and trust in both.
 fn trusting_both(whose: &Posture, other: &Posture) -> Option<Files> {
-    let (first, second) = if whose.serve == Serve::Tls {
+    let (first, second) = if whose.serve == ServerTls::Tls {
         (whose, other)
     } else {
         (other, whose)
@@ -151,11 +151,11 @@ mod tests {
         for stop in &stops[2..4] {
             assert_eq!(
                 (stop.serve, stop.accept.plain, stop.accept.tls),
-                (Serve::Tls, Some(Method::Md5), Some(Method::Scram))
+                (ServerTls::Tls, Some(Method::Md5), Some(Method::Scram))
             );
         }
         assert_eq!(
-            (stops[2].dial.mode, stops[3].dial.mode),
+            (stops[2].conninfo.mode, stops[3].conninfo.mode),
             (SslMode::Prefer, SslMode::VerifyFull)
         );
     }
@@ -255,7 +255,7 @@ mod tests {
         for pair in &neighbours {
             if pair.iter().any(|stop| stop.accept.plain.is_none()) {
                 let takes_tls =
-                    |stop: &Posture| stop.serve == Serve::Tls && stop.accept.tls.is_some();
+                    |stop: &Posture| stop.serve == ServerTls::Tls && stop.accept.tls.is_some();
                 assert!(pair.iter().all(takes_tls), "{pair:#?}");
             }
         }

@@ -618,10 +618,10 @@ fn series() -> BTreeSet<String> {
         .reviews
         .count(WEBHOOKS[0].name, ReviewOutcome::Denied, ["a-rule"]);
     metrics
-        .loops
+        .controllers
         .ended(OperationKind::ChangeTls, OperationOutcome::Failed);
     metrics
-        .loops
+        .controllers
         .step(StepKind::Issue, std::time::Duration::from_secs(1));
     let text = metrics.text().expect("text");
     let lines = text.lines().filter(|line| !line.starts_with('#'));

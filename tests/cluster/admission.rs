@@ -35,7 +35,7 @@ async fn the_api_server_and_the_webhooks_understand_each_other() {
     };
     world(&cluster);
     let rights = Rights::give(&cluster, OWN);
-    let operators = [(); 2].map(|()| Operator::start(&rights, OWN, &["--loops=none"]));
+    let operators = [(); 2].map(|()| Operator::start(&rights, OWN, &["--controllers=none"]));
     let _leftovers = Leftovers(&cluster);
     // Dropped first: nothing that is taken away then is judged.
     let _registration = Registration::make(&cluster, &operators[0], OWN, &namespaces());

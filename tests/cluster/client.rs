@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgrekey::tls::pair::Pair;
+use pgrekey::tls::pair::CertificateAndKey;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
@@ -27,7 +27,7 @@ pub(crate) struct Known {
     /// The password of `postgres`.
     pub(crate) password: String,
     /// The certificate that was issued to the client.
-    pub(crate) pair: Option<Pair>,
+    pub(crate) pair: Option<CertificateAndKey>,
     /// Whom it trusts, DER.
     pub(crate) roots: Vec<Vec<u8>>,
 }

@@ -5,13 +5,15 @@ use std::net::SocketAddr;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use pgrekey::api::tls::SslMode;
-use pgrekey::database::dial::Dial;
-use pgrekey::database::report::{mounted, reload, report, store_password, write_check};
+use pgrekey::database::dial::ConnectOptions;
+use pgrekey::database::report::{
+    mounted_files, reload, server_status, store_password, write_check,
+};
 use pgrekey::database::session::Session;
-use pgrekey::database::wire::{Plaintext, handshake, look};
-use pgrekey::database::{PORT, Silence};
-use pgrekey::tls::pair::Pair;
-use pgrekey::tls::{Fingerprint, Hash};
+use pgrekey::database::wire::{Plaintext, handshake, probe};
+use pgrekey::database::{PORT, ProbeError};
+use pgrekey::tls::pair::CertificateAndKey;
+use pgrekey::tls::{Fingerprint, PasswordEncryption};
 use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
 use serde_json::json;
 
@@ -112,13 +114,13 @@ impl<'a> Server<'a> {
         }
     }
 
-    fn dial(&self, mode: SslMode, roots: &[&Ca]) -> Dial {
-        Dial {
+    fn dial(&self, mode: SslMode, roots: &[&Ca]) -> ConnectOptions {
+        ConnectOptions {
             address: self.address,
             host: "db.example".to_owned(),
             user: "postgres".to_owned(),
             password: Some(PASSWORD.to_owned().into()),
-            hash: Hash::Scram,
+            hash: PasswordEncryption::Scram,
             major: None,
             pair: None,
             mode,
@@ -213,9 +215,9 @@ fn the_image_holds_what_its_name_says(server: &Server<'_>, major: u32) {
 }
 
 async fn the_wire_shows_the_truth(server: &Server<'_>, trusted: &Ca, issued: &(String, String)) {
-    let wire = look(server.address, "postgres").await;
+    let wire = probe(server.address, "postgres").await;
     let shown = wire.tls.expect("a handshake");
-    let pair = Pair::parse(issued.0.as_bytes(), issued.1.as_bytes()).expect("a pair");
+    let pair = CertificateAndKey::parse(issued.0.as_bytes(), issued.1.as_bytes()).expect("a pair");
     assert_eq!(shown.chain[0], pair.chain()[0].to_vec());
     let (_, parsed) = x509_parser::parse_x509_certificate(trusted.der()).expect("a certificate");
     assert_eq!(
@@ -226,14 +228,14 @@ async fn the_wire_shows_the_truth(server: &Server<'_>, trusted: &Ca, issued: &(S
     let nobody = SocketAddr::new(server.address.ip(), 1);
     assert!(matches!(
         handshake(nobody).await,
-        Err(Silence::Unreachable(_))
+        Err(ProbeError::Unreachable(_))
     ));
 }
 
 async fn sslmode_means_what_it_means_in_libpq(server: &Server<'_>, trusted: &Ca, stranger: &Ca) {
     use SslMode::{Require, VerifyCa, VerifyFull};
     let try_with = async |mode, roots: &[&Ca], host: &str| {
-        let dial = Dial {
+        let dial = ConnectOptions {
             host: host.to_owned(),
             ..server.dial(mode, roots)
         };
@@ -262,10 +264,10 @@ async fn sslmode_means_what_it_means_in_libpq(server: &Server<'_>, trusted: &Ca,
         .await
         .map(|_| ());
     assert!(
-        matches!(&plaintext, Err(Silence::Refused(why)) if why.to_string().contains("28000")),
+        matches!(&plaintext, Err(ProbeError::Refused(why)) if why.to_string().contains("28000")),
         "{plaintext:?}"
     );
-    let wrong = Dial {
+    let wrong = ConnectOptions {
         password: Some("wrong password".to_owned().into()),
         ..server.dial(Require, &[])
     };
@@ -289,10 +291,10 @@ async fn client_certificates_log_in(server: &Server<'_>, trusted: &Ca, stranger:
         .expect("a role");
     let by = |ca: &Ca| {
         let (chain, key) = leaf(ca, "by_certificate", &[]);
-        Dial {
+        ConnectOptions {
             user: "by_certificate".to_owned(),
             password: None,
-            pair: Some(Pair::parse(chain.as_bytes(), key.as_bytes()).expect("a pair")),
+            pair: Some(CertificateAndKey::parse(chain.as_bytes(), key.as_bytes()).expect("a pair")),
             ..server.dial(SslMode::VerifyFull, &[trusted])
         }
     };
@@ -344,10 +346,15 @@ async fn a_password_is_stored_and_not_logged(server: &Server<'_>, trusted: &Ca) 
         .await
         .expect("a login");
     let after = server.client(&[trusted]).await;
-    store_password(&client, "by_certificate", &PASSWORD.into(), Hash::Md5)
-        .await
-        .expect("a password");
-    store_password(&client, "nobody", &PASSWORD.into(), Hash::Md5)
+    store_password(
+        &client,
+        "by_certificate",
+        &PASSWORD.into(),
+        PasswordEncryption::Md5,
+    )
+    .await
+    .expect("a password");
+    store_password(&client, "nobody", &PASSWORD.into(), PasswordEncryption::Md5)
         .await
         .expect_err("nobody's password");
     after
@@ -381,7 +388,7 @@ async fn a_new_certificate_is_served_after_a_reload(server: &Server<'_>, trusted
         .log_in()
         .await
         .expect("a login");
-    let before = report(&client).await.expect("a report");
+    let before = server_status(&client).await.expect("a report");
     assert!(!before.in_recovery && before.ssl && before.position.0 > 0);
     assert_eq!(
         before
@@ -443,14 +450,14 @@ async fn bring(
 ) -> Vec<u8> {
     let files = async || {
         let paths = ["/tls/tls.crt", "/tls/ca.crt", "/tls/none"];
-        mounted(session, &paths, &[])
+        mounted_files(session, &paths, &[])
             .await
             .expect("an answer")
             .files
     };
     let old_files = files().await;
     assert_eq!(old_files.len(), 2, "{old_files:?}");
-    let expected = Pair::parse(certificate.as_bytes(), key.as_bytes())
+    let expected = CertificateAndKey::parse(certificate.as_bytes(), key.as_bytes())
         .expect("a pair")
         .chain()[0]
         .to_vec();

@@ -627,7 +627,7 @@ async fn a_new_key_of_the_ca_is_told_to_clients_before_it_is_served(place: &Plac
         "get",
         "events",
         "-o",
-        r#"jsonpath={range .items[?(@.reason=="Settle")]}{.message}{"\n"}{end}"#,
+        r#"jsonpath={range .items[?(@.reason=="ClientGracePeriod")]}{.message}{"\n"}{end}"#,
     ]);
     let said: Vec<&str> = events
         .lines()
@@ -644,8 +644,8 @@ async fn a_new_key_of_the_ca_is_told_to_clients_before_it_is_served(place: &Plac
 
 /// How long clients get, of renewals and of requests that do not say.
 fn clients_get(place: &Place<'_>, time: Option<Duration>) {
-    let annotation = time.map_or("pgrekey.dev/settle-".to_owned(), |time| {
-        format!("pgrekey.dev/settle={}s", time.as_secs())
+    let annotation = time.map_or("pgrekey.dev/client-grace-period-".to_owned(), |time| {
+        format!("pgrekey.dev/client-grace-period={}s", time.as_secs())
     });
     place.kubectl(&["annotate", "pg", "ha-postgres", &annotation]);
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use kube::Client;
 use pgrekey::cluster::facts;
 use pgrekey::controller::{self, Lease, Settings};
-use pgrekey::metrics::LoopMetrics;
+use pgrekey::metrics::ControllerMetrics;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -59,7 +59,7 @@ impl Loops {
             client.clone(),
             Arc::new(stores),
             settings,
-            LoopMetrics::default(),
+            ControllerMetrics::default(),
             stop.clone(),
         );
         Self {

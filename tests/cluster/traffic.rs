@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use kube::Client;
 use kube::api::Api;
 use pgrekey::tls::material::ders;
-use pgrekey::tls::pair::Pair;
+use pgrekey::tls::pair::CertificateAndKey;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -150,7 +150,7 @@ async fn known(client: &Client, namespace: &str, database: &str) -> Known {
         let value = secret.and_then(|secret| secret.data?.remove(key))?;
         String::from_utf8(value.0).ok()
     };
-    let pair = Pair::parse(
+    let pair = CertificateAndKey::parse(
         text(issued.clone(), "tls.crt")
             .unwrap_or_default()
             .as_bytes(),

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use pgrekey::api::Postgres;
-use pgrekey::build::{Cluster, Facts as BuildFacts, Unbuildable};
-use pgrekey::rules::{Facts, Snapshot, postgres, refusals};
+use pgrekey::build::{BuildInputs as BuildFacts, Cluster, Unbuildable};
+use pgrekey::rules::{ClusterFacts, Snapshot, postgres, refusals};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
@@ -30,7 +30,7 @@ fn judged(document: &Value, facts: &Snapshot) -> Option<(bool, Result<Cluster, U
         superuser: "postgres",
         user_conf: Some(""),
     };
-    Some((is_let_in, Cluster::of(&database, &known)))
+    Some((is_let_in, Cluster::build(&database, &known)))
 }
 
 #[test]

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use json_patch::PatchOperation;
 use pgrekey::api::ops_request::FINALIZER;
 use pgrekey::api::{Postgres, PostgresOpsRequest};
-use pgrekey::rules::defaults::{self, DefaultIssuer, Installation};
-use pgrekey::rules::{Facts, Finding, Operation, Review, Snapshot, judge, ops_request, postgres};
-use pgrekey::serve::review::Reviewed;
+use pgrekey::rules::defaults::{self, DefaultIssuer, InstallationDefaults};
+use pgrekey::rules::{
+    ClusterFacts, Finding, Operation, Review, Snapshot, judge, ops_request, postgres,
+};
+use pgrekey::serve::review::ReviewedKind;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde::Deserialize as _;
@@ -111,14 +113,14 @@ fn is_database(document: &Value) -> bool {
 fn mutated(
     document: &Value,
     old: Option<&Value>,
-    facts: &dyn Facts,
+    facts: &dyn ClusterFacts,
     default: Option<&str>,
 ) -> Option<Value> {
     let issuer = default.map(|text| text.parse().expect("an issuer"));
-    let installation = Installation {
+    let installation = InstallationDefaults {
         issuer,
         ops_manager: true,
-        ..Installation::default()
+        ..InstallationDefaults::default()
     };
     Some(if is_database(document) {
         defaults::postgres(
@@ -134,27 +136,29 @@ fn mutated(
 }
 
 /// What defaults touch of the document, and the same with its defaults.
-fn part_filled<K: Reviewed>(
+fn part_filled<K: ReviewedKind>(
     document: &Value,
     old: Option<&Value>,
     facts: &Snapshot,
 ) -> (Value, Value) {
     let issuer = INSTALLATION.map(|text| text.parse().expect("an issuer"));
-    let installation = Installation {
+    let installation = InstallationDefaults {
         issuer,
         ops_manager: true,
         namespace: None,
-        ..Installation::default()
+        ..InstallationDefaults::default()
     };
     let review = review::<K>(document, old).expect("it decodes");
-    let part = K::touched(&review).of(&document.to_string()).expect("JSON");
+    let part = K::touched(&review)
+        .select(&document.to_string())
+        .expect("JSON");
     (
         part.clone(),
         K::defaulted(part, &review, facts, &installation),
     )
 }
 
-fn found(document: &Value, old: Option<&Value>, facts: &dyn Facts) -> Vec<Finding> {
+fn found(document: &Value, old: Option<&Value>, facts: &dyn ClusterFacts) -> Vec<Finding> {
     if is_database(document) {
         judge(
             postgres::rules(),
@@ -400,10 +404,10 @@ fn a_request_that_is_to_be_carried_out_is_kept_from_vanishing() {
     assert_eq!(finalizers(&database(&json!({})), None), None);
     let review = review::<PostgresOpsRequest>(&document, None).expect("it decodes");
     let of = |ops_manager: bool, namespace: Option<&str>| {
-        let installation = Installation {
+        let installation = InstallationDefaults {
             ops_manager,
             namespace: namespace.map(str::to_owned),
-            ..Installation::default()
+            ..InstallationDefaults::default()
         };
         defaults::ops_request(document.clone(), &review, &facts, &installation)["metadata"]
             .get("finalizers")

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pgrekey::api::bounds::MAX_CERTIFICATES;
-use pgrekey::rules::{Facts, Finding, MAX_FINDINGS_PER_RULE};
+use pgrekey::rules::{ClusterFacts, Finding, MAX_FINDINGS_PER_RULE};
 use serde_json::{Value, json};
 
 use crate::cases::{self, Case};
@@ -35,7 +35,7 @@ fn found_soon(tls: &Value) -> Vec<Finding> {
     });
     let facts = cases::facts(others);
     let began = Instant::now();
-    let found = found(&case, object, None, Some(&facts as &dyn Facts));
+    let found = found(&case, object, None, Some(&facts as &dyn ClusterFacts));
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     found
 }

@@ -14,8 +14,8 @@ mod limits;
 use std::collections::BTreeSet;
 
 use cases::Case;
-use pgrekey::rules::defaults::{self, Installation};
-use pgrekey::rules::{self, Facts, Finding, Needs, Operation, Review, Rule, judge};
+use pgrekey::rules::defaults::{self, InstallationDefaults};
+use pgrekey::rules::{self, ClusterFacts, Finding, Needs, Operation, Review, Rule, judge};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -38,7 +38,7 @@ fn found(
     case: &Case,
     object: Value,
     old: Option<Value>,
-    facts: Option<&dyn Facts>,
+    facts: Option<&dyn ClusterFacts>,
 ) -> Vec<Finding> {
     match case.kind {
         "Postgres" => judge(rules::postgres::rules(), &review(case, object, old), facts),
@@ -51,19 +51,19 @@ fn found(
 }
 
 /// The object as the API server has it after the webhooks' defaults.
-fn defaulted(case: &Case, object: Value, old: Option<Value>, facts: &dyn Facts) -> Value {
+fn defaulted(case: &Case, object: Value, old: Option<Value>, facts: &dyn ClusterFacts) -> Value {
     match case.kind {
         "Postgres" => defaults::postgres(
             object.clone(),
             &review(case, object, old),
             facts,
-            &Installation::default(),
+            &InstallationDefaults::default(),
         ),
         _ => defaults::ops_request(
             object.clone(),
             &review(case, object, old),
             facts,
-            &Installation::default(),
+            &InstallationDefaults::default(),
         ),
     }
 }
@@ -154,7 +154,7 @@ fn each_rule_needs_the_facts_that_the_table_says() {
             found.retain(|f| f.rule == rule);
             found
         };
-        let (with, without) = (of(Some(&facts as &dyn Facts)), of(None));
+        let (with, without) = (of(Some(&facts as &dyn ClusterFacts)), of(None));
         match needs.expect("a rule") {
             Needs::Nothing => assert_eq!(without, with, "{}", case.title()),
             Needs::Facts => assert!(without.is_empty(), "{}", case.title()),

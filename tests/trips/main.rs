@@ -18,8 +18,8 @@ use pgrekey::api::ops_request::{Apply, OpsPhase};
 use pgrekey::api::postgres::DatabasePhase;
 use pgrekey::api::{PostgresOpsRequest, StepKind};
 use pgrekey::controller::STATUS_DELAY;
-use pgrekey::plan::draft::{Draft, Pace, Save, Stored};
 use pgrekey::plan::observed::{Observed, Paused};
+use pgrekey::plan::pending_status::{PendingStatus, StatusWrite, StoredStatus, WritePolicy};
 use pgrekey::plan::status::record;
 use pgrekey::plan::{Action, Decision, Outcome, decide};
 use pgrekey::tls::Alias;
@@ -68,7 +68,7 @@ impl Fault {
 struct Trip {
     world: World,
     /// What pgrekey remembers, until it dies.
-    draft: Option<Draft>,
+    draft: Option<PendingStatus>,
     fault: Fault,
     effects: usize,
     /// How often something was written to the API server: status, and everything.
@@ -168,24 +168,26 @@ impl Trip {
             format!("{kind} {}: {}", event.reason, event.message)
         }));
         if !matches!(decision, Decision::Finish(_)) {
-            let stored = Stored {
+            let stored = StoredStatus {
                 status: written,
                 since: self.draft.as_ref().map(|draft| draft.since),
             };
-            match stored.save(
+            match stored.plan_write(
                 &status,
-                Pace {
+                WritePolicy {
                     delay: STATUS_DELAY,
-                    settles: self.world.settles(),
+                    has_grace_period: self.world.settles(),
                 },
                 now,
             ) {
-                Save::Not => {}
-                Save::Later(draft) => self.draft = Some(*draft),
-                Save::Now if !self.effect(None, |world| world.request.status = Some(status)) => {
+                StatusWrite::Unchanged => {}
+                StatusWrite::Deferred(draft) => self.draft = Some(*draft),
+                StatusWrite::Immediate
+                    if !self.effect(None, |world| world.request.status = Some(status)) =>
+                {
                     return false;
                 }
-                Save::Now => self.draft = None,
+                StatusWrite::Immediate => self.draft = None,
             }
         }
         let actions = match decision {
@@ -211,7 +213,7 @@ impl Trip {
             Fault::Forever(first) | Fault::Hopeless(first)
                 if at == first
                     && !turned
-                    && !matches!(kind, "Status" | "Hold" | "Release" | "Resume") =>
+                    && !matches!(kind, "Status" | "AddFinalizer" | "RemoveFinalizer" | "Resume") =>
             {
                 self.failing = Some(kind);
             }
@@ -285,7 +287,7 @@ impl Trip {
     }
 
     fn note(&mut self, decision: &Decision) {
-        self.has_turned |= matches!(decision, Decision::Turn { .. });
+        self.has_turned |= matches!(decision, Decision::RollBack { .. });
         let line = match decision {
             Decision::Act {
                 step,
@@ -299,9 +301,9 @@ impl Trip {
             Decision::Wait { step, on, .. } => {
                 format!("{}: wait for {on}", step.as_deref().unwrap_or("-"))
             }
-            Decision::Turn { cause } => format!("turn back: {cause}"),
+            Decision::RollBack { cause } => format!("turn back: {cause}"),
             Decision::Finish(actions) => format!("after the end: {actions:?}"),
-            Decision::End(outcome) => format!("end: {outcome:?}"),
+            Decision::Complete(outcome) => format!("end: {outcome:?}"),
             Decision::Rest(_) => return,
         };
         if line == self.last {
@@ -367,7 +369,7 @@ impl Trip {
         if let Err(why) = self.world.is_well() {
             panic!(
                 "{what}: {why}\n{:#?}\n{}",
-                self.world.scene().written,
+                self.world.scene().applied,
                 self.log
             );
         }
@@ -377,8 +379,8 @@ impl Trip {
 /// How many objects of the API server an action writes. Servers and agents are asked directly.
 fn writes(action: &Action) -> usize {
     match action {
-        Action::ReloadServer { .. } | Action::ReloadAgent { .. } | Action::SetPassword(_) => 0,
-        Action::Certify(_) => Alias::ALL.len(),
+        Action::ReloadServer { .. } | Action::ReloadPatroni { .. } | Action::SetPassword(_) => 0,
+        Action::RequestCertificates(_) => Alias::ALL.len(),
         _ => 1,
     }
 }
@@ -571,7 +573,7 @@ fn a_request_that_waits_for_its_turn_writes_once() {
         first.metadata.creation_timestamp = Some(Time(jiff::Timestamp::MIN));
         seen.siblings.push(Arc::new(first));
     };
-    let crowded = |seen: &mut Observed| seen.places = 0;
+    let crowded = |seen: &mut Observed| seen.free_slots = 0;
     let paused = |seen: &mut Observed| seen.paused = Paused::ByOther("by hand".to_owned());
     let waits: [&dyn Fn(&mut Observed); 3] = [&ahead, &crowded, &paused];
     for (at, because) in waits.into_iter().enumerate() {
@@ -586,18 +588,18 @@ fn a_request_that_waits_for_its_turn_writes_once() {
                 "{at}: {decision:?}"
             );
             let (status, _) = record(&seen, &decision, now);
-            let stored = Stored {
+            let stored = StoredStatus {
                 status: world.request.status.clone(),
                 since: None,
             };
-            if stored.save(
+            if stored.plan_write(
                 &status,
-                Pace {
+                WritePolicy {
                     delay: STATUS_DELAY,
-                    settles: false,
+                    has_grace_period: false,
                 },
                 now,
-            ) != Save::Not
+            ) != StatusWrite::Unchanged
             {
                 saved.push(world.second());
                 world.request.status = Some(status);
@@ -659,7 +661,12 @@ fn clients_get_the_time_that_the_request_gives_them() {
     ] {
         let mut world = World::new(trip, 3, "Reload");
         let settle = |text: Option<&str>| {
-            text.map(|text| ("pgrekey.dev/settle".to_owned(), text.to_owned()))
+            text.map(|text| {
+                (
+                    "pgrekey.dev/client-grace-period".to_owned(),
+                    text.to_owned(),
+                )
+            })
         };
         world
             .request
@@ -707,7 +714,7 @@ fn a_database_that_is_gone_ends_its_requests_and_nothing_is_done_to_another_of_i
         seen.database = None;
         let decision = decide(&seen, under_way.world.now());
         assert!(
-            matches!(decision, Decision::End(Outcome::Failed(_))),
+            matches!(decision, Decision::Complete(Outcome::Failed(_))),
             "{}: {decision:?}",
             trip.0
         );
@@ -760,7 +767,7 @@ fn a_request_that_came_without_the_webhooks_is_held_when_it_begins() {
             let mut done = Trip::new(world.clone(), fault).run();
             let outcome = (
                 done.phase(),
-                done.log.contains("take up the request [Hold]"),
+                done.log.contains("take up the request [AddFinalizer]"),
             );
             assert_eq!(
                 outcome,
@@ -796,8 +803,11 @@ fn a_request_that_is_deleted_before_its_turn_is_let_go() {
     let mut world = World::new(&TRIPS[0], 3, "Restart");
     world.request.metadata.deletion_timestamp = Some(Time(world.now()));
     let decide = |world: &World| decide(&world.look(), world.now());
-    assert_eq!(decide(&world), Decision::Finish(vec![Action::Release]));
-    world.perform(&Action::Release);
+    assert_eq!(
+        decide(&world),
+        Decision::Finish(vec![Action::RemoveFinalizer])
+    );
+    world.perform(&Action::RemoveFinalizer);
     assert_eq!(decide(&world), Decision::Rest(None));
 }
 
@@ -923,10 +933,10 @@ fn a_renewal_by_a_new_key_of_the_ca_refuses_no_client_whose_volumes_are_behind()
 fn a_database_says_how_long_clients_get_of_a_renewal() {
     for (settle, is_done) in [("0s", true), ("10s", true), ("90s", false)] {
         let mut world = renewed(true);
-        world
-            .database
-            .annotations_mut()
-            .insert("pgrekey.dev/settle".to_owned(), settle.to_owned());
+        world.database.annotations_mut().insert(
+            "pgrekey.dev/client-grace-period".to_owned(),
+            settle.to_owned(),
+        );
         go_on(&mut world, 60);
         assert_eq!(world.trusts_only_who_signs(), is_done, "{settle}");
     }
@@ -935,10 +945,10 @@ fn a_database_says_how_long_clients_get_of_a_renewal() {
 #[test]
 fn a_renewal_does_not_wait_until_what_is_served_has_expired() {
     let mut world = renewed(true);
-    world
-        .database
-        .annotations_mut()
-        .insert("pgrekey.dev/settle".to_owned(), "24h".to_owned());
+    world.database.annotations_mut().insert(
+        "pgrekey.dev/client-grace-period".to_owned(),
+        "24h".to_owned(),
+    );
     world.trouble.leaves_end_at = Some(300);
     go_on(&mut world, 230);
     assert!(
@@ -952,10 +962,10 @@ fn a_renewal_does_not_wait_until_what_is_served_has_expired() {
 #[test]
 fn an_operation_amid_a_renewal_does_not_wait_until_what_is_served_has_expired() {
     let mut world = renewed(true);
-    world
-        .database
-        .annotations_mut()
-        .insert("pgrekey.dev/settle".to_owned(), "24h".to_owned());
+    world.database.annotations_mut().insert(
+        "pgrekey.dev/client-grace-period".to_owned(),
+        "24h".to_owned(),
+    );
     world.trouble.leaves_end_at = Some(300);
     world.always();
     go_on(&mut world, 60);
@@ -984,10 +994,10 @@ fn an_operation_amid_a_renewal_takes_no_time_from_clients() {
             .find(|known| known.0 == trip)
             .expect("the trip");
         world.request = World::new(trip, 3, "Restart").request;
-        world
-            .database
-            .annotations_mut()
-            .insert("pgrekey.dev/settle".to_owned(), "2m".to_owned());
+        world.database.annotations_mut().insert(
+            "pgrekey.dev/client-grace-period".to_owned(),
+            "2m".to_owned(),
+        );
         let mut client = SlowClient::of(&world);
         for _ in 0..begins {
             go_on(&mut world, 1);
@@ -1045,7 +1055,7 @@ fn a_database_that_is_being_deleted_ends_its_requests() {
     database.metadata.deletion_timestamp = Some(Time(under_way.world.now()));
     assert!(matches!(
         decide(&seen, under_way.world.now()),
-        Decision::End(Outcome::Failed(_))
+        Decision::Complete(Outcome::Failed(_))
     ));
 }
 

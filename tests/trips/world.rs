@@ -14,12 +14,16 @@ use pgrekey::api::postgres::{DatabasePhase, PostgresSpec};
 use pgrekey::api::tls::SslMode;
 use pgrekey::api::{Postgres, PostgresOpsRequest, StepKind};
 use pgrekey::plan::budgets::{Budget, Budgets};
-use pgrekey::plan::observed::{Certificate, Issuance, Observed, Paused, Trial};
-use pgrekey::plan::scene::{LeafSeen, Pod, Scene, Server, Stream, Template};
-use pgrekey::plan::{Action, Heading, Successors, ends, settle, steer, upkeep};
+use pgrekey::plan::observed::{Issuance, Observed, ObservedCertificate, Paused, Trial};
+use pgrekey::plan::scene::{
+    LeafSummary, ObservedCluster, ObservedPod, ObservedServer, StandbyReplication, Template,
+};
+use pgrekey::plan::{
+    Action, Progress, SwitchoverCandidates, ends, next_step, settle, steady_state_target,
+};
 use pgrekey::tls::{
-    Accept, Alias, CaId, Client, Dial, Files, Fingerprint, Hash, Leaf, Material, Posture, Serve,
-    admits, hba, joins, posture,
+    Alias, CaId, Client, Files, Fingerprint, HbaMethods, Leaf, Material, PasswordEncryption,
+    Posture, ReplicationConninfo, ServerTls, can_connect, can_replicate, hba, posture,
 };
 
 /// Where a database's TLS comes from, by the names of the issuers in the trips.
@@ -100,14 +104,14 @@ struct SimPod {
     /// Second at which it is gone, once it has been evicted.
     gone_at: Option<i64>,
     /// What its volumes hold.
-    mounted: (Option<Files>, Dial, u32),
+    mounted: (Option<Files>, ReplicationConninfo, u32),
     /// Second at which its volumes are brought up to date, if that was asked for.
     mounts_at: i64,
     /// What its server has loaded.
     loaded: Option<Files>,
-    settings: (Serve, Accept),
+    settings: (ServerTls, HbaMethods),
     /// How its agent dials.
-    dial: Dial,
+    dial: ReplicationConninfo,
     evictions: u32,
 }
 
@@ -159,7 +163,7 @@ pub(crate) struct World {
     switching: Option<(String, i64)>,
     /// Nothing where commits wait for no standby.
     synchronous: Option<Synchronous>,
-    hash: Hash,
+    hash: PasswordEncryption,
     pub(crate) md5_roles: Vec<String>,
     certificates: BTreeMap<Alias, SimCertificate>,
     trial: Option<i64>,
@@ -325,7 +329,7 @@ impl World {
             .request
             .steps()
             .iter()
-            .any(|step| step.name == StepKind::TurnBack.as_str());
+            .any(|step| step.name == StepKind::Rollback.as_str());
         let fails = self.trouble.new_pods_fail && self.paused && !leads_back;
         SimPod {
             name: format!("pg-{ordinal}"),
@@ -335,25 +339,29 @@ impl World {
             refreshed: None,
             ready_at: if fails { i64::MAX } else { ready_at },
             gone_at: None,
-            mounted: (files.clone(), self.written.dial, self.version),
+            mounted: (files.clone(), self.written.conninfo, self.version),
             mounts_at: i64::MAX,
             loaded: files,
             settings: (self.written.serve, self.written.accept),
-            dial: self.written.dial,
+            dial: self.written.conninfo,
             evictions: 0,
         }
     }
 
     /// Everybody who can connect at both ends, trusting what is published there.
     fn clients_of_both_ends(&self) -> Vec<Client> {
-        let wished = ends::wished(&self.database.spec, &self.request.spec, self.major);
+        let wished = ends::target_spec(&self.database.spec, &self.request.spec, self.major);
         let issuer = wished
             .tls
             .as_ref()
             .and_then(|tls| tls.issuer_ref.as_ref())
             .map_or("old", |issuer| &issuer.name);
         let to = posture(&wished, self.major, Some(&material(9, issuer))).expect("a posture");
-        let passwords = [None, Some(Hash::Md5), Some(Hash::Scram)];
+        let passwords = [
+            None,
+            Some(PasswordEncryption::Md5),
+            Some(PasswordEncryption::Scram),
+        ];
         SslMode::ALL
             .into_iter()
             .flat_map(|mode| passwords.map(|password| (mode, password)))
@@ -363,13 +371,13 @@ impl World {
             .map(|(mode, password, certificate)| Client {
                 mode,
                 roots: None,
-                password,
+                password_encryption: password,
                 certificate,
             })
             .filter(|client| {
                 [&self.written, &to].into_iter().all(|end| {
                     let roots = Some(end.trust()).filter(|roots| !roots.is_empty());
-                    admits(
+                    can_connect(
                         &Client {
                             roots,
                             ..client.clone()
@@ -394,7 +402,7 @@ impl World {
             serve,
             accept,
             hash: self.hash,
-            dial: pod.dial,
+            conninfo: pod.dial,
         }
     }
 
@@ -415,11 +423,12 @@ impl World {
         };
         let is_refused = self.is_expired(primary) && pod.dial.mode >= SslMode::VerifyCa
             || self.trouble.client_is_expired && self.presents_old(pod);
-        !is_refused && joins(&self.dials_as(pod), &self.posture_of(primary)).is_ok()
+        !is_refused && can_replicate(&self.dials_as(pod), &self.posture_of(primary)).is_ok()
     }
 
     fn presents_old(&self, pod: &SimPod) -> bool {
-        pod.dial.present && pod.mounted.0.as_ref().map(|files| files.material) == self.origin
+        pod.dial.sends_client_cert
+            && pod.mounted.0.as_ref().map(|files| files.material) == self.origin
     }
 
     /// cert-manager renews every certificate by itself.
@@ -449,10 +458,10 @@ impl World {
         let client = Client {
             mode: SslMode::VerifyFull,
             roots: Some(roots),
-            password: None,
+            password_encryption: None,
             certificate,
         };
-        admits(&client, &serving).map_err(|refusal| format!("{client:?}: {refusal}"))
+        can_connect(&client, &serving).map_err(|refusal| format!("{client:?}: {refusal}"))
     }
 
     /// Whether nobody but the CA that signs now is trusted, by servers and by clients.
@@ -505,7 +514,7 @@ impl World {
                 pod.mounts_at = i64::MAX;
                 pod.mounted = (
                     self.written.files.clone().filter(|_| pod.has_files),
-                    self.written.dial,
+                    self.written.conninfo,
                     self.version,
                 );
             }
@@ -555,7 +564,7 @@ impl World {
     /// Patroni promotes a standby that streamed, if there is one.
     pub(crate) fn fail_over(&mut self) {
         let may_lead = |pod: &&SimPod| {
-            self.is_up(pod) && pod.name != self.leader && self.successors().has(&pod.name)
+            self.is_up(pod) && pod.name != self.leader && self.successors().include(&pod.name)
         };
         let next = self.pods.iter().find(may_lead).map(|pod| pod.name.clone());
         if let Some(next) = next {
@@ -607,10 +616,12 @@ impl World {
         }
     }
 
-    fn successors(&self) -> Successors {
-        self.synchronous.as_ref().map_or(Successors::Any, |known| {
-            Successors::Only(known.standbys.clone())
-        })
+    fn successors(&self) -> SwitchoverCandidates {
+        self.synchronous
+            .as_ref()
+            .map_or(SwitchoverCandidates::Any, |known| {
+                SwitchoverCandidates::Only(known.standbys.clone())
+            })
     }
 
     /// Patroni hands the leadership over only to who is synchronous, and forgets that anybody else
@@ -657,14 +668,14 @@ impl World {
             .all(|certificate| certificate.issued_at.is_none());
         let issued = self.issued.as_ref().filter(|_| is_issued);
         let scene = self.scene();
-        let Some(target) = upkeep(&scene.written, &spec, self.major, issued) else {
+        let Some(target) = steady_state_target(&scene.applied, &spec, self.major, issued) else {
             return;
         };
-        let heading = steer(&scene, &target, None);
-        if settle::grace(&scene, &heading, settle::of_renewal(&self.database)).is_some() {
+        let heading = next_step(&scene, &target, None);
+        if settle::grace(&scene, &heading, settle::for_renewal(&self.database)).is_some() {
             return;
         }
-        if let Heading::Do { actions, .. } = heading {
+        if let Progress::Act { actions, .. } = heading {
             for action in &actions {
                 self.perform(action);
             }
@@ -693,7 +704,7 @@ impl World {
 
     /// Whether clients of the operation are given time.
     pub(crate) fn settles(&self) -> bool {
-        settle::of_operation(&self.request, Some(&self.database)).is_some()
+        settle::for_request(&self.request, Some(&self.database)).is_some()
     }
 
     /// Pods that would never have become ready are replaced by ones that do.
@@ -706,7 +717,7 @@ impl World {
 
     /// What the product sees.
     pub(crate) fn look(&self) -> Observed {
-        let wished = ends::wished(&self.database.spec, &self.request.spec, self.major);
+        let wished = ends::target_spec(&self.database.spec, &self.request.spec, self.major);
         let is_blind = self.second < self.trouble.blind_until;
         let unknown = || "nobody answers".to_owned();
         let closed = self.second < self.trouble.budget_closed_until
@@ -715,7 +726,7 @@ impl World {
             request: Arc::new(self.request.clone()),
             database: Some(Arc::new(self.database.clone())),
             siblings: vec![Arc::new(self.request.clone())],
-            places: usize::from(!self.trouble.crowded.contains(&self.second)),
+            free_slots: usize::from(!self.trouble.crowded.contains(&self.second)),
             refused: vec![],
             major: self.major,
             paused: if self.paused {
@@ -733,7 +744,7 @@ impl World {
             } else {
                 Ok(self.uids())
             },
-            scene: if is_blind {
+            cluster: if is_blind {
                 Err(unknown())
             } else {
                 Ok(self.scene())
@@ -743,7 +754,7 @@ impl World {
             } else {
                 Ok(self.budgets(closed))
             },
-            hindrance: None,
+            last_failure: None,
         }
     }
 
@@ -784,12 +795,12 @@ impl World {
             }
         };
         let certificates = self.certificates.iter().map(|(alias, certificate)| {
-            let seen = Certificate {
+            let seen = ObservedCertificate {
                 matches: certificate.spec.tls == wished.tls,
                 ready: certificate.issued_at.is_none(),
                 issuing: certificate.issued_at.is_some(),
                 revision: certificate.revision,
-                asked: certificate.asked,
+                requested_at_revision: certificate.asked,
                 failure: None,
             };
             (*alias, seen)
@@ -801,7 +812,7 @@ impl World {
         Issuance {
             not_ready: not_ready.into_iter().collect(),
             trial,
-            in_the_way: vec![],
+            conflicts: vec![],
             certificates: certificates.collect(),
             issued: self.issued.map(|material| match self.trouble.bad_leaf {
                 Some(why) if self.origin != Some(material) => Err(why.to_owned()),
@@ -810,11 +821,11 @@ impl World {
         }
     }
 
-    pub(crate) fn scene(&self) -> Scene {
+    pub(crate) fn scene(&self) -> ObservedCluster {
         let stored = self.written.files.as_ref().map(|files| files.material);
-        Scene {
+        ObservedCluster {
             database: "pg".to_owned(),
-            written: Posture {
+            applied: Posture {
                 files: self
                     .written
                     .files
@@ -826,39 +837,39 @@ impl World {
                 has_files: self.template_has_files,
                 is_known: self.realised == self.template_has_files,
             },
-            published: self.published.clone(),
-            told: Some(at(self.told_at)),
-            stored,
-            ends: self
+            client_bundle: self.published.clone(),
+            trust_changed_at: Some(at(self.told_at)),
+            in_secret: stored,
+            leaf_expires_at: self
                 .trouble
                 .leaves_end_at
                 .filter(|_| stored == self.origin)
                 .map(at),
             previous: self.previous,
-            version: self.version.to_string(),
+            volume_version: self.version.to_string(),
             is_ephemeral: self.trouble.is_ephemeral,
             replicas: self.pods.len(),
             pods: self.pods.iter().map(|pod| self.pod(pod)).collect(),
             leader: Ok(self.leader.clone()),
-            successors: self.successors(),
-            switching: self.switching.is_some(),
+            switchover_candidates: self.successors(),
+            switchover_pending: self.switching.is_some(),
             max_lag: 1 << 20,
-            at: self.now(),
+            observed_at: self.now(),
             client_expired: self.trouble.client_is_expired
                 && self.pods.iter().any(|pod| self.presents_old(pod)),
         }
     }
 
-    fn pod(&self, pod: &SimPod) -> Pod {
+    fn pod(&self, pod: &SimPod) -> ObservedPod {
         let is_up = self.is_up(pod);
-        Pod {
+        ObservedPod {
             name: pod.name.clone(),
             ordinal: pod.ordinal,
             uid: pod.uid.to_string(),
             ready: is_up && (pod.name == self.leader || self.streams(pod)),
-            leaving: pod.gone_at.is_some(),
+            terminating: pod.gone_at.is_some(),
             has_files: pod.has_files,
-            refreshed: pod.refreshed.clone(),
+            refreshed_for: pod.refreshed.clone(),
             server: if is_up {
                 Ok(self.server(pod))
             } else {
@@ -867,7 +878,7 @@ impl World {
         }
     }
 
-    fn server(&self, pod: &SimPod) -> Server {
+    fn server(&self, pod: &SimPod) -> ObservedServer {
         let standby = pod.name != self.leader;
         let (serve, accept) = pod.settings;
         let settings = Posture {
@@ -881,7 +892,7 @@ impl World {
             .iter()
             .filter(|other| !standby && other.name != pod.name && self.is_up(other));
         let streams = others.filter(|other| self.streams(other)).map(|other| {
-            let tls = serve == Serve::Tls && other.dial.mode >= SslMode::Prefer;
+            let tls = serve == ServerTls::Tls && other.dial.mode >= SslMode::Prefer;
             let replayed = if self.second < self.trouble.behind_until {
                 0
             } else {
@@ -889,29 +900,29 @@ impl World {
             };
             (
                 other.name.clone(),
-                Stream {
+                StandbyReplication {
                     streaming: true,
                     replayed,
                     tls,
-                    certificate: tls && other.dial.present,
+                    client_cert: tls && other.dial.sends_client_cert,
                 },
             )
         });
-        Server {
-            standby,
-            position: WRITTEN,
-            ssl: serve == Serve::Tls,
+        ObservedServer {
+            in_recovery: standby,
+            wal_position: WRITTEN,
+            ssl: serve == ServerTls::Tls,
             hba: hba::lines(&settings),
-            plaintext: accept.plain.is_some(),
-            serves: self.posture_of(pod).served().map(|leaf| leaf.fingerprint),
+            accepts_plaintext: accept.plain.is_some(),
+            served_leaf: self.posture_of(pod).served().map(|leaf| leaf.fingerprint),
             files_current: pod.mounted.0 == files,
             files_loaded: pod.loaded == pod.mounted.0,
-            agent_file_current: pod.mounted.1 == self.written.dial,
-            dial: standby.then_some(pod.dial),
-            streams: streams.collect(),
-            own_password_is_md5: self.hash == Hash::Md5,
+            patroni_yml_current: pod.mounted.1 == self.written.conninfo,
+            conninfo: standby.then_some(pod.dial),
+            replication: streams.collect(),
+            superuser_password_is_md5: self.hash == PasswordEncryption::Md5,
             md5_roles: self.md5_roles.clone(),
-            leaf: self.ends_at(pod).map(|end| LeafSeen {
+            leaf: self.ends_at(pod).map(|end| LeafSummary {
                 serial: "1".to_owned(),
                 not_after: at(end),
             }),
@@ -923,12 +934,12 @@ impl World {
     pub(crate) fn perform(&mut self, action: &Action) {
         let second = self.second;
         match action.clone() {
-            Action::Hold => self.request.finalizers_mut().push(FINALIZER.to_owned()),
-            Action::Release => self.request.finalizers_mut().clear(),
+            Action::AddFinalizer => self.request.finalizers_mut().push(FINALIZER.to_owned()),
+            Action::RemoveFinalizer => self.request.finalizers_mut().clear(),
             Action::SetPaused(paused) => self.paused = paused,
-            Action::Try => self.trial = self.trial.or(Some(second + 1)),
+            Action::StartTrial => self.trial = self.trial.or(Some(second + 1)),
             Action::EndTrial => self.trial = None,
-            Action::Certify(spec) => self.certify(&spec),
+            Action::RequestCertificates(spec) => self.certify(&spec),
             Action::Reissue { alias, revision } => {
                 let certificate = self.certificates.get_mut(&alias).expect("a certificate");
                 if certificate.revision == revision {
@@ -936,14 +947,14 @@ impl World {
                     certificate.issued_at.get_or_insert(second + 2);
                 }
             }
-            Action::Publish(trust) => {
+            Action::PublishBundle(trust) => {
                 self.published = trust;
                 self.told_at = second;
             }
             Action::WriteSettings(posture) => {
                 self.written = Posture {
                     files: self.written.files.clone(),
-                    dial: self.written.dial,
+                    conninfo: self.written.conninfo,
                     ..posture
                 };
                 self.settings_at = second + 1;
@@ -951,8 +962,8 @@ impl World {
                 self.lets_pgrekey_in().expect("a way in");
             }
             Action::WriteFiles(files) => self.write_files(files),
-            Action::WriteDial(posture) => {
-                self.written.dial = posture.dial;
+            Action::WriteConninfo(posture) => {
+                self.written.conninfo = posture.conninfo;
                 self.version += 1;
             }
             Action::WriteTemplate { files } => {
@@ -973,7 +984,7 @@ impl World {
                     }
                 });
             }
-            Action::ReloadAgent { pod, uid } => {
+            Action::ReloadPatroni { pod, uid } => {
                 self.with(&pod, &uid, |pod| pod.dial = pod.mounted.1)
             }
             Action::Evict { .. } if second < self.trouble.budget_closed_until => {}
@@ -1084,7 +1095,7 @@ impl World {
             .iter()
             .filter(|pod| self.is_up(pod) && pod.name != self.leader)
         {
-            joins(&self.dials_as(standby), &serving).map_err(|refusal| {
+            can_replicate(&self.dials_as(standby), &serving).map_err(|refusal| {
                 format!("{} does not join {}: {refusal}", standby.name, primary.name)
             })?;
         }
@@ -1093,11 +1104,11 @@ impl World {
         {
             let (roots, certificate) = (Some(self.published.clone()), Some(issued.client.ca));
             let mode = SslMode::VerifyFull;
-            admits(
+            can_connect(
                 &Client {
                     mode,
                     roots,
-                    password: None,
+                    password_encryption: None,
                     certificate,
                 },
                 &serving,
@@ -1117,7 +1128,7 @@ impl World {
         for client in &self.clients {
             let client = Client {
                 roots: roots.clone(),
-                password: client.password.map(|_| self.hash),
+                password_encryption: client.password_encryption.map(|_| self.hash),
                 ..client.clone()
             };
             if client
@@ -1128,7 +1139,7 @@ impl World {
                 // gone.
                 continue;
             }
-            admits(&client, &serving)
+            can_connect(&client, &serving)
                 .map_err(|refusal| format!("{client:?} at {}: {refusal}", primary.name))?;
         }
         self.judged = Some(now);
@@ -1147,13 +1158,16 @@ impl World {
         let served = self.written.files.as_ref().map(|files| files.material);
         let wanted =
             posture(&self.database.spec, self.major, served.as_ref()).ok_or("no posture")?;
-        if scene.written != wanted {
+        if scene.applied != wanted {
             return Err("what is written is not what the spec asks for".to_owned());
         }
-        scene.pods.iter().try_for_each(|pod| match scene.lack(pod) {
-            None => Ok(()),
-            Some(lack) => Err(format!("{}: {lack:?}", pod.name)),
-        })
+        scene
+            .pods
+            .iter()
+            .try_for_each(|pod| match scene.drift(pod) {
+                None => Ok(()),
+                Some(lack) => Err(format!("{}: {lack:?}", pod.name)),
+            })
     }
 
     pub(crate) fn evictions(&self) -> Vec<u32> {

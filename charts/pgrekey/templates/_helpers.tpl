@@ -33,11 +33,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end }}
 
-{{- define "pgrekey.loops" -}}
-{{- $loops := list -}}
-{{- if .Values.features.provisioner }}{{ $loops = append $loops "provisioner" }}{{ end -}}
-{{- if .Values.features.opsManager }}{{ $loops = append $loops "ops-manager" }}{{ end -}}
-{{- $loops | join "," | default "none" -}}
+{{- define "pgrekey.controllers" -}}
+{{- $controllers := list -}}
+{{- if .Values.features.provisioner }}{{ $controllers = append $controllers "provisioner" }}{{ end -}}
+{{- if .Values.features.opsManager }}{{ $controllers = append $controllers "ops-manager" }}{{ end -}}
+{{- $controllers | join "," | default "none" -}}
 {{- end }}
 
 {{- define "pgrekey.roleRef" -}}

@@ -13,18 +13,18 @@ use kube::api::{Api, ListParams};
 use serde_json::Value;
 
 use super::check::{Defaults, facts_of, text_of};
-use super::scope::{Cluster as Connected, Scope, block_on, print, told};
+use super::scope::{ApiConnection as Connected, Scope, block_on, explain_api_error, print};
 use super::screen::{Output, Screen, json, yaml};
 use super::yaml::{self, Document};
 use crate::api::postgres_version::PostgresVersionSpec;
 use crate::api::{Postgres, PostgresOpsRequest};
-use crate::build::{Cluster, Facts as BuildFacts};
+use crate::build::{BuildInputs as BuildFacts, Cluster};
 use crate::cluster::facts;
-use crate::plan::ends::wished;
+use crate::plan::ends::target_spec;
 use crate::plan::preview::{Preview, preview};
-use crate::rules::defaults::Installation;
-use crate::rules::{self, Effect, Facts as _, Finding, Review, Snapshot};
-use crate::serve::review::Reviewed;
+use crate::rules::defaults::InstallationDefaults;
+use crate::rules::{self, ClusterFacts as _, Effect, Finding, Review, Snapshot};
+use crate::serve::review::ReviewedKind;
 
 /// Show what a request would do, before it is made
 ///
@@ -59,7 +59,7 @@ struct World {
     facts: Snapshot,
     /// The cluster to ask who leads, if there is one.
     cluster: Option<Connected>,
-    installation: Installation,
+    installation: InstallationDefaults,
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -159,7 +159,7 @@ fn requests(
             continue;
         }
         let text = text_of(Path::new(name))?;
-        let documents = yaml::read(&text).map_err(|(place, problem)| {
+        let documents = yaml::parse(&text).map_err(|(place, problem)| {
             anyhow!("{name}:{}:{}: {problem}", place.line, place.column)
         })?;
         let before = found.len();
@@ -204,7 +204,7 @@ impl World {
         let (request, findings) = self.admitted(request)?;
         let (from, is_guessed) = self.build(&database)?;
         let mut after = Postgres::clone(&database);
-        after.spec = wished(&database.spec, &request.spec, from.major());
+        after.spec = target_spec(&database.spec, &request.spec, from.major());
         let (to, _) = self
             .build(&after)
             .map_err(|why| in_place_of(why, &request, &findings))?;
@@ -262,7 +262,7 @@ impl World {
             superuser: "postgres",
             user_conf: Some(""),
         };
-        let built = Cluster::of(database, &facts)
+        let built = Cluster::build(database, &facts)
             .map_err(|why| anyhow!("the database cannot be planned: {why}"))?;
         Ok((built, is_guessed))
     }
@@ -279,7 +279,7 @@ impl World {
         );
         let found = pods.list(&ListParams::default().labels(&selector)).await;
         Ok(found
-            .map_err(|error| told("list the pods", error))?
+            .map_err(|error| explain_api_error("list the pods", error))?
             .items
             .first()
             .map(ResourceExt::name_any))

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::super::progress::words;
 use super::super::screen::{Cell, Screen, Tone};
 use super::Plan;
-use crate::plan::preview::{self, Fate, Line, Planned, Preview, Stop};
+use crate::plan::preview::{self, Fate, LineChange, PlannedCertificate, PlannedStage, Preview};
 use crate::rules::{Effect, Finding};
 use crate::tls::{Method, Posture};
 
@@ -60,7 +60,7 @@ impl Plan {
     }
 }
 
-fn shown_certificate(planned: &Planned) -> Value {
+fn shown_certificate(planned: &PlannedCertificate) -> Value {
     let spec = &planned.certificate.spec;
     json!({
         "name": planned.certificate.name_any(),
@@ -76,27 +76,32 @@ fn shown_certificate(planned: &Planned) -> Value {
 }
 
 /// What is there before, and what is there after.
-fn shown_lines(lines: &[Line]) -> Value {
-    let of = |is: fn(&Line) -> Option<&String>| lines.iter().filter_map(is).collect::<Vec<_>>();
+fn shown_lines(lines: &[LineChange]) -> Value {
+    let of =
+        |is: fn(&LineChange) -> Option<&String>| lines.iter().filter_map(is).collect::<Vec<_>>();
     let before = of(|line| match line {
-        Line::Stays(text) | Line::Goes(text) => Some(text),
-        Line::Comes(_) => None,
+        LineChange::Stays(text) | LineChange::Goes(text) => Some(text),
+        LineChange::Comes(_) => None,
     });
     let after = of(|line| match line {
-        Line::Stays(text) | Line::Comes(text) => Some(text),
-        Line::Goes(_) => None,
+        LineChange::Stays(text) | LineChange::Comes(text) => Some(text),
+        LineChange::Goes(_) => None,
     });
     json!({"before": before, "after": after})
 }
 
-fn shown_stop(stop: &Stop) -> Value {
-    let Posture { accept, dial, .. } = &stop.posture;
+fn shown_stop(stop: &PlannedStage) -> Value {
+    let Posture {
+        accept,
+        conninfo: dial,
+        ..
+    } = &stop.posture;
     json!({
         "step": stop.stage.as_ref().map(ToString::to_string),
         "servedBy": stop.served,
         "plaintext": accept.plain.map(method),
         "tls": accept.tls.map(method),
-        "standbysDial": {"sslmode": dial.mode.as_str(), "clientCertificate": dial.present},
+        "standbysDial": {"sslmode": dial.mode.as_str(), "clientCertificate": dial.sends_client_cert},
         "trusts": stop.trusts,
         "newPods": stop.new_pods,
         "newLeaves": stop.new_leaves,
@@ -199,7 +204,7 @@ fn plan_lines(plan: &Plan, wide: bool, screen: Screen) -> Vec<String> {
     lines
 }
 
-fn certificate(planned: &Planned, wide: bool) -> Vec<Cell> {
+fn certificate(planned: &PlannedCertificate, wide: bool) -> Vec<Cell> {
     let certificate = &planned.certificate;
     let (word, tone) = fate(planned.fate);
     let spec = &certificate.spec;
@@ -243,16 +248,20 @@ fn certificate(planned: &Planned, wide: bool) -> Vec<Cell> {
     ]
 }
 
-fn changed(line: &Line, screen: Screen) -> String {
+fn changed(line: &LineChange, screen: Screen) -> String {
     match line {
-        Line::Stays(text) => format!("  {text}"),
-        Line::Goes(text) => screen.line(Tone::Bad, &format!("- {text}")),
-        Line::Comes(text) => screen.line(Tone::Good, &format!("+ {text}")),
+        LineChange::Stays(text) => format!("  {text}"),
+        LineChange::Goes(text) => screen.line(Tone::Bad, &format!("- {text}")),
+        LineChange::Comes(text) => screen.line(Tone::Good, &format!("+ {text}")),
     }
 }
 
-fn stop(stop: &Stop) -> Vec<Cell> {
-    let Posture { accept, dial, .. } = &stop.posture;
+fn stop(stop: &PlannedStage) -> Vec<Cell> {
+    let Posture {
+        accept,
+        conninfo: dial,
+        ..
+    } = &stop.posture;
     let taken = |by: Option<Method>| {
         by.map_or_else(|| Cell::new(Tone::Dim, "refused"), |by| method(by).into())
     };
@@ -260,7 +269,7 @@ fn stop(stop: &Stop) -> Vec<Cell> {
         .stage
         .as_ref()
         .map_or("now".to_owned(), ToString::to_string);
-    let present = if dial.present { " +cert" } else { "" };
+    let present = if dial.sends_client_cert { " +cert" } else { "" };
     vec![
         stage.into(),
         stop.served

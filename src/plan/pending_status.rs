@@ -13,77 +13,82 @@ use jiff::Timestamp;
 use crate::api::duration::after;
 use crate::api::ops_request::PostgresOpsRequestStatus;
 
-use super::ledger::TURN_BACK;
+use super::ledger::ROLLBACK;
 
 /// A status that is not written yet. Whoever loses it loses the times of the last steps.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Draft {
+pub struct PendingStatus {
     /// What it is to be written over.
-    over: Option<PostgresOpsRequestStatus>,
+    based_on: Option<PostgresOpsRequestStatus>,
     /// The status.
     pub status: PostgresOpsRequestStatus,
     /// Since when the two differ.
     pub since: Timestamp,
 }
 
-impl Draft {
+impl PendingStatus {
     /// Whether it is still to be written over what is there.
     #[must_use]
-    pub fn is_over(&self, written: Option<&PostgresOpsRequestStatus>) -> bool {
-        self.over.as_ref() == written
+    pub fn still_applies_to(&self, written: Option<&PostgresOpsRequestStatus>) -> bool {
+        self.based_on.as_ref() == written
     }
 }
 
 /// What becomes of a status.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Save {
+pub enum StatusWrite {
     /// It is there already.
-    Not,
+    Unchanged,
     /// It is written later.
-    Later(Box<Draft>),
+    Deferred(Box<PendingStatus>),
     /// It is written now, before what was decided is done.
-    Now,
+    Immediate,
 }
 
 /// How soon a status is to be written.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct WritePolicy {
     /// How late it may tell of a step that went well.
     pub delay: Duration,
     /// Clients are given time, counted from a step on: steps are written at once.
-    pub settles: bool,
+    pub has_grace_period: bool,
 }
 
 /// What the API server has, and since when there is something newer.
 #[derive(Clone, Debug)]
-pub struct Stored {
+pub struct StoredStatus {
     /// The status.
     pub status: Option<PostgresOpsRequestStatus>,
     /// Since when there has been a newer one; nothing if there is none.
     pub since: Option<Timestamp>,
 }
 
-impl Stored {
+impl StoredStatus {
     /// What becomes of a newer status.
     #[must_use]
-    pub fn save(&self, newer: &PostgresOpsRequestStatus, pace: Pace, now: Timestamp) -> Save {
+    pub fn plan_write(
+        &self,
+        newer: &PostgresOpsRequestStatus,
+        pace: WritePolicy,
+        now: Timestamp,
+    ) -> StatusWrite {
         if self.status.as_ref() == Some(newer) {
-            return Save::Not;
+            return StatusWrite::Unchanged;
         }
         let since = self.since.unwrap_or(now);
         let is_due = after(since, pace.delay) <= now
             || self.status.as_ref().is_none_or(|status| {
-                let is_timed = pace.settles && status.steps.len() != newer.steps.len();
+                let is_timed = pace.has_grace_period && status.steps.len() != newer.steps.len();
                 is_timed
                     || status.phase != newer.phase
                     || status.begun_on != newer.begun_on
                     || tries(status) != tries(newer)
             });
         if is_due {
-            return Save::Now;
+            return StatusWrite::Immediate;
         }
-        Save::Later(Box::new(Draft {
-            over: self.status.clone(),
+        StatusWrite::Deferred(Box::new(PendingStatus {
+            based_on: self.status.clone(),
             status: newer.clone(),
             since,
         }))
@@ -99,7 +104,7 @@ fn tries(status: &PostgresOpsRequestStatus) -> (i32, bool) {
         .sum();
     (
         again,
-        super::ledger::find(&status.steps, TURN_BACK).is_some(),
+        super::ledger::find_step(&status.steps, ROLLBACK).is_some(),
     )
 }
 
@@ -125,60 +130,60 @@ mod tests {
         }
     }
 
-    fn stored(status: PostgresOpsRequestStatus) -> Stored {
-        Stored {
+    fn stored(status: PostgresOpsRequestStatus) -> StoredStatus {
+        StoredStatus {
             status: Some(status),
             since: None,
         }
     }
 
-    const PACE: Pace = Pace {
+    const PACE: WritePolicy = WritePolicy {
         delay: Duration::from_secs(30),
-        settles: false,
+        has_grace_period: false,
     };
 
-    fn saved(newer: &PostgresOpsRequestStatus) -> Save {
-        stored(status("Pause", 1)).save(newer, PACE, at(0))
+    fn saved(newer: &PostgresOpsRequestStatus) -> StatusWrite {
+        stored(status("Pause", 1)).plan_write(newer, PACE, at(0))
     }
 
     #[test]
     fn a_quick_step_is_written_with_what_follows_it() {
         let written = status("Pause", 1);
-        assert_eq!(saved(&written), Save::Not);
-        let Save::Later(draft) = saved(&status("Expand", 1)) else {
+        assert_eq!(saved(&written), StatusWrite::Unchanged);
+        let StatusWrite::Deferred(draft) = saved(&status("Expand", 1)) else {
             panic!("it is written at once")
         };
-        assert!(draft.is_over(Some(&written)) && !draft.is_over(None));
-        let stored = Stored {
+        assert!(draft.still_applies_to(Some(&written)) && !draft.still_applies_to(None));
+        let stored = StoredStatus {
             status: Some(written),
             since: Some(draft.since),
         };
-        let next = |second| stored.save(&status("Issue", 1), PACE, at(second));
-        assert!(matches!(next(29), Save::Later(later) if later.since == at(0)));
-        assert_eq!(next(30), Save::Now);
+        let next = |second| stored.plan_write(&status("Issue", 1), PACE, at(second));
+        assert!(matches!(next(29), StatusWrite::Deferred(later) if later.since == at(0)));
+        assert_eq!(next(30), StatusWrite::Immediate);
     }
 
     #[test]
     fn what_a_later_pgrekey_must_know_is_written_at_once() {
-        assert_eq!(saved(&status("Pause", 2)), Save::Now);
+        assert_eq!(saved(&status("Pause", 2)), StatusWrite::Immediate);
         let begun = PostgresOpsRequestStatus {
             begun_on: Some(BegunOn::default()),
             ..status("Pause", 1)
         };
-        assert_eq!(saved(&begun), Save::Now);
-        assert_eq!(saved(&status(TURN_BACK, 1)), Save::Now);
+        assert_eq!(saved(&begun), StatusWrite::Immediate);
+        assert_eq!(saved(&status(ROLLBACK, 1)), StatusWrite::Immediate);
         let ended = PostgresOpsRequestStatus {
             phase: Some(OpsPhase::Successful),
             ..status("Pause", 1)
         };
-        assert_eq!(saved(&ended), Save::Now);
+        assert_eq!(saved(&ended), StatusWrite::Immediate);
         assert_eq!(
-            Stored {
+            StoredStatus {
                 status: None,
                 since: None
             }
-            .save(&ended, PACE, at(0)),
-            Save::Now
+            .plan_write(&ended, PACE, at(0)),
+            StatusWrite::Immediate
         );
     }
 
@@ -190,9 +195,17 @@ mod tests {
             attempts: 1,
             ..Step::default()
         });
-        let save =
-            |settles| stored(status("Pause", 1)).save(&longer, Pace { settles, ..PACE }, at(0));
-        assert_eq!(save(true), Save::Now);
-        assert!(matches!(save(false), Save::Later(_)));
+        let save = |settles| {
+            stored(status("Pause", 1)).plan_write(
+                &longer,
+                WritePolicy {
+                    has_grace_period: settles,
+                    ..PACE
+                },
+                at(0),
+            )
+        };
+        assert_eq!(save(true), StatusWrite::Immediate);
+        assert!(matches!(save(false), StatusWrite::Deferred(_)));
     }
 }

@@ -8,75 +8,79 @@ use std::time::{Duration, Instant};
 use kube::ResourceExt;
 
 use crate::api::PostgresOpsRequest;
-use crate::plan::draft::Draft;
-use crate::plan::observed::Hindrance;
-use crate::plan::places::{self, Contender};
+use crate::plan::observed::LastFailure;
+use crate::plan::pending_status::PendingStatus;
+use crate::plan::places::{self, Candidate};
 
 /// The notes, by the uids of their requests.
 #[derive(Debug, Default)]
-pub(super) struct Notes(Mutex<HashMap<String, Kept>>);
+pub(super) struct RequestCache(Mutex<HashMap<String, CachedRequest>>);
 
 /// What is kept of one request.
 #[derive(Debug, Default)]
-struct Kept {
+struct CachedRequest {
     /// What is to be written into its status.
-    draft: Option<Draft>,
+    draft: Option<PendingStatus>,
     /// Why what was last decided could not be done.
-    hindrance: Option<Hindrance>,
+    last_failure: Option<LastFailure>,
     /// Its namespace, and when it was given a place: it works, though the watch may not have shown
     /// it yet.
-    entered: Option<(String, Instant)>,
+    took_slot: Option<(String, Instant)>,
 }
 
 /// How long the watch may be behind.
 const BEHIND: Duration = Duration::from_secs(30);
 
-impl Notes {
+impl RequestCache {
     /// What is to be written over the status that was read; nothing if somebody else has written
     /// one since.
-    pub(super) fn draft(&self, request: &PostgresOpsRequest) -> Option<Draft> {
+    pub(super) fn pending_status(&self, request: &PostgresOpsRequest) -> Option<PendingStatus> {
         let draft = self.all().get(&key(request))?.draft.clone();
-        draft.filter(|draft| draft.is_over(request.status.as_ref()))
+        draft.filter(|draft| draft.still_applies_to(request.status.as_ref()))
     }
 
     /// Keeps a draft for later; nothing when it is written.
-    pub(super) fn keep(&self, request: &PostgresOpsRequest, draft: Option<Draft>) {
+    pub(super) fn set_pending_status(
+        &self,
+        request: &PostgresOpsRequest,
+        draft: Option<PendingStatus>,
+    ) {
         self.all().entry(key(request)).or_default().draft = draft;
     }
 
     /// Why what was last decided could not be done.
-    pub(super) fn hindrance(&self, request: &PostgresOpsRequest) -> Option<Hindrance> {
-        self.all().get(&key(request))?.hindrance.clone()
+    pub(super) fn last_failure(&self, request: &PostgresOpsRequest) -> Option<LastFailure> {
+        self.all().get(&key(request))?.last_failure.clone()
     }
 
     /// Keeps in mind why something could not be done; nothing when it was.
-    pub(super) fn hinder(&self, request: &PostgresOpsRequest, why: Option<Hindrance>) {
-        self.all().entry(key(request)).or_default().hindrance = why;
+    pub(super) fn set_last_failure(&self, request: &PostgresOpsRequest, why: Option<LastFailure>) {
+        self.all().entry(key(request)).or_default().last_failure = why;
     }
 
     /// How many places are free for a request, of so many in all, beside those that have not ended
     /// by what was seen.
-    pub(super) fn free(
+    pub(super) fn free_slots(
         &self,
         request: &PostgresOpsRequest,
-        seen: &[Contender],
+        seen: &[Candidate],
         places: usize,
     ) -> usize {
         free(&self.all(), request, seen, places)
     }
 
     /// Gives a request a place, if one is free.
-    pub(super) fn enter(
+    pub(super) fn take_slot(
         &self,
         request: &PostgresOpsRequest,
-        seen: &[Contender],
+        seen: &[Candidate],
         places: usize,
     ) -> bool {
         let mut all = self.all();
         let may = free(&all, request, seen, places) > 0;
         if may {
             let namespace = request.namespace().unwrap_or_default();
-            all.entry(key(request)).or_default().entered = Some((namespace, Instant::now()));
+            all.entry(key(request)).or_default().took_slot = Some((namespace, Instant::now()));
         }
         may
     }
@@ -86,7 +90,7 @@ impl Notes {
         self.all().remove(&key(request));
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<String, Kept>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<String, CachedRequest>> {
         // Nobody leaves half a draft behind, also not by panicking.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -94,31 +98,31 @@ impl Notes {
 
 /// Counts those too that were given a place a moment ago.
 fn free(
-    all: &HashMap<String, Kept>,
+    all: &HashMap<String, CachedRequest>,
     request: &PostgresOpsRequest,
-    seen: &[Contender],
+    seen: &[Candidate],
     places: usize,
 ) -> usize {
     let own = key(request);
-    let mut others: Vec<Contender> = seen
+    let mut others: Vec<Candidate> = seen
         .iter()
         .filter(|other| other.uid != own)
         .cloned()
         .collect();
     for (uid, kept) in all.iter().filter(|(uid, _)| **uid != own) {
         let Some((namespace, _)) = kept
-            .entered
+            .took_slot
             .as_ref()
             .filter(|(_, at)| at.elapsed() < BEHIND)
         else {
             continue;
         };
         match others.iter_mut().find(|other| other.uid == *uid) {
-            Some(other) => other.works = true,
-            None => others.push(Contender {
+            Some(other) => other.holds_slot = true,
+            None => others.push(Candidate {
                 uid: uid.clone(),
                 namespace: namespace.clone(),
-                works: true,
+                holds_slot: true,
             }),
         }
     }
@@ -144,22 +148,25 @@ mod tests {
 
     #[test]
     fn no_more_have_a_place_than_there_are_also_while_the_watch_is_behind() {
-        let notes = Notes::default();
+        let notes = RequestCache::default();
         let sees = |works: bool| {
-            [Contender {
+            [Candidate {
                 uid: "a".to_owned(),
                 namespace: "demo".to_owned(),
-                works,
+                holds_slot: works,
             }]
         };
-        assert!(notes.enter(&request("a"), &[], 2) && notes.enter(&request("b"), &sees(false), 2));
-        assert!(!notes.enter(&request("c"), &sees(false), 2));
         assert!(
-            notes.enter(&request("a"), &sees(true), 2),
+            notes.take_slot(&request("a"), &[], 2)
+                && notes.take_slot(&request("b"), &sees(false), 2)
+        );
+        assert!(!notes.take_slot(&request("c"), &sees(false), 2));
+        assert!(
+            notes.take_slot(&request("a"), &sees(true), 2),
             "who has a place keeps it"
         );
         notes.forget(&request("b"));
-        assert_eq!(notes.free(&request("c"), &sees(true), 2), 1);
-        assert!(notes.enter(&request("c"), &sees(true), 2));
+        assert_eq!(notes.free_slots(&request("c"), &sees(true), 2), 1);
+        assert!(notes.take_slot(&request("c"), &sees(true), 2));
     }
 }
