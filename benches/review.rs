@@ -14,7 +14,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use pgrekey::rules::defaults::InstallationDefaults;
-use pgrekey::serve::envelope::AdmissionRequest;
+use pgrekey::serve::admission::AdmissionRequest;
 use pgrekey::serve::review::{answer, review};
 use pgrekey::serve::webhooks::{Purpose, WEBHOOKS};
 

@@ -36,12 +36,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgrekey::metrics::Metrics;
+use pgrekey::pki::key_pair::CertificateAndKey;
 use pgrekey::rules::defaults::InstallationDefaults;
 use pgrekey::serve::certificate::ServedCertificate;
-use pgrekey::serve::https::{HttpsServer, Transport, tls};
 use pgrekey::serve::limits::Limits;
+use pgrekey::serve::server::{HttpsServer, Transport, tls};
 use pgrekey::serve::webhooks::{Admission, Purpose, WEBHOOKS, router};
-use pgrekey::tls::pair::CertificateAndKey;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

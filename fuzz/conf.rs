@@ -3,13 +3,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgrekey::tls::conf;
+use pgrekey::api::postgresql_conf;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
-    let Ok(settings) = conf::parse(text) else {
+    let Ok(settings) = postgresql_conf::parse(text) else {
         return;
     };
     // Patroni escapes quotes and backslashes, and nothing else.
@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
         )
     };
     let written: String = settings.iter().map(line).collect();
-    match conf::parse(&written) {
+    match postgresql_conf::parse(&written) {
         Ok(again) => assert_eq!(settings, again),
         // Quotes and escapes make it longer.
         Err(bad) => assert!(bad.problem.contains("64 KiB"), "{bad}: {written:?}"),

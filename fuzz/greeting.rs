@@ -4,17 +4,17 @@
 
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
-use pgrekey::database::greeting::{Greeting, Refusal, Terms};
-use pgrekey::database::wire::{judged_plaintext, judged_tls};
+use pgrekey::database::login::{AuthenticationTerms, Greeting, LoginRefusal};
+use pgrekey::database::probe::{judged_plaintext, judged_tls};
 
 /// A request for the password in clear.
 const CLEAR: &[u8] = b"R\0\0\0\x08\0\0\0\x03";
 
 /// What comes of these bytes: what comes after the login, or why there is none.
 fn heard<'a>(
-    terms: Terms,
+    terms: AuthenticationTerms,
     pieces: impl IntoIterator<Item = &'a [u8]>,
-) -> Result<Option<Vec<u8>>, Refusal> {
+) -> Result<Option<Vec<u8>>, LoginRefusal> {
     let mut greeting = Greeting::new(terms);
     let mut rest: Option<Vec<u8>> = None;
     for piece in pieces {
@@ -31,7 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((&first, rest)) = bytes.split_first() else {
         return;
     };
-    let terms = Terms {
+    let terms = AuthenticationTerms {
         md5: first & 1 != 0,
         nothing: first & 2 != 0,
     };
@@ -41,7 +41,7 @@ fuzz_target!(|bytes: &[u8]| {
         heard(terms, rest.chunks(usize::from(first >> 2) + 1))
     );
     if rest.starts_with(CLEAR) {
-        assert_eq!(whole, Err(Refusal::Clear));
+        assert_eq!(whole, Err(LoginRefusal::Clear));
     }
     let _ = judged_tls(first);
     let mut answer = BytesMut::from(rest);

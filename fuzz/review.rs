@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use pgrekey::rules::Snapshot;
-use pgrekey::rules::defaults::Installation;
-use pgrekey::serve::envelope::Question;
+use pgrekey::rules::defaults::InstallationDefaults;
+use pgrekey::serve::admission::AdmissionRequest;
 use pgrekey::serve::review::{answer, review};
 use pgrekey::serve::webhooks::WEBHOOKS;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ static FACTS: LazyLock<Snapshot> = LazyLock::new(|| {
 });
 
 fuzz_target!(|body: &[u8]| {
-    let Ok(question) = Question::read(body) else {
+    let Ok(question) = AdmissionRequest::parse(body) else {
         return;
     };
     for webhook in &WEBHOOKS {
@@ -39,9 +39,9 @@ fuzz_target!(|body: &[u8]| {
             webhook,
             &question,
             &*FACTS,
-            &Installation {
+            &InstallationDefaults {
                 ops_manager: true,
-                ..Installation::default()
+                ..InstallationDefaults::default()
             },
         );
         let allowed = verdict.allowed();

@@ -19,6 +19,7 @@ pub mod cluster;
 pub mod controller;
 pub mod database;
 pub mod metrics;
+pub mod pki;
 pub mod plan;
 pub mod rules;
 pub mod serve;

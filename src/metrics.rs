@@ -240,8 +240,8 @@ impl ControllerMetrics {
         );
     }
 
-    /// This replica runs the controllers from now on, or no longer. Who no longer does knows nothing
-    /// about databases either.
+    /// This replica runs the controllers from now on, or no longer. Who no longer does knows
+    /// nothing about databases either.
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
         if !leads {

@@ -14,7 +14,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use pgrekey::tls::conf;
+use pgrekey::api::postgresql_conf;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
@@ -71,7 +71,7 @@ impl Server {
     /// Holds one line against PostgreSQL; whether it was read.
     fn judges(&self, line: &str) -> bool {
         let theirs = self.reads(line, "x.y");
-        match conf::parse(line) {
+        match postgresql_conf::parse(line) {
             Ok(settings) => {
                 assert!(theirs.is_some(), "PostgreSQL does not read {line:?}");
                 if let Some(value) = settings.get("x.y") {

@@ -18,119 +18,46 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 struct Floor {
     module: &'static str,
     /// The modules that it may use besides itself.
-    uses: &'static [&'static str],
+    uses: &'static [&'static [&'static str]],
     /// No clock, no effects, no randomness, no environment.
     pure: bool,
 }
 
+/// What judges: no floor above it adds to this list.
+const JUDGMENT: &[&str] = &["api", "pki", "tls", "rules", "build", "plan"];
+const BESIDE: &[&str] = &["telemetry", "metrics"];
+const EDGES: &[&str] = &["cluster", "database", "serve"];
+
+const fn pure(module: &'static str, uses: &'static [&'static [&'static str]]) -> Floor {
+    Floor {
+        module,
+        uses,
+        pure: true,
+    }
+}
+
+const fn effects(module: &'static str, uses: &'static [&'static [&'static str]]) -> Floor {
+    Floor {
+        module,
+        uses,
+        pure: false,
+    }
+}
+
 const FLOORS: &[Floor] = &[
-    Floor {
-        module: "api",
-        uses: &[],
-        pure: true,
-    },
-    Floor {
-        module: "tls",
-        uses: &["api"],
-        pure: true,
-    },
-    Floor {
-        module: "rules",
-        uses: &["api", "tls"],
-        pure: true,
-    },
-    Floor {
-        module: "build",
-        uses: &["api", "tls"],
-        pure: true,
-    },
-    Floor {
-        module: "plan",
-        uses: &["api", "tls", "rules", "build"],
-        pure: true,
-    },
-    Floor {
-        module: "telemetry",
-        uses: &["api"],
-        pure: false,
-    },
-    Floor {
-        module: "metrics",
-        uses: &["api"],
-        pure: false,
-    },
-    Floor {
-        module: "cluster",
-        uses: &[
-            "api",
-            "tls",
-            "rules",
-            "build",
-            "plan",
-            "telemetry",
-            "metrics",
-        ],
-        pure: false,
-    },
-    Floor {
-        module: "database",
-        uses: &[
-            "api",
-            "tls",
-            "rules",
-            "build",
-            "plan",
-            "telemetry",
-            "metrics",
-        ],
-        pure: false,
-    },
-    Floor {
-        module: "serve",
-        uses: &[
-            "api",
-            "tls",
-            "rules",
-            "build",
-            "plan",
-            "telemetry",
-            "metrics",
-        ],
-        pure: false,
-    },
-    Floor {
-        module: "controller",
-        uses: &[
-            "api",
-            "tls",
-            "rules",
-            "build",
-            "plan",
-            "cluster",
-            "database",
-            "serve",
-            "telemetry",
-            "metrics",
-        ],
-        pure: false,
-    },
-    Floor {
-        module: "cli",
-        uses: &[
-            "api",
-            "tls",
-            "rules",
-            "build",
-            "plan",
-            "cluster",
-            "database",
-            "serve",
-            "controller",
-            "telemetry",
-            "metrics",
-        ],
-        pure: false,
-    },
+    pure("api", &[]),
+    pure("pki", &[&["api"]]),
+    pure("tls", &[&["api", "pki"]]),
+    pure("rules", &[&["api", "pki", "tls"]]),
+    pure("build", &[&["api", "pki", "tls"]]),
+    pure("plan", &[&["api", "pki", "tls", "rules", "build"]]),
+    effects("telemetry", &[&["api"]]),
+    effects("metrics", &[&["api"]]),
+    effects("cluster", &[JUDGMENT, BESIDE]),
+    effects("database", &[JUDGMENT, BESIDE]),
+    effects("serve", &[JUDGMENT, BESIDE]),
+    effects("controller", &[JUDGMENT, BESIDE, EDGES]),
+    effects("cli", &[JUDGMENT, BESIDE, EDGES, &["controller"]]),
 ];
 
 /// What a pure module must not name. A path is forbidden together with everything below it.
@@ -235,7 +162,7 @@ fn violations(module: &[String], source: &str) -> Vec<String> {
         if let Some(used) = root_module(&named, module)
             && FLOORS.iter().any(|f| f.module == used)
             && used != floor.module
-            && !floor.uses.contains(&used.as_str())
+            && !floor.uses.concat().contains(&used.as_str())
         {
             wrong.push(format!("`{}` must not use `{used}`", module.join("::")));
         }

@@ -20,11 +20,12 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use pgrekey::metrics::{ConnectionEnd, ConnectionEndLabels, Metrics, Shed, ShedLabels};
+use pgrekey::pki::key_pair::CertificateAndKey;
 use pgrekey::serve::certificate::ServedCertificate;
-use pgrekey::serve::health::{self, Readiness};
-use pgrekey::serve::https::{HttpsServer, Transport, listen, tls};
 use pgrekey::serve::limits::Limits;
-use pgrekey::tls::pair::CertificateAndKey;
+use pgrekey::serve::probes;
+use pgrekey::serve::probes::Readiness;
+use pgrekey::serve::server::{HttpsServer, Transport, listen, tls};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -1134,7 +1135,7 @@ async fn the_health_port_names_what_is_not_ready() {
     let server = HttpsServer {
         listener,
         transport: Transport::Plain,
-        router: health::router(readiness, Arc::new(Metrics::new())),
+        router: probes::router(readiness, Arc::new(Metrics::new())),
         limits: Limits::of_health_port(),
         metrics: pgrekey::metrics::ServerMetrics::default(),
     };

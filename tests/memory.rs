@@ -13,7 +13,7 @@ mod worst_body;
 use peak_alloc::PeakAlloc;
 use pgrekey::rules::Snapshot;
 use pgrekey::rules::defaults::InstallationDefaults;
-use pgrekey::serve::envelope::AdmissionRequest;
+use pgrekey::serve::admission::AdmissionRequest;
 use pgrekey::serve::limits::Limits;
 use pgrekey::serve::review::{answer, review};
 use pgrekey::serve::webhooks::{Purpose, WEBHOOKS};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 use std::collections::BTreeMap;
 
-use super::tls::{CERT_MANAGER_GROUP, X509Subject};
+use crate::api::tls::{CERT_MANAGER_GROUP, X509Subject};
 
 /// cert-manager's kinds that pgrekey uses.
 pub const KINDS: [&str; 4] = [

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::bounds::{MAX_CERTIFICATES, MAX_NAME_BYTES, MAX_NAMES};
-use super::ops_request::TlsChange;
-use super::postgres::TlsConfig;
-use super::tls::{CertificateSpec, IssuerRef, X509Subject};
+use crate::api::bounds::{MAX_CERTIFICATES, MAX_NAME_BYTES, MAX_NAMES};
+use crate::api::ops_request::TlsChange;
+use crate::api::postgres::TlsConfig;
+use crate::api::tls::{CertificateSpec, IssuerRef, X509Subject};
 
 impl TlsChange {
     /// Makes of the TLS of a database what it is after the change. Another issuer is the issuer of

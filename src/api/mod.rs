@@ -17,7 +17,10 @@ pub mod ops_request;
 pub mod pet_set;
 pub mod postgres;
 pub mod postgres_version;
+pub mod postgresql_conf;
+pub mod postgresql_settings;
 pub mod quantity;
+pub mod reserved_settings;
 pub mod schema;
 pub mod security;
 pub mod step;
@@ -27,12 +30,12 @@ pub mod tls;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-pub use condition::Condition;
-pub use ops_request::{PostgresOpsRequest, PostgresOpsRequestSpec};
-pub use pet_set::PetSet;
-pub use postgres::{Postgres, PostgresSpec};
-pub use postgres_version::PostgresVersion;
-pub use step::StepKind;
+pub use crate::api::condition::Condition;
+pub use crate::api::ops_request::{PostgresOpsRequest, PostgresOpsRequestSpec};
+pub use crate::api::pet_set::PetSet;
+pub use crate::api::postgres::{Postgres, PostgresSpec};
+pub use crate::api::postgres_version::PostgresVersion;
+pub use crate::api::step::StepKind;
 
 /// The CRDs that pgrekey installs, in the order in which they should be applied.
 ///

@@ -8,11 +8,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 
-use super::annotations::STRATEGY;
-use super::bounds::MAX_RETRIES;
-use super::condition::Condition;
-use super::schema::Opaque;
-use super::tls::{CertificateSpec, ClientAuthMode, IssuerRef, SslMode};
+use crate::api::annotations::STRATEGY;
+use crate::api::bounds::MAX_RETRIES;
+use crate::api::condition::Condition;
+use crate::api::schema::Opaque;
+use crate::api::tls::{CertificateSpec, ClientAuthMode, IssuerRef, SslMode};
 
 /// What is to be done to which database. It cannot be changed once the request exists: make a new
 /// request instead.

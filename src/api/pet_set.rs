@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 
-use super::schema::{opaque_object, opaque_objects};
+use crate::api::schema::{opaque_object, opaque_objects};
 
 /// A set of pods with stable names and volumes, like a StatefulSet.
 #[skip_serializing_none]

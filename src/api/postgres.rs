@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 use std::collections::BTreeMap;
 
-use super::bounds::{MAX_CHECK_FAILURES, MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT, MAX_REPLICAS};
-use super::condition::Condition;
-use super::monitor::Monitor;
-use super::names;
-use super::template::{PodTemplate, ServiceTemplate};
-use super::tls::{CertificateSpec, ClientAuthMode, IssuerRef, SslMode};
+use crate::api::bounds::{MAX_CHECK_FAILURES, MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT, MAX_REPLICAS};
+use crate::api::condition::Condition;
+use crate::api::monitor::Monitor;
+use crate::api::names;
+use crate::api::template::{PodTemplate, ServiceTemplate};
+use crate::api::tls::{CertificateSpec, ClientAuthMode, IssuerRef, SslMode};
 
 /// What a PostgreSQL cluster should be.
 #[skip_serializing_none]

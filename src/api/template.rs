@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 use std::collections::BTreeMap;
 
-use super::names;
+use crate::api::names;
 
 /// Labels and annotations to add.
 #[skip_serializing_none]

@@ -4,8 +4,8 @@
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
 
-use super::Cluster;
 use crate::api::bounds;
+use crate::build::Cluster;
 
 /// The ServiceAccount of the pods; none if the spec names one of the user's own.
 #[must_use]
@@ -75,8 +75,8 @@ pub fn role_binding(cluster: &Cluster) -> RoleBinding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cluster::tests::{cluster, postgres};
     use super::*;
+    use crate::build::cluster::tests::{cluster, postgres};
 
     #[test]
     fn no_number_of_pods_makes_a_role_without_end() {

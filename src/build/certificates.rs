@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::Cluster;
-use super::names::CLUSTER_DOMAIN;
 use crate::api::cert_manager::{
     Certificate, CertificateIssuerRef, CertificatePrivateKey, CertificateSpec, SecretTemplate,
 };
 use crate::api::template::ServiceAlias;
 use crate::api::tls::{CertificateSpec as Wish, IssuerRef, KeyEncoding};
+use crate::build::Cluster;
+use crate::build::names::CLUSTER_DOMAIN;
+use crate::pki::issued::RequiredNames;
 use crate::tls::Alias;
-use crate::tls::material::RequiredNames;
 
 /// Longest common name that X.509 allows.
 const LONGEST_COMMON_NAME: usize = 64;
@@ -175,8 +175,8 @@ fn union(ours: Vec<String>, users: &[String]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cluster::tests::{cluster, postgres};
     use super::*;
+    use crate::build::cluster::tests::{cluster, postgres};
 
     #[test]
     fn without_tls_nothing_is_asked_for() {

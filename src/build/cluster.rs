@@ -7,8 +7,6 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaimSpec, ResourceRequirements
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 
-use super::names::{EXPORTER, POSTGRES};
-use super::user_conf::UserConf;
 use crate::api::Postgres;
 use crate::api::bounds::MAX_REPLICAS;
 use crate::api::monitor::{Exporter, Monitor};
@@ -20,6 +18,8 @@ use crate::api::template::{
     ContainerSettings, PodSettings, ServiceAlias, ServiceTemplate, TemplateMeta,
 };
 use crate::api::tls::SslMode;
+use crate::build::names::{EXPORTER, POSTGRES};
+use crate::build::user_conf::UserConf;
 use crate::tls::Alias;
 
 /// User that the images run as if their version does not say.
@@ -471,7 +471,7 @@ pub(super) mod tests {
     use crate::api::postgres_version::{DatabaseImage, Image};
 
     /// A version as our images have it.
-    pub(in super::super) fn version(version: &str) -> PostgresVersionSpec {
+    pub(in crate::build) fn version(version: &str) -> PostgresVersionSpec {
         PostgresVersionSpec {
             version: version.to_owned(),
             db: DatabaseImage {
@@ -486,7 +486,7 @@ pub(super) mod tests {
     }
 
     /// `demo/pg` with this spec, as YAML without indentation; ephemeral unless it says otherwise.
-    pub(in super::super) fn postgres(spec: &str) -> Postgres {
+    pub(in crate::build) fn postgres(spec: &str) -> Postgres {
         let mut spec: PostgresSpec = serde_saphyr::from_str(spec).expect("a spec");
         if spec.storage.is_none() && spec.storage_type.is_none() {
             spec.storage_type = Some(StorageType::Ephemeral);
@@ -496,7 +496,7 @@ pub(super) mod tests {
         postgres
     }
 
-    pub(in super::super) fn build(postgres: &Postgres) -> Result<Cluster, Unbuildable> {
+    pub(in crate::build) fn build(postgres: &Postgres) -> Result<Cluster, Unbuildable> {
         let version = version(&postgres.spec.version);
         Cluster::build(
             postgres,
@@ -508,7 +508,7 @@ pub(super) mod tests {
         )
     }
 
-    pub(in super::super) fn cluster(postgres: &Postgres) -> Cluster {
+    pub(in crate::build) fn cluster(postgres: &Postgres) -> Cluster {
         build(postgres).expect("a cluster")
     }
 

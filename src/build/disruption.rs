@@ -3,7 +3,7 @@
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::Cluster;
+use crate::build::Cluster;
 
 /// Less than half of the standbys, but one at least. None for a single pod: there it could only
 /// forbid every eviction, or none.
@@ -22,8 +22,8 @@ pub fn disruption_budget(cluster: &Cluster) -> Option<PodDisruptionBudget> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cluster::tests::{cluster, postgres};
     use super::*;
+    use crate::build::cluster::tests::{cluster, postgres};
 
     #[test]
     fn as_many_may_be_missing_as_a_majority_can_spare() {

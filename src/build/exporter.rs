@@ -3,12 +3,12 @@
 use k8s_openapi::api::core::v1::{Container, EnvVar};
 use serde_json::json;
 
-use super::Cluster;
-use super::names::{EXPORTER, EXPORTER_PORT};
-use super::pod::{CONFIG, SOCKETS, container_port, is_the_users, shared_mounts};
-use super::session::SAFE;
 use crate::api::environment::DATA_SOURCE;
 use crate::api::security;
+use crate::build::Cluster;
+use crate::build::names::{EXPORTER, EXPORTER_PORT};
+use crate::build::pod::{CONFIG, SOCKETS, container_port, is_the_users, shared_mounts};
+use crate::build::session::SAFE;
 use crate::tls::{Posture, layout};
 
 /// Key of the exporter's own configuration in ConfigMap `NAME-patroni`.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::Resource;
 
-use super::Cluster;
+use crate::build::Cluster;
 
 /// Labels, as Kubernetes has them.
 pub type Labels = BTreeMap<String, String>;
@@ -108,8 +108,8 @@ pub fn owned_by<K: Resource, O: Resource<DynamicType = ()>>(mut object: K, owner
 
 #[cfg(test)]
 mod tests {
-    use super::super::cluster::tests::{cluster, postgres};
     use super::*;
+    use crate::build::cluster::tests::{cluster, postgres};
     use k8s_openapi::api::core::v1::Service;
 
     #[test]

@@ -12,14 +12,15 @@
 //! | [`pet_set`], [`pod`], [`exporter`], [`stateful_set`] | the workload |
 //! | [`session`] | what a superuser's session starts with |
 //! | [`workload`] | which pods it has |
-//! | [`patroni`], [`shared`] | Patroni's two configurations: per pod, and of the whole cluster |
+//! | [`patroni`] | Patroni's two configurations: per pod, and of the whole cluster |
 //! | [`user_conf`] | a user's own settings, and the way that each goes to the servers |
 //! | [`services`], [`monitor`] | ways in, for clients and for Prometheus |
 //! | [`certificates`], [`secrets`], [`trust`] | what is issued, what is served, what is published |
 //! | [`access`], [`disruption`] | what pods may do, and how many may be missing |
-//! | [`written`] | a posture, read back from the objects |
+//! | [`applied`] | a posture, read back from the objects |
 
 pub mod access;
+pub mod applied;
 pub mod certificates;
 pub mod cluster;
 pub mod disruption;
@@ -33,16 +34,14 @@ pub mod pod;
 pub mod secrets;
 pub mod services;
 pub mod session;
-pub mod shared;
 pub mod stateful_set;
 pub mod trust;
 pub mod user_conf;
 pub mod version;
 pub mod workload;
-pub mod written;
 
 #[cfg(test)]
 mod snapshots;
 
-pub use cluster::{BuildInputs, Cluster, Unbuildable};
-pub use meta::owned_by;
+pub use crate::build::cluster::{BuildInputs, Cluster, Unbuildable};
+pub use crate::build::meta::owned_by;

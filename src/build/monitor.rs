@@ -4,13 +4,13 @@ use k8s_openapi::api::core::v1::Service;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::{Value, json};
 
-use super::Cluster;
-use super::exporter::port;
-use super::meta::{ROLE_LABEL, labels};
-use super::names::EXPORTER_PORT;
-use super::services::templated;
 use crate::api::monitor::Agent;
 use crate::api::template::ServiceAlias;
+use crate::build::Cluster;
+use crate::build::exporter::port;
+use crate::build::meta::{ROLE_LABEL, labels};
+use crate::build::names::EXPORTER_PORT;
+use crate::build::services::templated;
 use crate::tls::Posture;
 
 /// Annotation of the Service: who scrapes.

@@ -1,7 +1,8 @@
 //! What the objects of a database are called, as in KubeDB.
 
-use super::Cluster;
-use crate::api::names::{self, METRICS_PORT, with_suffix};
+use crate::api::names;
+use crate::api::names::{METRICS_PORT, with_suffix};
+use crate::build::Cluster;
 use crate::tls::Alias;
 
 pub use crate::api::names::{EXPORTER, POSTGRES};
@@ -132,7 +133,7 @@ impl Cluster {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cluster::tests::{cluster, postgres};
+    use crate::build::cluster::tests::{cluster, postgres};
 
     #[test]
     fn the_superusers_secret_is_the_one_that_is_named_if_one_is() {

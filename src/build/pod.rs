@@ -13,12 +13,12 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::cluster::Data;
-use super::names::{DB_PORT, PATRONI_PORT, POSTGRES};
-use super::patroni::{INITDB_SH, PATRONI_YML};
-use super::{Cluster, exporter};
 use crate::api::environment::is_reserved;
 use crate::api::security;
+use crate::build::cluster::Data;
+use crate::build::names::{DB_PORT, PATRONI_PORT, POSTGRES};
+use crate::build::patroni::local::{INITDB_SH, PATRONI_YML};
+use crate::build::{Cluster, exporter};
 use crate::tls::{Posture, layout};
 
 /// Where the data volume is.
@@ -424,9 +424,9 @@ fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cluster::tests::{cluster, postgres};
     use super::*;
     use crate::api::tls::SslMode;
+    use crate::build::cluster::tests::{cluster, postgres};
     use crate::tls::posture::tests::material;
     use crate::tls::{Method, walk};
     use std::collections::{BTreeMap, BTreeSet};

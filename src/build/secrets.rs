@@ -6,10 +6,10 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::Cluster;
 use crate::api::postgres::USER_CONF;
+use crate::build::Cluster;
 
-pub use crate::tls::material::{Pem, ServedMaterial};
+pub use crate::pki::issued::{Pem, ServedMaterial};
 
 /// The user of Patroni's REST API for what is not safe, such as a reload. Probes need none.
 pub const AGENT_USER: &str = "pgrekey";
@@ -107,8 +107,8 @@ fn data<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, ByteString
 
 #[cfg(test)]
 mod tests {
-    use super::super::cluster::tests::{cluster, postgres};
     use super::*;
+    use crate::build::cluster::tests::{cluster, postgres};
     use crate::tls::layout;
 
     fn served(name: &str) -> ServedMaterial {

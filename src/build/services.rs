@@ -3,10 +3,10 @@
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::Cluster;
-use super::meta::{Labels, PRIMARY, STANDBY};
-use super::names::DB_PORT;
 use crate::api::template::{ExternalTrafficPolicy, ServiceAlias, ServiceSettings, ServiceType};
+use crate::build::Cluster;
+use crate::build::meta::{Labels, PRIMARY, STANDBY};
+use crate::build::names::DB_PORT;
 
 /// Service `NAME`: the primary.
 #[must_use]
@@ -157,8 +157,8 @@ const fn traffic_policy(policy: ExternalTrafficPolicy) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cluster::tests::{cluster, postgres};
     use super::*;
+    use crate::build::cluster::tests::{cluster, postgres};
 
     #[test]
     fn a_single_pod_has_no_service_of_standbys() {

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::cluster::tests::{cluster, postgres};
-use super::{
-    Cluster, access, certificates, disruption, monitor, owned_by, patroni, pet_set, secrets,
-    services, shared, trust,
-};
 use crate::api::Postgres;
 use crate::api::tls::SslMode;
+use crate::build::cluster::tests::{cluster, postgres};
+use crate::build::patroni::{dynamic, local};
+use crate::build::{
+    Cluster, access, certificates, disruption, monitor, owned_by, pet_set, secrets, services, trust,
+};
 use crate::tls::posture::tests::material;
 use crate::tls::{Alias, Method, Posture, posture};
 
@@ -18,8 +18,8 @@ use crate::tls::{Alias, Method, Posture, posture};
 /// documents.
 fn manifests(owner: &Postgres, cluster: &Cluster, posture: &Posture) -> String {
     // The annotation is JSON in a string, which nobody can read.
-    let mut shared = json!(shared::config_map(cluster, posture));
-    shared["metadata"]["annotations"]["config"] = shared::config(cluster, posture);
+    let mut shared = json!(dynamic::config_map(cluster, posture));
+    shared["metadata"]["annotations"]["config"] = dynamic::config(cluster, posture);
     let documents = [
         json!(owned_by(pet_set::pet_set(cluster, posture), owner)),
         json!(services::primary(cluster)),
@@ -27,7 +27,7 @@ fn manifests(owner: &Postgres, cluster: &Cluster, posture: &Posture) -> String {
         json!(services::pods(cluster)),
         json!(monitor::stats(cluster, posture)),
         json!(monitor::service_monitor(cluster, posture)),
-        json!(patroni::config_map(cluster, posture)),
+        json!(local::config_map(cluster, posture)),
         shared,
         json!(certificates::certificate(cluster, Alias::Server)),
         json!(certificates::certificate(cluster, Alias::Client)),

@@ -60,9 +60,9 @@ const fn policy_name(policy: PodManagementPolicy) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cluster::tests::{cluster, postgres};
-    use super::super::pet_set::pet_set;
     use super::*;
+    use crate::build::cluster::tests::{cluster, postgres};
+    use crate::build::pet_set::pet_set;
     use crate::tls::{Method, Posture};
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 
-use super::Cluster;
+use crate::build::Cluster;
 
 /// ConfigMap `NAME-ca`: key `ca.crt`, the certificates of the CAs that [`crate::tls::published`]
 /// names, as PEM.

@@ -9,11 +9,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 
-use super::cluster::{BuildInputs, Unbuildable, unbuildable};
-use super::pod::{USER_CONF_FOLDER, USER_CONF_VOLUME};
 use crate::api::bounds::MAX_CONF;
 use crate::api::postgres::{PostgresSpec, USER_CONF};
-use crate::tls::{conf, guc, owned};
+use crate::api::{postgresql_conf, postgresql_settings, reserved_settings};
+use crate::build::cluster::{BuildInputs, Unbuildable, unbuildable};
+use crate::build::pod::{USER_CONF_FOLDER, USER_CONF_VOLUME};
 use k8s_openapi::api::core::v1::Pod;
 
 /// The field that names the Secret.
@@ -68,7 +68,7 @@ impl UserConf {
                     "write the settings under the key user.conf",
                 );
             }
-            match conf::parse(text) {
+            match postgresql_conf::parse(text) {
                 Ok(settings) => inline = settings,
                 Err(bad) => {
                     return unbuildable(
@@ -89,7 +89,7 @@ impl UserConf {
             secret: secret.unwrap_or_default(),
         };
         for settings in [&mut all.inline, &mut all.secret] {
-            settings.retain(|name, _| owned::reserved_setting(name).is_none());
+            settings.retain(|name, _| reserved_settings::reserved_setting(name).is_none());
         }
         Ok(all)
     }
@@ -158,7 +158,7 @@ fn secret(
                 remedy,
             )
         };
-        let settings = match conf::parse(line) {
+        let settings = match postgresql_conf::parse(line) {
             Ok(settings) => settings,
             Err(bad) => {
                 return refuse(
@@ -170,9 +170,9 @@ fn secret(
         // What is pgrekey's is left out, whatever it is.
         for (setting, value) in settings
             .iter()
-            .filter(|(setting, _)| owned::reserved_setting(setting).is_none())
+            .filter(|(setting, _)| reserved_settings::reserved_setting(setting).is_none())
         {
-            if let Err(problem) = guc::check(major, setting, value) {
+            if let Err(problem) = postgresql_settings::check(major, setting, value) {
                 return refuse(problem, "correct it: with it, no server would start");
             }
         }
@@ -202,9 +202,10 @@ pub fn path() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cluster::tests::{postgres, version};
-    use super::super::{Cluster, shared};
     use super::*;
+    use crate::build::Cluster;
+    use crate::build::cluster::tests::{postgres, version};
+    use crate::build::patroni::dynamic;
     use crate::tls::{Method, Posture};
     use proptest::prelude::*;
 
@@ -220,7 +221,7 @@ mod tests {
     }
 
     fn shared_of(cluster: &Cluster) -> serde_json::Value {
-        shared::config(cluster, &Posture::plain(Method::Scram))
+        dynamic::config(cluster, &Posture::plain(Method::Scram))
     }
 
     #[test]

@@ -7,8 +7,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::Cluster;
 use crate::api::postgres_version::PostgresVersionSpec;
+use crate::build::Cluster;
 
 /// Annotation of ConfigMap `NAME-patroni` and of PetSet `NAME`: what the database is built of, see
 /// [`BuiltOf`]. The ConfigMap stays while the database is halted, and the PetSet while somebody has

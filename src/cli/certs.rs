@@ -10,15 +10,17 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use serde::Serialize;
 
-use super::scope::{ApiConnection, Scope, block_on, explain_api_error, is_missing, print};
-use super::screen::{Cell, Output, Screen, Tone, days, end, json, serial, yaml};
 use crate::api::cert_manager::{Certificate, holds};
 use crate::api::names;
 use crate::api::ops_request::PodStatus;
 use crate::api::{Postgres, PostgresOpsRequest};
+use crate::cli::kubeconfig::{
+    ApiConnection, Scope, block_on, explain_api_error, is_missing, print,
+};
+use crate::cli::output::{Cell, Output, Screen, Tone, days, end, json, serial, yaml};
+use crate::pki::certificate::{CertificateSummary, summarize_pem};
 use crate::plan::preview;
 use crate::tls::Alias;
-use crate::tls::known::{CertificateSummary, summarize_pem};
 
 /// Show what certificates are issued and what is served
 ///
@@ -31,7 +33,7 @@ use crate::tls::known::{CertificateSummary, summarize_pem};
   pgrekey certs demo/ha-postgres
   pgrekey certs -A                             # every database of the cluster
   pgrekey certs ha-postgres -o json | jq '.[].certificates[] | select(.drift)'")]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// A database: NAME or NAMESPACE/NAME; every database of the namespace if left out
     name: Option<String>,
     /// Every database of the cluster
@@ -44,7 +46,7 @@ pub(super) struct Args {
     scope: Scope,
 }
 
-pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args {
         name,
         all_namespaces,
@@ -120,27 +122,27 @@ async fn databases(
 
 /// The certificates of one database.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Certificates {
-    pub(super) database: String,
-    pub(super) each: Vec<AliasCertificates>,
+pub(crate) struct Certificates {
+    pub(crate) database: String,
+    pub(crate) each: Vec<AliasCertificates>,
     /// The pods as the latest request saw them, and which request that was.
-    pub(super) wire: Option<(String, Vec<PodStatus>)>,
+    pub(crate) wire: Option<(String, Vec<PodStatus>)>,
 }
 
 /// One certificate of a database.
 #[derive(Clone, Debug)]
-pub(super) struct AliasCertificates {
-    pub(super) alias: Alias,
-    pub(super) issuer: String,
+pub(crate) struct AliasCertificates {
+    pub(crate) alias: Alias,
+    pub(crate) issuer: String,
     /// cert-manager says that it is ready; nothing if there is no Certificate.
-    pub(super) ready: Option<bool>,
-    pub(super) issued: Option<CertificateSummary>,
-    pub(super) served: Option<CertificateSummary>,
+    pub(crate) ready: Option<bool>,
+    pub(crate) issued: Option<CertificateSummary>,
+    pub(crate) served: Option<CertificateSummary>,
 }
 
 impl AliasCertificates {
     /// Whether another certificate is issued than is served.
-    pub(super) fn drifts(&self) -> bool {
+    pub(crate) fn drifts(&self) -> bool {
         let fingerprint =
             |known: &Option<CertificateSummary>| known.as_ref().map(|known| known.fingerprint);
         fingerprint(&self.issued) != fingerprint(&self.served)
@@ -148,7 +150,7 @@ impl AliasCertificates {
 }
 
 /// Reads the certificates of one database: every object by its name.
-pub(super) async fn collect(
+pub(crate) async fn collect(
     cluster: &ApiConnection,
     database: &Postgres,
 ) -> anyhow::Result<Certificates> {
@@ -435,9 +437,9 @@ fn shown(all: &[Certificates], now: Timestamp) -> Vec<Shown<'_>> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::tls::Fingerprint;
+    use crate::pki::Fingerprint;
 
     pub(crate) fn leaf(name: u8, not_after: &str) -> CertificateSummary {
         CertificateSummary {

@@ -11,15 +11,18 @@ use kube::ResourceExt;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::scope::{Scope, block_on, print};
-use super::screen::{Output, json, yaml};
-use super::yaml::{self, Document, Position};
 use crate::api::{Postgres, PostgresOpsRequest};
-use crate::cluster::facts;
+use crate::cli::kubeconfig::{Scope, block_on, print};
+use crate::cli::manifest;
+use crate::cli::manifest::{Document, Position};
+use crate::cli::output::{Output, json, yaml};
+use crate::cluster::cache;
+use crate::rules;
 use crate::rules::allowed::{Allowed, PodSecurity};
 use crate::rules::defaults::{DefaultIssuer, InstallationDefaults};
-use crate::rules::{self, ClusterFacts, Effect, Finding, Needs, Operation, Review, Rule, Snapshot};
-use crate::serve::review::{self, ReviewedKind, UNDECODABLE};
+use crate::rules::{ClusterFacts, Effect, Finding, Needs, Operation, Review, Rule, Snapshot};
+use crate::serve::review;
+use crate::serve::review::{ReviewedKind, UNDECODABLE};
 
 /// Judge manifests by the rules of the admission webhooks, offline
 ///
@@ -33,7 +36,7 @@ use crate::serve::review::{self, ReviewedKind, UNDECODABLE};
   kubectl get pg,pgops,pgversion,issuer,clusterissuer,storageclass,namespace -A -o yaml > facts/all.yaml
   kustomize build . | pgrekey check --facts facts -
   pgrekey check -o json add-tls.yaml | jq -r '.findings[].rule'")]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// Files with manifests, YAML or JSON; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -54,7 +57,7 @@ pub(super) struct Args {
 
 /// What admission fills in and lets pass
 #[derive(Debug, clap::Args)]
-pub(super) struct Defaults {
+pub(crate) struct Defaults {
     /// Issuer for objects that name none, as `pgrekey run` has it: Issuer/NAME or
     /// ClusterIssuer/NAME
     #[arg(long, env = "PGREKEY_DEFAULT_ISSUER", value_name = "ISSUER")]
@@ -65,7 +68,7 @@ pub(super) struct Defaults {
 
 impl Defaults {
     /// The installation that would judge.
-    pub(super) fn installation(self) -> InstallationDefaults {
+    pub(crate) fn installation(self) -> InstallationDefaults {
         let Self {
             default_issuer,
             tenancy,
@@ -80,7 +83,7 @@ impl Defaults {
 
 /// What databases may have
 #[derive(Debug, clap::Args)]
-pub(super) struct Tenancy {
+pub(crate) struct Tenancy {
     /// What pods of databases may be, by Kubernetes' Pod Security Standards: restricted, baseline
     /// or privileged
     #[arg(
@@ -105,7 +108,7 @@ pub(super) struct Tenancy {
 }
 
 impl Tenancy {
-    pub(super) fn allowed(self) -> Allowed {
+    pub(crate) fn allowed(self) -> Allowed {
         let Self {
             pod_security,
             service_accounts,
@@ -119,7 +122,7 @@ impl Tenancy {
     }
 }
 
-pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args {
         files,
         facts,
@@ -137,7 +140,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut report = ObjectReport::default();
     let mut objects = vec![];
     for file in &files {
-        match yaml::parse(&text_of(file)?) {
+        match manifest::parse(&text_of(file)?) {
             Ok(documents) => {
                 let documents = documents.into_iter().flat_map(Document::objects);
                 objects.extend(documents.map(|document| Object::new(file, document, &namespace)));
@@ -172,7 +175,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-pub(super) fn text_of(file: &Path) -> anyhow::Result<String> {
+pub(crate) fn text_of(file: &Path) -> anyhow::Result<String> {
     let bytes = if file == Path::new("-") {
         let mut bytes = vec![];
         std::io::stdin()
@@ -187,7 +190,7 @@ pub(super) fn text_of(file: &Path) -> anyhow::Result<String> {
 }
 
 /// What the manifests of a directory say about the cluster.
-pub(super) fn facts_of(directory: &Path) -> anyhow::Result<Snapshot> {
+pub(crate) fn facts_of(directory: &Path) -> anyhow::Result<Snapshot> {
     let entries = std::fs::read_dir(directory)
         .with_context(|| format!("cannot read {}", directory.display()))?;
     let mut files = entries
@@ -200,7 +203,7 @@ pub(super) fn facts_of(directory: &Path) -> anyhow::Result<Snapshot> {
     files.sort();
     let mut facts = Snapshot::default();
     for file in files {
-        let documents = yaml::parse(&text_of(&file)?).map_err(|(place, problem)| {
+        let documents = manifest::parse(&text_of(&file)?).map_err(|(place, problem)| {
             anyhow::anyhow!(
                 "{}:{}:{}: {problem}",
                 file.display(),
@@ -218,7 +221,7 @@ pub(super) fn facts_of(directory: &Path) -> anyhow::Result<Snapshot> {
 }
 
 fn facts_of_cluster(scope: &Scope) -> anyhow::Result<Snapshot> {
-    block_on(async { Ok(facts::snapshot(&scope.connect().await?.client).await?) })
+    block_on(async { Ok(cache::snapshot(&scope.connect().await?.client).await?) })
 }
 
 /// The cluster once the given objects are in it. Requests stay out: each is judged as the next one

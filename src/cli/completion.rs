@@ -11,13 +11,13 @@ use clap_complete::{Shell, generate};
   pgrekey completion bash > /etc/bash_completion.d/pgrekey
   pgrekey completion zsh > \"${fpath[1]}/_pgrekey\"
   pgrekey completion fish > ~/.config/fish/completions/pgrekey.fish")]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// Which shell
     #[arg(value_enum)]
     shell: Shell,
 }
 
-pub(super) fn run(Args { shell }: &Args, mut command: Command) -> anyhow::Result<()> {
+pub(crate) fn run(Args { shell }: &Args, mut command: Command) -> anyhow::Result<()> {
     // Into memory first: the generator panics when its reader goes away.
     let mut script = vec![];
     generate(*shell, &mut command, "pgrekey", &mut script);

@@ -13,14 +13,14 @@ use crate::api;
 #[command(after_help = "Examples:
   pgrekey crds | kubectl apply --server-side -f -
   pgrekey crds --output charts/pgrekey-crds/templates")]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// Write one file per definition, named `<group>_<plural>.yaml`, into this directory instead of
     /// printing
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let Some(directory) = &args.output else {
         let mut out = std::io::stdout().lock();
         for crd in api::crds() {

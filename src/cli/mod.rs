@@ -5,17 +5,15 @@ mod check;
 mod completion;
 mod crds;
 mod doctor;
-mod health;
-mod make;
+mod kubeconfig;
+mod manifest;
+mod output;
 mod plan;
-mod progress;
+mod requests;
 mod rules;
 mod run;
-mod scope;
-mod screen;
 mod status;
 mod webhook_config;
-mod yaml;
 
 use std::io;
 use std::process::ExitCode;
@@ -38,10 +36,10 @@ enum Command {
     Status(status::Args),
     Certs(certs::Args),
     Plan(plan::Args),
-    AddTls(Box<make::AddTls>),
-    Rotate(Box<make::Rotate>),
-    ChangeIssuer(Box<make::ChangeIssuer>),
-    RemoveTls(Box<make::RemoveTls>),
+    AddTls(Box<requests::AddTls>),
+    Rotate(Box<requests::Rotate>),
+    ChangeIssuer(Box<requests::ChangeIssuer>),
+    RemoveTls(Box<requests::RemoveTls>),
     Doctor(doctor::Args),
     Run(Box<run::Args>),
     Check(check::Args),
@@ -64,10 +62,10 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(args),
         Command::Certs(args) => certs::run(args),
         Command::Plan(args) => plan::run(args),
-        Command::AddTls(args) => make::add_tls(*args),
-        Command::Rotate(args) => make::rotate(*args),
-        Command::ChangeIssuer(args) => make::change_issuer(*args),
-        Command::RemoveTls(args) => make::remove_tls(*args),
+        Command::AddTls(args) => requests::add_tls(*args),
+        Command::Rotate(args) => requests::rotate(*args),
+        Command::ChangeIssuer(args) => requests::change_issuer(*args),
+        Command::RemoveTls(args) => requests::remove_tls(*args),
         Command::Doctor(args) => doctor::run(args),
         Command::Run(args) => run::run(*args).map(done),
         Command::Check(args) => check::run(args),

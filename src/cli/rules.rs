@@ -10,13 +10,13 @@ use crate::rules::{Effect, Needs, Operation, Rule, ops_request, postgres};
 
 /// Print the rules as Markdown
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// Write into this file instead of printing
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
-pub(super) fn run(Args { output }: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(Args { output }: &Args) -> anyhow::Result<()> {
     if let Some(path) = output {
         return std::fs::write(path, document()?)
             .with_context(|| format!("cannot write {}", path.display()));

@@ -16,22 +16,26 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
-use super::check::Tenancy;
 use crate::api::duration;
-use crate::cluster::facts;
-use crate::cluster::own_ca::OwnCa;
-use crate::controller::{self, Lease, PetSets};
+use crate::cli::check::Tenancy;
+use crate::cluster::cache;
+use crate::cluster::webhook_ca::OwnCa;
+use crate::controller;
+use crate::controller::{Lease, PetSets};
 use crate::metrics::{Metrics, ReviewMetrics, ReviewOutcome, ServerMetrics};
 use crate::rules::defaults::{DefaultIssuer, InstallationDefaults};
 use crate::rules::{Allowed, ClusterFacts};
 use crate::serve::certificate::ServedCertificate;
-use crate::serve::files::{self, CertificateFiles};
-use crate::serve::health::{self, Readiness};
-use crate::serve::https::{HttpsServer, Transport, listen, tls};
+use crate::serve::files;
+use crate::serve::files::CertificateFiles;
 use crate::serve::limits::Limits;
+use crate::serve::probes;
+use crate::serve::probes::Readiness;
 use crate::serve::registration::configuration_names;
 use crate::serve::review::AdmissionVerdict;
-use crate::serve::webhooks::{self, Admission, Purpose, Webhook};
+use crate::serve::server::{HttpsServer, Transport, listen, tls};
+use crate::serve::webhooks;
+use crate::serve::webhooks::{Admission, Purpose, Webhook};
 use crate::telemetry;
 
 /// Run the operator: the admission webhooks and the controllers
@@ -42,7 +46,7 @@ use crate::telemetry;
 #[command(after_help = "Examples:
   pgrekey run --namespace pgrekey --service pgrekey
   pgrekey run --certificate-source=files --certificate-file=/tls/tls.crt --key-file=/tls/tls.key")]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// Namespace that pgrekey runs in
     #[arg(long, env = "PGREKEY_NAMESPACE", default_value = "pgrekey")]
     namespace: String,
@@ -282,10 +286,10 @@ fn host_name() -> anyhow::Result<String> {
     Ok(name.trim().to_owned())
 }
 
-pub(super) fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let (config, filter, format) = args.parse()?;
     telemetry::start(filter, format);
-    super::install_cryptography();
+    crate::cli::install_cryptography();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -320,8 +324,8 @@ async fn operate(config: Config) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {webhook_address}"))?;
     info!(version = env!("CARGO_PKG_VERSION"), namespace, %webhook_address, %health_address, "starting");
 
-    let client = super::client().await?;
-    let (stores, watching) = facts::watch(&client);
+    let client = crate::cli::client().await?;
+    let (stores, watching) = cache::watch(&client);
     let stores = Arc::new(stores);
     tasks.add("facts", end.clone().run_until_cancelled_owned(watching));
     tasks.add(
@@ -388,7 +392,7 @@ async fn operate(config: Config) -> anyhow::Result<()> {
     let probes = HttpsServer {
         listener: health,
         transport: Transport::Plain,
-        router: health::router(readiness, metrics),
+        router: probes::router(readiness, metrics),
         limits: Limits::of_health_port(),
         metrics: ServerMetrics::default(),
     };

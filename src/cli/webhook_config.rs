@@ -14,7 +14,7 @@ use crate::serve::registration::{Address, Configurations, Registration};
 #[command(after_help = "Examples:
   pgrekey webhook-config --namespace pgrekey --service pgrekey | kubectl apply --server-side -f -
   pgrekey webhook-config --url https://192.0.2.1:9443 --ca-bundle ca.crt")]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// Namespace that pgrekey runs in; its own objects are not reviewed
     #[arg(long, default_value = "pgrekey")]
     namespace: String,
@@ -44,7 +44,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-pub(super) fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let Args {
         namespace,
         service,

@@ -24,10 +24,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tracing::debug;
 
-use super::FIELD_MANAGER;
-use super::differs::needs_apply;
-use super::error::{Error, NameConflict, ObjectName};
 use crate::build::meta::Labels;
+use crate::cluster::FIELD_MANAGER;
+use crate::cluster::drift::needs_apply;
+use crate::cluster::error::{Error, NameConflict, ObjectName};
 
 /// What an application did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
-use super::apply::ObjectKind;
-use super::error::{Error, ObjectName};
+use crate::cluster::apply::ObjectKind;
+use crate::cluster::error::{Error, ObjectName};
 
 /// What becomes of a finalizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,14 +14,14 @@ use kube::{Client, ResourceExt};
 use tokio::sync::OwnedMutexGuard;
 use tracing::warn;
 
-use super::Settings;
-use super::memory::{DatabaseState, DatabaseStates, ServedCertificates};
-use super::pods::WorkloadStores;
-use super::requests::RequestCache;
 use crate::api::{PetSet, Postgres};
 use crate::cluster::apply::ObjectKind;
-use crate::cluster::facts::Stores;
+use crate::cluster::cache::Stores;
 use crate::cluster::{Error, ObjectName};
+use crate::controller::Settings;
+use crate::controller::observe::workload::WorkloadStores;
+use crate::controller::ops_request::cache::RequestCache;
+use crate::controller::state::{DatabaseState, DatabaseStates, ServedCertificates};
 use crate::metrics::ControllerMetrics;
 
 /// What every loop has at hand.
@@ -35,9 +35,9 @@ pub struct Context {
     /// What is told to Prometheus.
     pub metrics: ControllerMetrics,
     /// What is known about requests and not written.
-    pub(super) requests: RequestCache,
+    pub(crate) requests: RequestCache,
     /// Pods, and what controls them.
-    pub(super) watched: WorkloadStores,
+    pub(crate) watched: WorkloadStores,
     recorder: Recorder,
     drift: mpsc::UnboundedSender<()>,
     databases: DatabaseStates,
@@ -52,7 +52,7 @@ impl fmt::Debug for Context {
 }
 
 /// The objects of a kind that the settings let us look after.
-pub(super) fn api_of<K: ObjectKind>(client: &Client, settings: &Settings) -> Api<K> {
+pub(crate) fn api_of<K: ObjectKind>(client: &Client, settings: &Settings) -> Api<K> {
     match &settings.namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
@@ -60,7 +60,7 @@ pub(super) fn api_of<K: ObjectKind>(client: &Client, settings: &Settings) -> Api
 }
 
 impl Context {
-    pub(super) fn new(
+    pub(crate) fn new(
         client: Client,
         facts: Arc<Stores>,
         settings: Settings,
@@ -92,7 +92,7 @@ impl Context {
         Timestamp::now()
     }
 
-    pub(super) fn api<K: ObjectKind>(&self) -> Api<K> {
+    pub(crate) fn api<K: ObjectKind>(&self) -> Api<K> {
         api_of(&self.client, &self.settings)
     }
 
@@ -152,18 +152,18 @@ impl Context {
     }
 
     /// Something that nobody watches has changed: every database is looked at again.
-    pub(super) fn requeue_all_databases(&self) {
+    pub(crate) fn requeue_all_databases(&self) {
         // Only a loop that has ended does not listen.
         let _ = self.drift.unbounded_send(());
     }
 
     /// What is remembered of this database.
-    pub(super) fn state(&self, postgres: &Postgres) -> DatabaseState {
+    pub(crate) fn state(&self, postgres: &Postgres) -> DatabaseState {
         self.databases.get(&key(postgres))
     }
 
     /// Remembers something about this database.
-    pub(super) fn update_state(
+    pub(crate) fn update_state(
         &self,
         postgres: &Postgres,
         change: impl FnOnce(&mut DatabaseState),
@@ -172,7 +172,7 @@ impl Context {
     }
 
     /// Notes what a database serves, and tells what all of them do.
-    pub(super) fn record_served(&self, postgres: &Postgres, served: Option<ServedCertificates>) {
+    pub(crate) fn record_served(&self, postgres: &Postgres, served: Option<ServedCertificates>) {
         self.update_state(postgres, |memory| memory.served = served);
         self.publish_served_metrics();
     }
@@ -185,13 +185,13 @@ impl Context {
     }
 
     /// Forgets this database.
-    pub(super) fn forget(&self, postgres: &Postgres) {
+    pub(crate) fn forget(&self, postgres: &Postgres) {
         self.databases.forget(&key(postgres));
         self.publish_served_metrics();
     }
 
     /// Forgets every database that is not among these, by their uids.
-    pub(super) fn forget_all_but(&self, known: &BTreeSet<String>) {
+    pub(crate) fn forget_all_but(&self, known: &BTreeSet<String>) {
         self.databases.retain(known);
         self.publish_served_metrics();
     }

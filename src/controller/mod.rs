@@ -8,37 +8,22 @@
 //! Whoever holds no lease writes nothing. A loop handles [`CONCURRENCY`] objects at once and no
 //! object twice at once. An object that fails is tried again after a pause. A lost loop ends with
 //! everything it began: a task beside it, be it for an object, a check or a connection, is stopped
-//! when whoever began it drops it. Who wants a database for itself asks [`Context::alone`], pauses
-//! it, and is alone from then on.
+//! when whoever began it drops it. Who wants a database for itself asks [`Context::lock_database`],
+//! pauses it, and is alone from then on.
 //!
 //! # Assumptions
 //! Facts are kept up to date by somebody else. What is watched carries the label that KubeDB's
 //! objects carry, so that no other object of the cluster is held in memory. Secrets are read by
 //! name and never watched.
 
-mod budgets;
-mod certificates;
 mod context;
-mod credentials;
-mod ending;
-mod health;
-mod here;
-mod issuance;
-mod memory;
+mod execute;
+pub(crate) mod observe;
 mod ops_request;
-mod perform;
 mod pet_set;
-mod pods;
 mod postgres;
-mod provision;
-mod renewal;
-mod requests;
-mod scaling;
-mod servers;
 mod sessions;
-mod site;
-mod status;
-mod user_conf;
+mod state;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,14 +48,15 @@ use crate::api::cert_manager::Certificate;
 use crate::api::{PetSet, Postgres, PostgresOpsRequest};
 use crate::cluster::Error;
 use crate::cluster::apply::ObjectKind;
-use crate::cluster::facts::Stores;
-use crate::cluster::optional::{self, AbsentKind};
+use crate::cluster::cache::Stores;
+use crate::cluster::optional;
+use crate::cluster::optional::AbsentKind;
 use crate::metrics::ControllerMetrics;
 use crate::rules::{Allowed, ClusterFacts};
 
-use pods::WorkloadStores;
+use crate::controller::observe::workload::WorkloadStores;
 
-pub use context::Context;
+pub use crate::controller::context::Context;
 
 /// How many objects one loop handles at once.
 pub const CONCURRENCY: u16 = 8;
@@ -229,7 +215,10 @@ fn loops(
     ));
     let provisioner = provisioner.then(|| {
         let (databases, run) = databases(&context, drifted);
-        [run, health::run(Arc::clone(&context), databases).boxed()]
+        [
+            run,
+            postgres::health::run(Arc::clone(&context), databases).boxed(),
+        ]
     });
     let ops_manager = ops_manager.then(|| requests(&context));
     let pet_sets = (realised == PetSets::Own && context.settings.provisioner)

@@ -22,11 +22,11 @@ use kube::{Resource, ResourceExt};
 use serde_json::json;
 use tracing::warn;
 
-use super::Context;
 use crate::api::{PetSet, Postgres};
 use crate::build::stateful_set::stateful_set;
 use crate::cluster::apply::ApplyOutcome;
 use crate::cluster::{Error, ObjectName, Objects};
+use crate::controller::Context;
 use crate::rules::ClusterFacts;
 
 /// How long until a set is looked at again that cannot be what it should be.
@@ -38,7 +38,7 @@ const NOT_OURS: &str =
 const IN_THE_WAY: &str =
     "there is a StatefulSet of this name that this PetSet does not control: rename or delete it";
 
-pub(super) async fn reconcile(set: Arc<PetSet>, context: Arc<Context>) -> Result<Action, Error> {
+pub(crate) async fn reconcile(set: Arc<PetSet>, context: Arc<Context>) -> Result<Action, Error> {
     if set.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }

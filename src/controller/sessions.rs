@@ -20,23 +20,23 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// How many sessions checks have at once, in all. One with TLS holds 35 kB of memory, one without
 /// 21 kB (resident memory over 300 of them, PostgreSQL 15): all of them 17 MB.
-pub(super) const MOST: usize = 500;
+pub(crate) const MOST: usize = 500;
 
 /// How long a session is kept.
 const RENEWED: Duration = Duration::from_mins(1);
 
 /// With whom a session is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct PeerId {
+pub(crate) struct PeerId {
     /// The uid of the database.
-    pub(super) database: String,
+    pub(crate) database: String,
     /// The uid of the pod.
-    pub(super) pod: String,
+    pub(crate) pod: String,
 }
 
 /// The sessions that are kept, each with the terms `T` on which it was let in.
 #[derive(Debug)]
-pub(super) struct Sessions<T, S> {
+pub(crate) struct Sessions<T, S> {
     held: Mutex<HashMap<PeerId, SessionSlots<T, S>>>,
     places: Arc<Semaphore>,
     /// Told of every session that is kept: whoever waits for a place may end one now.
@@ -44,7 +44,7 @@ pub(super) struct Sessions<T, S> {
 }
 
 /// A server that is asked, and the time.
-pub(super) trait SessionPeer {
+pub(crate) trait SessionPeer {
     type Session;
     type Answer;
     type Error;
@@ -80,7 +80,7 @@ struct SessionSlots<T, S> {
 }
 
 impl<T: PartialEq, S> Sessions<T, S> {
-    pub(super) fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self {
             held: Mutex::default(),
             places: Arc::new(Semaphore::new(most)),
@@ -90,7 +90,7 @@ impl<T: PartialEq, S> Sessions<T, S> {
 
     /// Asks a server, in the session that is kept with it or else in a new one. Whatever became of
     /// the old one: whether the server is well is for a new one to say.
-    pub(super) async fn ask<A: SessionPeer<Session = S>>(
+    pub(crate) async fn ask<A: SessionPeer<Session = S>>(
         &self,
         server: &A,
         peer: PeerId,
@@ -117,7 +117,7 @@ impl<T: PartialEq, S> Sessions<T, S> {
     }
 
     /// Ends the sessions with all other peers.
-    pub(super) fn end_all_but(&self, is_known: impl Fn(&PeerId) -> bool) {
+    pub(crate) fn end_all_but(&self, is_known: impl Fn(&PeerId) -> bool) {
         let ended: Vec<_> = self.with(|held| held.extract_if(|peer, _| !is_known(peer)).collect());
         drop(ended);
     }

@@ -1,6 +1,6 @@
 //! Where the answers of a server end: only whole answers earn it the right to send another.
 
-use super::limited::TooMuch;
+use crate::database::limited::TooMuch;
 
 /// What a server may send that nobody asked for, in all of a session, bytes: notices,
 /// notifications, and settings, which the client library keeps. An honest one tells a dozen

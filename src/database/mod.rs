@@ -4,25 +4,25 @@
 //! Every call is bounded in time ([`PATIENCE`]), and a server that does not answer is a value, not
 //! an error: the loops decide on what is known.
 
-pub mod agent;
 mod answers;
-mod checked;
-pub mod dial;
-pub mod greeting;
+pub mod connect;
 mod limited;
+pub mod login;
 mod options;
-pub mod report;
+pub mod patroni;
+pub mod probe;
+pub mod server_status;
 pub mod session;
 pub mod settings;
 #[cfg(test)]
 mod stranger;
 mod text;
+mod verifier;
 mod watched;
-pub mod wire;
 
 use std::time::Duration;
 
-pub use text::ServerText;
+pub use crate::database::text::ServerText;
 
 /// How long one call may take. A server on the same network answers in milliseconds; one that does
 /// not within this time is reported as silent.

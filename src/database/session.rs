@@ -16,8 +16,8 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{CancelToken, Client, Connection, NoTls, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::limited::{BEFORE_LOGIN, Limited, ReadBudget};
-use super::{ProbeError, ServerText, bounded, plain_words};
+use crate::database::limited::{BEFORE_LOGIN, Limited, ReadBudget};
+use crate::database::{ProbeError, ServerText, bounded, plain_words};
 
 /// How long a session that is left may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -207,12 +207,12 @@ mod tests {
     use tokio::io::AsyncWriteExt;
     use tokio::time::{sleep, timeout};
 
-    use super::super::PATIENCE;
-    use super::super::limited::TooMuch;
-    use super::super::stranger::{
+    use super::*;
+    use crate::database::PATIENCE;
+    use crate::database::limited::TooMuch;
+    use crate::database::stranger::{
         KEY, caller, dial, endless, heard, let_in, message, rest, stranger,
     };
-    use super::*;
     use crate::tls::PasswordEncryption;
 
     #[tokio::test]

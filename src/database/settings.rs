@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use postgres_protocol::escape::escape_literal;
 use serde::Deserialize;
 
-use super::ProbeError;
-use super::session::Session;
+use crate::database::ProbeError;
+use crate::database::session::Session;
 
 /// What a server makes of the settings in its files: names, and no values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -7,8 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::dial::ConnectOptions;
 use crate::api::tls::SslMode;
+use crate::database::connect::ConnectOptions;
 use crate::tls::PasswordEncryption;
 
 /// The identity of a session, as the server tells it for a request to give a query up.

@@ -9,9 +9,9 @@ use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
-use super::answers::Answers;
-use super::greeting::{AuthenticationTerms, Greeting};
-use super::limited::{ANSWER, ReadBudget};
+use crate::database::answers::Answers;
+use crate::database::limited::{ANSWER, ReadBudget};
+use crate::database::login::{AuthenticationTerms, Greeting};
 
 /// A stream that is weighed by a [`Greeting`] until the server lets us in, and whose budget is
 /// renewed by each of its [`Answers`] from then on.

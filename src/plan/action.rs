@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::api::postgres::PostgresSpec;
-use crate::tls::{Alias, CaId, Files, PasswordEncryption, Posture};
+use crate::pki::CaId;
+use crate::tls::{Alias, Files, PasswordEncryption, Posture};
 
 /// One effect. Each is idempotent, and carries what must still be true for it to be right: a uid, a
 /// revision.

@@ -9,10 +9,11 @@ use crate::api::cert_manager::{Certificate, CertificateIssuerRef};
 use crate::api::ops_request::PostgresOpsRequestSpec;
 use crate::build::Cluster;
 use crate::build::certificates::certificate;
-use crate::tls::{Alias, CaId, Fingerprint, Leaf, Material, Posture, hba, posture, settings, walk};
+use crate::pki::{CaId, Fingerprint, Leaf, Material};
+use crate::tls::{Alias, Posture, hba, posture, settings, walk};
 
-use super::ends::rotates_certificates;
-use super::steer::Stage;
+use crate::plan::operation::goal::rotates_certificates;
+use crate::plan::rollout::Stage;
 
 /// What an operation would do.
 #[derive(Clone, Debug, PartialEq)]
@@ -255,7 +256,7 @@ mod tests {
     use crate::api::postgres_version::PostgresVersionSpec;
     use crate::api::{Postgres, PostgresSpec};
     use crate::build::BuildInputs;
-    use crate::plan::ends::target_spec;
+    use crate::plan::operation::goal::target_spec;
 
     fn cluster(spec: PostgresSpec) -> Cluster {
         let mut postgres = Postgres::new("pg", spec);

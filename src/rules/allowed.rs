@@ -39,7 +39,7 @@ impl FromStr for PodSecurity {
         level.ok_or_else(|| {
             format!(
                 "{} is no level: use restricted, baseline or privileged",
-                super::quoted(text)
+                crate::rules::quoted(text)
             )
         })
     }
@@ -51,7 +51,7 @@ pub struct Allowed {
     /// What their pods may be.
     pub pod_security: PodSecurity,
     /// Names of ServiceAccounts that their pods may run as, besides their own. One must also carry
-    /// the label [`USABLE`](super::facts::USABLE).
+    /// the label [`USABLE`](crate::rules::facts::USABLE).
     pub service_accounts: Vec<String>,
     /// Whether their Services may have external IPs.
     pub external_ips: bool,

@@ -8,17 +8,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::api::Postgres;
 use crate::api::bounds::MAX_CERTIFICATES;
-use crate::api::cert_manager::{self, CaIssuer};
+use crate::api::cert_manager;
+use crate::api::cert_manager::CaIssuer;
 use crate::api::duration;
-use crate::api::names::{self, Alias};
+use crate::api::names;
+use crate::api::names::Alias;
 use crate::api::postgres::TlsConfig;
 use crate::api::tls::{
     CERT_MANAGER_GROUP, CertificateSpec, ClientAuthMode, IssuerRef, X509Subject,
 };
 
-use super::Effect::{Refuse, Warn};
-use super::Operation::{Create, Update};
-use super::{ClusterFacts, Findings, Needs, Operation, Review, Rule, quoted, text};
+use crate::rules::Effect::{Refuse, Warn};
+use crate::rules::Operation::{Create, Update};
+use crate::rules::{ClusterFacts, Findings, Needs, Operation, Review, Rule, quoted, text};
 
 /// cert-manager's shortest life of a certificate.
 const MIN_DURATION: Duration = Duration::from_hours(1);

@@ -7,9 +7,9 @@ use crate::api::Postgres;
 use crate::api::names::POSTGRES;
 use crate::api::postgres::USER_CONF;
 use crate::api::quantity;
-use crate::tls::{conf, guc, owned};
+use crate::api::{postgresql_conf, postgresql_settings, reserved_settings};
 
-use super::{ClusterFacts, Findings, Review, quoted};
+use crate::rules::{ClusterFacts, Findings, Review, quoted};
 
 type Database = Review<Postgres>;
 
@@ -49,7 +49,7 @@ pub(super) fn configuration_valid(
             "use the key user.conf",
         );
     }
-    if let Some(Err(bad)) = user_conf(&review.object).map(|text| conf::parse(text)) {
+    if let Some(Err(bad)) = user_conf(&review.object).map(|text| postgresql_conf::parse(text)) {
         findings.add(
             SETTINGS,
             bad.to_string(),
@@ -64,11 +64,11 @@ pub(super) fn setting_ignored(
     findings: &mut Findings,
 ) {
     let settings = user_conf(&review.object)
-        .and_then(|text| conf::parse(text).ok())
+        .and_then(|text| postgresql_conf::parse(text).ok())
         .unwrap_or_default();
     for owned in settings
         .keys()
-        .filter_map(|name| owned::reserved_setting(name))
+        .filter_map(|name| reserved_settings::reserved_setting(name))
     {
         findings.add(
             SETTINGS,
@@ -76,11 +76,10 @@ pub(super) fn setting_ignored(
             format!("it follows from {}", owned.follows_from),
         );
     }
-    for (name, least) in owned::LEAST {
-        if settings
-            .get(name)
-            .is_some_and(|value| guc::whole_number(value).is_none_or(|number| number < least))
-        {
+    for (name, least) in reserved_settings::LEAST {
+        if settings.get(name).is_some_and(|value| {
+            postgresql_settings::whole_number(value).is_none_or(|number| number < least)
+        }) {
             findings.add(
                 SETTINGS,
                 format!("{name} is raised to {least}"),

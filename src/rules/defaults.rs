@@ -9,15 +9,16 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::api::names::{self, Alias};
+use crate::api::names;
+use crate::api::names::Alias;
 use crate::api::ops_request::{FINALIZER, OpsType, TlsOperation};
 use crate::api::tls::CERT_MANAGER_GROUP;
 use crate::api::{Postgres, PostgresOpsRequest};
 
-use super::document::FieldSelection;
-use super::ops_request::{aliases_without_issuer, will_have_tls};
-use super::postgres::major;
-use super::{Allowed, ClusterFacts, Review};
+use crate::rules::document::FieldSelection;
+use crate::rules::ops_request::{aliases_without_issuer, will_have_tls};
+use crate::rules::postgres::major;
+use crate::rules::{Allowed, ClusterFacts, Review};
 
 /// An issuer as it is written in an annotation or a flag: `Issuer/name` or `ClusterIssuer/name`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,13 +36,13 @@ impl std::str::FromStr for DefaultIssuer {
             .into_iter()
             .find(|known| *known == kind);
         match kind {
-            Some(kind) if super::text::is_object_name(name) => Ok(Self {
+            Some(kind) if crate::rules::text::is_object_name(name) => Ok(Self {
                 kind,
                 name: name.to_owned(),
             }),
             _ => Err(format!(
                 "{} is no issuer: use Issuer/NAME or ClusterIssuer/NAME",
-                super::quoted(text)
+                crate::rules::quoted(text)
             )),
         }
     }

@@ -1,9 +1,9 @@
 //! What is refused at the door, and why: named rules over plain data.
 //!
 //! # Expected flow
-//! Somebody who has an object ([`Review`]) and what is known about the cluster ([`Facts`]) calls
-//! [`judge`] with a table of rules and gets every [`Finding`] at once. The admission webhooks, the
-//! loops and `pgrekey check` call the same tables.
+//! Somebody who has an object ([`Review`]) and what is known about the cluster ([`ClusterFacts`])
+//! calls [`judge`] with a table of rules and gets every [`Finding`] at once. The admission
+//! webhooks, the loops and `pgrekey check` call the same tables.
 //!
 //! # Guarantees
 //! All rules run, whatever the others found. Their ids are public and do not change. The list of
@@ -29,8 +29,8 @@ pub mod text;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-pub use allowed::Allowed;
-pub use facts::{ClusterFacts, Snapshot};
+pub use crate::rules::allowed::Allowed;
+pub use crate::rules::facts::{ClusterFacts, Snapshot};
 
 /// How many findings of one rule are listed. A list of a million bad names must not become an
 /// answer of a million lines.

@@ -14,11 +14,12 @@ use crate::api::postgres::{StorageType, TlsConfig};
 use crate::api::tls::{ClientAuthMode, IssuerRef, SslMode};
 use crate::api::{Postgres, PostgresOpsRequest};
 
-use super::Effect::{Refuse, Warn};
-use super::Operation::{Create, Update};
-use super::certificates::{self, CertificateRequestView, HasTls, TargetTls, read_duration};
-use super::document::differences;
-use super::{ClusterFacts, Findings, Needs, Review, Rule, postgres, quoted};
+use crate::rules::Effect::{Refuse, Warn};
+use crate::rules::Operation::{Create, Update};
+use crate::rules::certificates;
+use crate::rules::certificates::{CertificateRequestView, HasTls, TargetTls, read_duration};
+use crate::rules::document::differences;
+use crate::rules::{ClusterFacts, Findings, Needs, Review, Rule, postgres, quoted};
 
 type Request = Review<PostgresOpsRequest>;
 

@@ -14,8 +14,9 @@ use k8s_openapi::api::core::v1::{
 use crate::api::security;
 use crate::api::{Postgres, PostgresSpec};
 
-use super::allowed::PodSecurity::{self, Baseline, Privileged, Restricted};
-use super::{ClusterFacts, Findings, Review, quoted};
+use crate::rules::allowed::PodSecurity;
+use crate::rules::allowed::PodSecurity::{Baseline, Privileged, Restricted};
+use crate::rules::{ClusterFacts, Findings, Review, quoted};
 
 /// What may be added at level `baseline`: what container runtimes give to everybody.
 const BASELINE_CAPABILITIES: [&str; 13] = [

@@ -12,7 +12,8 @@ use crate::api::annotations::{CLIENT_GRACE_PERIOD, MAX_LAG};
 use crate::api::bounds::{
     MAX_CHECK_FAILURES, MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT, MAX_CLIENT_GRACE_PERIOD, MAX_REPLICAS,
 };
-use crate::api::condition::{self, VERSION_NOT_TAKEN};
+use crate::api::condition;
+use crate::api::condition::VERSION_NOT_TAKEN;
 use crate::api::duration::write;
 use crate::api::environment::is_reserved;
 use crate::api::names::{EXPORTER, MAX_DATABASE, POSTGRES};
@@ -25,15 +26,17 @@ use crate::api::quantity;
 use crate::api::template::ServiceTemplate;
 use crate::api::tls::{ClientAuthMode, SslMode};
 
-use super::Effect::{Refuse, Warn};
-use super::Operation::{Create, Delete, Update};
-use super::certificates::{self, CertificateRequestView, HasTls, TargetTls, read_duration};
-use super::defaults::{self, InstallationDefaults};
-use super::document::differences;
-use super::facts::USABLE;
-use super::ops_request::aliases_without_issuer;
-use super::pod_security::pod_security;
-use super::{
+use crate::rules::Effect::{Refuse, Warn};
+use crate::rules::Operation::{Create, Delete, Update};
+use crate::rules::certificates;
+use crate::rules::certificates::{CertificateRequestView, HasTls, TargetTls, read_duration};
+use crate::rules::defaults;
+use crate::rules::defaults::InstallationDefaults;
+use crate::rules::document::differences;
+use crate::rules::facts::USABLE;
+use crate::rules::ops_request::aliases_without_issuer;
+use crate::rules::pod_security::pod_security;
+use crate::rules::{
     ClusterFacts, Findings, Needs, Operation, Review, Rule, Snapshot, content, quoted, text,
 };
 

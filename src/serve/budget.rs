@@ -2,8 +2,8 @@
 //!
 //! # Expected flow
 //! A body takes its bytes before it is read ([`Budget::take`]), comes in piece by piece
-//! ([`Hold::append`]), and is taken out to be worked on ([`Hold::finish`]). The bytes are given
-//! back when the [`Hold`] is dropped.
+//! ([`AddFinalizer::append`]), and is taken out to be worked on ([`AddFinalizer::finish`]). The
+//! bytes are given back when the [`AddFinalizer`] is dropped.
 //!
 //! # Guarantees
 //! All holds together are at most the budget, and those of one address at most a quarter of it.

@@ -9,7 +9,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::metrics::Metrics;
-use crate::tls::pair::CertificateAndKey;
+use crate::pki::key_pair::CertificateAndKey;
 
 /// The one place that holds the served pair. Sources put pairs in; every new handshake takes what
 /// is there.

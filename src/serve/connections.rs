@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::limits::Limits;
+use crate::serve::limits::Limits;
 
 /// What one connection is doing: shared by its task, its request, and the acceptor that may need
 /// its place.

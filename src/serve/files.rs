@@ -10,9 +10,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::certificate::ServedCertificate;
 use crate::metrics::Metrics;
-use crate::tls::pair::{CertificateAndKey, KeyPairProblem};
+use crate::pki::key_pair::{CertificateAndKey, KeyPairProblem};
+use crate::serve::certificate::ServedCertificate;
 
 /// The kubelet refreshes mounted Secrets about once a minute, so a look every 10 s adds little to
 /// that.

@@ -20,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::budget::{BodyBudget, Full, Hold};
-use super::connections::Activity;
-use super::limits::Limits;
-use super::weight;
 use crate::metrics::{ServerMetrics, Shed};
+use crate::serve::budget::{BodyBudget, Full, Hold};
+use crate::serve::connections::Activity;
+use crate::serve::limits::Limits;
+use crate::serve::weight;
 
 /// Longer texts are no duration that an API server sends. It also keeps the parser from numbers
 /// that overflow.

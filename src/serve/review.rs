@@ -22,13 +22,14 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::api::{Postgres, PostgresOpsRequest};
+use crate::rules;
 use crate::rules::defaults::InstallationDefaults;
 use crate::rules::document::FieldSelection;
-use crate::rules::{self, ClusterFacts, Effect, Finding, Operation, Review, Rule};
+use crate::rules::{ClusterFacts, Effect, Finding, Operation, Review, Rule};
 
-use super::envelope::{AdmissionRequest, AdmissionResponse, Cause, Details, Status};
-use super::webhooks::Webhook;
-use super::weight;
+use crate::serve::admission::{AdmissionRequest, AdmissionResponse, Cause, Details, Status};
+use crate::serve::webhooks::Webhook;
+use crate::serve::weight;
 
 /// Id of the finding for an object that does not decode.
 pub const UNDECODABLE: &str = "decodes";

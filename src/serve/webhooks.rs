@@ -14,9 +14,10 @@ use crate::api::{Postgres, PostgresOpsRequest};
 use crate::rules::ClusterFacts;
 use crate::rules::defaults::InstallationDefaults;
 
-use super::envelope::AdmissionRequest;
-use super::request::Heavy;
-use super::review::{self, AdmissionVerdict, ReviewFn, mutate, validate};
+use crate::serve::admission::AdmissionRequest;
+use crate::serve::request::Heavy;
+use crate::serve::review;
+use crate::serve::review::{AdmissionVerdict, ReviewFn, mutate, validate};
 
 /// Whether a webhook judges or fills in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

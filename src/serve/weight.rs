@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::budget::SMALL;
+use crate::serve::budget::SMALL;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 /// Whether a body may cost much: it is long, or has more values than real objects do, of which the

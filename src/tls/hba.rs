@@ -1,6 +1,6 @@
 //! A posture as `pg_hba` lines.
 
-use super::posture::{Method, Posture, ServerTls};
+use crate::tls::posture::{Method, Posture, ServerTls};
 
 /// The lines, in order: the first that matches decides.
 ///
@@ -41,11 +41,11 @@ const fn word(method: Method) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::posture::tests::material;
-    use super::super::posture::{HbaMethods, ServerTls};
-    use super::super::walk;
     use super::*;
     use crate::api::tls::SslMode;
+    use crate::tls::posture::tests::material;
+    use crate::tls::posture::{HbaMethods, ServerTls};
+    use crate::tls::walk;
 
     /// What the first matching line asks of a remote connection, read as PostgreSQL reads it.
     fn asked<'a>(lines: &'a [String], database: &str, tls: bool) -> Option<&'a str> {

@@ -20,9 +20,6 @@ pub const EXPORTER_CERTIFICATE: &str = "/tls/certs/exporter/tls.crt";
 /// Its key.
 pub const EXPORTER_KEY: &str = "/tls/certs/exporter/tls.key";
 
-/// Key of the Secret `NAME-tls` with the CAs that servers and standbys trust.
-pub const TRUST_KEY: &str = "ca.crt";
-
 /// Keys of the Secret `NAME-tls` and where each is mounted below [`ROOT`].
 pub const FILES: &[(&str, &str)] = &[
     ("ca.crt", "server/ca.crt"),

@@ -10,10 +10,10 @@
 //! | `dial` | `patroni.yml` | each pod when its agent reloads |
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use crate::api::postgres::PostgresSpec;
 use crate::api::tls::{ClientAuthMode, SslMode};
+use crate::pki::{CaId, Leaf, Material};
 
 /// What a cluster offers and demands, TLS-wise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,46 +133,6 @@ impl Files {
             material,
             trust: BTreeSet::from([material.server.ca, material.client.ca]),
         }
-    }
-}
-
-/// The leaves of a database: one set, put into pods together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Material {
-    /// What servers serve.
-    pub server: Leaf,
-    /// What standbys and other clients of the cluster's own present.
-    pub client: Leaf,
-    /// What the metrics exporter serves.
-    pub exporter: Leaf,
-}
-
-/// A leaf certificate and who issued it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leaf {
-    /// The certificate.
-    pub fingerprint: Fingerprint,
-    /// The CA at the top of its chain.
-    pub ca: CaId,
-}
-
-/// SHA-256 of a certificate's DER.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Fingerprint(pub [u8; 32]);
-
-impl fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-/// A CA, by the fingerprint of its own certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CaId(pub Fingerprint);
-
-impl fmt::Display for CaId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
     }
 }
 
@@ -312,6 +272,7 @@ fn conninfo(spec: &PostgresSpec) -> Option<SslMode> {
 pub(crate) mod tests {
     use super::*;
     use crate::api::postgres::TlsConfig;
+    use crate::pki::Fingerprint;
 
     /// A CA named by one byte.
     pub(crate) fn ca(name: u8) -> CaId {
@@ -448,10 +409,5 @@ pub(crate) mod tests {
             assert_eq!(posture.presented(), presents.then_some(issued.client));
             assert_eq!(posture.trust(), BTreeSet::from([ca(1), ca(2)]));
         }
-    }
-
-    #[test]
-    fn a_fingerprint_is_written_as_hex() {
-        assert_eq!(Fingerprint([0x0a; 32]).to_string(), "0a".repeat(32));
     }
 }

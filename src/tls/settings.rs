@@ -1,7 +1,7 @@
 //! A posture as PostgreSQL settings.
 
-use super::layout;
-use super::posture::{Posture, ServerTls};
+use crate::tls::layout;
+use crate::tls::posture::{Posture, ServerTls};
 
 /// Name and value of each setting. Without TLS the paths are left to PostgreSQL's defaults, which
 /// is what `SHOW` prints then.
@@ -24,11 +24,11 @@ pub fn settings(posture: &Posture) -> Vec<(&'static str, &'static str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::owned;
-    use super::super::posture::Method;
-    use super::super::posture::tests::material;
     use super::*;
+    use crate::api::reserved_settings;
     use crate::api::tls::SslMode;
+    use crate::tls::posture::Method;
+    use crate::tls::posture::tests::material;
 
     #[test]
     fn nobody_else_may_set_what_a_posture_sets() {
@@ -37,7 +37,10 @@ mod tests {
             Posture::tls(SslMode::Require, Method::Cert, material(1, 1, 1)),
         ] {
             for (name, _) in settings(&posture) {
-                assert!(owned::reserved_setting(name).is_some(), "{name}");
+                assert!(
+                    reserved_settings::reserved_setting(name).is_some(),
+                    "{name}"
+                );
             }
         }
     }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::posture::{CaId, Files, HbaMethods, Method, Posture, ReplicationConninfo, ServerTls};
 use crate::api::tls::SslMode;
+use crate::pki::CaId;
+use crate::tls::posture::{Files, HbaMethods, Method, Posture, ReplicationConninfo, ServerTls};
 
 /// The postures from `from` to `to`, both included; equal neighbours are one.
 ///
@@ -127,8 +128,8 @@ fn trusting_both(whose: &Posture, other: &Posture) -> Option<Files> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::posture::tests::{ca, material};
     use super::*;
+    use crate::tls::posture::tests::{ca, material};
 
     fn scram(serial: u8, issuer: u8) -> Posture {
         Posture::tls(

@@ -10,7 +10,8 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
-use pgrekey::rules::{self, Allowed, Operation};
+use pgrekey::rules;
+use pgrekey::rules::{Allowed, Operation};
 use pgrekey::serve::registration::configuration_names;
 use pgrekey::serve::webhooks::Purpose;
 use serde_json::{Value, json};

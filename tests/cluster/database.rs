@@ -5,15 +5,16 @@ use std::net::SocketAddr;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use pgrekey::api::tls::SslMode;
-use pgrekey::database::dial::ConnectOptions;
-use pgrekey::database::report::{
+use pgrekey::database::connect::ConnectOptions;
+use pgrekey::database::probe::{Plaintext, handshake, probe};
+use pgrekey::database::server_status::{
     mounted_files, reload, server_status, store_password, write_check,
 };
 use pgrekey::database::session::Session;
-use pgrekey::database::wire::{Plaintext, handshake, probe};
 use pgrekey::database::{PORT, ProbeError};
-use pgrekey::tls::pair::CertificateAndKey;
-use pgrekey::tls::{Fingerprint, PasswordEncryption};
+use pgrekey::pki::Fingerprint;
+use pgrekey::pki::key_pair::CertificateAndKey;
+use pgrekey::tls::PasswordEncryption;
 use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
 use serde_json::json;
 

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kube::Client;
-use pgrekey::cluster::facts;
-use pgrekey::controller::{self, Lease, Settings};
+use pgrekey::cluster::cache;
+use pgrekey::controller;
+use pgrekey::controller::{Lease, Settings};
 use pgrekey::metrics::ControllerMetrics;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -44,7 +45,7 @@ impl Loops {
             .with_env_filter(EnvFilter::from_default_env())
             .with_test_writer()
             .try_init();
-        let (stores, fill) = facts::watch(client);
+        let (stores, fill) = cache::watch(client);
         let stop = CancellationToken::new();
         let settings = Settings {
             namespace: Some(namespace.to_owned()),

@@ -11,8 +11,8 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use kube::Client;
 use kube::api::Api;
-use pgrekey::tls::material::ders;
-use pgrekey::tls::pair::CertificateAndKey;
+use pgrekey::pki::issued::ders;
+use pgrekey::pki::key_pair::CertificateAndKey;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 

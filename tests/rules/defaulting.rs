@@ -7,7 +7,8 @@ use std::sync::Arc;
 use json_patch::PatchOperation;
 use pgrekey::api::ops_request::FINALIZER;
 use pgrekey::api::{Postgres, PostgresOpsRequest};
-use pgrekey::rules::defaults::{self, DefaultIssuer, InstallationDefaults};
+use pgrekey::rules::defaults;
+use pgrekey::rules::defaults::{DefaultIssuer, InstallationDefaults};
 use pgrekey::rules::{
     ClusterFacts, Finding, Operation, Review, Snapshot, judge, ops_request, postgres,
 };

@@ -14,8 +14,10 @@ mod limits;
 use std::collections::BTreeSet;
 
 use cases::Case;
-use pgrekey::rules::defaults::{self, InstallationDefaults};
-use pgrekey::rules::{self, ClusterFacts, Finding, Needs, Operation, Review, Rule, judge};
+use pgrekey::rules;
+use pgrekey::rules::defaults;
+use pgrekey::rules::defaults::InstallationDefaults;
+use pgrekey::rules::{ClusterFacts, Finding, Needs, Operation, Review, Rule, judge};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 

@@ -19,8 +19,8 @@ use pgrekey::api::postgres::DatabasePhase;
 use pgrekey::api::{PostgresOpsRequest, StepKind};
 use pgrekey::controller::STATUS_DELAY;
 use pgrekey::plan::observed::{Observed, Paused};
-use pgrekey::plan::pending_status::{PendingStatus, StatusWrite, StoredStatus, WritePolicy};
-use pgrekey::plan::status::record;
+use pgrekey::plan::status::request::record;
+use pgrekey::plan::status::write_policy::{PendingStatus, StatusWrite, StoredStatus, WritePolicy};
 use pgrekey::plan::{Action, Decision, Outcome, decide};
 use pgrekey::tls::Alias;
 use world::{TRIPS, Told, Trouble, World};
@@ -213,7 +213,10 @@ impl Trip {
             Fault::Forever(first) | Fault::Hopeless(first)
                 if at == first
                     && !turned
-                    && !matches!(kind, "Status" | "AddFinalizer" | "RemoveFinalizer" | "Resume") =>
+                    && !matches!(
+                        kind,
+                        "Status" | "AddFinalizer" | "RemoveFinalizer" | "Resume"
+                    ) =>
             {
                 self.failing = Some(kind);
             }

@@ -13,17 +13,18 @@ use pgrekey::api::ops_request::{Apply, FINALIZER, PostgresOpsRequestSpec};
 use pgrekey::api::postgres::{DatabasePhase, PostgresSpec};
 use pgrekey::api::tls::SslMode;
 use pgrekey::api::{Postgres, PostgresOpsRequest, StepKind};
+use pgrekey::pki::{CaId, Fingerprint, Leaf, Material};
 use pgrekey::plan::budgets::{Budget, Budgets};
-use pgrekey::plan::observed::{Issuance, Observed, ObservedCertificate, Paused, Trial};
-use pgrekey::plan::scene::{
+use pgrekey::plan::observed::cluster::{
     LeafSummary, ObservedCluster, ObservedPod, ObservedServer, StandbyReplication, Template,
 };
-use pgrekey::plan::{
-    Action, Progress, SwitchoverCandidates, ends, next_step, settle, steady_state_target,
-};
+use pgrekey::plan::observed::{Issuance, Observed, ObservedCertificate, Paused, Trial};
+use pgrekey::plan::operation::goal;
+use pgrekey::plan::rollout::grace;
+use pgrekey::plan::{Action, Progress, SwitchoverCandidates, next_step, steady_state_target};
 use pgrekey::tls::{
-    Alias, CaId, Client, Files, Fingerprint, HbaMethods, Leaf, Material, PasswordEncryption,
-    Posture, ReplicationConninfo, ServerTls, can_connect, can_replicate, hba, posture,
+    Alias, Client, Files, HbaMethods, PasswordEncryption, Posture, ReplicationConninfo, ServerTls,
+    can_connect, can_replicate, hba, posture,
 };
 
 /// Where a database's TLS comes from, by the names of the issuers in the trips.
@@ -350,7 +351,7 @@ impl World {
 
     /// Everybody who can connect at both ends, trusting what is published there.
     fn clients_of_both_ends(&self) -> Vec<Client> {
-        let wished = ends::target_spec(&self.database.spec, &self.request.spec, self.major);
+        let wished = goal::target_spec(&self.database.spec, &self.request.spec, self.major);
         let issuer = wished
             .tls
             .as_ref()
@@ -672,7 +673,7 @@ impl World {
             return;
         };
         let heading = next_step(&scene, &target, None);
-        if settle::grace(&scene, &heading, settle::for_renewal(&self.database)).is_some() {
+        if grace::grace(&scene, &heading, grace::for_renewal(&self.database)).is_some() {
             return;
         }
         if let Progress::Act { actions, .. } = heading {
@@ -704,7 +705,7 @@ impl World {
 
     /// Whether clients of the operation are given time.
     pub(crate) fn settles(&self) -> bool {
-        settle::for_request(&self.request, Some(&self.database)).is_some()
+        grace::for_request(&self.request, Some(&self.database)).is_some()
     }
 
     /// Pods that would never have become ready are replaced by ones that do.
@@ -717,7 +718,7 @@ impl World {
 
     /// What the product sees.
     pub(crate) fn look(&self) -> Observed {
-        let wished = ends::target_spec(&self.database.spec, &self.request.spec, self.major);
+        let wished = goal::target_spec(&self.database.spec, &self.request.spec, self.major);
         let is_blind = self.second < self.trouble.blind_until;
         let unknown = || "nobody answers".to_owned();
         let closed = self.second < self.trouble.budget_closed_until

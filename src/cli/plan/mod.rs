@@ -12,18 +12,22 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use serde_json::Value;
 
-use super::check::{Defaults, facts_of, text_of};
-use super::scope::{ApiConnection as Connected, Scope, block_on, explain_api_error, print};
-use super::screen::{Output, Screen, json, yaml};
-use super::yaml::{self, Document};
 use crate::api::postgres_version::PostgresVersionSpec;
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::build::{BuildInputs as BuildFacts, Cluster};
-use crate::cluster::facts;
-use crate::plan::ends::target_spec;
+use crate::cli::check::{Defaults, facts_of, text_of};
+use crate::cli::kubeconfig::{
+    ApiConnection as Connected, Scope, block_on, explain_api_error, print,
+};
+use crate::cli::manifest;
+use crate::cli::manifest::Document;
+use crate::cli::output::{Output, Screen, json, yaml};
+use crate::cluster::cache;
+use crate::plan::operation::goal::target_spec;
 use crate::plan::preview::{Preview, preview};
+use crate::rules;
 use crate::rules::defaults::InstallationDefaults;
-use crate::rules::{self, ClusterFacts as _, Effect, Finding, Review, Snapshot};
+use crate::rules::{ClusterFacts as _, Effect, Finding, Review, Snapshot};
 use crate::serve::review::ReviewedKind;
 
 /// Show what a request would do, before it is made
@@ -38,7 +42,7 @@ use crate::serve::review::ReviewedKind;
   pgrekey plan examples/add-tls.yaml --facts examples          # offline
   pgrekey rotate ha-postgres --reload --dry-run | pgrekey plan -
   pgrekey plan rotate-tls -o json | jq '.[].restarts'")]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// Files with manifests, `-` for standard input; or the name of a request in the cluster
     #[arg(required = true, value_name = "FILE|NAME")]
     what: Vec<String>,
@@ -62,7 +66,7 @@ struct World {
     installation: InstallationDefaults,
 }
 
-pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args {
         what,
         facts,
@@ -81,7 +85,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
             .map_or_else(|| scope.namespace(), |cluster| cluster.namespace.clone());
         let mut known = match (&facts, &cluster) {
             (Some(directory), _) => facts_of(directory)?,
-            (None, Some(cluster)) => facts::snapshot(&cluster.client)
+            (None, Some(cluster)) => cache::snapshot(&cluster.client)
                 .await
                 .map_err(|error| anyhow!("{error}; `--facts DIR` plans without a cluster"))?,
             (None, None) => Snapshot::default(),
@@ -145,7 +149,7 @@ fn requests(
     let mut found = vec![];
     for name in what {
         if name != "-" && !Path::new(name).exists() {
-            let (namespace, name) = super::scope::locate(namespace, name);
+            let (namespace, name) = crate::cli::kubeconfig::locate(namespace, name);
             let is_it = |request: &&Arc<PostgresOpsRequest>| {
                 request.name_any() == name
                     && request.namespace().as_deref() == Some(namespace.as_str())
@@ -159,7 +163,7 @@ fn requests(
             continue;
         }
         let text = text_of(Path::new(name))?;
-        let documents = yaml::parse(&text).map_err(|(place, problem)| {
+        let documents = manifest::parse(&text).map_err(|(place, problem)| {
             anyhow!("{name}:{}:{}: {problem}", place.line, place.column)
         })?;
         let before = found.len();

@@ -3,10 +3,11 @@
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::super::progress::words;
-use super::super::screen::{Cell, Screen, Tone};
-use super::Plan;
-use crate::plan::preview::{self, Fate, LineChange, PlannedCertificate, PlannedStage, Preview};
+use crate::cli::output::{Cell, Screen, Tone};
+use crate::cli::plan::Plan;
+use crate::cli::status::progress::words;
+use crate::plan::preview;
+use crate::plan::preview::{Fate, LineChange, PlannedCertificate, PlannedStage, Preview};
 use crate::rules::{Effect, Finding};
 use crate::tls::{Method, Posture};
 
@@ -30,7 +31,7 @@ impl Plan {
     }
 
     /// The plan for programs.
-    pub(super) fn shown(&self) -> Value {
+    pub(crate) fn shown(&self) -> Value {
         let Self {
             findings, preview, ..
         } = self;
@@ -125,7 +126,7 @@ fn fate(fate: Fate) -> (&'static str, Tone) {
 }
 
 /// The plans one after the other, with an empty line in between.
-pub(super) fn lines(plans: &[Plan], wide: bool, screen: Screen) -> Vec<String> {
+pub(crate) fn lines(plans: &[Plan], wide: bool, screen: Screen) -> Vec<String> {
     let all: Vec<Vec<String>> = plans
         .iter()
         .map(|plan| plan_lines(plan, wide, screen))

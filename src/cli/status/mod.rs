@@ -1,0 +1,347 @@
+//! `pgrekey status`: how far a request is.
+pub(crate) mod progress;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::events::v1::Event;
+use kube::ResourceExt;
+use kube::api::{Api, ListParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, watch_object, watcher};
+
+use crate::api::ops_request::OpsPhase;
+use crate::api::{Postgres, PostgresOpsRequest};
+use crate::cli::kubeconfig::{
+    ApiConnection, Scope, block_on, explain_api_error, is_missing, print,
+};
+use crate::cli::output::{Output, Screen, json, yaml};
+use crate::cli::status::progress::StepEvents;
+
+/// Show how far a request is
+///
+/// NAME is a PostgresOpsRequest, or a Postgres: then its running request is shown, else its latest
+/// one. The exit code is 0 unless the request has failed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  pgrekey status ha-postgres -n demo           # the running request of a database, or its latest
+  pgrekey status demo/rotate-tls --watch       # until its end; exit code 0 if it succeeded, 1 if not
+  pgrekey status rotate-tls -o wide            # whole serial numbers
+  pgrekey status rotate-tls -o json | jq .status.phase")]
+pub(crate) struct Args {
+    /// A request or a database: NAME or NAMESPACE/NAME
+    name: String,
+    /// Follow the request to its end
+    #[arg(long, short)]
+    watch: bool,
+    /// How it is printed
+    #[arg(long, short, value_enum, default_value_t, conflicts_with = "watch")]
+    output: Output,
+    #[command(flatten)]
+    scope: Scope,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let Args {
+        name,
+        watch,
+        output,
+        scope,
+    } = args;
+    block_on(async {
+        let cluster = scope.connect().await?;
+        let mut request = find(&cluster, &name).await?;
+        request.metadata.managed_fields = None;
+        if watch {
+            return follow(&cluster, &request).await;
+        }
+        let screen = Screen::new();
+        let lines = match output {
+            Output::Json => json(&request)?,
+            Output::Yaml => yaml(&request)?,
+            Output::Table | Output::Wide => {
+                let replicas = replicas(&cluster, &request).await;
+                let wide = output == Output::Wide;
+                let screen = if wide {
+                    Screen {
+                        size: None,
+                        ..screen
+                    }
+                } else {
+                    screen
+                };
+                let request = progress::with_told(&request, &told_of(&cluster, &request).await);
+                progress::lines(&request, replicas, Timestamp::now(), wide, screen)
+            }
+        };
+        print(&lines)?;
+        Ok(code(&request))
+    })
+}
+
+/// 1 when the request has ended and has not done what it was to do.
+fn code(request: &PostgresOpsRequest) -> ExitCode {
+    let phase = request.phase();
+    if request.is_finished() && phase != Some(OpsPhase::Successful) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// The request of this name; or of the database of this name the one that runs, else the one that
+/// is next, else the latest.
+async fn find(cluster: &ApiConnection, name: &str) -> anyhow::Result<PostgresOpsRequest> {
+    let (namespace, name) = cluster.locate(name);
+    let requests: Api<PostgresOpsRequest> = Api::namespaced(cluster.client.clone(), &namespace);
+    match requests.get_opt(&name).await {
+        Ok(Some(request)) => return Ok(request),
+        Ok(None) => {}
+        Err(error) => return Err(explain_api_error("read requests", error)),
+    }
+    let all = requests
+        .list(&ListParams::default())
+        .await
+        .map_err(|error| explain_api_error("list requests", error))?
+        .items;
+    let of_database = all
+        .into_iter()
+        .filter(|request| request.spec.database_ref.name == name)
+        .collect();
+    if let Some(request) = most_telling(of_database) {
+        return Ok(request);
+    }
+    let databases: Api<Postgres> = Api::namespaced(cluster.client.clone(), &namespace);
+    let is_database = databases
+        .get_opt(&name)
+        .await
+        .map_err(|error| explain_api_error("read databases", error))?
+        .is_some();
+    Err(if is_database {
+        anyhow!(
+            "there has been no request about {namespace}/{name}; make one, such as `pgrekey rotate {name} -n {namespace}`"
+        )
+    } else {
+        anyhow!(
+            "there is no request and no database {namespace}/{name}; `kubectl get pgops,pg -n {namespace}` lists them, \
+             and -n names another namespace"
+        )
+    })
+}
+
+fn most_telling(mut requests: Vec<PostgresOpsRequest>) -> Option<PostgresOpsRequest> {
+    requests.sort_by_key(|request| request.creation_timestamp().map(|time| time.0));
+    let is_running = |request: &PostgresOpsRequest| request.phase() == Some(OpsPhase::Progressing);
+    let at = requests
+        .iter()
+        .position(is_running)
+        .or_else(|| requests.iter().position(PostgresOpsRequest::is_to_run));
+    match at {
+        Some(at) => Some(requests.swap_remove(at)),
+        None => requests.pop(),
+    }
+}
+
+/// What the events of a request tell; nothing to whoever may not read events.
+async fn told_of(cluster: &ApiConnection, request: &PostgresOpsRequest) -> Vec<StepEvents> {
+    let events: Api<Event> = Api::namespaced(
+        cluster.client.clone(),
+        &request.namespace().unwrap_or_default(),
+    );
+    let found = events
+        .list(&ListParams::default().fields(&about(request)))
+        .await;
+    found
+        .map(|events| events.iter().filter_map(StepEvents::by).collect())
+        .unwrap_or_default()
+}
+
+/// Selects the events about a request.
+fn about(request: &PostgresOpsRequest) -> String {
+    format!("regarding.uid={}", request.uid().unwrap_or_default())
+}
+
+/// How many pods the database of a request has: for the bar, so a guess will do.
+async fn replicas(cluster: &ApiConnection, request: &PostgresOpsRequest) -> i32 {
+    let databases: Api<Postgres> = Api::namespaced(
+        cluster.client.clone(),
+        &request.namespace().unwrap_or_default(),
+    );
+    let database = databases
+        .get_opt(&request.spec.database_ref.name)
+        .await
+        .ok()
+        .flatten();
+    database.map_or(3, |database| database.spec.replicas.unwrap_or(1))
+}
+
+/// Shows a request until its end: drawn anew on a terminal, else what is new, line by line.
+pub(crate) async fn follow(
+    cluster: &ApiConnection,
+    request: &PostgresOpsRequest,
+) -> anyhow::Result<ExitCode> {
+    let namespace = request.namespace().unwrap_or_default();
+    let requests: Api<PostgresOpsRequest> = Api::namespaced(cluster.client.clone(), &namespace);
+    let replicas = replicas(cluster, request).await;
+    let mut view = StatusView {
+        replicas,
+        drawn: 0,
+        request: None,
+        told: vec![],
+        shown: None,
+    };
+    let mut changes = std::pin::pin!(watch_object(requests, &request.name_any()));
+    let events: Api<Event> = Api::namespaced(cluster.client.clone(), &namespace);
+    let about = watcher::Config::default().fields(&about(request));
+    let mut events = std::pin::pin!(watcher(events, about).default_backoff().applied_objects());
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    let mut silence = 0;
+    loop {
+        tokio::select! {
+            change = changes.next() => match change {
+                Some(Ok(Some(request))) => {
+                    silence = 0;
+                    let end = request.is_finished().then(|| code(&request));
+                    view.request = Some(request);
+                    view.show()?;
+                    if let Some(code) = end {
+                        return Ok(code);
+                    }
+                }
+                Some(Ok(None)) => return Err(anyhow!("the request {namespace}/{} was deleted", request.name_any())),
+                Some(Err(error)) if is_missing_kind(&error) => return Err(anyhow!("cannot watch requests: {error}")),
+                Some(Err(error)) => {
+                    silence += 1;
+                    if silence > 30 {
+                        return Err(anyhow!("the API server does not answer any more ({error}); the operation goes on without us"));
+                    }
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                None => return Err(anyhow!("the API server has ended the watch; the operation goes on without us")),
+            },
+            // Who may not read events sees what the status says.
+            Some(Ok(event)) = events.next() => {
+                view.told.extend(StepEvents::by(&event));
+                view.show()?;
+            }
+            _ = ticks.tick() => view.draw()?,
+        }
+    }
+}
+
+fn is_missing_kind(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(error) if is_missing(error))
+}
+
+/// What is on the screen.
+struct StatusView {
+    replicas: i32,
+    /// How many lines of the terminal are ours.
+    drawn: usize,
+    /// The request, as it was last seen.
+    request: Option<PostgresOpsRequest>,
+    /// What its events have told.
+    told: Vec<StepEvents>,
+    /// What was last shown of it.
+    shown: Option<PostgresOpsRequest>,
+}
+
+impl StatusView {
+    /// Takes in what has changed.
+    fn show(&mut self) -> std::io::Result<()> {
+        let Some(request) = self
+            .request
+            .as_ref()
+            .map(|request| progress::with_told(request, &self.told))
+        else {
+            return Ok(());
+        };
+        if Screen::new().size.is_none() {
+            let before = self.shown.replace(request.clone());
+            return print(&progress::news(before.as_ref(), &request, Timestamp::now()));
+        }
+        self.shown = Some(request);
+        self.draw()
+    }
+
+    /// Draws over what was drawn before. What does not fit is left out from the middle of the steps
+    /// on.
+    fn draw(&mut self) -> std::io::Result<()> {
+        let screen = Screen::new();
+        let (Some(request), Some((_, height))) = (&self.shown, screen.size) else {
+            return Ok(());
+        };
+        let lines = fit(
+            progress::lines(request, self.replicas, Timestamp::now(), false, screen),
+            height,
+        );
+        // Up to where we began, and everything from there on is gone.
+        let over = if self.drawn > 0 {
+            format!("\x1b[{}A\x1b[J", self.drawn)
+        } else {
+            String::new()
+        };
+        self.drawn = lines.len();
+        print([&(over + &lines.join("\n"))])
+    }
+}
+
+/// At most as many lines as there is room for; the head and the end are kept.
+fn fit(mut lines: Vec<String>, height: usize) -> Vec<String> {
+    let room = height.saturating_sub(1).max(6);
+    let too_many = lines.len().saturating_sub(room);
+    if too_many > 0 {
+        // Head, empty line, titles: the oldest steps go.
+        lines.drain(5..=5 + too_many);
+        lines.insert(5, "   ..".to_owned());
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn request(name: &str, created: &str, phase: &str) -> PostgresOpsRequest {
+        let object = json!({
+            "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PostgresOpsRequest",
+            "metadata": {"name": name, "creationTimestamp": format!("2026-11-24T{created}Z")},
+            "spec": {"type": "Restart", "databaseRef": {"name": "pg"}}, "status": {"phase": phase},
+        });
+        serde_json::from_value(object).expect("a request")
+    }
+
+    #[test]
+    fn the_running_request_is_shown_before_the_next_one_and_the_next_one_before_the_latest() {
+        let shown = |all: &[PostgresOpsRequest]| {
+            most_telling(all.to_vec()).map(|request| request.name_any())
+        };
+        let mut all = vec![
+            request("old", "10:00:00", "Successful"),
+            request("new", "11:00:00", "Failed"),
+        ];
+        assert_eq!(shown(&all).as_deref(), Some("new"));
+        all.push(request("second", "09:30:00", "Pending"));
+        all.push(request("first", "09:00:00", "Pending"));
+        assert_eq!(shown(&all).as_deref(), Some("first"));
+        all.push(request("running", "12:00:00", "Progressing"));
+        assert_eq!(shown(&all).as_deref(), Some("running"));
+        assert_eq!(shown(&[]), None);
+    }
+
+    #[test]
+    fn a_small_terminal_keeps_the_head_and_the_end() {
+        let lines: Vec<String> = (0..20).map(|at| at.to_string()).collect();
+        let fitted = fit(lines.clone(), 11);
+        assert_eq!(
+            fitted,
+            ["0", "1", "2", "3", "4", "   ..", "16", "17", "18", "19"]
+        );
+        assert_eq!(fit(lines.clone(), 40), lines);
+    }
+}

@@ -1,0 +1,645 @@
+//! How far a request is, as lines for people: pure.
+
+use jiff::Timestamp;
+use k8s_openapi::api::events::v1::Event;
+use kube::ResourceExt;
+
+use crate::api::condition;
+use crate::api::ops_request::{
+    OpsPhase, OpsType, PostgresOpsRequestSpec, PostgresOpsRequestStatus, Step, TlsOperation,
+};
+use crate::api::{PostgresOpsRequest, StepKind, bounds};
+use crate::cli::as_called;
+use crate::cli::output::{Cell, Screen, Tone, elapsed, end, serial};
+use crate::plan::operation::attempts;
+use crate::plan::operation::attempts::ROLLBACK;
+use crate::plan::operation::goal::issues_certificates;
+
+const BAR: usize = 30;
+
+const UNSEEN: &str = "not seen by the operator yet; if this lasts, `pgrekey doctor` says why";
+
+/// A step that operations may have: how long it takes beside the others, and which operations have
+/// it.
+struct StepLook {
+    step: StepKind,
+    weight: u32,
+    expected: fn(&PostgresOpsRequestSpec) -> bool,
+}
+
+const fn kind(
+    step: StepKind,
+    weight: u32,
+    expected: fn(&PostgresOpsRequestSpec) -> bool,
+) -> StepLook {
+    StepLook {
+        step,
+        weight,
+        expected,
+    }
+}
+
+const KINDS: [StepLook; 10] = [
+    kind(StepKind::Begin, 1, |_| true),
+    kind(StepKind::Preflight, 1, issues_certificates),
+    kind(StepKind::Pause, 1, |_| true),
+    kind(StepKind::Issue, 1, issues_certificates),
+    kind(StepKind::Expand, 2, moves),
+    kind(StepKind::MountCertificates, 1, |_| false),
+    kind(StepKind::Migrate, 2, moves),
+    kind(StepKind::Contract, 2, |spec| {
+        spec.type_ == OpsType::ReconfigureTLS
+    }),
+    kind(StepKind::UpdateDatabase, 1, moves),
+    kind(StepKind::Resume, 1, |_| true),
+];
+const RESTART: u32 = 6;
+const SWITCH_OVER: u32 = 2;
+
+fn operation(spec: &PostgresOpsRequestSpec) -> Option<TlsOperation> {
+    spec.tls
+        .as_ref()
+        .filter(|_| spec.type_ == OpsType::ReconfigureTLS)?
+        .operations()
+        .first()
+        .copied()
+}
+
+/// Whether the spec changes, so that there is a walk of several postures.
+fn moves(spec: &PostgresOpsRequestSpec) -> bool {
+    matches!(
+        operation(spec),
+        Some(TlsOperation::Change | TlsOperation::Remove)
+    )
+}
+
+/// What a request asks for, in a few words.
+pub(crate) fn words(spec: &PostgresOpsRequestSpec) -> String {
+    match (spec.type_, operation(spec)) {
+        (OpsType::ReconfigureTLS, Some(TlsOperation::Remove)) => "remove TLS".to_owned(),
+        (OpsType::ReconfigureTLS, Some(TlsOperation::Rotate)) => {
+            "rotate the certificates".to_owned()
+        }
+        (OpsType::ReconfigureTLS, Some(TlsOperation::Change)) => "add or change TLS".to_owned(),
+        (OpsType::Restart, _) => "restart the pods".to_owned(),
+        (other, _) => format!("{other:?}"),
+    }
+}
+
+/// One line about what happens now: what is waited for, or how it ended.
+pub(crate) fn now_happens(request: &PostgresOpsRequest) -> String {
+    let Some(status) = &request.status else {
+        return as_called(UNSEEN);
+    };
+    let said = |type_: &str| {
+        let found =
+            condition::find(&status.conditions, type_).filter(|condition| condition.holds())?;
+        found.message.clone()
+    };
+    let step = status
+        .steps
+        .iter()
+        .rev()
+        .find(|step| step.finished_at.is_none());
+    let doing = || {
+        step.map(|step| {
+            format!(
+                "{}: {}",
+                step.name,
+                step.message.as_deref().unwrap_or("begins")
+            )
+        })
+    };
+    match status.phase {
+        Some(OpsPhase::Successful) => "done, and proved on the wire".to_owned(),
+        Some(OpsPhase::Failed) => said("Failed").unwrap_or_else(|| "no reason given".to_owned()),
+        Some(OpsPhase::Pending) | None => said("Pending").unwrap_or_else(|| as_called(UNSEEN)),
+        Some(_) => doing().unwrap_or_else(|| "between two steps".to_owned()),
+    }
+}
+
+/// How much of a request is done, in percent.
+fn percent(request: &PostgresOpsRequest, replicas: i32) -> u32 {
+    let Some(status) = &request.status else {
+        return 0;
+    };
+    if status.phase == Some(OpsPhase::Successful) {
+        return 100;
+    }
+    let spec = &request.spec;
+    // A volume goes with its pod, whatever the request would rather have.
+    let restarts = request.restarts() || operation(spec) == Some(TlsOperation::Remove);
+    let restarts = if restarts {
+        bounds::replicas(replicas).unsigned_abs()
+    } else {
+        0
+    };
+    let find = |kind: StepKind| attempts::find_step(&status.steps, kind.as_str());
+    let is_seen = |kind: StepKind| find(kind).is_some();
+    let is_done = |kind: StepKind| find(kind).is_some_and(|step| step.finished_at.is_some());
+    let is_over = is_seen(StepKind::Resume);
+
+    let (mut done, mut all) = (0, 0);
+    let mut count = |weight: u32, is_done: bool| {
+        all += weight;
+        done += if is_done || is_over { weight } else { 0 };
+    };
+    for StepLook {
+        step,
+        weight,
+        expected,
+    } in KINDS
+    {
+        if expected(spec) || is_seen(step) {
+            count(weight, is_done(step));
+        }
+    }
+    if restarts > 1 || is_seen(StepKind::SwitchOver) {
+        count(SWITCH_OVER, is_done(StepKind::SwitchOver));
+    }
+    let is_restart = |step: &&Step| StepKind::from_name(&step.name) == Some(StepKind::Restart);
+    let restarted = status
+        .steps
+        .iter()
+        .filter(is_restart)
+        .filter(|step| step.finished_at.is_some());
+    let restarted = u32::try_from(restarted.count()).unwrap_or_default();
+    for pod in 0..restarts.max(restarted) {
+        count(RESTART, pod < restarted);
+    }
+    // The end is for the request to say.
+    (100 * done / all.max(1)).min(99)
+}
+
+fn bar(percent: u32, screen: Screen, tone: Tone) -> String {
+    let full = BAR * usize::try_from(percent).unwrap_or_default() / 100;
+    let (done, left) = if screen.size.is_some() {
+        ('\u{2588}', '\u{2591}')
+    } else {
+        ('#', '-')
+    };
+    let bar: String = (0..BAR)
+        .map(|at| if at < full { done } else { left })
+        .collect();
+    screen.paint(tone, &bar)
+}
+
+fn tone(phase: Option<OpsPhase>) -> Tone {
+    match phase {
+        Some(OpsPhase::Successful) => Tone::Good,
+        Some(OpsPhase::Failed | OpsPhase::Denied | OpsPhase::Skipped) => Tone::Bad,
+        _ => Tone::Busy,
+    }
+}
+
+/// When a request began, and when it ended.
+fn span(status: &PostgresOpsRequestStatus, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
+    let first = status
+        .steps
+        .iter()
+        .filter_map(|step| step.started_at.as_ref())
+        .map(|time| time.0)
+        .min()?;
+    let last = status
+        .steps
+        .iter()
+        .filter_map(|step| step.finished_at.as_ref())
+        .map(|time| time.0)
+        .max();
+    let is_over = status.steps.iter().all(|step| step.finished_at.is_some());
+    Some((
+        first,
+        last.filter(|_| is_over && status.phase.is_some_and(OpsPhase::is_final))
+            .unwrap_or(now),
+    ))
+}
+
+/// What an event tells: a try of a step has begun.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct StepEvents {
+    at: Timestamp,
+    step: String,
+    attempt: i32,
+    message: String,
+}
+
+impl StepEvents {
+    /// What is told by an event of a request; nothing if it is about something else.
+    pub(crate) fn by(event: &Event) -> Option<Self> {
+        let (head, message) = event.note.as_ref()?.split_once(": ")?;
+        let again = head
+            .strip_suffix(')')
+            .and_then(|head| head.split_once(" (try "));
+        let (step, attempt) = again.map_or((head, 1), |(step, times)| {
+            (step, times.parse().unwrap_or(1))
+        });
+        let is_of_step = StepKind::from_name(step)
+            .is_some_and(|kind| event.reason.as_deref() == Some(kind.as_str()));
+        let at = event.event_time.as_ref()?.0;
+        is_of_step.then(|| Self {
+            at,
+            step: step.to_owned(),
+            attempt,
+            message: message.to_owned(),
+        })
+    }
+}
+
+/// The request with the steps that its events tell of: its status is written a little later.
+pub(crate) fn with_told(request: &PostgresOpsRequest, told: &[StepEvents]) -> PostgresOpsRequest {
+    let mut request = request.clone();
+    let is_finished = request.is_finished();
+    let Some(status) = request.status.as_mut().filter(|_| !is_finished) else {
+        return request;
+    };
+    // What is older than the newest step of the status and not in it was lost with a pgrekey that
+    // was killed.
+    let newest = status
+        .steps
+        .iter()
+        .filter_map(|step| step.started_at.as_ref())
+        .map(|time| time.0)
+        .max();
+    let mut told: Vec<&StepEvents> = told
+        .iter()
+        .filter(|told| newest.is_none_or(|newest| told.at >= newest))
+        .collect();
+    told.sort_by_key(|told| told.at);
+    for StepEvents {
+        at,
+        step,
+        attempt,
+        message,
+    } in told
+    {
+        if attempts::find_step(&status.steps, step).is_none_or(|known| known.attempts < *attempt) {
+            attempts::record_attempt(&mut status.steps, step, true, message, *at);
+        }
+    }
+    request
+}
+
+/// All there is to say about a request.
+pub(crate) fn lines(
+    request: &PostgresOpsRequest,
+    replicas: i32,
+    now: Timestamp,
+    wide: bool,
+    screen: Screen,
+) -> Vec<String> {
+    let nothing = PostgresOpsRequestStatus::default();
+    let status = request.status.as_ref().unwrap_or(&nothing);
+    let tone = tone(status.phase);
+    let phase = status
+        .phase
+        .map_or("Pending".to_owned(), |phase| format!("{phase:?}"));
+    let percent = percent(request, replicas);
+    let took = span(status, now)
+        .map(|(from, to)| elapsed(from, to))
+        .unwrap_or_default();
+    let head = format!(
+        "{}/{}: {} of {}",
+        request.namespace().unwrap_or_default(),
+        request.name_any(),
+        words(&request.spec),
+        request.spec.database_ref.name
+    );
+    let bar = bar(percent, screen, tone);
+    let phase = screen.paint(tone, &format!("{phase:<11}"));
+    let mut lines = vec![
+        screen.line(Tone::Strong, &head),
+        format!("{phase}  {bar} {percent:>3}%  {took}")
+            .trim_end()
+            .to_owned(),
+    ];
+    lines.extend(screen.wrap(
+        if tone == Tone::Bad { tone } else { Tone::Plain },
+        &now_happens(request),
+    ));
+    if let Some(turned) = status.steps.iter().find(|step| step.name == ROLLBACK) {
+        let cause = turned.message.as_deref().unwrap_or("no reason given");
+        lines.extend(screen.wrap(Tone::Bad, &format!("given up, back to what was: {cause}")));
+    }
+    if !status.steps.is_empty() {
+        lines.push(String::new());
+        let rows: Vec<Vec<Cell>> = status
+            .steps
+            .iter()
+            .map(|step| row(step, now, status.phase.is_some_and(OpsPhase::is_final)))
+            .collect();
+        lines.extend(screen.table(&["", "STEP", "TIME", "TRIES", "LAST"], &rows));
+    }
+    if !status.pods.is_empty() {
+        lines.push(String::new());
+        lines.extend(pods(status, now, wide, screen));
+    }
+    lines
+}
+
+fn row(step: &Step, now: Timestamp, is_over: bool) -> Vec<Cell> {
+    let is_done = step.finished_at.is_some();
+    let mark = if step.name == ROLLBACK {
+        Cell::new(Tone::Bad, "!")
+    } else if is_done {
+        Cell::new(Tone::Good, "+")
+    } else {
+        Cell::new(if is_over { Tone::Bad } else { Tone::Busy }, ">")
+    };
+    let end = step.finished_at.as_ref().map_or(now, |time| time.0);
+    let time = step
+        .started_at
+        .as_ref()
+        .map(|time| elapsed(time.0, end))
+        .unwrap_or_default();
+    let tries = Cell::new(
+        if step.attempts > 1 {
+            Tone::Busy
+        } else {
+            Tone::Plain
+        },
+        step.attempts.to_string(),
+    );
+    let said = Cell::new(
+        if is_done { Tone::Dim } else { Tone::Plain },
+        step.message.clone().unwrap_or_default(),
+    );
+    vec![mark, step.name.as_str().into(), time.into(), tries, said]
+}
+
+fn pods(
+    status: &PostgresOpsRequestStatus,
+    now: Timestamp,
+    wide: bool,
+    screen: Screen,
+) -> Vec<String> {
+    let rows: Vec<Vec<Cell>> = status
+        .pods
+        .iter()
+        .map(|pod| {
+            let role = match pod.role.as_deref() {
+                Some("primary") => Cell::new(Tone::Strong, "primary"),
+                Some(role) => role.into(),
+                None => Cell::new(Tone::Busy, "away"),
+            };
+            let serves = pod
+                .serving_serial
+                .as_ref()
+                .map_or("plaintext".to_owned(), |number| serial(number, wide));
+            let serves = if pod.role.is_none() {
+                Cell::default()
+            } else {
+                serves.into()
+            };
+            let lag = pod
+                .lag
+                .as_deref()
+                .map(|lag| if lag == "0Mi" { "0" } else { lag })
+                .unwrap_or_default();
+            let end = pod
+                .not_after
+                .as_ref()
+                .map(|time| end(now, time.0))
+                .unwrap_or_default();
+            let new = if pod.restarted { "yes" } else { "no" };
+            vec![
+                pod.name.as_str().into(),
+                role,
+                lag.into(),
+                serves,
+                end,
+                new.into(),
+                pod.trusts.join(", ").into(),
+            ]
+        })
+        .collect();
+    screen.table(
+        &[
+            "POD",
+            "ROLE",
+            "LAG",
+            "SERVES",
+            "UNTIL",
+            "RESTARTED",
+            "TRUSTS",
+        ],
+        &rows,
+    )
+}
+
+/// What is new since a request was last looked at, one line each: for output that is no terminal.
+pub(crate) fn news(
+    before: Option<&PostgresOpsRequest>,
+    after: &PostgresOpsRequest,
+    now: Timestamp,
+) -> Vec<String> {
+    let status =
+        |request: Option<&PostgresOpsRequest>| request.and_then(|request| request.status.clone());
+    let (old, new) = (
+        status(before).unwrap_or_default(),
+        status(Some(after)).unwrap_or_default(),
+    );
+    let time = now.to_string();
+    let time = time
+        .split(['T', '.', 'Z'])
+        .nth(1)
+        .unwrap_or_default()
+        .to_owned();
+    let mut lines: Vec<String> = vec![];
+    for step in &new.steps {
+        let known = old.steps.iter().find(|known| known.name == step.name);
+        let said = step.message.as_deref().unwrap_or("begins");
+        match step.finished_at {
+            Some(_) if known.is_none_or(|known| known.finished_at.is_none()) => {
+                lines.push(format!("{time} {}: done", step.name));
+            }
+            None if known.is_none_or(|known| {
+                known.message != step.message || known.finished_at.is_some()
+            }) =>
+            {
+                lines.push(format!("{time} {}: {said}", step.name));
+            }
+            _ => {}
+        }
+    }
+    if new.phase != old.phase
+        || before.is_none()
+        || (lines.is_empty() && new.phase == Some(OpsPhase::Pending))
+    {
+        let phase = new
+            .phase
+            .map_or("Pending".to_owned(), |phase| format!("{phase:?}"));
+        lines.push(format!("{time} {phase}: {}", now_happens(after)));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A request that issues a certificate, in the midst of a roll.
+    pub(crate) fn request() -> PostgresOpsRequest {
+        let step = |name: &str, from: u32, to: Option<u32>, message: &str| {
+            let time = |second: u32| format!("2026-11-24T10:00:{second:02}Z");
+            json!({"name": name, "attempts": 1, "startedAt": time(from), "finishedAt": to.map(time), "message": message})
+        };
+        let object = json!({
+            "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PostgresOpsRequest",
+            "metadata": {"name": "change-issuer", "namespace": "demo", "uid": "u"},
+            "spec": {"type": "ReconfigureTLS", "databaseRef": {"name": "ha-postgres"},
+                     "tls": {"issuerRef": {"name": "pg-new-issuer"}}},
+            "status": {
+                "phase": "Progressing",
+                "steps": [
+                    step("Begin", 0, Some(0), "take up the request"),
+                    step("Preflight", 0, Some(1), "ask for a trial certificate"),
+                    step("Pause", 1, Some(1), "pause the database"),
+                    step("Issue", 1, Some(3), "end the trial"),
+                    step("Expand", 3, Some(8), "load the new files"),
+                    step("Migrate", 8, Some(10), "go on to the next posture"),
+                    step("Restart ha-postgres-2", 10, None, "waits for ha-postgres-2 to be ready"),
+                ],
+                "pods": [
+                    {"name": "ha-postgres-0", "role": "primary", "servingSerial": "77a5a2a14d4796f8737f405a77af5ed416e84e2f",
+                     "notAfter": "2027-02-22T10:00:00Z", "trusts": ["ca", "new-ca"], "restarted": false},
+                    {"name": "ha-postgres-1", "role": "standby", "lag": "0Mi", "servingSerial": "77a5a2a14d4796f8737f405a77af5ed416e84e2f",
+                     "notAfter": "2027-02-22T10:00:00Z", "trusts": ["ca", "new-ca"], "restarted": false},
+                    {"name": "ha-postgres-2", "restarted": true},
+                ],
+            },
+        });
+        serde_json::from_value(object).expect("a request")
+    }
+
+    fn now() -> Timestamp {
+        "2026-11-24T10:00:22Z".parse().expect("a time")
+    }
+
+    #[test]
+    fn a_request_in_the_midst_of_a_roll_is_readable_in_80_columns() {
+        let screen = Screen {
+            color: false,
+            size: Some((80, 24)),
+        };
+        let lines = lines(&request(), 3, now(), false, screen);
+        assert!(
+            lines.iter().all(|line| line.chars().count() <= 80),
+            "{lines:#?}"
+        );
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn a_bar_grows_to_its_end_with_the_request() {
+        let mut request = request();
+        let half = percent(&request, 3);
+        assert!((20..60).contains(&half), "{half}");
+        let status = request.status.as_mut().expect("a status");
+        status.phase = Some(OpsPhase::Successful);
+        assert_eq!(percent(&request, 3), 100);
+        request.status = None;
+        assert_eq!(percent(&request, 3), 0);
+        assert_eq!(
+            lines(&request, 3, now(), false, Screen::default())[2],
+            UNSEEN
+        );
+    }
+
+    fn event(second: u32, reason: &str, note: &str) -> Event {
+        let event = json!({"metadata": {}, "eventTime": format!("2026-11-24T10:00:{second:02}.123456Z"), "reason": reason, "note": note});
+        serde_json::from_value(event).expect("an event")
+    }
+
+    #[test]
+    fn events_tell_of_the_steps_that_the_status_does_not_have_yet() {
+        let events = [
+            event(
+                19,
+                "SwitchOver",
+                "SwitchOver: hand the leadership over from ha-postgres-0 to ha-postgres-2",
+            ),
+            event(15, "Restart", "Restart ha-postgres-1: evict ha-postgres-1"),
+            event(
+                18,
+                "Restart",
+                "Restart ha-postgres-1 (try 2): waits for ha-postgres-1 to be ready",
+            ),
+            event(10, "Restart", "Restart ha-postgres-2: evict ha-postgres-2"),
+            event(
+                1,
+                "PauseDatabase",
+                "Successfully paused Postgres demo/ha-postgres",
+            ),
+            event(2, "Issue", "Issue"),
+        ];
+        let told: Vec<StepEvents> = events.iter().filter_map(StepEvents::by).collect();
+        assert_eq!(told.len(), 4);
+        let shown = with_told(&request(), &told);
+        let steps = shown
+            .status
+            .as_ref()
+            .map(|status| &status.steps[6..])
+            .expect("steps");
+        let seen: Vec<_> = steps
+            .iter()
+            .map(|step| {
+                (
+                    step.name.as_str(),
+                    step.attempts,
+                    step.finished_at.is_some(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("Restart ha-postgres-2", 1, true),
+                ("Restart ha-postgres-1", 2, true),
+                ("SwitchOver", 1, false)
+            ]
+        );
+        assert_eq!(
+            now_happens(&shown),
+            "SwitchOver: hand the leadership over from ha-postgres-0 to ha-postgres-2"
+        );
+        let mut ended = request();
+        ended.status.as_mut().expect("a status").phase = Some(OpsPhase::Successful);
+        assert_eq!(with_told(&ended, &told), ended);
+    }
+
+    #[test]
+    fn what_is_no_terminal_gets_what_is_new_and_nothing_twice() {
+        let mut before = request();
+        let all = news(None, &before, now());
+        assert_eq!((all.len(), all[0].as_str()), (8, "10:00:22 Begin: done"));
+        assert_eq!(
+            all[7],
+            "10:00:22 Progressing: Restart ha-postgres-2: waits for ha-postgres-2 to be ready"
+        );
+        assert_eq!(news(Some(&before), &before, now()), Vec::<String>::new());
+        let after = before.clone();
+        before.status.as_mut().expect("a status").steps.pop();
+        assert_eq!(
+            news(Some(&before), &after, now()),
+            ["10:00:22 Restart ha-postgres-2: waits for ha-postgres-2 to be ready"]
+        );
+    }
+
+    #[test]
+    fn a_request_that_was_given_up_says_why() {
+        let mut request = request();
+        let status = request.status.as_mut().expect("a status");
+        let turned =
+            json!({"name": "Rollback", "attempts": 1, "message": "the trial certificate: denied"});
+        status
+            .steps
+            .push(serde_json::from_value(turned).expect("a step"));
+        let lines = lines(&request, 3, now(), false, Screen::default());
+        assert_eq!(
+            lines[3],
+            "given up, back to what was: the trial certificate: denied"
+        );
+    }
+}

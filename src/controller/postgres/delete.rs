@@ -1,0 +1,239 @@
+//! The end of a database, and its sleep: what goes, what stays, and in which order.
+//!
+//! | | Halt, `halted: true` | Delete | WipeOut |
+//! |---|---|---|---|
+//! | workload, rights, ways in | go | go | go |
+//! | Patroni's state | goes; stays while only halted | goes | goes |
+//! | data | stay | go | go |
+//! | the superuser's Secret, issued Secrets | stay | stay | go |
+//!
+//! Pods go first and are waited for: a Patroni that still runs would write its state again, and
+//! needs its rights to hand over.
+
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
+};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+
+use crate::api::postgres::{DeletionPolicy, PostgresSpec, StorageType, TlsConfig};
+use crate::api::postgres_version::PostgresVersionSpec;
+use crate::api::tls::IssuerRef;
+use crate::api::{PetSet, Postgres};
+use crate::build::monitor::service_monitor_resource;
+use crate::build::workload::is_made_by;
+use crate::build::{BuildInputs, Cluster};
+use crate::cluster::Objects;
+use crate::controller::Context;
+use crate::controller::execute::certificates;
+use crate::controller::execute::certificates::Secrets;
+use crate::controller::postgres::{FINALIZER, Interrupt, ReconcileResult, release};
+use crate::controller::postgres::{provision, status};
+use crate::plan::status::database::DatabaseStatusWriter;
+use crate::rules::ClusterFacts as _;
+use crate::tls::Alias;
+
+/// Annotation of a Service that stays while its database is halted.
+const KEEP: (&str, &str) = ("kubedb.com/resource-policy-keep-on", "halt");
+
+/// Deals with what a database leaves behind, then lets it go.
+pub(crate) async fn clean_up(context: &Context, postgres: &Postgres) -> ReconcileResult<Action> {
+    if !postgres
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == FINALIZER)
+    {
+        return Ok(Action::await_change());
+    }
+    let policy = policy(&postgres.spec);
+    if policy == DeletionPolicy::DoNotTerminate {
+        let why = format!(
+            "postgres \"{}\" can't be terminated. To delete, change spec.deletionPolicy",
+            status::database(postgres)
+        );
+        return Err(Interrupt::Blocked("DoNotTerminate", why));
+    }
+    // A name that no object can have: nothing was ever made.
+    if let Some(cluster) = names_only(postgres) {
+        let objects = provision::objects(context, postgres, &cluster)?;
+        stop(&objects, &cluster).await?;
+        let issued = if policy == DeletionPolicy::WipeOut {
+            Secrets::Delete
+        } else {
+            Secrets::Keep
+        };
+        certificates::delete(context, &objects, &cluster, issued).await?;
+        for map in cluster.patroni_config_maps() {
+            objects.delete::<ConfigMap>(&map).await?;
+        }
+        if policy != DeletionPolicy::Halt {
+            delete_data(&objects).await?;
+        }
+        if policy == DeletionPolicy::WipeOut {
+            delete_auth_secret(context, postgres, &objects, &cluster).await?;
+        } else {
+            objects.orphan::<Secret>(&cluster.auth_secret()).await?;
+        }
+    }
+    release(context, postgres).await?;
+    context.forget(postgres);
+    Ok(Action::await_change())
+}
+
+/// Stops a database and keeps all that it needs to come back.
+pub(crate) async fn halt(context: &Context, postgres: &Postgres) -> ReconcileResult<Action> {
+    let Some(cluster) = names_only(postgres) else {
+        return Ok(Action::await_change());
+    };
+    let objects = provision::objects(context, postgres, &cluster)?;
+    stop(&objects, &cluster).await?;
+    let name = cluster.name();
+    objects.delete::<RoleBinding>(name).await?;
+    objects.delete::<Role>(name).await?;
+    objects.delete::<ServiceAccount>(name).await?;
+    objects.delete::<PodDisruptionBudget>(name).await?;
+    for service in [
+        name.to_owned(),
+        cluster.standby_service(),
+        cluster.pods_service(),
+        cluster.stats_service(),
+    ] {
+        let live = objects.owned::<Service>(&service).await?;
+        let kept = live
+            .as_ref()
+            .and_then(|live| live.annotations().get(KEEP.0))
+            .is_some_and(|value| value == KEEP.1);
+        if let Some(live) = live.filter(|_| !kept) {
+            objects.delete_seen(&live).await?;
+        }
+    }
+    objects
+        .delete_if_known(&service_monitor_resource(), &cluster.stats_service())
+        .await?;
+    status::write(context, postgres, DatabaseStatusWriter::halted).await?;
+    status::done(context, postgres).await?;
+    Ok(Action::await_change())
+}
+
+fn policy(spec: &PostgresSpec) -> DeletionPolicy {
+    let asked = spec.deletion_policy.unwrap_or(DeletionPolicy::Delete);
+    if spec.halted == Some(true) && asked != DeletionPolicy::WipeOut {
+        DeletionPolicy::Halt
+    } else {
+        asked
+    }
+}
+
+/// A cluster that has the names of this one. What else its spec says may have become impossible,
+/// and does not matter now.
+fn names_only(postgres: &Postgres) -> Option<Cluster> {
+    let mut bare = Postgres::new(&postgres.name_any(), PostgresSpec::default());
+    bare.metadata = postgres.metadata.clone();
+    bare.spec.storage_type = Some(StorageType::Ephemeral);
+    bare.spec.auth_secret.clone_from(&postgres.spec.auth_secret);
+    bare.spec.tls = postgres.spec.tls.as_ref().map(|tls| {
+        let mut certificates = tls.certificates.clone();
+        certificates.retain(|wish| Alias::parse(&wish.alias).is_some());
+        certificates.sort_by(|a, b| a.alias.cmp(&b.alias));
+        certificates.dedup_by(|a, b| a.alias == b.alias);
+        let issuer_ref = Some(IssuerRef {
+            name: "any".to_owned(),
+            ..IssuerRef::default()
+        });
+        TlsConfig {
+            issuer_ref,
+            certificates,
+        }
+    });
+    let version = PostgresVersionSpec {
+        version: "17".to_owned(),
+        ..PostgresVersionSpec::default()
+    };
+    Cluster::build(
+        &bare,
+        &BuildInputs {
+            version: &version,
+            superuser: "postgres",
+            user_conf: None,
+        },
+    )
+    .ok()
+}
+
+/// Ends the pods and waits until they have gone.
+async fn stop(objects: &Objects, cluster: &Cluster) -> ReconcileResult<()> {
+    objects.delete::<PetSet>(cluster.name()).await?;
+    let labelled = objects.labelled::<Pod>().await?;
+    let is_there = labelled.iter().any(|pod| is_made_by(cluster.name(), pod));
+    if is_there {
+        Err(Interrupt::Wait("pods that end"))
+    } else {
+        Ok(())
+    }
+}
+
+async fn delete_data(objects: &Objects) -> ReconcileResult<()> {
+    for claim in objects.labelled::<PersistentVolumeClaim>().await? {
+        objects.delete_seen(&claim).await?;
+    }
+    Ok(())
+}
+
+/// The superuser's Secret, if no other database uses it too.
+async fn delete_auth_secret(
+    context: &Context,
+    postgres: &Postgres,
+    objects: &Objects,
+    cluster: &Cluster,
+) -> ReconcileResult<()> {
+    let name = cluster.auth_secret();
+    let others = context.facts.databases(cluster.namespace());
+    let mut others = others
+        .iter()
+        .filter(|other| other.name_any() != postgres.name_any());
+    if !others.any(|other| crate::controller::postgres::credentials::auth_secret(other) == name) {
+        objects.delete::<Secret>(&name).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn postgres(spec: &str) -> Postgres {
+        let mut postgres = Postgres::new("pg", serde_saphyr::from_str(spec).expect("a spec"));
+        postgres.metadata.namespace = Some("demo".to_owned());
+        postgres
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_built_can_be_deleted() {
+        let impossible = postgres(
+            "{version: gone, replicas: 0, tls: {certificates: [{alias: client, secretName: mine}, {alias: x}, {alias: client}]}}",
+        );
+        let cluster = names_only(&impossible).expect("names");
+        assert_eq!(cluster.certificate_secret(Alias::Client), "mine");
+        assert_eq!(cluster.auth_secret(), "pg-auth");
+        let mut nameless = impossible;
+        nameless.metadata.name = Some("Not.A.Name".to_owned());
+        assert!(names_only(&nameless).is_none());
+    }
+
+    #[test]
+    fn a_halted_database_keeps_its_data_unless_it_is_to_be_wiped_out() {
+        let of = |spec: &str| policy(&postgres(spec).spec);
+        assert_eq!(of("version: '17'"), DeletionPolicy::Delete);
+        assert_eq!(of("{version: '17', halted: true}"), DeletionPolicy::Halt);
+        assert_eq!(
+            of("{version: '17', halted: true, deletionPolicy: WipeOut}"),
+            DeletionPolicy::WipeOut
+        );
+        assert_eq!(
+            of("{version: '17', deletionPolicy: DoNotTerminate}"),
+            DeletionPolicy::DoNotTerminate
+        );
+    }
+}

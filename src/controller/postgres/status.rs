@@ -1,0 +1,104 @@
+//! Writing the status of a database: only what differs, and never over what somebody else has
+//! written meanwhile.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::events::EventType;
+use serde_json::json;
+
+use crate::api::Postgres;
+use crate::api::postgres::PostgresStatus;
+use crate::cluster::{Error, ObjectName};
+use crate::controller::Context;
+use crate::plan::status::database::{DatabaseStatusWriter, phase};
+
+/// Writes conditions, and the phase that follows. Returns the status that there is then; none if
+/// the database has gone.
+pub(crate) async fn write(
+    context: &Context,
+    postgres: &Postgres,
+    change: impl Fn(&mut DatabaseStatusWriter),
+) -> Result<Option<PostgresStatus>, Error> {
+    update(context, postgres, |status, generation| {
+        let mut writer = DatabaseStatusWriter {
+            conditions: std::mem::take(&mut status.conditions),
+            database: database(postgres),
+            generation,
+            now: Time(context.now()),
+        };
+        change(&mut writer);
+        status.conditions = writer.conditions;
+    })
+    .await
+}
+
+/// Notes that the database is what its spec says.
+pub(crate) async fn done(context: &Context, postgres: &Postgres) -> Result<(), Error> {
+    write(context, postgres, DatabaseStatusWriter::free).await?;
+    let generation = postgres.metadata.generation;
+    update(context, postgres, |status, _| {
+        status.observed_generation = generation
+    })
+    .await?;
+    Ok(())
+}
+
+/// `NAMESPACE/NAME`.
+pub(crate) fn database(postgres: &Postgres) -> String {
+    format!(
+        "{}/{}",
+        postgres.namespace().unwrap_or_default(),
+        postgres.name_any()
+    )
+}
+
+async fn update(
+    context: &Context,
+    postgres: &Postgres,
+    change: impl Fn(&mut PostgresStatus, Option<i64>),
+) -> Result<Option<PostgresStatus>, Error> {
+    // What was seen may be old. It is good enough to know that nothing changes, and not to write.
+    if changed(postgres, &change).is_none() {
+        return Ok(Some(postgres.status.clone().unwrap_or_default()));
+    }
+    let Some(fresh) = context.refetch(postgres).await? else {
+        return Ok(None);
+    };
+    let Some(status) = changed(&fresh, &change) else {
+        return Ok(Some(fresh.status.unwrap_or_default()));
+    };
+    let name = fresh.name_any();
+    let api: Api<Postgres> = Api::namespaced(
+        context.client.clone(),
+        &fresh.namespace().unwrap_or_default(),
+    );
+    let patch =
+        json!({"metadata": {"resourceVersion": fresh.resource_version()}, "status": status});
+    let patched = api
+        .patch_status(&name, &PatchParams::default(), &Patch::Merge(patch))
+        .await;
+    patched.map_err(|error| Error::classify(ObjectName::new::<Postgres>(&name), error))?;
+    let before = fresh.status.as_ref().and_then(|status| status.phase);
+    if let (Some(from), Some(to)) = (before, status.phase)
+        && from != to
+    {
+        let note = format!("phase changed from {from:?} to {to:?} reason:");
+        context
+            .publish_event(&fresh, EventType::Normal, "Phase Changed", note)
+            .await;
+    }
+    Ok(Some(status))
+}
+
+/// The status after the change, if it is another.
+fn changed(
+    postgres: &Postgres,
+    change: &impl Fn(&mut PostgresStatus, Option<i64>),
+) -> Option<PostgresStatus> {
+    let before = postgres.status.clone().unwrap_or_default();
+    let mut after = before.clone();
+    change(&mut after, postgres.metadata.generation);
+    after.phase = phase(&after.conditions);
+    (after != before).then_some(after)
+}

@@ -1,0 +1,423 @@
+//! Logging in to a server as libpq would: by sslmode, with a password or a client certificate.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fmt, io};
+
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::net::TcpStream;
+use tokio_postgres::NoTls;
+use tokio_postgres::config::SslMode as Mode;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres_rustls::MakeRustlsConnect;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::api::tls::SslMode;
+use crate::pki::key_pair::CertificateAndKey;
+use crate::tls::PasswordEncryption;
+
+use crate::database::limited::{BEFORE_LOGIN, Limited, ReadBudget, TooMuch};
+use crate::database::login::{AuthenticationTerms, LoginRefusal};
+use crate::database::options::options;
+use crate::database::session::{Door, Session};
+use crate::database::verifier::{CertificateVerifier, judged_by};
+use crate::database::watched::{Watch, WatchedStream, WatchedTls};
+use crate::database::{ProbeError, bounded, plain_words};
+
+/// How to log in to a server.
+#[derive(Clone)]
+pub struct ConnectOptions {
+    /// Where the server is.
+    pub address: SocketAddr,
+    /// The name that its certificate must carry, with `verify-full`.
+    pub host: String,
+    /// The role to log in as.
+    pub user: String,
+    /// Its password.
+    pub password: Option<SecretString>,
+    /// As what the password may be asked for, by what is written for this way of connecting
+    /// ([`Method::hash`](crate::tls::Method::hash)): with [`PasswordEncryption::Scram`] a server
+    /// that asks for MD5 gets no answer. Nobody gets it in clear.
+    pub hash: PasswordEncryption,
+    /// PostgreSQL's major version, where it is known: there are settings that only newer servers
+    /// know, and an older one refuses a login that names them.
+    pub major: Option<u32>,
+    /// The client certificate to show, when the server asks for one.
+    pub pair: Option<CertificateAndKey>,
+    /// How TLS is asked for. `allow` and `prefer` are taken for `require`: we never fall back to
+    /// plaintext by ourselves.
+    pub mode: SslMode,
+    /// The CAs that may have signed the server's certificate, DER. Without any, `require` checks
+    /// nothing, as in libpq.
+    pub roots: Vec<Vec<u8>>,
+}
+
+/// Without password and key.
+impl fmt::Debug for ConnectOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectOptions")
+            .field("host", &self.host)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ConnectOptions {
+    /// Logs in.
+    pub async fn log_in(&self) -> Result<Session, ProbeError> {
+        self.session(false).await
+    }
+
+    /// Logs in also where the server's certificate has expired, which nobody but whoever replaces
+    /// it should do. Everything else about it must hold.
+    pub async fn log_in_though_expired(&self) -> Result<Session, ProbeError> {
+        self.session(true).await
+    }
+
+    async fn session(&self, though_expired: bool) -> Result<Session, ProbeError> {
+        bounded(async {
+            let session = self.connect(though_expired).await?;
+            // Not among the options: what the server's own default is would be hidden by it, and
+            // whether it takes writes is asked.
+            session
+                .run("set default_transaction_read_only = on")
+                .await?;
+            Ok(session)
+        })
+        .await
+    }
+
+    async fn connect(&self, though_expired: bool) -> Result<Session, ProbeError> {
+        let mut config = tokio_postgres::Config::new();
+        config
+            .user(&self.user)
+            .dbname("postgres")
+            .application_name("pgrekey")
+            .options(options(&self.user, self.major));
+        if let Some(password) = &self.password {
+            config.password(password.expose_secret());
+        }
+        let stream = TcpStream::connect(self.address)
+            .await
+            .map_err(|e| ProbeError::Unreachable(e.to_string().into()))?;
+        let budget = ReadBudget::new(BEFORE_LOGIN);
+        let (stream, watch) = (
+            Limited::new(stream, budget.clone()),
+            Watch::new(self.terms(), budget),
+        );
+        if self.mode == SslMode::Disable {
+            config.ssl_mode(Mode::Disable);
+            let (client, connection) = config
+                .connect_raw(WatchedStream::new(stream, watch), NoTls)
+                .await
+                .map_err(|e| refused(&e))?;
+            return Ok(Session::begin(
+                client,
+                connection,
+                Door {
+                    address: self.address,
+                    tls: None,
+                },
+            ));
+        }
+        config.ssl_mode(Mode::Require);
+        let broken = |error: &dyn fmt::Display| ProbeError::Handshake(error.to_string().into());
+        let mut tls =
+            MakeRustlsConnect::new(self.client_config(though_expired).map_err(|e| broken(&e))?);
+        let connect = MakeTlsConnect::<Limited<TcpStream>>::make_tls_connect(&mut tls, &self.host)
+            .map_err(|e| broken(&e))?;
+        let (client, connection) = config
+            .connect_raw(
+                stream,
+                WatchedTls {
+                    tls: connect,
+                    watch,
+                },
+            )
+            .await
+            .map_err(|e| refused(&e))?;
+        Ok(Session::begin(
+            client,
+            connection,
+            Door {
+                address: self.address,
+                tls: Some((self.host.clone(), tls)),
+            },
+        ))
+    }
+
+    /// A server that asks for nothing has looked at the certificate that it was shown, or is no
+    /// server of ours; which of the two its own certificate tells.
+    fn terms(&self) -> AuthenticationTerms {
+        let is_known = self.mode != SslMode::Disable && !self.roots.is_empty();
+        AuthenticationTerms {
+            md5: self.hash == PasswordEncryption::Md5,
+            nothing: is_known && self.pair.is_some(),
+        }
+    }
+
+    fn client_config(&self, though_expired: bool) -> Result<ClientConfig, rustls::Error> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let judge = Libpq {
+            though_expired,
+            ..Libpq::new(self.mode, &self.roots, &provider)?
+        };
+        let builder = judged_by(Arc::new(judge), provider)?;
+        let mut config = match &self.pair {
+            Some(pair) => {
+                let certificate = rustls::sign::SingleCertAndKey::from(pair.certified_key());
+                builder.with_client_cert_resolver(Arc::new(certificate))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        // No second handshake is made with it, so nothing that a server sends for one is kept.
+        config.resumption = Resumption::disabled();
+        Ok(config)
+    }
+}
+
+/// Why a login failed: because of what the server says, or because of what we do not.
+fn refused(error: &tokio_postgres::Error) -> ProbeError {
+    let cause = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<io::Error>())
+        .and_then(io::Error::get_ref);
+    match cause {
+        Some(cause) if cause.is::<LoginRefusal>() => {
+            ProbeError::Distrusted(cause.to_string().into())
+        }
+        Some(cause) if cause.is::<TooMuch>() => ProbeError::Protocol(cause.to_string().into()),
+        _ => ProbeError::Refused(plain_words(error)),
+    }
+}
+
+/// Checks a server's certificate as libpq does (documentation, "SSL Support", "Client Verification
+/// of Server Certificates"): `require` without roots checks nothing; with roots, and in
+/// `verify-ca`, the chain; in `verify-full` the name too.
+#[derive(Debug)]
+struct Libpq {
+    chain: Option<Arc<WebPkiServerVerifier>>,
+    name: bool,
+    /// A certificate that has expired is judged as of its last second.
+    though_expired: bool,
+}
+
+impl Libpq {
+    fn new(
+        mode: SslMode,
+        roots: &[Vec<u8>],
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, rustls::Error> {
+        let name = mode == SslMode::VerifyFull;
+        if roots.is_empty() && mode < SslMode::VerifyCa {
+            return Ok(Self {
+                chain: None,
+                name,
+                though_expired: false,
+            });
+        }
+        let mut store = RootCertStore::empty();
+        for root in roots {
+            store.add(CertificateDer::from(root.as_slice()))?;
+        }
+        let chain =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider))
+                .build()
+                .map_err(|e| rustls::Error::General(e.to_string()))?;
+        Ok(Self {
+            chain: Some(chain),
+            name,
+            though_expired: false,
+        })
+    }
+}
+
+/// The last second of a certificate's life.
+fn last_second(leaf: &CertificateDer<'_>) -> Option<UnixTime> {
+    let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
+    let last = u64::try_from(leaf.validity().not_after.timestamp()).ok()?;
+    Some(UnixTime::since_unix_epoch(Duration::from_secs(last)))
+}
+
+impl CertificateVerifier for Libpq {
+    fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let Some(chain) = &self.chain else {
+            return Ok(());
+        };
+        let now = last_second(leaf)
+            .filter(|last| self.though_expired && *last < now)
+            .unwrap_or(now);
+        match chain.verify_server_cert(leaf, intermediates, name, &[], now) {
+            // The name is checked last: whoever fails here has a chain that holds.
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) if !self.name => Ok(()),
+            verdict => verdict.map(drop),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::ServerConfig;
+    use rustls::sign::SingleCertAndKey;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::database::PATIENCE;
+    use crate::database::stranger::{asks, caller, dial, endless, rest, stranger};
+    use crate::pki::issued::tests::{Authority, issue};
+
+    /// What somebody who asks this hears after the start-up packet, and how the login ends.
+    async fn asked(question: Vec<u8>, hash: PasswordEncryption) -> (Vec<u8>, ProbeError) {
+        let (address, heard) = stranger(async move |listener| {
+            let (mut stream, _) = caller(&listener).await;
+            stream.write_all(&question).await.expect("asked");
+            rest(&mut stream).await
+        })
+        .await;
+        let silence = dial(address, hash).log_in().await.expect_err("no server");
+        (heard.await.expect("a stranger"), silence)
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_the_password_in_clear_hears_nothing() {
+        for hash in [PasswordEncryption::Scram, PasswordEncryption::Md5] {
+            let (heard, silence) = asked(asks(3, b""), hash).await;
+            assert_eq!(
+                (heard.as_slice(), &silence),
+                (
+                    &[][..],
+                    &ProbeError::Distrusted(LoginRefusal::Clear.to_string().into())
+                )
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_md5_hears_nothing_where_scram_is_written() {
+        let (heard, silence) = asked(asks(5, b"salt"), PasswordEncryption::Scram).await;
+        assert_eq!(
+            (heard.as_slice(), silence),
+            (
+                &[][..],
+                ProbeError::Distrusted(LoginRefusal::Md5.to_string().into())
+            )
+        );
+        let (heard, _) = asked(
+            [asks(5, b"salt"), asks(3, b"")].concat(),
+            PasswordEncryption::Md5,
+        )
+        .await;
+        assert!(
+            !String::from_utf8_lossy(&heard).contains("secret"),
+            "MD5 is answered, by its hash"
+        );
+    }
+
+    #[tokio::test]
+    async fn who_lets_everybody_in_is_not_believed() {
+        let (heard, silence) = asked(asks(0, b""), PasswordEncryption::Md5).await;
+        assert_eq!(
+            (heard.as_slice(), silence),
+            (
+                &[][..],
+                ProbeError::Distrusted(LoginRefusal::Nothing.to_string().into())
+            )
+        );
+    }
+
+    /// Asks whoever dials by TLS for this, and tells what it hears.
+    async fn asked_by_tls(mechanisms: &[u8]) -> (Vec<u8>, ProbeError) {
+        let server = issue(&Authority::new("ca"), &Authority::new("ca"))
+            .served
+            .server
+            .pair()
+            .expect("a pair");
+        let question = asks(10, mechanisms);
+        let (address, heard) = stranger(async move |listener| {
+            let (mut stream, _) = caller(&listener).await;
+            stream.write_all(b"S").await.expect("TLS is offered");
+            let provider = Arc::new(aws_lc_rs::default_provider());
+            let config =
+                ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+            let resolver = Arc::new(SingleCertAndKey::from(server.certified_key()));
+            let config = config
+                .expect("versions")
+                .with_no_client_auth()
+                .with_cert_resolver(resolver);
+            let mut stream = TlsAcceptor::from(Arc::new(config))
+                .accept(stream)
+                .await
+                .expect("TLS");
+            let length = stream.read_u32().await.expect("a start-up packet");
+            stream
+                .read_exact(&mut vec![0; length as usize - 4])
+                .await
+                .expect("a start-up packet");
+            stream.write_all(&question).await.expect("asked");
+            let mut heard = vec![0; 1024];
+            let n = stream.read(&mut heard).await.unwrap_or_default();
+            heard.truncate(n);
+            heard
+        })
+        .await;
+        let way = ConnectOptions {
+            mode: SslMode::Require,
+            ..dial(address, PasswordEncryption::Scram)
+        };
+        let silence = way.log_in().await.expect_err("no server");
+        (heard.await.expect("a stranger"), silence)
+    }
+
+    #[tokio::test]
+    async fn no_proof_that_somebody_could_hand_on_goes_by_tls() {
+        let (heard, silence) = asked_by_tls(b"SCRAM-SHA-256\0\0").await;
+        assert_eq!(
+            (heard.as_slice(), silence),
+            (
+                &[][..],
+                ProbeError::Distrusted(LoginRefusal::Unbound.to_string().into())
+            )
+        );
+        let (heard, _) = asked_by_tls(b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0").await;
+        assert!(
+            String::from_utf8_lossy(&heard).contains("p=tls-server-end-point,,"),
+            "{heard:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_error_without_end_is_not_read_to_its_end() {
+        let (address, sent) = stranger(async |listener| {
+            let (mut stream, _) = caller(&listener).await;
+            stream.write_all(b"E\x7f\xff\xff\xff").await.expect("sent");
+            endless(&mut stream, &[0; 8 * 1024]).await
+        })
+        .await;
+        let began = Instant::now();
+        let silence = dial(address, PasswordEncryption::Scram)
+            .log_in()
+            .await
+            .expect_err("no server");
+        assert_eq!(silence, ProbeError::Protocol(TooMuch.to_string().into()));
+        assert!(began.elapsed() < PATIENCE);
+        // What fits into the buffers of a connection is on the way when we hang up.
+        assert!(sent.await.expect("a stranger") < 16 * 1024 * 1024);
+    }
+}

@@ -1,0 +1,76 @@
+//! Patroni, the agent beside each server: the one call that has no equivalent in the Kubernetes
+//! API.
+
+use std::net::SocketAddr;
+
+use http::{Method, Request, header};
+use http_body_util::Empty;
+use hyper::client::conn::http1::handshake;
+use hyper_util::rt::TokioIo;
+use k8s_openapi::ByteString;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::net::TcpStream;
+
+use crate::database::limited::{BEFORE_LOGIN, Limited, ReadBudget};
+use crate::database::{ProbeError, bounded};
+
+/// Makes Patroni read `patroni.yml` again. It does so in its next loop; what has changed about how
+/// standbys dial is then written and loaded.
+///
+/// Patroni asks for credentials where a call changes something (Patroni documentation, "REST API").
+pub async fn reload(
+    address: SocketAddr,
+    user: &str,
+    password: &SecretString,
+) -> Result<(), ProbeError> {
+    let broken = |error: &dyn std::fmt::Display| ProbeError::Agent(error.to_string().into());
+    bounded(async {
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|e| ProbeError::Unreachable(e.to_string().into()))?;
+        let stream = Limited::new(stream, ReadBudget::new(BEFORE_LOGIN));
+        let (mut sender, connection) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| broken(&e))?;
+        let connection = tokio::spawn(connection);
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri("/reload")
+            .header(header::HOST, address.to_string())
+            .header(header::AUTHORIZATION, basic(user, password))
+            .body(Empty::<&[u8]>::new())
+            .map_err(|e| broken(&e))?;
+        let answer = sender.send_request(request).await.map_err(|e| broken(&e));
+        connection.abort();
+        let status = answer?.status();
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(broken(&format!("answered {status} to a reload")))
+        }
+    })
+    .await
+}
+
+/// The value of `Authorization` for a name and a password.
+fn basic(user: &str, password: &SecretString) -> String {
+    // Kubernetes writes bytes in the very alphabet that HTTP wants.
+    let both = ByteString(format!("{user}:{}", password.expose_secret()).into_bytes());
+    let text = serde_json::to_value(&both)
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned));
+    format!("Basic {}", text.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_written_as_http_wants_them() {
+        assert_eq!(
+            basic("Aladdin", &"open sesame".into()),
+            "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
+        );
+    }
+}

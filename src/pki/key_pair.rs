@@ -1,0 +1,572 @@
+//! A certificate chain and the private key of its leaf, known to belong together.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::aws_lc_rs;
+use rustls::sign::{CertifiedKey, SigningKey};
+use rustls::{InconsistentKeys, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+/// A leaf, the certificates above it, and the leaf's private key.
+///
+/// *Guarantees*: there is a leaf, it can be read, the key is the leaf's, and each certificate of
+/// the chain is signed by the next one. Whether it is valid now, trusted by somebody or has a name
+/// is asked, because it depends on who asks.
+///
+/// The key is in no `Debug` print.
+#[derive(Clone)]
+pub struct CertificateAndKey {
+    chain: Vec<CertificateDer<'static>>,
+    key: Arc<dyn SigningKey>,
+    not_before: Timestamp,
+    not_after: Timestamp,
+    dns_names: Vec<String>,
+    addresses: Vec<IpAddr>,
+}
+
+/// Why a chain and a key are no pair, or a pair is not good for what it is meant for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyPairProblem {
+    /// There is nothing to read.
+    #[error(
+        "there is no certificate in it: it must hold the leaf, then its issuers, as PEM (`BEGIN CERTIFICATE`)"
+    )]
+    NoCertificate,
+    /// The text around a certificate is wrong.
+    #[error("certificate {position} is not PEM ({why}): is the file complete?")]
+    CertificatePem {
+        /// Counted from 1, the leaf.
+        position: usize,
+        /// What the PEM reader said.
+        why: String,
+    },
+    /// The text is PEM and its content no certificate.
+    #[error("certificate {position} cannot be read ({why}): issue it anew")]
+    CertificateContent {
+        /// Counted from 1, the leaf.
+        position: usize,
+        /// What the X.509 reader said.
+        why: String,
+    },
+    /// There is nothing to read.
+    #[error(
+        "there is no private key in it: it must hold one as PEM (`BEGIN PRIVATE KEY`, `BEGIN EC PRIVATE KEY` or `BEGIN RSA PRIVATE KEY`)"
+    )]
+    NoKey,
+    /// The key needs a passphrase.
+    #[error("the private key is encrypted: store it without a passphrase")]
+    KeyEncrypted,
+    /// The text around the key is wrong. The PEM reader's words are left out, because they may
+    /// quote the key.
+    #[error("the private key is not PEM: is the file complete?")]
+    KeyPem,
+    /// No algorithm that TLS can use here.
+    #[error(
+        "the private key cannot be used: it must be ECDSA (P-256, P-384 or P-521), Ed25519 or RSA of 2048 bits or more"
+    )]
+    KeyUnusable,
+    /// The key is of another certificate.
+    #[error(
+        "the private key is not the one of the certificate: were the two files replaced together?"
+    )]
+    KeyOfAnother,
+    /// The chain is out of order, or not a chain.
+    #[error(
+        "certificate {position} is not signed by the one after it: put the leaf first, then the issuer of each"
+    )]
+    ChainBroken {
+        /// Counted from 1, the leaf.
+        position: usize,
+    },
+    /// Too early.
+    #[error(
+        "the certificate is not valid before {from}: issue one that is valid now, or set the clock"
+    )]
+    NotYetValid {
+        /// When it becomes valid.
+        from: Timestamp,
+    },
+    /// Too late.
+    #[error("the certificate expired at {at}: issue it anew")]
+    Expired {
+        /// When it expired.
+        at: Timestamp,
+    },
+    /// The chain leads to none of the trusted CAs, or must not be used by a server.
+    #[error(
+        "the certificate is not trusted by the CAs that should trust it ({why}): issue it from one of them"
+    )]
+    NotTrusted {
+        /// What the verifier said.
+        why: String,
+    },
+    /// Callers use names that it lacks.
+    #[error("the certificate lacks the names {}: issue one with them", .names.join(", "))]
+    NamesMissing {
+        /// The names that are missing.
+        names: Vec<String>,
+    },
+}
+
+impl CertificateAndKey {
+    /// Reads a chain (leaf first) and its key, both as PEM. Other PEM sections in either are
+    /// skipped.
+    pub fn parse(certificates: &[u8], key: &[u8]) -> Result<Self, KeyPairProblem> {
+        let chain = certificates_of(certificates)?;
+        let leaf = chain.first().ok_or(KeyPairProblem::NoCertificate)?.clone();
+        let leaf = parse_certificate(&leaf, 1)?;
+        let certified = CertifiedKey::new(chain, key_of(key)?);
+        match certified.keys_match() {
+            Ok(()) => {}
+            Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+                return Err(KeyPairProblem::KeyOfAnother);
+            }
+            Err(error) => {
+                return Err(KeyPairProblem::CertificateContent {
+                    position: 1,
+                    why: error.to_string(),
+                });
+            }
+        }
+        let CertifiedKey {
+            cert: chain, key, ..
+        } = certified;
+        check_order(&chain)?;
+        let (dns_names, addresses) = names(&leaf);
+        Ok(Self {
+            not_before: timestamp(leaf.validity().not_before)?,
+            not_after: timestamp(leaf.validity().not_after)?,
+            dns_names,
+            addresses,
+            key,
+            chain,
+        })
+    }
+
+    /// The leaf, then its issuers.
+    #[must_use]
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+
+    /// The same leaf and key with another chain above it: callers know that it belongs to the leaf.
+    pub(crate) fn with_chain(self, chain: Vec<CertificateDer<'static>>) -> Self {
+        Self { chain, ..self }
+    }
+
+    /// From when the leaf is valid.
+    #[must_use]
+    pub fn not_before(&self) -> Timestamp {
+        self.not_before
+    }
+
+    /// Until when the leaf is valid.
+    #[must_use]
+    pub fn not_after(&self) -> Timestamp {
+        self.not_after
+    }
+
+    /// The leaf's DNS names, then its IP addresses.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.dns_names
+            .iter()
+            .cloned()
+            .chain(self.addresses.iter().map(ToString::to_string))
+    }
+
+    /// What rustls serves.
+    #[must_use]
+    pub fn certified_key(&self) -> CertifiedKey {
+        CertifiedKey::new(self.chain.clone(), Arc::clone(&self.key))
+    }
+
+    /// Whether the leaf is valid at this time.
+    pub fn valid_at(&self, now: Timestamp) -> Result<(), KeyPairProblem> {
+        if now < self.not_before {
+            return Err(KeyPairProblem::NotYetValid {
+                from: self.not_before,
+            });
+        }
+        if now >= self.not_after {
+            return Err(KeyPairProblem::Expired { at: self.not_after });
+        }
+        Ok(())
+    }
+
+    /// Whether the leaf has all of these names: DNS names, of which the leaf may hold a wildcard,
+    /// or IP addresses.
+    pub fn covers<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), KeyPairProblem> {
+        let missing: Vec<String> = names
+            .into_iter()
+            .filter(|name| !self.has(name))
+            .map(str::to_owned)
+            .collect();
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(KeyPairProblem::NamesMissing { names: missing })
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        if let Ok(address) = name.parse::<IpAddr>() {
+            return self.addresses.contains(&address);
+        }
+        let above = name.split_once('.').map(|(_, above)| above);
+        self.dns_names
+            .iter()
+            .any(|own| match own.strip_prefix("*.") {
+                Some(own) => above.is_some_and(|above| above.eq_ignore_ascii_case(own)),
+                None => own.eq_ignore_ascii_case(name),
+            })
+    }
+
+    /// Whether a TLS client that trusts these CAs takes the chain from a server, at this time.
+    ///
+    /// The client's check of its own name is left out, since the leaf's first name is asked for:
+    /// see [`CertificateAndKey::covers`].
+    pub fn trusted_by(
+        &self,
+        cas: &[CertificateDer<'_>],
+        now: Timestamp,
+    ) -> Result<(), KeyPairProblem> {
+        let not_trusted = |why: String| KeyPairProblem::NotTrusted { why };
+        let Some((leaf, issuers)) = self.chain.split_first() else {
+            return Err(KeyPairProblem::NoCertificate);
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(cas.iter().cloned().map(CertificateDer::into_owned));
+        let name = self
+            .names()
+            .next()
+            .ok_or_else(|| not_trusted("it has no names".to_owned()))?;
+        // A wildcard is no name to ask for; any name below it is.
+        let name = ServerName::try_from(name.replacen('*', "any", 1))
+            .map_err(|e| not_trusted(e.to_string()))?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|e| not_trusted(e.to_string()))?;
+        let since = u64::try_from(now.as_second()).unwrap_or_default();
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(since));
+        verifier
+            .verify_server_cert(leaf, issuers, &name, &[], now)
+            .map_err(|e| not_trusted(e.to_string()))?;
+        Ok(())
+    }
+}
+
+impl fmt::Debug for CertificateAndKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pair")
+            .field("names", &self.names().collect::<Vec<_>>())
+            .field("not_before", &self.not_before)
+            .field("not_after", &self.not_after)
+            .field("certificates", &self.chain.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// All certificates of a PEM text.
+pub(crate) fn certificates_of(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, KeyPairProblem> {
+    let mut found = vec![];
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let position = found.len() + 1;
+        found.push(certificate.map_err(|e| KeyPairProblem::CertificatePem {
+            position,
+            why: e.to_string(),
+        })?);
+    }
+    Ok(found)
+}
+
+/// Reads one certificate, the `position`th of its chain.
+pub(crate) fn parse_certificate<'a>(
+    der: &'a CertificateDer<'_>,
+    position: usize,
+) -> Result<X509Certificate<'a>, KeyPairProblem> {
+    let problem = |why: String| KeyPairProblem::CertificateContent { position, why };
+    let (rest, certificate) = X509Certificate::from_der(der).map_err(|e| problem(e.to_string()))?;
+    if !rest.is_empty() {
+        return Err(problem(format!("{} bytes follow it", rest.len())));
+    }
+    Ok(certificate)
+}
+
+/// A time of a certificate. Every time that a certificate can hold can be represented.
+pub(crate) fn timestamp(time: x509_parser::time::ASN1Time) -> Result<Timestamp, KeyPairProblem> {
+    Timestamp::from_second(time.timestamp()).map_err(|e| KeyPairProblem::CertificateContent {
+        position: 1,
+        why: e.to_string(),
+    })
+}
+
+fn key_of(pem: &[u8]) -> Result<Arc<dyn SigningKey>, KeyPairProblem> {
+    let has = |word: &[u8]| pem.windows(word.len()).any(|w| w == word);
+    if has(b"BEGIN ENCRYPTED PRIVATE KEY") || has(b"Proc-Type: 4,ENCRYPTED") {
+        return Err(KeyPairProblem::KeyEncrypted);
+    }
+    let der = PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
+        rustls_pki_types::pem::Error::NoItemsFound => KeyPairProblem::NoKey,
+        _ => KeyPairProblem::KeyPem,
+    })?;
+    aws_lc_rs::sign::any_supported_type(&der).map_err(|_| KeyPairProblem::KeyUnusable)
+}
+
+fn check_order(chain: &[CertificateDer<'_>]) -> Result<(), KeyPairProblem> {
+    for (below, above) in chain.windows(2).enumerate() {
+        let position = below + 1;
+        let [lower, upper] = above else { continue };
+        let (lower, upper) = (
+            parse_certificate(lower, position)?,
+            parse_certificate(upper, position + 1)?,
+        );
+        let follows = lower.issuer().as_raw() == upper.subject().as_raw();
+        if !follows || lower.verify_signature(Some(upper.public_key())).is_err() {
+            return Err(KeyPairProblem::ChainBroken { position });
+        }
+    }
+    Ok(())
+}
+
+fn names(leaf: &X509Certificate<'_>) -> (Vec<String>, Vec<IpAddr>) {
+    let (mut dns_names, mut addresses) = (vec![], vec![]);
+    let extension = leaf.subject_alternative_name().ok().flatten();
+    for name in extension.iter().flat_map(|e| &e.value.general_names) {
+        match name {
+            GeneralName::DNSName(name) => dns_names.push((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => {
+                let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+                addresses.extend(v4.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from)));
+            }
+            _ => {}
+        }
+    }
+    (dns_names, addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair,
+        KeyUsagePurpose,
+    };
+
+    use super::*;
+
+    type Ca = CertifiedIssuer<'static, KeyPair>;
+
+    fn ca(name: &str) -> Ca {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    }
+
+    /// A leaf of `ca` that is valid in the year 2026, and its key.
+    fn leaf(ca: &Ca, names: &[&str]) -> (String, KeyPair) {
+        let mut params =
+            CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>())
+                .unwrap();
+        params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2027, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, ca).unwrap().pem(), key)
+    }
+
+    fn parse(certificates: &str, key: &str) -> Result<CertificateAndKey, KeyPairProblem> {
+        CertificateAndKey::parse(certificates.as_bytes(), key.as_bytes())
+    }
+
+    #[test]
+    fn each_defect_has_its_own_problem() {
+        let ca = ca("ca");
+        let (certificate, key) = leaf(&ca, &["a.example"]);
+        let key = key.serialize_pem();
+        let (other, other_key) = leaf(&ca, &["b.example"]);
+        let body = certificate.lines().nth(1).unwrap();
+        let no_key = "-----BEGIN PRIVATE KEY-----\naGVsbG8=\n-----END PRIVATE KEY-----\n";
+        let cases: &[(&str, String, String, KeyPairProblem)] = &[
+            (
+                "no certificate",
+                String::new(),
+                key.clone(),
+                KeyPairProblem::NoCertificate,
+            ),
+            (
+                "a key for a certificate",
+                key.clone(),
+                key.clone(),
+                KeyPairProblem::NoCertificate,
+            ),
+            (
+                "no key",
+                certificate.clone(),
+                String::new(),
+                KeyPairProblem::NoKey,
+            ),
+            (
+                "half a key",
+                certificate.clone(),
+                key[..key.len() / 2].to_owned(),
+                KeyPairProblem::KeyPem,
+            ),
+            (
+                "another key",
+                certificate.clone(),
+                other_key.serialize_pem(),
+                KeyPairProblem::KeyOfAnother,
+            ),
+            (
+                "a chain in the wrong order",
+                format!("{certificate}{other}"),
+                key.clone(),
+                KeyPairProblem::ChainBroken { position: 1 },
+            ),
+            (
+                "an encrypted key",
+                certificate.clone(),
+                key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY"),
+                KeyPairProblem::KeyEncrypted,
+            ),
+            (
+                "a key of no kind",
+                certificate.clone(),
+                no_key.to_owned(),
+                KeyPairProblem::KeyUnusable,
+            ),
+        ];
+        for (what, certificates, key, problem) in cases {
+            assert_eq!(parse(certificates, key).unwrap_err(), *problem, "{what}");
+        }
+        let half = parse(&certificate[..certificate.len() / 2], &key).unwrap_err();
+        assert!(
+            matches!(half, KeyPairProblem::CertificatePem { position: 1, .. }),
+            "{half}"
+        );
+        let damaged = parse(&certificate.replace(body, &body.replace('A', "B")), &key).unwrap_err();
+        assert!(
+            matches!(
+                damaged,
+                KeyPairProblem::CertificateContent { position: 1, .. }
+            ),
+            "{damaged}"
+        );
+        let second = format!(
+            "{certificate}{}",
+            certificate.replace(body, &body.replace('A', "B"))
+        );
+        let second = parse(&second, &key).unwrap_err();
+        assert!(
+            matches!(
+                second,
+                KeyPairProblem::CertificateContent { position: 2, .. }
+            ),
+            "{second}"
+        );
+    }
+
+    #[test]
+    fn a_pair_is_valid_between_its_two_times() {
+        let (certificate, key) = leaf(&ca("ca"), &["a.example"]);
+        let pair = parse(&certificate, &key.serialize_pem()).unwrap();
+        let at = |text: &str| pair.valid_at(text.parse().unwrap());
+        assert_eq!(
+            at("2025-12-31T23:59:59Z"),
+            Err(KeyPairProblem::NotYetValid {
+                from: pair.not_before()
+            })
+        );
+        assert_eq!(at("2026-01-01T00:00:00Z"), Ok(()));
+        assert_eq!(at("2026-12-31T23:59:59Z"), Ok(()));
+        assert_eq!(
+            at("2027-01-01T00:00:00Z"),
+            Err(KeyPairProblem::Expired {
+                at: pair.not_after()
+            })
+        );
+    }
+
+    #[test]
+    fn a_pair_is_trusted_by_the_ca_that_signed_it_and_by_no_other() {
+        let (root, stranger) = (ca("root"), ca("root"));
+        let (certificate, key) = leaf(&root, &["*.db.example"]);
+        let pair = parse(&certificate, &key.serialize_pem()).unwrap();
+        let now = "2026-06-01T00:00:00Z".parse().unwrap();
+        let root_der = root.der().clone();
+        assert_eq!(
+            pair.trusted_by(&[stranger.der().clone(), root_der.clone()], now),
+            Ok(())
+        );
+        assert!(matches!(
+            pair.trusted_by(&[stranger.der().clone()], now),
+            Err(KeyPairProblem::NotTrusted { .. })
+        ));
+        assert!(matches!(
+            pair.trusted_by(&[], now),
+            Err(KeyPairProblem::NotTrusted { .. })
+        ));
+        let too_late = "2027-06-01T00:00:00Z".parse().unwrap();
+        assert!(matches!(
+            pair.trusted_by(&[root_der], too_late),
+            Err(KeyPairProblem::NotTrusted { .. })
+        ));
+    }
+
+    #[test]
+    fn names_are_compared_as_a_tls_client_does() {
+        let (certificate, key) = leaf(
+            &ca("ca"),
+            &["Db.example", "*.pods.example", "10.0.0.1", "::1"],
+        );
+        let pair = parse(&certificate, &key.serialize_pem()).unwrap();
+        let fine = ["db.EXAMPLE", "x.pods.example", "10.0.0.1", "0:0::1"];
+        assert_eq!(pair.covers(fine), Ok(()));
+        for name in [
+            "example",
+            "pods.example",
+            "x.y.pods.example",
+            "10.0.0.2",
+            "a.db.example",
+        ] {
+            assert_eq!(
+                pair.covers([name]),
+                Err(KeyPairProblem::NamesMissing {
+                    names: vec![name.to_owned()]
+                })
+            );
+        }
+    }
+
+    #[test]
+    fn no_print_shows_the_key() {
+        let (certificate, key) = leaf(&ca("ca"), &["a.example"]);
+        let pair = parse(&certificate, &key.serialize_pem()).unwrap();
+        let debug = format!("{pair:?}");
+        assert!(
+            debug.starts_with("Pair { names: [\"a.example\"], not_before: 2026-01-01T00:00:00Z"),
+            "{debug}"
+        );
+        assert!(!debug.contains("key"), "{debug}");
+        let one_line = key.serialize_pem().replace("KEY-----\n", "KEY-----");
+        let body = one_line.trim_start_matches("-----BEGIN PRIVATE KEY-----")[..20].to_owned();
+        let problem = parse(&certificate, &one_line).unwrap_err();
+        assert!(
+            !format!("{problem} {problem:?}").contains(&body),
+            "{problem:?}"
+        );
+    }
+}

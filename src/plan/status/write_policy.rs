@@ -1,0 +1,211 @@
+//! When a status is written: what a later pgrekey must know at once, what only people read a little
+//! later.
+//!
+//! An operation changes its status dozens of times, in steps that take a fraction of a second. The
+//! API server is spared what is old before anybody has read it; events tell of each step when it
+//! begins. Written at once are the beginning, with the database and the pods that it is about,
+//! every further try, the turn back and the end.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::api::duration::after;
+use crate::api::ops_request::PostgresOpsRequestStatus;
+
+use crate::plan::operation::attempts::ROLLBACK;
+
+/// A status that is not written yet. Whoever loses it loses the times of the last steps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PendingStatus {
+    /// What it is to be written over.
+    based_on: Option<PostgresOpsRequestStatus>,
+    /// The status.
+    pub status: PostgresOpsRequestStatus,
+    /// Since when the two differ.
+    pub since: Timestamp,
+}
+
+impl PendingStatus {
+    /// Whether it is still to be written over what is there.
+    #[must_use]
+    pub fn still_applies_to(&self, written: Option<&PostgresOpsRequestStatus>) -> bool {
+        self.based_on.as_ref() == written
+    }
+}
+
+/// What becomes of a status.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StatusWrite {
+    /// It is there already.
+    Unchanged,
+    /// It is written later.
+    Deferred(Box<PendingStatus>),
+    /// It is written now, before what was decided is done.
+    Immediate,
+}
+
+/// How soon a status is to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct WritePolicy {
+    /// How late it may tell of a step that went well.
+    pub delay: Duration,
+    /// Clients are given time, counted from a step on: steps are written at once.
+    pub has_grace_period: bool,
+}
+
+/// What the API server has, and since when there is something newer.
+#[derive(Clone, Debug)]
+pub struct StoredStatus {
+    /// The status.
+    pub status: Option<PostgresOpsRequestStatus>,
+    /// Since when there has been a newer one; nothing if there is none.
+    pub since: Option<Timestamp>,
+}
+
+impl StoredStatus {
+    /// What becomes of a newer status.
+    #[must_use]
+    pub fn plan_write(
+        &self,
+        newer: &PostgresOpsRequestStatus,
+        pace: WritePolicy,
+        now: Timestamp,
+    ) -> StatusWrite {
+        if self.status.as_ref() == Some(newer) {
+            return StatusWrite::Unchanged;
+        }
+        let since = self.since.unwrap_or(now);
+        let is_due = after(since, pace.delay) <= now
+            || self.status.as_ref().is_none_or(|status| {
+                let is_timed = pace.has_grace_period && status.steps.len() != newer.steps.len();
+                is_timed
+                    || status.phase != newer.phase
+                    || status.begun_on != newer.begun_on
+                    || tries(status) != tries(newer)
+            });
+        if is_due {
+            return StatusWrite::Immediate;
+        }
+        StatusWrite::Deferred(Box::new(PendingStatus {
+            based_on: self.status.clone(),
+            status: newer.clone(),
+            since,
+        }))
+    }
+}
+
+/// How often steps were tried again, and the turn back: what ends a request.
+fn tries(status: &PostgresOpsRequestStatus) -> (i32, bool) {
+    let again = status
+        .steps
+        .iter()
+        .map(|step| (step.attempts - 1).max(0))
+        .sum();
+    (
+        again,
+        crate::plan::operation::attempts::find_step(&status.steps, ROLLBACK).is_some(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::ops_request::{BegunOn, OpsPhase, Step};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    fn status(step: &str, attempts: i32) -> PostgresOpsRequestStatus {
+        let steps = vec![Step {
+            name: step.to_owned(),
+            attempts,
+            ..Step::default()
+        }];
+        PostgresOpsRequestStatus {
+            phase: Some(OpsPhase::Progressing),
+            steps,
+            ..Default::default()
+        }
+    }
+
+    fn stored(status: PostgresOpsRequestStatus) -> StoredStatus {
+        StoredStatus {
+            status: Some(status),
+            since: None,
+        }
+    }
+
+    const PACE: WritePolicy = WritePolicy {
+        delay: Duration::from_secs(30),
+        has_grace_period: false,
+    };
+
+    fn saved(newer: &PostgresOpsRequestStatus) -> StatusWrite {
+        stored(status("Pause", 1)).plan_write(newer, PACE, at(0))
+    }
+
+    #[test]
+    fn a_quick_step_is_written_with_what_follows_it() {
+        let written = status("Pause", 1);
+        assert_eq!(saved(&written), StatusWrite::Unchanged);
+        let StatusWrite::Deferred(draft) = saved(&status("Expand", 1)) else {
+            panic!("it is written at once")
+        };
+        assert!(draft.still_applies_to(Some(&written)) && !draft.still_applies_to(None));
+        let stored = StoredStatus {
+            status: Some(written),
+            since: Some(draft.since),
+        };
+        let next = |second| stored.plan_write(&status("Issue", 1), PACE, at(second));
+        assert!(matches!(next(29), StatusWrite::Deferred(later) if later.since == at(0)));
+        assert_eq!(next(30), StatusWrite::Immediate);
+    }
+
+    #[test]
+    fn what_a_later_pgrekey_must_know_is_written_at_once() {
+        assert_eq!(saved(&status("Pause", 2)), StatusWrite::Immediate);
+        let begun = PostgresOpsRequestStatus {
+            begun_on: Some(BegunOn::default()),
+            ..status("Pause", 1)
+        };
+        assert_eq!(saved(&begun), StatusWrite::Immediate);
+        assert_eq!(saved(&status(ROLLBACK, 1)), StatusWrite::Immediate);
+        let ended = PostgresOpsRequestStatus {
+            phase: Some(OpsPhase::Successful),
+            ..status("Pause", 1)
+        };
+        assert_eq!(saved(&ended), StatusWrite::Immediate);
+        assert_eq!(
+            StoredStatus {
+                status: None,
+                since: None
+            }
+            .plan_write(&ended, PACE, at(0)),
+            StatusWrite::Immediate
+        );
+    }
+
+    #[test]
+    fn a_step_from_which_clients_are_given_time_is_written_at_once() {
+        let mut longer = status("Pause", 1);
+        longer.steps.push(Step {
+            name: "Expand".to_owned(),
+            attempts: 1,
+            ..Step::default()
+        });
+        let save = |settles| {
+            stored(status("Pause", 1)).plan_write(
+                &longer,
+                WritePolicy {
+                    has_grace_period: settles,
+                    ..PACE
+                },
+                at(0),
+            )
+        };
+        assert_eq!(save(true), StatusWrite::Immediate);
+        assert!(matches!(save(false), StatusWrite::Deferred(_)));
+    }
+}
