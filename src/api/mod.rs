@@ -13,6 +13,7 @@ pub mod environment;
 mod merge;
 pub mod monitor;
 pub mod names;
+pub mod operation;
 pub mod ops_request;
 pub mod pet_set;
 pub mod postgres;

@@ -123,8 +123,7 @@ impl Context {
         self.watched.pet_set(namespace, database)
     }
 
-    /// Tells people what happened to an object. An event that cannot be written is not worth a
-    /// failure.
+    /// Publishes an event about an object. A failure to write it is logged, and no more.
     pub async fn publish_event<K: ObjectKind>(
         &self,
         object: &K,
@@ -133,15 +132,27 @@ impl Context {
         note: impl Into<String>,
     ) {
         let note = note.into();
-        // The recorder counts events of one action as one and keeps the first note; another note is
-        // another action.
+        // The recorder counts events with one action as one and keeps the first note. So each note
+        // has an action of its own.
         let mut text = DefaultHasher::new();
         note.hash(&mut text);
         let action = format!("{reason}-{:016x}", text.finish());
+        self.publish(object, type_, reason, note, action).await;
+    }
+
+    /// Publishes an event with this `action`.
+    pub(crate) async fn publish<K: ObjectKind>(
+        &self,
+        object: &K,
+        type_: EventType,
+        reason: &str,
+        note: impl Into<String>,
+        action: String,
+    ) {
         let event = Event {
             type_,
             reason: reason.to_owned(),
-            note: Some(note),
+            note: Some(note.into()),
             action,
             secondary: None,
         };

@@ -8,7 +8,8 @@
 //! | [`renewal`] | the posture that a database keeps while no operation is about it |
 //! | [`slots`], [`budgets`] | how many operations work at once, and what disruption budgets allow |
 //! | [`preview`] | what an operation would do |
-//! | [`action`] | effects as data |
+//! | [`action`], [`purpose`], [`waiting`] | effects, their purposes, and the reasons to wait, as data |
+//! | [`transition`] | a decision, and all that follows from it without a client |
 //! | [`status`] | what people are told about a request and about a database, and when it is written |
 
 pub mod action;
@@ -16,15 +17,21 @@ pub mod budgets;
 pub mod observed;
 pub mod operation;
 pub mod preview;
+pub mod purpose;
 pub mod renewal;
 pub mod rollout;
 pub mod slots;
 pub mod status;
+pub mod transition;
+pub mod waiting;
 
-pub use crate::plan::action::Action;
+/// A fact, or why it is not known.
+pub type Known<T> = Result<T, String>;
+
+pub use crate::plan::action::{Action, ClusterAction, RequestAction};
 pub use crate::plan::observed::Observed;
 pub use crate::plan::observed::candidates::SwitchoverCandidates;
-pub use crate::plan::observed::cluster::{Known, ObservedCluster};
+pub use crate::plan::observed::cluster::ObservedCluster;
 pub use crate::plan::operation::{Decision, Outcome, decide};
 pub use crate::plan::renewal::steady_state_target;
 pub use crate::plan::rollout::{Progress, next_step};

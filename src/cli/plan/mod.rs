@@ -24,7 +24,7 @@ use crate::cli::manifest::Document;
 use crate::cli::output::{Output, Screen, json, yaml};
 use crate::cluster::cache;
 use crate::plan::operation::goal::target_spec;
-use crate::plan::preview::{Preview, preview};
+use crate::plan::preview::{PodStrategy, Preview, preview};
 use crate::rules;
 use crate::rules::defaults::InstallationDefaults;
 use crate::rules::{ClusterFacts as _, Effect, Finding, Review, Snapshot};
@@ -216,8 +216,12 @@ impl World {
             Some(primary) => (primary, true),
             None => (from.pod(0), false),
         };
-        let rolls = request.restarts();
-        let preview = preview(&from, &to, &request.spec, rolls, &primary);
+        let strategy = if request.restarts() {
+            PodStrategy::Restart
+        } else {
+            PodStrategy::Reload
+        };
+        let preview = preview(&from, &to, &request.spec, strategy, &primary);
         self.facts.databases.retain(|other| {
             (other.namespace(), other.name_any()) != (after.namespace(), after.name_any())
         });

@@ -19,7 +19,7 @@ use crate::cli::kubeconfig::{
     ApiConnection, Scope, block_on, explain_api_error, is_missing, print,
 };
 use crate::cli::output::{Output, Screen, json, yaml};
-use crate::cli::status::progress::StepEvents;
+use crate::cli::status::progress::StepEvent;
 
 /// Show how far a request is
 ///
@@ -73,7 +73,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
                 } else {
                     screen
                 };
-                let request = progress::with_told(&request, &told_of(&cluster, &request).await);
+                let request =
+                    progress::with_events(&request, &step_events(&cluster, &request).await);
                 progress::lines(&request, replicas, Timestamp::now(), wide, screen)
             }
         };
@@ -146,7 +147,7 @@ fn most_telling(mut requests: Vec<PostgresOpsRequest>) -> Option<PostgresOpsRequ
 }
 
 /// What the events of a request tell; nothing to whoever may not read events.
-async fn told_of(cluster: &ApiConnection, request: &PostgresOpsRequest) -> Vec<StepEvents> {
+async fn step_events(cluster: &ApiConnection, request: &PostgresOpsRequest) -> Vec<StepEvent> {
     let events: Api<Event> = Api::namespaced(
         cluster.client.clone(),
         &request.namespace().unwrap_or_default(),
@@ -155,7 +156,7 @@ async fn told_of(cluster: &ApiConnection, request: &PostgresOpsRequest) -> Vec<S
         .list(&ListParams::default().fields(&about(request)))
         .await;
     found
-        .map(|events| events.iter().filter_map(StepEvents::by).collect())
+        .map(|events| events.iter().filter_map(StepEvent::parse).collect())
         .unwrap_or_default()
 }
 
@@ -190,7 +191,7 @@ pub(crate) async fn follow(
         replicas,
         drawn: 0,
         request: None,
-        told: vec![],
+        events: vec![],
         shown: None,
     };
     let mut changes = std::pin::pin!(watch_object(requests, &request.name_any()));
@@ -224,7 +225,7 @@ pub(crate) async fn follow(
             },
             // Who may not read events sees what the status says.
             Some(Ok(event)) = events.next() => {
-                view.told.extend(StepEvents::by(&event));
+                view.events.extend(StepEvent::parse(&event));
                 view.show()?;
             }
             _ = ticks.tick() => view.draw()?,
@@ -243,8 +244,8 @@ struct StatusView {
     drawn: usize,
     /// The request, as it was last seen.
     request: Option<PostgresOpsRequest>,
-    /// What its events have told.
-    told: Vec<StepEvents>,
+    /// The steps of its events.
+    events: Vec<StepEvent>,
     /// What was last shown of it.
     shown: Option<PostgresOpsRequest>,
 }
@@ -255,7 +256,7 @@ impl StatusView {
         let Some(request) = self
             .request
             .as_ref()
-            .map(|request| progress::with_told(request, &self.told))
+            .map(|request| progress::with_events(request, &self.events))
         else {
             return Ok(());
         };

@@ -27,7 +27,7 @@ use crate::database::session::Session;
 use crate::database::{PORT, ProbeError, patroni};
 use crate::pki::CaId;
 use crate::pki::issued::{Cas, Issued, ServedMaterial, bundle};
-use crate::plan::Action;
+use crate::plan::action::{CertificateVolume, ClusterAction, PodRef};
 use crate::tls::{Files, PasswordEncryption};
 
 /// A database on which something is to be done.
@@ -46,18 +46,20 @@ pub(crate) struct Executor<'a> {
 
 impl Executor<'_> {
     /// Does one thing to the database. What is about the request is not done here.
-    pub(crate) async fn execute(&self, action: &Action) -> ReconcileResult<()> {
+    pub(crate) async fn execute(&self, action: &ClusterAction) -> ReconcileResult<()> {
         let ClusterObjects {
             cluster, objects, ..
         } = self.site;
         match action {
-            Action::StartTrial => {
+            ClusterAction::StartTrial => {
                 issuance::try_issuers(objects, self.wished, self.operation.unwrap_or_default())
                     .await?;
             }
-            Action::RequestCertificates(_) => certificates::ask(objects, self.wished).await?,
-            Action::EndTrial => issuance::end_trial(objects, cluster).await?,
-            Action::Reissue { alias, revision } => {
+            ClusterAction::RequestCertificates(_) => {
+                certificates::ask(objects, self.wished).await?
+            }
+            ClusterAction::EndTrial => issuance::end_trial(objects, cluster).await?,
+            ClusterAction::Reissue { alias, revision } => {
                 let name = cluster.certificate(*alias);
                 issuance::reissue(
                     self.context,
@@ -68,33 +70,31 @@ impl Executor<'_> {
                 )
                 .await?;
             }
-            Action::PublishBundle(cas) => {
+            ClusterAction::PublishBundle(cas) => {
                 let text = self.bundle(cas)?;
                 objects.apply(trust::ca_config_map(cluster, &text)).await?;
             }
-            Action::WriteSettings(posture) => {
+            ClusterAction::WriteSettings(posture) => {
                 self.site.require_buildable(true)?;
                 objects.apply(dynamic::config_map(cluster, posture)).await?;
             }
-            Action::WriteConninfo(posture) => {
+            ClusterAction::WriteConninfo(posture) => {
                 self.site.require_buildable(true)?;
                 objects.apply(local::config_map(cluster, posture)).await?;
             }
-            Action::WriteFiles(files) => self.write_files(files).await?,
-            Action::WriteTemplate { files } => drop(self.write_pet_set(*files).await?),
-            Action::SetPassword(hash) => self.set_password(*hash).await?,
-            Action::Touch { pod, uid, version } => self.touch(pod, uid, version).await?,
-            Action::ReloadServer { pod, uid } => self.reload_server(pod, uid).await?,
-            Action::ReloadPatroni { pod, uid } => self.reload_patroni(pod, uid).await?,
-            Action::Evict { pod, uid } => self.evict(pod, uid).await?,
-            Action::SwitchOver { from, to } => {
+            ClusterAction::WriteFiles(files) => self.write_files(files).await?,
+            ClusterAction::WriteTemplate(volume) => {
+                let has_files = *volume == CertificateVolume::Mounted;
+                self.write_pet_set(has_files).await?;
+            }
+            ClusterAction::SetPassword(hash) => self.set_password(*hash).await?,
+            ClusterAction::Touch { pod, version } => self.touch(pod, version).await?,
+            ClusterAction::ReloadServer(pod) => self.reload_server(pod).await?,
+            ClusterAction::ReloadPatroni(pod) => self.reload_patroni(pod).await?,
+            ClusterAction::Evict(pod) => self.evict(pod).await?,
+            ClusterAction::SwitchOver { from, to } => {
                 let _ = scale::request_switchover(objects, cluster, from, to).await?;
             }
-            Action::AddFinalizer
-            | Action::RemoveFinalizer
-            | Action::Delete
-            | Action::SetPaused(_)
-            | Action::WriteSpec(_) => {}
         }
         Ok(())
     }
@@ -188,22 +188,23 @@ impl Executor<'_> {
     }
 
     /// Any change of a pod makes the kubelet look at its volumes, within about a second.
-    async fn touch(&self, pod: &str, uid: &str, version: &str) -> ReconcileResult<()> {
+    async fn touch(&self, pod: &PodRef, version: &str) -> ReconcileResult<()> {
+        let PodRef { name, uid } = pod;
         let patch = json!({"metadata": {"uid": uid, "annotations": {REFRESHED_FOR: version}}});
         let patched = self
             .site
             .objects
             .api::<Pod>()
-            .patch(pod, &PatchParams::default(), &Patch::Merge(patch))
+            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
             .await;
         patched
             .map(drop)
-            .or_else(|error| gone_is_fine(pod, error))
+            .or_else(|error| gone_is_fine(name, error))
             .map_err(Interrupt::from)
     }
 
-    async fn reload_server(&self, pod: &str, uid: &str) -> ReconcileResult<()> {
-        let Some(pod) = self.site.find_pod(pod, uid) else {
+    async fn reload_server(&self, pod: &PodRef) -> ReconcileResult<()> {
+        let Some(pod) = self.site.find_pod(pod) else {
             return Ok(());
         };
         let session = self.log_in(pod).await?;
@@ -212,8 +213,8 @@ impl Executor<'_> {
             .map_err(|silence| self.retry(pod, &silence))
     }
 
-    async fn reload_patroni(&self, pod: &str, uid: &str) -> ReconcileResult<()> {
-        let Some(pod) = self.site.find_pod(pod, uid) else {
+    async fn reload_patroni(&self, pod: &PodRef) -> ReconcileResult<()> {
+        let Some(pod) = self.site.find_pod(pod) else {
             return Ok(());
         };
         let port = u16::try_from(PATRONI_PORT.0).unwrap_or_default();
@@ -229,7 +230,7 @@ impl Executor<'_> {
 
     /// Who says no may say yes at the next look. What new pods are made of is brought up to date
     /// first: who restarts a database expects it to come back as it is asked for now.
-    async fn evict(&self, pod: &str, uid: &str) -> ReconcileResult<()> {
+    async fn evict(&self, PodRef { name: pod, uid }: &PodRef) -> ReconcileResult<()> {
         if let Some(live) = &self.site.posture_objects.pet_set
             && !matches!(
                 self.write_pet_set(has_files(live)).await?,

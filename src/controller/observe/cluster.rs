@@ -31,8 +31,10 @@ use crate::controller::postgres::{credentials, provision};
 use crate::pki::issued::{Cas, IssuedSecret, ServedMaterial, cas};
 use crate::pki::key_pair::CertificateAndKey;
 use crate::pki::{Fingerprint, Material};
+use crate::plan::action::PodRef;
 use crate::plan::observed::cluster;
 use crate::plan::observed::cluster::{ObservedCluster, Template};
+use crate::plan::waiting::{Unknown, Waiting};
 use crate::plan::{Known, SwitchoverCandidates};
 use crate::tls::{Alias, Files, Posture, layout};
 
@@ -230,14 +232,15 @@ impl ClusterObjects {
     }
 
     /// Asks every server, and puts together what is known.
-    pub(crate) async fn observe_cluster(&self) -> Known<ObservedCluster> {
-        let applied = self.applied_posture()?;
+    pub(crate) async fn observe_cluster(&self) -> Result<ObservedCluster, Unknown> {
+        let applied = self.applied_posture().map_err(Unknown::Unreadable)?;
         let set = self
             .posture_objects
             .pet_set
             .as_ref()
-            .ok_or("there is no PetSet")?;
-        self.workload.as_ref().map_err(Clone::clone)?;
+            .ok_or_else(|| Unknown::Unreadable("there is no PetSet".to_owned()))?;
+        let workload = self.workload.as_ref();
+        workload.map_err(|why| Unknown::Unreadable(why.clone()))?;
         let expected = self.expected(&applied);
         let keys = self.login_keys(&applied);
         let pods = future::join_all(
@@ -251,7 +254,7 @@ impl ClusterObjects {
             .as_ref()
             .and_then(leader_of)
             .map(str::to_owned)
-            .ok_or("a leader".to_owned());
+            .ok_or(Waiting::Leader);
         let failover = self.failover.as_ref().map(ConfigMap::annotations);
         let is_expired = |served: &Option<ServedMaterial>| {
             served
@@ -382,10 +385,10 @@ impl ClusterObjects {
     }
 
     /// The pod of this name, if it still has this uid.
-    pub(crate) fn find_pod(&self, name: &str, uid: &str) -> Option<&Pod> {
+    pub(crate) fn find_pod(&self, PodRef { name, uid }: &PodRef) -> Option<&Pod> {
         self.pods
             .iter()
-            .find(|pod| pod.name_any() == name && pod.uid().as_deref() == Some(uid))
+            .find(|pod| pod.name_any() == *name && pod.uid().as_ref() == Some(uid))
     }
 
     /// The set with or without files, otherwise as it is. `issued` is what the files may hold since

@@ -24,6 +24,7 @@ use crate::pki::issued::ders;
 use crate::pki::key_pair::CertificateAndKey;
 use crate::plan::Known;
 use crate::plan::observed::cluster::{LeafSummary, ObservedServer, StandbyReplication};
+use crate::plan::waiting::Unknown;
 use crate::tls;
 use crate::tls::layout;
 use crate::tls::posture::HbaMethods;
@@ -107,20 +108,17 @@ pub(crate) async fn observe_server(
     keys: &LoginKeys,
     expected: &ExpectedServer,
     has_files: bool,
-) -> Known<ObservedServer> {
-    let address = address(pod, PORT)?;
+) -> Result<ObservedServer, Unknown> {
+    let no_answer = |error: ProbeError| Unknown::NoAnswer(error.to_string());
+    let address = address(pod, PORT).map_err(Unknown::NoAnswer)?;
     let wire = probe(address, &login.username).await;
-    let plaintext = wire
-        .plaintext
-        .clone()
-        .map_err(|silence| silence.to_string())?
-        == Plaintext::Taken;
+    let plaintext = wire.plaintext.clone().map_err(no_answer)? == Plaintext::Taken;
     let session = log_in(address, host, login, keys, &wire)
         .await
-        .map_err(|silence| silence.to_string())?;
+        .map_err(no_answer)?;
     query_server(&session, wire, plaintext, expected, has_files)
         .await
-        .map_err(|silence| silence.to_string())
+        .map_err(no_answer)
 }
 
 /// Logs in by whatever way is open: somebody may be taking the cluster from one way to another.

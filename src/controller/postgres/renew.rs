@@ -22,7 +22,7 @@ use crate::pki::issued::{Cas, Issued};
 use crate::plan::observed::ObservedCertificate as Seen;
 use crate::plan::rollout::grace;
 use crate::plan::rollout::grace::ClientGracePeriod;
-use crate::plan::{Action, ObservedCluster, Progress, next_step, steady_state_target};
+use crate::plan::{ClusterAction, ObservedCluster, Progress, next_step, steady_state_target};
 use crate::tls::{Posture, ServerTls};
 
 /// How far certificates are.
@@ -71,7 +71,7 @@ pub(crate) async fn renew(
     let scene = match site.observe_cluster().await {
         Ok(scene) => scene,
         Err(why) => {
-            debug!(database = postgres.name_any(), why, "a renewal waits");
+            debug!(database = postgres.name_any(), %why, "a renewal waits");
             return Ok(Renewed::UnderWay);
         }
     };
@@ -86,14 +86,16 @@ pub(crate) async fn renew(
             renewal.remember_proof();
             return Ok(Renewed::Done);
         }
-        Progress::Wait { on, .. } => debug!(database = postgres.name_any(), on, "a renewal waits"),
+        Progress::Wait { on, .. } => debug!(database = postgres.name_any(), %on, "a renewal waits"),
         Progress::Act { actions, .. } if renewal.waits_for_slow_pods(&actions, &scene) => {
             debug!(database = postgres.name_any(), "pods are starting");
         }
-        Progress::Act { what, actions, .. } => {
+        Progress::Act {
+            purpose, actions, ..
+        } => {
             info!(
                 database = postgres.name_any(),
-                what, "keeping TLS as it should be"
+                %purpose, "keeping TLS as it should be"
             );
             renewal.perform(&scene, &actions).await?;
         }
@@ -190,7 +192,7 @@ impl<'a> Renewal<'a> {
     async fn wait_for_clients(
         &self,
         scene: &ObservedCluster,
-        ClientGracePeriod { until, what }: ClientGracePeriod,
+        ClientGracePeriod { until, need }: ClientGracePeriod,
     ) -> Duration {
         let Self {
             context, postgres, ..
@@ -201,7 +203,7 @@ impl<'a> Renewal<'a> {
                     *postgres,
                     EventType::Normal,
                     "ClientGracePeriod",
-                    format!("Clients get until {until:.0} {what}"),
+                    format!("Clients get until {until:.0} {need}"),
                 )
                 .await;
             context.update_state(postgres, |memory| memory.grace_until = Some(until));
@@ -210,11 +212,15 @@ impl<'a> Renewal<'a> {
     }
 
     /// Whether there is nothing to do but to hurry pods that do not answer yet.
-    fn waits_for_slow_pods(&self, actions: &[Action], scene: &ObservedCluster) -> bool {
+    fn waits_for_slow_pods(&self, actions: &[ClusterAction], scene: &ObservedCluster) -> bool {
         !self.is_new && actions.iter().all(|action| is_of_a_slow_pod(action, scene))
     }
 
-    async fn perform(&self, scene: &ObservedCluster, actions: &[Action]) -> ReconcileResult<()> {
+    async fn perform(
+        &self,
+        scene: &ObservedCluster,
+        actions: &[ClusterAction],
+    ) -> ReconcileResult<()> {
         let Self {
             context,
             postgres,
@@ -251,14 +257,14 @@ impl<'a> Renewal<'a> {
 
 /// Whether a pod is to be hurried that does not answer yet: it may just be starting, with the files
 /// that it is to have.
-fn is_of_a_slow_pod(action: &Action, scene: &ObservedCluster) -> bool {
+fn is_of_a_slow_pod(action: &ClusterAction, scene: &ObservedCluster) -> bool {
     let is_slow = |name: &str| {
         scene
             .pods
             .iter()
             .any(|pod| pod.name == name && pod.server.is_err())
     };
-    matches!(action, Action::Touch { pod, .. } if is_slow(pod))
+    matches!(action, ClusterAction::Touch { pod, .. } if is_slow(&pod.name))
 }
 
 /// How long what is served lasts, and whether it is what was issued last.

@@ -41,7 +41,8 @@ use crate::controller::postgres::{Interrupt, ReconcileResult, conditions};
 use crate::database::server_status::mounted_files;
 use crate::database::settings::{PendingSettings, settings};
 use crate::pki::issued::Cas;
-use crate::plan::Action;
+use crate::plan::ClusterAction;
+use crate::plan::action::PodRef;
 use crate::plan::status::database::types::RESTART_PENDING;
 
 /// Annotation of Secret `NAME-user-conf`: names the file as it would be, and the settings that are
@@ -310,8 +311,11 @@ async fn ask(hands: &Executor<'_>, pod: &Pod, file: &str) -> ReconcileResult<Pod
 }
 
 /// What brings a server on, if anything does.
-fn next(pod: &Pod, seen: &PodSettings, version: &str) -> Option<Action> {
-    let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
+fn next(pod: &Pod, seen: &PodSettings, version: &str) -> Option<ClusterAction> {
+    let pod_ref = PodRef {
+        name: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
+    };
     if !seen.has_file {
         return None;
     }
@@ -320,13 +324,12 @@ fn next(pod: &Pod, seen: &PodSettings, version: &str) -> Option<Action> {
             .annotations()
             .get(REFRESHED_FOR)
             .is_some_and(|told| told == version);
-        return (!is_told).then(|| Action::Touch {
-            pod: name,
-            uid,
+        return (!is_told).then(|| ClusterAction::Touch {
+            pod: pod_ref,
             version: version.to_owned(),
         });
     }
-    (!seen.is_loaded).then_some(Action::ReloadServer { pod: name, uid })
+    (!seen.is_loaded).then_some(ClusterAction::ReloadServer(pod_ref))
 }
 
 impl PodSettings {
@@ -439,15 +442,15 @@ mod tests {
 
     #[test]
     fn a_pod_is_touched_once_for_a_changed_secret_and_its_server_reloaded_when_it_has_the_file() {
-        let touch = Action::Touch {
-            pod: "pg-0".to_owned(),
+        let pod_ref = PodRef {
+            name: "pg-0".to_owned(),
             uid: "1".to_owned(),
+        };
+        let touch = ClusterAction::Touch {
+            pod: pod_ref.clone(),
             version: "v2".to_owned(),
         };
-        let reload = Action::ReloadServer {
-            pod: "pg-0".to_owned(),
-            uid: "1".to_owned(),
-        };
+        let reload = ClusterAction::ReloadServer(pod_ref);
         assert_eq!(next(&pod("v1"), &seen(false, true, &[]), "v2"), Some(touch));
         assert_eq!(next(&pod("v2"), &seen(false, true, &[]), "v2"), None);
         assert_eq!(
