@@ -13,21 +13,19 @@ use crate::api::annotations::MAX_LAG;
 use crate::api::{PetSet, Postgres};
 use crate::build::applied::{PostureManifests, has_files, read_posture};
 use crate::build::pod::CERTS_VOLUME;
-use crate::build::workload::Workload;
+use crate::build::workload::{Workload, ordinal};
 use crate::build::{Cluster, pet_set};
 use crate::cluster::apply::applied_at;
 use crate::cluster::{Error, Objects};
 use crate::controller::Context;
+use crate::controller::login::Login;
 use crate::controller::observe::instance::{
     ExpectedServer, LoginKeys, hash_of, host, names, observe_server,
 };
 use crate::controller::observe::posture::PostureObjects;
-use crate::controller::observe::workload;
-use crate::controller::postgres::credentials::Login;
-use crate::controller::postgres::provision::{Built, SpecProblem};
-use crate::controller::postgres::scale::{leader_of, ordinal, switchover_candidates};
-use crate::controller::postgres::{Interrupt, ReconcileResult};
-use crate::controller::postgres::{credentials, provision};
+use crate::controller::observe::spec::{Built, SpecProblem};
+use crate::controller::observe::{patroni, spec, superuser, workload};
+use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::pki::issued::{Cas, IssuedSecret, ServedMaterial, cas};
 use crate::pki::key_pair::CertificateAndKey;
 use crate::pki::{Fingerprint, Material};
@@ -95,15 +93,15 @@ impl ClusterObjects {
         postgres: &Postgres,
         operation: Option<&str>,
     ) -> ReconcileResult<Self> {
-        let secret = credentials::auth(context, postgres).await?;
+        let secret = superuser::auth(context, postgres).await?;
         let login = secret
             .as_ref()
             .and_then(Login::parse)
             .ok_or(Interrupt::Wait("the superuser's Secret"))?;
         let Built {
             cluster, barred, ..
-        } = provision::build(context, postgres, secret.as_ref()).await?;
-        let objects = provision::objects(context, postgres, &cluster)?;
+        } = spec::build(context, postgres, secret.as_ref()).await?;
+        let objects = spec::objects(context, postgres, &cluster)?;
         let [_, leader, failover, _] = cluster.patroni_config_maps();
         let (patroni, ca) = (cluster.patroni(), cluster.ca_config_map());
         let (pieces, agent, published, leader, failover, labelled) = tokio::try_join!(
@@ -118,7 +116,8 @@ impl ClusterObjects {
             workload::workload(context, &objects, postgres, pieces.pet_set.as_ref()).await?;
         let pods = own_pods(labelled, &workload, &cluster);
         let successors =
-            switchover_candidates(&objects, &cluster, pieces.shared_config().as_ref()).await?;
+            patroni::switchover_candidates(&objects, &cluster, pieces.shared_config().as_ref())
+                .await?;
         let is_ours = pieces.tls.as_ref().is_some_and(|secret| {
             operation.is_some()
                 && secret.annotations().get(PREVIOUS_OF).map(String::as_str) == operation
@@ -249,7 +248,7 @@ impl ClusterObjects {
         let leader = self
             .leader
             .as_ref()
-            .and_then(leader_of)
+            .and_then(patroni::leader_of)
             .map(str::to_owned)
             .ok_or("a leader".to_owned());
         let failover = self.failover.as_ref().map(ConfigMap::annotations);
@@ -299,7 +298,7 @@ impl ClusterObjects {
 
     /// The pod that leads, by Patroni's own record.
     pub(crate) fn leader(&self) -> Option<&Pod> {
-        let leader = self.leader.as_ref().and_then(leader_of)?;
+        let leader = self.leader.as_ref().and_then(patroni::leader_of)?;
         self.pods.iter().find(|pod| pod.name_any() == leader)
     }
 
@@ -357,7 +356,7 @@ impl ClusterObjects {
         let name = pod.name_any();
         let has_files = has_certs(pod);
         cluster::ObservedPod {
-            ordinal: ordinal(&self.cluster, &name).unwrap_or_default(),
+            ordinal: ordinal(self.cluster.name(), &name).unwrap_or_default(),
             uid: pod.uid().unwrap_or_default(),
             ready: is_ready(pod),
             terminating: pod.metadata.deletion_timestamp.is_some(),
@@ -452,7 +451,7 @@ fn own_pods(mut pods: Vec<Pod>, workload: &Known<Workload>, cluster: &Cluster) -
             .as_ref()
             .is_ok_and(|workload| workload.ownership(pod).is_own())
     });
-    pods.sort_by_key(|pod| ordinal(cluster, &pod.name_any()));
+    pods.sort_by_key(|pod| ordinal(cluster.name(), &pod.name_any()));
     pods
 }
 

@@ -10,7 +10,7 @@ use crate::api::names::with_suffix;
 use crate::api::tls::SslMode;
 use crate::build::patroni::local::PATRONI_YML;
 use crate::build::pod::CONFIG;
-use crate::controller::postgres::credentials::Login;
+use crate::controller::login::Login;
 use crate::database::connect::ConnectOptions;
 use crate::database::probe::{Handshake, Plaintext, ProbeResult, probe};
 use crate::database::server_status::{

@@ -6,15 +6,12 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use kube::api::{Patch, PatchParams};
-use rcgen::{CertificateParams, DnType, KeyPair};
-use serde_json::json;
 
 use crate::api::Postgres;
 use crate::api::cert_manager;
 use crate::api::cert_manager::{
-    Certificate, CertificateIssuerRef, CertificateRequest, CertificateRequestSpec,
-    CertificateStatus, IssuanceCondition, holds,
+    Certificate, CertificateIssuerRef, CertificateRequest, CertificateStatus, IssuanceCondition,
+    holds,
 };
 use crate::api::duration::after;
 use crate::api::names::with_suffix;
@@ -22,9 +19,9 @@ use crate::api::postgres::PostgresSpec;
 use crate::build::certificates::certificate;
 use crate::build::{BuildInputs, Cluster};
 use crate::cluster::drift::needs_apply;
-use crate::cluster::{Error, ObjectName, Objects};
+use crate::cluster::{Error, Objects};
 use crate::controller::Context;
-use crate::controller::execute::certificates;
+use crate::controller::observe::certificates;
 use crate::pki::Leaf;
 use crate::pki::issued::{Cas, Defect, Issued, cas, leaf};
 use crate::plan::observed::{Issuance, ObservedCertificate as Seen, Trial};
@@ -33,10 +30,10 @@ use crate::tls::Alias;
 
 /// Annotation of a Certificate: the operation that asked for it to be issued anew, and the revision
 /// that was there then.
-const REISSUE: &str = "pgrekey.dev/reissue";
+pub(crate) const REISSUE: &str = "pgrekey.dev/reissue";
 
 /// Annotation of a trial: the operation that it was made for.
-const TRIAL_OF: &str = "pgrekey.dev/trial-of";
+pub(crate) const TRIAL_OF: &str = "pgrekey.dev/trial-of";
 
 /// What cert-manager keeps on a Secret about where its content comes from.
 const ISSUER_NAME: &str = "cert-manager.io/issuer-name";
@@ -87,7 +84,7 @@ pub(crate) async fn observe(
     }
     let trials = trials(objects, wished, operation).await?;
     issuance.trial = trial(&trials);
-    let issued = match certificates::read(context, objects, wished).await? {
+    let issued = match certificates::fetch_issued(context, objects, wished).await? {
         Ok(issued) => {
             issuance.issued = Some(Ok(issued.material));
             Some(issued)
@@ -233,7 +230,7 @@ fn not_ready(context: &Context, wished: &Cluster) -> Vec<String> {
 }
 
 /// Every issuer that a spec names, once.
-fn issuers(wished: &Cluster) -> Vec<CertificateIssuerRef> {
+pub(crate) fn issuers(wished: &Cluster) -> Vec<CertificateIssuerRef> {
     let mut issuers = vec![];
     for alias in Alias::ALL {
         let issuer = certificate(wished, alias).map(|certificate| certificate.spec.issuer_ref);
@@ -242,7 +239,7 @@ fn issuers(wished: &Cluster) -> Vec<CertificateIssuerRef> {
     issuers
 }
 
-fn trial_name(wished: &Cluster, at: usize) -> String {
+pub(crate) fn trial_name(wished: &Cluster, at: usize) -> String {
     with_suffix(wished.name(), &format!("trial-{at}"))
 }
 
@@ -262,7 +259,7 @@ async fn trials(objects: &Objects, wished: &Cluster, operation: &str) -> Result<
 }
 
 /// Whether a request is this operation's, and not left behind by another one.
-fn is_trial_of(
+pub(crate) fn is_trial_of(
     request: &CertificateRequest,
     issuer: &CertificateIssuerRef,
     operation: &str,
@@ -349,112 +346,4 @@ fn is_refusal(condition: &IssuanceCondition) -> bool {
         "Denied" | "InvalidRequest" => condition.status == "True",
         _ => false,
     }
-}
-
-/// Asks each issuer for a certificate that nobody will use. The key is thrown away at once.
-pub(crate) async fn try_issuers(
-    objects: &Objects,
-    wished: &Cluster,
-    operation: &str,
-) -> Result<(), Error> {
-    let Some(server) = certificate(wished, Alias::Server) else {
-        return Ok(());
-    };
-    for (at, issuer_ref) in issuers(wished).into_iter().enumerate() {
-        let name = trial_name(wished, at);
-        match objects.get::<CertificateRequest>(&name).await? {
-            Some(request) if is_trial_of(&request, &issuer_ref, operation) => continue,
-            // What another operation left behind says nothing about the issuer as it is now.
-            Some(_) => drop(objects.delete::<CertificateRequest>(&name).await?),
-            None => {}
-        }
-        let bug = |why: rcgen::Error| Error::Bug {
-            what: ObjectName::new::<CertificateRequest>(&name),
-            why: why.to_string(),
-        };
-        let request = signing_request(&server).map_err(bug)?;
-        let spec = CertificateRequestSpec {
-            issuer_ref,
-            request: ByteString(request.into_bytes()),
-            usages: server.spec.usages.clone(),
-            duration: server.spec.duration.clone(),
-        };
-        let mut trial = CertificateRequest::new(&name, spec);
-        trial.metadata.namespace = Some(wished.namespace().to_owned());
-        trial.metadata.labels = Some(wished.labels());
-        trial
-            .annotations_mut()
-            .insert(TRIAL_OF.to_owned(), operation.to_owned());
-        objects.apply(trial).await?;
-    }
-    Ok(())
-}
-
-fn signing_request(certificate: &Certificate) -> Result<String, rcgen::Error> {
-    let names: Vec<String> = certificate
-        .spec
-        .dns_names
-        .iter()
-        .chain(&certificate.spec.ip_addresses)
-        .cloned()
-        .collect();
-    let mut params = CertificateParams::new(names)?;
-    if let Some(name) = &certificate.spec.common_name {
-        params.distinguished_name.push(DnType::CommonName, name);
-    }
-    params.serialize_request(&KeyPair::generate()?)?.pem()
-}
-
-/// Deletes the trial.
-pub(crate) async fn end_trial(objects: &Objects, cluster: &Cluster) -> Result<(), Error> {
-    for at in 0..Alias::ALL.len() {
-        objects
-            .delete::<CertificateRequest>(&trial_name(cluster, at))
-            .await?;
-    }
-    Ok(())
-}
-
-/// Asks cert-manager to issue a certificate anew, if it is still at this revision: first it is
-/// written down that it was asked, so that it is asked once; then the condition is set that
-/// cert-manager's own command line sets.
-pub(crate) async fn reissue(
-    context: &Context,
-    objects: &Objects,
-    name: &str,
-    operation: &str,
-    revision: i64,
-) -> Result<(), Error> {
-    let of = |error| Error::classify(ObjectName::new::<Certificate>(name), error);
-    let api = objects.api::<Certificate>();
-    let Some(certificate) = objects.owned::<Certificate>(name).await? else {
-        return Ok(());
-    };
-    let mut status = certificate.status.clone().unwrap_or_default();
-    if status.revision.unwrap_or_default() != revision || holds(&status.conditions, "Issuing") {
-        return Ok(());
-    }
-    // Conditions are written as a list, so they are to be those that were read.
-    let version = certificate.resource_version();
-    let mark = json!({"metadata": {"resourceVersion": version, "annotations": {REISSUE: format!("{operation}/{revision}")}}});
-    let marked = api
-        .patch(name, &PatchParams::default(), &Patch::Merge(mark))
-        .await
-        .map_err(of)?;
-    status
-        .conditions
-        .retain(|condition| condition.type_ != "Issuing");
-    status.conditions.push(IssuanceCondition {
-        type_: "Issuing".to_owned(),
-        status: "True".to_owned(),
-        last_transition_time: Some(Time(context.now())),
-        reason: Some("ManuallyTriggered".to_owned()),
-        message: Some("Certificate re-issuance was asked for by a PostgresOpsRequest".to_owned()),
-        observed_generation: certificate.metadata.generation,
-    });
-    let patch = json!({"metadata": {"resourceVersion": marked.resource_version()}, "status": {"conditions": status.conditions}});
-    api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
-        .await
-        .map_err(of)?;
-    Ok(())
 }

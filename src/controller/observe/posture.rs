@@ -13,7 +13,7 @@ use crate::build::Cluster;
 use crate::build::applied::{PostureManifests, Unreadable, has_files, read_posture};
 use crate::build::patroni::{dynamic, local};
 use crate::cluster::{Error, Objects};
-use crate::controller::postgres::{Interrupt, ReconcileResult};
+use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::pki::issued::{Issued, ServedMaterial};
 use crate::tls::posture::{Files, Posture};
 

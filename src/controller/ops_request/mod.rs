@@ -44,8 +44,8 @@ use crate::controller::observe::budgets;
 use crate::controller::observe::cluster::ClusterObjects;
 use crate::controller::observe::issuance;
 use crate::controller::observe::issuance::ObservedIssuance;
+use crate::controller::outcome::Interrupt;
 use crate::controller::postgres::status;
-use crate::controller::postgres::{Interrupt, conditions};
 use crate::controller::state::PrimarySeen;
 use crate::metrics::{OperationKind, OperationOutcome};
 use crate::pki::issued::Cas;
@@ -531,7 +531,7 @@ fn others(context: &Context, request: &PostgresOpsRequest) -> usize {
 }
 
 fn paused(database: &Postgres, request: &PostgresOpsRequest) -> Paused {
-    let condition = find(conditions(database), PAUSED).filter(|condition| condition.holds());
+    let condition = find(database.conditions(), PAUSED).filter(|condition| condition.holds());
     match condition.map(|condition| condition.message.clone().unwrap_or_default()) {
         None => Paused::No,
         Some(message) if message == pause_of(request) => Paused::ByUs,

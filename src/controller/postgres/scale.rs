@@ -10,15 +10,17 @@ use kube::runtime::events::EventType;
 use serde_json::{Value, json};
 
 use crate::api::{Postgres, bounds};
+use crate::build::Cluster;
 use crate::build::meta::{ROLE_LABEL, STANDBY};
 use crate::build::pod::DATA_VOLUME;
-use crate::build::{Cluster, workload};
+use crate::build::workload::ordinal;
 use crate::cluster::{Error, ObjectName, Objects};
 use crate::controller::Context;
+use crate::controller::execute::patroni::{SwitchoverRequest, request_switchover};
+use crate::controller::observe::patroni::{leader_of, switchover_candidates};
 use crate::controller::observe::posture::PostureObjects;
-use crate::controller::postgres::ReconcileResult;
+use crate::controller::outcome::ReconcileResult;
 use crate::plan::SwitchoverCandidates;
-use crate::plan::observed::candidates::is_synchronous;
 
 /// Annotation of the claim of a pod that was taken away: its data are old by the time the pod comes
 /// back.
@@ -53,7 +55,7 @@ pub(crate) async fn replicas(
     let Some(leader) = record.as_ref().and_then(leader_of) else {
         return Ok(now);
     };
-    let keep = match ordinal(cluster, leader).filter(|ordinal| *ordinal < now) {
+    let keep = match ordinal(cluster.name(), leader).filter(|ordinal| *ordinal < now) {
         Some(leads) if leads < wish => wish,
         leads => {
             let successors =
@@ -140,39 +142,6 @@ fn claim(cluster: &Cluster, ordinal: i32) -> String {
     format!("{DATA_VOLUME}-{}", cluster.pod(ordinal))
 }
 
-/// The number of a pod of this cluster.
-pub(crate) fn ordinal(cluster: &Cluster, pod: &str) -> Option<i32> {
-    workload::ordinal(cluster.name(), pod)
-}
-
-/// Who leads, by Patroni's own record: ConfigMap `NAME-leader`. A leader that lets go leaves an
-/// empty name there.
-pub(crate) fn leader_of(record: &ConfigMap) -> Option<&str> {
-    record
-        .annotations()
-        .get("leader")
-        .map(String::as_str)
-        .filter(|leader| !leader.is_empty())
-}
-
-/// To whom Patroni would hand the leadership over. A cluster whose commits wait for nobody has no
-/// record of it, and none is asked for.
-pub(crate) async fn switchover_candidates(
-    objects: &Objects,
-    cluster: &Cluster,
-    config: Option<&Value>,
-) -> Result<SwitchoverCandidates, Error> {
-    let Some(config) = config.filter(|config| is_synchronous(config)) else {
-        return Ok(SwitchoverCandidates::Any);
-    };
-    let [.., record] = cluster.patroni_config_maps();
-    let record: Option<ConfigMap> = objects.get(&record).await?;
-    Ok(SwitchoverCandidates::from_patroni(
-        config,
-        record.as_ref().map(ConfigMap::annotations),
-    ))
-}
-
 /// Asks Patroni to make one the primary, because the one that leads is to go.
 async fn switch_over(
     context: &Context,
@@ -191,58 +160,6 @@ async fn switch_over(
         .publish_event(postgres, EventType::Normal, "SwitchOver", note)
         .await;
     Ok(())
-}
-
-/// Whether Patroni had been asked before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SwitchoverRequest {
-    Already,
-    Now,
-}
-
-/// Asks Patroni to hand the leadership over.
-pub(crate) async fn request_switchover(
-    objects: &Objects,
-    cluster: &Cluster,
-    leader: &str,
-    candidate: &str,
-) -> Result<SwitchoverRequest, Error> {
-    let [_, _, failover, _] = cluster.patroni_config_maps();
-    let live: Option<ConfigMap> = objects.get(&failover).await?;
-    let wish = json!({"leader": leader, "member": candidate});
-    let asked = |key: &str| {
-        live.as_ref().is_some_and(|live| {
-            live.annotations()
-                .get(key)
-                .is_some_and(|v| wish[key] == **v)
-        })
-    };
-    if asked("leader") && asked("member") {
-        return Ok(SwitchoverRequest::Already);
-    }
-    // Patroni takes these annotations away again, so nobody owns them: a merge, not an application.
-    let body = json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": failover, "labels": cluster.selector(), "annotations": wish},
-    });
-    let api = objects.api::<ConfigMap>();
-    let what = ObjectName::new::<ConfigMap>(&failover);
-    let outcome = if live.is_some() {
-        api.patch(&failover, &PatchParams::default(), &Patch::Merge(&body))
-            .await
-            .map(|_| ())
-    } else {
-        let map = serde_json::from_value(body).map_err(|e| Error::Bug {
-            what: what.clone(),
-            why: e.to_string(),
-        })?;
-        api.create(&kube::api::PostParams::default(), &map)
-            .await
-            .map(|_| ())
-    };
-    outcome.map_err(|error| Error::classify(what, error))?;
-    Ok(SwitchoverRequest::Now)
 }
 
 /// A pod as a standby that streams, if it is one.
@@ -265,7 +182,7 @@ fn standby(
         status["xlog_location"].as_u64().unwrap_or_default(),
     );
     Some(ScaleDownStandby {
-        ordinal: ordinal(cluster, &name)?,
+        ordinal: ordinal(cluster.name(), &name)?,
         position,
         may_lead: successors.include(&name),
     })
@@ -300,7 +217,7 @@ async fn forget_data(objects: &Objects, name: &str) -> ReconcileResult<()> {
         None => Ok(()),
         Some(claim) => {
             objects.delete_seen(&claim).await?;
-            Err(crate::controller::postgres::Interrupt::Wait(
+            Err(crate::controller::outcome::Interrupt::Wait(
                 "the old claim of a pod that comes back",
             ))
         }
@@ -473,19 +390,6 @@ mod tests {
             next_primary_before_scale_down(4, 2, &[of(0, false), of(1, false), of(3, false)]),
             None
         );
-    }
-
-    #[test]
-    fn nobody_leads_whose_name_is_empty() {
-        let record = |leader: &str| {
-            let mut map = ConfigMap::default();
-            map.annotations_mut()
-                .insert("leader".to_owned(), leader.to_owned());
-            map
-        };
-        assert_eq!(leader_of(&record("pg-1")), Some("pg-1"));
-        assert_eq!(leader_of(&record("")), None);
-        assert_eq!(leader_of(&ConfigMap::default()), None);
     }
 
     #[test]
