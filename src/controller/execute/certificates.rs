@@ -10,8 +10,8 @@ use crate::build::Cluster;
 use crate::build::certificates::certificates;
 use crate::cluster::{Error, Objects};
 use crate::controller::Context;
-use crate::controller::observe::certificates::{is_foreign, is_issued_for};
 use crate::controller::outcome::{Interrupt, ReconcileResult};
+use crate::plan::observed::issuance::{is_foreign, is_issued_for};
 use crate::tls::Alias;
 
 /// Asks for the certificates of a database that has TLS: all of them, or none where one of their

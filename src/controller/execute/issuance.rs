@@ -14,7 +14,7 @@ use crate::build::Cluster;
 use crate::build::certificates::certificate;
 use crate::cluster::{Error, ObjectName, Objects};
 use crate::controller::Context;
-use crate::controller::observe::issuance::{REISSUE, TRIAL_OF, is_trial_of, issuers, trial_name};
+use crate::plan::observed::issuance::{REISSUE, TRIAL_OF, is_trial_of, issuers, trial_name};
 use crate::tls::Alias;
 
 /// Asks each issuer for a certificate that nobody will use. The key is thrown away at once.
