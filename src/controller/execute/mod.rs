@@ -19,7 +19,6 @@ use crate::build::{Cluster, secrets, trust};
 use crate::cluster::{ApplyOutcome, Error, ObjectName};
 use crate::controller::Context;
 use crate::controller::observe::cluster::{ClusterObjects, PREVIOUS_OF, REFRESHED_FOR, select_cas};
-use crate::controller::observe::instance::address;
 use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::database;
 use crate::database::probe::probe;
@@ -29,6 +28,7 @@ use crate::database::{PORT, ProbeError};
 use crate::pki::CaId;
 use crate::pki::issued::{Cas, Issued, ServedMaterial, bundle};
 use crate::plan::Action;
+use crate::plan::observed::instance::address;
 use crate::tls::{Files, PasswordEncryption};
 
 /// A database on which something is to be done.

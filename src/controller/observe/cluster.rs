@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::api::annotations::MAX_LAG;
 use crate::api::{PetSet, Postgres};
 use crate::build::applied::{PostureManifests, has_files, read_posture};
+use crate::build::current_posture::PostureObjects;
 use crate::build::pod::CERTS_VOLUME;
 use crate::build::workload::{Workload, ordinal};
 use crate::build::{Cluster, pet_set};
@@ -19,18 +20,16 @@ use crate::cluster::apply::applied_at;
 use crate::cluster::{Error, Objects};
 use crate::controller::Context;
 use crate::controller::login::Login;
-use crate::controller::observe::instance::{
-    ExpectedServer, LoginKeys, hash_of, host, names, observe_server,
-};
-use crate::controller::observe::posture::PostureObjects;
+use crate::controller::observe::instance::{LoginKeys, host, observe_server};
 use crate::controller::observe::spec::{Built, SpecProblem};
-use crate::controller::observe::{patroni, spec, superuser, workload};
+use crate::controller::observe::{patroni, posture, spec, superuser, workload};
 use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::pki::issued::{Cas, IssuedSecret, ServedMaterial, cas};
 use crate::pki::key_pair::CertificateAndKey;
 use crate::pki::{Fingerprint, Material};
 use crate::plan::observed::cluster;
 use crate::plan::observed::cluster::{ObservedCluster, Template};
+use crate::plan::observed::instance::{ExpectedServer, client_expired, is_ready};
 use crate::plan::{Known, SwitchoverCandidates};
 use crate::tls::{Alias, Files, Posture, layout};
 
@@ -105,7 +104,7 @@ impl ClusterObjects {
         let [_, leader, failover, _] = cluster.patroni_config_maps();
         let (patroni, ca) = (cluster.patroni(), cluster.ca_config_map());
         let (pieces, agent, published, leader, failover, labelled) = tokio::try_join!(
-            PostureObjects::fetch(&objects, &cluster),
+            posture::fetch(&objects, &cluster),
             objects.get::<Secret>(&patroni),
             objects.get::<ConfigMap>(&ca),
             objects.get::<ConfigMap>(&leader),
@@ -137,8 +136,7 @@ impl ClusterObjects {
             in_secret: stored,
             replacement_client_pair: renewed,
             now: context.now(),
-            previous: crate::controller::observe::posture::previous_material(&pieces)
-                .filter(|_| is_ours),
+            previous: pieces.previous_material().filter(|_| is_ours),
             patroni_password: agent
                 .as_ref()
                 .and_then(Login::parse)
@@ -252,19 +250,14 @@ impl ClusterObjects {
             .map(str::to_owned)
             .ok_or("a leader".to_owned());
         let failover = self.failover.as_ref().map(ConfigMap::annotations);
-        let is_expired = |served: &Option<ServedMaterial>| {
-            served
-                .as_ref()
-                .and_then(|s| s.client.ends())
-                .is_some_and(|end| end <= self.now)
-        };
-        let is_behind = |pod: &cluster::ObservedPod| {
-            pod.server
-                .as_ref()
-                .is_ok_and(|server| !server.files_current)
-        };
-        let client_expired =
-            is_expired(&self.in_secret) || is_expired(&self.previous) && pods.iter().any(is_behind);
+        let client_ends =
+            |served: &Option<ServedMaterial>| served.as_ref().and_then(|s| s.client.ends());
+        let client_expired = client_expired(
+            client_ends(&self.in_secret),
+            client_ends(&self.previous),
+            &pods,
+            self.now,
+        );
         Ok(ObservedCluster {
             database: self.cluster.name().to_owned(),
             template: Template {
@@ -322,29 +315,9 @@ impl ClusterObjects {
 
     /// What servers should mount and show where the cluster is.
     fn expected(&self, applied: &Posture) -> ExpectedServer {
-        let stored = self.in_secret.as_ref().filter(|_| applied.files.is_some());
-        let file = |path: &str, text: &str| (path.to_owned(), hash_of(text));
-        let files: BTreeMap<String, String> = stored
-            .map(|served| {
-                BTreeMap::from([
-                    file(layout::SERVER_CERTIFICATE, &served.server.certificate),
-                    file(layout::SERVER_TRUST, &served.trust),
-                    file(layout::CLIENT_CERTIFICATE, &served.client.certificate),
-                    file(layout::EXPORTER_CERTIFICATE, &served.exporter.certificate),
-                ])
-            })
-            .unwrap_or_default();
-        ExpectedServer {
-            files,
-            agent_file: self
-                .posture_objects
-                .local_config()
-                .map(|text| hash_of(text))
-                .unwrap_or_default(),
-            takes: stored
-                .map(|served| names(&served.trust))
-                .unwrap_or_default(),
-        }
+        let served = self.in_secret.as_ref().filter(|_| applied.files.is_some());
+        let patroni_yml = self.posture_objects.local_config().map(String::as_str);
+        ExpectedServer::new(served, patroni_yml)
     }
 
     async fn observe_pod(
@@ -453,17 +426,6 @@ fn own_pods(mut pods: Vec<Pod>, workload: &Known<Workload>, cluster: &Cluster) -
     });
     pods.sort_by_key(|pod| ordinal(cluster.name(), &pod.name_any()));
     pods
-}
-
-/// Whether a pod says that it is ready.
-pub(crate) fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod
-        .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten());
-    conditions
-        .into_iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn has_certs(pod: &Pod) -> bool {

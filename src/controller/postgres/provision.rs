@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use crate::api::condition::holds;
 use crate::api::{PetSet, Postgres, PostgresSpec};
+use crate::build::current_posture::{
+    CurrentPosture, PostureObjects, PostureUnknown, current_posture,
+};
 use crate::build::patroni::{dynamic, local};
 use crate::build::{Cluster, access, disruption, monitor, pet_set, secrets, services, trust};
 use crate::cluster::{ApplyOutcome, Objects};
@@ -14,9 +17,7 @@ use crate::controller::Context;
 use crate::controller::execute::certificates;
 use crate::controller::observe::certificates::{explain_not_issued, fetch_issued};
 use crate::controller::observe::cluster::PREVIOUS_OF;
-use crate::controller::observe::posture::{
-    CurrentPosture, PostureObjects, current_posture, previous_material,
-};
+use crate::controller::observe::posture as posture_objects;
 use crate::controller::observe::spec::{Built, SpecProblem};
 use crate::controller::observe::{spec, superuser};
 use crate::controller::outcome::{Interrupt, ReconcileResult};
@@ -155,7 +156,7 @@ async fn posture_of(
     cluster: &Cluster,
 ) -> ReconcileResult<((CurrentPosture, PostureObjects), Option<Interrupt>)> {
     let has_tls = postgres.spec.tls.is_some();
-    let pieces = PostureObjects::fetch(objects, cluster).await?;
+    let pieces = posture_objects::fetch(objects, cluster).await?;
     // What cert-manager was asked for before, it goes on to renew.
     let asked = match goal::too_many_names(&PostgresSpec::default(), &postgres.spec) {
         Some(why) => Err(Interrupt::Blocked(
@@ -165,7 +166,7 @@ async fn posture_of(
         None => certificates::ask(objects, cluster).await,
     };
     let unasked = match asked {
-        Err(stop @ Interrupt::Blocked(..)) if !pieces.none() => Some(stop),
+        Err(stop @ Interrupt::Blocked(..)) if !pieces.is_empty() => Some(stop),
         asked => asked.map(|()| None)?,
     };
     let issued = if has_tls {
@@ -180,7 +181,7 @@ async fn posture_of(
         good.map(|issued| &issued.material),
     );
     match current_posture(cluster, &pieces, wished.as_ref(), good) {
-        Err(Interrupt::Wait(_)) if let Some(Err(problems)) = &issued => {
+        Err(PostureUnknown::NotIssued) if let Some(Err(problems)) = &issued => {
             Err(explain_not_issued(context, objects, cluster, problems).await?)
         }
         here => Ok(((here?, pieces), unasked)),
@@ -198,7 +199,7 @@ async fn configuration(
     match &here.served {
         Some(served) => {
             let operation = operation_under_way(context, postgres, pieces);
-            let before = operation.and_then(|_| previous_material(pieces));
+            let before = operation.and_then(|_| pieces.previous_material());
             let mut secret = secrets::tls(cluster, served, before.as_ref());
             secret
                 .annotations_mut()

@@ -1,9 +1,7 @@
 //! More pods, or fewer: the primary is never among those that go, and a member that went leaves
 //! nothing behind that would hold up the others.
 
-use std::ops::Range;
-
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::EventType;
@@ -11,16 +9,15 @@ use serde_json::{Value, json};
 
 use crate::api::{Postgres, bounds};
 use crate::build::Cluster;
-use crate::build::meta::{ROLE_LABEL, STANDBY};
+use crate::build::current_posture::PostureObjects;
 use crate::build::pod::DATA_VOLUME;
 use crate::build::workload::ordinal;
 use crate::cluster::{Error, ObjectName, Objects};
 use crate::controller::Context;
 use crate::controller::execute::patroni::{SwitchoverRequest, request_switchover};
 use crate::controller::observe::patroni::{leader_of, switchover_candidates};
-use crate::controller::observe::posture::PostureObjects;
 use crate::controller::outcome::ReconcileResult;
-use crate::plan::SwitchoverCandidates;
+use crate::plan::scale_down::{PodCounts, ScaleDown, StreamingStandby};
 
 /// Annotation of the claim of a pod that was taken away: its data are old by the time the pod comes
 /// back.
@@ -55,35 +52,32 @@ pub(crate) async fn replicas(
     let Some(leader) = record.as_ref().and_then(leader_of) else {
         return Ok(now);
     };
-    let keep = match ordinal(cluster.name(), leader).filter(|ordinal| *ordinal < now) {
-        Some(leads) if leads < wish => wish,
-        leads => {
-            let successors =
-                switchover_candidates(objects, cluster, pieces.shared_config().as_ref()).await?;
-            let pods = context
-                .watched
-                .workload(postgres)
-                .map(|workload| context.watched.pods(postgres, &workload));
-            let standbys: Vec<ScaleDownStandby> = pods
-                .iter()
-                .flatten()
-                .filter_map(|pod| standby(cluster, pod, &successors))
-                .collect();
-            match next_primary_before_scale_down(leads.unwrap_or(now), wish, &standbys) {
-                Some(ScaleDown::Lead(next)) => {
-                    switch_over(
-                        context,
-                        postgres,
-                        objects,
-                        cluster,
-                        leader,
-                        &cluster.pod(next),
-                    )
-                    .await?;
-                    now
-                }
-                Some(ScaleDown::Keep(pods)) => pods,
-                None => now,
+    let counts = PodCounts {
+        current: now,
+        desired: wish,
+    };
+    let primary = ordinal(cluster.name(), leader).filter(|ordinal| *ordinal < now);
+    let keep = if primary.is_some_and(|primary| counts.keep(primary)) {
+        wish
+    } else {
+        let candidates =
+            switchover_candidates(objects, cluster, pieces.shared_config().as_ref()).await?;
+        let pods = context
+            .watched
+            .workload(postgres)
+            .map(|workload| context.watched.pods(postgres, &workload));
+        let standbys: Vec<StreamingStandby> = pods
+            .iter()
+            .flatten()
+            .filter_map(|pod| StreamingStandby::parse(cluster.name(), pod, &candidates))
+            .collect();
+        match counts.next_step(primary, &standbys) {
+            ScaleDown::Resize(pods) => pods,
+            ScaleDown::Wait => now,
+            ScaleDown::SwitchOver(next) => {
+                let next = cluster.pod(next);
+                switch_over(context, postgres, objects, cluster, leader, &next).await?;
+                now
             }
         }
     };
@@ -91,51 +85,6 @@ pub(crate) async fn replicas(
         note_left(context, objects, &claim(cluster, ordinal)).await?;
     }
     Ok(keep)
-}
-
-/// What comes first where the primary is among those that are to go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ScaleDown {
-    /// This one is to lead.
-    Lead(i32),
-    /// No more than so many pods are needed.
-    Keep(i32),
-}
-
-/// A standby that streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct ScaleDownStandby {
-    ordinal: i32,
-    position: u64,
-    /// Patroni would hand the leadership over to it.
-    may_lead: bool,
-}
-
-/// One of those that stay is to lead, the one that is furthest. If Patroni takes none of them,
-/// because those that are synchronous are to go as well: one of these with a lower ordinal than the
-/// primary leads in between, and those with higher ones go first. Each time the primary has fewer
-/// to choose from, so in the end it makes one synchronous that stays.
-///
-/// Nothing comes of it while none of those that stay streams, or Patroni takes nobody: both pass.
-fn next_primary_before_scale_down(
-    leads: i32,
-    wish: i32,
-    standbys: &[ScaleDownStandby],
-) -> Option<ScaleDown> {
-    let first = |ordinals: Range<i32>| {
-        let able = standbys
-            .iter()
-            .filter(|standby| standby.may_lead && ordinals.contains(&standby.ordinal));
-        able.max_by_key(|standby| (standby.position, standby.ordinal))
-            .map(|standby| standby.ordinal)
-    };
-    if !standbys.iter().any(|standby| standby.ordinal < wish) {
-        return None;
-    }
-    let next = first(0..wish)
-        .or_else(|| first(wish..leads))
-        .map(ScaleDown::Lead);
-    next.or_else(|| first(leads + 1..i32::MAX).map(|_| ScaleDown::Keep(leads + 1)))
 }
 
 fn claim(cluster: &Cluster, ordinal: i32) -> String {
@@ -160,32 +109,6 @@ async fn switch_over(
         .publish_event(postgres, EventType::Normal, "SwitchOver", note)
         .await;
     Ok(())
-}
-
-/// A pod as a standby that streams, if it is one.
-fn standby(
-    cluster: &Cluster,
-    pod: &Pod,
-    successors: &SwitchoverCandidates,
-) -> Option<ScaleDownStandby> {
-    let status: Value = serde_json::from_str(pod.annotations().get("status")?).ok()?;
-    let streams = status["replication_state"] == "streaming" && status["state"] == "running";
-    let is_standby = pod
-        .labels()
-        .get(ROLE_LABEL)
-        .is_some_and(|role| role == STANDBY);
-    if !streams || !is_standby || pod.metadata.deletion_timestamp.is_some() {
-        return None;
-    }
-    let (name, position) = (
-        pod.name_any(),
-        status["xlog_location"].as_u64().unwrap_or_default(),
-    );
-    Some(ScaleDownStandby {
-        ordinal: ordinal(cluster.name(), &name)?,
-        position,
-        may_lead: successors.include(&name),
-    })
 }
 
 /// Notes on the claim of a pod that goes that its data end here. They are kept as long as the pod
@@ -254,143 +177,7 @@ pub(crate) fn slot(pod: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
-    use crate::api::postgres_version::PostgresVersionSpec;
-    use crate::build::BuildInputs;
-
-    fn cluster() -> Cluster {
-        let spec = "{version: '17', storageType: Ephemeral}";
-        let mut postgres = Postgres::new("pg", serde_saphyr::from_str(spec).expect("a spec"));
-        postgres.metadata.namespace = Some("demo".to_owned());
-        let version = PostgresVersionSpec {
-            version: "17.12".to_owned(),
-            ..Default::default()
-        };
-        Cluster::build(
-            &postgres,
-            &BuildInputs {
-                version: &version,
-                superuser: "postgres",
-                user_conf: None,
-            },
-        )
-        .expect("a cluster")
-    }
-
-    fn pod(name: &str, role: &str, status: &Value) -> Pod {
-        let mut pod = Pod::default();
-        pod.metadata.name = Some(name.to_owned());
-        pod.labels_mut()
-            .insert(ROLE_LABEL.to_owned(), role.to_owned());
-        pod.annotations_mut()
-            .insert("status".to_owned(), status.to_string());
-        pod
-    }
-
-    #[test]
-    fn only_a_standby_that_streams_may_take_over_and_the_furthest_does() {
-        let status = |at: u64, replication: &str| json!({"state": "running", "replication_state": replication, "xlog_location": at});
-        let pods = [
-            pod("pg-0", "standby", &status(5, "streaming")),
-            pod("pg-1", "standby", &status(7, "streaming")),
-            pod("pg-2", "standby", &status(9, "in archive recovery")),
-            pod("pg-3", "primary", &status(9, "streaming")),
-            pod("pg-4", "standby", &json!("?")),
-        ];
-        let cluster = cluster();
-        let standbys = |successors: &SwitchoverCandidates| -> Vec<ScaleDownStandby> {
-            pods.iter()
-                .filter_map(|pod| standby(&cluster, pod, successors))
-                .collect()
-        };
-        let of = |ordinal, position, may_lead| ScaleDownStandby {
-            ordinal,
-            position,
-            may_lead,
-        };
-        assert_eq!(
-            standbys(&SwitchoverCandidates::Any),
-            [of(0, 5, true), of(1, 7, true)]
-        );
-        let only = SwitchoverCandidates::Only(BTreeSet::from(["pg-0".to_owned()]));
-        assert_eq!(standbys(&only), [of(0, 5, true), of(1, 7, false)]);
-        assert_eq!(
-            next_primary_before_scale_down(3, 2, &standbys(&SwitchoverCandidates::Any)),
-            Some(ScaleDown::Lead(1))
-        );
-        assert_eq!(
-            next_primary_before_scale_down(3, 2, &standbys(&only)),
-            Some(ScaleDown::Lead(0))
-        );
-    }
-
-    #[test]
-    fn the_way_down_leads_to_a_primary_that_stays_whoever_is_synchronous() {
-        for (pods, wish) in (2..6).flat_map(|pods| (1..pods).map(move |wish| (pods, wish))) {
-            // Patroni makes another synchronous whenever somebody else leads, or the synchronous
-            // one goes: the worst for us.
-            for (leads, synchronous) in
-                (wish..pods).flat_map(|leads| (0..pods).map(move |other| (leads, other)))
-            {
-                let (mut pods, mut leads, mut synchronous) = (pods, leads, synchronous);
-                let mut steps = 0;
-                while leads >= wish {
-                    if synchronous == leads || synchronous >= pods {
-                        synchronous = (0..pods)
-                            .rev()
-                            .find(|ordinal| *ordinal != leads)
-                            .expect("a standby");
-                    }
-                    let standby = |ordinal| ScaleDownStandby {
-                        ordinal,
-                        position: 1,
-                        may_lead: ordinal == synchronous,
-                    };
-                    let standbys: Vec<ScaleDownStandby> = (0..pods)
-                        .filter(|ordinal| *ordinal != leads)
-                        .map(standby)
-                        .collect();
-                    match next_primary_before_scale_down(leads, wish, &standbys).expect("a way") {
-                        ScaleDown::Lead(next) => {
-                            assert_eq!(next, synchronous);
-                            leads = next;
-                        }
-                        ScaleDown::Keep(fewer) => {
-                            assert!(
-                                fewer < pods && fewer > leads,
-                                "{fewer} of {pods}, {leads} leads"
-                            );
-                            pods = fewer;
-                        }
-                    }
-                    steps += 1;
-                    assert!(steps < 20, "it does not end");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn nobody_goes_while_none_of_those_that_stay_could_ever_lead() {
-        let of = |ordinal, may_lead| ScaleDownStandby {
-            ordinal,
-            position: 1,
-            may_lead,
-        };
-        // Those that stay do not stream.
-        assert_eq!(next_primary_before_scale_down(4, 2, &[of(3, true)]), None);
-        assert_eq!(
-            next_primary_before_scale_down(2, 2, &[of(3, true), of(4, true)]),
-            None
-        );
-        // Nobody is synchronous yet.
-        assert_eq!(
-            next_primary_before_scale_down(4, 2, &[of(0, false), of(1, false), of(3, false)]),
-            None
-        );
-    }
 
     #[test]
     fn a_slot_is_named_as_patroni_names_it() {

@@ -32,8 +32,7 @@ use crate::build::{Cluster, secrets, user_conf};
 use crate::cluster::Objects;
 use crate::controller::Context;
 use crate::controller::execute::Executor;
-use crate::controller::observe::cluster::{ClusterObjects, REFRESHED_FOR, is_ready};
-use crate::controller::observe::instance::hash_of;
+use crate::controller::observe::cluster::{ClusterObjects, REFRESHED_FOR};
 use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::controller::postgres::status;
 use crate::controller::state::{LoadedConf, RefusedSettings};
@@ -41,6 +40,7 @@ use crate::database::server_status::mounted_files;
 use crate::database::settings::{PendingSettings, settings};
 use crate::pki::issued::Cas;
 use crate::plan::Action;
+use crate::plan::observed::instance::{is_ready, sha256_hex};
 use crate::plan::status::database::types::RESTART_PENDING;
 use crate::tls::Posture;
 
@@ -105,7 +105,7 @@ pub(crate) async fn write(
 }
 
 fn whole(cluster: &Cluster) -> String {
-    hash_of(&secrets::user_conf_file(cluster, &BTreeSet::new()))
+    sha256_hex(&secrets::user_conf_file(cluster, &BTreeSet::new()))
 }
 
 /// What all servers that are ready were seen to have.
@@ -150,7 +150,7 @@ pub(crate) async fn spread(
         .filter_map(|pod| pod.uid())
         .collect();
     let shared = dynamic::config(cluster, posture).to_string();
-    let what = hash_of(&[file.as_str(), &shared, &ready.concat()].concat());
+    let what = sha256_hex(&[file.as_str(), &shared, &ready.concat()].concat());
     let now = context.now();
     let known = context
         .state(postgres)
@@ -263,7 +263,7 @@ async fn ask(hands: &Executor<'_>, pod: &Pod, file: &str) -> ReconcileResult<Pod
         .map_err(silent)?;
     Ok(PodSettings {
         has_file: user_conf::has_user_conf(pod),
-        is_current: mounted.files.get(&path) == Some(&hash_of(file)),
+        is_current: mounted.files.get(&path) == Some(&sha256_hex(file)),
         is_loaded: mounted.loaded,
         said: settings(&session, &path).await.map_err(silent)?,
     })

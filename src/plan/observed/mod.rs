@@ -1,6 +1,7 @@
 //! All that is known when something is decided about a request, but for the time.
 pub mod candidates;
 pub mod cluster;
+pub mod instance;
 pub mod issuance;
 
 use std::collections::{BTreeMap, BTreeSet};
