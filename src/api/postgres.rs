@@ -105,6 +105,17 @@ pub struct PostgresSpec {
     pub leader_election: Option<LeaderElection>,
 }
 
+impl Postgres {
+    /// The conditions of its status; none while it has no status.
+    #[must_use]
+    pub fn conditions(&self) -> &[Condition] {
+        self.status
+            .as_ref()
+            .map(|status| status.conditions.as_slice())
+            .unwrap_or_default()
+    }
+}
+
 impl PostgresSpec {
     /// The Secret of the superuser of a database of this name: the one that the spec names, else
     /// the one that is made.

@@ -18,11 +18,13 @@
 //! | [`certificates`], [`secrets`], [`trust`] | what is issued, what is served, what is published |
 //! | [`access`], [`disruption`] | what pods may do, and how many may be missing |
 //! | [`applied`] | a posture, read back from the objects |
+//! | [`current_posture`] | the posture in which a cluster is, also where objects are lost |
 
 pub mod access;
 pub mod applied;
 pub mod certificates;
 pub mod cluster;
+pub mod current_posture;
 pub mod disruption;
 pub mod exporter;
 pub mod meta;

@@ -18,10 +18,10 @@ use crate::api::{PetSet, Postgres};
 use crate::cluster::apply::ObjectKind;
 use crate::cluster::cache::Stores;
 use crate::cluster::{Error, ObjectName};
-use crate::controller::Settings;
-use crate::controller::observe::workload::WorkloadStores;
 use crate::controller::ops_request::cache::RequestCache;
+use crate::controller::settings::Settings;
 use crate::controller::state::{DatabaseState, DatabaseStates, ServedCertificates};
+use crate::controller::workload_stores::WorkloadStores;
 use crate::metrics::ControllerMetrics;
 
 /// What every loop has at hand.

@@ -18,12 +18,17 @@
 
 mod context;
 mod execute;
+mod finalizer;
+mod login;
 pub(crate) mod observe;
 mod ops_request;
+mod outcome;
 mod pet_set;
 mod postgres;
 mod sessions;
+pub mod settings;
 mod state;
+mod workload_stores;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,12 +56,15 @@ use crate::cluster::apply::ObjectKind;
 use crate::cluster::cache::Stores;
 use crate::cluster::optional;
 use crate::cluster::optional::AbsentKind;
+use crate::controller::settings::OURS;
+use crate::controller::workload_stores::WorkloadStores;
 use crate::metrics::ControllerMetrics;
-use crate::rules::{Allowed, ClusterFacts};
-
-use crate::controller::observe::workload::WorkloadStores;
+use crate::rules::ClusterFacts;
 
 pub use crate::controller::context::Context;
+pub use crate::controller::settings::{
+    Lease, MAX_CONCURRENT_OPERATIONS, PetSets, STATUS_DELAY, Settings,
+};
 
 /// How many objects one loop handles at once.
 pub const CONCURRENCY: u16 = 8;
@@ -69,75 +77,6 @@ const FAILED: Duration = Duration::from_secs(3);
 
 /// How often databases that are not there any more are forgotten.
 const FORGET: Duration = Duration::from_secs(10);
-
-/// The label of every object of a database, KubeDB's and so ours.
-pub const OURS: &str = "app.kubernetes.io/managed-by=kubedb.com";
-
-/// What is left to the installation.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The only namespace whose databases are looked after; all if left out.
-    pub namespace: Option<String>,
-    /// Whether databases are provisioned.
-    pub provisioner: bool,
-    /// Whether requests are carried out.
-    pub ops_manager: bool,
-    /// Who realises PetSets.
-    pub pet_sets: PetSets,
-    /// The lease that whoever runs the loops holds; none where nobody else can run them.
-    pub lease: Option<Lease>,
-    /// How many operations may run at once in the cluster.
-    pub max_concurrent_operations: usize,
-    /// How late a status may tell of a step that went well.
-    pub status_delay: Duration,
-    /// What this process is called in events.
-    pub instance: Option<String>,
-    /// What databases may have.
-    pub allowed: Arc<Allowed>,
-}
-
-/// How many operations may run at once in a cluster, if the installation does not say.
-pub const MAX_CONCURRENT_OPERATIONS: usize = 10;
-
-/// How late a status may tell of a step that went well, if the installation does not say.
-pub const STATUS_DELAY: Duration = Duration::from_secs(30);
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            namespace: None,
-            provisioner: true,
-            ops_manager: true,
-            pet_sets: PetSets::default(),
-            lease: None,
-            max_concurrent_operations: MAX_CONCURRENT_OPERATIONS,
-            status_delay: STATUS_DELAY,
-            instance: None,
-            allowed: Arc::default(),
-        }
-    }
-}
-
-/// Who realises PetSets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PetSets {
-    /// pgrekey, by StatefulSets.
-    #[default]
-    Own,
-    /// A controller that was installed beside pgrekey, such as KubeOps'.
-    External,
-}
-
-/// The lease of the loops.
-#[derive(Clone, Debug)]
-pub struct Lease {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Who we are; no two processes may be the same.
-    pub identity: String,
-}
 
 /// Runs the loops, while holding the lease, until told to stop.
 pub async fn run(

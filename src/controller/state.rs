@@ -7,9 +7,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use tokio::sync::Mutex as Turn;
 
-use crate::controller::postgres::credentials::Login;
-use crate::controller::postgres::health::LastCheck;
-use crate::controller::postgres::user_conf::{LoadedConf, RefusedSettings};
+use crate::controller::login::Login;
 use crate::tls::posture::HbaMethods;
 
 /// What is remembered of one database while this process leads. Losing it costs a check or a
@@ -109,6 +107,51 @@ impl DatabaseStates {
     }
 }
 
+/// What one check saw that others want to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LastCheck {
+    /// Slots on the primary of members that have gone for good.
+    pub(crate) left_slots: Vec<String>,
+}
+
+/// What servers were last seen to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LoadedConf {
+    /// Names the settings, and the pods that have them.
+    pub(crate) what: String,
+    /// When they were first seen to.
+    pub(crate) first: Timestamp,
+    /// When they are asked again.
+    pub(crate) again: Timestamp,
+}
+
+/// Settings that servers do not take, which only they could know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RefusedSettings {
+    /// Names the file with all settings, so that another is tried anew.
+    pub(crate) of: String,
+    pub(crate) names: BTreeSet<String>,
+}
+
+impl RefusedSettings {
+    pub(crate) fn written(&self) -> String {
+        let names = self.names.iter().map(String::as_str);
+        [self.of.as_str()]
+            .into_iter()
+            .chain(names)
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    pub(crate) fn read(written: &str) -> Option<Self> {
+        let mut words = written.split(' ').map(str::to_owned);
+        Some(Self {
+            of: words.next()?,
+            names: words.collect(),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,5 +201,15 @@ mod tests {
         drop(at_it);
         memories.retain(&known(&[]));
         assert_eq!(memories.with_turns(|turns| turns.len()), 0);
+    }
+
+    #[test]
+    fn what_is_left_out_is_remembered_by_the_secret() {
+        let refused = RefusedSettings {
+            of: "1f".to_owned(),
+            names: ["timezone".to_owned(), "work_mem".to_owned()].into(),
+        };
+        assert_eq!(refused.written(), "1f timezone work_mem");
+        assert_eq!(RefusedSettings::read(&refused.written()), Some(refused));
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`observed`] | what is known about a request; [`cluster`](observed::cluster): one observation of a database; [`candidates`](observed::candidates): the standbys that Patroni promotes |
+//! | [`observed`] | what is known about a request; [`cluster`](observed::cluster): one observation of a database; [`candidates`](observed::candidates): the standbys that Patroni promotes; [`instance`](observed::instance): one server, held against what is written; [`issuance`](observed::issuance): how far cert-manager is |
 //! | [`operation`] | the next thing to do about a request; [`goal`](operation::goal): the spec it asks for; [`attempts`](operation::attempts): times and tries of steps |
 //! | [`rollout`] | the next thing to do on the way to a posture, for operations and for renewals; [`grace`](rollout::grace): the time that clients get |
 //! | [`renewal`] | the posture that a database keeps while no operation is about it |
+//! | [`scale_down`] | which pods may go, and which pod must lead first |
 //! | [`slots`], [`budgets`] | how many operations work at once, and what disruption budgets allow |
 //! | [`preview`] | what an operation would do |
 //! | [`action`], [`purpose`], [`waiting`] | effects, their purposes, and the reasons to wait, as data |
@@ -20,6 +21,7 @@ pub mod preview;
 pub mod purpose;
 pub mod renewal;
 pub mod rollout;
+pub mod scale_down;
 pub mod slots;
 pub mod status;
 pub mod transition;

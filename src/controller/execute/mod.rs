@@ -1,5 +1,7 @@
 //! Doing what was decided about a database: one effect at a time, each of them idempotent.
 pub(crate) mod certificates;
+mod issuance;
+pub(crate) mod patroni;
 
 use std::collections::BTreeSet;
 
@@ -17,17 +19,16 @@ use crate::build::{Cluster, secrets, trust};
 use crate::cluster::{ApplyOutcome, Error, ObjectName};
 use crate::controller::Context;
 use crate::controller::observe::cluster::{ClusterObjects, PREVIOUS_OF, REFRESHED_FOR, select_cas};
-use crate::controller::observe::instance::address;
-use crate::controller::observe::issuance;
-use crate::controller::postgres::scale;
-use crate::controller::postgres::{Interrupt, ReconcileResult};
+use crate::controller::outcome::{Interrupt, ReconcileResult};
+use crate::database;
 use crate::database::probe::probe;
 use crate::database::server_status::{reload, store_password};
 use crate::database::session::Session;
-use crate::database::{PORT, ProbeError, patroni};
+use crate::database::{PORT, ProbeError};
 use crate::pki::CaId;
 use crate::pki::issued::{Cas, Issued, ServedMaterial, bundle};
 use crate::plan::action::{CertificateVolume, ClusterAction, PodRef};
+use crate::plan::observed::instance::address;
 use crate::tls::{Files, PasswordEncryption};
 
 /// A database on which something is to be done.
@@ -93,7 +94,7 @@ impl Executor<'_> {
             ClusterAction::ReloadPatroni(pod) => self.reload_patroni(pod).await?,
             ClusterAction::Evict(pod) => self.evict(pod).await?,
             ClusterAction::SwitchOver { from, to } => {
-                let _ = scale::request_switchover(objects, cluster, from, to).await?;
+                let _ = patroni::request_switchover(objects, cluster, from, to).await?;
             }
         }
         Ok(())
@@ -224,7 +225,7 @@ impl Executor<'_> {
             .patroni_password
             .as_ref()
             .ok_or(Interrupt::Wait("the password of Patroni's REST API"))?;
-        let reloaded = patroni::reload(address, secrets::AGENT_USER, password).await;
+        let reloaded = database::patroni::reload(address, secrets::AGENT_USER, password).await;
         reloaded.map_err(|silence| self.retry(pod, &silence))
     }
 

@@ -12,30 +12,27 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::api::annotations::MAX_LAG;
 use crate::api::{PetSet, Postgres};
 use crate::build::applied::{PostureManifests, has_files, read_posture};
+use crate::build::current_posture::PostureObjects;
 use crate::build::pod::CERTS_VOLUME;
-use crate::build::workload::Workload;
+use crate::build::workload::{Workload, ordinal};
 use crate::build::{Cluster, pet_set};
 use crate::cluster::apply::applied_at;
 use crate::cluster::{Error, Objects};
 use crate::controller::Context;
-use crate::controller::observe::instance::{
-    ExpectedServer, LoginKeys, hash_of, host, names, observe_server,
-};
-use crate::controller::observe::posture::PostureObjects;
-use crate::controller::observe::workload;
-use crate::controller::postgres::credentials::Login;
-use crate::controller::postgres::provision::{Built, SpecProblem};
-use crate::controller::postgres::scale::{leader_of, ordinal, switchover_candidates};
-use crate::controller::postgres::{Interrupt, ReconcileResult};
-use crate::controller::postgres::{credentials, provision};
+use crate::controller::login::Login;
+use crate::controller::observe::instance::{LoginKeys, host, observe_server};
+use crate::controller::observe::spec::{Built, SpecProblem};
+use crate::controller::observe::{patroni, posture, spec, superuser, workload};
+use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::pki::issued::{Cas, IssuedSecret, ServedMaterial, cas};
 use crate::pki::key_pair::CertificateAndKey;
 use crate::pki::{Fingerprint, Material};
+use crate::plan::SwitchoverCandidates;
 use crate::plan::action::PodRef;
 use crate::plan::observed::cluster;
 use crate::plan::observed::cluster::{ObservedCluster, Template};
+use crate::plan::observed::instance::{ExpectedServer, client_expired, is_ready};
 use crate::plan::waiting::{Unknown, Waiting};
-use crate::plan::{Known, SwitchoverCandidates};
 use crate::tls::{Alias, Files, Posture, layout};
 
 /// Annotation of a pod: the version of its volumes' content for which the kubelet was last asked to
@@ -59,7 +56,7 @@ pub(crate) struct ClusterObjects {
     pub(crate) posture_objects: PostureObjects,
     pub(crate) pods: Vec<Pod>,
     /// Whose the pods are, or why that is not known: then there are none here.
-    workload: Known<Workload>,
+    workload: Result<Workload, String>,
     /// What Secret `NAME-tls` holds.
     pub(crate) in_secret: Option<ServedMaterial>,
     /// What was served before the operation.
@@ -97,19 +94,19 @@ impl ClusterObjects {
         postgres: &Postgres,
         operation: Option<&str>,
     ) -> ReconcileResult<Self> {
-        let secret = credentials::auth(context, postgres).await?;
+        let secret = superuser::auth(context, postgres).await?;
         let login = secret
             .as_ref()
             .and_then(Login::parse)
             .ok_or(Interrupt::Wait("the superuser's Secret"))?;
         let Built {
             cluster, barred, ..
-        } = provision::build(context, postgres, secret.as_ref()).await?;
-        let objects = provision::objects(context, postgres, &cluster)?;
+        } = spec::build(context, postgres, secret.as_ref()).await?;
+        let objects = spec::objects(context, postgres, &cluster)?;
         let [_, leader, failover, _] = cluster.patroni_config_maps();
         let (patroni, ca) = (cluster.patroni(), cluster.ca_config_map());
         let (pieces, agent, published, leader, failover, labelled) = tokio::try_join!(
-            PostureObjects::fetch(&objects, &cluster),
+            posture::fetch(&objects, &cluster),
             objects.get::<Secret>(&patroni),
             objects.get::<ConfigMap>(&ca),
             objects.get::<ConfigMap>(&leader),
@@ -120,7 +117,8 @@ impl ClusterObjects {
             workload::workload(context, &objects, postgres, pieces.pet_set.as_ref()).await?;
         let pods = own_pods(labelled, &workload, &cluster);
         let successors =
-            switchover_candidates(&objects, &cluster, pieces.shared_config().as_ref()).await?;
+            patroni::switchover_candidates(&objects, &cluster, pieces.shared_config().as_ref())
+                .await?;
         let is_ours = pieces.tls.as_ref().is_some_and(|secret| {
             operation.is_some()
                 && secret.annotations().get(PREVIOUS_OF).map(String::as_str) == operation
@@ -140,8 +138,7 @@ impl ClusterObjects {
             in_secret: stored,
             replacement_client_pair: renewed,
             now: context.now(),
-            previous: crate::controller::observe::posture::previous_material(&pieces)
-                .filter(|_| is_ours),
+            previous: pieces.previous_material().filter(|_| is_ours),
             patroni_password: agent
                 .as_ref()
                 .and_then(Login::parse)
@@ -178,7 +175,7 @@ impl ClusterObjects {
     }
 
     /// Where the cluster is, by its objects.
-    pub(crate) fn applied_posture(&self) -> Known<Posture> {
+    pub(crate) fn applied_posture(&self) -> Result<Posture, String> {
         let shared = self
             .posture_objects
             .shared_config()
@@ -252,23 +249,18 @@ impl ClusterObjects {
         let leader = self
             .leader
             .as_ref()
-            .and_then(leader_of)
+            .and_then(patroni::leader_of)
             .map(str::to_owned)
             .ok_or(Waiting::Leader);
         let failover = self.failover.as_ref().map(ConfigMap::annotations);
-        let is_expired = |served: &Option<ServedMaterial>| {
-            served
-                .as_ref()
-                .and_then(|s| s.client.ends())
-                .is_some_and(|end| end <= self.now)
-        };
-        let is_behind = |pod: &cluster::ObservedPod| {
-            pod.server
-                .as_ref()
-                .is_ok_and(|server| !server.files_current)
-        };
-        let client_expired =
-            is_expired(&self.in_secret) || is_expired(&self.previous) && pods.iter().any(is_behind);
+        let client_ends =
+            |served: &Option<ServedMaterial>| served.as_ref().and_then(|s| s.client.ends());
+        let client_expired = client_expired(
+            client_ends(&self.in_secret),
+            client_ends(&self.previous),
+            &pods,
+            self.now,
+        );
         Ok(ObservedCluster {
             database: self.cluster.name().to_owned(),
             template: Template {
@@ -302,7 +294,7 @@ impl ClusterObjects {
 
     /// The pod that leads, by Patroni's own record.
     pub(crate) fn leader(&self) -> Option<&Pod> {
-        let leader = self.leader.as_ref().and_then(leader_of)?;
+        let leader = self.leader.as_ref().and_then(patroni::leader_of)?;
         self.pods.iter().find(|pod| pod.name_any() == leader)
     }
 
@@ -326,29 +318,9 @@ impl ClusterObjects {
 
     /// What servers should mount and show where the cluster is.
     fn expected(&self, applied: &Posture) -> ExpectedServer {
-        let stored = self.in_secret.as_ref().filter(|_| applied.files.is_some());
-        let file = |path: &str, text: &str| (path.to_owned(), hash_of(text));
-        let files: BTreeMap<String, String> = stored
-            .map(|served| {
-                BTreeMap::from([
-                    file(layout::SERVER_CERTIFICATE, &served.server.certificate),
-                    file(layout::SERVER_TRUST, &served.trust),
-                    file(layout::CLIENT_CERTIFICATE, &served.client.certificate),
-                    file(layout::EXPORTER_CERTIFICATE, &served.exporter.certificate),
-                ])
-            })
-            .unwrap_or_default();
-        ExpectedServer {
-            files,
-            agent_file: self
-                .posture_objects
-                .local_config()
-                .map(|text| hash_of(text))
-                .unwrap_or_default(),
-            takes: stored
-                .map(|served| names(&served.trust))
-                .unwrap_or_default(),
-        }
+        let served = self.in_secret.as_ref().filter(|_| applied.files.is_some());
+        let patroni_yml = self.posture_objects.local_config().map(String::as_str);
+        ExpectedServer::new(served, patroni_yml)
     }
 
     async fn observe_pod(
@@ -360,7 +332,7 @@ impl ClusterObjects {
         let name = pod.name_any();
         let has_files = has_certs(pod);
         cluster::ObservedPod {
-            ordinal: ordinal(&self.cluster, &name).unwrap_or_default(),
+            ordinal: ordinal(self.cluster.name(), &name).unwrap_or_default(),
             uid: pod.uid().unwrap_or_default(),
             ready: is_ready(pod),
             terminating: pod.metadata.deletion_timestamp.is_some(),
@@ -449,25 +421,18 @@ async fn replacement_client_pair(
 }
 
 /// The pods of the database among those that carry its labels, by ordinal.
-fn own_pods(mut pods: Vec<Pod>, workload: &Known<Workload>, cluster: &Cluster) -> Vec<Pod> {
+fn own_pods(
+    mut pods: Vec<Pod>,
+    workload: &Result<Workload, String>,
+    cluster: &Cluster,
+) -> Vec<Pod> {
     pods.retain(|pod| {
         workload
             .as_ref()
             .is_ok_and(|workload| workload.ownership(pod).is_own())
     });
-    pods.sort_by_key(|pod| ordinal(cluster, &pod.name_any()));
+    pods.sort_by_key(|pod| ordinal(cluster.name(), &pod.name_any()));
     pods
-}
-
-/// Whether a pod says that it is ready.
-pub(crate) fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod
-        .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten());
-    conditions
-        .into_iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn has_certs(pod: &Pod) -> bool {

@@ -1,16 +1,14 @@
 //! One server, asked on the wire and in SQL, in the words of the plan.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::Pod;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::api::names::with_suffix;
 use crate::api::tls::SslMode;
 use crate::build::patroni::local::PATRONI_YML;
 use crate::build::pod::CONFIG;
-use crate::controller::postgres::credentials::Login;
+use crate::controller::login::Login;
 use crate::database::connect::ConnectOptions;
 use crate::database::probe::{Handshake, Plaintext, ProbeResult, probe};
 use crate::database::server_status::{
@@ -20,12 +18,10 @@ use crate::database::session::Session;
 use crate::database::{PORT, ProbeError, ServerText};
 use crate::pki::Fingerprint;
 use crate::pki::certificate::{common_name, summarize_der};
-use crate::pki::issued::ders;
 use crate::pki::key_pair::CertificateAndKey;
-use crate::plan::Known;
 use crate::plan::observed::cluster::{LeafSummary, ObservedServer, StandbyReplication};
+use crate::plan::observed::instance::{ExpectedServer, MountedState, address, parse_conninfo};
 use crate::plan::waiting::Unknown;
-use crate::tls;
 use crate::tls::layout;
 use crate::tls::posture::HbaMethods;
 
@@ -40,59 +36,6 @@ pub(crate) struct LoginKeys {
     pub(crate) accept: HbaMethods,
     /// PostgreSQL's major version.
     pub(crate) major: u32,
-}
-
-/// What a server is held against.
-pub(crate) struct ExpectedServer {
-    /// SHA-256 (hex) of the files in its volume, by path.
-    pub(crate) files: BTreeMap<String, String>,
-    /// The same of `patroni.yml`.
-    pub(crate) agent_file: String,
-    /// Names (DER) of the CAs from which it should take client certificates.
-    pub(crate) takes: BTreeSet<Vec<u8>>,
-}
-
-/// SHA-256 of a text, in hex.
-pub(crate) fn hash_of(text: &str) -> String {
-    Fingerprint::of(text.as_bytes()).to_string()
-}
-
-/// The names (DER) of the certificates in a bundle.
-pub(crate) fn names(bundle: &str) -> BTreeSet<Vec<u8>> {
-    let ders = ders(bundle);
-    let name = |der: &Vec<u8>| {
-        Some(
-            X509Certificate::from_der(der)
-                .ok()?
-                .1
-                .subject()
-                .as_raw()
-                .to_vec(),
-        )
-    };
-    ders.iter().filter_map(name).collect()
-}
-
-/// Where a pod is to be asked, while it can be.
-///
-/// The status of a pod that has ended keeps its address, which another pod may have by now, of
-/// whatever namespace: whoever listens there would be told a password.
-pub(crate) fn address(pod: &Pod, port: u16) -> Known<SocketAddr> {
-    if pod.metadata.deletion_timestamp.is_some() {
-        return Err("its pod is being deleted".to_owned());
-    }
-    let status = pod
-        .status
-        .as_ref()
-        .filter(|status| status.phase.as_deref() == Some("Running"));
-    let status = status.ok_or("its pod is not running")?;
-    let address = status
-        .pod_ip
-        .as_ref()
-        .and_then(|address| address.parse::<IpAddr>().ok());
-    address
-        .map(|address| SocketAddr::new(address, port))
-        .ok_or_else(|| "its pod has no address".to_owned())
 }
 
 /// The name by which a pod is dialled, which the servers' certificate has.
@@ -226,11 +169,13 @@ async fn query_server(
         loaded,
         primary_conninfo,
     } = mounted;
-    let loaded = !ssl
-        || (loaded
-            && handshake
-                .as_ref()
-                .is_none_or(|shown| shown.takes == expected.takes));
+    let state = MountedState {
+        has_files,
+        files: &files,
+        loaded,
+        ssl,
+        accepted_cas: handshake.as_ref().map(|shown| &shown.takes),
+    };
     Ok(ObservedServer {
         in_recovery,
         wal_position: position.0,
@@ -241,13 +186,9 @@ async fn query_server(
             .as_ref()
             .and_then(|shown| shown.chain.first())
             .map(|leaf| Fingerprint::of(leaf)),
-        files_current: !has_files
-            || expected
-                .files
-                .iter()
-                .all(|(path, hash)| files.get(path) == Some(hash)),
-        files_loaded: !has_files || loaded,
-        patroni_yml_current: files.get(&agent_file) == Some(&expected.agent_file),
+        files_current: expected.files_are_current(state),
+        files_loaded: expected.files_are_loaded(state),
+        patroni_yml_current: expected.patroni_yml_is_current(state, &agent_file),
         conninfo: in_recovery.then(|| parse_conninfo(&primary_conninfo)),
         replication: standbys
             .into_iter()
@@ -283,25 +224,6 @@ fn streams(stream: &crate::database::server_status::StatReplication) -> StandbyR
     }
 }
 
-/// How a connection string dials. libpq's own default is `prefer`.
-fn parse_conninfo(conninfo: &str) -> tls::ReplicationConninfo {
-    let value = |key: &str| {
-        conninfo
-            .split_whitespace()
-            .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
-    };
-    let mode = value("sslmode").map(|mode| mode.trim_matches('\'').to_owned());
-    let mode = mode.and_then(|mode| {
-        SslMode::ALL
-            .into_iter()
-            .find(|known| known.as_str() == mode)
-    });
-    tls::ReplicationConninfo {
-        mode: mode.unwrap_or(SslMode::Prefer),
-        sends_client_cert: value("sslcert").is_some(),
-    }
-}
-
 fn leaf(shown: &Handshake) -> Option<LeafSummary> {
     let leaf = summarize_der(shown.chain.first()?)?;
     Some(LeafSummary {
@@ -312,11 +234,11 @@ fn leaf(shown: &Handshake) -> Option<LeafSummary> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::pki::issued::tests::{Authority, issue};
     use crate::tls::Method;
-    use jiff::Timestamp;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     /// What is tried at a server that shows this, where this is written to be taken.
     fn tried(
@@ -373,66 +295,5 @@ mod tests {
             tried(Ok(()), Plaintext::Taken, both),
             [by_tls.as_slice(), &in_plaintext].concat()
         );
-    }
-
-    #[test]
-    fn only_a_pod_that_runs_and_stays_is_asked() {
-        let running = "{phase: Running, podIP: 10.0.0.1}";
-        for (status, leaving, expected) in [
-            (running, false, Ok("10.0.0.1:5432")),
-            (
-                "{phase: Running, podIP: 'fd00::1'}",
-                false,
-                Ok("[fd00::1]:5432"),
-            ),
-            ("{phase: Running}", false, Err("its pod has no address")),
-            (
-                "{phase: Failed, podIP: 10.0.0.1}",
-                false,
-                Err("its pod is not running"),
-            ),
-            (
-                "{phase: Succeeded, podIP: 10.0.0.1}",
-                false,
-                Err("its pod is not running"),
-            ),
-            (
-                "{phase: Pending, podIP: 10.0.0.1}",
-                false,
-                Err("its pod is not running"),
-            ),
-            ("{podIP: 10.0.0.1}", false, Err("its pod is not running")),
-            (running, true, Err("its pod is being deleted")),
-        ] {
-            let status = serde_saphyr::from_str(status).expect("a status");
-            let mut pod = Pod {
-                status: Some(status),
-                ..Pod::default()
-            };
-            pod.metadata.deletion_timestamp = leaving.then_some(Time(Timestamp::UNIX_EPOCH));
-            let address = address(&pod, PORT).map(|address| address.to_string());
-            assert_eq!(address.as_deref().map_err(String::as_str), expected);
-        }
-    }
-
-    #[test]
-    fn a_connection_string_says_how_it_dials() {
-        let patronis = "dbname=postgres user=postgres passfile=/tmp/pgpass host=pg-0.pg-pods.demo.svc port=5432 \
-            sslmode=verify-full sslcert=/tls/certs/client/client.crt application_name=pg-1";
-        assert_eq!(
-            parse_conninfo(patronis),
-            tls::ReplicationConninfo {
-                mode: SslMode::VerifyFull,
-                sends_client_cert: true
-            }
-        );
-        assert_eq!(
-            parse_conninfo("host=a sslmode='disable'"),
-            tls::ReplicationConninfo {
-                mode: SslMode::Disable,
-                sends_client_cert: false
-            }
-        );
-        assert_eq!(parse_conninfo("").mode, SslMode::Prefer);
     }
 }

@@ -16,7 +16,7 @@ use crate::controller::Context;
 use crate::controller::observe::cluster::ClusterObjects;
 use crate::controller::observe::issuance::{self, ObservedIssuance};
 use crate::controller::observe::{budgets, workload};
-use crate::controller::postgres::{Interrupt, conditions};
+use crate::controller::outcome::Interrupt;
 use crate::pki::issued::Cas;
 use crate::plan::Observed;
 use crate::plan::observed::{Issuance, Live, Paused};
@@ -267,7 +267,7 @@ pub(super) fn slot_candidates(context: &Context) -> Vec<Candidate> {
 }
 
 fn paused(database: &Postgres, request: &PostgresOpsRequest) -> Paused {
-    let condition = find(conditions(database), PAUSED).filter(|condition| condition.holds());
+    let condition = find(database.conditions(), PAUSED).filter(|condition| condition.holds());
     match condition.map(|condition| condition.message.clone().unwrap_or_default()) {
         None => Paused::No,
         Some(message) if message == pause_of(request) => Paused::ByUs,

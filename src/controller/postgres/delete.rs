@@ -29,8 +29,10 @@ use crate::cluster::Objects;
 use crate::controller::Context;
 use crate::controller::execute::certificates;
 use crate::controller::execute::certificates::Secrets;
-use crate::controller::postgres::{FINALIZER, Interrupt, ReconcileResult, release};
-use crate::controller::postgres::{provision, status};
+use crate::controller::finalizer;
+use crate::controller::observe::{spec, superuser};
+use crate::controller::outcome::{Interrupt, ReconcileResult};
+use crate::controller::postgres::status;
 use crate::plan::status::database::DatabaseStatusWriter;
 use crate::rules::ClusterFacts as _;
 use crate::tls::Alias;
@@ -40,11 +42,7 @@ const KEEP: (&str, &str) = ("kubedb.com/resource-policy-keep-on", "halt");
 
 /// Deals with what a database leaves behind, then lets it go.
 pub(crate) async fn clean_up(context: &Context, postgres: &Postgres) -> ReconcileResult<Action> {
-    if !postgres
-        .finalizers()
-        .iter()
-        .any(|finalizer| finalizer == FINALIZER)
-    {
+    if !finalizer::is_held(postgres) {
         return Ok(Action::await_change());
     }
     let policy = policy(&postgres.spec);
@@ -57,7 +55,7 @@ pub(crate) async fn clean_up(context: &Context, postgres: &Postgres) -> Reconcil
     }
     // A name that no object can have: nothing was ever made.
     if let Some(cluster) = names_only(postgres) {
-        let objects = provision::objects(context, postgres, &cluster)?;
+        let objects = spec::objects(context, postgres, &cluster)?;
         stop(&objects, &cluster).await?;
         let issued = if policy == DeletionPolicy::WipeOut {
             Secrets::Delete
@@ -77,7 +75,7 @@ pub(crate) async fn clean_up(context: &Context, postgres: &Postgres) -> Reconcil
             objects.orphan::<Secret>(&cluster.auth_secret()).await?;
         }
     }
-    release(context, postgres).await?;
+    finalizer::release(context, postgres).await?;
     context.forget(postgres);
     Ok(Action::await_change())
 }
@@ -87,7 +85,7 @@ pub(crate) async fn halt(context: &Context, postgres: &Postgres) -> ReconcileRes
     let Some(cluster) = names_only(postgres) else {
         return Ok(Action::await_change());
     };
-    let objects = provision::objects(context, postgres, &cluster)?;
+    let objects = spec::objects(context, postgres, &cluster)?;
     stop(&objects, &cluster).await?;
     let name = cluster.name();
     objects.delete::<RoleBinding>(name).await?;
@@ -193,7 +191,7 @@ async fn delete_auth_secret(
     let mut others = others
         .iter()
         .filter(|other| other.name_any() != postgres.name_any());
-    if !others.any(|other| crate::controller::postgres::credentials::auth_secret(other) == name) {
+    if !others.any(|other| superuser::auth_secret(other) == name) {
         objects.delete::<Secret>(&name).await?;
     }
     Ok(())

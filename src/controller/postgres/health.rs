@@ -32,22 +32,24 @@ use crate::api::names::{tls_secret, with_suffix};
 use crate::api::postgres::{DatabasePhase, HealthChecker};
 use crate::api::tls::{ClientAuthMode, SslMode};
 use crate::build::applied::accept;
+use crate::build::current_posture::shared_config;
 use crate::build::version::{BUILT_OF, BuiltOf};
 use crate::build::workload::PodOwnership;
 use crate::cluster::Error;
 use crate::controller::Context;
-use crate::controller::observe::instance::{address, host};
-use crate::controller::observe::posture::shared_config;
-use crate::controller::postgres::conditions;
-use crate::controller::postgres::credentials::{Login, auth_secret};
+use crate::controller::login::Login;
+use crate::controller::observe::instance::host;
+use crate::controller::observe::superuser::auth_secret;
 use crate::controller::postgres::{scale, status};
 use crate::controller::sessions::{MOST, PeerId, SessionPeer, Sessions};
+use crate::controller::state::LastCheck;
 use crate::database::connect::ConnectOptions;
 use crate::database::server_status::{ServerStatus, idle_slots, server_status, write_check};
 use crate::database::session::Session;
 use crate::database::{PORT, ProbeError};
 use crate::pki::issued::ServedMaterial;
 use crate::pki::key_pair::CertificateAndKey;
+use crate::plan::observed::instance::address;
 use crate::plan::status::database::types::PAUSED;
 use crate::plan::status::database::{HealthVerdict, Replicas};
 use crate::tls::posture::HbaMethods;
@@ -58,13 +60,6 @@ const AT_ONCE: usize = 32;
 
 /// The period of a database that is not ready: its owner waits for it to become so.
 const IMPATIENT: Duration = Duration::from_secs(2);
-
-/// What one check saw that others want to know.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LastCheck {
-    /// Slots on the primary of members that have gone for good.
-    pub(crate) left_slots: Vec<String>,
-}
 
 /// The checks of one database.
 #[derive(Default)]
@@ -358,7 +353,7 @@ impl CheckSecrets {
 
 /// Whether somebody may be bringing TLS to a database, or taking it away.
 fn is_paused(postgres: &Postgres) -> bool {
-    holds(conditions(postgres), PAUSED)
+    holds(postgres.conditions(), PAUSED)
 }
 
 /// Asks every server.

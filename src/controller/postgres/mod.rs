@@ -20,15 +20,12 @@ use tracing::debug;
 use crate::api::condition::holds;
 use crate::api::{Postgres, PostgresOpsRequest, condition};
 use crate::cluster::Error;
-use crate::cluster::finalizer;
-use crate::cluster::finalizer::Finalizer;
 use crate::controller::Context;
+use crate::controller::finalizer;
+use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::controller::postgres::renew::Renewed;
 use crate::plan::status::database::types::{BLOCKED, HALTED, PAUSED};
 use crate::plan::status::database::{DatabaseStatusWriter, PausedBy};
-
-/// KubeDB's finalizer: a database goes only after its data have been dealt with.
-pub(crate) const FINALIZER: &str = "kubedb.com";
 
 /// How long until a database is looked at again whose servers are waited for.
 const AT_ONCE: Duration = Duration::from_millis(500);
@@ -42,31 +39,6 @@ const LATER: Duration = Duration::from_secs(10);
 /// How long until a database is looked at again in which all is well, or which is paused: what is
 /// watched says by itself when it changes.
 const RARELY: Duration = Duration::from_mins(10);
-
-/// Why a database is not yet what it should be.
-#[derive(Debug)]
-pub(crate) enum Interrupt {
-    /// The world did not answer.
-    Error(Error),
-    /// Something must happen first, and it will.
-    Wait(&'static str),
-    /// Somebody has to do something first: reason and message.
-    Blocked(&'static str, String),
-}
-
-impl From<Error> for Interrupt {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::InTheWay(object) => Self::Blocked("ObjectInTheWay", object.to_string()),
-            Error::Refused { .. } => Self::Blocked("Refused", error.to_string()),
-            Error::UnknownKind(_) => Self::Blocked("KindUnknown", error.to_string()),
-            error => Self::Error(error),
-        }
-    }
-}
-
-/// What a step of the loop gives, or why it does not.
-pub(crate) type ReconcileResult<T> = Result<T, Interrupt>;
 
 pub(crate) async fn reconcile(seen: Arc<Postgres>, context: Arc<Context>) -> Result<Action, Error> {
     let _alone = context.lock_database(&seen).await;
@@ -95,9 +67,9 @@ pub(crate) async fn reconcile(seen: Arc<Postgres>, context: Arc<Context>) -> Res
 
 /// The life of a database, but for its end.
 async fn live(context: &Context, postgres: &Postgres) -> ReconcileResult<Action> {
-    claim(context, postgres).await?;
+    finalizer::claim(context, postgres).await?;
     status::write(context, postgres, DatabaseStatusWriter::started).await?;
-    let conditions = conditions(postgres);
+    let conditions = postgres.conditions();
     if let Some(words) = abandoned_pause(context, postgres).await? {
         let note = format!("{words}, which has gone or ended: resumed");
         context
@@ -120,7 +92,13 @@ async fn live(context: &Context, postgres: &Postgres) -> ReconcileResult<Action>
         memory.hba_methods = Some(provisioned.posture.accept)
     });
     let taken = if provisioned.is_built {
-        Box::pin(user_conf::spread(context, postgres, &provisioned)).await
+        Box::pin(user_conf::spread(
+            context,
+            postgres,
+            &provisioned.cluster,
+            &provisioned.posture,
+        ))
+        .await
     } else {
         Ok(RARELY)
     };
@@ -143,7 +121,7 @@ async fn abandoned_pause<'a>(
     context: &Context,
     postgres: &'a Postgres,
 ) -> Result<Option<&'a str>, Error> {
-    let Some(paused) = PausedBy::find(conditions(postgres)) else {
+    let Some(paused) = PausedBy::find(postgres.conditions()) else {
         return Ok(None);
     };
     // Asked of the API server: what is watched may be behind, and the operation goes on.
@@ -155,31 +133,6 @@ async fn abandoned_pause<'a>(
         .then_some(paused.words))
 }
 
-pub(crate) fn conditions(postgres: &Postgres) -> &[condition::Condition] {
-    postgres
-        .status
-        .as_ref()
-        .map(|status| status.conditions.as_slice())
-        .unwrap_or_default()
-}
-
-/// Puts our finalizer on, first of all: what is made from here on is dealt with at the end.
-async fn claim(context: &Context, postgres: &Postgres) -> Result<(), Error> {
-    if postgres
-        .finalizers()
-        .iter()
-        .any(|finalizer| finalizer == FINALIZER)
-    {
-        return Ok(());
-    }
-    finalizer::put(&context.client, postgres, FINALIZER, Finalizer::Hold).await
-}
-
-/// Takes our finalizer off: the API server may forget the database.
-pub(crate) async fn release(context: &Context, postgres: &Postgres) -> Result<(), Error> {
-    finalizer::put(&context.client, postgres, FINALIZER, Finalizer::Release).await
-}
-
 /// Says what is in the way, in the status and, when it is news, in an event.
 async fn blocked(
     context: &Context,
@@ -187,7 +140,7 @@ async fn blocked(
     reason: &str,
     message: &str,
 ) -> Result<(), Error> {
-    let known = condition::find(conditions(postgres), BLOCKED)
+    let known = condition::find(postgres.conditions(), BLOCKED)
         .and_then(|condition| condition.message.as_deref());
     if known == Some(message) {
         return Ok(());

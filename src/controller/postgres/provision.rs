@@ -1,37 +1,32 @@
 //! From a `Postgres` to its objects: dereference, validate, build, apply.
 
-use std::sync::Arc;
-
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
 use serde_json::Value;
 
-use crate::api::condition::{CONFIGURATION_NOT_TAKEN, VERSION_NOT_TAKEN, holds};
-use crate::api::names::{user_conf_secret, with_suffix};
-use crate::api::postgres::USER_CONF;
-use crate::api::{PetSet, Postgres, PostgresSpec, PostgresVersion, bounds};
-use crate::build::patroni::{dynamic, local};
-use crate::build::user_conf::SECRET_NAME;
-use crate::build::version::{BuiltOf, Choice, Named};
-use crate::build::{
-    BuildInputs as BuildFacts, Cluster, Unbuildable, access, disruption, monitor, pet_set, secrets,
-    services, trust, version,
+use crate::api::condition::holds;
+use crate::api::{PetSet, Postgres, PostgresSpec};
+use crate::build::current_posture::{
+    CurrentPosture, PostureObjects, PostureUnknown, current_posture,
 };
-use crate::cluster::{ApplyOutcome, Error, Objects};
+use crate::build::patroni::{dynamic, local};
+use crate::build::{Cluster, access, disruption, monitor, pet_set, secrets, services, trust};
+use crate::cluster::{ApplyOutcome, Objects};
 use crate::controller::Context;
 use crate::controller::execute::certificates;
+use crate::controller::observe::certificates::{explain_not_issued, fetch_issued};
 use crate::controller::observe::cluster::PREVIOUS_OF;
-use crate::controller::observe::posture::{
-    CurrentPosture, PostureObjects, current_posture, previous_material,
-};
-use crate::controller::postgres::{Interrupt, ReconcileResult, conditions};
+use crate::controller::observe::posture as posture_objects;
+use crate::controller::observe::spec::{Built, SpecProblem};
+use crate::controller::observe::{spec, superuser};
+use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::controller::postgres::{credentials, scale, user_conf};
 use crate::pki::issued::{bundle, cas};
 use crate::plan::operation::goal;
 use crate::plan::status::database::types::PROVISIONED;
-use crate::rules::postgres::{lasting, rules};
-use crate::rules::{ClusterFacts, Review, judge, refusals};
+use crate::rules::postgres::rules;
+use crate::rules::{ClusterFacts, refusals};
 use crate::tls::{Posture, posture};
 
 /// A database as it was built.
@@ -51,13 +46,13 @@ pub(crate) async fn provision(
     postgres: &Postgres,
 ) -> ReconcileResult<Provisioned> {
     check(context, postgres)?;
-    let secret = credentials::auth(context, postgres).await?;
+    let secret = superuser::auth(context, postgres).await?;
     let Built {
         cluster,
         kept,
         barred,
-    } = build(context, postgres, secret.as_ref()).await?;
-    let objects = objects(context, postgres, &cluster)?;
+    } = spec::build(context, postgres, secret.as_ref()).await?;
+    let objects = spec::objects(context, postgres, &cluster)?;
     if let Some(SpecProblem { why, .. }) = barred {
         // What runs stays as it is, and its certificates are renewed.
         let ((here, _), _) = posture_of(context, postgres, &objects, &cluster).await?;
@@ -90,206 +85,11 @@ pub(crate) async fn provision(
     })
 }
 
-/// The objects of this database.
-pub(crate) fn objects(
-    context: &Context,
-    postgres: &Postgres,
-    cluster: &Cluster,
-) -> ReconcileResult<Objects> {
-    Objects::owned_by(&context.client, postgres, cluster.selector())
-        .ok_or(Interrupt::Wait("an owner with a uid"))
-}
-
-/// A database, parsed.
-pub(crate) struct Built {
-    pub(crate) cluster: Cluster,
-    /// Why it is not built as its spec says, if it is not: reason and message.
-    pub(crate) kept: Option<(&'static str, String)>,
-    /// Why nothing of it is built any more, if that is so.
-    pub(crate) barred: Option<SpecProblem>,
-}
-
-/// A database that was built once, and whose spec asks by now for what must not, or cannot, be
-/// built: somebody has edited it while the webhooks were off, or the installation allows less than
-/// it did.
-pub(crate) struct SpecProblem {
-    pub(crate) why: String,
-    /// The spec cannot be built at all, so what was parsed is what certificates need of it, and no
-    /// more.
-    pub(crate) is_bare: bool,
-}
-
-/// The database, parsed. What is built goes on with the major version of its data, whatever the
-/// spec says.
-pub(crate) async fn build(
-    context: &Context,
-    postgres: &Postgres,
-    secret: Option<&Secret>,
-) -> ReconcileResult<Built> {
-    let wished = postgres.spec.version.as_str();
-    let built = built_of(context, postgres).await?;
-    let was_built = built.is_some();
-    let choice = match built {
-        None => None,
-        Some(built) => {
-            let (there, wish) = (find(context, &built.name)?, find(context, wished)?);
-            let wish = Named {
-                name: wished,
-                spec: wish.as_ref().map(|version| &version.spec),
-            };
-            let choice = version::choose(&built, there.as_ref().map(|version| &version.spec), wish);
-            Some((built, choice))
-        }
-    };
-    let (name, kept) = match choice {
-        None | Some((_, Choice::Follow)) => (wished.to_owned(), None),
-        Some((built, Choice::Stay(why))) => (built.name, Some((VERSION_NOT_TAKEN, why))),
-        Some((_, Choice::Neither(why))) => return Err(Interrupt::Blocked(VERSION_NOT_TAKEN, why)),
-    };
-    let version = find(context, &name)?.ok_or_else(|| {
-        let why = format!(
-            "there is no PostgresVersion {name}: install it, or name another in spec.version"
-        );
-        Interrupt::Blocked("Invalid", why)
-    })?;
-    let user_conf = user_conf(context, postgres).await?;
-    let superuser = credentials::superuser(context, postgres, secret);
-    let facts = BuildFacts {
-        version: &version.spec,
-        superuser: &superuser,
-        user_conf: user_conf.as_deref(),
-    };
-    let mut named = postgres.clone();
-    named.spec.version = name;
-    let mut kept = kept;
-    let mut parsed = Cluster::build(&named, &facts);
-    // A database that runs goes on with what it has: its Secret may be gone, or be about to be
-    // corrected.
-    if let Err(why) = &parsed
-        && why.field == SECRET_NAME
-        && let Some(taken) = taken_conf(context, postgres).await?
-    {
-        kept = kept.or_else(|| Some((CONFIGURATION_NOT_TAKEN, why.to_string())));
-        parsed = Cluster::build(
-            &named,
-            &BuildFacts {
-                user_conf: Some(&taken),
-                ..facts
-            },
-        );
-    }
-    match parsed {
-        Ok(cluster) => match not_allowed(context, &named) {
-            Some(why) if !was_built => Err(Interrupt::Blocked("Invalid", why)),
-            why => Ok(Built {
-                cluster,
-                kept,
-                barred: why.map(|why| SpecProblem {
-                    why,
-                    is_bare: false,
-                }),
-            }),
-        },
-        Err(why) if was_built => {
-            let cluster = Cluster::build(&bare(named), &facts).map_err(|_| invalid(&why))?;
-            Ok(Built {
-                cluster,
-                kept,
-                barred: Some(SpecProblem {
-                    why: why.to_string(),
-                    is_bare: true,
-                }),
-            })
-        }
-        Err(why) => Err(invalid(&why)),
-    }
-}
-
-fn invalid(why: &Unbuildable) -> Interrupt {
-    Interrupt::Blocked("Invalid", why.to_string())
-}
-
-/// The database without what only pods and their settings are made of: its certificates are what
-/// they were.
-fn bare(mut postgres: Postgres) -> Postgres {
-    let PostgresSpec {
-        replicas,
-        configuration,
-        pod_template,
-        init,
-        ..
-    } = &mut postgres.spec;
-    *replicas = replicas.map(|replicas| bounds::replicas(replicas).max(1));
-    (*configuration, *pod_template, *init) = (None, None, None);
-    postgres
-}
-
-/// What a database may not have, whatever it had when it was made: the webhooks may be off, and
-/// what an installation allows changes.
-fn not_allowed(context: &Context, postgres: &Postgres) -> Option<String> {
-    let review = Review::create(postgres.clone(), Arc::clone(&context.settings.allowed));
-    let facts = context
-        .facts
-        .unknown()
-        .is_empty()
-        .then_some(context.facts.as_ref() as &dyn ClusterFacts);
-    let found = judge(lasting(), &review, facts);
-    let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
-    (!lines.is_empty()).then(|| lines.join("\n"))
-}
-
-/// What the database is built of; none before it is built. Either of two objects says so, because
-/// somebody may delete one: the PetSet, which is watched, or else the ConfigMap, which stays while
-/// the database is halted.
-async fn built_of(context: &Context, postgres: &Postgres) -> Result<Option<BuiltOf>, Error> {
-    let (namespace, name) = (
-        postgres.namespace().unwrap_or_default(),
-        postgres.name_any(),
-    );
-    if let Some(built) = context
-        .pet_set(&namespace, &name)
-        .and_then(|set| declared_version(postgres, set.as_ref()))
-    {
-        return Ok(Some(built));
-    }
-    let map = context
-        .get::<ConfigMap>(&namespace, &with_suffix(&name, "patroni"))
-        .await?;
-    Ok(map.and_then(|map| declared_version(postgres, &map)))
-}
-
-/// What an object of the database says that it is built of.
-fn declared_version(postgres: &Postgres, object: &impl ResourceExt) -> Option<BuiltOf> {
-    object
-        .annotations()
-        .get(version::BUILT_OF)
-        .filter(|_| is_owned(postgres, object))?
-        .parse()
-        .ok()
-}
-
-/// Whether an object is this database's. What an earlier database of its name left behind is
-/// collected a moment later.
-fn is_owned(postgres: &Postgres, object: &impl ResourceExt) -> bool {
-    object
-        .owner_references()
-        .iter()
-        .any(|owner| Some(&owner.uid) == postgres.uid().as_ref())
-}
-
-/// The PostgresVersion of this name, if there is one.
-fn find(context: &Context, name: &str) -> ReconcileResult<Option<Arc<PostgresVersion>>> {
-    match context.facts.version(name) {
-        None if !context.facts.unknown().is_empty() => Err(Interrupt::Wait("the versions")),
-        found => Ok(found),
-    }
-}
-
 /// The rules of admission once more, for a database that is new: the webhooks may be off.
 ///
 /// A database that runs is not given up because its StorageClass has gone.
 fn check(context: &Context, postgres: &Postgres) -> ReconcileResult<()> {
-    if holds(conditions(postgres), PROVISIONED) {
+    if holds(postgres.conditions(), PROVISIONED) {
         return Ok(());
     }
     if !context.facts.unknown().is_empty() {
@@ -306,35 +106,6 @@ fn check(context: &Context, postgres: &Postgres) -> ReconcileResult<()> {
     } else {
         Err(Interrupt::Blocked("Invalid", refusals.join("\n")))
     }
-}
-
-/// Key `user.conf` of the Secret that the spec names.
-async fn user_conf(context: &Context, postgres: &Postgres) -> ReconcileResult<Option<String>> {
-    let named = postgres
-        .spec
-        .configuration
-        .as_ref()
-        .and_then(|configuration| configuration.secret_name.clone());
-    let Some(name) = named else { return Ok(None) };
-    let secret = context
-        .get::<Secret>(&postgres.namespace().unwrap_or_default(), &name)
-        .await?;
-    Ok(secret.and_then(conf_in))
-}
-
-/// What was taken of it last.
-async fn taken_conf(context: &Context, postgres: &Postgres) -> ReconcileResult<Option<String>> {
-    let name = user_conf_secret(&postgres.name_any());
-    let secret = context
-        .get::<Secret>(&postgres.namespace().unwrap_or_default(), &name)
-        .await?;
-    Ok(secret
-        .filter(|secret| is_owned(postgres, secret))
-        .and_then(conf_in))
-}
-
-fn conf_in(secret: Secret) -> Option<String> {
-    String::from_utf8(secret.data?.remove(USER_CONF)?.0).ok()
 }
 
 async fn apply_services(
@@ -385,7 +156,7 @@ async fn posture_of(
     cluster: &Cluster,
 ) -> ReconcileResult<((CurrentPosture, PostureObjects), Option<Interrupt>)> {
     let has_tls = postgres.spec.tls.is_some();
-    let pieces = PostureObjects::fetch(objects, cluster).await?;
+    let pieces = posture_objects::fetch(objects, cluster).await?;
     // What cert-manager was asked for before, it goes on to renew.
     let asked = match goal::too_many_names(&PostgresSpec::default(), &postgres.spec) {
         Some(why) => Err(Interrupt::Blocked(
@@ -395,11 +166,11 @@ async fn posture_of(
         None => certificates::ask(objects, cluster).await,
     };
     let unasked = match asked {
-        Err(stop @ Interrupt::Blocked(..)) if !pieces.none() => Some(stop),
+        Err(stop @ Interrupt::Blocked(..)) if !pieces.is_empty() => Some(stop),
         asked => asked.map(|()| None)?,
     };
     let issued = if has_tls {
-        Some(certificates::read(context, objects, cluster).await?)
+        Some(fetch_issued(context, objects, cluster).await?)
     } else {
         None
     };
@@ -410,8 +181,8 @@ async fn posture_of(
         good.map(|issued| &issued.material),
     );
     match current_posture(cluster, &pieces, wished.as_ref(), good) {
-        Err(Interrupt::Wait(_)) if let Some(Err(problems)) = &issued => {
-            Err(certificates::why(context, objects, cluster, problems).await?)
+        Err(PostureUnknown::NotIssued) if let Some(Err(problems)) = &issued => {
+            Err(explain_not_issued(context, objects, cluster, problems).await?)
         }
         here => Ok(((here?, pieces), unasked)),
     }
@@ -428,7 +199,7 @@ async fn configuration(
     match &here.served {
         Some(served) => {
             let operation = operation_under_way(context, postgres, pieces);
-            let before = operation.and_then(|_| previous_material(pieces));
+            let before = operation.and_then(|_| pieces.previous_material());
             let mut secret = secrets::tls(cluster, served, before.as_ref());
             secret
                 .annotations_mut()
@@ -590,67 +361,7 @@ async fn tell(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::postgres_version::PostgresVersionSpec;
-    use crate::build::certificates::certificate;
-    use crate::tls::Alias;
     use serde_json::json;
-
-    #[test]
-    fn a_spec_that_cannot_be_built_leaves_its_certificates_alone() {
-        let spec = json!({
-            "version": "17", "storageType": "Ephemeral", "replicas": 2_000_000_000,
-            "configuration": {"inline": {"user.conf": "a..b = 1"}},
-            "podTemplate": {"spec": {"containers": [{"name": "sidecar"}]}},
-            "tls": {"issuerRef": {"name": "i"}, "certificates": [{"alias": "server", "dnsNames": ["db.example.com"]}]},
-        });
-        let mut postgres = Postgres::new("pg", serde_json::from_value(spec).expect("a spec"));
-        postgres.metadata.namespace = Some("demo".to_owned());
-        let version = PostgresVersionSpec {
-            version: "17.12".to_owned(),
-            ..PostgresVersionSpec::default()
-        };
-        let facts = BuildFacts {
-            version: &version,
-            superuser: "postgres",
-            user_conf: None,
-        };
-        assert!(Cluster::build(&postgres, &facts).is_err());
-        let cluster = Cluster::build(&bare(postgres), &facts).expect("a cluster");
-        assert_eq!(cluster.replicas(), bounds::MAX_REPLICAS);
-        let certificate = certificate(&cluster, Alias::Server).expect("a certificate");
-        assert!(
-            certificate
-                .spec
-                .dns_names
-                .contains(&"db.example.com".to_owned())
-        );
-    }
-
-    #[test]
-    fn what_a_database_is_built_of_is_said_by_its_own_objects_only() {
-        let mut postgres = Postgres::new(
-            "pg",
-            serde_json::from_value(json!({"version": "17.12"})).expect("a spec"),
-        );
-        postgres.metadata.uid = Some("1".to_owned());
-        let read = |owner: &str, text: &str| {
-            let owner = json!({"apiVersion": "kubedb.com/v1", "kind": "Postgres", "name": "pg", "uid": owner});
-            let map = json!({"metadata": {"annotations": {version::BUILT_OF: text}, "ownerReferences": [owner]}});
-            declared_version(
-                &postgres,
-                &serde_json::from_value::<ConfigMap>(map).expect("a map"),
-            )
-        };
-        assert_eq!(
-            read("1", "17/corp"),
-            Some(BuiltOf {
-                major: 17,
-                name: "corp".to_owned()
-            })
-        );
-        assert_eq!(read("2", "17/corp"), None);
-        assert_eq!(read("1", "damaged"), None);
-    }
 
     #[test]
     fn a_configuration_that_means_the_same_keeps_its_spelling() {

@@ -15,7 +15,7 @@ use crate::controller::execute::Executor;
 use crate::controller::observe::cluster::ClusterObjects;
 use crate::controller::observe::issuance;
 use crate::controller::observe::issuance::ObservedIssuance;
-use crate::controller::postgres::{Interrupt, ReconcileResult};
+use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::controller::state::ServedCertificates;
 use crate::pki::issued;
 use crate::pki::issued::{Cas, Issued};

@@ -1,24 +1,23 @@
 //! More pods, or fewer: the primary is never among those that go, and a member that went leaves
 //! nothing behind that would hold up the others.
 
-use std::ops::Range;
-
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::EventType;
 use serde_json::{Value, json};
 
 use crate::api::{Postgres, bounds};
-use crate::build::meta::{ROLE_LABEL, STANDBY};
+use crate::build::Cluster;
+use crate::build::current_posture::PostureObjects;
 use crate::build::pod::DATA_VOLUME;
-use crate::build::{Cluster, workload};
+use crate::build::workload::ordinal;
 use crate::cluster::{Error, ObjectName, Objects};
 use crate::controller::Context;
-use crate::controller::observe::posture::PostureObjects;
-use crate::controller::postgres::ReconcileResult;
-use crate::plan::SwitchoverCandidates;
-use crate::plan::observed::candidates::is_synchronous;
+use crate::controller::execute::patroni::{SwitchoverRequest, request_switchover};
+use crate::controller::observe::patroni::{leader_of, switchover_candidates};
+use crate::controller::outcome::ReconcileResult;
+use crate::plan::scale_down::{PodCounts, ScaleDown, StreamingStandby};
 
 /// Annotation of the claim of a pod that was taken away: its data are old by the time the pod comes
 /// back.
@@ -53,35 +52,32 @@ pub(crate) async fn replicas(
     let Some(leader) = record.as_ref().and_then(leader_of) else {
         return Ok(now);
     };
-    let keep = match ordinal(cluster, leader).filter(|ordinal| *ordinal < now) {
-        Some(leads) if leads < wish => wish,
-        leads => {
-            let successors =
-                switchover_candidates(objects, cluster, pieces.shared_config().as_ref()).await?;
-            let pods = context
-                .watched
-                .workload(postgres)
-                .map(|workload| context.watched.pods(postgres, &workload));
-            let standbys: Vec<ScaleDownStandby> = pods
-                .iter()
-                .flatten()
-                .filter_map(|pod| standby(cluster, pod, &successors))
-                .collect();
-            match next_primary_before_scale_down(leads.unwrap_or(now), wish, &standbys) {
-                Some(ScaleDown::Lead(next)) => {
-                    switch_over(
-                        context,
-                        postgres,
-                        objects,
-                        cluster,
-                        leader,
-                        &cluster.pod(next),
-                    )
-                    .await?;
-                    now
-                }
-                Some(ScaleDown::Keep(pods)) => pods,
-                None => now,
+    let counts = PodCounts {
+        current: now,
+        desired: wish,
+    };
+    let primary = ordinal(cluster.name(), leader).filter(|ordinal| *ordinal < now);
+    let keep = if primary.is_some_and(|primary| counts.keep(primary)) {
+        wish
+    } else {
+        let candidates =
+            switchover_candidates(objects, cluster, pieces.shared_config().as_ref()).await?;
+        let pods = context
+            .watched
+            .workload(postgres)
+            .map(|workload| context.watched.pods(postgres, &workload));
+        let standbys: Vec<StreamingStandby> = pods
+            .iter()
+            .flatten()
+            .filter_map(|pod| StreamingStandby::parse(cluster.name(), pod, &candidates))
+            .collect();
+        match counts.next_step(primary, &standbys) {
+            ScaleDown::Resize(pods) => pods,
+            ScaleDown::Wait => now,
+            ScaleDown::SwitchOver(next) => {
+                let next = cluster.pod(next);
+                switch_over(context, postgres, objects, cluster, leader, &next).await?;
+                now
             }
         }
     };
@@ -91,86 +87,8 @@ pub(crate) async fn replicas(
     Ok(keep)
 }
 
-/// What comes first where the primary is among those that are to go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ScaleDown {
-    /// This one is to lead.
-    Lead(i32),
-    /// No more than so many pods are needed.
-    Keep(i32),
-}
-
-/// A standby that streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct ScaleDownStandby {
-    ordinal: i32,
-    position: u64,
-    /// Patroni would hand the leadership over to it.
-    may_lead: bool,
-}
-
-/// One of those that stay is to lead, the one that is furthest. If Patroni takes none of them,
-/// because those that are synchronous are to go as well: one of these with a lower ordinal than the
-/// primary leads in between, and those with higher ones go first. Each time the primary has fewer
-/// to choose from, so in the end it makes one synchronous that stays.
-///
-/// Nothing comes of it while none of those that stay streams, or Patroni takes nobody: both pass.
-fn next_primary_before_scale_down(
-    leads: i32,
-    wish: i32,
-    standbys: &[ScaleDownStandby],
-) -> Option<ScaleDown> {
-    let first = |ordinals: Range<i32>| {
-        let able = standbys
-            .iter()
-            .filter(|standby| standby.may_lead && ordinals.contains(&standby.ordinal));
-        able.max_by_key(|standby| (standby.position, standby.ordinal))
-            .map(|standby| standby.ordinal)
-    };
-    if !standbys.iter().any(|standby| standby.ordinal < wish) {
-        return None;
-    }
-    let next = first(0..wish)
-        .or_else(|| first(wish..leads))
-        .map(ScaleDown::Lead);
-    next.or_else(|| first(leads + 1..i32::MAX).map(|_| ScaleDown::Keep(leads + 1)))
-}
-
 fn claim(cluster: &Cluster, ordinal: i32) -> String {
     format!("{DATA_VOLUME}-{}", cluster.pod(ordinal))
-}
-
-/// The number of a pod of this cluster.
-pub(crate) fn ordinal(cluster: &Cluster, pod: &str) -> Option<i32> {
-    workload::ordinal(cluster.name(), pod)
-}
-
-/// Who leads, by Patroni's own record: ConfigMap `NAME-leader`. A leader that lets go leaves an
-/// empty name there.
-pub(crate) fn leader_of(record: &ConfigMap) -> Option<&str> {
-    record
-        .annotations()
-        .get("leader")
-        .map(String::as_str)
-        .filter(|leader| !leader.is_empty())
-}
-
-/// To whom Patroni would hand the leadership over. A cluster whose commits wait for nobody has no
-/// record of it, and none is asked for.
-pub(crate) async fn switchover_candidates(
-    objects: &Objects,
-    cluster: &Cluster,
-    config: Option<&Value>,
-) -> Result<SwitchoverCandidates, Error> {
-    let Some(config) = config.filter(|config| is_synchronous(config)) else {
-        return Ok(SwitchoverCandidates::Any);
-    };
-    let [.., record] = cluster.patroni_config_maps();
-    let record: Option<ConfigMap> = objects.get(&record).await?;
-    Ok(SwitchoverCandidates::from_patroni(
-        config,
-        record.as_ref().map(ConfigMap::annotations),
-    ))
 }
 
 /// Asks Patroni to make one the primary, because the one that leads is to go.
@@ -191,84 +109,6 @@ async fn switch_over(
         .publish_event(postgres, EventType::Normal, "SwitchOver", note)
         .await;
     Ok(())
-}
-
-/// Whether Patroni had been asked before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SwitchoverRequest {
-    Already,
-    Now,
-}
-
-/// Asks Patroni to hand the leadership over.
-pub(crate) async fn request_switchover(
-    objects: &Objects,
-    cluster: &Cluster,
-    leader: &str,
-    candidate: &str,
-) -> Result<SwitchoverRequest, Error> {
-    let [_, _, failover, _] = cluster.patroni_config_maps();
-    let live: Option<ConfigMap> = objects.get(&failover).await?;
-    let wish = json!({"leader": leader, "member": candidate});
-    let asked = |key: &str| {
-        live.as_ref().is_some_and(|live| {
-            live.annotations()
-                .get(key)
-                .is_some_and(|v| wish[key] == **v)
-        })
-    };
-    if asked("leader") && asked("member") {
-        return Ok(SwitchoverRequest::Already);
-    }
-    // Patroni takes these annotations away again, so nobody owns them: a merge, not an application.
-    let body = json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": failover, "labels": cluster.selector(), "annotations": wish},
-    });
-    let api = objects.api::<ConfigMap>();
-    let what = ObjectName::new::<ConfigMap>(&failover);
-    let outcome = if live.is_some() {
-        api.patch(&failover, &PatchParams::default(), &Patch::Merge(&body))
-            .await
-            .map(|_| ())
-    } else {
-        let map = serde_json::from_value(body).map_err(|e| Error::Bug {
-            what: what.clone(),
-            why: e.to_string(),
-        })?;
-        api.create(&kube::api::PostParams::default(), &map)
-            .await
-            .map(|_| ())
-    };
-    outcome.map_err(|error| Error::classify(what, error))?;
-    Ok(SwitchoverRequest::Now)
-}
-
-/// A pod as a standby that streams, if it is one.
-fn standby(
-    cluster: &Cluster,
-    pod: &Pod,
-    successors: &SwitchoverCandidates,
-) -> Option<ScaleDownStandby> {
-    let status: Value = serde_json::from_str(pod.annotations().get("status")?).ok()?;
-    let streams = status["replication_state"] == "streaming" && status["state"] == "running";
-    let is_standby = pod
-        .labels()
-        .get(ROLE_LABEL)
-        .is_some_and(|role| role == STANDBY);
-    if !streams || !is_standby || pod.metadata.deletion_timestamp.is_some() {
-        return None;
-    }
-    let (name, position) = (
-        pod.name_any(),
-        status["xlog_location"].as_u64().unwrap_or_default(),
-    );
-    Some(ScaleDownStandby {
-        ordinal: ordinal(cluster, &name)?,
-        position,
-        may_lead: successors.include(&name),
-    })
 }
 
 /// Notes on the claim of a pod that goes that its data end here. They are kept as long as the pod
@@ -300,7 +140,7 @@ async fn forget_data(objects: &Objects, name: &str) -> ReconcileResult<()> {
         None => Ok(()),
         Some(claim) => {
             objects.delete_seen(&claim).await?;
-            Err(crate::controller::postgres::Interrupt::Wait(
+            Err(crate::controller::outcome::Interrupt::Wait(
                 "the old claim of a pod that comes back",
             ))
         }
@@ -337,156 +177,7 @@ pub(crate) fn slot(pod: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
-    use crate::api::postgres_version::PostgresVersionSpec;
-    use crate::build::BuildInputs;
-
-    fn cluster() -> Cluster {
-        let spec = "{version: '17', storageType: Ephemeral}";
-        let mut postgres = Postgres::new("pg", serde_saphyr::from_str(spec).expect("a spec"));
-        postgres.metadata.namespace = Some("demo".to_owned());
-        let version = PostgresVersionSpec {
-            version: "17.12".to_owned(),
-            ..Default::default()
-        };
-        Cluster::build(
-            &postgres,
-            &BuildInputs {
-                version: &version,
-                superuser: "postgres",
-                user_conf: None,
-            },
-        )
-        .expect("a cluster")
-    }
-
-    fn pod(name: &str, role: &str, status: &Value) -> Pod {
-        let mut pod = Pod::default();
-        pod.metadata.name = Some(name.to_owned());
-        pod.labels_mut()
-            .insert(ROLE_LABEL.to_owned(), role.to_owned());
-        pod.annotations_mut()
-            .insert("status".to_owned(), status.to_string());
-        pod
-    }
-
-    #[test]
-    fn only_a_standby_that_streams_may_take_over_and_the_furthest_does() {
-        let status = |at: u64, replication: &str| json!({"state": "running", "replication_state": replication, "xlog_location": at});
-        let pods = [
-            pod("pg-0", "standby", &status(5, "streaming")),
-            pod("pg-1", "standby", &status(7, "streaming")),
-            pod("pg-2", "standby", &status(9, "in archive recovery")),
-            pod("pg-3", "primary", &status(9, "streaming")),
-            pod("pg-4", "standby", &json!("?")),
-        ];
-        let cluster = cluster();
-        let standbys = |successors: &SwitchoverCandidates| -> Vec<ScaleDownStandby> {
-            pods.iter()
-                .filter_map(|pod| standby(&cluster, pod, successors))
-                .collect()
-        };
-        let of = |ordinal, position, may_lead| ScaleDownStandby {
-            ordinal,
-            position,
-            may_lead,
-        };
-        assert_eq!(
-            standbys(&SwitchoverCandidates::Any),
-            [of(0, 5, true), of(1, 7, true)]
-        );
-        let only = SwitchoverCandidates::Only(BTreeSet::from(["pg-0".to_owned()]));
-        assert_eq!(standbys(&only), [of(0, 5, true), of(1, 7, false)]);
-        assert_eq!(
-            next_primary_before_scale_down(3, 2, &standbys(&SwitchoverCandidates::Any)),
-            Some(ScaleDown::Lead(1))
-        );
-        assert_eq!(
-            next_primary_before_scale_down(3, 2, &standbys(&only)),
-            Some(ScaleDown::Lead(0))
-        );
-    }
-
-    #[test]
-    fn the_way_down_leads_to_a_primary_that_stays_whoever_is_synchronous() {
-        for (pods, wish) in (2..6).flat_map(|pods| (1..pods).map(move |wish| (pods, wish))) {
-            // Patroni makes another synchronous whenever somebody else leads, or the synchronous
-            // one goes: the worst for us.
-            for (leads, synchronous) in
-                (wish..pods).flat_map(|leads| (0..pods).map(move |other| (leads, other)))
-            {
-                let (mut pods, mut leads, mut synchronous) = (pods, leads, synchronous);
-                let mut steps = 0;
-                while leads >= wish {
-                    if synchronous == leads || synchronous >= pods {
-                        synchronous = (0..pods)
-                            .rev()
-                            .find(|ordinal| *ordinal != leads)
-                            .expect("a standby");
-                    }
-                    let standby = |ordinal| ScaleDownStandby {
-                        ordinal,
-                        position: 1,
-                        may_lead: ordinal == synchronous,
-                    };
-                    let standbys: Vec<ScaleDownStandby> = (0..pods)
-                        .filter(|ordinal| *ordinal != leads)
-                        .map(standby)
-                        .collect();
-                    match next_primary_before_scale_down(leads, wish, &standbys).expect("a way") {
-                        ScaleDown::Lead(next) => {
-                            assert_eq!(next, synchronous);
-                            leads = next;
-                        }
-                        ScaleDown::Keep(fewer) => {
-                            assert!(
-                                fewer < pods && fewer > leads,
-                                "{fewer} of {pods}, {leads} leads"
-                            );
-                            pods = fewer;
-                        }
-                    }
-                    steps += 1;
-                    assert!(steps < 20, "it does not end");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn nobody_goes_while_none_of_those_that_stay_could_ever_lead() {
-        let of = |ordinal, may_lead| ScaleDownStandby {
-            ordinal,
-            position: 1,
-            may_lead,
-        };
-        // Those that stay do not stream.
-        assert_eq!(next_primary_before_scale_down(4, 2, &[of(3, true)]), None);
-        assert_eq!(
-            next_primary_before_scale_down(2, 2, &[of(3, true), of(4, true)]),
-            None
-        );
-        // Nobody is synchronous yet.
-        assert_eq!(
-            next_primary_before_scale_down(4, 2, &[of(0, false), of(1, false), of(3, false)]),
-            None
-        );
-    }
-
-    #[test]
-    fn nobody_leads_whose_name_is_empty() {
-        let record = |leader: &str| {
-            let mut map = ConfigMap::default();
-            map.annotations_mut()
-                .insert("leader".to_owned(), leader.to_owned());
-            map
-        };
-        assert_eq!(leader_of(&record("pg-1")), Some("pg-1"));
-        assert_eq!(leader_of(&record("")), None);
-        assert_eq!(leader_of(&ConfigMap::default()), None);
-    }
 
     #[test]
     fn a_slot_is_named_as_patroni_names_it() {

@@ -19,7 +19,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
@@ -33,17 +32,18 @@ use crate::build::{Cluster, secrets, user_conf};
 use crate::cluster::Objects;
 use crate::controller::Context;
 use crate::controller::execute::Executor;
-use crate::controller::observe::cluster::{ClusterObjects, REFRESHED_FOR, is_ready};
-use crate::controller::observe::instance::hash_of;
-use crate::controller::postgres::provision::Provisioned;
+use crate::controller::observe::cluster::{ClusterObjects, REFRESHED_FOR};
+use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::controller::postgres::status;
-use crate::controller::postgres::{Interrupt, ReconcileResult, conditions};
+use crate::controller::state::{LoadedConf, RefusedSettings};
 use crate::database::server_status::mounted_files;
 use crate::database::settings::{PendingSettings, settings};
 use crate::pki::issued::Cas;
 use crate::plan::ClusterAction;
 use crate::plan::action::PodRef;
+use crate::plan::observed::instance::{is_ready, sha256_hex};
 use crate::plan::status::database::types::RESTART_PENDING;
+use crate::tls::Posture;
 
 /// Annotation of Secret `NAME-user-conf`: names the file as it would be, and the settings that are
 /// left out of it.
@@ -65,25 +65,6 @@ const PENDING: Duration = Duration::from_secs(30);
 
 /// How long until servers are asked again that have everything: somebody may change them by hand.
 const RARELY: Duration = Duration::from_mins(10);
-
-/// What servers were last seen to have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LoadedConf {
-    /// Names the settings, and the pods that have them.
-    what: String,
-    /// When they were first seen to.
-    first: Timestamp,
-    /// When they are asked again.
-    again: Timestamp,
-}
-
-/// Settings that servers do not take, which only they could know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RefusedSettings {
-    /// Names the file with all settings, so that another is tried anew.
-    of: String,
-    names: BTreeSet<String>,
-}
 
 /// What is not written for servers, because one of them did not take it: none would start with it.
 fn left_out(context: &Context, postgres: &Postgres, cluster: &Cluster) -> BTreeSet<String> {
@@ -124,27 +105,8 @@ pub(crate) async fn write(
     Ok(())
 }
 
-impl RefusedSettings {
-    fn written(&self) -> String {
-        let names = self.names.iter().map(String::as_str);
-        [self.of.as_str()]
-            .into_iter()
-            .chain(names)
-            .collect::<Vec<_>>()
-            .join(" ")
-    }
-
-    fn read(written: &str) -> Option<Self> {
-        let mut words = written.split(' ').map(str::to_owned);
-        Some(Self {
-            of: words.next()?,
-            names: words.collect(),
-        })
-    }
-}
-
 fn whole(cluster: &Cluster) -> String {
-    hash_of(&secrets::user_conf_file(cluster, &BTreeSet::new()))
+    sha256_hex(&secrets::user_conf_file(cluster, &BTreeSet::new()))
 }
 
 /// What all servers that are ready were seen to have.
@@ -173,11 +135,9 @@ struct PodSettings {
 pub(crate) async fn spread(
     context: &Context,
     postgres: &Postgres,
-    provisioned: &Provisioned,
+    cluster: &Cluster,
+    posture: &Posture,
 ) -> ReconcileResult<Duration> {
-    let Provisioned {
-        cluster, posture, ..
-    } = provisioned;
     let mut left_out = left_out(context, postgres, cluster);
     let file = secrets::user_conf_file(cluster, &left_out);
     let pods = context
@@ -191,7 +151,7 @@ pub(crate) async fn spread(
         .filter_map(|pod| pod.uid())
         .collect();
     let shared = dynamic::config(cluster, posture).to_string();
-    let what = hash_of(&[file.as_str(), &shared, &ready.concat()].concat());
+    let what = sha256_hex(&[file.as_str(), &shared, &ready.concat()].concat());
     let now = context.now();
     let known = context
         .state(postgres)
@@ -304,7 +264,7 @@ async fn ask(hands: &Executor<'_>, pod: &Pod, file: &str) -> ReconcileResult<Pod
         .map_err(silent)?;
     Ok(PodSettings {
         has_file: user_conf::has_user_conf(pod),
-        is_current: mounted.files.get(&path) == Some(&hash_of(file)),
+        is_current: mounted.files.get(&path) == Some(&sha256_hex(file)),
         is_loaded: mounted.loaded,
         said: settings(&session, &path).await.map_err(silent)?,
     })
@@ -395,7 +355,7 @@ async fn tell(
     postgres: &Postgres,
     waiting: Option<String>,
 ) -> ReconcileResult<()> {
-    let known = condition::find(conditions(postgres), RESTART_PENDING)
+    let known = condition::find(postgres.conditions(), RESTART_PENDING)
         .and_then(|known| known.message.clone());
     if known == waiting {
         return Ok(());
@@ -528,16 +488,6 @@ mod tests {
             PENDING
         );
         assert_eq!(pause(&fine, FILE, PATRONIS_TIME), RARELY);
-    }
-
-    #[test]
-    fn what_is_left_out_is_remembered_by_the_secret() {
-        let refused = RefusedSettings {
-            of: "1f".to_owned(),
-            names: ["timezone".to_owned(), "work_mem".to_owned()].into(),
-        };
-        assert_eq!(refused.written(), "1f timezone work_mem");
-        assert_eq!(RefusedSettings::read(&refused.written()), Some(refused));
     }
 
     #[test]

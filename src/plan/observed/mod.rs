@@ -2,6 +2,8 @@
 
 pub mod candidates;
 pub mod cluster;
+pub mod instance;
+pub mod issuance;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

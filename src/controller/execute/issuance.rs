@@ -1,0 +1,126 @@
+//! Asking cert-manager, in the name of an operation.
+
+use k8s_openapi::ByteString;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
+use rcgen::{CertificateParams, DnType, KeyPair};
+use serde_json::json;
+
+use crate::api::cert_manager::{
+    Certificate, CertificateRequest, CertificateRequestSpec, IssuanceCondition, holds,
+};
+use crate::build::Cluster;
+use crate::build::certificates::certificate;
+use crate::cluster::{Error, ObjectName, Objects};
+use crate::controller::Context;
+use crate::plan::observed::issuance::{REISSUE, TRIAL_OF, is_trial_of, issuers, trial_name};
+use crate::tls::Alias;
+
+/// Asks each issuer for a certificate that nobody will use. The key is thrown away at once.
+pub(crate) async fn try_issuers(
+    objects: &Objects,
+    wished: &Cluster,
+    operation: &str,
+) -> Result<(), Error> {
+    let Some(server) = certificate(wished, Alias::Server) else {
+        return Ok(());
+    };
+    for (at, issuer_ref) in issuers(wished).into_iter().enumerate() {
+        let name = trial_name(wished, at);
+        match objects.get::<CertificateRequest>(&name).await? {
+            Some(request) if is_trial_of(&request, &issuer_ref, operation) => continue,
+            // What another operation left behind says nothing about the issuer as it is now.
+            Some(_) => drop(objects.delete::<CertificateRequest>(&name).await?),
+            None => {}
+        }
+        let bug = |why: rcgen::Error| Error::Bug {
+            what: ObjectName::new::<CertificateRequest>(&name),
+            why: why.to_string(),
+        };
+        let request = signing_request(&server).map_err(bug)?;
+        let spec = CertificateRequestSpec {
+            issuer_ref,
+            request: ByteString(request.into_bytes()),
+            usages: server.spec.usages.clone(),
+            duration: server.spec.duration.clone(),
+        };
+        let mut trial = CertificateRequest::new(&name, spec);
+        trial.metadata.namespace = Some(wished.namespace().to_owned());
+        trial.metadata.labels = Some(wished.labels());
+        trial
+            .annotations_mut()
+            .insert(TRIAL_OF.to_owned(), operation.to_owned());
+        objects.apply(trial).await?;
+    }
+    Ok(())
+}
+
+fn signing_request(certificate: &Certificate) -> Result<String, rcgen::Error> {
+    let names: Vec<String> = certificate
+        .spec
+        .dns_names
+        .iter()
+        .chain(&certificate.spec.ip_addresses)
+        .cloned()
+        .collect();
+    let mut params = CertificateParams::new(names)?;
+    if let Some(name) = &certificate.spec.common_name {
+        params.distinguished_name.push(DnType::CommonName, name);
+    }
+    params.serialize_request(&KeyPair::generate()?)?.pem()
+}
+
+/// Deletes the trial.
+pub(crate) async fn end_trial(objects: &Objects, cluster: &Cluster) -> Result<(), Error> {
+    for at in 0..Alias::ALL.len() {
+        objects
+            .delete::<CertificateRequest>(&trial_name(cluster, at))
+            .await?;
+    }
+    Ok(())
+}
+
+/// Asks cert-manager to issue a certificate anew, if it is still at this revision: first it is
+/// written down that it was asked, so that it is asked once; then the condition is set that
+/// cert-manager's own command line sets.
+pub(crate) async fn reissue(
+    context: &Context,
+    objects: &Objects,
+    name: &str,
+    operation: &str,
+    revision: i64,
+) -> Result<(), Error> {
+    let of = |error| Error::classify(ObjectName::new::<Certificate>(name), error);
+    let api = objects.api::<Certificate>();
+    let Some(certificate) = objects.owned::<Certificate>(name).await? else {
+        return Ok(());
+    };
+    let mut status = certificate.status.clone().unwrap_or_default();
+    if status.revision.unwrap_or_default() != revision || holds(&status.conditions, "Issuing") {
+        return Ok(());
+    }
+    // Conditions are written as a list, so they are to be those that were read.
+    let version = certificate.resource_version();
+    let mark = json!({"metadata": {"resourceVersion": version, "annotations": {REISSUE: format!("{operation}/{revision}")}}});
+    let marked = api
+        .patch(name, &PatchParams::default(), &Patch::Merge(mark))
+        .await
+        .map_err(of)?;
+    status
+        .conditions
+        .retain(|condition| condition.type_ != "Issuing");
+    status.conditions.push(IssuanceCondition {
+        type_: "Issuing".to_owned(),
+        status: "True".to_owned(),
+        last_transition_time: Some(Time(context.now())),
+        reason: Some("ManuallyTriggered".to_owned()),
+        message: Some("Certificate re-issuance was asked for by a PostgresOpsRequest".to_owned()),
+        observed_generation: certificate.metadata.generation,
+    });
+    let patch = json!({"metadata": {"resourceVersion": marked.resource_version()}, "status": {"conditions": status.conditions}});
+    api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .map_err(of)?;
+    Ok(())
+}
