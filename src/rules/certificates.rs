@@ -20,6 +20,7 @@ use crate::api::tls::{
 
 use crate::rules::Effect::{Refuse, Warn};
 use crate::rules::Operation::{Create, Update};
+use crate::rules::shared::parse_duration;
 use crate::rules::{ClusterFacts, Findings, Needs, Operation, Review, Rule, quoted, text};
 
 /// cert-manager's shortest life of a certificate.
@@ -263,20 +264,6 @@ fn entries<'a>(
         .take(MAX_CERTIFICATES)
         .enumerate()
         .map(|(i, certificate)| (format!("spec.tls.certificates[{i}]"), certificate))
-}
-
-impl IssuerRef {
-    /// The kind, `Issuer` if left out.
-    #[must_use]
-    pub fn kind(&self) -> &str {
-        self.kind.as_deref().unwrap_or("Issuer")
-    }
-
-    /// The API group, cert-manager's if left out.
-    #[must_use]
-    pub fn group(&self) -> &str {
-        self.api_group.as_deref().unwrap_or(CERT_MANAGER_GROUP)
-    }
 }
 
 fn kind_is_known(issuer: &IssuerRef) -> bool {
@@ -921,21 +908,6 @@ fn subject_value(field: &str, value: &str, longest: usize, findings: &mut Findin
     }
 }
 
-/// Reads a duration, or notes what is wrong with it.
-pub(super) fn read_duration(
-    field: &str,
-    text: &str,
-    example: &str,
-    findings: &mut Findings,
-) -> Option<Duration> {
-    let problem = match duration::parse(text) {
-        Ok(duration) => return Some(duration),
-        Err(problem) => format!("{} {problem}", quoted(text)),
-    };
-    findings.add(field, problem, format!("use a duration such as {example}"));
-    None
-}
-
 fn duration_valid<K>(review: &Review<K>, _: Option<&dyn ClusterFacts>, findings: &mut Findings)
 where
     Review<K>: HasTls,
@@ -946,7 +918,7 @@ where
             continue;
         };
         let field = format!("{field}.duration");
-        if read_duration(&field, text, "2160h", findings).is_some_and(|d| d < MIN_DURATION) {
+        if parse_duration(&field, text, "2160h", findings).is_some_and(|d| d < MIN_DURATION) {
             findings.add(
                 field,
                 format!("{} is too short", quoted(text)),
@@ -985,7 +957,7 @@ fn renew_before_valid<K>(
             &certificate.renew_before,
             kept.and_then(|c| c.renew_before.as_ref()),
         ) {
-            (Some(text), _) => (read_duration(&field, text, "720h", findings), quoted(text)),
+            (Some(text), _) => (parse_duration(&field, text, "720h", findings), quoted(text)),
             (None, Some(text)) if certificate.duration.is_some() => (
                 duration::parse(text).ok(),
                 format!("is left out, and the database's {}", quoted(text)),

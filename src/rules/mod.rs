@@ -24,6 +24,7 @@ pub mod ops_request;
 mod pod_security;
 pub mod postgres;
 pub mod queue;
+mod shared;
 pub mod text;
 
 use std::collections::BTreeSet;

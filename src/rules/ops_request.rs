@@ -8,18 +8,22 @@ use kube::ResourceExt;
 use crate::api::annotations::{CLIENT_GRACE_PERIOD, STRATEGY, TTL};
 use crate::api::bounds::{MAX_RETRIES, MAX_TIMEOUT};
 use crate::api::duration::write;
-use crate::api::names::{Alias, MAX_REQUEST};
+use crate::api::names::MAX_REQUEST;
 use crate::api::ops_request::{OpsType, TlsChange, TlsOperation};
-use crate::api::postgres::{StorageType, TlsConfig};
-use crate::api::tls::{ClientAuthMode, IssuerRef, SslMode};
+use crate::api::postgres::StorageType;
+use crate::api::tls::{ClientAuthMode, SslMode};
 use crate::api::{Postgres, PostgresOpsRequest};
 
 use crate::rules::Effect::{Refuse, Warn};
 use crate::rules::Operation::{Create, Update};
 use crate::rules::certificates;
-use crate::rules::certificates::{CertificateRequestView, HasTls, TargetTls, read_duration};
+use crate::rules::certificates::{CertificateRequestView, HasTls, TargetTls};
 use crate::rules::document::differences;
-use crate::rules::{ClusterFacts, Findings, Needs, Review, Rule, postgres, quoted};
+use crate::rules::queue::{TlsAtTurn, requests_of_database, will_have_tls};
+use crate::rules::shared::{
+    OLDEST_MAJOR, aliases_without_issuer, check_client_grace_period, declared_major, parse_duration,
+};
+use crate::rules::{ClusterFacts, Findings, Needs, Review, Rule, quoted};
 
 type Request = Review<PostgresOpsRequest>;
 
@@ -280,6 +284,7 @@ fn namespace(request: &PostgresOpsRequest) -> &str {
     request.metadata.namespace.as_deref().unwrap_or_default()
 }
 
+/// The database that the request names, if it is known.
 fn database(
     request: &PostgresOpsRequest,
     facts: Option<&dyn ClusterFacts>,
@@ -287,82 +292,14 @@ fn database(
     facts?.database(namespace(request), &request.spec.database_ref.name)
 }
 
-/// The requests of the same database.
-fn queue(request: &PostgresOpsRequest, facts: &dyn ClusterFacts) -> Vec<Arc<PostgresOpsRequest>> {
-    facts.requests(namespace(request), &request.spec.database_ref.name)
-}
-
-/// What a request finds when its turn comes.
-///
-/// Requests queue: `add-tls` and `rotate-tls`, sent together, are both fine, although there is no
-/// TLS yet.
-struct RequestEffect {
-    tls: Option<TlsConfig>,
-    client_auth_mode: Option<ClientAuthMode>,
-}
-
-impl RequestEffect {
-    fn evaluate(
-        request: &PostgresOpsRequest,
-        database: &Postgres,
-        facts: &dyn ClusterFacts,
-    ) -> Self {
-        let now = Self {
-            tls: database.spec.tls.clone(),
-            client_auth_mode: database.spec.client_auth_mode,
-        };
-        let queue = queue(request, facts);
-        request
-            .ahead(&queue)
-            .into_iter()
-            .filter_map(|other| other.spec.tls.as_ref())
-            .fold(now, Self::after)
-    }
-
-    fn after(self, change: &TlsChange) -> Self {
-        let client_auth_mode = change.client_auth_mode.or(self.client_auth_mode);
-        match change.operations().first() {
-            Some(TlsOperation::Remove) => Self {
-                tls: None,
-                client_auth_mode,
-            },
-            Some(TlsOperation::Change) => {
-                let mut tls = self.tls.unwrap_or_default();
-                change.merge_into(&mut tls);
-                Self {
-                    tls: Some(tls),
-                    client_auth_mode,
-                }
-            }
-            Some(TlsOperation::Rotate) | None => self,
-        }
-    }
-}
-
-/// Whether the database will have TLS when this request's turn comes.
-pub(super) fn will_have_tls(
-    request: &PostgresOpsRequest,
-    database: &Postgres,
-    facts: &dyn ClusterFacts,
-) -> bool {
-    RequestEffect::evaluate(request, database, facts)
-        .tls
-        .is_some()
-}
-
 impl Review<PostgresOpsRequest> {
     /// What the database has after this change, and all that comes before it.
     fn after(&self, change: &TlsChange, facts: Option<&dyn ClusterFacts>) -> Option<TargetTls> {
         let now = match (database(&self.object, facts), facts) {
-            (Some(database), Some(facts)) => {
-                RequestEffect::evaluate(&self.object, &database, facts)
-            }
-            _ => RequestEffect {
-                tls: None,
-                client_auth_mode: None,
-            },
+            (Some(database), Some(facts)) => TlsAtTurn::predict(&self.object, &database, facts),
+            _ => TlsAtTurn::default(),
         };
-        let RequestEffect {
+        let TlsAtTurn {
             tls,
             client_auth_mode,
         } = now.after(change);
@@ -388,7 +325,7 @@ impl HasTls for Request {
     fn is_merged(&self, facts: Option<&dyn ClusterFacts>) -> bool {
         let has_tls =
             database(&self.object, facts).is_some_and(|database| database.spec.tls.is_some());
-        has_tls || facts.is_some_and(|facts| !queue(&self.object, facts).is_empty())
+        has_tls || facts.is_some_and(|facts| !requests_of_database(&self.object, facts).is_empty())
     }
 
     fn wished(&self, facts: Option<&dyn ClusterFacts>) -> Option<TargetTls> {
@@ -638,23 +575,6 @@ fn add_needs_issuer(review: &Request, facts: Option<&dyn ClusterFacts>, findings
     }
 }
 
-/// The certificates that nobody would sign.
-pub(super) fn aliases_without_issuer(
-    issuer: Option<&IssuerRef>,
-    certificates: &[crate::api::tls::CertificateSpec],
-) -> Vec<&'static str> {
-    let has_own = |alias: &str| {
-        certificates
-            .iter()
-            .any(|c| c.alias == alias && c.issuer_ref.is_some())
-    };
-    let unsigned = Alias::ALL
-        .map(Alias::as_str)
-        .into_iter()
-        .filter(|alias| issuer.is_none() && !has_own(alias));
-    unsigned.collect()
-}
-
 fn remove_forbids_cert(
     review: &Request,
     facts: Option<&dyn ClusterFacts>,
@@ -667,7 +587,7 @@ fn remove_forbids_cert(
     };
     let kept = || {
         let database = database(&review.object, facts)?;
-        RequestEffect::evaluate(&review.object, &database, facts?).client_auth_mode
+        TlsAtTurn::predict(&review.object, &database, facts?).client_auth_mode
     };
     match tls.client_auth_mode {
         Some(ClientAuthMode::Cert) => {
@@ -718,14 +638,13 @@ fn version_supported(review: &Request, facts: Option<&dyn ClusterFacts>, finding
     let Some(database) = database(&review.object, facts) else {
         return;
     };
-    let major =
-        postgres::major_of(&database.spec.version, facts).filter(|major| *major < postgres::OLDEST);
+    let major = declared_major(&database.spec.version, facts).filter(|major| *major < OLDEST_MAJOR);
     if let (Some(major), Some(_)) = (major, asks_for(review, TlsOperation::Change)) {
         let problem = format!("is PostgreSQL {major}, whose TLS cannot be added or changed");
         findings.add(
             "spec.databaseRef",
             problem,
-            format!("move the data to {} or newer", postgres::OLDEST),
+            format!("move the data to {} or newer", OLDEST_MAJOR),
         );
     }
 }
@@ -735,7 +654,7 @@ fn timeout_valid(review: &Request, _: Option<&dyn ClusterFacts>, findings: &mut 
     let Some(text) = &review.object.spec.timeout else {
         return;
     };
-    match read_duration(FIELD, text, "10m", findings) {
+    match parse_duration(FIELD, text, "10m", findings) {
         Some(Duration::ZERO) => {
             findings.add(
                 FIELD,
@@ -785,10 +704,10 @@ fn annotation_valid(review: &Request, _: Option<&dyn ClusterFacts>, findings: &m
         );
     }
     if let Some(text) = annotations.get(CLIENT_GRACE_PERIOD) {
-        postgres::settle_valid(text, findings);
+        check_client_grace_period(text, findings);
     }
     if let Some(text) = annotations.get(TTL) {
-        read_duration(
+        parse_duration(
             &format!("metadata.annotations.{TTL}"),
             text,
             "24h",
@@ -879,7 +798,7 @@ fn same_issuer(review: &Request, facts: Option<&dyn ClusterFacts>, findings: &mu
     let Some(tls) = &review.object.spec.tls else {
         return;
     };
-    let then = RequestEffect::evaluate(&review.object, &database, facts)
+    let then = TlsAtTurn::predict(&review.object, &database, facts)
         .tls
         .and_then(|tls| tls.issuer_ref);
     let (Some(asked), Some(then)) = (&tls.issuer_ref, then) else {
@@ -904,7 +823,11 @@ fn same_issuer(review: &Request, facts: Option<&dyn ClusterFacts>, findings: &mu
 
 fn request_queued(review: &Request, facts: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     let Some(facts) = facts else { return };
-    if let Some(first) = review.object.ahead(&queue(&review.object, facts)).first() {
+    if let Some(first) = review
+        .object
+        .ahead(&requests_of_database(&review.object, facts))
+        .first()
+    {
         let name = first.metadata.name.as_deref().unwrap_or_default();
         findings.add(
             "spec.databaseRef",

@@ -9,19 +9,15 @@ use serde_json::json;
 
 use crate::api::Postgres;
 use crate::api::annotations::{CLIENT_GRACE_PERIOD, MAX_LAG};
-use crate::api::bounds::{
-    MAX_CHECK_FAILURES, MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT, MAX_CLIENT_GRACE_PERIOD, MAX_REPLICAS,
-};
+use crate::api::bounds::{MAX_CHECK_FAILURES, MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT, MAX_REPLICAS};
 use crate::api::condition;
 use crate::api::condition::VERSION_NOT_TAKEN;
-use crate::api::duration::write;
 use crate::api::environment::is_reserved;
 use crate::api::names::{EXPORTER, MAX_DATABASE, POSTGRES};
 use crate::api::postgres::{
     DeletionPolicy, PostgresSpec, StandbyMode, StorageType, StreamingMode,
     SynchronousReplicationConfig,
 };
-use crate::api::postgres_version;
 use crate::api::quantity;
 use crate::api::template::ServiceTemplate;
 use crate::api::tls::{ClientAuthMode, SslMode};
@@ -29,13 +25,15 @@ use crate::api::tls::{ClientAuthMode, SslMode};
 use crate::rules::Effect::{Refuse, Warn};
 use crate::rules::Operation::{Create, Delete, Update};
 use crate::rules::certificates;
-use crate::rules::certificates::{CertificateRequestView, HasTls, TargetTls, read_duration};
+use crate::rules::certificates::{CertificateRequestView, HasTls, TargetTls};
 use crate::rules::defaults;
 use crate::rules::defaults::InstallationDefaults;
 use crate::rules::document::differences;
 use crate::rules::facts::USABLE;
-use crate::rules::ops_request::aliases_without_issuer;
 use crate::rules::pod_security::pod_security;
+use crate::rules::shared::{
+    OLDEST_MAJOR, aliases_without_issuer, check_client_grace_period, declared_major,
+};
 use crate::rules::{
     ClusterFacts, Findings, Needs, Operation, Review, Rule, Snapshot, content, quoted, text,
 };
@@ -498,19 +496,15 @@ fn version_exists(review: &Database, facts: Option<&dyn ClusterFacts>, findings:
 
 fn version_supported(review: &Database, facts: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     if let Some(major) =
-        major_of(&review.object.spec.version, facts).filter(|major| *major < OLDEST)
+        declared_major(&review.object.spec.version, facts).filter(|major| *major < OLDEST_MAJOR)
     {
         let problem = format!("PostgreSQL {major} is not supported");
-        findings.add("spec.version", problem, format!("use {OLDEST} or newer"));
+        findings.add(
+            "spec.version",
+            problem,
+            format!("use {OLDEST_MAJOR} or newer"),
+        );
     }
-}
-
-/// The oldest major version of PostgreSQL that is supported.
-pub(super) const OLDEST: u32 = 13;
-
-/// The major version that a PostgresVersion says it is.
-pub(super) fn major_of(version: &str, facts: Option<&dyn ClusterFacts>) -> Option<u32> {
-    facts?.version(version)?.spec.major()
 }
 
 fn version_deprecated(
@@ -743,15 +737,6 @@ fn cert_needs_tls(review: &Database, _: Option<&dyn ClusterFacts>, findings: &mu
             "add spec.tls, or use scram or md5",
         );
     }
-}
-
-/// The major version of PostgreSQL behind the name of a PostgresVersion, if it can be known.
-pub(super) fn major(version: &str, facts: Option<&dyn ClusterFacts>) -> Option<u32> {
-    let known = facts.and_then(|f| f.version(version));
-    known.map_or_else(
-        || postgres_version::major(version),
-        |known| known.spec.major(),
-    )
 }
 
 fn tls_needs_issuer(review: &Database, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
@@ -1020,21 +1005,7 @@ fn annotation_valid(review: &Database, _: Option<&dyn ClusterFacts>, findings: &
         );
     }
     if let Some(text) = review.object.annotations().get(CLIENT_GRACE_PERIOD) {
-        settle_valid(text, findings);
-    }
-}
-
-/// What clients get, as both kinds say it.
-pub(super) fn settle_valid(text: &str, findings: &mut Findings) {
-    let field = format!("metadata.annotations.{CLIENT_GRACE_PERIOD}");
-    if read_duration(&field, text, "90s", findings)
-        .is_some_and(|settle| settle > MAX_CLIENT_GRACE_PERIOD)
-    {
-        findings.add(
-            field,
-            format!("{} is too long", quoted(text)),
-            format!("use at most {}", write(MAX_CLIENT_GRACE_PERIOD)),
-        );
+        check_client_grace_period(text, findings);
     }
 }
 
