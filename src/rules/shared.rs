@@ -9,7 +9,10 @@ use crate::api::names::Alias;
 use crate::api::postgres_version;
 use crate::api::tls::{CertificateSpec, IssuerRef};
 
-use crate::rules::{ClusterFacts, Findings, quoted};
+use crate::rules::{ClusterFacts, Findings, Operation, quoted};
+
+/// The operations that write a spec.
+pub(super) const CHANGES: &[Operation] = &[Operation::Create, Operation::Update];
 
 /// The oldest major version of PostgreSQL that is supported.
 pub(super) const OLDEST_MAJOR: u32 = 13;
