@@ -25,6 +25,18 @@ pub struct IssuerRef {
 }
 
 impl IssuerRef {
+    /// The kind, `Issuer` if left out.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        self.kind.as_deref().unwrap_or("Issuer")
+    }
+
+    /// The API group, cert-manager's if left out.
+    #[must_use]
+    pub fn group(&self) -> &str {
+        self.api_group.as_deref().unwrap_or(CERT_MANAGER_GROUP)
+    }
+
     /// The same issuer, with the group and the kind that are meant where none is named: as
     /// admission fills them in.
     #[must_use]

@@ -19,10 +19,10 @@ use crate::cli::output::{Output, json, yaml};
 use crate::cluster::cache;
 use crate::rules;
 use crate::rules::allowed::{Allowed, PodSecurity};
+use crate::rules::decode::{UNDECODABLE, decode_object};
 use crate::rules::defaults::{DefaultIssuer, InstallationDefaults};
+use crate::rules::kind::ReviewedKind;
 use crate::rules::{ClusterFacts, Effect, Finding, Needs, Operation, Review, Rule, Snapshot};
-use crate::serve::review;
-use crate::serve::review::{ReviewedKind, UNDECODABLE};
 
 /// Judge manifests by the rules of the admission webhooks, offline
 ///
@@ -337,7 +337,7 @@ impl CheckRun {
     /// then the rules.
     fn judge<K: CheckedKind>(&self, object: &Object<'_>) -> Vec<Finding> {
         let review = |value: &Value| -> Result<Review<K>, Finding> {
-            let object: K = review::decode_object(value)?;
+            let object: K = decode_object(value)?;
             let old = self
                 .before
                 .as_ref()

@@ -34,8 +34,9 @@ use crate::serve::probes::Readiness;
 use crate::serve::registration::configuration_names;
 use crate::serve::review::AdmissionVerdict;
 use crate::serve::server::{HttpsServer, Transport, listen, tls};
+use crate::serve::table::{Purpose, Webhook};
 use crate::serve::webhooks;
-use crate::serve::webhooks::{Admission, Purpose, Webhook};
+use crate::serve::webhooks::Admission;
 use crate::telemetry;
 
 /// Run the operator: the admission webhooks and the controllers

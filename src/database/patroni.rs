@@ -3,11 +3,11 @@
 
 use std::net::SocketAddr;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use http::{Method, Request, header};
 use http_body_util::Empty;
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
-use k8s_openapi::ByteString;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpStream;
 
@@ -54,12 +54,8 @@ pub async fn reload(
 
 /// The value of `Authorization` for a name and a password.
 fn basic(user: &str, password: &SecretString) -> String {
-    // Kubernetes writes bytes in the very alphabet that HTTP wants.
-    let both = ByteString(format!("{user}:{}", password.expose_secret()).into_bytes());
-    let text = serde_json::to_value(&both)
-        .ok()
-        .and_then(|value| value.as_str().map(str::to_owned));
-    format!("Basic {}", text.unwrap_or_default())
+    let credentials = format!("{user}:{}", password.expose_secret());
+    format!("Basic {}", BASE64_STANDARD.encode(credentials))
 }
 
 #[cfg(test)]

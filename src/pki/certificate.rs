@@ -1,7 +1,7 @@
 //! A certificate as people know it.
 
 use jiff::Timestamp;
-use rustls_pki_types::CertificateDer;
+use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
 

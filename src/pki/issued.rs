@@ -20,12 +20,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use rustls::RootCertStore;
-use rustls::SupportedCipherSuite;
 use rustls::crypto::aws_lc_rs;
-use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls_pki_types::{CertificateDer, UnixTime};
 use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
 use x509_parser::certificate::X509Certificate;
 
 use crate::api::names::Alias;
@@ -228,15 +227,7 @@ impl Fingerprint {
     /// The fingerprint of a certificate, from its DER.
     #[must_use]
     pub fn of(der: &[u8]) -> Self {
-        let hash = match TLS13_AES_128_GCM_SHA256 {
-            SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider,
-            SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider,
-        };
-        let mut bytes = [0; 32];
-        for (to, from) in bytes.iter_mut().zip(hash.hash(der).as_ref()) {
-            *to = *from;
-        }
-        Self(bytes)
+        Self(Sha256::digest(der).into())
     }
 }
 
@@ -618,18 +609,10 @@ fn presents(
         .map_err(|e| refused(e.to_string()))
 }
 
-/// A certificate as PEM. Kubernetes' own type for bytes writes base64.
+/// A certificate as PEM.
 fn pem(der: &[u8]) -> String {
-    let base64 = serde_json::to_value(ByteString(der.to_vec())).unwrap_or_default();
-    let base64 = base64.as_str().unwrap_or_default();
-    let lines: Vec<&str> = (0..base64.len())
-        .step_by(64)
-        .filter_map(|at| base64.get(at..base64.len().min(at + 64)))
-        .collect();
-    format!(
-        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-        lines.join("\n")
-    )
+    let lf = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&pem::Pem::new("CERTIFICATE", der), lf)
 }
 
 #[cfg(test)]

@@ -5,13 +5,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{InconsistentKeys, RootCertStore};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
@@ -221,16 +222,19 @@ impl CertificateAndKey {
     }
 
     fn has(&self, name: &str) -> bool {
-        if let Ok(address) = name.parse::<IpAddr>() {
-            return self.addresses.contains(&address);
+        // Clients never ask for a wildcard: the leaf itself must hold it.
+        if name.starts_with("*.") {
+            return self
+                .dns_names
+                .iter()
+                .any(|own| own.eq_ignore_ascii_case(name));
         }
-        let above = name.split_once('.').map(|(_, above)| above);
-        self.dns_names
-            .iter()
-            .any(|own| match own.strip_prefix("*.") {
-                Some(own) => above.is_some_and(|above| above.eq_ignore_ascii_case(own)),
-                None => own.eq_ignore_ascii_case(name),
-            })
+        let (Some(leaf), Ok(name)) = (self.chain.first(), ServerName::try_from(name)) else {
+            return false;
+        };
+        ParsedCertificate::try_from(leaf)
+            .and_then(|leaf| verify_server_name(&leaf, &name))
+            .is_ok()
     }
 
     /// Whether a TLS client that trusts these CAs takes the chain from a server, at this time.
@@ -319,7 +323,7 @@ fn key_of(pem: &[u8]) -> Result<Arc<dyn SigningKey>, KeyPairProblem> {
         return Err(KeyPairProblem::KeyEncrypted);
     }
     let der = PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
-        rustls_pki_types::pem::Error::NoItemsFound => KeyPairProblem::NoKey,
+        rustls::pki_types::pem::Error::NoItemsFound => KeyPairProblem::NoKey,
         _ => KeyPairProblem::KeyPem,
     })?;
     aws_lc_rs::sign::any_supported_type(&der).map_err(|_| KeyPairProblem::KeyUnusable)

@@ -16,8 +16,8 @@ use crate::api::tls::CERT_MANAGER_GROUP;
 use crate::api::{Postgres, PostgresOpsRequest};
 
 use crate::rules::document::FieldSelection;
-use crate::rules::ops_request::{aliases_without_issuer, will_have_tls};
-use crate::rules::postgres::major;
+use crate::rules::queue::will_have_tls;
+use crate::rules::shared::{aliases_without_issuer, probable_major};
 use crate::rules::{Allowed, ClusterFacts, Review};
 
 /// An issuer as it is written in an annotation or a flag: `Issuer/name` or `ClusterIssuer/name`.
@@ -308,7 +308,7 @@ pub fn postgres(
     let halted = new.halted == Some(true);
     let ssl_mode = if has_tls { "verify-full" } else { "disable" };
     // PostgreSQL 18 is the first that warns about md5; older ones have it as KubeDB's default.
-    let auth_mode = if major(&new.version, Some(facts)).is_some_and(|major| major >= 18) {
+    let auth_mode = if probable_major(&new.version, Some(facts)).is_some_and(|major| major >= 18) {
         "scram"
     } else {
         "md5"

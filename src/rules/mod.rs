@@ -17,13 +17,16 @@
 pub mod allowed;
 pub mod certificates;
 mod content;
+pub mod decode;
 pub mod defaults;
 pub mod document;
 pub mod facts;
+pub mod kind;
 pub mod ops_request;
 mod pod_security;
 pub mod postgres;
 pub mod queue;
+mod shared;
 pub mod text;
 
 use std::collections::BTreeSet;

@@ -8,7 +8,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use kube::api::ObjectMeta;
 
-use crate::serve::webhooks::{Purpose, WEBHOOKS, Webhook};
+use crate::serve::table::{Purpose, WEBHOOKS, Webhook};
 
 /// How long the API server waits for an answer. A review takes microseconds: what takes longer is a
 /// lost connection, and users wait for it.

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::DefaultBodyLimit;
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Request, Response, StatusCode, request};
 use http_body_util::BodyExt;
@@ -20,15 +19,12 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::api::duration;
 use crate::metrics::{ServerMetrics, Shed};
 use crate::serve::budget::{BodyBudget, Full, Hold};
 use crate::serve::connections::Activity;
 use crate::serve::limits::Limits;
 use crate::serve::weight;
-
-/// Longer texts are no duration that an API server sends. It also keeps the parser from numbers
-/// that overflow.
-const TIMEOUT_TEXT: usize = 12;
 
 /// A body whose length is not known begins with so many bytes of the budget, and takes twice as
 /// many each time that it needs more.
@@ -152,19 +148,15 @@ impl Application {
         ending: CancellationToken,
     ) -> Self {
         let panics = metrics.clone();
-        let router = router
-            // axum has a limit of its own, 2 MB, for handlers that take the whole body. Ours is
-            // kept before they are asked.
-            .layer(DefaultBodyLimit::disable())
-            .layer(CatchPanicLayer::custom(move |_: Box<dyn Any + Send>| {
-                // The panic hook has said where and why; the payload may hold anything and goes no
-                // further.
-                panics.shed(Shed::Panic);
-                said(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "pgrekey: a bug: this request made its handler panic; see the log",
-                )
-            }));
+        let router = router.layer(CatchPanicLayer::custom(move |_: Box<dyn Any + Send>| {
+            // The panic hook has said where and why; the payload may hold anything and goes no
+            // further.
+            panics.shed(Shed::Panic);
+            said(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "pgrekey: a bug: this request made its handler panic; see the log",
+            )
+        }));
         let (memory, line) = (BodyBudget::new(limits.memory), BodyBudget::new(limits.line));
         Self {
             router,
@@ -357,20 +349,10 @@ fn patience(query: Option<&str>, limits: &Limits) -> Duration {
         .unwrap_or_default()
         .split('&')
         .find_map(|pair| pair.strip_prefix("timeout="));
-    said.and_then(duration)
+    said.and_then(|text| duration::parse(text).ok())
         .filter(|d| !d.is_zero())
         .unwrap_or(limits.request)
         .min(limits.request_at_most)
-}
-
-fn duration(text: &str) -> Option<Duration> {
-    // kube's parser panics on signs in the middle and on numbers that overflow.
-    let plain =
-        text.len() <= TIMEOUT_TEXT && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.');
-    plain
-        .then(|| text.parse::<kube::core::Duration>().ok())
-        .flatten()
-        .map(Duration::from)
 }
 
 #[cfg(test)]
@@ -395,6 +377,7 @@ mod tests {
             (Some("timeout=NaNs"), 10.0),
             (Some("timeout=99999999999h"), 30.0),
             (Some("timeout=99999999999999999999999999h"), 10.0),
+            (Some("timeout=%2B3s"), 10.0),
             (Some("mytimeout=3s"), 10.0),
         ] {
             assert_eq!(

@@ -10,118 +10,14 @@ use axum::routing::post;
 use axum::{Extension, Router};
 use tokio::sync::Semaphore;
 
-use crate::api::{Postgres, PostgresOpsRequest};
-use crate::rules::ClusterFacts;
 use crate::rules::defaults::InstallationDefaults;
+use crate::rules::{ClusterFacts, Operation};
 
 use crate::serve::admission::AdmissionRequest;
 use crate::serve::request::Heavy;
-use crate::serve::review;
-use crate::serve::review::{AdmissionVerdict, ReviewFn, mutate, validate};
-
-/// Whether a webhook judges or fills in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// Judges; without an answer the API server refuses the object.
-    Validate,
-    /// Fills in; without an answer the API server goes on, and the rules are still to come.
-    Mutate,
-}
-
-/// One webhook.
-pub struct Webhook {
-    /// Whether it judges or fills in.
-    pub purpose: Purpose,
-    /// Name of the configuration object that it is registered in.
-    pub configuration: &'static str,
-    /// Its own name.
-    pub name: &'static str,
-    /// Where it is served.
-    pub path: &'static str,
-    /// API group of what it reviews.
-    pub group: &'static str,
-    /// Version of what it reviews.
-    pub version: &'static str,
-    /// Kind of what it reviews.
-    pub kind: &'static str,
-    /// Plural of what it reviews.
-    pub resource: &'static str,
-    /// What is reviewed, in the API server's words.
-    pub operations: &'static [&'static str],
-    /// How it reviews.
-    pub judge: ReviewFn,
-}
-
-impl std::fmt::Debug for Webhook {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Webhook")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Every webhook. Names and paths are KubeDB's; it has none that fills in requests, so those are
-/// formed alike.
-pub static WEBHOOKS: [Webhook; 4] = [
-    Webhook {
-        purpose: Purpose::Mutate,
-        configuration: "mutators.ops.kubedb.com",
-        name: "postgresopsrequestwebhook.mutators.ops.kubedb.com",
-        path: "/mutate-ops-kubedb-com-v1alpha1-postgresopsrequest",
-        operations: &["CREATE", "UPDATE"],
-        judge: mutate::<PostgresOpsRequest>,
-        ..REQUESTS
-    },
-    Webhook {
-        purpose: Purpose::Validate,
-        configuration: "validators.ops.kubedb.com",
-        name: "postgresopsrequestwebhook.validators.ops.kubedb.com",
-        path: "/validate-ops-kubedb-com-v1alpha1-postgresopsrequest",
-        ..REQUESTS
-    },
-    Webhook {
-        purpose: Purpose::Mutate,
-        configuration: "mutators.kubedb.com",
-        name: "postgreswebhook.mutators.kubedb.com",
-        path: "/mutate-kubedb-com-v1-postgres",
-        operations: &["CREATE", "UPDATE"],
-        judge: mutate::<Postgres>,
-        ..DATABASES
-    },
-    Webhook {
-        purpose: Purpose::Validate,
-        configuration: "validators.kubedb.com",
-        name: "postgreswebhook.validators.kubedb.com",
-        path: "/validate-kubedb-com-v1-postgres",
-        ..DATABASES
-    },
-];
-
-const REQUESTS: Webhook = Webhook {
-    purpose: Purpose::Validate,
-    configuration: "",
-    name: "",
-    path: "",
-    group: "ops.kubedb.com",
-    version: "v1alpha1",
-    kind: "PostgresOpsRequest",
-    resource: "postgresopsrequests",
-    operations: &["CREATE", "UPDATE"],
-    judge: validate::<PostgresOpsRequest>,
-};
-
-const DATABASES: Webhook = Webhook {
-    purpose: Purpose::Validate,
-    configuration: "",
-    name: "",
-    path: "",
-    group: "kubedb.com",
-    version: "v1",
-    kind: "Postgres",
-    resource: "postgreses",
-    operations: &["CREATE", "UPDATE", "DELETE"],
-    judge: validate::<Postgres>,
-};
+use crate::serve::response::respond;
+use crate::serve::review::AdmissionVerdict;
+use crate::serve::table::{WEBHOOKS, Webhook};
 
 /// What is told of each review, for metrics.
 pub type Observe = dyn Fn(&Webhook, &AdmissionVerdict) + Send + Sync;
@@ -197,6 +93,56 @@ async fn in_turn(
     answered.await.unwrap_or_else(unfinished)
 }
 
+/// Reviews a request that came to this webhook.
+#[must_use]
+pub fn review(
+    webhook: &Webhook,
+    request: &AdmissionRequest<'_>,
+    facts: &dyn ClusterFacts,
+    installation: &InstallationDefaults,
+) -> AdmissionVerdict {
+    let AdmissionRequest {
+        kind, operation, ..
+    } = request;
+    if (
+        kind.group.as_ref(),
+        kind.version.as_ref(),
+        kind.kind.as_ref(),
+    ) != (webhook.group, webhook.version, webhook.kind)
+    {
+        return AdmissionVerdict::wrong_webhook(format!(
+            "{} reviews {}/{} {}, and was asked about {}/{} {}: correct the registration",
+            webhook.path,
+            webhook.group,
+            webhook.version,
+            webhook.kind,
+            kind.group,
+            kind.version,
+            kind.kind
+        ));
+    }
+    let operation = match operation.as_ref() {
+        "CREATE" => Operation::Create,
+        "UPDATE" => Operation::Update,
+        "DELETE" => Operation::Delete,
+        other => {
+            return AdmissionVerdict::wrong_webhook(format!(
+                "{} does not review {other}: correct the registration",
+                webhook.path
+            ));
+        }
+    };
+    // Status and scale are written by programs, and never change what was judged.
+    if request
+        .sub_resource
+        .as_deref()
+        .is_some_and(|part| !part.is_empty())
+    {
+        return AdmissionVerdict::PASS;
+    }
+    (webhook.review)(request, operation, facts, installation)
+}
+
 /// Whether the body may be read: plain JSON.
 fn takes(headers: &HeaderMap) -> Result<(), &'static str> {
     let value = |name| {
@@ -220,8 +166,8 @@ fn takes(headers: &HeaderMap) -> Result<(), &'static str> {
 }
 
 fn reply(webhook: &Webhook, admission: &Admission, body: &[u8]) -> Response {
-    let question = match AdmissionRequest::parse(body) {
-        Ok(question) => question,
+    let request = match AdmissionRequest::parse(body) {
+        Ok(request) => request,
         Err(problem) => return (StatusCode::BAD_REQUEST, problem.to_string()).into_response(),
     };
     let unknown = admission.facts.unknown();
@@ -233,14 +179,14 @@ fn reply(webhook: &Webhook, admission: &Admission, body: &[u8]) -> Response {
         )
             .into_response();
     }
-    let verdict = review::review(
+    let verdict = review(
         webhook,
-        &question,
+        &request,
         admission.facts.as_ref(),
         &admission.installation,
     );
     (admission.observe)(webhook, &verdict);
-    match review::answer(webhook, &question, verdict).and_then(|answer| question.answer(answer)) {
+    match respond(webhook, &request, verdict).and_then(|response| request.encode(response)) {
         Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
         Err(_) => (
             StatusCode::INTERNAL_SERVER_ERROR,

@@ -13,7 +13,7 @@ use kube::api::{Api, Patch, PatchParams};
 use pgrekey::rules;
 use pgrekey::rules::{Allowed, Operation};
 use pgrekey::serve::registration::configuration_names;
-use pgrekey::serve::webhooks::Purpose;
+use pgrekey::serve::table::Purpose;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 

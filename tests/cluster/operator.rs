@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Stdio};
 
 use pgrekey::serve::registration::configuration_names;
-use pgrekey::serve::webhooks::Purpose;
+use pgrekey::serve::table::Purpose;
 use serde_json::{Value, json};
 
 use crate::harness::{Cluster, eventually, pgrekey, printed};

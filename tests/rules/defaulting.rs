@@ -9,10 +9,10 @@ use pgrekey::api::ops_request::FINALIZER;
 use pgrekey::api::{Postgres, PostgresOpsRequest};
 use pgrekey::rules::defaults;
 use pgrekey::rules::defaults::{DefaultIssuer, InstallationDefaults};
+use pgrekey::rules::kind::ReviewedKind;
 use pgrekey::rules::{
     ClusterFacts, Finding, Operation, Review, Snapshot, judge, ops_request, postgres,
 };
-use pgrekey::serve::review::ReviewedKind;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde::Deserialize as _;
@@ -150,7 +150,7 @@ fn part_filled<K: ReviewedKind>(
         ..InstallationDefaults::default()
     };
     let review = review::<K>(document, old).expect("it decodes");
-    let part = K::touched(&review)
+    let part = K::defaulted_fields(&review)
         .select(&document.to_string())
         .expect("JSON");
     (

@@ -34,7 +34,7 @@ use crate::cli::kubeconfig::{
 };
 use crate::cli::output::{Output, Screen, Tone, json, yaml};
 use crate::plan::Known;
-use crate::serve::webhooks::{Purpose, WEBHOOKS};
+use crate::serve::table::{Purpose, WEBHOOKS};
 
 /// Check whether this installation is healthy
 ///

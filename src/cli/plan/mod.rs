@@ -27,8 +27,8 @@ use crate::plan::operation::goal::target_spec;
 use crate::plan::preview::{PodStrategy, Preview, preview};
 use crate::rules;
 use crate::rules::defaults::InstallationDefaults;
+use crate::rules::kind::ReviewedKind;
 use crate::rules::{ClusterFacts as _, Effect, Finding, Review, Snapshot};
-use crate::serve::review::ReviewedKind;
 
 /// Show what a request would do, before it is made
 ///
