@@ -14,10 +14,8 @@ use crate::api::cert_manager::{Certificate, holds};
 use crate::api::names;
 use crate::api::ops_request::PodStatus;
 use crate::api::{Postgres, PostgresOpsRequest};
-use crate::cli::kubeconfig::{
-    ApiConnection, Scope, block_on, explain_api_error, is_missing, print,
-};
-use crate::cli::output::{Cell, Output, Screen, Tone, days, end, json, serial, yaml};
+use crate::cli::kubeconfig::{ApiConnection, Scope, block_on, explain_api_error, is_missing};
+use crate::cli::output::{Cell, Output, Screen, Tone, days, end, json, print_lines, serial, yaml};
 use crate::pki::certificate::{CertificateSummary, summarize_pem};
 use crate::plan::preview;
 use crate::tls::Alias;
@@ -74,7 +72,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
                 },
             ),
         };
-        print(&lines)?;
+        print_lines(&lines)?;
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -1,25 +1,24 @@
 //! `pgrekey check`: the rules, before an API server is asked.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context;
 use kube::ResourceExt;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::api::{Postgres, PostgresOpsRequest};
-use crate::cli::kubeconfig::{Scope, block_on, print};
+use crate::cli::facts::{facts_in, read_text};
+use crate::cli::flags::Defaults;
+use crate::cli::kubeconfig::{Scope, block_on};
 use crate::cli::manifest;
-use crate::cli::manifest::{Document, Position};
-use crate::cli::output::{Output, json, yaml};
+use crate::cli::manifest::{Document, ParseProblem, Position};
+use crate::cli::output::{Output, json, print_lines, yaml};
 use crate::cluster::cache;
 use crate::rules;
-use crate::rules::allowed::{Allowed, PodSecurity};
-use crate::rules::defaults::{DefaultIssuer, InstallationDefaults};
+use crate::rules::defaults::InstallationDefaults;
 use crate::rules::{ClusterFacts, Effect, Finding, Needs, Operation, Review, Rule, Snapshot};
 use crate::serve::review;
 use crate::serve::review::{ReviewedKind, UNDECODABLE};
@@ -55,73 +54,6 @@ pub(crate) struct Args {
     scope: Scope,
 }
 
-/// What admission fills in and lets pass
-#[derive(Debug, clap::Args)]
-pub(crate) struct Defaults {
-    /// Issuer for objects that name none, as `pgrekey run` has it: Issuer/NAME or
-    /// ClusterIssuer/NAME
-    #[arg(long, env = "PGREKEY_DEFAULT_ISSUER", value_name = "ISSUER")]
-    default_issuer: Option<DefaultIssuer>,
-    #[command(flatten)]
-    tenancy: Tenancy,
-}
-
-impl Defaults {
-    /// The installation that would judge.
-    pub(crate) fn installation(self) -> InstallationDefaults {
-        let Self {
-            default_issuer,
-            tenancy,
-        } = self;
-        InstallationDefaults {
-            issuer: default_issuer,
-            allowed: Arc::new(tenancy.allowed()),
-            ..InstallationDefaults::default()
-        }
-    }
-}
-
-/// What databases may have
-#[derive(Debug, clap::Args)]
-pub(crate) struct Tenancy {
-    /// What pods of databases may be, by Kubernetes' Pod Security Standards: restricted, baseline
-    /// or privileged
-    #[arg(
-        long,
-        env = "PGREKEY_POD_SECURITY",
-        value_name = "LEVEL",
-        default_value = "restricted"
-    )]
-    pod_security: PodSecurity,
-    /// ServiceAccounts with the label pgrekey.dev/usable-by-databases=true that pods of databases
-    /// may run as, besides their own
-    #[arg(
-        long,
-        env = "PGREKEY_SERVICE_ACCOUNTS",
-        value_name = "NAME",
-        value_delimiter = ','
-    )]
-    service_accounts: Vec<String>,
-    /// Let Services of databases have external IPs
-    #[arg(long, env = "PGREKEY_ALLOW_EXTERNAL_IPS")]
-    allow_external_ips: bool,
-}
-
-impl Tenancy {
-    pub(crate) fn allowed(self) -> Allowed {
-        let Self {
-            pod_security,
-            service_accounts,
-            allow_external_ips,
-        } = self;
-        Allowed {
-            pod_security,
-            service_accounts,
-            external_ips: allow_external_ips,
-        }
-    }
-}
-
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args {
         files,
@@ -132,20 +64,20 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         scope,
     } = args;
     let before = match facts {
-        Some(directory) => Some(facts_of(&directory)?),
-        None if cluster => Some(facts_of_cluster(&scope)?),
+        Some(directory) => Some(facts_in(&directory)?),
+        None if cluster => Some(facts_in_cluster(&scope)?),
         None => None,
     };
     let namespace = scope.namespace();
     let mut report = ObjectReport::default();
     let mut objects = vec![];
     for file in &files {
-        match manifest::parse(&text_of(file)?) {
+        match manifest::parse(&read_text(file)?) {
             Ok(documents) => {
                 let documents = documents.into_iter().flat_map(Document::objects);
                 objects.extend(documents.map(|document| Object::new(file, document, &namespace)));
             }
-            Err((place, problem)) => report.unreadable(file, place, problem),
+            Err(problem) => report.unreadable(file, problem),
         }
     }
     let facts = before.clone().map(|facts| with_companions(facts, &objects));
@@ -163,7 +95,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             None => report.other += 1,
         }
     }
-    print(&match output {
+    print_lines(&match output {
         Output::Json => json(&report)?,
         Output::Yaml => yaml(&report)?,
         Output::Table | Output::Wide => report.lines(),
@@ -175,52 +107,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-pub(crate) fn text_of(file: &Path) -> anyhow::Result<String> {
-    let bytes = if file == Path::new("-") {
-        let mut bytes = vec![];
-        std::io::stdin()
-            .lock()
-            .read_to_end(&mut bytes)
-            .context("cannot read standard input")?;
-        bytes
-    } else {
-        std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?
-    };
-    String::from_utf8(bytes).with_context(|| format!("{} is no text", file.display()))
-}
-
-/// What the manifests of a directory say about the cluster.
-pub(crate) fn facts_of(directory: &Path) -> anyhow::Result<Snapshot> {
-    let entries = std::fs::read_dir(directory)
-        .with_context(|| format!("cannot read {}", directory.display()))?;
-    let mut files = entries
-        .map(|entry| Ok(entry?.path()))
-        .collect::<std::io::Result<Vec<_>>>()?;
-    files.retain(|file| {
-        file.extension()
-            .is_some_and(|e| ["yaml", "yml", "json"].iter().any(|known| e == *known))
-    });
-    files.sort();
-    let mut facts = Snapshot::default();
-    for file in files {
-        let documents = manifest::parse(&text_of(&file)?).map_err(|(place, problem)| {
-            anyhow::anyhow!(
-                "{}:{}:{}: {problem}",
-                file.display(),
-                place.line,
-                place.column
-            )
-        })?;
-        for document in documents.into_iter().flat_map(Document::objects) {
-            facts
-                .learn(&document.value())
-                .with_context(|| format!("{} does not decode", file.display()))?;
-        }
-    }
-    Ok(facts)
-}
-
-fn facts_of_cluster(scope: &Scope) -> anyhow::Result<Snapshot> {
+fn facts_in_cluster(scope: &Scope) -> anyhow::Result<Snapshot> {
     block_on(async { Ok(cache::snapshot(&scope.connect().await?.client).await?) })
 }
 
@@ -421,7 +308,8 @@ const REFUSED: &str = "refused";
 const WARNING: &str = "warning";
 
 impl ObjectReport {
-    fn unreadable(&mut self, file: &Path, Position { line, column }: Position, problem: String) {
+    fn unreadable(&mut self, file: &Path, ParseProblem { position, problem }: ParseProblem) {
+        let Position { line, column } = position;
         self.findings.push(ReportedFinding {
             file: file.display().to_string(),
             line,
@@ -454,7 +342,7 @@ impl ObjectReport {
                          problem,
                          remedy,
                      }| {
-            let Position { line, column } = object.document.place(&field);
+            let Position { line, column } = object.document.position(&field);
             ReportedFinding {
                 file: object.file.display().to_string(),
                 line,

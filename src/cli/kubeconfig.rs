@@ -1,11 +1,11 @@
 //! Which cluster and which namespace a command is about, and what to tell a user whom the API
 //! server does not answer.
 
-use std::io;
-
 use anyhow::{Context, anyhow};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+
+use crate::cli::crypto::install_crypto_provider;
 
 /// How long until a cluster that does not answer counts as away.
 const CONNECT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -33,7 +33,7 @@ pub(crate) struct ApiConnection {
 impl Scope {
     /// A client of the cluster.
     pub(crate) async fn connect(&self) -> anyhow::Result<ApiConnection> {
-        crate::cli::install_cryptography();
+        install_crypto_provider();
         let mut config = match &self.context {
             Some(context) => {
                 let options = KubeConfigOptions {
@@ -138,16 +138,6 @@ pub(crate) fn explain_api_error(what: &str, error: kube::Error) -> anyhow::Error
 /// Whether the API server says that there is no such object or no such kind.
 pub(crate) fn is_missing(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
-}
-
-/// Writes lines to standard output.
-pub(crate) fn print<'l>(lines: impl IntoIterator<Item = &'l String>) -> io::Result<()> {
-    use io::Write;
-    let mut out = io::stdout().lock();
-    for line in lines {
-        writeln!(out, "{line}")?;
-    }
-    out.flush()
 }
 
 #[cfg(test)]

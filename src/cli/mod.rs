@@ -4,11 +4,15 @@ mod certs;
 mod check;
 mod completion;
 mod crds;
+mod crypto;
 mod doctor;
+mod facts;
+mod flags;
 mod kubeconfig;
 mod manifest;
 mod output;
 mod plan;
+mod program_name;
 mod requests;
 mod rules;
 mod run;
@@ -18,9 +22,9 @@ mod webhook_config;
 use std::io;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use kube::Client;
+
+use crate::cli::program_name::{as_called, is_plugin, program_name};
 
 /// A Kubernetes operator that changes the TLS of running Postgres clusters without failed
 /// connections.
@@ -84,34 +88,11 @@ pub fn main() -> ExitCode {
                 reason = "the one place that tells the user why the command failed"
             )]
             {
-                eprintln!("{}: {}", me(), as_called(&format!("{error:#}")));
+                eprintln!("{}: {}", program_name(), as_called(&format!("{error:#}")));
             }
             ExitCode::FAILURE
         }
     }
-}
-
-/// Whether kubectl runs us: its plugins are programs called `kubectl-NAME`.
-fn is_plugin() -> bool {
-    let program = std::env::args_os().next().map(std::path::PathBuf::from);
-    program
-        .as_deref()
-        .and_then(std::path::Path::file_name)
-        .is_some_and(|name| name == "kubectl-pgrekey")
-}
-
-/// What the user calls us.
-fn me() -> &'static str {
-    if is_plugin() {
-        "kubectl pgrekey"
-    } else {
-        "pgrekey"
-    }
-}
-
-/// A text whose commands of ours, which stand in backticks, are what the user would type.
-fn as_called(text: &str) -> String {
-    text.replace("`pgrekey ", &format!("`{} ", me()))
 }
 
 /// The command line, in the words by which the user called us.
@@ -133,23 +114,6 @@ fn command(is_plugin: bool) -> clap::Command {
 
 fn done((): ()) -> ExitCode {
     ExitCode::SUCCESS
-}
-
-/// Sets the one provider of cryptography, which kube, tokio-postgres and our own server find there.
-fn install_cryptography() {
-    // It can only be there already, and the same, in a test.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-}
-
-/// A client of the API server that the kubeconfig, or the pod's service account, names.
-async fn client() -> anyhow::Result<Client> {
-    let mut config = kube::Config::infer()
-        .await
-        .context("cannot find out where the API server is")?;
-    // Watches and loops try again by themselves; kube's own retries would go on for a quarter of an
-    // hour behind their back.
-    config.default_retry = false;
-    Client::try_from(config).context("cannot set up the client of the API server")
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -1,6 +1,7 @@
 //! How things are written for people: columns, colours where a terminal has them, times.
 
-use std::io::IsTerminal;
+use std::io;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -47,7 +48,7 @@ pub(crate) enum Tone {
 impl Screen {
     /// Standard output, as it is.
     pub(crate) fn new() -> Self {
-        let is_terminal = std::io::stdout().is_terminal();
+        let is_terminal = io::stdout().is_terminal();
         let is_wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         let size =
@@ -224,6 +225,15 @@ pub(crate) fn yaml(value: &impl Serialize) -> anyhow::Result<Vec<String>> {
         .lines()
         .map(str::to_owned)
         .collect())
+}
+
+/// Writes lines to standard output.
+pub(crate) fn print_lines<'l>(lines: impl IntoIterator<Item = &'l String>) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    out.flush()
 }
 
 #[cfg(test)]

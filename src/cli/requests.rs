@@ -15,9 +15,9 @@ use crate::api::duration;
 use crate::api::ops_request::{Apply, DatabaseRef, OpsType, TlsChange};
 use crate::api::tls::{CERT_MANAGER_GROUP, ClientAuthMode, IssuerRef, SslMode};
 use crate::api::{PostgresOpsRequest, PostgresOpsRequestSpec};
-use crate::cli::kubeconfig::{Scope, block_on, explain_api_error, locate, print};
-use crate::cli::me;
-use crate::cli::output::{Output, json, yaml};
+use crate::cli::kubeconfig::{Scope, block_on, explain_api_error, locate};
+use crate::cli::output::{Output, json, print_lines, yaml};
+use crate::cli::program_name::program_name;
 use crate::cli::status::follow;
 
 /// What a request is named after, and what a user may say of every one
@@ -184,7 +184,7 @@ pub(crate) fn remove_tls(
 fn make(common: &Common, operation: &str, change: TlsChange) -> anyhow::Result<ExitCode> {
     let request = request(common, operation, change)?;
     if common.dry_run {
-        print(&if common.output == Output::Json {
+        print_lines(&if common.output == Output::Json {
             json(&request)?
         } else {
             yaml(&request)?
@@ -205,7 +205,7 @@ fn make(common: &Common, operation: &str, change: TlsChange) -> anyhow::Result<E
             return follow(&cluster, &made).await;
         }
         made.metadata.managed_fields = None;
-        print(&match common.output {
+        print_lines(&match common.output {
             Output::Json => json(&made)?,
             Output::Yaml => yaml(&made)?,
             Output::Table | Output::Wide => is_made(&made),
@@ -219,7 +219,10 @@ fn is_made(request: &PostgresOpsRequest) -> Vec<String> {
     let (namespace, name) = (request.namespace().unwrap_or_default(), request.name_any());
     vec![
         format!("postgresopsrequest.ops.kubedb.com/{name} created"),
-        format!("follow it with: {} status {namespace}/{name} --watch", me()),
+        format!(
+            "follow it with: {} status {namespace}/{name} --watch",
+            program_name()
+        ),
     ]
 }
 

@@ -17,7 +17,8 @@ use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
 use crate::api::duration;
-use crate::cli::check::Tenancy;
+use crate::cli::crypto::install_crypto_provider;
+use crate::cli::flags::Tenancy;
 use crate::cluster::cache;
 use crate::cluster::webhook_ca::OwnCa;
 use crate::controller;
@@ -289,7 +290,7 @@ fn host_name() -> anyhow::Result<String> {
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let (config, filter, format) = args.parse()?;
     telemetry::start(filter, format);
-    crate::cli::install_cryptography();
+    install_crypto_provider();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -324,7 +325,7 @@ async fn operate(config: Config) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {webhook_address}"))?;
     info!(version = env!("CARGO_PKG_VERSION"), namespace, %webhook_address, %health_address, "starting");
 
-    let client = crate::cli::client().await?;
+    let client = connect().await?;
     let (stores, watching) = cache::watch(&client);
     let stores = Arc::new(stores);
     tasks.add("facts", end.clone().run_until_cancelled_owned(watching));
@@ -401,6 +402,17 @@ async fn operate(config: Config) -> anyhow::Result<()> {
     probes_end.cancel();
     probes.await.context("the health port failed")?;
     outcome
+}
+
+/// A client of the API server that the kubeconfig, or the pod's service account, names.
+async fn connect() -> anyhow::Result<Client> {
+    let mut config = kube::Config::infer()
+        .await
+        .context("cannot find out where the API server is")?;
+    // Watches and controllers retry by themselves. kube's own retries would delay them by up to a
+    // quarter of an hour.
+    config.default_retry = false;
+    Client::try_from(config).context("cannot set up the client of the API server")
 }
 
 /// Keeps the served certificate good.

@@ -23,16 +23,14 @@ use serde::de::DeserializeOwned;
 
 use crate::api;
 use crate::api::{Postgres, PostgresOpsRequest};
-use crate::cli::as_called;
 use crate::cli::certs;
 use crate::cli::doctor::checks::{
     AdmissionTrial, CERT_MANAGER, CheckReport, CheckVerdict, CheckedAccount, Installation,
     Registered, RegisteredWebhook, WebhookAnswer,
 };
-use crate::cli::kubeconfig::{
-    ApiConnection, Scope, block_on, explain_api_error, is_missing, print,
-};
-use crate::cli::output::{Output, Screen, Tone, json, yaml};
+use crate::cli::kubeconfig::{ApiConnection, Scope, block_on, explain_api_error, is_missing};
+use crate::cli::output::{Output, Screen, Tone, json, print_lines, yaml};
+use crate::cli::program_name::as_called;
 use crate::plan::Known;
 use crate::serve::webhooks::{Purpose, WEBHOOKS};
 
@@ -67,7 +65,7 @@ pub(crate) fn run(Args { output, scope }: Args) -> anyhow::Result<ExitCode> {
             Output::Yaml => yaml(&found)?,
             Output::Table | Output::Wide => lines(&found, Screen::new()),
         };
-        print(&lines)?;
+        print_lines(&lines)?;
         // What could not be looked at is no sign of health.
         let is_bad = |found: &CheckReport| {
             matches!(found.verdict, CheckVerdict::Fail | CheckVerdict::Unknown)

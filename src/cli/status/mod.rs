@@ -15,10 +15,8 @@ use kube::runtime::watcher::{self, watch_object, watcher};
 
 use crate::api::ops_request::OpsPhase;
 use crate::api::{Postgres, PostgresOpsRequest};
-use crate::cli::kubeconfig::{
-    ApiConnection, Scope, block_on, explain_api_error, is_missing, print,
-};
-use crate::cli::output::{Output, Screen, json, yaml};
+use crate::cli::kubeconfig::{ApiConnection, Scope, block_on, explain_api_error, is_missing};
+use crate::cli::output::{Output, Screen, json, print_lines, yaml};
 use crate::cli::status::progress::StepEvents;
 
 /// Show how far a request is
@@ -77,7 +75,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
                 progress::lines(&request, replicas, Timestamp::now(), wide, screen)
             }
         };
-        print(&lines)?;
+        print_lines(&lines)?;
         Ok(code(&request))
     })
 }
@@ -261,7 +259,7 @@ impl StatusView {
         };
         if Screen::new().size.is_none() {
             let before = self.shown.replace(request.clone());
-            return print(&progress::news(before.as_ref(), &request, Timestamp::now()));
+            return print_lines(&progress::news(before.as_ref(), &request, Timestamp::now()));
         }
         self.shown = Some(request);
         self.draw()
@@ -285,7 +283,7 @@ impl StatusView {
             String::new()
         };
         self.drawn = lines.len();
-        print([&(over + &lines.join("\n"))])
+        print_lines([&(over + &lines.join("\n"))])
     }
 }
 

@@ -9,8 +9,8 @@ use crate::api::ops_request::{
     OpsPhase, OpsType, PostgresOpsRequestSpec, PostgresOpsRequestStatus, Step, TlsOperation,
 };
 use crate::api::{PostgresOpsRequest, StepKind, bounds};
-use crate::cli::as_called;
 use crate::cli::output::{Cell, Screen, Tone, elapsed, end, serial};
+use crate::cli::program_name::as_called;
 use crate::plan::operation::attempts;
 use crate::plan::operation::attempts::ROLLBACK;
 use crate::plan::operation::goal::issues_certificates;
