@@ -1,23 +1,22 @@
-//! Flags that `run`, `check` and `plan` share: what an installation fills in, and what it allows.
+//! Flags that `run`, `check` and `plan` share: the defaults and the limits of an installation.
 
 use std::sync::Arc;
 
 use crate::rules::allowed::{Allowed, PodSecurity};
 use crate::rules::defaults::{DefaultIssuer, InstallationDefaults};
 
-/// What admission fills in and lets pass
+/// Defaults and limits of admission
 #[derive(Debug, clap::Args)]
-pub(crate) struct Defaults {
-    /// Issuer for objects that name none, as `pgrekey run` has it: Issuer/NAME or
-    /// ClusterIssuer/NAME
+pub(crate) struct AdmissionFlags {
+    /// Issuer for objects that name none, as in `pgrekey run`: Issuer/NAME or ClusterIssuer/NAME
     #[arg(long, env = "PGREKEY_DEFAULT_ISSUER", value_name = "ISSUER")]
     default_issuer: Option<DefaultIssuer>,
     #[command(flatten)]
-    tenancy: Tenancy,
+    tenancy: TenancyFlags,
 }
 
-impl Defaults {
-    /// The installation that would judge.
+impl AdmissionFlags {
+    /// The installation with these flags.
     pub(crate) fn installation(self) -> InstallationDefaults {
         let Self {
             default_issuer,
@@ -31,11 +30,10 @@ impl Defaults {
     }
 }
 
-/// What databases may have
+/// Limits for databases
 #[derive(Debug, clap::Args)]
-pub(crate) struct Tenancy {
-    /// What pods of databases may be, by Kubernetes' Pod Security Standards: restricted, baseline
-    /// or privileged
+pub(crate) struct TenancyFlags {
+    /// Pod Security Standard that pods of databases must meet: restricted, baseline or privileged
     #[arg(
         long,
         env = "PGREKEY_POD_SECURITY",
@@ -43,8 +41,8 @@ pub(crate) struct Tenancy {
         default_value = "restricted"
     )]
     pod_security: PodSecurity,
-    /// ServiceAccounts with the label pgrekey.dev/usable-by-databases=true that pods of databases
-    /// may run as, besides their own
+    /// ServiceAccounts that pods of databases may run as, besides their own; they need the label
+    /// pgrekey.dev/usable-by-databases=true too
     #[arg(
         long,
         env = "PGREKEY_SERVICE_ACCOUNTS",
@@ -52,12 +50,12 @@ pub(crate) struct Tenancy {
         value_delimiter = ','
     )]
     service_accounts: Vec<String>,
-    /// Let Services of databases have external IPs
+    /// Allow external IPs in Services of databases
     #[arg(long, env = "PGREKEY_ALLOW_EXTERNAL_IPS")]
     allow_external_ips: bool,
 }
 
-impl Tenancy {
+impl TenancyFlags {
     pub(crate) fn allowed(self) -> Allowed {
         let Self {
             pod_security,

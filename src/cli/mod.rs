@@ -1,4 +1,4 @@
-//! The command line: parses, wires, and turns outcomes into exit codes.
+//! The command line: parses arguments, runs a command, and turns its outcome into an exit code.
 
 mod certs;
 mod check;
@@ -56,8 +56,8 @@ enum Command {
 
 /// Runs the command line of this process.
 ///
-/// The exit code is 0 when the command did what it says, 1 when it could not or when `check` found
-/// what would be refused, 2 when the command line was wrong.
+/// The exit code is 0 if the command succeeded, 1 if it failed or found a problem (the help of each
+/// command says which), 2 if the command line was wrong.
 #[must_use]
 pub fn main() -> ExitCode {
     let matches = command(is_plugin()).get_matches();
@@ -71,21 +71,21 @@ pub fn main() -> ExitCode {
         Command::ChangeIssuer(args) => requests::change_issuer(*args),
         Command::RemoveTls(args) => requests::remove_tls(*args),
         Command::Doctor(args) => doctor::run(args),
-        Command::Run(args) => run::run(*args).map(done),
+        Command::Run(args) => run::run(*args).map(success),
         Command::Check(args) => check::run(args),
-        Command::Crds(args) => crds::run(&args).map(done),
-        Command::WebhookConfig(args) => webhook_config::run(args).map(done),
-        Command::Completion(args) => completion::run(&args, Cli::command()).map(done),
-        Command::Rules(args) => rules::run(&args).map(done),
+        Command::Crds(args) => crds::run(&args).map(success),
+        Command::WebhookConfig(args) => webhook_config::run(args).map(success),
+        Command::Completion(args) => completion::run(&args, Cli::command()).map(success),
+        Command::Rules(args) => rules::run(&args).map(success),
     };
     match outcome {
         Ok(code) => code,
-        // The reader of our output has seen enough, as in `pgrekey crds | head`.
+        // The reader of the output has ended, as in `pgrekey crds | head`.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             #[expect(
                 clippy::print_stderr,
-                reason = "the one place that tells the user why the command failed"
+                reason = "the one place that prints why a command failed"
             )]
             {
                 eprintln!("{}: {}", program_name(), as_called(&format!("{error:#}")));
@@ -95,7 +95,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The command line, in the words by which the user called us.
+/// The command line, with the program's name as the user called it.
 fn command(is_plugin: bool) -> clap::Command {
     let command = Cli::command();
     if !is_plugin {
@@ -112,7 +112,7 @@ fn command(is_plugin: bool) -> clap::Command {
         })
 }
 
-fn done((): ()) -> ExitCode {
+fn success((): ()) -> ExitCode {
     ExitCode::SUCCESS
 }
 

@@ -13,20 +13,20 @@ use serde_json::Value;
 
 use crate::api::PostgresOpsRequest;
 use crate::cli::facts::{facts_in, read_text};
-use crate::cli::flags::Defaults;
+use crate::cli::flags::AdmissionFlags;
 use crate::cli::kubeconfig::{Scope, block_on, locate};
 use crate::cli::manifest;
 use crate::cli::manifest::Document;
-use crate::cli::output::{Output, Screen, json, print_lines, yaml};
+use crate::cli::output::{Output, json, print_lines, yaml};
 use crate::cli::plan::planner::{Planner, RequestPlan};
 use crate::cluster::cache;
 use crate::rules::{Effect, Snapshot};
 
-/// Show what a request would do, before it is made
+/// Show the effects of a request before it is created
 ///
 /// A file may hold the database and its issuers too. Several requests are planned one after the
-/// other, each from where the one before it leads. The exit code is 1 when a request would be
-/// refused.
+/// other, each from the state that the one before it leads to. The exit code is 1 if a request
+/// would be refused.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pgrekey plan add-tls.yaml                    # against the cluster of the kubeconfig
@@ -38,12 +38,12 @@ pub(crate) struct Args {
     /// Files with manifests, `-` for standard input; or the name of a request in the cluster
     #[arg(required = true, value_name = "FILE|NAME")]
     what: Vec<String>,
-    /// Directory with manifests of what is in the cluster; no cluster is asked then
+    /// Directory with manifests of the objects in the cluster, to plan offline
     #[arg(long, value_name = "DIR")]
     facts: Option<PathBuf>,
     #[command(flatten)]
-    defaults: Defaults,
-    /// How it is printed
+    defaults: AdmissionFlags,
+    /// Format of the output
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
@@ -74,8 +74,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
                 .map_err(|error| anyhow!("{error}; `--facts DIR` plans without a cluster"))?,
             (None, None) => Snapshot::default(),
         };
-        let requests = requests(&what, &namespace, &mut known)?;
-        // A request that was never stored is no part of the cluster.
+        let requests = named_requests(&what, &namespace, &mut known)?;
+        // A request without uid is from a file: it is not in the cluster.
         known
             .requests
             .retain(|request| request.metadata.uid.is_some());
@@ -98,15 +98,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         let lines = match output {
             Output::Json => json(&plans.iter().map(RequestPlan::to_json).collect::<Vec<_>>())?,
             Output::Yaml => yaml(&plans.iter().map(RequestPlan::to_json).collect::<Vec<_>>())?,
-            Output::Table => show::lines(&plans, false, Screen::new()),
-            Output::Wide => show::lines(
-                &plans,
-                true,
-                Screen {
-                    size: None,
-                    ..Screen::new()
-                },
-            ),
+            Output::Table | Output::Wide => show::lines(&plans, output.detail(), output.screen()),
         };
         print_lines(&lines)?;
         if let Some(error) = failed {
@@ -124,8 +116,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The requests that a user names; what else is in the files becomes part of the facts.
-fn requests(
+/// The requests that the user names. Other objects in the files are added to the facts.
+fn named_requests(
     what: &[String],
     namespace: &str,
     facts: &mut Snapshot,

@@ -3,7 +3,7 @@
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use crate::cli::output::{Cell, Screen, Tone};
+use crate::cli::output::{Cell, Detail, Screen, Tone};
 use crate::cli::plan::planner::{Certainty, RequestPlan};
 use crate::cli::status::progress::words;
 use crate::plan::preview;
@@ -12,8 +12,8 @@ use crate::rules::{Effect, Finding};
 use crate::tls::{Method, Posture};
 
 impl RequestPlan {
-    /// What the request does, in words.
-    fn operation(&self) -> String {
+    /// The operation in a few words.
+    fn operation_words(&self) -> String {
         let (walk, spec) = (&self.preview.walk, &self.request.spec);
         match (
             &walk[0].served,
@@ -46,7 +46,7 @@ impl RequestPlan {
         json!({
             "request": self.request.name_any(),
             "database": self.database(),
-            "operation": self.operation(),
+            "operation": self.operation_words(),
             "findings": findings.iter().map(finding).collect::<Vec<_>>(),
             "certificates": preview.certificates.iter().map(certificate_json).collect::<Vec<_>>(),
             "settings": lines_json(&preview.settings),
@@ -76,15 +76,15 @@ fn certificate_json(planned: &PlannedCertificate) -> Value {
     })
 }
 
-/// What is there before, and what is there after.
+/// The lines before the operation, and those after it.
 fn lines_json(lines: &[LineChange]) -> Value {
-    let of =
+    let select =
         |is: fn(&LineChange) -> Option<&String>| lines.iter().filter_map(is).collect::<Vec<_>>();
-    let before = of(|line| match line {
+    let before = select(|line| match line {
         LineChange::Stays(text) | LineChange::Goes(text) => Some(text),
         LineChange::Comes(_) => None,
     });
-    let after = of(|line| match line {
+    let after = select(|line| match line {
         LineChange::Stays(text) | LineChange::Comes(text) => Some(text),
         LineChange::Goes(_) => None,
     });
@@ -100,7 +100,7 @@ fn stage_json(stop: &PlannedStage) -> Value {
         "servedBy": stop.served,
         "plaintext": accept.plain.map(method),
         "tls": accept.tls.map(method),
-        "standbysDial": {"sslmode": conninfo.mode.as_str(), "clientCertificate": conninfo.sends_client_cert},
+        "replication": {"sslmode": conninfo.mode.as_str(), "clientCertificate": conninfo.sends_client_cert},
         "trusts": stop.trusts,
         "newPods": stop.new_pods,
         "newLeaves": stop.new_leaves,
@@ -123,16 +123,16 @@ fn fate(fate: Fate) -> (&'static str, Tone) {
     }
 }
 
-/// The plans one after the other, with an empty line in between.
-pub(crate) fn lines(plans: &[RequestPlan], wide: bool, screen: Screen) -> Vec<String> {
+/// The plans with an empty line between them.
+pub(crate) fn lines(plans: &[RequestPlan], detail: Detail, screen: Screen) -> Vec<String> {
     let all: Vec<Vec<String>> = plans
         .iter()
-        .map(|plan| plan_lines(plan, wide, screen))
+        .map(|plan| plan_lines(plan, detail, screen))
         .collect();
     all.join(&String::new())
 }
 
-fn plan_lines(plan: &RequestPlan, wide: bool, screen: Screen) -> Vec<String> {
+fn plan_lines(plan: &RequestPlan, detail: Detail, screen: Screen) -> Vec<String> {
     let RequestPlan {
         request,
         findings,
@@ -145,7 +145,7 @@ fn plan_lines(plan: &RequestPlan, wide: bool, screen: Screen) -> Vec<String> {
     let heading = format!(
         "{}: {} of {}",
         request.name_any(),
-        plan.operation(),
+        plan.operation_words(),
         plan.database()
     );
     let mut lines = vec![screen.line(Tone::Strong, &heading)];
@@ -174,7 +174,7 @@ fn plan_lines(plan: &RequestPlan, wide: bool, screen: Screen) -> Vec<String> {
         let rows: Vec<Vec<Cell>> = preview
             .certificates
             .iter()
-            .map(|planned| certificate_row(planned, wide))
+            .map(|planned| certificate_row(planned, detail))
             .collect();
         lines.extend(screen.table(&["", "CERTIFICATE", "ISSUER", "LIFE", "NAMES"], &rows));
     }
@@ -182,7 +182,7 @@ fn plan_lines(plan: &RequestPlan, wide: bool, screen: Screen) -> Vec<String> {
     lines.extend(preview.settings.iter().map(|line| changed(line, screen)));
     lines.extend(title("pg_hba"));
     lines.extend(preview.hba.iter().map(|line| changed(line, screen)));
-    lines.extend(title("The way there"));
+    lines.extend(title("Walk"));
     let rows: Vec<Vec<Cell>> = preview.walk.iter().map(stage_row).collect();
     lines.extend(screen.table(
         &[
@@ -190,7 +190,7 @@ fn plan_lines(plan: &RequestPlan, wide: bool, screen: Screen) -> Vec<String> {
             "SERVES",
             "PLAINTEXT",
             "TLS",
-            "STANDBYS DIAL",
+            "REPLICATION",
             "TRUSTS",
             "",
         ],
@@ -203,7 +203,7 @@ fn plan_lines(plan: &RequestPlan, wide: bool, screen: Screen) -> Vec<String> {
     lines
 }
 
-fn certificate_row(planned: &PlannedCertificate, wide: bool) -> Vec<Cell> {
+fn certificate_row(planned: &PlannedCertificate, detail: Detail) -> Vec<Cell> {
     let certificate = &planned.certificate;
     let (word, tone) = fate(planned.fate);
     let spec = &certificate.spec;
@@ -219,7 +219,7 @@ fn certificate_row(planned: &PlannedCertificate, wide: bool) -> Vec<Cell> {
     .map(String::as_str)
     .collect();
     let names = match (common, names.len()) {
-        (common, _) if wide => common
+        (common, _) if detail == Detail::Full => common
             .iter()
             .map(String::as_str)
             .chain(names)
@@ -323,6 +323,6 @@ fn interruption(preview: &Preview) -> &'static str {
         (_, true) => {
             "one switchover: for a few seconds nothing is written, and sessions with the old primary end"
         }
-        (_, false) => "the restart of the one pod: until it is back nobody is served",
+        (_, false) => "the restart of the only pod: until it is back no client is served",
     }
 }
