@@ -1,4 +1,4 @@
-//! `pgrekey certs`: what is issued and what is served, side by side.
+//! `pgrekey certs`: issued and served certificates, side by side.
 
 use std::process::ExitCode;
 
@@ -14,19 +14,19 @@ use crate::api::cert_manager::{Certificate, holds};
 use crate::api::names;
 use crate::api::ops_request::PodStatus;
 use crate::api::{Postgres, PostgresOpsRequest};
-use crate::cli::kubeconfig::{
-    ApiConnection, Scope, block_on, explain_api_error, is_missing, print,
+use crate::cli::kubeconfig::{ApiConnection, Scope, block_on, explain_api_error, is_missing};
+use crate::cli::output::{
+    Cell, Detail, Output, Screen, Tone, days, expiry, json, print_lines, serial, yaml,
 };
-use crate::cli::output::{Cell, Output, Screen, Tone, days, end, json, serial, yaml};
 use crate::pki::certificate::{CertificateSummary, summarize_pem};
 use crate::plan::preview;
 use crate::tls::Alias;
 
-/// Show what certificates are issued and what is served
+/// Show issued and served certificates
 ///
-/// Issued is what cert-manager has put into the Secrets of the Certificates. Served is what the
-/// pods of the database mount, and only pgrekey moves the one to the other. What the pods showed on
-/// the wire is taken from the latest request.
+/// Issued certificates are in the Secrets that cert-manager writes. Served certificates are in the
+/// Secret that the pods of the database mount, and only pgrekey writes it. The last line is from
+/// the status of the latest request: the certificates that the pods showed on the wire.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pgrekey certs                                # every database of the namespace
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     /// Every database of the cluster
     #[arg(long, short = 'A', conflicts_with_all = ["name", "namespace"])]
     all_namespaces: bool,
-    /// How it is printed
+    /// Format of the output
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
@@ -60,21 +60,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         for database in &databases {
             all.push(collect(&cluster, database).await?);
         }
+        let now = Timestamp::now();
         let lines = match output {
-            Output::Json => json(&shown(&all, Timestamp::now()))?,
-            Output::Yaml => yaml(&shown(&all, Timestamp::now()))?,
-            Output::Table => lines(&all, Timestamp::now(), false, Screen::new()),
-            Output::Wide => lines(
-                &all,
-                Timestamp::now(),
-                true,
-                Screen {
-                    size: None,
-                    ..Screen::new()
-                },
-            ),
+            Output::Json => json(&databases_json(&all, now))?,
+            Output::Yaml => yaml(&databases_json(&all, now))?,
+            Output::Table | Output::Wide => lines(&all, now, output.detail(), output.screen()),
         };
-        print(&lines)?;
+        print_lines(&lines)?;
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -122,26 +114,36 @@ async fn databases(
 
 /// The certificates of one database.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Certificates {
+pub(crate) struct DatabaseCertificates {
+    /// As `NAMESPACE/NAME`.
     pub(crate) database: String,
-    pub(crate) each: Vec<AliasCertificates>,
-    /// The pods as the latest request saw them, and which request that was.
-    pub(crate) wire: Option<(String, Vec<PodStatus>)>,
+    /// Empty without TLS.
+    pub(crate) aliases: Vec<AliasCertificates>,
+    /// `None` until a request has observed the pods.
+    pub(crate) wire: Option<WireObservation>,
 }
 
-/// One certificate of a database.
+/// The pods of a database as a request observed them on the wire.
+#[derive(Clone, Debug)]
+pub(crate) struct WireObservation {
+    /// Name of the request.
+    pub(crate) request: String,
+    pub(crate) pods: Vec<PodStatus>,
+}
+
+/// The certificate of one alias: issued and served.
 #[derive(Clone, Debug)]
 pub(crate) struct AliasCertificates {
     pub(crate) alias: Alias,
     pub(crate) issuer: String,
-    /// cert-manager says that it is ready; nothing if there is no Certificate.
+    /// Whether cert-manager reports it as Ready. `None` if there is no Certificate.
     pub(crate) ready: Option<bool>,
     pub(crate) issued: Option<CertificateSummary>,
     pub(crate) served: Option<CertificateSummary>,
 }
 
 impl AliasCertificates {
-    /// Whether another certificate is issued than is served.
+    /// Whether the issued certificate differs from the served one.
     pub(crate) fn drifts(&self) -> bool {
         let fingerprint =
             |known: &Option<CertificateSummary>| known.as_ref().map(|known| known.fingerprint);
@@ -149,18 +151,18 @@ impl AliasCertificates {
     }
 }
 
-/// Reads the certificates of one database: every object by its name.
+/// Reads the certificates of one database. Every object is read by name.
 pub(crate) async fn collect(
     cluster: &ApiConnection,
     database: &Postgres,
-) -> anyhow::Result<Certificates> {
+) -> anyhow::Result<DatabaseCertificates> {
     let (namespace, name) = (
         database.namespace().unwrap_or_default(),
         database.name_any(),
     );
-    let mut found = Certificates {
+    let mut found = DatabaseCertificates {
         database: format!("{namespace}/{name}"),
-        ..Certificates::default()
+        ..DatabaseCertificates::default()
     };
     if database.spec.tls.is_none() {
         return Ok(found);
@@ -175,8 +177,9 @@ pub(crate) async fn collect(
         Ok::<_, anyhow::Error>(secret.and_then(|secret| summarize_pem(&secret.data?.get(key)?.0)))
     };
     let served = secrets.get_opt(&names::tls_secret(&name)).await;
-    let served =
-        served.map_err(|error| explain_api_error("read the Secret of what is served", error))?;
+    let served = served.map_err(|error| {
+        explain_api_error("read the Secret with the served certificates", error)
+    })?;
     let served = |key: &str| {
         let ByteString(chain) = served.as_ref()?.data.as_ref()?.get(key)?;
         summarize_pem(chain)
@@ -202,7 +205,7 @@ pub(crate) async fn collect(
         let issuer = certificate
             .as_ref()
             .map(|certificate| &certificate.spec.issuer_ref);
-        found.each.push(AliasCertificates {
+        found.aliases.push(AliasCertificates {
             alias,
             issuer: issuer.map(preview::words).unwrap_or_default(),
             ready: certificate.as_ref().map(|certificate| {
@@ -215,16 +218,16 @@ pub(crate) async fn collect(
             served: served(key),
         });
     }
-    found.wire = wire(cluster, &namespace, &name).await?;
+    found.wire = latest_observation(cluster, &namespace, &name).await?;
     Ok(found)
 }
 
-/// The pods as the latest request of a database saw them.
-async fn wire(
+/// The pods as the latest request about a database observed them.
+async fn latest_observation(
     cluster: &ApiConnection,
     namespace: &str,
     database: &str,
-) -> anyhow::Result<Option<(String, Vec<PodStatus>)>> {
+) -> anyhow::Result<Option<WireObservation>> {
     let api: Api<PostgresOpsRequest> = Api::namespaced(cluster.client.clone(), namespace);
     let requests = api
         .list(&ListParams::default())
@@ -234,7 +237,7 @@ async fn wire(
     let of_database = requests
         .into_iter()
         .filter(|request| request.spec.database_ref.name == database);
-    let seen = of_database.filter_map(|request| {
+    let observed = of_database.filter_map(|request| {
         let status = request.status.clone()?;
         let last = status
             .steps
@@ -242,18 +245,27 @@ async fn wire(
             .filter_map(|step| step.started_at.as_ref())
             .map(|time| time.0)
             .max();
-        (!status.pods.is_empty()).then(|| (last, request.name_any(), status.pods))
+        let observation = WireObservation {
+            request: request.name_any(),
+            pods: status.pods,
+        };
+        (!observation.pods.is_empty()).then_some((last, observation))
     });
-    Ok(seen
-        .max_by_key(|(last, ..)| *last)
-        .map(|(_, request, pods)| (request, pods)))
+    Ok(observed
+        .max_by_key(|(last, _)| *last)
+        .map(|(_, observation)| observation))
 }
 
-fn lines(all: &[Certificates], now: Timestamp, wide: bool, screen: Screen) -> Vec<String> {
+fn lines(
+    all: &[DatabaseCertificates],
+    now: Timestamp,
+    detail: Detail,
+    screen: Screen,
+) -> Vec<String> {
     let mut lines = vec![];
-    for Certificates {
+    for DatabaseCertificates {
         database,
-        each,
+        aliases,
         wire,
     } in all
     {
@@ -261,11 +273,14 @@ fn lines(all: &[Certificates], now: Timestamp, wide: bool, screen: Screen) -> Ve
             lines.push(String::new());
         }
         lines.push(screen.line(Tone::Strong, database));
-        if each.is_empty() {
+        if aliases.is_empty() {
             lines.push("no TLS".to_owned());
             continue;
         }
-        let rows: Vec<Vec<Cell>> = each.iter().map(|each| row(each, now, wide)).collect();
+        let rows: Vec<Vec<Cell>> = aliases
+            .iter()
+            .map(|alias| row(alias, now, detail))
+            .collect();
         let header = [
             "ALIAS",
             "DRIFT",
@@ -275,61 +290,69 @@ fn lines(all: &[Certificates], now: Timestamp, wide: bool, screen: Screen) -> Ve
             "ISSUER",
             "SIGNED BY",
         ];
-        lines.extend(screen.table(&header[..if wide { 7 } else { 6 }], &rows));
+        let columns = match detail {
+            Detail::Short => header.len() - 1,
+            Detail::Full => header.len(),
+        };
+        lines.extend(screen.table(&header[..columns], &rows));
         lines.extend(
-            on_the_wire(each, wire.as_ref(), wide).map(|text| screen.line(Tone::Plain, &text)),
+            describe_wire(aliases, wire.as_ref(), detail)
+                .map(|text| screen.line(Tone::Plain, &text)),
         );
     }
     lines
 }
 
-fn row(each: &AliasCertificates, now: Timestamp, wide: bool) -> Vec<Cell> {
+fn row(certificates: &AliasCertificates, now: Timestamp, detail: Detail) -> Vec<Cell> {
     let number = |known: &Option<CertificateSummary>| {
-        known.as_ref().map(|known| serial(&known.serial, wide))
+        known.as_ref().map(|known| serial(&known.serial, detail))
     };
-    let issued = match (number(&each.issued), each.ready) {
+    let issued = match (number(&certificates.issued), certificates.ready) {
         (Some(number), _) => number.into(),
         (None, None) => Cell::new(Tone::Bad, "not asked for"),
         (None, Some(_)) => Cell::new(Tone::Bad, "not issued"),
     };
-    let served = number(&each.served).map_or_else(|| Cell::new(Tone::Bad, "nothing"), Cell::from);
-    let until = each
+    let served =
+        number(&certificates.served).map_or_else(|| Cell::new(Tone::Bad, "nothing"), Cell::from);
+    let until = certificates
         .served
         .as_ref()
-        .map(|served| end(now, served.not_after))
+        .map(|served| expiry(now, served.not_after))
         .unwrap_or_default();
-    let drift = if each.drifts() {
+    let drift = if certificates.drifts() {
         Cell::new(Tone::Busy, "yes")
     } else {
         Cell::new(Tone::Good, "no")
     };
-    let signer = each
+    let signer = certificates
         .served
         .as_ref()
         .map(|served| served.signer.clone())
         .unwrap_or_default();
     let mut row = vec![
-        each.alias.as_str().into(),
+        certificates.alias.as_str().into(),
         drift,
         issued,
         served,
         until,
-        each.issuer.clone().into(),
+        certificates.issuer.clone().into(),
     ];
-    row.extend(wide.then(|| signer.into()));
+    if detail == Detail::Full {
+        row.push(signer.into());
+    }
     row
 }
 
-/// How many pods showed what is served when they were last looked at.
-fn on_the_wire(
-    each: &[AliasCertificates],
-    wire: Option<&(String, Vec<PodStatus>)>,
-    wide: bool,
+/// How many pods showed the served certificate when a request last observed them.
+fn describe_wire(
+    aliases: &[AliasCertificates],
+    wire: Option<&WireObservation>,
+    detail: Detail,
 ) -> Option<String> {
-    let (request, pods) = wire?;
-    let served = each
+    let WireObservation { request, pods } = wire?;
+    let served = aliases
         .iter()
-        .find(|each| each.alias == Alias::Server)?
+        .find(|certificates| certificates.alias == Alias::Server)?
         .served
         .as_ref()?;
     let is_it = |pod: &&PodStatus| pod.serving_serial.as_deref() == Some(served.serial.as_str());
@@ -340,7 +363,7 @@ fn on_the_wire(
             let shown = pod
                 .serving_serial
                 .as_deref()
-                .map_or("none".to_owned(), |number| serial(number, wide));
+                .map_or("none".to_owned(), |number| serial(number, detail));
             format!("{} showed {shown}", pod.name)
         })
         .collect();
@@ -356,29 +379,29 @@ fn on_the_wire(
     ))
 }
 
-/// The same for programs.
+/// The certificates of a database, for programs.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Shown<'a> {
+struct DatabaseJson<'a> {
     database: &'a str,
-    certificates: Vec<ShownEach<'a>>,
+    certificates: Vec<AliasJson<'a>>,
     wire: Vec<&'a PodStatus>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ShownEach<'a> {
+struct AliasJson<'a> {
     alias: &'static str,
     issuer: &'a str,
     ready: Option<bool>,
-    issued: Option<ShownLeaf<'a>>,
-    served: Option<ShownLeaf<'a>>,
+    issued: Option<LeafJson<'a>>,
+    served: Option<LeafJson<'a>>,
     drift: bool,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ShownLeaf<'a> {
+struct LeafJson<'a> {
     serial: &'a str,
     signer: &'a str,
     not_before: Timestamp,
@@ -386,29 +409,29 @@ struct ShownLeaf<'a> {
     days_left: i64,
 }
 
-fn shown_each(each: &AliasCertificates, now: Timestamp) -> ShownEach<'_> {
+fn alias_json(certificates: &AliasCertificates, now: Timestamp) -> AliasJson<'_> {
     let AliasCertificates {
         alias,
         issuer,
         ready,
         issued,
         served,
-    } = each;
+    } = certificates;
     let (issued, served) = (
-        shown_leaf(issued.as_ref(), now),
-        shown_leaf(served.as_ref(), now),
+        leaf_json(issued.as_ref(), now),
+        leaf_json(served.as_ref(), now),
     );
-    ShownEach {
+    AliasJson {
         alias: alias.as_str(),
         issuer,
         ready: *ready,
         issued,
         served,
-        drift: each.drifts(),
+        drift: certificates.drifts(),
     }
 }
 
-fn shown_leaf(known: Option<&CertificateSummary>, now: Timestamp) -> Option<ShownLeaf<'_>> {
+fn leaf_json(known: Option<&CertificateSummary>, now: Timestamp) -> Option<LeafJson<'_>> {
     let CertificateSummary {
         serial,
         signer,
@@ -417,7 +440,7 @@ fn shown_leaf(known: Option<&CertificateSummary>, now: Timestamp) -> Option<Show
         ..
     } = known?;
     let days_left = days(now, *not_after);
-    Some(ShownLeaf {
+    Some(LeafJson {
         serial,
         signer,
         not_before: *not_before,
@@ -426,12 +449,16 @@ fn shown_leaf(known: Option<&CertificateSummary>, now: Timestamp) -> Option<Show
     })
 }
 
-fn shown(all: &[Certificates], now: Timestamp) -> Vec<Shown<'_>> {
+fn databases_json(all: &[DatabaseCertificates], now: Timestamp) -> Vec<DatabaseJson<'_>> {
     all.iter()
-        .map(|all| Shown {
+        .map(|all| DatabaseJson {
             database: &all.database,
-            certificates: all.each.iter().map(|each| shown_each(each, now)).collect(),
-            wire: all.wire.iter().flat_map(|(_, pods)| pods).collect(),
+            certificates: all
+                .aliases
+                .iter()
+                .map(|certificates| alias_json(certificates, now))
+                .collect(),
+            wire: all.wire.iter().flat_map(|wire| &wire.pods).collect(),
         })
         .collect()
 }
@@ -439,6 +466,7 @@ fn shown(all: &[Certificates], now: Timestamp) -> Vec<Shown<'_>> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::cli::output::ScreenSize;
     use crate::pki::Fingerprint;
 
     pub(crate) fn leaf(name: u8, not_after: &str) -> CertificateSummary {
@@ -451,7 +479,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn certificates() -> Certificates {
+    fn certificates() -> DatabaseCertificates {
         let each = |alias, issued: u8, served: u8| AliasCertificates {
             alias,
             issuer: "pg-new-issuer".to_owned(),
@@ -464,32 +492,35 @@ pub(crate) mod tests {
             serving_serial: Some(format!("{leaf:02x}").repeat(20)),
             ..PodStatus::default()
         };
-        Certificates {
+        DatabaseCertificates {
             database: "demo/ha-postgres".to_owned(),
-            each: vec![
+            aliases: vec![
                 each(Alias::Server, 1, 1),
                 each(Alias::Client, 2, 2),
                 each(Alias::MetricsExporter, 3, 0xaa),
             ],
-            wire: Some((
-                "rotate-tls".to_owned(),
-                vec![pod("ha-postgres-0", 1), pod("ha-postgres-1", 9)],
-            )),
+            wire: Some(WireObservation {
+                request: "rotate-tls".to_owned(),
+                pods: vec![pod("ha-postgres-0", 1), pod("ha-postgres-1", 9)],
+            }),
         }
     }
 
     #[test]
     fn issued_and_served_stand_side_by_side_in_80_columns() {
-        let plain = Certificates {
+        let plain = DatabaseCertificates {
             database: "demo/plain".to_owned(),
-            ..Certificates::default()
+            ..DatabaseCertificates::default()
         };
         let screen = Screen {
             color: false,
-            size: Some((80, 24)),
+            size: Some(ScreenSize {
+                columns: 80,
+                lines: 24,
+            }),
         };
         let now = "2026-11-24T10:00:00Z".parse().expect("a time");
-        let lines = lines(&[certificates(), plain], now, false, screen);
+        let lines = lines(&[certificates(), plain], now, Detail::Short, screen);
         assert!(
             lines.iter().all(|line| line.chars().count() <= 80),
             "{lines:#?}"
@@ -498,21 +529,23 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn programs_are_told_the_same() {
+    fn json_has_the_same_facts() {
         let all = [certificates()];
-        let shown =
-            serde_json::to_value(shown(&all, "2026-11-24T10:00:00Z".parse().expect("a time")))
-                .expect("JSON");
+        let shown = serde_json::to_value(databases_json(
+            &all,
+            "2026-11-24T10:00:00Z".parse().expect("a time"),
+        ))
+        .expect("JSON");
         assert_eq!(shown[0]["certificates"][0]["served"]["daysLeft"], 88);
         assert_eq!(shown[0]["certificates"][2]["drift"], true);
         assert_eq!(shown[0]["wire"][1]["name"], "ha-postgres-1");
     }
 
     #[test]
-    fn what_was_never_issued_is_said() {
-        let mut each = certificates().each.remove(0);
+    fn a_certificate_that_was_never_issued_is_shown_as_such() {
+        let mut each = certificates().aliases.remove(0);
         (each.issued, each.served, each.ready) = (None, None, None);
-        let row = row(&each, Timestamp::UNIX_EPOCH, false);
+        let row = row(&each, Timestamp::UNIX_EPOCH, Detail::Short);
         assert_eq!(
             [
                 row[2].text.as_str(),

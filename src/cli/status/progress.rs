@@ -9,8 +9,8 @@ use crate::api::operation::Operation;
 use crate::api::ops_request::{OpsPhase, PostgresOpsRequestSpec, PostgresOpsRequestStatus, Step};
 use crate::api::step::{StepAttempt, StepId};
 use crate::api::{PostgresOpsRequest, StepKind, bounds};
-use crate::cli::as_called;
-use crate::cli::output::{Cell, Screen, Tone, elapsed, end, serial};
+use crate::cli::output::{Cell, Detail, Screen, Tone, elapsed, expiry, serial};
+use crate::cli::program_name::as_called;
 use crate::plan::operation::attempts::{Attempt, find_step, record_attempt};
 use crate::plan::status::request::message_of_attempt;
 
@@ -255,7 +255,7 @@ pub(crate) fn lines(
     request: &PostgresOpsRequest,
     replicas: i32,
     now: Timestamp,
-    wide: bool,
+    detail: Detail,
     screen: Screen,
 ) -> Vec<String> {
     let nothing = PostgresOpsRequestStatus::default();
@@ -302,7 +302,7 @@ pub(crate) fn lines(
     }
     if !status.pods.is_empty() {
         lines.push(String::new());
-        lines.extend(pods(status, now, wide, screen));
+        lines.extend(pods(status, now, detail, screen));
     }
     lines
 }
@@ -340,7 +340,7 @@ fn row(step: &Step, now: Timestamp, is_over: bool) -> Vec<Cell> {
 fn pods(
     status: &PostgresOpsRequestStatus,
     now: Timestamp,
-    wide: bool,
+    detail: Detail,
     screen: Screen,
 ) -> Vec<String> {
     let rows: Vec<Vec<Cell>> = status
@@ -355,7 +355,7 @@ fn pods(
             let serves = pod
                 .serving_serial
                 .as_ref()
-                .map_or("plaintext".to_owned(), |number| serial(number, wide));
+                .map_or("plaintext".to_owned(), |number| serial(number, detail));
             let serves = if pod.role.is_none() {
                 Cell::default()
             } else {
@@ -369,7 +369,7 @@ fn pods(
             let end = pod
                 .not_after
                 .as_ref()
-                .map(|time| end(now, time.0))
+                .map(|time| expiry(now, time.0))
                 .unwrap_or_default();
             let new = if pod.restarted { "yes" } else { "no" };
             vec![
@@ -449,6 +449,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::cli::output::ScreenSize;
 
     /// A request that issues a certificate, in the midst of a roll.
     pub(crate) fn request() -> PostgresOpsRequest {
@@ -492,9 +493,12 @@ mod tests {
     fn a_request_in_the_midst_of_a_roll_is_readable_in_80_columns() {
         let screen = Screen {
             color: false,
-            size: Some((80, 24)),
+            size: Some(ScreenSize {
+                columns: 80,
+                lines: 24,
+            }),
         };
-        let lines = lines(&request(), 3, now(), false, screen);
+        let lines = lines(&request(), 3, now(), Detail::Short, screen);
         assert!(
             lines.iter().all(|line| line.chars().count() <= 80),
             "{lines:#?}"
@@ -513,7 +517,7 @@ mod tests {
         request.status = None;
         assert_eq!(percent(&request, 3), 0);
         assert_eq!(
-            lines(&request, 3, now(), false, Screen::default())[2],
+            lines(&request, 3, now(), Detail::Short, Screen::default())[2],
             UNSEEN
         );
     }
@@ -616,7 +620,7 @@ mod tests {
         status
             .steps
             .push(serde_json::from_value(turned).expect("a step"));
-        let lines = lines(&request, 3, now(), false, Screen::default());
+        let lines = lines(&request, 3, now(), Detail::Short, Screen::default());
         assert_eq!(
             lines[3],
             "given up; rolled back: the trial certificate: denied"

@@ -1,18 +1,14 @@
 //! Who the superuser is and how pgrekey talks to Patroni: Secrets that are made once, respected,
 //! and repaired.
 
-use std::sync::Arc;
-
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
 use kube::ResourceExt;
-use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs;
-use secrecy::SecretString;
 
 use crate::api::Postgres;
 use crate::build::meta::INSTANCE_LABEL;
 use crate::build::{Cluster, secrets};
-use crate::cluster::Objects;
+use crate::cluster::random;
+use crate::cluster::{Error, Objects};
 use crate::controller::Context;
 use crate::controller::login::{Login, Unusable};
 use crate::controller::observe::superuser::superuser;
@@ -61,7 +57,7 @@ pub(crate) async fn login(
         Some(login) => login,
         None if is_new(objects, cluster).await? => Login {
             username: superuser(context, postgres, secret.as_ref()),
-            password: password(),
+            password: random::password().map_err(Error::Random)?,
         },
         None => {
             let why = format!(
@@ -134,7 +130,8 @@ pub(crate) async fn agent(
         .map(|login| login.password);
     let password = there
         .or_else(|| context.state(postgres).patroni_password)
-        .unwrap_or_else(password);
+        .map_or_else(random::password, Ok)
+        .map_err(Error::Random)?;
     context.update_state(postgres, |memory| {
         memory.patroni_password = Some(password.clone())
     });
@@ -142,54 +139,4 @@ pub(crate) async fn agent(
         .apply_over(secret.as_ref(), secrets::agent(cluster, &password))
         .await?;
     Ok(())
-}
-
-/// 16 letters and digits, of each kind at least one.
-pub(crate) fn password() -> SecretString {
-    let provider: Arc<CryptoProvider> = Arc::new(aws_lc_rs::default_provider());
-    loop {
-        let mut bytes = [0_u8; 64];
-        // The source of randomness of TLS itself: were it not to answer, no handshake would be safe
-        // either.
-        if provider.secure_random.fill(&mut bytes).is_err() {
-            continue;
-        }
-        if let Some(password) = password_of(&bytes) {
-            return password.into();
-        }
-    }
-}
-
-/// The first 16 letters and digits among these bytes, if there are so many and of each kind. The
-/// rest is thrown away, so that each is as likely as any other.
-fn password_of(bytes: &[u8]) -> Option<String> {
-    let letters: String = bytes
-        .iter()
-        .map(|b| char::from(b & 0x7f))
-        .filter(char::is_ascii_alphanumeric)
-        .take(16)
-        .collect();
-    let has = |kind: fn(&char) -> bool| letters.chars().any(|c| kind(&c));
-    let all =
-        has(char::is_ascii_uppercase) && has(char::is_ascii_lowercase) && has(char::is_ascii_digit);
-    (letters.len() == 16 && all).then_some(letters)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use secrecy::ExposeSecret;
-
-    #[test]
-    fn a_password_has_letters_of_both_kinds_and_digits() {
-        for _ in 0..100 {
-            let password = password();
-            let password = password.expose_secret();
-            assert_eq!(password.len(), 16);
-            assert!(password.chars().all(|c| c.is_ascii_alphanumeric()));
-            assert!(password_of(password.as_bytes()).is_some());
-        }
-        assert_eq!(password_of(b"abcdefghijklmnopqrstuvwxyz"), None);
-        assert_eq!(password_of(b"Ab1"), None);
-    }
 }
