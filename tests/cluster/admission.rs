@@ -18,9 +18,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use crate::cases::{self, Case};
-use crate::harness::{Answer, Cluster, ca, ca_secret, eventually};
-use crate::operator::{Operator, Registration, UNSEEN};
-use crate::rights::Rights;
+use crate::harness::{
+    Answer, Cluster, Operator, Registration, Rights, UNSEEN, ca, ca_secret, eventually,
+};
 
 /// Where the objects of this suite live, so that its webhooks see no other suite's.
 const PREFIX: &str = "admission-";

@@ -2,10 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Cluster, pgrekey};
-use crate::operations::{issuers, show, uids};
-use crate::operator::Installation;
-use crate::provisioner::{Place, example, versions};
+use crate::harness::{
+    Answer, Cluster, Installation, Place, example, issuers, pgrekey, show, uids, versions,
+};
 
 const NAMESPACE: &str = "command-line";
 const DATABASE: &str = "command-line/ha-postgres";

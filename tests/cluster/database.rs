@@ -18,8 +18,7 @@ use pgrekey::tls::PasswordEncryption;
 use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
 use serde_json::json;
 
-use crate::client::Known;
-use crate::harness::{Ca, Cluster, ca, eventually};
+use crate::harness::{Ca, Cluster, Known, ca, eventually};
 
 const PASSWORD: &str = "correct horse battery staple";
 

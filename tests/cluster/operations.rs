@@ -7,32 +7,10 @@ use std::time::{Duration, Instant};
 use pgrekey::api::ops_request::FINALIZER;
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, ca, ca_secret};
-use crate::operator::Operator;
-use crate::provisioner::{
-    Loops, ONE_AT_A_TIME, Place, example, primary, psql, read_example, secret, versions,
+use crate::harness::{
+    Cluster, Loops, ONE_AT_A_TIME, OPERATOR, Operator, Place, Traffic, Writes, ca, ca_secret,
+    ended, example, issuers, primary, psql, secret, show, steps, tutorial, uids, versions,
 };
-use crate::rights::OPERATOR;
-use crate::traffic::{Traffic, Writes};
-
-/// The CAs of the tutorial, each with an Issuer; and one Issuer whose CA is missing.
-pub(crate) fn issuers(place: &Place<'_>) {
-    for (issuer, secret, name) in [
-        ("pg-issuer", "postgres-ca", "ca"),
-        ("pg-new-issuer", "postgres-new-ca", "ca-updated"),
-    ] {
-        place.apply(&ca_secret(secret, &ca(name)));
-        place.apply(&issuer_of(issuer, secret));
-    }
-    place.apply(&issuer_of("empty-issuer", "no-such-ca"));
-    for issuer in ["issuer/pg-issuer", "issuer/pg-new-issuer"] {
-        place.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", issuer]);
-    }
-}
-
-fn issuer_of(name: &str, ca: &str) -> Value {
-    json!({"apiVersion": "cert-manager.io/v1", "kind": "Issuer", "metadata": {"name": name}, "spec": {"ca": {"secretName": ca}}})
-}
 
 fn request(name: &str, tls: &Value) -> Value {
     json!({
@@ -44,58 +22,6 @@ fn request(name: &str, tls: &Value) -> Value {
 fn by_reload(mut request: Value) -> Value {
     request["metadata"]["annotations"] = json!({"pgrekey.dev/strategy": "Reload"});
     request
-}
-
-/// An example request of the tutorial.
-pub(crate) fn tutorial(file: &str) -> Value {
-    let mut object = read_example(file);
-    object["metadata"] = json!({"name": object["metadata"]["name"]});
-    object
-}
-
-/// Waits for the end of a request, and says how it ended.
-pub(crate) async fn ended(place: &Place<'_>, name: &str, seconds: u64) -> String {
-    let object = format!("pgops/{name}");
-    let phase = || place.path(&object, ".status.phase");
-    place
-        .until(&format!("{name} ends"), seconds, || {
-            matches!(phase().as_str(), "Successful" | "Failed")
-        })
-        .await;
-    phase()
-}
-
-pub(crate) fn steps(place: &Place<'_>, name: &str) -> String {
-    let status: Value =
-        serde_json::from_str(&place.path(&format!("pgops/{name}"), ".status")).unwrap_or_default();
-    let time = |value: &Value| {
-        value
-            .as_str()
-            .and_then(|text| text.parse::<jiff::Timestamp>().ok())
-    };
-    let steps = status["steps"].as_array().cloned().unwrap_or_default();
-    let line = |step: &Value| {
-        let took = time(&step["finishedAt"])
-            .zip(time(&step["startedAt"]))
-            .map(|(end, start)| end.duration_since(start));
-        let message = step["message"].as_str().unwrap_or_default();
-        format!(
-            "    {:<24} {:>4} s  {message}",
-            step["name"].as_str().unwrap_or_default(),
-            took.map_or(0, |t| t.as_secs())
-        )
-    };
-    steps.iter().map(line).collect::<Vec<_>>().join("\n")
-}
-
-/// The uids of the pods, to tell who was restarted.
-pub(crate) fn uids(place: &Place<'_>) -> BTreeMap<String, String> {
-    let lines = r#"jsonpath={range .items[*]}{.metadata.name} {.metadata.uid}{"\n"}{end}"#;
-    let text = place.kubectl(&["get", "pod", "-o", lines]);
-    text.lines()
-        .filter_map(|line| line.split_once(' '))
-        .map(|(name, uid)| (name.to_owned(), uid.to_owned()))
-        .collect()
 }
 
 /// What was written to the API server while an operation ran.
@@ -218,11 +144,6 @@ async fn carry_out(place: &Place<'_>, writes: &Writes, request: &Value, restarts
         "",
         "{name}"
     );
-}
-
-/// A setting of the server in this pod.
-pub(crate) fn show(place: &Place<'_>, pod: &str, setting: &str) -> String {
-    psql(place, pod, "user=postgres", &format!("show {setting}")).expect("an answer")
 }
 
 const VERIFY_FULL: &str = "host=ha-postgres.NS.svc user=postgres sslmode=verify-full sslrootcert=/tls/certs/client/ca.crt \

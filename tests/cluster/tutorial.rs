@@ -2,9 +2,7 @@
 
 use std::process::Command;
 
-use crate::harness::Cluster;
-use crate::operator::Installation;
-use crate::provisioner::{install, read_example};
+use crate::harness::{Cluster, Installation, install, read_example};
 
 #[tokio::test]
 async fn the_commands_of_the_document_do_what_it_says() {

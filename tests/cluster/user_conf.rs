@@ -3,8 +3,7 @@
 
 use serde_json::json;
 
-use crate::harness::Cluster;
-use crate::provisioner::{Loops, ONE_AT_A_TIME, Place, example, psql, secret, versions};
+use crate::harness::{Cluster, Loops, ONE_AT_A_TIME, Place, example, psql, secret, versions};
 
 const NAMESPACE: &str = "user-conf";
 const PODS: [&str; 2] = ["pg-0", "pg-1"];

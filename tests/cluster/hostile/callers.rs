@@ -17,10 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::bystander::asking;
-use crate::harness::{Cluster, eventually};
-use crate::installed::Installed;
-use crate::provisioner::{Place, example};
-use crate::rights::OPERATOR;
+use crate::harness::{Cluster, Installed, OPERATOR, Place, eventually, example};
 
 /// Callers that send half a body again and again, at each replica: more than it has places for
 /// work.

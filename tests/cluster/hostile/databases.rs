@@ -3,8 +3,7 @@
 use serde_json::json;
 
 use super::{NAMESPACE, VICTIM};
-use crate::operations::{ended, show, tutorial};
-use crate::provisioner::{Place, psql, secret};
+use crate::harness::{Place, ended, psql, secret, show, tutorial};
 
 /// The Secret with settings of the victim.
 pub(super) const SETTINGS: &str = "victim-settings";

@@ -13,10 +13,7 @@ mod objects;
 use serde_json::{Value, json};
 
 use self::bystander::Bystander;
-use crate::harness::Cluster;
-use crate::installed::Installed;
-use crate::operations::issuers;
-use crate::provisioner::{Place, example, versions};
+use crate::harness::{Cluster, Installed, Place, example, issuers, versions};
 
 /// Where the victim of most cases is.
 const NAMESPACE: &str = "hostile";

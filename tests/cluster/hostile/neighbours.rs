@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 
 use super::bystander::Bystander;
 use super::{NAMESPACE, VICTIM};
-use crate::operations::{ended, issuers};
-use crate::provisioner::{Place, example};
+use crate::harness::{Place, ended, example, issuers};
 
 fn restart(name: &str) -> Value {
     json!({

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::NAMESPACE;
 use super::databases::UNREADABLE;
-use crate::provisioner::{Place, example};
+use crate::harness::{Place, example};
 
 /// What is changed in a manifest, and what the refusal must name.
 type Wish = (&'static str, fn(&mut Value), &'static str);

@@ -7,9 +7,9 @@ use pgrekey::serve::registration::configuration_names;
 use pgrekey::serve::webhooks::Purpose;
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, eventually, pgrekey, printed};
-use crate::provisioner::Place;
-use crate::rights::{OPERATOR, Rights};
+use super::cluster::{Cluster, eventually, pgrekey, printed};
+use super::namespace::Place;
+use super::rights::{OPERATOR, Rights};
 
 /// An object with this label is not shown to the webhooks: it is how the suite makes what they
 /// would refuse.

@@ -9,13 +9,9 @@ use std::time::{Duration, Instant};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
-};
-use serde_json::{Value, json};
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::rights::{OPERATOR, Rights};
+use super::rights::{OPERATOR, Rights};
 use crate::support::skip;
 
 /// A cluster with pgrekey's definitions installed.
@@ -27,6 +23,9 @@ pub(crate) struct Cluster {
 
 /// Most tests keep to namespaces of their own. An installation does not.
 static TURNS: RwLock<()> = RwLock::const_new(());
+
+/// The node has room for one cluster of three, not for two.
+pub(crate) static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 #[expect(dead_code, reason = "they end with the test that has them")]
 enum Turn {
@@ -214,27 +213,6 @@ pub(crate) fn printed(arguments: &[&str]) -> String {
 /// The definitions as `pgrekey crds` prints them.
 pub(crate) fn definitions() -> String {
     printed(&["crds"])
-}
-
-/// A CA with its key.
-pub(crate) type Ca = CertifiedIssuer<'static, KeyPair>;
-
-pub(crate) fn ca(common_name: &str) -> Ca {
-    let mut params = CertificateParams::new(vec![]).expect("parameters");
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA")
-}
-
-/// The Secret that cert-manager's issuers of type CA read.
-pub(crate) fn ca_secret(name: &str, ca: &Ca) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": name},
-        "stringData": {"tls.crt": ca.pem(), "tls.key": ca.key().serialize_pem()},
-    })
 }
 
 /// What a command answered.

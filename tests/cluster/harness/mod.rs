@@ -1,0 +1,32 @@
+//! What the tests of the cluster share.
+//!
+//! [`cluster`] connects and gives turns, [`namespace`] is where one test works, [`controllers`] and
+//! [`operator`] run pgrekey with the [`rights`] of the chart, and [`installed`] the chart itself.
+//! [`postgres`] makes databases and requests; [`client`] and [`traffic`] are users' programs.
+
+mod client;
+mod cluster;
+mod controllers;
+mod installed;
+mod namespace;
+mod operator;
+mod pki;
+mod postgres;
+mod rights;
+mod traffic;
+
+pub(crate) use self::client::Known;
+pub(crate) use self::cluster::{
+    Answer, Cluster, ONE_AT_A_TIME, definitions, eventually, kubectl, pgrekey,
+};
+pub(crate) use self::controllers::Loops;
+pub(crate) use self::installed::Installed;
+pub(crate) use self::namespace::{Place, names};
+pub(crate) use self::operator::{Installation, Operator, Registration, UNSEEN};
+pub(crate) use self::pki::{Ca, ca, ca_secret};
+pub(crate) use self::postgres::{
+    ended, example, install, issuers, primary, psql, read_example, secret, show, steps, tutorial,
+    uids, versions,
+};
+pub(crate) use self::rights::{OPERATOR, Rights};
+pub(crate) use self::traffic::{Traffic, Writes};

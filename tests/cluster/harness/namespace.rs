@@ -1,0 +1,122 @@
+//! A namespace of one test, and what is in it.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::cluster::Cluster;
+
+/// A namespace of the tests.
+pub(crate) struct Place<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) namespace: &'static str,
+}
+
+impl<'a> Place<'a> {
+    pub(crate) fn make(cluster: &'a Cluster, namespace: &'static str) -> Self {
+        cluster
+            .kubectl(
+                &[
+                    "delete",
+                    "namespace",
+                    namespace,
+                    "--ignore-not-found",
+                    "--wait",
+                ],
+                "",
+            )
+            .must_succeed();
+        let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}});
+        cluster.apply(&object.to_string());
+        Self { cluster, namespace }
+    }
+
+    /// Takes its requests and databases away, which takes somebody who deals with them.
+    pub(crate) fn clear(&self) {
+        self.kubectl(&["delete", "pgops", "--all", "--timeout=60s"]);
+        self.kubectl(&["delete", "pg", "--all", "--timeout=90s"]);
+    }
+
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
+        let all: Vec<&str> = ["-n", self.namespace]
+            .iter()
+            .chain(arguments)
+            .copied()
+            .collect();
+        self.cluster.kubectl(&all, "").must_succeed()
+    }
+
+    pub(crate) fn apply(&self, object: &Value) {
+        self.cluster.apply_in(self.namespace, &object.to_string());
+    }
+
+    pub(crate) fn patch(&self, name: &str, spec: &Value) {
+        self.kubectl(&[
+            "patch",
+            "pg",
+            name,
+            "--type=merge",
+            "-p",
+            &json!({"spec": spec}).to_string(),
+        ]);
+    }
+
+    /// What kubectl prints for this path of this object; empty when there is none.
+    pub(crate) fn path(&self, object: &str, path: &str) -> String {
+        let path = format!("jsonpath={{{path}}}");
+        let arguments = [
+            "-n",
+            self.namespace,
+            "get",
+            object,
+            "--ignore-not-found",
+            "-o",
+            &path,
+        ];
+        self.cluster.kubectl(&arguments, "").must_succeed()
+    }
+
+    /// A field of this condition of this object; empty when it has none of this type.
+    pub(crate) fn condition(&self, object: &str, type_: &str, field: &str) -> String {
+        self.path(
+            object,
+            &format!(".status.conditions[?(@.type==\"{type_}\")].{field}"),
+        )
+    }
+
+    /// Waits until something holds, and says how long that took.
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        seconds: u64,
+        holds: impl Fn() -> bool,
+    ) -> Duration {
+        let start = Instant::now();
+        while !holds() {
+            if start.elapsed() > Duration::from_secs(seconds) {
+                let state = self.kubectl(&["get", "pg,petset,sts,pod", "-o", "wide"]);
+                let status = self.kubectl(&["get", "pg", "-o", "jsonpath={.items[*].status}"]);
+                panic!("not within {seconds} s: {what}\n{state}\n{status}");
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        start.elapsed()
+    }
+
+    pub(crate) async fn until_phase(&self, name: &str, phase: &str, seconds: u64) -> Duration {
+        self.until(&format!("{name} is {phase}"), seconds, || {
+            self.path(&format!("pg/{name}"), ".status.phase") == phase
+        })
+        .await
+    }
+}
+
+/// Names of what there is of these kinds.
+pub(crate) fn names(place: &Place<'_>, kinds: &str) -> Vec<String> {
+    place
+        .kubectl(&["get", kinds, "-o", "name"])
+        .lines()
+        .map(ToOwned::to_owned)
+        .collect()
+}
