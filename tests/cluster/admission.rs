@@ -246,8 +246,8 @@ struct Leftovers<'a>(&'a Cluster);
 
 impl Drop for Leftovers<'_> {
     fn drop(&mut self) {
-        // Loops of an installation that looks after every namespace would make real clusters of
-        // them.
+        // Controllers of an installation that looks after every namespace would make real clusters
+        // of them.
         for namespace in namespaces() {
             self.0.kubectl(
                 &["delete", JUDGED, "--all", "-n", &namespace, "--wait=false"],
@@ -421,7 +421,7 @@ fn ask(cluster: &Cluster, case: &Case) -> (Answer, Option<Value>) {
 
 async fn each_rule_is_heard_through_kubectl(cluster: &Cluster) {
     let (mut heard, mut passed, mut schema) = (BTreeSet::new(), 0, vec![]);
-    // A request that is there already is judged again by the loops; nobody can send one.
+    // A request that is there already is judged again by the controllers; nobody can send one.
     let is_there = |case: &Case| case.manifest()["metadata"]["creationTimestamp"].is_string();
     // The operator of this suite was told nothing about what it allows.
     let is_heard = |case: &Case| !is_there(case) && *case.allowed() == Allowed::default();

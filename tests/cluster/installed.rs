@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use crate::harness::{
-    Cluster, Installed, OPERATOR, Place, Traffic, ended, example, issuers, steps, tutorial, uids,
-    versions,
+    Cluster, Installed, OPERATOR, TestNamespace, Traffic, ended, example, issuers, steps, tutorial,
+    uids, versions,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -17,28 +17,28 @@ async fn a_leader_that_dies_in_the_midst_of_an_operation_changes_nothing_in_its_
     };
     let versions = versions(&cluster);
     let installed = Installed::install(&cluster);
-    let place = &Place::make(&cluster, NAMESPACE);
-    issuers(place);
-    place.apply(&example(
+    let namespace = &TestNamespace::make(&cluster, NAMESPACE);
+    issuers(namespace);
+    namespace.apply(&example(
         "ha-postgres.yaml",
         "ha-postgres",
         3,
         &versions[&17],
     ));
-    place.until_phase("ha-postgres", "Ready", 180).await;
-    place.apply(&tutorial("add-tls.yaml"));
-    assert_eq!(ended(place, "add-tls", 180).await, "Successful");
+    namespace.until_phase("ha-postgres", "Ready", 180).await;
+    namespace.apply(&tutorial("add-tls.yaml"));
+    assert_eq!(ended(namespace, "add-tls", 180).await, "Successful");
 
     let traffic = Traffic::start(&cluster.client, NAMESPACE, "ha-postgres").await;
-    let before = uids(place);
-    place.apply(&tutorial("change-issuer.yaml"));
+    let before = uids(namespace);
+    namespace.apply(&tutorial("change-issuer.yaml"));
     let restarted = || -> BTreeMap<String, String> {
-        uids(place)
+        uids(namespace)
             .into_iter()
             .filter(|(pod, uid)| before.get(pod).is_some_and(|old| old != uid))
             .collect()
     };
-    place
+    namespace
         .until("a pod is replaced", 120, || !restarted().is_empty())
         .await;
     let (replicas, leader) = installed.replicas();
@@ -47,14 +47,14 @@ async fn a_leader_that_dies_in_the_midst_of_an_operation_changes_nothing_in_its_
         "{leader} leads, of {replicas:?}"
     );
     let kept = restarted();
-    place
+    namespace
         .cluster
         .kubectl(
             &["delete", "pod", "-n", OPERATOR, &leader, "--wait=false"],
             "",
         )
         .must_succeed();
-    assert_eq!(ended(place, "change-issuer", 180).await, "Successful");
+    assert_eq!(ended(namespace, "change-issuer", 180).await, "Successful");
     let seen = traffic.stop().await;
     let (_, next) = installed.replicas();
     println!(
@@ -62,7 +62,7 @@ async fn a_leader_that_dies_in_the_midst_of_an_operation_changes_nothing_in_its_
         seen.gap.as_secs_f32(),
         seen.tries,
         seen.refused,
-        steps(place, "change-issuer"),
+        steps(namespace, "change-issuer"),
     );
     assert_ne!(next, leader);
     assert_eq!(seen.refused, Vec::<String>::new());
@@ -72,7 +72,7 @@ async fn a_leader_that_dies_in_the_midst_of_an_operation_changes_nothing_in_its_
         kept.iter().all(|(pod, uid)| after.get(pod) == Some(uid)),
         "none is restarted twice: {kept:?} {after:?}"
     );
-    place.until_phase("ha-postgres", "Ready", 60).await;
+    namespace.until_phase("ha-postgres", "Ready", 60).await;
 
     let wrong = json!({"apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PostgresOpsRequest",
         "metadata": {"name": "wrong", "namespace": NAMESPACE},
@@ -84,5 +84,5 @@ async fn a_leader_that_dies_in_the_midst_of_an_operation_changes_nothing_in_its_
         said.contains("spec.databaseRef.name"),
         "the installed webhooks answer: {said}"
     );
-    place.clear();
+    namespace.clear();
 }

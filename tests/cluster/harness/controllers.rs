@@ -14,14 +14,14 @@ use tracing_subscriber::EnvFilter;
 use super::cluster::Cluster;
 use super::rights::OPERATOR;
 
-/// Loops that run in this process.
-pub(crate) struct Loops {
+/// Controllers that run in this process.
+pub(crate) struct Controllers {
     stop: CancellationToken,
     run: JoinHandle<()>,
     facts: JoinHandle<()>,
 }
 
-impl Loops {
+impl Controllers {
     pub(crate) async fn start(cluster: &Cluster, namespace: &str) -> Self {
         Self::with(
             &Client::try_from(cluster.rights().config().await).expect("a client"),
@@ -62,7 +62,7 @@ impl Loops {
 
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        self.run.await.expect("the loops end");
+        self.run.await.expect("the controllers end");
         self.facts.abort();
     }
 }

@@ -10,7 +10,7 @@ use crate::support::Helm;
 pub(crate) struct Installed<'a>(&'a Cluster);
 
 fn helm(cluster: &Cluster, arguments: &[&str]) -> Result<String, String> {
-    let place = [
+    let release = [
         "--kubeconfig",
         cluster.kubeconfig().to_str().expect("UTF-8"),
         "--namespace",
@@ -18,7 +18,7 @@ fn helm(cluster: &Cluster, arguments: &[&str]) -> Result<String, String> {
     ];
     Helm::find()
         .expect("a dev cluster has a helm")
-        .run(&[&place[..], arguments].concat())
+        .run(&[&release[..], arguments].concat())
 }
 
 impl<'a> Installed<'a> {

@@ -19,9 +19,9 @@ pub(crate) use self::client::Known;
 pub(crate) use self::cluster::{
     Answer, Cluster, ONE_AT_A_TIME, definitions, eventually, kubectl, pgrekey,
 };
-pub(crate) use self::controllers::Loops;
+pub(crate) use self::controllers::Controllers;
 pub(crate) use self::installed::Installed;
-pub(crate) use self::namespace::{Place, names};
+pub(crate) use self::namespace::{TestNamespace, names};
 pub(crate) use self::operator::{Installation, Operator, Registration, UNSEEN};
 pub(crate) use self::pki::{Ca, ca, ca_secret};
 pub(crate) use self::postgres::{

@@ -7,29 +7,23 @@ use serde_json::{Value, json};
 use super::cluster::Cluster;
 
 /// A namespace of the tests.
-pub(crate) struct Place<'a> {
+pub(crate) struct TestNamespace<'a> {
     pub(crate) cluster: &'a Cluster,
-    pub(crate) namespace: &'static str,
+    pub(crate) name: &'static str,
 }
 
-impl<'a> Place<'a> {
-    pub(crate) fn make(cluster: &'a Cluster, namespace: &'static str) -> Self {
+impl<'a> TestNamespace<'a> {
+    pub(crate) fn make(cluster: &'a Cluster, name: &'static str) -> Self {
         cluster
             .kubectl(
-                &[
-                    "delete",
-                    "namespace",
-                    namespace,
-                    "--ignore-not-found",
-                    "--wait",
-                ],
+                &["delete", "namespace", name, "--ignore-not-found", "--wait"],
                 "",
             )
             .must_succeed();
         let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
-        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}});
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
         cluster.apply(&object.to_string());
-        Self { cluster, namespace }
+        Self { cluster, name }
     }
 
     /// Takes its requests and databases away, which takes somebody who deals with them.
@@ -39,16 +33,12 @@ impl<'a> Place<'a> {
     }
 
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
-        let all: Vec<&str> = ["-n", self.namespace]
-            .iter()
-            .chain(arguments)
-            .copied()
-            .collect();
+        let all: Vec<&str> = ["-n", self.name].iter().chain(arguments).copied().collect();
         self.cluster.kubectl(&all, "").must_succeed()
     }
 
     pub(crate) fn apply(&self, object: &Value) {
-        self.cluster.apply_in(self.namespace, &object.to_string());
+        self.cluster.apply_in(self.name, &object.to_string());
     }
 
     pub(crate) fn patch(&self, name: &str, spec: &Value) {
@@ -67,7 +57,7 @@ impl<'a> Place<'a> {
         let path = format!("jsonpath={{{path}}}");
         let arguments = [
             "-n",
-            self.namespace,
+            self.name,
             "get",
             object,
             "--ignore-not-found",
@@ -113,8 +103,8 @@ impl<'a> Place<'a> {
 }
 
 /// Names of what there is of these kinds.
-pub(crate) fn names(place: &Place<'_>, kinds: &str) -> Vec<String> {
-    place
+pub(crate) fn names(namespace: &TestNamespace<'_>, kinds: &str) -> Vec<String> {
+    namespace
         .kubectl(&["get", kinds, "-o", "name"])
         .lines()
         .map(ToOwned::to_owned)

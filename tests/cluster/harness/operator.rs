@@ -8,7 +8,7 @@ use pgrekey::serve::webhooks::Purpose;
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, eventually, pgrekey, printed};
-use super::namespace::Place;
+use super::namespace::TestNamespace;
 use super::rights::{OPERATOR, Rights};
 
 /// An object with this label is not shown to the webhooks: it is how the suite makes what they
@@ -136,7 +136,7 @@ impl Drop for Registration<'_> {
 }
 
 /// What users have after an installation, for one namespace: the webhooks judge what is made there,
-/// and the loops carry it out.
+/// and the controllers carry it out.
 pub(crate) struct Installation<'a> {
     // Dropped first: nobody would answer the API server without the operator.
     _registration: Registration<'a>,
@@ -145,17 +145,19 @@ pub(crate) struct Installation<'a> {
 
 impl<'a> Installation<'a> {
     /// Makes it, and the namespace.
-    pub(crate) async fn make(cluster: &'a Cluster, namespace: &'static str) -> (Self, Place<'a>) {
-        let loops = ["--watch-namespace", namespace, "--identity", namespace];
-        let operator = Operator::start(cluster.rights(), OPERATOR, &loops);
-        let registration =
-            Registration::make(cluster, &operator, OPERATOR, &[namespace.to_owned()]);
+    pub(crate) async fn make(
+        cluster: &'a Cluster,
+        name: &'static str,
+    ) -> (Self, TestNamespace<'a>) {
+        let controllers = ["--watch-namespace", name, "--identity", name];
+        let operator = Operator::start(cluster.rights(), OPERATOR, &controllers);
+        let registration = Registration::make(cluster, &operator, OPERATOR, &[name.to_owned()]);
         // What an earlier run has left behind goes only while somebody deals with it.
-        let place = Place::make(cluster, namespace);
+        let namespace = TestNamespace::make(cluster, name);
         let judged = || async {
             let refused = |kind: &str, of: &str, spec: Value| {
                 let object = json!({"apiVersion": of, "kind": kind, "metadata": {"name": "wrong"}, "spec": spec});
-                let create = ["-n", namespace, "create", "--dry-run=server", "-f", "-"];
+                let create = ["-n", name, "create", "--dry-run=server", "-f", "-"];
                 cluster.kubectl(&create, &object.to_string()).stderr()
             };
             let tls =
@@ -171,7 +173,7 @@ impl<'a> Installation<'a> {
                 _registration: registration,
                 _operator: operator,
             },
-            place,
+            namespace,
         )
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::cluster::Cluster;
-use super::namespace::Place;
+use super::namespace::TestNamespace;
 use super::pki::{ca, ca_secret};
 
 /// What is in a file of the examples.
@@ -60,14 +60,14 @@ pub(crate) fn install(cluster: &Cluster, version: &str, major: u32) {
 
 /// What `psql` in this pod prints.
 pub(crate) fn psql(
-    place: &Place<'_>,
+    namespace: &TestNamespace<'_>,
     pod: &str,
     connection: &str,
     query: &str,
 ) -> Result<String, String> {
     let arguments = [
         "-n",
-        place.namespace,
+        namespace.name,
         "exec",
         pod,
         "-c",
@@ -78,7 +78,7 @@ pub(crate) fn psql(
         "-Atc",
         query,
     ];
-    let answer = place.cluster.kubectl(&arguments, "");
+    let answer = namespace.cluster.kubectl(&arguments, "");
     if answer.succeeded() {
         Ok(answer.stdout().trim().to_owned())
     } else {
@@ -86,9 +86,9 @@ pub(crate) fn psql(
     }
 }
 
-pub(crate) fn primary(place: &Place<'_>, name: &str) -> String {
+pub(crate) fn primary(namespace: &TestNamespace<'_>, name: &str) -> String {
     let selector = format!("app.kubernetes.io/instance={name},kubedb.com/role=primary");
-    place.kubectl(&[
+    namespace.kubectl(&[
         "get",
         "pod",
         "-l",
@@ -98,8 +98,8 @@ pub(crate) fn primary(place: &Place<'_>, name: &str) -> String {
     ])
 }
 
-pub(crate) fn secret(place: &Place<'_>, name: &str, key: &str) -> String {
-    let encoded = place.path(
+pub(crate) fn secret(namespace: &TestNamespace<'_>, name: &str, key: &str) -> String {
+    let encoded = namespace.path(
         &format!("secret/{name}"),
         &format!(".data.{}", key.replace('.', "\\.")),
     );
@@ -108,17 +108,17 @@ pub(crate) fn secret(place: &Place<'_>, name: &str, key: &str) -> String {
 }
 
 /// The CAs of the tutorial, each with an Issuer; and one Issuer whose CA is missing.
-pub(crate) fn issuers(place: &Place<'_>) {
+pub(crate) fn issuers(namespace: &TestNamespace<'_>) {
     for (issuer, secret, name) in [
         ("pg-issuer", "postgres-ca", "ca"),
         ("pg-new-issuer", "postgres-new-ca", "ca-updated"),
     ] {
-        place.apply(&ca_secret(secret, &ca(name)));
-        place.apply(&issuer_of(issuer, secret));
+        namespace.apply(&ca_secret(secret, &ca(name)));
+        namespace.apply(&issuer_of(issuer, secret));
     }
-    place.apply(&issuer_of("empty-issuer", "no-such-ca"));
+    namespace.apply(&issuer_of("empty-issuer", "no-such-ca"));
     for issuer in ["issuer/pg-issuer", "issuer/pg-new-issuer"] {
-        place.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", issuer]);
+        namespace.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", issuer]);
     }
 }
 
@@ -134,10 +134,10 @@ pub(crate) fn tutorial(file: &str) -> Value {
 }
 
 /// Waits for the end of a request, and says how it ended.
-pub(crate) async fn ended(place: &Place<'_>, name: &str, seconds: u64) -> String {
+pub(crate) async fn ended(namespace: &TestNamespace<'_>, name: &str, seconds: u64) -> String {
     let object = format!("pgops/{name}");
-    let phase = || place.path(&object, ".status.phase");
-    place
+    let phase = || namespace.path(&object, ".status.phase");
+    namespace
         .until(&format!("{name} ends"), seconds, || {
             matches!(phase().as_str(), "Successful" | "Failed")
         })
@@ -145,9 +145,9 @@ pub(crate) async fn ended(place: &Place<'_>, name: &str, seconds: u64) -> String
     phase()
 }
 
-pub(crate) fn steps(place: &Place<'_>, name: &str) -> String {
-    let status: Value =
-        serde_json::from_str(&place.path(&format!("pgops/{name}"), ".status")).unwrap_or_default();
+pub(crate) fn steps(namespace: &TestNamespace<'_>, name: &str) -> String {
+    let status: Value = serde_json::from_str(&namespace.path(&format!("pgops/{name}"), ".status"))
+        .unwrap_or_default();
     let time = |value: &Value| {
         value
             .as_str()
@@ -169,9 +169,9 @@ pub(crate) fn steps(place: &Place<'_>, name: &str) -> String {
 }
 
 /// The uids of the pods, to tell who was restarted.
-pub(crate) fn uids(place: &Place<'_>) -> BTreeMap<String, String> {
+pub(crate) fn uids(namespace: &TestNamespace<'_>) -> BTreeMap<String, String> {
     let lines = r#"jsonpath={range .items[*]}{.metadata.name} {.metadata.uid}{"\n"}{end}"#;
-    let text = place.kubectl(&["get", "pod", "-o", lines]);
+    let text = namespace.kubectl(&["get", "pod", "-o", lines]);
     text.lines()
         .filter_map(|line| line.split_once(' '))
         .map(|(name, uid)| (name.to_owned(), uid.to_owned()))
@@ -179,6 +179,6 @@ pub(crate) fn uids(place: &Place<'_>) -> BTreeMap<String, String> {
 }
 
 /// A setting of the server in this pod.
-pub(crate) fn show(place: &Place<'_>, pod: &str, setting: &str) -> String {
-    psql(place, pod, "user=postgres", &format!("show {setting}")).expect("an answer")
+pub(crate) fn show(namespace: &TestNamespace<'_>, pod: &str, setting: &str) -> String {
+    psql(namespace, pod, "user=postgres", &format!("show {setting}")).expect("an answer")
 }
