@@ -9,9 +9,9 @@ use crate::harness::{
 const NAMESPACE: &str = "command-line";
 const DATABASE: &str = "command-line/ha-postgres";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_commands_do_what_they_say() {
-    let Some(cluster) = Cluster::connect_alone().await else {
+    let Some(cluster) = Cluster::connect().await else {
         return;
     };
     let versions = versions(&cluster);

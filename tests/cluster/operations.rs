@@ -8,9 +8,8 @@ use pgrekey::api::ops_request::FINALIZER;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Cluster, Controllers, ONE_AT_A_TIME, OPERATOR, Operator, TestNamespace, Traffic, Writes, ca,
-    ca_secret, ended, example, issuers, primary, psql, secret, show, steps, tutorial, uids,
-    versions,
+    Cluster, Controllers, Operator, Seat, TestNamespace, Traffic, Writes, ca, ca_secret, ended,
+    example, issuers, primary, psql, secret, show, steps, tutorial, uids, versions,
 };
 
 fn request(name: &str, tls: &Value) -> Value {
@@ -161,11 +160,11 @@ async fn the_tutorial_runs_in_its_order_under_load() {
     let Some(cluster) = Cluster::connect().await else {
         return;
     };
-    let _turn = ONE_AT_A_TIME.lock().await;
+    let seat = Seat::take(&cluster).await;
     let versions = versions(&cluster);
     let writes = Writes::default();
-    let client = writes.counting(cluster.rights().config().await);
-    let controllers = Controllers::with(&client, NAMESPACE);
+    let client = writes.counting(seat.rights.config().await);
+    let controllers = Controllers::with(&seat, &client, NAMESPACE);
     let namespace = &TestNamespace::make(&cluster, NAMESPACE);
     issuers(namespace);
     namespace.apply(&example(
@@ -723,10 +722,10 @@ async fn an_operator_that_is_killed_loses_nothing() {
     let Some(cluster) = Cluster::connect().await else {
         return;
     };
-    let _turn = ONE_AT_A_TIME.lock().await;
+    let seat = Seat::take(&cluster).await;
     let versions = versions(&cluster);
     let arguments = ["--watch-namespace", NAMESPACE, "--identity", "killed"];
-    let start = || Operator::start(cluster.rights(), OPERATOR, &arguments);
+    let start = || Operator::start_unregistered(&seat, &arguments);
     let mut operator = start();
     let namespace = &TestNamespace::make(&cluster, NAMESPACE);
     drop(operator);

@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Cluster, Controllers, ONE_AT_A_TIME, TestNamespace, example, names, primary, psql, secret,
-    versions,
+    Cluster, Controllers, Seat, TestNamespace, example, names, primary, psql, secret, versions,
 };
 
 /// What the controllers may write: the names and versions of all objects of these kinds, but for
@@ -33,10 +32,10 @@ async fn a_database_lives_and_ends_as_its_spec_says() {
     let Some(cluster) = Cluster::connect().await else {
         return;
     };
-    let _turn = ONE_AT_A_TIME.lock().await;
+    let seat = Seat::take(&cluster).await;
     let versions = versions(&cluster);
     // What an earlier run has left behind goes only while somebody deals with it.
-    let controllers = Controllers::start(&cluster, "prov-life").await;
+    let controllers = Controllers::start(&seat, "prov-life").await;
     let namespace = TestNamespace::make(&cluster, "prov-life");
     let namespace = &namespace;
 
@@ -54,7 +53,8 @@ async fn a_database_lives_and_ends_as_its_spec_says() {
     );
     it_looks_as_users_know_it(namespace);
     passwords_log_in(namespace);
-    let controllers = nothing_is_written_when_nothing_has_changed(namespace, controllers).await;
+    let controllers =
+        nothing_is_written_when_nothing_has_changed(&seat, namespace, controllers).await;
     data_survive_the_primary(namespace).await;
     what_is_deleted_comes_back(namespace).await;
     what_is_in_the_way_is_named(namespace, &versions[&17]).await;
@@ -150,13 +150,14 @@ fn passwords_log_in(namespace: &TestNamespace<'_>) {
 }
 
 async fn nothing_is_written_when_nothing_has_changed(
+    seat: &Seat,
     namespace: &TestNamespace<'_>,
     controllers: Controllers,
 ) -> Controllers {
     let before = written(namespace);
     assert!(before.len() > 12, "{before:?}");
     controllers.stop().await;
-    let controllers = Controllers::start(namespace.cluster, namespace.name).await;
+    let controllers = Controllers::start(seat, namespace.name).await;
     // There is nothing to wait for: what must not happen has two minutes to happen.
     tokio::time::sleep(Duration::from_mins(2)).await;
     assert_eq!(written(namespace), before);
@@ -446,9 +447,9 @@ async fn a_database_has_tls_from_the_start() {
     let Some(cluster) = Cluster::connect().await else {
         return;
     };
-    let _turn = ONE_AT_A_TIME.lock().await;
+    let seat = Seat::take(&cluster).await;
     let versions = versions(&cluster);
-    let controllers = Controllers::start(&cluster, "prov-tls").await;
+    let controllers = Controllers::start(&seat, "prov-tls").await;
     let namespace = TestNamespace::make(&cluster, "prov-tls");
     let namespace = &namespace;
     namespace.apply(&example("tls-postgres.yaml", "pg", 2, &versions[&18]));

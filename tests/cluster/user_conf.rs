@@ -3,9 +3,7 @@
 
 use serde_json::json;
 
-use crate::harness::{
-    Cluster, Controllers, ONE_AT_A_TIME, TestNamespace, example, psql, secret, versions,
-};
+use crate::harness::{Cluster, Controllers, Seat, TestNamespace, example, psql, secret, versions};
 
 const NAMESPACE: &str = "user-conf";
 const PODS: [&str; 2] = ["pg-0", "pg-1"];
@@ -53,9 +51,9 @@ async fn the_settings_of_a_secret_stay_in_secrets_and_reach_every_server() {
     let Some(cluster) = Cluster::connect().await else {
         return;
     };
-    let _turn = ONE_AT_A_TIME.lock().await;
+    let seat = Seat::take(&cluster).await;
     let versions = versions(&cluster);
-    let controllers = Controllers::start(&cluster, NAMESPACE).await;
+    let controllers = Controllers::start(&seat, NAMESPACE).await;
     let namespace = TestNamespace::make(&cluster, NAMESPACE);
     let namespace = &namespace;
     // With every character that has a meaning somewhere on the way, and as long as may be.

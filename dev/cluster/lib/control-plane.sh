@@ -14,7 +14,7 @@ apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
 rules:
-- {level: Metadata, userGroups: ["system:serviceaccounts:pgrekey", "system:serviceaccounts:admission-operator"]}
+- {level: Metadata, userGroups: ["system:serviceaccounts:pgrekey", "system:serviceaccounts:operator-2", "system:serviceaccounts:operator-3"]}
 P
   # Without the preferred address type it looks up the node's name to read logs, and no DNS knows it.
   start apiserver "$pki/apiserver.crt" "$RUN/conf/audit.yaml" -- "$k8s/kube-apiserver" --etcd-servers=http://127.0.0.1:2379 \

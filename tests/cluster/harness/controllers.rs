@@ -11,8 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use super::cluster::Cluster;
-use super::rights::OPERATOR;
+use super::turns::Seat;
 
 /// Controllers that run in this process.
 pub(crate) struct Controllers {
@@ -22,15 +21,14 @@ pub(crate) struct Controllers {
 }
 
 impl Controllers {
-    pub(crate) async fn start(cluster: &Cluster, namespace: &str) -> Self {
-        Self::with(
-            &Client::try_from(cluster.rights().config().await).expect("a client"),
-            namespace,
-        )
+    /// Those that look after this namespace.
+    pub(crate) async fn start(seat: &Seat, namespace: &str) -> Self {
+        let client = Client::try_from(seat.rights.config().await).expect("a client");
+        Self::with(seat, &client, namespace)
     }
 
     /// The same, through this client.
-    pub(crate) fn with(client: &Client, namespace: &str) -> Self {
+    pub(crate) fn with(seat: &Seat, client: &Client, namespace: &str) -> Self {
         let _ = tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::from_default_env())
             .with_test_writer()
@@ -40,7 +38,7 @@ impl Controllers {
         let settings = Settings {
             namespace: Some(namespace.to_owned()),
             lease: Some(Lease {
-                namespace: OPERATOR.to_owned(),
+                namespace: seat.namespace.to_owned(),
                 name: "pgrekey".to_owned(),
                 identity: format!("test-{namespace}"),
             }),

@@ -6,10 +6,11 @@ use std::process::{Child, Stdio};
 use pgrekey::serve::registration::configuration_names;
 use pgrekey::serve::webhooks::Purpose;
 use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::cluster::{Cluster, eventually, pgrekey, printed};
 use super::namespace::TestNamespace;
-use super::rights::{OPERATOR, Rights};
+use super::turns::Seat;
 
 /// An object with this label is not shown to the webhooks: it is how the suite makes what they
 /// would refuse.
@@ -23,31 +24,51 @@ pub(crate) struct Operator {
 }
 
 impl Operator {
-    /// Starts one that lives in this namespace.
-    pub(crate) fn start(rights: &Rights, namespace: &str, further: &[&str]) -> Self {
-        let host =
-            std::env::var("PGREKEY_HOST_IP").expect("PGREKEY_HOST_IP: `make test-cluster` sets it");
+    /// Starts one on this seat, whose webhooks are called by the address of this machine. It keeps
+    /// the CA of every registration right that names this address.
+    pub(crate) fn start(seat: &Seat, further: &[&str]) -> Self {
+        Self::start_as(seat, &host(), further)
+    }
+
+    /// Starts one on this seat, whose webhooks nobody calls: it leaves registrations alone.
+    pub(crate) fn start_unregistered(seat: &Seat, further: &[&str]) -> Self {
+        Self::start_as(seat, "nobody.invalid", further)
+    }
+
+    fn start_as(seat: &Seat, name: &str, further: &[&str]) -> Self {
+        let host = host();
         let free = |host: &str| {
             TcpListener::bind((host, 0))
                 .and_then(|l| l.local_addr())
                 .expect("a free port")
         };
         let (webhooks, health) = (free(&host), free("127.0.0.1"));
-        let child = pgrekey(&["run", "--namespace", namespace, "--certificate-name", &host])
-            .args([
-                "--webhook-address",
-                &webhooks.to_string(),
-                "--health-address",
-                &health.to_string(),
-            ])
-            .args(further)
-            .env("KUBECONFIG", rights.kubeconfig())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("pgrekey runs");
+        let child = pgrekey(&[
+            "run",
+            "--namespace",
+            seat.namespace,
+            "--certificate-name",
+            name,
+        ])
+        .args([
+            "--webhook-address",
+            &webhooks.to_string(),
+            "--health-address",
+            &health.to_string(),
+        ])
+        .args(further)
+        .env("KUBECONFIG", seat.rights.kubeconfig())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("pgrekey runs");
         Self { child, webhooks }
     }
+}
+
+/// The address of this machine, as the API server reaches it.
+fn host() -> String {
+    std::env::var("PGREKEY_HOST_IP").expect("PGREKEY_HOST_IP: `make test-cluster` sets it")
 }
 
 /// It is killed: it puts nothing in order before.
@@ -66,16 +87,35 @@ const KINDS: [&str; 2] = [
     "validatingwebhookconfigurations",
 ];
 
-/// The registration of an operator's webhooks, until it is dropped.
-///
 /// The names of the configurations are the same for every installation, so there is one at a time.
-pub(crate) struct Registration<'a>(&'a Cluster);
+static REGISTRATIONS: Mutex<()> = Mutex::const_new(());
+
+/// Whoever has it may register webhooks. It is taken before a [`Seat`], which others can use
+/// meanwhile.
+pub(crate) struct RegistrationTurn {
+    _taken: MutexGuard<'static, ()>,
+}
+
+impl RegistrationTurn {
+    pub(crate) async fn take() -> Self {
+        Self {
+            _taken: REGISTRATIONS.lock().await,
+        }
+    }
+}
+
+/// The registration of an operator's webhooks, until it is dropped.
+pub(crate) struct Registration<'a> {
+    cluster: &'a Cluster,
+    _turn: RegistrationTurn,
+}
 
 impl<'a> Registration<'a> {
     /// Registers them as `pgrekey webhook-config` prints them, for the objects in these namespaces
     /// alone.
     pub(crate) fn make(
         cluster: &'a Cluster,
+        turn: RegistrationTurn,
         operator: &Operator,
         own: &str,
         judged: &[String],
@@ -120,14 +160,17 @@ impl<'a> Registration<'a> {
                 json!({"matchExpressions": [{"key": UNSEEN, "operator": "DoesNotExist"}]});
             cluster.apply(&configuration.to_string());
         }
-        Self(cluster)
+        Self {
+            cluster,
+            _turn: turn,
+        }
     }
 }
 
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
         for kind in KINDS {
-            self.0.kubectl(
+            self.cluster.kubectl(
                 &["delete", kind, "-l", &format!("{}={}", LABEL.0, LABEL.1)],
                 "",
             );
@@ -141,6 +184,7 @@ pub(crate) struct Installation<'a> {
     // Dropped first: nobody would answer the API server without the operator.
     _registration: Registration<'a>,
     _operator: Operator,
+    _seat: Seat,
 }
 
 impl<'a> Installation<'a> {
@@ -150,8 +194,11 @@ impl<'a> Installation<'a> {
         name: &'static str,
     ) -> (Self, TestNamespace<'a>) {
         let controllers = ["--watch-namespace", name, "--identity", name];
-        let operator = Operator::start(cluster.rights(), OPERATOR, &controllers);
-        let registration = Registration::make(cluster, &operator, OPERATOR, &[name.to_owned()]);
+        let turn = RegistrationTurn::take().await;
+        let seat = Seat::take(cluster).await;
+        let operator = Operator::start(&seat, &controllers);
+        let judged = [name.to_owned()];
+        let registration = Registration::make(cluster, turn, &operator, seat.namespace, &judged);
         // What an earlier run has left behind goes only while somebody deals with it.
         let namespace = TestNamespace::make(cluster, name);
         let judged = || async {
@@ -172,6 +219,7 @@ impl<'a> Installation<'a> {
             Self {
                 _registration: registration,
                 _operator: operator,
+                _seat: seat,
             },
             namespace,
         )
