@@ -8,6 +8,7 @@ mod client;
 mod cluster;
 mod controllers;
 mod installed;
+mod json_path;
 mod namespace;
 mod operator;
 mod pki;

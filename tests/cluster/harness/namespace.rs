@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 
 use super::cluster::Cluster;
+use super::json_path;
 
 /// A namespace of the tests.
 pub(crate) struct TestNamespace<'a> {
@@ -54,17 +56,36 @@ impl<'a> TestNamespace<'a> {
 
     /// What kubectl prints for this path of this object; empty when there is none.
     pub(crate) fn path(&self, object: &str, path: &str) -> String {
-        let path = format!("jsonpath={{{path}}}");
-        let arguments = [
-            "-n",
-            self.name,
-            "get",
-            object,
-            "--ignore-not-found",
-            "-o",
-            &path,
-        ];
-        self.cluster.kubectl(&arguments, "").must_succeed()
+        let (kind, name) = object.split_once('/').expect("KIND/NAME");
+        let object = self.get(&format!("{}/{name}", api_path(kind, self.name)));
+        let found = object
+            .iter()
+            .flat_map(|object| json_path::select(object, path));
+        found.map(json_path::text).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The objects of this kind that this selects.
+    pub(crate) fn list(&self, kind: &str, selector: &str) -> Vec<Value> {
+        let selector = selector.replace('=', "%3D").replace(',', "%2C");
+        let list = self.get(&format!(
+            "{}?labelSelector={selector}",
+            api_path(kind, self.name)
+        ));
+        let items = list.and_then(|mut list| list.get_mut("items").map(Value::take));
+        serde_json::from_value(items.unwrap_or_else(|| json!([]))).expect("a list")
+    }
+
+    /// What the API server has at this path, without a process of kubectl for each question: tests
+    /// ask five times a second.
+    fn get(&self, path: &str) -> Option<Value> {
+        let request = http::Request::get(path).body(vec![]).expect("a request");
+        let asked = self.cluster.client.request::<Value>(request);
+        let answer = tokio::task::block_in_place(|| Handle::current().block_on(asked));
+        match answer {
+            Ok(object) => Some(object),
+            Err(kube::Error::Api(status)) if status.is_not_found() => None,
+            Err(error) => panic!("{path}: {error}"),
+        }
     }
 
     /// A field of this condition of this object; empty when it has none of this type.
@@ -109,4 +130,22 @@ pub(crate) fn names(namespace: &TestNamespace<'_>, kinds: &str) -> Vec<String> {
         .lines()
         .map(ToOwned::to_owned)
         .collect()
+}
+
+/// Where the API server has the objects of this kind, by a name that kubectl knows too.
+fn api_path(kind: &str, namespace: &str) -> String {
+    let (group, plural) = match kind {
+        "pg" => ("apis/kubedb.com/v1", "postgreses"),
+        "pgops" => ("apis/ops.kubedb.com/v1alpha1", "postgresopsrequests"),
+        "petset" => ("apis/apps.k8s.appscode.com/v1", "petsets"),
+        "sts" => ("apis/apps/v1", "statefulsets"),
+        "certificate" => ("apis/cert-manager.io/v1", "certificates"),
+        "svc" | "service" => ("api/v1", "services"),
+        "cm" | "configmap" => ("api/v1", "configmaps"),
+        "secret" => ("api/v1", "secrets"),
+        "pod" => ("api/v1", "pods"),
+        "pvc" => ("api/v1", "persistentvolumeclaims"),
+        other => panic!("add the path of {other} here"),
+    };
+    format!("/{group}/namespaces/{namespace}/{plural}")
 }

@@ -88,14 +88,11 @@ pub(crate) fn psql(
 
 pub(crate) fn primary(namespace: &TestNamespace<'_>, name: &str) -> String {
     let selector = format!("app.kubernetes.io/instance={name},kubedb.com/role=primary");
-    namespace.kubectl(&[
-        "get",
-        "pod",
-        "-l",
-        &selector,
-        "-o",
-        "jsonpath={.items[*].metadata.name}",
-    ])
+    let pods = namespace.list("pod", &selector);
+    let names = pods
+        .iter()
+        .filter_map(|pod| pod["metadata"]["name"].as_str());
+    names.collect::<Vec<_>>().join(" ")
 }
 
 pub(crate) fn secret(namespace: &TestNamespace<'_>, name: &str, key: &str) -> String {
@@ -170,11 +167,11 @@ pub(crate) fn steps(namespace: &TestNamespace<'_>, name: &str) -> String {
 
 /// The uids of the pods, to tell who was restarted.
 pub(crate) fn uids(namespace: &TestNamespace<'_>) -> BTreeMap<String, String> {
-    let lines = r#"jsonpath={range .items[*]}{.metadata.name} {.metadata.uid}{"\n"}{end}"#;
-    let text = namespace.kubectl(&["get", "pod", "-o", lines]);
-    text.lines()
-        .filter_map(|line| line.split_once(' '))
-        .map(|(name, uid)| (name.to_owned(), uid.to_owned()))
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let pods = namespace.list("pod", "");
+    pods.iter()
+        .map(|pod| &pod["metadata"])
+        .map(|metadata| (text(&metadata["name"]), text(&metadata["uid"])))
         .collect()
 }
 
