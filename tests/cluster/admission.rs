@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use crate::cases::{self, Case};
 use crate::harness::{
     Answer, Cluster, Operator, Registration, RegistrationTurn, Seat, UNSEEN, ca, ca_secret,
-    eventually,
+    eventually, one_of_each,
 };
 
 /// Where the objects of this suite live, so that its webhooks see no other suite's.
@@ -424,13 +424,30 @@ fn ask(cluster: &Cluster, case: &Case) -> (Answer, Option<Value>) {
     }
 }
 
+/// Of a refusal, its rule, and of a near miss, the fields that the object has.
+fn kind_of(case: &Case) -> (&'static str, String, Option<String>, bool, Vec<String>) {
+    let operation = format!("{:?}", case.operation());
+    let manifest = case.manifest();
+    let fields = manifest["spec"].as_object().filter(|_| case.rule.is_none());
+    let fields = fields.into_iter().flat_map(|spec| spec.keys().cloned());
+    let is_queued = case.queued().next().is_some();
+    (
+        case.kind,
+        operation,
+        case.rule.clone(),
+        is_queued,
+        fields.collect(),
+    )
+}
+
 async fn each_rule_is_heard_through_kubectl(cluster: &Cluster) {
     let (mut heard, mut passed, mut schema) = (BTreeSet::new(), 0, vec![]);
     // A request that is there already is judged again by the controllers; nobody can send one.
     let is_there = |case: &Case| case.manifest()["metadata"]["creationTimestamp"].is_string();
     // The operator of this suite was told nothing about what it allows.
     let is_heard = |case: &Case| !is_there(case) && *case.allowed() == Allowed::default();
-    for case in cases::all().into_iter().filter(is_heard) {
+    let judged = cases::all().into_iter().filter(is_heard).collect();
+    for case in one_of_each(judged, kind_of) {
         let queued: Vec<Value> = case.queued().map(moved).map(unseen).collect();
         for request in &queued {
             put(cluster, request.clone());

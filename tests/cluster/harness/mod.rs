@@ -15,6 +15,7 @@ mod pki;
 mod postgres;
 mod report;
 mod rights;
+mod sample;
 mod traffic;
 mod turns;
 
@@ -30,5 +31,6 @@ pub(crate) use self::postgres::{
     uids, versions,
 };
 pub(crate) use self::rights::{OPERATOR, Rights};
+pub(crate) use self::sample::{one_of_each, sample_or_all};
 pub(crate) use self::traffic::{Traffic, Writes};
 pub(crate) use self::turns::Seat;
