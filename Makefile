@@ -73,7 +73,7 @@ FUZZ_TARGETS := review greeting conf
 .PHONY: fuzz
 fuzz: ## Throw mutated input of strangers at what reads it, for FUZZ_SECONDS in all
 	@command -v c++ >/dev/null || { echo "installing g++: libFuzzer is C++"; apt-get -qq update && apt-get -qq install --yes g++; }
-	cd fuzz && export RUSTC_WRAPPER=$$PWD/instrument CARGO_TARGET_DIR="$${CARGO_TARGET_DIR:-$(CURDIR)/target}"; \
+	cd fuzz && export RUSTC_WRAPPER=$$PWD/instrument CARGO_INCREMENTAL=0 CARGO_TARGET_DIR="$${CARGO_TARGET_DIR:-$(CURDIR)/target}"; \
 	for target in $(FUZZ_TARGETS); do \
 		mkdir -p corpus/$$target artifacts; \
 		cargo run --locked --quiet --bin $$target -- \

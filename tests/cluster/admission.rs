@@ -19,8 +19,7 @@ use tokio::net::TcpStream;
 
 use crate::cases::{self, Case};
 use crate::harness::{
-    Answer, Cluster, Operator, Registration, RegistrationTurn, Seat, UNSEEN, ca, ca_secret,
-    eventually, one_of_each,
+    Answer, Cluster, Operator, Registration, Seat, UNSEEN, ca, ca_secret, eventually, one_of_each,
 };
 
 /// Where the objects of this suite live, so that its webhooks see no other suite's.
@@ -33,14 +32,13 @@ async fn the_api_server_and_the_webhooks_understand_each_other() {
     let Some(cluster) = Cluster::connect().await else {
         return;
     };
-    let turn = RegistrationTurn::take().await;
     let seat = &Seat::take(&cluster).await;
     let own = seat.namespace;
     world(&cluster, own);
     let operators = [(); 2].map(|()| Operator::start(seat, &["--controllers=none"]));
     let _leftovers = Leftovers(&cluster);
     // Dropped first: nothing that is taken away then is judged.
-    let _registration = Registration::make(&cluster, turn, &operators[0], own, &namespaces());
+    let _registration = Registration::make(&cluster, &operators[0], own, &namespaces());
     let answers = || async { TcpStream::connect(operators[0].webhooks).await.is_ok() };
     eventually("the operator answers", answers).await;
     the_ca_bundle_is_published_and_repaired(&cluster, own).await;

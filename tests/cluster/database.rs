@@ -15,32 +15,11 @@ use pgrekey::database::{PORT, ProbeError};
 use pgrekey::pki::Fingerprint;
 use pgrekey::pki::key_pair::CertificateAndKey;
 use pgrekey::tls::PasswordEncryption;
-use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
 use serde_json::json;
 
-use crate::harness::{Ca, Cluster, Known, ca, eventually};
+use crate::harness::{Ca, Cluster, Known, ca, eventually, leaf, leaf_until};
 
 const PASSWORD: &str = "correct horse battery staple";
-
-/// A leaf and its key, PEM.
-fn leaf(ca: &Ca, common_name: &str, names: &[&str]) -> (String, String) {
-    leaf_until(ca, common_name, names, 4096)
-}
-
-/// The same, good until this year.
-fn leaf_until(ca: &Ca, common_name: &str, names: &[&str], year: i32) -> (String, String) {
-    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-    let mut params = CertificateParams::new(names).expect("parameters");
-    params.not_after = date_time_ymd(year, 1, 1);
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
-    let key = KeyPair::generate().expect("a key");
-    (
-        params.signed_by(&key, ca).expect("a leaf").pem(),
-        key.serialize_pem(),
-    )
-}
 
 /// One PostgreSQL in a pod, with TLS, a role that logs in by password and one that logs in by
 /// certificate.

@@ -473,7 +473,7 @@ async fn what_is_renewed_is_served_without_a_restart(namespace: &TestNamespace<'
         seen.refused.len()
     );
     assert!(
-        seen.tries > 100 && seen.refused.is_empty(),
+        seen.tries > 20 && seen.refused.is_empty(),
         "{:?}",
         seen.refused
     );

@@ -24,8 +24,8 @@ pub(crate) use self::cluster::{Answer, Cluster, definitions, eventually, kubectl
 pub(crate) use self::controllers::Controllers;
 pub(crate) use self::installed::Installed;
 pub(crate) use self::namespace::{TestNamespace, names};
-pub(crate) use self::operator::{Installation, Operator, Registration, RegistrationTurn, UNSEEN};
-pub(crate) use self::pki::{Ca, ca, ca_secret};
+pub(crate) use self::operator::{Installation, Operator, Registration, UNSEEN};
+pub(crate) use self::pki::{Ca, ca, ca_secret, leaf, leaf_until};
 pub(crate) use self::postgres::{
     ended, example, install, issuers, primary, psql, read_example, secret, show, steps, tutorial,
     uids, versions,

@@ -1,15 +1,16 @@
 //! Operators as processes of their own, and the registration of their webhooks.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Stdio};
 
 use pgrekey::serve::registration::configuration_names;
 use pgrekey::serve::webhooks::Purpose;
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, MutexGuard};
 
 use super::cluster::{Cluster, eventually, pgrekey, printed};
 use super::namespace::TestNamespace;
+use super::pki::CertificateFiles;
 use super::turns::Seat;
 
 /// An object with this label is not shown to the webhooks: it is how the suite makes what they
@@ -27,15 +28,29 @@ impl Operator {
     /// Starts one on this seat, whose webhooks are called by the address of this machine. It keeps
     /// the CA of every registration right that names this address.
     pub(crate) fn start(seat: &Seat, further: &[&str]) -> Self {
-        Self::start_as(seat, &host(), further)
+        Self::start_as(seat, &["--certificate-name", &host()], further)
+    }
+
+    /// Starts one on this seat that serves this certificate, and leaves registrations alone.
+    fn start_with(seat: &Seat, files: &CertificateFiles, further: &[&str]) -> Self {
+        let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+        let (certificate, key) = (text(&files.certificate), text(&files.key));
+        let files = [
+            "--certificate-source=files",
+            "--certificate-file",
+            &certificate,
+            "--key-file",
+            &key,
+        ];
+        Self::start_as(seat, &files, further)
     }
 
     /// Starts one on this seat, whose webhooks nobody calls: it leaves registrations alone.
     pub(crate) fn start_unregistered(seat: &Seat, further: &[&str]) -> Self {
-        Self::start_as(seat, "nobody.invalid", further)
+        Self::start_as(seat, &["--certificate-name=nobody.invalid"], further)
     }
 
-    fn start_as(seat: &Seat, name: &str, further: &[&str]) -> Self {
+    fn start_as(seat: &Seat, certificate: &[&str], further: &[&str]) -> Self {
         let host = host();
         let free = |host: &str| {
             TcpListener::bind((host, 0))
@@ -43,25 +58,20 @@ impl Operator {
                 .expect("a free port")
         };
         let (webhooks, health) = (free(&host), free("127.0.0.1"));
-        let child = pgrekey(&[
-            "run",
-            "--namespace",
-            seat.namespace,
-            "--certificate-name",
-            name,
-        ])
-        .args([
-            "--webhook-address",
-            &webhooks.to_string(),
-            "--health-address",
-            &health.to_string(),
-        ])
-        .args(further)
-        .env("KUBECONFIG", seat.rights.kubeconfig())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("pgrekey runs");
+        let child = pgrekey(&["run", "--namespace", seat.namespace])
+            .args([
+                "--webhook-address",
+                &webhooks.to_string(),
+                "--health-address",
+                &health.to_string(),
+            ])
+            .args(certificate)
+            .args(further)
+            .env("KUBECONFIG", seat.rights.kubeconfig())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("pgrekey runs");
         Self { child, webhooks }
     }
 }
@@ -79,49 +89,33 @@ impl Drop for Operator {
     }
 }
 
-/// Label of the registrations of the tests: what has none is another installation's.
-const LABEL: (&str, &str) = ("suite", "cluster");
+/// Label of the registrations of the tests, which says whose it is: what has none is another
+/// installation's.
+const LABEL: &str = "suite";
 
 const KINDS: [&str; 2] = [
     "mutatingwebhookconfigurations",
     "validatingwebhookconfigurations",
 ];
 
-/// The names of the configurations are the same for every installation, so there is one at a time.
-static REGISTRATIONS: Mutex<()> = Mutex::const_new(());
-
-/// Whoever has it may register webhooks. It is taken before a [`Seat`], which others can use
-/// meanwhile.
-pub(crate) struct RegistrationTurn {
-    _taken: MutexGuard<'static, ()>,
-}
-
-impl RegistrationTurn {
-    pub(crate) async fn take() -> Self {
-        Self {
-            _taken: REGISTRATIONS.lock().await,
-        }
-    }
-}
-
 /// The registration of an operator's webhooks, until it is dropped.
 pub(crate) struct Registration<'a> {
     cluster: &'a Cluster,
-    _turn: RegistrationTurn,
+    label: String,
 }
 
 impl<'a> Registration<'a> {
     /// Registers them as `pgrekey webhook-config` prints them, for the objects in these namespaces
-    /// alone.
+    /// alone. The names are those of every installation, so one test alone may do it, and the
+    /// operator fills its CA in.
     pub(crate) fn make(
         cluster: &'a Cluster,
-        turn: RegistrationTurn,
         operator: &Operator,
         own: &str,
         judged: &[String],
     ) -> Self {
         for kind in KINDS {
-            let others = ["get", kind, "-l", &format!("!{}", LABEL.0), "-o", "name"];
+            let others = ["get", kind, "-l", &format!("!{LABEL}"), "-o", "name"];
             let others = cluster.kubectl(&others, "").must_succeed();
             for name in
                 configuration_names(Purpose::Validate).chain(configuration_names(Purpose::Mutate))
@@ -135,20 +129,31 @@ impl<'a> Registration<'a> {
                 );
             }
         }
-        let (url, label) = (
-            format!("https://{}", operator.webhooks),
-            format!("{}={}", LABEL.0, LABEL.1),
-        );
-        let all = printed(&[
-            "webhook-config",
-            "--namespace",
-            own,
-            "--url",
-            &url,
-            "--label",
-            &label,
-        ]);
-        for mut configuration in serde_saphyr::from_multiple::<Value>(&all).expect("YAML") {
+        let all = printed_for(operator, own, "names", &[]);
+        Self::apply(cluster, all, judged, "names")
+    }
+
+    /// The same, beside others: by names that end like the namespace, and with this CA.
+    fn make_beside(
+        cluster: &'a Cluster,
+        operator: &Operator,
+        own: &str,
+        namespace: &str,
+        ca: &Path,
+    ) -> Self {
+        let ca = ["--ca-bundle", ca.to_str().expect("UTF-8")];
+        let mut all = printed_for(operator, own, namespace, &ca);
+        for configuration in &mut all {
+            if let Value::String(name) = &mut configuration["metadata"]["name"] {
+                name.push('.');
+                name.push_str(namespace);
+            }
+        }
+        Self::apply(cluster, all, &[namespace.to_owned()], namespace)
+    }
+
+    fn apply(cluster: &'a Cluster, all: Vec<Value>, judged: &[String], whose: &str) -> Self {
+        for mut configuration in all {
             let webhook = &mut configuration["webhooks"][0];
             let expressions = webhook["namespaceSelector"]["matchExpressions"]
                 .as_array_mut()
@@ -160,20 +165,35 @@ impl<'a> Registration<'a> {
                 json!({"matchExpressions": [{"key": UNSEEN, "operator": "DoesNotExist"}]});
             cluster.apply(&configuration.to_string());
         }
-        Self {
-            cluster,
-            _turn: turn,
-        }
+        let label = format!("{LABEL}={whose}");
+        Self { cluster, label }
     }
+}
+
+/// The configurations as `pgrekey webhook-config` prints them.
+fn printed_for(operator: &Operator, own: &str, whose: &str, further: &[&str]) -> Vec<Value> {
+    let (url, label) = (
+        format!("https://{}", operator.webhooks),
+        format!("{LABEL}={whose}"),
+    );
+    let print = [
+        "webhook-config",
+        "--namespace",
+        own,
+        "--url",
+        &url,
+        "--label",
+        &label,
+    ];
+    let all = printed(&[&print, further].concat());
+    serde_saphyr::from_multiple(&all).expect("YAML")
 }
 
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
         for kind in KINDS {
-            self.cluster.kubectl(
-                &["delete", kind, "-l", &format!("{}={}", LABEL.0, LABEL.1)],
-                "",
-            );
+            self.cluster
+                .kubectl(&["delete", kind, "-l", &self.label], "");
         }
     }
 }
@@ -194,11 +214,11 @@ impl<'a> Installation<'a> {
         name: &'static str,
     ) -> (Self, TestNamespace<'a>) {
         let controllers = ["--watch-namespace", name, "--identity", name];
-        let turn = RegistrationTurn::take().await;
         let seat = Seat::take(cluster).await;
-        let operator = Operator::start(&seat, &controllers);
-        let judged = [name.to_owned()];
-        let registration = Registration::make(cluster, turn, &operator, seat.namespace, &judged);
+        let files = CertificateFiles::make(&host(), name);
+        let operator = Operator::start_with(&seat, &files, &controllers);
+        let registration =
+            Registration::make_beside(cluster, &operator, seat.namespace, name, &files.ca);
         // What an earlier run has left behind goes only while somebody deals with it.
         let namespace = TestNamespace::make(cluster, name);
         let judged = || async {
