@@ -47,6 +47,8 @@ impl<'a> Server<'a> {
                 "containers": [{
                     "name": "postgres", "image": format!("pgrekey.local/postgres:{major}"), "imagePullPolicy": "IfNotPresent",
                     "command": ["bash", "-ec", SCRIPT], "env": [{"name": "PGPASSWORD", "value": PASSWORD}],
+                    // Without, it would wait for everything else on a busy machine.
+                    "resources": {"requests": {"cpu": "100m"}},
                     "readinessProbe": {"exec": {"command": ["pg_isready", "-h", "localhost"]}, "periodSeconds": 1},
                     "volumeMounts": [{"name": "tls", "mountPath": "/tls"}],
                 }],
