@@ -16,8 +16,7 @@ use kube::api::{
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, ca, eventually};
-use crate::rights::Rights;
+use crate::harness::{Cluster, Rights, ca, eventually};
 use crate::support::Helm;
 
 /// Where the operator of this suite would live.

@@ -8,7 +8,7 @@ use kube::Config;
 use kube::config::Kubeconfig;
 use serde_json::json;
 
-use crate::harness::{Cluster, config_of};
+use super::cluster::{Cluster, config_of};
 use crate::support::Helm;
 
 /// Where the operator of the suite lives, and its lease. Its ServiceAccount is of this name too.

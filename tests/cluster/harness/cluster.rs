@@ -9,29 +9,18 @@ use std::time::{Duration, Instant};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
-};
-use serde_json::{Value, json};
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::rights::{OPERATOR, Rights};
+use super::report::Stopwatch;
+use super::rights::OPERATOR;
+use super::turns::Turn;
 use crate::support::skip;
 
 /// A cluster with pgrekey's definitions installed.
 pub(crate) struct Cluster {
     kubeconfig: PathBuf,
     pub(crate) client: Client,
+    stopwatch: Stopwatch,
     _turn: Turn,
-}
-
-/// Most tests keep to namespaces of their own. An installation does not.
-static TURNS: RwLock<()> = RwLock::const_new(());
-
-#[expect(dead_code, reason = "they end with the test that has them")]
-enum Turn {
-    Beside(RwLockReadGuard<'static, ()>),
-    Alone(RwLockWriteGuard<'static, ()>),
 }
 
 /// The kubeconfig that `make test-cluster` hands over, or nothing, with the reason printed.
@@ -48,8 +37,8 @@ fn kubeconfig() -> Option<PathBuf> {
     given
 }
 
-/// The definitions are installed, and the rights given, once for all tests of a run.
-static INSTALLED: OnceLock<Rights> = OnceLock::new();
+/// The definitions are installed once for all tests of a run.
+static INSTALLED: OnceLock<()> = OnceLock::new();
 
 pub(crate) async fn config_of(kubeconfig: &Path) -> Config {
     let read = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
@@ -61,15 +50,17 @@ pub(crate) async fn config_of(kubeconfig: &Path) -> Config {
 impl Cluster {
     /// The cluster, or nothing when there is none and none is required.
     pub(crate) async fn connect() -> Option<Self> {
-        Self::with(kubeconfig()?, Turn::Beside(TURNS.read().await)).await
+        let (kubeconfig, stopwatch) = (kubeconfig()?, Stopwatch::start());
+        Some(Self::with(kubeconfig, stopwatch, Turn::beside().await).await)
     }
 
     /// The same, while no other test runs.
     pub(crate) async fn connect_alone() -> Option<Self> {
-        Self::with(kubeconfig()?, Turn::Alone(TURNS.write().await)).await
+        let (kubeconfig, stopwatch) = (kubeconfig()?, Stopwatch::start());
+        Some(Self::with(kubeconfig, stopwatch, Turn::alone().await).await)
     }
 
-    async fn with(kubeconfig: PathBuf, turn: Turn) -> Option<Self> {
+    async fn with(kubeconfig: PathBuf, stopwatch: Stopwatch, turn: Turn) -> Self {
         let config = config_of(&kubeconfig).await;
         // One provider of cryptography for the whole process; a second installation is refused, and
         // need not matter.
@@ -78,18 +69,20 @@ impl Cluster {
         let cluster = Self {
             kubeconfig,
             client,
+            stopwatch,
             _turn: turn,
         };
-        let _ = cluster.rights();
-        Some(cluster)
+        INSTALLED.get_or_init(|| cluster.install());
+        cluster.begins_now();
+        cluster
     }
 
-    /// What an operator may do here. It may do no more.
-    pub(crate) fn rights(&self) -> &'static Rights {
-        INSTALLED.get_or_init(|| self.install())
+    /// What a test has waited for its turn is no time of its own.
+    pub(crate) fn begins_now(&self) {
+        self.stopwatch.begins_now();
     }
 
-    fn install(&self) -> Rights {
+    fn install(&self) {
         self.apply(&definitions());
         self.kubectl(
             &[
@@ -118,20 +111,6 @@ impl Cluster {
             deployed, "",
             "pgrekey is installed here: `helm -n {OPERATOR} uninstall {OPERATOR}`"
         );
-        // The first operator makes the lease.
-        self.kubectl(
-            &[
-                "delete",
-                "lease",
-                "-n",
-                OPERATOR,
-                "pgrekey",
-                "--ignore-not-found",
-            ],
-            "",
-        )
-        .must_succeed();
-        Rights::give(self, OPERATOR)
     }
 
     pub(crate) fn kubeconfig(&self) -> &Path {
@@ -214,27 +193,6 @@ pub(crate) fn printed(arguments: &[&str]) -> String {
 /// The definitions as `pgrekey crds` prints them.
 pub(crate) fn definitions() -> String {
     printed(&["crds"])
-}
-
-/// A CA with its key.
-pub(crate) type Ca = CertifiedIssuer<'static, KeyPair>;
-
-pub(crate) fn ca(common_name: &str) -> Ca {
-    let mut params = CertificateParams::new(vec![]).expect("parameters");
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA")
-}
-
-/// The Secret that cert-manager's issuers of type CA read.
-pub(crate) fn ca_secret(name: &str, ca: &Ca) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": name},
-        "stringData": {"tls.crt": ca.pem(), "tls.key": ca.key().serialize_pem()},
-    })
 }
 
 /// What a command answered.

@@ -16,7 +16,7 @@ use pgrekey::pki::key_pair::CertificateAndKey;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Failure, Known};
+use super::client::{Failure, Known};
 
 /// What clients saw.
 #[derive(Debug, Default)]
