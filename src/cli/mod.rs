@@ -17,6 +17,7 @@ mod requests;
 mod rules;
 mod run;
 mod status;
+mod tasks;
 mod webhook_config;
 
 use std::io;

@@ -289,10 +289,10 @@ fn build_request(
     };
     let mut request = PostgresOpsRequest::new(&name, spec);
     request.metadata.namespace = Some(namespace);
-    if common.reload {
-        let reload = (STRATEGY.to_owned(), "Reload".to_owned());
-        request.metadata.annotations = Some(BTreeMap::from([reload]));
-    }
+    // `PostgresOpsRequest::new` copies the annotations of the CRD.
+    request.metadata.annotations = common
+        .reload
+        .then(|| BTreeMap::from([(STRATEGY.to_owned(), "Reload".to_owned())]));
     Ok(request)
 }
 

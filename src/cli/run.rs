@@ -1,6 +1,5 @@
 //! `pgrekey run`: the operator.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,16 +9,17 @@ use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 use jiff::Timestamp;
 use kube::Client;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::JoinSet;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use crate::api::duration;
 use crate::cli::crypto::install_crypto_provider;
 use crate::cli::flags::TenancyFlags;
+use crate::cli::tasks::{Signals, Tasks};
 use crate::cluster::cache;
+use crate::cluster::cache::Stores;
 use crate::cluster::webhook_ca::OwnCa;
 use crate::controller;
 use crate::controller::{Lease, PetSets};
@@ -314,18 +314,10 @@ async fn operate(config: Config) -> anyhow::Result<()> {
     let end = CancellationToken::new();
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let mut tasks = Tasks::new(end.clone());
-    let (metrics, readiness, served) = (
-        Arc::new(Metrics::new()),
-        Readiness::new(),
-        ServedCertificate::new(),
-    );
+    let (metrics, served) = (Arc::new(Metrics::new()), ServedCertificate::new());
 
-    let health = listen(health_address)
-        .await
-        .with_context(|| format!("cannot listen on {health_address}"))?;
-    let webhooks = listen(webhook_address)
-        .await
-        .with_context(|| format!("cannot listen on {webhook_address}"))?;
+    let health = listen_on(health_address).await?;
+    let webhooks = listen_on(webhook_address).await?;
     info!(version = env!("CARGO_PKG_VERSION"), namespace, %webhook_address, %health_address, "starting");
 
     let client = connect().await?;
@@ -337,22 +329,7 @@ async fn operate(config: Config) -> anyhow::Result<()> {
         keep_certificate(certificate, &client, namespace, &served, &metrics, &end),
     );
 
-    let stopping = end.clone();
-    readiness.add("process", move || {
-        if stopping.is_cancelled() {
-            Err("stopping".to_owned())
-        } else {
-            Ok(())
-        }
-    });
-    let cell = served.clone();
-    readiness.add("certificate", move || cell.readiness(Timestamp::now()));
-    let known = Arc::clone(&stores);
-    readiness.add("facts", move || match known.unknown() {
-        unknown if unknown.is_empty() => Ok(()),
-        unknown => Err(format!("not known yet: {}", unknown.join(", "))),
-    });
-
+    let readiness = readiness(&stores, &served, &end);
     let installation = InstallationDefaults {
         issuer: default_issuer,
         ops_manager: controllers
@@ -376,11 +353,10 @@ async fn operate(config: Config) -> anyhow::Result<()> {
             ),
         );
     }
-    let observe = count_reviews(metrics.reviews.clone());
     let admission = Arc::new(Admission {
         facts: stores,
         installation,
-        observe,
+        observe: count_reviews(metrics.reviews.clone()),
     });
     let server = HttpsServer {
         listener: webhooks,
@@ -393,18 +369,59 @@ async fn operate(config: Config) -> anyhow::Result<()> {
 
     // The health port answers until everything else has ended.
     let probes_end = CancellationToken::new();
-    let probes = HttpsServer {
-        listener: health,
+    let probes = tokio::spawn(serve_probes(health, readiness, metrics, probes_end.clone()));
+    let outcome = tasks.run(&mut signals).await;
+    probes_end.cancel();
+    probes.await.context("the health port failed")?;
+    outcome
+}
+
+async fn listen_on(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    listen(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Serves /livez, /readyz and /metrics.
+async fn serve_probes(
+    listener: TcpListener,
+    readiness: Readiness,
+    metrics: Arc<Metrics>,
+    end: CancellationToken,
+) {
+    let server = HttpsServer {
+        listener,
         transport: Transport::Plain,
         router: probes::router(readiness, metrics),
         limits: Limits::of_health_port(),
         metrics: ServerMetrics::default(),
     };
-    let probes = tokio::spawn(probes.run(probes_end.clone()));
-    let outcome = tasks.run(&mut signals).await;
-    probes_end.cancel();
-    probes.await.context("the health port failed")?;
-    outcome
+    server.run(end).await;
+}
+
+/// The conditions under which /readyz answers with success.
+fn readiness(
+    stores: &Arc<Stores>,
+    served: &ServedCertificate,
+    end: &CancellationToken,
+) -> Readiness {
+    let readiness = Readiness::new();
+    let end = end.clone();
+    readiness.add("process", move || {
+        if end.is_cancelled() {
+            Err("stopping".to_owned())
+        } else {
+            Ok(())
+        }
+    });
+    let served = served.clone();
+    readiness.add("certificate", move || served.readiness(Timestamp::now()));
+    let stores = Arc::clone(stores);
+    readiness.add("facts", move || match stores.unknown() {
+        unknown if unknown.is_empty() => Ok(()),
+        unknown => Err(format!("not known yet: {}", unknown.join(", "))),
+    });
+    readiness
 }
 
 /// A client of the API server that the kubeconfig, or the pod's service account, names.
@@ -469,79 +486,6 @@ fn count_reviews(metrics: ReviewMetrics) -> Box<webhooks::Observe> {
         rules.dedup();
         metrics.count(webhook.name, outcome, rules);
     })
-}
-
-/// SIGTERM from Kubernetes, SIGINT from a keyboard.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
-}
-
-/// The parts of the program that run until its end, with their names.
-struct Tasks {
-    running: JoinSet<&'static str>,
-    end: CancellationToken,
-}
-
-impl Tasks {
-    fn new(end: CancellationToken) -> Self {
-        Self {
-            running: JoinSet::new(),
-            end,
-        }
-    }
-
-    fn add<T>(&mut self, name: &'static str, task: impl Future<Output = T> + Send + 'static) {
-        self.running.spawn(async move {
-            task.await;
-            name
-        });
-    }
-
-    /// Waits until all tasks have ended. A signal ends them in good order, a second signal at once.
-    /// A task that ends by itself ends the others: a restarted program is better than half a
-    /// program.
-    async fn run(mut self, signals: &mut Signals) -> anyhow::Result<()> {
-        let mut outcome = Ok(());
-        loop {
-            tokio::select! {
-                name = signals.next() => {
-                    if self.end.is_cancelled() {
-                        return Err(anyhow!("a second signal came before everything had ended"));
-                    }
-                    info!("{name}: stopping");
-                    self.end.cancel();
-                }
-                ended = self.running.join_next() => {
-                    let problem = match ended {
-                        None => return outcome,
-                        Some(Ok(_)) if self.end.is_cancelled() => continue,
-                        Some(Ok(name)) => anyhow!("{name} ended by itself"),
-                        Some(Err(panic)) => anyhow!("a task failed: {panic}"),
-                    };
-                    error!("{problem}: stopping");
-                    self.end.cancel();
-                    outcome = Err(problem);
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -615,15 +559,5 @@ mod tests {
             let problem = parse(&[line]).err().unwrap();
             assert!(problem.contains(says), "{line}: {problem}");
         }
-    }
-
-    #[tokio::test]
-    async fn a_task_that_ends_by_itself_ends_the_program() {
-        let end = CancellationToken::new();
-        let mut tasks = Tasks::new(end.clone());
-        tasks.add("patient", end.clone().cancelled_owned());
-        tasks.add("short", async {});
-        let problem = tasks.run(&mut Signals::new().unwrap()).await.unwrap_err();
-        assert_eq!(problem.to_string(), "short ended by itself");
     }
 }

@@ -225,85 +225,74 @@ pub struct ListProblem {
 
 /// The facts about the cluster at this moment, for one use.
 pub async fn snapshot(client: &Client) -> Result<Snapshot, ListProblem> {
-    async fn list<K>(client: &Client, kind: &'static str) -> Result<Vec<Arc<K>>, ListProblem>
-    where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
-    {
-        list_some(client, kind, &ListParams::default()).await
-    }
-    async fn list_some<K>(
-        client: &Client,
-        kind: &'static str,
-        selection: &ListParams,
-    ) -> Result<Vec<Arc<K>>, ListProblem>
-    where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
-    {
-        let listed = Api::<K>::all(client.clone()).list(selection).await;
-        let listed = listed.map_err(|error| ListProblem { kind, error })?;
-        Ok(listed.items.into_iter().map(Arc::new).collect())
-    }
-    /// `None` if the cluster does not have the kind.
-    async fn list_optional<K>(
-        client: &Client,
-        kind: &'static str,
-    ) -> Result<Option<Vec<Arc<K>>>, ListProblem>
-    where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
-    {
-        match list(client, kind).await {
-            Err(ListProblem {
-                error: kube::Error::Api(status),
-                ..
-            }) if status.code == 404 => Ok(None),
-            listed => listed.map(Some),
-        }
-    }
-    let storage_classes = list::<StorageClass>(client, "StorageClass").await?;
-    let namespaces = list::<Namespace>(client, "Namespace").await?;
+    let all = ListParams::default();
+    let namespaces = list::<Namespace>(client, "Namespace", &all).await?;
+    let storage_classes = list::<StorageClass>(client, "StorageClass", &all).await?;
     let usable = ListParams::default().labels(&usable_selector());
-    let service_accounts = list_some::<ServiceAccount>(client, "ServiceAccount", &usable).await?;
-    let default_issuer = |namespace: &Arc<Namespace>| {
-        Some((
-            namespace.name_any(),
-            namespace
-                .annotations()
-                .get(DEFAULT_ISSUER_ANNOTATION)?
-                .clone(),
-        ))
-    };
-    let issuers = list_optional(client, "Issuer").await?;
-    let cluster_issuers = list_optional(client, "ClusterIssuer").await?;
-    let lacks = [
-        ("Issuer", issuers.is_none()),
-        ("ClusterIssuer", cluster_issuers.is_none()),
+    let service_accounts = list::<ServiceAccount>(client, "ServiceAccount", &usable).await?;
+    let issuers = list_if_known(client, "Issuer").await?;
+    let cluster_issuers = list_if_known(client, "ClusterIssuer").await?;
+    let absent = [
+        issuers.is_none().then_some("Issuer"),
+        cluster_issuers.is_none().then_some("ClusterIssuer"),
     ];
     Ok(Snapshot {
-        databases: list(client, "Postgres").await?,
-        requests: list(client, "PostgresOpsRequest").await?,
-        versions: list(client, "PostgresVersion").await?,
+        databases: list(client, "Postgres", &all).await?,
+        requests: list(client, "PostgresOpsRequest", &all).await?,
+        versions: list(client, "PostgresVersion", &all).await?,
         issuers: issuers.unwrap_or_default(),
         cluster_issuers: cluster_issuers.unwrap_or_default(),
         service_accounts: service_accounts
             .iter()
             .map(|account| {
-                (
-                    ResourceExt::namespace(account.as_ref()).unwrap_or_default(),
-                    account.name_any(),
-                )
+                let namespace = ResourceExt::namespace(account.as_ref()).unwrap_or_default();
+                (namespace, account.name_any())
             })
             .collect(),
         storage_classes: storage_classes
             .iter()
             .map(|class| class.name_any())
             .collect(),
-        default_issuers: namespaces.iter().filter_map(default_issuer).collect(),
-        lacks: lacks
-            .into_iter()
-            .filter_map(|(kind, is_lacking)| is_lacking.then_some(kind))
+        default_issuers: namespaces
+            .iter()
+            .filter_map(|namespace| {
+                let issuer = namespace.annotations().get(DEFAULT_ISSUER_ANNOTATION)?;
+                Some((namespace.name_any(), issuer.clone()))
+            })
             .collect(),
+        lacks: absent.into_iter().flatten().collect(),
         unknown: vec![],
     })
+}
+
+async fn list<K>(
+    client: &Client,
+    kind: &'static str,
+    selection: &ListParams,
+) -> Result<Vec<Arc<K>>, ListProblem>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let listed = Api::<K>::all(client.clone()).list(selection).await;
+    let listed = listed.map_err(|error| ListProblem { kind, error })?;
+    Ok(listed.items.into_iter().map(Arc::new).collect())
+}
+
+/// `None` if the cluster does not have the kind.
+async fn list_if_known<K>(
+    client: &Client,
+    kind: &'static str,
+) -> Result<Option<Vec<Arc<K>>>, ListProblem>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    match list(client, kind, &ListParams::default()).await {
+        Err(ListProblem {
+            error: kube::Error::Api(status),
+            ..
+        }) if status.code == 404 => Ok(None),
+        listed => listed.map(Some),
+    }
 }
 
 impl ClusterFacts for Stores {
