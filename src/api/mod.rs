@@ -15,6 +15,7 @@ pub mod monitor;
 pub mod names;
 pub mod ops_request;
 pub mod pet_set;
+pub mod ports;
 pub mod postgres;
 pub mod postgres_version;
 pub mod postgresql_conf;

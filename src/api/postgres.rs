@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use crate::api::bounds::{MAX_CHECK_FAILURES, MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT, MAX_REPLICAS};
 use crate::api::condition::Condition;
 use crate::api::monitor::Monitor;
-use crate::api::names;
+use crate::api::names::Names;
 use crate::api::template::{PodTemplate, ServiceTemplate};
 use crate::api::tls::{CertificateSpec, ClientAuthMode, IssuerRef, SslMode};
 
@@ -115,7 +115,7 @@ impl PostgresSpec {
             .as_ref()
             .map(|secret| secret.name.clone())
             .filter(|name| !name.is_empty());
-        named.unwrap_or_else(|| names::auth_secret(database))
+        named.unwrap_or_else(|| Names::new(database).auth_secret())
     }
 }
 

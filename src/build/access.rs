@@ -46,7 +46,7 @@ pub fn role_of(cluster: &Cluster, pods: i32) -> Role {
             rule(
                 "configmaps",
                 &["get", "patch", "update"],
-                Some(cluster.patroni_config_maps().to_vec()),
+                Some(cluster.names().patroni_config_maps().all().to_vec()),
             ),
             rule("pods", &["list", "watch"], None),
             rule("pods", &["get", "patch"], Some(own_pods)),

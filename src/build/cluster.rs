@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use crate::api::Postgres;
 use crate::api::bounds::MAX_REPLICAS;
 use crate::api::monitor::{Exporter, Monitor};
-use crate::api::names::MAX_DATABASE;
+use crate::api::names::{EXPORTER, MAX_DATABASE, POSTGRES};
 use crate::api::postgres::{InitScript, PostgresSpec, StorageType};
 use crate::api::postgres_version::PostgresVersionSpec;
 use crate::api::quantity::bytes;
@@ -18,7 +18,6 @@ use crate::api::template::{
     ContainerSettings, PodSettings, ServiceAlias, ServiceTemplate, TemplateMeta,
 };
 use crate::api::tls::SslMode;
-use crate::build::names::{EXPORTER, POSTGRES};
 use crate::build::user_conf::UserConf;
 use crate::tls::Alias;
 

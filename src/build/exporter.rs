@@ -4,9 +4,10 @@ use k8s_openapi::api::core::v1::{Container, EnvVar};
 use serde_json::json;
 
 use crate::api::environment::DATA_SOURCE;
+use crate::api::names::EXPORTER;
+use crate::api::ports::EXPORTER_PORT;
 use crate::api::security;
 use crate::build::Cluster;
-use crate::build::names::{EXPORTER, EXPORTER_PORT};
 use crate::build::pod::{CONFIG, SOCKETS, container_port, is_the_users, shared_mounts};
 use crate::build::session::SAFE;
 use crate::tls::{Posture, layout};
@@ -59,7 +60,7 @@ pub fn container(cluster: &Cluster, posture: &Posture) -> Option<Container> {
                 )
                 .collect(),
         ),
-        ports: Some(vec![container_port((port, EXPORTER_PORT.1))]),
+        ports: Some(vec![container_port(port, EXPORTER_PORT.name)]),
         resources: wish.resources.or(exporter.resources),
         security_context: Some(security::container(
             wish.security_context.or(exporter.security_context),
@@ -75,7 +76,7 @@ pub fn port(cluster: &Cluster) -> i32 {
     cluster
         .exporter()
         .and_then(|exporter| exporter.port)
-        .unwrap_or(EXPORTER_PORT.0)
+        .unwrap_or(i32::from(EXPORTER_PORT.number))
 }
 
 /// Where the exporter's certificate is. It is there without TLS too, unused: a key that came and

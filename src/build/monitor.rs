@@ -5,11 +5,11 @@ use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::{Value, json};
 
 use crate::api::monitor::Agent;
+use crate::api::ports::EXPORTER_PORT;
 use crate::api::template::ServiceAlias;
 use crate::build::Cluster;
 use crate::build::exporter::port;
 use crate::build::meta::{ROLE_LABEL, labels};
-use crate::build::names::EXPORTER_PORT;
 use crate::build::services::templated;
 use crate::tls::Posture;
 
@@ -27,7 +27,8 @@ pub fn stats(cluster: &Cluster, posture: &Posture) -> Option<Service> {
         ServiceAlias::Stats,
         &name,
         cluster.selector(),
-        (port, EXPORTER_PORT.1),
+        port,
+        EXPORTER_PORT.name,
     );
     let annotations = service.metadata.annotations.get_or_insert_default();
     annotations.extend(labels([(AGENT, agent_name(agent))]));
@@ -71,7 +72,8 @@ pub fn service_monitor(cluster: &Cluster, posture: &Posture) -> Option<DynamicOb
         .unwrap_or_default();
     let mut selector = cluster.selector();
     selector.extend(labels([(ROLE_LABEL, "stats")]));
-    let mut endpoint = json!({ "port": EXPORTER_PORT.1, "path": PATH, "scheme": scheme(posture) });
+    let mut endpoint =
+        json!({ "port": EXPORTER_PORT.name, "path": PATH, "scheme": scheme(posture) });
     if let Value::Object(endpoint) = &mut endpoint {
         endpoint.extend(
             wish.interval

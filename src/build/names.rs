@@ -1,22 +1,19 @@
 //! What the objects of a database are called, as in KubeDB.
 
-use crate::api::names;
-use crate::api::names::{METRICS_PORT, with_suffix};
+use crate::api::names::{Names, service_host};
 use crate::build::Cluster;
 use crate::tls::Alias;
 
-pub use crate::api::names::{EXPORTER, POSTGRES};
-
-/// PostgreSQL's port, and its name.
-pub const DB_PORT: (i32, &str) = (5432, "db");
-/// The port of Patroni's REST API, and its name.
-pub const PATRONI_PORT: (i32, &str) = (8008, "patroni");
-/// The exporter's port if the spec names none, and its name.
-pub const EXPORTER_PORT: (i32, &str) = (56790, METRICS_PORT);
 /// The domain of cluster names, by Kubernetes' default.
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
 
 impl Cluster {
+    /// The names of the database's objects, as far as they follow from its own name.
+    #[must_use]
+    pub fn names(&self) -> Names<'_> {
+        Names::new(&self.name)
+    }
+
     /// The database's own name: its PetSet, primary Service, ServiceAccount, Role, RoleBinding and
     /// PodDisruptionBudget.
     #[must_use]
@@ -39,19 +36,19 @@ impl Cluster {
     /// The headless Service that gives pods their names.
     #[must_use]
     pub fn pods_service(&self) -> String {
-        with_suffix(&self.name, "pods")
+        self.names().pods_service()
     }
 
     /// The Service of the standbys.
     #[must_use]
     pub fn standby_service(&self) -> String {
-        with_suffix(&self.name, "standby")
+        self.names().standby_service()
     }
 
     /// The Service of the metrics, and the ServiceMonitor.
     #[must_use]
     pub fn stats_service(&self) -> String {
-        with_suffix(&self.name, "stats")
+        self.names().stats_service()
     }
 
     /// The Secret of the superuser.
@@ -63,31 +60,31 @@ impl Cluster {
     /// The ConfigMap with `patroni.yml`, and the Secret with the credentials of Patroni's REST API.
     #[must_use]
     pub fn patroni(&self) -> String {
-        names::patroni(&self.name)
+        self.names().patroni()
     }
 
     /// The ConfigMap with what clients should trust.
     #[must_use]
     pub fn ca_config_map(&self) -> String {
-        with_suffix(&self.name, "ca")
+        self.names().ca_config_map()
     }
 
     /// The Secret with what is served.
     #[must_use]
     pub fn tls_secret(&self) -> String {
-        names::tls_secret(&self.name)
+        self.names().tls_secret()
     }
 
     /// The Secret with the settings that come from a Secret.
     #[must_use]
     pub fn user_conf_secret(&self) -> String {
-        names::user_conf_secret(&self.name)
+        self.names().user_conf_secret()
     }
 
     /// The Certificate of this alias.
     #[must_use]
     pub fn certificate(&self, alias: Alias) -> String {
-        names::certificate(&self.name, alias)
+        self.names().certificate(alias)
     }
 
     /// The Secret into which the certificate of this alias is issued.
@@ -102,18 +99,10 @@ impl Cluster {
             .unwrap_or_else(|| self.certificate(alias))
     }
 
-    /// Patroni's own ConfigMaps, which it makes beside the cluster: its settings, leader,
-    /// switchovers and synchronous standbys. Patroni puts the suffix on whatever it is told, so
-    /// nothing is cut here.
-    #[must_use]
-    pub fn patroni_config_maps(&self) -> [String; 4] {
-        ["config", "leader", "failover", "sync"].map(|suffix| format!("{}-{suffix}", self.name))
-    }
-
     /// The pod with this number.
     #[must_use]
     pub fn pod(&self, ordinal: i32) -> String {
-        format!("{}-{ordinal}", self.name)
+        self.names().pod(ordinal)
     }
 
     /// The ServiceAccount of the pods.
@@ -127,7 +116,7 @@ impl Cluster {
     /// The name of a Service inside the cluster: `SERVICE.NAMESPACE.svc`.
     #[must_use]
     pub fn host(&self, service: &str) -> String {
-        format!("{service}.{}.svc", self.namespace)
+        service_host(service, &self.namespace)
     }
 }
 

@@ -4,10 +4,11 @@ use k8s_openapi::api::apps::v1::StatefulSetUpdateStrategy;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::api::names::DATA_VOLUME;
 use crate::api::pet_set::{PetSet, PetSetSpec, PodManagementPolicy};
 use crate::build::Cluster;
 use crate::build::cluster::Data;
-use crate::build::pod::{DATA_VOLUME, template};
+use crate::build::pod::template;
 use crate::tls::Posture;
 
 /// PetSet `NAME`.

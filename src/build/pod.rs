@@ -14,9 +14,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::api::environment::is_reserved;
+use crate::api::names::{DATA_VOLUME, POSTGRES};
+use crate::api::ports::{PATRONI_PORT, POSTGRES_PORT};
 use crate::api::security;
 use crate::build::cluster::Data;
-use crate::build::names::{DB_PORT, PATRONI_PORT, POSTGRES};
 use crate::build::patroni::local::{INITDB_SH, PATRONI_YML};
 use crate::build::{Cluster, exporter};
 use crate::tls::{Posture, layout};
@@ -32,8 +33,6 @@ pub const USER_CONF_FOLDER: &str = "/etc/user-conf";
 /// Where the user's init scripts are.
 pub const INIT_SCRIPTS: &str = "/var/initdb";
 
-/// Name of the data volume and of its claim.
-pub const DATA_VOLUME: &str = "data";
 const CONFIG_VOLUME: &str = "patroni";
 /// Name of the volume with certificates.
 pub const CERTS_VOLUME: &str = "certs";
@@ -121,7 +120,11 @@ fn postgres(cluster: &Cluster, posture: &Posture) -> Container {
                 .chain(wish.env.into_iter().filter(is_the_users))
                 .collect(),
         ),
-        ports: Some([DB_PORT, PATRONI_PORT].map(container_port).to_vec()),
+        ports: Some(
+            [POSTGRES_PORT, PATRONI_PORT]
+                .map(|port| container_port(port.number, port.name))
+                .to_vec(),
+        ),
         readiness_probe: Some(Probe {
             period_seconds: Some(2),
             timeout_seconds: Some(3),
@@ -153,7 +156,7 @@ fn postgres(cluster: &Cluster, posture: &Posture) -> Container {
 fn hand_over() -> LifecycleHandler {
     let ask = format!(
         r#"curl -s -m 30 -u "$PATRONI_RESTAPI_USERNAME:$PATRONI_RESTAPI_PASSWORD" -d "{{\"leader\":\"$PATRONI_NAME\"}}" http://127.0.0.1:{}/switchover || true"#,
-        PATRONI_PORT.0
+        PATRONI_PORT.number
     );
     LifecycleHandler {
         exec: Some(ExecAction {
@@ -167,7 +170,7 @@ fn probe(path: &str) -> Probe {
     Probe {
         http_get: Some(HTTPGetAction {
             path: Some(path.to_owned()),
-            port: IntOrString::String(PATRONI_PORT.1.to_owned()),
+            port: IntOrString::String(PATRONI_PORT.name.to_owned()),
             ..Default::default()
         }),
         ..Default::default()
@@ -184,7 +187,9 @@ enum EnvSource<'a> {
 fn env(cluster: &Cluster) -> Vec<EnvVar> {
     let auth = |key| EnvSource::Secret(cluster.auth_secret(), key);
     let agent = |key| EnvSource::Secret(cluster.patroni(), key);
-    let pod_host = cluster.host(&format!("$(PATRONI_NAME).{}", cluster.pods_service()));
+    let pod_host = cluster
+        .names()
+        .pod_host("$(PATRONI_NAME)", cluster.namespace());
     [
         ("PATRONI_NAME", EnvSource::Field("metadata.name")),
         (
@@ -199,11 +204,14 @@ fn env(cluster: &Cluster) -> Vec<EnvVar> {
         // pod.
         (
             "PATRONI_POSTGRESQL_CONNECT_ADDRESS",
-            EnvSource::Text(format!("{pod_host}:{}", DB_PORT.0)),
+            EnvSource::Text(format!("{pod_host}:{}", POSTGRES_PORT.number)),
         ),
         (
             "PATRONI_RESTAPI_CONNECT_ADDRESS",
-            EnvSource::Text(format!("$(PATRONI_KUBERNETES_POD_IP):{}", PATRONI_PORT.0)),
+            EnvSource::Text(format!(
+                "$(PATRONI_KUBERNETES_POD_IP):{}",
+                PATRONI_PORT.number
+            )),
         ),
         (
             "PATRONI_POSTGRESQL_BIN_INITDB",
@@ -269,9 +277,9 @@ fn variable(name: &str, source: EnvSource<'_>) -> EnvVar {
 }
 
 /// A port of a container, by number and name.
-pub(super) fn container_port((port, name): (i32, &str)) -> ContainerPort {
+pub(super) fn container_port(number: impl Into<i32>, name: &str) -> ContainerPort {
     ContainerPort {
-        container_port: port,
+        container_port: number.into(),
         name: Some(name.to_owned()),
         protocol: Some("TCP".to_owned()),
         ..Default::default()

@@ -3,10 +3,10 @@
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use crate::api::ports::{POSTGRES_PORT, Port};
 use crate::api::template::{ExternalTrafficPolicy, ServiceAlias, ServiceSettings, ServiceType};
 use crate::build::Cluster;
 use crate::build::meta::{Labels, PRIMARY, STANDBY};
-use crate::build::names::DB_PORT;
 
 /// Service `NAME`: the primary.
 #[must_use]
@@ -16,7 +16,8 @@ pub fn primary(cluster: &Cluster) -> Service {
         ServiceAlias::Primary,
         cluster.name(),
         cluster.selector_of(PRIMARY),
-        DB_PORT,
+        i32::from(POSTGRES_PORT.number),
+        POSTGRES_PORT.name,
     )
 }
 
@@ -30,7 +31,8 @@ pub fn standby(cluster: &Cluster) -> Option<Service> {
             ServiceAlias::Standby,
             &name,
             cluster.selector_of(STANDBY),
-            DB_PORT,
+            i32::from(POSTGRES_PORT.number),
+            POSTGRES_PORT.name,
         )
     })
 }
@@ -39,14 +41,14 @@ pub fn standby(cluster: &Cluster) -> Option<Service> {
 /// primary by that name.
 #[must_use]
 pub fn pods(cluster: &Cluster) -> Service {
-    let (port, name) = DB_PORT;
+    let Port { number, name } = POSTGRES_PORT;
     Service {
         metadata: cluster.meta(cluster.pods_service()),
         spec: Some(ServiceSpec {
             cluster_ip: Some("None".to_owned()),
             publish_not_ready_addresses: Some(true),
             selector: Some(cluster.selector()),
-            ports: Some(vec![service_port(name, port, name)]),
+            ports: Some(vec![service_port(name, i32::from(number), name)]),
             ..Default::default()
         }),
         status: None,
@@ -59,7 +61,8 @@ pub(super) fn templated(
     alias: ServiceAlias,
     name: &str,
     selector: Labels,
-    (port, target): (i32, &str),
+    port: i32,
+    target: &str,
 ) -> Service {
     let mut metadata = cluster.meta(name);
     let mut spec = ServiceSpec {

@@ -12,6 +12,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 use crate::api::annotations::STRATEGY;
 use crate::api::duration;
+use crate::api::names::Names;
 use crate::api::ops_request::{Apply, DatabaseRef, OpsType, TlsChange};
 use crate::api::tls::{CERT_MANAGER_GROUP, ClientAuthMode, IssuerRef, SslMode};
 use crate::api::{PostgresOpsRequest, PostgresOpsRequestSpec};
@@ -296,7 +297,7 @@ fn request(
 
 /// `DATABASE-OPERATION-xxxxx`, as long as a request's name may be.
 fn named(database: &str, operation: &str, random: &str) -> String {
-    crate::api::names::with_suffix(database, &format!("{operation}-{random}"))
+    Names::new(database).request(operation, random)
 }
 
 /// Five characters of the alphabet that Kubernetes makes names of: no vowels, so no words.

@@ -9,8 +9,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::api::names;
-use crate::api::names::Alias;
+use crate::api::names::{Alias, Names};
 use crate::api::ops_request::{FINALIZER, OpsType, TlsOperation};
 use crate::api::tls::CERT_MANAGER_GROUP;
 use crate::api::{Postgres, PostgresOpsRequest};
@@ -399,7 +398,7 @@ fn default_tls(
         return;
     };
     for alias in Alias::ALL {
-        let secret = names::certificate(name, alias);
+        let secret = Names::new(name).certificate(alias);
         let is_it = |c: &&mut Value| c.get("alias").and_then(Value::as_str) == Some(alias.as_str());
         match certificates
             .iter_mut()

@@ -17,6 +17,7 @@ use crate::api::condition::VERSION_NOT_TAKEN;
 use crate::api::duration::write;
 use crate::api::environment::is_reserved;
 use crate::api::names::{EXPORTER, MAX_DATABASE, POSTGRES};
+use crate::api::ports::{PATRONI_PORT, POSTGRES_PORT, Port};
 use crate::api::postgres::{
     DeletionPolicy, PostgresSpec, StandbyMode, StorageType, StreamingMode,
     SynchronousReplicationConfig,
@@ -950,8 +951,7 @@ fn service_account_allowed(
 
 fn monitor_port(review: &Database, _: Option<&dyn ClusterFacts>, findings: &mut Findings) {
     const FIELD: &str = "spec.monitor.prometheus.exporter.port";
-    /// PostgreSQL's own port and Patroni's.
-    const TAKEN: [i32; 2] = [5432, 8008];
+    const TAKEN: [Port; 2] = [POSTGRES_PORT, PATRONI_PORT];
     let exporter = review
         .object
         .spec
@@ -968,7 +968,7 @@ fn monitor_port(review: &Database, _: Option<&dyn ClusterFacts>, findings: &mut 
             format!("{port} is not between 1024 and 65535"),
             "use another port, or leave it out for 56790",
         );
-    } else if TAKEN.contains(&port) {
+    } else if TAKEN.iter().any(|taken| i32::from(taken.number) == port) {
         findings.add(
             FIELD,
             format!("{port} is the database's own"),

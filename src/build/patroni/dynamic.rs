@@ -25,8 +25,7 @@ const MAXIMUM_LAG: i64 = 32 * 1024 * 1024;
 /// what it means, not its text.
 #[must_use]
 pub fn config_map(cluster: &Cluster, posture: &Posture) -> ConfigMap {
-    let [name, ..] = cluster.patroni_config_maps();
-    let mut metadata = cluster.meta(name);
+    let mut metadata = cluster.meta(cluster.names().patroni_config_maps().config);
     metadata.annotations = Some(BTreeMap::from([(
         ANNOTATION.to_owned(),
         config(cluster, posture).to_string(),

@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value, json};
 
+use crate::api::ports::{PATRONI_PORT, POSTGRES_PORT};
 use crate::build::meta::{INSTANCE_LABEL, PRIMARY, ROLE_LABEL, STANDBY};
-use crate::build::names::{DB_PORT, PATRONI_PORT};
 use crate::build::pod::{CONFIG, DATA, INIT_SCRIPTS, SOCKETS};
 use crate::build::{Cluster, exporter, user_conf};
 use crate::tls::{Posture, conninfo};
@@ -71,12 +71,12 @@ pub fn config(cluster: &Cluster, posture: &Posture) -> Value {
             "follower_label_value": STANDBY,
             "use_endpoints": false,
         },
-        "restapi": { "listen": format!("*:{}", PATRONI_PORT.0) },
+        "restapi": { "listen": format!("*:{}", PATRONI_PORT.number) },
         // There is no watchdog device in a pod; the kubelet's liveness probe is what is left of it.
         "watchdog": { "mode": "off" },
         "bootstrap": bootstrap(cluster),
         "postgresql": {
-            "listen": format!("*:{}", DB_PORT.0),
+            "listen": format!("*:{}", POSTGRES_PORT.number),
             "data_dir": format!("{DATA}/data"),
             "pgpass": "/tmp/pgpass",
             "custom_conf": format!("{CONFIG}/{INCLUDED}"),

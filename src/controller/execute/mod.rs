@@ -10,8 +10,8 @@ use kube::core::Status;
 use serde_json::json;
 use tracing::info;
 
+use crate::api::ports::{PATRONI_PORT, POSTGRES_PORT};
 use crate::build::applied::has_files;
-use crate::build::names::PATRONI_PORT;
 use crate::build::patroni::{dynamic, local};
 use crate::build::{Cluster, secrets, trust};
 use crate::cluster::{ApplyOutcome, Error, ObjectName};
@@ -24,7 +24,7 @@ use crate::controller::postgres::{Interrupt, ReconcileResult};
 use crate::database::probe::probe;
 use crate::database::server_status::{reload, store_password};
 use crate::database::session::Session;
-use crate::database::{PORT, ProbeError, patroni};
+use crate::database::{ProbeError, patroni};
 use crate::pki::CaId;
 use crate::pki::issued::{Cas, Issued, ServedMaterial, bundle};
 use crate::plan::Action;
@@ -216,8 +216,8 @@ impl Executor<'_> {
         let Some(pod) = self.site.find_pod(pod, uid) else {
             return Ok(());
         };
-        let port = u16::try_from(PATRONI_PORT.0).unwrap_or_default();
-        let address = address(pod, port).map_err(|_| Interrupt::Wait("an address of the pod"))?;
+        let address = address(pod, PATRONI_PORT.number)
+            .map_err(|_| Interrupt::Wait("an address of the pod"))?;
         let password = self
             .site
             .patroni_password
@@ -263,7 +263,8 @@ impl Executor<'_> {
     }
 
     pub(crate) async fn log_in(&self, pod: &Pod) -> ReconcileResult<Session> {
-        let address = address(pod, PORT).map_err(|_| Interrupt::Wait("an address of the pod"))?;
+        let address = address(pod, POSTGRES_PORT.number)
+            .map_err(|_| Interrupt::Wait("an address of the pod"))?;
         let written = self
             .site
             .applied_posture()

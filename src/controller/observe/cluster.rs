@@ -104,14 +104,14 @@ impl ClusterObjects {
             cluster, barred, ..
         } = provision::build(context, postgres, secret.as_ref()).await?;
         let objects = provision::objects(context, postgres, &cluster)?;
-        let [_, leader, failover, _] = cluster.patroni_config_maps();
+        let state = cluster.names().patroni_config_maps();
         let (patroni, ca) = (cluster.patroni(), cluster.ca_config_map());
         let (pieces, agent, published, leader, failover, labelled) = tokio::try_join!(
             PostureObjects::fetch(&objects, &cluster),
             objects.get::<Secret>(&patroni),
             objects.get::<ConfigMap>(&ca),
-            objects.get::<ConfigMap>(&leader),
-            objects.get::<ConfigMap>(&failover),
+            objects.get::<ConfigMap>(&state.leader),
+            objects.get::<ConfigMap>(&state.failover),
             objects.labelled::<Pod>(),
         )?;
         let workload =

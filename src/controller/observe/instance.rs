@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use k8s_openapi::api::core::v1::Pod;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::api::names::with_suffix;
+use crate::api::names::Names;
+use crate::api::ports::POSTGRES_PORT;
 use crate::api::tls::SslMode;
 use crate::build::patroni::local::PATRONI_YML;
 use crate::build::pod::CONFIG;
@@ -17,7 +18,7 @@ use crate::database::server_status::{
     MountedFiles, ServerStatus, mounted_files, passwords, server_status,
 };
 use crate::database::session::Session;
-use crate::database::{PORT, ProbeError, ServerText};
+use crate::database::{ProbeError, ServerText};
 use crate::pki::Fingerprint;
 use crate::pki::certificate::{common_name, summarize_der};
 use crate::pki::issued::ders;
@@ -96,7 +97,7 @@ pub(crate) fn address(pod: &Pod, port: u16) -> Known<SocketAddr> {
 
 /// The name by which a pod is dialled, which the servers' certificate has.
 pub(crate) fn host(pod: &str, database: &str, namespace: &str) -> String {
-    format!("{pod}.{}.{namespace}.svc", with_suffix(database, "pods"))
+    Names::new(database).pod_host(pod, namespace)
 }
 
 /// Asks a server everything.
@@ -108,7 +109,7 @@ pub(crate) async fn observe_server(
     expected: &ExpectedServer,
     has_files: bool,
 ) -> Known<ObservedServer> {
-    let address = address(pod, PORT)?;
+    let address = address(pod, POSTGRES_PORT.number)?;
     let wire = probe(address, &login.username).await;
     let plaintext = wire
         .plaintext
@@ -412,7 +413,7 @@ mod tests {
                 ..Pod::default()
             };
             pod.metadata.deletion_timestamp = leaving.then_some(Time(Timestamp::UNIX_EPOCH));
-            let address = address(&pod, PORT).map(|address| address.to_string());
+            let address = address(&pod, POSTGRES_PORT.number).map(|address| address.to_string());
             assert_eq!(address.as_deref().map_err(String::as_str), expected);
         }
     }

@@ -17,7 +17,7 @@ use crate::api::cert_manager::{
     CertificateStatus, IssuanceCondition, holds,
 };
 use crate::api::duration::after;
-use crate::api::names::with_suffix;
+use crate::api::names::Names;
 use crate::api::postgres::PostgresSpec;
 use crate::build::certificates::certificate;
 use crate::build::{BuildInputs, Cluster};
@@ -243,7 +243,7 @@ fn issuers(wished: &Cluster) -> Vec<CertificateIssuerRef> {
 }
 
 fn trial_name(wished: &Cluster, at: usize) -> String {
-    with_suffix(wished.name(), &format!("trial-{at}"))
+    Names::new(wished.name()).trial_certificate(at)
 }
 
 /// What was asked of each issuer on trial, in the name of this operation; nothing where it has not

@@ -36,10 +36,11 @@ pub(crate) struct CurrentPosture {
 
 impl PostureObjects {
     pub(crate) async fn fetch(objects: &Objects, cluster: &Cluster) -> Result<Self, Error> {
-        let [shared, ..] = cluster.patroni_config_maps();
         Ok(Self {
             tls: objects.get(&cluster.tls_secret()).await?,
-            shared: objects.get(&shared).await?,
+            shared: objects
+                .get(&cluster.names().patroni_config_maps().config)
+                .await?,
             patroni: objects.get(&cluster.patroni()).await?,
             pet_set: objects.get(cluster.name()).await?,
         })

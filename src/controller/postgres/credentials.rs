@@ -220,7 +220,7 @@ fn is_labelled(secret: &Secret, cluster: &Cluster) -> bool {
 
 /// Whether there are no data that know a password.
 async fn is_new(objects: &Objects, cluster: &Cluster) -> ReconcileResult<bool> {
-    let claim = format!("{}-{}", crate::build::pod::DATA_VOLUME, cluster.pod(0));
+    let claim = cluster.names().data_claim(0);
     let data = objects
         .get::<PersistentVolumeClaim>(&claim)
         .await?

@@ -65,7 +65,7 @@ pub(crate) async fn clean_up(context: &Context, postgres: &Postgres) -> Reconcil
             Secrets::Keep
         };
         certificates::delete(context, &objects, &cluster, issued).await?;
-        for map in cluster.patroni_config_maps() {
+        for map in cluster.names().patroni_config_maps().all() {
             objects.delete::<ConfigMap>(&map).await?;
         }
         if policy != DeletionPolicy::Halt {

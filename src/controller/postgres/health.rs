@@ -28,7 +28,8 @@ use tracing::debug;
 use crate::api::Postgres;
 use crate::api::bounds::{MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT};
 use crate::api::condition::holds;
-use crate::api::names::{tls_secret, with_suffix};
+use crate::api::names::Names;
+use crate::api::ports::POSTGRES_PORT;
 use crate::api::postgres::{DatabasePhase, HealthChecker};
 use crate::api::tls::{ClientAuthMode, SslMode};
 use crate::build::applied::accept;
@@ -42,10 +43,10 @@ use crate::controller::postgres::conditions;
 use crate::controller::postgres::credentials::{Login, auth_secret};
 use crate::controller::postgres::{scale, status};
 use crate::controller::sessions::{MOST, PeerId, SessionPeer, Sessions};
+use crate::database::ProbeError;
 use crate::database::connect::ConnectOptions;
 use crate::database::server_status::{ServerStatus, idle_slots, server_status, write_check};
 use crate::database::session::Session;
-use crate::database::{PORT, ProbeError};
 use crate::pki::issued::ServedMaterial;
 use crate::pki::key_pair::CertificateAndKey;
 use crate::plan::status::database::types::PAUSED;
@@ -289,6 +290,7 @@ impl CheckSecrets {
             postgres.name_any(),
             postgres.namespace().unwrap_or_default(),
         );
+        let names = Names::new(&name);
         let get = async |name: String| {
             let secret = context.get::<Secret>(&namespace, &name).await?;
             Ok::<_, Error>((name, secret))
@@ -302,7 +304,7 @@ impl CheckSecrets {
         let has_tls = postgres.spec.tls.is_some() || paused;
         let tls = async {
             if has_tls {
-                get(tls_secret(&name)).await.map(Some)
+                get(names.tls_secret()).await.map(Some)
             } else {
                 Ok(None)
             }
@@ -312,7 +314,7 @@ impl CheckSecrets {
                 return Ok(known);
             }
             let shared = context
-                .get::<ConfigMap>(&namespace, &with_suffix(&name, "config"))
+                .get::<ConfigMap>(&namespace, &names.patroni_config_maps().config)
                 .await?;
             Ok(shared
                 .as_ref()
@@ -331,10 +333,7 @@ impl CheckSecrets {
                 Ok(None)
             }
         };
-        let (auth, agent) = (
-            get(auth_secret(postgres)),
-            get(with_suffix(&name, "patroni")),
-        );
+        let (auth, agent) = (get(auth_secret(postgres)), get(names.patroni()));
         let (auth, agent, tls, settings, accept) =
             future::try_join5(auth, agent, tls, settings, written).await?;
         let login = auth.1.as_ref().and_then(Login::parse);
@@ -531,7 +530,8 @@ impl CheckRound<'_> {
 
     /// Asks a server, in the session that is kept with it, or else in a new one.
     async fn ask(&self, pod: &Pod) -> Result<CheckAnswer, ProbeError> {
-        let address = address(pod, PORT).map_err(|why| ProbeError::Unreachable(why.into()))?;
+        let address = address(pod, POSTGRES_PORT.number)
+            .map_err(|why| ProbeError::Unreachable(why.into()))?;
         let modes = self.ways.iter().map(|way| way.mode).collect();
         let terms = LoginTerms {
             address,

@@ -8,7 +8,7 @@ use kube::runtime::events::EventType;
 use serde_json::Value;
 
 use crate::api::condition::{CONFIGURATION_NOT_TAKEN, VERSION_NOT_TAKEN, holds};
-use crate::api::names::{user_conf_secret, with_suffix};
+use crate::api::names::Names;
 use crate::api::postgres::USER_CONF;
 use crate::api::{PetSet, Postgres, PostgresSpec, PostgresVersion, bounds};
 use crate::build::patroni::{dynamic, local};
@@ -253,7 +253,7 @@ async fn built_of(context: &Context, postgres: &Postgres) -> Result<Option<Built
         return Ok(Some(built));
     }
     let map = context
-        .get::<ConfigMap>(&namespace, &with_suffix(&name, "patroni"))
+        .get::<ConfigMap>(&namespace, &Names::new(&name).patroni())
         .await?;
     Ok(map.and_then(|map| declared_version(postgres, &map)))
 }
@@ -324,7 +324,7 @@ async fn user_conf(context: &Context, postgres: &Postgres) -> ReconcileResult<Op
 
 /// What was taken of it last.
 async fn taken_conf(context: &Context, postgres: &Postgres) -> ReconcileResult<Option<String>> {
-    let name = user_conf_secret(&postgres.name_any());
+    let name = Names::new(&postgres.name_any()).user_conf_secret();
     let secret = context
         .get::<Secret>(&postgres.namespace().unwrap_or_default(), &name)
         .await?;

@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 
 use crate::api::{Postgres, bounds};
 use crate::build::meta::{ROLE_LABEL, STANDBY};
-use crate::build::pod::DATA_VOLUME;
 use crate::build::{Cluster, workload};
 use crate::cluster::{Error, ObjectName, Objects};
 use crate::controller::Context;
@@ -43,12 +42,13 @@ pub(crate) async fn replicas(
     let Some(now) = now else { return Ok(wish) };
     if wish >= now {
         for ordinal in now..wish {
-            forget_data(objects, &claim(cluster, ordinal)).await?;
+            forget_data(objects, &cluster.names().data_claim(ordinal)).await?;
         }
         return Ok(wish);
     }
-    let [_, record, ..] = cluster.patroni_config_maps();
-    let record: Option<ConfigMap> = objects.get(&record).await?;
+    let record: Option<ConfigMap> = objects
+        .get(&cluster.names().patroni_config_maps().leader)
+        .await?;
     // Nobody leads right now: whoever comes to may be one of those that would go.
     let Some(leader) = record.as_ref().and_then(leader_of) else {
         return Ok(now);
@@ -86,7 +86,7 @@ pub(crate) async fn replicas(
         }
     };
     for ordinal in keep..now {
-        note_left(context, objects, &claim(cluster, ordinal)).await?;
+        note_left(context, objects, &cluster.names().data_claim(ordinal)).await?;
     }
     Ok(keep)
 }
@@ -136,10 +136,6 @@ fn next_primary_before_scale_down(
     next.or_else(|| first(leads + 1..i32::MAX).map(|_| ScaleDown::Keep(leads + 1)))
 }
 
-fn claim(cluster: &Cluster, ordinal: i32) -> String {
-    format!("{DATA_VOLUME}-{}", cluster.pod(ordinal))
-}
-
 /// The number of a pod of this cluster.
 pub(crate) fn ordinal(cluster: &Cluster, pod: &str) -> Option<i32> {
     workload::ordinal(cluster.name(), pod)
@@ -165,8 +161,9 @@ pub(crate) async fn switchover_candidates(
     let Some(config) = config.filter(|config| is_synchronous(config)) else {
         return Ok(SwitchoverCandidates::Any);
     };
-    let [.., record] = cluster.patroni_config_maps();
-    let record: Option<ConfigMap> = objects.get(&record).await?;
+    let record: Option<ConfigMap> = objects
+        .get(&cluster.names().patroni_config_maps().sync)
+        .await?;
     Ok(SwitchoverCandidates::from_patroni(
         config,
         record.as_ref().map(ConfigMap::annotations),
@@ -207,7 +204,7 @@ pub(crate) async fn request_switchover(
     leader: &str,
     candidate: &str,
 ) -> Result<SwitchoverRequest, Error> {
-    let [_, _, failover, _] = cluster.patroni_config_maps();
+    let failover = cluster.names().patroni_config_maps().failover;
     let live: Option<ConfigMap> = objects.get(&failover).await?;
     let wish = json!({"leader": leader, "member": candidate});
     let asked = |key: &str| {
