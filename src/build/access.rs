@@ -30,7 +30,7 @@ pub fn role(cluster: &Cluster) -> Role {
 #[must_use]
 pub fn role_of(cluster: &Cluster, pods: i32) -> Role {
     let own_pods = (0..bounds::replicas(pods))
-        .map(|ordinal| cluster.pod(ordinal))
+        .map(|ordinal| cluster.names().pod(ordinal))
         .collect();
     let rule = |resource: &str, verbs: &[&str], names: Option<Vec<String>>| PolicyRule {
         api_groups: Some(vec![String::new()]),

@@ -9,12 +9,14 @@ use crate::api::cert_manager::{
 use crate::api::template::ServiceAlias;
 use crate::api::tls::{CertificateSpec as Wish, IssuerRef, KeyEncoding};
 use crate::build::Cluster;
-use crate::build::names::CLUSTER_DOMAIN;
 use crate::pki::issued::RequiredNames;
 use crate::tls::Alias;
 
 /// Longest common name that X.509 allows.
 const LONGEST_COMMON_NAME: usize = 64;
+
+/// The DNS domain of a Kubernetes cluster, by default.
+const CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// One Certificate an alias; none without TLS.
 #[must_use]
@@ -70,7 +72,7 @@ pub fn certificate(cluster: &Cluster, alias: Alias) -> Option<Certificate> {
         revision_history_limit: None,
     };
     let mut certificate = Certificate::new("", spec);
-    certificate.metadata = cluster.meta(cluster.certificate(alias));
+    certificate.metadata = cluster.meta(cluster.names().certificate(alias));
     Some(certificate)
 }
 
@@ -80,7 +82,7 @@ fn common_name(cluster: &Cluster, alias: Alias) -> Option<String> {
     let name = match alias {
         Alias::Server => cluster.host(cluster.name()),
         Alias::Client => return Some(cluster.superuser.clone()),
-        Alias::MetricsExporter => cluster.host(&cluster.stats_service()),
+        Alias::MetricsExporter => cluster.host(&cluster.names().stats_service()),
     };
     (name.len() <= LONGEST_COMMON_NAME).then_some(name)
 }
@@ -89,11 +91,11 @@ fn common_name(cluster: &Cluster, alias: Alias) -> Option<String> {
 /// may write it and as long as Kubernetes makes it, each pod, and the pod from inside.
 fn dns_names(cluster: &Cluster, alias: Alias) -> Vec<String> {
     let services = match alias {
-        Alias::Server => vec![cluster.name().to_owned(), cluster.standby_service()],
+        Alias::Server => vec![cluster.name().to_owned(), cluster.names().standby_service()],
         Alias::Client => return vec![],
-        Alias::MetricsExporter => vec![cluster.stats_service()],
+        Alias::MetricsExporter => vec![cluster.names().stats_service()],
     };
-    let pods = format!("*.{}", cluster.pods_service());
+    let pods = format!("*.{}", cluster.names().pods_service());
     services
         .iter()
         .flat_map(|service| {

@@ -21,7 +21,7 @@ const PATH: &str = "/metrics";
 #[must_use]
 pub fn stats(cluster: &Cluster, posture: &Posture) -> Option<Service> {
     let agent = cluster.monitor()?.agent.unwrap_or(Agent::Prometheus);
-    let (name, port) = (cluster.stats_service(), port(cluster));
+    let (name, port) = (cluster.names().stats_service(), port(cluster));
     let mut service = templated(
         cluster,
         ServiceAlias::Stats,
@@ -86,7 +86,7 @@ pub fn service_monitor(cluster: &Cluster, posture: &Posture) -> Option<DynamicOb
                 .map(|_| ("tlsConfig".to_owned(), tls_config(cluster))),
         );
     }
-    let mut metadata = cluster.meta(cluster.stats_service());
+    let mut metadata = cluster.meta(cluster.names().stats_service());
     let ours = metadata.labels.replace(wish.labels.unwrap_or_default());
     metadata
         .labels
@@ -97,8 +97,11 @@ pub fn service_monitor(cluster: &Cluster, posture: &Posture) -> Option<DynamicOb
         "namespaceSelector": { "matchNames": [cluster.namespace()] },
         "selector": { "matchLabels": selector },
     });
-    let mut object = DynamicObject::new(&cluster.stats_service(), &service_monitor_resource())
-        .data(json!({ "spec": spec }));
+    let mut object = DynamicObject::new(
+        &cluster.names().stats_service(),
+        &service_monitor_resource(),
+    )
+    .data(json!({ "spec": spec }));
     object.metadata = metadata;
     Some(object)
 }
@@ -106,8 +109,8 @@ pub fn service_monitor(cluster: &Cluster, posture: &Posture) -> Option<DynamicOb
 /// Prometheus dials pods by address; the certificate names the Service.
 fn tls_config(cluster: &Cluster) -> Value {
     json!({
-        "ca": { "configMap": { "name": cluster.ca_config_map(), "key": "ca.crt" } },
-        "serverName": cluster.host(&cluster.stats_service()),
+        "ca": { "configMap": { "name": cluster.names().ca_config_map(), "key": "ca.crt" } },
+        "serverName": cluster.host(&cluster.names().stats_service()),
     })
 }
 

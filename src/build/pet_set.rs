@@ -23,7 +23,7 @@ pub fn pet_set(cluster: &Cluster, posture: &Posture) -> PetSet {
         replicas: Some(cluster.replicas()),
         selector: cluster.label_selector(),
         template: template(cluster, posture),
-        service_name: cluster.pods_service(),
+        service_name: cluster.names().pods_service(),
         volume_claim_templates: claim(cluster).into_iter().collect(),
         // In order, a pod that cannot start without the others would keep them from starting: after
         // an outage the first pod may be a standby that must not be promoted.

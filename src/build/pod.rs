@@ -186,7 +186,7 @@ enum EnvSource<'a> {
 
 fn env(cluster: &Cluster) -> Vec<EnvVar> {
     let auth = |key| EnvSource::Secret(cluster.auth_secret(), key);
-    let agent = |key| EnvSource::Secret(cluster.patroni(), key);
+    let agent = |key| EnvSource::Secret(cluster.names().patroni(), key);
     let pod_host = cluster
         .names()
         .pod_host("$(PATRONI_NAME)", cluster.namespace());
@@ -334,7 +334,7 @@ fn volumes(cluster: &Cluster, posture: &Posture) -> Vec<Volume> {
     let config = Volume {
         name: CONFIG_VOLUME.to_owned(),
         config_map: Some(ConfigMapVolumeSource {
-            name: cluster.patroni(),
+            name: cluster.names().patroni(),
             default_mode: Some(SCRIPT_MODE),
             ..Default::default()
         }),
@@ -353,7 +353,7 @@ fn volumes(cluster: &Cluster, posture: &Posture) -> Vec<Volume> {
     let user_conf = Volume {
         name: USER_CONF_VOLUME.to_owned(),
         secret: Some(SecretVolumeSource {
-            secret_name: Some(cluster.user_conf_secret()),
+            secret_name: Some(cluster.names().user_conf_secret()),
             default_mode: Some(KEY_MODE),
             // A pod that is made anew while its database is paused may come before the Secret, and
             // its server bears it.
@@ -396,7 +396,7 @@ fn certs(cluster: &Cluster) -> Volume {
     Volume {
         name: CERTS_VOLUME.to_owned(),
         secret: Some(SecretVolumeSource {
-            secret_name: Some(cluster.tls_secret()),
+            secret_name: Some(cluster.names().tls_secret()),
             default_mode: Some(KEY_MODE),
             items: Some(layout::FILES.iter().map(item).collect()),
             optional: None,

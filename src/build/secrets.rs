@@ -31,7 +31,7 @@ pub fn auth(cluster: &Cluster, password: &SecretString, active_from: &str) -> Se
 /// Secret `NAME-patroni`: how pgrekey and the pods talk to Patroni's REST API.
 #[must_use]
 pub fn agent(cluster: &Cluster, password: &SecretString) -> Secret {
-    basic_auth(cluster, cluster.patroni(), AGENT_USER, password)
+    basic_auth(cluster, cluster.names().patroni(), AGENT_USER, password)
 }
 
 fn basic_auth(cluster: &Cluster, name: String, username: &str, password: &SecretString) -> Secret {
@@ -60,7 +60,7 @@ pub fn tls(cluster: &Cluster, now: &ServedMaterial, previous: Option<&ServedMate
             .map(|(key, value)| (format!("previous.{key}"), value)),
     );
     Secret {
-        metadata: cluster.meta(cluster.tls_secret()),
+        metadata: cluster.meta(cluster.names().tls_secret()),
         type_: Some("Opaque".to_owned()),
         data: Some(all),
         ..Default::default()
@@ -72,7 +72,7 @@ pub fn tls(cluster: &Cluster, now: &ServedMaterial, previous: Option<&ServedMate
 #[must_use]
 pub fn user_conf(cluster: &Cluster, left_out: &BTreeSet<String>) -> Secret {
     Secret {
-        metadata: cluster.meta(cluster.user_conf_secret()),
+        metadata: cluster.meta(cluster.names().user_conf_secret()),
         type_: Some("Opaque".to_owned()),
         data: Some(data([(USER_CONF, &*user_conf_file(cluster, left_out))])),
         ..Default::default()

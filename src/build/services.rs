@@ -24,7 +24,7 @@ pub fn primary(cluster: &Cluster) -> Service {
 /// Service `NAME-standby`: the standbys, if there can be any.
 #[must_use]
 pub fn standby(cluster: &Cluster) -> Option<Service> {
-    let name = cluster.standby_service();
+    let name = cluster.names().standby_service();
     (cluster.replicas() > 1).then(|| {
         templated(
             cluster,
@@ -43,7 +43,7 @@ pub fn standby(cluster: &Cluster) -> Option<Service> {
 pub fn pods(cluster: &Cluster) -> Service {
     let Port { number, name } = POSTGRES_PORT;
     Service {
-        metadata: cluster.meta(cluster.pods_service()),
+        metadata: cluster.meta(cluster.names().pods_service()),
         spec: Some(ServiceSpec {
             cluster_ip: Some("None".to_owned()),
             publish_not_ready_addresses: Some(true),

@@ -11,7 +11,7 @@ use crate::build::Cluster;
 #[must_use]
 pub fn ca_config_map(cluster: &Cluster, bundle: &str) -> ConfigMap {
     ConfigMap {
-        metadata: cluster.meta(cluster.ca_config_map()),
+        metadata: cluster.meta(cluster.names().ca_config_map()),
         data: Some(BTreeMap::from([("ca.crt".to_owned(), bundle.to_owned())])),
         ..Default::default()
     }

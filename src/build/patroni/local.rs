@@ -40,7 +40,7 @@ pub fn config_map(cluster: &Cluster, posture: &Posture) -> ConfigMap {
     ConfigMap {
         metadata: ObjectMeta {
             annotations: Some([cluster.built_of().annotation()].into()),
-            ..cluster.meta(cluster.patroni())
+            ..cluster.meta(cluster.names().patroni())
         },
         data: Some(
             [

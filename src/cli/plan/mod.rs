@@ -214,7 +214,7 @@ impl World {
             .map_err(|why| in_place_of(why, &request, &findings))?;
         let (primary, is_known) = match self.primary(&from).await? {
             Some(primary) => (primary, true),
-            None => (from.pod(0), false),
+            None => (from.names().pod(0), false),
         };
         let rolls = request.restarts();
         let preview = preview(&from, &to, &request.spec, rolls, &primary);

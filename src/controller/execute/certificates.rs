@@ -82,7 +82,8 @@ pub(crate) async fn read(
         let secret = objects
             .get::<Secret>(&cluster.certificate_secret(alias))
             .await?;
-        let secret = secret.filter(|secret| !is_foreign(secret, &cluster.certificate(alias)));
+        let secret =
+            secret.filter(|secret| !is_foreign(secret, &cluster.names().certificate(alias)));
         Ok::<_, Error>(
             secret
                 .and_then(|secret| secret.data)
@@ -114,7 +115,7 @@ pub(crate) async fn why(
         let mut late = false;
         for problem in problems {
             let certificate = objects
-                .get::<Certificate>(&cluster.certificate(problem.alias))
+                .get::<Certificate>(&cluster.names().certificate(problem.alias))
                 .await?;
             late |= certificate
                 .as_ref()
@@ -160,9 +161,11 @@ pub(crate) async fn forget(
 ) -> ReconcileResult<()> {
     // One of them holds a key that lets the superuser in.
     delete(context, objects, cluster, Secrets::Delete).await?;
-    objects.delete::<Secret>(&cluster.tls_secret()).await?;
     objects
-        .delete::<ConfigMap>(&cluster.ca_config_map())
+        .delete::<Secret>(&cluster.names().tls_secret())
+        .await?;
+    objects
+        .delete::<ConfigMap>(&cluster.names().ca_config_map())
         .await?;
     Ok(())
 }
@@ -189,7 +192,7 @@ pub(crate) async fn delete(
     secrets: Secrets,
 ) -> Result<(), Error> {
     for alias in Alias::ALL {
-        let certificate = cluster.certificate(alias);
+        let certificate = cluster.names().certificate(alias);
         let live = objects.owned::<Certificate>(&certificate).await?;
         let mut names = BTreeSet::from([cluster.certificate_secret(alias)]);
         if let Some(live) = live {

@@ -58,7 +58,7 @@ impl Executor<'_> {
             Action::RequestCertificates(_) => certificates::ask(objects, self.wished).await?,
             Action::EndTrial => issuance::end_trial(objects, cluster).await?,
             Action::Reissue { alias, revision } => {
-                let name = cluster.certificate(*alias);
+                let name = cluster.names().certificate(*alias);
                 issuance::reissue(
                     self.context,
                     objects,

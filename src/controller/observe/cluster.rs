@@ -105,7 +105,7 @@ impl ClusterObjects {
         } = provision::build(context, postgres, secret.as_ref()).await?;
         let objects = provision::objects(context, postgres, &cluster)?;
         let state = cluster.names().patroni_config_maps();
-        let (patroni, ca) = (cluster.patroni(), cluster.ca_config_map());
+        let (patroni, ca) = (cluster.names().patroni(), cluster.names().ca_config_map());
         let (pieces, agent, published, leader, failover, labelled) = tokio::try_join!(
             PostureObjects::fetch(&objects, &cluster),
             objects.get::<Secret>(&patroni),

@@ -37,11 +37,11 @@ pub(crate) struct CurrentPosture {
 impl PostureObjects {
     pub(crate) async fn fetch(objects: &Objects, cluster: &Cluster) -> Result<Self, Error> {
         Ok(Self {
-            tls: objects.get(&cluster.tls_secret()).await?,
+            tls: objects.get(&cluster.names().tls_secret()).await?,
             shared: objects
                 .get(&cluster.names().patroni_config_maps().config)
                 .await?,
-            patroni: objects.get(&cluster.patroni()).await?,
+            patroni: objects.get(&cluster.names().patroni()).await?,
             pet_set: objects.get(cluster.name()).await?,
         })
     }
@@ -126,7 +126,7 @@ pub(crate) fn current_posture(
             let issued = issued.ok_or_else(|| {
                 let why = format!(
                     "Secret {} is damaged, and nothing has been issued to mend it",
-                    cluster.tls_secret()
+                    cluster.names().tls_secret()
                 );
                 Interrupt::Blocked("PostureUnknown", why)
             })?;

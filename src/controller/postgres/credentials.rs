@@ -242,7 +242,7 @@ pub(crate) async fn agent(
     objects: &Objects,
     cluster: &Cluster,
 ) -> ReconcileResult<()> {
-    let secret: Option<Secret> = objects.get(&cluster.patroni()).await?;
+    let secret: Option<Secret> = objects.get(&cluster.names().patroni()).await?;
     let there = secret
         .as_ref()
         .and_then(Login::parse)

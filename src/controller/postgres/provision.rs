@@ -348,7 +348,10 @@ async fn apply_services(
     let done = objects.apply(services::primary(cluster)).await?;
     tell(context, postgres, done, "Service").await;
     let done = objects
-        .apply_or_delete(services::standby(cluster), &cluster.standby_service())
+        .apply_or_delete(
+            services::standby(cluster),
+            &cluster.names().standby_service(),
+        )
         .await?;
     tell(context, postgres, done, "Service").await;
     Ok(())
@@ -487,7 +490,7 @@ async fn publish(
     cluster: &Cluster,
     served: &secrets::ServedMaterial,
 ) -> ReconcileResult<()> {
-    let live: Option<ConfigMap> = objects.get(&cluster.ca_config_map()).await?;
+    let live: Option<ConfigMap> = objects.get(&cluster.names().ca_config_map()).await?;
     let published = live
         .as_ref()
         .and_then(|map| map.data.as_ref()?.get("ca.crt"))
@@ -551,7 +554,7 @@ async fn metrics(
     let done = objects
         .apply_or_delete(
             monitor::stats(cluster, &here.posture),
-            &cluster.stats_service(),
+            &cluster.names().stats_service(),
         )
         .await?;
     tell(context, postgres, done, "stats service").await;
@@ -559,7 +562,7 @@ async fn metrics(
         Some(object) => drop(objects.apply_if_known(&kind, object).await?),
         None => {
             objects
-                .delete_if_known(&kind, &cluster.stats_service())
+                .delete_if_known(&kind, &cluster.names().stats_service())
                 .await?
         }
     }

@@ -75,7 +75,7 @@ pub(crate) async fn replicas(
                         objects,
                         cluster,
                         leader,
-                        &cluster.pod(next),
+                        &cluster.names().pod(next),
                     )
                     .await?;
                     now

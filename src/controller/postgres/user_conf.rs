@@ -101,7 +101,7 @@ pub(crate) async fn write(
     objects: &Objects,
     cluster: &Cluster,
 ) -> ReconcileResult<()> {
-    let live: Option<Secret> = objects.get(&cluster.user_conf_secret()).await?;
+    let live: Option<Secret> = objects.get(&cluster.names().user_conf_secret()).await?;
     if context.state(postgres).refused.is_none() {
         let written = live
             .as_ref()
@@ -256,7 +256,10 @@ async fn observe(
     site: &ClusterObjects,
     file: &str,
 ) -> ReconcileResult<SpreadObservation> {
-    let secret: Option<Secret> = site.objects.get(&site.cluster.user_conf_secret()).await?;
+    let secret: Option<Secret> = site
+        .objects
+        .get(&site.cluster.names().user_conf_secret())
+        .await?;
     // Not a hash of what is in it: that would let others try out what it may be.
     let version = format!(
         "user-conf-{}",
