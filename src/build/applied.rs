@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::api::PetSet;
 use crate::api::tls::SslMode;
-use crate::build::pod::CERTS_VOLUME;
+use crate::build::paths::CERTS_VOLUME;
 use crate::build::secrets::ServedMaterial;
 use crate::tls::posture::{
     Files, HbaMethods, Method, PasswordEncryption, Posture, ReplicationConninfo, ServerTls,
@@ -150,6 +150,7 @@ mod tests {
 
     use super::*;
     use crate::build::cluster::tests::{cluster, postgres};
+    use crate::build::paths::PATRONI_YML;
     use crate::build::patroni::{dynamic, local};
     use crate::build::{pet_set, secrets};
     use crate::pki::Material;
@@ -207,7 +208,7 @@ mod tests {
         read_posture(&PostureManifests {
             tls: secret.as_ref(),
             shared: &dynamic::config(&cluster, posture),
-            patroni: &local[local::PATRONI_YML],
+            patroni: &local[PATRONI_YML],
             files: has_files(&pet_set::pet_set(&cluster, posture)),
         })
     }
@@ -244,7 +245,7 @@ mod tests {
         let read = read_posture(&PostureManifests {
             tls: data.as_ref(),
             shared: &dynamic::config(&cluster, &plain),
-            patroni: &local[local::PATRONI_YML],
+            patroni: &local[PATRONI_YML],
             files: false,
         });
         assert_eq!(read, Ok(plain));
@@ -254,8 +255,7 @@ mod tests {
     fn what_pgrekey_does_not_write_is_not_guessed_at() {
         let cluster = cluster(&postgres("version: '17'"));
         let posture = Posture::plain(Method::Md5);
-        let local =
-            local::config_map(&cluster, &posture).data.expect("data")[local::PATRONI_YML].clone();
+        let local = local::config_map(&cluster, &posture).data.expect("data")[PATRONI_YML].clone();
         let shared = dynamic::config(&cluster, &posture);
         let with = |path: &str, value: Value| {
             let mut shared = shared.clone();
@@ -336,7 +336,7 @@ mod tests {
                 data.remove(key);
                 data.extend(value.map(|value| (key.to_owned(), value)));
                 let shared = dynamic::config(&cluster, &posture);
-                let patroni = &local[local::PATRONI_YML];
+                let patroni = &local[PATRONI_YML];
                 let read = read_posture(&PostureManifests {
                     tls: Some(&data),
                     shared: &shared,

@@ -18,6 +18,7 @@ use crate::api::template::{
     ContainerSettings, PodSettings, ServiceAlias, ServiceTemplate, TemplateMeta,
 };
 use crate::api::tls::SslMode;
+use crate::build::unbuildable::{Unbuildable, unbuildable};
 use crate::build::user_conf::UserConf;
 use crate::tls::Alias;
 
@@ -68,39 +69,10 @@ pub struct BuildInputs<'a> {
 /// Without the settings of a Secret.
 impl fmt::Debug for BuildInputs<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Facts")
+        f.debug_struct("BuildInputs")
             .field("version", &self.version)
             .finish_non_exhaustive()
     }
-}
-
-/// Why a `Postgres` cannot be built, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unbuildable {
-    /// Path of the field.
-    pub field: String,
-    /// What is wrong with it.
-    pub problem: String,
-    /// What to do.
-    pub remedy: String,
-}
-
-impl fmt::Display for Unbuildable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.field, self.problem, self.remedy)
-    }
-}
-
-pub(super) fn unbuildable<T>(
-    field: impl Into<String>,
-    problem: impl Into<String>,
-    remedy: impl Into<String>,
-) -> Result<T, Unbuildable> {
-    Err(Unbuildable {
-        field: field.into(),
-        problem: problem.into(),
-        remedy: remedy.into(),
-    })
 }
 
 impl Cluster {
@@ -125,7 +97,7 @@ impl Cluster {
             data: data(&spec)?,
             shared_buffers: shared_buffers(&resources)?,
             resources,
-            user_conf: UserConf::parse(&spec, facts, major)?,
+            user_conf: UserConf::parse(&spec, facts.user_conf, major)?,
             init: init(&spec)?,
             spec,
         })

@@ -8,12 +8,10 @@ use crate::api::names::EXPORTER;
 use crate::api::ports::EXPORTER_PORT;
 use crate::api::security;
 use crate::build::Cluster;
-use crate::build::pod::{CONFIG, SOCKETS, container_port, is_the_users, shared_mounts};
+use crate::build::container::{container_port, is_users_variable, shared_mounts};
+use crate::build::paths::{CONFIG, SOCKETS, WEB_YML};
 use crate::build::session::SAFE;
 use crate::tls::{Posture, layout};
-
-/// Key of the exporter's own configuration in ConfigMap `NAME-patroni`.
-pub const WEB_YML: &str = "web.yml";
 
 /// The container, where the spec asks for metrics.
 ///
@@ -56,7 +54,7 @@ pub fn container(cluster: &Cluster, posture: &Posture) -> Option<Container> {
                         .env
                         .into_iter()
                         .chain(wish.env)
-                        .filter(is_the_users),
+                        .filter(is_users_variable),
                 )
                 .collect(),
         ),

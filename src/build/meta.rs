@@ -7,9 +7,6 @@ use kube::Resource;
 
 use crate::build::Cluster;
 
-/// Labels, as Kubernetes has them.
-pub type Labels = BTreeMap<String, String>;
-
 /// The kind of a database, as labels name it.
 pub const KIND: &str = "postgreses.kubedb.com";
 /// The label by which Patroni knows its cluster.
@@ -30,7 +27,7 @@ const NOT_HANDED_DOWN: [&str; 4] = [
 ];
 
 /// One map out of pairs.
-pub(super) fn labels<const N: usize>(pairs: [(&str, &str); N]) -> Labels {
+pub(super) fn labels<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
     pairs
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
@@ -39,7 +36,7 @@ pub(super) fn labels<const N: usize>(pairs: [(&str, &str); N]) -> Labels {
 
 /// The labels that everything of the database of this name has and nothing else.
 #[must_use]
-pub fn selector(database: &str) -> Labels {
+pub fn selector(database: &str) -> BTreeMap<String, String> {
     labels([
         ("app.kubernetes.io/name", KIND),
         (INSTANCE_LABEL, database),
@@ -51,12 +48,12 @@ pub fn selector(database: &str) -> Labels {
 impl Cluster {
     /// The labels that everything of this database has and nothing else.
     #[must_use]
-    pub fn selector(&self) -> Labels {
+    pub fn selector(&self) -> BTreeMap<String, String> {
         selector(&self.name)
     }
 
     /// The selector of the pods in one role.
-    pub(super) fn selector_of(&self, role: &str) -> Labels {
+    pub(super) fn selector_of(&self, role: &str) -> BTreeMap<String, String> {
         let mut selector = self.selector();
         selector.insert(ROLE_LABEL.to_owned(), role.to_owned());
         selector
@@ -73,12 +70,12 @@ impl Cluster {
     /// The labels of the objects of this database: the selector, and what its owner labelled it
     /// with.
     #[must_use]
-    pub fn labels(&self) -> Labels {
+    pub fn labels(&self) -> BTreeMap<String, String> {
         let is_kubedbs = |key: &str| {
             let domain = key.split_once('/').map_or("", |(domain, _)| domain);
             domain == "kubedb.com" || domain.ends_with(".kubedb.com")
         };
-        let mut all: Labels = self.labels.clone();
+        let mut all = self.labels.clone();
         all.retain(|key, _| !is_kubedbs(key) && !NOT_HANDED_DOWN.contains(&key.as_str()));
         all.extend(labels([("app.kubernetes.io/component", "database")]));
         all.extend(self.selector());

@@ -4,49 +4,30 @@
 //! with every step of a walk would make every pod look out of date at every step.
 
 use k8s_openapi::api::core::v1::{
-    Affinity, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-    EnvVarSource, ExecAction, HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler,
-    ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSpec, PodTemplateSpec, Probe,
-    SecretKeySelector, SecretVolumeSource, Volume, VolumeMount, WeightedPodAffinityTerm,
+    Affinity, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource,
+    ExecAction, HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler, ObjectFieldSelector,
+    PodAffinityTerm, PodAntiAffinity, PodSpec, PodTemplateSpec, Probe, SecretKeySelector,
+    SecretVolumeSource, Volume, VolumeMount, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::api::environment::is_reserved;
 use crate::api::names::{DATA_VOLUME, POSTGRES};
 use crate::api::ports::{PATRONI_PORT, POSTGRES_PORT};
 use crate::api::security;
 use crate::build::cluster::Data;
-use crate::build::patroni::local::{INITDB_SH, PATRONI_YML};
+use crate::build::container::{container_port, is_users_variable, mount, read_only, shared_mounts};
+use crate::build::paths::{
+    CERTS_VOLUME, CONFIG, CONFIG_VOLUME, DATA, INIT_SCRIPTS, INIT_VOLUME, INITDB_SH, PATRONI_YML,
+    SOCKETS_VOLUME, USER_CONF_FOLDER, USER_CONF_VOLUME,
+};
 use crate::build::{Cluster, exporter};
 use crate::tls::{Posture, layout};
 
-/// Where the data volume is.
-pub const DATA: &str = "/var/pv";
-/// Where `patroni.yml` is.
-pub const CONFIG: &str = "/etc/patroni";
-/// Where PostgreSQL puts its socket, which is where its programs look for it.
-pub const SOCKETS: &str = "/var/run/postgresql";
-/// Where the settings are that come from a Secret.
-pub const USER_CONF_FOLDER: &str = "/etc/user-conf";
-/// Where the user's init scripts are.
-pub const INIT_SCRIPTS: &str = "/var/initdb";
-
-const CONFIG_VOLUME: &str = "patroni";
-/// Name of the volume with certificates.
-pub const CERTS_VOLUME: &str = "certs";
-/// Name of the volume with the settings that come from a Secret.
-pub const USER_CONF_VOLUME: &str = "user-conf";
-const INIT_VOLUME: &str = "initial-script";
-
-/// The folders that a read-only root file system must leave writable: PostgreSQL's socket,
-/// temporary files, the user's home.
-const SCRATCH: [(&str, &str); 3] = [
-    ("run", SOCKETS),
-    ("tmp", "/tmp"),
-    ("home", "/var/lib/postgresql"),
-];
+/// The other folders that a read-only root file system must leave writable: temporary files and the
+/// user's home.
+const SCRATCH: [(&str, &str); 2] = [("tmp", "/tmp"), ("home", "/var/lib/postgresql")];
 
 /// Seconds that a pod has to end: its primary writes a checkpoint and hands over first.
 const GRACE_SECONDS: i64 = 120;
@@ -117,7 +98,7 @@ fn postgres(cluster: &Cluster, posture: &Posture) -> Container {
         env: Some(
             env(cluster)
                 .into_iter()
-                .chain(wish.env.into_iter().filter(is_the_users))
+                .chain(wish.env.into_iter().filter(is_users_variable))
                 .collect(),
         ),
         ports: Some(
@@ -232,12 +213,6 @@ fn env(cluster: &Cluster) -> Vec<EnvVar> {
     .collect()
 }
 
-/// Whether users may set this variable. What is pgrekey's is left out: a rule refuses it, and here
-/// it is harmless.
-pub(super) fn is_the_users(variable: &EnvVar) -> bool {
-    !is_reserved(&variable.name)
-}
-
 fn variable(name: &str, source: EnvSource<'_>) -> EnvVar {
     let (value, value_from) = match source {
         EnvSource::Text(text) => (Some(text), None),
@@ -276,32 +251,8 @@ fn variable(name: &str, source: EnvSource<'_>) -> EnvVar {
     }
 }
 
-/// A port of a container, by number and name.
-pub(super) fn container_port(number: impl Into<i32>, name: &str) -> ContainerPort {
-    ContainerPort {
-        container_port: number.into(),
-        name: Some(name.to_owned()),
-        protocol: Some("TCP".to_owned()),
-        ..Default::default()
-    }
-}
-
-/// The mounts that the containers share by what they need: sockets for both, certificates where
-/// there are any.
-pub(super) fn shared_mounts(posture: &Posture) -> Vec<VolumeMount> {
-    let (sockets, path) = SCRATCH[0];
-    let certs = posture
-        .files
-        .as_ref()
-        .map(|_| read_only(CERTS_VOLUME, layout::ROOT));
-    [mount(sockets, path), read_only(CONFIG_VOLUME, CONFIG)]
-        .into_iter()
-        .chain(certs)
-        .collect()
-}
-
 fn mounts(cluster: &Cluster, posture: &Posture) -> Vec<VolumeMount> {
-    let scratch = SCRATCH[1..].iter().map(|(name, path)| mount(name, path));
+    let scratch = SCRATCH.map(|(name, path)| mount(name, path));
     let init = cluster
         .init
         .as_ref()
@@ -313,21 +264,6 @@ fn mounts(cluster: &Cluster, posture: &Posture) -> Vec<VolumeMount> {
         .chain(scratch)
         .chain(init)
         .collect()
-}
-
-fn mount(name: &str, path: &str) -> VolumeMount {
-    VolumeMount {
-        name: name.to_owned(),
-        mount_path: path.to_owned(),
-        ..Default::default()
-    }
-}
-
-fn read_only(name: &str, path: &str) -> VolumeMount {
-    VolumeMount {
-        read_only: Some(true),
-        ..mount(name, path)
-    }
 }
 
 fn volumes(cluster: &Cluster, posture: &Posture) -> Vec<Volume> {
@@ -366,6 +302,7 @@ fn volumes(cluster: &Cluster, posture: &Posture) -> Vec<Volume> {
         config,
         user_conf,
         empty_dir("shared-memory", Some("Memory"), None),
+        empty_dir(SOCKETS_VOLUME, None, None),
     ]
     .into_iter()
     .chain(SCRATCH.map(|(name, _)| empty_dir(name, None, None)))
@@ -433,6 +370,7 @@ fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::environment::is_reserved;
     use crate::api::tls::SslMode;
     use crate::build::cluster::tests::{cluster, postgres};
     use crate::tls::posture::tests::material;

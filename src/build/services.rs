@@ -1,12 +1,14 @@
 //! The ways in for clients.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::api::ports::{POSTGRES_PORT, Port};
 use crate::api::template::{ExternalTrafficPolicy, ServiceAlias, ServiceSettings, ServiceType};
 use crate::build::Cluster;
-use crate::build::meta::{Labels, PRIMARY, STANDBY};
+use crate::build::meta::{PRIMARY, STANDBY};
 
 /// Service `NAME`: the primary.
 #[must_use]
@@ -60,7 +62,7 @@ pub(super) fn templated(
     cluster: &Cluster,
     alias: ServiceAlias,
     name: &str,
-    selector: Labels,
+    selector: BTreeMap<String, String>,
     port: i32,
     target: &str,
 ) -> Service {

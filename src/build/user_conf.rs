@@ -12,8 +12,8 @@ use std::fmt::{self, Write};
 use crate::api::bounds::MAX_CONF;
 use crate::api::postgres::{PostgresSpec, USER_CONF};
 use crate::api::{postgresql_conf, postgresql_settings, reserved_settings};
-use crate::build::cluster::{BuildInputs, Unbuildable, unbuildable};
-use crate::build::pod::{USER_CONF_FOLDER, USER_CONF_VOLUME};
+use crate::build::paths::{USER_CONF_FOLDER, USER_CONF_VOLUME};
+use crate::build::unbuildable::{Unbuildable, unbuildable};
 use k8s_openapi::api::core::v1::Pod;
 
 /// The field that names the Secret.
@@ -52,7 +52,7 @@ impl fmt::Debug for UserConf {
 impl UserConf {
     pub(super) fn parse(
         spec: &PostgresSpec,
-        facts: &BuildInputs<'_>,
+        secret_text: Option<&str>,
         major: u32,
     ) -> Result<Self, Unbuildable> {
         let Some(configuration) = &spec.configuration else {
@@ -82,7 +82,7 @@ impl UserConf {
         let secret = configuration
             .secret_name
             .as_deref()
-            .map(|name| secret(name, facts.user_conf, major))
+            .map(|name| secret(name, secret_text, major))
             .transpose()?;
         let mut all = Self {
             inline,
@@ -203,9 +203,9 @@ pub fn path() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::build::Cluster;
     use crate::build::cluster::tests::{postgres, version};
     use crate::build::patroni::dynamic;
+    use crate::build::{BuildInputs, Cluster};
     use crate::tls::{Method, Posture};
     use proptest::prelude::*;
 

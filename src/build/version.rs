@@ -7,13 +7,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::api::annotations::BUILT_OF;
 use crate::api::postgres_version::PostgresVersionSpec;
 use crate::build::Cluster;
-
-/// Annotation of ConfigMap `NAME-patroni` and of PetSet `NAME`: what the database is built of, see
-/// [`BuiltOf`]. The ConfigMap stays while the database is halted, and the PetSet while somebody has
-/// a damaged ConfigMap made again.
-pub const BUILT_OF: &str = "pgrekey.dev/version";
 
 /// What a database is built of, as its objects remember it: `17/17.12`. What a PostgresVersion of
 /// this name says may have changed since, and the object may have gone; the data are what they

@@ -8,6 +8,7 @@
 //! # Assumptions
 //! One loop writes the objects of one owner.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use jiff::Timestamp;
@@ -24,7 +25,6 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tracing::debug;
 
-use crate::build::meta::Labels;
 use crate::cluster::FIELD_MANAGER;
 use crate::cluster::drift::needs_apply;
 use crate::cluster::error::{Error, NameConflict, ObjectName};
@@ -82,7 +82,7 @@ pub struct Objects {
     client: Client,
     namespace: String,
     owner: OwnerReference,
-    labels: Labels,
+    labels: BTreeMap<String, String>,
 }
 
 impl Debug for Objects {
@@ -96,7 +96,11 @@ impl Debug for Objects {
 impl Objects {
     /// The objects that this owner controls and that carry these labels. `None` for an owner that
     /// was never stored.
-    pub fn owned_by<O: ObjectKind>(client: &Client, owner: &O, labels: Labels) -> Option<Self> {
+    pub fn owned_by<O: ObjectKind>(
+        client: &Client,
+        owner: &O,
+        labels: BTreeMap<String, String>,
+    ) -> Option<Self> {
         Some(Self {
             client: client.clone(),
             namespace: owner.namespace()?,
@@ -439,7 +443,7 @@ mod tests {
         let mut owner = ConfigMap::default();
         let metadata = json!({"name": "pg", "namespace": "demo", "uid": "1"});
         owner.metadata = serde_json::from_value(metadata).expect("metadata");
-        Objects::owned_by(&cluster.client(), &owner, Labels::new()).expect("an owner")
+        Objects::owned_by(&cluster.client(), &owner, BTreeMap::new()).expect("an owner")
     }
 
     #[tokio::test]

@@ -30,11 +30,11 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
+use crate::api::annotations::{DEFAULT_ISSUER, PREFIX, USABLE_BY_DATABASES};
 use crate::api::cert_manager::{CaIssuer, ClusterIssuer, Issuer};
 use crate::api::{Postgres, PostgresOpsRequest, PostgresVersion};
 use crate::cluster::optional;
 use crate::cluster::optional::AbsentKind;
-use crate::rules::facts::{DEFAULT_ISSUER_ANNOTATION, USABLE};
 use crate::rules::{ClusterFacts, Snapshot};
 
 /// One kind: its objects, whether they have been listed, and whether there is such a kind.
@@ -122,7 +122,7 @@ fn prune<K: Resource>(object: &mut K) {
     object.managed_fields_mut().clear();
     object
         .annotations_mut()
-        .retain(|key, _| key.starts_with("pgrekey.dev/"));
+        .retain(|key, _| key.starts_with(PREFIX));
 }
 
 /// What is known about the cluster.
@@ -184,7 +184,7 @@ pub fn watch(client: &Client) -> (Stores, impl Future<Output = ()> + Send + use<
 
 /// The selector of ServiceAccounts that pods of databases may run as.
 fn usable() -> String {
-    format!("{USABLE}=true")
+    format!("{USABLE_BY_DATABASES}=true")
 }
 
 impl Stores {
@@ -271,10 +271,7 @@ pub async fn snapshot(client: &Client) -> Result<Snapshot, ListProblem> {
     let default_issuer = |namespace: &Arc<Namespace>| {
         Some((
             namespace.name_any(),
-            namespace
-                .annotations()
-                .get(DEFAULT_ISSUER_ANNOTATION)?
-                .clone(),
+            namespace.annotations().get(DEFAULT_ISSUER)?.clone(),
         ))
     };
     let issuers = list_optional(client, "Issuer").await?;
@@ -412,10 +409,7 @@ impl ClusterFacts for Stores {
 
     fn default_issuer(&self, namespace: &str) -> Option<String> {
         let namespace = self.namespaces.get(&ObjectRef::new(namespace))?;
-        namespace
-            .annotations()
-            .get(DEFAULT_ISSUER_ANNOTATION)
-            .cloned()
+        namespace.annotations().get(DEFAULT_ISSUER).cloned()
     }
 }
 

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use crate::api::annotations::OPS_REQUEST_FINALIZER;
 use crate::api::names::{Alias, Names};
-use crate::api::ops_request::{FINALIZER, OpsType, TlsOperation};
+use crate::api::ops_request::{OpsType, TlsOperation};
 use crate::api::tls::CERT_MANAGER_GROUP;
 use crate::api::{Postgres, PostgresOpsRequest};
 
@@ -207,8 +208,10 @@ pub fn ops_request(
     {
         fill(metadata, "finalizers", || json!([]));
         let finalizers = metadata.get_mut("finalizers").and_then(Value::as_array_mut);
-        if let Some(finalizers) = finalizers.filter(|all| !all.iter().any(|one| one == FINALIZER)) {
-            finalizers.push(FINALIZER.into());
+        if let Some(finalizers) =
+            finalizers.filter(|all| !all.iter().any(|one| one == OPS_REQUEST_FINALIZER))
+        {
+            finalizers.push(OPS_REQUEST_FINALIZER.into());
         }
     }
     document

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use crate::api::Postgres;
-use crate::api::annotations::{CLIENT_GRACE_PERIOD, MAX_LAG};
+use crate::api::annotations::{CLIENT_GRACE_PERIOD, MAX_LAG, USABLE_BY_DATABASES};
 use crate::api::bounds::{
     MAX_CHECK_FAILURES, MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT, MAX_CLIENT_GRACE_PERIOD, MAX_REPLICAS,
 };
@@ -34,7 +34,6 @@ use crate::rules::certificates::{CertificateRequestView, HasTls, TargetTls, read
 use crate::rules::defaults;
 use crate::rules::defaults::InstallationDefaults;
 use crate::rules::document::differences;
-use crate::rules::facts::USABLE;
 use crate::rules::ops_request::aliases_without_issuer;
 use crate::rules::pod_security::pod_security;
 use crate::rules::{
@@ -939,7 +938,7 @@ fn service_account_allowed(
         )
     } else if facts.is_some_and(|facts| !facts.service_account_is_usable(namespace, account)) {
         format!(
-            "there is no ServiceAccount {} with the label {USABLE}: \"true\" in {namespace}",
+            "there is no ServiceAccount {} with the label {USABLE_BY_DATABASES}: \"true\" in {namespace}",
             quoted(account)
         )
     } else {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use pgrekey::api::ops_request::FINALIZER;
+use pgrekey::api::annotations::OPS_REQUEST_FINALIZER;
 use serde_json::{Value, json};
 
 use crate::harness::{Cluster, ca, ca_secret};
@@ -141,7 +141,7 @@ async fn carry_out(place: &Place<'_>, writes: &Writes, request: &Value, restarts
     let name = request["metadata"]["name"].as_str().expect("a name");
     let mut held = request.clone();
     // As the webhooks give it, without which these loops run.
-    held["metadata"]["finalizers"] = json!([FINALIZER]);
+    held["metadata"]["finalizers"] = json!([OPS_REQUEST_FINALIZER]);
     let before = uids(place);
     let traffic = Traffic::start(&place.cluster.client, place.namespace, "ha-postgres").await;
     let _ = writes.take();

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use pgrekey::api::ops_request::{Apply, FINALIZER, PostgresOpsRequestSpec};
+use pgrekey::api::annotations::OPS_REQUEST_FINALIZER;
+use pgrekey::api::ops_request::{Apply, PostgresOpsRequestSpec};
 use pgrekey::api::postgres::{DatabasePhase, PostgresSpec};
 use pgrekey::api::tls::SslMode;
 use pgrekey::api::{Postgres, PostgresOpsRequest, StepKind};
@@ -261,7 +262,9 @@ impl World {
             .annotations_mut()
             .insert("pgrekey.dev/strategy".to_owned(), strategy.to_owned());
         // As the webhooks give it.
-        request.finalizers_mut().push(FINALIZER.to_owned());
+        request
+            .finalizers_mut()
+            .push(OPS_REQUEST_FINALIZER.to_owned());
         let certificates = served.map(|_| {
             let certificate = SimCertificate {
                 spec: database.spec.clone(),
@@ -935,7 +938,10 @@ impl World {
     pub(crate) fn perform(&mut self, action: &Action) {
         let second = self.second;
         match action.clone() {
-            Action::AddFinalizer => self.request.finalizers_mut().push(FINALIZER.to_owned()),
+            Action::AddFinalizer => self
+                .request
+                .finalizers_mut()
+                .push(OPS_REQUEST_FINALIZER.to_owned()),
             Action::RemoveFinalizer => self.request.finalizers_mut().clear(),
             Action::SetPaused(paused) => self.paused = paused,
             Action::StartTrial => self.trial = self.trial.or(Some(second + 1)),

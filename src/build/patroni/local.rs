@@ -9,18 +9,11 @@ use serde_json::{Map, Value, json};
 
 use crate::api::ports::{PATRONI_PORT, POSTGRES_PORT};
 use crate::build::meta::{INSTANCE_LABEL, PRIMARY, ROLE_LABEL, STANDBY};
-use crate::build::pod::{CONFIG, DATA, INIT_SCRIPTS, SOCKETS};
+use crate::build::paths::{
+    CONFIG, DATA, INCLUDED, INIT_SCRIPTS, INIT_SH, INITDB_SH, PATRONI_YML, SOCKETS, WEB_YML,
+};
 use crate::build::{Cluster, exporter, user_conf};
 use crate::tls::{Posture, conninfo};
-
-/// Key of the configuration.
-pub const PATRONI_YML: &str = "patroni.yml";
-/// Key of the script that runs the user's scripts.
-const INIT_SH: &str = "init.sh";
-/// Key of the script that runs `initdb`.
-pub const INITDB_SH: &str = "initdb.sh";
-/// Key of what `postgresql.conf` includes.
-const INCLUDED: &str = "postgresql.conf";
 
 /// ConfigMap `NAME-patroni`. A pod takes a change when its volume is refreshed and its agent is
 /// told to reload.
@@ -34,9 +27,7 @@ pub fn config_map(cluster: &Cluster, posture: &Posture) -> ConfigMap {
         .init
         .as_ref()
         .map(|_| (INIT_SH, init_script(cluster)));
-    let web = cluster
-        .monitor()
-        .map(|_| (exporter::WEB_YML, exporter::web_config()));
+    let web = cluster.monitor().map(|_| (WEB_YML, exporter::web_config()));
     ConfigMap {
         metadata: ObjectMeta {
             annotations: Some([cluster.built_of().annotation()].into()),

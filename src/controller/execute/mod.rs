@@ -10,13 +10,14 @@ use kube::core::Status;
 use serde_json::json;
 use tracing::info;
 
+use crate::api::annotations::{PREVIOUS_OF, REFRESHED_FOR};
 use crate::api::ports::{PATRONI_PORT, POSTGRES_PORT};
 use crate::build::applied::has_files;
 use crate::build::patroni::{dynamic, local};
 use crate::build::{Cluster, secrets, trust};
 use crate::cluster::{ApplyOutcome, Error, ObjectName};
 use crate::controller::Context;
-use crate::controller::observe::cluster::{ClusterObjects, PREVIOUS_OF, REFRESHED_FOR, select_cas};
+use crate::controller::observe::cluster::{ClusterObjects, select_cas};
 use crate::controller::observe::instance::address;
 use crate::controller::observe::issuance;
 use crate::controller::postgres::scale;

@@ -9,10 +9,10 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::ResourceExt;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::api::annotations::MAX_LAG;
+use crate::api::annotations::{MAX_LAG, PREVIOUS_OF, REFRESHED_FOR};
 use crate::api::{PetSet, Postgres};
 use crate::build::applied::{PostureManifests, has_files, read_posture};
-use crate::build::pod::CERTS_VOLUME;
+use crate::build::paths::CERTS_VOLUME;
 use crate::build::workload::Workload;
 use crate::build::{Cluster, pet_set};
 use crate::cluster::apply::applied_at;
@@ -35,14 +35,6 @@ use crate::plan::observed::cluster;
 use crate::plan::observed::cluster::{ObservedCluster, Template};
 use crate::plan::{Known, SwitchoverCandidates};
 use crate::tls::{Alias, Files, Posture, layout};
-
-/// Annotation of a pod: the version of its volumes' content for which the kubelet was last asked to
-/// bring them up to date.
-pub(crate) const REFRESHED_FOR: &str = "pgrekey.dev/refresh";
-
-/// Annotation of Secret `NAME-tls`: the uid of the operation that what is kept as previous was
-/// served before.
-pub(crate) const PREVIOUS_OF: &str = "pgrekey.dev/previous-of";
 
 /// What counts for a database without the annotation [`MAX_LAG`].
 const DEFAULT_MAX_LAG: u64 = 1 << 20;

@@ -11,6 +11,7 @@ use rcgen::{CertificateParams, DnType, KeyPair};
 use serde_json::json;
 
 use crate::api::Postgres;
+use crate::api::annotations::{REISSUE, TRIAL_OF};
 use crate::api::cert_manager;
 use crate::api::cert_manager::{
     Certificate, CertificateIssuerRef, CertificateRequest, CertificateRequestSpec,
@@ -30,13 +31,6 @@ use crate::pki::issued::{Cas, Defect, Issued, cas, leaf};
 use crate::plan::observed::{Issuance, ObservedCertificate as Seen, Trial};
 use crate::rules::ClusterFacts as _;
 use crate::tls::Alias;
-
-/// Annotation of a Certificate: the operation that asked for it to be issued anew, and the revision
-/// that was there then.
-const REISSUE: &str = "pgrekey.dev/reissue";
-
-/// Annotation of a trial: the operation that it was made for.
-const TRIAL_OF: &str = "pgrekey.dev/trial-of";
 
 /// What cert-manager keeps on a Secret about where its content comes from.
 const ISSUER_NAME: &str = "cert-manager.io/issuer-name";

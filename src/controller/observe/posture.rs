@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::api::PetSet;
 use crate::build::Cluster;
 use crate::build::applied::{PostureManifests, Unreadable, has_files, read_posture};
+use crate::build::paths::PATRONI_YML;
 use crate::build::patroni::{dynamic, local};
 use crate::cluster::{Error, Objects};
 use crate::controller::postgres::{Interrupt, ReconcileResult};
@@ -63,11 +64,7 @@ impl PostureObjects {
     }
 
     pub(crate) fn local_config(&self) -> Option<&String> {
-        self.patroni
-            .as_ref()?
-            .data
-            .as_ref()?
-            .get(local::PATRONI_YML)
+        self.patroni.as_ref()?.data.as_ref()?.get(PATRONI_YML)
     }
 }
 
@@ -167,7 +164,7 @@ fn with_issued(posture: Posture, issued: Option<&Issued>) -> CurrentPosture {
 
 fn patroni_yml(cluster: &Cluster, posture: &Posture) -> String {
     let data = local::config_map(cluster, posture).data.unwrap_or_default();
-    data.get(local::PATRONI_YML).cloned().unwrap_or_default()
+    data.get(PATRONI_YML).cloned().unwrap_or_default()
 }
 
 /// What an operation that fails goes back to: it stays where it is.

@@ -28,9 +28,10 @@ use kube::{Resource, ResourceExt};
 use serde_json::json;
 use tracing::debug;
 
+use crate::api::annotations::OPS_REQUEST_FINALIZER;
 use crate::api::condition::find;
 use crate::api::duration::after;
-use crate::api::ops_request::{FINALIZER, OpsPhase, PostgresOpsRequestStatus, TlsOperation};
+use crate::api::ops_request::{OpsPhase, PostgresOpsRequestStatus, TlsOperation};
 use crate::api::postgres::PostgresSpec;
 use crate::api::{PetSet, Postgres, PostgresOpsRequest, StepKind};
 use crate::build::workload::PodOwnership;
@@ -394,7 +395,7 @@ impl RequestView {
                 finalizer::put(
                     &context.client,
                     request.as_ref(),
-                    FINALIZER,
+                    OPS_REQUEST_FINALIZER,
                     Finalizer::Hold,
                 )
                 .await?
@@ -403,7 +404,7 @@ impl RequestView {
                 finalizer::put(
                     &context.client,
                     request.as_ref(),
-                    FINALIZER,
+                    OPS_REQUEST_FINALIZER,
                     Finalizer::Release,
                 )
                 .await?

@@ -18,6 +18,7 @@ use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 
+use crate::api::annotations::POSTGRES_FINALIZER;
 use crate::api::postgres::{DeletionPolicy, PostgresSpec, StorageType, TlsConfig};
 use crate::api::postgres_version::PostgresVersionSpec;
 use crate::api::tls::IssuerRef;
@@ -29,7 +30,7 @@ use crate::cluster::Objects;
 use crate::controller::Context;
 use crate::controller::execute::certificates;
 use crate::controller::execute::certificates::Secrets;
-use crate::controller::postgres::{FINALIZER, Interrupt, ReconcileResult, release};
+use crate::controller::postgres::{Interrupt, ReconcileResult, release};
 use crate::controller::postgres::{provision, status};
 use crate::plan::status::database::DatabaseStatusWriter;
 use crate::rules::ClusterFacts as _;
@@ -43,7 +44,7 @@ pub(crate) async fn clean_up(context: &Context, postgres: &Postgres) -> Reconcil
     if !postgres
         .finalizers()
         .iter()
-        .any(|finalizer| finalizer == FINALIZER)
+        .any(|finalizer| finalizer == POSTGRES_FINALIZER)
     {
         return Ok(Action::await_change());
     }

@@ -26,6 +26,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::debug;
 
 use crate::api::Postgres;
+use crate::api::annotations::BUILT_OF;
 use crate::api::bounds::{MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT};
 use crate::api::condition::holds;
 use crate::api::names::Names;
@@ -33,7 +34,7 @@ use crate::api::ports::POSTGRES_PORT;
 use crate::api::postgres::{DatabasePhase, HealthChecker};
 use crate::api::tls::{ClientAuthMode, SslMode};
 use crate::build::applied::accept;
-use crate::build::version::{BUILT_OF, BuiltOf};
+use crate::build::version::BuiltOf;
 use crate::build::workload::PodOwnership;
 use crate::cluster::Error;
 use crate::controller::Context;

@@ -17,6 +17,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use tracing::debug;
 
+use crate::api::annotations::POSTGRES_FINALIZER;
 use crate::api::condition::holds;
 use crate::api::{Postgres, PostgresOpsRequest, condition};
 use crate::cluster::Error;
@@ -26,9 +27,6 @@ use crate::controller::Context;
 use crate::controller::postgres::renew::Renewed;
 use crate::plan::status::database::types::{BLOCKED, HALTED, PAUSED};
 use crate::plan::status::database::{DatabaseStatusWriter, PausedBy};
-
-/// KubeDB's finalizer: a database goes only after its data have been dealt with.
-pub(crate) const FINALIZER: &str = "kubedb.com";
 
 /// How long until a database is looked at again whose servers are waited for.
 const AT_ONCE: Duration = Duration::from_millis(500);
@@ -168,16 +166,28 @@ async fn claim(context: &Context, postgres: &Postgres) -> Result<(), Error> {
     if postgres
         .finalizers()
         .iter()
-        .any(|finalizer| finalizer == FINALIZER)
+        .any(|finalizer| finalizer == POSTGRES_FINALIZER)
     {
         return Ok(());
     }
-    finalizer::put(&context.client, postgres, FINALIZER, Finalizer::Hold).await
+    finalizer::put(
+        &context.client,
+        postgres,
+        POSTGRES_FINALIZER,
+        Finalizer::Hold,
+    )
+    .await
 }
 
 /// Takes our finalizer off: the API server may forget the database.
 pub(crate) async fn release(context: &Context, postgres: &Postgres) -> Result<(), Error> {
-    finalizer::put(&context.client, postgres, FINALIZER, Finalizer::Release).await
+    finalizer::put(
+        &context.client,
+        postgres,
+        POSTGRES_FINALIZER,
+        Finalizer::Release,
+    )
+    .await
 }
 
 /// Says what is in the way, in the status and, when it is news, in an event.

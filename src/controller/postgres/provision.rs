@@ -7,6 +7,7 @@ use kube::ResourceExt;
 use kube::runtime::events::EventType;
 use serde_json::Value;
 
+use crate::api::annotations::{BUILT_OF, PREVIOUS_OF};
 use crate::api::condition::{CONFIGURATION_NOT_TAKEN, VERSION_NOT_TAKEN, holds};
 use crate::api::names::Names;
 use crate::api::postgres::USER_CONF;
@@ -21,7 +22,6 @@ use crate::build::{
 use crate::cluster::{ApplyOutcome, Error, Objects};
 use crate::controller::Context;
 use crate::controller::execute::certificates;
-use crate::controller::observe::cluster::PREVIOUS_OF;
 use crate::controller::observe::posture::{
     CurrentPosture, PostureObjects, current_posture, previous_material,
 };
@@ -262,7 +262,7 @@ async fn built_of(context: &Context, postgres: &Postgres) -> Result<Option<Built
 fn declared_version(postgres: &Postgres, object: &impl ResourceExt) -> Option<BuiltOf> {
     object
         .annotations()
-        .get(version::BUILT_OF)
+        .get(BUILT_OF)
         .filter(|_| is_owned(postgres, object))?
         .parse()
         .ok()
@@ -638,7 +638,8 @@ mod tests {
         postgres.metadata.uid = Some("1".to_owned());
         let read = |owner: &str, text: &str| {
             let owner = json!({"apiVersion": "kubedb.com/v1", "kind": "Postgres", "name": "pg", "uid": owner});
-            let map = json!({"metadata": {"annotations": {version::BUILT_OF: text}, "ownerReferences": [owner]}});
+            let map =
+                json!({"metadata": {"annotations": {BUILT_OF: text}, "ownerReferences": [owner]}});
             declared_version(
                 &postgres,
                 &serde_json::from_value::<ConfigMap>(map).expect("a map"),

@@ -9,6 +9,7 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::events::EventType;
 use serde_json::{Value, json};
 
+use crate::api::annotations::LEFT_AT;
 use crate::api::{Postgres, bounds};
 use crate::build::meta::{ROLE_LABEL, STANDBY};
 use crate::build::{Cluster, workload};
@@ -18,10 +19,6 @@ use crate::controller::observe::posture::PostureObjects;
 use crate::controller::postgres::ReconcileResult;
 use crate::plan::SwitchoverCandidates;
 use crate::plan::observed::candidates::is_synchronous;
-
-/// Annotation of the claim of a pod that was taken away: its data are old by the time the pod comes
-/// back.
-const LEFT: &str = "pgrekey.dev/left-at";
 
 /// How many pods the set is to have now. Fewer than there are only when the primary is among those
 /// that stay.
@@ -274,11 +271,11 @@ async fn note_left(context: &Context, objects: &Objects, name: &str) -> Reconcil
     let Some(claim) = objects.get::<PersistentVolumeClaim>(name).await? else {
         return Ok(());
     };
-    if claim.annotations().contains_key(LEFT) {
+    if claim.annotations().contains_key(LEFT_AT) {
         return Ok(());
     }
     let since = context.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let patch = json!({"metadata": {"uid": claim.uid(), "annotations": {LEFT: since}}});
+    let patch = json!({"metadata": {"uid": claim.uid(), "annotations": {LEFT_AT: since}}});
     let patched = objects
         .api::<PersistentVolumeClaim>()
         .patch(name, &PatchParams::default(), &Patch::Merge(patch))
@@ -293,7 +290,7 @@ async fn note_left(context: &Context, objects: &Objects, name: &str) -> Reconcil
 /// up to date, and a standby that cannot follow would look like one that does not start.
 async fn forget_data(objects: &Objects, name: &str) -> ReconcileResult<()> {
     let claim = objects.get::<PersistentVolumeClaim>(name).await?;
-    match claim.filter(|claim| claim.annotations().contains_key(LEFT)) {
+    match claim.filter(|claim| claim.annotations().contains_key(LEFT_AT)) {
         None => Ok(()),
         Some(claim) => {
             objects.delete_seen(&claim).await?;

@@ -26,6 +26,7 @@ use kube::runtime::events::EventType;
 use tracing::debug;
 
 use crate::api::Postgres;
+use crate::api::annotations::{LEFT_OUT, REFRESHED_FOR};
 use crate::api::condition;
 use crate::api::condition::CONFIGURATION_NOT_TAKEN;
 use crate::build::patroni::dynamic;
@@ -33,7 +34,7 @@ use crate::build::{Cluster, secrets, user_conf};
 use crate::cluster::Objects;
 use crate::controller::Context;
 use crate::controller::execute::Executor;
-use crate::controller::observe::cluster::{ClusterObjects, REFRESHED_FOR, is_ready};
+use crate::controller::observe::cluster::{ClusterObjects, is_ready};
 use crate::controller::observe::instance::hash_of;
 use crate::controller::postgres::provision::Provisioned;
 use crate::controller::postgres::status;
@@ -43,10 +44,6 @@ use crate::database::settings::{PendingSettings, settings};
 use crate::pki::issued::Cas;
 use crate::plan::Action;
 use crate::plan::status::database::types::RESTART_PENDING;
-
-/// Annotation of Secret `NAME-user-conf`: names the file as it would be, and the settings that are
-/// left out of it.
-const LEFT_OUT: &str = "pgrekey.dev/left-out";
 
 /// How long until servers are asked again that are on their way.
 const SOON: Duration = Duration::from_secs(2);

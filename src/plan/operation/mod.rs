@@ -31,10 +31,10 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use crate::api::annotations::TTL;
+use crate::api::annotations::{OPS_REQUEST_FINALIZER, TTL};
 use crate::api::duration;
 use crate::api::duration::after;
-use crate::api::ops_request::{Apply, BegunOn, FINALIZER, OpsPhase};
+use crate::api::ops_request::{Apply, BegunOn, OpsPhase};
 use crate::api::postgres::{DatabasePhase, PostgresSpec};
 use crate::api::{Postgres, PostgresOpsRequest, StepKind};
 use crate::pki::{CaId, Material};
@@ -283,7 +283,7 @@ fn has_finalizer(request: &PostgresOpsRequest) -> bool {
     request
         .finalizers()
         .iter()
-        .any(|finalizer| finalizer == FINALIZER)
+        .any(|finalizer| finalizer == OPS_REQUEST_FINALIZER)
 }
 
 /// Whether somebody has taken the finalizer away on the way, as who replaces a request by its
