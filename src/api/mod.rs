@@ -8,6 +8,7 @@ pub mod annotations;
 pub mod bounds;
 pub mod cert_manager;
 pub mod condition;
+pub mod defaults;
 pub mod duration;
 pub mod environment;
 mod merge;

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use crate::api::bounds::{MAX_CHECK_FAILURES, MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT, MAX_REPLICAS};
 use crate::api::condition::Condition;
+use crate::api::defaults::MAXIMUM_LAG_BEFORE_FAILOVER;
 use crate::api::monitor::Monitor;
 use crate::api::names::Names;
 use crate::api::template::{PodTemplate, ServiceTemplate};
@@ -324,7 +325,7 @@ pub struct LeaderElection {
 }
 
 const fn default_maximum_lag() -> i64 {
-    32 * 1024 * 1024
+    MAXIMUM_LAG_BEFORE_FAILOVER
 }
 
 /// What the cluster is.

@@ -11,6 +11,7 @@ use kube::api::{Api, PostParams};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 use crate::api::annotations::STRATEGY;
+use crate::api::defaults::SSL_MODE_WITH_TLS;
 use crate::api::duration;
 use crate::api::names::Names;
 use crate::api::ops_request::{Apply, DatabaseRef, OpsType, TlsChange};
@@ -128,7 +129,7 @@ pub(crate) fn add_tls(
     // A change that says nothing at all is no operation: the mode that is the default anyway makes
     // it one.
     let is_silent = issuer.is_none() && ssl_mode.is_none() && client_auth_mode.is_none();
-    let ssl_mode = ssl_mode.or(is_silent.then_some(SslMode::VerifyFull));
+    let ssl_mode = ssl_mode.or(is_silent.then_some(SSL_MODE_WITH_TLS));
     make(
         &common,
         "add-tls",

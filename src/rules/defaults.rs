@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::api::annotations::OPS_REQUEST_FINALIZER;
+use crate::api::defaults;
 use crate::api::names::{Alias, Names};
 use crate::api::ops_request::{OpsType, TlsOperation};
 use crate::api::tls::CERT_MANAGER_GROUP;
@@ -308,13 +309,8 @@ pub fn postgres(
         return document;
     };
     let halted = new.halted == Some(true);
-    let ssl_mode = if has_tls { "verify-full" } else { "disable" };
-    // PostgreSQL 18 is the first that warns about md5; older ones have it as KubeDB's default.
-    let auth_mode = if major(&new.version, Some(facts)).is_some_and(|major| major >= 18) {
-        "scram"
-    } else {
-        "md5"
-    };
+    let ssl_mode = defaults::ssl_mode(new.tls.as_ref());
+    let auth_mode = defaults::client_auth_mode(major(&new.version, Some(facts)));
     let kept_ssl_mode = same_tls
         .and_then(|old| old.ssl_mode)
         .map(|mode| json!(mode));
@@ -327,13 +323,17 @@ pub fn postgres(
         .and_then(|old| old.deletion_policy)
         .map(|policy| json!(policy));
     let kept = |value: Option<Value>, default: Value| move || value.unwrap_or(default);
-    fill(spec, "replicas", kept(kept_replicas, 1.into()));
+    fill(
+        spec,
+        "replicas",
+        kept(kept_replicas, defaults::REPLICAS.into()),
+    );
     fill(
         spec,
         "standbyMode",
         kept(
             old.and_then(|o| o.standby_mode).map(|v| json!(v)),
-            "Hot".into(),
+            json!(defaults::STANDBY_MODE),
         ),
     );
     fill(
@@ -341,31 +341,40 @@ pub fn postgres(
         "storageType",
         kept(
             old.and_then(|o| o.storage_type).map(|v| json!(v)),
-            "Durable".into(),
+            json!(defaults::STORAGE_TYPE),
         ),
     );
     fill(
         spec,
         "deletionPolicy",
-        kept(kept_policy, if halted { "Halt" } else { "Delete" }.into()),
+        kept(kept_policy, json!(defaults::deletion_policy(new.halted))),
     );
-    fill(spec, "sslMode", kept(kept_ssl_mode, ssl_mode.into()));
+    fill(spec, "sslMode", kept(kept_ssl_mode, json!(ssl_mode)));
     fill(
         spec,
         "clientAuthMode",
-        kept(kept_auth_mode, auth_mode.into()),
+        kept(kept_auth_mode, json!(auth_mode)),
     );
     fill(spec, "healthChecker", || json!({}));
     if let Some(checker) = spec.get_mut("healthChecker").and_then(Value::as_object_mut) {
         let before = old.and_then(|old| old.health_checker).unwrap_or_default();
         fill(checker, "periodSeconds", || {
-            before.period_seconds.unwrap_or(10).into()
+            before
+                .period_seconds
+                .unwrap_or(defaults::CHECK_PERIOD_SECONDS)
+                .into()
         });
         fill(checker, "timeoutSeconds", || {
-            before.timeout_seconds.unwrap_or(10).into()
+            before
+                .timeout_seconds
+                .unwrap_or(defaults::CHECK_TIMEOUT_SECONDS)
+                .into()
         });
         fill(checker, "failureThreshold", || {
-            before.failure_threshold.unwrap_or(1).into()
+            before
+                .failure_threshold
+                .unwrap_or(defaults::CHECK_FAILURE_THRESHOLD)
+                .into()
         });
     }
     if spec.get("streamingMode").and_then(Value::as_str) == Some("Synchronous") {
@@ -374,9 +383,9 @@ pub fn postgres(
             .get_mut("synchronousReplicationConfig")
             .and_then(Value::as_object_mut)
         {
-            fill(config, "mode", || "Any".into());
-            fill(config, "numSyncReplicas", || 1.into());
-            fill(config, "commitLevel", || "RemoteWrite".into());
+            fill(config, "mode", || json!(defaults::SYNC_MODE));
+            fill(config, "numSyncReplicas", || defaults::SYNC_REPLICAS.into());
+            fill(config, "commitLevel", || json!(defaults::COMMIT_LEVEL));
         }
     }
     document

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Map, Value, json};
 
 use crate::api::bounds;
+use crate::api::defaults;
 use crate::api::postgres::{CommitLevel, StreamingMode, SyncMode, SynchronousReplicationConfig};
 use crate::api::{postgresql_settings, reserved_settings};
 use crate::build::Cluster;
@@ -15,9 +16,6 @@ use crate::tls::{Posture, hba, settings};
 
 /// The annotation that Patroni reads.
 pub const ANNOTATION: &str = "config";
-
-/// How far behind a standby may be, in bytes of WAL, if the spec does not say.
-const MAXIMUM_LAG: i64 = 32 * 1024 * 1024;
 
 /// ConfigMap `NAME-config`. It is there before Patroni is, so that a new cluster starts with it.
 ///
@@ -46,7 +44,7 @@ pub fn config(cluster: &Cluster, posture: &Posture) -> Value {
         "ttl": 30,
         "loop_wait": 5,
         "retry_timeout": 10,
-        "maximum_lag_on_failover": leader_election.map_or(MAXIMUM_LAG, |limits| limits.maximum_lag_before_failover),
+        "maximum_lag_on_failover": leader_election.map_or(defaults::MAXIMUM_LAG_BEFORE_FAILOVER, |limits| limits.maximum_lag_before_failover),
         // Without it, an API server that is away for longer than ttl takes every primary down with
         // it.
         "failsafe_mode": true,
@@ -67,7 +65,11 @@ pub fn config(cluster: &Cluster, posture: &Posture) -> Value {
         config.insert("synchronous_mode".to_owned(), mode);
         config.insert(
             "synchronous_node_count".to_owned(),
-            json!(bounds::replicas(synchronous.num_sync_replicas.unwrap_or(1))),
+            json!(bounds::replicas(
+                synchronous
+                    .num_sync_replicas
+                    .unwrap_or(defaults::SYNC_REPLICAS)
+            )),
         );
     }
     config
@@ -109,7 +111,7 @@ fn parameters(cluster: &Cluster, posture: &Posture) -> Value {
             .map(|(name, value)| (name.to_owned(), json!(value))),
     );
     if let Some(synchronous) = synchronous(cluster) {
-        let level = synchronous.commit_level.unwrap_or(CommitLevel::RemoteWrite);
+        let level = synchronous.commit_level.unwrap_or(defaults::COMMIT_LEVEL);
         all.insert("synchronous_commit".to_owned(), json!(commit_level(level)));
     }
     Value::Object(all)
@@ -258,7 +260,7 @@ mod tests {
     fn the_limit_of_a_failover_is_the_specs() {
         assert_eq!(
             config_of("version: '17'")["maximum_lag_on_failover"],
-            MAXIMUM_LAG
+            defaults::MAXIMUM_LAG_BEFORE_FAILOVER
         );
         let limited = config_of("{version: '17', leaderElection: {maximumLagBeforeFailover: 7}}");
         assert_eq!(limited["maximum_lag_on_failover"], 7);

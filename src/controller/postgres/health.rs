@@ -29,6 +29,7 @@ use crate::api::Postgres;
 use crate::api::annotations::BUILT_OF;
 use crate::api::bounds::{MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT};
 use crate::api::condition::holds;
+use crate::api::defaults;
 use crate::api::names::Names;
 use crate::api::ports::POSTGRES_PORT;
 use crate::api::postgres::{DatabasePhase, HealthChecker};
@@ -182,12 +183,16 @@ fn settings(postgres: &Postgres) -> HealthChecker {
     postgres.spec.health_checker.unwrap_or_default()
 }
 
-fn seconds(value: Option<i32>, most: i32) -> Duration {
-    Duration::from_secs(value.unwrap_or(10).clamp(1, most).unsigned_abs().into())
+fn seconds(value: i32, most: i32) -> Duration {
+    Duration::from_secs(value.clamp(1, most).unsigned_abs().into())
 }
 
 fn period(postgres: &Postgres) -> Duration {
-    let period = seconds(settings(postgres).period_seconds, MAX_CHECK_PERIOD);
+    let period = settings(postgres).period_seconds;
+    let period = seconds(
+        period.unwrap_or(defaults::CHECK_PERIOD_SECONDS),
+        MAX_CHECK_PERIOD,
+    );
     let phase = postgres.status.as_ref().and_then(|status| status.phase);
     if phase == Some(DatabasePhase::Ready) {
         period
@@ -228,7 +233,11 @@ async fn check(
         // about the database.
         (None, _) | (_, None) => None,
         (Some(_), Some(secrets)) => {
-            let patience = seconds(settings(&postgres).timeout_seconds, MAX_CHECK_TIMEOUT);
+            let patience = settings(&postgres).timeout_seconds;
+            let patience = seconds(
+                patience.unwrap_or(defaults::CHECK_TIMEOUT_SECONDS),
+                MAX_CHECK_TIMEOUT,
+            );
             Some(
                 tokio::time::timeout(patience, ask(&context, &sessions, &postgres, secrets))
                     .await
@@ -255,7 +264,9 @@ async fn check(
             failures.saturating_add(1)
         }
     });
-    let threshold = settings(&postgres).failure_threshold.unwrap_or(1);
+    let threshold = settings(&postgres)
+        .failure_threshold
+        .unwrap_or(defaults::CHECK_FAILURE_THRESHOLD);
     let verdict = verdict.filter(|_| failures == 0 || failures >= threshold);
     let written = status::write(&context, &postgres, |writer| {
         if let Some(replicas) = replicas {

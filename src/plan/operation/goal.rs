@@ -1,9 +1,10 @@
 //! The two ends of an operation: the spec that the database has, and the one that the request asks
 //! for.
 
+use crate::api::defaults;
 use crate::api::ops_request::{OpsType, PostgresOpsRequestSpec, TlsOperation};
 use crate::api::postgres::PostgresSpec;
-use crate::api::tls::{ClientAuthMode, SslMode};
+use crate::api::tls::SslMode;
 
 /// The spec that a database has once the request has been carried out. What the request leaves out
 /// stays as it is; what TLS needs and nobody says has KubeDB's defaults.
@@ -33,16 +34,14 @@ pub fn target_spec(
             let tls = desired.tls.get_or_insert_default();
             change.merge_into(tls);
             let kept = spec.ssl_mode.filter(|mode| *mode != SslMode::Disable);
-            desired.ssl_mode = change.ssl_mode.or(kept).or(Some(SslMode::VerifyFull));
-            let password = if major < 18 {
-                ClientAuthMode::Md5
-            } else {
-                ClientAuthMode::Scram
-            };
+            desired.ssl_mode = change
+                .ssl_mode
+                .or(kept)
+                .or(Some(defaults::SSL_MODE_WITH_TLS));
             desired.client_auth_mode = change
                 .client_auth_mode
                 .or(spec.client_auth_mode)
-                .or(Some(password));
+                .or(Some(defaults::client_auth_mode(Some(major))));
         }
         Some(TlsOperation::Rotate) | None => {}
     }
@@ -93,6 +92,7 @@ pub fn rotates_certificates(request: &PostgresOpsRequestSpec) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::tls::ClientAuthMode;
 
     fn spec(yaml: &str) -> PostgresSpec {
         serde_saphyr::from_str(yaml).expect("a spec")
