@@ -19,7 +19,7 @@ use crate::tls::{Alias, Method, Posture, posture};
 fn manifests(owner: &Postgres, cluster: &Cluster, posture: &Posture) -> String {
     // The annotation is JSON in a string, which nobody can read.
     let mut shared = json!(dynamic::config_map(cluster, posture));
-    shared["metadata"]["annotations"]["config"] = dynamic::config(cluster, posture);
+    shared["metadata"]["annotations"]["config"] = json!(dynamic::config(cluster, posture));
     let documents = [
         json!(owned_by(pet_set::pet_set(cluster, posture), owner)),
         json!(services::primary(cluster)),

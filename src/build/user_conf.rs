@@ -221,7 +221,7 @@ mod tests {
     }
 
     fn shared_of(cluster: &Cluster) -> serde_json::Value {
-        dynamic::config(cluster, &Posture::plain(Method::Scram))
+        serde_json::json!(dynamic::config(cluster, &Posture::plain(Method::Scram)))
     }
 
     #[test]

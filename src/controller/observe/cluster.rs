@@ -189,8 +189,8 @@ impl ClusterObjects {
             .and_then(|secret| secret.data.as_ref());
         read_posture(&PostureManifests {
             tls,
-            shared: &shared,
-            patroni,
+            dynamic: &shared,
+            local: patroni,
             files: has_files(set),
         })
         .map_err(|why| why.to_string())

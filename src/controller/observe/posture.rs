@@ -5,14 +5,12 @@
 //! is written. Who walks does so by writing these objects.
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::ResourceExt;
-use serde_json::Value;
 
 use crate::api::PetSet;
 use crate::build::Cluster;
 use crate::build::applied::{PostureManifests, Unreadable, has_files, read_posture};
 use crate::build::paths::PATRONI_YML;
-use crate::build::patroni::{dynamic, local};
+use crate::build::patroni::{DynamicConfig, dynamic, local};
 use crate::cluster::{Error, Objects};
 use crate::controller::postgres::{Interrupt, ReconcileResult};
 use crate::pki::issued::{Issued, ServedMaterial};
@@ -59,18 +57,13 @@ impl PostureObjects {
     }
 
     /// Patroni's shared configuration, as far as it can be read.
-    pub(crate) fn shared_config(&self) -> Option<Value> {
-        shared_config(self.shared.as_ref()?)
+    pub(crate) fn shared_config(&self) -> Option<DynamicConfig> {
+        DynamicConfig::from_config_map(self.shared.as_ref()?)
     }
 
     pub(crate) fn local_config(&self) -> Option<&String> {
         self.patroni.as_ref()?.data.as_ref()?.get(PATRONI_YML)
     }
-}
-
-/// Patroni's shared configuration in this ConfigMap, if it can be read.
-pub(crate) fn shared_config(shared: &ConfigMap) -> Option<Value> {
-    serde_json::from_str(shared.annotations().get(dynamic::ANNOTATION)?).ok()
 }
 
 /// Where the cluster is, given what its spec asks for and what has been issued for it, if that is
@@ -101,11 +94,11 @@ pub(crate) fn current_posture(
     let local = pieces.local_config().cloned();
     let local = local.map_or_else(|| wish("patroni.yml").map(|w| patroni_yml(cluster, w)), Ok)?;
     let data = pieces.tls.as_ref().and_then(|secret| secret.data.as_ref());
-    let read = |shared: &Value, local: &str, files| {
+    let read = |dynamic: &DynamicConfig, local: &str, files| {
         read_posture(&PostureManifests {
             tls: data,
-            shared,
-            patroni: local,
+            dynamic,
+            local,
             files,
         })
     };
@@ -138,7 +131,7 @@ pub(crate) fn current_posture(
             ));
         }
         // Somebody has written into it by hand.
-        Err(Unreadable::Shared(_) | Unreadable::Patroni(_)) => {
+        Err(Unreadable::Dynamic(_) | Unreadable::Local(_)) => {
             let wished = wish("the configuration")?;
             let repaired = (
                 dynamic::config(cluster, wished),
@@ -181,6 +174,7 @@ mod tests {
     use crate::build::{BuildInputs, pet_set, secrets};
     use crate::pki::issued::tests::{Authority, issue};
     use crate::tls::Method;
+    use kube::ResourceExt;
 
     fn cluster() -> Cluster {
         let spec = "{version: '17', storageType: Ephemeral, tls: {issuerRef: {name: i}}}";

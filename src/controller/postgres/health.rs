@@ -35,12 +35,12 @@ use crate::api::ports::POSTGRES_PORT;
 use crate::api::postgres::{DatabasePhase, HealthChecker};
 use crate::api::tls::{ClientAuthMode, SslMode};
 use crate::build::applied::accept;
+use crate::build::patroni::DynamicConfig;
 use crate::build::version::BuiltOf;
 use crate::build::workload::PodOwnership;
 use crate::cluster::Error;
 use crate::controller::Context;
 use crate::controller::observe::instance::{address, host};
-use crate::controller::observe::posture::shared_config;
 use crate::controller::postgres::conditions;
 use crate::controller::postgres::credentials::{Login, auth_secret};
 use crate::controller::postgres::{scale, status};
@@ -330,7 +330,7 @@ impl CheckSecrets {
                 .await?;
             Ok(shared
                 .as_ref()
-                .and_then(shared_config)
+                .and_then(DynamicConfig::from_config_map)
                 .and_then(|shared| accept(&shared).ok()))
         };
         let settings = postgres

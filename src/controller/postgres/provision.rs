@@ -5,14 +5,13 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
-use serde_json::Value;
 
 use crate::api::annotations::{BUILT_OF, PREVIOUS_OF};
 use crate::api::condition::{CONFIGURATION_NOT_TAKEN, VERSION_NOT_TAKEN, holds};
 use crate::api::names::Names;
 use crate::api::postgres::USER_CONF;
 use crate::api::{PetSet, Postgres, PostgresSpec, PostgresVersion, bounds};
-use crate::build::patroni::{dynamic, local};
+use crate::build::patroni::{DynamicConfig, dynamic, local};
 use crate::build::user_conf::SECRET_NAME;
 use crate::build::version::{BuiltOf, Choice, Named};
 use crate::build::{
@@ -453,7 +452,7 @@ async fn configuration(
         .await?;
     let mut config = dynamic::config(cluster, &here.posture);
     if !scale::left_slots(context, postgres).is_empty() {
-        scale::forget_members(&mut config);
+        config.drop_left_slots();
     }
     let wish = dynamic::config_map(cluster, &here.posture);
     objects
@@ -507,10 +506,13 @@ async fn publish(
 
 /// Patroni may write its configuration again in a spelling of its own, which is no reason to write
 /// it back.
-fn as_it_is_spelled(live: Option<&ConfigMap>, mut wish: ConfigMap, config: &Value) -> ConfigMap {
+fn as_it_is_spelled(
+    live: Option<&ConfigMap>,
+    mut wish: ConfigMap,
+    config: &DynamicConfig,
+) -> ConfigMap {
     let spelled = live.and_then(|live| live.annotations().get(dynamic::ANNOTATION));
-    let same = spelled
-        .filter(|text| serde_json::from_str::<Value>(text).is_ok_and(|live| live == *config));
+    let same = spelled.filter(|text| DynamicConfig::parse(text).is_ok_and(|live| live == *config));
     let text = same.cloned().unwrap_or_else(|| config.to_string());
     wish.annotations_mut()
         .insert(dynamic::ANNOTATION.to_owned(), text);
@@ -664,7 +666,8 @@ mod tests {
                 .insert("config".to_owned(), text.to_owned());
             map
         };
-        let config = json!({"ttl": 30, "loop_wait": 5});
+        let config = json!({"ttl": 30, "loop_wait": 5}).to_string();
+        let config = DynamicConfig::parse(&config).expect("JSON");
         let spelled = |live: Option<&ConfigMap>| {
             as_it_is_spelled(live, ConfigMap::default(), &config)
                 .annotations()

@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 use crate::api::annotations::LEFT_AT;
 use crate::api::{Postgres, bounds};
 use crate::build::meta::{ROLE_LABEL, STANDBY};
+use crate::build::patroni::DynamicConfig;
 use crate::build::{Cluster, workload};
 use crate::cluster::{Error, ObjectName, Objects};
 use crate::controller::Context;
 use crate::controller::observe::posture::PostureObjects;
 use crate::controller::postgres::ReconcileResult;
 use crate::plan::SwitchoverCandidates;
-use crate::plan::observed::candidates::is_synchronous;
 
 /// How many pods the set is to have now. Fewer than there are only when the primary is among those
 /// that stay.
@@ -153,9 +153,9 @@ pub(crate) fn leader_of(record: &ConfigMap) -> Option<&str> {
 pub(crate) async fn switchover_candidates(
     objects: &Objects,
     cluster: &Cluster,
-    config: Option<&Value>,
+    config: Option<&DynamicConfig>,
 ) -> Result<SwitchoverCandidates, Error> {
-    let Some(config) = config.filter(|config| is_synchronous(config)) else {
+    let Some(config) = config.filter(|config| config.is_synchronous()) else {
         return Ok(SwitchoverCandidates::Any);
     };
     let record: Option<ConfigMap> = objects
@@ -308,12 +308,6 @@ pub(crate) fn left_slots(context: &Context, postgres: &Postgres) -> Vec<String> 
         .last_check
         .map(|seen| seen.left_slots)
         .unwrap_or_default()
-}
-
-/// Tells Patroni to drop the slots of members that are not there. By itself it keeps them for half
-/// an hour, with all the log that the member would need.
-pub(crate) fn forget_members(config: &mut Value) {
-    config["member_slots_ttl"] = json!(0);
 }
 
 /// The slot that Patroni makes for a member.
