@@ -1,9 +1,9 @@
-//! The posture that is written down in a cluster's objects, read back: the inverse of
+//! Reads the posture back from a cluster's objects: the inverse of
 //! [`crate::build::patroni::dynamic`], [`crate::build::patroni::local`],
-//! [`crate::build::secrets::tls`] and of what [`crate::build::pod`] mounts.
+//! [`crate::build::secrets::tls`] and of the volumes that [`crate::build::pod`] mounts.
 //!
-//! Where a cluster *is* decides what comes next, and its objects are the only memory of that. What
-//! servers make of it shows on the wire alone.
+//! The next step follows from the current posture, and only the objects remember it. What the
+//! servers really do shows on the wire alone.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use crate::tls::posture::{
     Files, HbaMethods, Method, PasswordEncryption, Posture, ReplicationConninfo, ServerTls,
 };
 
-/// The objects in which a posture is written down.
+/// The objects that hold a posture.
 #[derive(Clone, Copy, Debug)]
 pub struct PostureManifests<'a> {
     /// Data of Secret `NAME-tls`, if there is one.
@@ -32,21 +32,21 @@ pub struct PostureManifests<'a> {
     pub files: bool,
 }
 
-/// Why no posture can be read.
+/// Why the posture cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     /// Pods mount the volume, and the Secret behind it is gone, incomplete or damaged.
-    #[error("pods have the volume with certificates, and the Secret behind it cannot be read")]
+    #[error("pods mount the volume with certificates, and the Secret behind it cannot be read")]
     Files,
     /// This part of the dynamic configuration has a value that pgrekey does not write.
-    #[error("the cluster's shared configuration says {0} in a way that pgrekey does not write")]
+    #[error("Patroni's dynamic configuration has a value of {0} that pgrekey does not write")]
     Dynamic(&'static str),
     /// This part of `patroni.yml` has a value that pgrekey does not write.
-    #[error("patroni.yml says {0} in a way that pgrekey does not write")]
+    #[error("patroni.yml has a value of {0} that pgrekey does not write")]
     Local(&'static str),
 }
 
-/// Whether the pods of this set have the volume with certificates.
+/// Whether the pods of this set mount the volume with certificates.
 #[must_use]
 pub fn has_files(set: &PetSet) -> bool {
     let spec = set.spec.template.spec.as_ref();
@@ -54,7 +54,7 @@ pub fn has_files(set: &PetSet) -> bool {
         .is_some_and(|all| all.iter().any(|volume| volume.name == CERTS_VOLUME))
 }
 
-/// Reads the posture back. A Secret without a volume counts as no files: nobody has them.
+/// Reads the posture. Without the volume, Secret `NAME-tls` does not count: no pod mounts it.
 pub fn read_posture(objects: &PostureManifests<'_>) -> Result<Posture, Unreadable> {
     let (serve, hash) = settings(objects.dynamic)?;
     Ok(Posture {
@@ -130,7 +130,7 @@ pub fn accept(config: &DynamicConfig) -> Result<HbaMethods, Unreadable> {
 }
 
 fn conninfo(patroni_yml: &str) -> Result<ReplicationConninfo, Unreadable> {
-    let strange = Unreadable::Local("how a standby dials");
+    let strange = Unreadable::Local("replication.sslmode");
     let local = LocalConfig::parse(patroni_yml).map_err(|NoConfig| strange)?;
     let login = local.replication().ok_or(strange)?;
     let written = login.get("sslmode").map(String::as_str);
@@ -161,8 +161,8 @@ mod tests {
     use crate::pki::issued::{Cas, Issued};
     use crate::tls::walk;
 
-    /// What has been issued: by one CA, again by it, by another, and by one for the server and one
-    /// for the client.
+    /// Issued certificates: from one CA, from the same CA again, from another, and from one CA for
+    /// the server and another for the client.
     fn issues() -> Vec<Issued> {
         let (one, other) = (Authority::new("one"), Authority::new("other"));
         vec![
@@ -191,7 +191,7 @@ mod tests {
             .collect()
     }
 
-    /// The objects of a posture, and the posture in them.
+    /// Builds the objects of a posture and reads it back from them.
     fn there_and_back(posture: &Posture, issues: &[Issued]) -> Result<Posture, Unreadable> {
         let cluster = cluster(&postgres("{version: '17', tls: {issuerRef: {name: i}}}"));
         let cas: Cas = issues
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(read(&shared, &local, true), Err(Unreadable::Files));
         assert_eq!(
             read(&shared, "", false),
-            Err(Unreadable::Local("how a standby dials"))
+            Err(Unreadable::Local("replication.sslmode"))
         );
         for (path, value, what) in [
             ("/postgresql/parameters/ssl", json!("maybe"), "ssl"),

@@ -6,8 +6,8 @@ use crate::api::environment::is_reserved;
 use crate::build::paths::{CERTS_VOLUME, CONFIG, CONFIG_VOLUME, SOCKETS, SOCKETS_VOLUME};
 use crate::tls::{Posture, layout};
 
-/// Whether users may set this variable. What is pgrekey's is left out: a rule refuses it, and here
-/// it is harmless.
+/// Whether users may set this environment variable. A rule refuses pgrekey's own; here they are
+/// left out in case the rule was off.
 pub(super) fn is_users_variable(variable: &EnvVar) -> bool {
     !is_reserved(&variable.name)
 }
@@ -22,8 +22,8 @@ pub(super) fn container_port(number: impl Into<i32>, name: &str) -> ContainerPor
     }
 }
 
-/// The mounts that the containers share by what they need: sockets for both, certificates where
-/// there are any.
+/// The mounts that both containers have: the socket, Patroni's files, and the certificates if there
+/// are any.
 pub(super) fn shared_mounts(posture: &Posture) -> Vec<VolumeMount> {
     let certs = posture
         .files

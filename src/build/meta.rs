@@ -7,7 +7,7 @@ use kube::Resource;
 
 use crate::build::Cluster;
 
-/// The kind of a database, as labels name it.
+/// The kind of a database, in labels.
 pub const KIND: &str = "postgreses.kubedb.com";
 /// The label by which Patroni knows its cluster.
 pub const INSTANCE_LABEL: &str = "app.kubernetes.io/instance";
@@ -18,7 +18,7 @@ pub const PRIMARY: &str = "primary";
 /// [`ROLE_LABEL`] of a standby.
 pub const STANDBY: &str = "standby";
 
-/// Labels that describe an object and are the owner's own, not the object's.
+/// Labels that describe the owner and not the objects that belong to it.
 const NOT_HANDED_DOWN: [&str; 4] = [
     "app.kubernetes.io/name",
     INSTANCE_LABEL,
@@ -26,7 +26,7 @@ const NOT_HANDED_DOWN: [&str; 4] = [
     "app.kubernetes.io/managed-by",
 ];
 
-/// One map out of pairs.
+/// A map of labels.
 pub(super) fn labels<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
     pairs
         .into_iter()
@@ -34,7 +34,7 @@ pub(super) fn labels<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<Strin
         .collect()
 }
 
-/// The labels that everything of the database of this name has and nothing else.
+/// The labels that all objects of the database with this name have, and no others.
 #[must_use]
 pub fn selector(database: &str) -> BTreeMap<String, String> {
     labels([
@@ -46,7 +46,7 @@ pub fn selector(database: &str) -> BTreeMap<String, String> {
 }
 
 impl Cluster {
-    /// The labels that everything of this database has and nothing else.
+    /// The labels that all objects of this database have, and no others.
     #[must_use]
     pub fn selector(&self) -> BTreeMap<String, String> {
         selector(&self.name)
@@ -59,7 +59,7 @@ impl Cluster {
         selector
     }
 
-    /// The same selector, as other types want it.
+    /// The selector as a LabelSelector.
     pub(super) fn label_selector(&self) -> LabelSelector {
         LabelSelector {
             match_labels: Some(self.selector()),
@@ -67,8 +67,7 @@ impl Cluster {
         }
     }
 
-    /// The labels of the objects of this database: the selector, and what its owner labelled it
-    /// with.
+    /// The labels of the objects of this database: the selector, and the owner's own labels.
     #[must_use]
     pub fn labels(&self) -> BTreeMap<String, String> {
         let is_kubedbs = |key: &str| {
@@ -93,8 +92,8 @@ impl Cluster {
     }
 }
 
-/// The same object, owned: it goes when its owner goes. An owner that was never stored has no uid
-/// and owns nothing.
+/// The object with an owner: it is deleted with its owner. An owner that was never stored has no
+/// uid and can own nothing.
 #[must_use]
 pub fn owned_by<K: Resource, O: Resource<DynamicType = ()>>(mut object: K, owner: &O) -> K {
     object.meta_mut().owner_references = owner

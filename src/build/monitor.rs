@@ -1,4 +1,4 @@
-//! The ways in for Prometheus.
+//! The Service and the ServiceMonitor for Prometheus.
 
 use k8s_openapi::api::core::v1::Service;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
@@ -13,11 +13,11 @@ use crate::build::meta::{ROLE_LABEL, labels};
 use crate::build::services::templated;
 use crate::tls::Posture;
 
-/// Annotation of the Service: who scrapes.
+/// Annotation of the Service: how Prometheus finds it.
 const AGENT: &str = "monitoring.appscode.com/agent";
 const PATH: &str = "/metrics";
 
-/// Service `NAME-stats`, where the spec asks for metrics.
+/// Service `NAME-stats`. `None` if the spec asks for no metrics.
 #[must_use]
 pub fn stats(cluster: &Cluster, posture: &Posture) -> Option<Service> {
     let agent = cluster.monitor()?.agent.unwrap_or(Agent::Prometheus);
@@ -48,7 +48,7 @@ pub fn stats(cluster: &Cluster, posture: &Posture) -> Option<Service> {
     Some(service)
 }
 
-/// The kind of object that Prometheus Operator reads. It is not there in every cluster.
+/// ServiceMonitor, the kind that Prometheus Operator reads. Its CRD may be missing.
 #[must_use]
 pub fn service_monitor_resource() -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk(
@@ -58,7 +58,7 @@ pub fn service_monitor_resource() -> ApiResource {
     ))
 }
 
-/// ServiceMonitor `NAME-stats`, where the spec asks for Prometheus Operator.
+/// ServiceMonitor `NAME-stats`. `None` if the spec does not ask for Prometheus Operator.
 #[must_use]
 pub fn service_monitor(cluster: &Cluster, posture: &Posture) -> Option<DynamicObject> {
     let monitor = cluster.monitor()?;
@@ -106,7 +106,7 @@ pub fn service_monitor(cluster: &Cluster, posture: &Posture) -> Option<DynamicOb
     Some(object)
 }
 
-/// Prometheus dials pods by address; the certificate names the Service.
+/// Prometheus connects to pods by address, and the certificate has the name of the Service.
 fn tls_config(cluster: &Cluster) -> Value {
     json!({
         "ca": { "configMap": { "name": cluster.names().ca_config_map(), "key": "ca.crt" } },
@@ -114,7 +114,7 @@ fn tls_config(cluster: &Cluster) -> Value {
     })
 }
 
-/// The exporter speaks TLS as soon as its pod has certificates.
+/// The exporter serves TLS as soon as its pod has certificates.
 fn scheme(posture: &Posture) -> &'static str {
     if posture.files.is_some() {
         "https"

@@ -1,7 +1,7 @@
-//! The pod: one container that runs Patroni, and one for metrics where they are wanted.
+//! The pod: one container that runs Patroni, and one for metrics if the spec asks for them.
 //!
-//! Nothing here depends on more of a posture than whether there are files: a template that changed
-//! with every step of a walk would make every pod look out of date at every step.
+//! Of a posture, the template depends only on whether there are certificates. If it changed with
+//! every stage of a walk, every pod would look out of date at every stage.
 
 use k8s_openapi::api::core::v1::{
     Affinity, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource,
@@ -25,17 +25,18 @@ use crate::build::paths::{
 use crate::build::{Cluster, exporter};
 use crate::tls::{Posture, layout};
 
-/// The other folders that a read-only root file system must leave writable: temporary files and the
-/// user's home.
+/// The other folders that must be writable, because the root file system is read-only: temporary
+/// files and the user's home.
 const SCRATCH: [(&str, &str); 2] = [("tmp", "/tmp"), ("home", "/var/lib/postgresql")];
 
-/// Seconds that a pod has to end: its primary writes a checkpoint and hands over first.
+/// Seconds that a pod has to end. The primary writes a checkpoint and hands over first.
 const GRACE_SECONDS: i64 = 120;
 
-/// Read by owner and group: the kubelet makes root the owner, and the group is the pod's.
+/// Mode of keys: owner and group read them. The kubelet makes root the owner; the group is the
+/// pod's.
 const KEY_MODE: i32 = 0o640;
 
-/// Read and run by all: among Patroni's files is a script in the place of a program.
+/// Mode of Patroni's files: all read and run them, because one is a script that runs as `initdb`.
 const SCRIPT_MODE: i32 = 0o755;
 
 /// The template of every pod.
@@ -66,19 +67,19 @@ fn spec(cluster: &Cluster, posture: &Posture) -> PodSpec {
         service_account_name: Some(cluster.service_account().to_owned()),
         security_context: Some(security::pod(cluster.uid(), wish.security_context)),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
-        // A Service called `patroni` would otherwise become variables that Patroni takes for its
-        // configuration.
+        // A Service named `patroni` would otherwise become environment variables, which Patroni
+        // would take for its configuration.
         enable_service_links: Some(false),
         affinity: if spread {
-            Some(apart(cluster))
+            Some(anti_affinity(cluster))
         } else {
             wish.affinity
         },
-        topology_spread_constraints: some(wish.topology_spread_constraints),
+        topology_spread_constraints: non_empty(wish.topology_spread_constraints),
         node_selector: wish.node_selector,
-        tolerations: some(wish.tolerations),
+        tolerations: non_empty(wish.tolerations),
         priority_class_name: wish.priority_class_name,
-        image_pull_secrets: some(wish.image_pull_secrets),
+        image_pull_secrets: non_empty(wish.image_pull_secrets),
         ..Default::default()
     }
 }
@@ -111,8 +112,8 @@ fn postgres(cluster: &Cluster, posture: &Posture) -> Container {
             timeout_seconds: Some(3),
             ..probe("/readiness")
         }),
-        // Patroni answers as long as its loop turns; it is given the time of one lost leadership
-        // before it is started anew.
+        // Patroni answers as long as its loop runs. It may lose the leadership once before the
+        // kubelet restarts it.
         liveness_probe: Some(Probe {
             initial_delay_seconds: Some(10),
             period_seconds: Some(10),
@@ -131,9 +132,9 @@ fn postgres(cluster: &Cluster, posture: &Posture) -> Container {
     }
 }
 
-/// A primary that has to go asks a standby to take over while it can still answer. Anyone else is
-/// told that there is nothing to hand over. Whatever the answer, the pod ends: Patroni then stops
-/// PostgreSQL and gives up the leadership by itself.
+/// The primary asks a standby to take over while it can still answer. On a standby the request
+/// fails and nothing happens. Whatever the answer, the pod ends: Patroni then stops PostgreSQL and
+/// gives up the leadership by itself.
 fn hand_over() -> LifecycleHandler {
     let ask = format!(
         r#"curl -s -m 30 -u "$PATRONI_RESTAPI_USERNAME:$PATRONI_RESTAPI_PASSWORD" -d "{{\"leader\":\"$PATRONI_NAME\"}}" http://127.0.0.1:{}/switchover || true"#,
@@ -158,7 +159,7 @@ fn probe(path: &str) -> Probe {
     }
 }
 
-/// Where the value of a variable is.
+/// The source of an environment variable's value.
 enum EnvSource<'a> {
     Text(String),
     Field(&'a str),
@@ -167,7 +168,7 @@ enum EnvSource<'a> {
 
 fn env(cluster: &Cluster) -> Vec<EnvVar> {
     let auth = |key| EnvSource::Secret(cluster.auth_secret(), key);
-    let agent = |key| EnvSource::Secret(cluster.names().patroni(), key);
+    let patroni = |key| EnvSource::Secret(cluster.names().patroni(), key);
     let pod_host = cluster
         .names()
         .pod_host("$(PATRONI_NAME)", cluster.namespace());
@@ -181,7 +182,7 @@ fn env(cluster: &Cluster) -> Vec<EnvVar> {
             "PATRONI_KUBERNETES_POD_IP",
             EnvSource::Field("status.podIP"),
         ),
-        // A name, not an address: standbys check it against the certificate, and it outlives the
+        // A name and not an address: standbys check it against the certificate, and it outlives the
         // pod.
         (
             "PATRONI_POSTGRESQL_CONNECT_ADDRESS",
@@ -198,14 +199,14 @@ fn env(cluster: &Cluster) -> Vec<EnvVar> {
             "PATRONI_POSTGRESQL_BIN_INITDB",
             EnvSource::Text(format!("{CONFIG}/{INITDB_SH}")),
         ),
-        ("PATRONI_RESTAPI_USERNAME", agent("username")),
-        ("PATRONI_RESTAPI_PASSWORD", agent("password")),
+        ("PATRONI_RESTAPI_USERNAME", patroni("username")),
+        ("PATRONI_RESTAPI_PASSWORD", patroni("password")),
         ("PATRONI_SUPERUSER_PASSWORD", auth("password")),
         ("PATRONI_REPLICATION_PASSWORD", auth("password")),
         ("PATRONI_REWIND_PASSWORD", auth("password")),
         ("POSTGRES_USER", auth("username")),
         ("POSTGRES_PASSWORD", auth("password")),
-        // What `psql` in the pod uses when it is told nothing.
+        // The default user of `psql` in the pod.
         ("PGUSER", EnvSource::Text(cluster.superuser.clone())),
     ]
     .into_iter()
@@ -291,8 +292,8 @@ fn volumes(cluster: &Cluster, posture: &Posture) -> Vec<Volume> {
         secret: Some(SecretVolumeSource {
             secret_name: Some(cluster.names().user_conf_secret()),
             default_mode: Some(KEY_MODE),
-            // A pod that is made anew while its database is paused may come before the Secret, and
-            // its server bears it.
+            // The StatefulSet may create a pod before pgrekey writes the Secret, while the database
+            // is paused. The server starts without the file.
             optional: Some(true),
             ..Default::default()
         }),
@@ -323,7 +324,7 @@ fn empty_dir(name: &str, medium: Option<&str>, size_limit: Option<Quantity>) -> 
     }
 }
 
-/// The Secret with what is served; what else is in it stays outside.
+/// Secret `NAME-tls`. The volume has only the keys that servers and clients use.
 fn certs(cluster: &Cluster) -> Volume {
     let item = |(key, path): &(&str, &str)| KeyToPath {
         key: (*key).to_owned(),
@@ -342,8 +343,8 @@ fn certs(cluster: &Cluster) -> Volume {
     }
 }
 
-/// On different nodes if it can be had: a cluster on one node is not highly available.
-fn apart(cluster: &Cluster) -> Affinity {
+/// Prefers different nodes: a cluster on one node is not highly available.
+fn anti_affinity(cluster: &Cluster) -> Affinity {
     Affinity {
         pod_anti_affinity: Some(PodAntiAffinity {
             preferred_during_scheduling_ignored_during_execution: Some(vec![
@@ -362,8 +363,8 @@ fn apart(cluster: &Cluster) -> Affinity {
     }
 }
 
-/// A list that is there, or nothing.
-fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+/// The list, or `None` if it is empty.
+fn non_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
     Some(list).filter(|list| !list.is_empty())
 }
 

@@ -1,4 +1,4 @@
-//! The ways in for clients.
+//! The Services for clients.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub fn primary(cluster: &Cluster) -> Service {
     )
 }
 
-/// Service `NAME-standby`: the standbys, if there can be any.
+/// Service `NAME-standby`: the standbys. `None` for a database of one pod.
 #[must_use]
 pub fn standby(cluster: &Cluster) -> Option<Service> {
     let name = cluster.names().standby_service();
@@ -39,8 +39,8 @@ pub fn standby(cluster: &Cluster) -> Option<Service> {
     })
 }
 
-/// Service `NAME-pods`: gives each pod its name, from before it is ready, because standbys dial a
-/// primary by that name.
+/// Service `NAME-pods`: gives each pod a DNS name, also while the pod is not ready. A standby dials
+/// a new primary by that name before the primary is ready.
 #[must_use]
 pub fn pods(cluster: &Cluster) -> Service {
     let Port { number, name } = POSTGRES_PORT;
@@ -103,7 +103,8 @@ fn service_port(name: &str, port: i32, target: &str) -> ServicePort {
     }
 }
 
-/// Every field of a template, so that a new one does not compile until it does something.
+/// Applies the user's changes. The pattern names every field, so that a new field does not compile
+/// until it has an effect.
 fn change(spec: &mut ServiceSpec, wish: ServiceSettings) {
     let ServiceSettings {
         type_,
@@ -138,7 +139,7 @@ fn change(spec: &mut ServiceSpec, wish: ServiceSettings) {
     spec.load_balancer_ip = load_balancer_ip;
     spec.load_balancer_source_ranges =
         Some(load_balancer_source_ranges).filter(|list| !list.is_empty());
-    // Settings of an affinity are refused without the affinity itself.
+    // The API server refuses settings of session affinity if the affinity itself is not set.
     spec.session_affinity = session_affinity_config
         .as_ref()
         .map(|_| "ClientIP".to_owned());

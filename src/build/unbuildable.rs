@@ -5,11 +5,11 @@ use std::fmt;
 /// Why a `Postgres` cannot be built, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unbuildable {
-    /// Path of the field.
+    /// Path of the field in the object.
     pub field: String,
-    /// What is wrong with it.
+    /// The problem.
     pub problem: String,
-    /// What to do.
+    /// The remedy.
     pub remedy: String,
 }
 

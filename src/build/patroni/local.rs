@@ -1,5 +1,5 @@
-//! Patroni's local configuration: `patroni.yml`, the same for every pod; what differs comes from
-//! the environment.
+//! Patroni's local configuration: `patroni.yml`. Every pod mounts the same file; environment
+//! variables hold the differences.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -200,11 +200,11 @@ fn entry(key: &str, value: impl Into<String>) -> BTreeMap<String, String> {
     BTreeMap::from([(key.to_owned(), value.into())])
 }
 
-/// What `postgresql.conf` begins with; what Patroni writes comes after it, and wins.
+/// The beginning of `postgresql.conf`. Patroni's own settings follow it, and win.
 ///
-/// It lies beside `patroni.yml`, which names it, because a server does not start when what its
-/// configuration includes is missing: whoever has the one has the other. A pod that an earlier
-/// pgrekey made has no file with settings of a Secret.
+/// The file is in the same ConfigMap as `patroni.yml`, which names it. A server does not start if
+/// an included file is missing, so a pod must never have the one without the other.
+/// `include_if_exists`: a pod of an earlier pgrekey does not mount the settings of a Secret.
 fn included() -> String {
     format!(
         "# What initdb wrote.\ninclude_if_exists '{DATA}/data/postgresql.base.conf'\n\
@@ -213,8 +213,8 @@ fn included() -> String {
     )
 }
 
-/// Where `postgresql.conf` includes something else, Patroni overwrites what `initdb` wrote there:
-/// the time zone, the locale, the language of text search. So that is kept, under the name that
+/// Keeps the settings that `initdb` wrote: the time zone, the locale, the language of text search.
+/// If `postgresql.conf` includes another file, Patroni overwrites them. The copy has the name that
 /// Patroni itself would give it.
 fn initdb_script() -> String {
     format!(
@@ -253,8 +253,8 @@ fn bootstrap(cluster: &Cluster) -> BootstrapSection {
     }
 }
 
-/// Runs the user's scripts in the order of their names and stops at the first that fails: Patroni
-/// then starts over with an empty data directory, so that a database is never half initialised.
+/// Runs the user's scripts in the order of their names, and stops at the first that fails. Patroni
+/// then starts over with an empty data directory, so that no database is half initialised.
 fn init_script(cluster: &Cluster) -> String {
     let path = cluster
         .init

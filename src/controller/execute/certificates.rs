@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use crate::api::cert_manager::{Certificate, holds};
 use crate::build::Cluster;
-use crate::build::certificates::{certificates, wanted};
+use crate::build::certificates::{certificates, required_names};
 use crate::cluster::{Error, Objects};
 use crate::controller::Context;
 use crate::controller::postgres::{Interrupt, ReconcileResult};
@@ -96,7 +96,7 @@ pub(crate) async fn read(
         client: of(Alias::Client).await?,
         exporter: of(Alias::MetricsExporter).await?,
     };
-    Ok(issued(&sources, &wanted(cluster), context.now()))
+    Ok(issued(&sources, &required_names(cluster), context.now()))
 }
 
 /// Why nothing that was issued can be served: cert-manager is still at it, or somebody has to do

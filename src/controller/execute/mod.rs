@@ -224,7 +224,7 @@ impl Executor<'_> {
             .patroni_password
             .as_ref()
             .ok_or(Interrupt::Wait("the password of Patroni's REST API"))?;
-        let reloaded = patroni::reload(address, secrets::AGENT_USER, password).await;
+        let reloaded = patroni::reload(address, secrets::PATRONI_USER, password).await;
         reloaded.map_err(|silence| self.retry(pod, &silence))
     }
 

@@ -254,7 +254,7 @@ pub(crate) async fn agent(
         memory.patroni_password = Some(password.clone())
     });
     objects
-        .apply_over(secret.as_ref(), secrets::agent(cluster, &password))
+        .apply_over(secret.as_ref(), secrets::patroni(cluster, &password))
         .await?;
     Ok(())
 }
