@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 
 use crate::api::bounds::{MAX_CHECK_FAILURES, MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT, MAX_REPLICAS};
 use crate::api::condition::Condition;
+use crate::api::defaults::MAXIMUM_LAG_BEFORE_FAILOVER;
 use crate::api::monitor::Monitor;
-use crate::api::names;
+use crate::api::names::Names;
 use crate::api::template::{PodTemplate, ServiceTemplate};
 use crate::api::tls::{CertificateSpec, ClientAuthMode, IssuerRef, SslMode};
 
@@ -126,7 +127,7 @@ impl PostgresSpec {
             .as_ref()
             .map(|secret| secret.name.clone())
             .filter(|name| !name.is_empty());
-        named.unwrap_or_else(|| names::auth_secret(database))
+        named.unwrap_or_else(|| Names::new(database).auth_secret())
     }
 }
 
@@ -335,7 +336,7 @@ pub struct LeaderElection {
 }
 
 const fn default_maximum_lag() -> i64 {
-    32 * 1024 * 1024
+    MAXIMUM_LAG_BEFORE_FAILOVER
 }
 
 /// What the cluster is.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 use std::collections::BTreeMap;
 
-use crate::api::names;
+use crate::api::ports::EXPORTER_PORT;
 
 /// Labels and annotations to add.
 #[skip_serializing_none]
@@ -124,7 +124,7 @@ impl ServiceAlias {
     pub const fn port_name(self) -> &'static str {
         match self {
             Self::Primary | Self::Standby => self.as_str(),
-            Self::Stats => names::METRICS_PORT,
+            Self::Stats => EXPORTER_PORT.name,
         }
     }
 }

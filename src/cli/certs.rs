@@ -11,7 +11,7 @@ use kube::api::{Api, ListParams};
 use serde::Serialize;
 
 use crate::api::cert_manager::{Certificate, holds};
-use crate::api::names;
+use crate::api::names::Names;
 use crate::api::ops_request::PodStatus;
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::cli::kubeconfig::{ApiConnection, Scope, block_on, explain_api_error, is_missing};
@@ -176,7 +176,7 @@ pub(crate) async fn collect(
             .map_err(|error| explain_api_error("read the Secrets of certificates", error))?;
         Ok::<_, anyhow::Error>(secret.and_then(|secret| summarize_pem(&secret.data?.get(key)?.0)))
     };
-    let served = secrets.get_opt(&names::tls_secret(&name)).await;
+    let served = secrets.get_opt(&Names::new(&name).tls_secret()).await;
     let served = served.map_err(|error| {
         explain_api_error("read the Secret with the served certificates", error)
     })?;
@@ -186,7 +186,7 @@ pub(crate) async fn collect(
     };
     for alias in Alias::ALL {
         let certificate = match certificates
-            .get_opt(&names::certificate(&name, alias))
+            .get_opt(&Names::new(&name).certificate(alias))
             .await
         {
             Ok(certificate) => certificate,

@@ -11,7 +11,7 @@ use kube::api::{Api, PostParams};
 
 use crate::api::annotations::STRATEGY;
 use crate::api::duration;
-use crate::api::names::with_suffix;
+use crate::api::names::Names;
 use crate::api::ops_request::{Apply, DatabaseRef, OpsType, TlsChange};
 use crate::api::tls::{CERT_MANAGER_GROUP, ClientAuthMode, IssuerRef, SslMode};
 use crate::api::{PostgresOpsRequest, PostgresOpsRequestSpec};
@@ -298,7 +298,7 @@ fn build_request(
 
 /// `DATABASE-OPERATION-SUFFIX`. A long name of a database is cut, so that the name is valid.
 fn generated_name(database: &str, operation: &str, suffix: &str) -> String {
-    with_suffix(database, &format!("{operation}-{suffix}"))
+    Names::new(database).request(operation, suffix)
 }
 
 /// Parses `NAME`, `Issuer/NAME` or `ClusterIssuer/NAME`.

@@ -28,11 +28,11 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
+use crate::api::annotations::{DEFAULT_ISSUER, PREFIX, USABLE_BY_DATABASES};
 use crate::api::cert_manager::{CaIssuer, ClusterIssuer, Issuer};
 use crate::api::{Postgres, PostgresOpsRequest, PostgresVersion};
 use crate::cluster::optional;
 use crate::cluster::optional::AbsentKind;
-use crate::rules::facts::{DEFAULT_ISSUER_ANNOTATION, USABLE};
 use crate::rules::{ClusterFacts, Snapshot};
 
 /// The objects of one kind.
@@ -116,7 +116,7 @@ fn prune<K: Resource>(object: &mut K) {
     object.managed_fields_mut().clear();
     object
         .annotations_mut()
-        .retain(|key, _| key.starts_with("pgrekey.dev/"));
+        .retain(|key, _| key.starts_with(PREFIX));
 }
 
 /// The objects of all kinds that the rules need.
@@ -178,7 +178,7 @@ pub fn watch(client: &Client) -> (Stores, impl Future<Output = ()> + Send + use<
 
 /// The selector of ServiceAccounts that pods of databases may run as.
 fn usable_selector() -> String {
-    format!("{USABLE}=true")
+    format!("{USABLE_BY_DATABASES}=true")
 }
 
 impl Stores {
@@ -256,7 +256,7 @@ pub async fn snapshot(client: &Client) -> Result<Snapshot, ListProblem> {
         default_issuers: namespaces
             .iter()
             .filter_map(|namespace| {
-                let issuer = namespace.annotations().get(DEFAULT_ISSUER_ANNOTATION)?;
+                let issuer = namespace.annotations().get(DEFAULT_ISSUER)?;
                 Some((namespace.name_any(), issuer.clone()))
             })
             .collect(),
@@ -396,10 +396,7 @@ impl ClusterFacts for Stores {
 
     fn default_issuer(&self, namespace: &str) -> Option<String> {
         let namespace = self.namespaces.get(&ObjectRef::new(namespace))?;
-        namespace
-            .annotations()
-            .get(DEFAULT_ISSUER_ANNOTATION)
-            .cloned()
+        namespace.annotations().get(DEFAULT_ISSUER).cloned()
     }
 }
 

@@ -3,25 +3,35 @@
 use kube::ResourceExt;
 
 use crate::api::Postgres;
+use crate::api::annotations::POSTGRES_FINALIZER;
 use crate::cluster::Error;
 use crate::cluster::finalizer;
 use crate::cluster::finalizer::Finalizer;
 use crate::controller::Context;
-
-/// KubeDB's finalizer: a database goes only after its data have been dealt with.
-const FINALIZER: &str = "kubedb.com";
 
 /// Puts our finalizer on, first of all: what is made from here on is dealt with at the end.
 pub(crate) async fn claim(context: &Context, postgres: &Postgres) -> Result<(), Error> {
     if is_held(postgres) {
         return Ok(());
     }
-    finalizer::put(&context.client, postgres, FINALIZER, Finalizer::Hold).await
+    finalizer::put(
+        &context.client,
+        postgres,
+        POSTGRES_FINALIZER,
+        Finalizer::Hold,
+    )
+    .await
 }
 
 /// Takes our finalizer off: the API server may forget the database.
 pub(crate) async fn release(context: &Context, postgres: &Postgres) -> Result<(), Error> {
-    finalizer::put(&context.client, postgres, FINALIZER, Finalizer::Release).await
+    finalizer::put(
+        &context.client,
+        postgres,
+        POSTGRES_FINALIZER,
+        Finalizer::Release,
+    )
+    .await
 }
 
 /// Whether the database has our finalizer.
@@ -29,5 +39,5 @@ pub(crate) fn is_held(postgres: &Postgres) -> bool {
     postgres
         .finalizers()
         .iter()
-        .any(|finalizer| finalizer == FINALIZER)
+        .any(|finalizer| finalizer == POSTGRES_FINALIZER)
 }

@@ -28,9 +28,6 @@ pub use crate::database::text::ServerText;
 /// not within this time is reported as silent.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The port of every server.
-pub const PORT: u16 = 5432;
-
 /// Why nothing is known about a server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {

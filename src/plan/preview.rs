@@ -250,7 +250,7 @@ fn lines(before: &[String], after: &[String]) -> Vec<LineChange> {
 fn order(cluster: &Cluster, primary: &str) -> Vec<String> {
     let (leader, mut pods): (Vec<String>, Vec<String>) = (0..cluster.replicas())
         .rev()
-        .map(|ordinal| cluster.pod(ordinal))
+        .map(|ordinal| cluster.names().pod(ordinal))
         .partition(|pod| pod == primary);
     pods.extend(leader);
     pods

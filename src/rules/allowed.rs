@@ -51,7 +51,7 @@ pub struct Allowed {
     /// What their pods may be.
     pub pod_security: PodSecurity,
     /// Names of ServiceAccounts that their pods may run as, besides their own. One must also carry
-    /// the label [`USABLE`](crate::rules::facts::USABLE).
+    /// the label [`USABLE_BY_DATABASES`](crate::api::annotations::USABLE_BY_DATABASES).
     pub service_accounts: Vec<String>,
     /// Whether their Services may have external IPs.
     pub external_ips: bool,

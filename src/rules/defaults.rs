@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::api::names;
-use crate::api::names::Alias;
-use crate::api::ops_request::{FINALIZER, OpsType, TlsOperation};
+use crate::api::annotations::OPS_REQUEST_FINALIZER;
+use crate::api::defaults;
+use crate::api::names::{Alias, Names};
+use crate::api::ops_request::{OpsType, TlsOperation};
 use crate::api::tls::CERT_MANAGER_GROUP;
 use crate::api::{Postgres, PostgresOpsRequest};
 
@@ -208,8 +209,10 @@ pub fn ops_request(
     {
         fill(metadata, "finalizers", || json!([]));
         let finalizers = metadata.get_mut("finalizers").and_then(Value::as_array_mut);
-        if let Some(finalizers) = finalizers.filter(|all| !all.iter().any(|one| one == FINALIZER)) {
-            finalizers.push(FINALIZER.into());
+        if let Some(finalizers) =
+            finalizers.filter(|all| !all.iter().any(|one| one == OPS_REQUEST_FINALIZER))
+        {
+            finalizers.push(OPS_REQUEST_FINALIZER.into());
         }
     }
     document
@@ -325,13 +328,17 @@ pub fn postgres(
         .and_then(|old| old.deletion_policy)
         .map(|policy| json!(policy));
     let kept = |value: Option<Value>, default: Value| move || value.unwrap_or(default);
-    fill(spec, "replicas", kept(kept_replicas, 1.into()));
+    fill(
+        spec,
+        "replicas",
+        kept(kept_replicas, defaults::REPLICAS.into()),
+    );
     fill(
         spec,
         "standbyMode",
         kept(
             old.and_then(|o| o.standby_mode).map(|v| json!(v)),
-            "Hot".into(),
+            json!(defaults::STANDBY_MODE),
         ),
     );
     fill(
@@ -339,31 +346,40 @@ pub fn postgres(
         "storageType",
         kept(
             old.and_then(|o| o.storage_type).map(|v| json!(v)),
-            "Durable".into(),
+            json!(defaults::STORAGE_TYPE),
         ),
     );
     fill(
         spec,
         "deletionPolicy",
-        kept(kept_policy, if halted { "Halt" } else { "Delete" }.into()),
+        kept(kept_policy, json!(defaults::deletion_policy(new.halted))),
     );
-    fill(spec, "sslMode", kept(kept_ssl_mode, ssl_mode.into()));
+    fill(spec, "sslMode", kept(kept_ssl_mode, json!(ssl_mode)));
     fill(
         spec,
         "clientAuthMode",
-        kept(kept_auth_mode, auth_mode.into()),
+        kept(kept_auth_mode, json!(auth_mode)),
     );
     fill(spec, "healthChecker", || json!({}));
     if let Some(checker) = spec.get_mut("healthChecker").and_then(Value::as_object_mut) {
         let before = old.and_then(|old| old.health_checker).unwrap_or_default();
         fill(checker, "periodSeconds", || {
-            before.period_seconds.unwrap_or(10).into()
+            before
+                .period_seconds
+                .unwrap_or(defaults::CHECK_PERIOD_SECONDS)
+                .into()
         });
         fill(checker, "timeoutSeconds", || {
-            before.timeout_seconds.unwrap_or(10).into()
+            before
+                .timeout_seconds
+                .unwrap_or(defaults::CHECK_TIMEOUT_SECONDS)
+                .into()
         });
         fill(checker, "failureThreshold", || {
-            before.failure_threshold.unwrap_or(1).into()
+            before
+                .failure_threshold
+                .unwrap_or(defaults::CHECK_FAILURE_THRESHOLD)
+                .into()
         });
     }
     if spec.get("streamingMode").and_then(Value::as_str) == Some("Synchronous") {
@@ -372,9 +388,9 @@ pub fn postgres(
             .get_mut("synchronousReplicationConfig")
             .and_then(Value::as_object_mut)
         {
-            fill(config, "mode", || "Any".into());
-            fill(config, "numSyncReplicas", || 1.into());
-            fill(config, "commitLevel", || "RemoteWrite".into());
+            fill(config, "mode", || json!(defaults::SYNC_MODE));
+            fill(config, "numSyncReplicas", || defaults::SYNC_REPLICAS.into());
+            fill(config, "commitLevel", || json!(defaults::COMMIT_LEVEL));
         }
     }
     document
@@ -399,7 +415,7 @@ fn default_tls(
         return;
     };
     for alias in Alias::ALL {
-        let secret = names::certificate(name, alias);
+        let secret = Names::new(name).certificate(alias);
         let is_it = |c: &&mut Value| c.get("alias").and_then(Value::as_str) == Some(alias.as_str());
         match certificates
             .iter_mut()

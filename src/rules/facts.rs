@@ -6,16 +6,9 @@ use kube::ResourceExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::api::annotations::{DEFAULT_ISSUER, USABLE_BY_DATABASES};
 use crate::api::cert_manager::{ClusterIssuer, Issuer};
 use crate::api::{Postgres, PostgresOpsRequest, PostgresVersion};
-
-/// Annotation of a Namespace that names the issuer for databases in it that name none:
-/// `Issuer/name` or `ClusterIssuer/name`.
-pub const DEFAULT_ISSUER_ANNOTATION: &str = "pgrekey.dev/default-issuer";
-
-/// Label by which a ServiceAccount says, with the value `true`, that pods of databases may run as
-/// it.
-pub const USABLE: &str = "pgrekey.dev/usable-by-databases";
 
 /// What is known about the cluster, at one moment.
 ///
@@ -46,11 +39,11 @@ pub trait ClusterFacts {
     fn cluster_issuer(&self, name: &str) -> Option<Arc<ClusterIssuer>>;
     /// Every ClusterIssuer.
     fn cluster_issuers(&self) -> Vec<Arc<ClusterIssuer>>;
-    /// Whether there is a ServiceAccount of this name that carries the label [`USABLE`].
+    /// Whether there is a ServiceAccount of this name that carries the label [`USABLE_BY_DATABASES`].
     fn service_account_is_usable(&self, namespace: &str, name: &str) -> bool;
     /// Whether there is a StorageClass of this name.
     fn storage_class_exists(&self, name: &str) -> bool;
-    /// The value of the namespace's [`DEFAULT_ISSUER_ANNOTATION`].
+    /// The value of the namespace's [`DEFAULT_ISSUER`].
     fn default_issuer(&self, namespace: &str) -> Option<String>;
 }
 
@@ -67,7 +60,7 @@ pub struct Snapshot {
     pub issuers: Vec<Arc<Issuer>>,
     /// Every ClusterIssuer.
     pub cluster_issuers: Vec<Arc<ClusterIssuer>>,
-    /// Namespaces and names of the ServiceAccounts with the label [`USABLE`].
+    /// Namespaces and names of the ServiceAccounts with the label [`USABLE_BY_DATABASES`].
     pub service_accounts: Vec<(String, String)>,
     /// Names of the StorageClasses.
     pub storage_classes: Vec<String>,
@@ -109,12 +102,11 @@ impl Snapshot {
             ("v1", "ServiceAccount") => {
                 let account = (text("/metadata/namespace"), name);
                 self.service_accounts.retain(|other| *other != account);
-                let is_usable = document["metadata"]["labels"][USABLE] == "true";
+                let is_usable = document["metadata"]["labels"][USABLE_BY_DATABASES] == "true";
                 self.service_accounts.extend(is_usable.then_some(account));
             }
             ("v1", "Namespace") => {
-                let issuer =
-                    document["metadata"]["annotations"][DEFAULT_ISSUER_ANNOTATION].as_str();
+                let issuer = document["metadata"]["annotations"][DEFAULT_ISSUER].as_str();
                 self.default_issuers
                     .retain(|(namespace, _)| *namespace != name);
                 self.default_issuers

@@ -11,6 +11,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::api::defaults;
 use crate::api::postgres::PostgresSpec;
 use crate::api::tls::{ClientAuthMode, SslMode};
 use crate::pki::{CaId, Leaf, Material};
@@ -249,11 +250,7 @@ pub fn posture(spec: &PostgresSpec, major: u32, issued: Option<&Material>) -> Op
 /// How clients prove who they are, by a spec.
 #[must_use]
 pub fn method(spec: &PostgresSpec, major: u32) -> Method {
-    let password = if major < 18 {
-        Method::Md5
-    } else {
-        Method::Scram
-    };
+    let password = Method::from(defaults::client_auth_mode(Some(major)));
     match spec.client_auth_mode.map(Method::from) {
         // Admission refuses `cert` without TLS; were it off, the default password method is what
         // still lets people in.
@@ -264,7 +261,7 @@ pub fn method(spec: &PostgresSpec, major: u32) -> Method {
 
 /// The mode by which the cluster's own clients dial, if the spec wants TLS.
 fn conninfo(spec: &PostgresSpec) -> Option<SslMode> {
-    let mode = spec.ssl_mode.unwrap_or(SslMode::VerifyFull);
+    let mode = spec.ssl_mode.unwrap_or(defaults::SSL_MODE_WITH_TLS);
     (spec.tls.is_some() && mode != SslMode::Disable).then_some(mode)
 }
 

@@ -4,14 +4,15 @@ use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
+use pgrekey::api::ports::POSTGRES_PORT;
 use pgrekey::api::tls::SslMode;
+use pgrekey::database::ProbeError;
 use pgrekey::database::connect::ConnectOptions;
 use pgrekey::database::probe::{Plaintext, handshake, probe};
 use pgrekey::database::server_status::{
     mounted_files, reload, server_status, store_password, write_check,
 };
 use pgrekey::database::session::Session;
-use pgrekey::database::{PORT, ProbeError};
 use pgrekey::pki::Fingerprint;
 use pgrekey::pki::key_pair::CertificateAndKey;
 use pgrekey::tls::PasswordEncryption;
@@ -92,7 +93,7 @@ impl<'a> Server<'a> {
         Self {
             cluster,
             name,
-            address: SocketAddr::new(ip, PORT),
+            address: SocketAddr::new(ip, POSTGRES_PORT.number),
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use pgrekey::api::ops_request::FINALIZER;
+use pgrekey::api::annotations::OPS_REQUEST_FINALIZER;
 use serde_json::{Value, json};
 
 use crate::harness::{

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use pgrekey::api::annotations::STRATEGY;
-use pgrekey::api::ops_request::{Apply, FINALIZER, PostgresOpsRequestSpec};
+use pgrekey::api::annotations::{OPS_REQUEST_FINALIZER, STRATEGY};
+use pgrekey::api::ops_request::{Apply, PostgresOpsRequestSpec};
 use pgrekey::api::postgres::{DatabasePhase, PostgresSpec};
 use pgrekey::api::tls::SslMode;
 use pgrekey::api::{Postgres, PostgresOpsRequest, StepKind};
@@ -282,7 +282,9 @@ impl World {
             .annotations_mut()
             .insert(STRATEGY.to_owned(), format!("{strategy:?}"));
         // As the webhooks give it.
-        request.finalizers_mut().push(FINALIZER.to_owned());
+        request
+            .finalizers_mut()
+            .push(OPS_REQUEST_FINALIZER.to_owned());
         let certificates = served.map(|_| {
             let certificate = SimCertificate {
                 spec: database.spec.clone(),
@@ -965,7 +967,9 @@ impl World {
     fn perform_on_request(&mut self, action: RequestAction) {
         match action {
             RequestAction::AddFinalizer => {
-                self.request.finalizers_mut().push(FINALIZER.to_owned());
+                self.request
+                    .finalizers_mut()
+                    .push(OPS_REQUEST_FINALIZER.to_owned());
             }
             RequestAction::RemoveFinalizer => self.request.finalizers_mut().clear(),
             RequestAction::Pause => self.paused = true,

@@ -67,7 +67,7 @@ impl Planner {
             .map_err(|why| refusals_or(why, &request, &findings))?;
         let (primary, certainty) = match self.find_primary(&from).await? {
             Some(primary) => (primary, Certainty::Known),
-            None => (from.pod(0), Certainty::Guessed),
+            None => (from.names().pod(0), Certainty::Guessed),
         };
         let strategy = if request.restarts() {
             PodStrategy::Restart

@@ -12,19 +12,20 @@ use kube::core::Status;
 use serde_json::json;
 use tracing::info;
 
+use crate::api::annotations::{PREVIOUS_OF, REFRESHED_FOR};
+use crate::api::ports::{PATRONI_PORT, POSTGRES_PORT};
 use crate::build::applied::has_files;
-use crate::build::names::PATRONI_PORT;
 use crate::build::patroni::{dynamic, local};
 use crate::build::{Cluster, secrets, trust};
 use crate::cluster::{ApplyOutcome, Error, ObjectName};
 use crate::controller::Context;
-use crate::controller::observe::cluster::{ClusterObjects, PREVIOUS_OF, REFRESHED_FOR, select_cas};
+use crate::controller::observe::cluster::{ClusterObjects, select_cas};
 use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::database;
+use crate::database::ProbeError;
 use crate::database::probe::probe;
 use crate::database::server_status::{reload, store_password};
 use crate::database::session::Session;
-use crate::database::{PORT, ProbeError};
 use crate::pki::CaId;
 use crate::pki::issued::{Cas, Issued, ServedMaterial, bundle};
 use crate::plan::action::{CertificateVolume, ClusterAction, PodRef};
@@ -61,7 +62,7 @@ impl Executor<'_> {
             }
             ClusterAction::EndTrial => issuance::end_trial(objects, cluster).await?,
             ClusterAction::Reissue { alias, revision } => {
-                let name = cluster.certificate(*alias);
+                let name = cluster.names().certificate(*alias);
                 issuance::reissue(
                     self.context,
                     objects,
@@ -218,14 +219,14 @@ impl Executor<'_> {
         let Some(pod) = self.site.find_pod(pod) else {
             return Ok(());
         };
-        let port = u16::try_from(PATRONI_PORT.0).unwrap_or_default();
-        let address = address(pod, port).map_err(|_| Interrupt::Wait("an address of the pod"))?;
+        let address = address(pod, PATRONI_PORT.number)
+            .map_err(|_| Interrupt::Wait("an address of the pod"))?;
         let password = self
             .site
             .patroni_password
             .as_ref()
             .ok_or(Interrupt::Wait("the password of Patroni's REST API"))?;
-        let reloaded = database::patroni::reload(address, secrets::AGENT_USER, password).await;
+        let reloaded = database::patroni::reload(address, secrets::PATRONI_USER, password).await;
         reloaded.map_err(|silence| self.retry(pod, &silence))
     }
 
@@ -265,7 +266,8 @@ impl Executor<'_> {
     }
 
     pub(crate) async fn log_in(&self, pod: &Pod) -> ReconcileResult<Session> {
-        let address = address(pod, PORT).map_err(|_| Interrupt::Wait("an address of the pod"))?;
+        let address = address(pod, POSTGRES_PORT.number)
+            .map_err(|_| Interrupt::Wait("an address of the pod"))?;
         let written = self
             .site
             .applied_posture()

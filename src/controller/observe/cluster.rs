@@ -9,11 +9,11 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::ResourceExt;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::api::annotations::MAX_LAG;
+use crate::api::annotations::{MAX_LAG, PREVIOUS_OF, REFRESHED_FOR};
 use crate::api::{PetSet, Postgres};
 use crate::build::applied::{PostureManifests, has_files, read_posture};
 use crate::build::current_posture::PostureObjects;
-use crate::build::pod::CERTS_VOLUME;
+use crate::build::paths::CERTS_VOLUME;
 use crate::build::workload::{Workload, ordinal};
 use crate::build::{Cluster, pet_set};
 use crate::cluster::apply::applied_at;
@@ -34,14 +34,6 @@ use crate::plan::observed::cluster::{ObservedCluster, Template};
 use crate::plan::observed::instance::{ExpectedServer, client_expired, is_ready};
 use crate::plan::waiting::{Unknown, Waiting};
 use crate::tls::{Alias, Files, Posture, layout};
-
-/// Annotation of a pod: the version of its volumes' content for which the kubelet was last asked to
-/// bring them up to date.
-pub(crate) const REFRESHED_FOR: &str = "pgrekey.dev/refresh";
-
-/// Annotation of Secret `NAME-tls`: the uid of the operation that what is kept as previous was
-/// served before.
-pub(crate) const PREVIOUS_OF: &str = "pgrekey.dev/previous-of";
 
 /// What counts for a database without the annotation [`MAX_LAG`].
 const DEFAULT_MAX_LAG: u64 = 1 << 20;
@@ -103,14 +95,14 @@ impl ClusterObjects {
             cluster, barred, ..
         } = spec::build(context, postgres, secret.as_ref()).await?;
         let objects = spec::objects(context, postgres, &cluster)?;
-        let [_, leader, failover, _] = cluster.patroni_config_maps();
-        let (patroni, ca) = (cluster.patroni(), cluster.ca_config_map());
+        let state = cluster.names().patroni_config_maps();
+        let (patroni, ca) = (cluster.names().patroni(), cluster.names().ca_config_map());
         let (pieces, agent, published, leader, failover, labelled) = tokio::try_join!(
             posture::fetch(&objects, &cluster),
             objects.get::<Secret>(&patroni),
             objects.get::<ConfigMap>(&ca),
-            objects.get::<ConfigMap>(&leader),
-            objects.get::<ConfigMap>(&failover),
+            objects.get::<ConfigMap>(&state.leader),
+            objects.get::<ConfigMap>(&state.failover),
             objects.labelled::<Pod>(),
         )?;
         let workload =
@@ -196,8 +188,8 @@ impl ClusterObjects {
             .and_then(|secret| secret.data.as_ref());
         read_posture(&PostureManifests {
             tls,
-            shared: &shared,
-            patroni,
+            dynamic: &shared,
+            local: patroni,
             files: has_files(set),
         })
         .map_err(|why| why.to_string())

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::api::names::with_suffix;
+use crate::api::names::Names;
+use crate::api::ports::POSTGRES_PORT;
 use crate::api::tls::SslMode;
-use crate::build::patroni::local::PATRONI_YML;
-use crate::build::pod::CONFIG;
+use crate::build::paths::{CONFIG, PATRONI_YML};
 use crate::controller::login::Login;
 use crate::database::connect::ConnectOptions;
 use crate::database::probe::{Handshake, Plaintext, ProbeResult, probe};
@@ -15,7 +15,7 @@ use crate::database::server_status::{
     MountedFiles, ServerStatus, mounted_files, passwords, server_status,
 };
 use crate::database::session::Session;
-use crate::database::{PORT, ProbeError, ServerText};
+use crate::database::{ProbeError, ServerText};
 use crate::pki::Fingerprint;
 use crate::pki::certificate::{common_name, summarize_der};
 use crate::pki::key_pair::CertificateAndKey;
@@ -40,7 +40,7 @@ pub(crate) struct LoginKeys {
 
 /// The name by which a pod is dialled, which the servers' certificate has.
 pub(crate) fn host(pod: &str, database: &str, namespace: &str) -> String {
-    format!("{pod}.{}.{namespace}.svc", with_suffix(database, "pods"))
+    Names::new(database).pod_host(pod, namespace)
 }
 
 /// Asks a server everything.
@@ -53,7 +53,7 @@ pub(crate) async fn observe_server(
     has_files: bool,
 ) -> Result<ObservedServer, Unknown> {
     let no_answer = |error: ProbeError| Unknown::NoAnswer(error.to_string());
-    let address = address(pod, PORT).map_err(Unknown::NoAnswer)?;
+    let address = address(pod, POSTGRES_PORT.number).map_err(Unknown::NoAnswer)?;
     let wire = probe(address, &login.username).await;
     let plaintext = wire.plaintext.clone().map_err(no_answer)? == Plaintext::Taken;
     let session = log_in(address, host, login, keys, &wire)

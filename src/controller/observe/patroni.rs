@@ -2,12 +2,11 @@
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
-use serde_json::Value;
 
 use crate::build::Cluster;
+use crate::build::patroni::dynamic::DynamicConfig;
 use crate::cluster::{Error, Objects};
 use crate::plan::SwitchoverCandidates;
-use crate::plan::observed::candidates::is_synchronous;
 
 /// Who leads, by Patroni's own record: ConfigMap `NAME-leader`. A leader that lets go leaves an
 /// empty name there.
@@ -24,12 +23,12 @@ pub(crate) fn leader_of(record: &ConfigMap) -> Option<&str> {
 pub(crate) async fn switchover_candidates(
     objects: &Objects,
     cluster: &Cluster,
-    config: Option<&Value>,
+    config: Option<&DynamicConfig>,
 ) -> Result<SwitchoverCandidates, Error> {
-    let Some(config) = config.filter(|config| is_synchronous(config)) else {
+    let Some(config) = config.filter(|config| config.is_synchronous()) else {
         return Ok(SwitchoverCandidates::Any);
     };
-    let [.., record] = cluster.patroni_config_maps();
+    let record = cluster.names().patroni_config_maps().sync;
     let record: Option<ConfigMap> = objects.get(&record).await?;
     Ok(SwitchoverCandidates::from_patroni(
         config,

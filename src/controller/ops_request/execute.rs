@@ -8,7 +8,7 @@ use kube::runtime::events::EventType;
 use serde_json::json;
 use tracing::debug;
 
-use crate::api::ops_request::FINALIZER;
+use crate::api::annotations::OPS_REQUEST_FINALIZER;
 use crate::api::postgres::PostgresSpec;
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::cluster::finalizer::{self, Finalizer};
@@ -94,10 +94,22 @@ async fn on_request(
     let database = view.observed.database.as_ref();
     match (action, database) {
         (RequestAction::AddFinalizer, _) => {
-            finalizer::put(&context.client, request, FINALIZER, Finalizer::Hold).await?;
+            finalizer::put(
+                &context.client,
+                request,
+                OPS_REQUEST_FINALIZER,
+                Finalizer::Hold,
+            )
+            .await?;
         }
         (RequestAction::RemoveFinalizer, _) => {
-            finalizer::put(&context.client, request, FINALIZER, Finalizer::Release).await?;
+            finalizer::put(
+                &context.client,
+                request,
+                OPS_REQUEST_FINALIZER,
+                Finalizer::Release,
+            )
+            .await?;
         }
         (RequestAction::Delete, _) => delete(context, request).await?,
         (RequestAction::Pause, Some(database)) => {

@@ -101,7 +101,7 @@ fn is_labelled(secret: &Secret, cluster: &Cluster) -> bool {
 
 /// Whether there are no data that know a password.
 async fn is_new(objects: &Objects, cluster: &Cluster) -> ReconcileResult<bool> {
-    let claim = format!("{}-{}", crate::build::pod::DATA_VOLUME, cluster.pod(0));
+    let claim = cluster.names().data_claim(0);
     let data = objects
         .get::<PersistentVolumeClaim>(&claim)
         .await?
@@ -123,7 +123,7 @@ pub(crate) async fn agent(
     objects: &Objects,
     cluster: &Cluster,
 ) -> ReconcileResult<()> {
-    let secret: Option<Secret> = objects.get(&cluster.patroni()).await?;
+    let secret: Option<Secret> = objects.get(&cluster.names().patroni()).await?;
     let there = secret
         .as_ref()
         .and_then(Login::parse)
@@ -136,7 +136,7 @@ pub(crate) async fn agent(
         memory.patroni_password = Some(password.clone())
     });
     objects
-        .apply_over(secret.as_ref(), secrets::agent(cluster, &password))
+        .apply_over(secret.as_ref(), secrets::patroni(cluster, &password))
         .await?;
     Ok(())
 }

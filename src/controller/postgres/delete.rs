@@ -63,7 +63,7 @@ pub(crate) async fn clean_up(context: &Context, postgres: &Postgres) -> Reconcil
             Secrets::Keep
         };
         certificates::delete(context, &objects, &cluster, issued).await?;
-        for map in cluster.patroni_config_maps() {
+        for map in cluster.names().patroni_config_maps().all() {
             objects.delete::<ConfigMap>(&map).await?;
         }
         if policy != DeletionPolicy::Halt {
@@ -94,9 +94,9 @@ pub(crate) async fn halt(context: &Context, postgres: &Postgres) -> ReconcileRes
     objects.delete::<PodDisruptionBudget>(name).await?;
     for service in [
         name.to_owned(),
-        cluster.standby_service(),
-        cluster.pods_service(),
-        cluster.stats_service(),
+        cluster.names().standby_service(),
+        cluster.names().pods_service(),
+        cluster.names().stats_service(),
     ] {
         let live = objects.owned::<Service>(&service).await?;
         let kept = live
@@ -108,7 +108,10 @@ pub(crate) async fn halt(context: &Context, postgres: &Postgres) -> ReconcileRes
         }
     }
     objects
-        .delete_if_known(&service_monitor_resource(), &cluster.stats_service())
+        .delete_if_known(
+            &service_monitor_resource(),
+            &cluster.names().stats_service(),
+        )
         .await?;
     status::write(context, postgres, DatabaseStatusWriter::halted).await?;
     status::done(context, postgres).await?;

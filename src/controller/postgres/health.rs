@@ -26,14 +26,17 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::debug;
 
 use crate::api::Postgres;
+use crate::api::annotations::BUILT_OF;
 use crate::api::bounds::{MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT};
 use crate::api::condition::holds;
-use crate::api::names::{tls_secret, with_suffix};
+use crate::api::defaults;
+use crate::api::names::Names;
+use crate::api::ports::POSTGRES_PORT;
 use crate::api::postgres::{DatabasePhase, HealthChecker};
 use crate::api::tls::{ClientAuthMode, SslMode};
 use crate::build::applied::accept;
-use crate::build::current_posture::shared_config;
-use crate::build::version::{BUILT_OF, BuiltOf};
+use crate::build::patroni::DynamicConfig;
+use crate::build::version::BuiltOf;
 use crate::build::workload::PodOwnership;
 use crate::cluster::Error;
 use crate::controller::Context;
@@ -43,10 +46,10 @@ use crate::controller::observe::superuser::auth_secret;
 use crate::controller::postgres::{scale, status};
 use crate::controller::sessions::{MOST, PeerId, SessionPeer, Sessions};
 use crate::controller::state::LastCheck;
+use crate::database::ProbeError;
 use crate::database::connect::ConnectOptions;
 use crate::database::server_status::{ServerStatus, idle_slots, server_status, write_check};
 use crate::database::session::Session;
-use crate::database::{PORT, ProbeError};
 use crate::pki::issued::ServedMaterial;
 use crate::pki::key_pair::CertificateAndKey;
 use crate::plan::observed::instance::address;
@@ -175,12 +178,16 @@ fn settings(postgres: &Postgres) -> HealthChecker {
     postgres.spec.health_checker.unwrap_or_default()
 }
 
-fn seconds(value: Option<i32>, most: i32) -> Duration {
-    Duration::from_secs(value.unwrap_or(10).clamp(1, most).unsigned_abs().into())
+fn seconds(value: i32, most: i32) -> Duration {
+    Duration::from_secs(value.clamp(1, most).unsigned_abs().into())
 }
 
 fn period(postgres: &Postgres) -> Duration {
-    let period = seconds(settings(postgres).period_seconds, MAX_CHECK_PERIOD);
+    let period = settings(postgres).period_seconds;
+    let period = seconds(
+        period.unwrap_or(defaults::CHECK_PERIOD_SECONDS),
+        MAX_CHECK_PERIOD,
+    );
     let phase = postgres.status.as_ref().and_then(|status| status.phase);
     if phase == Some(DatabasePhase::Ready) {
         period
@@ -221,7 +228,11 @@ async fn check(
         // about the database.
         (None, _) | (_, None) => None,
         (Some(_), Some(secrets)) => {
-            let patience = seconds(settings(&postgres).timeout_seconds, MAX_CHECK_TIMEOUT);
+            let patience = settings(&postgres).timeout_seconds;
+            let patience = seconds(
+                patience.unwrap_or(defaults::CHECK_TIMEOUT_SECONDS),
+                MAX_CHECK_TIMEOUT,
+            );
             Some(
                 tokio::time::timeout(patience, ask(&context, &sessions, &postgres, secrets))
                     .await
@@ -248,7 +259,9 @@ async fn check(
             failures.saturating_add(1)
         }
     });
-    let threshold = settings(&postgres).failure_threshold.unwrap_or(1);
+    let threshold = settings(&postgres)
+        .failure_threshold
+        .unwrap_or(defaults::CHECK_FAILURE_THRESHOLD);
     let verdict = verdict.filter(|_| failures == 0 || failures >= threshold);
     let written = status::write(&context, &postgres, |writer| {
         if let Some(replicas) = replicas {
@@ -284,6 +297,7 @@ impl CheckSecrets {
             postgres.name_any(),
             postgres.namespace().unwrap_or_default(),
         );
+        let names = Names::new(&name);
         let get = async |name: String| {
             let secret = context.get::<Secret>(&namespace, &name).await?;
             Ok::<_, Error>((name, secret))
@@ -297,7 +311,7 @@ impl CheckSecrets {
         let has_tls = postgres.spec.tls.is_some() || paused;
         let tls = async {
             if has_tls {
-                get(tls_secret(&name)).await.map(Some)
+                get(names.tls_secret()).await.map(Some)
             } else {
                 Ok(None)
             }
@@ -307,11 +321,11 @@ impl CheckSecrets {
                 return Ok(known);
             }
             let shared = context
-                .get::<ConfigMap>(&namespace, &with_suffix(&name, "config"))
+                .get::<ConfigMap>(&namespace, &names.patroni_config_maps().config)
                 .await?;
             Ok(shared
                 .as_ref()
-                .and_then(shared_config)
+                .and_then(DynamicConfig::from_config_map)
                 .and_then(|shared| accept(&shared).ok()))
         };
         let settings = postgres
@@ -326,10 +340,7 @@ impl CheckSecrets {
                 Ok(None)
             }
         };
-        let (auth, agent) = (
-            get(auth_secret(postgres)),
-            get(with_suffix(&name, "patroni")),
-        );
+        let (auth, agent) = (get(auth_secret(postgres)), get(names.patroni()));
         let (auth, agent, tls, settings, accept) =
             future::try_join5(auth, agent, tls, settings, written).await?;
         let login = auth.1.as_ref().and_then(Login::parse);
@@ -526,7 +537,8 @@ impl CheckRound<'_> {
 
     /// Asks a server, in the session that is kept with it, or else in a new one.
     async fn ask(&self, pod: &Pod) -> Result<CheckAnswer, ProbeError> {
-        let address = address(pod, PORT).map_err(|why| ProbeError::Unreachable(why.into()))?;
+        let address = address(pod, POSTGRES_PORT.number)
+            .map_err(|why| ProbeError::Unreachable(why.into()))?;
         let modes = self.ways.iter().map(|way| way.mode).collect();
         let terms = LoginTerms {
             address,

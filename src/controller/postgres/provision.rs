@@ -3,20 +3,20 @@
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
-use serde_json::Value;
 
+use crate::api::annotations::PREVIOUS_OF;
 use crate::api::condition::holds;
 use crate::api::{PetSet, Postgres, PostgresSpec};
 use crate::build::current_posture::{
     CurrentPosture, PostureObjects, PostureUnknown, current_posture,
 };
+use crate::build::patroni::dynamic::DynamicConfig;
 use crate::build::patroni::{dynamic, local};
 use crate::build::{Cluster, access, disruption, monitor, pet_set, secrets, services, trust};
 use crate::cluster::{ApplyOutcome, Objects};
 use crate::controller::Context;
 use crate::controller::execute::certificates;
 use crate::controller::observe::certificates::{explain_not_issued, fetch_issued};
-use crate::controller::observe::cluster::PREVIOUS_OF;
 use crate::controller::observe::posture as posture_objects;
 use crate::controller::observe::spec::{Built, SpecProblem};
 use crate::controller::observe::{spec, superuser};
@@ -119,7 +119,10 @@ async fn apply_services(
     let done = objects.apply(services::primary(cluster)).await?;
     tell(context, postgres, done, "Service").await;
     let done = objects
-        .apply_or_delete(services::standby(cluster), &cluster.standby_service())
+        .apply_or_delete(
+            services::standby(cluster),
+            &cluster.names().standby_service(),
+        )
         .await?;
     tell(context, postgres, done, "Service").await;
     Ok(())
@@ -221,7 +224,7 @@ async fn configuration(
         .await?;
     let mut config = dynamic::config(cluster, &here.posture);
     if !scale::left_slots(context, postgres).is_empty() {
-        scale::forget_members(&mut config);
+        config.drop_left_slots();
     }
     let wish = dynamic::config_map(cluster, &here.posture);
     objects
@@ -258,7 +261,7 @@ async fn publish(
     cluster: &Cluster,
     served: &secrets::ServedMaterial,
 ) -> ReconcileResult<()> {
-    let live: Option<ConfigMap> = objects.get(&cluster.ca_config_map()).await?;
+    let live: Option<ConfigMap> = objects.get(&cluster.names().ca_config_map()).await?;
     let published = live
         .as_ref()
         .and_then(|map| map.data.as_ref()?.get("ca.crt"))
@@ -275,10 +278,13 @@ async fn publish(
 
 /// Patroni may write its configuration again in a spelling of its own, which is no reason to write
 /// it back.
-fn as_it_is_spelled(live: Option<&ConfigMap>, mut wish: ConfigMap, config: &Value) -> ConfigMap {
+fn as_it_is_spelled(
+    live: Option<&ConfigMap>,
+    mut wish: ConfigMap,
+    config: &DynamicConfig,
+) -> ConfigMap {
     let spelled = live.and_then(|live| live.annotations().get(dynamic::ANNOTATION));
-    let same = spelled
-        .filter(|text| serde_json::from_str::<Value>(text).is_ok_and(|live| live == *config));
+    let same = spelled.filter(|text| DynamicConfig::parse(text).is_ok_and(|live| live == *config));
     let text = same.cloned().unwrap_or_else(|| config.to_string());
     wish.annotations_mut()
         .insert(dynamic::ANNOTATION.to_owned(), text);
@@ -322,7 +328,7 @@ async fn metrics(
     let done = objects
         .apply_or_delete(
             monitor::stats(cluster, &here.posture),
-            &cluster.stats_service(),
+            &cluster.names().stats_service(),
         )
         .await?;
     tell(context, postgres, done, "stats service").await;
@@ -330,7 +336,7 @@ async fn metrics(
         Some(object) => drop(objects.apply_if_known(&kind, object).await?),
         None => {
             objects
-                .delete_if_known(&kind, &cluster.stats_service())
+                .delete_if_known(&kind, &cluster.names().stats_service())
                 .await?
         }
     }
@@ -371,7 +377,8 @@ mod tests {
                 .insert("config".to_owned(), text.to_owned());
             map
         };
-        let config = json!({"ttl": 30, "loop_wait": 5});
+        let config = json!({"ttl": 30, "loop_wait": 5}).to_string();
+        let config = DynamicConfig::parse(&config).expect("JSON");
         let spelled = |live: Option<&ConfigMap>| {
             as_it_is_spelled(live, ConfigMap::default(), &config)
                 .annotations()

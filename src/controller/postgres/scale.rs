@@ -5,12 +5,12 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::EventType;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::api::annotations::LEFT_AT;
 use crate::api::{Postgres, bounds};
 use crate::build::Cluster;
 use crate::build::current_posture::PostureObjects;
-use crate::build::pod::DATA_VOLUME;
 use crate::build::workload::ordinal;
 use crate::cluster::{Error, ObjectName, Objects};
 use crate::controller::Context;
@@ -18,10 +18,6 @@ use crate::controller::execute::patroni::{SwitchoverRequest, request_switchover}
 use crate::controller::observe::patroni::{leader_of, switchover_candidates};
 use crate::controller::outcome::ReconcileResult;
 use crate::plan::scale_down::{PodCounts, ScaleDown, StreamingStandby};
-
-/// Annotation of the claim of a pod that was taken away: its data are old by the time the pod comes
-/// back.
-const LEFT: &str = "pgrekey.dev/left-at";
 
 /// How many pods the set is to have now. Fewer than there are only when the primary is among those
 /// that stay.
@@ -42,12 +38,13 @@ pub(crate) async fn replicas(
     let Some(now) = now else { return Ok(wish) };
     if wish >= now {
         for ordinal in now..wish {
-            forget_data(objects, &claim(cluster, ordinal)).await?;
+            forget_data(objects, &cluster.names().data_claim(ordinal)).await?;
         }
         return Ok(wish);
     }
-    let [_, record, ..] = cluster.patroni_config_maps();
-    let record: Option<ConfigMap> = objects.get(&record).await?;
+    let record: Option<ConfigMap> = objects
+        .get(&cluster.names().patroni_config_maps().leader)
+        .await?;
     // Nobody leads right now: whoever comes to may be one of those that would go.
     let Some(leader) = record.as_ref().and_then(leader_of) else {
         return Ok(now);
@@ -75,20 +72,16 @@ pub(crate) async fn replicas(
             ScaleDown::Resize(pods) => pods,
             ScaleDown::Wait => now,
             ScaleDown::SwitchOver(next) => {
-                let next = cluster.pod(next);
+                let next = cluster.names().pod(next);
                 switch_over(context, postgres, objects, cluster, leader, &next).await?;
                 now
             }
         }
     };
     for ordinal in keep..now {
-        note_left(context, objects, &claim(cluster, ordinal)).await?;
+        note_left(context, objects, &cluster.names().data_claim(ordinal)).await?;
     }
     Ok(keep)
-}
-
-fn claim(cluster: &Cluster, ordinal: i32) -> String {
-    format!("{DATA_VOLUME}-{}", cluster.pod(ordinal))
 }
 
 /// Asks Patroni to make one the primary, because the one that leads is to go.
@@ -117,11 +110,11 @@ async fn note_left(context: &Context, objects: &Objects, name: &str) -> Reconcil
     let Some(claim) = objects.get::<PersistentVolumeClaim>(name).await? else {
         return Ok(());
     };
-    if claim.annotations().contains_key(LEFT) {
+    if claim.annotations().contains_key(LEFT_AT) {
         return Ok(());
     }
     let since = context.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let patch = json!({"metadata": {"uid": claim.uid(), "annotations": {LEFT: since}}});
+    let patch = json!({"metadata": {"uid": claim.uid(), "annotations": {LEFT_AT: since}}});
     let patched = objects
         .api::<PersistentVolumeClaim>()
         .patch(name, &PatchParams::default(), &Patch::Merge(patch))
@@ -136,7 +129,7 @@ async fn note_left(context: &Context, objects: &Objects, name: &str) -> Reconcil
 /// up to date, and a standby that cannot follow would look like one that does not start.
 async fn forget_data(objects: &Objects, name: &str) -> ReconcileResult<()> {
     let claim = objects.get::<PersistentVolumeClaim>(name).await?;
-    match claim.filter(|claim| claim.annotations().contains_key(LEFT)) {
+    match claim.filter(|claim| claim.annotations().contains_key(LEFT_AT)) {
         None => Ok(()),
         Some(claim) => {
             objects.delete_seen(&claim).await?;
@@ -154,12 +147,6 @@ pub(crate) fn left_slots(context: &Context, postgres: &Postgres) -> Vec<String> 
         .last_check
         .map(|seen| seen.left_slots)
         .unwrap_or_default()
-}
-
-/// Tells Patroni to drop the slots of members that are not there. By itself it keeps them for half
-/// an hour, with all the log that the member would need.
-pub(crate) fn forget_members(config: &mut Value) {
-    config["member_slots_ttl"] = json!(0);
 }
 
 /// The slot that Patroni makes for a member.

@@ -25,6 +25,7 @@ use kube::runtime::events::EventType;
 use tracing::debug;
 
 use crate::api::Postgres;
+use crate::api::annotations::{LEFT_OUT, REFRESHED_FOR};
 use crate::api::condition;
 use crate::api::condition::CONFIGURATION_NOT_TAKEN;
 use crate::build::patroni::dynamic;
@@ -32,7 +33,7 @@ use crate::build::{Cluster, secrets, user_conf};
 use crate::cluster::Objects;
 use crate::controller::Context;
 use crate::controller::execute::Executor;
-use crate::controller::observe::cluster::{ClusterObjects, REFRESHED_FOR};
+use crate::controller::observe::cluster::ClusterObjects;
 use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::controller::postgres::status;
 use crate::controller::state::{LoadedConf, RefusedSettings};
@@ -44,10 +45,6 @@ use crate::plan::action::PodRef;
 use crate::plan::observed::instance::{is_ready, sha256_hex};
 use crate::plan::status::database::types::RESTART_PENDING;
 use crate::tls::Posture;
-
-/// Annotation of Secret `NAME-user-conf`: names the file as it would be, and the settings that are
-/// left out of it.
-const LEFT_OUT: &str = "pgrekey.dev/left-out";
 
 /// How long until servers are asked again that are on their way.
 const SOON: Duration = Duration::from_secs(2);
@@ -83,7 +80,7 @@ pub(crate) async fn write(
     objects: &Objects,
     cluster: &Cluster,
 ) -> ReconcileResult<()> {
-    let live: Option<Secret> = objects.get(&cluster.user_conf_secret()).await?;
+    let live: Option<Secret> = objects.get(&cluster.names().user_conf_secret()).await?;
     if context.state(postgres).refused.is_none() {
         let written = live
             .as_ref()
@@ -217,7 +214,10 @@ async fn observe(
     site: &ClusterObjects,
     file: &str,
 ) -> ReconcileResult<SpreadObservation> {
-    let secret: Option<Secret> = site.objects.get(&site.cluster.user_conf_secret()).await?;
+    let secret: Option<Secret> = site
+        .objects
+        .get(&site.cluster.names().user_conf_secret())
+        .await?;
     // Not a hash of what is in it: that would let others try out what it may be.
     let version = format!(
         "user-conf-{}",

@@ -1,9 +1,10 @@
 //! The goal of an operation: the spec that the request asks for, and the posture of it.
 
+use crate::api::defaults;
 use crate::api::operation::Operation;
 use crate::api::ops_request::{BegunOn, PostgresOpsRequestSpec};
 use crate::api::postgres::PostgresSpec;
-use crate::api::tls::{ClientAuthMode, SslMode};
+use crate::api::tls::SslMode;
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::pki::Material;
 use crate::plan::observed::cluster::ObservedCluster;
@@ -91,16 +92,14 @@ pub fn target_spec(
             let tls = desired.tls.get_or_insert_default();
             change.merge_into(tls);
             let kept = spec.ssl_mode.filter(|mode| *mode != SslMode::Disable);
-            desired.ssl_mode = change.ssl_mode.or(kept).or(Some(SslMode::VerifyFull));
-            let password = if major < 18 {
-                ClientAuthMode::Md5
-            } else {
-                ClientAuthMode::Scram
-            };
+            desired.ssl_mode = change
+                .ssl_mode
+                .or(kept)
+                .or(Some(defaults::SSL_MODE_WITH_TLS));
             desired.client_auth_mode = change
                 .client_auth_mode
                 .or(spec.client_auth_mode)
-                .or(Some(password));
+                .or(Some(defaults::client_auth_mode(Some(major))));
         }
     }
     desired
@@ -131,6 +130,7 @@ pub fn too_many_names(spec: &PostgresSpec, desired: &PostgresSpec) -> Option<Str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::tls::ClientAuthMode;
 
     fn spec(yaml: &str) -> PostgresSpec {
         serde_saphyr::from_str(yaml).expect("a spec")

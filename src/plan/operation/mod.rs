@@ -33,9 +33,9 @@ mod rollback;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use crate::api::annotations::TTL;
+use crate::api::annotations::{OPS_REQUEST_FINALIZER, TTL};
 use crate::api::duration::{self, after};
-use crate::api::ops_request::{Apply, FINALIZER, OpsPhase};
+use crate::api::ops_request::{Apply, OpsPhase};
 use crate::api::postgres::DatabasePhase;
 use crate::api::step::{Course, StepId};
 use crate::api::{Postgres, PostgresOpsRequest, StepKind};
@@ -287,7 +287,10 @@ fn is_claimed(request: &PostgresOpsRequest) -> bool {
 }
 
 fn has_finalizer(request: &PostgresOpsRequest) -> bool {
-    request.finalizers().iter().any(|name| name == FINALIZER)
+    request
+        .finalizers()
+        .iter()
+        .any(|name| name == OPS_REQUEST_FINALIZER)
 }
 
 /// Whether a running request lost its finalizer or `status.begunOn` (`kubectl replace` drops both).

@@ -6,8 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::api::Postgres;
 use crate::api::cert_manager::CaIssuer;
-use crate::api::names;
-use crate::api::names::Alias;
+use crate::api::names::{Alias, Names};
 use crate::api::tls::CertificateSpec;
 
 use crate::rules::certificates::view::{CertificateRequestView, HasTls, entries, other_databases};
@@ -41,7 +40,7 @@ fn secret_of(database: &str, alias: Alias, certificates: &[CertificateSpec]) -> 
     let entry = certificates.iter().find(|c| c.alias == alias.as_str());
     entry
         .and_then(|c| c.secret_name.clone())
-        .unwrap_or_else(|| names::certificate(database, alias))
+        .unwrap_or_else(|| Names::new(database).certificate(alias))
 }
 
 /// The Secrets that a database uses besides those of its certificates, each with what is in it.
@@ -49,9 +48,12 @@ fn own_secrets(name: &str, database: Option<&Postgres>) -> Vec<(String, &'static
     const PASSWORD: &str = "the superuser's password";
     let auth = database.map(|database| database.spec.auth_secret_of(name));
     let made = [
-        (names::auth_secret(name), PASSWORD),
-        (names::tls_secret(name), "what the pods serve"),
-        (names::patroni(name), "the password of Patroni's REST API"),
+        (Names::new(name).auth_secret(), PASSWORD),
+        (Names::new(name).tls_secret(), "what the pods serve"),
+        (
+            Names::new(name).patroni(),
+            "the password of Patroni's REST API",
+        ),
     ];
     let spec = database.map(|database| &database.spec);
     let settings = spec.and_then(|spec| spec.configuration.as_ref()?.secret_name.clone());
@@ -132,7 +134,8 @@ pub(super) fn secret_name_unique<K>(
         .collect();
     let belongs = |secret: &str| taken.get(secret).cloned();
     let is_default = |alias: &str, secret: &str| {
-        Alias::parse(alias).is_some_and(|alias| names::certificate(view.database, alias) == *secret)
+        Alias::parse(alias)
+            .is_some_and(|alias| Names::new(view.database).certificate(alias) == *secret)
     };
     let twin_of = |alias: &str, secret: &str| {
         will_be
@@ -241,7 +244,7 @@ fn brings(
 /// Whether a database uses this Secret because somebody said so.
 fn names_secret(database: &Postgres, secret: &str) -> bool {
     let name = database.metadata.name.as_deref().unwrap_or_default();
-    let by_default = Alias::ALL.map(|alias| names::certificate(name, alias));
+    let by_default = Alias::ALL.map(|alias| Names::new(name).certificate(alias));
     secrets_of(database)
         .iter()
         .any(|(used, _)| used == secret && !by_default.contains(used))
@@ -263,8 +266,8 @@ pub(super) fn certificate_name_unique<K>(
         .filter(|other| other.spec.tls.is_some())
     {
         let name = other.metadata.name.as_deref().unwrap_or_default();
-        let theirs = Alias::ALL.map(|alias| names::certificate(name, alias));
-        for own in Alias::ALL.map(|alias| names::certificate(view.database, alias)) {
+        let theirs = Alias::ALL.map(|alias| Names::new(name).certificate(alias));
+        for own in Alias::ALL.map(|alias| Names::new(view.database).certificate(alias)) {
             if theirs.contains(&own) {
                 let problem = format!(
                     "Certificate {} is that of Postgres {name} too",

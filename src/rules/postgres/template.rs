@@ -10,7 +10,8 @@ use crate::api::environment::is_reserved;
 use crate::api::names::{EXPORTER, POSTGRES};
 use crate::api::template::ServiceTemplate;
 
-use crate::rules::facts::USABLE;
+use crate::api::annotations::USABLE_BY_DATABASES;
+use crate::api::ports::{PATRONI_PORT, POSTGRES_PORT, Port};
 use crate::rules::{ClusterFacts, Findings, Review, quoted};
 
 pub(super) fn reserved_env(
@@ -157,7 +158,7 @@ pub(super) fn service_account_allowed(
         )
     } else if facts.is_some_and(|facts| !facts.service_account_is_usable(namespace, account)) {
         format!(
-            "there is no ServiceAccount {} with the label {USABLE}: \"true\" in {namespace}",
+            "there is no ServiceAccount {} with the label {USABLE_BY_DATABASES}: \"true\" in {namespace}",
             quoted(account)
         )
     } else {
@@ -174,7 +175,7 @@ pub(super) fn monitor_port(
 ) {
     const FIELD: &str = "spec.monitor.prometheus.exporter.port";
     /// PostgreSQL's own port and Patroni's.
-    const TAKEN: [i32; 2] = [5432, 8008];
+    const TAKEN: [Port; 2] = [POSTGRES_PORT, PATRONI_PORT];
     let exporter = review
         .object
         .spec
@@ -191,7 +192,7 @@ pub(super) fn monitor_port(
             format!("{port} is not between 1024 and 65535"),
             "use another port, or leave it out for 56790",
         );
-    } else if TAKEN.contains(&port) {
+    } else if TAKEN.iter().any(|taken| i32::from(taken.number) == port) {
         findings.add(
             FIELD,
             format!("{port} is the database's own"),
