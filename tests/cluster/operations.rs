@@ -201,6 +201,33 @@ async fn the_tutorial_runs_in_its_order_under_load() {
     ]);
     assert_eq!(trusted, secret(namespace, "postgres-new-ca", "tls.crt"));
 
+    carry_out(namespace, &writes, &tutorial("remove-tls.yaml"), true).await;
+    nothing_is_left_of_tls(namespace).await;
+    namespace.clear();
+    controllers.stop().await;
+}
+
+/// The same, and what else happens to a database, without a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_by_reload_restarts_no_pod_under_load() {
+    const NAMESPACE: &str = "ops-reload";
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
+    let seat = Seat::take(&cluster).await;
+    let versions = versions(&cluster);
+    let writes = Writes::default();
+    let client = writes.counting(seat.rights.config().await);
+    let controllers = Controllers::with(&seat, &client, NAMESPACE);
+    let namespace = &TestNamespace::make(&cluster, NAMESPACE);
+    issuers(namespace);
+    let mut database = example("ha-postgres.yaml", "ha-postgres", 3, &versions[&17]);
+    database["spec"]["sslMode"] = json!("verify-full");
+    database["spec"]["clientAuthMode"] = json!("cert");
+    database["spec"]["tls"] = json!({"issuerRef": {"apiGroup": "cert-manager.io", "kind": "Issuer", "name": "pg-new-issuer"}});
+    namespace.apply(&database);
+    namespace.until_phase("ha-postgres", "Ready", 180).await;
+
     let rotate = by_reload(request(
         "rotate-by-reload",
         &json!({"rotateCertificates": true}),
@@ -232,6 +259,12 @@ async fn the_tutorial_runs_in_its_order_under_load() {
     a_request_deleted_on_the_way_leaves_the_database_well(namespace).await;
 
     carry_out(namespace, &writes, &tutorial("remove-tls.yaml"), true).await;
+    nothing_is_left_of_tls(namespace).await;
+    namespace.clear();
+    controllers.stop().await;
+}
+
+async fn nothing_is_left_of_tls(namespace: &TestNamespace<'_>) {
     let issued = ["server", "client", "metrics-exporter"]
         .map(|alias| format!("secret/ha-postgres-{alias}-cert"));
     namespace
@@ -246,14 +279,13 @@ async fn the_tutorial_runs_in_its_order_under_load() {
     assert_eq!(ssl, ["off", "server.crt", "server.key"]);
     let password = secret(namespace, "ha-postgres-auth", "password");
     let plain = format!(
-        "host=ha-postgres.{NAMESPACE}.svc user=postgres password={password} sslmode=disable"
+        "host=ha-postgres.{}.svc user=postgres password={password} sslmode=disable",
+        namespace.name
     );
     assert_eq!(
         psql(namespace, "ha-postgres-1", &plain, "select 1").as_deref(),
         Ok("1")
     );
-    namespace.clear();
-    controllers.stop().await;
 }
 
 /// While nobody writes, all standbys are equally far, and Patroni hands the leadership over only to
@@ -602,7 +634,7 @@ fn renew(namespace: &TestNamespace<'_>, alias: &str) {
 }
 
 async fn what_has_ended_is_not_touched_again(namespace: &TestNamespace<'_>, writes: &Writes) {
-    let versions = || namespace.path("pgops/rotate-tls", ".metadata.resourceVersion");
+    let versions = || namespace.path("pgops/rotate-by-reload", ".metadata.resourceVersion");
     let before = versions();
     let is_quiet = || async {
         let _ = writes.take();
