@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::pki::key_pair::CertificateAndKey;
-use crate::pki::webhook_ca::{CaState, FreshKeys, StoredCa};
+use crate::pki::webhook_ca::{CaState, FreshKeys, Publication, StoredCa};
 
 /// The Secret with the CA, the leaf, and their keys.
 pub const SECRET: &str = "pgrekey-webhook";
@@ -211,14 +211,16 @@ impl CaReconciler {
             CaSecret::Absent => (StoredCa::default(), None),
             CaSecret::Present(secret) => (stored(secret), Some(secret)),
         };
-        let published = self
-            .configurations
-            .iter()
-            .all(|c| c.is_published(&stored.ca_crt, &self.names));
-        let outlook = CaState::evaluate(&stored, &self.names, published, now);
+        let is_published = |c: &ConfigurationSeen| c.is_published(&stored.ca_crt, &self.names);
+        let publication = if self.configurations.iter().all(is_published) {
+            Publication::Complete
+        } else {
+            Publication::Pending
+        };
+        let state = CaState::evaluate(&stored, &self.names, publication, now);
         let mut problem = None;
-        if let Some(due) = outlook.due() {
-            match store(&self.secrets, secret, &outlook, &self.names, now).await {
+        if let Some(due) = state.due() {
+            match store(&self.secrets, secret, &state, &self.names, now).await {
                 Ok(()) => info!(secret = SECRET, "stored {due}"),
                 // Somebody was faster; the watch brings what they stored.
                 Err(StoreProblem::Api(error)) if is_conflict(&error) => {}
@@ -233,11 +235,11 @@ impl CaReconciler {
             );
         }
         self.problem.clone_from(&problem);
-        match outlook.pair() {
+        match state.pair() {
             Some(pair) => tell(Ok(Arc::clone(pair))),
             None => tell(Err(problem.unwrap_or_else(|| "not stored yet".to_owned()))),
         }
-        let trust = outlook.trust_pem();
+        let trust = state.trust_pem();
         // Without a CA there is nothing to publish: the one that is due comes first.
         if !trust.is_empty() {
             for configuration in &mut self.configurations {
@@ -276,7 +278,7 @@ enum StoreProblem {
 async fn store(
     secrets: &Api<Secret>,
     seen: Option<&Secret>,
-    outlook: &CaState,
+    state: &CaState,
     names: &[String],
     now: Timestamp,
 ) -> Result<(), StoreProblem> {
@@ -289,7 +291,7 @@ async fn store(
         ca_key,
         tls_crt,
         tls_key,
-    } = outlook.renewed(&keys, names, now)?;
+    } = state.renewed(&keys, names, now)?;
     let data = [
         ("ca.crt", ca_crt),
         ("ca.key", ca_key),

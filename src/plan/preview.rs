@@ -185,7 +185,7 @@ fn material(cluster: &Cluster, is_new: impl Fn(Alias) -> bool) -> Option<Materia
         let issuer = certificate(cluster, alias)?.spec.issuer_ref;
         let name = format!("{} {} {}", words(&issuer), alias.as_str(), is_new(alias));
         Some(Leaf {
-            fingerprint: Fingerprint::of(name.as_bytes()),
+            fingerprint: Fingerprint::sha256(name.as_bytes()),
             ca: ca(&issuer),
         })
     };
@@ -197,7 +197,7 @@ fn material(cluster: &Cluster, is_new: impl Fn(Alias) -> bool) -> Option<Materia
 }
 
 fn ca(issuer: &CertificateIssuerRef) -> CaId {
-    CaId(Fingerprint::of(words(issuer).as_bytes()))
+    CaId(Fingerprint::sha256(words(issuer).as_bytes()))
 }
 
 /// An issuer as users write it.

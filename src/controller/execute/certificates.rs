@@ -12,7 +12,7 @@ use crate::build::certificates::{certificates, wanted};
 use crate::cluster::{Error, Objects};
 use crate::controller::Context;
 use crate::controller::postgres::{Interrupt, ReconcileResult};
-use crate::pki::issued::{Defect, Issued, IssuedSecret, MaterialProblem, PerAlias, issued};
+use crate::pki::issued::{Defect, Issued, IssuedSecret, MaterialProblem, PerAlias, check_issued};
 use crate::tls::Alias;
 
 /// How long cert-manager may take before people are told that it is waited for. It takes a second,
@@ -87,7 +87,7 @@ pub(crate) async fn read(
             secret
                 .and_then(|secret| secret.data)
                 .as_ref()
-                .map(IssuedSecret::of),
+                .map(IssuedSecret::from_data),
         )
     };
     let sources = PerAlias {
@@ -95,7 +95,7 @@ pub(crate) async fn read(
         client: of(Alias::Client).await?,
         exporter: of(Alias::MetricsExporter).await?,
     };
-    Ok(issued(&sources, &wanted(cluster), context.now()))
+    Ok(check_issued(&sources, &wanted(cluster), context.now()))
 }
 
 /// Why nothing that was issued can be served: cert-manager is still at it, or somebody has to do

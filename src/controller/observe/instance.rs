@@ -53,7 +53,7 @@ pub(crate) struct ExpectedServer {
 
 /// SHA-256 of a text, in hex.
 pub(crate) fn hash_of(text: &str) -> String {
-    Fingerprint::of(text.as_bytes()).to_string()
+    Fingerprint::sha256(text.as_bytes()).to_string()
 }
 
 /// The names (DER) of the certificates in a bundle.
@@ -157,7 +157,7 @@ pub(crate) async fn log_in(
             host: host.to_owned(),
             user: login.username.clone(),
             password: Some(login.password.clone()),
-            hash: keys.accept.hash(mode != SslMode::Disable),
+            hash: keys.accept.hash(mode),
             major: Some(keys.major),
             pair,
             mode,
@@ -242,7 +242,7 @@ async fn query_server(
         served_leaf: handshake
             .as_ref()
             .and_then(|shown| shown.chain.first())
-            .map(|leaf| Fingerprint::of(leaf)),
+            .map(|leaf| Fingerprint::sha256(leaf)),
         files_current: !has_files
             || expected
                 .files

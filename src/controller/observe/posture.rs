@@ -52,7 +52,7 @@ impl PostureObjects {
 
     /// What is served, as far as it may be: what is damaged is not given to servers again.
     pub(crate) fn served_material(&self) -> Option<ServedMaterial> {
-        ServedMaterial::of(self.tls.as_ref()?.data.as_ref()?, "")
+        ServedMaterial::from_data(self.tls.as_ref()?.data.as_ref()?, "")
             .filter(|served| served.material().is_some())
     }
 
@@ -171,7 +171,7 @@ fn patroni_yml(cluster: &Cluster, posture: &Posture) -> String {
 
 /// What an operation that fails goes back to: it stays where it is.
 pub(crate) fn previous_material(pieces: &PostureObjects) -> Option<ServedMaterial> {
-    ServedMaterial::of(pieces.tls.as_ref()?.data.as_ref()?, "previous.")
+    ServedMaterial::from_data(pieces.tls.as_ref()?.data.as_ref()?, "previous.")
 }
 
 #[cfg(test)]
