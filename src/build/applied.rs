@@ -70,7 +70,7 @@ pub fn read_posture(objects: &PostureManifests<'_>) -> Result<Posture, Unreadabl
 }
 
 fn files(data: Option<&BTreeMap<String, ByteString>>) -> Option<Files> {
-    let served = ServedMaterial::of(data?, "")?;
+    let served = ServedMaterial::from_data(data?, "")?;
     let trust = crate::pki::issued::cas(served.trust.as_bytes())
         .into_keys()
         .collect();

@@ -57,7 +57,7 @@ impl PostureObjects {
     /// get them again.
     #[must_use]
     pub fn served_material(&self) -> Option<ServedMaterial> {
-        ServedMaterial::of(self.tls.as_ref()?.data.as_ref()?, "")
+        ServedMaterial::from_data(self.tls.as_ref()?.data.as_ref()?, "")
             .filter(|served| served.material().is_some())
     }
 
@@ -65,7 +65,7 @@ impl PostureObjects {
     /// them if it fails.
     #[must_use]
     pub fn previous_material(&self) -> Option<ServedMaterial> {
-        ServedMaterial::of(self.tls.as_ref()?.data.as_ref()?, "previous.")
+        ServedMaterial::from_data(self.tls.as_ref()?.data.as_ref()?, "previous.")
     }
 
     /// Patroni's shared configuration, if it can be read.

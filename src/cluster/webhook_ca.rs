@@ -41,7 +41,7 @@ use tracing::{info, warn};
 
 use crate::cluster::FIELD_MANAGER;
 use crate::pki::key_pair::CertificateAndKey;
-use crate::pki::webhook_ca::{CaState, FreshKeys, StoredCa};
+use crate::pki::webhook_ca::{CaState, FreshKeys, Publication, StoredCa};
 
 /// The Secret with the CA, the leaf, and their keys.
 pub const SECRET: &str = "pgrekey-webhook";
@@ -210,11 +210,13 @@ impl CaReconciler {
             WatchedObject::Absent => (StoredCa::default(), None),
             WatchedObject::Present(secret) => (parse_secret(secret), Some(secret)),
         };
-        let published = self
-            .configurations
-            .iter()
-            .all(|c| c.is_published(&stored.ca_crt, &self.names));
-        let state = CaState::evaluate(&stored, &self.names, published, now);
+        let is_published = |c: &WebhookConfiguration| c.is_published(&stored.ca_crt, &self.names);
+        let publication = if self.configurations.iter().all(is_published) {
+            Publication::Complete
+        } else {
+            Publication::Pending
+        };
+        let state = CaState::evaluate(&stored, &self.names, publication, now);
         let mut problem = None;
         if let Some(due) = state.due() {
             match store(&self.secrets, secret, &state, &self.names, now).await {

@@ -1,17 +1,19 @@
-//! What has been issued for a database, checked before any server sees it.
+//! The certificates that cert-manager issued for a database, checked before any server gets them.
 //!
 //! # Expected flow
-//! cert-manager issues into three Secrets; [`issued`] reads them and gives either everything that
-//! servers can be given, or every reason why they must not be given it.
+//! cert-manager issues into three Secrets. [`check_issued`] parses and checks them: it returns all
+//! that servers need, or every problem.
 //!
 //! # Guarantees
-//! Each key is the key of its leaf. Each chain leads to a self-signed CA, which is what OpenSSL,
-//! and so libpq, insists on, and is completed where the issuer kept a part of it in `ca.crt`.
-//! Server and exporter have the names that are asked for, the client's common name is the
+//! Each key belongs to its leaf. Each chain leads to a self-signed CA, because OpenSSL, and so
+//! libpq, insists on one; a chain is completed with the intermediate CAs that the issuer put into
+//! `ca.crt`. Server and exporter have the required names, the client's common name is the
 //! superuser, and no leaf outlives a CA above it.
 //!
 //! # Assumptions
-//! The time is right. Keys are in no `Debug` print and in no problem.
+//! The clock is right.
+//!
+//! Keys appear in no `Debug` print and in no problem.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -37,19 +39,19 @@ use crate::pki::{CaId, Fingerprint, Leaf, Material};
 /// Key of the Secret `NAME-tls` with the CAs that servers and standbys trust.
 pub const TRUST_KEY: &str = "ca.crt";
 
-/// One of each certificate of a database.
+/// One value for each certificate of a database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PerAlias<T> {
-    /// What servers serve.
+    /// For the certificate that servers serve.
     pub server: T,
-    /// What standbys and other clients of the cluster's own present.
+    /// For the certificate that standbys and the cluster's other clients present.
     pub client: T,
-    /// What the exporter serves.
+    /// For the certificate that the exporter serves.
     pub exporter: T,
 }
 
 impl<T> PerAlias<T> {
-    /// The one of this alias.
+    /// The value of this alias.
     pub const fn get(&self, alias: Alias) -> &T {
         match alias {
             Alias::Server => &self.server,
@@ -59,7 +61,7 @@ impl<T> PerAlias<T> {
     }
 }
 
-/// A chain, leaf first, and its key, as PEM.
+/// A chain (leaf first) and the key of the leaf, PEM.
 #[derive(Clone, Debug)]
 pub struct Pem {
     /// The chain.
@@ -69,13 +71,13 @@ pub struct Pem {
 }
 
 impl Pem {
-    /// When the certificate expires; nothing where it cannot be read.
+    /// When the leaf expires. `None` if it cannot be parsed.
     #[must_use]
     pub fn ends(&self) -> Option<Timestamp> {
         Some(summarize_pem(self.certificate.as_bytes())?.not_after)
     }
 
-    /// The two, read: they belong together.
+    /// Parses chain and key, and checks that they belong together.
     pub fn pair(&self) -> Result<CertificateAndKey, KeyPairProblem> {
         CertificateAndKey::parse(
             self.certificate.as_bytes(),
@@ -84,25 +86,25 @@ impl Pem {
     }
 }
 
-/// What is under `/tls/certs`, as PEM.
+/// The files under `/tls/certs`, PEM.
 #[derive(Clone, Debug)]
 pub struct ServedMaterial {
     /// The CAs that servers and standbys trust.
     pub trust: String,
-    /// What servers serve.
+    /// For the certificate that servers serve.
     pub server: Pem,
     /// What standbys present.
     pub client: Pem,
-    /// What the exporter serves.
+    /// For the certificate that the exporter serves.
     pub exporter: Pem,
     /// The CA of the exporter.
     pub exporter_ca: String,
 }
 
-/// CAs and their certificates, PEM.
+/// CAs with their certificates, PEM.
 pub type Cas = BTreeMap<CaId, String>;
 
-/// What one Secret of cert-manager holds; what it lacks is empty.
+/// One Secret of cert-manager. Missing keys are empty.
 #[derive(Clone, Debug, Default)]
 pub struct IssuedSecret {
     /// Key `tls.crt`.
@@ -114,9 +116,9 @@ pub struct IssuedSecret {
 }
 
 impl IssuedSecret {
-    /// Reads the data of a Secret.
+    /// Takes the three keys from the data of a Secret.
     #[must_use]
-    pub fn of(data: &BTreeMap<String, ByteString>) -> Self {
+    pub fn from_data(data: &BTreeMap<String, ByteString>) -> Self {
         let key = |name: &str| {
             data.get(name)
                 .map(|value| value.0.clone())
@@ -130,25 +132,25 @@ impl IssuedSecret {
     }
 }
 
-/// What leaves must say.
+/// The names that the leaves must have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequiredNames {
-    /// Names (DNS, IP addresses) that the server's leaf must have.
+    /// DNS names and IP addresses of the server's leaf.
     pub server: Vec<String>,
-    /// Names that the exporter's leaf must have.
+    /// DNS names and IP addresses of the exporter's leaf.
     pub exporter: Vec<String>,
-    /// The client's common name.
+    /// Common name of the client's leaf.
     pub superuser: String,
 }
 
-/// What has been issued, checked.
+/// The issued certificates of a database, checked.
 #[derive(Clone, Debug)]
 pub struct Issued {
-    /// The leaves, as a posture names them.
+    /// The leaves by fingerprint, for a posture.
     pub material: Material,
     /// The CAs that signed them.
     pub cas: Cas,
-    /// What servers get when they trust these CAs and no others. For more trust see
+    /// The files for servers that trust these CAs and no others. For more trust see
     /// [`ServedMaterial::trusting`].
     pub served: ServedMaterial,
     /// When each leaf expires.
@@ -158,9 +160,9 @@ pub struct Issued {
 /// Why a certificate must not be served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MaterialProblem {
-    /// Which certificate.
+    /// The certificate.
     pub alias: Alias,
-    /// What is wrong, and what to do.
+    /// The defect, and its remedy.
     pub defect: Defect,
 }
 
@@ -170,37 +172,37 @@ impl fmt::Display for MaterialProblem {
     }
 }
 
-/// What is wrong with a certificate.
+/// A defect of an issued certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Defect {
-    /// There is no Secret, or it is empty: cert-manager is at it, or says in the Certificate why it
-    /// is not.
+    /// There is no Secret, or it is empty. cert-manager is still issuing, or gives the reason in
+    /// the Certificate.
     #[error("has not been issued yet: the Certificate's conditions say why if this lasts")]
     NotIssued,
-    /// Chain and key are no pair, or not a good one.
+    /// Chain and key do not belong together, or the leaf is not good.
     #[error(transparent)]
     Pair(KeyPairProblem),
-    /// The issuer does not say who it is.
+    /// The issuer gives no CA certificate.
     #[error(
-        "the Secret has no ca.crt, so nobody could check the certificate: use an issuer that gives its CA"
+        "the Secret has no ca.crt, so no client could verify the certificate: use an issuer that gives its CA"
     )]
     NoCa,
-    /// `ca.crt` cannot be read.
+    /// `ca.crt` cannot be parsed.
     #[error("ca.crt cannot be used: {0}")]
     Ca(KeyPairProblem),
-    /// Nothing self-signed at the end.
+    /// The chain does not end at a self-signed CA.
     #[error(
         "its chain does not lead to a self-signed CA in ca.crt, which libpq insists on: give the issuer's Secret the root as ca.crt"
     )]
     NoRoot,
-    /// A CA ends first.
+    /// A CA expires before the leaf.
     #[error(
         "it is valid until {leaf} and a CA above it only until {ca}: renew the CA first, or ask for a shorter duration"
     )]
     OutlivesCa {
         /// When the leaf expires.
         leaf: Timestamp,
-        /// When the CA does.
+        /// When the CA expires.
         ca: Timestamp,
     },
     /// `cert` login compares the common name with the user.
@@ -208,25 +210,25 @@ pub enum Defect {
         "its common name is \"{found}\" and must be the superuser, \"{wanted}\": the issuer must keep the common name"
     )]
     CommonName {
-        /// What it says.
+        /// The common name of the leaf.
         found: String,
-        /// What it must say.
+        /// The required common name.
         wanted: String,
     },
-    /// A server would not take it from a client.
+    /// A server would refuse the leaf as a client certificate.
     #[error(
         "a server would not take it from a client ({why}): issue it with the usage `client auth`"
     )]
     NotForClients {
-        /// What the verifier said.
+        /// The reason that the verifier gave.
         why: String,
     },
 }
 
 impl Fingerprint {
-    /// The fingerprint of a certificate, from its DER.
+    /// The fingerprint of a certificate, DER.
     #[must_use]
-    pub fn of(der: &[u8]) -> Self {
+    pub fn sha256(der: &[u8]) -> Self {
         Self(Sha256::digest(der).into())
     }
 }
@@ -234,17 +236,17 @@ impl Fingerprint {
 impl CaId {
     /// The CA with this certificate, DER.
     #[must_use]
-    pub fn of(der: &[u8]) -> Self {
-        Self(Fingerprint::of(der))
+    pub fn from_der(der: &[u8]) -> Self {
+        Self(Fingerprint::sha256(der))
     }
 }
 
 impl ServedMaterial {
-    /// The same material, trusting these CAs, of which `cas` must have the certificates: the first
-    /// that it lacks is the error.
+    /// The same leaves with these CAs as trust bundle. The error is the first CA whose certificate
+    /// `cas` lacks.
     ///
-    /// The CAs of `material`, which is what these leaves are, come first: [`leaf`] reads back the
-    /// first CA that fits, and a CA that was renewed with its old key fits as well as the old one.
+    /// The CAs of `material`, which describes these leaves, come first: [`leaf`] finds the first CA
+    /// that fits, and a CA that was renewed with its old key fits as well as the old one.
     pub fn trusting(
         self,
         material: &Material,
@@ -269,12 +271,12 @@ impl ServedMaterial {
         })
     }
 
-    /// How the cluster's own clients show who they are.
+    /// The certificate of the cluster's own clients.
     pub fn client_pair(&self) -> Result<CertificateAndKey, KeyPairProblem> {
         self.client.pair()
     }
 
-    /// Every chain with its key.
+    /// Parses every chain with its key.
     fn pairs(&self) -> Result<PerAlias<CertificateAndKey>, KeyPairProblem> {
         Ok(PerAlias {
             server: self.server.pair()?,
@@ -283,7 +285,7 @@ impl ServedMaterial {
         })
     }
 
-    /// When the first of them expires; nothing where one of them cannot be read.
+    /// When the first leaf expires. `None` if one of them cannot be parsed.
     #[must_use]
     pub fn ends(&self) -> Option<Timestamp> {
         Some(
@@ -300,7 +302,7 @@ impl ServedMaterial {
         ders(&self.trust)
     }
 
-    /// Every CA that is written down here.
+    /// Every CA in these files.
     #[must_use]
     pub fn cas(&self) -> Cas {
         [&self.trust, &self.exporter_ca]
@@ -309,11 +311,11 @@ impl ServedMaterial {
             .collect()
     }
 
-    /// The leaves as a posture names them; `None` when something of them cannot be read, has the
-    /// key of another, or leads to no CA that is written down.
+    /// The leaves by fingerprint, for a posture. `None` if a chain cannot be parsed, has the key of
+    /// another leaf, or leads to no CA in these files.
     ///
-    /// A fingerprint says nothing of the key beside it, and a server that starts with the key of
-    /// another does not come up.
+    /// The keys are checked because a server does not start with the key of another leaf, and a
+    /// fingerprint does not cover the key.
     #[must_use]
     pub fn material(&self) -> Option<Material> {
         let PerAlias {
@@ -322,18 +324,18 @@ impl ServedMaterial {
             exporter,
         } = self.pairs().ok()?;
         Some(Material {
-            server: named(server.chain(), &self.trust)?,
-            client: named(client.chain(), &self.trust)?,
-            exporter: named(exporter.chain(), &self.exporter_ca)?,
+            server: leaf_of_chain(server.chain(), &self.trust)?,
+            client: leaf_of_chain(client.chain(), &self.trust)?,
+            exporter: leaf_of_chain(exporter.chain(), &self.exporter_ca)?,
         })
     }
 
-    /// Reads the data of Secret `NAME-tls` back; `None` when a file is missing or empty.
-    /// [`ServedMaterial::material`] judges the content.
+    /// Takes the files from the data of Secret `NAME-tls`. `None` if a file is missing or empty.
+    /// [`ServedMaterial::material`] checks the content.
     ///
-    /// `prefix` is empty for what is served, and `previous.` for what was served before.
+    /// `prefix` is empty for the current files, and `previous.` for those before them.
     #[must_use]
-    pub fn of(data: &BTreeMap<String, ByteString>, prefix: &str) -> Option<Self> {
+    pub fn from_data(data: &BTreeMap<String, ByteString>, prefix: &str) -> Option<Self> {
         let text = |key: &str| {
             let value = data
                 .get(&format!("{prefix}{key}"))
@@ -356,7 +358,8 @@ impl ServedMaterial {
     }
 }
 
-/// These CAs in this order, each once, PEM; the error is the first whose certificate is not known.
+/// The certificates of these CAs in this order, each once, PEM. The error is the first CA without a
+/// certificate.
 pub fn bundle(order: impl IntoIterator<Item = CaId>, cas: &Cas) -> Result<String, CaId> {
     let mut seen = BTreeSet::new();
     order
@@ -366,7 +369,7 @@ pub fn bundle(order: impl IntoIterator<Item = CaId>, cas: &Cas) -> Result<String
         .collect()
 }
 
-/// The certificates in a PEM text, DER; what is no certificate is left out.
+/// The certificates in a PEM text, DER. Empty if one cannot be parsed.
 #[must_use]
 pub fn ders(pem: &str) -> Vec<Vec<u8>> {
     certificates_of(pem.as_bytes())
@@ -376,35 +379,34 @@ pub fn ders(pem: &str) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// The certificates of a bundle, PEM; none when it cannot be read.
+/// The CAs in a bundle, PEM. Empty if one cannot be parsed.
 #[must_use]
 pub fn cas(bundle: &[u8]) -> Cas {
     certificates_of(bundle)
         .unwrap_or_default()
         .iter()
-        .map(|der| (CaId::of(der), pem(der)))
+        .map(|der| (CaId::from_der(der), pem(der)))
         .collect()
 }
 
-/// What a chain, PEM, is called in a posture, given the CAs, PEM, that may have signed it. `None`
-/// when it leads to none of them.
+/// The leaf of a chain and its CA, for a posture. `cas` are the possible CAs. Both PEM. `None` if
+/// the chain leads to none of them.
 #[must_use]
 pub fn leaf(chain: &str, cas: &str) -> Option<Leaf> {
-    named(&certificates_of(chain.as_bytes()).ok()?, cas)
+    leaf_of_chain(&certificates_of(chain.as_bytes()).ok()?, cas)
 }
 
-fn named(chain: &[CertificateDer<'static>], cas: &str) -> Option<Leaf> {
-    let fingerprint = Fingerprint::of(chain.first()?);
-    let (_, root) = lead_up(chain.to_vec(), &certificates_of(cas.as_bytes()).ok()?)?;
+fn leaf_of_chain(chain: &[CertificateDer<'static>], cas: &str) -> Option<Leaf> {
+    let fingerprint = Fingerprint::sha256(chain.first()?);
+    let (_, root) = find_root(chain.to_vec(), &certificates_of(cas.as_bytes()).ok()?)?;
     Some(Leaf {
         fingerprint,
-        ca: CaId::of(&root),
+        ca: CaId::from_der(&root),
     })
 }
 
-/// Reads and checks what has been issued, at this time. Every problem is listed, not just the
-/// first.
-pub fn issued(
+/// Parses and checks the issued certificates at this time. The error lists every problem.
+pub fn check_issued(
     sources: &PerAlias<Option<IssuedSecret>>,
     wanted: &RequiredNames,
     now: Timestamp,
@@ -418,7 +420,7 @@ pub fn issued(
         checked(Alias::Client),
         checked(Alias::MetricsExporter),
     ) {
-        (Ok(server), Ok(client), Ok(exporter)) => Ok(together(server, client, exporter)),
+        (Ok(server), Ok(client), Ok(exporter)) => Ok(combine(server, client, exporter)),
         (server, client, exporter) => Err([server, client, exporter]
             .into_iter()
             .filter_map(Result::err)
@@ -426,15 +428,19 @@ pub fn issued(
     }
 }
 
-/// One certificate that may be served.
-struct Good {
+/// One certificate that passed all checks.
+struct CheckedCertificate {
     leaf: Leaf,
     root: String,
     pem: Pem,
     not_after: Timestamp,
 }
 
-fn together(server: Good, client: Good, exporter: Good) -> Issued {
+fn combine(
+    server: CheckedCertificate,
+    client: CheckedCertificate,
+    exporter: CheckedCertificate,
+) -> Issued {
     let material = Material {
         server: server.leaf,
         client: client.leaf,
@@ -473,7 +479,7 @@ fn check(
     source: Option<&IssuedSecret>,
     wanted: &RequiredNames,
     now: Timestamp,
-) -> Result<Good, Defect> {
+) -> Result<CheckedCertificate, Defect> {
     let Some(source) = source.filter(|source| !source.certificate.is_empty()) else {
         return Err(Defect::NotIssued);
     };
@@ -484,7 +490,7 @@ fn check(
     if above.is_empty() {
         return Err(Defect::NoCa);
     }
-    let (chain, root) = lead_up(pair.chain().to_vec(), &above).ok_or(Defect::NoRoot)?;
+    let (chain, root) = find_root(pair.chain().to_vec(), &above).ok_or(Defect::NoRoot)?;
     for (at, ca) in chain.iter().chain([&root]).enumerate().skip(1) {
         let ca = timestamp(
             parse_certificate(ca, at + 1)
@@ -501,14 +507,14 @@ fn check(
         }
     }
     match alias {
-        Alias::Server => serves(&pair, &chain, &root, &wanted.server, now)?,
-        Alias::MetricsExporter => serves(&pair, &chain, &root, &wanted.exporter, now)?,
-        Alias::Client => presents(&chain, &root, &wanted.superuser, now)?,
+        Alias::Server => check_server(&pair, &chain, &root, &wanted.server, now)?,
+        Alias::MetricsExporter => check_server(&pair, &chain, &root, &wanted.exporter, now)?,
+        Alias::Client => check_client(&chain, &root, &wanted.superuser, now)?,
     }
-    Ok(Good {
+    Ok(CheckedCertificate {
         leaf: Leaf {
-            fingerprint: Fingerprint::of(chain.first().map_or(&[], |leaf| leaf)),
-            ca: CaId::of(&root),
+            fingerprint: Fingerprint::sha256(chain.first().map_or(&[], |leaf| leaf)),
+            ca: CaId::from_der(&root),
         },
         root: pem(&root),
         pem: Pem {
@@ -519,14 +525,15 @@ fn check(
     })
 }
 
-/// The chain, completed from `cas`, and the self-signed certificate among them that it leads to.
-fn lead_up<'a>(
+/// The chain, completed with intermediate CAs of `cas`, and the self-signed CA of `cas` at its end.
+fn find_root<'a>(
     mut chain: Vec<CertificateDer<'static>>,
     cas: &'a [CertificateDer<'static>],
 ) -> Option<(Vec<CertificateDer<'static>>, CertificateDer<'static>)> {
-    // A chain that brings its root along leaves it at home: who must be told it would not trust it.
+    // The root is removed from the chain: a client that does not know the root would not trust it
+    // anyway.
     let signed_by_itself =
-        |der: &CertificateDer<'_>| parse_certificate(der, 1).is_ok_and(|c| signed(&c, &c));
+        |der: &CertificateDer<'_>| parse_certificate(der, 1).is_ok_and(|c| is_signed_by(&c, &c));
     if chain.len() > 1 && chain.last().is_some_and(&signed_by_itself) {
         let root = chain.pop()?;
         return cas.contains(&root).then_some((chain, root));
@@ -535,7 +542,7 @@ fn lead_up<'a>(
         let top = chain.last()?.clone();
         let top = parse_certificate(&top, 1).ok()?;
         let signs = |ca: &&'a CertificateDer<'static>| {
-            parse_certificate(ca, 1).is_ok_and(|ca| signed(&top, &ca))
+            parse_certificate(ca, 1).is_ok_and(|ca| is_signed_by(&top, &ca))
         };
         let above = cas
             .iter()
@@ -550,12 +557,12 @@ fn lead_up<'a>(
     None
 }
 
-fn signed(below: &X509Certificate<'_>, above: &X509Certificate<'_>) -> bool {
+fn is_signed_by(below: &X509Certificate<'_>, above: &X509Certificate<'_>) -> bool {
     below.issuer().as_raw() == above.subject().as_raw()
         && below.verify_signature(Some(above.public_key())).is_ok()
 }
 
-fn serves(
+fn check_server(
     pair: &CertificateAndKey,
     chain: &[CertificateDer<'static>],
     root: &CertificateDer<'static>,
@@ -570,7 +577,7 @@ fn serves(
         .map_err(Defect::Pair)
 }
 
-fn presents(
+fn check_client(
     chain: &[CertificateDer<'static>],
     root: &CertificateDer<'static>,
     superuser: &str,
@@ -627,9 +634,9 @@ pub(crate) mod tests {
     /// A CA that is valid from 2026 to 2036.
     pub(crate) struct Authority {
         ca: CertifiedIssuer<'static, KeyPair>,
-        /// The CAs above it, and it.
+        /// The CAs above it, and its own certificate.
         ca_crt: String,
-        /// What it puts above its leaves.
+        /// The intermediate CAs in the chain of its leaves.
         chain: String,
     }
 
@@ -655,7 +662,7 @@ pub(crate) mod tests {
             }
         }
 
-        /// A CA that another one signed, and that puts itself into the chain, or into `ca.crt`.
+        /// An intermediate CA, whose certificate is in the chain of its leaves, or in `ca.crt`.
         fn below(&self, name: &str, in_chain: bool) -> Self {
             let ca =
                 CertifiedIssuer::signed_by(ca_params(name), KeyPair::generate().unwrap(), &self.ca)
@@ -728,11 +735,13 @@ pub(crate) mod tests {
 
     /// Leaves of these CAs: server and exporter of the first, client of the second.
     pub(crate) fn issue(server: &Authority, client: &Authority) -> Issued {
-        issued(&sources(server, client), &wanted(), now()).unwrap()
+        check_issued(&sources(server, client), &wanted(), now()).unwrap()
     }
 
     fn defects(sources: &PerAlias<Option<IssuedSecret>>) -> Vec<(Alias, Defect)> {
-        let problems = issued(sources, &wanted(), now()).map(|_| ()).unwrap_err();
+        let problems = check_issued(sources, &wanted(), now())
+            .map(|_| ())
+            .unwrap_err();
         problems
             .into_iter()
             .map(|problem| (problem.alias, problem.defect))
@@ -756,7 +765,7 @@ pub(crate) mod tests {
     fn what_is_good_is_named_by_its_fingerprints() {
         let (one, other) = (Authority::new("one"), Authority::new("other"));
         let issued = issue(&one, &other);
-        let (one, other) = (CaId::of(one.ca.der()), CaId::of(other.ca.der()));
+        let (one, other) = (CaId::from_der(one.ca.der()), CaId::from_der(other.ca.der()));
         assert_eq!(
             [
                 issued.material.server.ca,
@@ -780,7 +789,7 @@ pub(crate) mod tests {
     #[test]
     fn a_fingerprint_is_the_sha_256_of_the_der() {
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(Fingerprint::of(b"abc").to_string(), abc);
+        assert_eq!(Fingerprint::sha256(b"abc").to_string(), abc);
     }
 
     #[test]
@@ -884,7 +893,7 @@ pub(crate) mod tests {
         for in_chain in [true, false] {
             let below = root.below("below", in_chain);
             let issued = issue(&below, &below);
-            assert_eq!(issued.material.server.ca, CaId::of(root.ca.der()));
+            assert_eq!(issued.material.server.ca, CaId::from_der(root.ca.der()));
             let chain = certificates_of(issued.served.server.certificate.as_bytes()).unwrap();
             assert_eq!((chain.len(), &chain[1]), (2, below.ca.der()), "{in_chain}");
             assert_eq!(issued.served.trust, pem(root.ca.der()));

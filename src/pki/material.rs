@@ -1,22 +1,22 @@
-//! The leaves of a database as plain values, named by their fingerprints.
+//! The leaves of a database, identified by their fingerprints.
 
 use std::fmt;
 
-/// The leaves of a database: one set, put into pods together.
+/// The leaves of a database. Pods get all three together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Material {
-    /// What servers serve.
+    /// The leaf that servers serve.
     pub server: Leaf,
-    /// What standbys and other clients of the cluster's own present.
+    /// The leaf that standbys and the cluster's other clients present.
     pub client: Leaf,
-    /// What the metrics exporter serves.
+    /// The leaf that the metrics exporter serves.
     pub exporter: Leaf,
 }
 
-/// A leaf certificate and who issued it.
+/// A leaf certificate and its CA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leaf {
-    /// The certificate.
+    /// Identifies the certificate.
     pub fingerprint: Fingerprint,
     /// The CA at the top of its chain.
     pub ca: CaId,
@@ -32,7 +32,7 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// A CA, by the fingerprint of its own certificate.
+/// A CA, identified by the fingerprint of its certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CaId(pub Fingerprint);
 

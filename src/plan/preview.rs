@@ -191,7 +191,7 @@ fn stand_in_material(cluster: &Cluster, is_new: impl Fn(Alias) -> bool) -> Optio
         let issuer = certificate(cluster, alias)?.spec.issuer_ref;
         let name = format!("{} {} {}", words(&issuer), alias.as_str(), is_new(alias));
         Some(Leaf {
-            fingerprint: Fingerprint::of(name.as_bytes()),
+            fingerprint: Fingerprint::sha256(name.as_bytes()),
             ca: ca(&issuer),
         })
     };
@@ -203,7 +203,7 @@ fn stand_in_material(cluster: &Cluster, is_new: impl Fn(Alias) -> bool) -> Optio
 }
 
 fn ca(issuer: &CertificateIssuerRef) -> CaId {
-    CaId(Fingerprint::of(words(issuer).as_bytes()))
+    CaId(Fingerprint::sha256(words(issuer).as_bytes()))
 }
 
 /// An issuer as users write it.

@@ -1,7 +1,7 @@
-//! The rules about what users bring along: settings, scripts, ports, amounts of memory.
+//! The checks of settings, scripts, ports and amounts of memory.
 //!
-//! They ask the parsers that the builder uses. What came in and could not be built would stop the
-//! loop of its database, and with it the renewal of certificates.
+//! They use the same parsers as `build`. An admitted object that cannot be built would block the
+//! reconciliation of its database, and so the renewal of its certificates.
 
 use crate::api::Postgres;
 use crate::api::names::POSTGRES;
@@ -11,7 +11,7 @@ use crate::api::{postgresql_conf, postgresql_settings, reserved_settings};
 
 use crate::rules::{ClusterFacts, Findings, Review, quoted};
 
-/// Where the settings are.
+/// The field with the settings.
 const SETTINGS: &str = "spec.configuration.inline.user.conf";
 
 fn user_conf(database: &Postgres) -> Option<&String> {

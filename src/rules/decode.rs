@@ -1,4 +1,4 @@
-//! From a document to an object, or to the finding that names the field that does not fit.
+//! Decoding of objects, with the bad field as a finding.
 
 use serde::Deserializer;
 use serde::de::DeserializeOwned;
@@ -8,7 +8,7 @@ use crate::rules::{Effect, Finding};
 /// Id of the finding for an object that does not decode.
 pub const UNDECODABLE: &str = "decodes";
 
-/// An object, or the finding that says where it does not decode.
+/// Decodes an object. The error is a finding with the path of the first bad field.
 pub fn decode_object<'de, K: DeserializeOwned, D>(deserializer: D) -> Result<K, Finding>
 where
     D: Deserializer<'de, Error = serde_json::Error>,
@@ -16,7 +16,7 @@ where
     serde_path_to_error::deserialize(deserializer).map_err(|error| {
         let path = error.path().to_string();
         let path = if path == "." { "object" } else { path.as_str() };
-        // serde_json counts lines in a text that its author never wrote.
+        // serde_json's line numbers are those of a text that the author never saw.
         let problem = error.inner().to_string();
         let problem = problem
             .rsplit_once(" at line ")
@@ -29,7 +29,7 @@ where
     })
 }
 
-/// A refusal because of a document, not of an object.
+/// The finding for an object that does not decode.
 pub(crate) fn undecodable(field: &str, problem: &str, remedy: &str) -> Finding {
     Finding {
         rule: UNDECODABLE,

@@ -1,9 +1,9 @@
-//! What is filled in where users leave it out.
+//! The defaults of both kinds.
 //!
 //! # Guarantees
-//! Only what is missing is filled in; nothing that is there is changed, known to us or not. Doing
-//! it twice changes nothing. On an update, what the new object leaves out and a default would fill
-//! is taken from the old object, so that a PUT of the same file is not an edit.
+//! Only missing fields are filled in; existing fields, known or unknown, do not change. Defaulting
+//! is idempotent. On an update, a missing field takes its value from the old object, so that a PUT
+//! of the same file is no edit.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::rules::queue::will_have_tls;
 use crate::rules::shared::{aliases_without_issuer, probable_major};
 use crate::rules::{Allowed, ClusterFacts, Review};
 
-/// An issuer as it is written in an annotation or a flag: `Issuer/name` or `ClusterIssuer/name`.
+/// A default issuer, in an annotation or a flag: `Issuer/name` or `ClusterIssuer/name`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DefaultIssuer {
     kind: &'static str,
@@ -55,24 +55,23 @@ impl DefaultIssuer {
     }
 }
 
-/// What is left to the installation.
+/// The settings of the installation.
 #[derive(Clone, Debug, Default)]
 pub struct InstallationDefaults {
-    /// Issuer for objects that name none, in namespaces that name none.
+    /// Issuer for objects without one, in namespaces without a default issuer.
     pub issuer: Option<DefaultIssuer>,
-    /// It carries out requests, and keeps them from vanishing meanwhile.
+    /// Whether this installation executes requests, and so puts its finalizer on them.
     pub ops_manager: bool,
-    /// The only namespace that it looks after; all if left out.
+    /// The only namespace that it manages. `None`: all.
     pub namespace: Option<String>,
-    /// What it lets databases have.
+    /// The permissions of databases.
     pub allowed: Arc<Allowed>,
 }
 
-/// The issuer for a namespace whose objects name none: its annotation, else the installation's
-/// default.
+/// The default issuer of a namespace: its annotation, else the installation's default.
 ///
-/// An annotation that cannot be read counts as none: the rules then say that the issuer is missing,
-/// and where it may come from.
+/// An invalid annotation is ignored: the rules then report the missing issuer, and name the sources
+/// of a default.
 fn default_issuer(
     namespace: &str,
     facts: &dyn ClusterFacts,
@@ -87,7 +86,7 @@ fn default_issuer(
         .map(DefaultIssuer::reference)
 }
 
-/// What [`postgres`] touches.
+/// The fields that [`postgres`] reads or changes.
 pub static POSTGRES: FieldSelection = FieldSelection::Fields(&[(
     "spec",
     FieldSelection::Fields(&[
@@ -104,12 +103,12 @@ pub static POSTGRES: FieldSelection = FieldSelection::Fields(&[(
     ]),
 )]);
 
-/// What [`ops_request`] touches of a new request.
+/// The fields that [`ops_request`] reads or changes in a new request.
 pub static REQUEST: FieldSelection =
     FieldSelection::Fields(&[FINALIZERS, ("spec", FieldSelection::Fields(&[TLS]))]);
 
-/// What [`ops_request`] touches of a request that was there: anything may be taken from the old
-/// one.
+/// The fields that [`ops_request`] reads or changes in an update: any missing field is taken from
+/// the old object.
 pub static REQUEST_UPDATE: FieldSelection =
     FieldSelection::Fields(&[("spec", FieldSelection::All)]);
 
@@ -132,8 +131,7 @@ static CERTIFICATE: FieldSelection = FieldSelection::Fields(&[
     ("issuerRef", FieldSelection::All),
 ]);
 
-/// The object, if there is one at this path; what is no object is left for the schema to complain
-/// about.
+/// The JSON object at this path, if there is one. The schema reports another type.
 fn object<'a>(value: &'a mut Value, path: &[&str]) -> Option<&'a mut Map<String, Value>> {
     path.iter()
         .try_fold(value, |value, key| value.get_mut(*key))?
@@ -150,7 +148,7 @@ fn fill(map: &mut Map<String, Value>, key: &str, value: impl FnOnce() -> Value) 
     }
 }
 
-/// Fills kind and group into every issuer reference below `spec.tls`.
+/// Fills in kind and group of every issuer reference below `spec.tls`.
 fn complete_issuers(document: &mut Value) {
     fn complete(issuer: Option<&mut Value>) {
         if let Some(issuer) = issuer.and_then(Value::as_object_mut) {
@@ -172,13 +170,12 @@ fn complete_issuers(document: &mut Value) {
     }
 }
 
-/// A request with its defaults, and, where it is to be carried out, with the finalizer that keeps
-/// it from vanishing meanwhile: one write less when it begins. It is let go when it ends, or is
-/// deleted before its turn.
+/// Fills in the defaults of a request, and the finalizer if this installation executes it, which
+/// saves a write at its start. The finalizer is removed when the request ends, or is deleted before
+/// its turn.
 ///
-/// An issuer is filled in only where TLS is to be added. On a database with TLS what is left out
-/// stays as it is, and that is decided when the request's turn comes: an issuer written into it now
-/// could be an old one by then.
+/// An issuer is filled in only if the request adds TLS. On a database with TLS a missing issuer
+/// means the current one when the request's turn comes, which may then differ from today's.
 #[must_use]
 pub fn ops_request(
     mut document: Value,
@@ -218,7 +215,7 @@ pub fn ops_request(
     document
 }
 
-/// Whether this installation will carry out the request: nobody else would let it go.
+/// Whether this installation will execute the request: only then will the finalizer be removed.
 fn carries_out(installation: &InstallationDefaults, request: &PostgresOpsRequest) -> bool {
     let namespace = request.metadata.namespace.as_ref();
     installation.ops_manager
@@ -246,8 +243,8 @@ fn needs_issuer(request: &PostgresOpsRequest, facts: &dyn ClusterFacts) -> bool 
         && !aliases_without_issuer(tls.issuer_ref.as_ref(), &tls.certificates).is_empty()
 }
 
-/// Takes from the old object what the new one leaves out, at any depth; entries of a list are taken
-/// together by place.
+/// Copies fields that the new object lacks from the old one, at any depth. Entries of lists are
+/// matched by index.
 fn take_missing(new: &mut Map<String, Value>, old: &Map<String, Value>) {
     for (key, old) in old {
         match (new.get_mut(key), old) {
@@ -267,7 +264,7 @@ fn take_missing(new: &mut Map<String, Value>, old: &Map<String, Value>) {
     }
 }
 
-/// A Postgres with its defaults.
+/// Fills in the defaults of a Postgres.
 #[must_use]
 pub fn postgres(
     mut document: Value,
@@ -281,12 +278,11 @@ pub fn postgres(
         ..
     } = &review.object;
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
-    // Without a name yet (generateName) the names of the Secrets cannot be known.
+    // Without a name (generateName) the names of the Secrets are unknown.
     let name = metadata.name.as_deref().filter(|name| !name.is_empty());
     let old = review.old.as_ref().map(|old| &old.spec);
     let has_tls = new.tls.is_some();
-    // The modes of before are those of a database with, or without, TLS: they say nothing once that
-    // has changed.
+    // The old modes fit only if both objects have TLS, or neither has.
     let same_tls = old.filter(|old| old.tls.is_some() == has_tls);
 
     if let Some(tls) = object(&mut document, &["spec", "tls"]) {
@@ -310,7 +306,7 @@ pub fn postgres(
     };
     let halted = new.halted == Some(true);
     let ssl_mode = if has_tls { "verify-full" } else { "disable" };
-    // PostgreSQL 18 is the first that warns about md5; older ones have it as KubeDB's default.
+    // KubeDB's default is md5. PostgreSQL 18 is the first version that warns about it.
     let auth_mode = if probable_major(&new.version, Some(facts)).is_some_and(|major| major >= 18) {
         "scram"
     } else {
@@ -396,7 +392,7 @@ pub fn postgres(
     document
 }
 
-/// Fills the issuer and, where there is one for all, an entry with a Secret for each certificate.
+/// Fills in the issuer and, if there is one for all, an entry with a Secret for each certificate.
 fn default_tls(
     tls: &mut Map<String, Value>,
     name: Option<&str>,

@@ -1,4 +1,4 @@
-//! What the rules may know about the cluster.
+//! The facts about the cluster that the rules read.
 
 use std::sync::Arc;
 
@@ -10,15 +10,14 @@ use crate::api::annotations::{DEFAULT_ISSUER, USABLE_BY_DATABASES};
 use crate::api::cert_manager::{ClusterIssuer, Issuer};
 use crate::api::{Postgres, PostgresOpsRequest, PostgresVersion};
 
-/// What is known about the cluster, at one moment.
+/// The state of the cluster at one time.
 ///
-/// Objects may be pruned to what the rules read. Answers come from memory: a rule must not wait.
+/// Objects may be pruned to the fields that the rules read. All methods read from memory: a rule
+/// must not wait.
 pub trait ClusterFacts {
-    /// What is not known yet, in words; empty when everything is. Until then no object can be
-    /// judged.
+    /// The names of facts that are not loaded yet. No object can be judged until this is empty.
     fn unknown(&self) -> Vec<&'static str>;
-    /// Whether the cluster does not have this kind of cert-manager's, `Issuer` or `ClusterIssuer`:
-    /// there are none of it then.
+    /// Whether the cluster lacks the CRD of `Issuer` or `ClusterIssuer`, and so has no such object.
     fn lacks(&self, kind: &str) -> bool;
 
     /// The Postgres of this name.
@@ -47,7 +46,7 @@ pub trait ClusterFacts {
     fn default_issuer(&self, namespace: &str) -> Option<String>;
 }
 
-/// Facts as plain lists: from files, or of a moment.
+/// Facts as plain lists, from files or from a listing of the cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Every Postgres.
@@ -66,15 +65,14 @@ pub struct Snapshot {
     pub storage_classes: Vec<String>,
     /// Namespaces with a default issuer, and its annotation.
     pub default_issuers: Vec<(String, String)>,
-    /// Kinds that the cluster does not have.
+    /// Kinds whose CRDs the cluster lacks.
     pub lacks: Vec<&'static str>,
-    /// What is not known.
+    /// The names of facts that are not loaded.
     pub unknown: Vec<&'static str>,
 }
 
 impl Snapshot {
-    /// Takes in one object of any kind, as plain JSON, and says whether it is of a kind that the
-    /// rules look at.
+    /// Adds an object of any kind, as JSON. Returns whether the rules read objects of its kind.
     ///
     /// A later object replaces an earlier one of the same kind, namespace and name.
     pub fn learn(
@@ -118,7 +116,7 @@ impl Snapshot {
     }
 }
 
-/// Decodes an object into its list, in place of the one that had its name.
+/// Decodes an object into its list, in place of the one with the same name.
 fn put<K: DeserializeOwned + ResourceExt>(
     list: &mut Vec<Arc<K>>,
     document: &Value,

@@ -1,4 +1,4 @@
-//! The kinds that are reviewed: each with its rules and its defaults.
+//! The reviewed kinds: each with its rules and its defaults.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,14 +10,14 @@ use crate::rules::defaults::InstallationDefaults;
 use crate::rules::document::FieldSelection;
 use crate::rules::{ClusterFacts, Review, Rule, defaults, ops_request, postgres};
 
-/// A kind that is reviewed.
+/// A reviewed kind.
 pub trait ReviewedKind:
     kube::Resource + Clone + DeserializeOwned + Serialize + Sized + 'static
 {
-    /// The rules that it is judged by.
+    /// The rules of the kind.
     fn rules() -> Box<dyn Iterator<Item = &'static Rule<Self>>>;
 
-    /// The document with its defaults.
+    /// Fills in the defaults of a document.
     fn defaulted(
         document: Value,
         review: &Review<Self>,
@@ -25,7 +25,7 @@ pub trait ReviewedKind:
         installation: &InstallationDefaults,
     ) -> Value;
 
-    /// As much of a document as `defaulted` reads or changes.
+    /// The fields of a document that `defaulted` reads or changes.
     fn defaulted_fields(review: &Review<Self>) -> &'static FieldSelection;
 }
 

@@ -1,5 +1,6 @@
-//! Whose turn it is: one request of a database at a time, one that has begun before the oldest.
-//! Nothing is skipped for its type: `add-tls` and `rotate-tls`, sent together, both run.
+//! The queue of a database's requests: one runs at a time, a request that has begun before all
+//! others, then the oldest. No type of request is skipped: `add-tls` and `rotate-tls`, sent
+//! together, both run.
 
 use std::sync::Arc;
 
@@ -11,10 +12,10 @@ use crate::api::{Postgres, PostgresOpsRequest};
 use crate::rules::ClusterFacts;
 
 impl PostgresOpsRequest {
-    /// Those of these requests, all of one database, that come before this one, in their order.
+    /// The requests of `all`, all of one database, that come before this one, in their order.
     ///
-    /// One that has begun goes on, whatever its age. Of the others the oldest is next; requests of
-    /// the same second go by name. One that does not exist yet comes last.
+    /// A request that has begun goes on, whatever its age. Of the others the oldest is next, and
+    /// within one second the order is by name. A request that does not exist yet comes last.
     #[must_use]
     pub fn ahead<'a>(&self, all: &'a [Arc<Self>]) -> Vec<&'a Arc<Self>> {
         let is_new = self.metadata.creation_timestamp.is_none();
@@ -27,7 +28,7 @@ impl PostgresOpsRequest {
         ahead
     }
 
-    /// Where it stands in the queue of its database.
+    /// Its position in the queue of its database.
     fn place(&self) -> (bool, Option<jiff::Timestamp>, Option<&str>) {
         let has_begun = self.phase() == Some(OpsPhase::Progressing);
         let created = self.metadata.creation_timestamp.as_ref().map(|time| time.0);
@@ -35,7 +36,7 @@ impl PostgresOpsRequest {
     }
 }
 
-/// The unfinished and finished requests of the database that this request names.
+/// All requests of the database that this request names.
 pub(super) fn requests_of_database(
     request: &PostgresOpsRequest,
     facts: &dyn ClusterFacts,

@@ -182,7 +182,7 @@ struct ResponseWithUid<'a> {
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AdmissionResponse {
-    /// Whether the object is let in.
+    /// Whether the object is admitted.
     pub allowed: bool,
     /// Why it is refused.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,8 +1,7 @@
-//! From the texts of a review to the objects that the rules judge.
+//! Decodes the objects of a review.
 //!
 //! # Guarantees
-//! An object of more values than any real one has is not decoded, so that what a review costs is
-//! bounded.
+//! An object with more values than any real one is not decoded, which bounds the cost of a review.
 
 use std::sync::Arc;
 
@@ -19,12 +18,12 @@ use crate::rules::{Finding, Operation, Review};
 use crate::serve::admission::AdmissionRequest;
 use crate::serve::weight;
 
-/// What an object may have, fields and list entries counted. Certificates with a thousand names
-/// each, which is what the rules allow, are three thousand; ten thousand, decoded as what costs
-/// most, are a tenth of the memory that the chart gives.
+/// The most fields and list entries of an object. Three certificates with a thousand names each,
+/// which the rules allow, have three thousand. Ten thousand of the most expensive kind need a tenth
+/// of the memory that the chart gives.
 const MOST_VALUES: usize = 10_000;
 
-/// An object, with only as much of it decoded as says whether it need be decoded.
+/// The parts of an object that tell whether it must be decoded.
 #[derive(Deserialize)]
 struct Skimmed<'a> {
     #[serde(borrow)]
@@ -40,8 +39,8 @@ struct SkimmedMetadata<'a> {
     deletion_timestamp: Option<&'a RawValue>,
 }
 
-/// Whether the object is to pass whatever it looks like: it is being deleted, or its spec stays as
-/// it is.
+/// Whether the object passes without a look at its spec: it is being deleted, or the spec does not
+/// change.
 pub(super) fn passes_unseen(request: &AdmissionRequest<'_>, operation: Operation) -> bool {
     fn skim(raw: Option<&RawValue>) -> Option<(bool, Option<&RawValue>)> {
         let skimmed: Skimmed<'_> = serde_json::from_str(raw?.get()).ok()?;
@@ -64,8 +63,8 @@ pub(super) fn passes_unseen(request: &AdmissionRequest<'_>, operation: Operation
             .is_some_and(|(new, old)| is_same(new, old))
 }
 
-/// Whether two texts say the same. The API server writes what is equal in the same way, so they are
-/// hardly ever read for it.
+/// Whether two JSON texts are equal. The API server writes equal values in the same way, so they
+/// are hardly ever parsed.
 fn is_same(new: &RawValue, old: &RawValue) -> bool {
     let value = |raw: &RawValue| serde_json::from_str::<Value>(raw.get()).ok();
     new.get() == old.get()
@@ -75,7 +74,7 @@ fn is_same(new: &RawValue, old: &RawValue) -> bool {
             && value(new) == value(old)
 }
 
-/// The object and what it was, or the finding that says where it does not decode.
+/// The object and the old one, or the finding that names the field that does not decode.
 pub(super) fn decode<K: ReviewedKind<DynamicType = ()>>(
     request: &AdmissionRequest<'_>,
     operation: Operation,
@@ -87,9 +86,9 @@ pub(super) fn decode<K: ReviewedKind<DynamicType = ()>>(
             return Err(overweight(raw));
         }
         let mut object: K = from_json(raw)?;
-        // No rule reads them, and they are as large as the rest.
+        // No rule reads managedFields, which are as large as the rest.
         object.meta_mut().managed_fields = None;
-        // The API server may leave it to the envelope to say where the object is.
+        // The API server may give the namespace in the request only.
         if let (None, Some(namespace)) = (&object.meta().namespace, namespace) {
             object.meta_mut().namespace = Some(namespace.to_owned());
         }
@@ -97,8 +96,8 @@ pub(super) fn decode<K: ReviewedKind<DynamicType = ()>>(
     };
     Ok(match operation {
         Operation::Create => Review::create(decode_part(request.object, "object")?, Arc::default()),
-        // What is stored may be older than our types: an old object that does not decode is no
-        // reason to refuse a new one.
+        // A stored object may be older than our types: if it does not decode, that is no reason to
+        // refuse the new one.
         Operation::Update => Review {
             operation,
             object: decode_part(request.object, "object")?,
@@ -118,8 +117,8 @@ pub(super) fn decode<K: ReviewedKind<DynamicType = ()>>(
     })
 }
 
-/// What the rules of a deletion look at, and what it takes to be an object: whatever else is
-/// stored, however much, can go.
+/// The fields that the rules of deletions read, and those that every object needs. An object can be
+/// deleted whatever else it holds.
 static LEAVING: FieldSelection = FieldSelection::Fields(&[
     ("apiVersion", FieldSelection::All),
     ("kind", FieldSelection::All),

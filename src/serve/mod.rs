@@ -1,4 +1,5 @@
-//! HTTPS callers: the admission webhooks, and the server that bounds what a caller may cost.
+//! The HTTPS server of the admission webhooks: bounded memory, time and connections for each
+//! caller.
 
 pub mod admission;
 mod budget;

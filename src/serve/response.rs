@@ -1,4 +1,4 @@
-//! From a verdict to the answer that the API server gets.
+//! The response to the API server, made of a verdict.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::serve::admission::{AdmissionRequest, AdmissionResponse, Cause, Detail
 use crate::serve::review::AdmissionVerdict;
 use crate::serve::table::Webhook;
 
-/// The answer to the API server.
+/// Makes the response to the API server.
 pub fn respond(
     webhook: &Webhook,
     request: &AdmissionRequest<'_>,
@@ -57,14 +57,14 @@ pub fn respond(
     })
 }
 
-/// The longest name that Kubernetes gives to anything.
+/// The longest name of an object in Kubernetes.
 const LONGEST_NAME: usize = 253;
 
 fn invalid(webhook: &Webhook, request: &AdmissionRequest<'_>, refusals: &[Finding]) -> Status {
     let lines: Vec<String> = refusals.iter().map(ToString::to_string).collect();
     let cause = |f: &Finding| Cause {
         reason: "FieldValueInvalid",
-        // kubectl prints the causes and not the message above them.
+        // kubectl prints the causes, not the message above them.
         message: format!("[{}] {}; {}", f.rule, f.problem, f.remedy),
         field: f.field.clone(),
     };

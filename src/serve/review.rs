@@ -1,16 +1,14 @@
-//! A review: from a request to a verdict.
+//! The review of one object: by the rules of its kind, or for its defaults.
 //!
 //! # Expected flow
-//! The kind and operation of the request are held against the webhook's registration; then the
-//! object is decoded, and then judged (`validate`) or filled in (`mutate`).
+//! The object is decoded, and then validated by the rules ([`validate`]) or given its defaults
+//! ([`mutate`]).
 //!
 //! # Guarantees
-//! A verdict for every request: an object that does not decode is refused with the path of the
-//! first field that does not, or, when it was only to be filled in, let through, because the API
-//! server's schema is the next to speak. Updates that leave the spec alone and objects that are
-//! being deleted always pass, so that finalizers and status can be written whatever has become of
-//! the cluster. An object of more values than any real one has is not decoded, so that what a
-//! review costs is bounded.
+//! Every request gets a verdict. `validate` refuses an object that does not decode, with the path
+//! of the first bad field; `mutate` lets it pass, because the API server's schema comes next.
+//! Updates that leave the spec as it is, and objects that are being deleted, always pass:
+//! finalizers and status can be written in any state of the cluster.
 
 use std::sync::Arc;
 
@@ -22,14 +20,14 @@ use crate::rules::{ClusterFacts, Effect, Finding, Operation, Review};
 use crate::serve::admission::AdmissionRequest;
 use crate::serve::decode::{decode, passes_unseen};
 
-/// What came of a review.
+/// The result of a review.
 #[derive(Debug)]
 pub struct AdmissionVerdict {
-    /// What the rules found, refusals and warnings.
+    /// The findings of the rules, refusals and warnings.
     pub findings: Vec<Finding>,
-    /// What is to be filled in.
+    /// The defaults, as a patch.
     pub patch: Option<json_patch::Patch>,
-    /// A request that this webhook is not there for: the registration is wrong.
+    /// Why this webhook does not review the request: the registration is wrong.
     pub wrong_webhook: Option<String>,
 }
 
@@ -54,14 +52,14 @@ impl AdmissionVerdict {
         }
     }
 
-    /// Whether the object is let in.
+    /// Whether the object is admitted.
     #[must_use]
     pub fn allowed(&self) -> bool {
         self.wrong_webhook.is_none() && self.findings.iter().all(|f| f.effect == Effect::Warn)
     }
 }
 
-/// Judges an object by the rules of its kind.
+/// Validates an object by the rules of its kind.
 pub(super) fn validate<K: ReviewedKind<DynamicType = ()>>(
     request: &AdmissionRequest<'_>,
     operation: Operation,
@@ -83,7 +81,7 @@ pub(super) fn validate<K: ReviewedKind<DynamicType = ()>>(
     }
 }
 
-/// Fills in what an object leaves out.
+/// Fills in the defaults of an object.
 pub(super) fn mutate<K: ReviewedKind<DynamicType = ()>>(
     request: &AdmissionRequest<'_>,
     operation: Operation,

@@ -7,7 +7,7 @@ use crate::rules::{ClusterFacts, Operation};
 use crate::serve::admission::AdmissionRequest;
 use crate::serve::review::{AdmissionVerdict, mutate, validate};
 
-/// How a webhook reviews: `validate` or `mutate` of a kind.
+/// The function of a webhook: `validate` or `mutate` of a kind.
 pub type ReviewFn = fn(
     &AdmissionRequest<'_>,
     Operation,
@@ -15,36 +15,36 @@ pub type ReviewFn = fn(
     &InstallationDefaults,
 ) -> AdmissionVerdict;
 
-/// Whether a webhook judges or fills in.
+/// Whether a webhook validates or mutates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Judges; without an answer the API server refuses the object.
+    /// Validates. Without a response the API server refuses the object.
     Validate,
-    /// Fills in; without an answer the API server goes on, and the rules are still to come.
+    /// Fills in defaults. Without a response the API server goes on: the rules come later.
     Mutate,
 }
 
 /// One webhook.
 pub struct Webhook {
-    /// Whether it judges or fills in.
+    /// Whether it validates or mutates.
     pub purpose: Purpose,
-    /// Name of the configuration object that it is registered in.
+    /// Name of its configuration object.
     pub configuration: &'static str,
     /// Its own name.
     pub name: &'static str,
-    /// Where it is served.
+    /// The path of its URL.
     pub path: &'static str,
-    /// API group of what it reviews.
+    /// API group of the reviewed kind.
     pub group: &'static str,
-    /// Version of what it reviews.
+    /// Version of the reviewed kind.
     pub version: &'static str,
-    /// Kind of what it reviews.
+    /// The reviewed kind.
     pub kind: &'static str,
-    /// Plural of what it reviews.
+    /// Plural of the reviewed kind.
     pub resource: &'static str,
-    /// What is reviewed, in the API server's words.
+    /// The reviewed operations, in the API server's words.
     pub operations: &'static [&'static str],
-    /// How it reviews.
+    /// The function that reviews.
     pub review: ReviewFn,
 }
 
@@ -56,8 +56,8 @@ impl std::fmt::Debug for Webhook {
     }
 }
 
-/// Every webhook. Names and paths are KubeDB's; it has none that fills in requests, so those are
-/// formed alike.
+/// Every webhook. Names and paths are KubeDB's, except for the mutating webhook of requests, which
+/// KubeDB does not have.
 pub static WEBHOOKS: [Webhook; 4] = [
     Webhook {
         purpose: Purpose::Mutate,

@@ -1,9 +1,8 @@
-//! The webhooks: one table, from which the router and the registration follow.
+//! The router of the admission webhooks.
 
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -19,16 +18,16 @@ use crate::serve::response::respond;
 use crate::serve::review::AdmissionVerdict;
 use crate::serve::table::{WEBHOOKS, Webhook};
 
-/// What is told of each review, for metrics.
+/// Called after each review, for metrics.
 pub type Observe = dyn Fn(&Webhook, &AdmissionVerdict) + Send + Sync;
 
-/// What the webhooks need to answer.
+/// The dependencies of the webhooks.
 pub struct Admission {
-    /// What is known about the cluster.
+    /// The facts about the cluster.
     pub facts: Arc<dyn ClusterFacts + Send + Sync>,
-    /// What is left to the installation.
+    /// The defaults and limits of the installation.
     pub installation: InstallationDefaults,
-    /// Is told of each review.
+    /// Called after each review.
     pub observe: Box<Observe>,
 }
 
@@ -40,7 +39,7 @@ impl std::fmt::Debug for Admission {
     }
 }
 
-/// The routes of all webhooks. The server bounds bodies and time.
+/// The routes of all webhooks. The server limits body size and time.
 pub fn router(admission: &Arc<Admission>) -> Router {
     let one_at_a_time = Arc::new(Semaphore::new(1));
     WEBHOOKS
@@ -62,12 +61,10 @@ pub fn router(admission: &Arc<Admission>) -> Router {
             };
             router.route(webhook.path, post(handler))
         })
-        // The server has a limit of its own, which fits reviews; axum's default does not.
-        .layer(DefaultBodyLimit::disable())
 }
 
-/// Answers on a thread where it holds nobody up, after all that came before: what two of these need
-/// at once is not there.
+/// Answers heavy requests one after another, on a thread for blocking work: there is no memory for
+/// two at a time.
 async fn in_turn(
     turn: Arc<Semaphore>,
     heavy: Heavy,
@@ -75,8 +72,8 @@ async fn in_turn(
 ) -> Response {
     let answered = async {
         let turn = turn.acquire_owned().await.ok()?;
-        // The caller may give up. What has begun goes on, and keeps its turn and its memory
-        // meanwhile.
+        // The caller may give up. The work goes on, and keeps its turn and its memory until it
+        // ends.
         let work = move || {
             let _until_done = (turn, heavy);
             reply()
@@ -93,7 +90,7 @@ async fn in_turn(
     answered.await.unwrap_or_else(unfinished)
 }
 
-/// Reviews a request that came to this webhook.
+/// Reviews a request to this webhook.
 #[must_use]
 pub fn review(
     webhook: &Webhook,
@@ -132,7 +129,7 @@ pub fn review(
             ));
         }
     };
-    // Status and scale are written by programs, and never change what was judged.
+    // Programs write status and scale, which never change the spec.
     if request
         .sub_resource
         .as_deref()
@@ -143,7 +140,7 @@ pub fn review(
     (webhook.review)(request, operation, facts, installation)
 }
 
-/// Whether the body may be read: plain JSON.
+/// Accepts plain JSON only; the error says what to send.
 fn takes(headers: &HeaderMap) -> Result<(), &'static str> {
     let value = |name| {
         headers
@@ -172,7 +169,7 @@ fn reply(webhook: &Webhook, admission: &Admission, body: &[u8]) -> Response {
     };
     let unknown = admission.facts.unknown();
     if !unknown.is_empty() {
-        // No verdict without facts: the API server goes by the webhook's failurePolicy.
+        // No verdict without facts: the API server applies the webhook's failurePolicy.
         return (
             StatusCode::SERVICE_UNAVAILABLE,
             format!("not known yet: {}", unknown.join(", ")),

@@ -483,7 +483,7 @@ async fn bring(
         )
         .must_succeed();
     // The kubelet brings volumes up to date when anything about the pod changes.
-    let touched = format!("touched={}", Fingerprint::of(&expected));
+    let touched = format!("touched={}", Fingerprint::sha256(&expected));
     server
         .cluster
         .kubectl(

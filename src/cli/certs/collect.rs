@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 
 use crate::api::cert_manager::{Certificate, holds};
-use crate::api::names;
+use crate::api::names::Names;
 use crate::api::ops_request::PodStatus;
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::cli::kubeconfig::{ApiConnection, explain_api_error, is_missing};
@@ -72,14 +72,14 @@ pub(crate) async fn collect(
     let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), &namespace);
     let certificates: Api<Certificate> = Api::namespaced(cluster.client.clone(), &namespace);
     let served = secrets
-        .get_opt(&names::tls_secret(&name))
+        .get_opt(&Names::new(&name).tls_secret())
         .await
         .map_err(|error| {
             explain_api_error("read the Secret with the served certificates", error)
         })?;
     for alias in Alias::ALL {
         let certificate =
-            find_certificate(&certificates, &names::certificate(&name, alias)).await?;
+            find_certificate(&certificates, &Names::new(&name).certificate(alias)).await?;
         let issued = match &certificate {
             Some(certificate) => find_issued(&secrets, &certificate.spec.secret_name).await?,
             None => None,

@@ -8,7 +8,7 @@ use crate::build::certificates::required_names;
 use crate::cluster::{Error, Objects};
 use crate::controller::Context;
 use crate::controller::outcome::{Interrupt, ReconcileResult};
-use crate::pki::issued::{Issued, IssuedSecret, MaterialProblem, PerAlias, issued};
+use crate::pki::issued::{Issued, IssuedSecret, MaterialProblem, PerAlias, check_issued};
 use crate::plan::observed::issuance::{NotServed, is_foreign, not_served};
 use crate::tls::Alias;
 
@@ -23,7 +23,11 @@ pub(crate) async fn fetch_issued(
         client: fetch_issued_secret(objects, cluster, Alias::Client).await?,
         exporter: fetch_issued_secret(objects, cluster, Alias::MetricsExporter).await?,
     };
-    Ok(issued(&secrets, &required_names(cluster), context.now()))
+    Ok(check_issued(
+        &secrets,
+        &required_names(cluster),
+        context.now(),
+    ))
 }
 
 async fn fetch_issued_secret(
@@ -36,7 +40,7 @@ async fn fetch_issued_secret(
         .await?;
     let issued = secret.filter(|secret| !is_foreign(secret, &cluster.names().certificate(alias)));
     let data = issued.and_then(|secret| secret.data);
-    Ok(data.as_ref().map(IssuedSecret::of))
+    Ok(data.as_ref().map(IssuedSecret::from_data))
 }
 
 /// Says why nothing that was issued can be served: cert-manager is still issuing, or the user has

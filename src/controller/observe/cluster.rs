@@ -215,7 +215,7 @@ impl ClusterObjects {
         let files = tls.flat_map(|(key, value)| [key.as_bytes(), &value.0]);
         let local = self.posture_objects.local_config().map(String::as_bytes);
         let all: Vec<u8> = files.chain(local).flatten().copied().collect();
-        let mut version = Fingerprint::of(&all).to_string();
+        let mut version = Fingerprint::sha256(&all).to_string();
         version.truncate(16);
         version
     }
@@ -406,7 +406,7 @@ async fn replacement_client_pair(
     let source = secret
         .and_then(|secret| secret.data)
         .as_ref()
-        .map(IssuedSecret::of);
+        .map(IssuedSecret::from_data);
     Ok(source.and_then(|source| {
         CertificateAndKey::parse(&source.certificate, source.key.expose_secret().as_bytes()).ok()
     }))

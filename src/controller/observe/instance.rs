@@ -98,7 +98,7 @@ pub(crate) async fn log_in(
             host: host.to_owned(),
             user: login.username.clone(),
             password: Some(login.password.clone()),
-            hash: keys.accept.hash(mode != SslMode::Disable),
+            hash: keys.accept.hash(mode),
             major: Some(keys.major),
             pair,
             mode,
@@ -185,7 +185,7 @@ async fn query_server(
         served_leaf: handshake
             .as_ref()
             .and_then(|shown| shown.chain.first())
-            .map(|leaf| Fingerprint::of(leaf)),
+            .map(|leaf| Fingerprint::sha256(leaf)),
         files_current: expected.files_are_current(state),
         files_loaded: expected.files_are_loaded(state),
         patroni_yml_current: expected.patroni_yml_is_current(state, &agent_file),

@@ -347,7 +347,7 @@ impl CheckSecrets {
         let data = tls
             .as_ref()
             .and_then(|(_, secret)| secret.as_ref()?.data.as_ref());
-        let served = data.and_then(|data| ServedMaterial::of(data, ""));
+        let served = data.and_then(|data| ServedMaterial::from_data(data, ""));
         let versions = [Some(auth), Some(agent), tls, settings]
             .into_iter()
             .flatten();
@@ -483,7 +483,7 @@ fn connect_methods(
     });
     let way = |mode| ConnectMethod {
         mode,
-        hash: accept.hash(mode != SslMode::Disable),
+        hash: accept.hash(mode),
         pair: None,
         roots: vec![],
     };

@@ -95,7 +95,7 @@ impl ExpectedServer {
 /// SHA-256 of a text, in hex.
 #[must_use]
 pub fn sha256_hex(text: &str) -> String {
-    Fingerprint::of(text.as_bytes()).to_string()
+    Fingerprint::sha256(text.as_bytes()).to_string()
 }
 
 /// The subjects (DER) of the certificates in a bundle.

@@ -1,4 +1,4 @@
-//! The checks of what an entry of `spec.tls.certificates` says.
+//! The checks of the entries of `spec.tls.certificates`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use crate::rules::certificates::view::{HasTls, entries};
 use crate::rules::shared::parse_duration;
 use crate::rules::{ClusterFacts, Findings, Review, quoted, text};
 
-/// cert-manager's shortest life of a certificate.
+/// The shortest duration that cert-manager accepts.
 const MIN_DURATION: Duration = Duration::from_hours(1);
-/// cert-manager's shortest time between renewal and end.
+/// The shortest `renewBefore` that cert-manager accepts.
 const MIN_RENEW_BEFORE: Duration = Duration::from_mins(5);
-/// cert-manager's life of a certificate whose `duration` is left out: 90 days.
+/// cert-manager's default duration.
 const DEFAULT_DURATION: Duration = Duration::from_hours(90 * 24);
 pub(super) fn alias_known<K>(
     review: &Review<K>,
@@ -67,8 +67,8 @@ pub(super) fn san_valid<K>(
 {
     type IsValid = fn(&str) -> bool;
     let Some(view) = review.tls() else { return };
-    let wished = if review.is_merged(facts) {
-        review.wished(facts)
+    let target = if review.is_merged(facts) {
+        review.target(facts)
     } else {
         None
     };
@@ -99,9 +99,9 @@ pub(super) fn san_valid<K>(
                 "is no e-mail address; use one such as dba@example.com",
             ),
         ];
-        let whole = wished
+        let whole = target
             .as_ref()
-            .and_then(|wished| wished.tls.certificate(&certificate.alias));
+            .and_then(|target| target.tls.certificate(&certificate.alias));
         if let Some(problem) = certificate
             .too_many_names()
             .or_else(|| whole?.too_many_names())
@@ -122,8 +122,8 @@ pub(super) fn san_valid<K>(
     }
 }
 
-/// The attributes of a subject with the longest value that X.520 allows (upper bounds, ITU-T X.520
-/// annex C; postal code and street: X.411), in characters.
+/// The attributes of a subject, each with its longest value in characters (upper bounds, ITU-T
+/// X.520 annex C; postal code and street: X.411).
 fn subject_lists(subject: &X509Subject) -> [(&'static str, &[String], usize); 6] {
     [
         ("organizations", &subject.organizations, 64),
@@ -235,8 +235,8 @@ pub(super) fn renew_before_valid<K>(
             .as_ref()
             .and_then(|d| d.spec.tls.as_ref())
             .and_then(|t| t.certificate(&certificate.alias));
-        // What the entry leaves out stays as it is in the database, so either of the two may come
-        // from there.
+        // Fields that the entry leaves out keep the database's values, so either of the two may
+        // come from there.
         let life = match certificate
             .duration
             .as_ref()

@@ -12,7 +12,7 @@ use crate::rules::certificates::view::{
 };
 use crate::rules::{ClusterFacts, Findings, Review, quoted};
 
-/// Every issuer that the object names, with its field.
+/// The issuers in the object, each with its field.
 fn issuers<'a>(view: &CertificateRequestView<'a>) -> Vec<(String, &'a IssuerRef)> {
     let own = view
         .issuer_ref
@@ -87,7 +87,7 @@ fn conditions(
     Some(status.map(|s| s.conditions).unwrap_or_default())
 }
 
-/// The issuers that cert-manager could have, if only they existed.
+/// The issuers of a kind and group of cert-manager.
 fn plausible<'a>(
     view: &CertificateRequestView<'a>,
 ) -> impl Iterator<Item = (String, &'a IssuerRef)> + use<'a> {
@@ -138,7 +138,7 @@ pub(super) fn issuer_exists<K>(
     }
 }
 
-/// What the author of a missing issuer may have meant.
+/// The remedy for a missing issuer: names a similar one, if there is one.
 fn near_miss(
     view: &CertificateRequestView<'_>,
     issuer: &IssuerRef,
@@ -196,7 +196,7 @@ pub(super) fn cert_shared_issuer<K>(
             tls,
             client_auth_mode,
         }),
-    ) = (review.tls(), review.wished_issuers(facts))
+    ) = (review.tls(), review.target_issuers(facts))
     else {
         return;
     };
@@ -217,12 +217,12 @@ pub(super) fn cert_shared_issuer<K>(
                 quoted(issuer.kind()).trim_matches('"'),
                 quoted(&issuer.name)
             );
-            findings.add("spec.tls", problem, "whoever it signs for can be superuser");
+            findings.add("spec.tls", problem, "it can sign a superuser's certificate");
         }
     }
 }
 
-/// Whom servers of this TLS believe, completed.
+/// The issuers of this TLS, with kind and group filled in.
 fn issuers_of(tls: &TlsConfig) -> BTreeSet<IssuerRef> {
     let own = tls
         .certificates

@@ -35,7 +35,7 @@ pub(super) fn secret_name_valid<K>(
     }
 }
 
-/// The Secret of a certificate: what the entry says, else its default.
+/// The Secret of a certificate: that of the entry, else the default.
 fn secret_of(database: &str, alias: Alias, certificates: &[CertificateSpec]) -> String {
     let entry = certificates.iter().find(|c| c.alias == alias.as_str());
     entry
@@ -43,13 +43,17 @@ fn secret_of(database: &str, alias: Alias, certificates: &[CertificateSpec]) -> 
         .unwrap_or_else(|| Names::new(database).certificate(alias))
 }
 
-/// The Secrets that a database uses besides those of its certificates, each with what is in it.
+/// The Secrets of a database besides those of its certificates, each with a description of its
+/// content.
 fn own_secrets(name: &str, database: Option<&Postgres>) -> Vec<(String, &'static str)> {
     const PASSWORD: &str = "the superuser's password";
     let auth = database.map(|database| database.spec.auth_secret_of(name));
     let made = [
         (Names::new(name).auth_secret(), PASSWORD),
-        (Names::new(name).tls_secret(), "what the pods serve"),
+        (
+            Names::new(name).tls_secret(),
+            "the certificates of its pods",
+        ),
         (
             Names::new(name).patroni(),
             "the password of Patroni's REST API",
@@ -79,8 +83,8 @@ fn own_secrets(name: &str, database: Option<&Postgres>) -> Vec<(String, &'static
         .collect()
 }
 
-/// Every Secret of another database, each with what for. Those of certificates only while it has
-/// TLS.
+/// All Secrets of a database, each with a description of its content. Those of certificates only if
+/// it has TLS.
 fn secrets_of(database: &Postgres) -> Vec<(String, &'static str)> {
     let name = database.metadata.name.as_deref().unwrap_or_default();
     let certificates = database.spec.tls.as_ref().map(|tls| {
@@ -105,7 +109,8 @@ pub(super) fn secret_name_unique<K>(
         .as_ref()
         .and_then(|d| d.spec.tls.as_ref())
         .map_or(&[][..], |tls| &tls.certificates);
-    // Where each alias' certificate will be: as the object says, else as it is, else by default.
+    // The future Secret of each alias: that of the object, else that of the database, else the
+    // default.
     let will_be = Alias::ALL.map(|alias| {
         match view.certificates.iter().find(|c| c.alias == alias.as_str()) {
             Some(CertificateSpec {
@@ -157,7 +162,7 @@ pub(super) fn secret_name_unique<K>(
         else {
             continue;
         };
-        // A default that is written down, as the webhook does, is still one.
+        // A default name that is spelled out, as the webhook does, is still the default.
         if is_default(&certificate.alias, secret) {
             continue;
         }
@@ -180,7 +185,7 @@ pub(super) fn secret_name_unique<K>(
     for (alias, secret) in
         defaults.filter(|(alias, secret)| brings(&view, unchanged.as_deref(), *alias, secret))
     {
-        // What this object says of the other alias is found there.
+        // If the object names this Secret for the other alias, the finding is there.
         let is_said = |(other, name): &&(Alias, String)| {
             view.certificates
                 .iter()
@@ -189,7 +194,8 @@ pub(super) fn secret_name_unique<K>(
         let twin = twin_of(alias.as_str(), secret)
             .filter(|twin| !is_said(twin))
             .map(is_shared);
-        // Two defaults of one name are those of Certificates too, for which there is a rule.
+        // If two databases have the same default, their Certificates have the same name too, which
+        // is another rule.
         let is_named = others.iter().any(|other| names_secret(other, secret))
             || of_issuers.iter().any(|(ca, _)| ca == secret);
         for problem in [twin, is_own(secret), belongs(secret).filter(|_| is_named)]
@@ -206,7 +212,7 @@ pub(super) fn secret_name_unique<K>(
     }
 }
 
-/// The Secrets of the CAs by which issuers sign, each with its issuer.
+/// The Secrets with the CAs of issuers, each with its issuer.
 fn secrets_of_issuers(namespace: &str, facts: &dyn ClusterFacts) -> Vec<(String, String)> {
     let issuers = facts.issuers(namespace);
     let of_namespace = issuers
@@ -223,13 +229,13 @@ fn secrets_of_issuers(namespace: &str, facts: &dyn ClusterFacts) -> Vec<(String,
     of_namespace.chain(of_cluster).filter_map(named).collect()
 }
 
-/// Whether the object brings TLS to a database that has none. Without a name yet, nothing is called
-/// after it.
+/// Whether the object adds TLS to a database without it. `false` without a name (generateName),
+/// from which all names derive.
 fn brings_tls(view: &CertificateRequestView<'_>, unchanged: Option<&Postgres>) -> bool {
     !view.database.is_empty() && unchanged.is_some_and(|database| database.spec.tls.is_none())
 }
 
-/// Whether the object brings this Secret to a certificate that had none or another.
+/// Whether the object gives a certificate this Secret, in place of none or another one.
 fn brings(
     view: &CertificateRequestView<'_>,
     unchanged: Option<&Postgres>,
@@ -241,7 +247,7 @@ fn brings(
         || had.is_some_and(|tls| secret_of(view.database, alias, &tls.certificates) != secret)
 }
 
-/// Whether a database uses this Secret because somebody said so.
+/// Whether the spec of a database names this Secret.
 fn names_secret(database: &Postgres, secret: &str) -> bool {
     let name = database.metadata.name.as_deref().unwrap_or_default();
     let by_default = Alias::ALL.map(|alias| Names::new(name).certificate(alias));

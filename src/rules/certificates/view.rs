@@ -1,4 +1,4 @@
-//! What the rules about certificates read of an object of either kind.
+//! The parts of an object that the rules about certificates read, for both kinds.
 
 use std::sync::Arc;
 
@@ -8,55 +8,56 @@ use crate::api::postgres::TlsConfig;
 use crate::api::tls::{CertificateSpec, ClientAuthMode, IssuerRef};
 
 use crate::rules::ClusterFacts;
-/// The TLS part of an object under review.
+/// The `spec.tls` of an object under review.
 #[derive(Debug)]
 pub struct CertificateRequestView<'a> {
-    /// Namespace of object and database.
+    /// Namespace of the object and the database.
     pub namespace: &'a str,
     /// Name of the database.
     pub database: &'a str,
-    /// Field that says so.
+    /// Field with the database's name.
     pub named_at: &'static str,
-    /// Issuer of all certificates that name none of their own.
+    /// Issuer of all certificates without their own.
     pub issuer_ref: Option<&'a IssuerRef>,
     /// Entries of the object.
     pub certificates: &'a [CertificateSpec],
 }
 
-/// What an object leads to.
+/// The TLS of a database after an object is carried out.
 #[derive(Debug)]
 pub struct TargetTls {
     /// TLS of the database.
     pub tls: TlsConfig,
-    /// How its clients log in.
+    /// How clients authenticate.
     pub client_auth_mode: Option<ClientAuthMode>,
 }
 
-/// An object that speaks about TLS.
+/// An object with a `spec.tls`.
 pub trait HasTls {
-    /// Its TLS part, which is at `spec.tls`; nothing when it has none.
+    /// Its `spec.tls`.
     fn tls(&self) -> Option<CertificateRequestView<'_>>;
 
-    /// Whether that is more than the object itself says: names that are there, or asked for before,
-    /// are added to.
+    /// Whether [`target`](Self::target) has more names than the object: those of the database and
+    /// of earlier requests.
     fn is_merged(&self, _: Option<&dyn ClusterFacts>) -> bool {
         false
     }
 
-    /// What the database has once the object is carried out, and all that comes before it; nothing
-    /// when it adds or changes no TLS.
-    fn wished(&self, facts: Option<&dyn ClusterFacts>) -> Option<TargetTls>;
+    /// The TLS of the database after this object and all requests ahead of it. `None` if the object
+    /// does not add or change TLS.
+    fn target(&self, facts: Option<&dyn ClusterFacts>) -> Option<TargetTls>;
 
-    /// The same, whose certificates need have nothing but their issuers: names may be hundreds.
-    fn wished_issuers(&self, facts: Option<&dyn ClusterFacts>) -> Option<TargetTls> {
-        self.wished(facts)
+    /// The same, with no more than the issuers of certificates: a certificate may have hundreds of
+    /// names.
+    fn target_issuers(&self, facts: Option<&dyn ClusterFacts>) -> Option<TargetTls> {
+        self.target(facts)
     }
 
-    /// The database whose settings apply to what the object leaves out.
+    /// The database whose values apply to fields that the object leaves out.
     fn unchanged(&self, facts: Option<&dyn ClusterFacts>) -> Option<Arc<Postgres>>;
 }
 
-/// Every certificate of the object, with its field; of an endless list only the beginning.
+/// The certificates of the object, each with its field; at most [`MAX_CERTIFICATES`].
 pub(super) fn entries<'a>(
     view: &CertificateRequestView<'a>,
 ) -> impl Iterator<Item = (String, &'a CertificateSpec)> + use<'a> {

@@ -39,7 +39,7 @@ pub(super) fn name_length(
     findings: &mut Findings,
 ) {
     let name = review.object.metadata.name.as_deref().unwrap_or_default();
-    // A name that the API server generates is never longer.
+    // The API server generates no longer names.
     if name.len() > MAX_REQUEST {
         findings.add(
             "metadata.name",
@@ -76,7 +76,7 @@ pub(super) fn database_exists(
         findings.add(
             FIELD,
             format!("Postgres {name} is being deleted"),
-            "nothing can be done to it any more",
+            "no operation on it is possible any more",
         );
     } else if database.spec.halted == Some(true) {
         findings.add(
@@ -238,8 +238,8 @@ pub(super) fn annotation_valid(
     }
 }
 
-/// Whether the request cannot be carried out without new pods: a restart wants them, and a volume
-/// comes and goes with its pod.
+/// Whether the request needs new pods: for a restart, and to add or remove the volume with
+/// certificates.
 fn needs_new_pods(
     review: &Review<PostgresOpsRequest>,
     database: &Postgres,

@@ -13,8 +13,8 @@ use crate::rules::{Needs, Rule};
 
 /// Every rule for `PostgresOpsRequest`, in the order in which findings are listed.
 pub fn rules() -> impl Iterator<Item = &'static Rule<PostgresOpsRequest>> {
-    // On an update only the rules that say so: the spec was judged when it came in, and the cluster
-    // has moved on since.
+    // An update runs only the rules for updates: the spec was judged at creation, and the cluster
+    // has changed since.
     static CERTIFICATES: [Rule<PostgresOpsRequest>; 15] =
         on_create(certificates::rules(Needs::SomeFacts));
     table::RULES.iter().chain(&CERTIFICATES)

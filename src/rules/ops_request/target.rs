@@ -1,4 +1,4 @@
-//! What a request asks for, and the TLS that its database has afterwards.
+//! The operation of a request, and the TLS of its database afterwards.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub(super) fn database(
     facts?.database(namespace(request), &request.spec.database_ref.name)
 }
 
-/// The `spec.tls` of a request that asks for this operation, whatever else it asks for.
+/// The `spec.tls` of a request that asks for this operation, possibly among others.
 pub(super) fn asks_for(
     review: &Review<PostgresOpsRequest>,
     operation: TlsOperation,
@@ -35,7 +35,7 @@ pub(super) fn asks_for(
 }
 
 impl Review<PostgresOpsRequest> {
-    /// What the database has after this change, and all that comes before it.
+    /// The TLS of the database after this change and all requests ahead of it.
     fn after(&self, change: &TlsChange, facts: Option<&dyn ClusterFacts>) -> Option<TargetTls> {
         let now = match (database(&self.object, facts), facts) {
             (Some(database), Some(facts)) => TlsAtTurn::predict(&self.object, &database, facts),
@@ -70,11 +70,11 @@ impl HasTls for Review<PostgresOpsRequest> {
         has_tls || facts.is_some_and(|facts| !requests_of_database(&self.object, facts).is_empty())
     }
 
-    fn wished(&self, facts: Option<&dyn ClusterFacts>) -> Option<TargetTls> {
+    fn target(&self, facts: Option<&dyn ClusterFacts>) -> Option<TargetTls> {
         self.after(asks_for(self, TlsOperation::Change)?, facts)
     }
 
-    fn wished_issuers(&self, facts: Option<&dyn ClusterFacts>) -> Option<TargetTls> {
+    fn target_issuers(&self, facts: Option<&dyn ClusterFacts>) -> Option<TargetTls> {
         self.after(
             &asks_for(self, TlsOperation::Change)?.with_issuers_alone(),
             facts,

@@ -30,7 +30,7 @@ pub(super) fn one_operation(
         return;
     };
     match tls.operations().as_slice() {
-        // Refused by its own rule; to say that nothing is asked for would be wrong as well.
+        // Rule `grpc-unsupported` refuses it.
         [] if tls.rotate_grpc_certificates == Some(true) => {}
         [] => findings.add(
             "spec.tls",
@@ -46,7 +46,8 @@ pub(super) fn one_operation(
     }
 }
 
-/// A finding when the request asks for this and there will be no TLS by then.
+/// Adds a finding if the request asks for this operation and the database will have no TLS at its
+/// turn.
 fn needs_tls(
     review: &Review<PostgresOpsRequest>,
     facts: Option<&dyn ClusterFacts>,
@@ -117,7 +118,7 @@ pub(super) fn add_needs_issuer(
         findings.add(
             "spec.tls.issuerRef",
             format!(
-                "TLS is to be added, and nobody signs the certificates of: {}",
+                "TLS is to be added, and these certificates have no issuer: {}",
                 unsigned.join(", ")
             ),
             "name an issuer, here or for each certificate",

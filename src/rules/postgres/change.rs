@@ -62,8 +62,8 @@ pub(super) fn version_keeps_major(
     let (Some(old), Some(facts)) = (&review.old, facts) else {
         return;
     };
-    // The data are not of the version that was named, so this may be the way back; the loop looks
-    // at the data themselves.
+    // The data are not of the named version, so this may be the way back. The controller checks the
+    // data themselves.
     let blocked = old
         .status
         .as_ref()
@@ -73,7 +73,7 @@ pub(super) fn version_keeps_major(
     }
     let major = |version: &str| facts.version(version)?.spec.major();
     let (before, after) = (&old.spec.version, &review.object.spec.version);
-    // What cannot be looked up is for the rules about versions that do not exist, and for the loop.
+    // The rule `version-exists` and the controller handle unknown versions.
     if let (Some(from), Some(to)) = (major(before), major(after))
         && from != to
     {
@@ -98,8 +98,8 @@ pub(super) fn tls_edited_directly(
     if old.spec == review.object.spec {
         return;
     }
-    // What was stored while no webhook filled in defaults gets them with its first edit, whatever
-    // that is about.
+    // An object that was stored without the webhooks gets its defaults with its first edit,
+    // whatever is edited.
     let (old, new) = (effective(old), effective(&review.object));
     let edited = [
         ("spec.tls", old.tls != new.tls),
@@ -110,13 +110,12 @@ pub(super) fn tls_edited_directly(
         ),
     ];
     for (field, _) in edited.into_iter().filter(|(_, edited)| *edited) {
-        let problem = "running pods follow in certificates only";
+        let problem = "running pods get new certificates only";
         findings.add(field, problem, "use a ReconfigureTLS request");
     }
 }
 
-/// What the spec says about TLS, with its defaults; the rest of it, which may be large, is left
-/// out.
+/// The TLS fields of the spec, with their defaults. The rest, which may be large, is left out.
 fn effective(database: &Postgres) -> PostgresSpec {
     let PostgresSpec {
         version,

@@ -25,13 +25,13 @@ pub(super) fn name_valid(
     _: Option<&dyn ClusterFacts>,
     findings: &mut Findings,
 ) {
-    /// The API server adds this many characters to `generateName`.
+    /// The number of characters that the API server adds to `generateName`.
     const GENERATED: usize = 5;
     let metadata = &review.object.metadata;
     let (field, name, added) = match (metadata.name.as_deref(), metadata.generate_name.as_deref()) {
         (Some(name), _) if !name.is_empty() => ("metadata.name", name, 0),
         (_, Some(prefix)) if !prefix.is_empty() => ("metadata.generateName", prefix, GENERATED),
-        // What has no name at all, the API server refuses.
+        // The API server refuses an object without either.
         _ => return,
     };
     let (length, most) = (name.chars().count(), MAX_DATABASE - added);
@@ -209,7 +209,7 @@ pub(super) fn synchronous_valid(
         Ok(names) => (names, "standbyNames"),
     };
     if spec.streaming_mode == Some(StreamingMode::Synchronous) && !(1..=most).contains(&wanted) {
-        let problem = format!("{wanted} synchronous standbys cannot be had of {most} {of}");
+        let problem = format!("{wanted} synchronous standbys are impossible with {most} {of}");
         findings.add(
             format!("{FIELD}.numSyncReplicas"),
             problem,
@@ -265,7 +265,7 @@ pub(super) fn storage_class_exists(
         .storage
         .as_ref()
         .and_then(|s| s.storage_class_name.as_deref());
-    // The empty name asks for a volume without a class.
+    // The empty name selects a volume without a class.
     if let Some(class) =
         class.filter(|class| !class.is_empty() && !facts.storage_class_exists(class))
     {
@@ -368,7 +368,7 @@ pub(super) fn tls_needs_issuer(
     let unsigned = aliases_without_issuer(tls.issuer_ref.as_ref(), &tls.certificates);
     if !unsigned.is_empty() {
         let problem = format!(
-            "is missing, and nobody signs the certificates of: {}",
+            "is missing, and these certificates have no issuer: {}",
             unsigned.join(", ")
         );
         findings.add(

@@ -20,8 +20,8 @@ pub fn rules() -> impl Iterator<Item = &'static Rule<Postgres>> {
     table::RULES.iter().chain(&CERTIFICATES)
 }
 
-/// The rules that hold for as long as a database is there: what its installation does not allow,
-/// nobody keeps from before.
+/// The rules that the controllers check for as long as a database exists: a permission that the
+/// installation withdraws also ends for existing databases.
 pub fn lasting() -> impl Iterator<Item = &'static Rule<Postgres>> {
     table::RULES.iter().filter(|rule| {
         ["pod-security", "service-account-allowed", "external-ips"].contains(&rule.id)
@@ -45,7 +45,7 @@ impl HasTls for Review<Postgres> {
         })
     }
 
-    fn wished(&self, _: Option<&dyn ClusterFacts>) -> Option<TargetTls> {
+    fn target(&self, _: Option<&dyn ClusterFacts>) -> Option<TargetTls> {
         let PostgresSpec {
             tls,
             client_auth_mode,
@@ -58,8 +58,8 @@ impl HasTls for Review<Postgres> {
     }
 
     fn unchanged(&self, _: Option<&dyn ClusterFacts>) -> Option<Arc<Postgres>> {
-        // What the object leaves out has its default, whatever it was before; only the Secret of
-        // the password is its own.
+        // Fields that the object leaves out have their defaults, whatever they were before, so the
+        // old object has no part in this.
         let tls = None;
         Some(Arc::new(Postgres {
             spec: PostgresSpec {

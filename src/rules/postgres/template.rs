@@ -42,7 +42,7 @@ pub(super) fn reserved_env(
         {
             findings.add(
                 format!("{field}[{i}].name"),
-                format!("{} is pgrekey's", quoted(&variable.name)),
+                format!("{} is reserved for pgrekey", quoted(&variable.name)),
                 "remove it",
             );
         }
@@ -153,7 +153,7 @@ pub(super) fn service_account_allowed(
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let problem = if !review.allowed.service_accounts.contains(account) {
         format!(
-            "{} is no account that this installation lets databases use",
+            "this installation does not allow databases to use {}",
             quoted(account)
         )
     } else if facts.is_some_and(|facts| !facts.service_account_is_usable(namespace, account)) {
@@ -164,7 +164,7 @@ pub(super) fn service_account_allowed(
     } else {
         return;
     };
-    let remedy = "leave it out for one of the database's own; another takes podSecurity.serviceAccounts and the label";
+    let remedy = "leave it out to use the database's own account; another one needs podSecurity.serviceAccounts and the label";
     findings.add("spec.podTemplate.spec.serviceAccountName", problem, remedy);
 }
 
