@@ -90,7 +90,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         match object.kind() {
             Some(ManifestKind::Postgres) => check.object::<Postgres>(object, &mut report),
             Some(ManifestKind::PostgresOpsRequest) => {
-                check.object::<PostgresOpsRequest>(object, &mut report)
+                check.object::<PostgresOpsRequest>(object, &mut report);
             }
             None => report.other += 1,
         }

@@ -194,7 +194,7 @@ impl CaReconciler {
             CaEvent::Secret(object) => self.secret = object.into(),
             CaEvent::Configuration(i, object) => self.configurations[i].object = object.into(),
             CaEvent::Broken(error) => {
-                warn!(%error, "cannot watch the Secret and the registration of the webhooks; trying again")
+                warn!(%error, "cannot watch the Secret and the registration of the webhooks; trying again");
             }
         }
     }

@@ -21,6 +21,10 @@ use crate::cluster::drift::needs_apply;
 /// A PetSet that its controller has not seen after this many seconds counts as ignored.
 const PET_SET_PATIENCE: i64 = 60;
 
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "all checks have the same signature"
+)]
 pub(super) fn api_server(
     installation: &Installation,
     _: Timestamp,
