@@ -130,7 +130,7 @@ fn percent(request: &PostgresOpsRequest, replicas: i32) -> u32 {
     // A volume goes with its pod, whatever the request would rather have.
     let restarts = request.restarts() || operation(spec) == Some(TlsOperation::Remove);
     let restarts = if restarts {
-        bounds::replicas(replicas).unsigned_abs()
+        bounds::clamp_replicas(replicas).unsigned_abs()
     } else {
         0
     };
