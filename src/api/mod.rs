@@ -1,8 +1,8 @@
-//! The words: every Kubernetes type that pgrekey reads or writes and that `k8s-openapi` does not
-//! have; and the names, texts and amounts that stand in them.
+//! The Kubernetes types that pgrekey reads or writes and that `k8s-openapi` does not have; and the
+//! names, defaults and limits of their fields.
 //!
 //! Names, enums, defaults, short names, columns and required fields are KubeDB's, so that manifests
-//! and habits carry over. Every field's doc comment is what `kubectl explain` prints.
+//! and habits carry over. `kubectl explain` prints the doc comment of each field.
 
 pub mod annotations;
 pub mod bounds;
@@ -42,7 +42,7 @@ pub use crate::api::step::StepKind;
 
 /// The CRDs that pgrekey installs, in the order in which they should be applied.
 ///
-/// cert-manager's CRDs are not among them: cert-manager is a prerequisite and brings its own.
+/// cert-manager's CRDs are not among them: cert-manager installs its own.
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
     [

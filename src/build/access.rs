@@ -29,7 +29,7 @@ pub fn role(cluster: &Cluster) -> Role {
 /// that it is no longer the primary.
 #[must_use]
 pub fn role_of(cluster: &Cluster, pods: i32) -> Role {
-    let own_pods = (0..bounds::replicas(pods))
+    let own_pods = (0..bounds::clamp_replicas(pods))
         .map(|ordinal| cluster.names().pod(ordinal))
         .collect();
     let rule = |resource: &str, verbs: &[&str], names: Option<Vec<String>>| PolicyRule {

@@ -1,5 +1,5 @@
-//! Patroni's dynamic configuration, which all pods share. Patroni keeps it in annotation `config` of
-//! ConfigMap `NAME-config`.
+//! Patroni's dynamic configuration, which all pods share. Patroni keeps it in annotation `config`
+//! of ConfigMap `NAME-config`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -176,7 +176,9 @@ pub fn config(cluster: &Cluster, posture: &Posture) -> DynamicConfig {
         }),
         synchronous_node_count: synchronous.as_ref().and_then(|synchronous| {
             let wished = synchronous.num_sync_replicas;
-            ours(bounds::replicas(wished.unwrap_or(defaults::SYNC_REPLICAS)))
+            ours(bounds::clamp_replicas(
+                wished.unwrap_or(defaults::SYNC_REPLICAS),
+            ))
         }),
         postgresql: ours(PostgresqlSection {
             use_pg_rewind: ours(true),

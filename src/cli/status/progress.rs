@@ -104,7 +104,7 @@ fn percent(request: &PostgresOpsRequest, replicas: i32) -> u32 {
     // A volume goes with its pod, whatever strategy the request has.
     let restarts = request.restarts() || operation == Some(Operation::Remove);
     let restarts = if restarts {
-        bounds::replicas(replicas).unsigned_abs()
+        bounds::clamp_replicas(replicas).unsigned_abs()
     } else {
         0
     };

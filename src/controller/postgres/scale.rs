@@ -34,7 +34,7 @@ pub(crate) async fn replicas(
         .pet_set
         .as_ref()
         .and_then(|set| set.spec.replicas)
-        .map(bounds::replicas);
+        .map(bounds::clamp_replicas);
     let Some(now) = now else { return Ok(wish) };
     if wish >= now {
         for ordinal in now..wish {

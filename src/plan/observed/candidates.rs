@@ -21,7 +21,7 @@ pub enum SwitchoverCandidates {
 }
 
 impl SwitchoverCandidates {
-    /// By Patroni's shared configuration, and by its record: the annotations of ConfigMap
+    /// By Patroni's dynamic configuration, and by its record: the annotations of ConfigMap
     /// `NAME-sync`.
     ///
     /// The record counts once there is a leader in it (`Ha.sync_mode_is_active`). Its
