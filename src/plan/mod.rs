@@ -11,6 +11,7 @@
 //! | [`preview`] | what an operation would do |
 //! | [`action`] | effects as data |
 //! | [`status`] | what people are told about a request and about a database, and when it is written |
+//! | [`user_conf`] | the settings of a user's Secret on their way to the servers |
 
 pub mod action;
 pub mod budgets;
@@ -22,6 +23,7 @@ pub mod rollout;
 pub mod scale_down;
 pub mod slots;
 pub mod status;
+pub mod user_conf;
 
 pub use crate::plan::action::Action;
 pub use crate::plan::observed::Observed;

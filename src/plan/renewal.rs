@@ -1,17 +1,22 @@
-//! Where a database belongs while no operation is about it.
+//! The posture that a database keeps while no operation works on it, and the certificates that are
+//! renewed for it.
 
 use crate::api::postgres::PostgresSpec;
 use crate::pki::Material;
+use crate::pki::issued::Issued;
 use crate::tls::{Files, Posture, ServerTls, posture};
 
-/// The posture to keep or to come to, with what has been issued; nothing where there is nothing to
-/// keep.
+use crate::plan::Action;
+use crate::plan::observed::cluster::ObservedPod;
+use crate::plan::observed::{Issuance, ObservedCertificate};
+
+/// The posture to keep or to come to, with the certificates that have been issued; `None` if there
+/// is nothing to keep.
 ///
-/// Only the leaves and the trust in their CAs change: how pods dial and whom they let in is for
-/// requests to change. A cluster that takes both plaintext and TLS, or has files and serves
-/// plaintext, was left between two specs by an operation that found no way back: it goes on to its
-/// own. One that came all the way to the other's accept and never further stays there, as does a
-/// change of modes: nothing tells it from what somebody wrote into the spec since.
+/// Normally only leaves and trusted CAs change here: sslMode and authentication change by requests.
+/// Exception: if servers accept plaintext and TLS, or pods mount certificates but `ssl` is off, a
+/// rollback failed half-way; then the target is all that the spec asks for. Other half-way states
+/// look like an edited spec and are left alone.
 ///
 /// `major` is PostgreSQL's major version.
 #[must_use]
@@ -33,4 +38,153 @@ pub fn steady_state_target(
         conninfo: written.conninfo,
         ..target
     })
+}
+
+/// What a renewal may take into service.
+#[derive(Debug)]
+pub enum RenewalMaterial {
+    /// All certificates that the spec asks for.
+    Issued(Box<Issued>),
+    /// None: the certificates that are served stay.
+    Nothing,
+    /// None yet: cert-manager is issuing, and its Certificates are watched.
+    InProgress,
+    /// None, and the certificates that are served stay, because those that were issued cannot be
+    /// used: in words.
+    Unusable(String),
+}
+
+/// What a renewal may take into service, where the spec has TLS or has it no longer.
+#[must_use]
+pub fn renewal_material(
+    spec: &PostgresSpec,
+    issuance: Issuance,
+    issued: Option<Issued>,
+) -> RenewalMaterial {
+    let is_as_asked = |seen: &ObservedCertificate| seen.matches && seen.ready && !seen.issuing;
+    match (issued, issuance.issued) {
+        (Some(issued), _) if issuance.certificates.values().all(is_as_asked) => {
+            RenewalMaterial::Issued(Box::new(issued))
+        }
+        (Some(_), _) => RenewalMaterial::InProgress,
+        (None, Some(Err(why))) if spec.tls.is_some() => RenewalMaterial::Unusable(why),
+        (None, _) => RenewalMaterial::Nothing,
+    }
+}
+
+/// Whether these actions do nothing but touch pods that do not answer: such a pod may just be
+/// starting, with the files that it should have.
+#[must_use]
+pub fn only_touches_silent_pods(actions: &[Action], pods: &[ObservedPod]) -> bool {
+    let is_silent = |name: &str| {
+        pods.iter()
+            .any(|pod| pod.name == name && pod.server.is_err())
+    };
+    actions
+        .iter()
+        .all(|action| matches!(action, Action::Touch { pod, .. } if is_silent(pod)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::pki::issued::tests::{Authority, issue};
+    use crate::tls::Alias;
+
+    fn spec(text: &str) -> PostgresSpec {
+        serde_saphyr::from_str(text).expect("a spec")
+    }
+
+    const GOOD: ObservedCertificate = ObservedCertificate {
+        matches: true,
+        ready: true,
+        issuing: false,
+        revision: 1,
+        requested_at_revision: None,
+        failure: None,
+    };
+
+    #[test]
+    fn certificates_are_taken_into_service_when_all_of_them_are_as_the_spec_asks() {
+        let ca = Authority::new("ca");
+        let (with, without) = (
+            spec("{version: '17', tls: {issuerRef: {name: i}}}"),
+            spec("version: '17'"),
+        );
+        let fault = || Some(Err("expired".to_owned()));
+        for (spec, client, is_issued, fault, expected) in [
+            (&with, GOOD, true, None, "Issued"),
+            (
+                &with,
+                ObservedCertificate {
+                    matches: false,
+                    ..GOOD
+                },
+                true,
+                None,
+                "InProgress",
+            ),
+            (
+                &with,
+                ObservedCertificate {
+                    ready: false,
+                    ..GOOD
+                },
+                true,
+                None,
+                "InProgress",
+            ),
+            (
+                &with,
+                ObservedCertificate {
+                    issuing: true,
+                    ..GOOD
+                },
+                true,
+                None,
+                "InProgress",
+            ),
+            (&with, GOOD, false, fault(), "Unusable"),
+            (&with, GOOD, false, None, "Nothing"),
+            (&without, GOOD, false, fault(), "Nothing"),
+        ] {
+            let issuance = Issuance {
+                certificates: BTreeMap::from([(Alias::Server, GOOD), (Alias::Client, client)]),
+                issued: fault,
+                ..Issuance::default()
+            };
+            let case = format!("{issuance:?}");
+            let found = renewal_material(spec, issuance, is_issued.then(|| issue(&ca, &ca)));
+            assert!(format!("{found:?}").starts_with(expected), "{case}");
+        }
+    }
+
+    #[test]
+    fn a_pod_that_does_not_answer_may_be_starting() {
+        let pod = |name: &str| ObservedPod {
+            name: name.to_owned(),
+            ordinal: 0,
+            uid: "1".to_owned(),
+            ready: false,
+            terminating: false,
+            has_files: true,
+            refreshed_for: None,
+            server: Err("it does not answer".to_owned()),
+        };
+        let touch = |pod: &str| Action::Touch {
+            pod: pod.to_owned(),
+            uid: "1".to_owned(),
+            version: "v1".to_owned(),
+        };
+        let pods = [pod("pg-0")];
+        for (actions, expected) in [
+            (vec![touch("pg-0")], true),
+            (vec![touch("pg-0"), touch("pg-1")], false),
+            (vec![touch("pg-0"), Action::EndTrial], false),
+        ] {
+            assert_eq!(only_touches_silent_pods(&actions, &pods), expected);
+        }
+    }
 }

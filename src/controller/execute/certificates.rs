@@ -19,7 +19,10 @@ use crate::tls::Alias;
 ///
 /// cert-manager issues into any Secret that a Certificate names, whatever is in it. Once it is
 /// named, it is too late to look.
-pub(crate) async fn ask(objects: &Objects, cluster: &Cluster) -> ReconcileResult<()> {
+pub(crate) async fn request_certificates(
+    objects: &Objects,
+    cluster: &Cluster,
+) -> ReconcileResult<()> {
     let mut wishes = vec![];
     for wish in certificates(cluster) {
         let live = objects.get::<Certificate>(&wish.name_any()).await?;
@@ -53,13 +56,13 @@ fn in_the_way(secret: &str, certificate: &str) -> String {
 }
 
 /// Takes away what a database without TLS does not have.
-pub(crate) async fn forget(
+pub(crate) async fn delete_all(
     context: &Context,
     objects: &Objects,
     cluster: &Cluster,
 ) -> ReconcileResult<()> {
     // One of them holds a key that lets the superuser in.
-    delete(context, objects, cluster, Secrets::Delete).await?;
+    delete_certificates(context, objects, cluster, IssuedSecrets::Delete).await?;
     objects.delete::<Secret>(&cluster.tls_secret()).await?;
     objects
         .delete::<ConfigMap>(&cluster.ca_config_map())
@@ -69,7 +72,7 @@ pub(crate) async fn forget(
 
 /// What becomes of the Secrets that were issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Secrets {
+pub(crate) enum IssuedSecrets {
     /// They stay.
     Keep,
     /// They go.
@@ -82,11 +85,11 @@ pub(crate) enum Secrets {
 /// A Secret goes only where cert-manager says that it was issued for this Certificate, and has
 /// given it our labels, which no other Certificate has to give: who can forge that can delete the
 /// Secret himself. What an issuer signs with stays whatever it says.
-pub(crate) async fn delete(
+pub(crate) async fn delete_certificates(
     context: &Context,
     objects: &Objects,
     cluster: &Cluster,
-    secrets: Secrets,
+    secrets: IssuedSecrets,
 ) -> Result<(), Error> {
     for alias in Alias::ALL {
         let certificate = cluster.certificate(alias);
@@ -96,7 +99,7 @@ pub(crate) async fn delete(
             objects.delete_seen(&live).await?;
             names.insert(live.spec.secret_name);
         }
-        names.retain(|_| secrets == Secrets::Delete);
+        names.retain(|_| secrets == IssuedSecrets::Delete);
         for name in names {
             let secret = objects.owned::<Secret>(&name).await?;
             let is_ca = context.facts.signs(cluster.namespace(), &name);

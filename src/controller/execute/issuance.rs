@@ -18,7 +18,7 @@ use crate::plan::observed::issuance::{REISSUE, TRIAL_OF, is_trial_of, issuers, t
 use crate::tls::Alias;
 
 /// Asks each issuer for a certificate that nobody will use. The key is thrown away at once.
-pub(crate) async fn try_issuers(
+pub(crate) async fn start_trials(
     objects: &Objects,
     wished: &Cluster,
     operation: &str,
@@ -72,7 +72,7 @@ fn signing_request(certificate: &Certificate) -> Result<String, rcgen::Error> {
 }
 
 /// Deletes the trial.
-pub(crate) async fn end_trial(objects: &Objects, cluster: &Cluster) -> Result<(), Error> {
+pub(crate) async fn delete_trials(objects: &Objects, cluster: &Cluster) -> Result<(), Error> {
     for at in 0..Alias::ALL.len() {
         objects
             .delete::<CertificateRequest>(&trial_name(cluster, at))

@@ -15,7 +15,7 @@ use crate::build::{BuildInputs, Cluster, Unbuildable, version};
 use crate::cluster::{Error, Objects};
 use crate::controller::Context;
 use crate::controller::observe::superuser;
-use crate::controller::outcome::{Interrupt, ReconcileResult};
+use crate::controller::outcome::{Interrupt, Pending, ReconcileResult};
 use crate::rules::postgres::lasting;
 use crate::rules::{ClusterFacts, Review, judge};
 
@@ -26,16 +26,16 @@ pub(crate) fn objects(
     cluster: &Cluster,
 ) -> ReconcileResult<Objects> {
     Objects::owned_by(&context.client, postgres, cluster.selector())
-        .ok_or(Interrupt::Wait("an owner with a uid"))
+        .ok_or(Interrupt::Wait(Pending::DatabaseUid))
 }
 
 /// A database, parsed.
-pub(crate) struct Built {
+pub(crate) struct Parsed {
     pub(crate) cluster: Cluster,
     /// Why it is not built as its spec says, if it is not: reason and message.
-    pub(crate) kept: Option<(&'static str, String)>,
+    pub(crate) not_followed: Option<(&'static str, String)>,
     /// Why nothing of it is built any more, if that is so.
-    pub(crate) barred: Option<SpecProblem>,
+    pub(crate) spec_problem: Option<SpecProblem>,
 }
 
 /// A database that was built once, and whose spec asks by now for what must not, or cannot, be
@@ -45,16 +45,16 @@ pub(crate) struct SpecProblem {
     pub(crate) why: String,
     /// The spec cannot be built at all, so what was parsed is what certificates need of it, and no
     /// more.
-    pub(crate) is_bare: bool,
+    pub(crate) is_unreadable: bool,
 }
 
 /// The database, parsed. What is built goes on with the major version of its data, whatever the
 /// spec says.
-pub(crate) async fn build(
+pub(crate) async fn parse(
     context: &Context,
     postgres: &Postgres,
     secret: Option<&Secret>,
-) -> ReconcileResult<Built> {
+) -> ReconcileResult<Parsed> {
     let wished = postgres.spec.version.as_str();
     let built = built_of(context, postgres).await?;
     let was_built = built.is_some();
@@ -70,7 +70,7 @@ pub(crate) async fn build(
             Some((built, choice))
         }
     };
-    let (name, kept) = match choice {
+    let (name, not_followed) = match choice {
         None | Some((_, Choice::Follow)) => (wished.to_owned(), None),
         Some((built, Choice::Stay(why))) => (built.name, Some((VERSION_NOT_TAKEN, why))),
         Some((_, Choice::Neither(why))) => return Err(Interrupt::Blocked(VERSION_NOT_TAKEN, why)),
@@ -82,7 +82,7 @@ pub(crate) async fn build(
         Interrupt::Blocked("Invalid", why)
     })?;
     let user_conf = user_conf(context, postgres).await?;
-    let superuser = superuser::superuser(context, postgres, secret);
+    let superuser = superuser::superuser_name(context, postgres, secret);
     let facts = BuildInputs {
         version: &version.spec,
         superuser: &superuser,
@@ -90,7 +90,7 @@ pub(crate) async fn build(
     };
     let mut named = postgres.clone();
     named.spec.version = name;
-    let mut kept = kept;
+    let mut not_followed = not_followed;
     let mut parsed = Cluster::build(&named, &facts);
     // A database that runs goes on with what it has: its Secret may be gone, or be about to be
     // corrected.
@@ -98,7 +98,7 @@ pub(crate) async fn build(
         && why.field == SECRET_NAME
         && let Some(taken) = taken_conf(context, postgres).await?
     {
-        kept = kept.or_else(|| Some((CONFIGURATION_NOT_TAKEN, why.to_string())));
+        not_followed = not_followed.or_else(|| Some((CONFIGURATION_NOT_TAKEN, why.to_string())));
         parsed = Cluster::build(
             &named,
             &BuildInputs {
@@ -110,23 +110,23 @@ pub(crate) async fn build(
     match parsed {
         Ok(cluster) => match not_allowed(context, &named) {
             Some(why) if !was_built => Err(Interrupt::Blocked("Invalid", why)),
-            why => Ok(Built {
+            why => Ok(Parsed {
                 cluster,
-                kept,
-                barred: why.map(|why| SpecProblem {
+                not_followed,
+                spec_problem: why.map(|why| SpecProblem {
                     why,
-                    is_bare: false,
+                    is_unreadable: false,
                 }),
             }),
         },
         Err(why) if was_built => {
             let cluster = Cluster::build(&bare(named), &facts).map_err(|_| invalid(&why))?;
-            Ok(Built {
+            Ok(Parsed {
                 cluster,
-                kept,
-                barred: Some(SpecProblem {
+                not_followed,
+                spec_problem: Some(SpecProblem {
                     why: why.to_string(),
-                    is_bare: true,
+                    is_unreadable: true,
                 }),
             })
         }
@@ -209,7 +209,9 @@ fn is_owned(postgres: &Postgres, object: &impl ResourceExt) -> bool {
 /// The PostgresVersion of this name, if there is one.
 fn find(context: &Context, name: &str) -> ReconcileResult<Option<Arc<PostgresVersion>>> {
     match context.facts.version(name) {
-        None if !context.facts.unknown().is_empty() => Err(Interrupt::Wait("the versions")),
+        None if !context.facts.unknown().is_empty() => {
+            Err(Interrupt::Wait(Pending::PostgresVersions))
+        }
         found => Ok(found),
     }
 }

@@ -44,7 +44,7 @@ use crate::controller::observe::budgets;
 use crate::controller::observe::cluster::ClusterObjects;
 use crate::controller::observe::issuance;
 use crate::controller::observe::issuance::ObservedIssuance;
-use crate::controller::outcome::Interrupt;
+use crate::controller::outcome::{Interrupt, Pending};
 use crate::controller::postgres::status;
 use crate::controller::state::PrimarySeen;
 use crate::metrics::{OperationKind, OperationOutcome};
@@ -303,7 +303,7 @@ impl RequestView {
             Ok(site) => site,
             Err(Interrupt::Error(error)) => return Err(error),
             Err(Interrupt::Wait(on)) => {
-                self.seen.cluster = Err(on.to_owned());
+                self.seen.cluster = Err(on.to_string());
                 return Ok(());
             }
             Err(Interrupt::Blocked(_, why)) => {
@@ -368,7 +368,7 @@ impl RequestView {
             match self.perform(context, action).await {
                 Ok(()) => {}
                 Err(Interrupt::Wait(on)) => {
-                    debug!(request, on, "not yet");
+                    debug!(request, %on, "not yet");
                     return Ok(Some(hindered(format!("waits for {on}"))));
                 }
                 Err(Interrupt::Blocked(_, why)) => {
@@ -425,7 +425,7 @@ impl RequestView {
                 let site = self
                     .site
                     .as_ref()
-                    .map_err(|_| Interrupt::Wait("a look at the database"))?;
+                    .map_err(|_| Interrupt::Wait(Pending::Observation))?;
                 let operation = self.operation();
                 let hands = Executor {
                     context,

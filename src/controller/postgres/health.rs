@@ -39,7 +39,7 @@ use crate::cluster::Error;
 use crate::controller::Context;
 use crate::controller::login::Login;
 use crate::controller::observe::instance::host;
-use crate::controller::observe::superuser::auth_secret;
+use crate::controller::observe::superuser::auth_secret_name;
 use crate::controller::postgres::{scale, status};
 use crate::controller::sessions::{MOST, PeerId, SessionPeer, Sessions};
 use crate::controller::state::LastCheck;
@@ -327,12 +327,12 @@ impl CheckSecrets {
             }
         };
         let (auth, agent) = (
-            get(auth_secret(postgres)),
+            get(auth_secret_name(postgres)),
             get(with_suffix(&name, "patroni")),
         );
         let (auth, agent, tls, settings, accept) =
             future::try_join5(auth, agent, tls, settings, written).await?;
-        let login = auth.1.as_ref().and_then(Login::parse);
+        let login = auth.1.as_ref().and_then(|secret| Login::parse(secret).ok());
         let data = tls
             .as_ref()
             .and_then(|(_, secret)| secret.as_ref()?.data.as_ref());
@@ -370,7 +370,7 @@ async fn ask(
     let Some(login) = secrets.login else {
         return neither(format!(
             "Secret {} has no username and password",
-            auth_secret(postgres)
+            auth_secret_name(postgres)
         ));
     };
     let workload = match context.watched.workload(postgres) {
@@ -692,10 +692,10 @@ fn is_ready(
 /// Slots of members that are not to come back: their numbers are beyond the last pod, and they have
 /// no pod.
 fn left(postgres: &Postgres, pods: &[Arc<Pod>], idle: &[String]) -> Vec<String> {
-    let ours = format!("{}_", scale::slot(&postgres.name_any()));
+    let ours = format!("{}_", scale::slot_name(&postgres.name_any()));
     let alive: BTreeSet<String> = pods
         .iter()
-        .map(|pod| scale::slot(&pod.name_any()))
+        .map(|pod| scale::slot_name(&pod.name_any()))
         .collect();
     let ordinal = |slot: &str| slot.strip_prefix(&ours)?.parse::<i32>().ok();
     let gone = |slot: &&String| {
