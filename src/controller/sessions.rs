@@ -2,7 +2,7 @@
 //! process and a line of its log.
 //!
 //! # Guarantees
-//! There are at most [`MOST`] sessions, those that are being asked among them; who needs one more
+//! There are at most [`MAX_SESSIONS`] sessions, those that are being asked among them; who needs one more
 //! ends the one that was asked longest ago. A session is asked by one check at a time. One that is
 //! older than [`RENEWED`] is not asked any more, nor is one that was let in on other terms than
 //! hold now: a session that is in says nothing about who can still come in. Nor is one in which
@@ -20,7 +20,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// How many sessions checks have at once, in all. One with TLS holds 35 kB of memory, one without
 /// 21 kB (resident memory over 300 of them, PostgreSQL 15): all of them 17 MB.
-pub(crate) const MOST: usize = 500;
+pub(crate) const MAX_SESSIONS: usize = 500;
 
 /// How long a session is kept.
 const RENEWED: Duration = Duration::from_mins(1);
@@ -67,7 +67,7 @@ pub(crate) trait SessionPeer {
 struct IdleSession<S> {
     session: S,
     since: Instant,
-    /// Its place among the [`MOST`]; free again when it ends.
+    /// Its place among the [`MAX_SESSIONS`]; free again when it ends.
     _place: OwnedSemaphorePermit,
 }
 

@@ -15,7 +15,6 @@ use crate::api::{PetSet, Postgres};
 use crate::build::Cluster;
 use crate::build::applied::{PostureManifests, has_files, read_posture};
 use crate::build::current_posture::PostureObjects;
-use crate::build::pod::CERTS_VOLUME;
 use crate::build::workload::{Workload, ordinal};
 use crate::cluster::Objects;
 use crate::controller::Context;
@@ -24,7 +23,7 @@ use crate::controller::observe::instance::{LoginKeys, host, log_in, observe_serv
 use crate::controller::observe::patroni::PatroniRecords;
 use crate::controller::observe::spec::{Parsed, SpecProblem};
 use crate::controller::observe::stored_certificates::StoredCertificates;
-use crate::controller::observe::{posture, spec, superuser, workload};
+use crate::controller::observe::{instance, posture, spec, superuser, workload};
 use crate::controller::outcome::{Attempt, Interrupt, Pending, ReconcileResult};
 use crate::database::PORT;
 use crate::database::probe::probe;
@@ -239,16 +238,15 @@ impl ClusterObjects {
         expected: &ExpectedServer,
     ) -> ObservedPod {
         let name = pod.name_any();
-        let has_files = has_certs(pod);
         let host = self.host(&name);
         ObservedPod {
             ordinal: ordinal(self.cluster.name(), &name).unwrap_or_default(),
             uid: pod.uid().unwrap_or_default(),
             ready: is_ready(pod),
             terminating: pod.metadata.deletion_timestamp.is_some(),
-            has_files,
+            has_files: instance::has_files(pod),
             refreshed_for: pod.annotations().get(REFRESHED_FOR).cloned(),
-            server: observe_server(pod, &host, &self.login, keys, expected, has_files).await,
+            server: observe_server(pod, &host, keys, expected).await,
             name,
         }
     }
@@ -280,7 +278,7 @@ impl ClusterObjects {
             .map_err(|why| Interrupt::Blocked("PostureUnknown", why))?;
         let keys = self.login_keys(&applied);
         let shown = probe(address, &self.login.username).await;
-        log_in(address, &self.host(&name), &self.login, &keys, &shown)
+        log_in(address, &self.host(&name), &keys, &shown)
             .await
             .map_err(|error| {
                 Interrupt::Wait(Pending::Server {
@@ -294,6 +292,7 @@ impl ClusterObjects {
     /// The means to log in to the servers of a cluster in this posture.
     fn login_keys(&self, applied: &Posture) -> LoginKeys {
         LoginKeys {
+            login: self.login.clone(),
             roots: self
                 .certificates
                 .cas()
@@ -331,14 +330,4 @@ fn own_pods(mut pods: Vec<Pod>, workload: &Known<Workload>, cluster: &Cluster) -
     });
     pods.sort_by_key(|pod| ordinal(cluster.name(), &pod.name_any()));
     pods
-}
-
-fn has_certs(pod: &Pod) -> bool {
-    let volumes = pod
-        .spec
-        .iter()
-        .flat_map(|spec| spec.volumes.iter().flatten());
-    volumes
-        .into_iter()
-        .any(|volume| volume.name == CERTS_VOLUME)
 }
