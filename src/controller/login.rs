@@ -40,22 +40,23 @@ impl Login {
     }
 }
 
-/// The longest password, in bytes. PostgreSQL's programs read longer ones since version 14 only (a
-/// line of a password file had 320 bytes before), and nobody needs them.
+/// The longest password, in bytes. PostgreSQL's programs accept longer ones only since version 14: a
+/// line of a password file had 320 bytes before.
 const MAX_PASSWORD_LENGTH: usize = 256;
 
 /// Why a Secret does not say how to log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unusable {
-    /// There is nothing under this key.
+    /// A key is missing or empty.
     Missing,
-    /// What is under this key ends the line: `initdb` reads a password up to there, and a password
+    /// The value of this key has a line break: `initdb` reads a password up to it, and a password
     /// file has one in each line.
     LineBreak(&'static str),
-    /// There is a character under this key that is not printable ASCII. Patroni fails to make a
+    /// The value of this key has a character that is not printable ASCII. Patroni fails to make a
     /// role with a name or password that has one (Patroni 4.0.7 with psycopg2, `quote_literal`),
     /// and a variable cannot hold NUL.
     Character(&'static str),
+    /// The password is longer than [`MAX_PASSWORD_LENGTH`].
     TooLong,
 }
 
@@ -85,6 +86,7 @@ impl fmt::Display for Unusable {
     }
 }
 
+/// The value of a key, if every program can use it.
 pub(crate) fn read_key(secret: &Secret, key: &'static str) -> Result<String, Unusable> {
     let value = secret
         .data

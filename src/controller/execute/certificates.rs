@@ -1,4 +1,4 @@
-//! What cert-manager is asked for, and what it has issued.
+//! The Certificates of a database: asks cert-manager for them, and deletes them.
 
 use std::collections::BTreeSet;
 
@@ -14,11 +14,10 @@ use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::plan::observed::issuance::{is_foreign, is_issued_for};
 use crate::tls::Alias;
 
-/// Asks for the certificates of a database that has TLS: all of them, or none where one of their
-/// Secrets is something else.
+/// Applies the Certificates of a database that has TLS: all of them, or none if one of their Secrets
+/// exists and holds something else.
 ///
-/// cert-manager issues into any Secret that a Certificate names, whatever is in it. Once it is
-/// named, it is too late to look.
+/// The Secrets are read first, because cert-manager overwrites any Secret that a Certificate names.
 pub(crate) async fn request_certificates(
     objects: &Objects,
     cluster: &Cluster,
@@ -55,7 +54,7 @@ fn in_the_way(secret: &str, certificate: &str) -> String {
     )
 }
 
-/// Takes away what a database without TLS does not have.
+/// Deletes the Certificates, Secrets and client bundle of a database without TLS.
 pub(crate) async fn delete_all(
     context: &Context,
     objects: &Objects,
@@ -70,7 +69,7 @@ pub(crate) async fn delete_all(
     Ok(())
 }
 
-/// What becomes of the Secrets that were issued.
+/// The fate of the Secrets into which cert-manager issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IssuedSecrets {
     /// They stay.
@@ -79,12 +78,12 @@ pub(crate) enum IssuedSecrets {
     Delete,
 }
 
-/// Deletes the Certificates, and what was issued for them: by the name that the spec gives a
-/// Secret, and by the one that the Certificate has, for the spec may have forgotten it.
+/// Deletes the Certificates and their Secrets: those that the spec names, and those that the live
+/// Certificates name, because the spec may have changed.
 ///
-/// A Secret goes only where cert-manager says that it was issued for this Certificate, and has
-/// given it our labels, which no other Certificate has to give: who can forge that can delete the
-/// Secret himself. What an issuer signs with stays whatever it says.
+/// A Secret is deleted only if cert-manager says that it issued the content for this Certificate and
+/// gave it the database's labels, which no other Certificate has: an attacker who can forge both can
+/// delete the Secret anyway. A Secret with which an issuer signs is never deleted.
 pub(crate) async fn delete_certificates(
     context: &Context,
     objects: &Objects,

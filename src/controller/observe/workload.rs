@@ -1,4 +1,4 @@
-//! What controls the pods of a database, as the API server has it now.
+//! The controller of the pods of a database, as the API server has it now.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::ResourceExt;
@@ -11,7 +11,7 @@ use crate::controller::Context;
 use crate::controller::settings::PetSets;
 use crate::plan::Known;
 
-/// What controls the pods of a database now, given its PetSet of now.
+/// The controller of the pods of a database. `set` is its current PetSet.
 pub(crate) async fn workload(
     context: &Context,
     objects: &Objects,
