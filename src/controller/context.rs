@@ -1,4 +1,4 @@
-//! What every loop has at hand.
+//! The means that every controller shares.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -24,22 +24,22 @@ use crate::controller::state::{DatabaseState, DatabaseStates, ServedCertificates
 use crate::controller::workload_stores::WorkloadStores;
 use crate::metrics::ControllerMetrics;
 
-/// What every loop has at hand.
+/// The means that every controller shares.
 pub struct Context {
-    /// The API server.
+    /// The client of the API server.
     pub client: Client,
-    /// What the rules may know.
+    /// The facts that rules are judged by.
     pub facts: Arc<Stores>,
-    /// What is left to the installation.
+    /// The decisions of the installation.
     pub settings: Settings,
-    /// What is told to Prometheus.
+    /// The metrics.
     pub metrics: ControllerMetrics,
-    /// What is known about requests and not written.
+    /// The state of requests that is not written yet.
     pub(crate) requests: RequestCache,
-    /// Pods, and what controls them.
+    /// Pods and their controllers.
     pub(crate) watched: WorkloadStores,
     recorder: Recorder,
-    drift: mpsc::UnboundedSender<()>,
+    requeue_all: mpsc::UnboundedSender<()>,
     databases: DatabaseStates,
 }
 
@@ -51,7 +51,7 @@ impl fmt::Debug for Context {
     }
 }
 
-/// The objects of a kind that the settings let us look after.
+/// The objects of a kind in the namespaces that the settings select.
 pub(crate) fn api_of<K: ObjectKind>(client: &Client, settings: &Settings) -> Api<K> {
     match &settings.namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
@@ -66,7 +66,7 @@ impl Context {
         settings: Settings,
         metrics: ControllerMetrics,
         watched: WorkloadStores,
-        drift: mpsc::UnboundedSender<()>,
+        requeue_all: mpsc::UnboundedSender<()>,
     ) -> Self {
         let reporter = Reporter {
             controller: "pgrekey".to_owned(),
@@ -81,12 +81,12 @@ impl Context {
             requests: RequestCache::default(),
             watched,
             recorder,
-            drift,
+            requeue_all,
             databases: DatabaseStates::default(),
         }
     }
 
-    /// The time.
+    /// The current time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         Timestamp::now()
@@ -108,8 +108,8 @@ impl Context {
             .map_err(|error| Error::classify(ObjectName::new::<K>(name), error))
     }
 
-    /// The same object, as the API server has it now. None if it has gone; another of its name is
-    /// not the same.
+    /// The same object, as the API server has it now; `None` if it was deleted, also if there is a
+    /// new one of its name.
     pub async fn refetch<K: ObjectKind>(&self, seen: &K) -> Result<Option<K>, Error> {
         let found = self
             .get::<K>(&seen.namespace().unwrap_or_default(), &seen.name_any())
@@ -123,7 +123,7 @@ impl Context {
         self.watched.pet_set(namespace, database)
     }
 
-    /// Publishes an event about an object. A failure to write it is logged, and no more.
+    /// Writes an event about an object. A failure to do so is logged and ignored.
     pub async fn publish_event<K: ObjectKind>(
         &self,
         object: &K,
@@ -132,8 +132,8 @@ impl Context {
         note: impl Into<String>,
     ) {
         let note = note.into();
-        // The recorder counts events with one action as one and keeps the first note. So each note
-        // has an action of its own.
+        // The recorder merges events of one action and keeps the first note, so each note is an
+        // action of its own.
         let mut text = DefaultHasher::new();
         note.hash(&mut text);
         let action = format!("{reason}-{:016x}", text.finish());
@@ -162,18 +162,18 @@ impl Context {
         }
     }
 
-    /// Something that nobody watches has changed: every database is looked at again.
+    /// Reconciles every database, because something that is not watched has changed.
     pub(crate) fn requeue_all_databases(&self) {
-        // Only a loop that has ended does not listen.
-        let _ = self.drift.unbounded_send(());
+        // The receiver is gone only when the controllers have ended.
+        let _ = self.requeue_all.unbounded_send(());
     }
 
-    /// What is remembered of this database.
+    /// The state of this database in memory.
     pub(crate) fn state(&self, postgres: &Postgres) -> DatabaseState {
         self.databases.get(&key(postgres))
     }
 
-    /// Remembers something about this database.
+    /// Changes the state of this database in memory.
     pub(crate) fn update_state(
         &self,
         postgres: &Postgres,
@@ -182,9 +182,9 @@ impl Context {
         self.databases.update(key(postgres), change);
     }
 
-    /// Notes what a database serves, and tells what all of them do.
+    /// Notes the certificates that a database serves, and updates the metrics of all databases.
     pub(crate) fn record_served(&self, postgres: &Postgres, served: Option<ServedCertificates>) {
-        self.update_state(postgres, |memory| memory.served = served);
+        self.update_state(postgres, |state| state.served = served);
         self.publish_served_metrics();
     }
 
@@ -195,7 +195,7 @@ impl Context {
             .certificates(all.iter().map(|served| served.until).min(), drifted);
     }
 
-    /// Forgets this database.
+    /// Forgets the state of this database.
     pub(crate) fn forget(&self, postgres: &Postgres) {
         self.databases.forget(&key(postgres));
         self.publish_served_metrics();
@@ -207,11 +207,10 @@ impl Context {
         self.publish_served_metrics();
     }
 
-    /// Waits until no loop of this process is at this database, and keeps others away for as long
-    /// as the answer lives.
+    /// Locks the database within this process.
     ///
-    /// A loop that saw a database before it was paused may still be writing its objects. Whoever
-    /// pauses it does so in here, and a loop looks at the pause in here.
+    /// Take it to set `Paused`, and to read `Paused` before writing: else a reconcile that started
+    /// before the pause may still be writing.
     pub async fn lock_database(&self, postgres: &Postgres) -> OwnedMutexGuard<()> {
         self.databases.lock(key(postgres)).lock_owned().await
     }

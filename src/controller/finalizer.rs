@@ -9,7 +9,7 @@ use crate::cluster::finalizer;
 use crate::cluster::finalizer::Finalizer;
 use crate::controller::Context;
 
-/// Puts our finalizer on, first of all: what is made from here on is dealt with at the end.
+/// Adds the finalizer, before any object is made that must be deleted at the end.
 pub(crate) async fn claim(context: &Context, postgres: &Postgres) -> Result<(), Error> {
     if is_held(postgres) {
         return Ok(());
@@ -23,7 +23,7 @@ pub(crate) async fn claim(context: &Context, postgres: &Postgres) -> Result<(), 
     .await
 }
 
-/// Takes our finalizer off: the API server may forget the database.
+/// Removes the finalizer, so that the API server deletes the database.
 pub(crate) async fn release(context: &Context, postgres: &Postgres) -> Result<(), Error> {
     finalizer::put(
         &context.client,
@@ -34,7 +34,7 @@ pub(crate) async fn release(context: &Context, postgres: &Postgres) -> Result<()
     .await
 }
 
-/// Whether the database has our finalizer.
+/// Whether the database has the finalizer.
 pub(crate) fn is_held(postgres: &Postgres) -> bool {
     postgres
         .finalizers()

@@ -22,20 +22,17 @@ impl fmt::Debug for Login {
 }
 
 impl Login {
-    /// What a Secret of type `kubernetes.io/basic-auth` says, if it says all of it in a way that
-    /// everybody can use.
-    pub(crate) fn parse(secret: &Secret) -> Option<Self> {
-        Self::read(secret).ok()
-    }
-
-    /// The same, or why not.
-    pub(crate) fn read(secret: &Secret) -> Result<Self, Unusable> {
+    /// Reads a Secret of type `kubernetes.io/basic-auth`.
+    ///
+    /// # Errors
+    /// [`Unusable`] if some program that has to use it could not.
+    pub(crate) fn parse(secret: &Secret) -> Result<Self, Unusable> {
         let login = Self {
-            username: text(secret, "username")?,
-            password: text(secret, "password")?.into(),
+            username: read_key(secret, "username")?,
+            password: read_key(secret, "password")?.into(),
         };
         let length = login.password.expose_secret().len();
-        if length > LONGEST {
+        if length > MAX_PASSWORD_LENGTH {
             Err(Unusable::TooLong)
         } else {
             Ok(login)
@@ -43,22 +40,23 @@ impl Login {
     }
 }
 
-/// The longest password, in bytes. PostgreSQL's programs read longer ones since version 14 only (a
-/// line of a password file had 320 bytes before), and nobody needs them.
-pub(crate) const LONGEST: usize = 256;
+/// The longest password, in bytes. PostgreSQL's programs accept longer ones only since version 14: a
+/// line of a password file had 320 bytes before.
+const MAX_PASSWORD_LENGTH: usize = 256;
 
 /// Why a Secret does not say how to log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unusable {
-    /// There is nothing under this key.
+    /// A key is missing or empty.
     Missing,
-    /// What is under this key ends the line: `initdb` reads a password up to there, and a password
+    /// The value of this key has a line break: `initdb` reads a password up to it, and a password
     /// file has one in each line.
     LineBreak(&'static str),
-    /// There is a character under this key that is not printable ASCII. Patroni fails to make a
+    /// The value of this key has a character that is not printable ASCII. Patroni fails to make a
     /// role with a name or password that has one (Patroni 4.0.7 with psycopg2, `quote_literal`),
     /// and a variable cannot hold NUL.
     Character(&'static str),
+    /// The password is longer than [`MAX_PASSWORD_LENGTH`].
     TooLong,
 }
 
@@ -82,13 +80,14 @@ impl fmt::Display for Unusable {
             }
             Self::TooLong => write!(
                 f,
-                "its key password has more than {LONGEST} bytes: write a shorter one"
+                "its key password has more than {MAX_PASSWORD_LENGTH} bytes: write a shorter one"
             ),
         }
     }
 }
 
-pub(crate) fn text(secret: &Secret, key: &'static str) -> Result<String, Unusable> {
+/// The value of a key, if every program can use it.
+pub(crate) fn read_key(secret: &Secret, key: &'static str) -> Result<String, Unusable> {
     let value = secret
         .data
         .as_ref()
@@ -126,14 +125,14 @@ mod tests {
             " p ",
             "$(HOME)`id`;#",
             "{x}",
-            &"x".repeat(LONGEST),
+            &"x".repeat(MAX_PASSWORD_LENGTH),
         ] {
             assert!(
-                Login::read(&secret(b"postgres", good.as_bytes())).is_ok(),
+                Login::parse(&secret(b"postgres", good.as_bytes())).is_ok(),
                 "{good:?}"
             );
         }
-        let long = "x".repeat(LONGEST + 1);
+        let long = "x".repeat(MAX_PASSWORD_LENGTH + 1);
         let cases: [(&[u8], Unusable); 9] = [
             (b"", Unusable::Missing),
             (b"p\n", Unusable::LineBreak("password")),
@@ -147,18 +146,18 @@ mod tests {
         ];
         for (bad, why) in cases {
             assert_eq!(
-                Login::read(&secret(b"postgres", bad)).err(),
+                Login::parse(&secret(b"postgres", bad)).err(),
                 Some(why),
                 "{bad:?}"
             );
         }
-        let name = Login::read(&secret(b"postgres\n", b"p")).expect_err("a line break");
+        let name = Login::parse(&secret(b"postgres\n", b"p")).expect_err("a line break");
         assert!(
             name.to_string().contains("key username has a line break"),
             "{name}"
         );
         assert_eq!(
-            Login::read(&Secret::default()).err(),
+            Login::parse(&Secret::default()).err(),
             Some(Unusable::Missing)
         );
     }

@@ -1,20 +1,28 @@
-//! The loops: observe, decide, record, perform.
+//! The controllers: observe, decide, record, execute.
 //!
 //! # Expected flow
-//! [`run`] waits for the lease, then runs every loop until the lease is lost or it is told to stop;
-//! then it waits for the lease again, or gives it up.
+//! [`run`] waits for the lease, then runs every controller until the lease is lost or it is told to
+//! stop; then it waits for the lease again, or gives it up.
 //!
 //! # Guarantees
-//! Whoever holds no lease writes nothing. A loop handles [`CONCURRENCY`] objects at once and no
-//! object twice at once. An object that fails is tried again after a pause. A lost loop ends with
-//! everything it began: a task beside it, be it for an object, a check or a connection, is stopped
-//! when whoever began it drops it. Who wants a database for itself asks [`Context::lock_database`],
-//! pauses it, and is alone from then on.
+//! A process without the lease writes nothing. A controller reconciles [`CONCURRENCY`] objects at
+//! once, and no object twice at once. A reconcile that fails is repeated after a pause. When the
+//! lease is lost, everything that runs under it ends: tasks for objects, checks and connections are
+//! owned by their controller and stop when it is dropped. An operation that needs a database for
+//! itself takes [`Context::lock_database`] and pauses the database.
 //!
 //! # Assumptions
-//! Facts are kept up to date by somebody else. What is watched carries the label that KubeDB's
-//! objects carry, so that no other object of the cluster is held in memory. Secrets are read by
-//! name and never watched.
+//! The caches of facts are filled elsewhere. Watches select KubeDB's label, so that no other object
+//! of the cluster is held in memory. Secrets are read by name and never watched.
+//!
+//! | file | what |
+//! |---|---|
+//! | `observe/` | reads objects and asks servers |
+//! | `execute/` | does one action at a time |
+//! | `postgres/` | reconciles databases, and checks their health |
+//! | `ops_request/` | reconciles requests |
+//! | `pet_set` | realises PetSets by StatefulSets |
+//! | `outcome`, `finalizer`, `login`, `settings`, `state`, `context`, `workload_stores` | what all of them share |
 
 mod context;
 mod execute;
@@ -66,19 +74,19 @@ pub use crate::controller::settings::{
     Lease, MAX_CONCURRENT_OPERATIONS, PetSets, STATUS_DELAY, Settings,
 };
 
-/// How many objects one loop handles at once.
+/// How many objects one controller reconciles at once.
 pub const CONCURRENCY: u16 = 8;
 
-/// How long until an object is looked at again that somebody else has changed meanwhile.
-const CHANGED: Duration = Duration::from_millis(500);
+/// How long until the next reconcile after a write that conflicted with another one.
+const REQUEUE_AFTER_CONFLICT: Duration = Duration::from_millis(500);
 
-/// How long until an object is looked at again whose loop has failed.
-const FAILED: Duration = Duration::from_secs(3);
+/// How long until the next reconcile after one that failed.
+const REQUEUE_AFTER_FAILURE: Duration = Duration::from_secs(3);
 
-/// How often databases that are not there any more are forgotten.
-const FORGET: Duration = Duration::from_secs(10);
+/// How often the state of deleted databases is forgotten.
+const FORGET_PERIOD: Duration = Duration::from_secs(10);
 
-/// Runs the loops, while holding the lease, until told to stop.
+/// Runs the controllers, while holding the lease, until told to stop.
 pub async fn run(
     client: Client,
     facts: Arc<Stores>,
@@ -94,17 +102,17 @@ pub async fn run(
     }) = lease
     else {
         metrics.leads(true);
-        let (until, loops) = (
+        let (until, controllers) = (
             shutdown.cancelled_owned(),
-            loops(client, facts, settings, metrics),
+            controllers(client, facts, settings, metrics),
         );
-        future::select(until.boxed(), loops).await;
+        future::select(until.boxed(), controllers).await;
         return;
     };
     let election = LeaderElection::new(client.clone(), &namespace, &name, &identity);
     let lead = async {
         loop {
-            let loops = loops(
+            let controllers = controllers(
                 client.clone(),
                 Arc::clone(&facts),
                 settings.clone(),
@@ -112,11 +120,11 @@ pub async fn run(
             );
             let leading = async {
                 metrics.leads(true);
-                loops.await;
+                controllers.await;
             };
             election.with_lease(leading).await;
             metrics.leads(false);
-            warn!("the lease is lost: the loops have ended, and wait for it");
+            warn!("the lease is lost: the controllers have ended, and wait for it");
         }
     };
     tokio::select! {
@@ -126,7 +134,7 @@ pub async fn run(
     election.release().await;
 }
 
-fn loops(
+fn controllers(
     client: Client,
     facts: Arc<Stores>,
     settings: Settings,
@@ -148,12 +156,17 @@ fn loops(
         pet_sets,
         stateful_sets,
     };
-    let (drift, drifted) = mpsc::unbounded();
+    let (requeue_all, requeue_signals) = mpsc::unbounded();
     let context = Arc::new(Context::new(
-        client, facts, settings, metrics, watched, drift,
+        client,
+        facts,
+        settings,
+        metrics,
+        watched,
+        requeue_all,
     ));
     let provisioner = provisioner.then(|| {
-        let (databases, run) = databases(&context, drifted);
+        let (databases, run) = databases(&context, requeue_signals);
         [
             run,
             postgres::health::run(Arc::clone(&context), databases).boxed(),
@@ -162,7 +175,7 @@ fn loops(
     let ops_manager = ops_manager.then(|| requests(&context));
     let pet_sets = (realised == PetSets::Own && context.settings.provisioner)
         .then(|| self::pet_sets(&context));
-    let loops = provisioner
+    let controllers = provisioner
         .into_iter()
         .flatten()
         .chain(ops_manager)
@@ -171,18 +184,18 @@ fn loops(
         .into_iter()
         .chain(fill_stateful_sets);
     let forget = forget(Arc::clone(&context)).boxed();
-    future::join_all(loops.chain(fill).chain([forget]))
+    future::join_all(controllers.chain(fill).chain([forget]))
         .map(|_| ())
         .boxed()
 }
 
-/// Forgets databases that are not there any more: one may go without its finalizer, and so without
-/// a word.
+/// Forgets the state of deleted databases. A database whose finalizer was removed by hand goes
+/// without a last reconcile.
 async fn forget(context: Arc<Context>) {
-    let mut tick = tokio::time::interval(FORGET);
+    let mut tick = tokio::time::interval(FORGET_PERIOD);
     loop {
         tick.tick().await;
-        // What has not been listed yet is not gone.
+        // A database that has not been listed yet is not deleted.
         if !context
             .facts
             .unknown()
@@ -197,16 +210,16 @@ async fn forget(context: Arc<Context>) {
 
 fn databases(
     context: &Arc<Context>,
-    drifted: mpsc::UnboundedReceiver<()>,
+    requeue_signals: mpsc::UnboundedReceiver<()>,
 ) -> (Store<Postgres>, BoxFuture<'static, ()>) {
     let ours = || watcher::Config::default().labels(OURS);
-    // A request that has ended, or goes, may leave its database paused.
-    let left_alone = |request: PostgresOpsRequest| {
+    // A request that has ended, or is being deleted, may leave its database paused.
+    let paused_by_ended = |request: PostgresOpsRequest| {
         let is_over = request.is_finished() || request.metadata.deletion_timestamp.is_some();
         let database = ObjectRef::<Postgres>::new(&request.spec.database_ref.name);
         is_over.then(|| database.within(&request.namespace().unwrap_or_default()))
     };
-    // Only what they are called, as with the others; and there may be none of their kind.
+    // Metadata only, as of the others; and the cluster may not have this kind.
     let certificates = context.api::<PartialObjectMeta<Certificate>>();
     let certificates = optional::watch(certificates, ours(), AbsentKind::default());
     let controller = Controller::new(context.api::<Postgres>(), watcher::Config::default())
@@ -219,13 +232,13 @@ fn databases(
         .owns(context.api::<RoleBinding>(), ours())
         .owns(context.api::<PodDisruptionBudget>(), ours())
         .owns_stream(certificates.touched_objects())
-        .reconcile_all_on(drifted);
+        .reconcile_all_on(requeue_signals);
     let store = controller.store();
     let run = controller
         .watches(
             context.api::<PostgresOpsRequest>(),
             watcher::Config::default(),
-            left_alone,
+            paused_by_ended,
         )
         .run(postgres::reconcile, on_error, Arc::clone(context))
         .for_each(|_| future::ready(()));
@@ -234,8 +247,8 @@ fn databases(
 
 fn requests(context: &Arc<Context>) -> BoxFuture<'static, ()> {
     let facts = Arc::clone(&context.facts);
-    // A database that becomes ready, or goes, is news for the requests about it.
-    let about = move |database: Postgres| {
+    // Requests wait for their database to become ready, or to be deleted.
+    let unfinished_requests = move |database: Postgres| {
         let (namespace, name) = (
             database.namespace().unwrap_or_default(),
             database.name_any(),
@@ -253,7 +266,11 @@ fn requests(context: &Arc<Context>) -> BoxFuture<'static, ()> {
         watcher::Config::default(),
     )
     .with_config(Config::default().concurrency(CONCURRENCY))
-    .watches(context.api::<Postgres>(), watcher::Config::default(), about)
+    .watches(
+        context.api::<Postgres>(),
+        watcher::Config::default(),
+        unfinished_requests,
+    )
     .run(ops_request::reconcile, on_error, Arc::clone(context))
     .for_each(|_| future::ready(()))
     .boxed()
@@ -269,23 +286,23 @@ fn pet_sets(context: &Arc<Context>) -> BoxFuture<'static, ()> {
         .boxed()
 }
 
-/// When an object is looked at again whose loop has failed.
+/// When an object is reconciled again whose reconcile has failed.
 #[expect(
     clippy::needless_pass_by_value,
-    reason = "what `Controller::run` calls"
+    reason = "the signature that `Controller::run` calls"
 )]
 fn on_error<K: ObjectKind>(object: Arc<K>, error: &Error, _: Arc<Context>) -> Action {
     let kind = K::kind(&()).into_owned();
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     if let Error::Conflict(what) = error {
-        debug!(kind, namespace, name, %what, "changed meanwhile; looking again");
-        return Action::requeue(CHANGED);
+        debug!(kind, namespace, name, %what, "changed meanwhile; trying again");
+        return Action::requeue(REQUEUE_AFTER_CONFLICT);
     }
     warn!(kind, namespace, name, %error, "failed; trying again");
-    Action::requeue(FAILED)
+    Action::requeue(REQUEUE_AFTER_FAILURE)
 }
 
-/// A kind of object of ours in memory, and what keeps it up to date.
+/// A store of the objects of one kind that belong to databases, and the future that fills it.
 fn reflect<K>(client: &Client, settings: &Settings) -> (Store<K>, BoxFuture<'static, ()>)
 where
     K: ObjectKind + 'static,

@@ -1,13 +1,13 @@
-//! PetSets, where nobody else realises them: a StatefulSet of the same name, its status copied
-//! back.
+//! PetSets, unless another controller is installed for them: each becomes a StatefulSet of the same
+//! name, whose status is copied back.
 //!
 //! # Expected flow
-//! The PetSet of a database becomes a StatefulSet that it owns. A changed template restarts
-//! nothing: the strategy is `OnDelete`. When the PetSet goes, what it owns is collected.
+//! The PetSet of a database becomes a StatefulSet that it owns. A changed template restarts no pod:
+//! the strategy is `OnDelete`. Kubernetes deletes the StatefulSet with the PetSet.
 //!
 //! # Guarantees
-//! A PetSet that is not a database's is not realised, whatever its labels say: whoever may create
-//! PetSets may not create pods by that. A StatefulSet of the same name that the PetSet does not
+//! A PetSet that does not belong to a database is not realised, whatever its labels say: the right
+//! to create PetSets is no right to create pods. A StatefulSet of the same name that the PetSet does not
 //! control is left alone.
 
 use std::sync::Arc;
@@ -29,8 +29,8 @@ use crate::cluster::{Error, ObjectName, Objects};
 use crate::controller::Context;
 use crate::rules::ClusterFacts;
 
-/// How long until a set is looked at again that cannot be what it should be.
-const LATER: Duration = Duration::from_secs(20);
+/// How long until the next reconcile of a set that cannot be realised.
+const REQUEUE_WHILE_REFUSED: Duration = Duration::from_secs(20);
 
 const NOT_OURS: &str =
     "no Postgres of this name controls this PetSet: pgrekey realises those of its databases only";
@@ -55,15 +55,15 @@ pub(crate) async fn reconcile(set: Arc<PetSet>, context: Arc<Context>) -> Result
     let uid_of = |live: &StatefulSet| controller_of(live).map(|owner| owner.uid.clone());
     if live.as_ref().is_some_and(|live| uid_of(live) != set.uid()) {
         refuse(&context, &set, IN_THE_WAY).await;
-        return Ok(Action::requeue(LATER));
+        return Ok(Action::requeue(REQUEUE_WHILE_REFUSED));
     }
     match objects.apply_over(live.as_ref(), stateful_set(&set)).await {
-        // What it has become is said when it has been seen: the change brings us here again.
+        // The status is copied at the next reconcile, which this change leads to.
         Ok(ApplyOutcome::Created | ApplyOutcome::Changed) => return Ok(Action::await_change()),
         Ok(ApplyOutcome::Nothing) => {}
         Err(error @ (Error::InTheWay(_) | Error::Refused { .. })) => {
             refuse(&context, &set, &error.to_string()).await;
-            return Ok(Action::requeue(LATER));
+            return Ok(Action::requeue(REQUEUE_WHILE_REFUSED));
         }
         Err(error) => return Err(error),
     }
@@ -78,8 +78,8 @@ pub(crate) async fn reconcile(set: Arc<PetSet>, context: Arc<Context>) -> Result
     Ok(Action::await_change())
 }
 
-/// Whether a Postgres of the set's name controls it. An owner can be made up; a second set of that
-/// name cannot.
+/// Whether a Postgres of the set's name controls it. The name is compared because an owner reference
+/// can be forged, but two sets cannot have one name.
 async fn is_of_a_database(context: &Context, set: &PetSet) -> Result<bool, Error> {
     let Some(owner) =
         controller_of(set).filter(|owner| is_postgres(owner) && owner.name == set.name_any())
@@ -95,7 +95,7 @@ async fn is_of_a_database(context: &Context, set: &PetSet) -> Result<bool, Error
     {
         return Ok(true);
     }
-    // What is watched may be behind.
+    // The cache may be behind.
     Ok(context
         .get::<Postgres>(&namespace, &owner.name)
         .await?
@@ -114,7 +114,7 @@ fn is_postgres(owner: &OwnerReference) -> bool {
     owner.kind == Postgres::kind(&()) && group == Some(&*Postgres::group(&()))
 }
 
-/// Says why a set is not realised.
+/// Reports why a set is not realised.
 async fn refuse(context: &Context, set: &PetSet, why: &str) {
     warn!(
         namespace = set.namespace(),
@@ -127,7 +127,7 @@ async fn refuse(context: &Context, set: &PetSet, why: &str) {
         .await;
 }
 
-/// The status that the set should have and has not.
+/// The status that the set should have; `None` if it has it.
 fn status(set: &PetSet, live: StatefulSet) -> Option<StatefulSetStatus> {
     let mut status = live.status?;
     if status.observed_generation == live.metadata.generation {
@@ -138,7 +138,7 @@ fn status(set: &PetSet, live: StatefulSet) -> Option<StatefulSetStatus> {
             .as_ref()
             .and_then(|status| status.observed_generation);
     }
-    // A merge leaves what it does not name, and Kubernetes leaves out what is zero.
+    // A merge patch keeps fields that it does not name, and Kubernetes omits zeros.
     status.ready_replicas = Some(status.ready_replicas.unwrap_or_default());
     status.current_replicas = Some(status.current_replicas.unwrap_or_default());
     status.updated_replicas = Some(status.updated_replicas.unwrap_or_default());

@@ -2,12 +2,11 @@
 //! process and a line of its log.
 //!
 //! # Guarantees
-//! There are at most [`MOST`] sessions, those that are being asked among them; who needs one more
-//! ends the one that was asked longest ago. A session is asked by one check at a time. One that is
-//! older than [`RENEWED`] is not asked any more, nor is one that was let in on other terms than
-//! hold now: a session that is in says nothing about who can still come in. Nor is one in which
-//! anything went wrong. What is not asked any more ends at once, and everything ends with its
-//! owner.
+//! There are at most [`MAX_SESSIONS`] sessions, those that are in use among them; to open one more,
+//! the one that was used longest ago is closed. A session is used by one check at a time. It is
+//! closed when it is older than [`MAX_AGE`], when the terms of login have changed, because an open
+//! session does not prove that a new login would succeed, and when anything went wrong in it. All
+//! sessions close with their owner.
 //!
 //! # Assumptions
 //! Sessions end when they are dropped. There is one check of a peer at a time.
@@ -20,12 +19,12 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// How many sessions checks have at once, in all. One with TLS holds 35 kB of memory, one without
 /// 21 kB (resident memory over 300 of them, PostgreSQL 15): all of them 17 MB.
-pub(crate) const MOST: usize = 500;
+pub(crate) const MAX_SESSIONS: usize = 500;
 
 /// How long a session is kept.
-const RENEWED: Duration = Duration::from_mins(1);
+const MAX_AGE: Duration = Duration::from_mins(1);
 
-/// With whom a session is.
+/// The server with which a session is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PeerId {
     /// The uid of the database.
@@ -39,11 +38,11 @@ pub(crate) struct PeerId {
 pub(crate) struct Sessions<T, S> {
     held: Mutex<HashMap<PeerId, SessionSlots<T, S>>>,
     places: Arc<Semaphore>,
-    /// Told of every session that is kept: whoever waits for a place may end one now.
+    /// Notified of every session that is kept: a check that waits for a place may close it.
     kept: Notify,
 }
 
-/// A server that is asked, and the time.
+/// A server that is asked, and a clock.
 pub(crate) trait SessionPeer {
     type Session;
     type Answer;
@@ -62,12 +61,12 @@ pub(crate) trait SessionPeer {
     fn now(&self) -> Instant;
 }
 
-/// A session, and since when it is in.
+/// A session, and when it was opened.
 #[derive(Debug)]
 struct IdleSession<S> {
     session: S,
     since: Instant,
-    /// Its place among the [`MOST`]; free again when it ends.
+    /// Its place among the [`MAX_SESSIONS`]; free again when it ends.
     _place: OwnedSemaphorePermit,
 }
 
@@ -88,8 +87,8 @@ impl<T: PartialEq, S> Sessions<T, S> {
         }
     }
 
-    /// Asks a server, in the session that is kept with it or else in a new one. Whatever became of
-    /// the old one: whether the server is well is for a new one to say.
+    /// Asks a server, in the session that is kept with it or else in a new one. A failure in a kept
+    /// session does not count: the server is asked again in a new one.
     pub(crate) async fn ask<A: SessionPeer<Session = S>>(
         &self,
         server: &A,
@@ -122,11 +121,11 @@ impl<T: PartialEq, S> Sessions<T, S> {
         drop(ended);
     }
 
-    /// Takes out the session with this peer, if it is still good on these terms; else it ends.
+    /// Takes out the session with this peer if it may still be used on these terms; else closes it.
     fn take(&self, peer: &PeerId, terms: &T, now: Instant) -> Option<IdleSession<S>> {
         let held = self.with(|held| held.remove(peer))?;
         let is_good =
-            held.terms == *terms && now.saturating_duration_since(held.kept.since) < RENEWED;
+            held.terms == *terms && now.saturating_duration_since(held.kept.since) < MAX_AGE;
         is_good.then_some(held.kept)
     }
 
@@ -144,8 +143,8 @@ impl<T: PartialEq, S> Sessions<T, S> {
         self.kept.notify_one();
     }
 
-    /// Room for one more session. If there is none, the session ends that was asked longest ago; if
-    /// all are being asked, one of them is waited for.
+    /// A place for one more session. If none is free, closes the session that was used longest ago;
+    /// if all are in use, waits for one of them.
     async fn place(&self) -> OwnedSemaphorePermit {
         loop {
             if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
@@ -161,7 +160,7 @@ impl<T: PartialEq, S> Sessions<T, S> {
         }
     }
 
-    /// Ends the session that was asked longest ago; false if none is kept.
+    /// Closes the session that was used longest ago; false if none is kept.
     fn end_one(&self) -> bool {
         let ended = self.with(|held| {
             let peer = held
@@ -174,7 +173,7 @@ impl<T: PartialEq, S> Sessions<T, S> {
     }
 
     fn with<R>(&self, with: impl FnOnce(&mut HashMap<PeerId, SessionSlots<T, S>>) -> R) -> R {
-        // Nobody leaves it half changed.
+        // A panic leaves no half-changed map behind: every change is one call.
         with(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -5,36 +5,36 @@ use std::time::Duration;
 
 use crate::rules::Allowed;
 
-/// The label of every object of a database, KubeDB's and so ours.
+/// The label of every object of a database: KubeDB's.
 pub const OURS: &str = "app.kubernetes.io/managed-by=kubedb.com";
 
-/// What is left to the installation.
+/// The decisions of the installation.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The only namespace whose databases are looked after; all if left out.
+    /// The only namespace whose databases are managed; `None` for all.
     pub namespace: Option<String>,
     /// Whether databases are provisioned.
     pub provisioner: bool,
     /// Whether requests are carried out.
     pub ops_manager: bool,
-    /// Who realises PetSets.
+    /// The controller of PetSets.
     pub pet_sets: PetSets,
-    /// The lease that whoever runs the loops holds; none where nobody else can run them.
+    /// The lease of the process that runs the controllers; `None` if no other process can run them.
     pub lease: Option<Lease>,
     /// How many operations may run at once in the cluster.
     pub max_concurrent_operations: usize,
-    /// How late a status may tell of a step that went well.
+    /// How late the status of a request may report a step that succeeded.
     pub status_delay: Duration,
-    /// What this process is called in events.
+    /// The name of this process in events.
     pub instance: Option<String>,
-    /// What databases may have.
+    /// The fields that databases may use.
     pub allowed: Arc<Allowed>,
 }
 
-/// How many operations may run at once in a cluster, if the installation does not say.
+/// How many operations may run at once in a cluster, by default.
 pub const MAX_CONCURRENT_OPERATIONS: usize = 10;
 
-/// How late a status may tell of a step that went well, if the installation does not say.
+/// How late the status of a request may report a step that succeeded, by default.
 pub const STATUS_DELAY: Duration = Duration::from_secs(30);
 
 impl Default for Settings {
@@ -53,7 +53,7 @@ impl Default for Settings {
     }
 }
 
-/// Who realises PetSets.
+/// The controller of PetSets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PetSets {
     /// pgrekey, by StatefulSets.
@@ -63,13 +63,13 @@ pub enum PetSets {
     External,
 }
 
-/// The lease of the loops.
+/// The lease of the controllers.
 #[derive(Clone, Debug)]
 pub struct Lease {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Who we are; no two processes may be the same.
+    /// The identity of this process; no two processes may have the same.
     pub identity: String,
 }

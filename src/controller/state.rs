@@ -1,37 +1,38 @@
-//! What is remembered of databases, and whose turn it is at each of them.
+//! The state of databases that this process keeps in memory, and the lock on each of them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use secrecy::SecretString;
-use tokio::sync::Mutex as Turn;
+use tokio::sync::Mutex as AsyncMutex;
 
 use crate::controller::login::Login;
+use crate::pki::issued::{Issued, ServedMaterial};
 use crate::tls::posture::HbaMethods;
 
-/// What is remembered of one database while this process leads. Losing it costs a check or a
-/// question, never a database.
+/// The state of one database while this process leads. Losing it costs a check or a question, never
+/// a database.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DatabaseState {
     /// The login that worked last: a Secret that lost a key is repaired from it.
     pub(crate) login: Option<Login>,
-    /// What Patroni was told of us: a Secret that lost it is repaired from here.
+    /// The password of Patroni's REST API: a Secret that lost it is repaired from it.
     pub(crate) patroni_password: Option<SecretString>,
-    /// What its servers take, by what is written; not known while somebody has paused it, who may
-    /// write something else.
+    /// The authentication that servers are told to accept. `None` while an operation has paused the
+    /// database, because it may write another.
     pub(crate) hba_methods: Option<HbaMethods>,
-    /// What the last check saw.
+    /// The findings of the last check.
     pub(crate) last_check: Option<LastCheck>,
-    /// What was last seen on the wire to be served by every pod.
+    /// Names the certificates that every pod was last seen to serve.
     pub(crate) proven: Option<String>,
-    /// Until when clients were last said to get time.
+    /// The end of the client grace period that was last announced.
     pub(crate) grace_until: Option<Timestamp>,
     /// The certificates that its pods serve.
     pub(crate) served: Option<ServedCertificates>,
     /// The settings that its servers were last seen to have.
-    pub(crate) taken: Option<LoadedConf>,
-    /// The settings of its Secret that its servers do not take.
+    pub(crate) loaded_conf: Option<LoadedConf>,
+    /// The settings of its Secret that its servers do not accept.
     pub(crate) refused: Option<RefusedSettings>,
     /// Its primary, as operations see it.
     pub(crate) primary: PrimarySeen,
@@ -58,97 +59,110 @@ pub(crate) struct ServedCertificates {
     pub(crate) drifted: bool,
 }
 
-/// What is remembered of every database, by its uid.
-#[derive(Default)]
-pub(crate) struct DatabaseStates {
-    memory: Mutex<HashMap<String, DatabaseState>>,
-    turns: Mutex<HashMap<String, Arc<Turn<()>>>>,
-}
-
-impl DatabaseStates {
-    pub(crate) fn get(&self, uid: &str) -> DatabaseState {
-        self.with_memory(|memory| memory.get(uid).cloned())
-            .unwrap_or_default()
-    }
-
-    pub(crate) fn update(&self, uid: String, change: impl FnOnce(&mut DatabaseState)) {
-        self.with_memory(|memory| change(memory.entry(uid).or_default()));
-    }
-
-    /// What all of them serve.
-    pub(crate) fn served(&self) -> Vec<ServedCertificates> {
-        self.with_memory(|memory| memory.values().filter_map(|memory| memory.served).collect())
-    }
-
-    pub(crate) fn forget(&self, uid: &str) {
-        self.with_memory(|memory| memory.remove(uid));
-    }
-
-    /// Forgets every database that is not among these. Whoever is at one of them stays alone there.
-    pub(crate) fn retain(&self, known: &BTreeSet<String>) {
-        self.with_memory(|memory| memory.retain(|uid, _| known.contains(uid)));
-        self.with_turns(|turns| {
-            turns.retain(|uid, turn| known.contains(uid) || Arc::strong_count(turn) > 1)
-        });
-    }
-
-    /// Whoever holds it is alone at this database.
-    pub(crate) fn lock(&self, uid: String) -> Arc<Turn<()>> {
-        self.with_turns(|turns| Arc::clone(turns.entry(uid).or_default()))
-    }
-
-    fn with_memory<T>(&self, with: impl FnOnce(&mut HashMap<String, DatabaseState>) -> T) -> T {
-        // Nobody leaves half a memory behind, also not by panicking.
-        with(&mut self.memory.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn with_turns<T>(&self, with: impl FnOnce(&mut HashMap<String, Arc<Turn<()>>>) -> T) -> T {
-        with(&mut self.turns.lock().unwrap_or_else(PoisonError::into_inner))
+impl ServedCertificates {
+    /// The certificates in Secret `NAME-tls`, compared with those that were issued last; `None` if
+    /// their end is not known.
+    pub(crate) fn new(in_secret: &ServedMaterial, issued: Option<&Issued>) -> Option<Self> {
+        Some(Self {
+            until: in_secret.ends()?.as_second(),
+            drifted: issued.is_some_and(|issued| in_secret.material() != Some(issued.material)),
+        })
     }
 }
 
-/// What one check saw that others want to know.
+/// The findings of one check that other controllers use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LastCheck {
     /// Slots on the primary of members that have gone for good.
     pub(crate) left_slots: Vec<String>,
 }
 
-/// What servers were last seen to have.
+/// The settings that servers were last seen to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LoadedConf {
-    /// Names the settings, and the pods that have them.
-    pub(crate) what: String,
-    /// When they were first seen to.
-    pub(crate) first: Timestamp,
+    /// Names the settings, and the pods that should have them.
+    pub(crate) target: String,
+    /// When the servers were first asked about this target.
+    pub(crate) first_check: Timestamp,
     /// When they are asked again.
-    pub(crate) again: Timestamp,
+    pub(crate) next_check: Timestamp,
 }
 
-/// Settings that servers do not take, which only they could know.
+/// Settings that servers do not accept. Only a server can tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RefusedSettings {
-    /// Names the file with all settings, so that another is tried anew.
-    pub(crate) of: String,
+    /// Names the file with all settings: the settings of another file are tried again.
+    pub(crate) file: String,
     pub(crate) names: BTreeSet<String>,
 }
 
 impl RefusedSettings {
-    pub(crate) fn written(&self) -> String {
+    /// As the annotation of Secret `NAME-user-conf` holds it: words with spaces between them.
+    pub(crate) fn to_annotation(&self) -> String {
         let names = self.names.iter().map(String::as_str);
-        [self.of.as_str()]
-            .into_iter()
-            .chain(names)
-            .collect::<Vec<_>>()
-            .join(" ")
+        let words: Vec<&str> = [self.file.as_str()].into_iter().chain(names).collect();
+        words.join(" ")
     }
 
-    pub(crate) fn read(written: &str) -> Option<Self> {
-        let mut words = written.split(' ').map(str::to_owned);
+    /// The inverse of [`to_annotation`](Self::to_annotation).
+    pub(crate) fn parse(annotation: &str) -> Option<Self> {
+        let mut words = annotation.split(' ').map(str::to_owned);
         Some(Self {
-            of: words.next()?,
+            file: words.next()?,
             names: words.collect(),
         })
+    }
+}
+
+/// The state of every database and the lock on it, by uid.
+#[derive(Default)]
+pub(crate) struct DatabaseStates {
+    states: Mutex<HashMap<String, DatabaseState>>,
+    locks: Mutex<HashMap<String, Arc<AsyncMutex<()>>>>,
+}
+
+impl DatabaseStates {
+    pub(crate) fn get(&self, uid: &str) -> DatabaseState {
+        self.with_states(|states| states.get(uid).cloned())
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn update(&self, uid: String, change: impl FnOnce(&mut DatabaseState)) {
+        self.with_states(|states| change(states.entry(uid).or_default()));
+    }
+
+    /// The certificates that all databases serve.
+    pub(crate) fn served(&self) -> Vec<ServedCertificates> {
+        self.with_states(|states| states.values().filter_map(|state| state.served).collect())
+    }
+
+    pub(crate) fn forget(&self, uid: &str) {
+        self.with_states(|states| states.remove(uid));
+    }
+
+    /// Forgets every database that is not among these. A lock that is held stays.
+    pub(crate) fn retain(&self, known: &BTreeSet<String>) {
+        self.with_states(|states| states.retain(|uid, _| known.contains(uid)));
+        self.with_locks(|locks| {
+            locks.retain(|uid, lock| known.contains(uid) || Arc::strong_count(lock) > 1)
+        });
+    }
+
+    /// The lock on this database.
+    pub(crate) fn lock(&self, uid: String) -> Arc<AsyncMutex<()>> {
+        self.with_locks(|locks| Arc::clone(locks.entry(uid).or_default()))
+    }
+
+    fn with_states<T>(&self, with: impl FnOnce(&mut HashMap<String, DatabaseState>) -> T) -> T {
+        // A panic leaves no half-written state behind: every change is one assignment.
+        with(&mut self.states.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn with_locks<T>(
+        &self,
+        with: impl FnOnce(&mut HashMap<String, Arc<AsyncMutex<()>>>) -> T,
+    ) -> T {
+        with(&mut self.locks.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -167,49 +181,60 @@ mod tests {
 
     #[test]
     fn a_database_that_is_not_there_any_more_is_forgotten_with_what_it_served_and_its_login() {
-        let memories = DatabaseStates::default();
+        let states = DatabaseStates::default();
         for (uid, until) in [("gone", 1), ("there", 2)] {
-            memories.update(uid.to_owned(), |memory| {
-                memory.served = Some(ServedCertificates { until, ..SERVED });
-                memory.login = Some(Login {
+            states.update(uid.to_owned(), |state| {
+                state.served = Some(ServedCertificates { until, ..SERVED });
+                state.login = Some(Login {
                     username: "postgres".to_owned(),
                     password: "secret".into(),
                 });
             });
         }
         assert_eq!(
-            memories.served().iter().map(|served| served.until).min(),
+            states.served().iter().map(|served| served.until).min(),
             Some(1)
         );
-        memories.retain(&known(&["there"]));
-        assert_eq!(
-            memories.served(),
-            [ServedCertificates { until: 2, ..SERVED }]
-        );
-        assert!(memories.get("gone").login.is_none() && memories.get("there").login.is_some());
+        states.retain(&known(&["there"]));
+        assert_eq!(states.served(), [ServedCertificates { until: 2, ..SERVED }]);
+        assert!(states.get("gone").login.is_none() && states.get("there").login.is_some());
     }
 
     #[test]
     fn who_is_at_a_database_stays_alone_there_also_when_it_goes() {
-        let memories = DatabaseStates::default();
-        let at_it = memories
+        let states = DatabaseStates::default();
+        let at_it = states
             .lock("gone".to_owned())
             .try_lock_owned()
-            .expect("nobody is at it");
-        memories.retain(&known(&[]));
-        assert!(memories.lock("gone".to_owned()).try_lock().is_err());
+            .expect("no reconcile holds it");
+        states.retain(&known(&[]));
+        assert!(states.lock("gone".to_owned()).try_lock().is_err());
         drop(at_it);
-        memories.retain(&known(&[]));
-        assert_eq!(memories.with_turns(|turns| turns.len()), 0);
+        states.retain(&known(&[]));
+        assert_eq!(states.with_locks(|locks| locks.len()), 0);
     }
 
     #[test]
     fn what_is_left_out_is_remembered_by_the_secret() {
         let refused = RefusedSettings {
-            of: "1f".to_owned(),
+            file: "1f".to_owned(),
             names: ["timezone".to_owned(), "work_mem".to_owned()].into(),
         };
-        assert_eq!(refused.written(), "1f timezone work_mem");
-        assert_eq!(RefusedSettings::read(&refused.written()), Some(refused));
+        assert_eq!(refused.to_annotation(), "1f timezone work_mem");
+        assert_eq!(
+            RefusedSettings::parse(&refused.to_annotation()),
+            Some(refused)
+        );
+    }
+
+    #[test]
+    fn certificates_drift_when_others_have_been_issued() {
+        use crate::pki::issued::tests::{Authority, issue};
+        let ca = Authority::new("ca");
+        let (one, other) = (issue(&ca, &ca), issue(&ca, &ca));
+        for (issued, expected) in [(None, false), (Some(&one), false), (Some(&other), true)] {
+            let served = ServedCertificates::new(&one.served, issued).expect("an end");
+            assert_eq!(served.drifted, expected);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Pods, and what controls them, as they are watched.
+//! The watched pods of databases and the controllers of these pods.
 
 use std::sync::Arc;
 
@@ -11,18 +11,18 @@ use kube::runtime::reflector::{ObjectRef, Store, store::WriterDropped};
 use crate::api::{PetSet, Postgres};
 use crate::build::meta::{INSTANCE_LABEL, KIND};
 use crate::build::workload::{Realised, Workload};
-use crate::plan::Known;
 
-/// Pods, and what controls them, as they are watched.
+/// The watched pods of databases and the controllers of these pods.
 pub(crate) struct WorkloadStores {
     pub(crate) pods: Store<Pod>,
     pub(crate) pet_sets: Store<PetSet>,
-    /// Only where StatefulSets realise PetSets.
+    /// `None` unless StatefulSets realise PetSets.
     pub(crate) stateful_sets: Option<Store<PartialObjectMeta<StatefulSet>>>,
 }
 
 impl WorkloadStores {
-    /// Waits until all of them have been listed once: what has not been listed yet is not missing.
+    /// Waits until all of them have been listed once: an object that is not listed yet is not
+    /// missing.
     pub(crate) async fn until_listed(&self) -> Result<(), WriterDropped> {
         self.pods.wait_until_ready().await?;
         self.pet_sets.wait_until_ready().await?;
@@ -37,8 +37,8 @@ impl WorkloadStores {
         self.pet_sets.get(&ObjectRef::new(name).within(namespace))
     }
 
-    /// What controls the pods of a database.
-    pub(crate) fn workload(&self, postgres: &Postgres) -> Known<Workload> {
+    /// The controller of the pods of a database.
+    pub(crate) fn workload(&self, postgres: &Postgres) -> Result<Workload, String> {
         let (namespace, name) = (
             postgres.namespace().unwrap_or_default(),
             postgres.name_any(),

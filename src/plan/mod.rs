@@ -12,6 +12,7 @@
 //! | [`action`], [`purpose`], [`waiting`] | effects, their purposes, and the reasons to wait, as data |
 //! | [`transition`] | a decision, and all that follows from it without a client |
 //! | [`status`] | what people are told about a request and about a database, and when it is written |
+//! | [`user_conf`] | the settings of a user's Secret on their way to the servers |
 
 pub mod action;
 pub mod budgets;
@@ -25,10 +26,8 @@ pub mod scale_down;
 pub mod slots;
 pub mod status;
 pub mod transition;
+pub mod user_conf;
 pub mod waiting;
-
-/// A fact, or why it is not known.
-pub type Known<T> = Result<T, String>;
 
 pub use crate::plan::action::{Action, ClusterAction, RequestAction};
 pub use crate::plan::observed::Observed;

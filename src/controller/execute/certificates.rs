@@ -1,4 +1,4 @@
-//! What cert-manager is asked for, and what it has issued.
+//! The Certificates of a database: asks cert-manager for them, and deletes them.
 
 use std::collections::BTreeSet;
 
@@ -14,12 +14,14 @@ use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::plan::observed::issuance::{is_foreign, is_issued_for};
 use crate::tls::Alias;
 
-/// Asks for the certificates of a database that has TLS: all of them, or none where one of their
-/// Secrets is something else.
+/// Applies the Certificates of a database that has TLS: all of them, or none if one of their Secrets
+/// exists and holds something else.
 ///
-/// cert-manager issues into any Secret that a Certificate names, whatever is in it. Once it is
-/// named, it is too late to look.
-pub(crate) async fn ask(objects: &Objects, cluster: &Cluster) -> ReconcileResult<()> {
+/// The Secrets are read first, because cert-manager overwrites any Secret that a Certificate names.
+pub(crate) async fn request_certificates(
+    objects: &Objects,
+    cluster: &Cluster,
+) -> ReconcileResult<()> {
     let mut wishes = vec![];
     for wish in certificates(cluster) {
         let live = objects.get::<Certificate>(&wish.name_any()).await?;
@@ -52,14 +54,17 @@ fn in_the_way(secret: &str, certificate: &str) -> String {
     )
 }
 
-/// Takes away what a database without TLS does not have.
-pub(crate) async fn forget(
+/// Deletes the Certificates, Secrets and client bundle of a database without TLS.
+pub(crate) async fn delete_all(
     context: &Context,
     objects: &Objects,
     cluster: &Cluster,
 ) -> ReconcileResult<()> {
     // One of them holds a key that lets the superuser in.
-    delete(context, objects, cluster, Secrets::Delete).await?;
+    delete_certificates(context, objects, cluster, IssuedSecrets::Delete).await?;
+    objects
+        .delete::<Secret>(&cluster.names().tls_secret())
+        .await?;
     objects
         .delete::<Secret>(&cluster.names().tls_secret())
         .await?;
@@ -69,26 +74,26 @@ pub(crate) async fn forget(
     Ok(())
 }
 
-/// What becomes of the Secrets that were issued.
+/// The fate of the Secrets into which cert-manager issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Secrets {
+pub(crate) enum IssuedSecrets {
     /// They stay.
     Keep,
     /// They go.
     Delete,
 }
 
-/// Deletes the Certificates, and what was issued for them: by the name that the spec gives a
-/// Secret, and by the one that the Certificate has, for the spec may have forgotten it.
+/// Deletes the Certificates and their Secrets: those that the spec names, and those that the live
+/// Certificates name, because the spec may have changed.
 ///
-/// A Secret goes only where cert-manager says that it was issued for this Certificate, and has
-/// given it our labels, which no other Certificate has to give: who can forge that can delete the
-/// Secret himself. What an issuer signs with stays whatever it says.
-pub(crate) async fn delete(
+/// A Secret is deleted only if cert-manager says that it issued the content for this Certificate and
+/// gave it the database's labels, which no other Certificate has: an attacker who can forge both can
+/// delete the Secret anyway. A Secret with which an issuer signs is never deleted.
+pub(crate) async fn delete_certificates(
     context: &Context,
     objects: &Objects,
     cluster: &Cluster,
-    secrets: Secrets,
+    secrets: IssuedSecrets,
 ) -> Result<(), Error> {
     for alias in Alias::ALL {
         let certificate = cluster.names().certificate(alias);
@@ -98,7 +103,7 @@ pub(crate) async fn delete(
             objects.delete_seen(&live).await?;
             names.insert(live.spec.secret_name);
         }
-        names.retain(|_| secrets == Secrets::Delete);
+        names.retain(|_| secrets == IssuedSecrets::Delete);
         for name in names {
             let secret = objects.owned::<Secret>(&name).await?;
             let is_ca = context.facts.signs(cluster.namespace(), &name);

@@ -1,4 +1,4 @@
-//! Asking cert-manager, in the name of an operation.
+//! Asks cert-manager in the name of an operation: trials and re-issues.
 
 use k8s_openapi::ByteString;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -17,8 +17,8 @@ use crate::controller::Context;
 use crate::plan::observed::issuance::{REISSUE, TRIAL_OF, is_trial_of, issuers, trial_name};
 use crate::tls::Alias;
 
-/// Asks each issuer for a certificate that nobody will use. The key is thrown away at once.
-pub(crate) async fn try_issuers(
+/// Asks each issuer for a certificate that is never used. Its key is thrown away at once.
+pub(crate) async fn start_trials(
     objects: &Objects,
     wished: &Cluster,
     operation: &str,
@@ -30,7 +30,7 @@ pub(crate) async fn try_issuers(
         let name = trial_name(wished, at);
         match objects.get::<CertificateRequest>(&name).await? {
             Some(request) if is_trial_of(&request, &issuer_ref, operation) => continue,
-            // What another operation left behind says nothing about the issuer as it is now.
+            // A trial of another operation says nothing about the issuer as it is now.
             Some(_) => drop(objects.delete::<CertificateRequest>(&name).await?),
             None => {}
         }
@@ -71,8 +71,8 @@ fn signing_request(certificate: &Certificate) -> Result<String, rcgen::Error> {
     params.serialize_request(&KeyPair::generate()?)?.pem()
 }
 
-/// Deletes the trial.
-pub(crate) async fn end_trial(objects: &Objects, cluster: &Cluster) -> Result<(), Error> {
+/// Deletes the trials.
+pub(crate) async fn delete_trials(objects: &Objects, cluster: &Cluster) -> Result<(), Error> {
     for at in 0..Alias::ALL.len() {
         objects
             .delete::<CertificateRequest>(&trial_name(cluster, at))
@@ -81,9 +81,9 @@ pub(crate) async fn end_trial(objects: &Objects, cluster: &Cluster) -> Result<()
     Ok(())
 }
 
-/// Asks cert-manager to issue a certificate anew, if it is still at this revision: first it is
-/// written down that it was asked, so that it is asked once; then the condition is set that
-/// cert-manager's own command line sets.
+/// Asks cert-manager to re-issue a certificate, if it still has this revision. First an annotation
+/// records the request, so that it is made once; then the condition is set that cert-manager's own
+/// command line sets.
 pub(crate) async fn reissue(
     context: &Context,
     objects: &Objects,
@@ -91,7 +91,7 @@ pub(crate) async fn reissue(
     operation: &str,
     revision: i64,
 ) -> Result<(), Error> {
-    let of = |error| Error::classify(ObjectName::new::<Certificate>(name), error);
+    let classify = |error| Error::classify(ObjectName::new::<Certificate>(name), error);
     let api = objects.api::<Certificate>();
     let Some(certificate) = objects.owned::<Certificate>(name).await? else {
         return Ok(());
@@ -100,13 +100,13 @@ pub(crate) async fn reissue(
     if status.revision.unwrap_or_default() != revision || holds(&status.conditions, "Issuing") {
         return Ok(());
     }
-    // Conditions are written as a list, so they are to be those that were read.
+    // The list of conditions is written as a whole, so it must still be the one that was read.
     let version = certificate.resource_version();
     let mark = json!({"metadata": {"resourceVersion": version, "annotations": {REISSUE: format!("{operation}/{revision}")}}});
     let marked = api
         .patch(name, &PatchParams::default(), &Patch::Merge(mark))
         .await
-        .map_err(of)?;
+        .map_err(classify)?;
     status
         .conditions
         .retain(|condition| condition.type_ != "Issuing");
@@ -121,6 +121,6 @@ pub(crate) async fn reissue(
     let patch = json!({"metadata": {"resourceVersion": marked.resource_version()}, "status": {"conditions": status.conditions}});
     api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
         .await
-        .map_err(of)?;
+        .map_err(classify)?;
     Ok(())
 }

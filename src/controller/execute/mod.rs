@@ -1,4 +1,5 @@
-//! Doing what was decided about a database: one effect at a time, each of them idempotent.
+//! Does to a database what was decided: one effect at a time, each of them idempotent.
+
 pub(crate) mod certificates;
 mod issuance;
 pub(crate) mod patroni;
@@ -12,76 +13,68 @@ use kube::core::Status;
 use serde_json::json;
 use tracing::info;
 
+use crate::api::PetSet;
 use crate::api::annotations::{PREVIOUS_OF, REFRESHED_FOR};
-use crate::api::ports::{PATRONI_PORT, POSTGRES_PORT};
+use crate::api::ports::PATRONI_PORT;
 use crate::build::applied::has_files;
 use crate::build::patroni::{dynamic, local};
-use crate::build::{Cluster, secrets, trust};
+use crate::build::{Cluster, pet_set, secrets, trust};
 use crate::cluster::{ApplyOutcome, Error, ObjectName};
 use crate::controller::Context;
-use crate::controller::observe::cluster::{ClusterObjects, select_cas};
-use crate::controller::outcome::{Interrupt, ReconcileResult};
+use crate::controller::observe::cluster::{BuiltFromSpec, ClusterObjects};
+use crate::controller::outcome::{Attempt, Interrupt, Pending, ReconcileResult};
 use crate::database;
 use crate::database::ProbeError;
-use crate::database::probe::probe;
 use crate::database::server_status::{reload, store_password};
-use crate::database::session::Session;
 use crate::pki::CaId;
 use crate::pki::issued::{Cas, Issued, ServedMaterial, bundle};
 use crate::plan::action::{CertificateVolume, ClusterAction, PodRef};
 use crate::plan::observed::instance::address;
-use crate::tls::{Files, PasswordEncryption};
+use crate::tls::{Files, PasswordEncryption, Posture};
 
-/// A database on which something is to be done.
+/// Executes actions on one database.
 pub(crate) struct Executor<'a> {
     pub(crate) context: &'a Context,
     pub(crate) site: &'a ClusterObjects,
     /// The database as the operation wants it; for a renewal, as it is.
     pub(crate) wished: &'a Cluster,
-    /// What has been issued for it, if anything has.
+    /// The certificates that have been issued for it, if any.
     pub(crate) issued: Option<&'a Issued>,
-    /// CAs that are known from elsewhere.
+    /// CAs that are known from trials.
     pub(crate) more_cas: Cas,
-    /// In whose name; none for renewals.
+    /// The uid of the request in whose name it acts; `None` for renewals.
     pub(crate) operation: Option<&'a str>,
 }
 
 impl Executor<'_> {
-    /// Does one thing to the database. What is about the request is not done here.
+    /// Executes one action on the database. Actions on the request are executed elsewhere.
     pub(crate) async fn execute(&self, action: &ClusterAction) -> ReconcileResult<()> {
         let ClusterObjects {
             cluster, objects, ..
         } = self.site;
+        let operation = self.operation.unwrap_or_default();
         match action {
             ClusterAction::StartTrial => {
-                issuance::try_issuers(objects, self.wished, self.operation.unwrap_or_default())
-                    .await?;
+                issuance::start_trials(objects, self.wished, operation).await?;
             }
             ClusterAction::RequestCertificates(_) => {
-                certificates::ask(objects, self.wished).await?
+                certificates::request_certificates(objects, self.wished).await?;
             }
-            ClusterAction::EndTrial => issuance::end_trial(objects, cluster).await?,
+            ClusterAction::EndTrial => issuance::delete_trials(objects, cluster).await?,
             ClusterAction::Reissue { alias, revision } => {
                 let name = cluster.names().certificate(*alias);
-                issuance::reissue(
-                    self.context,
-                    objects,
-                    &name,
-                    self.operation.unwrap_or_default(),
-                    *revision,
-                )
-                .await?;
+                issuance::reissue(self.context, objects, &name, operation, *revision).await?;
             }
             ClusterAction::PublishBundle(cas) => {
                 let text = self.bundle(cas)?;
                 objects.apply(trust::ca_config_map(cluster, &text)).await?;
             }
             ClusterAction::WriteSettings(posture) => {
-                self.site.require_buildable(true)?;
+                self.site.require_buildable(BuiltFromSpec::Settings)?;
                 objects.apply(dynamic::config_map(cluster, posture)).await?;
             }
             ClusterAction::WriteConninfo(posture) => {
-                self.site.require_buildable(true)?;
+                self.site.require_buildable(BuiltFromSpec::Settings)?;
                 objects.apply(local::config_map(cluster, posture)).await?;
             }
             ClusterAction::WriteFiles(files) => self.write_files(files).await?,
@@ -101,96 +94,112 @@ impl Executor<'_> {
         Ok(())
     }
 
+    /// Every CA that is known: of the cluster, of issued certificates, and of trials.
     fn cas(&self) -> Cas {
-        let issued = self
-            .issued
-            .map(|issued| issued.cas.clone())
-            .unwrap_or_default();
-        self.site
-            .cas()
-            .into_iter()
-            .chain(issued)
+        let issued = self.issued.map(|issued| issued.cas.clone());
+        let stored = self.site.certificates.cas().into_iter();
+        stored
+            .chain(issued.unwrap_or_default())
             .chain(self.more_cas.clone())
             .collect()
     }
 
     fn bundle(&self, wanted: &BTreeSet<CaId>) -> ReconcileResult<String> {
-        let all = select_cas(wanted, &self.cas());
-        bundle(wanted.iter().copied(), &all)
-            .map_err(|ca| Interrupt::Blocked("CaUnknown", unknown_ca(ca)))
+        let mut known = self.cas();
+        known.retain(|ca, _| wanted.contains(ca));
+        bundle(wanted.iter().copied(), &known).map_err(unknown_ca)
     }
 
-    /// Secret `NAME-tls`. In an operation what was in it stays beside it as the previous material,
-    /// until the leaves go back to that. A renewal has nothing to go back to, and keeps nothing.
+    /// Writes Secret `NAME-tls`. In an operation the certificates that were in it stay beside the
+    /// new ones as the previous ones, until a rollback brings them back. A renewal rolls nothing
+    /// back, and keeps none.
     async fn write_files(&self, files: &Files) -> ReconcileResult<()> {
-        let ClusterObjects {
-            cluster,
-            objects,
-            in_secret: stored,
-            previous,
-            posture_objects: pieces,
-            ..
-        } = self.site;
-        let is = |served: &&ServedMaterial| served.material().as_ref() == Some(&files.material);
-        let issued = self.issued.map(|issued| &issued.served).filter(|_| {
-            self.issued
-                .is_some_and(|issued| issued.material == files.material)
-        });
-        // What has been issued was verified a moment ago; what is kept was when it was written.
-        let now = issued
-            .or(stored.as_ref().filter(is))
-            .or(previous.as_ref().filter(is));
-        let now = now.ok_or_else(|| {
-            Interrupt::Blocked(
-                "MaterialUnknown",
-                "the leaves to be served are not there".to_owned(),
-            )
-        })?;
-        let now = now
+        let certificates = &self.site.certificates;
+        let (in_secret, previous) = (
+            certificates.in_secret.as_ref(),
+            certificates.previous.as_ref(),
+        );
+        let is_wanted = |served: &&ServedMaterial| served.material() == Some(files.material);
+        // Issued certificates were verified a moment ago, stored ones when they were written.
+        let issued = self.issued;
+        let issued = issued.filter(|issued| issued.material == files.material);
+        let next = issued
+            .map(|issued| &issued.served)
+            .or(in_secret.filter(is_wanted))
+            .or(previous.filter(is_wanted))
+            .ok_or_else(|| {
+                let why = "the certificates to be served are neither issued nor stored";
+                Interrupt::Blocked("MaterialUnknown", why.to_owned())
+            })?;
+        let next = next
             .clone()
             .trusting(&files.material, &files.trust, &self.cas())
-            .map_err(|ca| Interrupt::Blocked("CaUnknown", unknown_ca(ca)))?;
-        let stays = stored.as_ref().is_some_and(|stored| is(&stored));
-        let goes_back = previous.as_ref().is_some_and(|previous| is(&previous));
-        let before = if stays {
-            previous.as_ref()
+            .map_err(unknown_ca)?;
+        let keep = if in_secret.is_some_and(|served| is_wanted(&served)) {
+            previous
         } else {
-            stored.as_ref().filter(|_| !goes_back)
+            let is_rollback = previous.is_some_and(|served| is_wanted(&served));
+            in_secret.filter(|_| !is_rollback)
         };
-        let mut secret = secrets::tls(cluster, &now, before.filter(|_| self.operation.is_some()));
-        if let (Some(operation), Some(_)) = (self.operation, before) {
+        let keep = keep.filter(|_| self.operation.is_some());
+        let mut secret = secrets::tls(&self.site.cluster, &next, keep);
+        if let (Some(operation), Some(_)) = (self.operation, keep) {
             secret
                 .annotations_mut()
                 .insert(PREVIOUS_OF.to_owned(), operation.to_owned());
         }
-        objects.apply_over(pieces.tls.as_ref(), secret).await?;
+        let live = self.site.posture_objects.tls.as_ref();
+        self.site.objects.apply_over(live, secret).await?;
         Ok(())
     }
 
-    /// What new pods are made of, with or without files, if it is not so already.
+    /// Writes the template of new pods, with or without the volume for certificates, unless it is
+    /// so already.
     async fn write_pet_set(&self, has_files: bool) -> ReconcileResult<ApplyOutcome> {
-        let ClusterObjects {
-            objects,
-            posture_objects: pieces,
-            ..
-        } = self.site;
-        self.site.require_buildable(false)?;
-        let wish = self
+        self.site.require_buildable(BuiltFromSpec::Pods)?;
+        let set = self.pet_set(has_files)?;
+        let live = self.site.posture_objects.pet_set.as_ref();
+        Ok(self.site.objects.apply_over(live, set).await?)
+    }
+
+    /// The set with or without the volume for certificates, otherwise as it is.
+    fn pet_set(&self, has_files: bool) -> ReconcileResult<PetSet> {
+        let applied = self
             .site
-            .pet_set(has_files, self.issued.map(|issued| issued.material))?;
-        Ok(objects.apply_over(pieces.pet_set.as_ref(), wish).await?)
+            .applied_posture()
+            .map_err(|why| Interrupt::Blocked("PostureUnknown", why))?;
+        let in_secret = self.site.certificates.in_secret.as_ref();
+        let material = in_secret
+            .and_then(ServedMaterial::material)
+            .or(self.issued.map(|issued| issued.material));
+        let files = material
+            .filter(|_| has_files)
+            .map(Files::trusting_its_signers);
+        if has_files && files.is_none() {
+            return Err(Interrupt::Wait(Pending::PodFiles));
+        }
+        let mut set = pet_set::pet_set(&self.site.cluster, &Posture { files, ..applied });
+        if let Some(live) = &self.site.posture_objects.pet_set {
+            set.spec
+                .volume_claim_templates
+                .clone_from(&live.spec.volume_claim_templates);
+            set.spec.replicas = live.spec.replicas;
+        }
+        Ok(set)
     }
 
     async fn set_password(&self, hash: PasswordEncryption) -> ReconcileResult<()> {
-        let ClusterObjects { login, .. } = self.site;
-        let leader = self.site.leader().ok_or(Interrupt::Wait("a leader"))?;
-        let session = self.log_in(leader).await?;
-        let stored = store_password(&session, &login.username, &login.password, hash).await;
-        stored.map_err(|silence| self.retry(leader, &silence))
+        let login = &self.site.login;
+        let leader = self.site.leader().ok_or(Interrupt::Wait(Pending::Leader))?;
+        let session = self.site.log_in(leader).await?;
+        store_password(&session, &login.username, &login.password, hash)
+            .await
+            .map_err(|error| self.unanswered(leader, Attempt::StorePassword, error))
     }
 
-    /// Any change of a pod makes the kubelet look at its volumes, within about a second.
-    async fn touch(&self, pod: &PodRef, version: &str) -> ReconcileResult<()> {
+    /// Changes an annotation of a pod: any change makes the kubelet refresh the pod's volumes,
+    /// within about a second.
+    pub(crate) async fn touch(&self, pod: &PodRef, version: &str) -> ReconcileResult<()> {
         let PodRef { name, uid } = pod;
         let patch = json!({"metadata": {"uid": uid, "annotations": {REFRESHED_FOR: version}}});
         let patched = self
@@ -201,58 +210,58 @@ impl Executor<'_> {
             .await;
         patched
             .map(drop)
-            .or_else(|error| gone_is_fine(name, error))
+            .or_else(|error| ignore_replaced(name, error))
             .map_err(Interrupt::from)
     }
 
-    async fn reload_server(&self, pod: &PodRef) -> ReconcileResult<()> {
+    pub(crate) async fn reload_server(&self, pod: &PodRef) -> ReconcileResult<()> {
         let Some(pod) = self.site.find_pod(pod) else {
             return Ok(());
         };
-        let session = self.log_in(pod).await?;
+        let session = self.site.log_in(pod).await?;
         reload(&session)
             .await
-            .map_err(|silence| self.retry(pod, &silence))
+            .map_err(|error| self.unanswered(pod, Attempt::ReloadServer, error))
     }
 
     async fn reload_patroni(&self, pod: &PodRef) -> ReconcileResult<()> {
         let Some(pod) = self.site.find_pod(pod) else {
             return Ok(());
         };
-        let address = address(pod, PATRONI_PORT.number)
-            .map_err(|_| Interrupt::Wait("an address of the pod"))?;
+        let address = address(pod, PATRONI_PORT.number).map_err(|why| {
+            Interrupt::Wait(Pending::Address {
+                pod: pod.name_any(),
+                why,
+            })
+        })?;
         let password = self
             .site
             .patroni_password
             .as_ref()
-            .ok_or(Interrupt::Wait("the password of Patroni's REST API"))?;
-        let reloaded = database::patroni::reload(address, secrets::PATRONI_USER, password).await;
-        reloaded.map_err(|silence| self.retry(pod, &silence))
+            .ok_or(Interrupt::Wait(Pending::PatroniPassword))?;
+        database::patroni::reload(address, secrets::PATRONI_USER, password)
+            .await
+            .map_err(|error| self.unanswered(pod, Attempt::ReloadPatroni, error))
     }
 
-    /// Who says no may say yes at the next look. What new pods are made of is brought up to date
-    /// first: who restarts a database expects it to come back as it is asked for now.
+    /// Evicts a pod. A refusal is reported, and the eviction is tried again at the next reconcile.
+    /// The template of new pods is brought up to date first: a user who restarts a database expects
+    /// the pods to come back as the spec asks now.
     async fn evict(&self, PodRef { name: pod, uid }: &PodRef) -> ReconcileResult<()> {
         if let Some(live) = &self.site.posture_objects.pet_set
-            && !matches!(
-                self.write_pet_set(has_files(live)).await?,
-                ApplyOutcome::Nothing
-            )
+            && self.write_pet_set(has_files(live)).await? != ApplyOutcome::Nothing
         {
-            return Err(Interrupt::Wait(
-                "the PetSet's controller to see what new pods are made of",
-            ));
+            return Err(Interrupt::Wait(Pending::PetSetController));
         }
-        let preconditions = Some(Preconditions {
+        let preconditions = Preconditions {
             uid: Some(uid.to_owned()),
             resource_version: None,
-        });
-        let delete_options = Some(DeleteParams {
-            preconditions,
-            ..DeleteParams::default()
-        });
+        };
         let parameters = EvictParams {
-            delete_options,
+            delete_options: Some(DeleteParams {
+                preconditions: Some(preconditions),
+                ..DeleteParams::default()
+            }),
             ..EvictParams::default()
         };
         info!(pod, namespace = self.site.cluster.namespace(), "evicting");
@@ -261,39 +270,23 @@ impl Executor<'_> {
             Err(kube::Error::Api(status)) if !matches!(status.code, 404 | 409) => Err(
                 Interrupt::Blocked("EvictionRefused", eviction_refused(pod, &status)),
             ),
-            Err(error) => gone_is_fine(pod, error).map_err(Interrupt::from),
+            Err(error) => ignore_replaced(pod, error).map_err(Interrupt::from),
         }
     }
 
-    pub(crate) async fn log_in(&self, pod: &Pod) -> ReconcileResult<Session> {
-        let address = address(pod, POSTGRES_PORT.number)
-            .map_err(|_| Interrupt::Wait("an address of the pod"))?;
-        let written = self
-            .site
-            .applied_posture()
-            .map_err(|why| Interrupt::Blocked("PostureUnknown", why))?;
-        let keys = self.site.login_keys(&written);
-        let wire = probe(address, &self.site.login.username).await;
-        let host = self.site.host(&pod.name_any());
-        let session = crate::controller::observe::instance::log_in(
-            address,
-            &host,
-            &self.site.login,
-            &keys,
-            &wire,
-        )
-        .await;
-        session.map_err(|silence| self.retry(pod, &silence))
-    }
-
-    /// A server that does not do what it is asked is asked again after the next look.
-    pub(crate) fn retry(&self, pod: &Pod, silence: &ProbeError) -> Interrupt {
-        info!(pod = pod.name_any(), namespace = self.site.cluster.namespace(), %silence, "not done; trying again");
-        Interrupt::Wait("a server that answers")
+    /// A server that did not do what it was asked: it is asked again at the next reconcile.
+    pub(crate) fn unanswered(&self, pod: &Pod, attempt: Attempt, error: ProbeError) -> Interrupt {
+        let (pod, namespace) = (pod.name_any(), self.site.cluster.namespace());
+        info!(pod, namespace, %attempt, %error, "not done; trying again");
+        Interrupt::Wait(Pending::Server {
+            pod,
+            attempt,
+            error,
+        })
     }
 }
 
-/// What the eviction API says about a pod: which budget it is about is among the causes.
+/// The refusal of the eviction API: its causes name the budget.
 fn eviction_refused(pod: &str, status: &Status) -> String {
     let causes = status
         .details
@@ -306,12 +299,13 @@ fn eviction_refused(pod: &str, status: &Status) -> String {
     format!("the eviction API refuses pod {pod}: {}", said.join(" "))
 }
 
-fn unknown_ca(ca: CaId) -> String {
-    format!("the certificate of CA {ca} is nowhere to be found")
+fn unknown_ca(ca: CaId) -> Interrupt {
+    let why = format!("the certificate of CA {ca} is nowhere to be found");
+    Interrupt::Blocked("CaUnknown", why)
 }
 
-/// Who is gone, or is somebody else by now, needs nothing any more.
-fn gone_is_fine(pod: &str, error: kube::Error) -> Result<(), Error> {
+/// A pod that is gone, or was replaced by another of its name, needs nothing any more.
+fn ignore_replaced(pod: &str, error: kube::Error) -> Result<(), Error> {
     match error {
         kube::Error::Api(status) if matches!(status.code, 404 | 409) => Ok(()),
         error => Err(Error::classify(ObjectName::new::<Pod>(pod), error)),
@@ -323,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_eviction_api_says_is_told_with_its_causes() {
+    fn the_refusal_of_an_eviction_is_told_with_its_causes() {
         let told = |status: serde_json::Value| {
             eviction_refused("pg-0", &serde_json::from_value(status).expect("a status"))
         };

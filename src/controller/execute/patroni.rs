@@ -1,4 +1,4 @@
-//! Asking Patroni.
+//! Asks Patroni for a switchover.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
@@ -8,14 +8,14 @@ use serde_json::json;
 use crate::build::Cluster;
 use crate::cluster::{Error, ObjectName, Objects};
 
-/// Whether Patroni had been asked before.
+/// When Patroni was asked for a switchover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SwitchoverRequest {
     Already,
     Now,
 }
 
-/// Asks Patroni to hand the leadership over.
+/// Asks Patroni for a switchover from `leader` to `candidate`, unless it was asked already.
 pub(crate) async fn request_switchover(
     objects: &Objects,
     cluster: &Cluster,
@@ -35,7 +35,7 @@ pub(crate) async fn request_switchover(
     if asked("leader") && asked("member") {
         return Ok(SwitchoverRequest::Already);
     }
-    // Patroni takes these annotations away again, so nobody owns them: a merge, not an application.
+    // Patroni removes these annotations, so pgrekey must not own them: a merge patch, no apply.
     let body = json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",

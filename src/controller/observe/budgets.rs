@@ -1,4 +1,4 @@
-//! Who else has a say in whether pods of a database may go.
+//! The disruption budgets that select pods of a database.
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -10,10 +10,10 @@ use crate::cluster::{Error, ObjectName};
 use crate::controller::observe::cluster::ClusterObjects;
 use crate::plan::budgets::{Budget, Budgets};
 
-/// The most budgets of a namespace that are looked at.
-const MOST: u32 = 500;
+/// How many budgets of a namespace are read at most.
+const MAX_BUDGETS: u32 = 500;
 
-/// The budgets that select pods of this database, whoever made them.
+/// The budgets that select pods of this database, of any owner.
 pub(crate) async fn observe(site: &ClusterObjects) -> Result<Budgets, Error> {
     let ClusterObjects {
         cluster,
@@ -23,7 +23,7 @@ pub(crate) async fn observe(site: &ClusterObjects) -> Result<Budgets, Error> {
     } = site;
     let listed = objects
         .api::<PodDisruptionBudget>()
-        .list(&ListParams::default().limit(MOST))
+        .list(&ListParams::default().limit(MAX_BUDGETS))
         .await;
     let listed = listed.map_err(|error| {
         Error::classify(
@@ -53,7 +53,8 @@ pub(crate) async fn observe(site: &ClusterObjects) -> Result<Budgets, Error> {
     Ok(budgets)
 }
 
-/// An empty selector selects all pods, and none selects none.
+/// The pods that a budget selects. An empty selector selects all; a budget without a selector
+/// selects none.
 fn selected(budget: &PodDisruptionBudget, pods: &[Pod]) -> Vec<String> {
     let selector = budget.spec.as_ref().and_then(|spec| spec.selector.clone());
     let Some(selector) = selector.and_then(|selector| Selector::try_from(selector).ok()) else {

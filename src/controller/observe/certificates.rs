@@ -7,7 +7,7 @@ use crate::build::Cluster;
 use crate::build::certificates::required_names;
 use crate::cluster::{Error, Objects};
 use crate::controller::Context;
-use crate::controller::outcome::{Interrupt, ReconcileResult};
+use crate::controller::outcome::{Interrupt, Pending, ReconcileResult};
 use crate::pki::issued::{Issued, IssuedSecret, MaterialProblem, PerAlias, check_issued};
 use crate::plan::observed::issuance::{NotServed, is_foreign, not_served};
 use crate::tls::Alias;
@@ -57,7 +57,7 @@ pub(crate) async fn explain_not_issued(
         certificates.extend(objects.get::<Certificate>(&name).await?);
     }
     Ok(match not_served(problems, &certificates, context.now()) {
-        NotServed::InProgress => Interrupt::Wait("cert-manager"),
+        NotServed::InProgress => Interrupt::Wait(Pending::CertManager),
         NotServed::Problem(why) => Interrupt::Blocked("CertificatesNotServed", why),
     })
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use crate::api::names::Names;
 use crate::api::ports::POSTGRES_PORT;
 use crate::api::tls::SslMode;
-use crate::build::paths::{CONFIG, PATRONI_YML};
+use crate::build::paths::{CERTS_VOLUME, CONFIG, PATRONI_YML};
 use crate::controller::login::Login;
 use crate::database::connect::ConnectOptions;
 use crate::database::probe::{Handshake, Plaintext, ProbeResult, probe};
@@ -25,136 +25,156 @@ use crate::plan::waiting::Unknown;
 use crate::tls::layout;
 use crate::tls::posture::HbaMethods;
 
-/// What it takes to log in to the servers of a database besides the superuser's name and password,
-/// wherever the database is.
+/// The means to log in to the servers of a database.
 pub(crate) struct LoginKeys {
-    /// The CAs that may have signed what servers serve, DER.
+    /// The superuser.
+    pub(crate) login: Login,
+    /// The CAs that may have signed the servers' certificates, DER.
     pub(crate) roots: Vec<Vec<u8>>,
-    /// The client certificates that we may log in with.
+    /// The client certificates that pgrekey may present.
     pub(crate) pairs: Vec<CertificateAndKey>,
-    /// What servers take, by what is written.
+    /// The authentication that servers are told to accept.
     pub(crate) accept: HbaMethods,
     /// PostgreSQL's major version.
     pub(crate) major: u32,
 }
 
-/// The name by which a pod is dialled, which the servers' certificate has.
+/// The host name of a pod, which is a name of the servers' certificate.
 pub(crate) fn host(pod: &str, database: &str, namespace: &str) -> String {
     Names::new(database).pod_host(pod, namespace)
 }
 
-/// Asks a server everything.
+/// Asks the server of a pod everything that the plan needs to know.
 pub(crate) async fn observe_server(
     pod: &Pod,
     host: &str,
-    login: &Login,
     keys: &LoginKeys,
     expected: &ExpectedServer,
-    has_files: bool,
 ) -> Result<ObservedServer, Unknown> {
     let no_answer = |error: ProbeError| Unknown::NoAnswer(error.to_string());
     let address = address(pod, POSTGRES_PORT.number).map_err(Unknown::NoAnswer)?;
-    let wire = probe(address, &login.username).await;
-    let plaintext = wire.plaintext.clone().map_err(no_answer)? == Plaintext::Taken;
-    let session = log_in(address, host, login, keys, &wire)
+    let shown = probe(address, &keys.login.username).await;
+    let plaintext = shown.plaintext.clone();
+    let plaintext = plaintext.map_err(no_answer)?;
+    let session = log_in(address, host, keys, &shown)
         .await
         .map_err(no_answer)?;
-    query_server(&session, wire, plaintext, expected, has_files)
+    let server = ShownServer {
+        shown,
+        accepts_plaintext: plaintext == Plaintext::Taken,
+        has_files: has_files(pod),
+    };
+    query_server(&session, server, expected)
         .await
         .map_err(no_answer)
 }
 
-/// Logs in by whatever way is open: somebody may be taking the cluster from one way to another.
+/// Whether a pod has the volume with certificates.
+pub(crate) fn has_files(pod: &Pod) -> bool {
+    let volumes = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
+    volumes
+        .into_iter()
+        .any(|volume| volume.name == CERTS_VOLUME)
+}
+
+/// Logs in by any method that the server offers and that is safe, because an operation may be
+/// taking the cluster from one method to another.
 ///
 /// # Guarantees
-/// Nothing is tried in plaintext unless what is written takes plaintext. Else somebody on the path
-/// to a pod could break TLS, answer the start-up packet, and ask for the superuser's password in
-/// clear.
+/// Plaintext is tried only if servers are told to accept it. Else an attacker on the path to a pod
+/// could break TLS, answer the start-up packet, and ask for the superuser's password in clear.
 ///
-/// Nor does that keep us from any pod, though pods may be one step behind what is written. Settings
-/// are written first of a step, and only once every pod was seen to have those before. Plaintext is
-/// refused by the last step of a walk to TLS, when all servers speak it and take both, and
-/// plaintext is written to be taken by the first step of a walk from TLS, long before TLS goes. So
-/// a pod lets us in by TLS wherever plaintext is written to be refused, whether it is where the
-/// step begins or where it ends, also on the way back (a test of [`walk`](fn@crate::tls::walk) says
-/// so for every walk). A pod that starts is no further behind: Patroni starts PostgreSQL when it
-/// has read what is written.
+/// TLS-only login never locks pgrekey out: when plaintext is refused, every pod speaks TLS. Adding
+/// TLS refuses plaintext in the last stage, after all pods speak TLS; removing TLS accepts plaintext
+/// in the first stage. Pods lag by one stage at most, because the settings of a stage are written
+/// only once every pod was seen to have those of the stage before, and Patroni reads them before it
+/// starts PostgreSQL. A test of [`walk`](fn@crate::tls::walk) proves it for every walk.
 ///
 /// # Assumptions
-/// Servers have the settings that pgrekey writes. One that was given others by hand lets us in when
-/// Patroni, which needs no login of ours, has brought them back.
+/// Servers have the settings that pgrekey writes. After a change by hand, Patroni restores them,
+/// for which it needs no login of pgrekey's.
 pub(crate) async fn log_in(
     address: SocketAddr,
     host: &str,
-    login: &Login,
     keys: &LoginKeys,
-    wire: &ProbeResult,
+    shown: &ProbeResult,
 ) -> Result<Session, ProbeError> {
     let mut last =
         ProbeError::Refused("it takes neither TLS nor the plaintext that is written".into());
-    for (mode, pair) in login_attempts(keys, wire) {
-        let way = ConnectOptions {
+    for (mode, pair) in login_attempts(keys, shown) {
+        let options = ConnectOptions {
             address,
             host: host.to_owned(),
-            user: login.username.clone(),
-            password: Some(login.password.clone()),
+            user: keys.login.username.clone(),
+            password: Some(keys.login.password.clone()),
             hash: keys.accept.hash(mode),
             major: Some(keys.major),
             pair,
             mode,
             roots: keys.roots.clone(),
         };
-        match way.log_in_though_expired().await {
-            Err(silence) => last = silence,
+        match options.log_in_though_expired().await {
+            Err(error) => last = error,
             session => return session,
         }
     }
     Err(last)
 }
 
-/// The ways in that a server offers and that we take: with TLS by each certificate, and without
-/// one, before plaintext.
+/// The methods that a server offers and that are safe: by TLS with each certificate and without
+/// one, then in plaintext.
 fn login_attempts(
     keys: &LoginKeys,
-    wire: &ProbeResult,
+    shown: &ProbeResult,
 ) -> Vec<(SslMode, Option<CertificateAndKey>)> {
-    let pairs = || keys.pairs.iter().cloned().map(Some).chain([None]);
-    let tls = wire
-        .tls
-        .is_ok()
-        .then(|| pairs().map(|pair| (SslMode::VerifyFull, pair)));
-    let takes_plaintext = keys.accept.plain.is_some() && wire.plaintext == Ok(Plaintext::Taken);
-    tls.into_iter()
-        .flatten()
-        .chain(takes_plaintext.then_some((SslMode::Disable, None)))
-        .collect()
+    let mut attempts = vec![];
+    if shown.tls.is_ok() {
+        let pairs = keys.pairs.iter().cloned().map(Some).chain([None]);
+        attempts.extend(pairs.map(|pair| (SslMode::VerifyFull, pair)));
+    }
+    if keys.accept.plain.is_some() && shown.plaintext == Ok(Plaintext::Taken) {
+        attempts.push((SslMode::Disable, None));
+    }
+    attempts
+}
+
+/// What a server shows without a login, and what is known of its pod.
+struct ShownServer {
+    shown: ProbeResult,
+    accepts_plaintext: bool,
+    has_files: bool,
 }
 
 async fn query_server(
     session: &Session,
-    wire: ProbeResult,
-    plaintext: bool,
+    ShownServer {
+        shown,
+        accepts_plaintext,
+        has_files,
+    }: ShownServer,
     expected: &ExpectedServer,
-    has_files: bool,
 ) -> Result<ObservedServer, ProbeError> {
-    let agent_file = format!("{CONFIG}/{PATRONI_YML}");
+    let patroni_yml = format!("{CONFIG}/{PATRONI_YML}");
     let loads = [layout::SERVER_CERTIFICATE, layout::SERVER_TRUST];
     let paths = [
         layout::SERVER_CERTIFICATE,
         layout::SERVER_TRUST,
         layout::CLIENT_CERTIFICATE,
         layout::EXPORTER_CERTIFICATE,
-        agent_file.as_str(),
+        patroni_yml.as_str(),
     ];
     let (status, mounted, passwords) = tokio::try_join!(
         server_status(session),
         mounted_files(session, &paths, &loads),
         passwords(session)
     )?;
-    let handshake = match wire.tls {
+    let handshake = match shown.tls {
         Ok(handshake) => Some(handshake),
         Err(ProbeError::NoTls) => None,
-        Err(silence) => return Err(silence),
+        Err(error) => return Err(error),
     };
     let ServerStatus {
         in_recovery,
@@ -181,18 +201,18 @@ async fn query_server(
         wal_position: position.0,
         ssl,
         hba: hba.iter().map(ToString::to_string).collect(),
-        accepts_plaintext: plaintext,
+        accepts_plaintext,
         served_leaf: handshake
             .as_ref()
             .and_then(|shown| shown.chain.first())
             .map(|leaf| Fingerprint::sha256(leaf)),
         files_current: expected.files_are_current(state),
         files_loaded: expected.files_are_loaded(state),
-        patroni_yml_current: expected.patroni_yml_is_current(state, &agent_file),
+        patroni_yml_current: expected.patroni_yml_is_current(state, &patroni_yml),
         conninfo: in_recovery.then(|| parse_conninfo(&primary_conninfo)),
         replication: standbys
             .into_iter()
-            .map(|(name, stream)| (name, streams(&stream)))
+            .map(|(name, stream)| (name, replication(&stream)))
             .collect(),
         superuser_password_is_md5: passwords.own_is_md5,
         md5_roles: passwords
@@ -200,22 +220,22 @@ async fn query_server(
             .iter()
             .map(ToString::to_string)
             .collect(),
-        leaf: handshake.as_ref().and_then(leaf),
+        leaf: handshake.as_ref().and_then(summarize_leaf),
         trusts: handshake
             .iter()
             .flat_map(|shown| &shown.takes)
             .take(20)
-            .map(|name| shown_name(name))
+            .map(|name| display_name(name))
             .collect(),
     })
 }
 
-/// The name of a CA as a server says it.
-fn shown_name(name: &[u8]) -> String {
+/// The name of a CA for people, sanitized because a server sent it.
+fn display_name(name: &[u8]) -> String {
     ServerText::from(common_name(name)).to_string()
 }
 
-fn streams(stream: &crate::database::server_status::StatReplication) -> StandbyReplication {
+fn replication(stream: &crate::database::server_status::StatReplication) -> StandbyReplication {
     StandbyReplication {
         streaming: stream.state == "streaming",
         replayed: stream.replayed.0,
@@ -224,7 +244,7 @@ fn streams(stream: &crate::database::server_status::StatReplication) -> StandbyR
     }
 }
 
-fn leaf(shown: &Handshake) -> Option<LeafSummary> {
+fn summarize_leaf(shown: &Handshake) -> Option<LeafSummary> {
     let leaf = summarize_der(shown.chain.first()?)?;
     Some(LeafSummary {
         serial: leaf.serial,
@@ -240,7 +260,7 @@ mod tests {
     use crate::pki::issued::tests::{Authority, issue};
     use crate::tls::Method;
 
-    /// What is tried at a server that shows this, where this is written to be taken.
+    /// The methods that are tried at a server that shows this, with this authentication.
     fn tried(
         tls: Result<(), ProbeError>,
         plaintext: Plaintext,
@@ -256,8 +276,12 @@ mod tests {
             tls: tls.map(|()| shown),
             plaintext: Ok(plaintext),
         };
-        let ways = login_attempts(
+        let attempts = login_attempts(
             &LoginKeys {
+                login: Login {
+                    username: "postgres".to_owned(),
+                    password: "secret".into(),
+                },
                 roots: vec![],
                 pairs: vec![pair],
                 accept,
@@ -265,13 +289,14 @@ mod tests {
             },
             &wire,
         );
-        ways.into_iter()
+        attempts
+            .into_iter()
             .map(|(mode, pair)| (mode, pair.is_some()))
             .collect()
     }
 
     #[test]
-    fn no_password_goes_out_in_plaintext_where_plaintext_is_not_written_to_be_taken() {
+    fn no_password_is_sent_in_plaintext_unless_servers_are_told_to_accept_plaintext() {
         let (tls_alone, both) = (
             HbaMethods {
                 plain: None,
@@ -284,7 +309,7 @@ mod tests {
         );
         let by_tls = [(SslMode::VerifyFull, true), (SslMode::VerifyFull, false)];
         let in_plaintext = [(SslMode::Disable, false)];
-        let broken = || Err(ProbeError::Handshake("somebody is in between".into()));
+        let broken = || Err(ProbeError::Handshake("an attacker is in between".into()));
         for tls in [broken, || Err(ProbeError::NoTls)] {
             assert_eq!(tried(tls(), Plaintext::Taken, tls_alone), []);
             assert_eq!(tried(tls(), Plaintext::Taken, both), in_plaintext);

@@ -8,5 +8,6 @@ pub(crate) mod issuance;
 pub(crate) mod patroni;
 pub(crate) mod posture;
 pub(crate) mod spec;
+pub(crate) mod stored_certificates;
 pub(crate) mod superuser;
 pub(crate) mod workload;

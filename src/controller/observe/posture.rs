@@ -3,7 +3,7 @@
 use crate::build::Cluster;
 use crate::build::current_posture::{PostureObjects, PostureUnknown};
 use crate::cluster::{Error, Objects};
-use crate::controller::outcome::Interrupt;
+use crate::controller::outcome::{Interrupt, Pending};
 
 /// Reads the objects of a cluster in which its posture is written.
 pub(crate) async fn fetch(objects: &Objects, cluster: &Cluster) -> Result<PostureObjects, Error> {
@@ -19,7 +19,7 @@ pub(crate) async fn fetch(objects: &Objects, cluster: &Cluster) -> Result<Postur
 impl From<PostureUnknown> for Interrupt {
     fn from(unknown: PostureUnknown) -> Self {
         match unknown {
-            PostureUnknown::NotIssued => Self::Wait("certificates"),
+            PostureUnknown::NotIssued => Self::Wait(Pending::Certificates),
             PostureUnknown::Lost(why) => Self::Blocked("PostureUnknown", why),
         }
     }

@@ -16,131 +16,147 @@ use crate::build::{BuildInputs, Cluster, Unbuildable, version};
 use crate::cluster::{Error, Objects};
 use crate::controller::Context;
 use crate::controller::observe::superuser;
-use crate::controller::outcome::{Interrupt, ReconcileResult};
+use crate::controller::outcome::{Interrupt, Pending, ReconcileResult};
 use crate::rules::postgres::lasting;
 use crate::rules::{ClusterFacts, Review, judge};
 
-/// The objects of this database.
+/// The means to read and write the objects of a database.
 pub(crate) fn objects(
     context: &Context,
     postgres: &Postgres,
     cluster: &Cluster,
 ) -> ReconcileResult<Objects> {
     Objects::owned_by(&context.client, postgres, cluster.selector())
-        .ok_or(Interrupt::Wait("an owner with a uid"))
+        .ok_or(Interrupt::Wait(Pending::DatabaseUid))
 }
 
-/// A database, parsed.
-pub(crate) struct Built {
+/// A database with its parsed spec.
+pub(crate) struct Parsed {
     pub(crate) cluster: Cluster,
-    /// Why it is not built as its spec says, if it is not: reason and message.
-    pub(crate) kept: Option<(&'static str, String)>,
-    /// Why nothing of it is built any more, if that is so.
-    pub(crate) barred: Option<SpecProblem>,
+    /// Why part of the spec is not followed: reason and message of the condition. `None` if all is.
+    pub(crate) not_followed: Option<(&'static str, String)>,
+    /// Why nothing of the spec may be built any more; `None` if it may.
+    pub(crate) spec_problem: Option<SpecProblem>,
 }
 
-/// A database that was built once, and whose spec asks by now for what must not, or cannot, be
-/// built: somebody has edited it while the webhooks were off, or the installation allows less than
-/// it did.
+/// Why the spec of a database that was built before must not, or cannot, be built any more: it was
+/// edited while the webhooks were off, or the installation allows less now.
 pub(crate) struct SpecProblem {
     pub(crate) why: String,
-    /// The spec cannot be built at all, so what was parsed is what certificates need of it, and no
-    /// more.
-    pub(crate) is_bare: bool,
+    /// The spec cannot be built at all: the parsed cluster is good for its certificates only.
+    pub(crate) is_unreadable: bool,
 }
 
-/// The database, parsed. What is built goes on with the major version of its data, whatever the
-/// spec says.
-pub(crate) async fn build(
+/// The PostgresVersion of a database.
+struct ChosenVersion {
+    version: Arc<PostgresVersion>,
+    /// Why it is not the one in the spec: reason and message.
+    not_followed: Option<(&'static str, String)>,
+    was_built: bool,
+}
+
+/// Parses the spec of a database. A database that was built keeps the major version of its data,
+/// whatever the spec says.
+pub(crate) async fn parse(
     context: &Context,
     postgres: &Postgres,
     secret: Option<&Secret>,
-) -> ReconcileResult<Built> {
-    let wished = postgres.spec.version.as_str();
+) -> ReconcileResult<Parsed> {
+    let ChosenVersion {
+        version,
+        mut not_followed,
+        was_built,
+    } = choose_version(context, postgres).await?;
+    let user_conf = user_conf(context, postgres).await?;
+    let superuser = superuser::superuser_name(context, postgres, secret);
+    let inputs = BuildInputs {
+        version: &version.spec,
+        superuser: &superuser,
+        user_conf: user_conf.as_deref(),
+    };
+    let mut postgres = postgres.clone();
+    postgres.spec.version = version.name_any();
+    let mut parsed = Cluster::build(&postgres, &inputs);
+    // A running database keeps the settings that it has: the user's Secret may be missing for a
+    // moment, or about to be corrected.
+    if let Err(why) = &parsed
+        && why.field == SECRET_NAME
+        && let Some(applied) = applied_user_conf(context, &postgres).await?
+    {
+        not_followed = not_followed.or_else(|| Some((CONFIGURATION_NOT_TAKEN, why.to_string())));
+        let inputs = BuildInputs {
+            user_conf: Some(&applied),
+            ..inputs
+        };
+        parsed = Cluster::build(&postgres, &inputs);
+    }
+    let (cluster, spec_problem) = match parsed {
+        Ok(cluster) => {
+            let problem = not_allowed(context, &postgres).map(|why| SpecProblem {
+                why,
+                is_unreadable: false,
+            });
+            (cluster, problem)
+        }
+        Err(why) if was_built => {
+            let bare = Cluster::build(&bare(postgres), &inputs).map_err(|_| invalid(&why))?;
+            let problem = SpecProblem {
+                why: why.to_string(),
+                is_unreadable: true,
+            };
+            (bare, Some(problem))
+        }
+        Err(why) => return Err(invalid(&why)),
+    };
+    match spec_problem {
+        Some(problem) if !was_built => Err(Interrupt::Blocked("Invalid", problem.why)),
+        spec_problem => Ok(Parsed {
+            cluster,
+            not_followed,
+            spec_problem,
+        }),
+    }
+}
+
+async fn choose_version(context: &Context, postgres: &Postgres) -> ReconcileResult<ChosenVersion> {
+    let desired = postgres.spec.version.as_str();
     let built = built_of(context, postgres).await?;
     let was_built = built.is_some();
-    let choice = match built {
-        None => None,
-        Some(built) => {
-            let (there, wish) = (find(context, &built.name)?, find(context, wished)?);
-            let wish = Named {
-                name: wished,
-                spec: wish.as_ref().map(|version| &version.spec),
-            };
-            let choice = version::choose(&built, there.as_ref().map(|version| &version.spec), wish);
-            Some((built, choice))
+    let mut chosen = (desired.to_owned(), None);
+    if let Some(built) = built {
+        let current = find_version(context, &built.name)?;
+        let next = find_version(context, desired)?;
+        let next = Named {
+            name: desired,
+            spec: next.as_ref().map(|version| &version.spec),
+        };
+        let current = current.as_ref().map(|version| &version.spec);
+        match version::choose(&built, current, next) {
+            Choice::Follow => {}
+            Choice::Stay(why) => chosen = (built.name, Some((VERSION_NOT_TAKEN, why))),
+            Choice::Neither(why) => return Err(Interrupt::Blocked(VERSION_NOT_TAKEN, why)),
         }
-    };
-    let (name, kept) = match choice {
-        None | Some((_, Choice::Follow)) => (wished.to_owned(), None),
-        Some((built, Choice::Stay(why))) => (built.name, Some((VERSION_NOT_TAKEN, why))),
-        Some((_, Choice::Neither(why))) => return Err(Interrupt::Blocked(VERSION_NOT_TAKEN, why)),
-    };
-    let version = find(context, &name)?.ok_or_else(|| {
+    }
+    let (name, not_followed) = chosen;
+    let version = find_version(context, &name)?.ok_or_else(|| {
         let why = format!(
             "there is no PostgresVersion {name}: install it, or name another in spec.version"
         );
         Interrupt::Blocked("Invalid", why)
     })?;
-    let user_conf = user_conf(context, postgres).await?;
-    let superuser = superuser::superuser(context, postgres, secret);
-    let facts = BuildInputs {
-        version: &version.spec,
-        superuser: &superuser,
-        user_conf: user_conf.as_deref(),
-    };
-    let mut named = postgres.clone();
-    named.spec.version = name;
-    let mut kept = kept;
-    let mut parsed = Cluster::build(&named, &facts);
-    // A database that runs goes on with what it has: its Secret may be gone, or be about to be
-    // corrected.
-    if let Err(why) = &parsed
-        && why.field == SECRET_NAME
-        && let Some(taken) = taken_conf(context, postgres).await?
-    {
-        kept = kept.or_else(|| Some((CONFIGURATION_NOT_TAKEN, why.to_string())));
-        parsed = Cluster::build(
-            &named,
-            &BuildInputs {
-                user_conf: Some(&taken),
-                ..facts
-            },
-        );
-    }
-    match parsed {
-        Ok(cluster) => match not_allowed(context, &named) {
-            Some(why) if !was_built => Err(Interrupt::Blocked("Invalid", why)),
-            why => Ok(Built {
-                cluster,
-                kept,
-                barred: why.map(|why| SpecProblem {
-                    why,
-                    is_bare: false,
-                }),
-            }),
-        },
-        Err(why) if was_built => {
-            let cluster = Cluster::build(&bare(named), &facts).map_err(|_| invalid(&why))?;
-            Ok(Built {
-                cluster,
-                kept,
-                barred: Some(SpecProblem {
-                    why: why.to_string(),
-                    is_bare: true,
-                }),
-            })
-        }
-        Err(why) => Err(invalid(&why)),
-    }
+    Ok(ChosenVersion {
+        version,
+        not_followed,
+        was_built,
+    })
 }
 
 fn invalid(why: &Unbuildable) -> Interrupt {
     Interrupt::Blocked("Invalid", why.to_string())
 }
 
-/// The database without what only pods and their settings are made of: its certificates are what
-/// they were.
+/// The database without the fields from which only pods and their settings are built: its
+/// certificates stay the same.
 fn bare(mut postgres: Postgres) -> Postgres {
     let PostgresSpec {
         replicas,
@@ -149,13 +165,13 @@ fn bare(mut postgres: Postgres) -> Postgres {
         init,
         ..
     } = &mut postgres.spec;
-    *replicas = replicas.map(|replicas| bounds::replicas(replicas).max(1));
+    *replicas = replicas.map(|replicas| bounds::clamp_replicas(replicas).max(1));
     (*configuration, *pod_template, *init) = (None, None, None);
     postgres
 }
 
-/// What a database may not have, whatever it had when it was made: the webhooks may be off, and
-/// what an installation allows changes.
+/// Why the installation does not allow a spec, also of a database that exists: the webhooks may be
+/// off, and an installation may come to allow less. `None` if it does.
 fn not_allowed(context: &Context, postgres: &Postgres) -> Option<String> {
     let review = Review::create(postgres.clone(), Arc::clone(&context.settings.allowed));
     let facts = context
@@ -168,8 +184,8 @@ fn not_allowed(context: &Context, postgres: &Postgres) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
-/// What the database is built of; none before it is built. Either of two objects says so, because
-/// somebody may delete one: the PetSet, which is watched, or else the ConfigMap, which stays while
+/// The PostgresVersion of which a database was built; `None` before it is built. Two objects say it,
+/// because a user may delete one: the PetSet, which is watched, and the ConfigMap, which stays while
 /// the database is halted.
 async fn built_of(context: &Context, postgres: &Postgres) -> Result<Option<BuiltOf>, Error> {
     let (namespace, name) = (
@@ -188,7 +204,7 @@ async fn built_of(context: &Context, postgres: &Postgres) -> Result<Option<Built
     Ok(map.and_then(|map| declared_version(postgres, &map)))
 }
 
-/// What an object of the database says that it is built of.
+/// The version of which a database was built, by one of its objects.
 fn declared_version(postgres: &Postgres, object: &impl ResourceExt) -> Option<BuiltOf> {
     object
         .annotations()
@@ -198,8 +214,8 @@ fn declared_version(postgres: &Postgres, object: &impl ResourceExt) -> Option<Bu
         .ok()
 }
 
-/// Whether an object is this database's. What an earlier database of its name left behind is
-/// collected a moment later.
+/// Whether an object belongs to this database, and not to an earlier one of its name, whose objects
+/// are about to be deleted.
 fn is_owned(postgres: &Postgres, object: &impl ResourceExt) -> bool {
     object
         .owner_references()
@@ -207,10 +223,12 @@ fn is_owned(postgres: &Postgres, object: &impl ResourceExt) -> bool {
         .any(|owner| Some(&owner.uid) == postgres.uid().as_ref())
 }
 
-/// The PostgresVersion of this name, if there is one.
-fn find(context: &Context, name: &str) -> ReconcileResult<Option<Arc<PostgresVersion>>> {
+/// The PostgresVersion of this name, if it exists.
+fn find_version(context: &Context, name: &str) -> ReconcileResult<Option<Arc<PostgresVersion>>> {
     match context.facts.version(name) {
-        None if !context.facts.unknown().is_empty() => Err(Interrupt::Wait("the versions")),
+        None if !context.facts.unknown().is_empty() => {
+            Err(Interrupt::Wait(Pending::PostgresVersions))
+        }
         found => Ok(found),
     }
 }
@@ -229,8 +247,11 @@ async fn user_conf(context: &Context, postgres: &Postgres) -> ReconcileResult<Op
     Ok(secret.and_then(conf_in))
 }
 
-/// What was taken of it last.
-async fn taken_conf(context: &Context, postgres: &Postgres) -> ReconcileResult<Option<String>> {
+/// The `user.conf` that was applied last.
+async fn applied_user_conf(
+    context: &Context,
+    postgres: &Postgres,
+) -> ReconcileResult<Option<String>> {
     let name = Names::new(&postgres.name_any()).user_conf_secret();
     let secret = context
         .get::<Secret>(&postgres.namespace().unwrap_or_default(), &name)

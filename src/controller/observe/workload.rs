@@ -1,4 +1,4 @@
-//! What controls the pods of a database, as the API server has it now.
+//! The controller of the pods of a database, as the API server has it now.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::ResourceExt;
@@ -10,7 +10,7 @@ use crate::cluster::{Error, Objects};
 use crate::controller::Context;
 use crate::controller::settings::PetSets;
 
-/// What controls the pods of a database now, given its PetSet of now.
+/// The controller of the pods of a database. `set` is its current PetSet.
 pub(crate) async fn workload(
     context: &Context,
     objects: &Objects,

@@ -16,7 +16,7 @@ use crate::cluster::{Error, ObjectName};
 use crate::controller::Context;
 use crate::controller::execute::Executor;
 use crate::controller::ops_request::observe::{RequestView, slot_candidates};
-use crate::controller::outcome::Interrupt;
+use crate::controller::outcome::{Interrupt, Pending};
 use crate::controller::postgres::status;
 use crate::plan::observed::LastFailure;
 use crate::plan::status::database::{DatabaseStatusWriter, is_paused_in, pause_of};
@@ -68,7 +68,7 @@ async fn on_cluster(
     action: &ClusterAction,
 ) -> Result<(), Interrupt> {
     let Some(access) = &view.access else {
-        return Err(Interrupt::Wait("an observation of the database"));
+        return Err(Interrupt::Wait(Pending::Observation));
     };
     let issuance = access.issuance.as_ref();
     let operation = view.observed.request.uid().unwrap_or_default();
@@ -117,7 +117,7 @@ async fn on_request(
             let slots = context.settings.max_concurrent_operations;
             let candidates = slot_candidates(context);
             if !context.requests.take_slot(request, &candidates, slots) {
-                return Err(Interrupt::Wait("a free slot for the operation"));
+                return Err(Interrupt::Wait(Pending::Slot));
             }
             pause(context, database, request).await?;
         }

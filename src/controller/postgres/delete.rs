@@ -1,8 +1,8 @@
-//! The end of a database, and its sleep: what goes, what stays, and in which order.
+//! The end of a database, and its halt: which objects go, which stay, and in which order.
 //!
 //! | | Halt, `halted: true` | Delete | WipeOut |
 //! |---|---|---|---|
-//! | workload, rights, ways in | go | go | go |
+//! | workload, RBAC objects, Services | go | go | go |
 //! | Patroni's state | goes; stays while only halted | goes | goes |
 //! | data | stay | go | go |
 //! | the superuser's Secret, issued Secrets | stay | stay | go |
@@ -25,13 +25,13 @@ use crate::api::{PetSet, Postgres};
 use crate::build::monitor::service_monitor_resource;
 use crate::build::workload::is_made_by;
 use crate::build::{BuildInputs, Cluster};
-use crate::cluster::Objects;
 use crate::controller::Context;
 use crate::controller::execute::certificates;
-use crate::controller::execute::certificates::Secrets;
+use crate::controller::execute::certificates::IssuedSecrets;
 use crate::controller::finalizer;
-use crate::controller::observe::{spec, superuser};
-use crate::controller::outcome::{Interrupt, ReconcileResult};
+use crate::controller::observe::superuser::auth_secret_name;
+use crate::controller::outcome::{Interrupt, Pending, ReconcileResult};
+use crate::controller::postgres::database::Database;
 use crate::controller::postgres::status;
 use crate::plan::status::database::DatabaseStatusWriter;
 use crate::rules::ClusterFacts as _;
@@ -40,7 +40,7 @@ use crate::tls::Alias;
 /// Annotation of a Service that stays while its database is halted.
 const KEEP: (&str, &str) = ("kubedb.com/resource-policy-keep-on", "halt");
 
-/// Deals with what a database leaves behind, then lets it go.
+/// Deletes the objects of a database as its deletion policy says, then lets it go.
 pub(crate) async fn clean_up(context: &Context, postgres: &Postgres) -> ReconcileResult<Action> {
     if !finalizer::is_held(postgres) {
         return Ok(Action::await_change());
@@ -53,27 +53,11 @@ pub(crate) async fn clean_up(context: &Context, postgres: &Postgres) -> Reconcil
         );
         return Err(Interrupt::Blocked("DoNotTerminate", why));
     }
-    // A name that no object can have: nothing was ever made.
+    // Without a valid name nothing was ever made.
     if let Some(cluster) = names_only(postgres) {
-        let objects = spec::objects(context, postgres, &cluster)?;
-        stop(&objects, &cluster).await?;
-        let issued = if policy == DeletionPolicy::WipeOut {
-            Secrets::Delete
-        } else {
-            Secrets::Keep
-        };
-        certificates::delete(context, &objects, &cluster, issued).await?;
-        for map in cluster.names().patroni_config_maps().all() {
-            objects.delete::<ConfigMap>(&map).await?;
-        }
-        if policy != DeletionPolicy::Halt {
-            delete_data(&objects).await?;
-        }
-        if policy == DeletionPolicy::WipeOut {
-            delete_auth_secret(context, postgres, &objects, &cluster).await?;
-        } else {
-            objects.orphan::<Secret>(&cluster.auth_secret()).await?;
-        }
+        Database::new(context, postgres, cluster)?
+            .delete_objects(policy)
+            .await?;
     }
     finalizer::release(context, postgres).await?;
     context.forget(postgres);
@@ -85,33 +69,8 @@ pub(crate) async fn halt(context: &Context, postgres: &Postgres) -> ReconcileRes
     let Some(cluster) = names_only(postgres) else {
         return Ok(Action::await_change());
     };
-    let objects = spec::objects(context, postgres, &cluster)?;
-    stop(&objects, &cluster).await?;
-    let name = cluster.name();
-    objects.delete::<RoleBinding>(name).await?;
-    objects.delete::<Role>(name).await?;
-    objects.delete::<ServiceAccount>(name).await?;
-    objects.delete::<PodDisruptionBudget>(name).await?;
-    for service in [
-        name.to_owned(),
-        cluster.names().standby_service(),
-        cluster.names().pods_service(),
-        cluster.names().stats_service(),
-    ] {
-        let live = objects.owned::<Service>(&service).await?;
-        let kept = live
-            .as_ref()
-            .and_then(|live| live.annotations().get(KEEP.0))
-            .is_some_and(|value| value == KEEP.1);
-        if let Some(live) = live.filter(|_| !kept) {
-            objects.delete_seen(&live).await?;
-        }
-    }
-    objects
-        .delete_if_known(
-            &service_monitor_resource(),
-            &cluster.names().stats_service(),
-        )
+    Database::new(context, postgres, cluster)?
+        .delete_workload()
         .await?;
     status::write(context, postgres, DatabaseStatusWriter::halted).await?;
     status::done(context, postgres).await?;
@@ -127,8 +86,8 @@ fn policy(spec: &PostgresSpec) -> DeletionPolicy {
     }
 }
 
-/// A cluster that has the names of this one. What else its spec says may have become impossible,
-/// and does not matter now.
+/// A cluster with the names of this one and nothing else of its spec, which may have become
+/// impossible; `None` if no object can have these names.
 fn names_only(postgres: &Postgres) -> Option<Cluster> {
     let mut bare = Postgres::new(&postgres.name_any(), PostgresSpec::default());
     bare.metadata = postgres.metadata.clone();
@@ -163,41 +122,95 @@ fn names_only(postgres: &Postgres) -> Option<Cluster> {
     .ok()
 }
 
-/// Ends the pods and waits until they have gone.
-async fn stop(objects: &Objects, cluster: &Cluster) -> ReconcileResult<()> {
-    objects.delete::<PetSet>(cluster.name()).await?;
-    let labelled = objects.labelled::<Pod>().await?;
-    let is_there = labelled.iter().any(|pod| is_made_by(cluster.name(), pod));
-    if is_there {
-        Err(Interrupt::Wait("pods that end"))
-    } else {
+impl Database<'_> {
+    async fn delete_objects(&self, policy: DeletionPolicy) -> ReconcileResult<()> {
+        let (objects, cluster) = (&self.objects, &self.cluster);
+        self.stop_pods().await?;
+        let issued = if policy == DeletionPolicy::WipeOut {
+            IssuedSecrets::Delete
+        } else {
+            IssuedSecrets::Keep
+        };
+        certificates::delete_certificates(self.context, objects, cluster, issued).await?;
+        for map in cluster.names().patroni_config_maps().all() {
+            objects.delete::<ConfigMap>(&map).await?;
+        }
+        if policy != DeletionPolicy::Halt {
+            self.delete_data().await?;
+        }
+        if policy == DeletionPolicy::WipeOut {
+            self.delete_auth_secret().await
+        } else {
+            objects.orphan::<Secret>(&cluster.auth_secret()).await?;
+            Ok(())
+        }
+    }
+
+    async fn delete_workload(&self) -> ReconcileResult<()> {
+        let (objects, cluster) = (&self.objects, &self.cluster);
+        self.stop_pods().await?;
+        let name = cluster.name();
+        objects.delete::<RoleBinding>(name).await?;
+        objects.delete::<Role>(name).await?;
+        objects.delete::<ServiceAccount>(name).await?;
+        objects.delete::<PodDisruptionBudget>(name).await?;
+        for service in [
+            name.to_owned(),
+            cluster.names().standby_service(),
+            cluster.names().pods_service(),
+            cluster.names().stats_service(),
+        ] {
+            let live = objects.owned::<Service>(&service).await?;
+            if let Some(live) = live.filter(|live| !is_kept(live)) {
+                objects.delete_seen(&live).await?;
+            }
+        }
+        let kind = service_monitor_resource();
+        objects
+            .delete_if_known(&kind, &cluster.names().stats_service())
+            .await?;
+        Ok(())
+    }
+
+    /// Ends the pods, and waits until they have gone.
+    async fn stop_pods(&self) -> ReconcileResult<()> {
+        let name = self.cluster.name();
+        self.objects.delete::<PetSet>(name).await?;
+        let labelled = self.objects.labelled::<Pod>().await?;
+        if labelled.iter().any(|pod| is_made_by(name, pod)) {
+            Err(Interrupt::Wait(Pending::PodsGone))
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn delete_data(&self) -> ReconcileResult<()> {
+        for claim in self.objects.labelled::<PersistentVolumeClaim>().await? {
+            self.objects.delete_seen(&claim).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the superuser's Secret, unless another database uses it too.
+    async fn delete_auth_secret(&self) -> ReconcileResult<()> {
+        let name = self.cluster.auth_secret();
+        let databases = self.context.facts.databases(self.cluster.namespace());
+        let is_shared = databases.iter().any(|other| {
+            other.name_any() != self.cluster.name() && auth_secret_name(other) == name
+        });
+        if !is_shared {
+            self.objects.delete::<Secret>(&name).await?;
+        }
         Ok(())
     }
 }
 
-async fn delete_data(objects: &Objects) -> ReconcileResult<()> {
-    for claim in objects.labelled::<PersistentVolumeClaim>().await? {
-        objects.delete_seen(&claim).await?;
-    }
-    Ok(())
-}
-
-/// The superuser's Secret, if no other database uses it too.
-async fn delete_auth_secret(
-    context: &Context,
-    postgres: &Postgres,
-    objects: &Objects,
-    cluster: &Cluster,
-) -> ReconcileResult<()> {
-    let name = cluster.auth_secret();
-    let others = context.facts.databases(cluster.namespace());
-    let mut others = others
-        .iter()
-        .filter(|other| other.name_any() != postgres.name_any());
-    if !others.any(|other| superuser::auth_secret(other) == name) {
-        objects.delete::<Secret>(&name).await?;
-    }
-    Ok(())
+fn is_kept(service: &Service) -> bool {
+    let (key, value) = KEEP;
+    service
+        .annotations()
+        .get(key)
+        .is_some_and(|own| own == value)
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
-//! The loop of the databases: a `Postgres` becomes a running cluster, stays one, and goes as its
-//! owner wants it to go.
-pub(crate) mod credentials;
-pub(crate) mod delete;
+//! Reconciles databases: a `Postgres` becomes a running cluster, stays one, and ends as its deletion
+//! policy says.
+
+mod credentials;
+mod database;
+mod delete;
 pub(crate) mod health;
-pub(crate) mod provision;
-pub(crate) mod renew;
-pub(crate) mod scale;
+mod provision;
+mod renew;
+mod scale;
 pub(crate) mod status;
-pub(crate) mod user_conf;
+mod user_conf;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,97 +25,93 @@ use crate::cluster::Error;
 use crate::controller::Context;
 use crate::controller::finalizer;
 use crate::controller::outcome::{Interrupt, ReconcileResult};
+use crate::controller::postgres::provision::{Extent, Provisioned};
 use crate::controller::postgres::renew::Renewed;
 use crate::plan::status::database::types::{BLOCKED, HALTED, PAUSED};
 use crate::plan::status::database::{DatabaseStatusWriter, PausedBy};
 
-/// How long until a database is looked at again whose servers are waited for.
-const AT_ONCE: Duration = Duration::from_millis(500);
+/// How long until the next reconcile while a renewal is under way: servers are asked again.
+const REQUEUE_WHILE_RENEWING: Duration = Duration::from_millis(500);
 
-/// How long until a database is looked at again that waits for something nobody is told of.
-const SOON: Duration = Duration::from_secs(2);
+/// How long until the next reconcile while something is pending that is not watched.
+const REQUEUE_WHILE_PENDING: Duration = Duration::from_secs(2);
 
-/// How long until a database is looked at again in which something is in the way.
-const LATER: Duration = Duration::from_secs(10);
+/// How long until the next reconcile while the user has to do something.
+const REQUEUE_WHILE_BLOCKED: Duration = Duration::from_secs(10);
 
-/// How long until a database is looked at again in which all is well, or which is paused: what is
-/// watched says by itself when it changes.
-const RARELY: Duration = Duration::from_mins(10);
+/// How long until the next reconcile of a database that is well or paused. A change of a watched
+/// object leads to one earlier.
+const REQUEUE_WHEN_IDLE: Duration = Duration::from_mins(10);
 
 pub(crate) async fn reconcile(seen: Arc<Postgres>, context: Arc<Context>) -> Result<Action, Error> {
     let _alone = context.lock_database(&seen).await;
-    // What was seen may be from before somebody paused the database.
+    // The watched object may be older than the pause of a request.
     let Some(postgres) = context.refetch(seen.as_ref()).await? else {
         return Ok(Action::await_change());
     };
     let step = if postgres.metadata.deletion_timestamp.is_some() {
         delete::clean_up(&context, &postgres).await
     } else {
-        Box::pin(live(&context, &postgres)).await
+        Box::pin(reconcile_live(&context, &postgres)).await
     };
     match step {
         Ok(action) => Ok(action),
         Err(Interrupt::Error(error)) => Err(error),
-        Err(Interrupt::Wait(what)) => {
-            debug!(database = postgres.name_any(), what, "waiting");
-            Ok(Action::requeue(SOON))
+        Err(Interrupt::Wait(pending)) => {
+            debug!(database = postgres.name_any(), %pending, "waiting");
+            Ok(Action::requeue(REQUEUE_WHILE_PENDING))
         }
         Err(Interrupt::Blocked(reason, message)) => {
             blocked(&context, &postgres, reason, &message).await?;
-            Ok(Action::requeue(LATER))
+            Ok(Action::requeue(REQUEUE_WHILE_BLOCKED))
         }
     }
 }
 
-/// The life of a database, but for its end.
-async fn live(context: &Context, postgres: &Postgres) -> ReconcileResult<Action> {
+/// Reconciles a database that is not being deleted.
+async fn reconcile_live(context: &Context, postgres: &Postgres) -> ReconcileResult<Action> {
     finalizer::claim(context, postgres).await?;
     status::write(context, postgres, DatabaseStatusWriter::started).await?;
-    let conditions = postgres.conditions();
     if let Some(words) = abandoned_pause(context, postgres).await? {
         let note = format!("{words}, which has gone or ended: resumed");
         context
             .publish_event(postgres, EventType::Warning, "ResumeDatabase", note)
             .await;
         status::write(context, postgres, |writer| writer.resumed(words)).await?;
-        return Ok(Action::requeue(SOON));
+        return Ok(Action::requeue(REQUEUE_WHILE_PENDING));
     }
-    if holds(conditions, PAUSED) {
-        return Ok(Action::requeue(RARELY));
+    if holds(postgres.conditions(), PAUSED) {
+        return Ok(Action::requeue(REQUEUE_WHEN_IDLE));
     }
     if postgres.spec.halted == Some(true) {
         return delete::halt(context, postgres).await;
     }
-    if condition::find(conditions, HALTED).is_some() {
+    if condition::find(postgres.conditions(), HALTED).is_some() {
         status::write(context, postgres, DatabaseStatusWriter::not_halted).await?;
     }
-    let provisioned = Box::pin(provision::provision(context, postgres)).await?;
-    context.update_state(postgres, |memory| {
-        memory.hba_methods = Some(provisioned.posture.accept)
-    });
-    let taken = if provisioned.is_built {
-        Box::pin(user_conf::spread(
-            context,
-            postgres,
-            &provisioned.cluster,
-            &provisioned.posture,
-        ))
-        .await
-    } else {
-        Ok(RARELY)
+    let Provisioned {
+        database,
+        posture,
+        unmet,
+        extent,
+    } = Box::pin(provision::provision(context, postgres)).await?;
+    context.update_state(postgres, |state| state.hba_methods = Some(posture.accept));
+    let settings = match extent {
+        Extent::Applied => Box::pin(database.spread_user_conf(&posture)).await,
+        Extent::LeftAlone => Ok(REQUEUE_WHEN_IDLE),
     };
-    let until = match Box::pin(renew::renew(context, postgres, &provisioned.posture)).await? {
-        Renewed::UnderWay => return Ok(Action::requeue(AT_ONCE)),
-        Renewed::Settles(time) => time.clamp(AT_ONCE, RARELY),
-        Renewed::Done => RARELY,
+    let next_renewal = match Box::pin(renew::renew(context, postgres, &posture)).await? {
+        Renewed::UnderWay => return Ok(Action::requeue(REQUEUE_WHILE_RENEWING)),
+        Renewed::GracePeriod(left) => left.clamp(REQUEUE_WHILE_RENEWING, REQUEUE_WHEN_IDLE),
+        Renewed::Done => REQUEUE_WHEN_IDLE,
     };
-    let until = taken?.min(until);
-    // Renewals go on meanwhile.
-    if let Some(stop) = provisioned.unmet {
-        return Err(stop);
+    let requeue = settings?.min(next_renewal);
+    // Reported last: renewals go on meanwhile.
+    if let Some(interrupt) = unmet {
+        return Err(interrupt);
     }
     status::done(context, postgres).await?;
-    Ok(Action::requeue(until))
+    Ok(Action::requeue(requeue))
 }
 
 /// The words of a pause that its request has left behind.

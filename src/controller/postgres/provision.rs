@@ -2,7 +2,6 @@
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
-use kube::runtime::events::EventType;
 
 use crate::api::annotations::PREVIOUS_OF;
 use crate::api::condition::holds;
@@ -12,88 +11,105 @@ use crate::build::current_posture::{
 };
 use crate::build::patroni::dynamic::DynamicConfig;
 use crate::build::patroni::{dynamic, local};
-use crate::build::{Cluster, access, disruption, monitor, pet_set, secrets, services, trust};
-use crate::cluster::{ApplyOutcome, Objects};
+use crate::build::{access, disruption, monitor, pet_set, secrets, services, trust};
+use crate::cluster::ApplyOutcome;
 use crate::controller::Context;
 use crate::controller::execute::certificates;
 use crate::controller::observe::certificates::{explain_not_issued, fetch_issued};
-use crate::controller::observe::posture as posture_objects;
-use crate::controller::observe::spec::{Built, SpecProblem};
-use crate::controller::observe::{spec, superuser};
-use crate::controller::outcome::{Interrupt, ReconcileResult};
-use crate::controller::postgres::{credentials, scale, user_conf};
-use crate::pki::issued::{bundle, cas};
+use crate::controller::observe::spec::Parsed;
+use crate::controller::observe::stored_certificates::published_cas;
+use crate::controller::observe::{posture as posture_objects, spec, superuser};
+use crate::controller::outcome::{Interrupt, Pending, ReconcileResult};
+use crate::controller::postgres::database::Database;
+use crate::pki::issued::{ServedMaterial, bundle};
 use crate::plan::operation::goal;
 use crate::plan::status::database::types::PROVISIONED;
 use crate::rules::postgres::rules;
 use crate::rules::{ClusterFacts, refusals};
 use crate::tls::{Posture, posture};
 
-/// A database as it was built.
-pub(crate) struct Provisioned {
-    pub(crate) cluster: Cluster,
-    /// Where it is.
+/// A database whose objects are applied.
+pub(crate) struct Provisioned<'a> {
+    pub(crate) database: Database<'a>,
+    /// The posture of the cluster.
     pub(crate) posture: Posture,
-    /// What its spec asks for and cannot be had now, beside which everything else was done.
+    /// Why part of the spec is not carried out, although all the rest was; `None` if all of it is.
     pub(crate) unmet: Option<Interrupt>,
-    /// It was built; what is there stays as it is otherwise.
-    pub(crate) is_built: bool,
+    /// What was done with the spec.
+    pub(crate) extent: Extent,
 }
 
-/// Makes a database what its spec says, as far as that takes no walk.
-pub(crate) async fn provision(
-    context: &Context,
-    postgres: &Postgres,
-) -> ReconcileResult<Provisioned> {
-    check(context, postgres)?;
-    let secret = superuser::auth(context, postgres).await?;
-    let Built {
+/// What was done with the spec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// All objects were applied.
+    Applied,
+    /// The spec must not, or cannot, be built: the objects stay as they are.
+    LeftAlone,
+}
+
+/// A posture, the objects that say it, and why cert-manager could not be asked, if so.
+struct PostureInUse {
+    current: CurrentPosture,
+    objects: PostureObjects,
+    not_requested: Option<Interrupt>,
+}
+
+/// Applies the objects of a database, as far as that takes no walk.
+pub(crate) async fn provision<'a>(
+    context: &'a Context,
+    postgres: &'a Postgres,
+) -> ReconcileResult<Provisioned<'a>> {
+    validate(context, postgres)?;
+    let secret = superuser::fetch_auth_secret(context, postgres).await?;
+    let Parsed {
         cluster,
-        kept,
-        barred,
-    } = spec::build(context, postgres, secret.as_ref()).await?;
-    let objects = spec::objects(context, postgres, &cluster)?;
-    if let Some(SpecProblem { why, .. }) = barred {
-        // What runs stays as it is, and its certificates are renewed.
-        let ((here, _), _) = posture_of(context, postgres, &objects, &cluster).await?;
-        let unmet = Some(Interrupt::Blocked("Invalid", why));
+        not_followed,
+        spec_problem,
+    } = spec::parse(context, postgres, secret.as_ref()).await?;
+    let database = Database::new(context, postgres, cluster)?;
+    if let Some(problem) = spec_problem {
+        // The cluster stays as it is, and its certificates are renewed.
+        let in_use = database.current_posture().await?;
         return Ok(Provisioned {
-            cluster,
-            posture: here.posture,
-            unmet,
-            is_built: false,
+            database,
+            posture: in_use.current.posture,
+            unmet: Some(Interrupt::Blocked("Invalid", problem.why)),
+            extent: Extent::LeftAlone,
         });
     }
 
-    apply_services(context, postgres, &objects, &cluster).await?;
-    credentials::login(context, postgres, &objects, &cluster, secret).await?;
-    credentials::agent(context, postgres, &objects, &cluster).await?;
+    database.apply_services().await?;
+    database.ensure_login(secret).await?;
+    database.ensure_patroni_password().await?;
 
-    let (here, unasked) = posture_of(context, postgres, &objects, &cluster).await?;
-    apply_rbac(&objects, &cluster, here.1.pet_set.as_ref()).await?;
-    configuration(context, postgres, &objects, &cluster, &here).await?;
-    workload(context, postgres, &objects, &cluster, &here).await?;
-    metrics(context, postgres, &objects, &cluster, &here.0).await?;
-    let unmet = kept
-        .map(|(reason, why)| Interrupt::Blocked(reason, why))
-        .or(unasked);
+    let PostureInUse {
+        current,
+        objects,
+        not_requested,
+    } = database.current_posture().await?;
+    database.apply_rbac(objects.pet_set.as_ref()).await?;
+    database.apply_configuration(&current, &objects).await?;
+    database.apply_workload(&current, &objects).await?;
+    database.apply_monitoring(&current).await?;
+    let not_followed = not_followed.map(|(reason, why)| Interrupt::Blocked(reason, why));
     Ok(Provisioned {
-        cluster,
-        posture: here.0.posture,
-        unmet,
-        is_built: true,
+        database,
+        posture: current.posture,
+        unmet: not_followed.or(not_requested),
+        extent: Extent::Applied,
     })
 }
 
-/// The rules of admission once more, for a database that is new: the webhooks may be off.
+/// Judges a new database by the rules of admission once more, because the webhooks may be off.
 ///
-/// A database that runs is not given up because its StorageClass has gone.
-fn check(context: &Context, postgres: &Postgres) -> ReconcileResult<()> {
+/// A database that runs is not judged: it is not given up because its StorageClass has gone.
+fn validate(context: &Context, postgres: &Postgres) -> ReconcileResult<()> {
     if holds(postgres.conditions(), PROVISIONED) {
         return Ok(());
     }
     if !context.facts.unknown().is_empty() {
-        return Err(Interrupt::Wait("the facts that rules look at"));
+        return Err(Interrupt::Wait(Pending::Facts));
     }
     let refusals = refusals(
         rules(),
@@ -108,266 +124,239 @@ fn check(context: &Context, postgres: &Postgres) -> ReconcileResult<()> {
     }
 }
 
-async fn apply_services(
-    context: &Context,
-    postgres: &Postgres,
-    objects: &Objects,
-    cluster: &Cluster,
-) -> ReconcileResult<()> {
-    let done = objects.apply(services::pods(cluster)).await?;
-    tell(context, postgres, done, "governing service").await;
-    let done = objects.apply(services::primary(cluster)).await?;
-    tell(context, postgres, done, "Service").await;
-    let done = objects
-        .apply_or_delete(
-            services::standby(cluster),
-            &cluster.names().standby_service(),
-        )
-        .await?;
-    tell(context, postgres, done, "Service").await;
-    Ok(())
-}
+impl Database<'_> {
+    async fn apply_services(&self) -> ReconcileResult<()> {
+        let (objects, cluster) = (&self.objects, &self.cluster);
+        let outcome = objects.apply(services::pods(cluster)).await?;
+        self.publish_outcome(outcome, "governing service").await;
+        let outcome = objects.apply(services::primary(cluster)).await?;
+        self.publish_outcome(outcome, "Service").await;
+        let outcome = objects
+            .apply_or_delete(
+                services::standby(cluster),
+                &cluster.names().standby_service(),
+            )
+            .await?;
+        self.publish_outcome(outcome, "Service").await;
+        Ok(())
+    }
 
-async fn apply_rbac(
-    objects: &Objects,
-    cluster: &Cluster,
-    set: Option<&PetSet>,
-) -> ReconcileResult<()> {
-    objects
-        .apply_or_delete(access::service_account(cluster), cluster.name())
-        .await?;
-    let live = set.map_or(0, |set| {
-        let there = set.status.as_ref().map_or(0, |status| status.replicas);
-        there.max(set.spec.replicas.unwrap_or_default())
-    });
-    objects
-        .apply(access::role_of(cluster, live.max(cluster.replicas())))
-        .await?;
-    objects.apply(access::role_binding(cluster)).await?;
-    Ok(())
-}
+    async fn apply_rbac(&self, set: Option<&PetSet>) -> ReconcileResult<()> {
+        let (objects, cluster) = (&self.objects, &self.cluster);
+        objects
+            .apply_or_delete(access::service_account(cluster), cluster.name())
+            .await?;
+        // Pods that are still to go need their rights too.
+        let live = set.map_or(0, |set| {
+            let running = set.status.as_ref().map_or(0, |status| status.replicas);
+            running.max(set.spec.replicas.unwrap_or_default())
+        });
+        let replicas = live.max(cluster.replicas());
+        objects.apply(access::role_of(cluster, replicas)).await?;
+        objects.apply(access::role_binding(cluster)).await?;
+        Ok(())
+    }
 
-/// Where the cluster is, or where it begins. What is asked of cert-manager is asked here, because
-/// the answer may be needed.
-///
-/// A cluster that runs is looked after also where cert-manager cannot be asked; why it could not be
-/// is said beside.
-async fn posture_of(
-    context: &Context,
-    postgres: &Postgres,
-    objects: &Objects,
-    cluster: &Cluster,
-) -> ReconcileResult<((CurrentPosture, PostureObjects), Option<Interrupt>)> {
-    let has_tls = postgres.spec.tls.is_some();
-    let pieces = posture_objects::fetch(objects, cluster).await?;
-    // What cert-manager was asked for before, it goes on to renew.
-    let asked = match goal::too_many_names(&PostgresSpec::default(), &postgres.spec) {
-        Some(why) => Err(Interrupt::Blocked(
-            "Invalid",
-            format!("spec.tls.certificates: {why}"),
-        )),
-        None => certificates::ask(objects, cluster).await,
-    };
-    let unasked = match asked {
-        Err(stop @ Interrupt::Blocked(..)) if !pieces.is_empty() => Some(stop),
-        asked => asked.map(|()| None)?,
-    };
-    let issued = if has_tls {
-        Some(fetch_issued(context, objects, cluster).await?)
-    } else {
-        None
-    };
-    let good = issued.as_ref().and_then(|issued| issued.as_ref().ok());
-    let wished = posture(
-        &postgres.spec,
-        cluster.major(),
-        good.map(|issued| &issued.material),
-    );
-    match current_posture(cluster, &pieces, wished.as_ref(), good) {
-        Err(PostureUnknown::NotIssued) if let Some(Err(problems)) = &issued => {
-            Err(explain_not_issued(context, objects, cluster, problems).await?)
+    /// Finds the posture of the cluster, or the first one of a new cluster. cert-manager is asked
+    /// for certificates here, because a new cluster needs them.
+    ///
+    /// If cert-manager cannot be asked, a cluster that runs goes on, and the result says why.
+    async fn current_posture(&self) -> ReconcileResult<PostureInUse> {
+        let (context, cluster) = (self.context, &self.cluster);
+        let objects = posture_objects::fetch(&self.objects, cluster).await?;
+        let not_requested = match self.request_certificates().await {
+            Ok(()) => None,
+            Err(interrupt @ Interrupt::Blocked(..)) if !objects.is_empty() => Some(interrupt),
+            Err(interrupt) => return Err(interrupt),
+        };
+        let issued = if self.postgres.spec.tls.is_some() {
+            Some(fetch_issued(context, &self.objects, cluster).await?)
+        } else {
+            None
+        };
+        let good = issued.as_ref().and_then(|issued| issued.as_ref().ok());
+        let desired = posture(
+            &self.postgres.spec,
+            cluster.major(),
+            good.map(|issued| &issued.material),
+        );
+        match current_posture(cluster, &objects, desired.as_ref(), good) {
+            Ok(current) => Ok(PostureInUse {
+                current,
+                objects,
+                not_requested,
+            }),
+            Err(PostureUnknown::NotIssued) if let Some(Err(problems)) = &issued => {
+                Err(explain_not_issued(context, &self.objects, cluster, problems).await?)
+            }
+            Err(unknown) => Err(unknown.into()),
         }
-        here => Ok(((here?, pieces), unasked)),
+    }
+
+    /// Certificates that were asked for before stay as they are if too many names are asked for
+    /// now: cert-manager goes on to renew them.
+    async fn request_certificates(&self) -> ReconcileResult<()> {
+        match goal::too_many_names(&PostgresSpec::default(), &self.postgres.spec) {
+            Some(why) => Err(Interrupt::Blocked(
+                "Invalid",
+                format!("spec.tls.certificates: {why}"),
+            )),
+            None => certificates::request_certificates(&self.objects, &self.cluster).await,
+        }
+    }
+
+    /// Applies the files that pods mount, and the configuration that Patroni reads.
+    async fn apply_configuration(
+        &self,
+        current: &CurrentPosture,
+        live: &PostureObjects,
+    ) -> ReconcileResult<()> {
+        let (objects, cluster) = (&self.objects, &self.cluster);
+        match &current.served {
+            Some(served) => self.apply_certificates(served, live).await?,
+            None if self.postgres.spec.tls.is_none() => {
+                certificates::delete_all(self.context, objects, cluster).await?;
+            }
+            None => {}
+        }
+        self.write_user_conf().await?;
+        let patroni = local::config_map(cluster, &current.posture);
+        objects.apply_over(live.patroni.as_ref(), patroni).await?;
+        let mut config = dynamic::config(cluster, &current.posture);
+        self.drop_left_slots(&mut config);
+        let shared = with_live_spelling(
+            live.shared.as_ref(),
+            dynamic::config_map(cluster, &current.posture),
+            &config,
+        );
+        objects.apply_over(live.shared.as_ref(), shared).await?;
+        Ok(())
+    }
+
+    /// Applies Secret `NAME-tls`, with the previous certificates beside the current ones if an
+    /// operation may roll back to them, and ConfigMap `NAME-ca`.
+    async fn apply_certificates(
+        &self,
+        served: &ServedMaterial,
+        live: &PostureObjects,
+    ) -> ReconcileResult<()> {
+        let operation = self.unfinished_operation(live);
+        let previous = operation.and_then(|_| live.previous_material());
+        let mut secret = secrets::tls(&self.cluster, served, previous.as_ref());
+        secret
+            .annotations_mut()
+            .extend(operation.map(|uid| (PREVIOUS_OF.to_owned(), uid.clone())));
+        self.objects.apply_over(live.tls.as_ref(), secret).await?;
+        self.publish_bundle(served).await
+    }
+
+    /// The uid of the operation that may roll back to the previous certificates: a user resumed the
+    /// database while it ran.
+    fn unfinished_operation<'a>(&self, live: &'a PostureObjects) -> Option<&'a String> {
+        let uid = live.tls.as_ref()?.annotations().get(PREVIOUS_OF)?;
+        let requests = self
+            .context
+            .facts
+            .requests(self.cluster.namespace(), self.cluster.name());
+        requests
+            .iter()
+            .any(|request| request.uid().as_ref() == Some(uid) && !request.is_finished())
+            .then_some(uid)
+    }
+
+    /// Applies ConfigMap `NAME-ca`. A bundle that covers the current certificates stays as it is:
+    /// a walk may have published more CAs.
+    async fn publish_bundle(&self, served: &ServedMaterial) -> ReconcileResult<()> {
+        let name = self.cluster.names().ca_config_map();
+        let live: Option<ConfigMap> = self.objects.get(&name).await?;
+        let published = live.as_ref().map(published_cas).unwrap_or_default();
+        let needed = served.cas();
+        let is_covered = needed.keys().all(|ca| published.contains_key(ca));
+        let cas = if is_covered { published } else { needed };
+        let text = bundle(cas.keys().copied(), &cas).unwrap_or_default();
+        let bundle = trust::ca_config_map(&self.cluster, &text);
+        self.objects.apply_over(live.as_ref(), bundle).await?;
+        Ok(())
+    }
+
+    async fn apply_workload(
+        &self,
+        current: &CurrentPosture,
+        live: &PostureObjects,
+    ) -> ReconcileResult<()> {
+        let cluster = &self.cluster;
+        let mut set = pet_set::pet_set(cluster, &current.posture);
+        if let Some(live) = &live.pet_set {
+            // Claim templates cannot be changed once there is a StatefulSet.
+            set.spec.volume_claim_templates = live.spec.volume_claim_templates.clone();
+        }
+        let replicas = self.next_replicas(live).await?;
+        set.spec.replicas = Some(replicas);
+        let outcome = self.objects.apply_over(live.pet_set.as_ref(), set).await?;
+        self.publish_outcome(outcome, "Postgres").await;
+        self.objects
+            .apply_or_delete(disruption::disruption_budget(cluster), cluster.name())
+            .await?;
+        if replicas == cluster.replicas() {
+            Ok(())
+        } else {
+            Err(Interrupt::Wait(Pending::PrimaryThatStays))
+        }
+    }
+
+    async fn apply_monitoring(&self, current: &CurrentPosture) -> ReconcileResult<()> {
+        let (objects, cluster) = (&self.objects, &self.cluster);
+        let kind = monitor::service_monitor_resource();
+        let stats = monitor::stats(cluster, &current.posture);
+        let outcome = objects
+            .apply_or_delete(stats, &cluster.names().stats_service())
+            .await?;
+        self.publish_outcome(outcome, "stats service").await;
+        match monitor::service_monitor(cluster, &current.posture) {
+            Some(object) => drop(objects.apply_if_known(&kind, object).await?),
+            None => {
+                let name = cluster.names().stats_service();
+                objects.delete_if_known(&kind, &name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn publish_outcome(&self, outcome: impl Into<Option<ApplyOutcome>>, object: &str) {
+        let verb = match outcome.into() {
+            None | Some(ApplyOutcome::Nothing) => return,
+            Some(ApplyOutcome::Created) => "created",
+            Some(ApplyOutcome::Changed) => "patched",
+        };
+        self.publish_event("Successful", format!("Successfully {verb} {object}"))
+            .await;
     }
 }
 
-/// What pods mount, and what Patroni reads.
-async fn configuration(
-    context: &Context,
-    postgres: &Postgres,
-    objects: &Objects,
-    cluster: &Cluster,
-    (here, pieces): &(CurrentPosture, PostureObjects),
-) -> ReconcileResult<()> {
-    match &here.served {
-        Some(served) => {
-            let operation = operation_under_way(context, postgres, pieces);
-            let before = operation.and_then(|_| pieces.previous_material());
-            let mut secret = secrets::tls(cluster, served, before.as_ref());
-            secret
-                .annotations_mut()
-                .extend(operation.map(|uid| (PREVIOUS_OF.to_owned(), uid.clone())));
-            objects.apply_over(pieces.tls.as_ref(), secret).await?;
-            publish(objects, cluster, served).await?;
-        }
-        None if postgres.spec.tls.is_none() => {
-            certificates::forget(context, objects, cluster).await?
-        }
-        None => {}
-    }
-    user_conf::write(context, postgres, objects, cluster).await?;
-    objects
-        .apply_over(
-            pieces.patroni.as_ref(),
-            local::config_map(cluster, &here.posture),
-        )
-        .await?;
-    let mut config = dynamic::config(cluster, &here.posture);
-    if !scale::left_slots(context, postgres).is_empty() {
-        config.drop_left_slots();
-    }
-    let wish = dynamic::config_map(cluster, &here.posture);
-    objects
-        .apply_over(
-            pieces.shared.as_ref(),
-            as_it_is_spelled(pieces.shared.as_ref(), wish, &config),
-        )
-        .await?;
-    Ok(())
-}
-
-/// The operation that may want to go back to what was served before, by its uid: somebody has
-/// resumed the database under it.
-fn operation_under_way<'a>(
-    context: &Context,
-    postgres: &Postgres,
-    pieces: &'a PostureObjects,
-) -> Option<&'a String> {
-    let uid = pieces.tls.as_ref()?.annotations().get(PREVIOUS_OF)?;
-    let requests = context.facts.requests(
-        &postgres.namespace().unwrap_or_default(),
-        &postgres.name_any(),
-    );
-    requests
-        .iter()
-        .any(|request| request.uid().as_ref() == Some(uid) && !request.is_finished())
-        .then_some(uid)
-}
-
-/// What clients should trust: what is published, if it covers what is served, because somebody on a
-/// walk may publish more.
-async fn publish(
-    objects: &Objects,
-    cluster: &Cluster,
-    served: &secrets::ServedMaterial,
-) -> ReconcileResult<()> {
-    let live: Option<ConfigMap> = objects.get(&cluster.names().ca_config_map()).await?;
-    let published = live
-        .as_ref()
-        .and_then(|map| map.data.as_ref()?.get("ca.crt"))
-        .map(|pem| cas(pem.as_bytes()));
-    let needed = served.cas();
-    let enough = published.filter(|published| needed.keys().all(|ca| published.contains_key(ca)));
-    let all = enough.unwrap_or(needed);
-    let text = bundle(all.keys().copied(), &all).unwrap_or_default();
-    objects
-        .apply_over(live.as_ref(), trust::ca_config_map(cluster, &text))
-        .await?;
-    Ok(())
-}
-
-/// Patroni may write its configuration again in a spelling of its own, which is no reason to write
-/// it back.
-fn as_it_is_spelled(
+/// The shared configuration with the text that is there, if it means the same: Patroni may write it
+/// in a spelling of its own, which is no reason to write it back.
+fn with_live_spelling(
     live: Option<&ConfigMap>,
-    mut wish: ConfigMap,
+    mut shared: ConfigMap,
     config: &DynamicConfig,
 ) -> ConfigMap {
-    let spelled = live.and_then(|live| live.annotations().get(dynamic::ANNOTATION));
-    let same = spelled.filter(|text| DynamicConfig::parse(text).is_ok_and(|live| live == *config));
-    let text = same.cloned().unwrap_or_else(|| config.to_string());
-    wish.annotations_mut()
+    let is_same = |text: &&String| DynamicConfig::parse(text).is_ok_and(|live| live == *config);
+    let live = live.and_then(|live| live.annotations().get(dynamic::ANNOTATION));
+    let text = live
+        .filter(is_same)
+        .cloned()
+        .unwrap_or_else(|| config.to_string());
+    shared
+        .annotations_mut()
         .insert(dynamic::ANNOTATION.to_owned(), text);
-    wish
-}
-
-async fn workload(
-    context: &Context,
-    postgres: &Postgres,
-    objects: &Objects,
-    cluster: &Cluster,
-    (here, pieces): &(CurrentPosture, PostureObjects),
-) -> ReconcileResult<()> {
-    let mut wish = pet_set::pet_set(cluster, &here.posture);
-    if let Some(live) = &pieces.pet_set {
-        // A claim template cannot be changed once there is a StatefulSet.
-        wish.spec.volume_claim_templates = live.spec.volume_claim_templates.clone();
-    }
-    wish.spec.replicas = Some(scale::replicas(context, postgres, objects, cluster, pieces).await?);
-    let scaled = wish.spec.replicas == Some(cluster.replicas());
-    let done = objects.apply_over(pieces.pet_set.as_ref(), wish).await?;
-    tell(context, postgres, done, "Postgres").await;
-    objects
-        .apply_or_delete(disruption::disruption_budget(cluster), cluster.name())
-        .await?;
-    if scaled {
-        Ok(())
-    } else {
-        Err(Interrupt::Wait("a primary that stays"))
-    }
-}
-
-async fn metrics(
-    context: &Context,
-    postgres: &Postgres,
-    objects: &Objects,
-    cluster: &Cluster,
-    here: &CurrentPosture,
-) -> ReconcileResult<()> {
-    let kind = monitor::service_monitor_resource();
-    let done = objects
-        .apply_or_delete(
-            monitor::stats(cluster, &here.posture),
-            &cluster.names().stats_service(),
-        )
-        .await?;
-    tell(context, postgres, done, "stats service").await;
-    match monitor::service_monitor(cluster, &here.posture) {
-        Some(object) => drop(objects.apply_if_known(&kind, object).await?),
-        None => {
-            objects
-                .delete_if_known(&kind, &cluster.names().stats_service())
-                .await?
-        }
-    }
-    Ok(())
-}
-
-async fn tell(
-    context: &Context,
-    postgres: &Postgres,
-    done: impl Into<Option<ApplyOutcome>>,
-    what: &str,
-) {
-    let verb = match done.into() {
-        None | Some(ApplyOutcome::Nothing) => return,
-        Some(ApplyOutcome::Created) => "created",
-        Some(ApplyOutcome::Changed) => "patched",
-    };
-    context
-        .publish_event(
-            postgres,
-            EventType::Normal,
-            "Successful",
-            format!("Successfully {verb} {what}"),
-        )
-        .await;
+    shared
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn a_configuration_that_means_the_same_keeps_its_spelling() {
@@ -380,7 +369,7 @@ mod tests {
         let config = json!({"ttl": 30, "loop_wait": 5}).to_string();
         let config = DynamicConfig::parse(&config).expect("JSON");
         let spelled = |live: Option<&ConfigMap>| {
-            as_it_is_spelled(live, ConfigMap::default(), &config)
+            with_live_spelling(live, ConfigMap::default(), &config)
                 .annotations()
                 .get("config")
                 .cloned()

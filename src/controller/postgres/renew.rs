@@ -1,7 +1,7 @@
-//! What cert-manager renews is taken into service, without a restart: by reload, standbys first,
-//! seen on the wire. A renewal that another CA has signed goes through a walk, like any other
-//! change of what is trusted, and clients get time on it. So does a cluster that an operation left
-//! half-way.
+//! Renewals: the certificates that cert-manager renews are taken into service without a restart, by
+//! reload, standbys first, and seen on the wire. A renewal that another CA has signed goes through a
+//! walk, like any other change of trust, and clients get a grace period on it. A cluster that an
+//! operation left half-way goes on to its spec in the same way.
 
 use std::time::Duration;
 
@@ -17,77 +17,84 @@ use crate::controller::observe::issuance;
 use crate::controller::observe::issuance::ObservedIssuance;
 use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::controller::state::ServedCertificates;
-use crate::pki::issued;
 use crate::pki::issued::{Cas, Issued};
-use crate::plan::observed::ObservedCertificate as Seen;
+use crate::plan::renewal::{RenewalMaterial, only_touches_silent_pods, renewal_material};
 use crate::plan::rollout::grace;
 use crate::plan::rollout::grace::ClientGracePeriod;
 use crate::plan::{ClusterAction, ObservedCluster, Progress, next_step, steady_state_target};
 use crate::tls::{Posture, ServerTls};
 
-/// How far certificates are.
+/// A renewal asks for no certificate in the name of an operation.
+const NO_OPERATION: &str = "";
+
+/// How far the renewal of certificates is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Renewed {
-    /// What can be is in service.
+    /// All certificates that can be in service are.
     Done,
-    /// Clients get time until then, and nothing is done before.
-    Settles(Duration),
+    /// A client grace period runs that long, and nothing is done before.
+    GracePeriod(Duration),
     /// There is more to do.
     UnderWay,
 }
 
-/// Takes what has been issued into service, where the cluster is `here`.
+/// Takes the certificates that have been issued into service. `current` is the posture of the
+/// cluster.
 pub(crate) async fn renew(
     context: &Context,
     postgres: &Postgres,
-    here: &Posture,
+    current: &Posture,
 ) -> ReconcileResult<Renewed> {
-    if postgres.spec.tls.is_none() && here.serve == ServerTls::Plain && here.files.is_none() {
+    if postgres.spec.tls.is_none() && current.serve == ServerTls::Plain && current.files.is_none() {
         context.record_served(postgres, None);
         return Ok(Renewed::Done);
     }
     let site = ClusterObjects::observe(context, postgres, None).await?;
-    let Ok(written) = site.applied_posture() else {
+    let Ok(applied) = site.applied_posture() else {
         return Ok(Renewed::Done);
     };
-    let look = issuance::observe(context, &site.objects, &site.cluster, "").await?;
+    let ObservedIssuance {
+        issuance, issued, ..
+    } = issuance::observe(context, &site.objects, &site.cluster, NO_OPERATION).await?;
+    let in_secret = site.certificates.in_secret.as_ref();
     context.record_served(
         postgres,
-        site.in_secret
-            .as_ref()
-            .and_then(|stored| served(stored, look.issued.as_ref())),
+        in_secret.and_then(|served| ServedCertificates::new(served, issued.as_ref())),
     );
-    let issued = match offer(postgres, look)? {
-        RenewalMaterial::Good(issued) => Some(*issued),
+    let issued = match renewal_material(&postgres.spec, issuance, issued) {
+        RenewalMaterial::Issued(issued) => Some(*issued),
         RenewalMaterial::Nothing => None,
-        RenewalMaterial::Unfinished => return Ok(Renewed::Done),
+        RenewalMaterial::InProgress => return Ok(Renewed::Done),
+        RenewalMaterial::Unusable(why) => {
+            return Err(Interrupt::Blocked("CertificatesNotServed", why));
+        }
     };
-    let Some(renewal) = Renewal::of(context, postgres, &site, &written, issued) else {
+    let Some(renewal) = Renewal::new(context, postgres, &site, &applied, issued) else {
         return Ok(Renewed::Done);
     };
     if renewal.is_in_service() {
         return Ok(Renewed::Done);
     }
-    let scene = match site.observe_cluster().await {
-        Ok(scene) => scene,
+    let cluster = match site.observe_cluster().await {
+        Ok(cluster) => cluster,
         Err(why) => {
             debug!(database = postgres.name_any(), %why, "a renewal waits");
             return Ok(Renewed::UnderWay);
         }
     };
-    let heading = next_step(&scene, &renewal.target, None);
-    if let Some(grace) = grace::grace(&scene, &heading, grace::for_renewal(postgres)) {
-        return Ok(Renewed::Settles(
-            renewal.wait_for_clients(&scene, grace).await,
+    let progress = next_step(&cluster, &renewal.target, None);
+    if let Some(grace) = grace::grace(&cluster, &progress, grace::for_renewal(postgres)) {
+        return Ok(Renewed::GracePeriod(
+            renewal.announce_grace_period(&cluster, grace).await,
         ));
     }
-    match heading {
+    match progress {
         Progress::Reached => {
             renewal.remember_proof();
             return Ok(Renewed::Done);
         }
         Progress::Wait { on, .. } => debug!(database = postgres.name_any(), %on, "a renewal waits"),
-        Progress::Act { actions, .. } if renewal.waits_for_slow_pods(&actions, &scene) => {
+        Progress::Act { actions, .. } if renewal.only_hurries_silent_pods(&actions, &cluster) => {
             debug!(database = postgres.name_any(), "pods are starting");
         }
         Progress::Act {
@@ -97,62 +104,37 @@ pub(crate) async fn renew(
                 database = postgres.name_any(),
                 %purpose, "keeping TLS as it should be"
             );
-            renewal.perform(&scene, &actions).await?;
+            renewal.execute(&cluster, &actions).await?;
         }
     }
     Ok(Renewed::UnderWay)
 }
 
-/// What there is to be taken into service.
-enum RenewalMaterial {
-    /// All that the spec asks for.
-    Good(Box<Issued>),
-    /// Nothing: what is served stays.
-    Nothing,
-    /// cert-manager is still at it, and its Certificates are watched.
-    Unfinished,
-}
-
-fn offer(postgres: &Postgres, look: ObservedIssuance) -> ReconcileResult<RenewalMaterial> {
-    let is_as_asked = |seen: &Seen| seen.matches && seen.ready && !seen.issuing;
-    match (look.issued, look.issuance.issued) {
-        (Some(issued), _) if look.issuance.certificates.values().all(is_as_asked) => {
-            Ok(RenewalMaterial::Good(Box::new(issued)))
-        }
-        (Some(_), _) => Ok(RenewalMaterial::Unfinished),
-        // What is served stays, whatever became of what was issued.
-        (None, Some(Err(why))) if postgres.spec.tls.is_some() => {
-            Err(Interrupt::Blocked("CertificatesNotServed", why))
-        }
-        (None, _) => Ok(RenewalMaterial::Nothing),
-    }
-}
-
-/// A database on its way to where it belongs.
+/// A renewal on its way to its target.
 struct Renewal<'a> {
     context: &'a Context,
     postgres: &'a Postgres,
     site: &'a ClusterObjects,
     issued: Option<Issued>,
     target: Posture,
-    /// Whether the target is yet to be written.
+    /// The objects do not say the target yet.
     is_new: bool,
-    /// Names the target, and what pods mount of it.
+    /// Names the target, and the content of the volumes that pods mount.
     proof: String,
 }
 
 impl<'a> Renewal<'a> {
-    /// Nothing where there is nothing to keep and nothing to come to.
-    fn of(
+    /// `None` if there is no target: nothing to keep and nothing to come to.
+    fn new(
         context: &'a Context,
         postgres: &'a Postgres,
         site: &'a ClusterObjects,
-        written: &Posture,
+        applied: &Posture,
         issued: Option<Issued>,
     ) -> Option<Self> {
         let material = issued.as_ref().map(|issued| issued.material);
         let target = steady_state_target(
-            written,
+            applied,
             &postgres.spec,
             site.cluster.major(),
             material.as_ref(),
@@ -167,13 +149,13 @@ impl<'a> Renewal<'a> {
             postgres,
             site,
             issued,
-            is_new: *written != target,
+            is_new: *applied != target,
             target,
             proof,
         })
     }
 
-    /// Whether the target is written, and every pod was seen to be there.
+    /// Whether the objects say the target, and every pod was seen to serve it.
     fn is_in_service(&self) -> bool {
         !self.is_new && self.context.state(self.postgres).proven.as_ref() == Some(&self.proof)
     }
@@ -185,13 +167,13 @@ impl<'a> Renewal<'a> {
             proof,
             ..
         } = self;
-        context.update_state(postgres, |memory| memory.proven = Some(proof));
+        context.update_state(postgres, |state| state.proven = Some(proof));
     }
 
-    /// Says once until when clients get time; returns how long that is.
-    async fn wait_for_clients(
+    /// Announces the grace period once, in an event; returns how long it still lasts.
+    async fn announce_grace_period(
         &self,
-        scene: &ObservedCluster,
+        cluster: &ObservedCluster,
         ClientGracePeriod { until, need }: ClientGracePeriod,
     ) -> Duration {
         let Self {
@@ -206,19 +188,23 @@ impl<'a> Renewal<'a> {
                     format!("Clients get until {until:.0} {need}"),
                 )
                 .await;
-            context.update_state(postgres, |memory| memory.grace_until = Some(until));
+            context.update_state(postgres, |state| state.grace_until = Some(until));
         }
-        Duration::try_from(until.duration_since(scene.observed_at)).unwrap_or_default()
+        Duration::try_from(until.duration_since(cluster.observed_at)).unwrap_or_default()
     }
 
-    /// Whether there is nothing to do but to hurry pods that do not answer yet.
-    fn waits_for_slow_pods(&self, actions: &[ClusterAction], scene: &ObservedCluster) -> bool {
-        !self.is_new && actions.iter().all(|action| is_of_a_slow_pod(action, scene))
-    }
-
-    async fn perform(
+    /// Whether all that is left is to touch pods that do not answer: they may be starting.
+    fn only_hurries_silent_pods(
         &self,
-        scene: &ObservedCluster,
+        actions: &[ClusterAction],
+        cluster: &ObservedCluster,
+    ) -> bool {
+        !self.is_new && only_touches_silent_pods(actions, &cluster.pods)
+    }
+
+    async fn execute(
+        &self,
+        cluster: &ObservedCluster,
         actions: &[ClusterAction],
     ) -> ReconcileResult<()> {
         let Self {
@@ -230,7 +216,7 @@ impl<'a> Renewal<'a> {
         } = self;
         if let Some(issued) = issued
             .as_ref()
-            .filter(|issued| self.is_new && scene.in_secret != Some(issued.material))
+            .filter(|issued| self.is_new && cluster.in_secret != Some(issued.material))
         {
             let note = format!(
                 "Taking renewed certificates into service, valid until {}",
@@ -240,7 +226,7 @@ impl<'a> Renewal<'a> {
                 .publish_event(*postgres, EventType::Normal, "RenewCertificates", note)
                 .await;
         }
-        let hands = Executor {
+        let executor = Executor {
             context,
             site,
             wished: &site.cluster,
@@ -249,29 +235,8 @@ impl<'a> Renewal<'a> {
             operation: None,
         };
         for action in actions {
-            hands.execute(action).await?;
+            executor.execute(action).await?;
         }
         Ok(())
     }
-}
-
-/// Whether a pod is to be hurried that does not answer yet: it may just be starting, with the files
-/// that it is to have.
-fn is_of_a_slow_pod(action: &ClusterAction, scene: &ObservedCluster) -> bool {
-    let is_slow = |name: &str| {
-        scene
-            .pods
-            .iter()
-            .any(|pod| pod.name == name && pod.server.is_err())
-    };
-    matches!(action, ClusterAction::Touch { pod, .. } if is_slow(&pod.name))
-}
-
-/// How long what is served lasts, and whether it is what was issued last.
-fn served(stored: &issued::ServedMaterial, issued: Option<&Issued>) -> Option<ServedCertificates> {
-    let until = stored.ends()?.as_second();
-    Some(ServedCertificates {
-        until,
-        drifted: issued.is_some_and(|issued| stored.material() != Some(issued.material)),
-    })
 }

@@ -1,156 +1,156 @@
 //! More pods, or fewer: the primary is never among those that go, and a member that went leaves
 //! nothing behind that would hold up the others.
 
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::events::EventType;
 use serde_json::json;
 
 use crate::api::annotations::LEFT_AT;
-use crate::api::{Postgres, bounds};
-use crate::build::Cluster;
+use crate::api::bounds;
 use crate::build::current_posture::PostureObjects;
+use crate::build::patroni::DynamicConfig;
 use crate::build::workload::ordinal;
-use crate::cluster::{Error, ObjectName, Objects};
-use crate::controller::Context;
+use crate::cluster::{Error, ObjectName};
 use crate::controller::execute::patroni::{SwitchoverRequest, request_switchover};
-use crate::controller::observe::patroni::{leader_of, switchover_candidates};
-use crate::controller::outcome::ReconcileResult;
+use crate::controller::observe::patroni::{fetch_leader, fetch_switchover_candidates};
+use crate::controller::outcome::{Interrupt, Pending, ReconcileResult};
+use crate::controller::postgres::database::Database;
 use crate::plan::scale_down::{PodCounts, ScaleDown, StreamingStandby};
 
-/// How many pods the set is to have now. Fewer than there are only when the primary is among those
-/// that stay.
-pub(crate) async fn replicas(
-    context: &Context,
-    postgres: &Postgres,
-    objects: &Objects,
-    cluster: &Cluster,
-    pieces: &PostureObjects,
-) -> ReconcileResult<i32> {
-    let wish = cluster.replicas();
-    // Anybody who may scale the set may have written any number.
-    let now = pieces
-        .pet_set
-        .as_ref()
-        .and_then(|set| set.spec.replicas)
-        .map(bounds::clamp_replicas);
-    let Some(now) = now else { return Ok(wish) };
-    if wish >= now {
-        for ordinal in now..wish {
-            forget_data(objects, &cluster.names().data_claim(ordinal)).await?;
+impl Database<'_> {
+    /// How many pods the set gets now. They become fewer only when the primary is among those that
+    /// stay.
+    pub(crate) async fn next_replicas(&self, posture: &PostureObjects) -> ReconcileResult<i32> {
+        let desired = self.cluster.replicas();
+        let set = posture.pet_set.as_ref();
+        // A user who may scale the set may have written any number.
+        let current = set
+            .and_then(|set| set.spec.replicas)
+            .map(bounds::clamp_replicas);
+        let Some(current) = current else {
+            return Ok(desired);
+        };
+        if desired >= current {
+            for ordinal in current..desired {
+                self.delete_old_data(ordinal).await?;
+            }
+            return Ok(desired);
         }
-        return Ok(wish);
+        let counts = PodCounts { current, desired };
+        let next = self.scale_down(counts, posture).await?;
+        for ordinal in next..current {
+            self.mark_left(ordinal).await?;
+        }
+        Ok(next)
     }
-    let record: Option<ConfigMap> = objects
-        .get(&cluster.names().patroni_config_maps().leader)
-        .await?;
-    // Nobody leads right now: whoever comes to may be one of those that would go.
-    let Some(leader) = record.as_ref().and_then(leader_of) else {
-        return Ok(now);
-    };
-    let counts = PodCounts {
-        current: now,
-        desired: wish,
-    };
-    let primary = ordinal(cluster.name(), leader).filter(|ordinal| *ordinal < now);
-    let keep = if primary.is_some_and(|primary| counts.keep(primary)) {
-        wish
-    } else {
-        let candidates =
-            switchover_candidates(objects, cluster, pieces.shared_config().as_ref()).await?;
-        let pods = context
-            .watched
-            .workload(postgres)
-            .map(|workload| context.watched.pods(postgres, &workload));
-        let standbys: Vec<StreamingStandby> = pods
-            .iter()
-            .flatten()
-            .filter_map(|pod| StreamingStandby::parse(cluster.name(), pod, &candidates))
-            .collect();
-        match counts.next_step(primary, &standbys) {
-            ScaleDown::Resize(pods) => pods,
-            ScaleDown::Wait => now,
+
+    /// Does the next step towards fewer pods; returns how many pods the set gets now.
+    async fn scale_down(
+        &self,
+        counts: PodCounts,
+        posture: &PostureObjects,
+    ) -> ReconcileResult<i32> {
+        // Without a leader, a pod that would go may become the next one.
+        let Some(leader) = fetch_leader(&self.objects, &self.cluster).await? else {
+            return Ok(counts.current);
+        };
+        let primary =
+            ordinal(self.cluster.name(), &leader).filter(|ordinal| *ordinal < counts.current);
+        if primary.is_some_and(|primary| counts.keep(primary)) {
+            return Ok(counts.desired);
+        }
+        match counts.next_step(primary, &self.streaming_standbys(posture).await?) {
+            ScaleDown::Resize(pods) => Ok(pods),
+            ScaleDown::Wait => Ok(counts.current),
             ScaleDown::SwitchOver(next) => {
-                let next = cluster.names().pod(next);
-                switch_over(context, postgres, objects, cluster, leader, &next).await?;
-                now
+                self.switch_over(&leader, &self.cluster.names().pod(next))
+                    .await?;
+                Ok(counts.current)
             }
         }
-    };
-    for ordinal in keep..now {
-        note_left(context, objects, &cluster.names().data_claim(ordinal)).await?;
     }
-    Ok(keep)
-}
 
-/// Asks Patroni to make one the primary, because the one that leads is to go.
-async fn switch_over(
-    context: &Context,
-    postgres: &Postgres,
-    objects: &Objects,
-    cluster: &Cluster,
-    leader: &str,
-    candidate: &str,
-) -> ReconcileResult<()> {
-    if request_switchover(objects, cluster, leader, candidate).await? == SwitchoverRequest::Already
-    {
-        return Ok(());
+    async fn streaming_standbys(
+        &self,
+        posture: &PostureObjects,
+    ) -> ReconcileResult<Vec<StreamingStandby>> {
+        let config = posture.shared_config();
+        let candidates =
+            fetch_switchover_candidates(&self.objects, &self.cluster, config.as_ref()).await?;
+        let watched = &self.context.watched;
+        let Ok(workload) = watched.workload(self.postgres) else {
+            return Ok(vec![]);
+        };
+        let pods = watched.pods(self.postgres, &workload);
+        Ok(pods
+            .iter()
+            .filter_map(|pod| StreamingStandby::parse(self.cluster.name(), pod, &candidates))
+            .collect())
     }
-    let note = format!("Switching over from {leader} to {candidate}, because {leader} is to go");
-    context
-        .publish_event(postgres, EventType::Normal, "SwitchOver", note)
-        .await;
-    Ok(())
-}
 
-/// Notes on the claim of a pod that goes that its data end here. They are kept as long as the pod
-/// is away.
-async fn note_left(context: &Context, objects: &Objects, name: &str) -> ReconcileResult<()> {
-    let Some(claim) = objects.get::<PersistentVolumeClaim>(name).await? else {
-        return Ok(());
-    };
-    if claim.annotations().contains_key(LEFT_AT) {
-        return Ok(());
+    /// Asks Patroni for a switchover, because the primary is among the pods that go.
+    async fn switch_over(&self, leader: &str, candidate: &str) -> ReconcileResult<()> {
+        let request = request_switchover(&self.objects, &self.cluster, leader, candidate).await?;
+        if request == SwitchoverRequest::Now {
+            let note =
+                format!("Switching over from {leader} to {candidate}, because {leader} is to go");
+            self.publish_event("SwitchOver", note).await;
+        }
+        Ok(())
     }
-    let since = context.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let patch = json!({"metadata": {"uid": claim.uid(), "annotations": {LEFT_AT: since}}});
-    let patched = objects
-        .api::<PersistentVolumeClaim>()
-        .patch(name, &PatchParams::default(), &Patch::Merge(patch))
-        .await;
-    patched
-        .map(|_| ())
-        .map_err(|error| Error::classify(ObjectName::new::<PersistentVolumeClaim>(name), error))?;
-    Ok(())
-}
 
-/// Deletes the data of a pod that was away: the others no longer have the log that would bring them
-/// up to date, and a standby that cannot follow would look like one that does not start.
-async fn forget_data(objects: &Objects, name: &str) -> ReconcileResult<()> {
-    let claim = objects.get::<PersistentVolumeClaim>(name).await?;
-    match claim.filter(|claim| claim.annotations().contains_key(LEFT_AT)) {
-        None => Ok(()),
-        Some(claim) => {
-            objects.delete_seen(&claim).await?;
-            Err(crate::controller::outcome::Interrupt::Wait(
-                "the old claim of a pod that comes back",
-            ))
+    /// Notes on the claim of a pod that goes when it went. The data are kept while the pod is away.
+    async fn mark_left(&self, ordinal: i32) -> ReconcileResult<()> {
+        let name = self.cluster.names().data_claim(ordinal);
+        let Some(claim) = self.objects.get::<PersistentVolumeClaim>(&name).await? else {
+            return Ok(());
+        };
+        if claim.annotations().contains_key(LEFT_AT) {
+            return Ok(());
+        }
+        let now = self.context.now().strftime("%Y-%m-%dT%H:%M:%SZ");
+        let patch =
+            json!({"metadata": {"uid": claim.uid(), "annotations": {LEFT_AT: now.to_string()}}});
+        self.objects
+            .api::<PersistentVolumeClaim>()
+            .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .map_err(|error| {
+                Error::classify(ObjectName::new::<PersistentVolumeClaim>(&name), error)
+            })?;
+        Ok(())
+    }
+
+    /// Deletes the data of a pod that was away. The other servers no longer have the WAL that would
+    /// bring it up to date, and a standby that cannot catch up looks like one that does not start.
+    async fn delete_old_data(&self, ordinal: i32) -> ReconcileResult<()> {
+        let claim = self
+            .objects
+            .get::<PersistentVolumeClaim>(&self.cluster.names().data_claim(ordinal))
+            .await?;
+        match claim.filter(|claim| claim.annotations().contains_key(LEFT_AT)) {
+            None => Ok(()),
+            Some(claim) => {
+                self.objects.delete_seen(&claim).await?;
+                Err(Interrupt::Wait(Pending::OldClaim))
+            }
         }
     }
-}
 
-/// Replication slots of members that have gone, as the last check of the primary saw them.
-pub(crate) fn left_slots(context: &Context, postgres: &Postgres) -> Vec<String> {
-    context
-        .state(postgres)
-        .last_check
-        .map(|seen| seen.left_slots)
-        .unwrap_or_default()
+    /// Tells Patroni to drop the replication slots of members that have gone, if the last check saw
+    /// such slots. By itself Patroni keeps a slot for half an hour, with all the WAL that the member
+    /// would need.
+    pub(crate) fn drop_left_slots(&self, config: &mut DynamicConfig) {
+        let last_check = self.context.state(self.postgres).last_check;
+        if last_check.is_some_and(|check| !check.left_slots.is_empty()) {
+            config.drop_left_slots();
+        }
+    }
 }
 
 /// The slot that Patroni makes for a member.
-pub(crate) fn slot(pod: &str) -> String {
+pub(crate) fn slot_name(pod: &str) -> String {
     pod.chars()
         .map(|c| {
             if c.is_ascii_alphanumeric() {
@@ -168,6 +168,6 @@ mod tests {
 
     #[test]
     fn a_slot_is_named_as_patroni_names_it() {
-        assert_eq!(slot("ha-postgres-2"), "ha_postgres_2");
+        assert_eq!(slot_name("ha-postgres-2"), "ha_postgres_2");
     }
 }

@@ -1,5 +1,5 @@
-//! Writing the status of a database: only what differs, and never over what somebody else has
-//! written meanwhile.
+//! Writes the status of a database: only if it differs, and never over a status that was written
+//! meanwhile.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
@@ -13,8 +13,8 @@ use crate::cluster::{Error, ObjectName};
 use crate::controller::Context;
 use crate::plan::status::database::{DatabaseStatusWriter, phase};
 
-/// Writes conditions, and the phase that follows. Returns the status that there is then; none if
-/// the database has gone.
+/// Writes conditions, and the phase that follows from them. Returns the status after that; `None` if
+/// the database was deleted.
 pub(crate) async fn write(
     context: &Context,
     postgres: &Postgres,
@@ -33,7 +33,7 @@ pub(crate) async fn write(
     .await
 }
 
-/// Notes that the database is what its spec says.
+/// Notes that the spec is carried out.
 pub(crate) async fn done(context: &Context, postgres: &Postgres) -> Result<(), Error> {
     write(context, postgres, DatabaseStatusWriter::free).await?;
     let generation = postgres.metadata.generation;
@@ -58,7 +58,7 @@ async fn update(
     postgres: &Postgres,
     change: impl Fn(&mut PostgresStatus, Option<i64>),
 ) -> Result<Option<PostgresStatus>, Error> {
-    // What was seen may be old. It is good enough to know that nothing changes, and not to write.
+    // The object may be old. That is good enough to find that nothing changes, but not to write.
     if changed(postgres, &change).is_none() {
         return Ok(Some(postgres.status.clone().unwrap_or_default()));
     }
@@ -91,7 +91,7 @@ async fn update(
     Ok(Some(status))
 }
 
-/// The status after the change, if it is another.
+/// The status after the change; `None` if it is the same.
 fn changed(
     postgres: &Postgres,
     change: &impl Fn(&mut PostgresStatus, Option<i64>),
