@@ -587,21 +587,17 @@ async fn a_new_key_of_the_ca_is_told_to_clients_before_it_is_served(namespace: &
     assert!(seen.refused.is_empty(), "{:?}", seen.refused);
     assert_eq!(uids(namespace), before);
     namespace.until_phase("ha-postgres", "Ready", 30).await;
-    let events = namespace.kubectl(&[
-        "get",
-        "events",
-        "-o",
-        r#"jsonpath={range .items[?(@.reason=="ClientGracePeriod")]}{.message}{"\n"}{end}"#,
-    ]);
-    let said: Vec<&str> = events
-        .lines()
-        .filter_map(|note| note.split_once("Z ").map(|(_, what)| what))
-        .collect();
+    let notes = r#"jsonpath={range .items[?(@.reason=="ClientGracePeriod")]}{.message}{"\n"}{end}"#;
     for what in [
-        "to trust the new CA",
-        "to show certificates of the CAs that stay",
+        "Z to trust the new CA",
+        "Z to show certificates of the CAs that stay",
     ] {
-        assert!(said.iter().any(|said| said.starts_with(what)), "{events}");
+        let is_told = || {
+            namespace
+                .kubectl(&["get", "events", "-o", notes])
+                .contains(what)
+        };
+        namespace.until(what, 30, is_told).await;
     }
     clients_get(namespace, None);
 }
