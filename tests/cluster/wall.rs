@@ -568,7 +568,7 @@ async fn what_is_not_a_databases_is_not_written(operator: &Asker) {
             ("create", "eviction") => {
                 operator
                     .is_refused(["evictions"], Verb::Evict, &foreign)
-                    .await
+                    .await;
             }
             ("create", "") => {
                 let unlabelled = with(new(plural), &[("/metadata/labels", json!({"app": "web"}))]);

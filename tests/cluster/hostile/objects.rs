@@ -59,7 +59,7 @@ const WISHES: [Wish; 12] = [
         "an unconfined pod",
         |o| {
             o["spec"]["podTemplate"]["spec"]["securityContext"] =
-                json!({"seccompProfile": {"type": "Unconfined"}})
+                json!({"seccompProfile": {"type": "Unconfined"}});
         },
         "[pod-security]",
     ),
@@ -72,7 +72,7 @@ const WISHES: [Wish; 12] = [
         "an address of somebody else",
         |o| {
             o["spec"]["serviceTemplates"] =
-                json!([{"alias": "primary", "spec": {"externalIPs": ["192.0.2.1"]}}])
+                json!([{"alias": "primary", "spec": {"externalIPs": ["192.0.2.1"]}}]);
         },
         "externalIPs",
     ),
