@@ -13,7 +13,7 @@ use crate::api::names;
 use crate::api::names::Alias;
 use crate::api::ops_request::{FINALIZER, OpsType, TlsOperation};
 use crate::api::tls::CERT_MANAGER_GROUP;
-use crate::api::{Postgres, PostgresOpsRequest};
+use crate::api::{Postgres, PostgresOpsRequest, PostgresSpec};
 
 use crate::rules::document::FieldSelection;
 use crate::rules::queue::will_have_tls;
@@ -309,71 +309,76 @@ pub fn postgres(
     } else {
         "md5"
     };
-    let kept_ssl_mode = same_tls
-        .and_then(|old| old.ssl_mode)
-        .map(|mode| json!(mode));
-    let kept_auth_mode = same_tls
-        .and_then(|old| old.client_auth_mode)
-        .map(|mode| json!(mode));
-    let kept_replicas = old.and_then(|old| old.replicas).map(Value::from);
-    let kept_policy = old
-        .filter(|_| !halted)
-        .and_then(|old| old.deletion_policy)
-        .map(|policy| json!(policy));
-    let kept = |value: Option<Value>, default: Value| move || value.unwrap_or(default);
-    fill(spec, "replicas", kept(kept_replicas, 1.into()));
-    fill(
-        spec,
+    // A field takes the old object's value, else its default.
+    let mut keep = |field: &str, kept: Option<Value>, default: &str| {
+        fill(spec, field, || kept.unwrap_or_else(|| default.into()));
+    };
+    let kept_policy = old.filter(|_| !halted).and_then(|old| old.deletion_policy);
+    let policy = if halted { "Halt" } else { "Delete" };
+    keep(
         "standbyMode",
-        kept(
-            old.and_then(|o| o.standby_mode).map(|v| json!(v)),
-            "Hot".into(),
-        ),
+        old.and_then(|old| old.standby_mode).map(|mode| json!(mode)),
+        "Hot",
     );
-    fill(
-        spec,
+    keep(
         "storageType",
-        kept(
-            old.and_then(|o| o.storage_type).map(|v| json!(v)),
-            "Durable".into(),
-        ),
+        old.and_then(|old| old.storage_type).map(|kind| json!(kind)),
+        "Durable",
     );
-    fill(
-        spec,
+    keep(
         "deletionPolicy",
-        kept(kept_policy, if halted { "Halt" } else { "Delete" }.into()),
+        kept_policy.map(|policy| json!(policy)),
+        policy,
     );
-    fill(spec, "sslMode", kept(kept_ssl_mode, ssl_mode.into()));
-    fill(
-        spec,
+    keep(
+        "sslMode",
+        same_tls
+            .and_then(|old| old.ssl_mode)
+            .map(|mode| json!(mode)),
+        ssl_mode,
+    );
+    let kept_auth_mode = same_tls.and_then(|old| old.client_auth_mode);
+    keep(
         "clientAuthMode",
-        kept(kept_auth_mode, auth_mode.into()),
+        kept_auth_mode.map(|mode| json!(mode)),
+        auth_mode,
     );
-    fill(spec, "healthChecker", || json!({}));
-    if let Some(checker) = spec.get_mut("healthChecker").and_then(Value::as_object_mut) {
-        let before = old.and_then(|old| old.health_checker).unwrap_or_default();
-        fill(checker, "periodSeconds", || {
-            before.period_seconds.unwrap_or(10).into()
-        });
-        fill(checker, "timeoutSeconds", || {
-            before.timeout_seconds.unwrap_or(10).into()
-        });
-        fill(checker, "failureThreshold", || {
-            before.failure_threshold.unwrap_or(1).into()
-        });
-    }
-    if spec.get("streamingMode").and_then(Value::as_str) == Some("Synchronous") {
-        fill(spec, "synchronousReplicationConfig", || json!({}));
-        if let Some(config) = spec
-            .get_mut("synchronousReplicationConfig")
-            .and_then(Value::as_object_mut)
-        {
-            fill(config, "mode", || "Any".into());
-            fill(config, "numSyncReplicas", || 1.into());
-            fill(config, "commitLevel", || "RemoteWrite".into());
-        }
-    }
+    fill(spec, "replicas", || {
+        old.and_then(|old| old.replicas).unwrap_or(1).into()
+    });
+    default_health_checker(spec, old);
+    default_synchronous_replication(spec);
     document
+}
+
+fn default_health_checker(spec: &mut Map<String, Value>, old: Option<&PostgresSpec>) {
+    fill(spec, "healthChecker", || json!({}));
+    let Some(checker) = spec.get_mut("healthChecker").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let before = old.and_then(|old| old.health_checker).unwrap_or_default();
+    fill(checker, "periodSeconds", || {
+        before.period_seconds.unwrap_or(10).into()
+    });
+    fill(checker, "timeoutSeconds", || {
+        before.timeout_seconds.unwrap_or(10).into()
+    });
+    fill(checker, "failureThreshold", || {
+        before.failure_threshold.unwrap_or(1).into()
+    });
+}
+
+fn default_synchronous_replication(spec: &mut Map<String, Value>) {
+    const FIELD: &str = "synchronousReplicationConfig";
+    if spec.get("streamingMode").and_then(Value::as_str) != Some("Synchronous") {
+        return;
+    }
+    fill(spec, FIELD, || json!({}));
+    if let Some(config) = spec.get_mut(FIELD).and_then(Value::as_object_mut) {
+        fill(config, "mode", || "Any".into());
+        fill(config, "numSyncReplicas", || 1.into());
+        fill(config, "commitLevel", || "RemoteWrite".into());
+    }
 }
 
 /// Fills in the issuer and, if there is one for all, an entry with a Secret for each certificate.
