@@ -14,7 +14,7 @@ use crate::api::defaults;
 use crate::api::names::{Alias, Names};
 use crate::api::ops_request::{OpsType, TlsOperation};
 use crate::api::tls::CERT_MANAGER_GROUP;
-use crate::api::{Postgres, PostgresOpsRequest};
+use crate::api::{Postgres, PostgresOpsRequest, PostgresSpec};
 
 use crate::rules::document::FieldSelection;
 use crate::rules::queue::will_have_tls;
@@ -305,91 +305,89 @@ pub fn postgres(
         return document;
     };
     let halted = new.halted == Some(true);
-    let ssl_mode = if has_tls { "verify-full" } else { "disable" };
-    // KubeDB's default is md5. PostgreSQL 18 is the first version that warns about it.
-    let auth_mode = if probable_major(&new.version, Some(facts)).is_some_and(|major| major >= 18) {
-        "scram"
-    } else {
-        "md5"
+    let ssl_mode = defaults::ssl_mode(new.tls.as_ref());
+    let auth_mode = defaults::client_auth_mode(probable_major(&new.version, Some(facts)));
+    // A field takes the old object's value, else its default.
+    let mut keep = |field: &str, kept: Option<Value>, default: Value| {
+        fill(spec, field, || kept.unwrap_or(default));
     };
-    let kept_ssl_mode = same_tls
-        .and_then(|old| old.ssl_mode)
-        .map(|mode| json!(mode));
-    let kept_auth_mode = same_tls
-        .and_then(|old| old.client_auth_mode)
-        .map(|mode| json!(mode));
-    let kept_replicas = old.and_then(|old| old.replicas).map(Value::from);
-    let kept_policy = old
-        .filter(|_| !halted)
-        .and_then(|old| old.deletion_policy)
-        .map(|policy| json!(policy));
-    let kept = |value: Option<Value>, default: Value| move || value.unwrap_or(default);
-    fill(
-        spec,
-        "replicas",
-        kept(kept_replicas, defaults::REPLICAS.into()),
-    );
-    fill(
-        spec,
+    let kept_policy = old.filter(|_| !halted).and_then(|old| old.deletion_policy);
+    let policy = defaults::deletion_policy(new.halted);
+    keep(
         "standbyMode",
-        kept(
-            old.and_then(|o| o.standby_mode).map(|v| json!(v)),
-            json!(defaults::STANDBY_MODE),
-        ),
+        old.and_then(|old| old.standby_mode).map(|mode| json!(mode)),
+        json!(defaults::STANDBY_MODE),
     );
-    fill(
-        spec,
+    keep(
         "storageType",
-        kept(
-            old.and_then(|o| o.storage_type).map(|v| json!(v)),
-            json!(defaults::STORAGE_TYPE),
-        ),
+        old.and_then(|old| old.storage_type).map(|kind| json!(kind)),
+        json!(defaults::STORAGE_TYPE),
     );
-    fill(
-        spec,
+    keep(
         "deletionPolicy",
-        kept(kept_policy, json!(defaults::deletion_policy(new.halted))),
+        kept_policy.map(|policy| json!(policy)),
+        json!(policy),
     );
-    fill(spec, "sslMode", kept(kept_ssl_mode, json!(ssl_mode)));
-    fill(
-        spec,
+    keep(
+        "sslMode",
+        same_tls
+            .and_then(|old| old.ssl_mode)
+            .map(|mode| json!(mode)),
+        json!(ssl_mode),
+    );
+    let kept_auth_mode = same_tls.and_then(|old| old.client_auth_mode);
+    keep(
         "clientAuthMode",
-        kept(kept_auth_mode, json!(auth_mode)),
+        kept_auth_mode.map(|mode| json!(mode)),
+        json!(auth_mode),
     );
-    fill(spec, "healthChecker", || json!({}));
-    if let Some(checker) = spec.get_mut("healthChecker").and_then(Value::as_object_mut) {
-        let before = old.and_then(|old| old.health_checker).unwrap_or_default();
-        fill(checker, "periodSeconds", || {
-            before
-                .period_seconds
-                .unwrap_or(defaults::CHECK_PERIOD_SECONDS)
-                .into()
-        });
-        fill(checker, "timeoutSeconds", || {
-            before
-                .timeout_seconds
-                .unwrap_or(defaults::CHECK_TIMEOUT_SECONDS)
-                .into()
-        });
-        fill(checker, "failureThreshold", || {
-            before
-                .failure_threshold
-                .unwrap_or(defaults::CHECK_FAILURE_THRESHOLD)
-                .into()
-        });
-    }
-    if spec.get("streamingMode").and_then(Value::as_str) == Some("Synchronous") {
-        fill(spec, "synchronousReplicationConfig", || json!({}));
-        if let Some(config) = spec
-            .get_mut("synchronousReplicationConfig")
-            .and_then(Value::as_object_mut)
-        {
-            fill(config, "mode", || json!(defaults::SYNC_MODE));
-            fill(config, "numSyncReplicas", || defaults::SYNC_REPLICAS.into());
-            fill(config, "commitLevel", || json!(defaults::COMMIT_LEVEL));
-        }
-    }
+    fill(spec, "replicas", || {
+        old.and_then(|old| old.replicas)
+            .unwrap_or(defaults::REPLICAS)
+            .into()
+    });
+    default_health_checker(spec, old);
+    default_synchronous_replication(spec);
     document
+}
+
+fn default_health_checker(spec: &mut Map<String, Value>, old: Option<&PostgresSpec>) {
+    fill(spec, "healthChecker", || json!({}));
+    let Some(checker) = spec.get_mut("healthChecker").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let before = old.and_then(|old| old.health_checker).unwrap_or_default();
+    fill(checker, "periodSeconds", || {
+        before
+            .period_seconds
+            .unwrap_or(defaults::CHECK_PERIOD_SECONDS)
+            .into()
+    });
+    fill(checker, "timeoutSeconds", || {
+        before
+            .timeout_seconds
+            .unwrap_or(defaults::CHECK_TIMEOUT_SECONDS)
+            .into()
+    });
+    fill(checker, "failureThreshold", || {
+        before
+            .failure_threshold
+            .unwrap_or(defaults::CHECK_FAILURE_THRESHOLD)
+            .into()
+    });
+}
+
+fn default_synchronous_replication(spec: &mut Map<String, Value>) {
+    const FIELD: &str = "synchronousReplicationConfig";
+    if spec.get("streamingMode").and_then(Value::as_str) != Some("Synchronous") {
+        return;
+    }
+    fill(spec, FIELD, || json!({}));
+    if let Some(config) = spec.get_mut(FIELD).and_then(Value::as_object_mut) {
+        fill(config, "mode", || json!(defaults::SYNC_MODE));
+        fill(config, "numSyncReplicas", || defaults::SYNC_REPLICAS.into());
+        fill(config, "commitLevel", || json!(defaults::COMMIT_LEVEL));
+    }
 }
 
 /// Fills in the issuer and, if there is one for all, an entry with a Secret for each certificate.

@@ -1,6 +1,6 @@
 //! The checks of the names of Secrets and Certificates.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -105,56 +105,103 @@ pub(super) fn secret_name_unique<K>(
 {
     let Some(view) = review.tls() else { return };
     let unchanged = review.unchanged(facts);
-    let kept = unchanged
-        .as_ref()
-        .and_then(|d| d.spec.tls.as_ref())
-        .map_or(&[][..], |tls| &tls.certificates);
-    // The future Secret of each alias: that of the object, else that of the database, else the
-    // default.
-    let will_be = Alias::ALL.map(|alias| {
-        match view.certificates.iter().find(|c| c.alias == alias.as_str()) {
-            Some(CertificateSpec {
-                secret_name: Some(name),
-                ..
-            }) => (alias, name.clone()),
-            _ => (alias, secret_of(view.database, alias, kept)),
-        }
-    });
-    let own = own_secrets(view.database, unchanged.as_deref());
-    let others = other_databases(&view, facts);
-    let of_issuers = facts.map_or(vec![], |facts| secrets_of_issuers(view.namespace, facts));
-    let taken: BTreeMap<String, String> = others
-        .iter()
-        .flat_map(|other| {
+    let uses = SecretUses::collect(&view, unchanged.as_deref(), facts);
+    check_named_secrets(&view, &uses, findings);
+    check_default_secrets(&view, unchanged.as_deref(), &uses, findings);
+}
+
+/// The uses of Secrets in a namespace, from the point of view of one database.
+struct SecretUses<'a> {
+    database: &'a str,
+    /// The future Secret of each alias: that of the object, else that of the database, else the
+    /// default.
+    certificates: [(Alias, String); 3],
+    /// Its other Secrets, each with a description of its content.
+    own: Vec<(String, &'static str)>,
+    /// The Secrets of other databases and of issuers, each with a description of its use.
+    foreign: BTreeMap<String, String>,
+    /// The foreign Secrets whose names do not derive from the name of another database.
+    foreign_named: BTreeSet<String>,
+}
+
+impl<'a> SecretUses<'a> {
+    fn collect(
+        view: &CertificateRequestView<'a>,
+        unchanged: Option<&Postgres>,
+        facts: Option<&dyn ClusterFacts>,
+    ) -> Self {
+        let kept = unchanged
+            .and_then(|database| database.spec.tls.as_ref())
+            .map_or(&[][..], |tls| &tls.certificates);
+        let entry = |alias: Alias| view.certificates.iter().find(|c| c.alias == alias.as_str());
+        let certificates = Alias::ALL.map(|alias| {
+            let named = entry(alias).and_then(|entry| entry.secret_name.clone());
+            (
+                alias,
+                named.unwrap_or_else(|| secret_of(view.database, alias, kept)),
+            )
+        });
+        let (mut foreign, mut foreign_named) = (BTreeMap::new(), BTreeSet::new());
+        for other in other_databases(view, facts) {
             let name = other.metadata.name.as_deref().unwrap_or_default();
-            let belongs =
-                move |(secret, what)| (secret, format!("belongs to Postgres {name}: {what}"));
-            secrets_of(other).into_iter().map(belongs)
-        })
-        .chain(
-            of_issuers
-                .iter()
-                .map(|(secret, issuer)| (secret.clone(), format!("holds the CA of {issuer}"))),
-        )
-        .collect();
-    let belongs = |secret: &str| taken.get(secret).cloned();
-    let is_default = |alias: &str, secret: &str| {
+            let by_default = Alias::ALL.map(|alias| Names::new(name).certificate(alias));
+            for (secret, what) in secrets_of(&other) {
+                if !by_default.contains(&secret) {
+                    foreign_named.insert(secret.clone());
+                }
+                foreign.insert(secret, format!("belongs to Postgres {name}: {what}"));
+            }
+        }
+        for (secret, issuer) in
+            facts.map_or(vec![], |facts| secrets_of_issuers(view.namespace, facts))
+        {
+            foreign_named.insert(secret.clone());
+            foreign.insert(secret, format!("holds the CA of {issuer}"));
+        }
+        Self {
+            database: view.database,
+            certificates,
+            own: own_secrets(view.database, unchanged),
+            foreign,
+            foreign_named,
+        }
+    }
+
+    /// Whether this is the default Secret of the alias.
+    fn is_default(&self, alias: &str, secret: &str) -> bool {
         Alias::parse(alias)
-            .is_some_and(|alias| Names::new(view.database).certificate(alias) == *secret)
-    };
-    let twin_of = |alias: &str, secret: &str| {
-        will_be
+            .is_some_and(|alias| Names::new(self.database).certificate(alias) == secret)
+    }
+
+    /// The other alias with the same Secret.
+    fn twin_of(&self, alias: &str, secret: &str) -> Option<Alias> {
+        let mut others = self
+            .certificates
             .iter()
-            .find(|(other, name)| other.as_str() != alias && name == secret)
-    };
-    let is_shared =
-        |(alias, _): &(Alias, String)| format!("is that of the {} certificate too", alias.as_str());
-    let is_own = |secret: &str| {
-        own.iter()
-            .find(|(name, _)| name == secret)
-            .map(|(_, what)| format!("holds {what}"))
-    };
-    for (field, certificate) in entries(&view) {
+            .filter(|(other, _)| other.as_str() != alias);
+        others
+            .find(|(_, name)| name == secret)
+            .map(|(other, _)| *other)
+    }
+
+    fn own_use(&self, secret: &str) -> Option<String> {
+        let (_, what) = self.own.iter().find(|(name, _)| name == secret)?;
+        Some(format!("holds {what}"))
+    }
+}
+
+fn describe_twin(twin: Alias) -> String {
+    format!("is that of the {} certificate too", twin.as_str())
+}
+
+/// Checks the Secrets that the entries of the object name.
+fn check_named_secrets(
+    view: &CertificateRequestView<'_>,
+    uses: &SecretUses<'_>,
+    findings: &mut Findings,
+) {
+    for (field, certificate) in entries(view) {
+        let alias = &certificate.alias;
         let Some(secret) = certificate
             .secret_name
             .as_ref()
@@ -163,51 +210,59 @@ pub(super) fn secret_name_unique<K>(
             continue;
         };
         // A default name that is spelled out, as the webhook does, is still the default.
-        if is_default(&certificate.alias, secret) {
+        if uses.is_default(alias, secret) {
             continue;
         }
-        let twin = twin_of(&certificate.alias, secret).map(is_shared);
-        for problem in [twin, is_own(secret), belongs(secret)]
-            .into_iter()
-            .flatten()
-        {
-            let problem = format!("Secret {} {problem}", quoted(secret));
+        let twin = uses.twin_of(alias, secret).map(describe_twin);
+        let problems = [
+            twin,
+            uses.own_use(secret),
+            uses.foreign.get(secret).cloned(),
+        ];
+        for problem in problems.into_iter().flatten() {
             findings.add(
                 format!("{field}.secretName"),
-                problem,
+                format!("Secret {} {problem}", quoted(secret)),
                 "choose another name, or leave it out",
             );
         }
     }
-    let defaults = will_be
-        .iter()
-        .filter(|(alias, secret)| is_default(alias.as_str(), secret));
-    for (alias, secret) in
-        defaults.filter(|(alias, secret)| brings(&view, unchanged.as_deref(), *alias, secret))
-    {
+}
+
+/// Checks the default Secrets that the object gives to certificates.
+fn check_default_secrets(
+    view: &CertificateRequestView<'_>,
+    unchanged: Option<&Postgres>,
+    uses: &SecretUses<'_>,
+    findings: &mut Findings,
+) {
+    for (alias, secret) in &uses.certificates {
+        if !uses.is_default(alias.as_str(), secret) || !brings(view, unchanged, *alias, secret) {
+            continue;
+        }
         // If the object names this Secret for the other alias, the finding is there.
-        let is_said = |(other, name): &&(Alias, String)| {
-            view.certificates
-                .iter()
-                .any(|c| c.alias == other.as_str() && c.secret_name.as_ref() == Some(name))
+        let is_named_for = |other: &Alias| {
+            let mut entries = view.certificates.iter();
+            entries.any(|c| c.alias == other.as_str() && c.secret_name.as_ref() == Some(secret))
         };
-        let twin = twin_of(alias.as_str(), secret)
-            .filter(|twin| !is_said(twin))
-            .map(is_shared);
+        let twin = uses
+            .twin_of(alias.as_str(), secret)
+            .filter(|other| !is_named_for(other))
+            .map(describe_twin);
         // If two databases have the same default, their Certificates have the same name too, which
         // is another rule.
-        let is_named = others.iter().any(|other| names_secret(other, secret))
-            || of_issuers.iter().any(|(ca, _)| ca == secret);
-        for problem in [twin, is_own(secret), belongs(secret).filter(|_| is_named)]
-            .into_iter()
-            .flatten()
-        {
-            let problem = format!(
-                "Secret {} of the {} certificate {problem}",
-                quoted(secret),
-                alias.as_str()
+        let foreign = uses
+            .foreign
+            .get(secret)
+            .filter(|_| uses.foreign_named.contains(secret))
+            .cloned();
+        for problem in [twin, uses.own_use(secret), foreign].into_iter().flatten() {
+            let (secret, alias) = (quoted(secret), alias.as_str());
+            findings.add(
+                "spec.tls",
+                format!("Secret {secret} of the {alias} certificate {problem}"),
+                "name another secretName for it",
             );
-            findings.add("spec.tls", problem, "name another secretName for it");
         }
     }
 }
@@ -245,15 +300,6 @@ fn brings(
     let had = unchanged.and_then(|database| database.spec.tls.as_ref());
     brings_tls(view, unchanged)
         || had.is_some_and(|tls| secret_of(view.database, alias, &tls.certificates) != secret)
-}
-
-/// Whether the spec of a database names this Secret.
-fn names_secret(database: &Postgres, secret: &str) -> bool {
-    let name = database.metadata.name.as_deref().unwrap_or_default();
-    let by_default = Alias::ALL.map(|alias| Names::new(name).certificate(alias));
-    secrets_of(database)
-        .iter()
-        .any(|(used, _)| used == secret && !by_default.contains(used))
 }
 
 pub(super) fn certificate_name_unique<K>(
