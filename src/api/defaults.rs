@@ -5,6 +5,8 @@ use crate::api::postgres::{
 };
 use crate::api::tls::{ClientAuthMode, SslMode};
 
+pub use crate::api::postgres::MAXIMUM_LAG_BEFORE_FAILOVER;
+
 /// `spec.replicas`.
 pub const REPLICAS: i32 = 1;
 /// `spec.standbyMode`.
@@ -21,9 +23,6 @@ pub const CHECK_PERIOD_SECONDS: i32 = 10;
 pub const CHECK_TIMEOUT_SECONDS: i32 = 10;
 /// `spec.healthChecker.failureThreshold`.
 pub const CHECK_FAILURE_THRESHOLD: i32 = 1;
-
-/// `spec.leaderElection.maximumLagBeforeFailover`, in bytes of WAL.
-pub const MAXIMUM_LAG_BEFORE_FAILOVER: i64 = 32 * 1024 * 1024;
 
 /// `spec.synchronousReplicationConfig.mode`.
 pub const SYNC_MODE: SyncMode = SyncMode::Any;

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 
 use crate::api::bounds::{MAX_CHECK_FAILURES, MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT, MAX_REPLICAS};
 use crate::api::condition::Condition;
-use crate::api::defaults::MAXIMUM_LAG_BEFORE_FAILOVER;
 use crate::api::monitor::Monitor;
 use crate::api::names::Names;
 use crate::api::template::{PodTemplate, ServiceTemplate};
@@ -333,6 +332,10 @@ pub struct LeaderElection {
     #[schemars(range(min = 0))]
     pub maximum_lag_before_failover: i64,
 }
+
+/// Default of `maximumLagBeforeFailover`, in bytes of WAL. It stands here because the schema needs
+/// it; elsewhere it is one of `api::defaults`.
+pub const MAXIMUM_LAG_BEFORE_FAILOVER: i64 = 32 * 1024 * 1024;
 
 const fn default_maximum_lag() -> i64 {
     MAXIMUM_LAG_BEFORE_FAILOVER

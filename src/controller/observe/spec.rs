@@ -149,7 +149,7 @@ fn bare(mut postgres: Postgres) -> Postgres {
         init,
         ..
     } = &mut postgres.spec;
-    *replicas = replicas.map(|replicas| bounds::replicas(replicas).max(1));
+    *replicas = replicas.map(|replicas| bounds::clamp_replicas(replicas).max(1));
     (*configuration, *pod_template, *init) = (None, None, None);
     postgres
 }
