@@ -309,7 +309,7 @@ mod tests {
             ("its annotation", |p| {
                 p.shared
                     .iter_mut()
-                    .for_each(|map| map.annotations_mut().clear())
+                    .for_each(|map| map.annotations_mut().clear());
             }),
             ("sense", |p| {
                 let damaged = r#"{"postgresql": {"parameters": {"ssl": "?"}}}"#.to_owned();
@@ -317,7 +317,7 @@ mod tests {
                     drop(
                         map.annotations_mut()
                             .insert("config".to_owned(), damaged.clone()),
-                    )
+                    );
                 });
             }),
             ("patroni.yml", |p| p.patroni = None),

@@ -144,7 +144,7 @@ impl DatabaseStates {
     pub(crate) fn retain(&self, known: &BTreeSet<String>) {
         self.with_states(|states| states.retain(|uid, _| known.contains(uid)));
         self.with_locks(|locks| {
-            locks.retain(|uid, lock| known.contains(uid) || Arc::strong_count(lock) > 1)
+            locks.retain(|uid, lock| known.contains(uid) || Arc::strong_count(lock) > 1);
         });
     }
 

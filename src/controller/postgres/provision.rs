@@ -312,12 +312,11 @@ impl Database<'_> {
             .apply_or_delete(stats, &cluster.names().stats_service())
             .await?;
         self.publish_outcome(outcome, "stats service").await;
-        match monitor::service_monitor(cluster, &current.posture) {
-            Some(object) => drop(objects.apply_if_known(&kind, object).await?),
-            None => {
-                let name = cluster.names().stats_service();
-                objects.delete_if_known(&kind, &name).await?;
-            }
+        if let Some(object) = monitor::service_monitor(cluster, &current.posture) {
+            objects.apply_if_known(&kind, object).await?;
+        } else {
+            let name = cluster.names().stats_service();
+            objects.delete_if_known(&kind, &name).await?;
         }
         Ok(())
     }

@@ -38,7 +38,7 @@ pub(crate) async fn done(context: &Context, postgres: &Postgres) -> Result<(), E
     write(context, postgres, DatabaseStatusWriter::free).await?;
     let generation = postgres.metadata.generation;
     update(context, postgres, |status, _| {
-        status.observed_generation = generation
+        status.observed_generation = generation;
     })
     .await?;
     Ok(())

@@ -202,7 +202,7 @@ impl Database<'_> {
             return Ok(());
         }
         status::write(self.context, self.postgres, |writer| {
-            writer.restart_pending(message.as_deref())
+            writer.restart_pending(message.as_deref());
         })
         .await?;
         if let Some(message) = message {

@@ -187,12 +187,7 @@ mod tests {
 
     const PATRONI_YML: &str = "/config/patroni.yml";
 
-    struct Case {
-        name: &'static str,
-        change: fn(&mut ServerInTest),
-        /// Current, loaded, `patroni.yml` current.
-        expected: [bool; 3],
-    }
+    type Change = fn(&mut ServerInTest);
 
     struct ServerInTest {
         has_files: bool,
@@ -223,68 +218,62 @@ mod tests {
         let ca = Authority::new("ca");
         let expected = ExpectedServer::new(Some(&issue(&ca, &ca).served), Some("ttl: 30"));
         assert_eq!((expected.files.len(), expected.accepted_cas.len()), (4, 1));
-        for Case {
-            name,
-            change,
-            expected: result,
-        } in [
-            Case {
-                name: "all is as written",
-                change: |_| {},
-                expected: [true, true, true],
-            },
-            Case {
-                name: "another leaf",
-                change: |server| server.replace(layout::SERVER_CERTIFICATE),
-                expected: [false, true, true],
-            },
-            Case {
-                name: "another client certificate",
-                change: |server| server.replace(layout::CLIENT_CERTIFICATE),
-                expected: [false, true, true],
-            },
-            Case {
-                name: "a file is missing",
-                change: |server| drop(server.files.remove(layout::SERVER_TRUST)),
-                expected: [false, true, true],
-            },
-            Case {
-                name: "another patroni.yml",
-                change: |server| server.replace(PATRONI_YML),
-                expected: [true, true, false],
-            },
-            Case {
-                name: "not reloaded",
-                change: |server| server.loaded = false,
-                expected: [true, false, true],
-            },
-            Case {
-                name: "shows other CAs",
-                change: |server| server.accepted_cas = Some(BTreeSet::new()),
-                expected: [true, false, true],
-            },
-            Case {
-                name: "no handshake",
-                change: |server| server.accepted_cas = None,
-                expected: [true, true, true],
-            },
-            Case {
-                name: "ssl is off",
-                change: |server| {
+        // Whether files are current, whether they are loaded, whether `patroni.yml` is current.
+        let cases: [(&str, Change, [bool; 3]); 10] = [
+            ("all is as written", |_| {}, [true, true, true]),
+            (
+                "another leaf",
+                |server| server.replace(layout::SERVER_CERTIFICATE),
+                [false, true, true],
+            ),
+            (
+                "another client certificate",
+                |server| server.replace(layout::CLIENT_CERTIFICATE),
+                [false, true, true],
+            ),
+            (
+                "a file is missing",
+                |server| drop(server.files.remove(layout::SERVER_TRUST)),
+                [false, true, true],
+            ),
+            (
+                "another patroni.yml",
+                |server| server.replace(PATRONI_YML),
+                [true, true, false],
+            ),
+            (
+                "not reloaded",
+                |server| server.loaded = false,
+                [true, false, true],
+            ),
+            (
+                "shows other CAs",
+                |server| server.accepted_cas = Some(BTreeSet::new()),
+                [true, false, true],
+            ),
+            (
+                "no handshake",
+                |server| server.accepted_cas = None,
+                [true, true, true],
+            ),
+            (
+                "ssl is off",
+                |server| {
                     (server.ssl, server.loaded, server.accepted_cas) = (false, false, None);
                 },
-                expected: [true, true, true],
-            },
-            Case {
-                name: "no volume",
-                change: |server| {
+                [true, true, true],
+            ),
+            (
+                "no volume",
+                |server| {
                     server.has_files = false;
                     server.loaded = false;
                     server.files.remove(layout::SERVER_CERTIFICATE);
                 },
-                expected: [true, true, true],
-            },
-        ] {
+                [true, true, true],
+            ),
+        ];
+        for (name, change, result) in cases {
             let mut server = ServerInTest {
                 has_files: true,
                 files: expected.files.clone(),

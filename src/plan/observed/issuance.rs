@@ -414,12 +414,12 @@ mod tests {
 
     /// A Certificate with this annotation of [`REISSUE`] and this status, and its Secret's
     /// annotations.
-    fn objects(reissue: &str, status: Value, secret: Value) -> CertificateObjects {
+    fn objects(reissue: &str, status: &Value, secret: &Value) -> CertificateObjects {
         let mut live = wanted();
         live.metadata.generation = Some(2);
         live.annotations_mut()
             .insert(REISSUE.to_owned(), reissue.to_owned());
-        live.status = Some(from(status));
+        live.status = Some(from(status.clone()));
         CertificateObjects {
             wanted: wanted(),
             live: Some(LiveCertificate {
@@ -454,10 +454,10 @@ mod tests {
             (ready("True", 2), json!({}), false),
         ] {
             let case = format!("{status} {secret}");
-            let seen = observe_certificate(&objects("", status, secret), OPERATION);
+            let seen = observe_certificate(&objects("", &status, &secret), OPERATION);
             assert_eq!(seen.map(|seen| seen.ready), Some(expected), "{case}");
         }
-        let mut no_secret = objects("", ready("True", 2), issued_by_corp());
+        let mut no_secret = objects("", &ready("True", 2), &issued_by_corp());
         no_secret.secret = None;
         assert!(observe_certificate(&no_secret, OPERATION).is_some_and(|seen| !seen.ready));
         no_secret.live = None;
@@ -473,7 +473,7 @@ mod tests {
             ("op-1", None),
             ("", None),
         ] {
-            let seen = observe_certificate(&objects(annotation, json!({}), json!({})), OPERATION);
+            let seen = observe_certificate(&objects(annotation, &json!({}), &json!({})), OPERATION);
             let seen = seen.expect("a Certificate");
             assert_eq!(seen.requested_at_revision, expected, "{annotation}");
         }
@@ -482,7 +482,7 @@ mod tests {
     #[test]
     fn objects_of_others_are_conflicts() {
         let (mut objects, key) = (
-            objects("", json!({}), json!({CERTIFICATE_NAME: "another"})),
+            objects("", &json!({}), &json!({CERTIFICATE_NAME: "another"})),
             "Secret pg-server-cert",
         );
         assert_eq!(conflicts(&objects), [key]);
@@ -567,7 +567,7 @@ mod tests {
         assert!(unknown.is_some_and(|why| why.contains(cert_manager::INSTALL)));
     }
 
-    fn request(issuer: &str, operation: &str, conditions: Value) -> CertificateRequest {
+    fn request(issuer: &str, operation: &str, conditions: &Value) -> CertificateRequest {
         from(json!({
             "metadata": {"name": "pg-trial-0", "annotations": {TRIAL_OF: operation}},
             "spec": {"request": "eA==", "issuerRef": {"name": issuer, "kind": "Issuer"}},
@@ -578,7 +578,7 @@ mod tests {
     #[test]
     fn a_trial_that_another_operation_left_behind_is_not_counted() {
         let issuer = |name: &str, kind: &str| from(json!({"name": name, "kind": kind}));
-        let of = |operation| request("corp", operation, json!([]));
+        let of = |operation| request("corp", operation, &json!([]));
         assert!(is_trial_of(
             &of("op-1"),
             &issuer("corp", "Issuer"),
@@ -606,7 +606,7 @@ mod tests {
         let condition = |type_: &str, status: &str, reason: &str| {
             let condition =
                 json!([{"type": type_, "status": status, "reason": reason, "message": "no"}]);
-            Some(request("corp", OPERATION, condition))
+            Some(request("corp", OPERATION, &condition))
         };
         let failed = || Trial::Failed("no".to_owned());
         let pending = || condition("Ready", "False", "Pending");
@@ -640,7 +640,7 @@ mod tests {
             let mut request = request(
                 "corp",
                 OPERATION,
-                json!([{"type": "Ready", "status": "True"}]),
+                &json!([{"type": "Ready", "status": "True"}]),
             );
             let status = request.status.as_mut().expect("a status");
             let pem = |text: &str| Some(ByteString(text.as_bytes().to_vec()));
@@ -665,7 +665,7 @@ mod tests {
         );
         let signers: Vec<_> = objects.trial_cas().into_keys().collect();
         assert!(signers.contains(&first) && signers.contains(&second));
-        let pending = Some(request("corp", OPERATION, json!([])));
+        let pending = Some(request("corp", OPERATION, &json!([])));
         assert_eq!(trial(&[one, pending]), Trial::Pending);
     }
 

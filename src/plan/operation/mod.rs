@@ -26,6 +26,7 @@
 
 pub mod attempts;
 pub mod goal;
+mod intent;
 mod issue;
 mod preflight;
 mod rollback;
@@ -43,13 +44,16 @@ use crate::plan::action::{Action, ClusterAction, RequestAction};
 use crate::plan::observed::{Observed, Paused};
 use crate::plan::purpose::{Failure, Purpose};
 use crate::plan::rollout::{Progress, grace, next_step};
-use crate::plan::waiting::{Problem, Waiting};
+use crate::plan::waiting::Waiting;
 
 use attempts::{Attempt, AttemptState, Feasibility, RetryPolicy, attempt_state, find_step};
 use goal::Goal;
+use intent::Intent;
 use issue::issue;
 use preflight::preflight;
 use rollback::roll_back;
+
+pub use intent::Outcome;
 
 /// The next decision about a request.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,80 +91,6 @@ pub enum Decision {
     Complete(Outcome),
     /// Nothing is left to do; until then, if a time is given.
     Rest(Option<Timestamp>),
-}
-
-/// The end of an operation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Done and proved.
-    Successful,
-    /// Not done: why.
-    Failed(String),
-}
-
-/// A decision before its attempts are counted.
-enum Intent {
-    Act {
-        step: StepId,
-        purpose: Purpose,
-        actions: Vec<Action>,
-    },
-    Wait {
-        step: StepId,
-        on: Waiting,
-    },
-    /// The step cannot be done as things are; another try begins with these actions.
-    Fail {
-        step: StepId,
-        problem: Problem,
-        retry: Vec<Action>,
-    },
-    End(Outcome),
-}
-
-impl Intent {
-    fn act(step: impl Into<StepId>, purpose: Purpose, action: impl Into<Action>) -> Self {
-        Self::Act {
-            step: step.into(),
-            purpose,
-            actions: vec![action.into()],
-        }
-    }
-
-    fn wait(step: impl Into<StepId>, on: Waiting) -> Self {
-        Self::Wait {
-            step: step.into(),
-            on,
-        }
-    }
-
-    fn fail(step: impl Into<StepId>, problem: Problem) -> Self {
-        Self::Fail {
-            step: step.into(),
-            problem,
-            retry: vec![],
-        }
-    }
-
-    /// The progress of a rollout on this course; the other intent once the target is reached.
-    fn from_progress(progress: Progress, course: Course, reached: impl FnOnce() -> Self) -> Self {
-        match progress {
-            Progress::Reached => reached(),
-            Progress::Act {
-                step,
-                purpose,
-                actions,
-            } => Self::Act {
-                step: step.on(course),
-                purpose,
-                actions: actions.into_iter().map(Action::from).collect(),
-            },
-            Progress::Wait { step, on } => Self::Wait {
-                step: step.on(course),
-                on,
-            },
-        }
-    }
 }
 
 /// The next decision.

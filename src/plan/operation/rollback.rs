@@ -7,7 +7,7 @@ use crate::plan::action::{ClusterAction, RequestAction};
 use crate::plan::observed::{Observed, Paused, Trial};
 use crate::plan::operation::attempts::find_step;
 use crate::plan::operation::goal::{keeping_trust, target_spec};
-use crate::plan::operation::{Intent, Outcome};
+use crate::plan::operation::intent::{Intent, Outcome};
 use crate::plan::purpose::Purpose;
 use crate::plan::rollout::next_step;
 use crate::plan::waiting::Waiting;

@@ -7,7 +7,7 @@ use crate::api::step::StepId;
 use crate::plan::action::{ClusterAction, PodRef};
 use crate::plan::observed::cluster::{ObservedCluster, ObservedPod, PodDrift};
 use crate::plan::purpose::Purpose;
-use crate::plan::rollout::Progress;
+use crate::plan::rollout::progress::Progress;
 
 /// The next thing that these pods need; `None` when each of them shows the applied posture.
 pub(super) fn converge(

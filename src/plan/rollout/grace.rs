@@ -12,7 +12,7 @@ use crate::api::duration::{self, after};
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::plan::action::ClusterAction;
 use crate::plan::observed::cluster::ObservedCluster;
-use crate::plan::rollout::Progress;
+use crate::plan::rollout::progress::Progress;
 use crate::tls::Files;
 
 /// The grace period of a renewal if the database does not set one. The kubelet brings a changed

@@ -18,44 +18,23 @@
 
 mod converge;
 pub mod grace;
+mod progress;
 mod restart;
 mod write;
 
 use crate::api::StepKind;
 use crate::api::ops_request::BegunOn;
-use crate::api::step::StepId;
 use crate::plan::action::ClusterAction;
 use crate::plan::observed::cluster::{ObservedCluster, ObservedPod};
 use crate::plan::purpose::Purpose;
 use crate::plan::waiting::Waiting;
 use crate::tls::{Posture, ServerTls, published, walk};
 
+pub use progress::Progress;
+
 use converge::converge;
 use restart::{is_being_replaced, is_to_be_replaced, restart_is_due, restart_pods};
 use write::{would_undo_a_partial_write, write_next};
-
-/// The next step.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Progress {
-    /// Every pod shows the target on the wire, and was replaced if it had to be.
-    Reached,
-    /// Execute these actions, then observe again.
-    Act {
-        /// The step that they belong to.
-        step: StepId,
-        /// Their purpose.
-        purpose: Purpose,
-        /// In this order.
-        actions: Vec<ClusterAction>,
-    },
-    /// Observe again later.
-    Wait {
-        /// The step that waits.
-        step: StepId,
-        /// What it waits for.
-        on: Waiting,
-    },
-}
 
 /// The stage of a walk to `target` that ends at the posture `at`.
 #[must_use]

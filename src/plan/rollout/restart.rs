@@ -9,8 +9,8 @@ use crate::plan::action::{ClusterAction, PodRef};
 use crate::plan::observed::candidates::SwitchoverCandidates;
 use crate::plan::observed::cluster::{ObservedCluster, ObservedPod};
 use crate::plan::purpose::Purpose;
-use crate::plan::rollout::Progress;
 use crate::plan::rollout::converge::converge;
+use crate::plan::rollout::progress::Progress;
 use crate::plan::waiting::{PodEvent, Waiting};
 use crate::tls::Posture;
 

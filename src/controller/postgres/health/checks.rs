@@ -11,7 +11,7 @@ use tracing::debug;
 use crate::api::Postgres;
 use crate::api::annotations::BUILT_OF;
 use crate::api::bounds::MAX_CHECK_TIMEOUT;
-use crate::api::postgres::HealthChecker as HealthSettings;
+use crate::api::postgres::HealthChecker;
 use crate::build::version::BuiltOf;
 use crate::build::workload::PodOwnership;
 use crate::controller::Context;
@@ -34,7 +34,7 @@ pub(super) struct CheckResult {
     pub(super) is_written: bool,
 }
 
-pub(super) fn settings(postgres: &Postgres) -> HealthSettings {
+pub(super) fn settings(postgres: &Postgres) -> HealthChecker {
     postgres.spec.health_checker.unwrap_or_default()
 }
 

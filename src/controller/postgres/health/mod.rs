@@ -52,7 +52,7 @@ pub(crate) async fn run(context: Arc<Context>, databases: Store<Postgres>) {
         // The stores are filled no longer, so the controllers have ended.
         return;
     }
-    let mut checker = HealthChecker::new(context);
+    let mut checker = CheckScheduler::new(context);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -66,7 +66,7 @@ pub(crate) async fn run(context: Arc<Context>, databases: Store<Postgres>) {
 }
 
 /// The checks of all databases.
-struct HealthChecker {
+struct CheckScheduler {
     context: Arc<Context>,
     sessions: Arc<CheckSessions>,
     /// By the uids of the databases.
@@ -76,7 +76,7 @@ struct HealthChecker {
     running: HashMap<Id, String>,
 }
 
-impl HealthChecker {
+impl CheckScheduler {
     fn new(context: Arc<Context>) -> Self {
         Self {
             context,
