@@ -10,6 +10,7 @@
     reason = "a test fails by panicking"
 )]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
@@ -300,4 +301,195 @@ fn what_is_allowed_is_let_through() {
             "{module:?}: {source}"
         );
     }
+}
+
+/// A file of the module tree: its module path and its source.
+struct Source {
+    module: Vec<String>,
+    text: String,
+}
+
+/// The source without its inline test modules: a test may use the fixtures of another file.
+fn without_tests(text: &str) -> &str {
+    text.find("#[cfg(test)]\nmod tests {")
+        .map_or(text, |at| &text[..at])
+}
+
+/// The names that a file hands on by `pub use`, each with its path from the crate's root.
+fn reexports(source: &Source) -> Vec<(String, Vec<String>)> {
+    let mut found = vec![];
+    for statement in without_tests(&source.text).split(';') {
+        let Some(at) = statement
+            .find("pub use ")
+            .or_else(|| statement.find("pub(crate) use "))
+        else {
+            continue;
+        };
+        for named in paths(
+            &statement[at..]
+                .replace("pub use", "")
+                .replace("pub(crate) use", ""),
+        ) {
+            if let (Some(path), Some(name)) = (
+                absolute(&named, &source.module),
+                named.segments.last().cloned(),
+            ) {
+                found.push((name, path));
+            }
+        }
+    }
+    found
+}
+
+/// The path from the crate's root, of a path that begins with `crate`, `super` or `self`, or with a
+/// name that may be a child module.
+fn absolute(named: &Named, module: &[String]) -> Option<Vec<String>> {
+    let segments = &named.segments;
+    let first = segments.first()?.as_str();
+    let supers = segments
+        .iter()
+        .take_while(|segment| *segment == "super")
+        .count();
+    match first {
+        "crate" => Some(segments[1..].to_vec()),
+        // Of `pub(super)`, and of a test module inside the file.
+        "super" if named.inline_modules > 0 || supers == segments.len() => None,
+        "super" => {
+            let parent = module.len().checked_sub(supers)?;
+            Some([&module[..parent], &segments[supers..]].concat())
+        }
+        "self" => Some([module, &segments[1..]].concat()),
+        _ if segments.len() > 1 => Some([module, segments].concat()),
+        _ => None,
+    }
+}
+
+/// The files that each file imports, by module path. A name that a file only hands on counts as an
+/// import of the file that defines it.
+fn imports(sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
+    let files: BTreeSet<String> = sources
+        .iter()
+        .map(|source| source.module.join("::"))
+        .collect();
+    let handed_on: BTreeMap<(String, String), Vec<String>> = sources
+        .iter()
+        .flat_map(|source| {
+            let module = source.module.join("::");
+            reexports(source)
+                .into_iter()
+                .map(move |(name, path)| ((module.clone(), name), path))
+        })
+        .collect();
+    let defining_file = |path: Vec<String>| {
+        let mut path = path;
+        // No name is handed on more often.
+        for _ in 0..8 {
+            let depth = (1..=path.len())
+                .rev()
+                .find(|depth| files.contains(&path[..*depth].join("::")))?;
+            let file = path[..depth].join("::");
+            let next = path
+                .get(depth)
+                .and_then(|name| handed_on.get(&(file.clone(), name.clone())));
+            match next {
+                Some(next) if *next != path => path = [next, &path[depth + 1..]].concat(),
+                _ => return Some(file),
+            }
+        }
+        None
+    };
+    sources
+        .iter()
+        .map(|source| {
+            let own = source.module.join("::");
+            let text = without_tests(&source.text)
+                .split_inclusive(';')
+                .filter(|statement| {
+                    !statement.contains("pub use ") && !statement.contains("pub(crate) use ")
+                })
+                .collect::<String>();
+            let used = paths(&text)
+                .iter()
+                .filter_map(|named| defining_file(absolute(named, &source.module)?))
+                .filter(|file| *file != own)
+                .collect();
+            (own, used)
+        })
+        .collect()
+}
+
+/// The files that import each other in a circle, by repeatedly leaving out files that import no
+/// other or are imported by no other of those that are left.
+fn circle(imports: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
+    let mut left: BTreeSet<String> = imports.keys().cloned().collect();
+    loop {
+        let imported: BTreeSet<&String> = left
+            .iter()
+            .flat_map(|file| &imports[file])
+            .filter(|file| left.contains(*file))
+            .collect();
+        let stays: BTreeSet<String> = left
+            .iter()
+            .filter(|file| {
+                imported.contains(*file) && imports[*file].iter().any(|used| left.contains(used))
+            })
+            .cloned()
+            .collect();
+        if stays == left {
+            return left;
+        }
+        left = stays;
+    }
+}
+
+#[test]
+fn no_two_files_import_each_other_in_a_circle() {
+    let sources: Vec<Source> = sources()
+        .into_iter()
+        .map(|(module, path)| Source {
+            module,
+            text: std::fs::read_to_string(path).expect("a source can be read"),
+        })
+        .collect();
+    let imports = imports(&sources);
+    let circle = circle(&imports);
+    let edges: Vec<String> = circle
+        .iter()
+        .map(|file| {
+            let used = imports[file].intersection(&circle).cloned();
+            format!("{file} imports {}", used.collect::<Vec<_>>().join(", "))
+        })
+        .collect();
+    assert!(circle.is_empty(), "\n{}", edges.join("\n"));
+}
+
+/// The test above is only worth something if a circle is found, also through a name that a parent
+/// hands on.
+#[test]
+fn a_circle_is_found_however_it_is_spelled() {
+    let source = |module: &str, text: &str| Source {
+        module: module.split("::").map(str::to_owned).collect(),
+        text: text.to_owned(),
+    };
+    let found = |sources: &[Source]| circle(&imports(sources)).into_iter().collect::<Vec<_>>();
+    let parent = || source("plan", "mod a;\nmod b;\npub use a::A;\npub use b::B;");
+    assert_eq!(
+        found(&[
+            parent(),
+            source("plan::a", "use crate::plan::B; pub struct A(B);"),
+            source("plan::b", "pub fn f() { super::a::g(); }"),
+        ]),
+        ["plan::a", "plan::b"]
+    );
+    assert_eq!(
+        found(&[
+            parent(),
+            source("plan::a", "use crate::plan::B; pub struct A(B);"),
+            source(
+                "plan::b",
+                "pub struct B;\n#[cfg(test)]\nmod tests { use crate::plan::A; }"
+            ),
+        ]),
+        Vec::<String>::new()
+    );
 }
