@@ -14,14 +14,14 @@ use crate::cluster::{Error, ObjectName};
 use crate::controller::execute::patroni::{SwitchoverRequest, request_switchover};
 use crate::controller::observe::patroni::{fetch_leader, fetch_switchover_candidates};
 use crate::controller::outcome::{Interrupt, Pending, ReconcileResult};
-use crate::controller::postgres::database::Database;
+use crate::controller::postgres::database::ReconciledDatabase;
 use crate::plan::scale_down::{PodCounts, ScaleDown, StreamingStandby};
 
 /// Annotation of the claim of a pod that was removed: the data are old by the time the pod comes
 /// back.
 const LEFT: &str = "pgrekey.dev/left-at";
 
-impl Database<'_> {
+impl ReconciledDatabase<'_> {
     /// How many pods the set gets now. They become fewer only when the primary is among those that
     /// stay.
     pub(crate) async fn next_replicas(&self, posture: &PostureObjects) -> ReconcileResult<i32> {
