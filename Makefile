@@ -35,8 +35,17 @@ generate: ## Write the files that are generated from the code
 	cargo run --locked --quiet -- rules --output docs/rules.md
 	PGREKEY_GENERATE=1 cargo test --locked --quiet --test chart the_table_of_values
 
+# Every kind of case, on a sample of the long tables, loops and repetitions.
+PARTS := lint test-unit fuzz cluster-up test-cluster
 .PHONY: test
-test: unoccupied lint test-unit fuzz test-cluster ## Run every check, and all set-up that they need
+test: unoccupied ## Run every check, and all set-up that they need
+	@dev/tests/parts $(PARTS)
+
+# All of them. The report has a line for each test: seconds, result, name.
+REPORT = $${CARGO_TARGET_DIR:-$(CURDIR)/target}/test-all.txt
+.PHONY: test-all
+test-all: unoccupied ## The same with all tables, loops and repetitions, and a report: target/test-all.txt
+	@PGREKEY_TEST_ALL=1 PGREKEY_TEST_REPORT=$(REPORT) PROPTEST_CASES=2048 FUZZ_SECONDS=600 dev/tests/parts $(PARTS)
 
 # The suite installs pgrekey itself: what the demo has left there is found now, and not in a quarter of an hour.
 .PHONY: unoccupied
@@ -60,27 +69,26 @@ bench-webhook: ## Load the HTTPS server on loopback for half a minute
 # Shared by the targets; each has its seeds in fuzz/seeds/.
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := review greeting conf
-# With a platform named, the instrumentation leaves build scripts alone.
-FUZZ_PLATFORM = $(shell rustc -vV | sed -n 's/^host: //p')
-FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
 
 .PHONY: fuzz
 fuzz: ## Throw mutated input of strangers at what reads it, for FUZZ_SECONDS in all
 	@command -v c++ >/dev/null || { echo "installing g++: libFuzzer is C++"; apt-get -qq update && apt-get -qq install --yes g++; }
-	cd fuzz && for target in $(FUZZ_TARGETS); do \
+	cd fuzz && export RUSTC_WRAPPER=$$PWD/instrument CARGO_INCREMENTAL=0 CARGO_TARGET_DIR="$${CARGO_TARGET_DIR:-$(CURDIR)/target}"; \
+	for target in $(FUZZ_TARGETS); do \
 		mkdir -p corpus/$$target artifacts; \
-		RUSTFLAGS="$(FUZZ_FLAGS)" cargo run --locked --release --quiet --target $(FUZZ_PLATFORM) --bin $$target -- \
+		cargo run --locked --quiet --bin $$target -- \
 			corpus/$$target seeds/$$target -max_total_time=$$(($(FUZZ_SECONDS) / $(words $(FUZZ_TARGETS)))) -max_len=65536 \
 			-timeout=5 -rss_limit_mb=2048 -artifact_prefix=artifacts/$$target- -print_final_stats=1 -verbosity=0; \
 	done
 
+# There are no examples in Rust: with them asked for, dependencies have the features that tests need, and are those that
+# clippy has checked just now.
 .PHONY: lint
 lint: $(CARGO_DENY) ## Check format, lints, links of the docs, licences and sources of dependencies
 	cargo fmt --check
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --test cluster --test least_rights -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet --lib --bins --examples
 	cargo deny check --hide-inclusion-graph bans licenses sources
 
 # What reads settings is held against PostgreSQL's own reading. No server is made of it.
@@ -96,21 +104,30 @@ postgresql:
 # Helm comes with the dev cluster, and promtool with its suite: the tests of the chart that need them run there.
 .PHONY: test-unit
 test-unit: postgresql ## Run the tests that need no cluster
-	env -u PGREKEY_REQUIRE_CLUSTER cargo test --locked
+	env -u PGREKEY_REQUIRE_CLUSTER $(if $(PGREKEY_TEST_ALL),dev/tests/timed --lib --bins --tests,cargo test) --locked
+	$(if $(PGREKEY_TEST_ALL),cargo test --locked --doc)
 
 # The program as the tests run it, also in the cluster.
 PROGRAM = $${CARGO_TARGET_DIR:-target}/debug/pgrekey
-# Skips, with the reason, where no cluster can be had; fails instead when PGREKEY_REQUIRE_CLUSTER=1.
+# Whether it must come up is for test-cluster to say.
+.PHONY: cluster-up
+cluster-up:
+	@$(CLUSTER) up || [ "$${PGREKEY_REQUIRE_CLUSTER:-}" != 1 ]
+
+# Skips, with the reason, where no cluster can be had; fails instead when PGREKEY_REQUIRE_CLUSTER=1. The program is the one that
+# was built for the tests: one that is built alone has dependencies with fewer features, so all of them once more. Tests wait
+# for each other themselves (tests/cluster/harness/turns.rs), so all of them are started.
 .PHONY: test-cluster
 test-cluster: $(PROMTOOL) ## Run the tests that need a Kubernetes, on the dev cluster
 	@if $(CLUSTER) up; then \
 		eval "$$($(CLUSTER) env)"; \
-		cargo build --locked; \
+		cargo test --locked --no-run --test cluster --test chart --test least_rights; \
 		PGREKEY_PROGRAM=$(PROGRAM) dev/images/build pgrekey; \
 		$(CLUSTER) import; \
 		export PGREKEY_KUBECONFIG="$$KUBECONFIG" PGREKEY_HOST_IP="$$HOST_IP" PGREKEY_AUDIT_LOG="$$AUDIT_LOG" PATH="$$BIN:$$PATH" PROMTOOL=$(PROMTOOL); \
 		export PGREKEY_SUITE_BEGAN=$$(date -u +%FT%TZ); \
-		cargo test --locked --test cluster --test chart -- --show-output; \
+		export PGREKEY_TEST_TIMES="$${PGREKEY_TEST_REPORT:-}"; \
+		cargo test --locked --test cluster --test chart -- --show-output --test-threads=64; \
 		cargo test --locked --test least_rights -- --show-output; \
 	elif [ "$${PGREKEY_REQUIRE_CLUSTER:-}" = 1 ]; then \
 		echo "the cluster suite cannot run: the dev cluster did not come up, see above" >&2; exit 1; \

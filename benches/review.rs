@@ -15,8 +15,9 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use pgrekey::rules::defaults::InstallationDefaults;
 use pgrekey::serve::admission::AdmissionRequest;
-use pgrekey::serve::review::{answer, review};
-use pgrekey::serve::webhooks::{Purpose, WEBHOOKS};
+use pgrekey::serve::response::respond;
+use pgrekey::serve::table::{Purpose, WEBHOOKS};
+use pgrekey::serve::webhooks::review;
 
 fn benchmark(criterion: &mut Criterion) {
     let (body, facts) = (review_body::body(), review_body::facts());
@@ -30,11 +31,11 @@ fn benchmark(criterion: &mut Criterion) {
             .find(|w| w.kind == "PostgresOpsRequest" && w.purpose == purpose)
             .expect("a webhook");
         let run = |body: &[u8]| {
-            let question = AdmissionRequest::parse(body).expect("a question");
-            let verdict = review(webhook, &question, &facts, &installation);
+            let request = AdmissionRequest::parse(body).expect("a request");
+            let verdict = review(webhook, &request, &facts, &installation);
             assert!(verdict.allowed(), "{verdict:?}");
-            question
-                .answer(answer(webhook, &question, verdict).expect("an answer"))
+            request
+                .encode(respond(webhook, &request, verdict).expect("a response"))
                 .expect("JSON")
         };
         criterion.bench_function(&format!("{purpose:?} {} bytes", body.len()), |b| {

@@ -5,7 +5,7 @@
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use pgrekey::database::login::{AuthenticationTerms, Greeting, LoginRefusal};
-use pgrekey::database::probe::{judged_plaintext, judged_tls};
+use pgrekey::database::probe::{check_plaintext_answer, check_tls_answer};
 
 /// A request for the password in clear.
 const CLEAR: &[u8] = b"R\0\0\0\x08\0\0\0\x03";
@@ -20,9 +20,9 @@ fn heard<'a>(
     for piece in pieces {
         match &mut rest {
             Some(rest) => rest.extend(piece),
-            None => rest = greeting.hear(piece)?.map(Into::into),
+            None => rest = greeting.receive(piece)?.map(Into::into),
         }
-        let _ = greeting.say(piece);
+        let _ = greeting.send(piece);
     }
     Ok(rest)
 }
@@ -43,7 +43,7 @@ fuzz_target!(|bytes: &[u8]| {
     if rest.starts_with(CLEAR) {
         assert_eq!(whole, Err(LoginRefusal::Clear));
     }
-    let _ = judged_tls(first);
+    let _ = check_tls_answer(first);
     let mut answer = BytesMut::from(rest);
-    while let Ok(Some(_)) = judged_plaintext(&mut answer) {}
+    while let Ok(Some(_)) = check_plaintext_answer(&mut answer) {}
 });

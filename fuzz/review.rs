@@ -8,8 +8,9 @@ use libfuzzer_sys::fuzz_target;
 use pgrekey::rules::Snapshot;
 use pgrekey::rules::defaults::InstallationDefaults;
 use pgrekey::serve::admission::AdmissionRequest;
-use pgrekey::serve::review::{answer, review};
-use pgrekey::serve::webhooks::WEBHOOKS;
+use pgrekey::serve::response::respond;
+use pgrekey::serve::table::WEBHOOKS;
+use pgrekey::serve::webhooks::review;
 use serde_json::{Value, json};
 
 static FACTS: LazyLock<Snapshot> = LazyLock::new(|| {
@@ -31,13 +32,13 @@ static FACTS: LazyLock<Snapshot> = LazyLock::new(|| {
 });
 
 fuzz_target!(|body: &[u8]| {
-    let Ok(question) = AdmissionRequest::parse(body) else {
+    let Ok(request) = AdmissionRequest::parse(body) else {
         return;
     };
     for webhook in &WEBHOOKS {
         let verdict = review(
             webhook,
-            &question,
+            &request,
             &*FACTS,
             &InstallationDefaults {
                 ops_manager: true,
@@ -45,11 +46,11 @@ fuzz_target!(|body: &[u8]| {
             },
         );
         let allowed = verdict.allowed();
-        let json = question
-            .answer(answer(webhook, &question, verdict).expect("an answer"))
+        let json = request
+            .encode(respond(webhook, &request, verdict).expect("a response"))
             .expect("JSON");
         let json: Value = serde_json::from_slice(&json).expect("JSON");
-        assert_eq!(json["response"]["uid"], question.uid.as_ref());
+        assert_eq!(json["response"]["uid"], request.uid.as_ref());
         assert_eq!(json["response"]["allowed"], allowed);
     }
 });

@@ -1,4 +1,4 @@
-//! What Prometheus is told. Labels are enums, so that no caller can make up a series.
+//! The metrics for Prometheus. Labels are enums, so that callers cannot create series.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,34 +12,34 @@ use prometheus_client::registry::Registry;
 
 use crate::api::StepKind;
 
-/// What `/metrics` is.
+/// The content type of `/metrics`.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Every metric of the program, and the registry that writes them.
+/// Every metric of the program, and the registry that encodes them.
 ///
-/// A part of the program gets the families that it counts in (a clone counts in the same place),
-/// never the registry.
+/// Each part of the program gets its own families, never the registry. A clone counts in the same
+/// series.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// When the certificate that is served expires, in seconds since 1970. 0 until one is served.
+    /// When the serving certificate expires, in seconds since 1970. 0 before there is one.
     pub serving_certificate_expiry: Gauge,
     /// The webhook server's connections and refusals.
     pub webhook_server: ServerMetrics,
-    /// Reviews and what they found.
+    /// Reviews and findings.
     pub reviews: ReviewMetrics,
     /// Operations, and the certificates of databases.
     pub controllers: ControllerMetrics,
 }
 
-/// Reviews and what they found.
+/// Reviews and findings.
 #[derive(Clone, Debug, Default)]
 pub struct ReviewMetrics {
     reviews: Family<ReviewLabels, Counter>,
     findings: Family<FindingLabels, Counter>,
 }
 
-/// What came of a review.
+/// The result of a review.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(missing_docs, reason = "the label's values, which say it")]
 pub enum ReviewOutcome {
@@ -47,7 +47,7 @@ pub enum ReviewOutcome {
     Denied,
 }
 
-/// Where a label's value comes from a table of the program.
+/// Labels whose values come from tables of the program.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReviewLabels {
     webhook: &'static str,
@@ -60,7 +60,7 @@ struct FindingLabels {
 }
 
 impl ReviewMetrics {
-    /// Counts one review by this webhook, and the rules that found something, each once.
+    /// Counts one review by this webhook, and each rule with a finding once.
     pub fn count(
         &self,
         webhook: &'static str,
@@ -144,7 +144,7 @@ impl Default for Metrics {
     }
 }
 
-/// What the controllers tell. Gauges are the leader's to set, and zero on every other replica.
+/// The metrics of the controllers. The leader sets the gauges; they are zero on other replicas.
 #[derive(Clone, Debug)]
 pub struct ControllerMetrics {
     leader: Gauge,
@@ -161,7 +161,8 @@ pub struct ControllerMetrics {
 impl Default for ControllerMetrics {
     fn default() -> Self {
         use {OperationKind as Kind, OperationOutcome as Outcome};
-        // Prometheus sees no increase in a series that begins at 1: all begin at 0.
+        // Prometheus sees no increase in a series that begins at 1, so all series exist from the
+        // start, at 0.
         let operations = Family::<OperationEnded, Counter>::default();
         for operation in [
             Kind::ChangeTls,
@@ -225,7 +226,7 @@ impl ControllerMetrics {
         );
         registry.register(
             "write_gap_seconds",
-            "How long an operation saw no primary: from the last look that saw one to the next that did",
+            "How long an operation saw no primary: from the last observation with one to the next",
             self.write_gap.clone(),
         );
         registry.register(
@@ -240,8 +241,8 @@ impl ControllerMetrics {
         );
     }
 
-    /// This replica runs the controllers from now on, or no longer. Who no longer does knows
-    /// nothing about databases either.
+    /// Sets whether this replica runs the controllers. A replica that no longer does clears the
+    /// gauges about databases.
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
         if !leads {
@@ -251,13 +252,13 @@ impl ControllerMetrics {
         }
     }
 
-    /// So many operations are running.
+    /// Sets the number of running operations.
     pub fn running(&self, operations: usize) {
         self.operations_running
             .set(i64::try_from(operations).unwrap_or(i64::MAX));
     }
 
-    /// So many operations work, of so many that may.
+    /// Sets the number of operations that hold a slot, and the number of slots.
     pub fn places(&self, working: usize, places: usize) {
         self.operations_working
             .set(i64::try_from(working).unwrap_or(i64::MAX));
@@ -265,27 +266,27 @@ impl ControllerMetrics {
             .set(i64::try_from(places).unwrap_or(i64::MAX));
     }
 
-    /// An operation has ended.
+    /// Counts an operation that ended.
     pub fn ended(&self, operation: OperationKind, outcome: OperationOutcome) {
         self.operations
             .get_or_create(&OperationEnded { operation, outcome })
             .inc();
     }
 
-    /// A step of an operation has ended, after this time.
+    /// Records the duration of a step.
     pub fn step(&self, step: StepKind, took: Duration) {
         self.step_duration
             .get_or_create(&StepTaken { step })
             .observe(took.as_secs_f64());
     }
 
-    /// An operation saw no primary for this long.
+    /// Records for how long an operation saw no primary.
     pub fn write_gap(&self, took: Duration) {
         self.write_gap.observe(took.as_secs_f64());
     }
 
-    /// When the first served certificate of all databases expires, in seconds since 1970, and how
-    /// many databases serve others than were issued last.
+    /// Sets when the first served certificate of all databases expires (in seconds since 1970), and
+    /// the number of databases that do not serve their newest certificates.
     pub fn certificates(&self, first_expiry: Option<i64>, drifted: usize) {
         self.database_certificate_expiry
             .set(first_expiry.unwrap_or_default());
@@ -298,14 +299,14 @@ impl ControllerMetrics {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(missing_docs, reason = "the label's values, which say it")]
 pub enum OperationKind {
-    /// Adds TLS, or changes something about it.
+    /// Adds or changes TLS.
     ChangeTls,
     RotateTls,
     RemoveTls,
     Restart,
 }
 
-/// How an operation has ended: the phases of a request.
+/// The result of an operation: the final phases of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(missing_docs, reason = "the label's values, which say it")]
 pub enum OperationOutcome {
@@ -330,7 +331,7 @@ struct StepTaken {
     step: StepKind,
 }
 
-/// What one server counts.
+/// The metrics of one server.
 #[derive(Clone, Debug, Default)]
 pub struct ServerMetrics {
     /// Connections right now.
@@ -360,9 +361,9 @@ impl ServerMetrics {
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum ConnectionEnd {
-    /// In good order.
+    /// Closed in good order.
     Closed,
-    /// In the middle, by the peer or the network.
+    /// Broken by the peer or the network.
     Broken,
     /// The TLS handshake failed.
     HandshakeFailed,
@@ -372,9 +373,9 @@ pub enum ConnectionEnd {
     HeaderTimeout,
     /// It was idle for long.
     Idle,
-    /// It made way for another one.
+    /// Closed for another one.
     Evicted,
-    /// It was still busy when the time to drain was over.
+    /// Still busy when the time to drain was over.
     Abandoned,
 }
 
@@ -388,19 +389,19 @@ pub struct ConnectionEndLabels {
 /// Why a request was not answered by its handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum Shed {
-    /// Its body was longer than any review.
+    /// The body was longer than any review.
     TooLarge,
-    /// Its body ended before it was whole.
+    /// The body ended too early.
     BrokenBody,
-    /// Its body took too long.
+    /// The body took too long.
     SlowBody,
-    /// Bodies held all the memory that there is for them, or for its caller.
+    /// The memory for all bodies, or for those of the caller, was used up.
     Memory,
-    /// Its body was slow, and made way for another one.
+    /// The body was slow and was dropped for another one.
     MadeWay,
-    /// Too many of many values waited to be answered one at a time.
+    /// Too many reviews with many values waited.
     Heavy,
-    /// Too many were in flight.
+    /// Too many requests were in flight.
     InFlight,
     /// It took too long to be answered.
     Timeout,

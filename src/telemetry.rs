@@ -1,9 +1,9 @@
-//! What the program says about itself while it runs: log lines on standard error.
+//! Log lines on standard error.
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-/// How a log line looks.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// For people.
@@ -12,17 +12,17 @@ pub enum Format {
     Json,
 }
 
-/// Which log lines are written, such as `info` or `info,kube=debug`.
+/// Parses a filter of log lines, such as `info` or `info,kube=debug`.
 pub fn filter(directives: &str) -> Result<EnvFilter, ParseError> {
     EnvFilter::builder().parse(directives)
 }
 
-/// Writes log lines from now on. Only the first call of a process has an effect.
+/// Starts logging. Only the first call in a process has an effect.
 pub fn start(filter: EnvFilter, format: Format) {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    // The second call may come from a test that starts the program twice.
+    // A test may start the program twice.
     let _ = match format {
         Format::Text => lines.try_init(),
         Format::Json => lines.json().flatten_event(true).try_init(),

@@ -1,4 +1,4 @@
-//! `pgrekey check`: the rules offline, with the place of each finding.
+//! `pgrekey check` applies the rules offline, and reports the position of each finding.
 
 #![allow(
     clippy::expect_used,
@@ -73,7 +73,7 @@ fn rules(report: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn a_finding_says_file_line_and_column() {
+fn a_finding_has_file_line_and_column() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("add-tls.yaml");
     std::fs::write(&file, REQUEST).expect("written");
@@ -97,7 +97,7 @@ fn a_finding_says_file_line_and_column() {
     let (code, report) = checked_as_json(&["-"], REQUEST);
     assert_eq!(code, 1);
     assert_eq!(rules(&report), ["san-valid", "alias-known"]);
-    let place = |finding: &Value| {
+    let position = |finding: &Value| {
         [
             finding["file"].clone(),
             finding["line"].clone(),
@@ -105,7 +105,7 @@ fn a_finding_says_file_line_and_column() {
         ]
     };
     assert_eq!(
-        place(&report["findings"][1]),
+        position(&report["findings"][1]),
         [json!("-"), json!(13), json!(16)]
     );
     let left_out = report["leftOut"].as_array().expect("a list");

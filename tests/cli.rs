@@ -1,4 +1,4 @@
-//! The commands that people use, as far as they need no cluster.
+//! The commands of the command line, as far as they need no cluster.
 
 #![allow(
     clippy::expect_used,
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 const NOWHERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/no-such-kubeconfig");
 
-/// Exit code, standard output and standard error of our program, with no cluster to be found.
+/// Exit code, standard output and standard error of the program, without a cluster.
 fn pgrekey(arguments: &[&str], input: &str) -> (i32, String, String) {
     let mut command = Command::cargo_bin("pgrekey").expect("pgrekey is built");
     command
@@ -39,7 +39,7 @@ fn succeeds(arguments: &[&str], input: &str) -> String {
     stdout
 }
 
-/// Every command that people use.
+/// All commands.
 const COMMANDS: [&str; 14] = [
     "status",
     "certs",
@@ -85,7 +85,7 @@ fn completions_know_every_command() {
 }
 
 #[test]
-fn as_a_plugin_of_kubectl_we_are_called_so() {
+fn as_a_plugin_of_kubectl_the_program_has_the_plugin_s_name() {
     let directory = tempfile::tempdir().expect("a directory");
     let plugin = directory.path().join("kubectl-pgrekey");
     std::os::unix::fs::symlink(assert_cmd::cargo::cargo_bin("pgrekey"), &plugin).expect("linked");
@@ -124,7 +124,7 @@ fn as_a_plugin_of_kubectl_we_are_called_so() {
 }
 
 #[test]
-fn a_dry_run_prints_what_would_be_made() {
+fn a_dry_run_prints_the_request() {
     let cases: &[(&[&str], Value)] = &[
         (
             &[
@@ -197,7 +197,7 @@ fn a_dry_run_prints_what_would_be_made() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_refused_by_the_command_line() {
+fn invalid_flags_are_refused_by_the_command_line() {
     for (arguments, says) in [
         (
             &["rotate", "pg", "--timeout", "soon", "--dry-run"][..],
@@ -238,7 +238,7 @@ fn what_cannot_be_meant_is_refused_by_the_command_line() {
 }
 
 #[test]
-fn without_a_cluster_it_is_said_how_to_name_one() {
+fn without_a_cluster_the_error_says_how_to_name_one() {
     let check = &["check", "--cluster", "examples/rotate-tls.yaml"];
     for command in [
         &["status", "pg"][..],
@@ -258,7 +258,7 @@ fn without_a_cluster_it_is_said_how_to_name_one() {
 }
 
 #[test]
-fn a_check_is_printed_as_everything_else_is_and_in_the_same_namespace() {
+fn check_has_the_output_formats_and_the_namespace_of_other_commands() {
     let wrong =
         "{apiVersion: ops.kubedb.com/v1alpha1, kind: PostgresOpsRequest, metadata: {name: r},
         spec: {type: ReconfigureTLS, databaseRef: {name: ha-postgres}}}";
@@ -321,7 +321,7 @@ fn the_tutorial_is_planned_offline_each_request_from_where_the_last_one_leads() 
 }
 
 #[test]
-fn a_plan_for_programs_says_the_same() {
+fn a_plan_in_json_has_the_same_facts() {
     let plan = succeeds(
         &[
             "plan",
@@ -442,7 +442,7 @@ fn a_request_without_an_issuer_is_planned_with_the_default_one() {
 }
 
 #[test]
-fn a_plan_of_what_would_be_refused_says_so() {
+fn a_plan_of_a_refused_request_has_the_refusals() {
     let (code, plan, _) = pgrekey(
         &["plan", "examples/remove-tls.yaml", "--facts", "examples"],
         "",
@@ -466,7 +466,7 @@ fn a_plan_of_what_would_be_refused_says_so() {
     );
 }
 
-/// The commands in the console blocks of a document, each with what is printed below it.
+/// The commands in the console blocks of a document, each with its output.
 fn commands(document: &str) -> Vec<(String, String)> {
     let (mut found, mut is_console) = (Vec::<(String, String)>::new(), false);
     for line in document.lines() {
@@ -486,7 +486,7 @@ fn commands(document: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_document_shows_what_is_printed() {
+fn the_document_shows_the_real_output() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let document = std::fs::read_to_string(root.join("docs/cli.md")).expect("the document");
     // A directory of its own, for what the commands write.

@@ -97,7 +97,7 @@ fn each_command_is_run_by_a_test_or_says_that_it_is_not() {
         let text = read(&document);
         let is_run = |command: &str| {
             let bare = command.split(" #").next().unwrap_or_default().trim();
-            // `the_document_shows_what_is_printed` runs whatever has a prompt and no mark there.
+            // `the_document_shows_the_real_output` runs every command with a prompt and no mark.
             document.ends_with("docs/cli.md")
                 || told
                     .iter()

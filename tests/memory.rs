@@ -15,8 +15,9 @@ use pgrekey::rules::Snapshot;
 use pgrekey::rules::defaults::InstallationDefaults;
 use pgrekey::serve::admission::AdmissionRequest;
 use pgrekey::serve::limits::Limits;
-use pgrekey::serve::review::{answer, review};
-use pgrekey::serve::webhooks::{Purpose, WEBHOOKS};
+use pgrekey::serve::response::respond;
+use pgrekey::serve::table::{Purpose, WEBHOOKS};
+use pgrekey::serve::webhooks::review;
 use worst_body::SHAPES;
 
 #[global_allocator]
@@ -42,13 +43,13 @@ fn cost(kind: &str, purpose: Purpose, body: &[u8]) -> (usize, bool) {
     );
     let before = MEMORY.current_usage();
     MEMORY.reset_peak_usage();
-    let question = AdmissionRequest::parse(body).expect("a question");
-    let verdict = review(webhook, &question, &facts, &installation);
+    let request = AdmissionRequest::parse(body).expect("a request");
+    let verdict = review(webhook, &request, &facts, &installation);
     let allowed = verdict.allowed();
-    let answer = question
-        .answer(answer(webhook, &question, verdict).expect("an answer"))
+    let json = request
+        .encode(respond(webhook, &request, verdict).expect("a response"))
         .expect("JSON");
-    drop(answer);
+    drop(json);
     (MEMORY.peak_usage() - before, allowed)
 }
 

@@ -15,7 +15,8 @@ use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use pgrekey::rules::Snapshot;
 use pgrekey::rules::defaults::InstallationDefaults;
-use pgrekey::serve::webhooks::{Admission, Purpose, WEBHOOKS, Webhook, router};
+use pgrekey::serve::table::{Purpose, WEBHOOKS, Webhook};
+use pgrekey::serve::webhooks::{Admission, router};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -341,14 +342,14 @@ async fn a_deletion_is_judged_by_the_object_that_goes() {
 }
 
 #[tokio::test]
-async fn a_question_for_somebody_else_says_that_the_registration_is_wrong() {
+async fn a_request_for_another_webhook_says_that_the_registration_is_wrong() {
     let webhook = webhook("Postgres", Purpose::Validate);
     let mut pod = envelope(webhook, "CREATE", &database(), &Value::Null);
     pod["request"]["kind"] = json!({"group": "", "version": "v1", "kind": "Pod"});
     let mut connect = envelope(webhook, "CONNECT", &database(), &Value::Null);
     connect["request"]["object"] = Value::Null;
-    for question in [pod, connect] {
-        let response = ask(webhook, &question).await;
+    for request in [pod, connect] {
+        let response = ask(webhook, &request).await;
         assert_eq!(
             (&response["allowed"], &response["status"]["code"]),
             (&json!(false), &json!(400))

@@ -31,6 +31,17 @@ debian_root() {
     "$suite" "$out" "$(mirror)"
 }
 
+# debian_files SUITE DIRECTORY PACKAGE...: the package files themselves.
+# shellcheck disable=SC2016  # the variable is mmdebstrap's
+debian_files() {
+  local suite=$1 directory=$2
+  shift 2
+  mmdebstrap --quiet --mode=root --components=main --variant=custom --skip=cleanup \
+    --keyring=/usr/share/keyrings/debian-archive-keyring.gpg --aptopt='Acquire::Check-Valid-Until "false"' \
+    --customize-hook="cd '$directory' && APT_CONFIG=\"\$MMDEBSTRAP_APT_CONFIG\" apt-get -qq -o APT::Sandbox::User=root download $*" \
+    "$suite" /dev/null "$(mirror)"
+}
+
 # version_in ROOT.tar PACKAGE: the upstream part of the version that is installed in a tree.
 version_in() {
   tar -xOf "$1" ./var/lib/dpkg/status |

@@ -19,10 +19,10 @@ pub const KINDS: [&str; 4] = [
     "ClusterIssuer",
 ];
 
-/// What to do where one of them is not there.
+/// The remedy if one of their CRDs is missing.
 pub const INSTALL: &str = "install cert-manager; pgrekey sees it by itself, within half a minute";
 
-/// What to tell whoever asks for TLS where one of cert-manager's kinds is not there.
+/// The sentence for users who ask for TLS while one of cert-manager's CRDs is missing.
 #[must_use]
 pub fn not_installed(kind: &str) -> String {
     format!(
@@ -30,7 +30,7 @@ pub fn not_installed(kind: &str) -> String {
     )
 }
 
-/// What a certificate should be; cert-manager keeps it issued in a Secret.
+/// A certificate, which cert-manager issues into a Secret and renews.
 #[skip_serializing_none]
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -52,7 +52,7 @@ pub struct CertificateSpec {
     pub common_name: Option<String>,
     /// The rest of the subject.
     pub subject: Option<X509Subject>,
-    /// Life, as a Go duration.
+    /// Lifetime, as a Go duration.
     pub duration: Option<String>,
     /// How long before its end it is renewed, as a Go duration.
     pub renew_before: Option<String>,
@@ -68,14 +68,14 @@ pub struct CertificateSpec {
     /// E-mail addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub email_addresses: Vec<String>,
-    /// Who issues it.
+    /// The issuer.
     pub issuer_ref: CertificateIssuerRef,
     /// Key usages and extended key usages, in cert-manager's words, such as `server auth`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub usages: Vec<String>,
     /// The private key.
     pub private_key: Option<CertificatePrivateKey>,
-    /// How many CertificateRequests are kept.
+    /// Number of CertificateRequests to keep.
     pub revision_history_limit: Option<i32>,
 }
 
@@ -89,7 +89,7 @@ pub struct SecretTemplate {
     pub labels: Option<BTreeMap<String, String>>,
 }
 
-/// cert-manager's reference to an issuer. Its group field is `group`, where KubeDB says `apiGroup`.
+/// cert-manager's reference to an issuer. Its group field is `group`; KubeDB's is `apiGroup`.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 pub struct CertificateIssuerRef {
@@ -102,7 +102,7 @@ pub struct CertificateIssuerRef {
 }
 
 impl CertificateIssuerRef {
-    /// The kind that is meant.
+    /// The kind, with its default.
     #[must_use]
     pub fn kind(&self) -> &str {
         self.kind.as_deref().unwrap_or("Issuer")
@@ -124,9 +124,9 @@ pub struct CertificatePrivateKey {
     pub rotation_policy: Option<String>,
 }
 
-/// What cert-manager says about a certificate.
+/// Status of a Certificate.
 ///
-/// `Ready` alone proves little: for a moment after a change of the spec it still speaks of the old
+/// `Ready` alone proves little: right after a change of the spec it still describes the old
 /// certificate. Compare `observedGeneration`, `revision` and the issued chain too.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
@@ -137,7 +137,7 @@ pub struct CertificateStatus {
     pub conditions: Vec<IssuanceCondition>,
     /// When the last issuance failed. Empty after a success.
     pub last_failure_time: Option<Time>,
-    /// Failures in a row; they decide how long cert-manager waits before it tries again.
+    /// Failures in a row. They decide how long cert-manager waits before it tries again.
     pub failed_issuance_attempts: Option<i64>,
     /// Start of the issued certificate's life.
     pub not_before: Option<Time>,
@@ -154,22 +154,22 @@ pub struct CertificateStatus {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct IssuanceCondition {
-    /// What is observed.
+    /// Type of the condition.
     #[serde(rename = "type")]
     pub type_: String,
     /// `True`, `False` or `Unknown`.
     pub status: String,
     /// When `status` last changed.
     pub last_transition_time: Option<Time>,
-    /// Why, as one word.
+    /// Reason, as one word.
     pub reason: Option<String>,
-    /// Why, as a sentence.
+    /// Reason, as a sentence.
     pub message: Option<String>,
-    /// The generation of the object that was observed.
+    /// The `metadata.generation` that the condition is about.
     pub observed_generation: Option<i64>,
 }
 
-/// What pgrekey reads of an issuer's spec: which kind of issuer it is.
+/// Spec of an Issuer: the kinds of issuer that pgrekey tells apart.
 #[skip_serializing_none]
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -189,7 +189,7 @@ pub struct IssuerSpec {
     pub self_signed: Option<serde_json::Value>,
 }
 
-/// The same for the whole cluster.
+/// Spec of a ClusterIssuer: the same, for the whole Kubernetes cluster.
 #[skip_serializing_none]
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -216,7 +216,7 @@ pub struct CaIssuer {
     pub secret_name: String,
 }
 
-/// What cert-manager says about an issuer.
+/// Status of an issuer.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 pub struct IssuerStatus {
     /// `Ready`.
@@ -224,7 +224,7 @@ pub struct IssuerStatus {
     pub conditions: Vec<IssuanceCondition>,
 }
 
-/// One signing of one certificate.
+/// A request to sign one certificate.
 #[skip_serializing_none]
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -238,18 +238,18 @@ pub struct IssuerStatus {
     derive = "PartialEq"
 )]
 pub struct CertificateRequestSpec {
-    /// Who signs.
+    /// The issuer.
     pub issuer_ref: CertificateIssuerRef,
     /// The signing request, PEM.
     pub request: ByteString,
-    /// What the certificate is for, such as `server auth`.
+    /// Key usages, such as `server auth`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub usages: Vec<String>,
-    /// For how long it is asked, as a Go duration.
+    /// Lifetime that is asked for, as a Go duration.
     pub duration: Option<String>,
 }
 
-/// How far a signing is.
+/// Status of a CertificateRequest.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -261,11 +261,11 @@ pub struct CertificateRequestStatus {
     pub certificate: Option<ByteString>,
     /// The CA, PEM.
     pub ca: Option<ByteString>,
-    /// When the signing failed.
+    /// When the request failed.
     pub failure_time: Option<Time>,
 }
 
-/// Whether the condition of this type is `True`.
+/// Whether the condition of this type is `True`. A missing condition is not.
 #[must_use]
 pub fn holds(conditions: &[IssuanceCondition], type_: &str) -> bool {
     conditions

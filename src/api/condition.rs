@@ -1,14 +1,14 @@
-//! KubeDB's condition, and the rules for writing one.
+//! KubeDB's condition, and how to write one.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 
-/// Reason of the condition `Blocked` of a `Postgres`: the version that its spec names is not taken.
+/// Reason of condition `Blocked` of a Postgres: pgrekey cannot use the version in its spec.
 pub const VERSION_NOT_TAKEN: &str = "VersionNotTaken";
 
-/// Reason of `Blocked`: the settings of a Secret are none that PostgreSQL takes.
+/// Reason of condition `Blocked`: PostgreSQL would not take the settings of a Secret.
 pub const CONFIGURATION_NOT_TAKEN: &str = "ConfigurationNotTaken";
 
 /// One observation about an object. Unlike Kubernetes' own condition, `reason` is optional.
@@ -16,19 +16,19 @@ pub const CONFIGURATION_NOT_TAKEN: &str = "ConfigurationNotTaken";
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// What is observed, in CamelCase, such as `Ready` or `Successful`. At most one condition of a
-    /// type is kept.
+    /// Type of the condition, in CamelCase, such as `Ready` or `Successful`. There is at most one
+    /// condition of a type.
     #[serde(rename = "type")]
     pub type_: String,
     /// `True`, `False` or `Unknown`.
     pub status: String,
     /// When `status` last changed.
     pub last_transition_time: Time,
-    /// Why, as one CamelCase word for programs.
+    /// Reason, as one CamelCase word for programs.
     pub reason: Option<String>,
-    /// Why, as a sentence for people.
+    /// Reason, as a sentence for people.
     pub message: Option<String>,
-    /// The `metadata.generation` that the observation was made of.
+    /// The `metadata.generation` that the condition is about.
     pub observed_generation: Option<i64>,
     /// How serious a `False` is: `Error`, `Warning`, `Info`, or empty.
     pub severity: Option<String>,
@@ -49,14 +49,14 @@ impl Condition {
         }
     }
 
-    /// The same condition with `status` `True` or `False`.
+    /// The condition with `status` `True` or `False`.
     #[must_use]
     pub fn with_status(mut self, holds: bool) -> Self {
         if holds { "True" } else { "False" }.clone_into(&mut self.status);
         self
     }
 
-    /// The same condition with a reason (CamelCase) and a message (a sentence).
+    /// The condition with a reason (CamelCase) and a message (a sentence).
     #[must_use]
     pub fn because(mut self, reason: &str, message: impl Into<String>) -> Self {
         self.reason = Some(reason.to_owned());
@@ -64,14 +64,14 @@ impl Condition {
         self
     }
 
-    /// The same condition with a message alone.
+    /// The condition with a message and no reason.
     #[must_use]
     pub fn saying(mut self, message: &str) -> Self {
         self.message = Some(message.to_owned());
         self
     }
 
-    /// The same condition, observed of this `metadata.generation`.
+    /// The condition, about this `metadata.generation`.
     #[must_use]
     pub fn of_generation(mut self, generation: Option<i64>) -> Self {
         self.observed_generation = generation;
@@ -85,24 +85,23 @@ impl Condition {
     }
 }
 
-/// The condition of this type, if there is one.
+/// The condition of this type. `None` if it is missing.
 #[must_use]
 pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
     conditions.iter().find(|c| c.type_ == type_)
 }
 
-/// Whether there is a condition of this type and its status is `True`. A missing condition does not
-/// hold.
+/// Whether the condition of this type is `True`. A missing condition is not.
 #[must_use]
 pub fn holds(conditions: &[Condition], type_: &str) -> bool {
     find(conditions, type_).is_some_and(Condition::holds)
 }
 
-/// Writes one condition as KubeDB does and says whether anything changed.
+/// Writes one condition as KubeDB does. Returns whether anything changed.
 ///
-/// A new type goes to the end; a known one keeps its place, so that the list is in first-seen
-/// order. An observation of an older generation never replaces a newer one, and the transition time
-/// moves only when `status` does.
+/// A new type goes to the end, and a known type keeps its place: the list is in the order of first
+/// appearance. An older generation never replaces a newer one. The transition time moves only when
+/// `status` changes.
 pub fn set(conditions: &mut Vec<Condition>, new: Condition) -> bool {
     let Some(old) = conditions.iter_mut().find(|c| c.type_ == new.type_) else {
         conditions.push(new);
@@ -125,7 +124,7 @@ pub fn set(conditions: &mut Vec<Condition>, new: Condition) -> bool {
     changed
 }
 
-/// Removes the condition of this type and says whether there was one.
+/// Removes the condition of this type. Returns whether it was there.
 pub fn remove(conditions: &mut Vec<Condition>, type_: &str) -> bool {
     let before = conditions.len();
     conditions.retain(|c| c.type_ != type_);

@@ -1,24 +1,25 @@
-//! Go's duration text, such as `1h20m` or `180s`, which is how Kubernetes writes durations.
+//! Durations in Go's syntax, such as `1h20m` or `180s`. Kubernetes writes durations so.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// Why a text is not a duration that can be used here.
+/// Why a text is not a duration that pgrekey can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DurationProblem {
     /// Not in Go's syntax.
     #[error("is not a duration such as 30s, 5m or 1h20m")]
     Syntax,
-    /// In Go's syntax, and below zero.
+    /// Below zero.
     #[error("is negative")]
     Negative,
-    /// More than Go can hold (about 292 years).
+    /// Longer than Go can hold (about 292 years).
     #[error("is longer than 292 years")]
     TooLong,
 }
 
-/// Nanoseconds of each unit that Go knows. `ms` stands before `m` and `µs` has two spellings.
+/// Nanoseconds of each of Go's units. `ms` stands before `m`, because the first match counts. `µs`
+/// has two spellings.
 const UNITS: [(&str, u64); 8] = [
     ("ns", 1),
     ("us", 1_000),
@@ -30,11 +31,10 @@ const UNITS: [(&str, u64); 8] = [
     ("h", 3_600_000_000_000),
 ];
 
-/// Reads a duration as Go's `time.ParseDuration` does: one or more decimal numbers, each with a
-/// unit; or `0`.
+/// Reads a duration like Go's `time.ParseDuration`: one or more decimal numbers, each with a unit;
+/// or `0`.
 ///
-/// kube has a parser of its own; it panics on numbers such as `1e300h`, and what is read here comes
-/// from users.
+/// kube's own parser panics on numbers such as `1e300h`, and these texts come from users.
 pub fn parse(text: &str) -> Result<Duration, DurationProblem> {
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -70,7 +70,7 @@ pub fn parse(text: &str) -> Result<Duration, DurationProblem> {
     }
 }
 
-/// A decimal number of units, in nanoseconds; what is finer than a nanosecond is cut off, as in Go.
+/// A decimal number of units, in nanoseconds. Fractions of a nanosecond are cut off, as in Go.
 fn scaled(number: &str, scale: u64) -> Result<u128, DurationProblem> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
@@ -91,7 +91,7 @@ fn scaled(number: &str, scale: u64) -> Result<u128, DurationProblem> {
     Ok(nanoseconds)
 }
 
-/// Writes a duration as people read it: `1h20m`, `90s` as `1m30s`, `0s`.
+/// Writes a duration for people: `1h20m`, `1m30s` for `90s`, `0s`.
 #[must_use]
 pub fn write(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -112,9 +112,9 @@ pub fn write(duration: Duration) -> String {
     }
 }
 
-/// The time so long after another; the last one that can be told, if that is earlier.
+/// The time that is `duration` later, or the latest possible time.
 ///
-/// `+` panics there, and times come from objects, into which anybody may write any time.
+/// `+` would panic. The times come from objects, which may hold any time.
 #[must_use]
 pub fn after(time: Timestamp, duration: Duration) -> Timestamp {
     time.checked_add(duration).unwrap_or(Timestamp::MAX)

@@ -1,10 +1,10 @@
-//! The environment variables of the pods that are pgrekey's.
+//! The environment variables of pods that are reserved for pgrekey.
 
-/// Which server the exporter looks at.
+/// The exporter's connection string.
 pub const DATA_SOURCE: &str = "DATA_SOURCE_NAME";
 
-/// The variables that pgrekey sets, and the one that says where data would be, had Patroni not been
-/// told otherwise.
+/// The variables that pgrekey sets; and `PGDATA`, which would name another data directory than
+/// Patroni's configuration.
 const OURS: [&str; 5] = [
     "POSTGRES_USER",
     "POSTGRES_PASSWORD",
@@ -13,7 +13,7 @@ const OURS: [&str; 5] = [
     DATA_SOURCE,
 ];
 
-/// Whether a variable is pgrekey's, or Patroni would take it for its configuration.
+/// Whether a variable is reserved. Patroni takes every `PATRONI_` variable for its configuration.
 #[must_use]
 pub fn is_reserved(name: &str) -> bool {
     name.starts_with("PATRONI_") || OURS.contains(&name)

@@ -1,4 +1,4 @@
-//! What the TLS of a database is after a change of it.
+//! Applies a request's change to the TLS of a database.
 
 use std::collections::BTreeSet;
 
@@ -8,8 +8,8 @@ use crate::api::postgres::TlsConfig;
 use crate::api::tls::{CertificateSpec, IssuerRef, X509Subject};
 
 impl TlsChange {
-    /// Makes of the TLS of a database what it is after the change. Another issuer is the issuer of
-    /// all, but for the certificates that the change names itself.
+    /// Applies the change to `tls`. A new issuer issues all certificates, except those for which
+    /// the change names an issuer.
     pub fn merge_into(&self, tls: &mut TlsConfig) {
         if let Some(issuer) = &self.issuer_ref {
             tls.issuer_ref = Some(issuer.completed());
@@ -36,7 +36,7 @@ impl TlsChange {
 }
 
 impl TlsChange {
-    /// The same change, of certificates that say nothing but who they are and who issues them.
+    /// The change, with only alias and issuer of each certificate.
     #[must_use]
     pub fn with_issuers_alone(&self) -> Self {
         let certificates = self.certificates.iter().map(|certificate| CertificateSpec {
@@ -63,7 +63,7 @@ impl TlsChange {
 }
 
 impl CertificateSpec {
-    /// The names that users ask for, of all kinds.
+    /// The names that users add, of all kinds.
     pub fn names(&self) -> impl Iterator<Item = &String> {
         [
             &self.dns_names,
@@ -75,8 +75,8 @@ impl CertificateSpec {
         .flatten()
     }
 
-    /// Why no server could show a certificate with all these names, if that is so: there are too
-    /// many of them, or they are too long.
+    /// Why a certificate with all these names would not fit into a handshake: too many names, or
+    /// too long ones. `None` if it fits.
     #[must_use]
     pub fn too_many_names(&self) -> Option<String> {
         let (names, bytes) = (
@@ -97,7 +97,8 @@ impl CertificateSpec {
     }
 }
 
-/// What the change says wins; lists become the sorted union of both, as KubeDB merges them.
+/// Merges a certificate as KubeDB does: values of the change win, and lists become the sorted union
+/// of both.
 fn merged(old: &CertificateSpec, new: &CertificateSpec) -> CertificateSpec {
     CertificateSpec {
         alias: old.alias.clone(),
@@ -136,8 +137,8 @@ fn merged_subject(old: &X509Subject, new: &X509Subject) -> X509Subject {
     }
 }
 
-/// An empty list just takes the other one, in its order; a list that has everything stays, so that
-/// merging twice is merging once.
+/// The sorted union of two lists. If one is empty, the other keeps its order. If the first has all
+/// entries already it stays, so that merging twice is merging once.
 fn union(old: &[String], new: &[String]) -> Vec<String> {
     if old.is_empty() {
         return new.to_vec();

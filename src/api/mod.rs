@@ -1,20 +1,23 @@
-//! The words: every Kubernetes type that pgrekey reads or writes and that `k8s-openapi` does not
-//! have; and the names, texts and amounts that stand in them.
+//! The Kubernetes types that pgrekey reads or writes and that `k8s-openapi` does not have; and the
+//! names, defaults and limits of their fields.
 //!
 //! Names, enums, defaults, short names, columns and required fields are KubeDB's, so that manifests
-//! and habits carry over. Every field's doc comment is what `kubectl explain` prints.
+//! and habits carry over. `kubectl explain` prints the doc comment of each field.
 
 pub mod annotations;
 pub mod bounds;
 pub mod cert_manager;
 pub mod condition;
+pub mod defaults;
 pub mod duration;
 pub mod environment;
 mod merge;
 pub mod monitor;
 pub mod names;
+pub mod operation;
 pub mod ops_request;
 pub mod pet_set;
+pub mod ports;
 pub mod postgres;
 pub mod postgres_version;
 pub mod postgresql_conf;
@@ -39,7 +42,7 @@ pub use crate::api::step::StepKind;
 
 /// The CRDs that pgrekey installs, in the order in which they should be applied.
 ///
-/// cert-manager's CRDs are not among them: cert-manager is a prerequisite and brings its own.
+/// cert-manager's CRDs are not among them: cert-manager installs its own.
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
     [

@@ -11,20 +11,22 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Monitor {
-    /// Who scrapes: `prometheus.io` (nobody is told), `prometheus.io/builtin` (annotations on the
-    /// Service) or `prometheus.io/operator` (a ServiceMonitor).
+    /// How Prometheus finds the exporter: `prometheus.io` (pgrekey does nothing),
+    /// `prometheus.io/builtin` (annotations on the Service) or `prometheus.io/operator` (a
+    /// ServiceMonitor).
     pub agent: Option<Agent>,
     /// Settings of the exporter and of the ServiceMonitor.
     pub prometheus: Option<Prometheus>,
 }
 
-/// Who scrapes: `prometheus.io`, `prometheus.io/builtin` or `prometheus.io/operator`.
+/// How Prometheus finds the exporter: `prometheus.io`, `prometheus.io/builtin` or
+/// `prometheus.io/operator`.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub enum Agent {
-    /// An exporter and its Service; finding it is the user's own affair.
+    /// An exporter and its Service. The user configures Prometheus.
     #[serde(rename = "prometheus.io")]
     Prometheus,
-    /// The Service carries the annotations that Prometheus' own discovery reads.
+    /// The Service has the annotations that Prometheus' own discovery reads.
     #[serde(rename = "prometheus.io/builtin")]
     Builtin,
     /// A ServiceMonitor for Prometheus Operator.
@@ -37,13 +39,13 @@ pub enum Agent {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Prometheus {
-    /// The container that answers scrapes.
+    /// The container of the metrics exporter.
     pub exporter: Option<Exporter>,
     /// The ServiceMonitor.
     pub service_monitor: Option<ServiceMonitor>,
 }
 
-/// The container that answers scrapes.
+/// The container of the metrics exporter.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -56,7 +58,7 @@ pub struct Exporter {
     /// Environment variables to add.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
-    /// CPU and memory. None asked for, and no limit, if left out.
+    /// CPU and memory. No request and no limit if left out.
     pub resources: Option<ResourceRequirements>,
     /// Security settings of the container. Those of Pod Security level `restricted` if left out.
     pub security_context: Option<SecurityContext>,

@@ -253,10 +253,6 @@ pub struct PostgresOpsRequestStatus {
     pub pods: Vec<PodStatus>,
 }
 
-/// The finalizer of a request that has not ended: the webhooks give it to a new one, else it is
-/// given when the request begins.
-pub const FINALIZER: &str = "pgrekey.dev/ops-request";
-
 /// What a request has begun on: the database and the pods that there were.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]

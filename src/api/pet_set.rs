@@ -57,22 +57,21 @@ use crate::api::schema::{opaque_object, opaque_objects};
 pub struct PetSetSpec {
     /// Number of pods. 1 if left out.
     pub replicas: Option<i32>,
-    /// Labels by which the set knows its pods. Must match the template's labels.
+    /// Labels by which the set selects its pods. They must match the template's labels.
     pub selector: LabelSelector,
-    /// The pod that is made for each ordinal: a PodTemplateSpec.
+    /// The template of the pods: a PodTemplateSpec.
     #[schemars(schema_with = "opaque_object")]
     pub template: PodTemplateSpec,
     /// Headless Service that gives the pods their names. It must exist before the set.
     pub service_name: String,
-    /// Claims that each pod gets volumes from: PersistentVolumeClaims.
+    /// Templates of the claims of each pod: PersistentVolumeClaims.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "opaque_objects")]
     pub volume_claim_templates: Vec<PersistentVolumeClaim>,
-    /// Whether pods are made one after the other (`OrderedReady`) or at once (`Parallel`).
+    /// Whether pods are created one after the other (`OrderedReady`) or at once (`Parallel`).
     /// `OrderedReady` if left out.
     pub pod_management_policy: Option<PodManagementPolicy>,
-    /// When a changed template reaches the pods. pgrekey always writes `OnDelete`: it restarts pods
-    /// itself.
+    /// When pods get a changed template. pgrekey always writes `OnDelete`: it restarts pods itself.
     pub update_strategy: Option<StatefulSetUpdateStrategy>,
     /// Number of old revisions of the template to keep. 10 if left out.
     pub revision_history_limit: Option<i32>,
@@ -82,15 +81,15 @@ pub struct PetSetSpec {
     /// out.
     pub persistent_volume_claim_retention_policy:
         Option<StatefulSetPersistentVolumeClaimRetentionPolicy>,
-    /// Number of the first pod.
+    /// Ordinal of the first pod.
     pub ordinals: Option<StatefulSetOrdinals>,
-    /// The pods are spread over several clusters. Not used by pgrekey.
+    /// Whether the pods are spread over several Kubernetes clusters. Not used by pgrekey.
     pub distributed: Option<bool>,
     /// KubeOps' PlacementPolicy for the pods. Not used by pgrekey.
     pub pod_placement_policy: Option<LocalObjectReference>,
 }
 
-/// How pods are made: `OrderedReady`, one after the other, or `Parallel`.
+/// How pods are created: `OrderedReady`, one after the other, or `Parallel`.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub enum PodManagementPolicy {
     /// One after the other, each when the one before it is ready.

@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 use crate::api::bounds::{MAX_CHECK_FAILURES, MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT, MAX_REPLICAS};
 use crate::api::condition::Condition;
 use crate::api::monitor::Monitor;
-use crate::api::names;
+use crate::api::names::Names;
 use crate::api::template::{PodTemplate, ServiceTemplate};
 use crate::api::tls::{CertificateSpec, ClientAuthMode, IssuerRef, SslMode};
 
-/// What a PostgreSQL cluster should be.
+/// Desired state of a PostgreSQL cluster.
 #[skip_serializing_none]
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -60,7 +60,7 @@ pub struct PostgresSpec {
     /// Number of pods, primary included, 1 to 32. 1 if left out.
     #[schemars(range(min = 1, max = MAX_REPLICAS))]
     pub replicas: Option<i32>,
-    /// Without effect: standbys always answer reads, as `Hot` says. `Warm` is let in with a
+    /// Without effect: standbys always answer reads, as with `Hot`. `Warm` is accepted with a
     /// warning. `Hot` if left out.
     pub standby_mode: Option<StandbyMode>,
     /// Whether a commit waits for standbys (`Synchronous`) or not (`Asynchronous`). `Asynchronous`
@@ -83,7 +83,7 @@ pub struct PostgresSpec {
     /// How the database's own clients connect. `verify-full` with `tls`, else `disable`, if left
     /// out.
     pub ssl_mode: Option<SslMode>,
-    /// How clients prove who they are. `md5` before PostgreSQL 18, else `scram`, if left out.
+    /// How clients authenticate. `md5` before PostgreSQL 18, else `scram`, if left out.
     pub client_auth_mode: Option<ClientAuthMode>,
     /// Secret with the superuser's name and password. Made as `<database>-auth` if left out.
     pub auth_secret: Option<AuthSecret>,
@@ -92,14 +92,14 @@ pub struct PostgresSpec {
     /// Changes to the Services that pgrekey builds, one entry per alias.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub service_templates: Vec<ServiceTemplate>,
-    /// PostgreSQL settings of the user's own. What TLS and replication need is set by pgrekey and
-    /// cannot be overridden.
+    /// PostgreSQL settings of the user's own. The settings that TLS and replication need are
+    /// pgrekey's and cannot be overridden.
     pub configuration: Option<Configuration>,
     /// How the database's health is checked.
     pub health_checker: Option<HealthChecker>,
     /// Metrics of the database.
     pub monitor: Option<Monitor>,
-    /// What runs once, when the database is new.
+    /// Scripts that run once, when the database is new.
     pub init: Option<Init>,
     /// Limits of a failover.
     pub leader_election: Option<LeaderElection>,
@@ -117,8 +117,8 @@ impl Postgres {
 }
 
 impl PostgresSpec {
-    /// The Secret of the superuser of a database of this name: the one that the spec names, else
-    /// the one that is made.
+    /// The Secret of the superuser, for the database with this name: the one that the spec names,
+    /// else the default.
     #[must_use]
     pub fn auth_secret_of(&self, database: &str) -> String {
         let named = self
@@ -126,16 +126,16 @@ impl PostgresSpec {
             .as_ref()
             .map(|secret| secret.name.clone())
             .filter(|name| !name.is_empty());
-        named.unwrap_or_else(|| names::auth_secret(database))
+        named.unwrap_or_else(|| Names::new(database).auth_secret())
     }
 }
 
-/// What is asked of standbys, `Hot` or `Warm`; either way they answer reads.
+/// KubeDB's standby mode, `Hot` or `Warm`. Standbys answer reads in both.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub enum StandbyMode {
     /// Standbys answer read-only queries.
     Hot,
-    /// As `Hot`: pgrekey asks every standby how far it is.
+    /// The same as `Hot`: pgrekey connects to every standby to see its replay position.
     Warm,
 }
 
@@ -144,7 +144,7 @@ pub enum StandbyMode {
 pub enum StreamingMode {
     /// A commit waits for standbys.
     Synchronous,
-    /// A commit waits for nobody.
+    /// A commit waits for no standby.
     Asynchronous,
 }
 
@@ -185,8 +185,7 @@ pub struct SynchronousReplicationConfig {
     /// What a standby must have done: `On` flushed, `RemoteApply` replayed, `RemoteWrite` written;
     /// `Local` and `Off` do not wait. `RemoteWrite` if left out.
     pub commit_level: Option<CommitLevel>,
-    /// Without effect, and warned about: Patroni chooses among all standbys which of them are
-    /// synchronous.
+    /// Without effect; admission warns. Patroni chooses the synchronous standbys among all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub standby_names: Vec<String>,
     /// Every standby may be synchronous. Not together with `standbyNames`.
@@ -225,13 +224,13 @@ pub enum CommitLevel {
 pub struct TlsConfig {
     /// Issuer of all certificates that name none of their own.
     pub issuer_ref: Option<IssuerRef>,
-    /// Certificates with wishes of their own, at most one entry per alias.
+    /// Certificates with settings of their own, at most one entry per alias.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateSpec>,
 }
 
 impl TlsConfig {
-    /// The entry for this alias, if there is one; the first, if there are more.
+    /// The entry for this alias. `None` if there is none; the first if there are more.
     #[must_use]
     pub fn certificate(&self, alias: &str) -> Option<&CertificateSpec> {
         self.certificates.iter().find(|c| c.alias == alias)
@@ -249,11 +248,11 @@ pub struct AuthSecret {
     pub kind: String,
     /// Name of the Secret, in the database's namespace.
     pub name: String,
-    /// The Secret belongs to somebody else: pgrekey only reads it. False if left out.
+    /// The Secret is managed elsewhere: pgrekey only reads it. False if left out.
     pub externally_managed: Option<bool>,
 }
 
-/// The one key under which settings are read.
+/// The key of the settings, in the spec and in the Secret.
 pub const USER_CONF: &str = "user.conf";
 
 /// PostgreSQL settings of the user's own.
@@ -286,7 +285,7 @@ pub struct HealthChecker {
     pub disable_write_check: Option<bool>,
 }
 
-/// What runs once, when the database is new.
+/// Scripts that run once, when the database is new.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -309,13 +308,13 @@ pub struct InitScript {
 }
 
 impl InitScript {
-    /// Whether it says where the scripts are, and only once.
+    /// Whether it names exactly one of ConfigMap and Secret.
     #[must_use]
     pub fn has_one_source(&self) -> bool {
         self.config_map.is_some() != self.secret.is_some()
     }
 
-    /// Whether its folder is one of the volume.
+    /// Whether its folder is inside the volume.
     #[must_use]
     pub fn stays_inside(&self) -> bool {
         let path = self.script_path.as_deref().unwrap_or_default();
@@ -334,27 +333,31 @@ pub struct LeaderElection {
     pub maximum_lag_before_failover: i64,
 }
 
+/// Default of `maximumLagBeforeFailover`, in bytes of WAL. It stands here because the schema needs
+/// it; elsewhere it is one of `api::defaults`.
+pub const MAXIMUM_LAG_BEFORE_FAILOVER: i64 = 32 * 1024 * 1024;
+
 const fn default_maximum_lag() -> i64 {
-    32 * 1024 * 1024
+    MAXIMUM_LAG_BEFORE_FAILOVER
 }
 
-/// What the cluster is.
+/// Observed state of the cluster.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct PostgresStatus {
-    /// Where the database is in its life.
+    /// Phase of the database.
     pub phase: Option<DatabasePhase>,
     /// The `metadata.generation` that was last acted on.
     pub observed_generation: Option<i64>,
-    /// What is known about the database, in the order in which it was first seen.
+    /// Conditions of the database, in the order in which they first appeared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The Secret of the superuser.
     pub auth_secret: Option<AuthSecretStatus>,
 }
 
-/// What is known about the Secret of the superuser.
+/// Observed state of the Secret of the superuser.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
@@ -363,10 +366,9 @@ pub struct AuthSecretStatus {
     pub last_update_timestamp: Option<Time>,
 }
 
-/// Where a database is in its life. `Provisioning`: not yet ready for the first time.
-/// `DataRestoring`: data are being restored. `Ready`: serves. `Critical`: serves, but not all of it
-/// is well. `NotReady`: does not serve. `Halted`: stopped by its owner. `Unknown`: not being
-/// checked.
+/// Phase of a database. `Provisioning`: not yet ready for the first time. `DataRestoring`: data are
+/// being restored. `Ready`: serves. `Critical`: serves, but a part is not well. `NotReady`: does
+/// not serve. `Halted`: stopped by its owner. `Unknown`: not being checked.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub enum DatabasePhase {
     /// Not yet ready for the first time.
@@ -375,7 +377,7 @@ pub enum DatabasePhase {
     DataRestoring,
     /// Serves.
     Ready,
-    /// Serves, but not all of it is well.
+    /// Serves, but a part is not well.
     Critical,
     /// Does not serve.
     NotReady,

@@ -1,11 +1,11 @@
-//! `PostgresVersion` (`catalog.kubedb.com/v1alpha1`): which images make up a version of PostgreSQL.
+//! `PostgresVersion` (`catalog.kubedb.com/v1alpha1`): the images of a version of PostgreSQL.
 
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 
-/// Which images make up a version of PostgreSQL, and how they are run.
+/// The images of a version of PostgreSQL, and how they run.
 #[skip_serializing_none]
 #[derive(
     CustomResource, Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq,
@@ -58,7 +58,7 @@ use serde_with::skip_serializing_none;
 pub struct PostgresVersionSpec {
     /// Version of PostgreSQL in the image, such as `17.12`.
     pub version: String,
-    /// Who makes the image, such as `Official`.
+    /// Publisher of the image, such as `Official`.
     pub distribution: Option<String>,
     /// Image of the database.
     pub db: DatabaseImage,
@@ -72,21 +72,21 @@ pub struct PostgresVersionSpec {
     pub deprecated: Option<bool>,
     /// User that the image runs as.
     pub security_context: Option<VersionSecurityContext>,
-    /// To which versions a database of this version may be updated.
+    /// Versions to which a database of this version may be updated.
     pub update_constraints: Option<UpdateConstraints>,
     /// TLS settings of this version.
     pub tls: Option<VersionTls>,
 }
 
 impl PostgresVersionSpec {
-    /// PostgreSQL's major version; nothing if `version` does not begin with one.
+    /// PostgreSQL's major version. `None` if `version` does not begin with a number.
     #[must_use]
     pub fn major(&self) -> Option<u32> {
         major(&self.version)
     }
 }
 
-/// The number that a version begins with, such as the 17 of `17.12`.
+/// The major version: the 17 of `17.12`.
 #[must_use]
 pub fn major(version: &str) -> Option<u32> {
     let digits = version
@@ -123,11 +123,11 @@ pub struct VersionSecurityContext {
     /// Numeric user and group. 999 if left out.
     #[schemars(range(min = 1))]
     pub run_as_user: Option<i64>,
-    /// The image runs as any user but root. False if left out.
+    /// Whether the image runs as any user but root. False if left out.
     pub run_as_any_non_root: Option<bool>,
 }
 
-/// To which versions a database may be updated, as semver constraints.
+/// Versions to which a database may be updated, as semver constraints.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
@@ -145,7 +145,7 @@ pub struct UpdateConstraints {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct VersionTls {
-    /// The server must not resume TLS sessions. False if left out.
+    /// Whether the server must not resume TLS sessions. False if left out.
     #[serde(rename = "disableSSLSessionResumption")]
     pub disable_ssl_session_resumption: Option<bool>,
 }

@@ -1,6 +1,6 @@
-//! The syntax of `postgresql.conf`, for settings that users bring: as PostgreSQL's own scanner and
-//! parser have it, because of a file with one line that it cannot read PostgreSQL takes nothing,
-//! and with such a file it does not start.
+//! Parser of `postgresql.conf`, for settings that users bring. It follows PostgreSQL's own scanner
+//! and parser exactly: if PostgreSQL cannot read one line of a file it takes none of them, and does
+//! not start.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,9 +10,9 @@ use crate::api::bounds::{MAX_CONF, MAX_SETTINGS};
 /// A line that is not a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadLine {
-    /// Its number, from 1.
+    /// Number of the line, from 1.
     pub line: usize,
-    /// What is wrong with it.
+    /// The problem.
     pub problem: &'static str,
 }
 
@@ -22,7 +22,8 @@ impl fmt::Display for BadLine {
     }
 }
 
-/// The settings in a text, names in lower case. As in PostgreSQL, the last value of a name counts.
+/// The settings in a text, with names in lower case. As in PostgreSQL, the last value of a name
+/// counts.
 ///
 /// What is read here PostgreSQL reads too, also once it has been written anew. Refused beyond what
 /// PostgreSQL refuses:
@@ -54,7 +55,8 @@ pub fn parse(text: &str) -> Result<BTreeMap<String, String>, BadLine> {
 
 type Problem = &'static str;
 
-/// A line, as PostgreSQL's parser takes its tokens: a name, perhaps `=`, a value, and nothing more.
+/// One line, as PostgreSQL's parser reads its tokens: a name, perhaps `=`, a value, and nothing
+/// more.
 fn setting(line: &str) -> Result<Option<(String, String)>, Problem> {
     let Some((name, rest)) = token(line) else {
         return Ok(None);
@@ -98,24 +100,25 @@ fn setting(line: &str) -> Result<Option<(String, String)>, Problem> {
     }
 }
 
-/// What PostgreSQL's scanner tells apart (`guc-file.l`).
+/// The tokens of PostgreSQL's scanner (`guc-file.l`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token<'a> {
     /// `ID`.
     Name(&'a str),
-    /// `QUALIFIED_ID`: two of them with a dot between.
+    /// `QUALIFIED_ID`: two `ID` with a dot between them.
     Qualified(&'a str),
     /// `STRING`, without its quotes and still escaped.
     Quoted(&'a str),
-    /// `UNQUOTED_STRING`, `INTEGER` and `REAL`: what can only be a value.
+    /// `UNQUOTED_STRING`, `INTEGER` and `REAL`: tokens that can only be values.
     Word(&'a str),
     Equals,
     /// A character that begins no token.
     Other(&'a str),
 }
 
-/// The first token of a line and what comes after it; none where only a comment does. The longest
-/// match wins, and of two of the same length the first of `ID`, `QUALIFIED_ID`, `UNQUOTED_STRING`.
+/// The first token of a line, and the rest of the line. `None` if only a comment follows. The
+/// longest match wins; among equally long ones the first of `ID`, `QUALIFIED_ID`,
+/// `UNQUOTED_STRING`.
 fn token<'l>(line: &'l str) -> Option<(Token<'l>, &'l str)> {
     let line = line.trim_start_matches([' ', '\t', '\r']);
     let first = line.chars().next().filter(|first| *first != '#')?;
@@ -149,7 +152,7 @@ fn token<'l>(line: &'l str) -> Option<(Token<'l>, &'l str)> {
     Some((token(text), rest))
 }
 
-/// Every byte above ASCII is a letter to PostgreSQL.
+/// PostgreSQL takes every byte above ASCII for a letter.
 fn is_letter(c: char) -> bool {
     c.is_ascii_alphabetic() || c == '_' || !c.is_ascii()
 }
@@ -158,13 +161,13 @@ fn is_letter_or_digit(c: char) -> bool {
     is_letter(c) || c.is_ascii_digit()
 }
 
-/// How many bytes at the beginning are such characters.
+/// The number of bytes at the beginning that match.
 fn while_of(text: &str, is: impl Fn(char) -> bool) -> usize {
     text.find(|c| !is(c)).unwrap_or(text.len())
 }
 
-/// How many bytes are a whole number with its unit: `[-+]?([0-9]+|0x[0-9a-fA-F]+)[a-zA-Z]*`; 0 if
-/// there is none.
+/// The length of a whole number with its unit: `[-+]?([0-9]+|0x[0-9a-fA-F]+)[a-zA-Z]*`. 0 if there
+/// is none.
 fn integer(text: &str) -> usize {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     let sign = text.len() - digits.len();
@@ -183,7 +186,7 @@ fn integer(text: &str) -> usize {
     })
 }
 
-/// How many bytes are a number with a point: `[-+]?[0-9]*\.[0-9]*([Ee][-+]?[0-9]+)?`; 0 if there is
+/// The length of a number with a point: `[-+]?[0-9]*\.[0-9]*([Ee][-+]?[0-9]+)?`. 0 if there is
 /// none.
 fn real(text: &str) -> usize {
     let digits = |text: &str| while_of(text, |c| c.is_ascii_digit());
@@ -201,8 +204,8 @@ fn real(text: &str) -> usize {
     text.len() - rest.len()
 }
 
-/// Where the quote is that closes a string, of what comes after the one that opens it: `''` and
-/// what follows a backslash close none.
+/// The position of the closing quote, in the text after the opening one. `''` and an escaped quote
+/// do not close.
 fn closing_quote(text: &str) -> Option<usize> {
     let mut chars = text.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
@@ -215,7 +218,8 @@ fn closing_quote(text: &str) -> Option<usize> {
     None
 }
 
-/// What a string means (`DeescapeQuotedString`): `''` is a quote, and backslash escapes as in C.
+/// The value of a string (`DeescapeQuotedString`): `''` is a quote, and backslash escapes are those
+/// of C.
 fn unescaped(text: &str) -> Result<String, Problem> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

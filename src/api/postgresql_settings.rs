@@ -1,22 +1,20 @@
-//! The settings that PostgreSQL itself has, and what it takes for their values.
+//! PostgreSQL's own settings, and the values that each takes.
 //!
-//! A server does not start with a file that names a setting it does not have, or gives one a value
-//! that it does not take. So a file that every server includes is judged before anybody mounts it.
-//! What only the server can know, such as whether a library or a time zone is there, is not judged.
+//! A server does not start if a file has an unknown setting, or a value that the setting does not
+//! take. Every server includes the user's file, so it is checked before any pod mounts it. Facts
+//! that only the server knows, such as whether a library or a time zone exists, are not checked.
 
-/// One setting a line, for majors from 13 on: its name, the first major that has it so (empty: 13),
-/// the first that no longer has it so (empty: none), and what it takes: `bool`, `text`, `int` or
-/// `real` with least, greatest and unit, `word` with the words. Source: Patroni 4.0.7,
+/// One setting a line, for major versions from 13 on: its name, the first major version that has it
+/// (empty: 13), the first that no longer has it (empty: none), and its type: `bool`, `text`, `int`
+/// or `real` with minimum, maximum and unit, `word` with the words. Source: Patroni 4.0.7,
 /// `available_parameters/0_postgres.yml`, without those that no file may set.
 const SETTINGS: &str = include_str!("postgresql_settings.tsv");
 
-/// Why a server would not start with a setting.
-type Problem = &'static str;
-
-/// Whether a server of this major version starts with this setting, as far as its name and its kind
-/// of value tell. The name is in lower case, as [`crate::api::postgresql_conf::parse`] gives it;
-/// one with a dot belongs to an extension, which judges it when it is loaded.
-pub fn check(major: u32, name: &str, value: &str) -> Result<(), Problem> {
+/// Whether a server of this major version starts with this setting, as far as its name and type
+/// tell. The error says why not. The name is in lower case, as
+/// [`crate::api::postgresql_conf::parse`] returns it. A name with a dot belongs to an extension,
+/// which checks the value itself.
+pub fn check(major: u32, name: &str, value: &str) -> Result<(), &'static str> {
     if name.contains('.') {
         return Ok(());
     }
@@ -30,7 +28,7 @@ pub fn check(major: u32, name: &str, value: &str) -> Result<(), Problem> {
     }
 }
 
-/// The whole number that a server reads in this text, without a unit.
+/// The whole number in a text, as a server reads it, without a unit.
 #[must_use]
 pub fn whole_number(value: &str) -> Option<i64> {
     let text = value.trim();
@@ -54,7 +52,7 @@ pub fn whole_number(value: &str) -> Option<i64> {
         .map(|number| sign * number)
 }
 
-/// What a setting takes.
+/// The type of a setting.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum ValueKind<'a> {
     Bool,
@@ -119,7 +117,8 @@ impl ValueKind<'_> {
     }
 }
 
-/// As `parse_bool` does: any beginning of a word that is no other word's.
+/// Like PostgreSQL's `parse_bool`: any beginning of a word that is not also the beginning of
+/// another.
 fn is_truth_value(value: &str) -> bool {
     let value = value.to_ascii_lowercase();
     let begins = |word: &str, least: usize| value.len() >= least && word.starts_with(&value);
@@ -133,7 +132,7 @@ fn is_truth_value(value: &str) -> bool {
         || value == "0"
 }
 
-/// A number with a unit, in the unit of its setting.
+/// A number with a unit, converted to the unit of the setting.
 fn number(value: &str, base: &str) -> Option<f64> {
     let value = value.trim();
     // A hexadecimal number has no unit.
@@ -161,7 +160,7 @@ fn number(value: &str, base: &str) -> Option<f64> {
     .filter(|_| same(unit, base))
 }
 
-/// How much of the smallest unit of its sort a unit is: bytes, or microseconds.
+/// The size of a unit in the smallest unit of its kind: bytes, or microseconds.
 fn size(unit: &str) -> Option<f64> {
     Some(match unit {
         "B" | "us" => 1.0,
@@ -179,7 +178,7 @@ fn size(unit: &str) -> Option<f64> {
     })
 }
 
-/// Whether two units measure the same; no unit goes with any.
+/// Whether two units measure the same quantity. No unit goes with every unit.
 fn same(unit: &str, base: &str) -> bool {
     unit.is_empty() || unit.ends_with('B') == base.ends_with('B')
 }

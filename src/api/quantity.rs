@@ -1,4 +1,4 @@
-//! Kubernetes' amounts, as far as memory needs them.
+//! Kubernetes quantities, as far as memory and storage need them.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -19,25 +19,24 @@ const SUFFIXES: &[(&str, u128, u32)] = &[
     ("Ei", 2, 60),
 ];
 
-/// The amount in bytes, rounded down. `None` if it is no amount, is negative, or is more than a
-/// computer has.
+/// The quantity in bytes, rounded down. `None` if the text is no quantity, is negative, or is more
+/// than a computer has.
 ///
-/// The suffixes below 1 (`n`, `u`, `m`) are understood where the amount comes to whole bytes, as in
-/// `1024000m`.
+/// Suffixes below 1 (`n`, `u`, `m`) are understood if the result is whole bytes, as in `1024000m`.
 #[must_use]
 pub fn bytes(quantity: &Quantity) -> Option<u64> {
     let (digits, divisor) = ratio(&quantity.0)?;
     u64::try_from(digits / divisor).ok()
 }
 
-/// The amount in thousandths, rounded down, so that two spellings of it can be compared.
+/// The quantity in thousandths, rounded down, so that two spellings can be compared.
 #[must_use]
 pub fn thousandths(text: &str) -> Option<u128> {
     let (digits, divisor) = ratio(text)?;
     Some(digits.checked_mul(1000)? / divisor)
 }
 
-/// The amount as a fraction.
+/// The quantity as a fraction.
 fn ratio(text: &str) -> Option<(u128, u128)> {
     let text = text.trim();
     let text = text.strip_prefix('+').unwrap_or(text);
@@ -52,7 +51,7 @@ fn ratio(text: &str) -> Option<(u128, u128)> {
     Some((digits.checked_mul(multiplier)?, divisor))
 }
 
-/// What a suffix multiplies and divides by.
+/// The factor and the divisor of a suffix.
 fn scale(suffix: &str) -> Option<(u128, u128)> {
     if let Some((_, base, exponent)) = SUFFIXES.iter().find(|(known, ..)| *known == suffix) {
         return Some((base.checked_pow(*exponent)?, 1));

@@ -1,17 +1,16 @@
-//! The PostgreSQL settings that only pgrekey may set: with other values TLS or replication would
-//! break.
+//! PostgreSQL settings that only pgrekey may set: other values would break TLS or replication.
 //!
-//! One table, for the rule that warns of them and for the builder that leaves them out; and one of
-//! those that are raised.
+//! The rule that warns and the builder that leaves them out use the same table. A second table has
+//! settings with a minimum.
 
 use crate::api::bounds::MAX_REPLICAS;
 
-/// Why a setting is pgrekey's.
+/// A setting that only pgrekey may set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReservedSetting {
     /// Name of the setting.
     pub name: &'static str,
-    /// What decides it, as the end of the sentence "it follows from ...".
+    /// Where its value comes from, as the end of the sentence "it follows from ...".
     pub follows_from: &'static str,
 }
 
@@ -21,7 +20,7 @@ const REPLICATION: &str = "what Patroni decides";
 const SYNC: &str = "spec.streamingMode and spec.synchronousReplicationConfig";
 const POD: &str = "how pgrekey builds the pod";
 
-/// Every setting that is pgrekey's, in the order of their names.
+/// Every setting that only pgrekey may set, sorted by name.
 pub const OWNED: &[ReservedSetting] = &[
     ReservedSetting {
         name: "cluster_name",
@@ -161,21 +160,21 @@ pub const OWNED: &[ReservedSetting] = &[
     },
 ];
 
-/// How many pods a database may have at most, and ten more for base backups, which take two each,
-/// and for whoever else streams.
+/// Connections that stream WAL: one for each possible pod, and ten more for base backups, which
+/// take two each, and for others.
 ///
-/// Room for all of them is there from the start: if it followed the number of pods, each scaling
-/// would want restarts.
+/// There is room for all of them from the start. If it followed the number of pods, each scaling
+/// would need restarts.
 const STREAMS: i64 = MAX_REPLICAS as i64 + 10;
 
-/// What users may set to more than this, and not to less.
+/// Settings that users may set to this or more, and not to less.
 pub const LEAST: [(&str, i64); 2] = [
     ("max_replication_slots", STREAMS),
     ("max_wal_senders", STREAMS),
 ];
 
-/// The entry of this setting, if only pgrekey may set it. The name is in lower case, as
-/// [`crate::api::postgresql_conf::parse`] gives it.
+/// The entry of a setting. `None` if users may set it. The name is in lower case, as
+/// [`crate::api::postgresql_conf::parse`] returns it.
 #[must_use]
 pub fn reserved_setting(name: &str) -> Option<&'static ReservedSetting> {
     OWNED

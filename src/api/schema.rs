@@ -1,4 +1,4 @@
-//! How our types become CRD schemas where the derived schema is not what the API should say.
+//! CRD schemas, where the derived schema is not good enough.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
@@ -7,10 +7,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// An object that pgrekey carries without looking inside.
+/// An object whose content pgrekey does not read.
 ///
-/// It stands for the fields of other KubeDB operations: a request that uses one of them should hear
-/// from the admission rules that it is in the wrong place, not from the schema that it does not
+/// It stands for the fields of other KubeDB operations. If a request uses one of them, the
+/// admission rules say that it is in the wrong place; the schema would only say that it does not
 /// exist.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(transparent)]
@@ -30,21 +30,22 @@ impl JsonSchema for Opaque {
     }
 }
 
-/// An object of any content. For Kubernetes' own big types where a full schema would take a CRD
-/// over the 256 KiB that `kubectl apply` can store in its last-applied annotation.
+/// The schema of an object with any content. It replaces Kubernetes' own large types: their full
+/// schema would make a CRD larger than the 256 KiB that `kubectl apply` can store in its
+/// last-applied annotation.
 pub(crate) fn opaque_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
 }
 
-/// A list of objects of any content; see [`opaque_object`].
+/// The schema of a list of such objects; see [`opaque_object`].
 pub(crate) fn opaque_objects(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "items": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } })
 }
 
-/// Drops `nullable`, which the derived schemas put on every optional field.
+/// Drops `nullable`, which the derived schemas have on every optional field.
 ///
 /// KubeDB's fields are optional, not nullable. With `nullable` the API server would store a `null`
-/// and hand it back, where users expect an omitted field.
+/// and return it, where users expect no field.
 pub(crate) fn without_nullable(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         if let Some(schema) = version
@@ -58,17 +59,18 @@ pub(crate) fn without_nullable(mut crd: CustomResourceDefinition) -> CustomResou
     crd
 }
 
-/// The most entries of a list or map, and the most characters of a text, where [`BOUNDS`] says
-/// nothing else.
+/// The most entries of a list or map, and the most characters of a text, unless [`BOUNDS`] has
+/// another limit.
 const MANY: i64 = 256;
 const LONG: i64 = 1024;
 
-/// Longest value of a variable, an argument or an annotation: some carry whole documents.
+/// Longest value of an environment variable, an argument or an annotation. Some hold whole
+/// documents.
 const DOCUMENT: i64 = 32 * 1024;
 
-/// What has another bound, by its path: `[]` is any item of a list, `.*` any value of a map. Where
-/// a rule is stricter it says so in better words; what is stored by an older release has to stay
-/// writable, or its finalizers could not be taken off.
+/// Other limits, by path: `[]` is any item of a list, `.*` any value of a map. A stricter rule says
+/// so in better words. Objects that an older release stored must stay writable, or their finalizers
+/// could not be removed.
 const BOUNDS: [(&str, i64); 14] = [
     ("spec.configuration.inline", 8),
     ("spec.configuration.inline.*", 64 * 1024),
@@ -86,8 +88,8 @@ const BOUNDS: [(&str, i64); 14] = [
     ("spec.tls.certificates[].uris", 1000),
 ];
 
-/// Gives every text, list and map of a spec a bound. The status is written by programs, and bounded
-/// where that is done.
+/// Gives every text, list and map of a spec a limit. Programs write the status, and limit it
+/// themselves.
 pub(crate) fn bounded(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let schemas = crd
         .spec
@@ -149,7 +151,7 @@ mod tests {
 
     use super::*;
 
-    /// Every text, list and map below a schema that has no bound, and every path.
+    /// The path of every text, list and map that has no limit.
     fn unbounded(
         schema: &JSONSchemaProps,
         path: &str,

@@ -1,14 +1,14 @@
-//! The security settings of the pods: those of Pod Security level `restricted`, and over them what
-//! the user wishes.
+//! Security settings of the pods: those of Pod Security level `restricted`, and over them the
+//! user's.
 //!
-//! Here, because who builds pods and who judges wishes have to mean the same pod.
+//! They are in `api` because the rules and the builder must judge and build the same pod.
 
 use k8s_openapi::DeepMerge;
 use k8s_openapi::api::core::v1::{
     Capabilities, PodSecurityContext, SeccompProfile, SecurityContext,
 };
 
-/// The settings of a pod that runs as this user.
+/// Settings of a pod that runs as this user.
 #[must_use]
 pub fn pod(uid: i64, wish: Option<PodSecurityContext>) -> PodSecurityContext {
     let mut context = PodSecurityContext {
@@ -25,7 +25,7 @@ pub fn pod(uid: i64, wish: Option<PodSecurityContext>) -> PodSecurityContext {
     context
 }
 
-/// The settings of a container, whose root file system nobody writes to.
+/// Settings of a container. Its root file system is read-only.
 #[must_use]
 pub fn container(wish: Option<SecurityContext>) -> SecurityContext {
     let mut context = SecurityContext {

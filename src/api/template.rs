@@ -1,4 +1,4 @@
-//! What users may change about the pods and Services that pgrekey builds.
+//! Changes that users may make to the pods and Services of a database.
 
 use k8s_openapi::api::core::v1::{
     Affinity, EnvVar, LocalObjectReference, PodSecurityContext, ResourceRequirements,
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 use std::collections::BTreeMap;
 
-use crate::api::names;
+use crate::api::ports::EXPORTER_PORT;
 
 /// Labels and annotations to add.
 #[skip_serializing_none]
@@ -18,7 +18,7 @@ use crate::api::names;
 pub struct TemplateMeta {
     /// Annotations to add.
     pub annotations: Option<BTreeMap<String, String>>,
-    /// Labels to add. Those that pgrekey selects by cannot be changed.
+    /// Labels to add. The labels of pgrekey's selectors cannot be changed.
     pub labels: Option<BTreeMap<String, String>>,
 }
 
@@ -47,7 +47,7 @@ pub struct PodSettings {
     /// Taints that these pods tolerate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<Toleration>,
-    /// Rules that bring these pods to nodes and to each other, or keep them apart.
+    /// Rules that place these pods near nodes or pods, or away from them.
     pub affinity: Option<Affinity>,
     /// How these pods are spread over zones and nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -57,8 +57,8 @@ pub struct PodSettings {
     /// Secrets with the credentials of image registries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_pull_secrets: Vec<LocalObjectReference>,
-    /// ServiceAccount of these pods. One named like the database, with the rights Patroni needs, if
-    /// left out.
+    /// ServiceAccount of these pods. If left out, one with the database's name and the rights that
+    /// Patroni needs.
     pub service_account_name: Option<String>,
     /// Security settings of the pod. User, group and fsGroup are those of the PostgresVersion if
     /// left out.
@@ -109,7 +109,7 @@ pub enum ServiceAlias {
 }
 
 impl ServiceAlias {
-    /// The alias as a spec writes it.
+    /// The alias as the API writes it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -124,7 +124,7 @@ impl ServiceAlias {
     pub const fn port_name(self) -> &'static str {
         match self {
             Self::Primary | Self::Standby => self.as_str(),
-            Self::Stats => names::METRICS_PORT,
+            Self::Stats => EXPORTER_PORT.name,
         }
     }
 }
@@ -179,9 +179,9 @@ pub enum ServiceType {
 /// Whether traffic from outside may cross nodes: `Cluster` or `Local`.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub enum ExternalTrafficPolicy {
-    /// It may; the client's address is lost.
+    /// It may. The client's address is lost.
     Cluster,
-    /// It may not; the client's address is kept.
+    /// It may not. The client's address is kept.
     Local,
 }
 

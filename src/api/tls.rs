@@ -1,4 +1,4 @@
-//! What `Postgres` and `PostgresOpsRequest` share about TLS: issuers, certificates, sslMode,
+//! Types about TLS that `Postgres` and `PostgresOpsRequest` share: issuers, certificates, sslMode,
 //! clientAuthMode.
 
 use schemars::JsonSchema;
@@ -25,8 +25,19 @@ pub struct IssuerRef {
 }
 
 impl IssuerRef {
-    /// The same issuer, with the group and the kind that are meant where none is named: as
-    /// admission fills them in.
+    /// The kind, `Issuer` if left out.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        self.kind.as_deref().unwrap_or("Issuer")
+    }
+
+    /// The API group, cert-manager's if left out.
+    #[must_use]
+    pub fn group(&self) -> &str {
+        self.api_group.as_deref().unwrap_or(CERT_MANAGER_GROUP)
+    }
+
+    /// The issuer with group and kind filled in, as admission does.
     #[must_use]
     pub fn completed(&self) -> Self {
         Self {
@@ -46,28 +57,27 @@ impl IssuerRef {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateSpec {
-    /// Which certificate this is: `server` (what the database serves), `client` (what the
-    /// database's own clients, such as standbys, present) or `metrics-exporter`.
+    /// Which certificate this is: `server` (of the database), `client` (of the database's own
+    /// clients, such as standbys) or `metrics-exporter`.
     pub alias: String,
     /// Issuer of this certificate alone. The issuer beside `certificates` if left out.
     pub issuer_ref: Option<IssuerRef>,
     /// Secret into which cert-manager puts the certificate. `<database>-<alias>-cert` if left out.
     pub secret_name: Option<String>,
-    /// X.509 subject. The common name is not among the fields, because pgrekey chooses it: the
-    /// database user in the client certificate, the Service in the server certificate.
+    /// X.509 subject without the common name, which pgrekey chooses: the database user in the
+    /// client certificate, the Service in the server certificate.
     pub subject: Option<X509Subject>,
-    /// Life of the certificate as a Go duration such as `2160h`, at least 1 h. cert-manager's
+    /// Lifetime of the certificate as a Go duration such as `2160h`, at least 1 h. cert-manager's
     /// default (90 days) if left out.
     pub duration: Option<String>,
     /// How long before its end the certificate is renewed, as a Go duration, at least 5 min and
-    /// shorter than `duration`. A third of the life if left out. Deprecated by KubeDB in favour of
-    /// a rotation by request.
+    /// shorter than `duration`. A third of the lifetime if left out. Deprecated by KubeDB in favour
+    /// of a rotation by request.
     pub renew_before: Option<String>,
-    /// DNS names to add to those that pgrekey puts into the certificate by itself. A wildcard may
-    /// be the first label.
+    /// DNS names to add to those of pgrekey. A wildcard may be the first label.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dns_names: Vec<String>,
-    /// IP addresses (v4 or v6) to add to those that pgrekey puts into the certificate by itself.
+    /// IP addresses (v4 or v6) to add to those of pgrekey.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ip_addresses: Vec<String>,
     /// URIs, with scheme and host, to put into the certificate.
@@ -130,9 +140,9 @@ pub struct X509Subject {
     pub serial_number: Option<String>,
 }
 
-/// What libpq's `sslmode` means, weakest first. `disable`: no TLS. `allow`, `prefer`: TLS if it can
-/// be had. `require`: TLS without checks. `verify-ca`: the server's chain is checked.
-/// `verify-full`: its name too.
+/// libpq's `sslmode`, weakest first. `disable`: no TLS. `allow`, `prefer`: TLS if the server has
+/// it. `require`: TLS without checks. `verify-ca`: the server's chain is checked. `verify-full`:
+/// its name too.
 #[derive(
     Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord, Hash,
 )]
@@ -177,8 +187,8 @@ impl SslMode {
     }
 }
 
-/// How clients prove who they are: `md5` or `scram` by password, `cert` by a client certificate
-/// whose common name is the database user.
+/// How clients authenticate: `md5` or `scram` by password, `cert` by a client certificate whose
+/// common name is the database user.
 #[derive(
     Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord, Hash,
 )]

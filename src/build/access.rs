@@ -1,5 +1,5 @@
-//! What the pods of a database may do in the cluster: what Patroni needs to keep its state in
-//! ConfigMaps, and no more.
+//! The rights of a database's pods: Patroni keeps its state in ConfigMaps, and needs no more than
+//! that.
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
@@ -7,7 +7,7 @@ use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject
 use crate::api::bounds;
 use crate::build::Cluster;
 
-/// The ServiceAccount of the pods; none if the spec names one of the user's own.
+/// The ServiceAccount of the pods. `None` if the spec names another.
 #[must_use]
 pub fn service_account(cluster: &Cluster) -> Option<ServiceAccount> {
     (cluster.service_account() == cluster.name()).then(|| ServiceAccount {
@@ -16,21 +16,21 @@ pub fn service_account(cluster: &Cluster) -> Option<ServiceAccount> {
     })
 }
 
-/// What Patroni needs.
+/// The Role of the pods.
 ///
-/// Kubernetes can bind neither `create` nor `list` and `watch` by label to some names, hence these
-/// two reach every ConfigMap of the namespace; everything that changes an object names it.
+/// Kubernetes cannot limit `create`, `list` and `watch` to names. So these reach every ConfigMap of
+/// the namespace. Every verb that changes an object names it.
 #[must_use]
 pub fn role(cluster: &Cluster) -> Role {
     role_of(cluster, cluster.replicas())
 }
 
-/// The same for so many pods: one that is about to go must be able to say that it is no longer the
-/// primary.
+/// The Role for this number of pods. A pod that is about to go is counted: it must be able to write
+/// that it is no longer the primary.
 #[must_use]
 pub fn role_of(cluster: &Cluster, pods: i32) -> Role {
-    let own_pods = (0..bounds::replicas(pods))
-        .map(|ordinal| cluster.pod(ordinal))
+    let own_pods = (0..bounds::clamp_replicas(pods))
+        .map(|ordinal| cluster.names().pod(ordinal))
         .collect();
     let rule = |resource: &str, verbs: &[&str], names: Option<Vec<String>>| PolicyRule {
         api_groups: Some(vec![String::new()]),
@@ -46,7 +46,7 @@ pub fn role_of(cluster: &Cluster, pods: i32) -> Role {
             rule(
                 "configmaps",
                 &["get", "patch", "update"],
-                Some(cluster.patroni_config_maps().to_vec()),
+                Some(cluster.names().patroni_config_maps().all().to_vec()),
             ),
             rule("pods", &["list", "watch"], None),
             rule("pods", &["get", "patch"], Some(own_pods)),
@@ -54,7 +54,7 @@ pub fn role_of(cluster: &Cluster, pods: i32) -> Role {
     }
 }
 
-/// Gives it to the pods.
+/// The RoleBinding of the pods.
 #[must_use]
 pub fn role_binding(cluster: &Cluster) -> RoleBinding {
     RoleBinding {

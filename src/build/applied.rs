@@ -1,51 +1,52 @@
-//! The posture that is written down in a cluster's objects, read back: the inverse of
+//! Reads the posture back from a cluster's objects: the inverse of
 //! [`crate::build::patroni::dynamic`], [`crate::build::patroni::local`],
-//! [`crate::build::secrets::tls`] and of what [`crate::build::pod`] mounts.
+//! [`crate::build::secrets::tls`] and of the volumes that [`crate::build::pod`] mounts.
 //!
-//! Where a cluster *is* decides what comes next, and its objects are the only memory of that. What
-//! servers make of it shows on the wire alone.
+//! The next step follows from the current posture, and only the objects remember it. What the
+//! servers really do shows on the wire alone.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
-use serde_json::Value;
 
 use crate::api::PetSet;
 use crate::api::tls::SslMode;
-use crate::build::pod::CERTS_VOLUME;
+use crate::build::paths::CERTS_VOLUME;
+use crate::build::patroni::local::NoConfig;
+use crate::build::patroni::{DynamicConfig, LocalConfig};
 use crate::build::secrets::ServedMaterial;
 use crate::tls::posture::{
     Files, HbaMethods, Method, PasswordEncryption, Posture, ReplicationConninfo, ServerTls,
 };
 
-/// The objects in which a posture is written down.
+/// The objects that hold a posture.
 #[derive(Clone, Copy, Debug)]
 pub struct PostureManifests<'a> {
     /// Data of Secret `NAME-tls`, if there is one.
     pub tls: Option<&'a BTreeMap<String, ByteString>>,
-    /// Annotation `config` of ConfigMap `NAME-config`, as JSON.
-    pub shared: &'a Value,
-    /// `patroni.yml`.
-    pub patroni: &'a str,
-    /// Whether pods have the volume with certificates: see [`has_files`].
+    /// Patroni's dynamic configuration.
+    pub dynamic: &'a DynamicConfig,
+    /// The text of `patroni.yml`.
+    pub local: &'a str,
+    /// Whether pods mount the volume with certificates: see [`has_files`].
     pub files: bool,
 }
 
-/// Why no posture can be read.
+/// Why the posture cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// Pods have the volume, and the Secret behind it is gone, incomplete or damaged.
-    #[error("pods have the volume with certificates, and the Secret behind it cannot be read")]
+    /// Pods mount the volume, and the Secret behind it is gone, incomplete or damaged.
+    #[error("pods mount the volume with certificates, and the Secret behind it cannot be read")]
     Files,
-    /// Not what pgrekey writes.
-    #[error("the cluster's shared configuration says {0} in a way that pgrekey does not write")]
-    Shared(&'static str),
-    /// Not what pgrekey writes.
-    #[error("patroni.yml says {0} in a way that pgrekey does not write")]
-    Patroni(&'static str),
+    /// This part of the dynamic configuration has a value that pgrekey does not write.
+    #[error("Patroni's dynamic configuration has a value of {0} that pgrekey does not write")]
+    Dynamic(&'static str),
+    /// This part of `patroni.yml` has a value that pgrekey does not write.
+    #[error("patroni.yml has a value of {0} that pgrekey does not write")]
+    Local(&'static str),
 }
 
-/// Whether the pods of this set have the volume with certificates.
+/// Whether the pods of this set mount the volume with certificates.
 #[must_use]
 pub fn has_files(set: &PetSet) -> bool {
     let spec = set.spec.template.spec.as_ref();
@@ -53,23 +54,23 @@ pub fn has_files(set: &PetSet) -> bool {
         .is_some_and(|all| all.iter().any(|volume| volume.name == CERTS_VOLUME))
 }
 
-/// Reads the posture back. A Secret without a volume counts as no files: nobody has them.
+/// Reads the posture. Without the volume, Secret `NAME-tls` does not count: no pod mounts it.
 pub fn read_posture(objects: &PostureManifests<'_>) -> Result<Posture, Unreadable> {
-    let (serve, hash) = settings(&objects.shared["postgresql"]["parameters"])?;
+    let (serve, hash) = settings(objects.dynamic)?;
     Ok(Posture {
         files: objects
             .files
             .then(|| files(objects.tls).ok_or(Unreadable::Files))
             .transpose()?,
         serve,
-        accept: accept(objects.shared)?,
+        accept: accept(objects.dynamic)?,
         hash,
-        conninfo: dial(objects.patroni)?,
+        conninfo: conninfo(objects.local)?,
     })
 }
 
 fn files(data: Option<&BTreeMap<String, ByteString>>) -> Option<Files> {
-    let served = ServedMaterial::of(data?, "")?;
+    let served = ServedMaterial::from_data(data?, "")?;
     let trust = crate::pki::issued::cas(served.trust.as_bytes())
         .into_keys()
         .collect();
@@ -79,30 +80,31 @@ fn files(data: Option<&BTreeMap<String, ByteString>>) -> Option<Files> {
     })
 }
 
-fn settings(parameters: &Value) -> Result<(ServerTls, PasswordEncryption), Unreadable> {
-    let serve = match parameters["ssl"].as_str() {
+fn settings(config: &DynamicConfig) -> Result<(ServerTls, PasswordEncryption), Unreadable> {
+    let serve = match config.parameter("ssl") {
         Some("on") => ServerTls::Tls,
         Some("off") => ServerTls::Plain,
-        _ => return Err(Unreadable::Shared("ssl")),
+        _ => return Err(Unreadable::Dynamic("ssl")),
     };
-    let stored = [PasswordEncryption::Md5, PasswordEncryption::Scram]
+    let written = config.parameter("password_encryption");
+    let hash = [PasswordEncryption::Md5, PasswordEncryption::Scram]
         .into_iter()
-        .find(|hash| parameters["password_encryption"] == hash.as_str());
+        .find(|hash| written == Some(hash.as_str()));
     Ok((
         serve,
-        stored.ok_or(Unreadable::Shared("password_encryption"))?,
+        hash.ok_or(Unreadable::Dynamic("password_encryption"))?,
     ))
 }
 
-/// What servers take, by the cluster's shared configuration.
-pub fn accept(shared: &Value) -> Result<HbaMethods, Unreadable> {
-    let strange = Unreadable::Shared("pg_hba");
+/// The login methods that servers accept, by the lines of `pg_hba.conf`.
+pub fn accept(config: &DynamicConfig) -> Result<HbaMethods, Unreadable> {
+    let strange = Unreadable::Dynamic("pg_hba");
     let mut accept = HbaMethods {
         plain: None,
         tls: None,
     };
-    for line in shared["postgresql"]["pg_hba"].as_array().ok_or(strange)? {
-        let words: Vec<&str> = line.as_str().ok_or(strange)?.split(' ').collect();
+    for line in config.pg_hba().ok_or(strange)? {
+        let words: Vec<&str> = line.split(' ').collect();
         let [kind, database, _, rest @ ..] = words.as_slice() else {
             return Err(strange);
         };
@@ -117,7 +119,7 @@ pub fn accept(shared: &Value) -> Result<HbaMethods, Unreadable> {
             [_, "cert", ..] => Method::Cert,
             _ => return Err(strange),
         };
-        // The lines come in pairs, and what is asked of replication is what is asked of everybody.
+        // The lines come in pairs: replication has the same method as all databases.
         if *database == "all" {
             *side = Some(method);
         } else if *side != Some(method) {
@@ -127,17 +129,18 @@ pub fn accept(shared: &Value) -> Result<HbaMethods, Unreadable> {
     Ok(accept)
 }
 
-fn dial(patroni: &str) -> Result<ReplicationConninfo, Unreadable> {
-    let strange = Unreadable::Patroni("how a standby dials");
-    let local: Value = serde_saphyr::from_str(patroni).map_err(|_| strange)?;
-    let login = &local["postgresql"]["authentication"]["replication"];
+fn conninfo(patroni_yml: &str) -> Result<ReplicationConninfo, Unreadable> {
+    let strange = Unreadable::Local("replication.sslmode");
+    let local = LocalConfig::parse(patroni_yml).map_err(|NoConfig| strange)?;
+    let login = local.replication().ok_or(strange)?;
+    let written = login.get("sslmode").map(String::as_str);
     let mode = SslMode::ALL
         .into_iter()
-        .find(|mode| login["sslmode"] == mode.as_str())
+        .find(|mode| written == Some(mode.as_str()))
         .ok_or(strange)?;
     Ok(ReplicationConninfo {
         mode,
-        sends_client_cert: login.get("sslcert").is_some(),
+        sends_client_cert: login.contains_key("sslcert"),
     })
 }
 
@@ -146,10 +149,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use secrecy::ExposeSecret;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::build::cluster::tests::{cluster, postgres};
+    use crate::build::paths::PATRONI_YML;
     use crate::build::patroni::{dynamic, local};
     use crate::build::{pet_set, secrets};
     use crate::pki::Material;
@@ -157,8 +161,8 @@ mod tests {
     use crate::pki::issued::{Cas, Issued};
     use crate::tls::walk;
 
-    /// What has been issued: by one CA, again by it, by another, and by one for the server and one
-    /// for the client.
+    /// Issued certificates: from one CA, from the same CA again, from another, and from one CA for
+    /// the server and another for the client.
     fn issues() -> Vec<Issued> {
         let (one, other) = (Authority::new("one"), Authority::new("other"));
         vec![
@@ -187,7 +191,7 @@ mod tests {
             .collect()
     }
 
-    /// The objects of a posture, and the posture in them.
+    /// Builds the objects of a posture and reads it back from them.
     fn there_and_back(posture: &Posture, issues: &[Issued]) -> Result<Posture, Unreadable> {
         let cluster = cluster(&postgres("{version: '17', tls: {issuerRef: {name: i}}}"));
         let cas: Cas = issues
@@ -206,8 +210,8 @@ mod tests {
         let local = local::config_map(&cluster, posture).data.expect("data");
         read_posture(&PostureManifests {
             tls: secret.as_ref(),
-            shared: &dynamic::config(&cluster, posture),
-            patroni: &local[local::PATRONI_YML],
+            dynamic: &dynamic::config(&cluster, posture),
+            local: &local[PATRONI_YML],
             files: has_files(&pet_set::pet_set(&cluster, posture)),
         })
     }
@@ -243,8 +247,8 @@ mod tests {
         let local = local::config_map(&cluster, &plain).data.expect("data");
         let read = read_posture(&PostureManifests {
             tls: data.as_ref(),
-            shared: &dynamic::config(&cluster, &plain),
-            patroni: &local[local::PATRONI_YML],
+            dynamic: &dynamic::config(&cluster, &plain),
+            local: &local[PATRONI_YML],
             files: false,
         });
         assert_eq!(read, Ok(plain));
@@ -254,19 +258,18 @@ mod tests {
     fn what_pgrekey_does_not_write_is_not_guessed_at() {
         let cluster = cluster(&postgres("version: '17'"));
         let posture = Posture::plain(Method::Md5);
-        let local =
-            local::config_map(&cluster, &posture).data.expect("data")[local::PATRONI_YML].clone();
+        let local = local::config_map(&cluster, &posture).data.expect("data")[PATRONI_YML].clone();
         let shared = dynamic::config(&cluster, &posture);
         let with = |path: &str, value: Value| {
-            let mut shared = shared.clone();
-            *shared.pointer_mut(path).expect("a path") = value;
-            shared
+            let mut json = json!(shared);
+            *json.pointer_mut(path).expect("a path") = value;
+            DynamicConfig::parse(&json.to_string()).expect("JSON")
         };
-        let read = |shared: &Value, patroni: &str, files| {
+        let read = |dynamic: &DynamicConfig, local: &str, files| {
             read_posture(&PostureManifests {
                 tls: None,
-                shared,
-                patroni,
+                dynamic,
+                local,
                 files,
             })
         };
@@ -274,7 +277,7 @@ mod tests {
         assert_eq!(read(&shared, &local, true), Err(Unreadable::Files));
         assert_eq!(
             read(&shared, "", false),
-            Err(Unreadable::Patroni("how a standby dials"))
+            Err(Unreadable::Local("replication.sslmode"))
         );
         for (path, value, what) in [
             ("/postgresql/parameters/ssl", json!("maybe"), "ssl"),
@@ -300,7 +303,7 @@ mod tests {
         ] {
             assert_eq!(
                 read(&with(path, value), &local, false),
-                Err(Unreadable::Shared(what)),
+                Err(Unreadable::Dynamic(what)),
                 "{path}"
             );
         }
@@ -336,11 +339,11 @@ mod tests {
                 data.remove(key);
                 data.extend(value.map(|value| (key.to_owned(), value)));
                 let shared = dynamic::config(&cluster, &posture);
-                let patroni = &local[local::PATRONI_YML];
+                let patroni = &local[PATRONI_YML];
                 let read = read_posture(&PostureManifests {
                     tls: Some(&data),
-                    shared: &shared,
-                    patroni,
+                    dynamic: &shared,
+                    local: patroni,
                     files: true,
                 });
                 assert_eq!(read, Err(Unreadable::Files), "{key}");

@@ -1,4 +1,4 @@
-//! The certificates that cert-manager is asked for.
+//! The Certificates that pgrekey asks cert-manager for.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -9,14 +9,16 @@ use crate::api::cert_manager::{
 use crate::api::template::ServiceAlias;
 use crate::api::tls::{CertificateSpec as Wish, IssuerRef, KeyEncoding};
 use crate::build::Cluster;
-use crate::build::names::CLUSTER_DOMAIN;
 use crate::pki::issued::RequiredNames;
 use crate::tls::Alias;
 
 /// Longest common name that X.509 allows.
 const LONGEST_COMMON_NAME: usize = 64;
 
-/// One Certificate an alias; none without TLS.
+/// The DNS domain of a Kubernetes cluster, by default.
+const CLUSTER_DOMAIN: &str = "cluster.local";
+
+/// One Certificate for each alias. Empty without TLS.
 #[must_use]
 pub fn certificates(cluster: &Cluster) -> Vec<Certificate> {
     Alias::ALL
@@ -25,9 +27,9 @@ pub fn certificates(cluster: &Cluster) -> Vec<Certificate> {
         .collect()
 }
 
-/// What must be in what has been issued: all that is asked for. Empty without TLS.
+/// The names that the issued certificates must have. Empty without TLS.
 #[must_use]
-pub fn wanted(cluster: &Cluster) -> RequiredNames {
+pub fn required_names(cluster: &Cluster) -> RequiredNames {
     let names = |alias| {
         let spec = certificate(cluster, alias)
             .map(|certificate| certificate.spec)
@@ -44,7 +46,7 @@ pub fn wanted(cluster: &Cluster) -> RequiredNames {
     }
 }
 
-/// The Certificate of this alias, if the spec asks for TLS.
+/// The Certificate of an alias. `None` without TLS.
 #[must_use]
 pub fn certificate(cluster: &Cluster, alias: Alias) -> Option<Certificate> {
     let tls = cluster.spec.tls.as_ref()?;
@@ -70,30 +72,30 @@ pub fn certificate(cluster: &Cluster, alias: Alias) -> Option<Certificate> {
         revision_history_limit: None,
     };
     let mut certificate = Certificate::new("", spec);
-    certificate.metadata = cluster.meta(cluster.certificate(alias));
+    certificate.metadata = cluster.meta(cluster.names().certificate(alias));
     Some(certificate)
 }
 
-/// `cert` login compares the client's common name with the user; a server's is for people, and left
-/// out where it would not fit.
+/// The common name. Login method `cert` compares the client's with the user. The others are for
+/// people, and left out if they are too long.
 fn common_name(cluster: &Cluster, alias: Alias) -> Option<String> {
     let name = match alias {
         Alias::Server => cluster.host(cluster.name()),
         Alias::Client => return Some(cluster.superuser.clone()),
-        Alias::MetricsExporter => cluster.host(&cluster.stats_service()),
+        Alias::MetricsExporter => cluster.host(&cluster.names().stats_service()),
     };
     (name.len() <= LONGEST_COMMON_NAME).then_some(name)
 }
 
-/// Every name by which a client may dial: each Service as short as a client of the same namespace
-/// may write it and as long as Kubernetes makes it, each pod, and the pod from inside.
+/// Every DNS name by which a client may dial: each Service from its short name to its full one,
+/// each pod, and `localhost` inside the pod.
 fn dns_names(cluster: &Cluster, alias: Alias) -> Vec<String> {
     let services = match alias {
-        Alias::Server => vec![cluster.name().to_owned(), cluster.standby_service()],
+        Alias::Server => vec![cluster.name().to_owned(), cluster.names().standby_service()],
         Alias::Client => return vec![],
-        Alias::MetricsExporter => vec![cluster.stats_service()],
+        Alias::MetricsExporter => vec![cluster.names().stats_service()],
     };
-    let pods = format!("*.{}", cluster.pods_service());
+    let pods = format!("*.{}", cluster.names().pods_service());
     services
         .iter()
         .flat_map(|service| {
@@ -110,7 +112,7 @@ fn dns_names(cluster: &Cluster, alias: Alias) -> Vec<String> {
         .collect()
 }
 
-/// The pod from inside, and the addresses that the user gave the Services.
+/// The loopback addresses, and the addresses that the user gave the Services.
 fn ip_addresses(cluster: &Cluster, alias: Alias) -> Vec<String> {
     let services: &[ServiceAlias] = match alias {
         Alias::Server => &[ServiceAlias::Primary, ServiceAlias::Standby],
@@ -141,8 +143,8 @@ fn usages(alias: Alias) -> Vec<String> {
         .collect()
 }
 
-/// A new key with every issuance, whatever the default of the cert-manager in use: a rotation that
-/// keeps the key is none.
+/// `Always`: a new key with every issuance, whatever the default of this cert-manager version. A
+/// rotation that keeps the key is no rotation.
 fn private_key(wish: &Wish) -> CertificatePrivateKey {
     let encoding = match wish.private_key.as_ref().and_then(|key| key.encoding) {
         None | Some(KeyEncoding::Pkcs1) => "PKCS1",
@@ -164,7 +166,7 @@ fn issuer_ref(issuer: &IssuerRef) -> CertificateIssuerRef {
     CertificateIssuerRef { name, kind, group }
 }
 
-/// Ours and the user's, each once, in order.
+/// The names of both, each once, sorted.
 fn union(ours: Vec<String>, users: &[String]) -> Vec<String> {
     ours.into_iter()
         .chain(users.iter().cloned())

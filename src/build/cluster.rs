@@ -1,4 +1,4 @@
-//! A `Postgres` that can be built.
+//! A `Postgres` that was parsed and checked, so that manifests can be built from it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,8 +9,9 @@ use kube::ResourceExt;
 
 use crate::api::Postgres;
 use crate::api::bounds::MAX_REPLICAS;
+use crate::api::defaults::REPLICAS;
 use crate::api::monitor::{Exporter, Monitor};
-use crate::api::names::MAX_DATABASE;
+use crate::api::names::{EXPORTER, MAX_DATABASE, POSTGRES};
 use crate::api::postgres::{InitScript, PostgresSpec, StorageType};
 use crate::api::postgres_version::PostgresVersionSpec;
 use crate::api::quantity::bytes;
@@ -18,14 +19,14 @@ use crate::api::template::{
     ContainerSettings, PodSettings, ServiceAlias, ServiceTemplate, TemplateMeta,
 };
 use crate::api::tls::SslMode;
-use crate::build::names::{EXPORTER, POSTGRES};
+use crate::build::unbuildable::{Unbuildable, unbuildable};
 use crate::build::user_conf::UserConf;
 use crate::tls::Alias;
 
-/// User that the images run as if their version does not say.
+/// User of the images, if the PostgresVersion does not say.
 const DEFAULT_UID: i64 = 999;
 
-/// Everything that manifests are made of, checked.
+/// Everything that manifests are built from, checked.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     pub(super) name: String,
@@ -40,22 +41,22 @@ pub struct Cluster {
     pub(super) data: Data,
     /// CPU and memory of the container `postgres`.
     pub(super) resources: ResourceRequirements,
-    /// A quarter of the memory that container asks for, in MiB.
+    /// A quarter of the memory request of container `postgres`, in MiB.
     pub(super) shared_buffers: u64,
     pub(super) user_conf: UserConf,
     pub(super) init: Option<InitScript>,
 }
 
-/// Where the data are.
+/// Where the data directory is.
 #[derive(Clone, Debug)]
 pub(super) enum Data {
-    /// In a claim of each pod.
+    /// In a PersistentVolumeClaim of each pod.
     Claim(Box<PersistentVolumeClaimSpec>),
     /// In an emptyDir of each pod, of at most this size.
     Ephemeral(Option<Quantity>),
 }
 
-/// What a `Postgres` refers to and does not contain.
+/// The content of the objects that a `Postgres` refers to.
 #[derive(Clone, Copy)]
 pub struct BuildInputs<'a> {
     /// The PostgresVersion that `spec.version` names.
@@ -66,48 +67,19 @@ pub struct BuildInputs<'a> {
     pub user_conf: Option<&'a str>,
 }
 
-/// Without the settings of a Secret.
+/// Leaves out the settings of the Secret.
 impl fmt::Debug for BuildInputs<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Facts")
+        f.debug_struct("BuildInputs")
             .field("version", &self.version)
             .finish_non_exhaustive()
     }
 }
 
-/// Why a `Postgres` cannot be built, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unbuildable {
-    /// Path of the field.
-    pub field: String,
-    /// What is wrong with it.
-    pub problem: String,
-    /// What to do.
-    pub remedy: String,
-}
-
-impl fmt::Display for Unbuildable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.field, self.problem, self.remedy)
-    }
-}
-
-pub(super) fn unbuildable<T>(
-    field: impl Into<String>,
-    problem: impl Into<String>,
-    remedy: impl Into<String>,
-) -> Result<T, Unbuildable> {
-    Err(Unbuildable {
-        field: field.into(),
-        problem: problem.into(),
-        remedy: remedy.into(),
-    })
-}
-
 impl Cluster {
-    /// Parses a database; the first thing that cannot be built is the answer. Where admission is
-    /// on, the rules have refused before what in the spec cannot be built, with every reason at
-    /// once (`tests/rules/buildable.rs`).
+    /// Parses a database. The error names the first field that cannot be built. With admission on,
+    /// the rules refuse such a spec before, and name every field at once
+    /// (`tests/rules/buildable.rs`).
     pub fn build(postgres: &Postgres, facts: &BuildInputs<'_>) -> Result<Self, Unbuildable> {
         let spec = postgres.spec.clone();
         check_containers(&spec)?;
@@ -126,13 +98,13 @@ impl Cluster {
             data: data(&spec)?,
             shared_buffers: shared_buffers(&resources)?,
             resources,
-            user_conf: UserConf::parse(&spec, facts, major)?,
+            user_conf: UserConf::parse(&spec, facts.user_conf, major)?,
             init: init(&spec)?,
             spec,
         })
     }
 
-    /// What the database should be.
+    /// The spec.
     #[must_use]
     pub fn spec(&self) -> &PostgresSpec {
         &self.spec
@@ -241,7 +213,7 @@ fn major(version: &PostgresVersionSpec) -> Result<u32, Unbuildable> {
 }
 
 fn replicas(spec: &PostgresSpec) -> Result<i32, Unbuildable> {
-    match spec.replicas.unwrap_or(1) {
+    match spec.replicas.unwrap_or(REPLICAS) {
         replicas @ 1..=MAX_REPLICAS => Ok(replicas),
         other => unbuildable(
             "spec.replicas",
@@ -251,7 +223,7 @@ fn replicas(spec: &PostgresSpec) -> Result<i32, Unbuildable> {
     }
 }
 
-/// The client certificate's common name is the superuser, and a common name has at most 64
+/// The superuser's name. It is the common name of the client certificate, which has at most 64
 /// characters.
 fn superuser(facts: &BuildInputs<'_>) -> Result<String, Unbuildable> {
     let name = facts.superuser;
@@ -327,7 +299,8 @@ fn resources(spec: &PostgresSpec) -> ResourceRequirements {
         })
 }
 
-/// What is asked for counts, else the limit, which Kubernetes then takes for what is asked for.
+/// The memory request in MiB, divided by four. Without a request, Kubernetes takes the limit for
+/// one.
 fn shared_buffers(resources: &ResourceRequirements) -> Result<u64, Unbuildable> {
     let memory =
         |amounts: &Option<BTreeMap<String, Quantity>>| amounts.as_ref()?.get("memory").cloned();
@@ -470,7 +443,7 @@ pub(super) mod tests {
     use super::*;
     use crate::api::postgres_version::{DatabaseImage, Image};
 
-    /// A version as our images have it.
+    /// A PostgresVersion like those of pgrekey's images.
     pub(in crate::build) fn version(version: &str) -> PostgresVersionSpec {
         PostgresVersionSpec {
             version: version.to_owned(),
@@ -485,7 +458,7 @@ pub(super) mod tests {
         }
     }
 
-    /// `demo/pg` with this spec, as YAML without indentation; ephemeral unless it says otherwise.
+    /// `demo/pg` with this spec in YAML. Ephemeral unless the spec says otherwise.
     pub(in crate::build) fn postgres(spec: &str) -> Postgres {
         let mut spec: PostgresSpec = serde_saphyr::from_str(spec).expect("a spec");
         if spec.storage.is_none() && spec.storage_type.is_none() {

@@ -5,12 +5,12 @@
 //! what the objects say. A walk writes these objects itself.
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::ResourceExt;
-use serde_json::Value;
 
 use crate::api::PetSet;
 use crate::build::Cluster;
 use crate::build::applied::{PostureManifests, Unreadable, has_files, read_posture};
+use crate::build::paths::PATRONI_YML;
+use crate::build::patroni::dynamic::DynamicConfig;
 use crate::build::patroni::{dynamic, local};
 use crate::pki::issued::{Issued, ServedMaterial};
 use crate::tls::posture::{Files, Posture};
@@ -57,7 +57,7 @@ impl PostureObjects {
     /// get them again.
     #[must_use]
     pub fn served_material(&self) -> Option<ServedMaterial> {
-        ServedMaterial::of(self.tls.as_ref()?.data.as_ref()?, "")
+        ServedMaterial::from_data(self.tls.as_ref()?.data.as_ref()?, "")
             .filter(|served| served.material().is_some())
     }
 
@@ -65,30 +65,26 @@ impl PostureObjects {
     /// them if it fails.
     #[must_use]
     pub fn previous_material(&self) -> Option<ServedMaterial> {
-        ServedMaterial::of(self.tls.as_ref()?.data.as_ref()?, "previous.")
+        ServedMaterial::from_data(self.tls.as_ref()?.data.as_ref()?, "previous.")
     }
 
     /// Patroni's shared configuration, if it can be read.
     #[must_use]
-    pub fn shared_config(&self) -> Option<Value> {
+    pub fn shared_config(&self) -> Option<DynamicConfig> {
         shared_config(self.shared.as_ref()?)
     }
 
     /// `patroni.yml`.
     #[must_use]
     pub fn local_config(&self) -> Option<&String> {
-        self.patroni
-            .as_ref()?
-            .data
-            .as_ref()?
-            .get(local::PATRONI_YML)
+        self.patroni.as_ref()?.data.as_ref()?.get(PATRONI_YML)
     }
 }
 
 /// Patroni's shared configuration in ConfigMap `NAME-config`, if it can be read.
 #[must_use]
-pub fn shared_config(shared: &ConfigMap) -> Option<Value> {
-    serde_json::from_str(shared.annotations().get(dynamic::ANNOTATION)?).ok()
+pub fn shared_config(shared: &ConfigMap) -> Option<DynamicConfig> {
+    DynamicConfig::from_config_map(shared)
 }
 
 /// The posture in which the cluster is. `desired` is the one that its spec asks for, `issued` the
@@ -123,11 +119,11 @@ pub fn current_posture(
         None => patroni_yml(cluster, desired_instead_of("patroni.yml")?),
     };
     let tls = objects.tls.as_ref().and_then(|secret| secret.data.as_ref());
-    let read = |shared: &Value, patroni: &str, files| {
+    let read = |dynamic: &DynamicConfig, local: &str, files| {
         read_posture(&PostureManifests {
             tls,
-            shared,
-            patroni,
+            dynamic,
+            local,
             files,
         })
     };
@@ -145,7 +141,7 @@ pub fn current_posture(
             let issued = issued.ok_or_else(|| {
                 PostureUnknown::Lost(format!(
                     "Secret {} is damaged, and nothing has been issued to mend it",
-                    cluster.tls_secret()
+                    cluster.names().tls_secret()
                 ))
             })?;
             let rest = match read(&shared, &local, false) {
@@ -156,7 +152,7 @@ pub fn current_posture(
             return Ok(with_issued(Posture { files, ..rest }, Some(issued)));
         }
         // The configuration was edited by hand.
-        Err(Unreadable::Shared(_) | Unreadable::Patroni(_)) => {
+        Err(Unreadable::Dynamic(_) | Unreadable::Local(_)) => {
             let desired = desired_instead_of("the configuration")?;
             let (shared, local) = (
                 dynamic::config(cluster, desired),
@@ -182,11 +178,13 @@ fn with_issued(posture: Posture, issued: Option<&Issued>) -> CurrentPosture {
 
 fn patroni_yml(cluster: &Cluster, posture: &Posture) -> String {
     let data = local::config_map(cluster, posture).data.unwrap_or_default();
-    data.get(local::PATRONI_YML).cloned().unwrap_or_default()
+    data.get(PATRONI_YML).cloned().unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use kube::ResourceExt;
+
     use super::*;
     use crate::api::Postgres;
     use crate::api::postgres_version::PostgresVersionSpec;

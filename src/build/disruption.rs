@@ -1,12 +1,12 @@
-//! How many pods may be missing at once.
+//! The PodDisruptionBudget.
 
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::build::Cluster;
 
-/// Less than half of the standbys, but one at least. None for a single pod: there it could only
-/// forbid every eviction, or none.
+/// PodDisruptionBudget `NAME`: at most half of the standbys may be missing, and one at least.
+/// `None` for a single pod: its budget could only forbid every eviction, or none.
 #[must_use]
 pub fn disruption_budget(cluster: &Cluster) -> Option<PodDisruptionBudget> {
     (cluster.replicas() > 1).then(|| PodDisruptionBudget {

@@ -1,23 +1,22 @@
-//! The container that answers scrapes: `prometheus-postgres-exporter`.
+//! The container of the metrics exporter: `prometheus-postgres-exporter`.
 
 use k8s_openapi::api::core::v1::{Container, EnvVar};
 use serde_json::json;
 
 use crate::api::environment::DATA_SOURCE;
+use crate::api::names::EXPORTER;
+use crate::api::ports::EXPORTER_PORT;
 use crate::api::security;
 use crate::build::Cluster;
-use crate::build::names::{EXPORTER, EXPORTER_PORT};
-use crate::build::pod::{CONFIG, SOCKETS, container_port, is_the_users, shared_mounts};
+use crate::build::container::{container_port, is_users_variable, shared_mounts};
+use crate::build::paths::{CONFIG, SOCKETS, WEB_YML};
 use crate::build::session::SAFE;
 use crate::tls::{Posture, layout};
 
-/// Key of the exporter's own configuration in ConfigMap `NAME-patroni`.
-pub const WEB_YML: &str = "web.yml";
-
-/// The container, where the spec asks for metrics.
+/// The container. `None` if the spec asks for no metrics.
 ///
-/// It looks at its own pod's server through the socket, so no change of TLS concerns it. It serves
-/// TLS where the pod has certificates, and reads them anew with each connection.
+/// The exporter connects to its own pod's server through the socket, so a change of TLS does not
+/// affect it. It serves TLS if the pod has certificates, and reads them for each new connection.
 #[must_use]
 pub fn container(cluster: &Cluster, posture: &Posture) -> Option<Container> {
     cluster.monitor()?;
@@ -55,11 +54,11 @@ pub fn container(cluster: &Cluster, posture: &Posture) -> Option<Container> {
                         .env
                         .into_iter()
                         .chain(wish.env)
-                        .filter(is_the_users),
+                        .filter(is_users_variable),
                 )
                 .collect(),
         ),
-        ports: Some(vec![container_port((port, EXPORTER_PORT.1))]),
+        ports: Some(vec![container_port(port, EXPORTER_PORT.name)]),
         resources: wish.resources.or(exporter.resources),
         security_context: Some(security::container(
             wish.security_context.or(exporter.security_context),
@@ -75,11 +74,11 @@ pub fn port(cluster: &Cluster) -> i32 {
     cluster
         .exporter()
         .and_then(|exporter| exporter.port)
-        .unwrap_or(EXPORTER_PORT.0)
+        .unwrap_or(i32::from(EXPORTER_PORT.number))
 }
 
-/// Where the exporter's certificate is. It is there without TLS too, unused: a key that came and
-/// went would hold up the pods' volumes.
+/// The exporter's configuration: the paths of its certificate. The key exists without TLS too,
+/// unused. If it came and went, the kubelet could not refresh the volume in between.
 pub(super) fn web_config() -> String {
     let config = json!({
         "tls_server_config": { "cert_file": layout::EXPORTER_CERTIFICATE, "key_file": layout::EXPORTER_KEY },
@@ -87,10 +86,10 @@ pub(super) fn web_config() -> String {
     serde_saphyr::to_string(&config).unwrap_or_else(|_| config.to_string())
 }
 
-/// Settings of the exporter's session beyond [`SAFE`]. It logs in as superuser, and only reads.
+/// Settings of the exporter's session, besides [`SAFE`]. It logs in as superuser, and only reads.
 ///
-/// What it asks names most things without their schema, hence `search_path`. Its own patience is a
-/// minute and longer, and a scrape that was given up leaves its queries behind, hence the timeouts.
+/// `search_path`: most of its queries name tables without a schema. The timeouts: the exporter's
+/// own are a minute and longer, and an abandoned scrape leaves its queries running.
 const SETTINGS: &[(u32, &str, &str)] = &[
     (0, "application_name", "exporter"),
     (0, "search_path", "pg_catalog"),
@@ -101,15 +100,15 @@ const SETTINGS: &[(u32, &str, &str)] = &[
     (17, "transaction_timeout", "10s"),
 ];
 
-/// A connection string as libpq reads it: quotes and backslashes in a name are escaped.
+/// The connection string, in libpq's syntax: quotes and backslashes in the user's name are escaped.
 ///
-/// What its driver does not know goes into the start-up packet as settings, which win over every
-/// default. The exporter cuts the string at commas, to find several, and wants a `=` between any
-/// two spaces: values have neither commas nor spaces.
+/// Parameters that the driver does not know become settings in the start-up packet, which override
+/// every default. The exporter splits the string at commas and needs a `=` between any two spaces.
+/// So no value has a comma or a space.
 fn data_source(cluster: &Cluster) -> String {
     let quoted = |value: &str| format!("'{}'", value.replace('\\', r"\\").replace('\'', r"\'"));
     let user = quoted(&cluster.superuser);
-    // Not quoted: it is the label `server` of every metric, as it is written.
+    // Not quoted: the address is the label `server` of every metric, exactly as it stands here.
     let address = format!("host={SOCKETS} user={user} dbname=postgres sslmode=disable");
     let settings = SAFE
         .iter()

@@ -7,10 +7,7 @@ use kube::Resource;
 
 use crate::build::Cluster;
 
-/// Labels, as Kubernetes has them.
-pub type Labels = BTreeMap<String, String>;
-
-/// The kind of a database, as labels name it.
+/// The kind of a database, in labels.
 pub const KIND: &str = "postgreses.kubedb.com";
 /// The label by which Patroni knows its cluster.
 pub const INSTANCE_LABEL: &str = "app.kubernetes.io/instance";
@@ -21,7 +18,7 @@ pub const PRIMARY: &str = "primary";
 /// [`ROLE_LABEL`] of a standby.
 pub const STANDBY: &str = "standby";
 
-/// Labels that describe an object and are the owner's own, not the object's.
+/// Labels that describe the owner and not the objects that belong to it.
 const NOT_HANDED_DOWN: [&str; 4] = [
     "app.kubernetes.io/name",
     INSTANCE_LABEL,
@@ -29,17 +26,17 @@ const NOT_HANDED_DOWN: [&str; 4] = [
     "app.kubernetes.io/managed-by",
 ];
 
-/// One map out of pairs.
-pub(super) fn labels<const N: usize>(pairs: [(&str, &str); N]) -> Labels {
+/// A map of labels.
+pub(super) fn labels<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
     pairs
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect()
 }
 
-/// The labels that everything of the database of this name has and nothing else.
+/// The labels that all objects of the database with this name have, and no others.
 #[must_use]
-pub fn selector(database: &str) -> Labels {
+pub fn selector(database: &str) -> BTreeMap<String, String> {
     labels([
         ("app.kubernetes.io/name", KIND),
         (INSTANCE_LABEL, database),
@@ -49,20 +46,20 @@ pub fn selector(database: &str) -> Labels {
 }
 
 impl Cluster {
-    /// The labels that everything of this database has and nothing else.
+    /// The labels that all objects of this database have, and no others.
     #[must_use]
-    pub fn selector(&self) -> Labels {
+    pub fn selector(&self) -> BTreeMap<String, String> {
         selector(&self.name)
     }
 
     /// The selector of the pods in one role.
-    pub(super) fn selector_of(&self, role: &str) -> Labels {
+    pub(super) fn selector_of(&self, role: &str) -> BTreeMap<String, String> {
         let mut selector = self.selector();
         selector.insert(ROLE_LABEL.to_owned(), role.to_owned());
         selector
     }
 
-    /// The same selector, as other types want it.
+    /// The selector as a LabelSelector.
     pub(super) fn label_selector(&self) -> LabelSelector {
         LabelSelector {
             match_labels: Some(self.selector()),
@@ -70,15 +67,14 @@ impl Cluster {
         }
     }
 
-    /// The labels of the objects of this database: the selector, and what its owner labelled it
-    /// with.
+    /// The labels of the objects of this database: the selector, and the owner's own labels.
     #[must_use]
-    pub fn labels(&self) -> Labels {
+    pub fn labels(&self) -> BTreeMap<String, String> {
         let is_kubedbs = |key: &str| {
             let domain = key.split_once('/').map_or("", |(domain, _)| domain);
             domain == "kubedb.com" || domain.ends_with(".kubedb.com")
         };
-        let mut all: Labels = self.labels.clone();
+        let mut all = self.labels.clone();
         all.retain(|key, _| !is_kubedbs(key) && !NOT_HANDED_DOWN.contains(&key.as_str()));
         all.extend(labels([("app.kubernetes.io/component", "database")]));
         all.extend(self.selector());
@@ -96,8 +92,8 @@ impl Cluster {
     }
 }
 
-/// The same object, owned: it goes when its owner goes. An owner that was never stored has no uid
-/// and owns nothing.
+/// The object with an owner: it is deleted with its owner. An owner that was never stored has no
+/// uid and can own nothing.
 #[must_use]
 pub fn owned_by<K: Resource, O: Resource<DynamicType = ()>>(mut object: K, owner: &O) -> K {
     object.meta_mut().owner_references = owner

@@ -1,35 +1,38 @@
-//! From a database to its manifests: pure, and infallible from a [`Cluster`] on.
+//! From a `Postgres` to its manifests. Pure; once there is a [`Cluster`], nothing can fail.
 //!
-//! A [`Cluster`] is made from a `Postgres` in one place, which is the only one that can refuse.
-//! Everything else here is total: the same cluster and the same posture give the same manifests,
-//! byte for byte.
+//! [`Cluster::build`] is the only function that can refuse a `Postgres`. The same cluster and the
+//! same posture give the same manifests, byte for byte.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | [`cluster`] | a `Postgres` that can be built, parsed |
+//! | [`cluster`], [`unbuildable`] | a `Postgres`, parsed and checked |
 //! | [`version`] | which PostgresVersion it is built of |
-//! | [`names`], [`meta`] | what objects are called, labelled and owned by |
+//! | [`names`], [`meta`] | names, labels and owners of objects |
 //! | [`pet_set`], [`pod`], [`exporter`], [`stateful_set`] | the workload |
-//! | [`session`] | what a superuser's session starts with |
-//! | [`workload`] | which pods it has |
-//! | [`patroni`] | Patroni's two configurations: per pod, and of the whole cluster |
-//! | [`user_conf`] | a user's own settings, and the way that each goes to the servers |
-//! | [`services`], [`monitor`] | ways in, for clients and for Prometheus |
-//! | [`certificates`], [`secrets`], [`trust`] | what is issued, what is served, what is published |
-//! | [`access`], [`disruption`] | what pods may do, and how many may be missing |
-//! | [`applied`] | a posture, read back from the objects |
+//! | [`paths`], `container` | volumes, folders and files; what the containers share |
+//! | [`session`] | settings of a superuser's session |
+//! | [`workload`] | which pods belong to a database |
+//! | [`patroni`] | Patroni's two configurations: of the cluster, and of a pod |
+//! | [`user_conf`] | the user's own settings, and how each reaches the servers |
+//! | [`services`], [`monitor`] | Services for clients and for Prometheus |
+//! | [`certificates`] | Certificates that cert-manager issues |
+//! | [`secrets`], [`trust`] | Secrets, and the CA bundle for clients |
+//! | [`access`], [`disruption`] | rights of the pods; the PodDisruptionBudget |
+//! | [`applied`] | the posture, read back from the objects |
 //! | [`current_posture`] | the posture in which a cluster is, also where objects are lost |
 
 pub mod access;
 pub mod applied;
 pub mod certificates;
 pub mod cluster;
+mod container;
 pub mod current_posture;
 pub mod disruption;
 pub mod exporter;
 pub mod meta;
 pub mod monitor;
 pub mod names;
+pub mod paths;
 pub mod patroni;
 pub mod pet_set;
 pub mod pod;
@@ -38,6 +41,7 @@ pub mod services;
 pub mod session;
 pub mod stateful_set;
 pub mod trust;
+pub mod unbuildable;
 pub mod user_conf;
 pub mod version;
 pub mod workload;
@@ -45,5 +49,6 @@ pub mod workload;
 #[cfg(test)]
 mod snapshots;
 
-pub use crate::build::cluster::{BuildInputs, Cluster, Unbuildable};
+pub use crate::build::cluster::{BuildInputs, Cluster};
 pub use crate::build::meta::owned_by;
+pub use crate::build::unbuildable::Unbuildable;

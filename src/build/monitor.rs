@@ -1,33 +1,34 @@
-//! The ways in for Prometheus.
+//! The Service and the ServiceMonitor for Prometheus.
 
 use k8s_openapi::api::core::v1::Service;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::{Value, json};
 
 use crate::api::monitor::Agent;
+use crate::api::ports::EXPORTER_PORT;
 use crate::api::template::ServiceAlias;
 use crate::build::Cluster;
 use crate::build::exporter::port;
 use crate::build::meta::{ROLE_LABEL, labels};
-use crate::build::names::EXPORTER_PORT;
 use crate::build::services::templated;
 use crate::tls::Posture;
 
-/// Annotation of the Service: who scrapes.
+/// Annotation of the Service: how Prometheus finds it.
 const AGENT: &str = "monitoring.appscode.com/agent";
 const PATH: &str = "/metrics";
 
-/// Service `NAME-stats`, where the spec asks for metrics.
+/// Service `NAME-stats`. `None` if the spec asks for no metrics.
 #[must_use]
 pub fn stats(cluster: &Cluster, posture: &Posture) -> Option<Service> {
     let agent = cluster.monitor()?.agent.unwrap_or(Agent::Prometheus);
-    let (name, port) = (cluster.stats_service(), port(cluster));
+    let (name, port) = (cluster.names().stats_service(), port(cluster));
     let mut service = templated(
         cluster,
         ServiceAlias::Stats,
         &name,
         cluster.selector(),
-        (port, EXPORTER_PORT.1),
+        port,
+        EXPORTER_PORT.name,
     );
     let annotations = service.metadata.annotations.get_or_insert_default();
     annotations.extend(labels([(AGENT, agent_name(agent))]));
@@ -47,7 +48,7 @@ pub fn stats(cluster: &Cluster, posture: &Posture) -> Option<Service> {
     Some(service)
 }
 
-/// The kind of object that Prometheus Operator reads. It is not there in every cluster.
+/// ServiceMonitor, the kind that Prometheus Operator reads. Its CRD may be missing.
 #[must_use]
 pub fn service_monitor_resource() -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk(
@@ -57,7 +58,7 @@ pub fn service_monitor_resource() -> ApiResource {
     ))
 }
 
-/// ServiceMonitor `NAME-stats`, where the spec asks for Prometheus Operator.
+/// ServiceMonitor `NAME-stats`. `None` if the spec does not ask for Prometheus Operator.
 #[must_use]
 pub fn service_monitor(cluster: &Cluster, posture: &Posture) -> Option<DynamicObject> {
     let monitor = cluster.monitor()?;
@@ -71,7 +72,8 @@ pub fn service_monitor(cluster: &Cluster, posture: &Posture) -> Option<DynamicOb
         .unwrap_or_default();
     let mut selector = cluster.selector();
     selector.extend(labels([(ROLE_LABEL, "stats")]));
-    let mut endpoint = json!({ "port": EXPORTER_PORT.1, "path": PATH, "scheme": scheme(posture) });
+    let mut endpoint =
+        json!({ "port": EXPORTER_PORT.name, "path": PATH, "scheme": scheme(posture) });
     if let Value::Object(endpoint) = &mut endpoint {
         endpoint.extend(
             wish.interval
@@ -84,7 +86,7 @@ pub fn service_monitor(cluster: &Cluster, posture: &Posture) -> Option<DynamicOb
                 .map(|_| ("tlsConfig".to_owned(), tls_config(cluster))),
         );
     }
-    let mut metadata = cluster.meta(cluster.stats_service());
+    let mut metadata = cluster.meta(cluster.names().stats_service());
     let ours = metadata.labels.replace(wish.labels.unwrap_or_default());
     metadata
         .labels
@@ -95,21 +97,24 @@ pub fn service_monitor(cluster: &Cluster, posture: &Posture) -> Option<DynamicOb
         "namespaceSelector": { "matchNames": [cluster.namespace()] },
         "selector": { "matchLabels": selector },
     });
-    let mut object = DynamicObject::new(&cluster.stats_service(), &service_monitor_resource())
-        .data(json!({ "spec": spec }));
+    let mut object = DynamicObject::new(
+        &cluster.names().stats_service(),
+        &service_monitor_resource(),
+    )
+    .data(json!({ "spec": spec }));
     object.metadata = metadata;
     Some(object)
 }
 
-/// Prometheus dials pods by address; the certificate names the Service.
+/// Prometheus connects to pods by address, and the certificate has the name of the Service.
 fn tls_config(cluster: &Cluster) -> Value {
     json!({
-        "ca": { "configMap": { "name": cluster.ca_config_map(), "key": "ca.crt" } },
-        "serverName": cluster.host(&cluster.stats_service()),
+        "ca": { "configMap": { "name": cluster.names().ca_config_map(), "key": "ca.crt" } },
+        "serverName": cluster.host(&cluster.names().stats_service()),
     })
 }
 
-/// The exporter speaks TLS as soon as its pod has certificates.
+/// The exporter serves TLS as soon as its pod has certificates.
 fn scheme(posture: &Posture) -> &'static str {
     if posture.files.is_some() {
         "https"

@@ -1,22 +1,16 @@
-//! What the objects of a database are called, as in KubeDB.
+//! Names of the objects of a database that depend on its spec. The others are in [`Names`].
 
-use crate::api::names;
-use crate::api::names::{METRICS_PORT, with_suffix};
+use crate::api::names::{Names, service_host};
 use crate::build::Cluster;
 use crate::tls::Alias;
 
-pub use crate::api::names::{EXPORTER, POSTGRES};
-
-/// PostgreSQL's port, and its name.
-pub const DB_PORT: (i32, &str) = (5432, "db");
-/// The port of Patroni's REST API, and its name.
-pub const PATRONI_PORT: (i32, &str) = (8008, "patroni");
-/// The exporter's port if the spec names none, and its name.
-pub const EXPORTER_PORT: (i32, &str) = (56790, METRICS_PORT);
-/// The domain of cluster names, by Kubernetes' default.
-pub const CLUSTER_DOMAIN: &str = "cluster.local";
-
 impl Cluster {
+    /// The names of the database's objects, as far as they follow from its own name.
+    #[must_use]
+    pub fn names(&self) -> Names<'_> {
+        Names::new(&self.name)
+    }
+
     /// The database's own name: its PetSet, primary Service, ServiceAccount, Role, RoleBinding and
     /// PodDisruptionBudget.
     #[must_use]
@@ -24,73 +18,25 @@ impl Cluster {
         &self.name
     }
 
-    /// Its namespace.
+    /// The database's namespace.
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
 
-    /// The name that the superuser logs in by.
+    /// The name of the superuser, in PostgreSQL.
     #[must_use]
     pub fn superuser(&self) -> &str {
         &self.superuser
     }
 
-    /// The headless Service that gives pods their names.
-    #[must_use]
-    pub fn pods_service(&self) -> String {
-        with_suffix(&self.name, "pods")
-    }
-
-    /// The Service of the standbys.
-    #[must_use]
-    pub fn standby_service(&self) -> String {
-        with_suffix(&self.name, "standby")
-    }
-
-    /// The Service of the metrics, and the ServiceMonitor.
-    #[must_use]
-    pub fn stats_service(&self) -> String {
-        with_suffix(&self.name, "stats")
-    }
-
-    /// The Secret of the superuser.
+    /// The Secret with the superuser's name and password.
     #[must_use]
     pub fn auth_secret(&self) -> String {
         self.spec.auth_secret_of(&self.name)
     }
 
-    /// The ConfigMap with `patroni.yml`, and the Secret with the credentials of Patroni's REST API.
-    #[must_use]
-    pub fn patroni(&self) -> String {
-        names::patroni(&self.name)
-    }
-
-    /// The ConfigMap with what clients should trust.
-    #[must_use]
-    pub fn ca_config_map(&self) -> String {
-        with_suffix(&self.name, "ca")
-    }
-
-    /// The Secret with what is served.
-    #[must_use]
-    pub fn tls_secret(&self) -> String {
-        names::tls_secret(&self.name)
-    }
-
-    /// The Secret with the settings that come from a Secret.
-    #[must_use]
-    pub fn user_conf_secret(&self) -> String {
-        names::user_conf_secret(&self.name)
-    }
-
-    /// The Certificate of this alias.
-    #[must_use]
-    pub fn certificate(&self, alias: Alias) -> String {
-        names::certificate(&self.name, alias)
-    }
-
-    /// The Secret into which the certificate of this alias is issued.
+    /// The Secret into which cert-manager issues the certificate of an alias.
     #[must_use]
     pub fn certificate_secret(&self, alias: Alias) -> String {
         let wish = self
@@ -99,21 +45,7 @@ impl Cluster {
             .as_ref()
             .and_then(|tls| tls.certificate(alias.as_str()));
         wish.and_then(|wish| wish.secret_name.clone())
-            .unwrap_or_else(|| self.certificate(alias))
-    }
-
-    /// Patroni's own ConfigMaps, which it makes beside the cluster: its settings, leader,
-    /// switchovers and synchronous standbys. Patroni puts the suffix on whatever it is told, so
-    /// nothing is cut here.
-    #[must_use]
-    pub fn patroni_config_maps(&self) -> [String; 4] {
-        ["config", "leader", "failover", "sync"].map(|suffix| format!("{}-{suffix}", self.name))
-    }
-
-    /// The pod with this number.
-    #[must_use]
-    pub fn pod(&self, ordinal: i32) -> String {
-        format!("{}-{ordinal}", self.name)
+            .unwrap_or_else(|| self.names().certificate(alias))
     }
 
     /// The ServiceAccount of the pods.
@@ -124,10 +56,10 @@ impl Cluster {
             .unwrap_or(&self.name)
     }
 
-    /// The name of a Service inside the cluster: `SERVICE.NAMESPACE.svc`.
+    /// The DNS name of a Service inside the Kubernetes cluster: `SERVICE.NAMESPACE.svc`.
     #[must_use]
     pub fn host(&self, service: &str) -> String {
-        format!("{service}.{}.svc", self.namespace)
+        service_host(service, &self.namespace)
     }
 }
 

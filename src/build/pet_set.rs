@@ -1,31 +1,32 @@
-//! The workload.
+//! The PetSet.
 
 use k8s_openapi::api::apps::v1::StatefulSetUpdateStrategy;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::api::names::DATA_VOLUME;
 use crate::api::pet_set::{PetSet, PetSetSpec, PodManagementPolicy};
 use crate::build::Cluster;
 use crate::build::cluster::Data;
-use crate::build::pod::{DATA_VOLUME, template};
+use crate::build::pod::template;
 use crate::tls::Posture;
 
 /// PetSet `NAME`.
 ///
-/// A changed template restarts nothing by itself: a set does not know which pod is the primary.
-/// `replicas` and `revisionHistoryLimit` are written although they could be left out, because
-/// KubeOps' controller would else write them and come to own more of the spec than that; and there
-/// is no `rollingUpdate`, which would make it crash.
+/// Update strategy `OnDelete`: a set does not know which pod is the primary, so it must not restart
+/// pods by itself. `replicas` and `revisionHistoryLimit` are written although they are optional:
+/// otherwise KubeOps' controller writes them, and becomes the owner of more of the spec.
+/// `rollingUpdate` is left out because that controller would crash on it.
 #[must_use]
 pub fn pet_set(cluster: &Cluster, posture: &Posture) -> PetSet {
     let spec = PetSetSpec {
         replicas: Some(cluster.replicas()),
         selector: cluster.label_selector(),
         template: template(cluster, posture),
-        service_name: cluster.pods_service(),
+        service_name: cluster.names().pods_service(),
         volume_claim_templates: claim(cluster).into_iter().collect(),
-        // In order, a pod that cannot start without the others would keep them from starting: after
-        // an outage the first pod may be a standby that must not be promoted.
+        // `OrderedReady` would start the pods one after the other. After an outage the first pod
+        // may be a standby that must not be promoted; it would wait for the others for ever.
         pod_management_policy: Some(PodManagementPolicy::Parallel),
         update_strategy: Some(StatefulSetUpdateStrategy {
             type_: Some("OnDelete".to_owned()),
@@ -35,7 +36,7 @@ pub fn pet_set(cluster: &Cluster, posture: &Posture) -> PetSet {
         ..Default::default()
     };
     let mut set = PetSet::new("", spec);
-    // Not of the template: pods are replaced for what changes there.
+    // Not in the template: a changed template replaces pods.
     set.metadata = ObjectMeta {
         annotations: Some([cluster.built_of().annotation()].into()),
         ..cluster.meta(cluster.name())
@@ -43,8 +44,8 @@ pub fn pet_set(cluster: &Cluster, posture: &Posture) -> PetSet {
     set
 }
 
-/// The claim of each pod. Its labels are the selector alone: a claim template cannot be changed
-/// later.
+/// The claim template of each pod. Its labels are the selector alone, because a claim template
+/// cannot be changed later.
 fn claim(cluster: &Cluster) -> Option<PersistentVolumeClaim> {
     let Data::Claim(wish) = &cluster.data else {
         return None;

@@ -1,61 +1,42 @@
-//! The pod: one container that runs Patroni, and one for metrics where they are wanted.
+//! The pod: one container that runs Patroni, and one for metrics if the spec asks for them.
 //!
-//! Nothing here depends on more of a posture than whether there are files: a template that changed
-//! with every step of a walk would make every pod look out of date at every step.
+//! Of a posture, the template depends only on whether there are certificates. If it changed with
+//! every stage of a walk, every pod would look out of date at every stage.
 
 use k8s_openapi::api::core::v1::{
-    Affinity, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-    EnvVarSource, ExecAction, HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler,
-    ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSpec, PodTemplateSpec, Probe,
-    SecretKeySelector, SecretVolumeSource, Volume, VolumeMount, WeightedPodAffinityTerm,
+    Affinity, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource,
+    ExecAction, HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler, ObjectFieldSelector,
+    PodAffinityTerm, PodAntiAffinity, PodSpec, PodTemplateSpec, Probe, SecretKeySelector,
+    SecretVolumeSource, Volume, VolumeMount, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::api::environment::is_reserved;
+use crate::api::names::{DATA_VOLUME, POSTGRES};
+use crate::api::ports::{PATRONI_PORT, POSTGRES_PORT};
 use crate::api::security;
 use crate::build::cluster::Data;
-use crate::build::names::{DB_PORT, PATRONI_PORT, POSTGRES};
-use crate::build::patroni::local::{INITDB_SH, PATRONI_YML};
+use crate::build::container::{container_port, is_users_variable, mount, read_only, shared_mounts};
+use crate::build::paths::{
+    CERTS_VOLUME, CONFIG, CONFIG_VOLUME, DATA, INIT_SCRIPTS, INIT_VOLUME, INITDB_SH, PATRONI_YML,
+    SOCKETS_VOLUME, USER_CONF_FOLDER, USER_CONF_VOLUME,
+};
 use crate::build::{Cluster, exporter};
 use crate::tls::{Posture, layout};
 
-/// Where the data volume is.
-pub const DATA: &str = "/var/pv";
-/// Where `patroni.yml` is.
-pub const CONFIG: &str = "/etc/patroni";
-/// Where PostgreSQL puts its socket, which is where its programs look for it.
-pub const SOCKETS: &str = "/var/run/postgresql";
-/// Where the settings are that come from a Secret.
-pub const USER_CONF_FOLDER: &str = "/etc/user-conf";
-/// Where the user's init scripts are.
-pub const INIT_SCRIPTS: &str = "/var/initdb";
+/// The other folders that must be writable, because the root file system is read-only: temporary
+/// files and the user's home.
+const SCRATCH: [(&str, &str); 2] = [("tmp", "/tmp"), ("home", "/var/lib/postgresql")];
 
-/// Name of the data volume and of its claim.
-pub const DATA_VOLUME: &str = "data";
-const CONFIG_VOLUME: &str = "patroni";
-/// Name of the volume with certificates.
-pub const CERTS_VOLUME: &str = "certs";
-/// Name of the volume with the settings that come from a Secret.
-pub const USER_CONF_VOLUME: &str = "user-conf";
-const INIT_VOLUME: &str = "initial-script";
-
-/// The folders that a read-only root file system must leave writable: PostgreSQL's socket,
-/// temporary files, the user's home.
-const SCRATCH: [(&str, &str); 3] = [
-    ("run", SOCKETS),
-    ("tmp", "/tmp"),
-    ("home", "/var/lib/postgresql"),
-];
-
-/// Seconds that a pod has to end: its primary writes a checkpoint and hands over first.
+/// Seconds that a pod has to end. The primary writes a checkpoint and hands over first.
 const GRACE_SECONDS: i64 = 120;
 
-/// Read by owner and group: the kubelet makes root the owner, and the group is the pod's.
+/// Mode of keys: owner and group read them. The kubelet makes root the owner; the group is the
+/// pod's.
 const KEY_MODE: i32 = 0o640;
 
-/// Read and run by all: among Patroni's files is a script in the place of a program.
+/// Mode of Patroni's files: all read and run them, because one is a script that runs as `initdb`.
 const SCRIPT_MODE: i32 = 0o755;
 
 /// The template of every pod.
@@ -86,19 +67,19 @@ fn spec(cluster: &Cluster, posture: &Posture) -> PodSpec {
         service_account_name: Some(cluster.service_account().to_owned()),
         security_context: Some(security::pod(cluster.uid(), wish.security_context)),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
-        // A Service called `patroni` would otherwise become variables that Patroni takes for its
-        // configuration.
+        // A Service named `patroni` would otherwise become environment variables, which Patroni
+        // would take for its configuration.
         enable_service_links: Some(false),
         affinity: if spread {
-            Some(apart(cluster))
+            Some(anti_affinity(cluster))
         } else {
             wish.affinity
         },
-        topology_spread_constraints: some(wish.topology_spread_constraints),
+        topology_spread_constraints: non_empty(wish.topology_spread_constraints),
         node_selector: wish.node_selector,
-        tolerations: some(wish.tolerations),
+        tolerations: non_empty(wish.tolerations),
         priority_class_name: wish.priority_class_name,
-        image_pull_secrets: some(wish.image_pull_secrets),
+        image_pull_secrets: non_empty(wish.image_pull_secrets),
         ..Default::default()
     }
 }
@@ -118,17 +99,21 @@ fn postgres(cluster: &Cluster, posture: &Posture) -> Container {
         env: Some(
             env(cluster)
                 .into_iter()
-                .chain(wish.env.into_iter().filter(is_the_users))
+                .chain(wish.env.into_iter().filter(is_users_variable))
                 .collect(),
         ),
-        ports: Some([DB_PORT, PATRONI_PORT].map(container_port).to_vec()),
+        ports: Some(
+            [POSTGRES_PORT, PATRONI_PORT]
+                .map(|port| container_port(port.number, port.name))
+                .to_vec(),
+        ),
         readiness_probe: Some(Probe {
             period_seconds: Some(2),
             timeout_seconds: Some(3),
             ..probe("/readiness")
         }),
-        // Patroni answers as long as its loop turns; it is given the time of one lost leadership
-        // before it is started anew.
+        // Patroni answers as long as its loop runs. It may lose the leadership once before the
+        // kubelet restarts it.
         liveness_probe: Some(Probe {
             initial_delay_seconds: Some(10),
             period_seconds: Some(10),
@@ -147,13 +132,13 @@ fn postgres(cluster: &Cluster, posture: &Posture) -> Container {
     }
 }
 
-/// A primary that has to go asks a standby to take over while it can still answer. Anyone else is
-/// told that there is nothing to hand over. Whatever the answer, the pod ends: Patroni then stops
-/// PostgreSQL and gives up the leadership by itself.
+/// The primary asks a standby to take over while it can still answer. On a standby the request
+/// fails and nothing happens. Whatever the answer, the pod ends: Patroni then stops PostgreSQL and
+/// gives up the leadership by itself.
 fn hand_over() -> LifecycleHandler {
     let ask = format!(
         r#"curl -s -m 30 -u "$PATRONI_RESTAPI_USERNAME:$PATRONI_RESTAPI_PASSWORD" -d "{{\"leader\":\"$PATRONI_NAME\"}}" http://127.0.0.1:{}/switchover || true"#,
-        PATRONI_PORT.0
+        PATRONI_PORT.number
     );
     LifecycleHandler {
         exec: Some(ExecAction {
@@ -167,14 +152,14 @@ fn probe(path: &str) -> Probe {
     Probe {
         http_get: Some(HTTPGetAction {
             path: Some(path.to_owned()),
-            port: IntOrString::String(PATRONI_PORT.1.to_owned()),
+            port: IntOrString::String(PATRONI_PORT.name.to_owned()),
             ..Default::default()
         }),
         ..Default::default()
     }
 }
 
-/// Where the value of a variable is.
+/// The source of an environment variable's value.
 enum EnvSource<'a> {
     Text(String),
     Field(&'a str),
@@ -183,8 +168,10 @@ enum EnvSource<'a> {
 
 fn env(cluster: &Cluster) -> Vec<EnvVar> {
     let auth = |key| EnvSource::Secret(cluster.auth_secret(), key);
-    let agent = |key| EnvSource::Secret(cluster.patroni(), key);
-    let pod_host = cluster.host(&format!("$(PATRONI_NAME).{}", cluster.pods_service()));
+    let patroni = |key| EnvSource::Secret(cluster.names().patroni(), key);
+    let pod_host = cluster
+        .names()
+        .pod_host("$(PATRONI_NAME)", cluster.namespace());
     [
         ("PATRONI_NAME", EnvSource::Field("metadata.name")),
         (
@@ -195,39 +182,36 @@ fn env(cluster: &Cluster) -> Vec<EnvVar> {
             "PATRONI_KUBERNETES_POD_IP",
             EnvSource::Field("status.podIP"),
         ),
-        // A name, not an address: standbys check it against the certificate, and it outlives the
+        // A name and not an address: standbys check it against the certificate, and it outlives the
         // pod.
         (
             "PATRONI_POSTGRESQL_CONNECT_ADDRESS",
-            EnvSource::Text(format!("{pod_host}:{}", DB_PORT.0)),
+            EnvSource::Text(format!("{pod_host}:{}", POSTGRES_PORT.number)),
         ),
         (
             "PATRONI_RESTAPI_CONNECT_ADDRESS",
-            EnvSource::Text(format!("$(PATRONI_KUBERNETES_POD_IP):{}", PATRONI_PORT.0)),
+            EnvSource::Text(format!(
+                "$(PATRONI_KUBERNETES_POD_IP):{}",
+                PATRONI_PORT.number
+            )),
         ),
         (
             "PATRONI_POSTGRESQL_BIN_INITDB",
             EnvSource::Text(format!("{CONFIG}/{INITDB_SH}")),
         ),
-        ("PATRONI_RESTAPI_USERNAME", agent("username")),
-        ("PATRONI_RESTAPI_PASSWORD", agent("password")),
+        ("PATRONI_RESTAPI_USERNAME", patroni("username")),
+        ("PATRONI_RESTAPI_PASSWORD", patroni("password")),
         ("PATRONI_SUPERUSER_PASSWORD", auth("password")),
         ("PATRONI_REPLICATION_PASSWORD", auth("password")),
         ("PATRONI_REWIND_PASSWORD", auth("password")),
         ("POSTGRES_USER", auth("username")),
         ("POSTGRES_PASSWORD", auth("password")),
-        // What `psql` in the pod uses when it is told nothing.
+        // The default user of `psql` in the pod.
         ("PGUSER", EnvSource::Text(cluster.superuser.clone())),
     ]
     .into_iter()
     .map(|(name, source)| variable(name, source))
     .collect()
-}
-
-/// Whether users may set this variable. What is pgrekey's is left out: a rule refuses it, and here
-/// it is harmless.
-pub(super) fn is_the_users(variable: &EnvVar) -> bool {
-    !is_reserved(&variable.name)
 }
 
 fn variable(name: &str, source: EnvSource<'_>) -> EnvVar {
@@ -268,32 +252,8 @@ fn variable(name: &str, source: EnvSource<'_>) -> EnvVar {
     }
 }
 
-/// A port of a container, by number and name.
-pub(super) fn container_port((port, name): (i32, &str)) -> ContainerPort {
-    ContainerPort {
-        container_port: port,
-        name: Some(name.to_owned()),
-        protocol: Some("TCP".to_owned()),
-        ..Default::default()
-    }
-}
-
-/// The mounts that the containers share by what they need: sockets for both, certificates where
-/// there are any.
-pub(super) fn shared_mounts(posture: &Posture) -> Vec<VolumeMount> {
-    let (sockets, path) = SCRATCH[0];
-    let certs = posture
-        .files
-        .as_ref()
-        .map(|_| read_only(CERTS_VOLUME, layout::ROOT));
-    [mount(sockets, path), read_only(CONFIG_VOLUME, CONFIG)]
-        .into_iter()
-        .chain(certs)
-        .collect()
-}
-
 fn mounts(cluster: &Cluster, posture: &Posture) -> Vec<VolumeMount> {
-    let scratch = SCRATCH[1..].iter().map(|(name, path)| mount(name, path));
+    let scratch = SCRATCH.map(|(name, path)| mount(name, path));
     let init = cluster
         .init
         .as_ref()
@@ -307,26 +267,11 @@ fn mounts(cluster: &Cluster, posture: &Posture) -> Vec<VolumeMount> {
         .collect()
 }
 
-fn mount(name: &str, path: &str) -> VolumeMount {
-    VolumeMount {
-        name: name.to_owned(),
-        mount_path: path.to_owned(),
-        ..Default::default()
-    }
-}
-
-fn read_only(name: &str, path: &str) -> VolumeMount {
-    VolumeMount {
-        read_only: Some(true),
-        ..mount(name, path)
-    }
-}
-
 fn volumes(cluster: &Cluster, posture: &Posture) -> Vec<Volume> {
     let config = Volume {
         name: CONFIG_VOLUME.to_owned(),
         config_map: Some(ConfigMapVolumeSource {
-            name: cluster.patroni(),
+            name: cluster.names().patroni(),
             default_mode: Some(SCRIPT_MODE),
             ..Default::default()
         }),
@@ -345,10 +290,10 @@ fn volumes(cluster: &Cluster, posture: &Posture) -> Vec<Volume> {
     let user_conf = Volume {
         name: USER_CONF_VOLUME.to_owned(),
         secret: Some(SecretVolumeSource {
-            secret_name: Some(cluster.user_conf_secret()),
+            secret_name: Some(cluster.names().user_conf_secret()),
             default_mode: Some(KEY_MODE),
-            // A pod that is made anew while its database is paused may come before the Secret, and
-            // its server bears it.
+            // The StatefulSet may create a pod before pgrekey writes the Secret, while the database
+            // is paused. The server starts without the file.
             optional: Some(true),
             ..Default::default()
         }),
@@ -358,6 +303,7 @@ fn volumes(cluster: &Cluster, posture: &Posture) -> Vec<Volume> {
         config,
         user_conf,
         empty_dir("shared-memory", Some("Memory"), None),
+        empty_dir(SOCKETS_VOLUME, None, None),
     ]
     .into_iter()
     .chain(SCRATCH.map(|(name, _)| empty_dir(name, None, None)))
@@ -378,7 +324,7 @@ fn empty_dir(name: &str, medium: Option<&str>, size_limit: Option<Quantity>) -> 
     }
 }
 
-/// The Secret with what is served; what else is in it stays outside.
+/// Secret `NAME-tls`. The volume has only the keys that servers and clients use.
 fn certs(cluster: &Cluster) -> Volume {
     let item = |(key, path): &(&str, &str)| KeyToPath {
         key: (*key).to_owned(),
@@ -388,7 +334,7 @@ fn certs(cluster: &Cluster) -> Volume {
     Volume {
         name: CERTS_VOLUME.to_owned(),
         secret: Some(SecretVolumeSource {
-            secret_name: Some(cluster.tls_secret()),
+            secret_name: Some(cluster.names().tls_secret()),
             default_mode: Some(KEY_MODE),
             items: Some(layout::FILES.iter().map(item).collect()),
             optional: None,
@@ -397,8 +343,8 @@ fn certs(cluster: &Cluster) -> Volume {
     }
 }
 
-/// On different nodes if it can be had: a cluster on one node is not highly available.
-fn apart(cluster: &Cluster) -> Affinity {
+/// Prefers different nodes: a cluster on one node is not highly available.
+fn anti_affinity(cluster: &Cluster) -> Affinity {
     Affinity {
         pod_anti_affinity: Some(PodAntiAffinity {
             preferred_during_scheduling_ignored_during_execution: Some(vec![
@@ -417,14 +363,15 @@ fn apart(cluster: &Cluster) -> Affinity {
     }
 }
 
-/// A list that is there, or nothing.
-fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+/// The list, or `None` if it is empty.
+fn non_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
     Some(list).filter(|list| !list.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::environment::is_reserved;
     use crate::api::tls::SslMode;
     use crate::build::cluster::tests::{cluster, postgres};
     use crate::tls::posture::tests::material;

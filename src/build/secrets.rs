@@ -1,4 +1,4 @@
-//! The Secrets that pgrekey writes. What is random or read from elsewhere comes in as an argument.
+//! The Secrets that pgrekey writes. Passwords and keys come in as arguments.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,13 +11,13 @@ use crate::build::Cluster;
 
 pub use crate::pki::issued::{Pem, ServedMaterial};
 
-/// The user of Patroni's REST API for what is not safe, such as a reload. Probes need none.
-pub const AGENT_USER: &str = "pgrekey";
+/// The user of Patroni's REST API, for unsafe calls such as a reload. Probes need no user.
+pub const PATRONI_USER: &str = "pgrekey";
 
-/// Annotation of the Secret of the superuser: since when it has been in use, as RFC 3339.
+/// Annotation of Secret `NAME-auth`: since when the password is in use, as RFC 3339.
 pub const ACTIVE_FROM: &str = "kubedb.com/auth-active-from";
 
-/// Secret `NAME-auth`: how the superuser logs in.
+/// Secret `NAME-auth`: the superuser's name and password.
 #[must_use]
 pub fn auth(cluster: &Cluster, password: &SecretString, active_from: &str) -> Secret {
     let mut secret = basic_auth(cluster, cluster.auth_secret(), &cluster.superuser, password);
@@ -28,10 +28,10 @@ pub fn auth(cluster: &Cluster, password: &SecretString, active_from: &str) -> Se
     secret
 }
 
-/// Secret `NAME-patroni`: how pgrekey and the pods talk to Patroni's REST API.
+/// Secret `NAME-patroni`: name and password of Patroni's REST API.
 #[must_use]
-pub fn agent(cluster: &Cluster, password: &SecretString) -> Secret {
-    basic_auth(cluster, cluster.patroni(), AGENT_USER, password)
+pub fn patroni(cluster: &Cluster, password: &SecretString) -> Secret {
+    basic_auth(cluster, cluster.names().patroni(), PATRONI_USER, password)
 }
 
 fn basic_auth(cluster: &Cluster, name: String, username: &str, password: &SecretString) -> Secret {
@@ -46,10 +46,11 @@ fn basic_auth(cluster: &Cluster, name: String, username: &str, password: &Secret
     }
 }
 
-/// Secret `NAME-tls`: what is served. Its keys are those of [`crate::tls::layout::FILES`].
+/// Secret `NAME-tls`: the certificates and keys that pods mount. Its keys are those of
+/// [`crate::tls::layout::FILES`].
 ///
-/// `previous`, under the same keys with `previous.` before them, is not mounted: it is what an
-/// operation that fails goes back to.
+/// `previous` is stored under the same keys with the prefix `previous.`, and no pod mounts it. An
+/// operation that fails goes back to it.
 #[must_use]
 pub fn tls(cluster: &Cluster, now: &ServedMaterial, previous: Option<&ServedMaterial>) -> Secret {
     let mut all = files(now);
@@ -60,26 +61,26 @@ pub fn tls(cluster: &Cluster, now: &ServedMaterial, previous: Option<&ServedMate
             .map(|(key, value)| (format!("previous.{key}"), value)),
     );
     Secret {
-        metadata: cluster.meta(cluster.tls_secret()),
+        metadata: cluster.meta(cluster.names().tls_secret()),
         type_: Some("Opaque".to_owned()),
         data: Some(all),
         ..Default::default()
     }
 }
 
-/// Secret `NAME-user-conf`: the settings that come from a Secret, without these, as the file that
-/// every server includes; empty if there are none.
+/// Secret `NAME-user-conf`: the settings that come from the user's Secret, as a file that every
+/// server includes. The settings `left_out` are not in it. The file is empty if there are none.
 #[must_use]
 pub fn user_conf(cluster: &Cluster, left_out: &BTreeSet<String>) -> Secret {
     Secret {
-        metadata: cluster.meta(cluster.user_conf_secret()),
+        metadata: cluster.meta(cluster.names().user_conf_secret()),
         type_: Some("Opaque".to_owned()),
         data: Some(data([(USER_CONF, &*user_conf_file(cluster, left_out))])),
         ..Default::default()
     }
 }
 
-/// What is in it.
+/// The text of that file.
 #[must_use]
 pub fn user_conf_file(cluster: &Cluster, left_out: &BTreeSet<String>) -> String {
     cluster.user_conf.file(left_out)

@@ -1,12 +1,14 @@
-//! The ways in for clients.
+//! The Services for clients.
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use crate::api::ports::{POSTGRES_PORT, Port};
 use crate::api::template::{ExternalTrafficPolicy, ServiceAlias, ServiceSettings, ServiceType};
 use crate::build::Cluster;
-use crate::build::meta::{Labels, PRIMARY, STANDBY};
-use crate::build::names::DB_PORT;
+use crate::build::meta::{PRIMARY, STANDBY};
 
 /// Service `NAME`: the primary.
 #[must_use]
@@ -16,37 +18,39 @@ pub fn primary(cluster: &Cluster) -> Service {
         ServiceAlias::Primary,
         cluster.name(),
         cluster.selector_of(PRIMARY),
-        DB_PORT,
+        i32::from(POSTGRES_PORT.number),
+        POSTGRES_PORT.name,
     )
 }
 
-/// Service `NAME-standby`: the standbys, if there can be any.
+/// Service `NAME-standby`: the standbys. `None` for a database of one pod.
 #[must_use]
 pub fn standby(cluster: &Cluster) -> Option<Service> {
-    let name = cluster.standby_service();
+    let name = cluster.names().standby_service();
     (cluster.replicas() > 1).then(|| {
         templated(
             cluster,
             ServiceAlias::Standby,
             &name,
             cluster.selector_of(STANDBY),
-            DB_PORT,
+            i32::from(POSTGRES_PORT.number),
+            POSTGRES_PORT.name,
         )
     })
 }
 
-/// Service `NAME-pods`: gives each pod its name, from before it is ready, because standbys dial a
-/// primary by that name.
+/// Service `NAME-pods`: gives each pod a DNS name, also while the pod is not ready. A standby dials
+/// a new primary by that name before the primary is ready.
 #[must_use]
 pub fn pods(cluster: &Cluster) -> Service {
-    let (port, name) = DB_PORT;
+    let Port { number, name } = POSTGRES_PORT;
     Service {
-        metadata: cluster.meta(cluster.pods_service()),
+        metadata: cluster.meta(cluster.names().pods_service()),
         spec: Some(ServiceSpec {
             cluster_ip: Some("None".to_owned()),
             publish_not_ready_addresses: Some(true),
             selector: Some(cluster.selector()),
-            ports: Some(vec![service_port(name, port, name)]),
+            ports: Some(vec![service_port(name, i32::from(number), name)]),
             ..Default::default()
         }),
         status: None,
@@ -58,8 +62,9 @@ pub(super) fn templated(
     cluster: &Cluster,
     alias: ServiceAlias,
     name: &str,
-    selector: Labels,
-    (port, target): (i32, &str),
+    selector: BTreeMap<String, String>,
+    port: i32,
+    target: &str,
 ) -> Service {
     let mut metadata = cluster.meta(name);
     let mut spec = ServiceSpec {
@@ -98,7 +103,8 @@ fn service_port(name: &str, port: i32, target: &str) -> ServicePort {
     }
 }
 
-/// Every field of a template, so that a new one does not compile until it does something.
+/// Applies the user's changes. The pattern names every field, so that a new field does not compile
+/// until it has an effect.
 fn change(spec: &mut ServiceSpec, wish: ServiceSettings) {
     let ServiceSettings {
         type_,
@@ -133,7 +139,7 @@ fn change(spec: &mut ServiceSpec, wish: ServiceSettings) {
     spec.load_balancer_ip = load_balancer_ip;
     spec.load_balancer_source_ranges =
         Some(load_balancer_source_ranges).filter(|list| !list.is_empty());
-    // Settings of an affinity are refused without the affinity itself.
+    // The API server refuses settings of session affinity if the affinity itself is not set.
     spec.session_affinity = session_affinity_config
         .as_ref()
         .map(|_| "ClientIP".to_owned());

@@ -1,4 +1,4 @@
-//! Whole manifests, to be read by people: a change that nobody meant shows here.
+//! Snapshots of whole manifests, for people to read: an unintended change shows here.
 
 use std::collections::BTreeSet;
 
@@ -14,12 +14,12 @@ use crate::build::{
 use crate::tls::posture::tests::material;
 use crate::tls::{Alias, Method, Posture, posture};
 
-/// Every manifest of a database, in the order in which a person would explain them, as YAML
-/// documents.
+/// Every manifest of a database as a YAML document, in the order in which a person would explain
+/// them.
 fn manifests(owner: &Postgres, cluster: &Cluster, posture: &Posture) -> String {
-    // The annotation is JSON in a string, which nobody can read.
+    // The annotation is JSON in a string. People read YAML more easily.
     let mut shared = json!(dynamic::config_map(cluster, posture));
-    shared["metadata"]["annotations"]["config"] = dynamic::config(cluster, posture);
+    shared["metadata"]["annotations"]["config"] = json!(dynamic::config(cluster, posture));
     let documents = [
         json!(owned_by(pet_set::pet_set(cluster, posture), owner)),
         json!(services::primary(cluster)),
@@ -41,7 +41,7 @@ fn manifests(owner: &Postgres, cluster: &Cluster, posture: &Posture) -> String {
             &"password".into(),
             "2026-01-01T00:00:00Z"
         )),
-        json!(secrets::agent(cluster, &"password".into())),
+        json!(secrets::patroni(cluster, &"password".into())),
         json!(secrets::user_conf(cluster, &BTreeSet::new())),
         json!(trust::ca_config_map(cluster, "PEM")),
     ];
@@ -53,7 +53,7 @@ fn manifests(owner: &Postgres, cluster: &Cluster, posture: &Posture) -> String {
     texts.join("---\n")
 }
 
-fn of(spec: &str) -> String {
+fn manifests_of(spec: &str) -> String {
     let mut owner = postgres(spec);
     owner.metadata.uid = Some("00000000-0000-0000-0000-000000000001".to_owned());
     owner.metadata.labels = Some([("team".to_owned(), "payments".to_owned())].into());
@@ -67,12 +67,14 @@ const STORAGE: &str =
 
 #[test]
 fn three_pods_without_tls() {
-    insta::assert_snapshot!(of(&format!("{{version: '17.12', replicas: 3, {STORAGE}}}")));
+    insta::assert_snapshot!(manifests_of(&format!(
+        "{{version: '17.12', replicas: 3, {STORAGE}}}"
+    )));
 }
 
 #[test]
 fn three_pods_with_tls_and_passwords() {
-    insta::assert_snapshot!(of(&format!(
+    insta::assert_snapshot!(manifests_of(&format!(
         "{{version: '17.12', replicas: 3, {STORAGE}, sslMode: verify-full, clientAuthMode: scram, tls: {{issuerRef: {{name: \
          pg-issuer}}, certificates: [{{alias: server, subject: {{organizations: ['kubedb:server']}}, dnsNames: [localhost], \
          ipAddresses: [127.0.0.1]}}]}}}}"
@@ -81,7 +83,7 @@ fn three_pods_with_tls_and_passwords() {
 
 #[test]
 fn three_pods_with_tls_and_client_certificates() {
-    insta::assert_snapshot!(of(&format!(
+    insta::assert_snapshot!(manifests_of(&format!(
         "{{version: '18.6', replicas: 3, {STORAGE}, clientAuthMode: cert, tls: {{issuerRef: {{apiGroup: cert-manager.io, kind: \
          ClusterIssuer, name: everywhere}}, certificates: [{{alias: client, subject: {{organizations: [postgres], \
          organizationalUnits: [client]}}}}]}}}}"
@@ -90,17 +92,17 @@ fn three_pods_with_tls_and_client_certificates() {
 
 #[test]
 fn one_pod_with_metrics() {
-    insta::assert_snapshot!(of(
+    insta::assert_snapshot!(manifests_of(
         "{version: '17.12', storageType: Ephemeral, monitor: {agent: prometheus.io/builtin}}"
     ));
 }
 
 #[test]
 fn everything_that_can_be_said() {
-    insta::assert_snapshot!(of(EVERYTHING));
+    insta::assert_snapshot!(manifests_of(EVERYTHING));
 }
 
-/// A spec with every field that the builder reads.
+/// A spec with every field that `build` reads.
 const EVERYTHING: &str = r#"
 version: "18.6"
 replicas: 5

@@ -1,4 +1,4 @@
-//! A PetSet as a StatefulSet: what pgrekey runs where nobody else realises PetSets.
+//! A PetSet as a StatefulSet, which pgrekey creates if no other controller realises PetSets.
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -9,7 +9,7 @@ use crate::api::pet_set::{PetSetSpec, PodManagementPolicy};
 /// The StatefulSet of a PetSet: the same name, labels and pods.
 #[must_use]
 pub fn stateful_set(set: &PetSet) -> StatefulSet {
-    // Every field, so that a new one does not compile until it does something.
+    // The pattern names every field, so that a new field does not compile until it has an effect.
     let PetSetSpec {
         replicas,
         selector,
@@ -22,7 +22,7 @@ pub fn stateful_set(set: &PetSet) -> StatefulSet {
         min_ready_seconds,
         persistent_volume_claim_retention_policy,
         ordinals,
-        // Of KubeOps' own kind; no StatefulSet can do it.
+        // Fields of KubeOps' own. A StatefulSet cannot do the same.
         distributed: _,
         pod_placement_policy: _,
     } = set.spec.clone();

@@ -1,4 +1,4 @@
-//! What clients should trust.
+//! The CA bundle for clients.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,11 @@ use k8s_openapi::api::core::v1::ConfigMap;
 
 use crate::build::Cluster;
 
-/// ConfigMap `NAME-ca`: key `ca.crt`, the certificates of the CAs that [`crate::tls::published`]
-/// names, as PEM.
+/// ConfigMap `NAME-ca`: key `ca.crt` has the CAs of [`crate::tls::published`] as PEM.
 #[must_use]
 pub fn ca_config_map(cluster: &Cluster, bundle: &str) -> ConfigMap {
     ConfigMap {
-        metadata: cluster.meta(cluster.ca_config_map()),
+        metadata: cluster.meta(cluster.names().ca_config_map()),
         data: Some(BTreeMap::from([("ca.crt".to_owned(), bundle.to_owned())])),
         ..Default::default()
     }

@@ -1,10 +1,10 @@
-//! The user's own PostgreSQL settings, and the way that each goes to the servers.
+//! The user's own PostgreSQL settings, and how each reaches the servers.
 //!
-//! What the spec says is no secret: it goes through Patroni's shared configuration, which Patroni
-//! brings to all pods by itself. What comes from a Secret stays in one: PostgreSQL includes it as a
-//! file, before everything that Patroni writes. Of that, only what Patroni sets itself in any case,
-//! so that a file has no effect, goes into the shared configuration too: numbers and words of a
-//! list.
+//! Settings in the spec are no secret: they go into Patroni's dynamic configuration, and Patroni
+//! brings them to all pods. Settings in a Secret stay in a Secret: PostgreSQL includes them as a
+//! file, before all that Patroni writes. A few of them have no effect in a file, because Patroni
+//! sets them itself. These go into the dynamic configuration too; they are only numbers and words
+//! of a list.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
@@ -12,16 +12,16 @@ use std::fmt::{self, Write};
 use crate::api::bounds::MAX_CONF;
 use crate::api::postgres::{PostgresSpec, USER_CONF};
 use crate::api::{postgresql_conf, postgresql_settings, reserved_settings};
-use crate::build::cluster::{BuildInputs, Unbuildable, unbuildable};
-use crate::build::pod::{USER_CONF_FOLDER, USER_CONF_VOLUME};
+use crate::build::paths::{USER_CONF_FOLDER, USER_CONF_VOLUME};
+use crate::build::unbuildable::{Unbuildable, unbuildable};
 use k8s_openapi::api::core::v1::Pod;
 
 /// The field that names the Secret.
 pub const SECRET_NAME: &str = "spec.configuration.secretName";
 
-/// What Patroni sets itself, on the command line or after the file that it includes, and lets
-/// nobody set but by its shared configuration; without what is pgrekey's (Patroni 4.0.7,
-/// `CMDLINE_OPTIONS` in `postgresql/config.py`).
+/// Settings that Patroni writes itself, on the command line or after the included file, and that
+/// can be changed by the dynamic configuration only (Patroni 4.0.7, `CMDLINE_OPTIONS` in
+/// `postgresql/config.py`). Those that are pgrekey's are not in the list.
 const BY_PATRONI: [&str; 9] = [
     "max_connections",
     "max_locks_per_transaction",
@@ -34,15 +34,15 @@ const BY_PATRONI: [&str; 9] = [
     "wal_level",
 ];
 
-/// The user's settings, names in lower case, without those that are pgrekey's.
+/// The user's settings, with names in lower case. Settings that are pgrekey's are left out.
 #[derive(Clone, Default)]
 pub(super) struct UserConf {
-    /// Those of the spec, which win.
+    /// Settings of the spec, which win.
     pub(super) inline: BTreeMap<String, String>,
     secret: BTreeMap<String, String>,
 }
 
-/// Without the settings: some are a Secret's.
+/// Leaves out the settings: some come from a Secret.
 impl fmt::Debug for UserConf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UserConf").finish_non_exhaustive()
@@ -52,7 +52,7 @@ impl fmt::Debug for UserConf {
 impl UserConf {
     pub(super) fn parse(
         spec: &PostgresSpec,
-        facts: &BuildInputs<'_>,
+        secret_text: Option<&str>,
         major: u32,
     ) -> Result<Self, Unbuildable> {
         let Some(configuration) = &spec.configuration else {
@@ -82,7 +82,7 @@ impl UserConf {
         let secret = configuration
             .secret_name
             .as_deref()
-            .map(|name| secret(name, facts.user_conf, major))
+            .map(|name| secret(name, secret_text, major))
             .transpose()?;
         let mut all = Self {
             inline,
@@ -94,19 +94,19 @@ impl UserConf {
         Ok(all)
     }
 
-    /// Whether the file sets this.
+    /// Whether the file has this setting.
     pub(super) fn file_sets(&self, name: &str) -> bool {
         self.secret.contains_key(name)
     }
 
-    /// What of the Secret the shared configuration needs.
+    /// The settings of the Secret that the dynamic configuration needs.
     pub(super) fn by_patroni(&self) -> impl Iterator<Item = (&String, &String)> {
         self.secret
             .iter()
             .filter(|(name, _)| BY_PATRONI.contains(&name.as_str()))
     }
 
-    /// The file that servers include, without these settings.
+    /// The file that servers include. The settings `left_out` are not in it.
     pub(super) fn file(&self, left_out: &BTreeSet<String>) -> String {
         let mut text = "# pgrekey writes this file.\n".to_owned();
         for (name, value) in self
@@ -116,26 +116,26 @@ impl UserConf {
         {
             text.push_str(name);
             text.push_str(" = '");
-            value.chars().for_each(|c| push(&mut text, c));
+            value.chars().for_each(|c| push_escaped(&mut text, c));
             text.push_str("'\n");
         }
         text
     }
 }
 
-/// A character between quotes (PostgreSQL 17, `guc-file.l`, `DeescapeQuotedString`).
-fn push(text: &mut String, c: char) {
+/// Appends a character of a quoted value (PostgreSQL 17, `guc-file.l`, `DeescapeQuotedString`).
+fn push_escaped(text: &mut String, c: char) {
     match c {
         '\'' => text.push_str("''"),
         '\\' => text.push_str(r"\\"),
-        // An ASCII character has a number of at most three octal digits; writing into a string does
-        // not fail.
+        // An ASCII character needs at most three octal digits. Writing into a string does not fail.
         c if c.is_ascii_control() => drop(write!(text, "\\{:03o}", u32::from(c))),
         c => text.push(c),
     }
 }
 
-/// What a Secret says. Its lines are told by their numbers: what is in them is secret.
+/// The settings in a Secret. A refusal has the number of the line and none of its text, which is
+/// secret.
 fn secret(
     name: &str,
     text: Option<&str>,
@@ -167,7 +167,7 @@ fn secret(
                 );
             }
         };
-        // What is pgrekey's is left out, whatever it is.
+        // Settings that are pgrekey's are left out later, whatever their value.
         for (setting, value) in settings
             .iter()
             .filter(|(setting, _)| reserved_settings::reserved_setting(setting).is_none())
@@ -181,8 +181,8 @@ fn secret(
     Ok(all)
 }
 
-/// Whether a pod has the file with the settings that come from a Secret. One that an earlier
-/// pgrekey made has not.
+/// Whether a pod mounts the file with the settings of the Secret. Pods of an earlier pgrekey do
+/// not.
 #[must_use]
 pub fn has_user_conf(pod: &Pod) -> bool {
     let volumes = pod
@@ -194,7 +194,7 @@ pub fn has_user_conf(pod: &Pod) -> bool {
         .any(|volume| volume.name == USER_CONF_VOLUME)
 }
 
-/// Where servers find that file.
+/// Path of that file in a pod.
 #[must_use]
 pub fn path() -> String {
     format!("{USER_CONF_FOLDER}/{USER_CONF}")
@@ -203,9 +203,9 @@ pub fn path() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::build::Cluster;
     use crate::build::cluster::tests::{postgres, version};
     use crate::build::patroni::dynamic;
+    use crate::build::{BuildInputs, Cluster};
     use crate::tls::{Method, Posture};
     use proptest::prelude::*;
 
@@ -221,7 +221,7 @@ mod tests {
     }
 
     fn shared_of(cluster: &Cluster) -> serde_json::Value {
-        dynamic::config(cluster, &Posture::plain(Method::Scram))
+        serde_json::json!(dynamic::config(cluster, &Posture::plain(Method::Scram)))
     }
 
     #[test]
@@ -284,7 +284,8 @@ mod tests {
 
     #[test]
     fn what_postgresql_reads_in_the_file_is_what_was_meant() {
-        // `conf::parse` refuses what a line must not hold; the quotes hold with any character.
+        // `postgresql_conf::parse` refuses some characters. The quoting is right for every
+        // character.
         let odd = "it's a \\ and\ta\nbreak, \u{7f}ü";
         let conf = UserConf {
             secret: [("x.y".to_owned(), odd.to_owned())].into(),
@@ -298,7 +299,7 @@ mod tests {
     }
 
     proptest! {
-        /// Letters of a secret are never in what Patroni shares, whatever setting holds them.
+        /// The dynamic configuration never has the text of a secret, whatever setting holds it.
         #[test]
         fn no_secret_is_shared(
             name in prop::sample::select(vec!["log_line_prefix", "archive_command", "my.key", "max_connections", "wal_level",

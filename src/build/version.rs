@@ -1,23 +1,18 @@
-//! Which PostgresVersion a database is built of: the one that its spec names, unless the data are
-//! of another major version.
+//! Which PostgresVersion a database is built of: the one that its spec names, unless the data
+//! belong to another major version.
 //!
-//! PostgreSQL 18 does not start on the data of 17. A template with its image would wait, unseen,
-//! for the next restart.
+//! PostgreSQL 18 does not start on data of 17. If the template had its image, the failure would
+//! stay hidden until the next restart.
 
 use std::fmt;
 use std::str::FromStr;
 
+use crate::api::annotations::BUILT_OF;
 use crate::api::postgres_version::PostgresVersionSpec;
 use crate::build::Cluster;
 
-/// Annotation of ConfigMap `NAME-patroni` and of PetSet `NAME`: what the database is built of, see
-/// [`BuiltOf`]. The ConfigMap stays while the database is halted, and the PetSet while somebody has
-/// a damaged ConfigMap made again.
-pub const BUILT_OF: &str = "pgrekey.dev/version";
-
-/// What a database is built of, as its objects remember it: `17/17.12`. What a PostgresVersion of
-/// this name says may have changed since, and the object may have gone; the data are what they
-/// were.
+/// The version of a database's data, from [`BUILT_OF`]: `17/17.12`. The PostgresVersion of this
+/// name may have changed or gone since; the data stay what they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuiltOf {
     /// PostgreSQL's major version.
@@ -27,7 +22,7 @@ pub struct BuiltOf {
 }
 
 impl BuiltOf {
-    /// The annotation that says so.
+    /// The annotation with this value.
     #[must_use]
     pub fn annotation(&self) -> (String, String) {
         (BUILT_OF.to_owned(), self.to_string())
@@ -40,7 +35,7 @@ impl fmt::Display for BuiltOf {
     }
 }
 
-/// Why a text does not say what a database is built of: it is no `MAJOR/NAME`.
+/// The text is not `MAJOR/NAME`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoVersion;
 
@@ -60,7 +55,7 @@ impl FromStr for BuiltOf {
 }
 
 impl Cluster {
-    /// What it is built of.
+    /// The version of this cluster's data.
     #[must_use]
     pub fn built_of(&self) -> BuiltOf {
         BuiltOf {
@@ -73,32 +68,33 @@ impl Cluster {
 /// A PostgresVersion by its name.
 #[derive(Clone, Copy, Debug)]
 pub struct Named<'a> {
-    /// Its name.
+    /// Name of the PostgresVersion.
     pub name: &'a str,
-    /// What it is, if it is there.
+    /// Its spec. `None` if there is no such PostgresVersion.
     pub spec: Option<&'a PostgresVersionSpec>,
 }
 
-/// What a database is built of next.
+/// The PostgresVersion for the next reconcile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// Of the PostgresVersion that its spec names, if there is one.
+    /// The one in `spec.version`.
     Follow,
-    /// Of the one that it is built of already, although its spec names another, for this reason.
+    /// The one that the database is built of already, although the spec names another. The text is
+    /// the reason.
     Stay(String),
-    /// Of none, for this reason: neither takes the data.
+    /// None: neither fits the data. The text is the reason.
     Neither(String),
 }
 
-/// What a database is built of next that is built of one version, while its spec names this or
-/// another. `there` is what the PostgresVersion of the first one's name is now, if it is there.
+/// Chooses the PostgresVersion for the next reconcile. `built` is the version of the data; `there`
+/// is the PostgresVersion of that name today; `wished` is the one in `spec.version`.
 #[must_use]
 pub fn choose(built: &BuiltOf, there: Option<&PostgresVersionSpec>, wished: Named<'_>) -> Choice {
     let BuiltOf { major, name: from } = built;
     let to = wished.name;
     let why = match wished.spec.map(PostgresVersionSpec::major) {
         Some(Some(wished)) if wished == *major => return Choice::Follow,
-        // One that is not there is asked for elsewhere.
+        // A PostgresVersion that does not exist is reported elsewhere.
         None if from == to => return Choice::Follow,
         None => format!("there is no PostgresVersion {to}"),
         Some(Some(wished)) => {
@@ -184,13 +180,13 @@ mod tests {
             ("17/17.11", Some(&older), named("17.12", &newer)),
             ("17/17.12", Some(&newer), named("17.11", &older)),
             ("17/17.12", Some(&newer), named("17.12", &newer)),
-            // Edited in place, which is how a patch release may come.
+            // Edited in place, as for a patch release.
             ("17/corp", Some(&newer), named("corp", &newer)),
-            // The catalog has been tidied up, and what went had a name that says nothing.
+            // The old PostgresVersion was deleted, and its name did not tell the version.
             ("17/corp", None, named("corp-b", &newer)),
-            // What had the name is another one now, which is no matter.
+            // The old PostgresVersion has another major version now. That does not matter.
             ("17/corp", Some(&version("18.1")), named("corp-b", &newer)),
-            // Whether it is there at all is asked elsewhere.
+            // A missing PostgresVersion is reported elsewhere.
             (
                 "17/gone",
                 None,
@@ -224,7 +220,7 @@ mod tests {
                 named("17.12", &old),
                 "17.12 is PostgreSQL 17, and the data are PostgreSQL 18's",
             ),
-            // The name says 17 and the object 18: the object counts.
+            // The name says 17 and the object says 18. The object counts.
             (
                 "17/17.12",
                 &old,

@@ -1,5 +1,5 @@
-//! Which pods are a database's: those that its workload controls. Labels do not say it, because
-//! whoever may create a pod may write them on it.
+//! Which pods belong to a database: those that its workload controls. Labels are no proof, because
+//! everyone who may create a pod may put them on it.
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -7,40 +7,40 @@ use kube::ResourceExt;
 
 use crate::api::{PetSet, Postgres};
 
-/// Who makes the pods of a PetSet.
+/// The controller that creates the pods of a PetSet.
 #[derive(Clone, Copy, Debug)]
 pub enum Realised<'a> {
-    /// A controller of PetSets: the PetSet itself controls them.
+    /// A PetSet controller: the PetSet itself owns the pods.
     Directly,
-    /// The StatefulSet of the PetSet's name, if there is one.
+    /// The StatefulSet with the PetSet's name. `None` if it does not exist.
     By(Option<&'a ObjectMeta>),
 }
 
-/// The workload of a database: the object that controls its pods.
+/// The object that controls the pods of a database: a PetSet or a StatefulSet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
     name: String,
     uid: String,
-    /// How many pods it is to have.
+    /// Desired number of pods.
     replicas: i32,
 }
 
-/// What a pod that carries a database's labels is to the database's workload.
+/// The relation of a pod to a workload. The pod has the labels of the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodOwnership {
-    /// One of its pods.
+    /// The workload controls the pod.
     Member,
-    /// One of its pods, of which it is to have fewer: the pod goes.
+    /// The workload controls the pod, and will remove it: its ordinal is too high.
     Surplus,
-    /// It has the name of one and nobody controls it: the workload takes it over, as when it was
-    /// made anew.
+    /// The pod has the name of a member and no controller. The workload adopts it, for example
+    /// after it was deleted and created again.
     Orphan,
-    /// No pod of it.
+    /// The pod does not belong to the workload.
     Stranger,
 }
 
 impl PodOwnership {
-    /// Whether it is the database's pod.
+    /// Whether the workload controls the pod.
     #[must_use]
     pub const fn is_own(self) -> bool {
         matches!(self, Self::Member | Self::Surplus)
@@ -48,7 +48,8 @@ impl PodOwnership {
 }
 
 impl Workload {
-    /// The workload of this database, by its PetSet and what realises that; or why there is none.
+    /// The workload of a database, by its PetSet and the object that realises it. The error says
+    /// why there is none.
     pub fn find(
         postgres: &Postgres,
         set: Option<&PetSet>,
@@ -78,7 +79,7 @@ impl Workload {
         })
     }
 
-    /// What this pod is to it.
+    /// The relation of this pod to the workload.
     #[must_use]
     pub fn ownership(&self, pod: &Pod) -> PodOwnership {
         let Some(ordinal) = ordinal(&self.name, &pod.name_any()) else {
@@ -87,15 +88,15 @@ impl Workload {
         match controller(&pod.metadata) {
             Some(owner) if owner.uid == self.uid && ordinal < self.replicas => PodOwnership::Member,
             Some(owner) if owner.uid == self.uid => PodOwnership::Surplus,
-            // Nobody takes over what is being deleted.
+            // A controller adopts no object that is being deleted.
             None if pod.metadata.deletion_timestamp.is_none() => PodOwnership::Orphan,
             _ => PodOwnership::Stranger,
         }
     }
 }
 
-/// Whether a workload of this name has made the pod, also one that has gone: it goes before its
-/// pods do.
+/// Whether a workload of this name created the pod. The workload itself may be gone: it is deleted
+/// before its pods.
 #[must_use]
 pub fn is_made_by(name: &str, pod: &Pod) -> bool {
     let by = |owner: &OwnerReference| {
@@ -104,17 +105,17 @@ pub fn is_made_by(name: &str, pod: &Pod) -> bool {
     ordinal(name, &pod.name_any()).is_some() && controller(&pod.metadata).is_some_and(by)
 }
 
-/// The number of a pod among those of the workload of this name.
+/// The ordinal of a pod of the workload with this name. `None` if the pod has another name.
 #[must_use]
 pub fn ordinal(name: &str, pod: &str) -> Option<i32> {
     let text = pod.strip_prefix(name)?.strip_prefix('-')?;
-    // Only as it is written: `+1` and `01` are numbers too.
+    // Only the exact text: `+1` and `01` are numbers too.
     text.parse()
         .ok()
         .filter(|ordinal: &i32| ordinal.to_string() == text)
 }
 
-/// The uid of an object, if this one controls it.
+/// The uid of an object, if its controller has the uid `by`.
 fn controlled<'a>(object: &'a ObjectMeta, by: Option<&String>) -> Option<&'a String> {
     let owner = controller(object)?;
     object.uid.as_ref().filter(|_| Some(&owner.uid) == by)

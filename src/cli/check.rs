@@ -1,34 +1,33 @@
-//! `pgrekey check`: the rules, before an API server is asked.
+//! `pgrekey check`: applies the rules of admission to manifests, offline.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context;
 use kube::ResourceExt;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::api::{Postgres, PostgresOpsRequest};
-use crate::cli::kubeconfig::{Scope, block_on, print};
+use crate::cli::facts::{facts_in, read_text};
+use crate::cli::flags::AdmissionFlags;
+use crate::cli::kubeconfig::{Scope, block_on};
 use crate::cli::manifest;
-use crate::cli::manifest::{Document, Position};
-use crate::cli::output::{Output, json, yaml};
+use crate::cli::manifest::{Document, ParseProblem, Position};
+use crate::cli::output::{Output, json, print_lines, yaml};
 use crate::cluster::cache;
 use crate::rules;
-use crate::rules::allowed::{Allowed, PodSecurity};
-use crate::rules::defaults::{DefaultIssuer, InstallationDefaults};
+use crate::rules::decode::{UNDECODABLE, decode_object};
+use crate::rules::defaults::InstallationDefaults;
+use crate::rules::kind::ReviewedKind;
 use crate::rules::{ClusterFacts, Effect, Finding, Needs, Operation, Review, Rule, Snapshot};
-use crate::serve::review;
-use crate::serve::review::{ReviewedKind, UNDECODABLE};
 
 /// Judge manifests by the rules of the admission webhooks, offline
 ///
-/// Objects of other kinds are not judged; with facts they count as part of the cluster, as if they
-/// had been applied before. The exit code is 1 when something would be refused. Warnings alone
-/// leave it at 0.
+/// Objects of other kinds are not judged. With facts they count as part of the cluster, as if they
+/// had been applied before. The exit code is 1 if an object would be refused, and 0 if there are
+/// only warnings.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pgrekey check add-tls.yaml
@@ -40,86 +39,19 @@ pub(crate) struct Args {
     /// Files with manifests, YAML or JSON; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Directory with manifests of what is in the cluster
+    /// Directory with manifests of the objects in the cluster
     #[arg(long, value_name = "DIR", conflicts_with = "cluster")]
     facts: Option<PathBuf>,
-    /// Ask the cluster of the kubeconfig what is in it
+    /// Read the objects in the cluster of the kubeconfig
     #[arg(long)]
     cluster: bool,
     #[command(flatten)]
-    defaults: Defaults,
-    /// How it is printed
+    defaults: AdmissionFlags,
+    /// Format of the output
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
     scope: Scope,
-}
-
-/// What admission fills in and lets pass
-#[derive(Debug, clap::Args)]
-pub(crate) struct Defaults {
-    /// Issuer for objects that name none, as `pgrekey run` has it: Issuer/NAME or
-    /// ClusterIssuer/NAME
-    #[arg(long, env = "PGREKEY_DEFAULT_ISSUER", value_name = "ISSUER")]
-    default_issuer: Option<DefaultIssuer>,
-    #[command(flatten)]
-    tenancy: Tenancy,
-}
-
-impl Defaults {
-    /// The installation that would judge.
-    pub(crate) fn installation(self) -> InstallationDefaults {
-        let Self {
-            default_issuer,
-            tenancy,
-        } = self;
-        InstallationDefaults {
-            issuer: default_issuer,
-            allowed: Arc::new(tenancy.allowed()),
-            ..InstallationDefaults::default()
-        }
-    }
-}
-
-/// What databases may have
-#[derive(Debug, clap::Args)]
-pub(crate) struct Tenancy {
-    /// What pods of databases may be, by Kubernetes' Pod Security Standards: restricted, baseline
-    /// or privileged
-    #[arg(
-        long,
-        env = "PGREKEY_POD_SECURITY",
-        value_name = "LEVEL",
-        default_value = "restricted"
-    )]
-    pod_security: PodSecurity,
-    /// ServiceAccounts with the label pgrekey.dev/usable-by-databases=true that pods of databases
-    /// may run as, besides their own
-    #[arg(
-        long,
-        env = "PGREKEY_SERVICE_ACCOUNTS",
-        value_name = "NAME",
-        value_delimiter = ','
-    )]
-    service_accounts: Vec<String>,
-    /// Let Services of databases have external IPs
-    #[arg(long, env = "PGREKEY_ALLOW_EXTERNAL_IPS")]
-    allow_external_ips: bool,
-}
-
-impl Tenancy {
-    pub(crate) fn allowed(self) -> Allowed {
-        let Self {
-            pod_security,
-            service_accounts,
-            allow_external_ips,
-        } = self;
-        Allowed {
-            pod_security,
-            service_accounts,
-            external_ips: allow_external_ips,
-        }
-    }
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -132,20 +64,20 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         scope,
     } = args;
     let before = match facts {
-        Some(directory) => Some(facts_of(&directory)?),
-        None if cluster => Some(facts_of_cluster(&scope)?),
+        Some(directory) => Some(facts_in(&directory)?),
+        None if cluster => Some(facts_in_cluster(&scope)?),
         None => None,
     };
     let namespace = scope.namespace();
-    let mut report = ObjectReport::default();
+    let mut report = CheckSummary::default();
     let mut objects = vec![];
     for file in &files {
-        match manifest::parse(&text_of(file)?) {
+        match manifest::parse(&read_text(file)?) {
             Ok(documents) => {
                 let documents = documents.into_iter().flat_map(Document::objects);
-                objects.extend(documents.map(|document| Object::new(file, document, &namespace)));
+                objects.extend(documents.map(|document| Manifest::new(file, document, &namespace)));
             }
-            Err((place, problem)) => report.unreadable(file, place, problem),
+            Err(problem) => report.unreadable(file, problem),
         }
     }
     let facts = before.clone().map(|facts| with_companions(facts, &objects));
@@ -158,12 +90,12 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         match object.kind() {
             Some(ManifestKind::Postgres) => check.object::<Postgres>(object, &mut report),
             Some(ManifestKind::PostgresOpsRequest) => {
-                check.object::<PostgresOpsRequest>(object, &mut report)
+                check.object::<PostgresOpsRequest>(object, &mut report);
             }
             None => report.other += 1,
         }
     }
-    print(&match output {
+    print_lines(&match output {
         Output::Json => json(&report)?,
         Output::Yaml => yaml(&report)?,
         Output::Table | Output::Wide => report.lines(),
@@ -175,63 +107,18 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-pub(crate) fn text_of(file: &Path) -> anyhow::Result<String> {
-    let bytes = if file == Path::new("-") {
-        let mut bytes = vec![];
-        std::io::stdin()
-            .lock()
-            .read_to_end(&mut bytes)
-            .context("cannot read standard input")?;
-        bytes
-    } else {
-        std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?
-    };
-    String::from_utf8(bytes).with_context(|| format!("{} is no text", file.display()))
-}
-
-/// What the manifests of a directory say about the cluster.
-pub(crate) fn facts_of(directory: &Path) -> anyhow::Result<Snapshot> {
-    let entries = std::fs::read_dir(directory)
-        .with_context(|| format!("cannot read {}", directory.display()))?;
-    let mut files = entries
-        .map(|entry| Ok(entry?.path()))
-        .collect::<std::io::Result<Vec<_>>>()?;
-    files.retain(|file| {
-        file.extension()
-            .is_some_and(|e| ["yaml", "yml", "json"].iter().any(|known| e == *known))
-    });
-    files.sort();
-    let mut facts = Snapshot::default();
-    for file in files {
-        let documents = manifest::parse(&text_of(&file)?).map_err(|(place, problem)| {
-            anyhow::anyhow!(
-                "{}:{}:{}: {problem}",
-                file.display(),
-                place.line,
-                place.column
-            )
-        })?;
-        for document in documents.into_iter().flat_map(Document::objects) {
-            facts
-                .learn(&document.value())
-                .with_context(|| format!("{} does not decode", file.display()))?;
-        }
-    }
-    Ok(facts)
-}
-
-fn facts_of_cluster(scope: &Scope) -> anyhow::Result<Snapshot> {
+fn facts_in_cluster(scope: &Scope) -> anyhow::Result<Snapshot> {
     block_on(async { Ok(cache::snapshot(&scope.connect().await?.client).await?) })
 }
 
-/// The cluster once the given objects are in it. Requests stay out: each is judged as the next one
-/// to come.
-fn with_companions(mut facts: Snapshot, objects: &[Object<'_>]) -> Snapshot {
+/// The facts with the given objects added. Requests are not added: each one is judged as if it came
+/// next.
+fn with_companions(mut facts: Snapshot, objects: &[Manifest<'_>]) -> Snapshot {
     for object in objects
         .iter()
         .filter(|object| object.kind() != Some(ManifestKind::PostgresOpsRequest))
     {
-        // One that does not decode is said where it is judged, and is no fact.
+        // An object that does not decode is reported when it is judged.
         let _ = facts.learn(&object.value);
     }
     facts
@@ -243,24 +130,23 @@ enum ManifestKind {
     PostgresOpsRequest,
 }
 
-/// An object of a file.
-struct Object<'f> {
+/// An object in a file.
+struct Manifest<'f> {
     file: &'f Path,
     document: Document,
     value: Value,
 }
 
-impl<'f> Object<'f> {
+impl<'f> Manifest<'f> {
     fn new(file: &'f Path, document: Document, namespace: &str) -> Self {
         let mut value = document.value();
         let namespaced = !matches!(
-            text(&value, "/kind"),
+            text_at(&value, "/kind"),
             "Namespace" | "ClusterIssuer" | "StorageClass"
         );
-        if let Some(metadata) = value
-            .get_mut("metadata")
-            .and_then(Value::as_object_mut)
-            .filter(|_| namespaced)
+        let metadata = value.get_mut("metadata").and_then(Value::as_object_mut);
+        if let Some(metadata) = metadata
+            && namespaced
         {
             metadata
                 .entry("namespace")
@@ -274,7 +160,10 @@ impl<'f> Object<'f> {
     }
 
     fn kind(&self) -> Option<ManifestKind> {
-        match (text(&self.value, "/apiVersion"), text(&self.value, "/kind")) {
+        match (
+            text_at(&self.value, "/apiVersion"),
+            text_at(&self.value, "/kind"),
+        ) {
             ("kubedb.com/v1", "Postgres") => Some(ManifestKind::Postgres),
             ("ops.kubedb.com/v1alpha1", "PostgresOpsRequest") => {
                 Some(ManifestKind::PostgresOpsRequest)
@@ -284,24 +173,25 @@ impl<'f> Object<'f> {
     }
 }
 
-fn text<'v>(value: &'v Value, path: &str) -> &'v str {
+fn text_at<'v>(value: &'v Value, path: &str) -> &'v str {
     value
         .pointer(path)
         .and_then(Value::as_str)
         .unwrap_or_default()
 }
 
-/// What objects are held against.
+/// The facts and defaults that objects are judged by.
 struct CheckRun {
-    /// The cluster as it is.
+    /// The cluster as it is. `None` without facts.
     before: Option<Snapshot>,
     /// The cluster with the given objects in it.
     facts: Option<Snapshot>,
     installation: InstallationDefaults,
 }
 
-/// A kind that can be checked: its object of this name, if the cluster has it.
+/// A kind that can be checked.
 trait CheckedKind: ReviewedKind<DynamicType = ()> {
+    /// The object of the same name that the cluster has.
     fn stored(&self, facts: &Snapshot) -> Option<Self>;
 }
 
@@ -329,15 +219,14 @@ impl CheckedKind for PostgresOpsRequest {
 }
 
 impl CheckRun {
-    fn object<K: CheckedKind>(&self, object: &Object<'_>, report: &mut ObjectReport) {
+    fn object<K: CheckedKind>(&self, object: &Manifest<'_>, report: &mut CheckSummary) {
         report.judged(object, self.judge::<K>(object), self.left_out::<K>());
     }
 
-    /// What the API server would be told, had it been asked to apply the object: defaults first,
-    /// then the rules.
-    fn judge<K: CheckedKind>(&self, object: &Object<'_>) -> Vec<Finding> {
+    /// The findings of admission if the object were applied: defaults first, then the rules.
+    fn judge<K: CheckedKind>(&self, object: &Manifest<'_>) -> Vec<Finding> {
         let review = |value: &Value| -> Result<Review<K>, Finding> {
-            let object: K = review::decode_object(value)?;
+            let object: K = decode_object(value)?;
             let old = self
                 .before
                 .as_ref()
@@ -364,7 +253,7 @@ impl CheckRun {
         judged.unwrap_or_else(|finding| vec![finding])
     }
 
-    /// The rules that cannot be judged without facts, and whether that is all of each.
+    /// The rules that cannot be applied without facts.
     fn left_out<K: CheckedKind>(&self) -> Vec<LeftOut> {
         if self.facts.is_some() {
             return vec![];
@@ -381,24 +270,24 @@ impl CheckRun {
     }
 }
 
-/// A rule that was not judged for want of facts.
+/// A rule that was not applied, or not all of it, because there are no facts.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct LeftOut {
     kind: String,
     rule: &'static str,
-    /// Whether all of the rule was left out, or the part of it that looks at the cluster.
+    /// `false` if only the part of the rule that reads facts was left out.
     whole: bool,
 }
 
-/// What was found.
+/// The report about all objects.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ObjectReport {
+struct CheckSummary {
     findings: Vec<ReportedFinding>,
     left_out: Vec<LeftOut>,
-    /// How many objects were judged.
+    /// The number of objects that were judged.
     judged: usize,
-    /// How many were of kinds without rules.
+    /// The number of objects whose kinds have no rules.
     other: usize,
 }
 
@@ -420,8 +309,9 @@ struct ReportedFinding {
 const REFUSED: &str = "refused";
 const WARNING: &str = "warning";
 
-impl ObjectReport {
-    fn unreadable(&mut self, file: &Path, Position { line, column }: Position, problem: String) {
+impl CheckSummary {
+    fn unreadable(&mut self, file: &Path, ParseProblem { position, problem }: ParseProblem) {
+        let Position { line, column } = position;
         self.findings.push(ReportedFinding {
             file: file.display().to_string(),
             line,
@@ -437,7 +327,7 @@ impl ObjectReport {
         });
     }
 
-    fn judged(&mut self, object: &Object<'_>, findings: Vec<Finding>, left_out: Vec<LeftOut>) {
+    fn judged(&mut self, object: &Manifest<'_>, findings: Vec<Finding>, left_out: Vec<LeftOut>) {
         self.judged += 1;
         if !self
             .left_out
@@ -446,7 +336,7 @@ impl ObjectReport {
         {
             self.left_out.extend(left_out);
         }
-        let text = |path| text(&object.value, path).to_owned();
+        let text = |path| text_at(&object.value, path).to_owned();
         let found = |Finding {
                          rule,
                          effect,
@@ -454,7 +344,7 @@ impl ObjectReport {
                          problem,
                          remedy,
                      }| {
-            let Position { line, column } = object.document.place(&field);
+            let Position { line, column } = object.document.position(&field);
             ReportedFinding {
                 file: object.file.display().to_string(),
                 line,
@@ -484,7 +374,7 @@ impl ObjectReport {
             .any(|finding| finding.effect == REFUSED)
     }
 
-    /// For people: one line a finding, with file, line, column, what is wrong, and what to do.
+    /// For people: one line for each finding, with position, problem and remedy.
     fn lines(&self) -> Vec<String> {
         let found = |found: &ReportedFinding| {
             let ReportedFinding {

@@ -1,4 +1,4 @@
-//! `pgrekey completion`: what a shell needs to complete our commands.
+//! `pgrekey completion`: prints the completions of a shell.
 
 use std::io::Write;
 
@@ -12,7 +12,7 @@ use clap_complete::{Shell, generate};
   pgrekey completion zsh > \"${fpath[1]}/_pgrekey\"
   pgrekey completion fish > ~/.config/fish/completions/pgrekey.fish")]
 pub(crate) struct Args {
-    /// Which shell
+    /// The shell
     #[arg(value_enum)]
     shell: Shell,
 }

@@ -1,4 +1,4 @@
-//! `pgrekey crds`: the custom resource definitions as YAML.
+//! `pgrekey crds`: prints the custom resource definitions.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One definition as YAML, with the line that says where it comes from.
+/// One definition as YAML, with a comment that names its source.
 fn yaml(crd: &CustomResourceDefinition) -> anyhow::Result<String> {
     let body = serde_saphyr::to_string(crd).with_context(|| {
         format!(

@@ -1,39 +1,39 @@
-//! Which cluster and which namespace a command is about, and what to tell a user whom the API
-//! server does not answer.
-
-use std::io;
+//! The cluster and the namespace that a command works with, and explanations of the API server's
+//! errors.
 
 use anyhow::{Context, anyhow};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-/// How long until a cluster that does not answer counts as away.
-const CONNECT: std::time::Duration = std::time::Duration::from_secs(10);
+use crate::cli::crypto::install_crypto_provider;
 
-/// Which cluster and which namespace
+/// Time to connect to the API server.
+const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Cluster and namespace of a command
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Where")]
 pub(crate) struct Scope {
-    /// Context of the kubeconfig; the current one if left out
+    /// Context of the kubeconfig. Default: the current one
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
-    /// Namespace; the context's own if left out
+    /// Namespace. Default: that of the context
     #[arg(long, short, value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,
 }
 
-/// A cluster that can be asked.
+/// A connection to the API server.
 #[derive(Clone)]
 pub(crate) struct ApiConnection {
     pub(crate) client: Client,
-    /// The namespace of names that say none.
+    /// The namespace of names without a namespace.
     pub(crate) namespace: String,
 }
 
 impl Scope {
-    /// A client of the cluster.
+    /// Connects to the API server.
     pub(crate) async fn connect(&self) -> anyhow::Result<ApiConnection> {
-        crate::cli::install_cryptography();
+        install_crypto_provider();
         let mut config = match &self.context {
             Some(context) => {
                 let options = KubeConfigOptions {
@@ -49,7 +49,7 @@ impl Scope {
             })?,
         };
         config.default_retry = false;
-        config.connect_timeout = Some(CONNECT);
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
         let namespace = self
             .namespace
             .clone()
@@ -58,7 +58,7 @@ impl Scope {
         Ok(ApiConnection { client, namespace })
     }
 
-    /// The namespace, without asking anybody: `default` where there is no kubeconfig.
+    /// The namespace by the flags and the kubeconfig; `default` without a kubeconfig.
     pub(crate) fn namespace(&self) -> String {
         let named = || {
             let kubeconfig = Kubeconfig::read().ok()?;
@@ -78,13 +78,13 @@ impl Scope {
 }
 
 impl ApiConnection {
-    /// Namespace and name of what a user calls `NAME` or `NAMESPACE/NAME`.
+    /// Splits `NAMESPACE/NAME`; a plain `NAME` is in the namespace of this connection.
     pub(crate) fn locate(&self, name: &str) -> (String, String) {
         locate(&self.namespace, name)
     }
 }
 
-/// Namespace and name of what a user calls `NAME` or `NAMESPACE/NAME`.
+/// Splits `NAMESPACE/NAME`; a plain `NAME` is in the given namespace.
 pub(crate) fn locate(namespace: &str, name: &str) -> (String, String) {
     let (namespace, name) = name.split_once('/').unwrap_or((namespace, name));
     (namespace.to_owned(), name.to_owned())
@@ -99,29 +99,29 @@ pub(crate) fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> a
         .block_on(command)
 }
 
-/// What to tell a user when the API server did not do something, such as `read the Postgres
-/// demo/pg`.
-pub(crate) fn explain_api_error(what: &str, error: kube::Error) -> anyhow::Error {
+/// A sentence for the user about an error of the API server. `action` is what was tried, such as
+/// `read the Postgres demo/pg`.
+pub(crate) fn explain_api_error(action: &str, error: kube::Error) -> anyhow::Error {
     match error {
         kube::Error::Api(status) => match status.code {
             401 => anyhow!(
-                "cannot {what}: the API server does not know you; renew the login of your kubeconfig"
+                "cannot {action}: the API server does not know you; renew the login of your kubeconfig"
             ),
             403 => {
-                // The object is named twice in what Kubernetes says.
-                let said = status
+                // Kubernetes names the object in front of this phrase and after it.
+                let reason = status
                     .message
                     .split_once(" is forbidden: ")
-                    .map_or(status.message.as_str(), |(_, said)| said);
-                anyhow!("cannot {what}: {said}; ask for that right, or use another --context")
+                    .map_or(status.message.as_str(), |(_, reason)| reason);
+                anyhow!("cannot {action}: {reason}; ask for that right, or use another --context")
             }
             404 if status.reason != "NotFound" || status.message.contains("requested resource") => {
                 anyhow!(
-                    "cannot {what}: the cluster does not know this kind; install it with \
+                    "cannot {action}: the cluster does not know this kind; install it with \
                  `pgrekey crds | kubectl apply --server-side -f -`, and see `pgrekey doctor`"
                 )
             }
-            _ => anyhow!("cannot {what}: {}", status.message),
+            _ => anyhow!("cannot {action}: {}", status.message),
         },
         error => {
             let mut cause: &dyn std::error::Error = &error;
@@ -129,7 +129,7 @@ pub(crate) fn explain_api_error(what: &str, error: kube::Error) -> anyhow::Error
                 cause = deeper;
             }
             anyhow!(
-                "cannot {what}: no answer from the API server ({cause}); is the cluster up, and --context right?"
+                "cannot {action}: no answer from the API server ({cause}); is the cluster up, and --context right?"
             )
         }
     }
@@ -140,16 +140,6 @@ pub(crate) fn is_missing(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
-/// Writes lines to standard output.
-pub(crate) fn print<'l>(lines: impl IntoIterator<Item = &'l String>) -> io::Result<()> {
-    use io::Write;
-    let mut out = io::stdout().lock();
-    for line in lines {
-        writeln!(out, "{line}")?;
-    }
-    out.flush()
-}
-
 #[cfg(test)]
 mod tests {
     use kube::core::Status;
@@ -157,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_may_say_its_namespace() {
+    fn a_name_may_have_its_namespace_in_front() {
         assert_eq!(locate("demo", "pg"), ("demo".to_owned(), "pg".to_owned()));
         assert_eq!(
             locate("demo", "lead/pg"),
@@ -166,8 +156,8 @@ mod tests {
     }
 
     #[test]
-    fn whoever_gets_no_answer_is_told_what_to_do() {
-        let of = |code: u16, reason: &str| {
+    fn an_api_error_is_explained_with_a_remedy() {
+        let explain = |code: u16, reason: &str| {
             let status = Status {
                 code,
                 reason: reason.to_owned(),
@@ -187,9 +177,9 @@ mod tests {
             (422, "Invalid", "cannot read the Postgres demo/pg: no"),
         ] {
             assert!(
-                of(code, reason).contains(says),
+                explain(code, reason).contains(says),
                 "{code}: {}",
-                of(code, reason)
+                explain(code, reason)
             );
         }
     }

@@ -1,4 +1,4 @@
-//! YAML that remembers where its values stand.
+//! YAML and JSON whose values know their position in the text.
 
 use std::fmt;
 
@@ -6,14 +6,14 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use serde_saphyr::Spanned;
 
-/// A place in a text, both counted from 1.
+/// A position in a text. Lines and columns count from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
     pub(crate) line: u64,
     pub(crate) column: u64,
 }
 
-/// The beginning of a text, for what has no place of its own.
+/// The beginning of a text: the position of an error that has none.
 pub(crate) const START: Position = Position { line: 1, column: 1 };
 
 impl From<serde_saphyr::Location> for Position {
@@ -36,14 +36,29 @@ enum Node {
     Object(Vec<(String, Spanned<Node>)>),
 }
 
-/// Every document of a YAML or JSON text, or where it cannot be read, and why. Documents that are
-/// empty do not count.
-pub(crate) fn parse(text: &str) -> Result<Vec<Document>, (Position, String)> {
+/// Why a text is neither YAML nor JSON.
+#[derive(Debug)]
+pub(crate) struct ParseProblem {
+    pub(crate) position: Position,
+    pub(crate) problem: String,
+}
+
+impl fmt::Display for ParseProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { position, problem } = self;
+        write!(f, "{}:{}: {problem}", position.line, position.column)
+    }
+}
+
+/// The documents of a YAML or JSON text, without the empty ones.
+pub(crate) fn parse(text: &str) -> Result<Vec<Document>, ParseProblem> {
     let documents = serde_saphyr::from_multiple::<Spanned<Node>>(text).map_err(|error| {
-        let place = error.location().map_or(START, Position::from);
-        // The first line is the problem; what follows is a picture of the place.
-        let problem = error.without_snippet().to_string();
-        (place, problem.lines().next().unwrap_or_default().to_owned())
+        let message = error.without_snippet().to_string();
+        ParseProblem {
+            position: error.location().map_or(START, Position::from),
+            // The lines after the first one show the place in the text.
+            problem: message.lines().next().unwrap_or_default().to_owned(),
+        }
     })?;
     let documents = documents
         .into_iter()
@@ -57,7 +72,7 @@ impl Document {
         value(&self.0.value)
     }
 
-    /// The entries of a `List` such as `kubectl get -o yaml` prints; of anything else, the document
+    /// The items of a `List`, as `kubectl get -o yaml` prints it; for any other kind the document
     /// itself.
     pub(crate) fn objects(self) -> Vec<Self> {
         let Node::Object(fields) = &self.0.value else {
@@ -76,19 +91,20 @@ impl Document {
         }
     }
 
-    /// Where a field stands, such as `spec.tls.certificates[0].alias`; of a field that is missing,
-    /// the nearest thing around it that is there.
-    pub(crate) fn place(&self, field: &str) -> Position {
+    /// The position of a field, such as `spec.tls.certificates[0].alias`. For a missing field it is
+    /// the position of the innermost object or list that should hold it.
+    pub(crate) fn position(&self, field: &str) -> Position {
         let (mut at, mut rest) = (&self.0, field);
-        while let Some((next, after)) = step(&at.value, rest) {
+        while let Some((next, after)) = descend(&at.value, rest) {
             (at, rest) = (next, after);
         }
         at.referenced.into()
     }
 }
 
-/// The value at the first part of a path, and the rest of the path. Keys may have dots in them.
-fn step<'n, 'p>(node: &'n Node, path: &'p str) -> Option<(&'n Spanned<Node>, &'p str)> {
+/// The value under the first key or index of a path, and the rest of the path. A key may contain
+/// dots.
+fn descend<'n, 'p>(node: &'n Node, path: &'p str) -> Option<(&'n Spanned<Node>, &'p str)> {
     match node {
         Node::Scalar(_) => None,
         Node::List(items) => {
@@ -240,7 +256,7 @@ items:
     }
 
     #[test]
-    fn a_field_is_found_and_else_what_is_around_it() {
+    fn a_field_has_a_position_and_a_missing_one_has_that_of_its_parent() {
         let document = parse(TEXT).unwrap().remove(0);
         for (field, line, column) in [
             ("spec.version", 7, 12),
@@ -250,20 +266,25 @@ items:
             ("metadata.annotations.pgrekey.dev/a.b", 5, 52),
             ("object", 3, 1),
         ] {
-            assert_eq!(document.place(field), Position { line, column }, "{field}");
+            assert_eq!(
+                document.position(field),
+                Position { line, column },
+                "{field}"
+            );
         }
     }
 
     #[test]
-    fn what_cannot_be_read_has_a_place() {
-        let (place, problem) = parse("kind: Postgres\nspec: {a: 1\nb: [").unwrap_err();
+    fn a_parse_problem_has_a_position() {
+        let ParseProblem { position, problem } =
+            parse("kind: Postgres\nspec: {a: 1\nb: [").unwrap_err();
         assert!(
-            place > START && !problem.is_empty() && !problem.contains('\n'),
-            "{place:?} {problem}"
+            position > START && !problem.is_empty() && !problem.contains('\n'),
+            "{position:?} {problem}"
         );
-        let (place, problem) = parse("a: 1\na: 2\n").unwrap_err();
+        let ParseProblem { position, problem } = parse("a: 1\na: 2\n").unwrap_err();
         assert_eq!(
-            (place, problem.contains("duplicate")),
+            (position, problem.contains("duplicate")),
             (Position { line: 2, column: 1 }, true),
             "{problem}"
         );

@@ -1,26 +1,31 @@
-//! The command line: parses, wires, and turns outcomes into exit codes.
+//! The command line: parses arguments, runs a command, and turns its outcome into an exit code.
 
 mod certs;
 mod check;
 mod completion;
 mod crds;
+mod crypto;
 mod doctor;
+mod facts;
+mod flags;
 mod kubeconfig;
 mod manifest;
 mod output;
 mod plan;
+mod program_name;
 mod requests;
 mod rules;
 mod run;
 mod status;
+mod tasks;
 mod webhook_config;
 
 use std::io;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use kube::Client;
+
+use crate::cli::program_name::{as_called, is_plugin, program_name};
 
 /// A Kubernetes operator that changes the TLS of running Postgres clusters without failed
 /// connections.
@@ -52,8 +57,8 @@ enum Command {
 
 /// Runs the command line of this process.
 ///
-/// The exit code is 0 when the command did what it says, 1 when it could not or when `check` found
-/// what would be refused, 2 when the command line was wrong.
+/// The exit code is 0 if the command succeeded, 1 if it failed or found a problem (the help of each
+/// command says which), 2 if the command line was wrong.
 #[must_use]
 pub fn main() -> ExitCode {
     let matches = command(is_plugin()).get_matches();
@@ -67,54 +72,31 @@ pub fn main() -> ExitCode {
         Command::ChangeIssuer(args) => requests::change_issuer(*args),
         Command::RemoveTls(args) => requests::remove_tls(*args),
         Command::Doctor(args) => doctor::run(args),
-        Command::Run(args) => run::run(*args).map(done),
+        Command::Run(args) => run::run(*args).map(success),
         Command::Check(args) => check::run(args),
-        Command::Crds(args) => crds::run(&args).map(done),
-        Command::WebhookConfig(args) => webhook_config::run(args).map(done),
-        Command::Completion(args) => completion::run(&args, Cli::command()).map(done),
-        Command::Rules(args) => rules::run(&args).map(done),
+        Command::Crds(args) => crds::run(&args).map(success),
+        Command::WebhookConfig(args) => webhook_config::run(args).map(success),
+        Command::Completion(args) => completion::run(&args, Cli::command()).map(success),
+        Command::Rules(args) => rules::run(&args).map(success),
     };
     match outcome {
         Ok(code) => code,
-        // The reader of our output has seen enough, as in `pgrekey crds | head`.
+        // The reader of the output has ended, as in `pgrekey crds | head`.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             #[expect(
                 clippy::print_stderr,
-                reason = "the one place that tells the user why the command failed"
+                reason = "the one place that prints why a command failed"
             )]
             {
-                eprintln!("{}: {}", me(), as_called(&format!("{error:#}")));
+                eprintln!("{}: {}", program_name(), as_called(&format!("{error:#}")));
             }
             ExitCode::FAILURE
         }
     }
 }
 
-/// Whether kubectl runs us: its plugins are programs called `kubectl-NAME`.
-fn is_plugin() -> bool {
-    let program = std::env::args_os().next().map(std::path::PathBuf::from);
-    program
-        .as_deref()
-        .and_then(std::path::Path::file_name)
-        .is_some_and(|name| name == "kubectl-pgrekey")
-}
-
-/// What the user calls us.
-fn me() -> &'static str {
-    if is_plugin() {
-        "kubectl pgrekey"
-    } else {
-        "pgrekey"
-    }
-}
-
-/// A text whose commands of ours, which stand in backticks, are what the user would type.
-fn as_called(text: &str) -> String {
-    text.replace("`pgrekey ", &format!("`{} ", me()))
-}
-
-/// The command line, in the words by which the user called us.
+/// The command line, with the program's name as the user called it.
 fn command(is_plugin: bool) -> clap::Command {
     let command = Cli::command();
     if !is_plugin {
@@ -131,25 +113,8 @@ fn command(is_plugin: bool) -> clap::Command {
         })
 }
 
-fn done((): ()) -> ExitCode {
+fn success((): ()) -> ExitCode {
     ExitCode::SUCCESS
-}
-
-/// Sets the one provider of cryptography, which kube, tokio-postgres and our own server find there.
-fn install_cryptography() {
-    // It can only be there already, and the same, in a test.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-}
-
-/// A client of the API server that the kubeconfig, or the pod's service account, names.
-async fn client() -> anyhow::Result<Client> {
-    let mut config = kube::Config::infer()
-        .await
-        .context("cannot find out where the API server is")?;
-    // Watches and loops try again by themselves; kube's own retries would go on for a quarter of an
-    // hour behind their back.
-    config.default_retry = false;
-    Client::try_from(config).context("cannot set up the client of the API server")
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

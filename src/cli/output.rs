@@ -1,21 +1,26 @@
-//! How things are written for people: columns, colours where a terminal has them, times.
+//! Output for people: columns, colours on terminals that have them, times; and for programs.
 
-use std::io::IsTerminal;
+use std::io;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
 use jiff::Timestamp;
 use serde::Serialize;
+use textwrap::WordSplitter;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::api::duration;
 
-/// How something is printed.
+/// The format of a command's output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
     /// For people
     #[default]
     Table,
-    /// For people with room: nothing is cut or left out
+    /// For people with a wide terminal: nothing is cut or left out
     Wide,
     /// For programs
     Json,
@@ -23,16 +28,51 @@ pub(crate) enum Output {
     Yaml,
 }
 
-/// What standard output can show.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Screen {
-    /// Colours may be used.
-    pub(crate) color: bool,
-    /// It is a terminal of so many columns and lines; nothing if it is a pipe or a file.
-    pub(crate) size: Option<(usize, usize)>,
+impl Output {
+    /// How much of long values tables show.
+    pub(crate) fn detail(self) -> Detail {
+        match self {
+            Self::Wide => Detail::Full,
+            Self::Table | Self::Json | Self::Yaml => Detail::Short,
+        }
+    }
+
+    /// Standard output for this format: lines of wide tables are never cut.
+    pub(crate) fn screen(self) -> Screen {
+        let screen = Screen::stdout();
+        match self {
+            Self::Wide => Screen {
+                size: None,
+                ..screen
+            },
+            Self::Table | Self::Json | Self::Yaml => screen,
+        }
+    }
 }
 
-/// What a text means.
+/// How much of long values a table shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Detail {
+    Short,
+    Full,
+}
+
+/// The abilities of standard output.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Screen {
+    /// Whether texts may have colours.
+    pub(crate) color: bool,
+    /// The size of the terminal. `None` for a pipe or a file.
+    pub(crate) size: Option<ScreenSize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ScreenSize {
+    pub(crate) columns: usize,
+    pub(crate) lines: usize,
+}
+
+/// The meaning of a text, which decides its colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Tone {
     #[default]
@@ -44,72 +84,77 @@ pub(crate) enum Tone {
     Bad,
 }
 
+impl Tone {
+    fn style(self) -> Style {
+        match self {
+            Self::Plain => Style::new(),
+            Self::Strong => Style::new().bold(),
+            Self::Dim => Style::new().dimmed(),
+            Self::Good => AnsiColor::Green.on_default(),
+            Self::Busy => AnsiColor::Yellow.on_default(),
+            Self::Bad => AnsiColor::Red.on_default(),
+        }
+    }
+}
+
 impl Screen {
-    /// Standard output, as it is.
-    pub(crate) fn new() -> Self {
-        let is_terminal = std::io::stdout().is_terminal();
-        let is_wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-            && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        let size =
-            terminal_size::terminal_size().map(|(width, height)| (width.0.into(), height.0.into()));
+    /// Standard output of this process. NO_COLOR, CLICOLOR and TERM decide about colours.
+    pub(crate) fn stdout() -> Self {
+        let stdout = io::stdout();
         Self {
-            color: is_terminal && is_wanted,
-            size: is_terminal.then(|| size.unwrap_or((80, 24))),
+            color: AutoStream::choice(&stdout) != ColorChoice::Never,
+            size: stdout.is_terminal().then(ScreenSize::current),
         }
     }
 
-    /// A text in the colour of its meaning.
+    /// The text in the colour of its meaning.
     pub(crate) fn paint(self, tone: Tone, text: &str) -> String {
-        let code = match tone {
-            Tone::Plain => return text.to_owned(),
-            Tone::Strong => "1",
-            Tone::Dim => "2",
-            Tone::Good => "32",
-            Tone::Busy => "33",
-            Tone::Bad => "31",
-        };
-        if self.color && !text.is_empty() {
-            format!("\x1b[{code}m{text}\x1b[0m")
+        let style = tone.style();
+        if self.color && !text.is_empty() && !style.is_plain() {
+            format!("{style}{text}{style:#}")
         } else {
             text.to_owned()
         }
     }
 
-    /// One line, cut where the terminal ends.
+    /// One line, cut at the right edge of the terminal.
     pub(crate) fn line(self, tone: Tone, text: &str) -> String {
         self.paint(tone, &self.cut(text, 0))
     }
 
-    /// A text that must not be cut: as many lines as it takes, broken between words.
+    /// As many lines as the text needs, broken between words. Only a word that is longer than a
+    /// line is cut.
     pub(crate) fn wrap(self, tone: Tone, text: &str) -> Vec<String> {
-        let Some((width, _)) = self.size else {
+        let Some(size) = self.size else {
             return vec![self.paint(tone, text)];
         };
-        let mut lines = vec![String::new()];
-        for word in text.split(' ') {
-            match lines.last_mut() {
-                Some(line) if line.is_empty() => line.push_str(word),
-                Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                    line.push(' ');
-                    line.push_str(word);
-                }
-                _ => lines.push(word.to_owned()),
-            }
-        }
-        lines.iter().map(|line| self.line(tone, line)).collect()
+        let options = textwrap::Options::new(size.columns)
+            .break_words(false)
+            .word_splitter(WordSplitter::NoHyphenation);
+        textwrap::wrap(text, options)
+            .iter()
+            .map(|line| self.line(tone, line))
+            .collect()
     }
 
-    /// A text that begins in this column, cut where the terminal ends.
+    /// A text that begins in this column, cut at the right edge of the terminal.
     fn cut(self, text: &str, column: usize) -> String {
-        let Some((width, _)) = self.size else {
+        let Some(size) = self.size else {
             return text.to_owned();
         };
-        let room = width.saturating_sub(column);
-        if text.chars().count() <= room {
+        let room = size.columns.saturating_sub(column);
+        if text.width() <= room {
             return text.to_owned();
         }
-        let kept: String = text.chars().take(room.saturating_sub(2)).collect();
-        format!("{}..", kept.trim_end())
+        let room = room.saturating_sub(ELLIPSIS.len());
+        let kept: String = text
+            .chars()
+            .scan(0, |width, character| {
+                *width += character.width().unwrap_or_default();
+                (*width <= room).then_some(character)
+            })
+            .collect();
+        format!("{}{ELLIPSIS}", kept.trim_end())
     }
 
     /// Rows under a header, in columns.
@@ -118,17 +163,16 @@ impl Screen {
             .iter()
             .map(|title| Cell::new(Tone::Dim, *title))
             .collect();
-        let all = || std::iter::once(header.as_slice()).chain(rows.iter().map(Vec::as_slice));
-        let width = |at: usize| {
-            all()
-                .filter_map(|row| row.get(at))
-                .map(|cell| cell.text.chars().count())
-                .max()
-        };
-        let widths: Vec<usize> = (0..header.len())
-            .map(|at| width(at).unwrap_or_default())
-            .collect();
-        all().map(|row| self.row(row, &widths)).collect()
+        let mut widths = vec![0; header.len()];
+        for row in std::iter::once(&header).chain(rows) {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = cell.text.width().max(*width);
+            }
+        }
+        std::iter::once(&header)
+            .chain(rows)
+            .map(|row| self.row(row, &widths))
+            .collect()
     }
 
     fn row(self, row: &[Cell], widths: &[usize]) -> String {
@@ -141,11 +185,33 @@ impl Screen {
             if is_last {
                 break;
             }
-            let gap = (width + 2).saturating_sub(text.chars().count());
+            let gap = (width + COLUMN_GAP).saturating_sub(text.width());
             line += &" ".repeat(gap);
-            column += width + 2;
+            column += width + COLUMN_GAP;
         }
         line
+    }
+}
+
+/// The mark of a text that was cut.
+const ELLIPSIS: &str = "..";
+
+/// Blanks between two columns of a table.
+const COLUMN_GAP: usize = 2;
+
+impl ScreenSize {
+    /// The size of this process's terminal; 80 columns and 24 lines if the terminal does not say.
+    fn current() -> Self {
+        terminal_size::terminal_size().map_or(
+            Self {
+                columns: 80,
+                lines: 24,
+            },
+            |(width, height)| Self {
+                columns: width.0.into(),
+                lines: height.0.into(),
+            },
+        )
     }
 }
 
@@ -177,40 +243,49 @@ impl From<String> for Cell {
     }
 }
 
-/// The time between two moments, as `1m12s`; nothing shorter than a second.
+/// The time between two moments, such as `1m12s`, in whole seconds.
 pub(crate) fn elapsed(from: Timestamp, to: Timestamp) -> String {
     let seconds = u64::try_from(to.as_second() - from.as_second()).unwrap_or_default();
     duration::write(Duration::from_secs(seconds))
 }
 
-/// Whole days from now until then; negative when it is over.
+/// Whole days from `now` until `then`; negative if `then` has passed.
 pub(crate) fn days(now: Timestamp, then: Timestamp) -> i64 {
     (then.as_second() - now.as_second()).div_euclid(24 * 3600)
 }
 
-/// An end with the days that are left: `2027-02-22 (89d)`.
-pub(crate) fn end(now: Timestamp, then: Timestamp) -> Cell {
-    let date = then.strftime("%Y-%m-%d");
-    match days(now, then) {
+/// A certificate that ends within fewer days should have been renewed.
+pub(crate) const EXPIRES_SOON_DAYS: i64 = 21;
+
+/// The end of a certificate with the days that are left: `2027-02-22 (89d)`.
+pub(crate) fn expiry(now: Timestamp, not_after: Timestamp) -> Cell {
+    let date = not_after.strftime("%Y-%m-%d");
+    match days(now, not_after) {
         ..0 => Cell::new(Tone::Bad, format!("{date} (over)")),
-        0 => Cell::new(Tone::Bad, format!("{date} (in {})", elapsed(now, then))),
+        0 => Cell::new(
+            Tone::Bad,
+            format!("{date} (in {})", elapsed(now, not_after)),
+        ),
         days => Cell::new(
-            if days < 21 { Tone::Busy } else { Tone::Plain },
+            if days < EXPIRES_SOON_DAYS {
+                Tone::Busy
+            } else {
+                Tone::Plain
+            },
             format!("{date} ({days}d)"),
         ),
     }
 }
 
-/// A serial number in hex, short enough for a column unless there is room.
-pub(crate) fn serial(serial: &str, wide: bool) -> String {
-    if wide {
-        serial.to_owned()
-    } else {
-        serial.chars().take(10).collect()
+/// A serial number in hex. The short form has its first ten digits.
+pub(crate) fn serial(serial: &str, detail: Detail) -> String {
+    match detail {
+        Detail::Full => serial.to_owned(),
+        Detail::Short => serial.chars().take(10).collect(),
     }
 }
 
-/// For programs.
+/// The value as the lines of its JSON.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<Vec<String>> {
     Ok(serde_json::to_string_pretty(value)?
         .lines()
@@ -218,7 +293,7 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<Vec<String>> {
         .collect())
 }
 
-/// For programs and files.
+/// The value as the lines of its YAML.
 pub(crate) fn yaml(value: &impl Serialize) -> anyhow::Result<Vec<String>> {
     Ok(serde_saphyr::to_string(value)?
         .lines()
@@ -226,11 +301,20 @@ pub(crate) fn yaml(value: &impl Serialize) -> anyhow::Result<Vec<String>> {
         .collect())
 }
 
+/// Writes lines to standard output.
+pub(crate) fn print_lines<'l>(lines: impl IntoIterator<Item = &'l String>) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    out.flush()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn at(second: i64) -> Timestamp {
+    fn time(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("a time")
     }
 
@@ -251,7 +335,10 @@ mod tests {
         let rows = [vec!["a".into(), "0123456789".into()]];
         let narrow = Screen {
             color: false,
-            size: Some((8, 24)),
+            size: Some(ScreenSize {
+                columns: 8,
+                lines: 24,
+            }),
         };
         assert_eq!(narrow.table(&["N", "V"], &rows)[1], "a  012..");
         assert_eq!(
@@ -261,10 +348,13 @@ mod tests {
     }
 
     #[test]
-    fn what_must_not_be_cut_is_broken_between_words() {
+    fn long_texts_are_broken_between_words() {
         let narrow = Screen {
             color: false,
-            size: Some((8, 24)),
+            size: Some(ScreenSize {
+                columns: 8,
+                lines: 24,
+            }),
         };
         assert_eq!(
             narrow.wrap(Tone::Plain, "one two three incomprehensible"),
@@ -277,11 +367,34 @@ mod tests {
     }
 
     #[test]
+    fn wide_characters_take_two_columns() {
+        let rows = [vec!["\u{6f22}\u{5b57}".into(), "x".into()]];
+        let narrow = Screen {
+            color: false,
+            size: Some(ScreenSize {
+                columns: 5,
+                lines: 24,
+            }),
+        };
+        assert_eq!(
+            Screen::default().table(&["NAME", "V"], &rows),
+            ["NAME  V", "\u{6f22}\u{5b57}  x"]
+        );
+        assert_eq!(
+            narrow.line(Tone::Plain, "\u{6f22}\u{5b57}\u{6f22}"),
+            "\u{6f22}.."
+        );
+    }
+
+    #[test]
     fn colours_take_no_room_and_are_left_out_where_they_are_not_wanted() {
         let rows = [vec![Cell::new(Tone::Good, "ok"), "x".into()]];
         let colors = Screen {
             color: true,
-            size: Some((80, 24)),
+            size: Some(ScreenSize {
+                columns: 80,
+                lines: 24,
+            }),
         };
         assert_eq!(
             colors.table(&["ABC", "V"], &rows)[1],
@@ -291,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_says_how_long_it_is_until_then() {
+    fn an_expiry_says_how_many_days_are_left() {
         let day = 24 * 3600;
         for (then, says, tone) in [
             (-1, "1969-12-31 (over)", Tone::Bad),
@@ -299,8 +412,8 @@ mod tests {
             (day, "1970-01-02 (1d)", Tone::Busy),
             (30 * day, "1970-01-31 (30d)", Tone::Plain),
         ] {
-            assert_eq!(end(at(0), at(then)), Cell::new(tone, says));
+            assert_eq!(expiry(time(0), time(then)), Cell::new(tone, says));
         }
-        assert_eq!(elapsed(at(0), at(72)), "1m12s");
+        assert_eq!(elapsed(time(0), time(72)), "1m12s");
     }
 }

@@ -1,58 +1,58 @@
-//! `pgrekey add-tls`, `rotate`, `change-issuer`, `remove-tls`: makes the request, and follows it if
-//! asked to.
+//! `pgrekey add-tls`, `rotate`, `change-issuer`, `remove-tls`: create a request, and with `--wait`
+//! follow it.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use kube::ResourceExt;
 use kube::api::{Api, PostParams};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 use crate::api::annotations::STRATEGY;
 use crate::api::duration;
+use crate::api::names::Names;
 use crate::api::ops_request::{Apply, DatabaseRef, OpsType, TlsChange};
 use crate::api::tls::{CERT_MANAGER_GROUP, ClientAuthMode, IssuerRef, SslMode};
 use crate::api::{PostgresOpsRequest, PostgresOpsRequestSpec};
-use crate::cli::kubeconfig::{Scope, block_on, explain_api_error, locate, print};
-use crate::cli::me;
-use crate::cli::output::{Output, json, yaml};
+use crate::cli::kubeconfig::{Scope, block_on, explain_api_error, locate};
+use crate::cli::output::{Output, json, print_lines, yaml};
+use crate::cli::program_name::program_name;
 use crate::cli::status::follow;
+use crate::cluster::random;
 
-/// What a request is named after, and what a user may say of every one
+/// Flags of every command that creates a request
 #[derive(Debug, clap::Args)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is one flag of the command line"
 )]
-struct Common {
+struct RequestFlags {
     /// The database: NAME or NAMESPACE/NAME
     #[arg(value_name = "DATABASE")]
     database: String,
-    /// Name of the request; the database, the operation and five random characters if left out
+    /// Name of the request. Default: database, operation and five random characters
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Change what can be changed without restarting a pod
     #[arg(long)]
     reload: bool,
-    /// How long each step may take, such as 5m; 10 minutes if left out
+    /// How long each step may take, such as 5m. Default: 10 minutes
     #[arg(long, value_name = "DURATION", value_parser = timeout)]
     timeout: Option<String>,
-    /// How often a failed step is tried again before the operation goes back
+    /// How often a failed step is retried before the operation is rolled back
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(i32).range(0..))]
     retries: i32,
-    /// Begin whatever the database's state; without it the operation waits until the database is
-    /// Ready
+    /// Begin in any state of the database. Default: wait until the database is Ready
     #[arg(long)]
     always: bool,
-    /// Print the request and make nothing
+    /// Print the request without creating it
     #[arg(long)]
     dry_run: bool,
-    /// Follow the request to its end; exit code 0 if it succeeded, 1 if not
+    /// Follow the request to its end. The exit code is 0 if it succeeded, else 1
     #[arg(long, short, conflicts_with = "dry_run")]
     wait: bool,
-    /// How it is printed; json and yaml are the request itself, and so is what --dry-run prints
+    /// Format of the output; json, yaml and --dry-run print the request itself
     #[arg(long, short, value_enum, default_value_t, conflicts_with = "wait")]
     output: Output,
     #[command(flatten)]
@@ -67,14 +67,14 @@ struct Common {
   pgrekey add-tls ha-postgres                  # with the default issuer of the namespace or installation")]
 pub(crate) struct AddTls {
     #[command(flatten)]
-    common: Common,
+    common: RequestFlags,
     /// Issuer of the certificates: NAME, Issuer/NAME or ClusterIssuer/NAME
     #[arg(long, value_name = "ISSUER", value_parser = issuer)]
     issuer: Option<IssuerRef>,
-    /// How the database's own clients connect afterwards; verify-full if left out
+    /// sslmode of the database's own clients afterwards. Default: verify-full
     #[arg(long, value_name = "MODE", value_parser = ssl_mode())]
     ssl_mode: Option<SslMode>,
-    /// How clients prove who they are afterwards; as now if left out
+    /// Authentication of clients afterwards. Default: as now
     #[arg(long, value_name = "MODE", value_parser = client_auth_mode(&["md5", "scram", "cert"]))]
     client_auth_mode: Option<ClientAuthMode>,
 }
@@ -87,7 +87,7 @@ pub(crate) struct AddTls {
   pgrekey rotate ha-postgres --dry-run | kubectl apply -f -")]
 pub(crate) struct Rotate {
     #[command(flatten)]
-    common: Common,
+    common: RequestFlags,
 }
 
 /// Move a database to certificates of another issuer
@@ -97,21 +97,21 @@ pub(crate) struct Rotate {
   pgrekey change-issuer demo/ha-postgres --issuer ClusterIssuer/company-ca --reload")]
 pub(crate) struct ChangeIssuer {
     #[command(flatten)]
-    common: Common,
+    common: RequestFlags,
     /// The new issuer: NAME, Issuer/NAME or ClusterIssuer/NAME
     #[arg(long, value_name = "ISSUER", value_parser = issuer)]
     issuer: IssuerRef,
 }
 
-/// Take TLS away from a database
+/// Remove TLS from a database
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pgrekey remove-tls ha-postgres --client-auth-mode scram --wait
   pgrekey remove-tls demo/ha-postgres --dry-run")]
 pub(crate) struct RemoveTls {
     #[command(flatten)]
-    common: Common,
-    /// How clients log in afterwards; as now if left out, which cert cannot be
+    common: RequestFlags,
+    /// Authentication of clients afterwards; required if it is cert now. Default: as now
     #[arg(long, value_name = "MODE", value_parser = client_auth_mode(&["md5", "scram"]))]
     client_auth_mode: Option<ClientAuthMode>,
 }
@@ -124,11 +124,10 @@ pub(crate) fn add_tls(
         client_auth_mode,
     }: AddTls,
 ) -> anyhow::Result<ExitCode> {
-    // A change that says nothing at all is no operation: the mode that is the default anyway makes
-    // it one.
-    let is_silent = issuer.is_none() && ssl_mode.is_none() && client_auth_mode.is_none();
-    let ssl_mode = ssl_mode.or(is_silent.then_some(SslMode::VerifyFull));
-    make(
+    // An empty change is no operation. The default sslmode turns it into one.
+    let is_empty = issuer.is_none() && ssl_mode.is_none() && client_auth_mode.is_none();
+    let ssl_mode = ssl_mode.or(is_empty.then_some(SslMode::VerifyFull));
+    create(
         &common,
         "add-tls",
         TlsChange {
@@ -141,7 +140,7 @@ pub(crate) fn add_tls(
 }
 
 pub(crate) fn rotate(Rotate { common }: Rotate) -> anyhow::Result<ExitCode> {
-    make(
+    create(
         &common,
         "rotate-tls",
         TlsChange {
@@ -154,7 +153,7 @@ pub(crate) fn rotate(Rotate { common }: Rotate) -> anyhow::Result<ExitCode> {
 pub(crate) fn change_issuer(
     ChangeIssuer { common, issuer }: ChangeIssuer,
 ) -> anyhow::Result<ExitCode> {
-    make(
+    create(
         &common,
         "change-issuer",
         TlsChange {
@@ -170,7 +169,7 @@ pub(crate) fn remove_tls(
         client_auth_mode,
     }: RemoveTls,
 ) -> anyhow::Result<ExitCode> {
-    make(
+    create(
         &common,
         "remove-tls",
         TlsChange {
@@ -181,10 +180,10 @@ pub(crate) fn remove_tls(
     )
 }
 
-fn make(common: &Common, operation: &str, change: TlsChange) -> anyhow::Result<ExitCode> {
-    let request = request(common, operation, change)?;
+fn create(common: &RequestFlags, operation: &str, change: TlsChange) -> anyhow::Result<ExitCode> {
+    let request = build_request(common, operation, change)?;
     if common.dry_run {
-        print(&if common.output == Output::Json {
+        print_lines(&if common.output == Output::Json {
             json(&request)?
         } else {
             yaml(&request)?
@@ -197,39 +196,40 @@ fn make(common: &Common, operation: &str, change: TlsChange) -> anyhow::Result<E
             cluster.client.clone(),
             &request.namespace().unwrap_or_default(),
         );
-        let mut made = requests
+        let mut created = requests
             .create(&PostParams::default(), &request)
             .await
-            .map_err(refused)?;
+            .map_err(explain_refusal)?;
         if common.wait {
-            return follow(&cluster, &made).await;
+            return follow(&cluster, &created).await;
         }
-        made.metadata.managed_fields = None;
-        print(&match common.output {
-            Output::Json => json(&made)?,
-            Output::Yaml => yaml(&made)?,
-            Output::Table | Output::Wide => is_made(&made),
+        created.metadata.managed_fields = None;
+        print_lines(&match common.output {
+            Output::Json => json(&created)?,
+            Output::Yaml => yaml(&created)?,
+            Output::Table | Output::Wide => describe_created(&created),
         })?;
         Ok(ExitCode::SUCCESS)
     })
 }
 
-/// What there is, and what is next.
-fn is_made(request: &PostgresOpsRequest) -> Vec<String> {
+/// The name of the created request, and the command that follows it.
+fn describe_created(request: &PostgresOpsRequest) -> Vec<String> {
     let (namespace, name) = (request.namespace().unwrap_or_default(), request.name_any());
     vec![
         format!("postgresopsrequest.ops.kubedb.com/{name} created"),
-        format!("follow it with: {} status {namespace}/{name} --watch", me()),
+        format!(
+            "follow it with: {} status {namespace}/{name} --watch",
+            program_name()
+        ),
     ]
 }
 
-/// A denial names every reason at once: one line each.
-fn refused(error: kube::Error) -> anyhow::Error {
+/// The reasons of a denial, one line each.
+fn explain_refusal(error: kube::Error) -> anyhow::Error {
     match error {
         kube::Error::Api(status) if status.code == 409 => {
-            anyhow!(
-                "there is a request of this name already: choose another --name, or leave it out"
-            )
+            anyhow!("a request of this name exists: choose another --name, or leave it out")
         }
         kube::Error::Api(status) if matches!(status.code, 400 | 422) => {
             let causes = status
@@ -246,22 +246,22 @@ fn refused(error: kube::Error) -> anyhow::Error {
             }
             anyhow!("the request is refused:{}", reasons.concat())
         }
-        error => explain_api_error("make the request", error),
+        error => explain_api_error("create the request", error),
     }
 }
 
-fn request(
-    common: &Common,
+fn build_request(
+    common: &RequestFlags,
     operation: &str,
     change: TlsChange,
 ) -> anyhow::Result<PostgresOpsRequest> {
     let (namespace, database) = locate(&common.scope.namespace(), &common.database);
     let name = match &common.name {
         Some(name) => name.clone(),
-        None => named(
+        None => generated_name(
             &database,
             operation,
-            &random(&aws_lc_rs::default_provider())?,
+            &random::name_suffix().context("give the request a --name")?,
         ),
     };
     let spec = PostgresOpsRequestSpec {
@@ -289,31 +289,19 @@ fn request(
     };
     let mut request = PostgresOpsRequest::new(&name, spec);
     request.metadata.namespace = Some(namespace);
-    let strategy = |()| BTreeMap::from([(STRATEGY.to_owned(), "Reload".to_owned())]);
-    request.metadata.annotations = common.reload.then_some(()).map(strategy);
+    // `PostgresOpsRequest::new` copies the annotations of the CRD.
+    request.metadata.annotations = common
+        .reload
+        .then(|| BTreeMap::from([(STRATEGY.to_owned(), "Reload".to_owned())]));
     Ok(request)
 }
 
-/// `DATABASE-OPERATION-xxxxx`, as long as a request's name may be.
-fn named(database: &str, operation: &str, random: &str) -> String {
-    crate::api::names::with_suffix(database, &format!("{operation}-{random}"))
+/// `DATABASE-OPERATION-SUFFIX`. A long name of a database is cut, so that the name is valid.
+fn generated_name(database: &str, operation: &str, suffix: &str) -> String {
+    Names::new(database).request(operation, suffix)
 }
 
-/// Five characters of the alphabet that Kubernetes makes names of: no vowels, so no words.
-fn random(provider: &CryptoProvider) -> anyhow::Result<String> {
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let mut bytes = [0_u8; 5];
-    provider
-        .secure_random
-        .fill(&mut bytes)
-        .map_err(|_| anyhow!("there is no randomness: give the request a --name"))?;
-    Ok(bytes
-        .iter()
-        .map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]))
-        .collect())
-}
-
-/// An issuer as users write it.
+/// Parses `NAME`, `Issuer/NAME` or `ClusterIssuer/NAME`.
 fn issuer(text: &str) -> Result<IssuerRef, String> {
     let (kind, name) = text.split_once('/').unwrap_or(("Issuer", text));
     if !["Issuer", "ClusterIssuer"].contains(&kind) || name.is_empty() || name.contains('/') {
@@ -329,7 +317,7 @@ fn issuer(text: &str) -> Result<IssuerRef, String> {
 fn timeout(text: &str) -> Result<String, String> {
     match duration::parse(text) {
         Ok(duration) if duration.is_zero() => {
-            Err("no step is done in no time: use a duration such as 5m".to_owned())
+            Err("must be longer than 0: use a duration such as 5m".to_owned())
         }
         Ok(_) => Ok(text.to_owned()),
         Err(problem) => Err(format!("it {problem}")),
@@ -363,34 +351,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_says_what_it_is_for_and_is_never_too_long() {
+    fn a_generated_name_has_database_and_operation_and_is_never_too_long() {
         assert_eq!(
-            named("ha-postgres", "rotate-tls", "b2c4d"),
+            generated_name("ha-postgres", "rotate-tls", "b2c4d"),
             "ha-postgres-rotate-tls-b2c4d"
         );
-        let long = named(&"d".repeat(52), "change-issuer", "b2c4d");
+        let long = generated_name(&"d".repeat(52), "change-issuer", "b2c4d");
         assert_eq!(
             (long.len(), long.ends_with("d-change-issuer-b2c4d")),
             (63, true)
         );
-        assert_eq!(
-            random(&aws_lc_rs::default_provider())
-                .expect("randomness")
-                .len(),
-            5
-        );
     }
 
     #[test]
-    fn an_issuer_may_say_its_kind() {
-        let read = |text| issuer(text).map(|issuer| (issuer.kind.unwrap_or_default(), issuer.name));
-        assert_eq!(read("a"), Ok(("Issuer".to_owned(), "a".to_owned())));
+    fn an_issuer_may_have_its_kind_in_front() {
+        let parse =
+            |text| issuer(text).map(|issuer| (issuer.kind.unwrap_or_default(), issuer.name));
+        assert_eq!(parse("a"), Ok(("Issuer".to_owned(), "a".to_owned())));
         assert_eq!(
-            read("ClusterIssuer/a"),
+            parse("ClusterIssuer/a"),
             Ok(("ClusterIssuer".to_owned(), "a".to_owned()))
         );
         for text in ["", "Secret/a", "Issuer/", "Issuer/a/b"] {
-            assert!(read(text).is_err(), "{text}");
+            assert!(parse(text).is_err(), "{text}");
         }
     }
 
@@ -404,7 +387,7 @@ mod tests {
             ]},
         }))
         .expect("a status");
-        let said = refused(kube::Error::Api(status.boxed())).to_string();
+        let said = explain_refusal(kube::Error::Api(status.boxed())).to_string();
         assert_eq!(
             said,
             "the request is refused:\n  spec.tls.issuerRef: there is no such issuer; name another\n  spec.databaseRef: is halted"

@@ -1,4 +1,4 @@
-//! `pgrekey rules`: the rules as a document, from their tables.
+//! `pgrekey rules`: prints docs/rules.md from the tables of rules.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -66,7 +66,10 @@ fn section<K: 'static>(
         ..
     } in &rules
     {
-        let on: Vec<&str> = on.iter().map(|operation| word(*operation)).collect();
+        let on: Vec<&str> = on
+            .iter()
+            .map(|operation| operation_name(*operation))
+            .collect();
         let does = match effect {
             Effect::Refuse => "refuses",
             Effect::Warn => "warns",
@@ -105,7 +108,7 @@ fn section<K: 'static>(
     Ok(())
 }
 
-fn word(operation: Operation) -> &'static str {
+fn operation_name(operation: Operation) -> &'static str {
     match operation {
         Operation::Create => "create",
         Operation::Update => "update",

@@ -1,6 +1,5 @@
-//! `pgrekey run`: the operator itself.
+//! `pgrekey run`: the operator.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,15 +9,17 @@ use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 use jiff::Timestamp;
 use kube::Client;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::JoinSet;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use crate::api::duration;
-use crate::cli::check::Tenancy;
+use crate::cli::crypto::install_crypto_provider;
+use crate::cli::flags::TenancyFlags;
+use crate::cli::tasks::{Signals, Tasks};
 use crate::cluster::cache;
+use crate::cluster::cache::Stores;
 use crate::cluster::webhook_ca::OwnCa;
 use crate::controller;
 use crate::controller::{Lease, PetSets};
@@ -34,14 +35,15 @@ use crate::serve::probes::Readiness;
 use crate::serve::registration::configuration_names;
 use crate::serve::review::AdmissionVerdict;
 use crate::serve::server::{HttpsServer, Transport, listen, tls};
+use crate::serve::table::{Purpose, Webhook};
 use crate::serve::webhooks;
-use crate::serve::webhooks::{Admission, Purpose, Webhook};
+use crate::serve::webhooks::Admission;
 use crate::telemetry;
 
 /// Run the operator: the admission webhooks and the controllers
 ///
-/// It ends on SIGTERM or SIGINT, after it has answered what it was asked; a second signal ends it
-/// at once.
+/// It ends on SIGTERM or SIGINT, after it has answered all reviews. A second signal ends it at
+/// once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pgrekey run --namespace pgrekey --service pgrekey
@@ -53,10 +55,10 @@ pub(crate) struct Args {
     /// Service of the webhooks, in that namespace
     #[arg(long, env = "PGREKEY_SERVICE", default_value = "pgrekey")]
     service: String,
-    /// Where the webhooks' certificate comes from
+    /// Source of the webhooks' certificate
     #[arg(long, env = "PGREKEY_CERTIFICATE_SOURCE", value_enum, default_value_t = CertificateSource::Own)]
     certificate_source: CertificateSource,
-    /// One more name for the certificate of pgrekey's own CA: DNS name or IP address; may be given
+    /// Another name in the certificate from pgrekey's own CA: DNS name or IP address; may be given
     /// again
     #[arg(
         long = "certificate-name",
@@ -81,7 +83,7 @@ pub(crate) struct Args {
         required_if_eq("certificate_source", "files")
     )]
     key_file: Option<PathBuf>,
-    /// Where the webhooks are served, with TLS
+    /// Address of the webhooks, with TLS
     #[arg(
         long,
         env = "PGREKEY_WEBHOOK_ADDRESS",
@@ -89,7 +91,7 @@ pub(crate) struct Args {
         default_value = "[::]:9443"
     )]
     webhook_address: SocketAddr,
-    /// Where /livez, /readyz and /metrics are served, without TLS
+    /// Address of /livez, /readyz and /metrics, without TLS
     #[arg(
         long,
         env = "PGREKEY_HEALTH_ADDRESS",
@@ -97,13 +99,13 @@ pub(crate) struct Args {
         default_value = "[::]:8080"
     )]
     health_address: SocketAddr,
-    /// Issuer for objects that name none, in namespaces that name none: Issuer/NAME or
+    /// Issuer for objects that name none, in namespaces without a default issuer: Issuer/NAME or
     /// ClusterIssuer/NAME
     #[arg(long, env = "PGREKEY_DEFAULT_ISSUER", value_name = "ISSUER")]
     default_issuer: Option<DefaultIssuer>,
     #[command(flatten)]
-    tenancy: Tenancy,
-    /// Controllers that run beside the webhooks, on whichever replica holds the lease
+    tenancy: TenancyFlags,
+    /// Controllers to run beside the webhooks, on the replica that holds the lease
     #[arg(
         long,
         env = "PGREKEY_CONTROLLERS",
@@ -112,27 +114,27 @@ pub(crate) struct Args {
         default_value = "provisioner,ops-manager"
     )]
     controllers: Vec<ControllerName>,
-    /// Who realises PetSets
+    /// The controller that realises PetSets
     #[arg(long, env = "PGREKEY_PET_SETS", value_enum, default_value_t = PetSetController::Own)]
     pet_sets: PetSetController,
-    /// The only namespace whose databases are looked after; all if left out
+    /// The only namespace whose databases are managed. Default: all namespaces
     #[arg(long, env = "PGREKEY_WATCH_NAMESPACE", value_name = "NAMESPACE")]
     watch_namespace: Option<String>,
-    /// How many operations may run at once in the cluster
+    /// Operations that may run at once in the cluster
     #[arg(long, env = "PGREKEY_MAX_CONCURRENT_OPERATIONS", value_name = "N", default_value_t = controller::MAX_CONCURRENT_OPERATIONS)]
     max_concurrent_operations: usize,
-    /// How late the status of a request may tell of a step that went well: the shorter, the more is
-    /// written to the API server
+    /// Longest delay of a successful step in the status of a request; a shorter one means more
+    /// writes to the API server
     #[arg(long, env = "PGREKEY_STATUS_DELAY", value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
     status_delay: Duration,
-    /// What this process is called in the lease and in events; the host's name, which is the pod's,
-    /// if left out
+    /// Name of this process in the lease and in events. Default: the host's name, which is the
+    /// pod's
     #[arg(long, env = "PGREKEY_IDENTITY", value_name = "NAME")]
     identity: Option<String>,
-    /// What is logged, such as `info` or `info,pgrekey=debug`
+    /// Filter of log lines, such as `info` or `info,pgrekey=debug`
     #[arg(long, env = "PGREKEY_LOG", value_name = "FILTER", default_value = "info", value_parser = log_filter)]
     log: LogFilter,
-    /// How log lines look
+    /// Format of log lines
     #[arg(long, env = "PGREKEY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
 }
@@ -143,23 +145,23 @@ enum CertificateSource {
     /// registration
     #[value(name = "self")]
     Own,
-    /// Two files that somebody else keeps fresh, such as a mounted Secret of cert-manager's
+    /// Two files that another program renews, such as a mounted Secret of cert-manager's
     Files,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum ControllerName {
-    /// A Postgres becomes a running cluster
+    /// Turns a Postgres into a running cluster
     Provisioner,
-    /// A PostgresOpsRequest is carried out
+    /// Carries out PostgresOpsRequests
     OpsManager,
-    /// Only the webhooks run
+    /// No controller: only the webhooks run
     None,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum PetSetController {
-    /// pgrekey, by StatefulSets
+    /// pgrekey, by means of StatefulSets
     Own,
     /// A controller that is installed beside pgrekey, such as KubeOps'
     External,
@@ -173,7 +175,7 @@ enum LogFormat {
     Json,
 }
 
-/// A filter that has been read once, so that the command line is refused and not the program.
+/// The text of a valid filter.
 #[derive(Clone, Debug)]
 struct LogFilter(String);
 
@@ -183,7 +185,7 @@ fn log_filter(text: &str) -> Result<LogFilter, String> {
         .map_err(|e| e.to_string())
 }
 
-/// The command line, as far as the running program needs it.
+/// The configuration of the running program.
 struct Config {
     namespace: String,
     certificate: ServingCertificate,
@@ -223,7 +225,7 @@ impl Args {
         } = self;
         let certificate = match (certificate_source, certificate_file, key_file) {
             (CertificateSource::Own, ..) => {
-                // The API server calls a Service by this name.
+                // The name by which the API server calls a Service.
                 let own = format!("{service}.{namespace}.svc");
                 ServingCertificate::Own {
                     names: std::iter::once(own).chain(certificate_names).collect(),
@@ -279,17 +281,19 @@ impl Args {
     }
 }
 
-/// In a pod, the host's name is the pod's.
+/// The name of this host. In a pod it is the pod's name.
 fn host_name() -> anyhow::Result<String> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .context("cannot read this host's name: give --identity")?;
-    Ok(name.trim().to_owned())
+    hostname::get()
+        .context("cannot read this host's name")?
+        .into_string()
+        .map_err(|name| anyhow!("this host's name {} is not UTF-8", name.display()))
+        .context("give --identity")
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let (config, filter, format) = args.parse()?;
     telemetry::start(filter, format);
-    crate::cli::install_cryptography();
+    install_crypto_provider();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -310,45 +314,22 @@ async fn operate(config: Config) -> anyhow::Result<()> {
     let end = CancellationToken::new();
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let mut tasks = Tasks::new(end.clone());
-    let (metrics, readiness, served) = (
-        Arc::new(Metrics::new()),
-        Readiness::new(),
-        ServedCertificate::new(),
-    );
+    let (metrics, served) = (Arc::new(Metrics::new()), ServedCertificate::new());
 
-    let health = listen(health_address)
-        .await
-        .with_context(|| format!("cannot listen on {health_address}"))?;
-    let webhooks = listen(webhook_address)
-        .await
-        .with_context(|| format!("cannot listen on {webhook_address}"))?;
+    let health = listen_on(health_address).await?;
+    let webhooks = listen_on(webhook_address).await?;
     info!(version = env!("CARGO_PKG_VERSION"), namespace, %webhook_address, %health_address, "starting");
 
-    let client = crate::cli::client().await?;
+    let client = connect().await?;
     let (stores, watching) = cache::watch(&client);
     let stores = Arc::new(stores);
     tasks.add("facts", end.clone().run_until_cancelled_owned(watching));
     tasks.add(
         "certificate",
-        keep(certificate, &client, namespace, &served, &metrics, &end),
+        keep_certificate(certificate, &client, namespace, &served, &metrics, &end),
     );
 
-    let stopping = end.clone();
-    readiness.add("process", move || {
-        if stopping.is_cancelled() {
-            Err("stopping".to_owned())
-        } else {
-            Ok(())
-        }
-    });
-    let cell = served.clone();
-    readiness.add("certificate", move || cell.readiness(Timestamp::now()));
-    let known = Arc::clone(&stores);
-    readiness.add("facts", move || match known.unknown() {
-        unknown if unknown.is_empty() => Ok(()),
-        unknown => Err(format!("not known yet: {}", unknown.join(", "))),
-    });
-
+    let readiness = readiness(&stores, &served, &end);
     let installation = InstallationDefaults {
         issuer: default_issuer,
         ops_manager: controllers
@@ -359,7 +340,7 @@ async fn operate(config: Config) -> anyhow::Result<()> {
             .and_then(|settings| settings.namespace.clone()),
         allowed,
     };
-    // They end soon after `end` is cancelled, and give the lease up.
+    // The controllers end soon after `end` is cancelled, and release the lease.
     if let Some(settings) = controllers {
         tasks.add(
             "controllers",
@@ -372,11 +353,10 @@ async fn operate(config: Config) -> anyhow::Result<()> {
             ),
         );
     }
-    let observe = observe(metrics.reviews.clone());
     let admission = Arc::new(Admission {
         facts: stores,
         installation,
-        observe,
+        observe: count_reviews(metrics.reviews.clone()),
     });
     let server = HttpsServer {
         listener: webhooks,
@@ -387,24 +367,76 @@ async fn operate(config: Config) -> anyhow::Result<()> {
     };
     tasks.add("webhooks", server.run(end.clone()));
 
-    // Probes and metrics are answered until everything else has ended.
+    // The health port answers until everything else has ended.
     let probes_end = CancellationToken::new();
-    let probes = HttpsServer {
-        listener: health,
-        transport: Transport::Plain,
-        router: probes::router(readiness, metrics),
-        limits: Limits::of_health_port(),
-        metrics: ServerMetrics::default(),
-    };
-    let probes = tokio::spawn(probes.run(probes_end.clone()));
+    let probes = tokio::spawn(serve_probes(health, readiness, metrics, probes_end.clone()));
     let outcome = tasks.run(&mut signals).await;
     probes_end.cancel();
     probes.await.context("the health port failed")?;
     outcome
 }
 
-/// Keeps the served certificate good.
-fn keep(
+async fn listen_on(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    listen(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Serves /livez, /readyz and /metrics.
+async fn serve_probes(
+    listener: TcpListener,
+    readiness: Readiness,
+    metrics: Arc<Metrics>,
+    end: CancellationToken,
+) {
+    let server = HttpsServer {
+        listener,
+        transport: Transport::Plain,
+        router: probes::router(readiness, metrics),
+        limits: Limits::of_health_port(),
+        metrics: ServerMetrics::default(),
+    };
+    server.run(end).await;
+}
+
+/// The conditions under which /readyz answers with success.
+fn readiness(
+    stores: &Arc<Stores>,
+    served: &ServedCertificate,
+    end: &CancellationToken,
+) -> Readiness {
+    let readiness = Readiness::new();
+    let end = end.clone();
+    readiness.add("process", move || {
+        if end.is_cancelled() {
+            Err("stopping".to_owned())
+        } else {
+            Ok(())
+        }
+    });
+    let served = served.clone();
+    readiness.add("certificate", move || served.readiness(Timestamp::now()));
+    let stores = Arc::clone(stores);
+    readiness.add("facts", move || match stores.unknown() {
+        unknown if unknown.is_empty() => Ok(()),
+        unknown => Err(format!("not known yet: {}", unknown.join(", "))),
+    });
+    readiness
+}
+
+/// A client of the API server that the kubeconfig, or the pod's service account, names.
+async fn connect() -> anyhow::Result<Client> {
+    let mut config = kube::Config::infer()
+        .await
+        .context("cannot find out where the API server is")?;
+    // Watches and controllers retry by themselves. kube's own retries would delay them by up to a
+    // quarter of an hour.
+    config.default_retry = false;
+    Client::try_from(config).context("cannot set up the client of the API server")
+}
+
+/// Renews the served certificate for as long as the program runs.
+fn keep_certificate(
     source: ServingCertificate,
     client: &Client,
     namespace: String,
@@ -425,27 +457,27 @@ fn keep(
                 mutating: configuration_names(Purpose::Mutate).collect(),
                 validating: configuration_names(Purpose::Validate).collect(),
             };
-            let tell = move |told| match told {
+            let serve = move |outcome| match outcome {
                 Ok(pair) => {
                     cell.serve(pair, &metrics);
                     cell.refused(None);
                 }
                 Err(problem) => cell.refused(Some(problem)),
             };
-            Box::pin(own.run(tell, end))
+            Box::pin(own.run(serve, end))
         }
     }
 }
 
-/// Counts each review, and each rule that spoke in it.
-fn observe(metrics: ReviewMetrics) -> Box<webhooks::Observe> {
+/// Counts reviews, and the rules that had a finding.
+fn count_reviews(metrics: ReviewMetrics) -> Box<webhooks::Observe> {
     Box::new(move |webhook: &Webhook, verdict: &AdmissionVerdict| {
         let outcome = if verdict.allowed() {
             ReviewOutcome::Allowed
         } else {
             ReviewOutcome::Denied
         };
-        // Findings come rule by rule.
+        // The findings of one rule follow each other.
         let mut rules: Vec<&str> = verdict
             .findings
             .iter()
@@ -454,78 +486,6 @@ fn observe(metrics: ReviewMetrics) -> Box<webhooks::Observe> {
         rules.dedup();
         metrics.count(webhook.name, outcome, rules);
     })
-}
-
-/// SIGTERM from Kubernetes, SIGINT from a keyboard.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
-}
-
-/// What runs until the end, each with its name.
-struct Tasks {
-    running: JoinSet<&'static str>,
-    end: CancellationToken,
-}
-
-impl Tasks {
-    fn new(end: CancellationToken) -> Self {
-        Self {
-            running: JoinSet::new(),
-            end,
-        }
-    }
-
-    fn add<T>(&mut self, name: &'static str, task: impl Future<Output = T> + Send + 'static) {
-        self.running.spawn(async move {
-            task.await;
-            name
-        });
-    }
-
-    /// Waits until all have ended. A signal ends them in good order, a second one at once; one that
-    /// ends by itself ends the others, since half a program is worse than one that is started anew.
-    async fn run(mut self, signals: &mut Signals) -> anyhow::Result<()> {
-        let mut outcome = Ok(());
-        loop {
-            tokio::select! {
-                name = signals.next() => {
-                    if self.end.is_cancelled() {
-                        return Err(anyhow!("a second signal came before everything had ended"));
-                    }
-                    info!("{name}: stopping");
-                    self.end.cancel();
-                }
-                ended = self.running.join_next() => {
-                    let problem = match ended {
-                        None => return outcome,
-                        Some(Ok(_)) if self.end.is_cancelled() => continue,
-                        Some(Ok(name)) => anyhow!("{name} ended by itself"),
-                        Some(Err(panic)) => anyhow!("a task failed: {panic}"),
-                    };
-                    error!("{problem}: stopping");
-                    self.end.cancel();
-                    outcome = Err(problem);
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -583,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_refused_by_the_command_line() {
+    fn invalid_values_are_refused_by_the_command_line() {
         for (line, says) in [
             (
                 "--default-issuer=pg-issuer",
@@ -599,15 +559,5 @@ mod tests {
             let problem = parse(&[line]).err().unwrap();
             assert!(problem.contains(says), "{line}: {problem}");
         }
-    }
-
-    #[tokio::test]
-    async fn a_task_that_ends_by_itself_ends_the_program() {
-        let end = CancellationToken::new();
-        let mut tasks = Tasks::new(end.clone());
-        tasks.add("patient", end.clone().cancelled_owned());
-        tasks.add("short", async {});
-        let problem = tasks.run(&mut Signals::new().unwrap()).await.unwrap_err();
-        assert_eq!(problem.to_string(), "short ended by itself");
     }
 }

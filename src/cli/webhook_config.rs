@@ -1,4 +1,4 @@
-//! `pgrekey webhook-config`: how the API server is told of the webhooks.
+//! `pgrekey webhook-config`: prints the objects that register the webhooks with the API server.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -15,7 +15,7 @@ use crate::serve::registration::{Address, Configurations, Registration};
   pgrekey webhook-config --namespace pgrekey --service pgrekey | kubectl apply --server-side -f -
   pgrekey webhook-config --url https://192.0.2.1:9443 --ca-bundle ca.crt")]
 pub(crate) struct Args {
-    /// Namespace that pgrekey runs in; its own objects are not reviewed
+    /// Namespace of pgrekey; objects in it are not reviewed
     #[arg(long, default_value = "pgrekey")]
     namespace: String,
     /// Service of the webhooks, in that namespace
@@ -24,11 +24,11 @@ pub(crate) struct Args {
     /// Port of the Service
     #[arg(long, default_value_t = 443)]
     port: i32,
-    /// Where the webhooks are, when they run outside the cluster; takes the place of the Service
+    /// URL of webhooks that run outside the cluster; replaces the Service
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// File with the CAs that the API server trusts for the webhooks, PEM. `pgrekey run` fills them
-    /// in by itself
+    /// File with the CAs that the API server trusts for the webhooks, PEM. Without it `pgrekey run`
+    /// fills them in
     #[arg(long, value_name = "FILE")]
     ca_bundle: Option<PathBuf>,
     /// Label of the objects, KEY=VALUE; may be given again
@@ -77,15 +77,15 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     } = registration.configurations();
     let mut out = std::io::stdout().lock();
     for configuration in &mutating {
-        document(&mut out, configuration)?;
+        write_document(&mut out, configuration)?;
     }
     for configuration in &validating {
-        document(&mut out, configuration)?;
+        write_document(&mut out, configuration)?;
     }
     Ok(out.flush()?)
 }
 
-fn document(out: &mut impl Write, object: &impl Serialize) -> anyhow::Result<()> {
+fn write_document(out: &mut impl Write, object: &impl Serialize) -> anyhow::Result<()> {
     write!(
         out,
         "---\n{}",

@@ -1,13 +1,14 @@
-//! Writing the objects of one owner: only what differs, and never over somebody else's.
+//! Writes the objects of one owner: only the objects that differ, and none that others own.
 //!
 //! # Guarantees
-//! An object that is as it should be is not written. An object that is not ours is neither written
-//! nor deleted: the error names it. What is deleted or changed is the very object that was looked
-//! at; what is created was not there.
+//! An object that is as wished is not written. An object with another owner is neither written nor
+//! deleted: the error names the owner. A change or deletion applies to the object that was read, by
+//! its uid. A creation fails if the object exists meanwhile.
 //!
 //! # Assumptions
-//! One loop writes the objects of one owner.
+//! Only one controller writes the objects of an owner.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use jiff::Timestamp;
@@ -24,23 +25,22 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tracing::debug;
 
-use crate::build::meta::Labels;
 use crate::cluster::FIELD_MANAGER;
 use crate::cluster::drift::needs_apply;
 use crate::cluster::error::{Error, NameConflict, ObjectName};
 
-/// What an application did.
+/// The effect of an apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApplyOutcome {
-    /// Nothing: it was as it should be.
+    /// No effect: the object was as wished.
     Nothing,
-    /// It was not there.
+    /// The object was created.
     Created,
-    /// It was different.
+    /// The object was changed.
     Changed,
 }
 
-/// A kind of object that a namespace holds.
+/// A kind whose objects are in a namespace.
 pub trait ObjectKind:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + Clone
@@ -63,7 +63,7 @@ impl<K> ObjectKind for K where
 {
 }
 
-/// When we last made this object something else, by the API server's clock.
+/// When pgrekey last changed this object by an apply, by the API server's clock.
 pub fn applied_at<K: Resource>(live: &K) -> Option<Timestamp> {
     let entries = live.meta().managed_fields.iter().flatten();
     let ours = entries.filter(|entry| {
@@ -76,13 +76,13 @@ pub fn applied_at<K: Resource>(live: &K) -> Option<Timestamp> {
         .max()
 }
 
-/// The objects of one owner.
+/// The objects that one owner controls.
 #[derive(Clone)]
 pub struct Objects {
     client: Client,
     namespace: String,
     owner: OwnerReference,
-    labels: Labels,
+    labels: BTreeMap<String, String>,
 }
 
 impl Debug for Objects {
@@ -94,9 +94,13 @@ impl Debug for Objects {
 }
 
 impl Objects {
-    /// The objects that this owner controls and that carry these labels. `None` for an owner that
+    /// The objects that this owner controls and that have these labels. `None` for an owner that
     /// was never stored.
-    pub fn owned_by<O: ObjectKind>(client: &Client, owner: &O, labels: Labels) -> Option<Self> {
+    pub fn owned_by<O: ObjectKind>(
+        client: &Client,
+        owner: &O,
+        labels: BTreeMap<String, String>,
+    ) -> Option<Self> {
         Some(Self {
             client: client.clone(),
             namespace: owner.namespace()?,
@@ -105,14 +109,14 @@ impl Objects {
         })
     }
 
-    /// All objects of a kind in the owner's namespace.
+    /// The API of a kind in the owner's namespace.
     #[must_use]
     pub fn api<K: ObjectKind>(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// The object of this name, whoever owns it. Where cert-manager is not installed there is none
-    /// of its kinds.
+    /// The object of this name, whatever its owner. `None` for a kind of cert-manager's if
+    /// cert-manager is not installed.
     pub async fn get<K: ObjectKind>(&self, name: &str) -> Result<Option<K>, Error> {
         match self
             .api()
@@ -125,7 +129,7 @@ impl Objects {
         }
     }
 
-    /// Whether an object is ours.
+    /// Whether an object is ours: see `owner_of`.
     pub fn is_owned(&self, object: &impl ObjectKind) -> bool {
         self.owner_of(object.meta()).is_ok()
     }
@@ -138,8 +142,8 @@ impl Objects {
             .filter(|object| self.is_owned(object)))
     }
 
-    /// The objects of a kind that carry our labels, whoever owns them: what a StatefulSet makes has
-    /// no owner that we know.
+    /// The objects of a kind with our labels, whatever their owner: pods and claims belong to a
+    /// StatefulSet.
     pub async fn labelled<K: ObjectKind>(&self) -> Result<Vec<K>, Error> {
         let selector: Vec<String> = self
             .labels
@@ -155,19 +159,53 @@ impl Objects {
             .map_err(|error| Error::classify(ObjectName::new::<K>(&self.owner.name), error))
     }
 
-    /// Makes the object what the wish says, if it is not; the owner reference is added to the wish.
+    /// Applies the wished object unless it already is as wished. The owner reference is added to
+    /// the wish.
     pub async fn apply<K: ObjectKind>(&self, wish: K) -> Result<ApplyOutcome, Error> {
         let live = self.get::<K>(&wish.name_any()).await?;
         self.apply_over(live.as_ref(), wish).await
     }
 
-    /// The same, for who has looked already.
+    /// As [`Objects::apply`], over an object that the caller has read.
     pub async fn apply_over<K: ObjectKind>(
         &self,
         live: Option<&K>,
-        mut wish: K,
+        wish: K,
     ) -> Result<ApplyOutcome, Error> {
         let what = ObjectName::new::<K>(&wish.name_any());
+        self.apply_in(&self.api::<K>(), what, live, wish).await
+    }
+
+    /// As [`Objects::apply`], for a kind that the cluster may not have. `None` if it does not.
+    pub async fn apply_if_known(
+        &self,
+        kind: &ApiResource,
+        wish: DynamicObject,
+    ) -> Result<Option<ApplyOutcome>, Error> {
+        let api = self.dynamic_api(kind);
+        let what = ObjectName::dynamic(kind, &wish.name_any());
+        let applied = async {
+            let live = api.get_opt(&what.name).await;
+            let live = live.map_err(|error| Error::classify(what.clone(), error))?;
+            self.apply_in(&api, what, live.as_ref(), wish).await
+        };
+        match applied.await {
+            Ok(outcome) => Ok(Some(outcome)),
+            Err(Error::UnknownKind(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn apply_in<K>(
+        &self,
+        api: &Api<K>,
+        what: ObjectName,
+        live: Option<&K>,
+        mut wish: K,
+    ) -> Result<ApplyOutcome, Error>
+    where
+        K: Resource + Clone + Debug + Serialize + DeserializeOwned,
+    {
         wish.meta_mut().owner_references = Some(vec![self.owner.clone()]);
         let mut body = json_of(&what, &wish)?;
         let mut parameters = PatchParams::apply(FIELD_MANAGER);
@@ -181,18 +219,17 @@ impl Objects {
             if !needs_apply(&json_of(&what, live)?, &body) {
                 return Ok(ApplyOutcome::Nothing);
             }
-            // Fields that somebody else has taken are taken back.
+            // Takes back fields that another field manager has taken.
             parameters = parameters.force();
         }
         bind(&mut body, live.map(Resource::meta));
         let before = live.and_then(ResourceExt::resource_version);
-        let api = self.api::<K>();
         let after = match api
             .patch(&what.name, &parameters, &Patch::Apply(&body))
             .await
         {
-            // An application keeps what others have put into a list beside what is ours, and the
-            // two may not fit together: a second port of the same name. A merge takes whole lists.
+            // An apply keeps the elements that others have added to a list. They may not go with
+            // ours, such as a second port of the same name. A merge patch replaces whole lists.
             Err(kube::Error::Api(status)) if status.code == 422 && live.is_some() => {
                 let parameters = PatchParams {
                     field_manager: parameters.field_manager,
@@ -204,18 +241,18 @@ impl Objects {
             after => after,
         };
         let after = after.map_err(|error| Error::classify(what.clone(), error))?;
-        let done = match before {
+        let outcome = match before {
             None => ApplyOutcome::Created,
             before if before == after.resource_version() => ApplyOutcome::Nothing,
             Some(_) => ApplyOutcome::Changed,
         };
-        // `Nothing` here is a difference that was none: a default that `differs` does not know of.
-        debug!(%what, ?done, "applied");
-        Ok(done)
+        // `Nothing` means that `needs_apply` does not know one of the API server's defaults.
+        debug!(%what, ?outcome, "applied");
+        Ok(outcome)
     }
 
-    /// Makes the object what the wish says; where nothing is wished for, deletes the one of this
-    /// name, if it is ours. `None`: there is to be none.
+    /// Applies the wish. Without a wish it deletes the object of this name, if that is ours, and
+    /// returns `None`.
     pub async fn apply_or_delete<K: ObjectKind>(
         &self,
         wish: Option<K>,
@@ -227,8 +264,8 @@ impl Objects {
         }
     }
 
-    /// Deletes the object of this name if it is ours, and says whether there was one. What it owns
-    /// is collected afterwards.
+    /// Deletes the object of this name if it is ours, and returns whether it did. Kubernetes
+    /// deletes the objects that it owns afterwards.
     pub async fn delete<K: ObjectKind>(&self, name: &str) -> Result<bool, Error> {
         let Some(object) = self.owned::<K>(name).await? else {
             return Ok(false);
@@ -237,28 +274,14 @@ impl Objects {
         Ok(true)
     }
 
-    /// Deletes this very object, whoever owns it. One that is gone or going is fine.
+    /// Deletes the object with this uid, whatever its owner. It is no error if the object is
+    /// deleted already.
     pub async fn delete_seen<K: ObjectKind>(&self, object: &K) -> Result<(), Error> {
-        if object.meta().deletion_timestamp.is_some() {
-            return Ok(());
-        }
         let what = ObjectName::new::<K>(&object.name_any());
-        let parameters = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: object.uid(),
-                resource_version: None,
-            }),
-            propagation_policy: Some(PropagationPolicy::Background),
-            ..DeleteParams::default()
-        };
-        match self.api::<K>().delete(&what.name, &parameters).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            Err(error) => Err(Error::classify(what, error)),
-        }
+        delete_in(&self.api::<K>(), what, object).await
     }
 
-    /// Lets go of this object: it stays when its owner goes.
+    /// Removes the owner reference from this object, so that it stays when its owner is deleted.
     pub async fn orphan<K: ObjectKind>(&self, name: &str) -> Result<(), Error> {
         let Some(object) = self.owned::<K>(name).await? else {
             return Ok(());
@@ -290,83 +313,27 @@ impl Objects {
             .map_err(|error| Error::classify(what, error))
     }
 
-    /// As [`Objects::apply`], for a kind that not every cluster has; `None` where it has not.
-    pub async fn apply_if_known(
-        &self,
-        kind: &ApiResource,
-        mut wish: DynamicObject,
-    ) -> Result<Option<ApplyOutcome>, Error> {
-        let what = ObjectName {
-            kind: kind.kind.clone(),
-            name: wish.name_any(),
-        };
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), &self.namespace, kind);
-        wish.metadata.owner_references = Some(vec![self.owner.clone()]);
-        let mut body = dynamic_json(&what, &wish)?;
-        let mut parameters = PatchParams::apply(FIELD_MANAGER);
-        let live = present(api.get(&what.name).await)
-            .map_err(|error| Error::classify(what.clone(), error))?;
-        if let Some(live) = &live {
-            self.owner_of(&live.metadata).map_err(|owner| {
-                Error::InTheWay(NameConflict {
-                    what: what.clone(),
-                    owner,
-                })
-            })?;
-            if !needs_apply(&dynamic_json(&what, live)?, &body) {
-                return Ok(Some(ApplyOutcome::Nothing));
-            }
-            parameters = parameters.force();
-        }
-        bind(&mut body, live.as_ref().map(|live| &live.metadata));
-        let after = present(
-            api.patch(&what.name, &parameters, &Patch::Apply(&body))
-                .await,
-        );
-        let after = after.map_err(|error| Error::classify(what, error))?;
-        Ok(after.map(|_| {
-            if live.is_some() {
-                ApplyOutcome::Changed
-            } else {
-                ApplyOutcome::Created
-            }
-        }))
-    }
-
-    /// As [`Objects::delete`], for a kind that not every cluster has.
+    /// As [`Objects::delete`], for a kind that the cluster may not have.
     pub async fn delete_if_known(&self, kind: &ApiResource, name: &str) -> Result<(), Error> {
-        let what = ObjectName {
-            kind: kind.kind.clone(),
-            name: name.to_owned(),
-        };
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), &self.namespace, kind);
-        let live =
-            present(api.get(name).await).map_err(|error| Error::classify(what.clone(), error))?;
-        let Some(live) = live.filter(|live| self.owner_of(&live.metadata).is_ok()) else {
-            return Ok(());
-        };
-        let preconditions = Some(Preconditions {
-            uid: live.uid(),
-            resource_version: None,
-        });
-        let parameters = DeleteParams {
-            preconditions,
-            ..DeleteParams::default()
-        };
-        match api.delete(name, &parameters).await {
+        let api = self.dynamic_api(kind);
+        let what = ObjectName::dynamic(kind, name);
+        match api.get(name).await {
+            Ok(live) if self.owner_of(live.meta()).is_ok() => delete_in(&api, what, &live).await,
             Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(error) => Err(Error::classify(what, error)),
         }
     }
 
-    /// Whether an object is ours; if not, whose it is.
+    fn dynamic_api(&self, kind: &ApiResource) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &self.namespace, kind)
+    }
+
+    /// `Ok` if an object is ours, else its owner.
     ///
-    /// Ours is what we control, and what nobody controls but carries our labels: the Secret of an
-    /// earlier life of the same database, which was let go, and an object whose owner somebody has
-    /// removed.
+    /// An object is ours if we are its controller, or if it has no controller and has our labels.
+    /// The second covers Secrets that were kept when a database of this name was deleted, and
+    /// objects whose owner reference was removed.
     fn owner_of(&self, object: &ObjectMeta) -> Result<(), Option<ObjectName>> {
         let controller = object
             .owner_references
@@ -390,12 +357,34 @@ impl Objects {
     }
 }
 
-/// Binds an application to the object that was looked at; where there was none, to there being
-/// none.
+async fn delete_in<K>(api: &Api<K>, what: ObjectName, object: &K) -> Result<(), Error>
+where
+    K: Resource + Clone + Debug + DeserializeOwned,
+{
+    if object.meta().deletion_timestamp.is_some() {
+        return Ok(());
+    }
+    let parameters = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: object.uid(),
+            resource_version: None,
+        }),
+        propagation_policy: Some(PropagationPolicy::Background),
+        ..DeleteParams::default()
+    };
+    match api.delete(&what.name, &parameters).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(Error::classify(what, error)),
+    }
+}
+
+/// Binds an apply to the object that was read: it fails if that object was replaced, or if none was
+/// read and there is one now.
 ///
-/// An application has no word for the latter. The API server answers with a conflict where the
-/// object that is there has another version than the one that is given, and does not look at it
-/// where it creates. etcd gives no object the first version: that is the empty store's.
+/// An apply cannot say "create only". With a resourceVersion the API server answers with a conflict
+/// if the object exists in another version, and ignores the field if it creates the object. No
+/// object has version 1: etcd gives that to the empty store.
 fn bind(body: &mut Value, live: Option<&ObjectMeta>) {
     match live {
         Some(live) => body["metadata"]["uid"] = json!(live.uid),
@@ -403,24 +392,7 @@ fn bind(body: &mut Value, live: Option<&ObjectMeta>) {
     }
 }
 
-/// Neither the object nor its kind need be there. What is said about a kind that is not there is no
-/// answer in Kubernetes' form.
-fn present<T>(answer: kube::Result<T>) -> kube::Result<Option<T>> {
-    match answer {
-        Ok(object) => Ok(Some(object)),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn dynamic_json(what: &ObjectName, object: &DynamicObject) -> Result<Value, Error> {
-    serde_json::to_value(object).map_err(|error| Error::Bug {
-        what: what.clone(),
-        why: error.to_string(),
-    })
-}
-
-fn json_of<K: ObjectKind>(what: &ObjectName, object: &K) -> Result<Value, Error> {
+fn json_of(what: &ObjectName, object: &impl Serialize) -> Result<Value, Error> {
     serde_json::to_value(object).map_err(|error| Error::Bug {
         what: what.clone(),
         why: error.to_string(),
@@ -439,12 +411,11 @@ mod tests {
         let mut owner = ConfigMap::default();
         let metadata = json!({"name": "pg", "namespace": "demo", "uid": "1"});
         owner.metadata = serde_json::from_value(metadata).expect("metadata");
-        Objects::owned_by(&cluster.client(), &owner, Labels::new()).expect("an owner")
+        Objects::owned_by(&cluster.client(), &owner, BTreeMap::new()).expect("an owner")
     }
 
     #[tokio::test]
-    async fn without_cert_manager_there_is_nothing_of_its_to_see_or_to_delete_and_nothing_can_be_made()
-     {
+    async fn without_cert_manager_its_kinds_have_no_objects_and_none_can_be_created() {
         let objects = objects(&Fake::without("/apis/cert-manager.io/"));
         assert_eq!(
             objects.get::<Certificate>("pg").await.expect("an answer"),
@@ -462,7 +433,7 @@ mod tests {
             objects.apply(certificate).await,
             Err(Error::UnknownKind(_))
         ));
-        // What pgrekey cannot do without is another matter.
+        // The absence of a kind of Kubernetes' own is an error.
         let without = self::objects(&Fake::without("/configmaps"));
         assert!(matches!(
             without.get::<ConfigMap>("pg").await,
@@ -471,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_applied_is_bound_to_what_was_seen() {
+    fn an_apply_is_bound_to_the_object_that_was_read() {
         let bound = |live: Option<&ObjectMeta>| {
             let mut body = json!({"metadata": {"name": "pg"}});
             bind(&mut body, live);

@@ -1,22 +1,20 @@
-//! What the rules may know, kept in memory by watching the API server.
+//! The facts for the rules, kept in memory by watching the API server.
 //!
 //! # Expected flow
-//! [`watch`] gives the stores and a future that fills them and keeps them up to date; somebody runs
-//! the future. Until a kind has been listed once it is named by [`ClusterFacts::unknown`].
+//! [`watch`] returns the stores and a future that keeps them up to date. The caller runs the
+//! future. [`ClusterFacts::unknown`] names each kind until it has been listed once.
 //!
 //! # Guarantees
-//! A kind of cert-manager's that the cluster does not have is known to have no objects: see
-//! [`optional`]. Answers never wait and never read the network. Objects are pruned to what the
-//! rules read before they are kept. A watch that breaks is resumed with back-off; what was known
-//! until then stays known.
+//! A kind of cert-manager's that the cluster does not have counts as one without objects: see
+//! [`optional`]. Answers never wait and never use the network. Stored objects have only the fields
+//! that the rules read. A broken watch is resumed with back-off, and its objects stay known.
 //!
 //! # Assumptions
-//! pgrekey may list and watch these kinds, and those that have namespaces in all of them, also
-//! where it looks after one alone.
+//! pgrekey may list and watch these kinds in all namespaces, also if it manages the databases of
+//! only one.
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::{self, BoxFuture};
 use futures::{FutureExt, Stream, StreamExt};
@@ -30,102 +28,98 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
+use crate::api::annotations::{DEFAULT_ISSUER, PREFIX, USABLE_BY_DATABASES};
 use crate::api::cert_manager::{CaIssuer, ClusterIssuer, Issuer};
 use crate::api::{Postgres, PostgresOpsRequest, PostgresVersion};
 use crate::cluster::optional;
 use crate::cluster::optional::AbsentKind;
-use crate::rules::facts::{DEFAULT_ISSUER_ANNOTATION, USABLE};
 use crate::rules::{ClusterFacts, Snapshot};
 
-/// One kind: its objects, whether they have been listed, and whether there is such a kind.
+/// The objects of one kind.
 struct KindStore<K: Lookup + Clone + 'static>
 where
     K::DynamicType: Eq + std::hash::Hash + Clone,
 {
     kind: &'static str,
     objects: Store<K>,
-    listed: Arc<AtomicBool>,
-    lack: AbsentKind,
+    absence: AbsentKind,
 }
 
 impl<K> KindStore<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    /// Starts to know a kind; the future keeps knowing it.
+    /// A store for all objects of a kind, and the future that fills it.
     fn watch(kind: &'static str, client: &Client) -> (Self, BoxFuture<'static, ()>) {
         Self::watch_some(kind, client, Config::default())
     }
 
-    /// The same for some objects of it.
+    /// As [`KindStore::watch`], for some objects of the kind.
     fn watch_some(
         kind: &'static str,
         client: &Client,
-        which: Config,
+        selection: Config,
     ) -> (Self, BoxFuture<'static, ()>) {
-        let stream = watcher(Api::<K>::all(client.clone()), which).default_backoff();
+        let stream = watcher(Api::<K>::all(client.clone()), selection).default_backoff();
         Self::fill(kind, stream, AbsentKind::default())
     }
 
-    /// The same for a kind that the cluster may not have.
+    /// As [`KindStore::watch`], for a kind that the cluster may not have.
     fn watch_optional(kind: &'static str, client: &Client) -> (Self, BoxFuture<'static, ()>) {
-        let lack = AbsentKind::default();
+        let absence = AbsentKind::default();
         Self::fill(
             kind,
             optional::watch(
                 Api::<K>::all(client.clone()),
                 Config::default(),
-                lack.clone(),
+                absence.clone(),
             ),
-            lack,
+            absence,
         )
     }
 
     fn fill(
         kind: &'static str,
         stream: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
-        lack: AbsentKind,
+        absence: AbsentKind,
     ) -> (Self, BoxFuture<'static, ()>) {
         let (objects, writer) = reflector::store();
-        let listed = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&listed);
         let fill = stream.modify(prune).reflect(writer).for_each(move |event| {
-            match event {
-                Ok(Event::InitDone) => seen.store(true, Ordering::Release),
-                Ok(_) => {}
-                Err(error) => warn!(kind, %error, "cannot watch; trying again"),
+            if let Err(error) = event {
+                warn!(kind, %error, "cannot watch; trying again");
             }
             future::ready(())
         });
-        (
-            Self {
-                kind,
-                objects,
-                listed,
-                lack,
-            },
-            fill.boxed(),
-        )
+        let store = Self {
+            kind,
+            objects,
+            absence,
+        };
+        (store, fill.boxed())
     }
 
     fn get(&self, reference: &ObjectRef<K>) -> Option<Arc<K>> {
         self.objects.get(reference)
     }
 
+    /// The name of the kind until its objects have been listed.
     fn unlisted(&self) -> Option<&'static str> {
-        (!self.listed.load(Ordering::Acquire)).then_some(self.kind)
+        let is_ready = self.objects.wait_until_ready().now_or_never();
+        is_ready
+            .is_none_or(|ready| ready.is_err())
+            .then_some(self.kind)
     }
 }
 
-/// Drops what no rule reads and what takes most of the memory.
+/// Removes the fields that take most of the memory and that no rule reads.
 fn prune<K: Resource>(object: &mut K) {
     object.managed_fields_mut().clear();
     object
         .annotations_mut()
-        .retain(|key, _| key.starts_with("pgrekey.dev/"));
+        .retain(|key, _| key.starts_with(PREFIX));
 }
 
-/// What is known about the cluster.
+/// The objects of all kinds that the rules need.
 pub struct Stores {
     databases: KindStore<Postgres>,
     requests: KindStore<PostgresOpsRequest>,
@@ -134,7 +128,7 @@ pub struct Stores {
     cluster_issuers: KindStore<ClusterIssuer>,
     namespaces: KindStore<PartialObjectMeta<Namespace>>,
     storage_classes: KindStore<PartialObjectMeta<StorageClass>>,
-    /// Those that pods of databases may run as.
+    /// The ServiceAccounts that pods of databases may run as.
     service_accounts: KindStore<PartialObjectMeta<ServiceAccount>>,
 }
 
@@ -146,7 +140,7 @@ impl Debug for Stores {
     }
 }
 
-/// The stores, and the future that keeps them up to date for as long as it runs.
+/// The stores, and the future that keeps them up to date while it runs.
 pub fn watch(client: &Client) -> (Stores, impl Future<Output = ()> + Send + use<>) {
     let (databases, fill_databases) = KindStore::watch("Postgres", client);
     let (requests, fill_requests) = KindStore::watch("PostgresOpsRequest", client);
@@ -156,7 +150,7 @@ pub fn watch(client: &Client) -> (Stores, impl Future<Output = ()> + Send + use<
         KindStore::watch_optional("ClusterIssuer", client);
     let (namespaces, fill_namespaces) = KindStore::watch("Namespace", client);
     let (storage_classes, fill_storage_classes) = KindStore::watch("StorageClass", client);
-    let usable = Config::default().labels(&usable());
+    let usable = Config::default().labels(&usable_selector());
     let (service_accounts, fill_service_accounts) =
         KindStore::watch_some("ServiceAccount", client, usable);
     let stores = Stores {
@@ -183,40 +177,41 @@ pub fn watch(client: &Client) -> (Stores, impl Future<Output = ()> + Send + use<
 }
 
 /// The selector of ServiceAccounts that pods of databases may run as.
-fn usable() -> String {
-    format!("{USABLE}=true")
+fn usable_selector() -> String {
+    format!("{USABLE_BY_DATABASES}=true")
 }
 
 impl Stores {
-    /// Every database.
+    /// All databases.
     #[must_use]
     pub fn all_databases(&self) -> Vec<Arc<Postgres>> {
         self.databases.objects.state()
     }
 
-    /// Every request, of whatever database.
+    /// All requests.
     #[must_use]
     pub fn all_requests(&self) -> Vec<Arc<PostgresOpsRequest>> {
         self.requests.objects.state()
     }
 
-    /// Whether an issuer may sign with what this Secret holds. Where ClusterIssuers keep theirs
-    /// only cert-manager knows, so one counts in every namespace.
+    /// Whether this Secret may be the CA of an issuer. Only cert-manager knows the namespace of a
+    /// ClusterIssuer's Secret, so it counts in every namespace.
     #[must_use]
     pub fn signs(&self, namespace: &str, secret: &str) -> bool {
-        let is_it = |ca: &Option<CaIssuer>| ca.as_ref().is_some_and(|ca| ca.secret_name == secret);
+        let is_ca_secret =
+            |ca: &Option<CaIssuer>| ca.as_ref().is_some_and(|ca| ca.secret_name == secret);
         let is_here = |issuer: &Issuer| issuer.metadata.namespace.as_deref() == Some(namespace);
         self.issuers
             .objects
             .state()
             .iter()
-            .any(|issuer| is_here(issuer) && is_it(&issuer.spec.ca))
+            .any(|issuer| is_here(issuer) && is_ca_secret(&issuer.spec.ca))
             || self
                 .cluster_issuers
                 .objects
                 .state()
                 .iter()
-                .any(|issuer| is_it(&issuer.spec.ca))
+                .any(|issuer| is_ca_secret(&issuer.spec.ca))
     }
 }
 
@@ -228,87 +223,76 @@ pub struct ListProblem {
     error: kube::Error,
 }
 
-/// What is known about the cluster at this moment, for whoever asks once.
+/// The facts about the cluster at this moment, for one use.
 pub async fn snapshot(client: &Client) -> Result<Snapshot, ListProblem> {
-    async fn list<K>(client: &Client, kind: &'static str) -> Result<Vec<Arc<K>>, ListProblem>
-    where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
-    {
-        list_some(client, kind, &ListParams::default()).await
-    }
-    async fn list_some<K>(
-        client: &Client,
-        kind: &'static str,
-        which: &ListParams,
-    ) -> Result<Vec<Arc<K>>, ListProblem>
-    where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
-    {
-        let listed = Api::<K>::all(client.clone()).list(which).await;
-        let listed = listed.map_err(|error| ListProblem { kind, error })?;
-        Ok(listed.items.into_iter().map(Arc::new).collect())
-    }
-    /// Nothing where the cluster does not have the kind.
-    async fn list_optional<K>(
-        client: &Client,
-        kind: &'static str,
-    ) -> Result<Option<Vec<Arc<K>>>, ListProblem>
-    where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
-    {
-        match list(client, kind).await {
-            Err(ListProblem {
-                error: kube::Error::Api(status),
-                ..
-            }) if status.code == 404 => Ok(None),
-            listed => listed.map(Some),
-        }
-    }
-    let storage_classes = list::<StorageClass>(client, "StorageClass").await?;
-    let namespaces = list::<Namespace>(client, "Namespace").await?;
-    let usable = ListParams::default().labels(&usable());
-    let service_accounts = list_some::<ServiceAccount>(client, "ServiceAccount", &usable).await?;
-    let default_issuer = |namespace: &Arc<Namespace>| {
-        Some((
-            namespace.name_any(),
-            namespace
-                .annotations()
-                .get(DEFAULT_ISSUER_ANNOTATION)?
-                .clone(),
-        ))
-    };
-    let issuers = list_optional(client, "Issuer").await?;
-    let cluster_issuers = list_optional(client, "ClusterIssuer").await?;
-    let lacks = [
-        ("Issuer", issuers.is_none()),
-        ("ClusterIssuer", cluster_issuers.is_none()),
+    let all = ListParams::default();
+    let namespaces = list::<Namespace>(client, "Namespace", &all).await?;
+    let storage_classes = list::<StorageClass>(client, "StorageClass", &all).await?;
+    let usable = ListParams::default().labels(&usable_selector());
+    let service_accounts = list::<ServiceAccount>(client, "ServiceAccount", &usable).await?;
+    let issuers = list_if_known(client, "Issuer").await?;
+    let cluster_issuers = list_if_known(client, "ClusterIssuer").await?;
+    let absent = [
+        issuers.is_none().then_some("Issuer"),
+        cluster_issuers.is_none().then_some("ClusterIssuer"),
     ];
     Ok(Snapshot {
-        databases: list(client, "Postgres").await?,
-        requests: list(client, "PostgresOpsRequest").await?,
-        versions: list(client, "PostgresVersion").await?,
+        databases: list(client, "Postgres", &all).await?,
+        requests: list(client, "PostgresOpsRequest", &all).await?,
+        versions: list(client, "PostgresVersion", &all).await?,
         issuers: issuers.unwrap_or_default(),
         cluster_issuers: cluster_issuers.unwrap_or_default(),
         service_accounts: service_accounts
             .iter()
             .map(|account| {
-                (
-                    ResourceExt::namespace(account.as_ref()).unwrap_or_default(),
-                    account.name_any(),
-                )
+                let namespace = ResourceExt::namespace(account.as_ref()).unwrap_or_default();
+                (namespace, account.name_any())
             })
             .collect(),
         storage_classes: storage_classes
             .iter()
             .map(|class| class.name_any())
             .collect(),
-        default_issuers: namespaces.iter().filter_map(default_issuer).collect(),
-        lacks: lacks
-            .into_iter()
-            .filter_map(|(kind, is_lacking)| is_lacking.then_some(kind))
+        default_issuers: namespaces
+            .iter()
+            .filter_map(|namespace| {
+                let issuer = namespace.annotations().get(DEFAULT_ISSUER)?;
+                Some((namespace.name_any(), issuer.clone()))
+            })
             .collect(),
+        lacks: absent.into_iter().flatten().collect(),
         unknown: vec![],
     })
+}
+
+async fn list<K>(
+    client: &Client,
+    kind: &'static str,
+    selection: &ListParams,
+) -> Result<Vec<Arc<K>>, ListProblem>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let listed = Api::<K>::all(client.clone()).list(selection).await;
+    let listed = listed.map_err(|error| ListProblem { kind, error })?;
+    Ok(listed.items.into_iter().map(Arc::new).collect())
+}
+
+/// `None` if the cluster does not have the kind.
+async fn list_if_known<K>(
+    client: &Client,
+    kind: &'static str,
+) -> Result<Option<Vec<Arc<K>>>, ListProblem>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    match list(client, kind, &ListParams::default()).await {
+        Err(ListProblem {
+            error: kube::Error::Api(status),
+            ..
+        }) if status.code == 404 => Ok(None),
+        listed => listed.map(Some),
+    }
 }
 
 impl ClusterFacts for Stores {
@@ -340,12 +324,12 @@ impl ClusterFacts for Stores {
 
     fn lacks(&self, kind: &str) -> bool {
         let lacks = [
-            (self.issuers.kind, &self.issuers.lack),
-            (self.cluster_issuers.kind, &self.cluster_issuers.lack),
+            (self.issuers.kind, &self.issuers.absence),
+            (self.cluster_issuers.kind, &self.cluster_issuers.absence),
         ];
         lacks
             .into_iter()
-            .any(|(known, lack)| known == kind && lack.holds())
+            .any(|(known, absence)| known == kind && absence.holds())
     }
 
     fn database(&self, namespace: &str, name: &str) -> Option<Arc<Postgres>> {
@@ -412,10 +396,7 @@ impl ClusterFacts for Stores {
 
     fn default_issuer(&self, namespace: &str) -> Option<String> {
         let namespace = self.namespaces.get(&ObjectRef::new(namespace))?;
-        namespace
-            .annotations()
-            .get(DEFAULT_ISSUER_ANNOTATION)
-            .cloned()
+        namespace.annotations().get(DEFAULT_ISSUER).cloned()
     }
 }
 
@@ -426,15 +407,15 @@ mod tests {
     use super::*;
     use crate::cluster::optional::tests::Fake;
 
-    async fn comes_true(what: impl Fn() -> bool) {
+    async fn becomes_true(condition: impl Fn() -> bool) {
         let soon = async {
-            while !what() {
+            while !condition() {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
         tokio::time::timeout(Duration::from_secs(20), soon)
             .await
-            .expect("it comes true within 20 s");
+            .expect("it becomes true within 20 s");
     }
 
     #[tokio::test(start_paused = true)]
@@ -442,32 +423,33 @@ mod tests {
         let cluster = Fake::without("/apis/cert-manager.io/");
         let (stores, fill) = watch(&cluster.client());
         let filling = tokio::spawn(fill);
-        comes_true(|| stores.unknown().is_empty()).await;
+        becomes_true(|| stores.unknown().is_empty()).await;
         assert!(
             stores.lacks("Issuer") && stores.lacks("ClusterIssuer") && !stores.lacks("Postgres")
         );
 
-        cluster.become_(Some(vec!["ca"]));
-        comes_true(|| stores.issuer("demo", "ca").is_some() && !stores.lacks("Issuer")).await;
+        cluster.set_objects(Some(vec!["ca"]));
+        becomes_true(|| stores.issuer("demo", "ca").is_some() && !stores.lacks("Issuer")).await;
 
-        cluster.become_(None);
-        comes_true(|| stores.issuer("demo", "ca").is_none() && stores.lacks("Issuer")).await;
+        cluster.set_objects(None);
+        becomes_true(|| stores.issuer("demo", "ca").is_none() && stores.lacks("Issuer")).await;
         assert!(stores.unknown().is_empty());
 
-        cluster.become_(Some(vec!["ca", "another"]));
-        comes_true(|| stores.issuer("demo", "another").is_some() && !stores.lacks("Issuer")).await;
+        cluster.set_objects(Some(vec!["ca", "another"]));
+        becomes_true(|| stores.issuer("demo", "another").is_some() && !stores.lacks("Issuer"))
+            .await;
         filling.abort();
     }
 
     #[tokio::test]
-    async fn who_asks_once_hears_of_no_issuers_where_there_is_no_cert_manager() {
+    async fn a_snapshot_has_no_issuers_without_cert_manager() {
         let cluster = Fake::without("/apis/cert-manager.io/");
         let snapshot = snapshot(&cluster.client()).await.expect("a snapshot");
         assert_eq!(
             (snapshot.issuers.len(), snapshot.lacks),
             (0, vec!["Issuer", "ClusterIssuer"])
         );
-        // What pgrekey brings itself has to be there.
+        // The absence of a kind of pgrekey's own is an error.
         let cluster = Fake::without("/postgresversions");
         assert!(super::snapshot(&cluster.client()).await.is_err());
     }

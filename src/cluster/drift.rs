@@ -1,12 +1,12 @@
-//! Whether a live object is what was wished for, so that nothing is written when it is.
+//! Whether an apply would change a live object. If not, nothing is written.
 //!
 //! # Guarantees
-//! What the wish does not mention does not count: the API server fills in defaults, and others own
-//! fields of their own. What we once wished for and no longer do does count: the API server's
-//! record of who owns which field (`managedFields`) says so.
+//! Fields that the wish does not mention do not count: they are defaults of the API server, or
+//! belong to others. Fields that we applied earlier and no longer wish for do count:
+//! `managedFields` lists them.
 //!
-//! A difference that is none costs one request, which then changes nothing: it is never worse than
-//! that.
+//! A false difference, such as a spelling that only the API server normalises, costs one request
+//! that changes nothing.
 
 use serde_json::{Map, Value};
 
@@ -19,7 +19,7 @@ pub fn needs_apply(live: &Value, wish: &Value) -> bool {
     !covers("", live, wish) || owns_more(live, wish)
 }
 
-/// Whether everything that is wished for is there. `key` is the field that holds the two.
+/// Whether the live value has everything that is wished for. `key` is the field that holds both.
 fn covers(key: &str, live: &Value, wish: &Value) -> bool {
     match (live, wish) {
         (live, wish) if is_empty(wish) && is_empty(live) => true,
@@ -47,12 +47,12 @@ fn covers(key: &str, live: &Value, wish: &Value) -> bool {
     }
 }
 
-/// The API server writes amounts in a spelling of its own.
+/// Whether a field holds quantities, which the API server spells in its own way.
 fn is_amount(key: &str) -> bool {
     matches!(key, "limits" | "requests" | "sizeLimit")
 }
 
-/// The API server leaves out what is empty.
+/// Whether the API server leaves out a value because it is empty.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -83,7 +83,7 @@ fn names_more(fields: &Map<String, Value>, wish: &Value) -> bool {
     fields.iter().any(|(path, below)| {
         let found = match path.split_at_checked(2) {
             Some(("f:", name)) => wish.get(name),
-            Some(("k:", keys)) => element(wish, keys),
+            Some(("k:", keys)) => find_element(wish, keys),
             Some(("v:", value)) => {
                 let value: Value = serde_json::from_str(value).unwrap_or_default();
                 wish.as_array()
@@ -99,9 +99,9 @@ fn names_more(fields: &Map<String, Value>, wish: &Value) -> bool {
     })
 }
 
-/// The element with these keys; a key that the element leaves to its default (a port's `protocol`)
-/// fits.
-fn element<'a>(list: &'a Value, keys: &str) -> Option<&'a Value> {
+/// The element with these keys. A key that the element leaves out, such as a port's `protocol`, has
+/// its default and matches.
+fn find_element<'a>(list: &'a Value, keys: &str) -> Option<&'a Value> {
     let keys: Map<String, Value> = serde_json::from_str(keys).ok()?;
     let fits = |element: &&Value| {
         keys.iter()
@@ -116,7 +116,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn defaults_and_other_peoples_fields_do_not_count() {
+    fn defaults_and_the_fields_of_others_do_not_count() {
         let wish = json!({"metadata": {"labels": {"a": "1"}}, "spec": {"ports": [{"port": 5432}], "x": null, "list": []}});
         let live = json!({
             "metadata": {"labels": {"a": "1", "theirs": "x"}, "uid": "u"},
@@ -163,10 +163,19 @@ mod tests {
 
     #[test]
     fn amounts_are_compared_and_not_their_spelling() {
-        let of = |cpu: &str, memory: &str| json!({"resources": {"requests": {"cpu": cpu, "memory": memory}}});
-        assert!(!needs_apply(&of("500m", "1Gi"), &of("0.5", "1024Mi")));
-        assert!(needs_apply(&of("500m", "1Gi"), &of("0.5", "1Gi1")));
-        assert!(needs_apply(&of("500m", "1Gi"), &of("500m", "2Gi")));
+        let requests = |cpu: &str, memory: &str| json!({"resources": {"requests": {"cpu": cpu, "memory": memory}}});
+        assert!(!needs_apply(
+            &requests("500m", "1Gi"),
+            &requests("0.5", "1024Mi")
+        ));
+        assert!(needs_apply(
+            &requests("500m", "1Gi"),
+            &requests("0.5", "1Gi1")
+        ));
+        assert!(needs_apply(
+            &requests("500m", "1Gi"),
+            &requests("500m", "2Gi")
+        ));
         assert!(needs_apply(
             &json!({"version": "1.0"}),
             &json!({"version": "1"})
@@ -174,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_we_own_and_no_longer_wish_for_is_a_difference() {
+    fn a_field_that_we_own_and_no_longer_wish_for_is_a_difference() {
         let live = |fields: Value, manager: &str| {
             json!({
                 "metadata": {"annotations": {"old": "x"}, "managedFields": [

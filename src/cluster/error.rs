@@ -1,53 +1,57 @@
-//! What can go wrong at the API server.
+//! Errors of the API server, sorted by what can be done about them.
 
 use std::fmt;
 
 use kube::Resource;
-use kube::core::Status;
+use kube::core::{ApiResource, Status};
 
 use crate::api::cert_manager;
+use crate::cluster::random::NoRandomness;
 
 /// The API server did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No answer, or one that says to try later.
+    /// No answer, or an answer that asks to retry later.
     #[error("the API server did not answer about {what}: {source}")]
     Transport {
-        /// What was asked about.
+        /// The object of the request.
         what: ObjectName,
-        /// What the client says.
+        /// The error of the client.
         #[source]
         source: Box<kube::Error>,
     },
-    /// Somebody else was faster: look again.
+    /// Another client was faster: read the object again.
     #[error("{0} has changed meanwhile")]
     Conflict(ObjectName),
-    /// The name is taken by an object that is not ours.
+    /// An object with another owner has the name.
     #[error(transparent)]
     InTheWay(NameConflict),
-    /// A well-formed no: it stays a no until somebody changes something.
+    /// A refusal. A retry helps only after a change of the object or of the cluster.
     #[error("the API server refuses {what}: {why}")]
     Refused {
-        /// What was asked for.
+        /// The object of the request.
         what: ObjectName,
-        /// What it says.
+        /// The message of the API server.
         why: String,
     },
-    /// The cluster has no objects of this kind, because it does not know the kind.
-    #[error("{}", unknown(.0))]
+    /// The cluster does not have this kind.
+    #[error("{}", describe_unknown_kind(.0))]
     UnknownKind(ObjectName),
-    /// What cannot be.
+    /// A random part of an object could not be made.
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+    /// An error that only a bug can cause.
     #[error("{what}: {why}; this is a bug of pgrekey's")]
     Bug {
-        /// What was asked about.
+        /// The object of the request.
         what: ObjectName,
-        /// What happened.
+        /// The cause.
         why: String,
     },
 }
 
 impl Error {
-    /// Sorts what the client says about an object.
+    /// Sorts an error of the client in a request about an object.
     #[must_use]
     pub fn classify(what: ObjectName, error: kube::Error) -> Self {
         match error {
@@ -75,10 +79,10 @@ impl Error {
     }
 }
 
-/// Whether an answer says that the cluster does not know the kind that was asked about.
+/// Whether an answer means that the cluster does not have the kind.
 ///
-/// An object that is not there is named in the answer. What is said of a kind is plain text, in no
-/// form of Kubernetes', which `Status::is_not_found` does not take for an answer.
+/// The answer for a missing object names it. The answer for a missing kind is plain text and no
+/// `Status` of Kubernetes, so `Status::is_not_found` is false for it.
 fn is_kind_unknown(status: &Status) -> bool {
     let names_an_object = status
         .details
@@ -87,7 +91,7 @@ fn is_kind_unknown(status: &Status) -> bool {
     status.code == 404 && !names_an_object
 }
 
-fn unknown(what: &ObjectName) -> String {
+fn describe_unknown_kind(what: &ObjectName) -> String {
     let kind = &what.kind;
     if what.is_of_cert_manager() {
         return format!(
@@ -109,7 +113,7 @@ pub struct ObjectName {
 }
 
 impl ObjectName {
-    /// The object of this kind and name.
+    /// The object of kind `K` with this name.
     #[must_use]
     pub fn new<K: Resource<DynamicType = ()>>(name: &str) -> Self {
         Self {
@@ -118,7 +122,16 @@ impl ObjectName {
         }
     }
 
-    /// Whether its kind is one that cert-manager brings.
+    /// The object of a dynamic kind with this name.
+    #[must_use]
+    pub fn dynamic(kind: &ApiResource, name: &str) -> Self {
+        Self {
+            kind: kind.kind.clone(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// Whether cert-manager defines the kind.
     #[must_use]
     pub fn is_of_cert_manager(&self) -> bool {
         cert_manager::KINDS.contains(&self.kind.as_str())
@@ -131,17 +144,17 @@ impl fmt::Display for ObjectName {
     }
 }
 
-/// An object that has a name that we need, and that is not ours.
+/// An object with another owner that has a name that we need.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what} exists and {}: rename or delete it, or give the database another name", whose(.owner.as_ref()))]
+#[error("{what} exists and {}: rename or delete it, or give the database another name", describe_owner(.owner.as_ref()))]
 pub struct NameConflict {
     /// The object.
     pub what: ObjectName,
-    /// Who owns it, if anybody does.
+    /// The controller of the object, if it has one.
     pub owner: Option<ObjectName>,
 }
 
-fn whose(owner: Option<&ObjectName>) -> String {
+fn describe_owner(owner: Option<&ObjectName>) -> String {
     owner.map_or_else(
         || "is not pgrekey's".to_owned(),
         |owner| format!("belongs to {owner}"),
@@ -156,7 +169,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_sorted_by_what_can_be_done_about_it() {
-        let of = |code: u16| {
+        let classify = |code: u16| {
             let status = Status {
                 code,
                 message: "no".to_owned(),
@@ -167,58 +180,66 @@ mod tests {
                 kube::Error::Api(status.boxed()),
             )
         };
-        assert!(matches!(of(409), Error::Conflict(_)));
+        assert!(matches!(classify(409), Error::Conflict(_)));
         assert!(
-            matches!(of(422), Error::Refused { .. }) && matches!(of(403), Error::Refused { .. })
+            matches!(classify(422), Error::Refused { .. })
+                && matches!(classify(403), Error::Refused { .. })
         );
         assert!(
-            matches!(of(500), Error::Transport { .. })
-                && matches!(of(429), Error::Transport { .. })
+            matches!(classify(500), Error::Transport { .. })
+                && matches!(classify(429), Error::Transport { .. })
         );
-        assert_eq!(of(422).to_string(), "the API server refuses Service pg: no");
+        assert_eq!(
+            classify(422).to_string(),
+            "the API server refuses Service pg: no"
+        );
     }
 
     #[test]
-    fn a_kind_that_is_not_there_is_another_matter_than_an_object() {
-        let of = |text: &str| {
+    fn a_missing_kind_is_told_from_a_missing_object() {
+        let not_found = |text: &str| {
             let status = serde_json::from_str(text)
                 .unwrap_or_else(|_| Status::failure(text, "Failed to parse error data"));
             kube::Error::Api(status.with_code(404).boxed())
         };
-        let said = Error::classify(
+        let message = Error::classify(
             ObjectName::new::<cert_manager::Certificate>("pg"),
-            of("404 page not found"),
+            not_found("404 page not found"),
         )
         .to_string();
         assert!(
-            said.starts_with("cert-manager is not installed: kind Certificate of cert-manager.io"),
-            "{said}"
+            message
+                .starts_with("cert-manager is not installed: kind Certificate of cert-manager.io"),
+            "{message}"
         );
-        let said =
-            Error::classify(ObjectName::new::<Service>("pg"), of("404 page not found")).to_string();
+        let message = Error::classify(
+            ObjectName::new::<Service>("pg"),
+            not_found("404 page not found"),
+        )
+        .to_string();
         assert_eq!(
-            said,
+            message,
             "Service pg: kind Service is unknown to this cluster: install its definition"
         );
         let gone = r#"{"reason": "NotFound", "message": "no", "details": {"name": "pg", "kind": "services"}}"#;
         assert!(matches!(
-            Error::classify(ObjectName::new::<Service>("pg"), of(gone)),
+            Error::classify(ObjectName::new::<Service>("pg"), not_found(gone)),
             Error::Transport { .. }
         ));
     }
 
     #[test]
-    fn what_is_in_the_way_is_named_with_its_owner() {
+    fn a_name_conflict_names_object_and_owner() {
         let what = ObjectName::new::<Service>("pg");
-        let nobody = NameConflict {
+        let without_owner = NameConflict {
             what: what.clone(),
             owner: None,
         };
         assert!(
-            nobody
+            without_owner
                 .to_string()
                 .starts_with("Service pg exists and is not pgrekey's: rename"),
-            "{nobody}"
+            "{without_owner}"
         );
         let owner = Some(ObjectName {
             kind: "Deployment".to_owned(),

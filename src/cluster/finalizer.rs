@@ -1,4 +1,4 @@
-//! Finalizers: ours comes and goes, those of others stay.
+//! Adds and removes pgrekey's finalizer, and keeps those of others.
 
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt};
@@ -7,22 +7,23 @@ use serde_json::json;
 use crate::cluster::apply::ObjectKind;
 use crate::cluster::error::{Error, ObjectName};
 
-/// What becomes of a finalizer.
+/// The wish for a finalizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finalizer {
-    /// The object has it.
+    /// The object shall have it.
     Hold,
-    /// The object does not have it, and may go.
+    /// The object shall not have it, so that Kubernetes can delete it.
     Release,
 }
 
-/// Gives this very object the finalizer, or takes it away. One that is gone is fine.
+/// Adds the finalizer to the object with this uid, or removes it. It is no error if that object is
+/// deleted already.
 ///
-/// Finalizers are written as a whole list, over the one that was just read and no other: what
-/// somebody adds in between would be lost.
+/// Finalizers are written as a whole list. The resourceVersion makes sure that no other client has
+/// changed the list since it was read.
 ///
 /// # Errors
-/// [`Error::Conflict`] where somebody was faster: look again.
+/// [`Error::Conflict`] if another client has changed the object: read it again.
 pub async fn put<K: ObjectKind>(
     client: &Client,
     seen: &K,
@@ -30,9 +31,9 @@ pub async fn put<K: ObjectKind>(
     to: Finalizer,
 ) -> Result<(), Error> {
     let name = seen.name_any();
-    let of = |error| Error::classify(ObjectName::new::<K>(&name), error);
+    let classify = |error| Error::classify(ObjectName::new::<K>(&name), error);
     let api: Api<K> = Api::namespaced(client.clone(), &seen.namespace().unwrap_or_default());
-    let live = api.get_opt(&name).await.map_err(of)?;
+    let live = api.get_opt(&name).await.map_err(classify)?;
     let Some(live) = live.filter(|live| live.uid() == seen.uid()) else {
         return Ok(());
     };
@@ -47,11 +48,11 @@ pub async fn put<K: ObjectKind>(
     {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        Err(error) => Err(of(error)),
+        Err(error) => Err(classify(error)),
     }
 }
 
-/// The list as it should be, if it is another.
+/// The wished list. `None` if the list is as wished.
 fn changed<'a>(all: &'a [String], finalizer: &'a str, to: Finalizer) -> Option<Vec<&'a str>> {
     let all = all.iter().map(String::as_str);
     let is_there = all.clone().any(|one| one == finalizer);
@@ -66,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn those_of_others_stay_and_what_is_so_already_is_not_written() {
+    fn the_finalizers_of_others_stay_and_an_unchanged_list_is_not_written() {
         let all = |text: &[&str]| text.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
         assert_eq!(
             changed(&all(&["a"]), "ours", Finalizer::Hold),

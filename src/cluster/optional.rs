@@ -1,11 +1,10 @@
-//! Watching a kind that a cluster may not have: cert-manager brings its own, may come later, and
-//! may be installed anew.
+//! Watches a kind that a cluster may not have: cert-manager may be installed later, or again.
 //!
 //! # Guarantees
-//! A kind that is not there is one that has no objects. It is looked for again after [`PAUSE`], and
-//! listed from the start when it is there: what is known of it is what there is, whatever was there
-//! before. No error is passed on for it, because `Controller::run` lets an error of one watch hold
-//! up the others, for up to half a minute.
+//! A kind that the cluster does not have counts as one without objects. The watch asks for it again
+//! after [`PAUSE`], and lists all objects once the kind exists. The missing kind is no error of the
+//! stream, because an error of one watch delays all others in `Controller::run` by up to half a
+//! minute.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -19,53 +18,53 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tracing::info;
 
-/// How long until a kind is looked for again that the cluster does not have.
+/// Time between two requests for a kind that the cluster does not have.
 pub const PAUSE: Duration = Duration::from_secs(10);
 
-/// Whether the cluster lacks a kind, as far as is known.
+/// Whether the cluster lacks a kind, by the last answer of the API server.
 #[derive(Clone, Debug, Default)]
 pub struct AbsentKind(Arc<AtomicBool>);
 
 impl AbsentKind {
-    /// Whether the cluster has no such kind.
+    /// Whether the cluster lacks the kind.
     #[must_use]
     pub fn holds(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 
-    fn note(&self, kind: &str, lacks: bool) {
-        if self.0.swap(lacks, Ordering::AcqRel) != lacks {
+    fn set(&self, kind: &str, is_absent: bool) {
+        if self.0.swap(is_absent, Ordering::AcqRel) != is_absent {
             let pause = PAUSE.as_secs();
-            if lacks {
+            if is_absent {
                 info!(
                     kind,
-                    "this cluster does not know this kind; looking for it every {pause} s"
+                    "this cluster does not have this kind; asking for it every {pause} s"
                 );
             } else {
-                info!(kind, "this cluster knows this kind now");
+                info!(kind, "this cluster has this kind now");
             }
         }
     }
 }
 
-/// Watches a kind for ever, as [`fn@watcher`] does, with back-off; in `lack` it notes whether there
-/// is such a kind.
+/// Watches a kind for ever, as [`fn@watcher`] does, with back-off. `absence` tells whether the
+/// cluster lacks the kind.
 pub fn watch<K>(
     api: Api<K>,
     config: Config,
-    lack: AbsentKind,
+    absence: AbsentKind,
 ) -> impl Stream<Item = Result<Event<K>, Error>> + Send
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    stream::repeat_with(move || watch_once(api.clone(), config.clone(), lack.clone())).flatten()
+    stream::repeat_with(move || watch_once(api.clone(), config.clone(), absence.clone())).flatten()
 }
 
-/// Watches a kind until the cluster does not have it, says that there are none of it, and pauses.
+/// Watches a kind until the cluster does not have it, then reports an empty list and pauses.
 fn watch_once<K>(
     api: Api<K>,
     config: Config,
-    lack: AbsentKind,
+    absence: AbsentKind,
 ) -> impl Stream<Item = Result<Event<K>, Error>> + Send
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
@@ -76,12 +75,12 @@ where
         .take_while(move |event| {
             match event {
                 Err(error) if lacks_kind(error) => {
-                    lack.note(&kind, true);
+                    absence.set(&kind, true);
                     return future::ready(false);
                 }
-                // A watcher says that it begins before it has asked.
+                // A watcher sends `Init` before its first request.
                 Ok(Event::Init) | Err(_) => {}
-                Ok(_) => lack.note(&kind, false),
+                Ok(_) => absence.set(&kind, false),
             }
             future::ready(true)
         });
@@ -90,7 +89,7 @@ where
     there.chain(none).chain(pause)
 }
 
-/// Neither a list nor a watch is ever answered so for want of an object.
+/// Whether an error means that the cluster lacks the kind. A list or a watch has no other 404.
 fn lacks_kind(error: &Error) -> bool {
     match error {
         Error::InitialListFailed(error)
@@ -117,7 +116,7 @@ pub(super) mod tests {
     use super::*;
     use crate::api::cert_manager::Issuer;
 
-    /// An API server that has one kind of objects, or has not, and no other object.
+    /// An API server that may lack one kind, and has no objects of other kinds.
     #[derive(Clone, Default)]
     pub(in crate::cluster) struct Fake(Arc<Mutex<WatchState>>);
 
@@ -125,10 +124,10 @@ pub(super) mod tests {
     struct WatchState {
         /// Part of the paths of the kind.
         path: &'static str,
-        /// Names of its objects; nothing where the cluster does not have it.
-        there: Option<Vec<&'static str>>,
-        /// How often it was asked for.
-        asked: usize,
+        /// Names of its objects. `None` if the cluster does not have the kind.
+        names: Option<Vec<&'static str>>,
+        /// The number of requests for it.
+        requests: usize,
     }
 
     impl Fake {
@@ -148,35 +147,35 @@ pub(super) mod tests {
             Client::new(tower::service_fn(answer), "default")
         }
 
-        pub(in crate::cluster) fn become_(&self, there: Option<Vec<&'static str>>) {
-            self.state(|state| state.there = there);
+        pub(in crate::cluster) fn set_objects(&self, names: Option<Vec<&'static str>>) {
+            self.with_state(|state| state.names = names);
         }
 
-        fn state<T>(&self, look: impl FnOnce(&mut WatchState) -> T) -> T {
-            look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        fn with_state<T>(&self, run: impl FnOnce(&mut WatchState) -> T) -> T {
+            run(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
         }
 
         async fn answer(&self, uri: &http::Uri) -> Response<Body> {
             let is_watch = uri
                 .query()
                 .is_some_and(|query| query.contains("watch=true"));
-            let there = self.state(|state| {
+            let names = self.with_state(|state| {
                 let is_it = uri.path().contains(state.path);
-                state.asked += usize::from(is_it);
+                state.requests += usize::from(is_it);
                 if is_it {
-                    state.there.clone()
+                    state.names.clone()
                 } else {
                     Some(vec![])
                 }
             });
-            let Some(names) = there else {
+            let Some(names) = names else {
                 let nothing = Response::builder()
                     .status(StatusCode::NOT_FOUND)
                     .body(b"404 page not found\n".to_vec().into());
                 return nothing.expect("an answer");
             };
             if is_watch {
-                // Nothing happens, and the watch ends.
+                // The watch ends without an event.
                 tokio::time::sleep(Duration::from_secs(5)).await;
                 return Response::new(Body::empty());
             }
@@ -188,26 +187,26 @@ pub(super) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_kind_that_is_not_there_holds_nobody_up_and_is_seldom_asked_for() {
+    async fn a_missing_kind_delays_no_watch_and_is_seldom_asked_for() {
         let fake = Fake::without("/issuers");
-        let lack = AbsentKind::default();
+        let absence = AbsentKind::default();
         let events = watch(
             Api::<Issuer>::all(fake.client()),
             Config::default(),
-            lack.clone(),
+            absence.clone(),
         );
         let end = Instant::now() + Duration::from_mins(1);
-        let heard: Vec<_> = events
+        let events: Vec<_> = events
             .take_until(tokio::time::sleep_until(end))
             .collect()
             .await;
-        assert!(heard.iter().all(Result::is_ok), "{heard:?}");
+        assert!(events.iter().all(Result::is_ok), "{events:?}");
         assert!(
-            heard
+            events
                 .iter()
                 .any(|event| matches!(event, Ok(Event::InitDone)))
-                && lack.holds()
+                && absence.holds()
         );
-        assert_eq!(fake.state(|state| state.asked), 6);
+        assert_eq!(fake.with_state(|state| state.requests), 6);
     }
 }

@@ -1,19 +1,19 @@
-//! The serving certificate from pgrekey's own CA: kept in a Secret, and the CA published to those
-//! who call the webhooks.
+//! The webhooks' certificate from pgrekey's own CA: stored in a Secret, with the CA published in
+//! the `caBundle` of the webhooks.
 //!
 //! # Expected flow
-//! [`OwnCa::run`] watches the Secret and the webhook configurations. After each change, and now
-//! and then because time passes, it looks at all of them ([`CaState`]), hands over what is to be
-//! served, stores what is due, and publishes the CAs where something else is written.
+//! [`OwnCa::run`] watches the Secret and the webhook configurations. After each change, and every
+//! few seconds because time passes, it evaluates them ([`CaState`]), hands over the certificate to
+//! serve, stores a renewal that is due, and publishes the CAs where the `caBundle` differs.
 //!
 //! # Guarantees
-//! Replicas agree: the Secret is created, or replaced in the version that was looked at, and who
-//! comes second takes what the first one stored. Whoever edits a `caBundle` of ours finds it
-//! repaired; webhooks of another installation, which has configurations of the same names, are left
-//! alone. An API server that is away ends nothing: what was served is served on.
+//! Replicas agree on one CA: the Secret is created, or replaced in the version that was read, so
+//! the second replica fails and takes what the first one stored. An edited `caBundle` of ours is
+//! repaired. Webhooks of another installation with configurations of the same names are left alone.
+//! If the API server is away, the last certificate is still served.
 //!
 //! # Assumptions
-//! pgrekey may create Secrets in its namespace, get, watch and update this one, and watch and patch
+//! pgrekey may create Secrets in its namespace; get, watch and update this one; watch and patch
 //! these configurations.
 
 use std::collections::BTreeMap;
@@ -39,33 +39,33 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::cluster::FIELD_MANAGER;
 use crate::pki::key_pair::CertificateAndKey;
-use crate::pki::webhook_ca::{CaState, FreshKeys, StoredCa};
+use crate::pki::webhook_ca::{CaState, FreshKeys, Publication, StoredCa};
 
 /// The Secret with the CA, the leaf, and their keys.
 pub const SECRET: &str = "pgrekey-webhook";
 
-/// Time passes by the wall clock, which a timer does not follow (it stands still while the machine
-/// sleeps): so look often. A look costs no request. What failed is tried again at the next one.
-const LOOK: Duration = Duration::from_secs(10);
+/// Time between two evaluations without a change. Certificates end by the wall clock, which a timer
+/// does not follow while the machine sleeps: hence a short interval. An evaluation costs no
+/// request, and retries what failed.
+const EVALUATE_EVERY: Duration = Duration::from_secs(10);
 
-/// Something else may insist on another `caBundle`: we do too, but not more often than this for
-/// each object.
+/// Shortest time between two repairs of the same object. Another program may keep writing another
+/// `caBundle`.
 const REPAIR_PAUSE: Duration = Duration::from_secs(1);
 
-const MANAGER: &str = "pgrekey";
-
-/// What the CA is for.
+/// The installation that the CA is for.
 pub struct OwnCa {
-    /// Talks to the API server.
+    /// The client of the API server.
     pub client: Client,
-    /// Where the Secret is.
+    /// The namespace of the Secret.
     pub namespace: String,
-    /// What callers call us: DNS names and IP addresses.
+    /// The names of the server: DNS names and IP addresses.
     pub names: Vec<String>,
-    /// The configurations of our webhooks that fill in.
+    /// Names of the MutatingWebhookConfigurations.
     pub mutating: Vec<&'static str>,
-    /// The configurations of our webhooks that judge.
+    /// Names of the ValidatingWebhookConfigurations.
     pub validating: Vec<&'static str>,
 }
 
@@ -79,11 +79,11 @@ impl fmt::Debug for OwnCa {
 }
 
 impl OwnCa {
-    /// Keeps the certificate good and the CA published, until the signal. Each look tells what can
-    /// be served, or why there is nothing.
+    /// Renews the certificate and publishes the CA until the signal. Each evaluation hands the
+    /// certificate to `serve`, or the reason why there is none.
     pub async fn run(
         self,
-        tell: impl Fn(Result<Arc<CertificateAndKey>, String>) + Send,
+        serve: impl Fn(Result<Arc<CertificateAndKey>, String>) + Send,
         signal: CancellationToken,
     ) {
         let Self {
@@ -94,61 +94,61 @@ impl OwnCa {
             validating,
         } = self;
         let secrets = Api::<Secret>::namespaced(client.clone(), &namespace);
-        let mutating = registered::<MutatingWebhookConfiguration>(&client, mutating);
-        let validating = registered::<ValidatingWebhookConfiguration>(&client, validating);
-        let configurations: Vec<ConfigurationSeen> = mutating.chain(validating).collect();
-        let mut events = events(&secrets, &configurations);
-        let mut keeper = CaReconciler {
+        let mutating = configurations::<MutatingWebhookConfiguration>(&client, mutating);
+        let validating = configurations::<ValidatingWebhookConfiguration>(&client, validating);
+        let configurations: Vec<WebhookConfiguration> = mutating.chain(validating).collect();
+        let mut events = watch_all(&secrets, &configurations);
+        let mut reconciler = CaReconciler {
             secrets,
             names,
-            secret: CaSecret::Unknown,
+            secret: WatchedObject::Unknown,
             configurations,
             problem: None,
         };
-        let mut ticks = tokio::time::interval(LOOK);
+        let mut ticks = tokio::time::interval(EVALUATE_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = signal.cancelled() => return,
-                Some(event) = events.next() => keeper.note(event),
+                Some(event) = events.next() => reconciler.observe(event),
                 _ = ticks.tick() => {}
             }
-            keeper.reconcile(&tell, Timestamp::now()).await;
+            reconciler.reconcile(&serve, Timestamp::now()).await;
         }
     }
 }
 
-/// An object as it was last seen.
-enum CaSecret<K> {
+/// An object as it was last received.
+enum WatchedObject<K> {
     Unknown,
     Absent,
     Present(K),
 }
 
-impl<K> From<Option<K>> for CaSecret<K> {
+impl<K> From<Option<K>> for WatchedObject<K> {
     fn from(object: Option<K>) -> Self {
         object.map_or(Self::Absent, Self::Present)
     }
 }
 
-/// A configuration of our webhooks. Both kinds are alike in what matters here, so they are taken as
-/// plain JSON.
-struct ConfigurationSeen {
+/// A configuration of webhooks. The fields that matter here are the same in both kinds, so both are
+/// read as plain JSON.
+struct WebhookConfiguration {
     api: Api<DynamicObject>,
     name: &'static str,
-    seen: CaSecret<DynamicObject>,
+    object: WatchedObject<DynamicObject>,
     patched: Option<Instant>,
 }
 
-fn registered<K: kube::Resource<DynamicType = ()>>(
+fn configurations<K: kube::Resource<DynamicType = ()>>(
     client: &Client,
     names: Vec<&'static str>,
-) -> impl Iterator<Item = ConfigurationSeen> + use<K> {
+) -> impl Iterator<Item = WebhookConfiguration> + use<K> {
     let api = Api::all_with(client.clone(), &ApiResource::erase::<K>(&()));
-    names.into_iter().map(move |name| ConfigurationSeen {
+    names.into_iter().map(move |name| WebhookConfiguration {
         api: api.clone(),
         name,
-        seen: CaSecret::Unknown,
+        object: WatchedObject::Unknown,
         patched: None,
     })
 }
@@ -159,20 +159,20 @@ enum CaEvent {
     Broken(watcher::Error),
 }
 
-/// What happens to the objects. Each is watched by its name: pgrekey need not see others.
-fn events(
+/// The changes of the objects. Each is watched by its name, so pgrekey needs no right to others.
+fn watch_all(
     secrets: &Api<Secret>,
-    configurations: &[ConfigurationSeen],
+    configurations: &[WebhookConfiguration],
 ) -> BoxStream<'static, CaEvent> {
     let secret = watcher::watch_object(secrets.clone(), SECRET)
         .default_backoff()
-        .map(|seen| seen.map_or_else(CaEvent::Broken, CaEvent::Secret))
+        .map(|event| event.map_or_else(CaEvent::Broken, CaEvent::Secret))
         .boxed();
     let configurations = configurations.iter().enumerate().map(|(i, configuration)| {
         watcher::watch_object(configuration.api.clone(), configuration.name)
             .default_backoff()
-            .map(move |seen| {
-                seen.map_or_else(CaEvent::Broken, |seen| CaEvent::Configuration(i, seen))
+            .map(move |event| {
+                event.map_or_else(CaEvent::Broken, |object| CaEvent::Configuration(i, object))
             })
             .boxed()
     });
@@ -182,45 +182,46 @@ fn events(
 struct CaReconciler {
     secrets: Api<Secret>,
     names: Vec<String>,
-    secret: CaSecret<Secret>,
-    configurations: Vec<ConfigurationSeen>,
-    /// The last problem, said once.
+    secret: WatchedObject<Secret>,
+    configurations: Vec<WebhookConfiguration>,
+    /// The last problem that was logged.
     problem: Option<String>,
 }
 
 impl CaReconciler {
-    fn note(&mut self, event: CaEvent) {
+    fn observe(&mut self, event: CaEvent) {
         match event {
-            CaEvent::Secret(seen) => self.secret = seen.into(),
-            CaEvent::Configuration(i, seen) => self.configurations[i].seen = seen.into(),
+            CaEvent::Secret(object) => self.secret = object.into(),
+            CaEvent::Configuration(i, object) => self.configurations[i].object = object.into(),
             CaEvent::Broken(error) => {
-                warn!(%error, "cannot watch what the webhooks' certificate is about; trying again")
+                warn!(%error, "cannot watch the Secret and the registration of the webhooks; trying again");
             }
         }
     }
 
-    /// Looks at everything once and does what is due. What is stored here comes back through the
-    /// watch.
+    /// Evaluates all objects once and does what is due. The watch brings back what is stored here.
     async fn reconcile(
         &mut self,
-        tell: &impl Fn(Result<Arc<CertificateAndKey>, String>),
+        serve: &impl Fn(Result<Arc<CertificateAndKey>, String>),
         now: Timestamp,
     ) {
         let (stored, secret) = match &self.secret {
-            CaSecret::Unknown => return,
-            CaSecret::Absent => (StoredCa::default(), None),
-            CaSecret::Present(secret) => (stored(secret), Some(secret)),
+            WatchedObject::Unknown => return,
+            WatchedObject::Absent => (StoredCa::default(), None),
+            WatchedObject::Present(secret) => (parse_secret(secret), Some(secret)),
         };
-        let published = self
-            .configurations
-            .iter()
-            .all(|c| c.is_published(&stored.ca_crt, &self.names));
-        let outlook = CaState::evaluate(&stored, &self.names, published, now);
+        let is_published = |c: &WebhookConfiguration| c.is_published(&stored.ca_crt, &self.names);
+        let publication = if self.configurations.iter().all(is_published) {
+            Publication::Complete
+        } else {
+            Publication::Pending
+        };
+        let state = CaState::evaluate(&stored, &self.names, publication, now);
         let mut problem = None;
-        if let Some(due) = outlook.due() {
-            match store(&self.secrets, secret, &outlook, &self.names, now).await {
+        if let Some(due) = state.due() {
+            match store(&self.secrets, secret, &state, &self.names, now).await {
                 Ok(()) => info!(secret = SECRET, "stored {due}"),
-                // Somebody was faster; the watch brings what they stored.
+                // Another replica was faster. The watch brings what it stored.
                 Err(StoreProblem::Api(error)) if is_conflict(&error) => {}
                 Err(error) => problem = Some(format!("cannot store {due}: {error}")),
             }
@@ -233,12 +234,12 @@ impl CaReconciler {
             );
         }
         self.problem.clone_from(&problem);
-        match outlook.pair() {
-            Some(pair) => tell(Ok(Arc::clone(pair))),
-            None => tell(Err(problem.unwrap_or_else(|| "not stored yet".to_owned()))),
+        match state.pair() {
+            Some(pair) => serve(Ok(Arc::clone(pair))),
+            None => serve(Err(problem.unwrap_or_else(|| "not stored yet".to_owned()))),
         }
-        let trust = outlook.trust_pem();
-        // Without a CA there is nothing to publish: the one that is due comes first.
+        let trust = state.trust_pem();
+        // Without a CA there is nothing to publish: it is stored first.
         if !trust.is_empty() {
             for configuration in &mut self.configurations {
                 configuration.publish(&trust, &self.names).await;
@@ -247,7 +248,7 @@ impl CaReconciler {
     }
 }
 
-fn stored(secret: &Secret) -> StoredCa {
+fn parse_secret(secret: &Secret) -> StoredCa {
     let value = |key| {
         secret
             .data
@@ -268,15 +269,15 @@ fn stored(secret: &Secret) -> StoredCa {
 enum StoreProblem {
     #[error("{0}")]
     Api(#[from] kube::Error),
-    #[error("cannot make it: {0}")]
-    Made(#[from] rcgen::Error),
+    #[error("cannot generate it: {0}")]
+    Generate(#[from] rcgen::Error),
 }
 
-/// Makes what is due and stores it, unless the Secret has changed since it was seen.
+/// Generates what is due and stores it, unless the Secret has changed since it was read.
 async fn store(
     secrets: &Api<Secret>,
-    seen: Option<&Secret>,
-    outlook: &CaState,
+    live: Option<&Secret>,
+    state: &CaState,
     names: &[String],
     now: Timestamp,
 ) -> Result<(), StoreProblem> {
@@ -289,7 +290,7 @@ async fn store(
         ca_key,
         tls_crt,
         tls_key,
-    } = outlook.renewed(&keys, names, now)?;
+    } = state.renewed(&keys, names, now)?;
     let data = [
         ("ca.crt", ca_crt),
         ("ca.key", ca_key),
@@ -298,18 +299,18 @@ async fn store(
     ];
     let data = data.map(|(key, value)| (key.to_owned(), ByteString(value)));
     let parameters = PostParams {
-        field_manager: Some(MANAGER.to_owned()),
+        field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PostParams::default()
     };
-    if let Some(seen) = seen {
-        let mut secret = seen.clone();
+    if let Some(live) = live {
+        let mut secret = live.clone();
         secret.data.get_or_insert_default().extend(data);
         secret.metadata.managed_fields = None;
         secrets.replace(SECRET, &parameters, &secret).await?;
     } else {
         let labels = [(
             "app.kubernetes.io/managed-by".to_owned(),
-            MANAGER.to_owned(),
+            FIELD_MANAGER.to_owned(),
         )];
         let metadata = ObjectMeta {
             name: Some(SECRET.to_owned()),
@@ -326,25 +327,25 @@ async fn store(
     Ok(())
 }
 
-/// Whether the object is not what it was when we looked: created, changed or deleted since.
+/// Whether the object was created, changed or deleted since it was read.
 fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() || status.is_not_found())
 }
 
-impl ConfigurationSeen {
-    /// Whether we are called with this trust by all webhooks of it. One that is not there calls
-    /// nobody.
+impl WebhookConfiguration {
+    /// Whether all webhooks of the configuration that call us trust this bundle. A configuration
+    /// that does not exist has none.
     fn is_published(&self, trust: &[u8], names: &[String]) -> bool {
-        match &self.seen {
-            CaSecret::Unknown => false,
-            CaSecret::Absent => true,
-            CaSecret::Present(object) => repairs(object, trust, names).is_empty(),
+        match &self.object {
+            WatchedObject::Unknown => false,
+            WatchedObject::Absent => true,
+            WatchedObject::Present(object) => repairs(object, trust, names).is_empty(),
         }
     }
 
-    /// Writes the trust where something else is.
+    /// Writes the bundle into the webhooks that have another one.
     async fn publish(&mut self, trust: &[u8], names: &[String]) {
-        let CaSecret::Present(object) = &self.seen else {
+        let WatchedObject::Present(object) = &self.object else {
             return;
         };
         let repairs = repairs(object, trust, names);
@@ -353,7 +354,7 @@ impl ConfigurationSeen {
         }
         self.patched = Some(Instant::now());
         let parameters = PatchParams {
-            field_manager: Some(MANAGER.to_owned()),
+            field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PatchParams::default()
         };
         let name = self.name;
@@ -378,8 +379,8 @@ impl ConfigurationSeen {
     }
 }
 
-/// The JSON patch after which every webhook of a configuration that calls us has this trust; empty
-/// when they have.
+/// The JSON patch that gives this bundle to every webhook of a configuration that calls us. Empty
+/// if they have it.
 fn repairs(configuration: &DynamicObject, trust: &[u8], names: &[String]) -> Vec<Value> {
     let webhooks = configuration.data["webhooks"]
         .as_array()
@@ -390,8 +391,7 @@ fn repairs(configuration: &DynamicObject, trust: &[u8], names: &[String]) -> Vec
         .iter()
         .enumerate()
         .filter(|(_, webhook)| is_wrong(&webhook["clientConfig"]));
-    // The list may have changed since it was seen: the patch fails then, and the watch brings the
-    // new one.
+    // If the list has changed since it was read, the patch fails and the watch brings the new list.
     wrong
         .flat_map(|(i, webhook)| {
             let test = json!({"op": "test", "path": format!("/webhooks/{i}/name"), "value": webhook["name"]});
@@ -401,7 +401,7 @@ fn repairs(configuration: &DynamicObject, trust: &[u8], names: &[String]) -> Vec
         .collect()
 }
 
-/// Whether the API server calls one of these names with this `clientConfig`.
+/// Whether a `clientConfig` makes the API server call one of these names.
 fn calls(client: &Value, names: &[String]) -> bool {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let host = match client["url"].as_str() {

@@ -137,10 +137,22 @@ impl Context {
         let mut text = DefaultHasher::new();
         note.hash(&mut text);
         let action = format!("{reason}-{:016x}", text.finish());
+        self.publish(object, type_, reason, note, action).await;
+    }
+
+    /// Publishes an event with this `action`.
+    pub(crate) async fn publish<K: ObjectKind>(
+        &self,
+        object: &K,
+        type_: EventType,
+        reason: &str,
+        note: impl Into<String>,
+        action: String,
+    ) {
         let event = Event {
             type_,
             reason: reason.to_owned(),
-            note: Some(note),
+            note: Some(note.into()),
             action,
             secondary: None,
         };

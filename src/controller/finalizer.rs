@@ -3,25 +3,35 @@
 use kube::ResourceExt;
 
 use crate::api::Postgres;
+use crate::api::annotations::POSTGRES_FINALIZER;
 use crate::cluster::Error;
 use crate::cluster::finalizer;
 use crate::cluster::finalizer::Finalizer;
 use crate::controller::Context;
-
-/// KubeDB's finalizer: a database is gone only after its deletion policy was carried out.
-const FINALIZER: &str = "kubedb.com";
 
 /// Adds the finalizer, before any object is made that must be deleted at the end.
 pub(crate) async fn claim(context: &Context, postgres: &Postgres) -> Result<(), Error> {
     if is_held(postgres) {
         return Ok(());
     }
-    finalizer::put(&context.client, postgres, FINALIZER, Finalizer::Hold).await
+    finalizer::put(
+        &context.client,
+        postgres,
+        POSTGRES_FINALIZER,
+        Finalizer::Hold,
+    )
+    .await
 }
 
 /// Removes the finalizer, so that the API server deletes the database.
 pub(crate) async fn release(context: &Context, postgres: &Postgres) -> Result<(), Error> {
-    finalizer::put(&context.client, postgres, FINALIZER, Finalizer::Release).await
+    finalizer::put(
+        &context.client,
+        postgres,
+        POSTGRES_FINALIZER,
+        Finalizer::Release,
+    )
+    .await
 }
 
 /// Whether the database has the finalizer.
@@ -29,5 +39,5 @@ pub(crate) fn is_held(postgres: &Postgres) -> bool {
     postgres
         .finalizers()
         .iter()
-        .any(|finalizer| finalizer == FINALIZER)
+        .any(|finalizer| finalizer == POSTGRES_FINALIZER)
 }

@@ -33,6 +33,8 @@ impl From<Error> for Interrupt {
 /// What is waited for. Printed, it completes a sentence that begins with "waits for".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Pending {
+    /// A free slot for the operation: another one has taken it.
+    Slot,
     /// The objects of the database, which could not be read in this pass.
     Observation,
     /// The API server's uid of the database.
@@ -109,6 +111,7 @@ impl fmt::Display for Attempt {
 impl fmt::Display for Pending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Slot => f.write_str("a free slot for the operation"),
             Self::Observation => f.write_str("the objects of the database"),
             Self::DatabaseUid => f.write_str("the uid of the database"),
             Self::Facts => f.write_str("the facts that rules are judged by"),

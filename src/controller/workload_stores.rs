@@ -11,7 +11,6 @@ use kube::runtime::reflector::{ObjectRef, Store, store::WriterDropped};
 use crate::api::{PetSet, Postgres};
 use crate::build::meta::{INSTANCE_LABEL, KIND};
 use crate::build::workload::{Realised, Workload};
-use crate::plan::Known;
 
 /// The watched pods of databases and the controllers of these pods.
 pub(crate) struct WorkloadStores {
@@ -39,7 +38,7 @@ impl WorkloadStores {
     }
 
     /// The controller of the pods of a database.
-    pub(crate) fn workload(&self, postgres: &Postgres) -> Known<Workload> {
+    pub(crate) fn workload(&self, postgres: &Postgres) -> Result<Workload, String> {
         let (namespace, name) = (
             postgres.namespace().unwrap_or_default(),
             postgres.name_any(),

@@ -1,30 +1,29 @@
-//! Where the answers of a server end: only whole answers earn it the right to send another.
+//! Finds the ends of a server's answers: the read budget is renewed only after a whole answer.
 
 use crate::database::limited::TooMuch;
 
-/// What a server may send that nobody asked for, in all of a session, bytes: notices,
-/// notifications, and settings, which the client library keeps. An honest one tells a dozen
-/// settings at the start.
+/// The most bytes of unsolicited messages in a session: notices, notifications, and settings, which
+/// the client library stores. PostgreSQL sends a dozen settings at the start.
 const ASIDES: usize = 64 * 1024;
 
-/// Type and length of a message.
+/// The length of a message's header: type and length.
 const HEADER: usize = 5;
 
-/// The messages of a session that has begun, as far as they have come. They are not kept.
+/// Tracks the messages of a session after login, without storing them.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    /// Of the header of a message: what has come of it.
+    /// The received part of the current header.
     header: [u8; HEADER],
     come: usize,
-    /// Of the body of a message: what is to come.
+    /// The missing bytes of the current body.
     body: usize,
-    /// Bytes that nobody asked for.
+    /// Bytes of unsolicited messages so far.
     asides: usize,
 }
 
 impl Answers {
-    /// Takes what has come next; whether an answer has ended in it.
-    pub(super) fn hear(&mut self, mut bytes: &[u8]) -> Result<bool, TooMuch> {
+    /// Takes the next bytes. Returns whether an answer ended in them.
+    pub(super) fn receive(&mut self, mut bytes: &[u8]) -> Result<bool, TooMuch> {
         let mut ended = false;
         while !bytes.is_empty() {
             let of_body = self.body.min(bytes.len());
@@ -37,7 +36,7 @@ impl Answers {
             bytes = rest;
             if self.come == HEADER {
                 let [tag, length @ ..] = self.header;
-                // The length counts itself. Of one that is wrong the library says so.
+                // The length includes itself. The client library reports a wrong one.
                 self.body = usize::try_from(u32::from_be_bytes(length))
                     .unwrap_or(usize::MAX)
                     .saturating_sub(4);
@@ -73,11 +72,11 @@ mod tests {
             let mut answers = Answers::default();
             let ended = bytes
                 .chunks(size)
-                .filter(|piece| answers.hear(piece) == Ok(true))
+                .filter(|piece| answers.receive(piece) == Ok(true))
                 .count();
             assert!((1..=2).contains(&ended), "in pieces of {size}");
-            assert_eq!(answers.hear(ROW), Ok(false), "in pieces of {size}");
-            assert_eq!(answers.hear(READY), Ok(true), "in pieces of {size}");
+            assert_eq!(answers.receive(ROW), Ok(false), "in pieces of {size}");
+            assert_eq!(answers.receive(READY), Ok(true), "in pieces of {size}");
         }
     }
 
@@ -85,7 +84,7 @@ mod tests {
     fn a_server_may_not_tell_without_end_what_nobody_asked() {
         let mut answers = Answers::default();
         let told = (0..ASIDES)
-            .take_while(|_| answers.hear(&[ASIDE, READY].concat()) == Ok(true))
+            .take_while(|_| answers.receive(&[ASIDE, READY].concat()) == Ok(true))
             .count();
         assert_eq!(told, ASIDES / ASIDE.len());
     }

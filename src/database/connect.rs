@@ -1,4 +1,4 @@
-//! Logging in to a server as libpq would: by sslmode, with a password or a client certificate.
+//! Login to a server by libpq's rules: `sslmode`, password, client certificate.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -9,8 +9,8 @@ use std::{fmt, io};
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpStream;
 use tokio_postgres::NoTls;
@@ -27,39 +27,39 @@ use crate::database::limited::{BEFORE_LOGIN, Limited, ReadBudget, TooMuch};
 use crate::database::login::{AuthenticationTerms, LoginRefusal};
 use crate::database::options::options;
 use crate::database::session::{Door, Session};
-use crate::database::verifier::{CertificateVerifier, judged_by};
+use crate::database::verifier::{CertificateVerifier, client_config_builder};
 use crate::database::watched::{Watch, WatchedStream, WatchedTls};
 use crate::database::{ProbeError, bounded, plain_words};
 
-/// How to log in to a server.
+/// The parameters of a login.
 #[derive(Clone)]
 pub struct ConnectOptions {
-    /// Where the server is.
+    /// The address of the server.
     pub address: SocketAddr,
-    /// The name that its certificate must carry, with `verify-full`.
+    /// The name that the server's certificate must have, with `verify-full`.
     pub host: String,
     /// The role to log in as.
     pub user: String,
     /// Its password.
     pub password: Option<SecretString>,
-    /// As what the password may be asked for, by what is written for this way of connecting
-    /// ([`Method::hash`](crate::tls::Method::hash)): with [`PasswordEncryption::Scram`] a server
-    /// that asks for MD5 gets no answer. Nobody gets it in clear.
+    /// The hash by which the server may ask for the password, as the posture says for this kind of
+    /// connection ([`Method::hash`](crate::tls::Method::hash)). With [`PasswordEncryption::Scram`]
+    /// a server that asks for MD5 gets no answer. The password is never sent in clear.
     pub hash: PasswordEncryption,
-    /// PostgreSQL's major version, where it is known: there are settings that only newer servers
-    /// know, and an older one refuses a login that names them.
+    /// PostgreSQL's major version, if it is known. Some settings exist in newer versions only, and
+    /// an older server refuses a login that names them.
     pub major: Option<u32>,
-    /// The client certificate to show, when the server asks for one.
+    /// The client certificate, for a server that asks for one.
     pub pair: Option<CertificateAndKey>,
-    /// How TLS is asked for. `allow` and `prefer` are taken for `require`: we never fall back to
-    /// plaintext by ourselves.
+    /// libpq's `sslmode`. `allow` and `prefer` count as `require`: there is no fallback to
+    /// plaintext.
     pub mode: SslMode,
-    /// The CAs that may have signed the server's certificate, DER. Without any, `require` checks
-    /// nothing, as in libpq.
+    /// The trusted CAs for the server's certificate, DER. Without any, `require` checks nothing, as
+    /// in libpq.
     pub roots: Vec<Vec<u8>>,
 }
 
-/// Without password and key.
+/// Leaves out password and key.
 impl fmt::Debug for ConnectOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectOptions")
@@ -72,20 +72,20 @@ impl fmt::Debug for ConnectOptions {
 impl ConnectOptions {
     /// Logs in.
     pub async fn log_in(&self) -> Result<Session, ProbeError> {
-        self.session(false).await
+        self.session(ExpiredCertificate::Refuse).await
     }
 
-    /// Logs in also where the server's certificate has expired, which nobody but whoever replaces
-    /// it should do. Everything else about it must hold.
+    /// Logs in even if the server's certificate has expired, in order to replace it. All other
+    /// checks stay.
     pub async fn log_in_though_expired(&self) -> Result<Session, ProbeError> {
-        self.session(true).await
+        self.session(ExpiredCertificate::Accept).await
     }
 
-    async fn session(&self, though_expired: bool) -> Result<Session, ProbeError> {
+    async fn session(&self, expired: ExpiredCertificate) -> Result<Session, ProbeError> {
         bounded(async {
-            let session = self.connect(though_expired).await?;
-            // Not among the options: what the server's own default is would be hidden by it, and
-            // whether it takes writes is asked.
+            let session = self.connect(expired).await?;
+            // Not among the start-up options, which would hide the server's own default from
+            // [`write_check`](crate::database::server_status::write_check).
             session
                 .run("set default_transaction_read_only = on")
                 .await?;
@@ -94,7 +94,7 @@ impl ConnectOptions {
         .await
     }
 
-    async fn connect(&self, though_expired: bool) -> Result<Session, ProbeError> {
+    async fn connect(&self, expired: ExpiredCertificate) -> Result<Session, ProbeError> {
         let mut config = tokio_postgres::Config::new();
         config
             .user(&self.user)
@@ -129,8 +129,7 @@ impl ConnectOptions {
         }
         config.ssl_mode(Mode::Require);
         let broken = |error: &dyn fmt::Display| ProbeError::Handshake(error.to_string().into());
-        let mut tls =
-            MakeRustlsConnect::new(self.client_config(though_expired).map_err(|e| broken(&e))?);
+        let mut tls = MakeRustlsConnect::new(self.client_config(expired).map_err(|e| broken(&e))?);
         let connect = MakeTlsConnect::<Limited<TcpStream>>::make_tls_connect(&mut tls, &self.host)
             .map_err(|e| broken(&e))?;
         let (client, connection) = config
@@ -153,8 +152,8 @@ impl ConnectOptions {
         ))
     }
 
-    /// A server that asks for nothing has looked at the certificate that it was shown, or is no
-    /// server of ours; which of the two its own certificate tells.
+    /// A server that asks for no password has accepted the client certificate, or is foreign. Only
+    /// its own certificate can tell which.
     fn terms(&self) -> AuthenticationTerms {
         let is_known = self.mode != SslMode::Disable && !self.roots.is_empty();
         AuthenticationTerms {
@@ -163,13 +162,13 @@ impl ConnectOptions {
         }
     }
 
-    fn client_config(&self, though_expired: bool) -> Result<ClientConfig, rustls::Error> {
+    fn client_config(&self, expired: ExpiredCertificate) -> Result<ClientConfig, rustls::Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let judge = Libpq {
-            though_expired,
-            ..Libpq::new(self.mode, &self.roots, &provider)?
+        let judge = LibpqVerifier {
+            expired,
+            ..LibpqVerifier::new(self.mode, &self.roots, &provider)?
         };
-        let builder = judged_by(Arc::new(judge), provider)?;
+        let builder = client_config_builder(Arc::new(judge), provider)?;
         let mut config = match &self.pair {
             Some(pair) => {
                 let certificate = rustls::sign::SingleCertAndKey::from(pair.certified_key());
@@ -177,13 +176,13 @@ impl ConnectOptions {
             }
             None => builder.with_no_client_auth(),
         };
-        // No second handshake is made with it, so nothing that a server sends for one is kept.
+        // There is no second handshake with this configuration, so session tickets are not stored.
         config.resumption = Resumption::disabled();
         Ok(config)
     }
 }
 
-/// Why a login failed: because of what the server says, or because of what we do not.
+/// Why a login failed: the server refused it, or we refused to answer the server.
 fn refused(error: &tokio_postgres::Error) -> ProbeError {
     let cause = error
         .source()
@@ -198,18 +197,26 @@ fn refused(error: &tokio_postgres::Error) -> ProbeError {
     }
 }
 
+/// What to do about a server's certificate that has expired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ExpiredCertificate {
+    /// Refuse it, as libpq does.
+    Refuse,
+    /// Check it as of its last second.
+    Accept,
+}
+
 /// Checks a server's certificate as libpq does (documentation, "SSL Support", "Client Verification
 /// of Server Certificates"): `require` without roots checks nothing; with roots, and in
 /// `verify-ca`, the chain; in `verify-full` the name too.
 #[derive(Debug)]
-struct Libpq {
+struct LibpqVerifier {
     chain: Option<Arc<WebPkiServerVerifier>>,
     name: bool,
-    /// A certificate that has expired is judged as of its last second.
-    though_expired: bool,
+    expired: ExpiredCertificate,
 }
 
-impl Libpq {
+impl LibpqVerifier {
     fn new(
         mode: SslMode,
         roots: &[Vec<u8>],
@@ -220,7 +227,7 @@ impl Libpq {
             return Ok(Self {
                 chain: None,
                 name,
-                though_expired: false,
+                expired: ExpiredCertificate::Refuse,
             });
         }
         let mut store = RootCertStore::empty();
@@ -234,20 +241,20 @@ impl Libpq {
         Ok(Self {
             chain: Some(chain),
             name,
-            though_expired: false,
+            expired: ExpiredCertificate::Refuse,
         })
     }
 }
 
-/// The last second of a certificate's life.
+/// The last second of a certificate's validity.
 fn last_second(leaf: &CertificateDer<'_>) -> Option<UnixTime> {
     let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
     let last = u64::try_from(leaf.validity().not_after.timestamp()).ok()?;
     Some(UnixTime::since_unix_epoch(Duration::from_secs(last)))
 }
 
-impl CertificateVerifier for Libpq {
-    fn judge(
+impl CertificateVerifier for LibpqVerifier {
+    fn verify(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -258,10 +265,10 @@ impl CertificateVerifier for Libpq {
             return Ok(());
         };
         let now = last_second(leaf)
-            .filter(|last| self.though_expired && *last < now)
+            .filter(|last| self.expired == ExpiredCertificate::Accept && *last < now)
             .unwrap_or(now);
         match chain.verify_server_cert(leaf, intermediates, name, &[], now) {
-            // The name is checked last: whoever fails here has a chain that holds.
+            // The name is checked last, so the chain is valid here.
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if !self.name => Ok(()),
@@ -279,28 +286,32 @@ mod tests {
     use tokio_rustls::TlsAcceptor;
 
     use super::*;
-    use crate::database::PATIENCE;
-    use crate::database::stranger::{asks, caller, dial, endless, rest, stranger};
+    use crate::database::CALL_TIMEOUT;
+    use crate::database::stranger::{asks, caller, endless, login_options, rest, stranger};
     use crate::pki::issued::tests::{Authority, issue};
 
-    /// What somebody who asks this hears after the start-up packet, and how the login ends.
+    /// The bytes that a server with this request receives after the start-up packet, and the end of
+    /// the login.
     async fn asked(question: Vec<u8>, hash: PasswordEncryption) -> (Vec<u8>, ProbeError) {
-        let (address, heard) = stranger(async move |listener| {
+        let (address, received) = stranger(async move |listener| {
             let (mut stream, _) = caller(&listener).await;
             stream.write_all(&question).await.expect("asked");
             rest(&mut stream).await
         })
         .await;
-        let silence = dial(address, hash).log_in().await.expect_err("no server");
-        (heard.await.expect("a stranger"), silence)
+        let failure = login_options(address, hash)
+            .log_in()
+            .await
+            .expect_err("no server");
+        (received.await.expect("a stranger"), failure)
     }
 
     #[tokio::test]
     async fn who_asks_for_the_password_in_clear_hears_nothing() {
         for hash in [PasswordEncryption::Scram, PasswordEncryption::Md5] {
-            let (heard, silence) = asked(asks(3, b""), hash).await;
+            let (received, failure) = asked(asks(3, b""), hash).await;
             assert_eq!(
-                (heard.as_slice(), &silence),
+                (received.as_slice(), &failure),
                 (
                     &[][..],
                     &ProbeError::Distrusted(LoginRefusal::Clear.to_string().into())
@@ -311,30 +322,30 @@ mod tests {
 
     #[tokio::test]
     async fn who_asks_for_md5_hears_nothing_where_scram_is_written() {
-        let (heard, silence) = asked(asks(5, b"salt"), PasswordEncryption::Scram).await;
+        let (received, failure) = asked(asks(5, b"salt"), PasswordEncryption::Scram).await;
         assert_eq!(
-            (heard.as_slice(), silence),
+            (received.as_slice(), failure),
             (
                 &[][..],
                 ProbeError::Distrusted(LoginRefusal::Md5.to_string().into())
             )
         );
-        let (heard, _) = asked(
+        let (received, _) = asked(
             [asks(5, b"salt"), asks(3, b"")].concat(),
             PasswordEncryption::Md5,
         )
         .await;
         assert!(
-            !String::from_utf8_lossy(&heard).contains("secret"),
+            !String::from_utf8_lossy(&received).contains("secret"),
             "MD5 is answered, by its hash"
         );
     }
 
     #[tokio::test]
     async fn who_lets_everybody_in_is_not_believed() {
-        let (heard, silence) = asked(asks(0, b""), PasswordEncryption::Md5).await;
+        let (received, failure) = asked(asks(0, b""), PasswordEncryption::Md5).await;
         assert_eq!(
-            (heard.as_slice(), silence),
+            (received.as_slice(), failure),
             (
                 &[][..],
                 ProbeError::Distrusted(LoginRefusal::Nothing.to_string().into())
@@ -342,7 +353,7 @@ mod tests {
         );
     }
 
-    /// Asks whoever dials by TLS for this, and tells what it hears.
+    /// The bytes that a TLS server with these mechanisms receives, and the end of the login.
     async fn asked_by_tls(mechanisms: &[u8]) -> (Vec<u8>, ProbeError) {
         let server = issue(&Authority::new("ca"), &Authority::new("ca"))
             .served
@@ -350,7 +361,7 @@ mod tests {
             .pair()
             .expect("a pair");
         let question = asks(10, mechanisms);
-        let (address, heard) = stranger(async move |listener| {
+        let (address, received) = stranger(async move |listener| {
             let (mut stream, _) = caller(&listener).await;
             stream.write_all(b"S").await.expect("TLS is offered");
             let provider = Arc::new(aws_lc_rs::default_provider());
@@ -371,34 +382,34 @@ mod tests {
                 .await
                 .expect("a start-up packet");
             stream.write_all(&question).await.expect("asked");
-            let mut heard = vec![0; 1024];
-            let n = stream.read(&mut heard).await.unwrap_or_default();
-            heard.truncate(n);
-            heard
+            let mut received = vec![0; 1024];
+            let n = stream.read(&mut received).await.unwrap_or_default();
+            received.truncate(n);
+            received
         })
         .await;
         let way = ConnectOptions {
             mode: SslMode::Require,
-            ..dial(address, PasswordEncryption::Scram)
+            ..login_options(address, PasswordEncryption::Scram)
         };
-        let silence = way.log_in().await.expect_err("no server");
-        (heard.await.expect("a stranger"), silence)
+        let failure = way.log_in().await.expect_err("no server");
+        (received.await.expect("a stranger"), failure)
     }
 
     #[tokio::test]
     async fn no_proof_that_somebody_could_hand_on_goes_by_tls() {
-        let (heard, silence) = asked_by_tls(b"SCRAM-SHA-256\0\0").await;
+        let (received, failure) = asked_by_tls(b"SCRAM-SHA-256\0\0").await;
         assert_eq!(
-            (heard.as_slice(), silence),
+            (received.as_slice(), failure),
             (
                 &[][..],
                 ProbeError::Distrusted(LoginRefusal::Unbound.to_string().into())
             )
         );
-        let (heard, _) = asked_by_tls(b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0").await;
+        let (received, _) = asked_by_tls(b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0").await;
         assert!(
-            String::from_utf8_lossy(&heard).contains("p=tls-server-end-point,,"),
-            "{heard:?}"
+            String::from_utf8_lossy(&received).contains("p=tls-server-end-point,,"),
+            "{received:?}"
         );
     }
 
@@ -411,13 +422,13 @@ mod tests {
         })
         .await;
         let began = Instant::now();
-        let silence = dial(address, PasswordEncryption::Scram)
+        let failure = login_options(address, PasswordEncryption::Scram)
             .log_in()
             .await
             .expect_err("no server");
-        assert_eq!(silence, ProbeError::Protocol(TooMuch.to_string().into()));
-        assert!(began.elapsed() < PATIENCE);
-        // What fits into the buffers of a connection is on the way when we hang up.
+        assert_eq!(failure, ProbeError::Protocol(TooMuch.to_string().into()));
+        assert!(began.elapsed() < CALL_TIMEOUT);
+        // The buffers of a connection are full when we hang up.
         assert!(sent.await.expect("a stranger") < 16 * 1024 * 1024);
     }
 }

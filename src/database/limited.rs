@@ -1,4 +1,4 @@
-//! A stream that gives no more than its budget: whoever sends without end holds no memory of ours.
+//! A stream with a read budget: a server that sends without end costs no memory.
 
 use std::io;
 use std::pin::Pin;
@@ -8,22 +8,21 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// What a server may send until it has let us in, bytes, its TLS handshake included. What
-/// PostgreSQL sends is a few certificates and less than 1 kB.
+/// The most bytes that a server may send before login, its TLS handshake included. PostgreSQL sends
+/// a few certificates and less than 1 kB.
 pub(super) const BEFORE_LOGIN: usize = 64 * 1024;
 
-/// What may come in answer to one query, bytes. The longest honest one is a long `pg_hba.conf`.
+/// The most bytes of the answer to one query. The longest real answer is a long `pg_hba.conf`.
 pub(super) const ANSWER: usize = 2 * 1024 * 1024;
 
-/// An answer beyond this is a long one, bytes.
+/// Answers of more bytes are long.
 const LONG: usize = 64 * 1024;
 
-/// How many long answers may be on their way at once, of all servers together. There may be a
-/// thousand sessions, and none of those that we know of ever has one; what they hold must fit into
-/// the memory of a pod.
+/// The most long answers at a time, from all servers. There may be a thousand sessions, and their
+/// answers must fit into the memory of a pod. Real servers send hardly any long answer.
 static LONG_ANSWERS: Semaphore = Semaphore::const_new(8);
 
-/// How many bytes may still arrive.
+/// The bytes that may still arrive.
 #[derive(Clone, Debug)]
 pub(super) struct ReadBudget(Arc<Mutex<ReadAccount>>);
 
@@ -31,7 +30,7 @@ pub(super) struct ReadBudget(Arc<Mutex<ReadAccount>>);
 struct ReadAccount {
     left: usize,
     come: usize,
-    /// Held by who has a long answer.
+    /// The permit for a long answer.
     place: Option<SemaphorePermit<'static>>,
 }
 
@@ -44,7 +43,7 @@ impl ReadBudget {
         })))
     }
 
-    /// From now on so many bytes may arrive, whatever has arrived before.
+    /// Sets the budget to `bytes`.
     pub(super) fn renew(&self, bytes: usize) {
         *self.account() = ReadAccount {
             left: bytes,
@@ -71,18 +70,18 @@ impl ReadBudget {
     }
 
     fn account(&self) -> MutexGuard<'_, ReadAccount> {
-        // Nobody panics while holding it.
+        // No holder of the lock panics.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// More has come than may, or than there is room for.
+/// The budget is used up, or there are too many long answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("sends more than a server has to say")]
 pub(super) struct TooMuch;
 
-/// A stream whose reading ends with an error when its budget does. It is put below TLS, so that
-/// what TLS itself takes counts too.
+/// A stream whose reads fail when the budget is used up. It sits below TLS, so that the bytes of
+/// TLS itself count too.
 #[derive(Debug)]
 pub(super) struct Limited<S> {
     stream: S,

@@ -1,87 +1,88 @@
-//! What a server says before it lets us in, and whether we answer.
+//! The messages of a server before login, and the requests that we refuse to answer.
 //!
 //! # Expected flow
-//! After the start-up packet a server asks for a proof, once, and ends with `AuthenticationOk`; or
-//! it sends an error. Everything it sends comes through here before the client library sees it, and
-//! what that answers to a request for SCRAM does too. (PostgreSQL documentation, "Message Flow",
-//! "Start-up".)
+//! After the start-up packet a server requests authentication, once, and ends with
+//! `AuthenticationOk`; or it sends an error. All its messages pass through here before the client
+//! library sees them, and so does the library's answer to a SCRAM request. (PostgreSQL
+//! documentation, "Message Flow", "Start-up".)
 //!
 //! # Guarantees
-//! A server that asks for the password in clear, for its MD5 where it has no business to, or for
-//! something else that we do not give, gets no answer: the library never sees the question. A
-//! server that could be bound to its TLS certificate and is not gets no proof either: it may be
-//! somebody who hands it on. One that asks for nothing is believed only on better grounds.
+//! A server that requests the password in clear, its MD5 hash against the posture, or a method that
+//! we do not support, gets no answer: the library never sees the request. A TLS server without
+//! channel binding gets no SCRAM proof: it may be a relay. A server that requests no authentication
+//! is trusted only if [`AuthenticationTerms::nothing`] allows it.
 
 use bytes::BytesMut;
 use postgres_protocol::authentication::sasl::SCRAM_SHA_256;
 use postgres_protocol::message::backend::Message;
 
-/// What a server may ask for.
+/// The authentication that a server may request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuthenticationTerms {
-    /// It may ask for the MD5 of the password, which is as good as the password to whoever has it.
+    /// Whether it may request the MD5 hash of the password, with which anybody can log in as with
+    /// the password.
     pub md5: bool,
-    /// It may ask for nothing: the client certificate that it was shown is what it goes by, and its
-    /// own has been checked.
+    /// Whether it may request none: it has our client certificate, and its own certificate has been
+    /// verified.
     pub nothing: bool,
 }
 
 /// Why a server gets no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoginRefusal {
-    /// It wants to have the password itself.
+    /// It requests the password in clear.
     #[error(
-        "it asks for the password in clear, which nobody gets: its pg_hba is not ours, or somebody else answers"
+        "it asks for the password in clear, which pgrekey never sends: its pg_hba is not pgrekey's, or another program answers"
     )]
     Clear,
-    /// It wants what is as good as the password.
+    /// It requests the MD5 hash of the password.
     #[error(
-        "it asks for the MD5 of the password, where SCRAM is written: its pg_hba is not ours, or somebody else answers"
+        "it asks for the MD5 of the password, where only SCRAM is allowed: its pg_hba is not pgrekey's, or another program answers"
     )]
     Md5,
-    /// It lets everybody in.
+    /// It requests no authentication.
     #[error(
-        "it asks for nothing, so it proves nothing: its pg_hba is not ours, or somebody else answers"
+        "it asks for nothing, so it proves nothing: its pg_hba is not pgrekey's, or another program answers"
     )]
     Nothing,
-    /// It does not bind the login to its certificate.
+    /// It offers no channel binding.
     #[error(
-        "it takes SCRAM without channel binding, which a PostgreSQL with TLS has: somebody may be in between"
+        "it takes SCRAM without channel binding, which PostgreSQL with TLS offers: a relay may be in between"
     )]
     Unbound,
-    /// It asks for something that we never have.
+    /// It requests a method that we do not support.
     #[error(
-        "it asks for a login by {0}, which pgrekey has not: its pg_hba is not ours, or somebody else answers"
+        "it asks for a login by {0}, which pgrekey does not support: its pg_hba is not pgrekey's, or another program answers"
     )]
     Unknown(&'static str),
-    /// It is no PostgreSQL server.
+    /// It does not speak PostgreSQL's protocol.
     #[error("it does not speak PostgreSQL's protocol")]
     NotPostgres,
 }
 
-/// The beginning of a session, as far as it has come.
+/// The login phase of a session.
 #[derive(Debug)]
 pub struct Greeting {
     terms: AuthenticationTerms,
     stage: LoginStage,
-    /// What has come of a message that is not all here. The stream has a budget for it.
+    /// The received part of an incomplete message. The stream's budget bounds it.
     begun: BytesMut,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LoginStage {
-    /// Nothing has been asked.
+    /// No request yet.
     Start,
-    /// It has asked for SCRAM; whether it knows who it lets in is checked by the library.
+    /// It requested SCRAM. The client library verifies the server's signature.
     Scram,
-    /// It has asked for MD5.
+    /// It requested MD5.
     Md5,
-    /// It has said no.
+    /// It sent an error.
     Refused,
 }
 
 impl Greeting {
-    /// A session of which nothing has been heard.
+    /// A session without a message so far.
     #[must_use]
     pub fn new(terms: AuthenticationTerms) -> Self {
         Self {
@@ -91,12 +92,12 @@ impl Greeting {
         }
     }
 
-    /// Takes what has come next. When the server has let us in: what has come after that.
-    pub fn hear(&mut self, bytes: &[u8]) -> Result<Option<BytesMut>, LoginRefusal> {
+    /// Takes the next bytes. After `AuthenticationOk`, returns the bytes that follow it.
+    pub fn receive(&mut self, bytes: &[u8]) -> Result<Option<BytesMut>, LoginRefusal> {
         self.begun.extend_from_slice(bytes);
         loop {
-            // A request, an error or a notice: somebody else need not be heard to the end of what
-            // may be no message.
+            // Only a request, an error or a notice is valid here. Anything else is refused at its
+            // first byte, before it fills the buffer.
             if self
                 .begun
                 .first()
@@ -108,14 +109,14 @@ impl Greeting {
             let Some(message) = message else {
                 return Ok(None);
             };
-            if self.weigh(&message)? {
+            if self.check(&message)? {
                 return Ok(Some(self.begun.split()));
             }
         }
     }
 
-    /// Judges one message; whether it lets us in.
-    fn weigh(&mut self, message: &Message) -> Result<bool, LoginRefusal> {
+    /// Checks one message. Returns whether it is `AuthenticationOk`.
+    fn check(&mut self, message: &Message) -> Result<bool, LoginRefusal> {
         let next = match (self.stage, message) {
             (LoginStage::Start, Message::AuthenticationOk) => {
                 return if self.terms.nothing {
@@ -153,14 +154,14 @@ impl Greeting {
         Ok(false)
     }
 
-    /// Looks at what the library is about to send.
+    /// Checks the bytes that the library is about to send.
     ///
-    /// `y` at the beginning of a first SCRAM message says that we could bind the login to the
-    /// server's certificate and the server does not offer it (RFC 5802, section 6). A PostgreSQL
-    /// that speaks TLS does, so this one is none, or strips what it offers from somebody else's
-    /// words. `n` says that we could not: the signature on that certificate has no digest.
-    pub fn say(&self, bytes: &[u8]) -> Result<(), LoginRefusal> {
-        /// Type and length of a message, and the length of what is in it.
+    /// `y` at the beginning of the first SCRAM message says that we support channel binding and the
+    /// server does not offer it (RFC 5802, section 6). A PostgreSQL server with TLS always offers
+    /// it, so this is no PostgreSQL server, or a relay that removed the offer. `n` says that we do
+    /// not support it for this certificate: its signature has no digest.
+    pub fn send(&self, bytes: &[u8]) -> Result<(), LoginRefusal> {
+        /// The header of a message: type and length.
         const HEADER: usize = 5;
         const LENGTH: usize = 4;
         let mechanism = bytes
@@ -196,7 +197,7 @@ mod tests {
         message
     }
 
-    /// A request of this code.
+    /// An authentication request of this code.
     fn asks(code: u32, rest: &[u8]) -> Vec<u8> {
         message(b'R', &[code.to_be_bytes().as_slice(), rest].concat())
     }
@@ -205,15 +206,15 @@ mod tests {
         asks(10, b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0")
     }
 
-    /// What these messages come to: whether it lets us in, or why it gets no answer.
+    /// Whether these messages complete the login, or why the server gets no answer.
     fn heard(terms: AuthenticationTerms, messages: &[Vec<u8>]) -> Result<bool, LoginRefusal> {
         let whole = Greeting::new(terms)
-            .hear(&messages.concat())
+            .receive(&messages.concat())
             .map(|rest| rest.is_some());
         let mut greeting = Greeting::new(terms);
         let mut by_byte = Ok(false);
         for byte in messages.concat() {
-            by_byte = greeting.hear(&[byte]).map(|rest| rest.is_some());
+            by_byte = greeting.receive(&[byte]).map(|rest| rest.is_some());
             if by_byte != Ok(false) {
                 break;
             }
@@ -289,7 +290,7 @@ mod tests {
             nothing: true,
             ..STRICT
         });
-        let rest = greeting.hear(&[asks(0, b""), b"Z\0\0".to_vec()].concat());
+        let rest = greeting.receive(&[asks(0, b""), b"Z\0\0".to_vec()].concat());
         assert_eq!(
             rest.map(|rest| rest.map(|rest| rest.to_vec())),
             Ok(Some(b"Z\0\0".to_vec()))
@@ -299,12 +300,12 @@ mod tests {
     #[test]
     fn no_proof_goes_to_a_server_that_is_not_bound_to_a_certificate_that_could_bind_it() {
         let mut greeting = Greeting::new(STRICT);
-        greeting.hear(&scram()).expect("SCRAM is fine");
+        greeting.receive(&scram()).expect("SCRAM is fine");
         let said = |mechanism: &str, first: &str| {
             let mut message = BytesMut::new();
             frontend::sasl_initial_response(mechanism, first.as_bytes(), &mut message)
                 .expect("a message");
-            greeting.say(&message)
+            greeting.send(&message)
         };
         assert_eq!(
             said("SCRAM-SHA-256", "y,,n=,r=nonce"),

@@ -1,8 +1,8 @@
-//! Postgres, as seen from outside: what a server proves on the wire, and what it says about itself
-//! in SQL.
+//! PostgreSQL servers: TLS and `pg_hba` as observed on the wire, and their state as they report it
+//! in SQL; and the reload of Patroni.
 //!
-//! Every call is bounded in time ([`PATIENCE`]), and a server that does not answer is a value, not
-//! an error: the loops decide on what is known.
+//! Every call has a time limit ([`CALL_TIMEOUT`]). A server that does not answer is a value
+//! ([`ProbeError`]), because the plan decides on partial knowledge.
 
 mod answers;
 pub mod connect;
@@ -24,23 +24,19 @@ use std::time::Duration;
 
 pub use crate::database::text::ServerText;
 
-/// How long one call may take. A server on the same network answers in milliseconds; one that does
-/// not within this time is reported as silent.
-pub const PATIENCE: Duration = Duration::from_secs(3);
+/// The time limit of one call. A server on the same network answers in milliseconds.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The port of every server.
-pub const PORT: u16 = 5432;
-
-/// Why nothing is known about a server.
+/// Why a call to a server failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
-    /// It did not answer in time.
-    #[error("did not answer within {} s", PATIENCE.as_secs())]
+    /// No answer in time.
+    #[error("did not answer within {} s", CALL_TIMEOUT.as_secs())]
     TooSlow,
     /// No connection to its port.
     #[error("cannot be reached: {0}")]
     Unreachable(ServerText),
-    /// It answers, and not in the way of a PostgreSQL server.
+    /// The answer is not of PostgreSQL's protocol.
     #[error("does not speak PostgreSQL's protocol: {0}")]
     Protocol(ServerText),
     /// It offers no TLS.
@@ -49,30 +45,30 @@ pub enum ProbeError {
     /// The TLS handshake failed.
     #[error("TLS handshake failed: {0}")]
     Handshake(ServerText),
-    /// It does not let us in.
+    /// The server refuses the login.
     #[error("refuses the login: {0}")]
     Refused(ServerText),
-    /// It asks for what it is not given.
+    /// We refuse the login: see [`login`].
     #[error("is not logged in to: {0}")]
     Distrusted(ServerText),
-    /// Patroni does not do what it is asked.
+    /// Patroni refuses a request, or does not answer it.
     #[error("Patroni {0}")]
-    Agent(ServerText),
-    /// It lets us in, and does not answer a query.
+    Patroni(ServerText),
+    /// A query failed.
     #[error("query failed: {0}")]
     Query(ServerText),
 }
 
-/// Bounds a call in time.
+/// Limits the time of a call.
 pub(crate) async fn bounded<T>(
     call: impl Future<Output = Result<T, ProbeError>>,
 ) -> Result<T, ProbeError> {
-    tokio::time::timeout(PATIENCE, call)
+    tokio::time::timeout(CALL_TIMEOUT, call)
         .await
         .unwrap_or(Err(ProbeError::TooSlow))
 }
 
-/// What the server said, else what the library says. Neither holds a password.
+/// The server's error, else the library's. Neither holds a password.
 fn plain_words(error: &tokio_postgres::Error) -> ServerText {
     use std::error::Error;
     match (error.as_db_error(), error.source()) {

@@ -1,30 +1,30 @@
-//! What a session starts with, whatever others have set for its role, its database or the whole
+//! The settings of a session at its start, whatever is set for its role, its database or the whole
 //! cluster.
 //!
-//! Settings in the start-up packet win over `ALTER ROLE`, `ALTER DATABASE`, `ALTER SYSTEM` and the
+//! Settings in the start-up packet override `ALTER ROLE`, `ALTER DATABASE`, `ALTER SYSTEM` and the
 //! configuration files (PostgreSQL's sources, `GucSource`: `PGC_S_CLIENT` comes after all of
-//! those), and hold before anything is run in the session.
+//! those), and hold before the first statement.
 
 use crate::build::session::SAFE;
 
-/// Known to every version since PostgreSQL 13.
+/// Every version since PostgreSQL 13.
 const ALWAYS: u32 = 0;
 
 /// Major version, name and value of each setting beyond [`SAFE`].
 ///
-/// `log_*` and those of libraries: what a session of ours does is in nobody's log or statistics,
-/// since statements have hashes of passwords in them. A setting with a point in its name is taken
-/// also where no library knows it.
+/// `log_*` and the settings of libraries keep our statements out of logs and statistics, since they
+/// contain hashes of passwords. A server accepts a setting with a point in its name even without
+/// the library.
 const SETTINGS: &[(u32, &str, &str)] = &[
     (ALWAYS, "search_path", "pg_catalog,pg_temp"),
-    // A statement that takes longer than we wait for it ends by itself, if our request to end it
-    // does not arrive.
+    // Ends a statement after [`CALL_TIMEOUT`](crate::database::CALL_TIMEOUT) even if our cancel
+    // request does not arrive.
     (ALWAYS, "statement_timeout", "3s"),
     (ALWAYS, "lock_timeout", "2s"),
     (ALWAYS, "idle_in_transaction_session_timeout", "5s"),
     (14, "idle_session_timeout", "5min"),
     (17, "transaction_timeout", "5s"),
-    // Standbys that hang hold up nobody who asks a primary.
+    // A hanging standby does not delay a commit of ours on the primary.
     (ALWAYS, "synchronous_commit", "local"),
     (ALWAYS, "log_statement", "none"),
     (ALWAYS, "log_duration", "off"),
@@ -42,11 +42,11 @@ const SETTINGS: &[(u32, &str, &str)] = &[
     (ALWAYS, "pg_stat_monitor.pgsm_track_utility", "off"),
     (ALWAYS, "pgaudit.log", "none"),
     (ALWAYS, "auto_explain.log_min_duration", "-1"),
-    // What is said to us is in words that we know, and no more than an error.
+    // Messages in English, and errors only.
     (ALWAYS, "lc_messages", "C"),
     (ALWAYS, "client_min_messages", "error"),
     (ALWAYS, "standard_conforming_strings", "on"),
-    // A standby takes no other one than this and `repeatable read`.
+    // A standby accepts only this level and `repeatable read`.
     (ALWAYS, "default_transaction_isolation", "read committed"),
     (ALWAYS, "default_transaction_deferrable", "off"),
 ];
@@ -54,8 +54,8 @@ const SETTINGS: &[(u32, &str, &str)] = &[
 /// The command line of a session's server process, for the parameter `options` of a start-up
 /// packet.
 ///
-/// `role` logs in. Without a major version only what every version knows is set: a server refuses a
-/// session with a setting that it does not know.
+/// `role` is the role that logs in. Without a major version, only settings that every version knows
+/// are set: a server refuses a session with an unknown setting.
 pub(super) fn options(role: &str, major: Option<u32>) -> String {
     let major = major.unwrap_or(ALWAYS);
     let shared = SAFE

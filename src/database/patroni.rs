@@ -1,29 +1,29 @@
-//! Patroni, the agent beside each server: the one call that has no equivalent in the Kubernetes
-//! API.
+//! Patroni's REST API: the one call that the Kubernetes API cannot replace.
 
 use std::net::SocketAddr;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use http::{Method, Request, header};
 use http_body_util::Empty;
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
-use k8s_openapi::ByteString;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpStream;
 
 use crate::database::limited::{BEFORE_LOGIN, Limited, ReadBudget};
 use crate::database::{ProbeError, bounded};
 
-/// Makes Patroni read `patroni.yml` again. It does so in its next loop; what has changed about how
-/// standbys dial is then written and loaded.
+/// Asks Patroni to reload `patroni.yml`. Patroni does so in its next HA loop, and then writes and
+/// loads a changed `primary_conninfo`.
 ///
-/// Patroni asks for credentials where a call changes something (Patroni documentation, "REST API").
+/// Patroni requires credentials for calls that change something (Patroni documentation, "REST
+/// API").
 pub async fn reload(
     address: SocketAddr,
     user: &str,
     password: &SecretString,
 ) -> Result<(), ProbeError> {
-    let broken = |error: &dyn std::fmt::Display| ProbeError::Agent(error.to_string().into());
+    let broken = |error: &dyn std::fmt::Display| ProbeError::Patroni(error.to_string().into());
     bounded(async {
         let stream = TcpStream::connect(address)
             .await
@@ -52,14 +52,10 @@ pub async fn reload(
     .await
 }
 
-/// The value of `Authorization` for a name and a password.
+/// The header `Authorization` of HTTP Basic.
 fn basic(user: &str, password: &SecretString) -> String {
-    // Kubernetes writes bytes in the very alphabet that HTTP wants.
-    let both = ByteString(format!("{user}:{}", password.expose_secret()).into_bytes());
-    let text = serde_json::to_value(&both)
-        .ok()
-        .and_then(|value| value.as_str().map(str::to_owned));
-    format!("Basic {}", text.unwrap_or_default())
+    let credentials = format!("{user}:{}", password.expose_secret());
+    format!("Basic {}", BASE64_STANDARD.encode(credentials))
 }
 
 #[cfg(test)]

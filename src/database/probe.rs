@@ -1,17 +1,16 @@
-//! What a server proves on the wire, without a login: its certificate, the CAs it takes, and
-//! whether it takes plaintext.
+//! The TLS of a server, observed on the wire without a login: its certificate, the CAs of the
+//! client certificates that it accepts, and whether it accepts plaintext.
 //!
 //! # Expected flow
 //! PostgreSQL speaks TLS only after an `SSLRequest`, which it answers with `S` or `N`. In the
-//! handshake it sends its chain and, when it knows CAs for client certificates, asks for one and
-//! names those CAs: that list is its trust bundle *as loaded*. Whether it takes plaintext shows in
-//! its answer to a plaintext start-up packet: a request to authenticate (some line of `pg_hba`
-//! matches), or an error (none does). (PostgreSQL documentation, "Message Flow", "SSL Session
-//! Encryption".)
+//! handshake it sends its chain. If it has CAs for client certificates, it requests one and names
+//! those CAs: this list is its trust bundle *as loaded*. A plaintext start-up packet tells whether
+//! it accepts plaintext: the answer is an authentication request if a line of `pg_hba` matches, and
+//! an error if none does. (PostgreSQL documentation, "Message Flow", "SSL Session Encryption".)
 //!
 //! # Guarantees
-//! Nothing is logged in to and nothing is changed. The certificate is reported whoever signed it:
-//! judging it is for others.
+//! A probe does not log in and changes nothing. It reports the certificate of any issuer: the
+//! caller checks it.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -22,50 +21,50 @@ use postgres_protocol::message::{backend, frontend};
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::aws_lc_rs;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::database::limited::{BEFORE_LOGIN, Limited, ReadBudget};
-use crate::database::verifier::{CertificateVerifier, judged_by};
+use crate::database::verifier::{CertificateVerifier, client_config_builder};
 use crate::database::{ProbeError, bounded};
 
-/// What a TLS handshake showed.
+/// The result of a TLS handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handshake {
     /// The chain that the server sent, DER, leaf first.
     pub chain: Vec<Vec<u8>>,
-    /// Names (DER) of the CAs from which the server takes client certificates. Empty when it does
-    /// not ask for one.
+    /// Names (DER) of the CAs of the client certificates that the server accepts. Empty if it
+    /// requests none.
     pub takes: BTreeSet<Vec<u8>>,
 }
 
-/// What a plaintext start-up packet was answered.
+/// The answer to a plaintext start-up packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plaintext {
-    /// Some line of `pg_hba` matches: the login may go on, in plaintext.
+    /// A line of `pg_hba` matches: the login may go on in plaintext.
     Taken,
     /// No line of `pg_hba` matches.
     Refused,
 }
 
-/// Everything that one look at the wire shows.
+/// The result of a probe.
 #[derive(Clone, Debug)]
 pub struct ProbeResult {
-    /// The handshake, or why there was none; [`ProbeError::NoTls`] when the server offers none.
+    /// The handshake. [`ProbeError::NoTls`] if the server offers no TLS.
     pub tls: Result<Handshake, ProbeError>,
-    /// The answer to plaintext, or why there was none.
+    /// The answer to plaintext.
     pub plaintext: Result<Plaintext, ProbeError>,
 }
 
-/// Looks at the wire: TLS and plaintext at the same time.
+/// Probes TLS and plaintext at the same time.
 pub async fn probe(address: SocketAddr, user: &str) -> ProbeResult {
     let (tls, plaintext) = tokio::join!(handshake(address), plaintext(address, user));
     ProbeResult { tls, plaintext }
 }
 
-/// A connection on which no more is read than a server has to say before a login.
+/// Connects, with the read budget for the time before login.
 async fn connect(address: SocketAddr) -> Result<Limited<TcpStream>, ProbeError> {
     let stream = TcpStream::connect(address)
         .await
@@ -77,17 +76,17 @@ fn broken(error: &std::io::Error) -> ProbeError {
     ProbeError::Protocol(error.to_string().into())
 }
 
-/// Asks for TLS; the stream is ready for the handshake then.
+/// Sends the `SSLRequest`. The returned stream is ready for the handshake.
 async fn ask_for_tls(address: SocketAddr) -> Result<Limited<TcpStream>, ProbeError> {
     let mut stream = connect(address).await?;
     let mut request = BytesMut::new();
     frontend::ssl_request(&mut request);
     stream.write_all(&request).await.map_err(|e| broken(&e))?;
-    judged_tls(stream.read_u8().await.map_err(|e| broken(&e))?).map(|()| stream)
+    check_tls_answer(stream.read_u8().await.map_err(|e| broken(&e))?).map(|()| stream)
 }
 
-/// What a server's answer to `SSLRequest` means.
-pub fn judged_tls(answer: u8) -> Result<(), ProbeError> {
+/// Checks a server's answer to `SSLRequest`.
+pub fn check_tls_answer(answer: u8) -> Result<(), ProbeError> {
     match answer {
         b'S' => Ok(()),
         b'N' => Err(ProbeError::NoTls),
@@ -103,8 +102,9 @@ pub async fn handshake(address: SocketAddr) -> Result<Handshake, ProbeError> {
     bounded(async {
         let stream = ask_for_tls(address).await?;
         let seen = Arc::new(Seen::default());
-        let config = judged_by(Arc::clone(&seen), Arc::new(aws_lc_rs::default_provider()))
-            .map_err(|e| failed(&e))?;
+        let config =
+            client_config_builder(Arc::clone(&seen), Arc::new(aws_lc_rs::default_provider()))
+                .map_err(|e| failed(&e))?;
         let config =
             config.with_client_cert_resolver(Arc::clone(&seen) as Arc<dyn ResolvesClientCert>);
         // No name is asked for: PostgreSQL serves one certificate, and the judges compare its names
@@ -134,7 +134,7 @@ pub async fn plaintext(address: SocketAddr, user: &str) -> Result<Plaintext, Pro
                     "closed the connection without an answer".into(),
                 ));
             }
-            if let Some(judged) = judged_plaintext(&mut answer)? {
+            if let Some(judged) = check_plaintext_answer(&mut answer)? {
                 return Ok(judged);
             }
         }
@@ -146,7 +146,7 @@ pub async fn plaintext(address: SocketAddr, user: &str) -> Result<Plaintext, Pro
 const NO_LINE_MATCHES: &str = "28000";
 
 /// What the first answer to a plaintext start-up packet means, when all of it has come.
-pub fn judged_plaintext(answer: &mut BytesMut) -> Result<Option<Plaintext>, ProbeError> {
+pub fn check_plaintext_answer(answer: &mut BytesMut) -> Result<Option<Plaintext>, ProbeError> {
     use tokio_postgres::fallible_iterator::FallibleIterator;
     let error = match backend::Message::parse(answer).map_err(|e| broken(&e))? {
         None => return Ok(None),
@@ -166,20 +166,20 @@ pub fn judged_plaintext(answer: &mut BytesMut) -> Result<Option<Plaintext>, Prob
     }
     match code.as_deref() {
         Some(NO_LINE_MATCHES) => Ok(Some(Plaintext::Refused)),
-        // Starting up, shutting down, too many connections: it says nothing about plaintext.
+        // The server is starting up, shutting down, or has too many connections: no answer about
+        // plaintext.
         _ => Err(ProbeError::Refused(text.unwrap_or_default().into())),
     }
 }
 
-/// Remembers what it is shown, takes every certificate, and has none of its own.
+/// Records the server's chain and CAs, accepts every certificate, and has none of its own.
 #[derive(Debug, Default)]
 struct Seen {
     chain: Mutex<Vec<Vec<u8>>>,
     takes: Mutex<BTreeSet<Vec<u8>>>,
 }
 
-/// What somebody who panicked while holding the lock left behind is as good as any: it is only
-/// replaced as a whole.
+/// The value is only replaced as a whole, so a panic of another holder leaves it intact.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -194,7 +194,7 @@ impl Seen {
 }
 
 impl CertificateVerifier for Seen {
-    fn judge(
+    fn verify(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],

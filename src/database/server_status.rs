@@ -1,8 +1,8 @@
-//! What a server says about itself, in SQL.
+//! The state of a server, as it reports it in SQL.
 //!
-//! Every session has `pg_catalog` alone on its search path, so operators are PostgreSQL's own.
-//! Everything else is named with its schema all the same, and with the types that it is declared
-//! with: what somebody else has put into the database is never found.
+//! Every session has only `pg_catalog` on its search path, so operators are PostgreSQL's own. All
+//! functions and tables are named with their schema, and arguments with their declared types:
+//! objects that users created are never called.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,24 +20,24 @@ use crate::tls::PasswordEncryption;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Lsn(pub u64);
 
-/// What a server says about itself.
+/// The state of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerStatus {
     /// Whether it is a standby.
     pub in_recovery: bool,
     /// The timeline that it is on; it grows with each promotion.
     pub timeline: i32,
-    /// Written, on a primary; replayed, on a standby.
+    /// The position in the write-ahead log: written on a primary, replayed on a standby.
     pub position: Lsn,
     /// Setting `ssl`, as loaded.
     pub ssl: bool,
-    /// The lines of `pg_hba.conf`, in order, or why a line cannot be read.
+    /// The lines of `pg_hba.conf`, in order, each with its error if it has one.
     pub hba: Vec<HbaLine>,
-    /// The standbys that stream from it, by application name, which is the pod's.
+    /// The standbys that stream from this server, by application name, which is the pod's name.
     pub standbys: BTreeMap<String, StatReplication>,
 }
 
-/// One line of `pg_hba.conf`, as the server reads it: what is in the file, not what is loaded.
+/// One line of `pg_hba.conf` as the server parses the file, which may not be loaded yet.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct HbaLine {
     /// `local`, `host`, `hostssl`, ...
@@ -53,11 +53,11 @@ pub struct HbaLine {
     pub method: String,
     /// Options, such as `clientcert=verify-full`.
     pub options: Vec<String>,
-    /// Why the line cannot be read. The server keeps what it had loaded before.
+    /// Why the line is invalid. The server then keeps the lines that it had loaded before.
     pub error: Option<ServerText>,
 }
 
-/// As it is written in `pg_hba.conf`.
+/// The line as in `pg_hba.conf`.
 impl fmt::Display for HbaLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -85,22 +85,21 @@ impl fmt::Display for HbaLine {
     }
 }
 
-/// How one standby streams.
+/// The state of one standby's replication.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct StatReplication {
-    /// `streaming` when it is up to date with what is sent; `startup`, `catchup`, `backup` before.
+    /// `streaming` once it has caught up; `startup`, `catchup` or `backup` before.
     pub state: String,
-    /// Replayed.
+    /// The replayed position.
     pub replayed: Lsn,
     /// Whether the connection is encrypted.
     pub ssl: bool,
-    /// Subject of the client certificate that it was opened with. A connection keeps the one it
-    /// began with.
+    /// Subject of the client certificate. A connection keeps the certificate with which it began.
     pub client_dn: Option<String>,
 }
 
-/// Positions as numbers, bytes. So many lines of `pg_hba.conf` and so many standbys are no database
-/// of ours.
+/// Positions are numbers of bytes. The limits on lines and standbys are far above those of our
+/// databases.
 const REPORT: &str = "
     select pg_catalog.json_build_object(
         'in_recovery', pg_catalog.pg_is_in_recovery(),
@@ -120,7 +119,7 @@ const REPORT: &str = "
                    coalesce(ssl, false) as ssl, client_dn
             from pg_catalog.pg_stat_replication left join pg_catalog.pg_stat_ssl using (pid) limit 1000) as standby))";
 
-/// [`REPORT`], as it comes: what is empty is null.
+/// The row of [`REPORT`]: empty lists are null.
 #[derive(Deserialize)]
 struct ServerStatusRow {
     in_recovery: bool,
@@ -138,7 +137,7 @@ struct StatReplicationRow {
     stream: StatReplication,
 }
 
-/// Asks a server for everything that the loops want to know.
+/// Queries the state of a server.
 pub async fn server_status(session: &Session) -> Result<ServerStatus, ProbeError> {
     let ServerStatusRow {
         in_recovery,
@@ -162,20 +161,19 @@ pub async fn server_status(session: &Session) -> Result<ServerStatus, ProbeError
     })
 }
 
-/// What a server says about the TLS of its pod: what it mounts, what it has loaded, how it dials.
+/// The files that a server mounts, whether it has loaded them, and its `primary_conninfo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountedFiles {
-    /// SHA-256 (hex) of the files at the paths that were asked about, as they are now; a missing
-    /// file is not in the map.
+    /// SHA-256 (hex) of the current files, by path. Missing files are not in the map.
     pub files: BTreeMap<String, String>,
-    /// Settings were read after the last of these files was written. Files tell their time in whole
-    /// seconds, so what was read within the same second does not count.
+    /// Whether the server reloaded after the last change of the files. File times are whole
+    /// seconds, so a reload within the same second does not count.
     pub loaded: bool,
-    /// How it dials its primary, without secrets; empty on a primary.
+    /// The setting `primary_conninfo`, without secrets. Empty on a primary.
     pub primary_conninfo: String,
 }
 
-/// The files at `$PATHS`, and how it dials. One query about all of it.
+/// The files at `$PATHS` and `primary_conninfo`, in one query.
 const MOUNTED: &str = "
     select pg_catalog.json_build_object(
         'files', (select pg_catalog.json_agg(file) from (
@@ -188,7 +186,7 @@ const MOUNTED: &str = "
         'primary_conninfo', case when pg_catalog.pg_is_in_recovery()
             then coalesce(pg_catalog.current_setting('primary_conninfo'::pg_catalog.text, true), '') else '' end)";
 
-/// [`MOUNTED`], as it comes.
+/// The row of [`MOUNTED`].
 #[derive(Deserialize)]
 struct MountedFilesRow {
     files: Option<Vec<File>>,
@@ -202,8 +200,8 @@ struct File {
     loaded: bool,
 }
 
-/// Asks a server what it mounts at these paths, and how it dials. `loaded` speaks of the paths in
-/// `loads` alone.
+/// Queries the files at these paths and `primary_conninfo`. [`MountedFiles::loaded`] is about the
+/// paths in `loads` only.
 pub async fn mounted_files(
     session: &Session,
     paths: &[&str],
@@ -230,17 +228,17 @@ pub async fn mounted_files(
     })
 }
 
-/// How passwords are stored.
+/// The hashes of the stored passwords.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Passwords {
-    /// That of the role that asks: as MD5; else as SCRAM, or not at all.
+    /// Whether the password of the session's role is stored as MD5. Else it is stored as SCRAM, or
+    /// there is none.
     pub own_is_md5: bool,
-    /// The other roles that may log in and whose passwords are stored as MD5: the first hundred of
-    /// them.
+    /// The other roles with LOGIN whose passwords are stored as MD5, at most a hundred.
     pub md5_roles: Vec<ServerText>,
 }
 
-/// Of roles a hundred, to be named to people.
+/// A hundred roles are enough for a message to people.
 const PASSWORDS: &str = "
     select pg_catalog.json_build_object(
         'own_is_md5', exists (select from pg_catalog.pg_authid
@@ -250,21 +248,20 @@ const PASSWORDS: &str = "
                                  and pg_catalog.starts_with(rolpassword, 'md5'::pg_catalog.text)
                            order by rolname limit 100))";
 
-/// Asks a server how passwords are stored. The role that asks must be a superuser.
+/// Queries the hashes of the stored passwords. The session's role must be a superuser.
 pub async fn passwords(session: &Session) -> Result<Passwords, ProbeError> {
     session.ask(PASSWORDS).await
 }
 
-/// Keeps what this session does from whoever may look at other sessions, and from the server's log:
-/// of all that a server writes there about a statement nothing is as bad as a panic (PostgreSQL
-/// documentation, "When To Log").
+/// Hides the statements of this session from other sessions and from the server's log: only a panic
+/// would log them (PostgreSQL documentation, "When To Log").
 const QUIETLY: &str = "set track_activities = off; set log_min_messages = 'panic'; set default_transaction_read_only = off";
 
-/// Stores a role's password anew, in this way. It is hashed here, and the session is quiet and
-/// writes from then on: an MD5 hash is as good as the password to whoever reads it. The role that
-/// asks must be a superuser.
+/// Stores a role's password again, with this hash, which is computed here. Afterwards the session
+/// hides its statements and is not read only: an MD5 hash is enough to log in. The session's role
+/// must be a superuser.
 ///
-/// No event trigger sees it: roles are shared by all databases (PostgreSQL documentation, "Event
+/// No event trigger fires for roles, which all databases share (PostgreSQL documentation, "Event
 /// Triggers").
 pub async fn store_password(
     session: &Session,
@@ -277,7 +274,7 @@ pub async fn store_password(
         PasswordEncryption::Md5 => md5(password, role),
         PasswordEncryption::Scram => scram_sha_256(password),
     };
-    // On its own: a batch is shown as a whole, before any of it is done.
+    // A statement of its own: the server shows a batch as a whole before it runs the first part.
     session.run(QUIETLY).await?;
     session
         .run(&format!(
@@ -288,13 +285,13 @@ pub async fn store_password(
         .await
 }
 
-/// Re-reads settings, `pg_hba.conf` and the certificate files. Patroni's own reload does not, when
-/// only the content of a certificate file has changed.
+/// Reloads settings, `pg_hba.conf` and the certificate files. Patroni's reload ignores a
+/// certificate file of which only the content has changed.
 pub async fn reload(session: &Session) -> Result<(), ProbeError> {
     session.run("select pg_catalog.pg_reload_conf()").await
 }
 
-/// The physical replication slots that nobody uses right now, by name.
+/// The names of the physical replication slots without a connected standby.
 pub async fn idle_slots(session: &Session) -> Result<Vec<String>, ProbeError> {
     const SLOTS: &str = "
         select pg_catalog.to_json(array(
@@ -303,20 +300,18 @@ pub async fn idle_slots(session: &Session) -> Result<Vec<String>, ProbeError> {
     session.ask(SLOTS).await
 }
 
-/// What a server says when it is to write.
+/// The row of the write check.
 #[derive(Deserialize)]
 struct WriteCheckRow {
     read_only: bool,
 }
 
-/// Whether the server takes writes: it commits a record of a few bytes, in its write-ahead log
-/// alone.
+/// Checks that the server accepts writes: commits a record of a few bytes to the write-ahead log.
 ///
-/// The record is a message for whoever decodes the log of database `postgres` and asks for
-/// messages, under the prefix `pgrekey`; there is no smaller one that waits for the disk. That the
-/// transaction reads only by default does not keep it from being written, so what every client gets
-/// by default is looked at: a database that was set to read only takes no writes, whatever it
-/// could.
+/// The record is a logical message with prefix `pgrekey`, the smallest record whose commit waits
+/// for the disk. Consumers of logical decoding see it in database `postgres` if they ask for
+/// messages. PostgreSQL writes it in read-only transactions too, so the default for clients is
+/// checked as well: a database that is set to read only accepts no writes.
 pub async fn write_check(session: &Session) -> Result<(), ProbeError> {
     const WRITE: &str = "
         select pg_catalog.json_build_object(

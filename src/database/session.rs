@@ -1,4 +1,4 @@
-//! A session with a server: one login, and what is asked in it.
+//! A session with a server: one login and its queries.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -19,33 +19,33 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::database::limited::{BEFORE_LOGIN, Limited, ReadBudget};
 use crate::database::{ProbeError, ServerText, bounded, plain_words};
 
-/// How long a session that is left may take to say goodbye.
+/// How long a dropped session may take to close its connection.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// A session with a server.
 ///
 /// # Guarantees
-/// It ends when it is dropped, also when the server does not read any more. A call that is not
-/// answered in time, or not waited for to the end, ends it at once: the server is asked to give up
-/// what it is at, and nothing that it sends is read any longer.
+/// Dropping the session closes it, even if the server does not read any more. A call that times
+/// out, or whose future is dropped, closes the session at once: the server gets a cancel request,
+/// and nothing more is read from it.
 pub struct Session {
     client: Client,
     connection: AbortHandle,
-    /// What it takes to have a query given up.
+    /// The token for a cancel request.
     token: CancelToken,
     door: Door,
     ended: AtomicBool,
-    /// Why the connection is no more.
+    /// Why the connection was closed.
     lost: Arc<OnceLock<ServerText>>,
-    /// Whoever drops it may be no task.
+    /// The session may be dropped outside the runtime.
     runtime: Handle,
 }
 
-/// How to reach the server once more.
+/// How to connect to the server for a cancel request.
 #[derive(Clone)]
 pub(super) struct Door {
     pub(super) address: SocketAddr,
-    /// The name by which it is dialled, and how; `None` without TLS.
+    /// The server name and the TLS configuration. `None` without TLS.
     pub(super) tls: Option<(String, MakeRustlsConnect)>,
 }
 
@@ -58,7 +58,7 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    /// A login that succeeded, and the connection that carries it.
+    /// Starts a session after a successful login.
     pub(super) fn begin<S, T>(client: Client, connection: Connection<S, T>, door: Door) -> Self
     where
         Connection<S, T>: Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static,
@@ -67,7 +67,7 @@ impl Session {
         let why = Arc::clone(&lost);
         let task = tokio::spawn(async move {
             let mut connection = pin!(connection);
-            // Written before the connection goes: whoever is told that it has looks here.
+            // Stored before the connection is dropped: calls that then fail read it.
             if let Err(error) = connection.as_mut().await {
                 let _ = why.set(plain_words(&error));
             }
@@ -85,16 +85,16 @@ impl Session {
         }
     }
 
-    /// Whether nothing can be asked in it any more: the server has ended it, or a call has.
+    /// Whether the session is closed, by the server or by a failed call.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.ended.load(Ordering::Relaxed) || self.client.is_closed()
     }
 
-    /// Runs a query whose answer is one row with one value, JSON, and reads that.
+    /// Runs a query that returns one JSON value, and decodes it.
     ///
-    /// Nothing else is asked about: no statement is prepared and no type looked up, whose answers
-    /// would have to be bounded too.
+    /// It uses the simple query protocol: no statement is prepared and no type looked up, whose
+    /// answers would need limits too.
     pub(super) async fn ask<T: DeserializeOwned>(&self, sql: &str) -> Result<T, ProbeError> {
         self.call(async {
             let mut answer = pin!(self.client.simple_query_raw(sql).await?);
@@ -115,13 +115,13 @@ impl Session {
         })
     }
 
-    /// Runs statements whose answers say nothing.
+    /// Runs statements without a result.
     pub(super) async fn run(&self, sql: &str) -> Result<(), ProbeError> {
         self.call(self.client.batch_execute(sql)).await
     }
 
-    /// Makes a call, and ends the session unless it is answered. That the server cannot do what it
-    /// is asked is an answer too.
+    /// Makes a call, and closes the session if there is no answer. An error of the server is an
+    /// answer.
     async fn call<T>(
         &self,
         call: impl Future<Output = Result<T, tokio_postgres::Error>>,
@@ -141,7 +141,7 @@ impl Session {
         })
     }
 
-    /// Ends the session while something is asked in it.
+    /// Closes the session during a call.
     fn end(&self) {
         if self.ended.swap(true, Ordering::Relaxed) {
             return;
@@ -152,7 +152,7 @@ impl Session {
             self.connection.clone(),
         );
         self.runtime.spawn(async move {
-            // Who does not take this either ends the query by its own timeout.
+            // If the cancel request fails too, `statement_timeout` ends the query.
             let _ = bounded(async { Ok(door.cancel(&token).await) }).await;
             connection.abort();
         });
@@ -181,8 +181,8 @@ impl Drop for Session {
         if self.ended.load(Ordering::Relaxed) {
             return;
         }
-        // The connection says goodbye when its client has gone, and waits for ever for a server
-        // that does not read.
+        // After the client is dropped, the connection sends `Terminate`, and waits for ever if the
+        // server does not read.
         let connection = self.connection.clone();
         self.runtime.spawn(async move {
             tokio::time::sleep(GOODBYE).await;
@@ -191,7 +191,7 @@ impl Drop for Session {
     }
 }
 
-/// A call that has not been answered. Dropping it ends its session.
+/// A call without an answer so far. Dropping it closes the session.
 struct Unanswered<'a>(Option<&'a Session>);
 
 impl Drop for Unanswered<'_> {
@@ -208,23 +208,23 @@ mod tests {
     use tokio::time::{sleep, timeout};
 
     use super::*;
-    use crate::database::PATIENCE;
+    use crate::database::CALL_TIMEOUT;
     use crate::database::limited::TooMuch;
     use crate::database::stranger::{
-        KEY, caller, dial, endless, heard, let_in, message, rest, stranger,
+        KEY, accept_login, caller, endless, login_options, message, next_message, rest, stranger,
     };
     use crate::tls::PasswordEncryption;
 
     #[tokio::test]
     async fn a_call_that_nobody_waits_for_is_given_up_and_its_session_ends() {
         let (address, seen) = stranger(async |listener| {
-            let mut stream = let_in(&listener).await;
-            heard(&mut stream).await;
+            let mut stream = accept_login(&listener).await;
+            next_message(&mut stream).await;
             let (_, packet) = caller(&listener).await;
             (packet, rest(&mut stream).await)
         })
         .await;
-        let session = dial(address, PasswordEncryption::Md5)
+        let session = login_options(address, PasswordEncryption::Md5)
             .log_in()
             .await
             .expect("a session");
@@ -234,7 +234,7 @@ mod tests {
             session.run("select pg_catalog.pg_sleep(60)"),
         );
         assert!(asked.await.is_err() && session.is_closed());
-        let (packet, said) = timeout(PATIENCE, seen)
+        let (packet, said) = timeout(CALL_TIMEOUT, seen)
             .await
             .expect("it is given up")
             .expect("a stranger");
@@ -248,9 +248,9 @@ mod tests {
     #[tokio::test]
     async fn a_session_that_is_dropped_says_goodbye() {
         let (address, said) =
-            stranger(async |listener| rest(&mut let_in(&listener).await).await).await;
+            stranger(async |listener| rest(&mut accept_login(&listener).await).await).await;
         drop(
-            dial(address, PasswordEncryption::Md5)
+            login_options(address, PasswordEncryption::Md5)
                 .log_in()
                 .await
                 .expect("a session"),
@@ -261,8 +261,8 @@ mod tests {
     #[tokio::test]
     async fn an_answer_without_end_is_not_read_to_its_end() {
         let (address, sent) = stranger(async |listener| {
-            let mut stream = let_in(&listener).await;
-            heard(&mut stream).await;
+            let mut stream = accept_login(&listener).await;
+            next_message(&mut stream).await;
             // One column without a name.
             stream
                 .write_all(&message(b'T', &[[0, 1].as_slice(), &[0; 19]].concat()))
@@ -278,7 +278,7 @@ mod tests {
             .await
         })
         .await;
-        let session = dial(address, PasswordEncryption::Md5)
+        let session = login_options(address, PasswordEncryption::Md5)
             .log_in()
             .await
             .expect("a session");
@@ -290,11 +290,11 @@ mod tests {
     #[tokio::test]
     async fn what_an_idle_session_is_told_without_end_ends_it() {
         let (address, told) = stranger(async |listener| {
-            let mut stream = let_in(&listener).await;
+            let mut stream = accept_login(&listener).await;
             endless(&mut stream, &message(b'S', b"a\0b\0")).await
         })
         .await;
-        let session = dial(address, PasswordEncryption::Md5)
+        let session = login_options(address, PasswordEncryption::Md5)
             .log_in()
             .await
             .expect("a session");
@@ -303,7 +303,7 @@ mod tests {
                 sleep(Duration::from_millis(10)).await;
             }
         };
-        assert!(timeout(PATIENCE, ended).await.is_ok());
+        assert!(timeout(CALL_TIMEOUT, ended).await.is_ok());
         assert!(told.await.expect("a stranger") < 16 * 1024 * 1024);
     }
 }

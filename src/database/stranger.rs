@@ -1,4 +1,4 @@
-//! Servers that are none of ours, for tests.
+//! Foreign servers, for tests.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use crate::api::tls::SslMode;
 use crate::database::connect::ConnectOptions;
 use crate::tls::PasswordEncryption;
 
-/// The identity of a session, as the server tells it for a request to give a query up.
+/// The key of a session for cancel requests.
 pub(super) const KEY: [u8; 8] = *b"\0\0\0\x07\0\0\0\x09";
 
 /// A message of a server.
@@ -22,17 +22,17 @@ pub(super) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     message
 }
 
-/// A request for a proof, by its code.
+/// An authentication request, by its code.
 pub(super) fn asks(code: u32, rest: &[u8]) -> Vec<u8> {
     message(b'R', &[code.to_be_bytes().as_slice(), rest].concat())
 }
 
-/// What a server says when it is done.
+/// `ReadyForQuery`.
 pub(super) fn done() -> Vec<u8> {
     [message(b'C', b"SET\0"), message(b'Z', b"I")].concat()
 }
 
-/// One that does this with the first connection that it gets, and where it is.
+/// Starts a server that handles its first connection with `act`. Returns its address.
 pub(super) async fn stranger<F: Future<Output: Send> + Send + 'static>(
     at_work: impl FnOnce(TcpListener) -> F,
 ) -> (SocketAddr, JoinHandle<F::Output>) {
@@ -41,7 +41,7 @@ pub(super) async fn stranger<F: Future<Output: Send> + Send + 'static>(
     (address, tokio::spawn(at_work(listener)))
 }
 
-/// The next connection, its start-up packet read.
+/// Accepts the next connection and reads its start-up packet.
 pub(super) async fn caller(listener: &TcpListener) -> (TcpStream, Vec<u8>) {
     let (mut stream, _) = listener.accept().await.expect("a caller");
     let length = stream.read_u32().await.expect("a length");
@@ -50,20 +50,20 @@ pub(super) async fn caller(listener: &TcpListener) -> (TcpStream, Vec<u8>) {
     (stream, packet)
 }
 
-/// Lets a caller in who takes MD5, and answers the first thing that he does.
-pub(super) async fn let_in(listener: &TcpListener) -> TcpStream {
+/// Completes the login of a client by MD5, and answers its first query.
+pub(super) async fn accept_login(listener: &TcpListener) -> TcpStream {
     let (mut stream, _) = caller(listener).await;
     stream.write_all(&asks(5, b"salt")).await.expect("asked");
-    heard(&mut stream).await;
+    next_message(&mut stream).await;
     let welcome = [asks(0, b""), message(b'K', &KEY), message(b'Z', b"I")].concat();
     stream.write_all(&welcome).await.expect("let in");
-    heard(&mut stream).await;
+    next_message(&mut stream).await;
     stream.write_all(&done()).await.expect("answered");
     stream
 }
 
-/// The next message of a caller.
-pub(super) async fn heard(stream: &mut TcpStream) -> BytesMut {
+/// The next message of the client.
+pub(super) async fn next_message(stream: &mut TcpStream) -> BytesMut {
     let _tag = stream.read_u8().await.expect("a message");
     let length = stream.read_u32().await.expect("a length");
     let mut body = BytesMut::zeroed(length as usize - 4);
@@ -71,15 +71,15 @@ pub(super) async fn heard(stream: &mut TcpStream) -> BytesMut {
     body
 }
 
-/// What a caller says until he hangs up.
+/// The bytes that the client sends until it closes the connection.
 pub(super) async fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut rest = vec![];
-    // Somebody who hangs up without having read everything resets the connection.
+    // A client that closes with unread bytes resets the connection.
     let _ = stream.read_to_end(&mut rest).await;
     rest
 }
 
-/// Sends the same for as long as somebody listens; how many bytes that were.
+/// Sends `piece` again and again until the client closes. Returns the number of bytes.
 pub(super) async fn endless(stream: &mut TcpStream, piece: &[u8]) -> usize {
     let mut sent = 0;
     while let Ok(n) = stream.write(piece).await {
@@ -88,8 +88,8 @@ pub(super) async fn endless(stream: &mut TcpStream, piece: &[u8]) -> usize {
     sent
 }
 
-/// How to dial one, without TLS.
-pub(super) fn dial(address: SocketAddr, hash: PasswordEncryption) -> ConnectOptions {
+/// Options for a login without TLS.
+pub(super) fn login_options(address: SocketAddr, hash: PasswordEncryption) -> ConnectOptions {
     ConnectOptions {
         address,
         host: "localhost".to_owned(),

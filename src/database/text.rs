@@ -1,15 +1,15 @@
-//! Words of a server, or about it, as they may stand in a log, a status or an event.
+//! Text from or about a server, made safe for logs, status and events.
 
 use std::fmt;
 
 use serde::Deserialize;
 
-/// How many characters of a text are kept.
+/// The most characters of a text.
 const LONGEST: usize = 300;
 
-/// Words of a server, or about it: one line, without characters that control a terminal or turn the
-/// direction of writing, and no longer than 300 characters. Whoever answers may be a stranger, and
-/// what he says is shown to people and to programs that read lines.
+/// Text from or about a server: one line of at most 300 characters, without characters that control
+/// a terminal or change the direction of writing. A foreign server may have sent it, and people and
+/// line-based programs read it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(from = "String")]
 pub struct ServerText(String);
@@ -19,8 +19,8 @@ impl From<&str> for ServerText {
         let mut shown = String::new();
         let mut room = LONGEST;
         for c in text.chars() {
-            // What Rust does not escape for a programmer is a printable character; quotes and
-            // backslashes are that too.
+            // `escape_debug` leaves printable characters as they are, except for quotes and
+            // backslashes.
             let is_plain = matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1;
             let length = if is_plain { 1 } else { c.escape_debug().len() };
             let Some(left) = room.checked_sub(length) else {

@@ -1,5 +1,4 @@
-//! A TLS client that leaves the server's certificate to a judge of its own, and checks everything
-//! else.
+//! A TLS client configuration with our own check of the server's certificate.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -7,13 +6,13 @@ use std::sync::Arc;
 use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-/// Says whether a server's certificate is good.
+/// A check of a server's certificate.
 pub(crate) trait CertificateVerifier: Debug + Send + Sync + 'static {
-    /// Whether a server of this name may show this leaf, with these certificates to lead to a CA.
-    fn judge(
+    /// Checks the leaf and the intermediate certificates of a server of this name.
+    fn verify(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -22,8 +21,8 @@ pub(crate) trait CertificateVerifier: Debug + Send + Sync + 'static {
     ) -> Result<(), rustls::Error>;
 }
 
-/// The beginning of a client's TLS in which this judge decides about the server's certificate.
-pub(crate) fn judged_by<J: CertificateVerifier>(
+/// A builder of client configurations with this verifier.
+pub(crate) fn client_config_builder<J: CertificateVerifier>(
     judge: Arc<J>,
     provider: Arc<CryptoProvider>,
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, rustls::Error> {
@@ -38,8 +37,8 @@ pub(crate) fn judged_by<J: CertificateVerifier>(
         .with_custom_certificate_verifier(checked))
 }
 
-/// Asks the judge about the certificate, and checks the signatures: they prove that the server
-/// holds the key of what it shows.
+/// Passes the certificate to the verifier, and checks the handshake signatures, which prove that
+/// the server holds the key of its leaf.
 #[derive(Debug)]
 struct VerifierAdapter<J> {
     judge: Arc<J>,
@@ -56,7 +55,7 @@ impl<J: CertificateVerifier> ServerCertVerifier for VerifierAdapter<J> {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         self.judge
-            .judge(leaf, intermediates, name, now)
+            .verify(leaf, intermediates, name, now)
             .map(|()| ServerCertVerified::assertion())
     }
 

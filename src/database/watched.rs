@@ -1,5 +1,5 @@
-//! The stream between a server and the client library: what comes is weighed before the library
-//! acts on it.
+//! The stream between a server and the client library: messages are checked before the library sees
+//! them.
 
 use std::io;
 use std::pin::Pin;
@@ -13,25 +13,25 @@ use crate::database::answers::Answers;
 use crate::database::limited::{ANSWER, ReadBudget};
 use crate::database::login::{AuthenticationTerms, Greeting};
 
-/// A stream that is weighed by a [`Greeting`] until the server lets us in, and whose budget is
-/// renewed by each of its [`Answers`] from then on.
+/// A stream whose messages a [`Greeting`] checks until the login is complete. From then on the read
+/// budget is renewed after each answer ([`Answers`]).
 #[derive(Debug)]
 pub(super) struct WatchedStream<S> {
     stream: S,
     watch: Watch,
 }
 
-/// How far the session has come.
+/// The phase of the session.
 #[derive(Debug)]
 pub(super) struct Watch {
-    /// Until the server lets us in.
+    /// `Some` until the login is complete.
     greeting: Option<Greeting>,
     answers: Answers,
     budget: ReadBudget,
 }
 
 impl Watch {
-    /// Watches a session from its beginning. `budget` is that of the stream below.
+    /// Watches a session from its start. `budget` is that of the stream below.
     pub(super) fn new(terms: AuthenticationTerms, budget: ReadBudget) -> Self {
         Self {
             greeting: Some(Greeting::new(terms)),
@@ -40,11 +40,11 @@ impl Watch {
         }
     }
 
-    fn hear(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn receive(&mut self, bytes: &[u8]) -> io::Result<()> {
         let Some(greeting) = &mut self.greeting else {
             return self.count(bytes);
         };
-        let Some(rest) = greeting.hear(bytes).map_err(io::Error::other)? else {
+        let Some(rest) = greeting.receive(bytes).map_err(io::Error::other)? else {
             return Ok(());
         };
         self.greeting = None;
@@ -53,16 +53,16 @@ impl Watch {
     }
 
     fn count(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.answers.hear(bytes).map_err(io::Error::other)? {
+        if self.answers.receive(bytes).map_err(io::Error::other)? {
             self.budget.renew(ANSWER);
         }
         Ok(())
     }
 
-    fn say(&self, bytes: &[u8]) -> io::Result<()> {
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
         self.greeting
             .as_ref()
-            .map_or(Ok(()), |greeting| greeting.say(bytes))
+            .map_or(Ok(()), |greeting| greeting.send(bytes))
             .map_err(io::Error::other)
     }
 }
@@ -82,7 +82,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
         let before = buf.filled().len();
         let this = &mut *self;
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        let heard = this.watch.hear(&buf.filled()[before..]);
+        let heard = this.watch.receive(&buf.filled()[before..]);
         if heard.is_err() {
             buf.set_filled(before);
         }
@@ -96,7 +96,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.watch.say(bytes)?;
+        self.watch.send(bytes)?;
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 

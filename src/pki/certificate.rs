@@ -1,41 +1,42 @@
-//! A certificate as people know it.
+//! A summary of a certificate for people.
 
 use jiff::Timestamp;
-use rustls_pki_types::CertificateDer;
+use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
 
 use crate::pki::Fingerprint;
 use crate::pki::key_pair::{certificates_of, parse_certificate, timestamp};
 
-/// A leaf as people know it.
+/// A summary of a leaf for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateSummary {
     /// SHA-256 of its DER.
     pub fingerprint: Fingerprint,
     /// Serial number, in hex.
     pub serial: String,
-    /// Common name of who signed it, or all of that name.
+    /// Common name of the issuer; its whole name if it has no common name.
     pub signer: String,
-    /// Start of its life.
+    /// Start of its validity.
     pub not_before: Timestamp,
-    /// End of its life.
+    /// End of its validity.
     pub not_after: Timestamp,
 }
 
-/// The first certificate of a chain, PEM; `None` when there is none or it cannot be read.
+/// Summarizes the first certificate of a chain, PEM. `None` if there is none or it cannot be
+/// parsed.
 #[must_use]
 pub fn summarize_pem(chain: &[u8]) -> Option<CertificateSummary> {
     summarize_der(certificates_of(chain).ok()?.first()?)
 }
 
-/// A certificate, DER; `None` when it cannot be read.
+/// Summarizes a certificate, DER. `None` if it cannot be parsed.
 #[must_use]
 pub fn summarize_der(der: &[u8]) -> Option<CertificateSummary> {
     let der = CertificateDer::from(der);
     let leaf = parse_certificate(&der, 1).ok()?;
     Some(CertificateSummary {
-        fingerprint: Fingerprint::of(&der),
+        fingerprint: Fingerprint::sha256(&der),
         serial: leaf.raw_serial_as_string().replace(':', ""),
         signer: in_words(leaf.issuer()),
         not_before: timestamp(leaf.validity().not_before).ok()?,
@@ -43,7 +44,8 @@ pub fn summarize_der(der: &[u8]) -> Option<CertificateSummary> {
     })
 }
 
-/// The common name in a name, DER, or all of the name; `?` when it cannot be read.
+/// The common name in a distinguished name, DER; the whole name if it has none, and `?` if it
+/// cannot be parsed.
 #[must_use]
 pub fn common_name(name: &[u8]) -> String {
     X509Name::from_der(name).map_or_else(|_| "?".to_owned(), |(_, name)| in_words(&name))

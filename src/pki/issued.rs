@@ -1,109 +1,43 @@
-//! What has been issued for a database, checked before any server sees it.
+//! The certificates that cert-manager issued for a database, checked before any server gets them.
 //!
 //! # Expected flow
-//! cert-manager issues into three Secrets; [`issued`] reads them and gives either everything that
-//! servers can be given, or every reason why they must not be given it.
+//! cert-manager issues into three Secrets. [`check_issued`] parses and checks them: it returns all
+//! that servers need, or every problem.
 //!
 //! # Guarantees
-//! Each key is the key of its leaf. Each chain leads to a self-signed CA, which is what OpenSSL,
-//! and so libpq, insists on, and is completed where the issuer kept a part of it in `ca.crt`.
-//! Server and exporter have the names that are asked for, the client's common name is the
+//! Each key belongs to its leaf. Each chain leads to a self-signed CA, because OpenSSL, and so
+//! libpq, insists on one; a chain is completed with the intermediate CAs that the issuer put into
+//! `ca.crt`. Server and exporter have the required names, the client's common name is the
 //! superuser, and no leaf outlives a CA above it.
 //!
 //! # Assumptions
-//! The time is right. Keys are in no `Debug` print and in no problem.
+//! The clock is right.
+//!
+//! Keys appear in no `Debug` print and in no problem.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use rustls::RootCertStore;
-use rustls::SupportedCipherSuite;
 use rustls::crypto::aws_lc_rs;
-use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls_pki_types::{CertificateDer, UnixTime};
 use secrecy::{ExposeSecret, SecretString};
-use x509_parser::certificate::X509Certificate;
 
 use crate::api::names::Alias;
-use crate::pki::certificate::summarize_pem;
 use crate::pki::key_pair::{
     CertificateAndKey, KeyPairProblem, certificates_of, parse_certificate, timestamp,
 };
+use crate::pki::served::{find_root, pem};
 use crate::pki::{CaId, Fingerprint, Leaf, Material};
 
-/// Key of the Secret `NAME-tls` with the CAs that servers and standbys trust.
-pub const TRUST_KEY: &str = "ca.crt";
+pub use crate::pki::material::PerAlias;
+pub use crate::pki::served::{Cas, Pem, ServedMaterial, TRUST_KEY, bundle, cas, ders, leaf};
 
-/// One of each certificate of a database.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PerAlias<T> {
-    /// What servers serve.
-    pub server: T,
-    /// What standbys and other clients of the cluster's own present.
-    pub client: T,
-    /// What the exporter serves.
-    pub exporter: T,
-}
-
-impl<T> PerAlias<T> {
-    /// The one of this alias.
-    pub const fn get(&self, alias: Alias) -> &T {
-        match alias {
-            Alias::Server => &self.server,
-            Alias::Client => &self.client,
-            Alias::MetricsExporter => &self.exporter,
-        }
-    }
-}
-
-/// A chain, leaf first, and its key, as PEM.
-#[derive(Clone, Debug)]
-pub struct Pem {
-    /// The chain.
-    pub certificate: String,
-    /// The key.
-    pub key: SecretString,
-}
-
-impl Pem {
-    /// When the certificate expires; nothing where it cannot be read.
-    #[must_use]
-    pub fn ends(&self) -> Option<Timestamp> {
-        Some(summarize_pem(self.certificate.as_bytes())?.not_after)
-    }
-
-    /// The two, read: they belong together.
-    pub fn pair(&self) -> Result<CertificateAndKey, KeyPairProblem> {
-        CertificateAndKey::parse(
-            self.certificate.as_bytes(),
-            self.key.expose_secret().as_bytes(),
-        )
-    }
-}
-
-/// What is under `/tls/certs`, as PEM.
-#[derive(Clone, Debug)]
-pub struct ServedMaterial {
-    /// The CAs that servers and standbys trust.
-    pub trust: String,
-    /// What servers serve.
-    pub server: Pem,
-    /// What standbys present.
-    pub client: Pem,
-    /// What the exporter serves.
-    pub exporter: Pem,
-    /// The CA of the exporter.
-    pub exporter_ca: String,
-}
-
-/// CAs and their certificates, PEM.
-pub type Cas = BTreeMap<CaId, String>;
-
-/// What one Secret of cert-manager holds; what it lacks is empty.
+/// One Secret of cert-manager. Missing keys are empty.
 #[derive(Clone, Debug, Default)]
 pub struct IssuedSecret {
     /// Key `tls.crt`.
@@ -115,9 +49,9 @@ pub struct IssuedSecret {
 }
 
 impl IssuedSecret {
-    /// Reads the data of a Secret.
+    /// Takes the three keys from the data of a Secret.
     #[must_use]
-    pub fn of(data: &BTreeMap<String, ByteString>) -> Self {
+    pub fn from_data(data: &BTreeMap<String, ByteString>) -> Self {
         let key = |name: &str| {
             data.get(name)
                 .map(|value| value.0.clone())
@@ -131,25 +65,25 @@ impl IssuedSecret {
     }
 }
 
-/// What leaves must say.
+/// The names that the leaves must have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequiredNames {
-    /// Names (DNS, IP addresses) that the server's leaf must have.
+    /// DNS names and IP addresses of the server's leaf.
     pub server: Vec<String>,
-    /// Names that the exporter's leaf must have.
+    /// DNS names and IP addresses of the exporter's leaf.
     pub exporter: Vec<String>,
-    /// The client's common name.
+    /// Common name of the client's leaf.
     pub superuser: String,
 }
 
-/// What has been issued, checked.
+/// The issued certificates of a database, checked.
 #[derive(Clone, Debug)]
 pub struct Issued {
-    /// The leaves, as a posture names them.
+    /// The leaves by fingerprint, for a posture.
     pub material: Material,
     /// The CAs that signed them.
     pub cas: Cas,
-    /// What servers get when they trust these CAs and no others. For more trust see
+    /// The files for servers that trust these CAs and no others. For more trust see
     /// [`ServedMaterial::trusting`].
     pub served: ServedMaterial,
     /// When each leaf expires.
@@ -159,9 +93,9 @@ pub struct Issued {
 /// Why a certificate must not be served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MaterialProblem {
-    /// Which certificate.
+    /// The certificate.
     pub alias: Alias,
-    /// What is wrong, and what to do.
+    /// The defect, and its remedy.
     pub defect: Defect,
 }
 
@@ -171,37 +105,37 @@ impl fmt::Display for MaterialProblem {
     }
 }
 
-/// What is wrong with a certificate.
+/// A defect of an issued certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Defect {
-    /// There is no Secret, or it is empty: cert-manager is at it, or says in the Certificate why it
-    /// is not.
+    /// There is no Secret, or it is empty. cert-manager is still issuing, or gives the reason in
+    /// the Certificate.
     #[error("has not been issued yet: the Certificate's conditions say why if this lasts")]
     NotIssued,
-    /// Chain and key are no pair, or not a good one.
+    /// Chain and key do not belong together, or the leaf is not good.
     #[error(transparent)]
     Pair(KeyPairProblem),
-    /// The issuer does not say who it is.
+    /// The issuer gives no CA certificate.
     #[error(
-        "the Secret has no ca.crt, so nobody could check the certificate: use an issuer that gives its CA"
+        "the Secret has no ca.crt, so no client could verify the certificate: use an issuer that gives its CA"
     )]
     NoCa,
-    /// `ca.crt` cannot be read.
+    /// `ca.crt` cannot be parsed.
     #[error("ca.crt cannot be used: {0}")]
     Ca(KeyPairProblem),
-    /// Nothing self-signed at the end.
+    /// The chain does not end at a self-signed CA.
     #[error(
         "its chain does not lead to a self-signed CA in ca.crt, which libpq insists on: give the issuer's Secret the root as ca.crt"
     )]
     NoRoot,
-    /// A CA ends first.
+    /// A CA expires before the leaf.
     #[error(
         "it is valid until {leaf} and a CA above it only until {ca}: renew the CA first, or ask for a shorter duration"
     )]
     OutlivesCa {
         /// When the leaf expires.
         leaf: Timestamp,
-        /// When the CA does.
+        /// When the CA expires.
         ca: Timestamp,
     },
     /// `cert` login compares the common name with the user.
@@ -209,211 +143,23 @@ pub enum Defect {
         "its common name is \"{found}\" and must be the superuser, \"{wanted}\": the issuer must keep the common name"
     )]
     CommonName {
-        /// What it says.
+        /// The common name of the leaf.
         found: String,
-        /// What it must say.
+        /// The required common name.
         wanted: String,
     },
-    /// A server would not take it from a client.
+    /// A server would refuse the leaf as a client certificate.
     #[error(
         "a server would not take it from a client ({why}): issue it with the usage `client auth`"
     )]
     NotForClients {
-        /// What the verifier said.
+        /// The reason that the verifier gave.
         why: String,
     },
 }
 
-impl Fingerprint {
-    /// The fingerprint of a certificate, from its DER.
-    #[must_use]
-    pub fn of(der: &[u8]) -> Self {
-        let hash = match TLS13_AES_128_GCM_SHA256 {
-            SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider,
-            SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider,
-        };
-        let mut bytes = [0; 32];
-        for (to, from) in bytes.iter_mut().zip(hash.hash(der).as_ref()) {
-            *to = *from;
-        }
-        Self(bytes)
-    }
-}
-
-impl CaId {
-    /// The CA with this certificate, DER.
-    #[must_use]
-    pub fn of(der: &[u8]) -> Self {
-        Self(Fingerprint::of(der))
-    }
-}
-
-impl ServedMaterial {
-    /// The same material, trusting these CAs, of which `cas` must have the certificates: the first
-    /// that it lacks is the error.
-    ///
-    /// The CAs of `material`, which is what these leaves are, come first: [`leaf`] reads back the
-    /// first CA that fits, and a CA that was renewed with its old key fits as well as the old one.
-    pub fn trusting(
-        self,
-        material: &Material,
-        trust: &BTreeSet<CaId>,
-        cas: &Cas,
-    ) -> Result<Self, CaId> {
-        let first = [material.server.ca, material.client.ca]
-            .into_iter()
-            .filter(|ca| trust.contains(ca));
-        let order: Vec<CaId> = first
-            .clone()
-            .chain(
-                trust
-                    .iter()
-                    .copied()
-                    .filter(|ca| !first.clone().any(|f| f == *ca)),
-            )
-            .collect();
-        Ok(Self {
-            trust: bundle(order, cas)?,
-            ..self
-        })
-    }
-
-    /// How the cluster's own clients show who they are.
-    pub fn client_pair(&self) -> Result<CertificateAndKey, KeyPairProblem> {
-        self.client.pair()
-    }
-
-    /// Every chain with its key.
-    fn pairs(&self) -> Result<PerAlias<CertificateAndKey>, KeyPairProblem> {
-        Ok(PerAlias {
-            server: self.server.pair()?,
-            client: self.client.pair()?,
-            exporter: self.exporter.pair()?,
-        })
-    }
-
-    /// When the first of them expires; nothing where one of them cannot be read.
-    #[must_use]
-    pub fn ends(&self) -> Option<Timestamp> {
-        Some(
-            self.server
-                .ends()?
-                .min(self.client.ends()?)
-                .min(self.exporter.ends()?),
-        )
-    }
-
-    /// The CAs that servers and standbys trust, DER.
-    #[must_use]
-    pub fn roots(&self) -> Vec<Vec<u8>> {
-        ders(&self.trust)
-    }
-
-    /// Every CA that is written down here.
-    #[must_use]
-    pub fn cas(&self) -> Cas {
-        [&self.trust, &self.exporter_ca]
-            .into_iter()
-            .flat_map(|pem| cas(pem.as_bytes()))
-            .collect()
-    }
-
-    /// The leaves as a posture names them; `None` when something of them cannot be read, has the
-    /// key of another, or leads to no CA that is written down.
-    ///
-    /// A fingerprint says nothing of the key beside it, and a server that starts with the key of
-    /// another does not come up.
-    #[must_use]
-    pub fn material(&self) -> Option<Material> {
-        let PerAlias {
-            server,
-            client,
-            exporter,
-        } = self.pairs().ok()?;
-        Some(Material {
-            server: named(server.chain(), &self.trust)?,
-            client: named(client.chain(), &self.trust)?,
-            exporter: named(exporter.chain(), &self.exporter_ca)?,
-        })
-    }
-
-    /// Reads the data of Secret `NAME-tls` back; `None` when a file is missing or empty.
-    /// [`ServedMaterial::material`] judges the content.
-    ///
-    /// `prefix` is empty for what is served, and `previous.` for what was served before.
-    #[must_use]
-    pub fn of(data: &BTreeMap<String, ByteString>, prefix: &str) -> Option<Self> {
-        let text = |key: &str| {
-            let value = data
-                .get(&format!("{prefix}{key}"))
-                .filter(|value| !value.0.is_empty())?;
-            String::from_utf8(value.0.clone()).ok()
-        };
-        let pem = |certificate, key| {
-            Some(Pem {
-                certificate: text(certificate)?,
-                key: text(key)?.into(),
-            })
-        };
-        Some(Self {
-            trust: text(TRUST_KEY)?,
-            server: pem("server.crt", "server.key")?,
-            client: pem("client.crt", "client.key")?,
-            exporter: pem("exporter.crt", "exporter.key")?,
-            exporter_ca: text("exporter-ca.crt")?,
-        })
-    }
-}
-
-/// These CAs in this order, each once, PEM; the error is the first whose certificate is not known.
-pub fn bundle(order: impl IntoIterator<Item = CaId>, cas: &Cas) -> Result<String, CaId> {
-    let mut seen = BTreeSet::new();
-    order
-        .into_iter()
-        .filter(|ca| seen.insert(*ca))
-        .map(|ca| cas.get(&ca).map(String::as_str).ok_or(ca))
-        .collect()
-}
-
-/// The certificates in a PEM text, DER; what is no certificate is left out.
-#[must_use]
-pub fn ders(pem: &str) -> Vec<Vec<u8>> {
-    certificates_of(pem.as_bytes())
-        .unwrap_or_default()
-        .iter()
-        .map(|der| der.to_vec())
-        .collect()
-}
-
-/// The certificates of a bundle, PEM; none when it cannot be read.
-#[must_use]
-pub fn cas(bundle: &[u8]) -> Cas {
-    certificates_of(bundle)
-        .unwrap_or_default()
-        .iter()
-        .map(|der| (CaId::of(der), pem(der)))
-        .collect()
-}
-
-/// What a chain, PEM, is called in a posture, given the CAs, PEM, that may have signed it. `None`
-/// when it leads to none of them.
-#[must_use]
-pub fn leaf(chain: &str, cas: &str) -> Option<Leaf> {
-    named(&certificates_of(chain.as_bytes()).ok()?, cas)
-}
-
-fn named(chain: &[CertificateDer<'static>], cas: &str) -> Option<Leaf> {
-    let fingerprint = Fingerprint::of(chain.first()?);
-    let (_, root) = lead_up(chain.to_vec(), &certificates_of(cas.as_bytes()).ok()?)?;
-    Some(Leaf {
-        fingerprint,
-        ca: CaId::of(&root),
-    })
-}
-
-/// Reads and checks what has been issued, at this time. Every problem is listed, not just the
-/// first.
-pub fn issued(
+/// Parses and checks the issued certificates at this time. The error lists every problem.
+pub fn check_issued(
     sources: &PerAlias<Option<IssuedSecret>>,
     wanted: &RequiredNames,
     now: Timestamp,
@@ -427,7 +173,7 @@ pub fn issued(
         checked(Alias::Client),
         checked(Alias::MetricsExporter),
     ) {
-        (Ok(server), Ok(client), Ok(exporter)) => Ok(together(server, client, exporter)),
+        (Ok(server), Ok(client), Ok(exporter)) => Ok(combine(server, client, exporter)),
         (server, client, exporter) => Err([server, client, exporter]
             .into_iter()
             .filter_map(Result::err)
@@ -435,15 +181,19 @@ pub fn issued(
     }
 }
 
-/// One certificate that may be served.
-struct Good {
+/// One certificate that passed all checks.
+struct CheckedCertificate {
     leaf: Leaf,
     root: String,
     pem: Pem,
     not_after: Timestamp,
 }
 
-fn together(server: Good, client: Good, exporter: Good) -> Issued {
+fn combine(
+    server: CheckedCertificate,
+    client: CheckedCertificate,
+    exporter: CheckedCertificate,
+) -> Issued {
     let material = Material {
         server: server.leaf,
         client: client.leaf,
@@ -482,7 +232,7 @@ fn check(
     source: Option<&IssuedSecret>,
     wanted: &RequiredNames,
     now: Timestamp,
-) -> Result<Good, Defect> {
+) -> Result<CheckedCertificate, Defect> {
     let Some(source) = source.filter(|source| !source.certificate.is_empty()) else {
         return Err(Defect::NotIssued);
     };
@@ -493,7 +243,7 @@ fn check(
     if above.is_empty() {
         return Err(Defect::NoCa);
     }
-    let (chain, root) = lead_up(pair.chain().to_vec(), &above).ok_or(Defect::NoRoot)?;
+    let (chain, root) = find_root(pair.chain().to_vec(), &above).ok_or(Defect::NoRoot)?;
     for (at, ca) in chain.iter().chain([&root]).enumerate().skip(1) {
         let ca = timestamp(
             parse_certificate(ca, at + 1)
@@ -510,14 +260,14 @@ fn check(
         }
     }
     match alias {
-        Alias::Server => serves(&pair, &chain, &root, &wanted.server, now)?,
-        Alias::MetricsExporter => serves(&pair, &chain, &root, &wanted.exporter, now)?,
-        Alias::Client => presents(&chain, &root, &wanted.superuser, now)?,
+        Alias::Server => check_server(&pair, &chain, &root, &wanted.server, now)?,
+        Alias::MetricsExporter => check_server(&pair, &chain, &root, &wanted.exporter, now)?,
+        Alias::Client => check_client(&chain, &root, &wanted.superuser, now)?,
     }
-    Ok(Good {
+    Ok(CheckedCertificate {
         leaf: Leaf {
-            fingerprint: Fingerprint::of(chain.first().map_or(&[], |leaf| leaf)),
-            ca: CaId::of(&root),
+            fingerprint: Fingerprint::sha256(chain.first().map_or(&[], |leaf| leaf)),
+            ca: CaId::from_der(&root),
         },
         root: pem(&root),
         pem: Pem {
@@ -528,43 +278,7 @@ fn check(
     })
 }
 
-/// The chain, completed from `cas`, and the self-signed certificate among them that it leads to.
-fn lead_up<'a>(
-    mut chain: Vec<CertificateDer<'static>>,
-    cas: &'a [CertificateDer<'static>],
-) -> Option<(Vec<CertificateDer<'static>>, CertificateDer<'static>)> {
-    // A chain that brings its root along leaves it at home: who must be told it would not trust it.
-    let signed_by_itself =
-        |der: &CertificateDer<'_>| parse_certificate(der, 1).is_ok_and(|c| signed(&c, &c));
-    if chain.len() > 1 && chain.last().is_some_and(&signed_by_itself) {
-        let root = chain.pop()?;
-        return cas.contains(&root).then_some((chain, root));
-    }
-    for _ in 0..=cas.len() {
-        let top = chain.last()?.clone();
-        let top = parse_certificate(&top, 1).ok()?;
-        let signs = |ca: &&'a CertificateDer<'static>| {
-            parse_certificate(ca, 1).is_ok_and(|ca| signed(&top, &ca))
-        };
-        let above = cas
-            .iter()
-            .filter(|ca| signed_by_itself(ca))
-            .find(signs)
-            .or_else(|| cas.iter().find(signs))?;
-        if signed_by_itself(above) {
-            return Some((chain, above.clone()));
-        }
-        chain.push(above.clone());
-    }
-    None
-}
-
-fn signed(below: &X509Certificate<'_>, above: &X509Certificate<'_>) -> bool {
-    below.issuer().as_raw() == above.subject().as_raw()
-        && below.verify_signature(Some(above.public_key())).is_ok()
-}
-
-fn serves(
+fn check_server(
     pair: &CertificateAndKey,
     chain: &[CertificateDer<'static>],
     root: &CertificateDer<'static>,
@@ -579,7 +293,7 @@ fn serves(
         .map_err(Defect::Pair)
 }
 
-fn presents(
+fn check_client(
     chain: &[CertificateDer<'static>],
     root: &CertificateDer<'static>,
     superuser: &str,
@@ -618,22 +332,10 @@ fn presents(
         .map_err(|e| refused(e.to_string()))
 }
 
-/// A certificate as PEM. Kubernetes' own type for bytes writes base64.
-fn pem(der: &[u8]) -> String {
-    let base64 = serde_json::to_value(ByteString(der.to_vec())).unwrap_or_default();
-    let base64 = base64.as_str().unwrap_or_default();
-    let lines: Vec<&str> = (0..base64.len())
-        .step_by(64)
-        .filter_map(|at| base64.get(at..base64.len().min(at + 64)))
-        .collect();
-    format!(
-        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-        lines.join("\n")
-    )
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::BTreeSet;
+
     use rcgen::{
         BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose,
         IsCa, KeyPair, KeyUsagePurpose,
@@ -644,9 +346,9 @@ pub(crate) mod tests {
     /// A CA that is valid from 2026 to 2036.
     pub(crate) struct Authority {
         ca: CertifiedIssuer<'static, KeyPair>,
-        /// The CAs above it, and it.
+        /// The CAs above it, and its own certificate.
         ca_crt: String,
-        /// What it puts above its leaves.
+        /// The intermediate CAs in the chain of its leaves.
         chain: String,
     }
 
@@ -672,7 +374,7 @@ pub(crate) mod tests {
             }
         }
 
-        /// A CA that another one signed, and that puts itself into the chain, or into `ca.crt`.
+        /// An intermediate CA, whose certificate is in the chain of its leaves, or in `ca.crt`.
         fn below(&self, name: &str, in_chain: bool) -> Self {
             let ca =
                 CertifiedIssuer::signed_by(ca_params(name), KeyPair::generate().unwrap(), &self.ca)
@@ -745,11 +447,13 @@ pub(crate) mod tests {
 
     /// Leaves of these CAs: server and exporter of the first, client of the second.
     pub(crate) fn issue(server: &Authority, client: &Authority) -> Issued {
-        issued(&sources(server, client), &wanted(), now()).unwrap()
+        check_issued(&sources(server, client), &wanted(), now()).unwrap()
     }
 
     fn defects(sources: &PerAlias<Option<IssuedSecret>>) -> Vec<(Alias, Defect)> {
-        let problems = issued(sources, &wanted(), now()).map(|_| ()).unwrap_err();
+        let problems = check_issued(sources, &wanted(), now())
+            .map(|_| ())
+            .unwrap_err();
         problems
             .into_iter()
             .map(|problem| (problem.alias, problem.defect))
@@ -773,7 +477,7 @@ pub(crate) mod tests {
     fn what_is_good_is_named_by_its_fingerprints() {
         let (one, other) = (Authority::new("one"), Authority::new("other"));
         let issued = issue(&one, &other);
-        let (one, other) = (CaId::of(one.ca.der()), CaId::of(other.ca.der()));
+        let (one, other) = (CaId::from_der(one.ca.der()), CaId::from_der(other.ca.der()));
         assert_eq!(
             [
                 issued.material.server.ca,
@@ -797,7 +501,7 @@ pub(crate) mod tests {
     #[test]
     fn a_fingerprint_is_the_sha_256_of_the_der() {
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(Fingerprint::of(b"abc").to_string(), abc);
+        assert_eq!(Fingerprint::sha256(b"abc").to_string(), abc);
     }
 
     #[test]
@@ -901,7 +605,7 @@ pub(crate) mod tests {
         for in_chain in [true, false] {
             let below = root.below("below", in_chain);
             let issued = issue(&below, &below);
-            assert_eq!(issued.material.server.ca, CaId::of(root.ca.der()));
+            assert_eq!(issued.material.server.ca, CaId::from_der(root.ca.der()));
             let chain = certificates_of(issued.served.server.certificate.as_bytes()).unwrap();
             assert_eq!((chain.len(), &chain[1]), (2, below.ca.der()), "{in_chain}");
             assert_eq!(issued.served.trust, pem(root.ca.der()));

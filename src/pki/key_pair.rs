@@ -1,28 +1,29 @@
-//! A certificate chain and the private key of its leaf, known to belong together.
+//! A certificate chain and the private key of its leaf, checked to belong together.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{InconsistentKeys, RootCertStore};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 /// A leaf, the certificates above it, and the leaf's private key.
 ///
-/// *Guarantees*: there is a leaf, it can be read, the key is the leaf's, and each certificate of
-/// the chain is signed by the next one. Whether it is valid now, trusted by somebody or has a name
-/// is asked, because it depends on who asks.
+/// *Guarantees*: there is a leaf, it can be parsed, the key belongs to it, and each certificate of
+/// the chain is signed by the next one. Validity, trust and names depend on the caller: methods
+/// check them.
 ///
-/// The key is in no `Debug` print.
+/// The key appears in no `Debug` print.
 #[derive(Clone)]
 pub struct CertificateAndKey {
     chain: Vec<CertificateDer<'static>>,
@@ -33,61 +34,61 @@ pub struct CertificateAndKey {
     addresses: Vec<IpAddr>,
 }
 
-/// Why a chain and a key are no pair, or a pair is not good for what it is meant for.
+/// Why a chain and a key do not belong together, or cannot be used for a purpose.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyPairProblem {
-    /// There is nothing to read.
+    /// The text has no such PEM section.
     #[error(
         "there is no certificate in it: it must hold the leaf, then its issuers, as PEM (`BEGIN CERTIFICATE`)"
     )]
     NoCertificate,
-    /// The text around a certificate is wrong.
+    /// A PEM section is broken.
     #[error("certificate {position} is not PEM ({why}): is the file complete?")]
     CertificatePem {
-        /// Counted from 1, the leaf.
+        /// Position in the chain; the leaf is 1.
         position: usize,
-        /// What the PEM reader said.
+        /// The reason that the PEM parser gave.
         why: String,
     },
-    /// The text is PEM and its content no certificate.
+    /// The PEM section holds no valid X.509 certificate.
     #[error("certificate {position} cannot be read ({why}): issue it anew")]
     CertificateContent {
-        /// Counted from 1, the leaf.
+        /// Position in the chain; the leaf is 1.
         position: usize,
-        /// What the X.509 reader said.
+        /// The reason that the X.509 parser gave.
         why: String,
     },
-    /// There is nothing to read.
+    /// The text has no such PEM section.
     #[error(
         "there is no private key in it: it must hold one as PEM (`BEGIN PRIVATE KEY`, `BEGIN EC PRIVATE KEY` or `BEGIN RSA PRIVATE KEY`)"
     )]
     NoKey,
-    /// The key needs a passphrase.
+    /// The key is encrypted.
     #[error("the private key is encrypted: store it without a passphrase")]
     KeyEncrypted,
-    /// The text around the key is wrong. The PEM reader's words are left out, because they may
-    /// quote the key.
+    /// The PEM section of the key is broken. The parser's reason is left out, because it may quote
+    /// the key.
     #[error("the private key is not PEM: is the file complete?")]
     KeyPem,
-    /// No algorithm that TLS can use here.
+    /// The algorithm of the key is not supported.
     #[error(
         "the private key cannot be used: it must be ECDSA (P-256, P-384 or P-521), Ed25519 or RSA of 2048 bits or more"
     )]
     KeyUnusable,
-    /// The key is of another certificate.
+    /// The key belongs to another certificate.
     #[error(
         "the private key is not the one of the certificate: were the two files replaced together?"
     )]
     KeyOfAnother,
-    /// The chain is out of order, or not a chain.
+    /// A certificate is not signed by the next one.
     #[error(
         "certificate {position} is not signed by the one after it: put the leaf first, then the issuer of each"
     )]
     ChainBroken {
-        /// Counted from 1, the leaf.
+        /// Position in the chain; the leaf is 1.
         position: usize,
     },
-    /// Too early.
+    /// The validity of the leaf has not begun.
     #[error(
         "the certificate is not valid before {from}: issue one that is valid now, or set the clock"
     )]
@@ -95,21 +96,21 @@ pub enum KeyPairProblem {
         /// When it becomes valid.
         from: Timestamp,
     },
-    /// Too late.
+    /// The leaf has expired.
     #[error("the certificate expired at {at}: issue it anew")]
     Expired {
         /// When it expired.
         at: Timestamp,
     },
-    /// The chain leads to none of the trusted CAs, or must not be used by a server.
+    /// The chain leads to no trusted CA, or the leaf lacks the usage of a server.
     #[error(
         "the certificate is not trusted by the CAs that should trust it ({why}): issue it from one of them"
     )]
     NotTrusted {
-        /// What the verifier said.
+        /// The reason that the verifier gave.
         why: String,
     },
-    /// Callers use names that it lacks.
+    /// The leaf lacks names.
     #[error("the certificate lacks the names {}: issue one with them", .names.join(", "))]
     NamesMissing {
         /// The names that are missing.
@@ -118,7 +119,7 @@ pub enum KeyPairProblem {
 }
 
 impl CertificateAndKey {
-    /// Reads a chain (leaf first) and its key, both as PEM. Other PEM sections in either are
+    /// Parses a chain (leaf first) and the key of the leaf, both PEM. Other PEM sections are
     /// skipped.
     pub fn parse(certificates: &[u8], key: &[u8]) -> Result<Self, KeyPairProblem> {
         let chain = certificates_of(certificates)?;
@@ -158,18 +159,18 @@ impl CertificateAndKey {
         &self.chain
     }
 
-    /// The same leaf and key with another chain above it: callers know that it belongs to the leaf.
+    /// The same leaf and key with another chain, which the caller has checked.
     pub(crate) fn with_chain(self, chain: Vec<CertificateDer<'static>>) -> Self {
         Self { chain, ..self }
     }
 
-    /// From when the leaf is valid.
+    /// Start of the leaf's validity.
     #[must_use]
     pub fn not_before(&self) -> Timestamp {
         self.not_before
     }
 
-    /// Until when the leaf is valid.
+    /// End of the leaf's validity.
     #[must_use]
     pub fn not_after(&self) -> Timestamp {
         self.not_after
@@ -183,13 +184,13 @@ impl CertificateAndKey {
             .chain(self.addresses.iter().map(ToString::to_string))
     }
 
-    /// What rustls serves.
+    /// The pair for rustls.
     #[must_use]
     pub fn certified_key(&self) -> CertifiedKey {
         CertifiedKey::new(self.chain.clone(), Arc::clone(&self.key))
     }
 
-    /// Whether the leaf is valid at this time.
+    /// Checks the leaf's validity at this time.
     pub fn valid_at(&self, now: Timestamp) -> Result<(), KeyPairProblem> {
         if now < self.not_before {
             return Err(KeyPairProblem::NotYetValid {
@@ -202,8 +203,8 @@ impl CertificateAndKey {
         Ok(())
     }
 
-    /// Whether the leaf has all of these names: DNS names, of which the leaf may hold a wildcard,
-    /// or IP addresses.
+    /// Checks that the leaf has all of these names: DNS names, which a wildcard may cover, and IP
+    /// addresses.
     pub fn covers<'a>(
         &self,
         names: impl IntoIterator<Item = &'a str>,
@@ -221,22 +222,25 @@ impl CertificateAndKey {
     }
 
     fn has(&self, name: &str) -> bool {
-        if let Ok(address) = name.parse::<IpAddr>() {
-            return self.addresses.contains(&address);
+        // A wildcard is no server name: the leaf must have it literally.
+        if name.starts_with("*.") {
+            return self
+                .dns_names
+                .iter()
+                .any(|own| own.eq_ignore_ascii_case(name));
         }
-        let above = name.split_once('.').map(|(_, above)| above);
-        self.dns_names
-            .iter()
-            .any(|own| match own.strip_prefix("*.") {
-                Some(own) => above.is_some_and(|above| above.eq_ignore_ascii_case(own)),
-                None => own.eq_ignore_ascii_case(name),
-            })
+        let (Some(leaf), Ok(name)) = (self.chain.first(), ServerName::try_from(name)) else {
+            return false;
+        };
+        ParsedCertificate::try_from(leaf)
+            .and_then(|leaf| verify_server_name(&leaf, &name))
+            .is_ok()
     }
 
-    /// Whether a TLS client that trusts these CAs takes the chain from a server, at this time.
+    /// Checks that a TLS client that trusts these CAs accepts the chain at this time.
     ///
-    /// The client's check of its own name is left out, since the leaf's first name is asked for:
-    /// see [`CertificateAndKey::covers`].
+    /// The name is not checked, since the client asks for the leaf's first name: see
+    /// [`CertificateAndKey::covers`].
     pub fn trusted_by(
         &self,
         cas: &[CertificateDer<'_>],
@@ -252,7 +256,7 @@ impl CertificateAndKey {
             .names()
             .next()
             .ok_or_else(|| not_trusted("it has no names".to_owned()))?;
-        // A wildcard is no name to ask for; any name below it is.
+        // A wildcard is no server name; any name below it is.
         let name = ServerName::try_from(name.replacen('*', "any", 1))
             .map_err(|e| not_trusted(e.to_string()))?;
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -279,7 +283,7 @@ impl fmt::Debug for CertificateAndKey {
     }
 }
 
-/// All certificates of a PEM text.
+/// All certificates in a PEM text.
 pub(crate) fn certificates_of(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, KeyPairProblem> {
     let mut found = vec![];
     for certificate in CertificateDer::pem_slice_iter(pem) {
@@ -292,7 +296,7 @@ pub(crate) fn certificates_of(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>
     Ok(found)
 }
 
-/// Reads one certificate, the `position`th of its chain.
+/// Parses one certificate, the `position`th of its chain.
 pub(crate) fn parse_certificate<'a>(
     der: &'a CertificateDer<'_>,
     position: usize,
@@ -305,7 +309,7 @@ pub(crate) fn parse_certificate<'a>(
     Ok(certificate)
 }
 
-/// A time of a certificate. Every time that a certificate can hold can be represented.
+/// Converts a time of a certificate. Every such time fits.
 pub(crate) fn timestamp(time: x509_parser::time::ASN1Time) -> Result<Timestamp, KeyPairProblem> {
     Timestamp::from_second(time.timestamp()).map_err(|e| KeyPairProblem::CertificateContent {
         position: 1,
@@ -319,7 +323,7 @@ fn key_of(pem: &[u8]) -> Result<Arc<dyn SigningKey>, KeyPairProblem> {
         return Err(KeyPairProblem::KeyEncrypted);
     }
     let der = PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
-        rustls_pki_types::pem::Error::NoItemsFound => KeyPairProblem::NoKey,
+        rustls::pki_types::pem::Error::NoItemsFound => KeyPairProblem::NoKey,
         _ => KeyPairProblem::KeyPem,
     })?;
     aws_lc_rs::sign::any_supported_type(&der).map_err(|_| KeyPairProblem::KeyUnusable)

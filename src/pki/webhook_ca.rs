@@ -1,23 +1,23 @@
-//! The CA that pgrekey makes for its own webhooks: what of it is good, and what must be made anew.
+//! The CA that pgrekey makes for its own webhooks, and its rotation.
 //!
 //! # Expected flow
-//! [`CaState::evaluate`] looks at what is stored and says what callers should trust, which pair is
-//! served, and what is [`Rotation`]. Whoever has fresh keys makes that ([`CaState::renewed`]),
-//! stores it if nobody was faster, publishes what is to be trusted, and looks again.
+//! [`CaState::evaluate`] reads the stored CA and returns the CAs that callers should trust, the
+//! pair to serve, and the next [`Rotation`]. A replica with fresh keys performs it
+//! ([`CaState::renewed`]), stores the result if no other replica was faster, publishes the trusted
+//! CAs, and evaluates again.
 //!
-//! A CA changes in four steps, each of them stored before the next one begins:
-//! 1. there is a new CA, and both are to be trusted; the leaf is still the former one's;
-//! 2. both are published, and [`SPREAD`] has passed;
-//! 3. the new CA issues the leaf;
-//! 4. after another [`SPREAD`] the former CA is forgotten.
+//! A CA is replaced in four steps, each stored before the next one begins:
+//! 1. the new CA exists, and both CAs are trusted; the former CA's leaf is still served;
+//! 2. both CAs are published, and [`SPREAD`] passes;
+//! 3. the new CA issues a leaf;
+//! 4. after another [`SPREAD`] the former CA is dropped.
 //!
 //! # Guarantees
-//! A leaf that can be served is replaced only by one whose CA is published. What cannot be read is
-//! replaced, and the reason says what was wrong. No private key is in an error, a reason or a
-//! `Debug` print.
+//! A usable leaf is replaced only by one whose CA is published. An unreadable part is replaced, and
+//! the cause names the defect. Private keys appear in no error, no cause and no `Debug` print.
 //!
 //! # Assumptions
-//! The clocks of those who look differ by less than [`BACKDATE`].
+//! The clocks of all replicas and API servers differ by less than [`BACKDATE`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,37 +28,36 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PublicKeyData,
 };
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use crate::pki::key_pair;
 use crate::pki::key_pair::{CertificateAndKey, KeyPairProblem};
 
-/// Life of the CA. Nobody has to trust it by hand, so it may change; it changes seldom, because a
-/// change takes two writes of everything.
+/// Life of the CA. No person has to trust it, so it may change. It changes seldom, because a change
+/// writes everything twice.
 const CA_LIFE: Duration = Duration::from_hours(3 * 365 * 24);
 
-/// Life of the leaf: short enough that a renewal is nothing special, long enough that a month
-/// without pgrekey is survived.
+/// Life of the leaf: short, so that renewals are routine; long enough to survive a month without
+/// pgrekey.
 const LEAF_LIFE: Duration = Duration::from_hours(90 * 24);
 
-/// Certificates are valid from so long before they are made: the clock of whoever checks them may
-/// be late.
+/// How long before their creation certificates are valid: the clock of a verifier may be late.
 pub const BACKDATE: Duration = Duration::from_mins(5);
 
-/// How long what is published takes, at most, to reach every API server, and what is stored to
-/// reach every replica. Both watch, so it takes about a second.
+/// How long a published CA takes at most to reach every API server, and a stored one to reach every
+/// replica. Both watch, so it takes about a second.
 pub const SPREAD: Duration = Duration::from_mins(5);
 
-/// The most CAs that are trusted at a time, however often they changed.
+/// The most CAs that are trusted at a time, however often the CA changed.
 const MOST_CAS: usize = 4;
 
-/// What is stored: certificates and keys as PEM. Empty where there is nothing.
+/// The stored certificates and keys, PEM. Missing parts are empty.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct StoredCa {
-    /// The CAs to trust; the one that issues comes first.
+    /// The trusted CAs, the issuing one first.
     pub ca_crt: Vec<u8>,
-    /// The private key of the CA that issues.
+    /// The private key of the issuing CA.
     pub ca_key: Vec<u8>,
     /// The leaf.
     pub tls_crt: Vec<u8>,
@@ -72,7 +71,7 @@ impl fmt::Debug for StoredCa {
     }
 }
 
-/// Fresh keys, for whatever needs one. Making them takes randomness, so it is done elsewhere.
+/// Fresh keys for a rotation. Generating them needs randomness, so the caller does it.
 #[derive(Debug)]
 pub struct FreshKeys {
     /// For a new CA.
@@ -81,29 +80,29 @@ pub struct FreshKeys {
     pub leaf: KeyPair,
 }
 
-/// What must be made, and why.
+/// The next part to renew, and the cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rotation {
-    /// A new CA; and a leaf of it, if there is none that can be served.
+    /// A new CA, and a leaf of it if there is no usable leaf.
     Ca(RotationCause),
     /// A new leaf.
     Leaf(RotationCause),
-    /// A list of CAs without those that have had their day.
+    /// A trust bundle without the CAs that are no longer needed.
     Trust,
 }
 
-/// Why something must be made anew.
+/// Why a part is renewed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RotationCause {
-    /// There is none.
+    /// It is missing.
     Missing,
-    /// What there is cannot be used.
+    /// It cannot be used.
     Unusable(String),
-    /// Two thirds of its life are over.
+    /// Two thirds of its life have passed.
     Renewal,
     /// It lacks these names.
     NamesMissing(Vec<String>),
-    /// Another CA issues now.
+    /// Its CA is no longer the issuing one.
     FormerCa,
 }
 
@@ -131,7 +130,7 @@ impl fmt::Display for RotationCause {
     }
 }
 
-/// A CA that can be trusted now.
+/// A valid CA.
 #[derive(Clone)]
 struct IssuingCa {
     pem: String,
@@ -142,11 +141,20 @@ struct IssuingCa {
     public_key: Vec<u8>,
 }
 
-/// What is stored, as it looks at one moment.
+/// Whether the trusted CAs of the stored CA are in every webhook configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Publication {
+    /// Some configuration lacks them.
+    Pending,
+    /// Every configuration has them.
+    Complete,
+}
+
+/// The state of the stored CA at one time.
 pub struct CaState {
     stored: StoredCa,
     issuing: Option<IssuingCa>,
-    /// Every CA to trust; the issuing one comes first.
+    /// The trusted CAs, the issuing one first.
     trust: Vec<IssuingCa>,
     pair: Option<Arc<CertificateAndKey>>,
     due: Option<Rotation>,
@@ -170,10 +178,14 @@ impl fmt::Debug for CaState {
 }
 
 impl CaState {
-    /// Looks at what is stored. The leaf must have these `names`; `published` says that what is
-    /// stored in `ca_crt` is what callers are told to trust.
+    /// Evaluates the stored CA. The leaf must have these `names`.
     #[must_use]
-    pub fn evaluate(stored: &StoredCa, names: &[String], published: bool, now: Timestamp) -> Self {
+    pub fn evaluate(
+        stored: &StoredCa,
+        names: &[String],
+        publication: Publication,
+        now: Timestamp,
+    ) -> Self {
         let (trust, mut problems) = cas(&stored.ca_crt, now);
         let issuing = issuing(&trust, &stored.ca_key)
             .map_err(|problem| problems.push(problem))
@@ -190,22 +202,22 @@ impl CaState {
         let due = due_ca.map(Rotation::Ca).or_else(|| {
             let ca = issuing.as_ref()?;
             let why = due_leaf(pair.as_ref(), ca, names, now)?;
-            let ca_is_known = published && ca.made + SPREAD <= now;
+            let ca_is_known = publication == Publication::Complete && ca.made + SPREAD <= now;
             let ca_is_used = pair.as_ref().is_ok_and(|pair| is_of(pair, ca, now));
             (pair.is_err() || ca_is_used || ca_is_known).then_some(Rotation::Leaf(why))
         });
-        let mut outlook = Self {
+        let mut state = Self {
             stored: stored.clone(),
             issuing,
             trust,
             pair: pair.ok().map(Arc::new),
             due,
         };
-        outlook.forget(now);
-        outlook
+        state.forget(now);
+        state
     }
 
-    /// Drops the CAs that nobody needs any more from what is to be trusted.
+    /// Drops the CAs that are no longer needed from the trusted ones.
     fn forget(&mut self, now: Timestamp) {
         let Some(ca) = self.issuing.clone() else {
             return;
@@ -221,25 +233,25 @@ impl CaState {
         }
     }
 
-    /// What callers should trust, as PEM.
+    /// The CAs that callers should trust, PEM.
     #[must_use]
     pub fn trust_pem(&self) -> Vec<u8> {
         self.trust.iter().flat_map(|ca| ca.pem.bytes()).collect()
     }
 
-    /// What can be served.
+    /// The pair to serve, if it is usable.
     #[must_use]
     pub fn pair(&self) -> Option<&Arc<CertificateAndKey>> {
         self.pair.as_ref()
     }
 
-    /// What must be made now.
+    /// The rotation that is due.
     #[must_use]
     pub fn due(&self) -> Option<&Rotation> {
         self.due.as_ref()
     }
 
-    /// What to store so that nothing is due any more, at least for now.
+    /// Performs the rotation that is due. Returns the content to store.
     pub fn renewed(
         &self,
         keys: &FreshKeys,
@@ -272,8 +284,8 @@ impl CaState {
             }
             (Some(Rotation::Leaf(why)), Some(ca)) => {
                 let mut names = names.to_vec();
-                // Two releases that run side by side may want different names: neither takes away
-                // the other's.
+                // Two releases that run side by side may require different names: each keeps those
+                // of the other.
                 if let (RotationCause::NamesMissing(_), Some(pair)) = (why, &self.pair) {
                     names.extend(
                         pair.names()
@@ -298,7 +310,7 @@ impl CaState {
     }
 }
 
-/// Every CA that can be trusted now, and what is wrong with the rest.
+/// The valid CAs, and the defects of the others.
 fn cas(pem: &[u8], now: Timestamp) -> (Vec<IssuingCa>, Vec<String>) {
     let (mut cas, mut problems) = (Vec::<IssuingCa>::new(), vec![]);
     for text in sections(&String::from_utf8_lossy(pem)) {
@@ -314,7 +326,7 @@ fn cas(pem: &[u8], now: Timestamp) -> (Vec<IssuingCa>, Vec<String>) {
     (cas, problems)
 }
 
-/// The certificates of a PEM text, each with its frame, so that a broken one spoils no other.
+/// The PEM sections of a text, one by one, so that a broken one does not affect the others.
 fn sections(text: &str) -> impl Iterator<Item = &str> {
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
     const END: &str = "-----END CERTIFICATE-----";
@@ -367,12 +379,12 @@ fn ca(text: &str, now: Timestamp) -> Result<IssuingCa, KeyPairProblem> {
     })
 }
 
-/// The CA that the key belongs to.
+/// The CA of this key.
 fn issuing(cas: &[IssuingCa], key: &[u8]) -> Result<IssuingCa, String> {
     let key = std::str::from_utf8(key)
         .ok()
         .and_then(|pem| KeyPair::from_pem(pem).ok());
-    // What the reader says about a key is left out, because it may quote it.
+    // The parser's reason is left out, because it may quote the key.
     let key = key
         .ok_or("the private key in `ca.key` cannot be read")?
         .subject_public_key_info();
@@ -382,7 +394,7 @@ fn issuing(cas: &[IssuingCa], key: &[u8]) -> Result<IssuingCa, String> {
     })
 }
 
-/// The stored leaf, if callers who trust these CAs would take it.
+/// The stored leaf, if callers that trust these CAs accept it.
 fn usable(
     stored: &StoredCa,
     trusted: &[CertificateDer<'_>],
@@ -430,7 +442,7 @@ fn two_thirds(from: Timestamp, until: Timestamp) -> Timestamp {
 
 fn ca_params(now: Timestamp) -> CertificateParams {
     let mut params = CertificateParams::default();
-    // The time tells a CA from the former one wherever names are listed.
+    // The time in the name tells a CA from the former one.
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(
         DnType::CommonName,
@@ -470,8 +482,8 @@ fn issue(
     Ok(())
 }
 
-/// Sets a certificate's life. rcgen's times are of a crate that we do not use otherwise, so they
-/// are counted up from 1970.
+/// Sets the validity of a certificate. rcgen's times are of the crate `time`, which we do not
+/// depend on, so they are counted from 1970.
 fn lives(params: &mut CertificateParams, now: Timestamp, until: Timestamp) {
     let time = |at: Timestamp| {
         rcgen::date_time_ymd(1970, 1, 1)
@@ -505,23 +517,25 @@ mod tests {
         }
     }
 
-    /// Makes what is due, once.
+    /// Performs one rotation.
     fn step(stored: &StoredCa, names: &[String], now: Timestamp) -> StoredCa {
-        CaState::evaluate(stored, names, true, now)
+        CaState::evaluate(stored, names, Publication::Complete, now)
             .renewed(&keys(), names, now)
             .unwrap()
     }
 
     fn due(stored: &StoredCa, now: Timestamp) -> Option<Rotation> {
-        CaState::evaluate(stored, &own(), true, now).due().cloned()
+        CaState::evaluate(stored, &own(), Publication::Complete, now)
+            .due()
+            .cloned()
     }
 
-    /// What is stored after a start with nothing, on day 0.
+    /// The stored CA after a start without one, on day 0.
     fn fresh() -> StoredCa {
         step(&StoredCa::default(), &own(), day(0))
     }
 
-    /// How many CAs are to be trusted.
+    /// The number of trusted CAs.
     fn trusted(stored: &StoredCa) -> usize {
         key_pair::certificates_of(&stored.ca_crt).unwrap().len()
     }
@@ -533,13 +547,13 @@ mod tests {
             Some(Rotation::Ca(RotationCause::Missing))
         );
         let stored = fresh();
-        for published in [false, true] {
-            let outlook = CaState::evaluate(&stored, &own(), published, day(0));
+        for publication in [Publication::Pending, Publication::Complete] {
+            let state = CaState::evaluate(&stored, &own(), publication, day(0));
             assert_eq!(
-                (outlook.due(), outlook.trust_pem()),
+                (state.due(), state.trust_pem()),
                 (None, stored.ca_crt.clone())
             );
-            let pair = outlook.pair().unwrap();
+            let pair = state.pair().unwrap();
             assert_eq!(pair.covers(own().iter().map(String::as_str)), Ok(()));
             assert_eq!(
                 (pair.not_before(), pair.not_after()),
@@ -560,13 +574,13 @@ mod tests {
         assert_eq!(renewed.ca_crt, stored.ca_crt, "the CA stays");
         assert_eq!(due(&renewed, day(60)), None);
         assert_eq!(
-            CaState::evaluate(&renewed, &own(), true, day(60))
+            CaState::evaluate(&renewed, &own(), Publication::Complete, day(60))
                 .pair()
                 .unwrap()
                 .not_after(),
             day(150)
         );
-        let late = CaState::evaluate(&stored, &own(), true, day(91));
+        let late = CaState::evaluate(&stored, &own(), Publication::Complete, day(91));
         assert!(late.pair().is_none());
         assert!(
             late.due()
@@ -588,20 +602,20 @@ mod tests {
         );
         let both = step(&stored, &own(), day(renewal));
         assert_eq!((trusted(&both), &both.tls_crt), (2, &stored.tls_crt));
-        // As long as somebody may not know the new CA, the leaf of the former one stays.
+        // While an API server may not know the new CA, the leaf of the former one stays.
         let spread = day(renewal) + SPREAD;
-        for (published, now) in [
-            (true, day(renewal)),
-            (false, spread),
-            (false, day(renewal + 30)),
+        for (publication, now) in [
+            (Publication::Complete, day(renewal)),
+            (Publication::Pending, spread),
+            (Publication::Pending, day(renewal + 30)),
         ] {
-            let outlook = CaState::evaluate(&both, &own(), published, now);
+            let state = CaState::evaluate(&both, &own(), publication, now);
             assert_eq!(
-                (outlook.due(), outlook.trust_pem()),
+                (state.due(), state.trust_pem()),
                 (None, both.ca_crt.clone()),
-                "{published}, {now}"
+                "{publication:?}, {now}"
             );
-            assert!(outlook.pair().is_some());
+            assert!(state.pair().is_some());
         }
         assert_eq!(
             due(&both, spread),
@@ -620,39 +634,36 @@ mod tests {
             (1, None)
         );
         assert!(both.ca_crt.starts_with(&settled.ca_crt));
-        let outlook = CaState::evaluate(&settled, &own(), true, spread + SPREAD);
-        assert_eq!(outlook.pair().unwrap().not_before() + BACKDATE, spread);
+        let state = CaState::evaluate(&settled, &own(), Publication::Complete, spread + SPREAD);
+        assert_eq!(state.pair().unwrap().not_before() + BACKDATE, spread);
     }
 
     #[test]
     fn an_expired_leaf_does_not_wait_for_the_publication_of_its_new_ca() {
         let stored = step(&fresh(), &own(), day(700));
         let both = step(&stored, &own(), day(770));
-        let outlook = CaState::evaluate(&both, &own(), false, day(795));
+        let state = CaState::evaluate(&both, &own(), Publication::Pending, day(795));
         assert!(
             matches!(
-                outlook.due(),
+                state.due(),
                 Some(Rotation::Leaf(RotationCause::Unusable(_)))
             ),
-            "{outlook:?}"
+            "{state:?}"
         );
     }
 
     #[test]
     fn an_expired_ca_is_replaced_with_its_leaf_and_not_trusted_any_more() {
         let stored = fresh();
-        let outlook = CaState::evaluate(&stored, &own(), true, day(3 * 365));
-        assert_eq!(
-            (outlook.trust_pem(), outlook.pair().is_none()),
-            (vec![], true)
-        );
+        let state = CaState::evaluate(&stored, &own(), Publication::Complete, day(3 * 365));
+        assert_eq!((state.trust_pem(), state.pair().is_none()), (vec![], true));
         assert!(
-            outlook
+            state
                 .due()
                 .unwrap()
                 .to_string()
                 .contains("the certificate expired at 2028-12-31"),
-            "{outlook:?}"
+            "{state:?}"
         );
         let replaced = step(&stored, &own(), day(3 * 365));
         assert_eq!(
@@ -664,15 +675,15 @@ mod tests {
     #[test]
     fn no_leaf_outlives_its_ca() {
         let mut stored = fresh();
-        // Nobody was there to renew the CA in time.
+        // The CA expired while no replica ran.
         stored.tls_crt.clear();
         stored.tls_key.clear();
         let late = day(3 * 365) - DAY;
-        let outlook = CaState {
+        let state = CaState {
             due: Some(Rotation::Leaf(RotationCause::Missing)),
-            ..CaState::evaluate(&stored, &own(), true, late)
+            ..CaState::evaluate(&stored, &own(), Publication::Complete, late)
         };
-        let issued = outlook.renewed(&keys(), &own(), late).unwrap();
+        let issued = state.renewed(&keys(), &own(), late).unwrap();
         let pair = CertificateAndKey::parse(&issued.tls_crt, &issued.tls_key).unwrap();
         assert_eq!(pair.not_after(), day(3 * 365));
     }
@@ -748,14 +759,14 @@ mod tests {
             ),
         ];
         for (what, stored, says) in cases {
-            let outlook = CaState::evaluate(&stored, &own(), true, day(1));
-            let reason = outlook.due().unwrap().to_string();
+            let state = CaState::evaluate(&stored, &own(), Publication::Complete, day(1));
+            let reason = state.due().unwrap().to_string();
             assert!(reason.contains(says), "{what}: {reason}");
             assert!(!reason.contains("PRIVATE"), "{what}: {reason}");
             let mended = step(&stored, &own(), day(1));
-            let outlook = CaState::evaluate(&mended, &own(), false, day(1));
+            let state = CaState::evaluate(&mended, &own(), Publication::Pending, day(1));
             assert_eq!(
-                (outlook.due(), outlook.pair().is_some()),
+                (state.due(), state.pair().is_some()),
                 (None, true),
                 "{what}"
             );
@@ -780,9 +791,9 @@ mod tests {
     fn a_leaf_gets_new_names_and_keeps_the_old_ones_until_it_is_renewed() {
         let stored = fresh();
         let more = names(&["pgrekey.pgrekey.svc", "webhook.example"]);
-        let outlook = CaState::evaluate(&stored, &more, true, day(1));
+        let state = CaState::evaluate(&stored, &more, Publication::Complete, day(1));
         assert_eq!(
-            outlook.due(),
+            state.due(),
             Some(&Rotation::Leaf(RotationCause::NamesMissing(names(&[
                 "webhook.example"
             ]))))
@@ -794,11 +805,12 @@ mod tests {
             "a replica that wants other names is content too"
         );
         let pair = |stored: &StoredCa, now| {
-            let mut names: Vec<String> = CaState::evaluate(stored, &more, true, now)
-                .pair()
-                .unwrap()
-                .names()
-                .collect();
+            let mut names: Vec<String> =
+                CaState::evaluate(stored, &more, Publication::Complete, now)
+                    .pair()
+                    .unwrap()
+                    .names()
+                    .collect();
             names.sort();
             names
         };
@@ -826,8 +838,8 @@ mod tests {
     #[test]
     fn no_print_shows_a_key() {
         let stored = fresh();
-        let outlook = CaState::evaluate(&stored, &own(), true, day(0));
-        let printed = format!("{stored:?} {outlook:?} {:?}", keys());
+        let state = CaState::evaluate(&stored, &own(), Publication::Complete, day(0));
+        let printed = format!("{stored:?} {state:?} {:?}", keys());
         assert!(!printed.contains("PRIVATE"), "{printed}");
         let body = String::from_utf8(stored.ca_key)
             .unwrap()

@@ -1,15 +1,17 @@
-//! What PodDisruptionBudgets let happen to the pods of a database.
+//! PodDisruptionBudgets, and whether they let the pods of a database go.
+
+use std::fmt;
 
 /// The budgets that select pods of a database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Budgets {
-    /// How many pods the database's own budget lets go now; nothing if there is none.
+    /// How many pods the database's own budget lets go now; `None` if there is none.
     pub own: Option<i32>,
-    /// Those that somebody else has made.
+    /// The budgets of other owners.
     pub others: Vec<Budget>,
 }
 
-/// A budget that somebody else has made.
+/// A budget of another owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// `NAMESPACE/NAME`.
@@ -20,20 +22,60 @@ pub struct Budget {
     pub allowed: i32,
 }
 
+/// Why a budget that is not the database's own keeps pods from being evicted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BudgetConflict {
+    /// It selects a pod that another budget selects too.
+    Second {
+        /// `NAMESPACE/NAME`.
+        budget: String,
+        /// The pod.
+        pod: String,
+    },
+    /// It lets no pod go.
+    Closed {
+        /// `NAMESPACE/NAME`.
+        budget: String,
+        /// The pod.
+        pod: String,
+    },
+}
+
+impl fmt::Display for BudgetConflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Second { budget, pod } => write!(
+                f,
+                "PodDisruptionBudget {budget} to be deleted: it also selects pod {pod}, and the \
+                 eviction API refuses pods with two budgets"
+            ),
+            Self::Closed { budget, pod } => write!(
+                f,
+                "PodDisruptionBudget {budget} to let pod {pod} go: it allows no disruption"
+            ),
+        }
+    }
+}
+
 impl Budgets {
-    /// What somebody has to do about a budget of theirs before a pod can be evicted; nothing if
-    /// nobody has to.
+    /// The first budget of another owner that has to change before a pod can be evicted.
     #[must_use]
-    pub fn in_the_way(&self) -> Option<String> {
-        self.others.iter().enumerate().find_map(|(at, Budget { name, pods, allowed })| {
-            let is_second = |pod: &&String| self.own.is_some() || self.others[..at].iter().any(|b| b.pods.contains(pod));
-            match (pods.iter().find(is_second), pods.first()) {
-                (Some(pod), _) => Some(format!(
-                    "PodDisruptionBudget {name} to be deleted: it also selects pod {pod}, and the eviction API refuses pods with two budgets"
-                )),
-                (None, Some(pod)) if *allowed < 1 => {
-                    Some(format!("PodDisruptionBudget {name} to let pod {pod} go: it allows no disruption"))
-                }
+    pub fn conflict(&self) -> Option<BudgetConflict> {
+        self.others.iter().enumerate().find_map(|(at, other)| {
+            let is_second = |pod: &&String| {
+                let earlier = &self.others[..at];
+                self.own.is_some() || earlier.iter().any(|budget| budget.pods.contains(pod))
+            };
+            let budget = other.name.clone();
+            match (other.pods.iter().find(is_second), other.pods.first()) {
+                (Some(pod), _) => Some(BudgetConflict::Second {
+                    budget,
+                    pod: pod.clone(),
+                }),
+                (None, Some(pod)) if other.allowed < 1 => Some(BudgetConflict::Closed {
+                    budget,
+                    pod: pod.clone(),
+                }),
                 _ => None,
             }
         })
@@ -56,7 +98,8 @@ mod tests {
                 own,
                 others: others.to_vec(),
             }
-            .in_the_way()
+            .conflict()
+            .map(|conflict| conflict.to_string())
             .unwrap_or_default()
         };
         for own in [Some(1), Some(0), None] {

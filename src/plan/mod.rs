@@ -9,7 +9,8 @@
 //! | [`scale_down`] | which pods may go, and which pod must lead first |
 //! | [`slots`], [`budgets`] | how many operations work at once, and what disruption budgets allow |
 //! | [`preview`] | what an operation would do |
-//! | [`action`] | effects as data |
+//! | [`action`], [`purpose`], [`waiting`] | effects, their purposes, and the reasons to wait, as data |
+//! | [`transition`] | a decision, and all that follows from it without a client |
 //! | [`status`] | what people are told about a request and about a database, and when it is written |
 //! | [`user_conf`] | the settings of a user's Secret on their way to the servers |
 
@@ -18,17 +19,20 @@ pub mod budgets;
 pub mod observed;
 pub mod operation;
 pub mod preview;
+pub mod purpose;
 pub mod renewal;
 pub mod rollout;
 pub mod scale_down;
 pub mod slots;
 pub mod status;
+pub mod transition;
 pub mod user_conf;
+pub mod waiting;
 
-pub use crate::plan::action::Action;
+pub use crate::plan::action::{Action, ClusterAction, RequestAction};
 pub use crate::plan::observed::Observed;
 pub use crate::plan::observed::candidates::SwitchoverCandidates;
-pub use crate::plan::observed::cluster::{Known, ObservedCluster};
+pub use crate::plan::observed::cluster::ObservedCluster;
 pub use crate::plan::operation::{Decision, Outcome, decide};
 pub use crate::plan::renewal::steady_state_target;
 pub use crate::plan::rollout::{Progress, next_step};

@@ -1,9 +1,8 @@
-//! What an operation would do, before anybody does it: the ends, the walk between them, the
-//! certificates, the pods.
+//! A preview of an operation: the walk, the certificates, the settings and the pods.
 //!
 //! # Assumptions
-//! Who signs is taken for one CA per issuer, and a certificate is issued anew where its Certificate
-//! changes or where all of them are rotated: what an issuer really does shows in the trial alone.
+//! Each issuer signs with one CA. A certificate is issued anew where its Certificate changes, and
+//! where all certificates are rotated. Only the trial shows what an issuer really does.
 
 use crate::api::cert_manager::{Certificate, CertificateIssuerRef};
 use crate::api::ops_request::PostgresOpsRequestSpec;
@@ -12,19 +11,20 @@ use crate::build::certificates::certificate;
 use crate::pki::{CaId, Fingerprint, Leaf, Material};
 use crate::tls::{Alias, Posture, hba, posture, settings, walk};
 
-use crate::plan::operation::goal::rotates_certificates;
-use crate::plan::rollout::Stage;
+use crate::api::StepKind;
+use crate::api::operation::Operation;
+use crate::plan::rollout::stage_at;
 
 /// What an operation would do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preview {
     /// The certificates, one an alias.
     pub certificates: Vec<PlannedCertificate>,
-    /// From where the spec is to where the request leads; one posture if nothing changes.
+    /// The postures from the spec to the goal of the request; one posture if nothing changes.
     pub walk: Vec<PlannedStage>,
-    /// What goes out of, stays in, and comes into the settings.
+    /// The changes of the settings.
     pub settings: Vec<LineChange>,
-    /// The same of `pg_hba`.
+    /// The changes of `pg_hba`.
     pub hba: Vec<LineChange>,
     /// The pods that are replaced, in this order; empty when none is.
     pub restarts: Vec<String>,
@@ -35,11 +35,11 @@ pub struct Preview {
 /// A certificate, and what happens to it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlannedCertificate {
-    /// Which one.
+    /// The certificate's alias.
     pub alias: Alias,
     /// What happens to it.
     pub fate: Fate,
-    /// As it is to be; as it was, if it goes.
+    /// The new Certificate; the old one if it is deleted.
     pub certificate: Certificate,
 }
 
@@ -48,7 +48,7 @@ pub struct PlannedCertificate {
 pub enum Fate {
     /// It is issued for the first time, or anew.
     Issued,
-    /// It stays what it is.
+    /// It stays as it is.
     Kept,
     /// It is deleted.
     Deleted,
@@ -57,58 +57,65 @@ pub enum Fate {
 /// One posture of the walk.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlannedStage {
-    /// The step that leads to it; nothing for the first.
-    pub stage: Option<Stage>,
-    /// Going there takes new pods.
+    /// The step that leads to it; `None` for the first.
+    pub stage: Option<StepKind>,
+    /// Pods have to be replaced to come to it.
     pub new_pods: bool,
-    /// Other leaves are served or presented from there on.
+    /// Other leaves are served or presented from here on.
     pub new_leaves: bool,
     /// The posture.
     pub posture: Posture,
-    /// Who is trusted there, in words.
+    /// The issuers that are trusted, in words.
     pub trusts: Vec<String>,
-    /// Who has signed what is served there, in words.
+    /// The issuer of the served leaf, in words.
     pub served: Option<String>,
 }
 
 /// One line of a text that changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LineChange {
-    /// It is there before and after.
+    /// The line stands before and after.
     Stays(String),
-    /// It is there before.
+    /// The line stands before only.
     Goes(String),
-    /// It is there after.
+    /// The line stands after only.
     Comes(String),
 }
 
-/// What a request would do to a database that is `from`, and `to` afterwards. `primary` is the pod
-/// that leads; `restarts` says whether the pods are replaced even where the files do not make it
-/// necessary.
+/// How pods get what changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodStrategy {
+    /// Every pod is replaced.
+    Restart,
+    /// Pods are reloaded, and replaced only where their volumes change.
+    Reload,
+}
+
+/// The preview of a request about a database that is `from` now and `to` afterwards. `primary` is
+/// the name of the primary's pod.
 #[must_use]
 pub fn preview(
     from: &Cluster,
     to: &Cluster,
     request: &PostgresOpsRequestSpec,
-    restarts: bool,
+    strategy: PodStrategy,
     primary: &str,
 ) -> Preview {
     let certificates = planned(from, to, request);
-    let before = material(from, |_| false);
+    let before = stand_in_material(from, |_| false);
     let is_issued = |alias| {
         certificates
             .iter()
             .any(|planned| planned.alias == alias && planned.fate == Fate::Issued)
     };
-    let after = material(to, is_issued);
-    // A posture that nothing can be issued for is that of a spec that names no issuer, which the
-    // rules refuse.
+    let after = stand_in_material(to, is_issued);
+    // There is no posture where the spec names no issuer; the rules refuse that.
     let here = posture(from.spec(), from.major(), before.as_ref()).unwrap_or_else(|| plain(from));
     let there = posture(to.spec(), to.major(), after.as_ref()).unwrap_or_else(|| plain(to));
     let issuers = [from, to].map(issuers).concat();
     let route = walk(&here, &there);
     let stop = |at: usize, posture: &Posture| PlannedStage {
-        stage: (at > 0).then(|| Stage::reached_at(posture, &there)),
+        stage: (at > 0).then(|| stage_at(posture, &there)),
         new_pods: at > 0 && route[at - 1].needs_new_pods(posture),
         new_leaves: at > 0 && shown(posture).is_some() && shown(&route[at - 1]) != shown(posture),
         posture: posture.clone(),
@@ -124,7 +131,7 @@ pub fn preview(
         .enumerate()
         .map(|(at, posture)| stop(at, posture))
         .collect();
-    let rolls = restarts || stops.iter().any(|stop| stop.new_pods);
+    let rolls = strategy == PodStrategy::Restart || stops.iter().any(|stop| stop.new_pods);
     let text = |(name, value): (&str, &str)| format!("{name} = '{value}'");
     let settings_of = |posture: &Posture| {
         settings::settings(posture)
@@ -142,7 +149,7 @@ pub fn preview(
     }
 }
 
-/// The leaves that others see.
+/// The leaves that servers serve and standbys present.
 fn shown(posture: &Posture) -> Option<Material> {
     posture
         .served()
@@ -159,12 +166,11 @@ fn planned(
     to: &Cluster,
     request: &PostgresOpsRequestSpec,
 ) -> Vec<PlannedCertificate> {
+    let rotates = request.operation() == Some(Operation::Rotate);
     let fate = |alias| match (certificate(from, alias), certificate(to, alias)) {
         (None, None) => None,
         (Some(old), None) => Some((Fate::Deleted, old)),
-        (Some(old), Some(new)) if old.spec == new.spec && !rotates_certificates(request) => {
-            Some((Fate::Kept, new))
-        }
+        (Some(old), Some(new)) if old.spec == new.spec && !rotates => Some((Fate::Kept, new)),
         (_, Some(new)) => Some((Fate::Issued, new)),
     };
     Alias::ALL
@@ -179,13 +185,13 @@ fn planned(
         .collect()
 }
 
-/// Leaves that stand for what is or will be issued: they differ where the real ones would.
-fn material(cluster: &Cluster, is_new: impl Fn(Alias) -> bool) -> Option<Material> {
+/// Stand-ins for the leaves that are or will be issued: they differ where the real ones would.
+fn stand_in_material(cluster: &Cluster, is_new: impl Fn(Alias) -> bool) -> Option<Material> {
     let leaf = |alias: Alias| {
         let issuer = certificate(cluster, alias)?.spec.issuer_ref;
         let name = format!("{} {} {}", words(&issuer), alias.as_str(), is_new(alias));
         Some(Leaf {
-            fingerprint: Fingerprint::of(name.as_bytes()),
+            fingerprint: Fingerprint::sha256(name.as_bytes()),
             ca: ca(&issuer),
         })
     };
@@ -197,7 +203,7 @@ fn material(cluster: &Cluster, is_new: impl Fn(Alias) -> bool) -> Option<Materia
 }
 
 fn ca(issuer: &CertificateIssuerRef) -> CaId {
-    CaId(Fingerprint::of(words(issuer).as_bytes()))
+    CaId(Fingerprint::sha256(words(issuer).as_bytes()))
 }
 
 /// An issuer as users write it.
@@ -244,7 +250,7 @@ fn lines(before: &[String], after: &[String]) -> Vec<LineChange> {
 fn order(cluster: &Cluster, primary: &str) -> Vec<String> {
     let (leader, mut pods): (Vec<String>, Vec<String>) = (0..cluster.replicas())
         .rev()
-        .map(|ordinal| cluster.pod(ordinal))
+        .map(|ordinal| cluster.names().pod(ordinal))
         .partition(|pod| pod == primary);
     pods.extend(leader);
     pods
@@ -273,12 +279,12 @@ mod tests {
         Cluster::build(&postgres, &facts).expect("a database that can be built")
     }
 
-    fn plan(spec: &str, tls: &str, restarts: bool) -> Preview {
+    fn plan(spec: &str, tls: &str, strategy: PodStrategy) -> Preview {
         let spec: PostgresSpec = serde_saphyr::from_str(spec).expect("a spec");
         let request = format!("{{type: ReconfigureTLS, databaseRef: {{name: pg}}, tls: {tls}}}");
         let request: PostgresOpsRequestSpec = serde_saphyr::from_str(&request).expect("a request");
         let to = cluster(target_spec(&spec, &request, 17));
-        preview(&cluster(spec), &to, &request, restarts, "pg-1")
+        preview(&cluster(spec), &to, &request, strategy, "pg-1")
     }
 
     const PLAIN: &str = "{version: '17.12', replicas: 3, storageType: Ephemeral}";
@@ -296,7 +302,11 @@ mod tests {
 
     #[test]
     fn adding_tls_issues_three_certificates_and_rolls_the_pods_once() {
-        let plan = plan(PLAIN, "{issuerRef: {name: a}, clientAuthMode: cert}", false);
+        let plan = plan(
+            PLAIN,
+            "{issuerRef: {name: a}, clientAuthMode: cert}",
+            PodStrategy::Reload,
+        );
         assert_eq!(
             stages(&plan),
             ["MountCertificates", "Expand", "Migrate", "Contract"]
@@ -320,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_rotation_changes_no_setting_and_may_restart_nothing() {
-        let plan = plan(SECURE, "{rotateCertificates: true}", false);
+        let plan = plan(SECURE, "{rotateCertificates: true}", PodStrategy::Reload);
         assert_eq!(
             (stages(&plan), plan.restarts.len(), plan.switches_over),
             (vec!["Contract".to_owned()], 0, false)
@@ -332,7 +342,7 @@ mod tests {
 
     #[test]
     fn another_issuer_is_trusted_beside_the_old_one_on_the_way() {
-        let plan = plan(SECURE, "{issuerRef: {name: b}}", true);
+        let plan = plan(SECURE, "{issuerRef: {name: b}}", PodStrategy::Restart);
         let trusts: Vec<usize> = plan.walk.iter().map(|stop| stop.trusts.len()).collect();
         let served: Vec<_> = plan
             .walk
@@ -350,7 +360,7 @@ mod tests {
         let plan = plan(
             SECURE,
             "{certificates: [{alias: server, dnsNames: [db.example]}]}",
-            true,
+            PodStrategy::Restart,
         );
         let fates: Vec<Fate> = plan
             .certificates
@@ -362,7 +372,7 @@ mod tests {
 
     #[test]
     fn removing_tls_deletes_the_certificates() {
-        let plan = plan(SECURE, "{remove: true}", false);
+        let plan = plan(SECURE, "{remove: true}", PodStrategy::Reload);
         assert!(
             plan.certificates
                 .iter()

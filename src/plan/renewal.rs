@@ -6,7 +6,7 @@ use crate::pki::Material;
 use crate::pki::issued::Issued;
 use crate::tls::{Files, Posture, ServerTls, posture};
 
-use crate::plan::Action;
+use crate::plan::ClusterAction;
 use crate::plan::observed::cluster::ObservedPod;
 use crate::plan::observed::{Issuance, ObservedCertificate};
 
@@ -21,21 +21,21 @@ use crate::plan::observed::{Issuance, ObservedCertificate};
 /// `major` is PostgreSQL's major version.
 #[must_use]
 pub fn steady_state_target(
-    written: &Posture,
+    applied: &Posture,
     spec: &PostgresSpec,
     major: u32,
     issued: Option<&Material>,
 ) -> Option<Posture> {
-    let takes_both = written.serve == ServerTls::Tls && written.accept.plain.is_some();
-    let is_equipped = written.serve == ServerTls::Plain && written.files.is_some();
-    if takes_both || is_equipped {
+    let accepts_both = applied.serve == ServerTls::Tls && applied.accept.plain.is_some();
+    let has_only_files = applied.serve == ServerTls::Plain && applied.files.is_some();
+    if accepts_both || has_only_files {
         return posture(spec, major, issued);
     }
-    let (method, material) = (written.accept.tls?, *issued?);
-    let target = Posture::tls(written.conninfo.mode, method, material);
+    let (method, material) = (applied.accept.tls?, *issued?);
+    let target = Posture::tls(applied.conninfo.mode, method, material);
     Some(Posture {
         files: Some(Files::trusting_its_signers(material)),
-        conninfo: written.conninfo,
+        conninfo: applied.conninfo,
         ..target
     })
 }
@@ -75,14 +75,14 @@ pub fn renewal_material(
 /// Whether these actions do nothing but touch pods that do not answer: such a pod may just be
 /// starting, with the files that it should have.
 #[must_use]
-pub fn only_touches_silent_pods(actions: &[Action], pods: &[ObservedPod]) -> bool {
+pub fn only_touches_silent_pods(actions: &[ClusterAction], pods: &[ObservedPod]) -> bool {
     let is_silent = |name: &str| {
         pods.iter()
             .any(|pod| pod.name == name && pod.server.is_err())
     };
     actions
         .iter()
-        .all(|action| matches!(action, Action::Touch { pod, .. } if is_silent(pod)))
+        .all(|action| matches!(action, ClusterAction::Touch { pod, .. } if is_silent(&pod.name)))
 }
 
 #[cfg(test)]
@@ -171,18 +171,22 @@ mod tests {
             terminating: false,
             has_files: true,
             refreshed_for: None,
-            server: Err("it does not answer".to_owned()),
+            server: Err(crate::plan::waiting::Unknown::NoAnswer(
+                "no answer".to_owned(),
+            )),
         };
-        let touch = |pod: &str| Action::Touch {
-            pod: pod.to_owned(),
-            uid: "1".to_owned(),
+        let touch = |pod: &str| ClusterAction::Touch {
+            pod: crate::plan::action::PodRef {
+                name: pod.to_owned(),
+                uid: "1".to_owned(),
+            },
             version: "v1".to_owned(),
         };
         let pods = [pod("pg-0")];
         for (actions, expected) in [
             (vec![touch("pg-0")], true),
             (vec![touch("pg-0"), touch("pg-1")], false),
-            (vec![touch("pg-0"), Action::EndTrial], false),
+            (vec![touch("pg-0"), ClusterAction::EndTrial], false),
         ] {
             assert_eq!(only_touches_silent_pods(&actions, &pods), expected);
         }

@@ -1,17 +1,17 @@
-//! What an installation lets databases ask for that reaches beyond the database.
+//! The permissions of databases beyond their own objects, as the installation sets them.
 //!
-//! Whoever may create a Postgres has pgrekey make pods and Services with rights that he need not
-//! have himself.
+//! A user who may create a Postgres has pgrekey create pods and Services, possibly with rights that
+//! the user does not have.
 
 use std::str::FromStr;
 
 /// A level of Kubernetes' Pod Security Standards, strictest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PodSecurity {
-    /// What hardened pods need.
+    /// Hardened pods.
     #[default]
     Restricted,
-    /// What pods need that are no danger to their node, as far as is known.
+    /// Pods without known privilege escalations.
     Baseline,
     /// Anything.
     Privileged,
@@ -20,7 +20,7 @@ pub enum PodSecurity {
 impl PodSecurity {
     const ALL: [Self; 3] = [Self::Restricted, Self::Baseline, Self::Privileged];
 
-    /// The level as Kubernetes writes it.
+    /// The level in Kubernetes' spelling.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -45,13 +45,13 @@ impl FromStr for PodSecurity {
     }
 }
 
-/// What databases may ask for; by default nothing.
+/// The permissions of databases. By default there are none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Allowed {
-    /// What their pods may be.
+    /// The Pod Security level of their pods.
     pub pod_security: PodSecurity,
-    /// Names of ServiceAccounts that their pods may run as, besides their own. One must also carry
-    /// the label [`USABLE`](crate::rules::facts::USABLE).
+    /// Names of the ServiceAccounts that their pods may use, besides their own. Such an account
+    /// also needs the label [`USABLE_BY_DATABASES`](crate::api::annotations::USABLE_BY_DATABASES).
     pub service_accounts: Vec<String>,
     /// Whether their Services may have external IPs.
     pub external_ips: bool,

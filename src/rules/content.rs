@@ -1,7 +1,7 @@
-//! The rules about what users bring along: settings, scripts, ports, amounts of memory.
+//! The checks of settings, scripts, ports and amounts of memory.
 //!
-//! They ask the parsers that the builder uses. What came in and could not be built would stop the
-//! loop of its database, and with it the renewal of certificates.
+//! They use the same parsers as `build`. An admitted object that cannot be built would block the
+//! reconciliation of its database, and so the renewal of its certificates.
 
 use crate::api::Postgres;
 use crate::api::names::POSTGRES;
@@ -11,9 +11,7 @@ use crate::api::{postgresql_conf, postgresql_settings, reserved_settings};
 
 use crate::rules::{ClusterFacts, Findings, Review, quoted};
 
-type Database = Review<Postgres>;
-
-/// Where the settings are.
+/// The field with the settings.
 const SETTINGS: &str = "spec.configuration.inline.user.conf";
 
 fn user_conf(database: &Postgres) -> Option<&String> {
@@ -27,7 +25,7 @@ fn user_conf(database: &Postgres) -> Option<&String> {
 }
 
 pub(super) fn configuration_valid(
-    review: &Database,
+    review: &Review<Postgres>,
     _: Option<&dyn ClusterFacts>,
     findings: &mut Findings,
 ) {
@@ -59,7 +57,7 @@ pub(super) fn configuration_valid(
 }
 
 pub(super) fn setting_ignored(
-    review: &Database,
+    review: &Review<Postgres>,
     _: Option<&dyn ClusterFacts>,
     findings: &mut Findings,
 ) {
@@ -90,7 +88,7 @@ pub(super) fn setting_ignored(
 }
 
 pub(super) fn init_script_valid(
-    review: &Database,
+    review: &Review<Postgres>,
     _: Option<&dyn ClusterFacts>,
     findings: &mut Findings,
 ) {
@@ -126,7 +124,7 @@ pub(super) fn init_script_valid(
 }
 
 pub(super) fn service_port_known(
-    review: &Database,
+    review: &Review<Postgres>,
     _: Option<&dyn ClusterFacts>,
     findings: &mut Findings,
 ) {
@@ -146,7 +144,7 @@ pub(super) fn service_port_known(
 }
 
 pub(super) fn external_ips(
-    review: &Database,
+    review: &Review<Postgres>,
     _: Option<&dyn ClusterFacts>,
     findings: &mut Findings,
 ) {
@@ -167,7 +165,7 @@ pub(super) fn external_ips(
 }
 
 pub(super) fn memory_valid(
-    review: &Database,
+    review: &Review<Postgres>,
     _: Option<&dyn ClusterFacts>,
     findings: &mut Findings,
 ) {

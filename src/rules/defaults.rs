@@ -1,26 +1,27 @@
-//! What is filled in where users leave it out.
+//! The defaults of both kinds.
 //!
 //! # Guarantees
-//! Only what is missing is filled in; nothing that is there is changed, known to us or not. Doing
-//! it twice changes nothing. On an update, what the new object leaves out and a default would fill
-//! is taken from the old object, so that a PUT of the same file is not an edit.
+//! Only missing fields are filled in; existing fields, known or unknown, do not change. Defaulting
+//! is idempotent. On an update, a missing field takes its value from the old object, so that a PUT
+//! of the same file is no edit.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::api::names;
-use crate::api::names::Alias;
-use crate::api::ops_request::{FINALIZER, OpsType, TlsOperation};
+use crate::api::annotations::OPS_REQUEST_FINALIZER;
+use crate::api::defaults;
+use crate::api::names::{Alias, Names};
+use crate::api::ops_request::{OpsType, TlsOperation};
 use crate::api::tls::CERT_MANAGER_GROUP;
-use crate::api::{Postgres, PostgresOpsRequest};
+use crate::api::{Postgres, PostgresOpsRequest, PostgresSpec};
 
 use crate::rules::document::FieldSelection;
-use crate::rules::ops_request::{aliases_without_issuer, will_have_tls};
-use crate::rules::postgres::major;
+use crate::rules::queue::will_have_tls;
+use crate::rules::shared::{aliases_without_issuer, probable_major};
 use crate::rules::{Allowed, ClusterFacts, Review};
 
-/// An issuer as it is written in an annotation or a flag: `Issuer/name` or `ClusterIssuer/name`.
+/// A default issuer, in an annotation or a flag: `Issuer/name` or `ClusterIssuer/name`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DefaultIssuer {
     kind: &'static str,
@@ -54,24 +55,23 @@ impl DefaultIssuer {
     }
 }
 
-/// What is left to the installation.
+/// The settings of the installation.
 #[derive(Clone, Debug, Default)]
 pub struct InstallationDefaults {
-    /// Issuer for objects that name none, in namespaces that name none.
+    /// Issuer for objects without one, in namespaces without a default issuer.
     pub issuer: Option<DefaultIssuer>,
-    /// It carries out requests, and keeps them from vanishing meanwhile.
+    /// Whether this installation executes requests, and so puts its finalizer on them.
     pub ops_manager: bool,
-    /// The only namespace that it looks after; all if left out.
+    /// The only namespace that it manages. `None`: all.
     pub namespace: Option<String>,
-    /// What it lets databases have.
+    /// The permissions of databases.
     pub allowed: Arc<Allowed>,
 }
 
-/// The issuer for a namespace whose objects name none: its annotation, else the installation's
-/// default.
+/// The default issuer of a namespace: its annotation, else the installation's default.
 ///
-/// An annotation that cannot be read counts as none: the rules then say that the issuer is missing,
-/// and where it may come from.
+/// An invalid annotation is ignored: the rules then report the missing issuer, and name the sources
+/// of a default.
 fn default_issuer(
     namespace: &str,
     facts: &dyn ClusterFacts,
@@ -86,7 +86,7 @@ fn default_issuer(
         .map(DefaultIssuer::reference)
 }
 
-/// What [`postgres`] touches.
+/// The fields that [`postgres`] reads or changes.
 pub static POSTGRES: FieldSelection = FieldSelection::Fields(&[(
     "spec",
     FieldSelection::Fields(&[
@@ -103,12 +103,12 @@ pub static POSTGRES: FieldSelection = FieldSelection::Fields(&[(
     ]),
 )]);
 
-/// What [`ops_request`] touches of a new request.
+/// The fields that [`ops_request`] reads or changes in a new request.
 pub static REQUEST: FieldSelection =
     FieldSelection::Fields(&[FINALIZERS, ("spec", FieldSelection::Fields(&[TLS]))]);
 
-/// What [`ops_request`] touches of a request that was there: anything may be taken from the old
-/// one.
+/// The fields that [`ops_request`] reads or changes in an update: any missing field is taken from
+/// the old object.
 pub static REQUEST_UPDATE: FieldSelection =
     FieldSelection::Fields(&[("spec", FieldSelection::All)]);
 
@@ -131,8 +131,7 @@ static CERTIFICATE: FieldSelection = FieldSelection::Fields(&[
     ("issuerRef", FieldSelection::All),
 ]);
 
-/// The object, if there is one at this path; what is no object is left for the schema to complain
-/// about.
+/// The JSON object at this path, if there is one. The schema reports another type.
 fn object<'a>(value: &'a mut Value, path: &[&str]) -> Option<&'a mut Map<String, Value>> {
     path.iter()
         .try_fold(value, |value, key| value.get_mut(*key))?
@@ -149,7 +148,7 @@ fn fill(map: &mut Map<String, Value>, key: &str, value: impl FnOnce() -> Value) 
     }
 }
 
-/// Fills kind and group into every issuer reference below `spec.tls`.
+/// Fills in kind and group of every issuer reference below `spec.tls`.
 fn complete_issuers(document: &mut Value) {
     fn complete(issuer: Option<&mut Value>) {
         if let Some(issuer) = issuer.and_then(Value::as_object_mut) {
@@ -171,13 +170,12 @@ fn complete_issuers(document: &mut Value) {
     }
 }
 
-/// A request with its defaults, and, where it is to be carried out, with the finalizer that keeps
-/// it from vanishing meanwhile: one write less when it begins. It is let go when it ends, or is
-/// deleted before its turn.
+/// Fills in the defaults of a request, and the finalizer if this installation executes it, which
+/// saves a write at its start. The finalizer is removed when the request ends, or is deleted before
+/// its turn.
 ///
-/// An issuer is filled in only where TLS is to be added. On a database with TLS what is left out
-/// stays as it is, and that is decided when the request's turn comes: an issuer written into it now
-/// could be an old one by then.
+/// An issuer is filled in only if the request adds TLS. On a database with TLS a missing issuer
+/// means the current one when the request's turn comes, which may then differ from today's.
 #[must_use]
 pub fn ops_request(
     mut document: Value,
@@ -208,14 +206,16 @@ pub fn ops_request(
     {
         fill(metadata, "finalizers", || json!([]));
         let finalizers = metadata.get_mut("finalizers").and_then(Value::as_array_mut);
-        if let Some(finalizers) = finalizers.filter(|all| !all.iter().any(|one| one == FINALIZER)) {
-            finalizers.push(FINALIZER.into());
+        if let Some(finalizers) =
+            finalizers.filter(|all| !all.iter().any(|one| one == OPS_REQUEST_FINALIZER))
+        {
+            finalizers.push(OPS_REQUEST_FINALIZER.into());
         }
     }
     document
 }
 
-/// Whether this installation will carry out the request: nobody else would let it go.
+/// Whether this installation will execute the request: only then will the finalizer be removed.
 fn carries_out(installation: &InstallationDefaults, request: &PostgresOpsRequest) -> bool {
     let namespace = request.metadata.namespace.as_ref();
     installation.ops_manager
@@ -243,8 +243,8 @@ fn needs_issuer(request: &PostgresOpsRequest, facts: &dyn ClusterFacts) -> bool 
         && !aliases_without_issuer(tls.issuer_ref.as_ref(), &tls.certificates).is_empty()
 }
 
-/// Takes from the old object what the new one leaves out, at any depth; entries of a list are taken
-/// together by place.
+/// Copies fields that the new object lacks from the old one, at any depth. Entries of lists are
+/// matched by index.
 fn take_missing(new: &mut Map<String, Value>, old: &Map<String, Value>) {
     for (key, old) in old {
         match (new.get_mut(key), old) {
@@ -264,7 +264,7 @@ fn take_missing(new: &mut Map<String, Value>, old: &Map<String, Value>) {
     }
 }
 
-/// A Postgres with its defaults.
+/// Fills in the defaults of a Postgres.
 #[must_use]
 pub fn postgres(
     mut document: Value,
@@ -278,12 +278,11 @@ pub fn postgres(
         ..
     } = &review.object;
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
-    // Without a name yet (generateName) the names of the Secrets cannot be known.
+    // Without a name (generateName) the names of the Secrets are unknown.
     let name = metadata.name.as_deref().filter(|name| !name.is_empty());
     let old = review.old.as_ref().map(|old| &old.spec);
     let has_tls = new.tls.is_some();
-    // The modes of before are those of a database with, or without, TLS: they say nothing once that
-    // has changed.
+    // The old modes fit only if both objects have TLS, or neither has.
     let same_tls = old.filter(|old| old.tls.is_some() == has_tls);
 
     if let Some(tls) = object(&mut document, &["spec", "tls"]) {
@@ -306,81 +305,92 @@ pub fn postgres(
         return document;
     };
     let halted = new.halted == Some(true);
-    let ssl_mode = if has_tls { "verify-full" } else { "disable" };
-    // PostgreSQL 18 is the first that warns about md5; older ones have it as KubeDB's default.
-    let auth_mode = if major(&new.version, Some(facts)).is_some_and(|major| major >= 18) {
-        "scram"
-    } else {
-        "md5"
+    let ssl_mode = defaults::ssl_mode(new.tls.as_ref());
+    let auth_mode = defaults::client_auth_mode(probable_major(&new.version, Some(facts)));
+    // A field takes the old object's value, else its default.
+    let mut keep = |field: &str, kept: Option<Value>, default: Value| {
+        fill(spec, field, || kept.unwrap_or(default));
     };
-    let kept_ssl_mode = same_tls
-        .and_then(|old| old.ssl_mode)
-        .map(|mode| json!(mode));
-    let kept_auth_mode = same_tls
-        .and_then(|old| old.client_auth_mode)
-        .map(|mode| json!(mode));
-    let kept_replicas = old.and_then(|old| old.replicas).map(Value::from);
-    let kept_policy = old
-        .filter(|_| !halted)
-        .and_then(|old| old.deletion_policy)
-        .map(|policy| json!(policy));
-    let kept = |value: Option<Value>, default: Value| move || value.unwrap_or(default);
-    fill(spec, "replicas", kept(kept_replicas, 1.into()));
-    fill(
-        spec,
+    let kept_policy = old.filter(|_| !halted).and_then(|old| old.deletion_policy);
+    let policy = defaults::deletion_policy(new.halted);
+    keep(
         "standbyMode",
-        kept(
-            old.and_then(|o| o.standby_mode).map(|v| json!(v)),
-            "Hot".into(),
-        ),
+        old.and_then(|old| old.standby_mode).map(|mode| json!(mode)),
+        json!(defaults::STANDBY_MODE),
     );
-    fill(
-        spec,
+    keep(
         "storageType",
-        kept(
-            old.and_then(|o| o.storage_type).map(|v| json!(v)),
-            "Durable".into(),
-        ),
+        old.and_then(|old| old.storage_type).map(|kind| json!(kind)),
+        json!(defaults::STORAGE_TYPE),
     );
-    fill(
-        spec,
+    keep(
         "deletionPolicy",
-        kept(kept_policy, if halted { "Halt" } else { "Delete" }.into()),
+        kept_policy.map(|policy| json!(policy)),
+        json!(policy),
     );
-    fill(spec, "sslMode", kept(kept_ssl_mode, ssl_mode.into()));
-    fill(
-        spec,
+    keep(
+        "sslMode",
+        same_tls
+            .and_then(|old| old.ssl_mode)
+            .map(|mode| json!(mode)),
+        json!(ssl_mode),
+    );
+    let kept_auth_mode = same_tls.and_then(|old| old.client_auth_mode);
+    keep(
         "clientAuthMode",
-        kept(kept_auth_mode, auth_mode.into()),
+        kept_auth_mode.map(|mode| json!(mode)),
+        json!(auth_mode),
     );
-    fill(spec, "healthChecker", || json!({}));
-    if let Some(checker) = spec.get_mut("healthChecker").and_then(Value::as_object_mut) {
-        let before = old.and_then(|old| old.health_checker).unwrap_or_default();
-        fill(checker, "periodSeconds", || {
-            before.period_seconds.unwrap_or(10).into()
-        });
-        fill(checker, "timeoutSeconds", || {
-            before.timeout_seconds.unwrap_or(10).into()
-        });
-        fill(checker, "failureThreshold", || {
-            before.failure_threshold.unwrap_or(1).into()
-        });
-    }
-    if spec.get("streamingMode").and_then(Value::as_str) == Some("Synchronous") {
-        fill(spec, "synchronousReplicationConfig", || json!({}));
-        if let Some(config) = spec
-            .get_mut("synchronousReplicationConfig")
-            .and_then(Value::as_object_mut)
-        {
-            fill(config, "mode", || "Any".into());
-            fill(config, "numSyncReplicas", || 1.into());
-            fill(config, "commitLevel", || "RemoteWrite".into());
-        }
-    }
+    fill(spec, "replicas", || {
+        old.and_then(|old| old.replicas)
+            .unwrap_or(defaults::REPLICAS)
+            .into()
+    });
+    default_health_checker(spec, old);
+    default_synchronous_replication(spec);
     document
 }
 
-/// Fills the issuer and, where there is one for all, an entry with a Secret for each certificate.
+fn default_health_checker(spec: &mut Map<String, Value>, old: Option<&PostgresSpec>) {
+    fill(spec, "healthChecker", || json!({}));
+    let Some(checker) = spec.get_mut("healthChecker").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let before = old.and_then(|old| old.health_checker).unwrap_or_default();
+    fill(checker, "periodSeconds", || {
+        before
+            .period_seconds
+            .unwrap_or(defaults::CHECK_PERIOD_SECONDS)
+            .into()
+    });
+    fill(checker, "timeoutSeconds", || {
+        before
+            .timeout_seconds
+            .unwrap_or(defaults::CHECK_TIMEOUT_SECONDS)
+            .into()
+    });
+    fill(checker, "failureThreshold", || {
+        before
+            .failure_threshold
+            .unwrap_or(defaults::CHECK_FAILURE_THRESHOLD)
+            .into()
+    });
+}
+
+fn default_synchronous_replication(spec: &mut Map<String, Value>) {
+    const FIELD: &str = "synchronousReplicationConfig";
+    if spec.get("streamingMode").and_then(Value::as_str) != Some("Synchronous") {
+        return;
+    }
+    fill(spec, FIELD, || json!({}));
+    if let Some(config) = spec.get_mut(FIELD).and_then(Value::as_object_mut) {
+        fill(config, "mode", || json!(defaults::SYNC_MODE));
+        fill(config, "numSyncReplicas", || defaults::SYNC_REPLICAS.into());
+        fill(config, "commitLevel", || json!(defaults::COMMIT_LEVEL));
+    }
+}
+
+/// Fills in the issuer and, if there is one for all, an entry with a Secret for each certificate.
 fn default_tls(
     tls: &mut Map<String, Value>,
     name: Option<&str>,
@@ -399,7 +409,7 @@ fn default_tls(
         return;
     };
     for alias in Alias::ALL {
-        let secret = names::certificate(name, alias);
+        let secret = Names::new(name).certificate(alias);
         let is_it = |c: &&mut Value| c.get("alias").and_then(Value::as_str) == Some(alias.as_str());
         match certificates
             .iter_mut()

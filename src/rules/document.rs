@@ -1,4 +1,4 @@
-//! Documents as plain JSON: where two of them differ, and parts of one.
+//! JSON documents: the differences of two, and selected fields of one.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,14 +7,14 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The most differences that are listed.
+/// The most listed differences.
 const MOST: usize = 20;
 
-/// The longest key that becomes part of a path: keys come from users, paths stand in messages.
+/// The longest key in a path: keys come from users, and paths are in messages.
 const LONGEST_KEY: usize = 80;
 
-/// The paths at which two values differ, as deep as both have the path, each beginning with `root`;
-/// sorted, at most 20.
+/// The paths at which two values differ, as deep as both have the path, sorted, at most 20. Each
+/// begins with `root`.
 #[must_use]
 pub fn differences<T: Serialize>(old: &T, new: &T, root: &str) -> Vec<String> {
     let mut found = vec![];
@@ -51,19 +51,19 @@ fn is_plain(key: &str) -> bool {
     key.len() <= LONGEST_KEY && key.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// A part of a document. Who touches little of it need not build the rest, which may be large.
+/// A selection of fields. The rest of a document, which may be large, is not built.
 #[derive(Debug)]
 pub enum FieldSelection {
     /// The whole value.
     All,
-    /// These fields of an object, each as much as it says.
+    /// These fields of an object, each with its own selection.
     Fields(&'static [(&'static str, FieldSelection)]),
-    /// As much of each entry of a list.
+    /// This selection of each entry of a list.
     Each(&'static FieldSelection),
 }
 
 impl FieldSelection {
-    /// This part of a document. What is something else than was expected is there, and empty.
+    /// Parses the selected fields of a document. A value of an unexpected type is kept, but empty.
     pub fn select(&'static self, document: &str) -> serde_json::Result<Value> {
         self.deserialize(&mut serde_json::Deserializer::from_str(document))
     }

@@ -1,4 +1,4 @@
-//! What the rules may know about the cluster.
+//! The facts about the cluster that the rules read.
 
 use std::sync::Arc;
 
@@ -6,26 +6,18 @@ use kube::ResourceExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::api::annotations::{DEFAULT_ISSUER, USABLE_BY_DATABASES};
 use crate::api::cert_manager::{ClusterIssuer, Issuer};
 use crate::api::{Postgres, PostgresOpsRequest, PostgresVersion};
 
-/// Annotation of a Namespace that names the issuer for databases in it that name none:
-/// `Issuer/name` or `ClusterIssuer/name`.
-pub const DEFAULT_ISSUER_ANNOTATION: &str = "pgrekey.dev/default-issuer";
-
-/// Label by which a ServiceAccount says, with the value `true`, that pods of databases may run as
-/// it.
-pub const USABLE: &str = "pgrekey.dev/usable-by-databases";
-
-/// What is known about the cluster, at one moment.
+/// The state of the cluster at one time.
 ///
-/// Objects may be pruned to what the rules read. Answers come from memory: a rule must not wait.
+/// Objects may be pruned to the fields that the rules read. All methods read from memory: a rule
+/// must not wait.
 pub trait ClusterFacts {
-    /// What is not known yet, in words; empty when everything is. Until then no object can be
-    /// judged.
+    /// The names of facts that are not loaded yet. No object can be judged until this is empty.
     fn unknown(&self) -> Vec<&'static str>;
-    /// Whether the cluster does not have this kind of cert-manager's, `Issuer` or `ClusterIssuer`:
-    /// there are none of it then.
+    /// Whether the cluster lacks the CRD of `Issuer` or `ClusterIssuer`, and so has no such object.
     fn lacks(&self, kind: &str) -> bool;
 
     /// The Postgres of this name.
@@ -46,15 +38,15 @@ pub trait ClusterFacts {
     fn cluster_issuer(&self, name: &str) -> Option<Arc<ClusterIssuer>>;
     /// Every ClusterIssuer.
     fn cluster_issuers(&self) -> Vec<Arc<ClusterIssuer>>;
-    /// Whether there is a ServiceAccount of this name that carries the label [`USABLE`].
+    /// Whether there is a ServiceAccount of this name that carries the label [`USABLE_BY_DATABASES`].
     fn service_account_is_usable(&self, namespace: &str, name: &str) -> bool;
     /// Whether there is a StorageClass of this name.
     fn storage_class_exists(&self, name: &str) -> bool;
-    /// The value of the namespace's [`DEFAULT_ISSUER_ANNOTATION`].
+    /// The value of the namespace's [`DEFAULT_ISSUER`].
     fn default_issuer(&self, namespace: &str) -> Option<String>;
 }
 
-/// Facts as plain lists: from files, or of a moment.
+/// Facts as plain lists, from files or from a listing of the cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Every Postgres.
@@ -67,21 +59,20 @@ pub struct Snapshot {
     pub issuers: Vec<Arc<Issuer>>,
     /// Every ClusterIssuer.
     pub cluster_issuers: Vec<Arc<ClusterIssuer>>,
-    /// Namespaces and names of the ServiceAccounts with the label [`USABLE`].
+    /// Namespaces and names of the ServiceAccounts with the label [`USABLE_BY_DATABASES`].
     pub service_accounts: Vec<(String, String)>,
     /// Names of the StorageClasses.
     pub storage_classes: Vec<String>,
     /// Namespaces with a default issuer, and its annotation.
     pub default_issuers: Vec<(String, String)>,
-    /// Kinds that the cluster does not have.
+    /// Kinds whose CRDs the cluster lacks.
     pub lacks: Vec<&'static str>,
-    /// What is not known.
+    /// The names of facts that are not loaded.
     pub unknown: Vec<&'static str>,
 }
 
 impl Snapshot {
-    /// Takes in one object of any kind, as plain JSON, and says whether it is of a kind that the
-    /// rules look at.
+    /// Adds an object of any kind, as JSON. Returns whether the rules read objects of its kind.
     ///
     /// A later object replaces an earlier one of the same kind, namespace and name.
     pub fn learn(
@@ -109,12 +100,11 @@ impl Snapshot {
             ("v1", "ServiceAccount") => {
                 let account = (text("/metadata/namespace"), name);
                 self.service_accounts.retain(|other| *other != account);
-                let is_usable = document["metadata"]["labels"][USABLE] == "true";
+                let is_usable = document["metadata"]["labels"][USABLE_BY_DATABASES] == "true";
                 self.service_accounts.extend(is_usable.then_some(account));
             }
             ("v1", "Namespace") => {
-                let issuer =
-                    document["metadata"]["annotations"][DEFAULT_ISSUER_ANNOTATION].as_str();
+                let issuer = document["metadata"]["annotations"][DEFAULT_ISSUER].as_str();
                 self.default_issuers
                     .retain(|(namespace, _)| *namespace != name);
                 self.default_issuers
@@ -126,7 +116,7 @@ impl Snapshot {
     }
 }
 
-/// Decodes an object into its list, in place of the one that had its name.
+/// Decodes an object into its list, in place of the one with the same name.
 fn put<K: DeserializeOwned + ResourceExt>(
     list: &mut Vec<Arc<K>>,
     document: &Value,

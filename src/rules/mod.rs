@@ -1,29 +1,32 @@
-//! What is refused at the door, and why: named rules over plain data.
+//! The rules of admission: named checks over plain data.
 //!
 //! # Expected flow
-//! Somebody who has an object ([`Review`]) and what is known about the cluster ([`ClusterFacts`])
-//! calls [`judge`] with a table of rules and gets every [`Finding`] at once. The admission
-//! webhooks, the loops and `pgrekey check` call the same tables.
+//! [`judge`] takes a table of rules, an object ([`Review`]) and the facts about the cluster
+//! ([`ClusterFacts`]), and returns every [`Finding`]. The admission webhooks, the controllers and
+//! `pgrekey check` use the same tables.
 //!
 //! # Guarantees
-//! All rules run, whatever the others found. Their ids are public and do not change. The list of
-//! findings is bounded ([`MAX_FINDINGS_PER_RULE`]), whatever the object. An update is judged by
-//! what it changes: what a rule finds in the old object too is not said, so that a version or an
-//! issuer that has gone locks no database.
+//! All rules run, whatever the others found. Their ids are public and do not change. The number of
+//! findings is bounded ([`MAX_FINDINGS_PER_RULE`]), whatever the object. An update is judged by its
+//! changes: a finding that the old object has too is left out, so that a deleted version or issuer
+//! does not lock a database.
 //!
 //! # Assumptions
-//! The object was decoded into its type; whether it passed the schema does not matter.
+//! The object decodes into its type. It need not satisfy the CRD's schema.
 
 pub mod allowed;
 pub mod certificates;
 mod content;
+pub mod decode;
 pub mod defaults;
 pub mod document;
 pub mod facts;
+pub mod kind;
 pub mod ops_request;
 mod pod_security;
 pub mod postgres;
 pub mod queue;
+mod shared;
 pub mod text;
 
 use std::collections::BTreeSet;
@@ -32,36 +35,36 @@ use std::sync::Arc;
 pub use crate::rules::allowed::Allowed;
 pub use crate::rules::facts::{ClusterFacts, Snapshot};
 
-/// How many findings of one rule are listed. A list of a million bad names must not become an
-/// answer of a million lines.
+/// The most listed findings of one rule: a list of a million bad names must not give a response of
+/// a million lines.
 pub const MAX_FINDINGS_PER_RULE: usize = 20;
 
-/// What is asked of an object.
+/// The operation under review.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// May it be created?
+    /// The object is created.
     Create,
-    /// May it be changed from what it was to this?
+    /// The object is updated.
     Update,
-    /// May it be deleted?
+    /// The object is deleted.
     Delete,
 }
 
 /// An object under review.
 #[derive(Clone, Debug)]
 pub struct Review<K> {
-    /// What is asked.
+    /// The operation.
     pub operation: Operation,
-    /// The object as it is to be; for a deletion, as it is.
+    /// The new object; for a deletion, the stored one.
     pub object: K,
-    /// The object as it was, for an update.
+    /// The old object of an update.
     pub old: Option<K>,
-    /// What the installation that is asked lets databases have.
+    /// What the installation allows databases to have.
     pub allowed: Arc<Allowed>,
 }
 
 impl<K> Review<K> {
-    /// Whether this may be created.
+    /// The review of a creation.
     #[must_use]
     pub const fn create(object: K, allowed: Arc<Allowed>) -> Self {
         Self {
@@ -73,46 +76,46 @@ impl<K> Review<K> {
     }
 }
 
-/// What a rule does when it finds something.
+/// The effect of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// The object is refused.
     Refuse,
-    /// The object is let in, and its author is told.
+    /// The object is admitted with a warning.
     Warn,
 }
 
-/// Whether a rule looks at anything but the object.
+/// The facts that a rule needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
-    /// The object alone.
+    /// None: the rule reads the object only.
     Nothing,
-    /// Part of the rule looks at the cluster.
+    /// Part of the rule needs facts about the cluster.
     SomeFacts,
     /// Without facts the rule finds nothing.
     Facts,
 }
 
-/// How a rule looks. Without facts a rule judges what it can.
+/// The function of a rule. Without facts it checks what it can.
 pub type CheckFn<K> = fn(&Review<K>, Option<&dyn ClusterFacts>, &mut Findings);
 
 /// One reason to refuse an object, or to warn about it.
 pub struct Rule<K: 'static> {
     /// Public name: in denials, metrics, documents and tests.
     pub id: &'static str,
-    /// What happens when the rule finds something.
+    /// The effect of its findings.
     pub effect: Effect,
-    /// Which operations the rule judges.
+    /// The operations under which the rule runs.
     pub on: &'static [Operation],
-    /// What it refuses or warns about, as the end of the sentence "it refuses ..".
+    /// The refused content, as the end of the sentence "it refuses ..".
     pub what: &'static str,
     /// Why.
     pub why: &'static str,
-    /// The heart of an object that the rule finds, as YAML of its spec.
+    /// The relevant part of an object that breaks the rule, as YAML of its spec.
     pub example: &'static str,
-    /// Whether the rule looks at anything but the object.
+    /// The facts that it needs.
     pub needs: Needs,
-    /// How it looks.
+    /// The function that checks.
     pub check: CheckFn<K>,
 }
 
@@ -125,7 +128,7 @@ impl<K> std::fmt::Debug for Rule<K> {
     }
 }
 
-/// One thing that a rule found.
+/// One violation of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// Id of the rule.
@@ -136,15 +139,15 @@ pub struct Finding {
     pub field: String,
     /// What is wrong.
     pub problem: String,
-    /// What to do.
+    /// The remedy.
     pub remedy: String,
 }
 
-/// Longest warning, in characters: Kubernetes asks for no more, and may cut what is longer.
+/// The longest warning, in characters. Kubernetes may cut longer ones.
 const LONGEST_WARNING: usize = 120;
 
 impl Finding {
-    /// The finding as a warning of the API server; cut, should it be too long.
+    /// The finding as a warning for the API server, cut to the longest length.
     #[must_use]
     pub fn warning(&self) -> String {
         let text = self.to_string();
@@ -169,10 +172,10 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// The most findings in an old object that are known again in the new one.
+/// The most findings of the old object that are compared with those of the new one.
 const MAX_KNOWN: usize = 1000;
 
-/// What one rule found so far.
+/// The findings of one rule so far.
 #[derive(Debug)]
 pub struct Findings {
     list: Vec<Finding>,
@@ -180,12 +183,12 @@ pub struct Findings {
     effect: Effect,
     count: usize,
     most: usize,
-    /// Fields and problems that were there before.
+    /// Fields and problems that the old object has too.
     known: BTreeSet<(String, String)>,
 }
 
 impl Findings {
-    /// What a rule finds in an object, other than what is known.
+    /// Runs a rule, leaving out the known findings.
     fn run<K>(
         rule: &Rule<K>,
         review: &Review<K>,
@@ -205,7 +208,7 @@ impl Findings {
         findings
     }
 
-    /// Notes one finding of the rule that is running.
+    /// Adds a finding of the running rule.
     pub fn add(
         &mut self,
         field: impl Into<String>,
@@ -229,7 +232,7 @@ impl Findings {
         }
     }
 
-    /// The findings; the last one says how many more there were.
+    /// The findings. The last one says how many were left out.
     fn close(mut self) -> Vec<Finding> {
         let more = self.count.saturating_sub(self.most);
         if more > 0
@@ -242,8 +245,8 @@ impl Findings {
     }
 }
 
-/// Why admission would refuse to let this object in now, in words: for the loops, because the
-/// webhooks may be off.
+/// The refusals that admission would give this object now, as texts. For the controllers, because
+/// the webhooks may be off.
 #[must_use]
 pub fn refusals<'r, K: Clone + 'static>(
     rules: impl IntoIterator<Item = &'r Rule<K>>,
@@ -263,8 +266,7 @@ pub fn refusals<'r, K: Clone + 'static>(
         .collect()
 }
 
-/// Runs every rule of the table that judges this operation, and returns all that they found, in the
-/// table's order.
+/// Runs every rule of the table for this operation, and returns all findings in the table's order.
 #[must_use]
 pub fn judge<'r, K: Clone + 'static>(
     rules: impl IntoIterator<Item = &'r Rule<K>>,
@@ -303,7 +305,7 @@ pub fn judge<'r, K: Clone + 'static>(
         .collect()
 }
 
-/// A user's value as it may stand in a message: quoted, escaped, and not endless.
+/// A user's value for a message: quoted, escaped and cut.
 pub(crate) fn quoted(value: &str) -> String {
     const LONGEST: usize = 80;
     match value.char_indices().nth(LONGEST) {

@@ -1,10 +1,9 @@
-//! What the pods of a database may be, by Kubernetes' Pod Security Standards as of 1.34.
+//! The check of pod security settings by Kubernetes' Pod Security Standards as of 1.34.
 //!
-//! What is judged are the settings that are built: those of level `restricted`, and over them the
-//! user's. Much that the standards speak of no spec can ask for, so pods never have it: host
-//! namespaces, host ports, volumes of other types than `restricted` allows. On groups
-//! (`runAsGroup`, `fsGroup`, `supplementalGroups`) the standards say nothing, and neither does this
-//! rule.
+//! It checks the settings that are built: those of level `restricted`, overridden by the user's. A
+//! spec cannot ask for host namespaces, host ports, or volumes of types that `restricted` forbids,
+//! so these need no check. The standards do not restrict groups (`runAsGroup`, `fsGroup`,
+//! `supplementalGroups`), and neither does this rule.
 
 use k8s_openapi::api::core::v1::{
     AppArmorProfile, Capabilities, PodSecurityContext, SELinuxOptions, SeccompProfile,
@@ -18,7 +17,7 @@ use crate::rules::allowed::PodSecurity;
 use crate::rules::allowed::PodSecurity::{Baseline, Privileged, Restricted};
 use crate::rules::{ClusterFacts, Findings, Review, quoted};
 
-/// What may be added at level `baseline`: what container runtimes give to everybody.
+/// The capabilities that level `baseline` allows: the defaults of container runtimes.
 const BASELINE_CAPABILITIES: [&str; 13] = [
     "AUDIT_WRITE",
     "CHOWN",
@@ -35,7 +34,7 @@ const BASELINE_CAPABILITIES: [&str; 13] = [
     "SYS_CHROOT",
 ];
 
-/// What may be added at level `restricted`.
+/// The capabilities that level `restricted` allows.
 const RESTRICTED_CAPABILITIES: [&str; 1] = ["NET_BIND_SERVICE"];
 
 const SELINUX_TYPES: [&str; 5] = [
@@ -46,7 +45,7 @@ const SELINUX_TYPES: [&str; 5] = [
     "container_engine_t",
 ];
 
-/// The kernel parameters that are the pod's own.
+/// The sysctls that affect the pod alone.
 const SYSCTLS: [&str; 12] = [
     "kernel.shm_rmid_forced",
     "net.ipv4.ip_local_port_range",
@@ -62,13 +61,13 @@ const SYSCTLS: [&str; 12] = [
     "net.ipv4.tcp_wmem",
 ];
 
-/// Annotations with this beginning name the `AppArmor` profile of a container, where Kubernetes is
-/// older than the field.
+/// Prefix of the annotations with the `AppArmor` profile of a container, for Kubernetes versions
+/// before the field.
 const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
-/// What a pod asks for: where, what, and the strictest level that has it.
+/// A setting beyond level `restricted`, and the strictest level that allows it.
 #[derive(Debug, PartialEq, Eq)]
-struct Wish {
+struct ElevatedSetting {
     field: String,
     value: String,
     level: PodSecurity,
@@ -80,13 +79,13 @@ pub(super) fn pod_security(
     findings: &mut Findings,
 ) {
     let allowed = review.allowed.pod_security;
-    for Wish {
+    for ElevatedSetting {
         field,
         value,
         level,
-    } in wishes(&review.object.spec)
+    } in elevated_settings(&review.object.spec)
         .into_iter()
-        .filter(|wish| wish.level > allowed)
+        .filter(|setting| setting.level > allowed)
     {
         let problem = format!(
             "{value} is more than Pod Security level {} lets a pod be",
@@ -100,10 +99,10 @@ pub(super) fn pod_security(
     }
 }
 
-/// All that is not `restricted` in the pods of a database.
-fn wishes(spec: &PostgresSpec) -> Vec<Wish> {
+/// All settings of a database's pods beyond level `restricted`.
+fn elevated_settings(spec: &PostgresSpec) -> Vec<ElevatedSetting> {
     const POD: &str = "spec.podTemplate.spec.securityContext";
-    let mut wishes = Wishes::default();
+    let mut elevated = ElevatedSettings::default();
     let template = spec.pod_template.as_ref();
     for (name, profile) in template
         .iter()
@@ -113,7 +112,7 @@ fn wishes(spec: &PostgresSpec) -> Vec<Wish> {
         let is_fine =
             profile.is_empty() || profile == "runtime/default" || profile.starts_with("localhost/");
         if name.starts_with(APP_ARMOR) && !is_fine {
-            wishes.add(
+            elevated.add(
                 format!("spec.podTemplate.metadata.annotations.{}", plain(name)),
                 quoted(profile),
                 Privileged,
@@ -121,8 +120,8 @@ fn wishes(spec: &PostgresSpec) -> Vec<Wish> {
         }
     }
     let settings = template.and_then(|t| t.spec.as_ref());
-    // Who builds knows the user of the image; any but root says the same here.
-    wishes.pod(
+    // `build` uses the user of the image. Any user but root gives the same result here.
+    elevated.add_pod(
         POD,
         &security::pod(1, settings.and_then(|pod| pod.security_context.clone())),
     );
@@ -131,7 +130,7 @@ fn wishes(spec: &PostgresSpec) -> Vec<Wish> {
         .flat_map(|pod| pod.containers.iter().enumerate())
     {
         let field = format!("spec.podTemplate.spec.containers[{i}].securityContext");
-        wishes.container(
+        elevated.add_container(
             &field,
             &security::container(container.security_context.clone()),
         );
@@ -141,42 +140,48 @@ fn wishes(spec: &PostgresSpec) -> Vec<Wish> {
         .as_ref()
         .and_then(|m| m.prometheus.as_ref())
         .and_then(|p| p.exporter.as_ref());
-    if let Some(wish) = exporter.and_then(|exporter| exporter.security_context.clone()) {
-        wishes.container(
+    if let Some(setting) = exporter.and_then(|exporter| exporter.security_context.clone()) {
+        elevated.add_container(
             "spec.monitor.prometheus.exporter.securityContext",
-            &security::container(Some(wish)),
+            &security::container(Some(setting)),
         );
     }
-    wishes.0
+    elevated.0
 }
 
-/// The name of an annotation as it may stand in a path: what is odd about it is escaped.
+/// The name of an annotation for a path, escaped.
 fn plain(name: &str) -> String {
     quoted(name).trim_matches('"').to_owned()
 }
 
 #[derive(Default)]
-struct Wishes(Vec<Wish>);
+struct ElevatedSettings(Vec<ElevatedSetting>);
 
-impl Wishes {
+impl ElevatedSettings {
     fn add(&mut self, field: String, value: impl Into<String>, level: PodSecurity) {
-        self.0.push(Wish {
+        self.0.push(ElevatedSetting {
             field,
             value: value.into(),
             level,
         });
     }
 
-    /// Notes a truth value that is not what its level wants.
-    fn flag(&mut self, field: String, value: Option<bool>, wanted: bool, level: PodSecurity) {
-        if value == Some(!wanted) {
-            self.add(field, (!wanted).to_string(), level);
+    /// Adds a boolean that differs from the value that the level requires.
+    fn require_flag(
+        &mut self,
+        field: String,
+        value: Option<bool>,
+        required: bool,
+        level: PodSecurity,
+    ) {
+        if value == Some(!required) {
+            self.add(field, (!required).to_string(), level);
         }
     }
 
-    fn pod(&mut self, at: &str, context: &PodSecurityContext) {
-        // Every field, so that a new one does not compile until somebody has read what the
-        // standards say about it.
+    fn add_pod(&mut self, at: &str, context: &PodSecurityContext) {
+        // Destructured in full: a new field does not compile until it is checked against the
+        // standards.
         let PodSecurityContext {
             app_armor_profile,
             run_as_non_root,
@@ -192,13 +197,13 @@ impl Wishes {
             supplemental_groups: _,
             supplemental_groups_policy: _,
         } = context;
-        self.both(
+        self.add_profiles(
             at,
             app_armor_profile.as_ref(),
             se_linux_options.as_ref(),
             seccomp_profile.as_ref(),
         );
-        self.user(at, *run_as_non_root, *run_as_user, windows_options.as_ref());
+        self.add_user(at, *run_as_non_root, *run_as_user, windows_options.as_ref());
         for (i, sysctl) in sysctls.iter().flatten().enumerate() {
             if !SYSCTLS.contains(&sysctl.name.as_str()) {
                 self.add(
@@ -210,7 +215,7 @@ impl Wishes {
         }
     }
 
-    fn container(&mut self, at: &str, context: &SecurityContext) {
+    fn add_container(&mut self, at: &str, context: &SecurityContext) {
         let SecurityContext {
             allow_privilege_escalation,
             app_armor_profile,
@@ -225,15 +230,15 @@ impl Wishes {
             read_only_root_filesystem: _,
             run_as_group: _,
         } = context;
-        self.both(
+        self.add_profiles(
             at,
             app_armor_profile.as_ref(),
             se_linux_options.as_ref(),
             seccomp_profile.as_ref(),
         );
-        self.user(at, *run_as_non_root, *run_as_user, windows_options.as_ref());
-        self.flag(format!("{at}.privileged"), *privileged, false, Privileged);
-        self.flag(
+        self.add_user(at, *run_as_non_root, *run_as_user, windows_options.as_ref());
+        self.require_flag(format!("{at}.privileged"), *privileged, false, Privileged);
+        self.require_flag(
             format!("{at}.allowPrivilegeEscalation"),
             *allow_privilege_escalation,
             false,
@@ -262,8 +267,8 @@ impl Wishes {
         }
     }
 
-    /// What pods and containers alike can ask for.
-    fn both(
+    /// The settings of pods and containers alike.
+    fn add_profiles(
         &mut self,
         at: &str,
         app_armor: Option<&AppArmorProfile>,
@@ -306,19 +311,19 @@ impl Wishes {
         }
     }
 
-    fn user(
+    fn add_user(
         &mut self,
         at: &str,
         non_root: Option<bool>,
         user: Option<i64>,
         windows: Option<&WindowsSecurityContextOptions>,
     ) {
-        self.flag(format!("{at}.runAsNonRoot"), non_root, true, Baseline);
+        self.require_flag(format!("{at}.runAsNonRoot"), non_root, true, Baseline);
         if user == Some(0) {
             self.add(format!("{at}.runAsUser"), "0", Baseline);
         }
         let host = windows.and_then(|options| options.host_process);
-        self.flag(
+        self.require_flag(
             format!("{at}.windowsOptions.hostProcess"),
             host,
             false,
@@ -333,8 +338,8 @@ mod tests {
 
     use super::*;
 
-    /// What a pod asks for, at the place where its part of the spec is.
-    fn wishes_of(settings: &Value) -> Vec<(String, PodSecurity)> {
+    /// The settings beyond `restricted` in `podTemplate.spec`, by the end of their path.
+    fn elevated_of(settings: &Value) -> Vec<(String, PodSecurity)> {
         let spec = json!({"version": "17", "podTemplate": {"spec": settings}});
         let spec: PostgresSpec = serde_json::from_value(spec).expect("a spec");
         let short = |field: &str| {
@@ -343,18 +348,18 @@ mod tests {
                 .map_or("", |(_, end)| end)
                 .to_owned()
         };
-        wishes(&spec)
+        elevated_settings(&spec)
             .iter()
-            .map(|wish| (short(&wish.field), wish.level))
+            .map(|setting| (short(&setting.field), setting.level))
             .collect()
     }
 
     fn container(context: &Value) -> Vec<(String, PodSecurity)> {
-        wishes_of(&json!({"containers": [{"name": "postgres", "securityContext": context}]}))
+        elevated_of(&json!({"containers": [{"name": "postgres", "securityContext": context}]}))
     }
 
     fn pod(context: &Value) -> Vec<(String, PodSecurity)> {
-        wishes_of(&json!({"securityContext": context}))
+        elevated_of(&json!({"securityContext": context}))
     }
 
     #[test]
@@ -485,7 +490,7 @@ mod tests {
         let of = |annotations: &Value| {
             let spec =
                 json!({"version": "17", "podTemplate": {"metadata": {"annotations": annotations}}});
-            wishes(&serde_json::from_value(spec).expect("a spec")).len()
+            elevated_settings(&serde_json::from_value(spec).expect("a spec")).len()
         };
         assert_eq!(
             of(&json!({"container.apparmor.security.beta.kubernetes.io/postgres": "unconfined"})),

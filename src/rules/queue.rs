@@ -1,16 +1,21 @@
-//! Whose turn it is: one request of a database at a time, one that has begun before the oldest.
-//! Nothing is skipped for its type: `add-tls` and `rotate-tls`, sent together, both run.
+//! The queue of a database's requests: one runs at a time, a request that has begun before all
+//! others, then the oldest. No type of request is skipped: `add-tls` and `rotate-tls`, sent
+//! together, both run.
 
 use std::sync::Arc;
 
-use crate::api::PostgresOpsRequest;
-use crate::api::ops_request::OpsPhase;
+use crate::api::ops_request::{OpsPhase, TlsChange, TlsOperation};
+use crate::api::postgres::TlsConfig;
+use crate::api::tls::ClientAuthMode;
+use crate::api::{Postgres, PostgresOpsRequest};
+
+use crate::rules::ClusterFacts;
 
 impl PostgresOpsRequest {
-    /// Those of these requests, all of one database, that come before this one, in their order.
+    /// The requests of `all`, all of one database, that come before this one, in their order.
     ///
-    /// One that has begun goes on, whatever its age. Of the others the oldest is next; requests of
-    /// the same second go by name. One that does not exist yet comes last.
+    /// A request that has begun goes on, whatever its age. Of the others the oldest is next, and
+    /// within one second the order is by name. A request that does not exist yet comes last.
     #[must_use]
     pub fn ahead<'a>(&self, all: &'a [Arc<Self>]) -> Vec<&'a Arc<Self>> {
         let is_new = self.metadata.creation_timestamp.is_none();
@@ -23,12 +28,79 @@ impl PostgresOpsRequest {
         ahead
     }
 
-    /// Where it stands in the queue of its database.
+    /// Its position in the queue of its database.
     fn place(&self) -> (bool, Option<jiff::Timestamp>, Option<&str>) {
         let has_begun = self.phase() == Some(OpsPhase::Progressing);
         let created = self.metadata.creation_timestamp.as_ref().map(|time| time.0);
         (!has_begun, created, self.metadata.name.as_deref())
     }
+}
+
+/// All requests of the database that this request names.
+pub(super) fn requests_of_database(
+    request: &PostgresOpsRequest,
+    facts: &dyn ClusterFacts,
+) -> Vec<Arc<PostgresOpsRequest>> {
+    let namespace = request.metadata.namespace.as_deref().unwrap_or_default();
+    facts.requests(namespace, &request.spec.database_ref.name)
+}
+
+/// The TLS of a database when the turn of a request comes: the spec, changed by every request
+/// ahead.
+///
+/// So `add-tls` and `rotate-tls` may be sent together, although there is no TLS yet.
+#[derive(Default)]
+pub(super) struct TlsAtTurn {
+    pub(super) tls: Option<TlsConfig>,
+    pub(super) client_auth_mode: Option<ClientAuthMode>,
+}
+
+impl TlsAtTurn {
+    pub(super) fn predict(
+        request: &PostgresOpsRequest,
+        database: &Postgres,
+        facts: &dyn ClusterFacts,
+    ) -> Self {
+        let now = Self {
+            tls: database.spec.tls.clone(),
+            client_auth_mode: database.spec.client_auth_mode,
+        };
+        let requests = requests_of_database(request, facts);
+        request
+            .ahead(&requests)
+            .into_iter()
+            .filter_map(|other| other.spec.tls.as_ref())
+            .fold(now, Self::after)
+    }
+
+    /// The TLS after one more change.
+    pub(super) fn after(self, change: &TlsChange) -> Self {
+        let client_auth_mode = change.client_auth_mode.or(self.client_auth_mode);
+        match change.operations().first() {
+            Some(TlsOperation::Remove) => Self {
+                tls: None,
+                client_auth_mode,
+            },
+            Some(TlsOperation::Change) => {
+                let mut tls = self.tls.unwrap_or_default();
+                change.merge_into(&mut tls);
+                Self {
+                    tls: Some(tls),
+                    client_auth_mode,
+                }
+            }
+            Some(TlsOperation::Rotate) | None => self,
+        }
+    }
+}
+
+/// Whether the database will have TLS when the turn of this request comes.
+pub(super) fn will_have_tls(
+    request: &PostgresOpsRequest,
+    database: &Postgres,
+    facts: &dyn ClusterFacts,
+) -> bool {
+    TlsAtTurn::predict(request, database, facts).tls.is_some()
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! Which texts may stand in a certificate or be the name of an object.
+//! Syntax checks of names in certificates and of objects.
 
 use std::net::IpAddr;
 
-/// Whether this is a name that a certificate can carry: labels of letters, digits and inner
-/// hyphens, at most 63 characters each and 253 in all (RFC 1123); the first may be the wildcard `*`
-/// (RFC 6125).
+/// Whether this is a DNS name for a certificate: labels of letters, digits and inner hyphens, at
+/// most 63 characters each and 253 in all (RFC 1123). The first label may be the wildcard `*` (RFC
+/// 6125).
 #[must_use]
 pub fn is_dns_name(text: &str) -> bool {
     let rest = text.strip_prefix("*.").unwrap_or(text);
@@ -24,8 +24,7 @@ fn is_dns_label(label: &str) -> bool {
         && !label.ends_with('-')
 }
 
-/// Whether Kubernetes takes this as the name of a Secret: lower-case DNS labels, at most 253
-/// characters in all.
+/// Whether this is a valid name of a Secret: lower-case DNS labels, at most 253 characters in all.
 #[must_use]
 pub fn is_object_name(text: &str) -> bool {
     text.len() <= 253
@@ -33,8 +32,8 @@ pub fn is_object_name(text: &str) -> bool {
         && !text.bytes().any(|b| b.is_ascii_uppercase())
 }
 
-/// Whether Kubernetes takes this as the name of a Service: one lower-case DNS label that begins
-/// with a letter (RFC 1035).
+/// Whether this is a valid name of a Service: one lower-case DNS label that begins with a letter
+/// (RFC 1035).
 #[must_use]
 pub fn is_service_name(text: &str) -> bool {
     is_dns_label(text)
@@ -48,7 +47,7 @@ pub fn is_ip_address(text: &str) -> bool {
     text.parse::<IpAddr>().is_ok()
 }
 
-/// Whether this is a URI with scheme and host, in ASCII (RFC 3986), as a certificate needs it (RFC
+/// Whether this is a URI with scheme and host, in ASCII (RFC 3986), as certificates require (RFC
 /// 5280, 4.2.1.6).
 #[must_use]
 pub fn is_uri(text: &str) -> bool {
@@ -59,7 +58,7 @@ pub fn is_uri(text: &str) -> bool {
         && scheme
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
-    // `http::Uri` knows authorities but not every scheme and no fragment.
+    // `http::Uri` parses authorities, but not every scheme and no fragment.
     let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
     let host = format!("http://{rest}")
         .parse::<http::Uri>()

@@ -1,13 +1,15 @@
-//! `AdmissionReview`, in versions `v1` and `v1beta1`: the envelope around an object, and the answer
-//! to it.
+//! `AdmissionReview`, versions `v1` and `v1beta1`: the request with its objects, and the response.
+//!
+//! kube has types of this name. These borrow the objects as raw text ([`RawValue`]), so that
+//! parsing allocates nothing for them.
 //!
 //! # Expected flow
-//! [`AdmissionRequest::parse`] takes the bytes apart without looking into the objects, so that a
-//! bad object can be answered with a verdict. [`AdmissionRequest::answer`] puts the verdict into
-//! the envelope that was asked with.
+//! [`AdmissionRequest::parse`] leaves the objects undecoded, so that a bad object gets a verdict
+//! and not HTTP 400. [`AdmissionRequest::encode`] puts the response into an `AdmissionReview` of
+//! the request's version.
 //!
 //! # Guarantees
-//! Reading takes time and memory linear in the bytes, however deep they are nested: the objects are
+//! Parsing takes time and memory linear in the bytes, however deep they are nested: the objects are
 //! skipped, not built.
 //!
 //! # Assumptions
@@ -20,7 +22,7 @@ use k8s_openapi::ByteString;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// A review as the API server asks for it.
+/// The `AdmissionReview` that the API server sends.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Envelope<'a> {
@@ -32,11 +34,11 @@ struct Envelope<'a> {
     request: Option<AdmissionRequest<'a>>,
 }
 
-/// What the API server asks.
+/// The request of the API server.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AdmissionRequest<'a> {
-    /// Must be repeated in the answer.
+    /// The response repeats it.
     #[serde(borrow)]
     pub uid: Cow<'a, str>,
     /// Kind of the objects, as the webhook is registered for it.
@@ -45,19 +47,19 @@ pub struct AdmissionRequest<'a> {
     /// `CREATE`, `UPDATE`, `DELETE` or `CONNECT`.
     #[serde(borrow)]
     pub operation: Cow<'a, str>,
-    /// Name of the object; missing when the API server is still to make one up.
+    /// Name of the object. `None` if the API server has yet to generate it.
     #[serde(borrow, default)]
     pub name: Option<Cow<'a, str>>,
     /// Namespace of the objects.
     #[serde(borrow, default)]
     pub namespace: Option<Cow<'a, str>>,
-    /// Part of the object that is written, such as `status`.
+    /// The subresource that is written, such as `status`.
     #[serde(borrow, default)]
     pub sub_resource: Option<Cow<'a, str>>,
-    /// The object as it is to be; missing for a deletion.
+    /// The new object. `None` for a deletion.
     #[serde(borrow, default)]
     pub object: Option<&'a RawValue>,
-    /// The object as it was; missing for a creation.
+    /// The old object. `None` for a creation.
     #[serde(borrow, default)]
     pub old_object: Option<&'a RawValue>,
     /// `admission.k8s.io/v1` or `admission.k8s.io/v1beta1`.
@@ -65,7 +67,7 @@ pub struct AdmissionRequest<'a> {
     api_version: Version,
 }
 
-/// A version of the review that can be answered.
+/// A supported version of `AdmissionReview`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Version {
     #[default]
@@ -98,7 +100,7 @@ pub struct RequestKind<'a> {
     pub kind: Cow<'a, str>,
 }
 
-/// Why bytes are no question. The caller can do nothing but ask differently: HTTP 400.
+/// Why a body is no admission request: HTTP 400.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAReview {
     /// Not JSON, or not an AdmissionReview.
@@ -113,13 +115,13 @@ pub enum NotAReview {
     /// An AdmissionReview without a request.
     #[error("the AdmissionReview has no request")]
     NoRequest,
-    /// A request without a uid: no answer could be matched to it.
+    /// A request without a uid: the API server could not match a response to it.
     #[error("the request has no uid")]
     NoUid,
 }
 
 impl<'a> AdmissionRequest<'a> {
-    /// Reads a question; see the module's documentation.
+    /// Parses the body of a review; see the module's documentation.
     pub fn parse(body: &'a [u8]) -> Result<Self, NotAReview> {
         let Envelope {
             api_version,
@@ -137,21 +139,21 @@ impl<'a> AdmissionRequest<'a> {
                 api_version.chars().take(100).collect(),
             ));
         };
-        let question = request.ok_or(NotAReview::NoRequest)?;
-        if question.uid.is_empty() {
+        let request = request.ok_or(NotAReview::NoRequest)?;
+        if request.uid.is_empty() {
             return Err(NotAReview::NoUid);
         }
         Ok(Self {
             api_version: version,
-            ..question
+            ..request
         })
     }
 
-    /// The answer to this question, as JSON.
-    pub fn answer(&self, answer: AdmissionResponse) -> Result<Vec<u8>, serde_json::Error> {
-        let response = Response {
+    /// The `AdmissionReview` with this response, as JSON.
+    pub fn encode(&self, response: AdmissionResponse) -> Result<Vec<u8>, serde_json::Error> {
+        let response = ResponseWithUid {
             uid: &self.uid,
-            answer,
+            response,
         };
         serde_json::to_vec(&Reply {
             api_version: self.api_version.as_str(),
@@ -166,29 +168,29 @@ impl<'a> AdmissionRequest<'a> {
 struct Reply<'a> {
     api_version: &'static str,
     kind: &'static str,
-    response: Response<'a>,
+    response: ResponseWithUid<'a>,
 }
 
 #[derive(Serialize)]
-struct Response<'a> {
+struct ResponseWithUid<'a> {
     uid: &'a str,
     #[serde(flatten)]
-    answer: AdmissionResponse,
+    response: AdmissionResponse,
 }
 
-/// What the API server is told.
+/// The response to the API server.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AdmissionResponse {
-    /// Whether the object is let in.
+    /// Whether the object is admitted.
     pub allowed: bool,
-    /// Why it is not.
+    /// Why it is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<Status>,
-    /// What the author should know; `kubectl` prints each on a line.
+    /// Warnings for the author; `kubectl` prints each on a line.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// What the audit log should know.
+    /// Annotations for the audit log.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub audit_annotations: BTreeMap<&'static str, String>,
     /// A JSON patch, which the API server applies to the object.
@@ -199,12 +201,12 @@ pub struct AdmissionResponse {
     pub patch_type: Option<&'static str>,
 }
 
-/// Why an object is not let in: the parts of `metav1.Status` that reach the author.
+/// Why an object is refused: the parts of `metav1.Status` that reach the author.
 #[derive(Debug, Serialize)]
 pub struct Status {
     /// HTTP status for the author.
     pub code: u16,
-    /// The same as a word.
+    /// Reason for the author, such as `Invalid`.
     pub reason: &'static str,
     /// All reasons, one a line.
     pub message: String,
@@ -253,27 +255,27 @@ mod tests {
     }
 
     #[test]
-    fn it_is_answered_in_the_version_that_asked_with_its_uid() {
+    fn a_response_has_the_version_and_the_uid_of_its_request() {
         for version in ["admission.k8s.io/v1", "admission.k8s.io/v1beta1"] {
             let body = envelope(version).to_string();
-            let question = AdmissionRequest::parse(body.as_bytes()).expect("a question");
-            assert!(question.object.is_some() && question.old_object.is_none());
-            let answer = question
-                .answer(AdmissionResponse {
+            let request = AdmissionRequest::parse(body.as_bytes()).expect("a request");
+            assert!(request.object.is_some() && request.old_object.is_none());
+            let json = request
+                .encode(AdmissionResponse {
                     allowed: true,
                     ..AdmissionResponse::default()
                 })
                 .expect("JSON");
             let expected = json!({"apiVersion": version, "kind": "AdmissionReview", "response": {"uid": "u-1", "allowed": true}});
             assert_eq!(
-                serde_json::from_slice::<Value>(&answer).expect("JSON"),
+                serde_json::from_slice::<Value>(&json).expect("JSON"),
                 expected
             );
         }
     }
 
     #[test]
-    fn what_is_no_question_says_why() {
+    fn a_body_that_is_no_request_says_why() {
         let with = |key: &str, value: Value| {
             let mut body = envelope("admission.k8s.io/v1");
             *body.pointer_mut(key).expect("a key") = value;
@@ -308,7 +310,7 @@ mod tests {
             .replace(r#"{"spec":{}}"#, &deep);
         assert!(
             AdmissionRequest::parse(body.as_bytes())
-                .expect("a question")
+                .expect("a request")
                 .object
                 .is_some()
         );

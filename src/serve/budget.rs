@@ -1,18 +1,19 @@
-//! What the bodies of all callers hold in memory, and whose makes way when there is no more.
+//! The memory budget for request bodies, and which body is dropped when the budget is used up.
 //!
 //! # Expected flow
-//! A body takes its bytes before it is read ([`Budget::take`]), comes in piece by piece
-//! ([`AddFinalizer::append`]), and is taken out to be worked on ([`AddFinalizer::finish`]). The
-//! bytes are given back when the [`AddFinalizer`] is dropped.
+//! A body takes its bytes before it is read ([`BodyBudget::take`]), arrives in pieces
+//! ([`Hold::append`]), and is taken out for its handler ([`Hold::finish`]). Dropping the [`Hold`]
+//! returns the bytes.
 //!
 //! # Guarantees
-//! All holds together are at most the budget, and those of one address at most a quarter of it.
-//! Large ones have three quarters of either, so that a small one always fits beside them: it gets
-//! in as long as anything is still on its way in. Whoever is slow makes way: first the body that
-//! began first, never one that is worked on. What it held is free before the newcomer gets it.
+//! All holds together are at most the budget; those of one address are at most a quarter of it.
+//! Large bodies get three quarters of either, so that a small body always fits beside them: it is
+//! taken as long as any body is still arriving. Slow bodies are dropped first, the oldest before
+//! the others, and never one that a handler works on. The bytes of a dropped body are free before
+//! the next body gets them.
 //!
 //! # Assumptions
-//! Small bodies are worked on for so short a time that they never are a quarter of the budget.
+//! Handlers of small bodies are so fast that their bodies never reach a quarter of the budget.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -22,26 +23,25 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// What a review commonly has, and room: objects are a few kB, of which an update carries two. No
-/// more is small.
+/// The largest small body. An object has a few kB, and an update carries two.
 pub(super) const SMALL: usize = 128 * 1024;
 
-/// A body that has been on its way for longer is slow: 3 MiB in this time are 12 MiB a second, and
-/// networks of clusters do more.
+/// A body that takes longer to arrive is slow. 3 MiB in this time are 12 MiB a second; cluster
+/// networks do more.
 const GRACE: Duration = Duration::from_millis(250);
 
 /// Why there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
-    /// The caller's address has its quarter.
+    /// The caller's address holds its quarter.
     Peer,
-    /// All of it is taken.
+    /// The whole budget is taken.
     All,
-    /// There was room, and another one has it now.
+    /// The body was dropped for another one.
     MadeWay,
 }
 
-/// The budget of a server.
+/// The budget for the bodies of one server.
 #[derive(Debug)]
 pub(super) struct BodyBudget {
     ledger: Mutex<Ledger>,
@@ -51,7 +51,7 @@ pub(super) struct BodyBudget {
 struct Ledger {
     all: usize,
     next: u64,
-    /// By the order in which they began.
+    /// By age, the oldest first.
     holds: BTreeMap<u64, HeldBody>,
 }
 
@@ -63,14 +63,14 @@ struct HeldBody {
     state: BodyState,
 }
 
-/// What may be taken from whom.
+/// Whether a hold can be dropped for another one.
 #[derive(Debug)]
 enum BodyState {
-    /// The body is on its way; the token tells its reader that it made way.
+    /// The body is arriving. The token tells its reader that it was dropped.
     Coming(Vec<u8>, CancellationToken),
-    /// The body is worked on: it stays.
+    /// A handler works on the body: it is never dropped.
     Working,
-    /// The answer is on its way; the token ends the connection.
+    /// The response is being sent. The token ends the connection.
     Going(CancellationToken),
 }
 
@@ -94,12 +94,12 @@ impl BodyBudget {
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        // A panic cannot leave a `Ledger` half-written.
+        // A panic cannot leave the `Ledger` half updated.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes so many bytes for a body of this address. The token is cancelled when it has to make
-    /// way.
+    /// Takes `amount` bytes for a body of this address. The token is cancelled when the body is
+    /// dropped for another one.
     pub(super) fn take(
         self: &Arc<Self>,
         peer: IpAddr,
@@ -118,7 +118,7 @@ impl BodyBudget {
         })
     }
 
-    /// Takes so much for something that never makes way.
+    /// Takes `amount` for a request that is never dropped.
     pub(super) fn keep(self: &Arc<Self>, peer: IpAddr, amount: usize) -> Result<Hold, Full> {
         let id = self
             .ledger()
@@ -131,18 +131,19 @@ impl BodyBudget {
 }
 
 impl Hold {
-    /// Puts a piece to the body, and takes more bytes when it has become longer than was said.
+    /// Appends a piece to the body, and takes more bytes if the body is longer than announced.
     pub(super) fn append(&self, piece: &[u8]) -> Result<(), Full> {
         self.budget.ledger().append(self.id, piece, Instant::now())
     }
 
-    /// The body, whose bytes stay held: from now on it does not make way.
+    /// Returns the body for its handler. Its bytes stay held, and it is no longer dropped for
+    /// others.
     pub(super) fn finish(&self) -> Result<Vec<u8>, Full> {
         self.budget.ledger().finish(self.id)
     }
 
-    /// Only so many bytes are held from now on, of an answer: the token ends the connection that
-    /// does not take it.
+    /// Holds `amount` bytes for the response from now on. The token ends a connection that does not
+    /// read it.
     pub(super) fn answer(&self, amount: usize, connection: CancellationToken) {
         if let Some(held) = self.budget.ledger().holds.get_mut(&self.id) {
             (held.amount, held.state) = (amount, BodyState::Going(connection));
@@ -157,7 +158,7 @@ impl Drop for Hold {
 }
 
 impl BodyState {
-    /// Its bytes are touched, and so really held, as they come.
+    /// The kernel gives the memory only as the bytes arrive.
     fn coming(amount: usize, made_way: CancellationToken) -> Self {
         Self::Coming(Vec::with_capacity(amount), made_way)
     }
@@ -192,7 +193,7 @@ impl Ledger {
             return Err(Full::MadeWay);
         };
         let (peer, amount) = (held.peer, held.amount);
-        // As a `Vec` grows, because its capacity is what is held.
+        // Doubles, as a `Vec` does: the capacity counts, not the length.
         let wanted = body.len() + piece.len();
         let wanted = if wanted > amount {
             wanted.max(2 * amount)
@@ -222,8 +223,8 @@ impl Ledger {
         }
     }
 
-    /// Lets others go until there is room for `more` bytes of a body that then has `total`; nobody,
-    /// if it would not be enough.
+    /// Drops other bodies until `more` bytes fit, for a body that then has `total`. Drops none if
+    /// that would not be enough.
     fn make_room(
         &mut self,
         peer: IpAddr,
@@ -274,7 +275,8 @@ impl Ledger {
 }
 
 impl HeldBody {
-    /// Whether it makes way for another one: a large one gets only what the slow have.
+    /// Whether this body can be dropped for another one: for a small body any that still arrives,
+    /// for a large body only a slow one.
     fn makes_way(&self, for_small: bool, now: Instant) -> bool {
         !matches!(self.state, BodyState::Working) && (for_small || self.since + GRACE <= now)
     }

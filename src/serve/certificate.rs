@@ -1,4 +1,4 @@
-//! The certificate that is served right now.
+//! The current serving certificate.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,15 +11,14 @@ use rustls::sign::CertifiedKey;
 use crate::metrics::Metrics;
 use crate::pki::key_pair::CertificateAndKey;
 
-/// The one place that holds the served pair. Sources put pairs in; every new handshake takes what
-/// is there.
+/// The current certificate and key. Sources store them here; every new handshake reads them.
 ///
-/// *Guarantee*: a pair, once in, stays until another one replaces it, also when it expires: an
-/// expired certificate tells a caller what is wrong, a missing one does not.
+/// *Guarantee*: a pair stays until another one replaces it, even if it expires. An expired
+/// certificate shows a caller the cause; a missing one does not.
 #[derive(Clone, Default)]
 pub struct ServedCertificate {
     served: Arc<ArcSwapOption<CurrentCertificate>>,
-    /// Why the source has nothing newer.
+    /// Why the source refused a newer pair.
     refused: Arc<ArcSwapOption<String>>,
 }
 
@@ -29,7 +28,7 @@ struct CurrentCertificate {
 }
 
 impl ServedCertificate {
-    /// An empty cell: every handshake fails until a pair is served.
+    /// Without a pair: every handshake fails until there is one.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -45,12 +44,12 @@ impl ServedCertificate {
             .store(Some(Arc::new(CurrentCertificate { pair, key })));
     }
 
-    /// What is wrong with what the source would like to serve next, or nothing.
+    /// Stores why the source refused its newest pair; `None` clears it.
     pub fn refused(&self, problem: Option<String>) {
         self.refused.store(problem.map(Arc::new));
     }
 
-    /// The pair that is served.
+    /// The current pair.
     #[must_use]
     pub fn pair(&self) -> Option<Arc<CertificateAndKey>> {
         self.served
@@ -59,7 +58,7 @@ impl ServedCertificate {
             .map(|served| Arc::clone(&served.pair))
     }
 
-    /// Whether callers can be served at this time, and if not, why.
+    /// `Err` with the reason if there is no valid certificate at this time.
     pub fn readiness(&self, now: Timestamp) -> Result<(), String> {
         let state = match self.pair() {
             None => "none yet".to_owned(),
@@ -84,7 +83,7 @@ impl ServedCertificate {
     }
 }
 
-/// A span of time in its largest unit, as people say it.
+/// A span of time in its largest unit only.
 fn coarse(span: SignedDuration) -> String {
     let seconds = span.as_secs();
     match seconds {

@@ -1,5 +1,4 @@
-//! Which connections there are, what each is doing, and which one makes way when there are too
-//! many.
+//! The open connections: the state of each, and which one is closed when there are too many.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -16,38 +15,38 @@ use tokio_util::sync::CancellationToken;
 
 use crate::serve::limits::Limits;
 
-/// What one connection is doing: shared by its task, its request, and the acceptor that may need
-/// its place.
+/// The state of one connection, shared by its task, its request, and the acceptor that may need its
+/// slot.
 #[derive(Debug)]
 pub(super) struct Activity {
-    /// And since when.
+    /// The state, and its start.
     doing: Mutex<(Doing, Instant)>,
-    /// Told when the connection is out of use, for a newcomer that waits for its place.
+    /// Notified when the connection is no longer in use: a new connection may wait for its slot.
     freed: Arc<Notify>,
-    /// Set when the connection must make way for another one.
+    /// Cancelled when the connection must close for another one.
     pub(super) evicted: CancellationToken,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doing {
-    /// There was no request yet.
+    /// No request yet.
     Fresh,
-    /// The body of a request is on its way.
+    /// The body of a request is arriving.
     Body,
-    /// A request is worked on.
+    /// A handler works on a request.
     Work,
-    /// The last request is done.
+    /// Between two requests.
     Idle,
-    /// The last request is done and a byte of the next one has come.
+    /// The head of the next request is arriving.
     Head,
 }
 
-/// Why a connection that is between two requests is closed.
+/// Why a connection without a request is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expiry {
-    /// The head of a request did not come in time.
+    /// The head of a request did not arrive in time.
     Header,
-    /// Nothing came for long.
+    /// It was idle for too long.
     Idle,
 }
 
@@ -61,7 +60,7 @@ impl Activity {
     }
 
     fn doing(&self) -> MutexGuard<'_, (Doing, Instant)> {
-        // A panic cannot leave it half-written.
+        // A panic cannot leave the pair half updated.
         self.doing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -69,32 +68,32 @@ impl Activity {
         *self.doing() = (doing, Instant::now());
     }
 
-    /// The time for the first request starts now: the handshake had its own.
+    /// Restarts the clock for the first request: the handshake has a limit of its own.
     pub(super) fn handshaken(&self) {
         self.begins(Doing::Fresh);
     }
 
-    /// A byte came that belongs to a request.
-    fn read(&self) {
+    /// Marks the beginning of a request's head.
+    fn byte_arrived(&self) {
         let mut doing = self.doing();
         if doing.0 == Doing::Idle {
             *doing = (Doing::Head, Instant::now());
         }
     }
 
-    /// The head of a request has come. The request is over when the guard is dropped.
+    /// Marks a request whose head was read. The request ends when the guard is dropped.
     pub(super) fn request(self: &Arc<Self>) -> ActiveRequest {
         self.begins(Doing::Body);
         ActiveRequest(Arc::clone(self))
     }
 
-    /// Whether the connection is between two requests and nothing of the next one has come.
+    /// Whether the connection is between two requests, without a byte of the next one.
     pub(super) fn is_idle(&self) -> bool {
         self.doing().0 == Doing::Idle
     }
 
-    /// When the connection is to be closed, and why, if nothing happens. A request has times of its
-    /// own.
+    /// When and why the connection closes if no byte arrives. `None` during a request, which has
+    /// limits of its own.
     pub(super) fn expiry(&self, limits: &Limits) -> Option<(Instant, Expiry)> {
         let (doing, since) = *self.doing();
         match doing {
@@ -104,7 +103,7 @@ impl Activity {
         }
     }
 
-    /// Since when nothing is worked on.
+    /// When the connection was last in use. `None` while a handler works on a request.
     fn unused_since(&self) -> Option<Instant> {
         let (doing, since) = *self.doing();
         (doing != Doing::Work).then_some(since)
@@ -116,7 +115,7 @@ impl Activity {
 pub(super) struct ActiveRequest(Arc<Activity>);
 
 impl ActiveRequest {
-    /// Its body is there, and it is worked on from now on.
+    /// Marks that the body was read and the handler starts.
     pub(super) fn work(&self) {
         self.0.begins(Doing::Work);
     }
@@ -129,15 +128,15 @@ impl Drop for ActiveRequest {
     }
 }
 
-/// The places that connections take, at most so many.
+/// The slots for connections, a fixed number.
 ///
-/// *Guarantee*: callers that hold connections without using them cannot keep others out. When all
-/// places are taken, one makes way of the address that has most of those on which nothing is worked
-/// on: the one of which that has been so for the longest, be it in its handshake, in a head or a
-/// body that does not end, or idle. A request that is worked on is never cut off for another.
+/// *Guarantee*: unused connections cannot keep other callers out. A connection is unused while no
+/// handler works for it: in the handshake, during a head or a body, or idle. When all slots are
+/// taken, the address with the most unused connections loses the one that was unused for the
+/// longest time. A connection whose request a handler works on is never closed for another.
 ///
-/// The price: a caller's idle connection may be closed while all places are taken, just as its next
-/// request is on its way.
+/// The price: while all slots are taken, an idle connection may close just as its next request
+/// arrives.
 #[derive(Debug)]
 pub(super) struct ConnectionSlots {
     taken: Mutex<TakenSlots>,
@@ -151,7 +150,7 @@ struct TakenSlots {
     by: HashMap<u64, (IpAddr, Arc<Activity>)>,
 }
 
-/// A connection's place, free again when dropped.
+/// The slot of a connection, free again when dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionSlot {
     places: Arc<ConnectionSlots>,
@@ -172,14 +171,14 @@ impl ConnectionSlots {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place for a connection from this address; waits only while requests are worked on on
-    /// all the others.
+    /// Takes a slot for a connection from this address. Waits only while handlers work for all the
+    /// others.
     pub(super) async fn take(self: &Arc<Self>, peer: IpAddr) -> ConnectionSlot {
         loop {
             if let Some(place) = self.try_take(peer) {
                 return place;
             }
-            // A place that is freed right now is not missed: `Notify` keeps one permit.
+            // A slot that is freed right now is not missed: `Notify` keeps one permit.
             self.freed.notified().await;
         }
     }
@@ -226,7 +225,7 @@ impl Drop for ConnectionSlot {
     }
 }
 
-/// A connection that notes in its [`Activity`] when bytes come in.
+/// A stream that records in its [`Activity`] when bytes arrive.
 #[derive(Debug)]
 pub(super) struct Noted<S> {
     pub(super) stream: S,
@@ -242,7 +241,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Noted<S> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if buffer.filled().len() > before {
-            self.activity.read();
+            self.activity.byte_arrived();
         }
         polled
     }
@@ -353,7 +352,7 @@ mod tests {
         };
         assert_eq!(left(), Some((limits.header, Expiry::Header)), "fresh");
         tokio::time::advance(Duration::from_secs(1)).await;
-        activity.read();
+        activity.byte_arrived();
         assert_eq!(
             left(),
             Some((4 * second, Expiry::Header)),
@@ -361,19 +360,19 @@ mod tests {
         );
         let request = activity.request();
         assert_eq!(left(), None, "in use");
-        activity.read();
+        activity.byte_arrived();
         drop(request);
         assert_eq!(left(), Some((limits.idle, Expiry::Idle)), "idle");
         assert!(activity.is_idle());
         tokio::time::advance(Duration::from_secs(100)).await;
-        activity.read();
+        activity.byte_arrived();
         assert_eq!(
             left(),
             Some((limits.header, Expiry::Header)),
             "the next request"
         );
         tokio::time::advance(Duration::from_secs(2)).await;
-        activity.read();
+        activity.byte_arrived();
         assert_eq!(
             left(),
             Some((3 * second, Expiry::Header)),

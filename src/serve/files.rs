@@ -1,5 +1,5 @@
-//! The serving certificate from files that somebody else keeps fresh: a mounted Secret,
-//! cert-manager's for example.
+//! The serving certificate from files that another program renews: a mounted Secret, for example of
+//! cert-manager.
 
 use std::fmt;
 use std::io;
@@ -14,26 +14,24 @@ use crate::metrics::Metrics;
 use crate::pki::key_pair::{CertificateAndKey, KeyPairProblem};
 use crate::serve::certificate::ServedCertificate;
 
-/// The kubelet refreshes mounted Secrets about once a minute, so a look every 10 s adds little to
-/// that.
+/// The kubelet refreshes mounted Secrets about once a minute; 10 s add little to that.
 pub const POLL: Duration = Duration::from_secs(10);
 
-/// How often to read again when the files change while they are read, before leaving it to the next
-/// look.
+/// How often to read again within one poll if the files change between the two reads.
 const READS: usize = 3;
 
-/// A certificate and its key, as files.
+/// The files of a certificate and its key.
 ///
 /// The kubelet refreshes a mounted Secret by swapping one symlink above the files. A watch on a
-/// file misses that, for ever after the first time; so the files are read at every look, and their
-/// bytes compared.
+/// file sees the first swap and none after it. So every poll reads the files and compares their
+/// bytes.
 #[derive(Debug)]
 pub struct CertificateFiles {
     certificate: PathBuf,
     key: PathBuf,
-    /// What is served, as it was read.
+    /// The bytes that are served.
     served: Option<FilesContent>,
-    /// The last problem, said once.
+    /// The last problem that was logged.
     problem: Option<String>,
 }
 
@@ -64,7 +62,7 @@ enum FilesProblem {
 }
 
 impl CertificateFiles {
-    /// The certificate (leaf first) and the key at these paths.
+    /// Names the files with the chain (leaf first) and the key.
     #[must_use]
     pub fn new(certificate: PathBuf, key: PathBuf) -> Self {
         Self {
@@ -75,7 +73,7 @@ impl CertificateFiles {
         }
     }
 
-    /// Looks at the files now and then, until the signal. Never ends because of what it sees.
+    /// Polls the files until the signal. No content of the files ends it.
     pub async fn follow(
         mut self,
         every: Duration,
@@ -93,8 +91,8 @@ impl CertificateFiles {
         }
     }
 
-    /// Serves what the files hold, if that is new and good; else keeps what is served and says once
-    /// what is wrong.
+    /// Serves the pair in the files if it is new and good. Otherwise keeps the current pair and
+    /// logs each problem once.
     async fn poll(&mut self, cell: &ServedCertificate, metrics: &Metrics, now: Timestamp) {
         match self.changed(now).await {
             Ok(None) => self.problem = None,
@@ -120,7 +118,7 @@ impl CertificateFiles {
         cell.refused(self.problem.clone());
     }
 
-    /// What the files hold, if it is good and not what is served already.
+    /// The pair in the files, if it is good. `None` if it is served already.
     async fn changed(
         &self,
         now: Timestamp,
@@ -142,8 +140,7 @@ impl CertificateFiles {
         Ok(Some((read, pair)))
     }
 
-    /// Both files, of the same moment: a symlink may be swapped between reading the one and the
-    /// other.
+    /// Both files of one version: the kubelet may swap the symlink between the two reads.
     async fn read_pair(&self) -> Result<FilesContent, FilesProblem> {
         let mut certificate = bytes(&self.certificate).await?;
         for _ in 0..READS {
@@ -220,8 +217,8 @@ mod tests {
             std::fs::rename(new, self.directory.path().join("..data")).unwrap();
         }
 
-        /// The name of the leaf that is served after a look, and the problem of that look.
-        async fn look(&mut self) -> (Option<String>, Option<String>) {
+        /// The name of the leaf that is served after a poll, and the problem of that poll.
+        async fn poll_once(&mut self) -> (Option<String>, Option<String>) {
             self.files
                 .poll(&self.cell, &self.metrics, NOW.parse().unwrap())
                 .await;
@@ -243,12 +240,12 @@ mod tests {
     #[tokio::test]
     async fn every_swap_of_the_symlink_is_seen() {
         let mut mounted = Mounted::new();
-        let (served, problem) = mounted.look().await;
+        let (served, problem) = mounted.poll_once().await;
         assert_eq!(served, None);
         assert!(problem.unwrap().contains("tls.crt: No such file"));
         for name in ["one", "two", "three", "four"] {
             mounted.swap(&pair(name, 2027));
-            assert_eq!(mounted.look().await, (Some(name.to_owned()), None));
+            assert_eq!(mounted.poll_once().await, (Some(name.to_owned()), None));
         }
         let expiry = mounted.metrics.serving_certificate_expiry.get();
         assert_eq!(
@@ -265,7 +262,7 @@ mod tests {
         let mut mounted = Mounted::new();
         let good = pair("good", 2027);
         mounted.swap(&good);
-        mounted.look().await;
+        mounted.poll_once().await;
         let (certificate, key) = pair("next", 2027);
         for (what, bad, says) in [
             (
@@ -296,12 +293,12 @@ mod tests {
             ),
         ] {
             mounted.swap(&bad);
-            let (served, problem) = mounted.look().await;
+            let (served, problem) = mounted.poll_once().await;
             assert_eq!(served.as_deref(), Some("good"), "{what}");
             assert!(problem.unwrap().contains(says), "{what}");
         }
         mounted.swap(&(certificate, key));
-        assert_eq!(mounted.look().await, (Some("next".to_owned()), None));
+        assert_eq!(mounted.poll_once().await, (Some("next".to_owned()), None));
     }
 
     #[tokio::test]
@@ -312,7 +309,7 @@ mod tests {
             Err("none yet".to_owned())
         );
         mounted.swap(&pair("good", 2027));
-        mounted.look().await;
+        mounted.poll_once().await;
         assert_eq!(mounted.cell.readiness(NOW.parse().unwrap()), Ok(()));
         let late = "2027-01-01T00:03:10Z".parse().unwrap();
         assert_eq!(
@@ -320,7 +317,7 @@ mod tests {
             Err("expired 3 min ago".to_owned())
         );
         mounted.swap(&(String::new(), String::new()));
-        mounted.look().await;
+        mounted.poll_once().await;
         let why = mounted.cell.readiness(late).unwrap_err();
         assert!(
             why.starts_with("expired 3 min ago; the new one is refused: "),

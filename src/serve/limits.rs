@@ -1,63 +1,58 @@
-//! What one server takes from all of its callers together, and from each of them.
+//! The limits of a server, for all callers together and for each of them.
 
 use std::time::Duration;
 
-/// A caller that has not finished its TLS handshake by now is not the API server: that one needs
-/// two round trips.
+/// For the TLS handshake. The API server needs two round trips.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
-/// A review's head is a few hundred bytes that the API server writes at once; who needs longer
-/// holds a place on purpose.
+/// For the head of a request. A review has a few hundred bytes, which the API server sends at once;
+/// a slower caller holds a slot on purpose.
 const HEADER: Duration = Duration::from_secs(5);
 
-/// The API server says with `?timeout=` how long it waits. Callers that do not say get what
-/// Kubernetes gives a webhook that does not say: 10 s.
+/// For a request without `?timeout=`, by which the API server says how long it waits: Kubernetes'
+/// default for webhooks.
 const REQUEST: Duration = Duration::from_secs(10);
 
-/// No webhook may be registered with a longer timeout, so a caller that claims one is not served
-/// for longer.
+/// Kubernetes registers no webhook with a longer timeout.
 const REQUEST_AT_MOST: Duration = Duration::from_secs(30);
 
-/// A review carries an object and, in an update, the old one, and etcd stores none of more than 1.5
-/// MiB (`--max-request-bytes`); the API server takes no request of more than 3 MiB. That, and room
-/// for the envelope: what is larger cannot be stored, and need not be reviewed.
+/// Two objects and their envelope. etcd stores no object of more than 1.5 MiB
+/// (`--max-request-bytes`), an update carries two, and the API server takes no request of more than
+/// 3 MiB. A larger review is about an object that cannot be stored.
 const BODY: usize = 13 * 256 * 1024;
 
-/// A body crosses the network of a cluster in milliseconds. It is less than the 3 s for which the
-/// webhooks are registered, so that the caller hears why.
+/// A body crosses a cluster's network in milliseconds. Shorter than the 3 s of the registration, so
+/// that the caller still gets the reason.
 const BODY_TIME: Duration = Duration::from_secs(2);
 
-/// Room for seven of the largest bodies, of which five in a hurry: a tenth of the 256 MiB that the
-/// chart gives the program, whose own objects and the decoding of one review at a time need the
-/// rest. A quarter, for one address, has room for one of them.
+/// Room for seven bodies of the largest size, of which five at full speed. It is a tenth of the 256
+/// MiB that the chart gives pgrekey; the caches and the decoding of one review at a time need the
+/// rest. The quarter of one address has room for one of them.
 const MEMORY: usize = 24 * 1024 * 1024;
 
-/// Reviews with many values take some tens of milliseconds each, and one is answered at a time: the
-/// last of so many is answered long before its caller stops waiting. A quarter of them may be one
-/// address'.
+/// A review with many values takes some tens of milliseconds, one at a time: the last of 16 is done
+/// long before its caller times out. One address gets a quarter.
 const LINE: usize = 16;
 
-/// The API servers keep a few connections each; this is room for every one that goes wild, and at
-/// most some 30 MiB of buffers.
+/// An API server keeps a few connections. 512 connections have at most some 30 MiB of buffers.
 const CONNECTIONS: usize = 512;
 
-/// Reviews take microseconds, so this many at once is an overload that waiting would make worse:
-/// the API server is told at once, while it has time to act on it.
+/// A review takes microseconds, so this many at a time are an overload. A quick refusal leaves the
+/// API server time to try another replica.
 const IN_FLIGHT: usize = 256;
 
-/// The API server's client drops a connection that was idle for 90 s. Whoever drops first must be
-/// the client: a server that does may meet a request that is on its way, and that request is lost.
+/// Longer than the 90 s after which the API server's client closes an idle connection. If the
+/// server closed first, it could lose a request that is just arriving.
 const IDLE: Duration = Duration::from_mins(2);
 
-/// Endpoints and kube-proxy need about this long to stop sending new connections to a pod that
-/// ends.
+/// Endpoints and kube-proxy take about this long to send no more connections to a terminating pod.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// After that, requests get this long to end. Together with [`LINGER`] it stays below Kubernetes'
-/// grace period of 30 s.
+/// For running requests after [`LINGER`]. Both together are shorter than Kubernetes' grace period
+/// of 30 s.
 const DRAIN: Duration = Duration::from_secs(20);
 
-/// What a server takes. `Default` is what is served in production; tests shorten the waits.
+/// The limits of one server. `Default` is for production; tests shorten the times.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Until the TLS handshake is done.
@@ -65,18 +60,18 @@ pub struct Limits {
     /// From the end of the handshake, or from the first byte of a later request, until a request's
     /// head has been read.
     pub header: Duration,
-    /// For a whole request whose caller does not say how long it waits.
+    /// For a whole request without `?timeout=`.
     pub request: Duration,
-    /// For a whole request, whatever its caller says.
+    /// For a whole request, whatever its `?timeout=`.
     pub request_at_most: Duration,
     /// Bytes of a request's body.
     pub body: usize,
-    /// For a request's body, if its caller does not wait for less.
+    /// For a request's body, if its `?timeout=` is not shorter.
     pub body_time: Duration,
     /// Bytes of all bodies together. One address has a quarter.
     pub memory: usize,
-    /// Reviews with many values at a time, of which one is answered and the others wait. One
-    /// address has a quarter.
+    /// Reviews with many values at a time: one is answered, the others wait. One address has a
+    /// quarter.
     pub line: usize,
     /// Connections at a time.
     pub connections: usize,
@@ -84,9 +79,9 @@ pub struct Limits {
     pub in_flight: usize,
     /// Between two requests of one connection.
     pub idle: Duration,
-    /// From the shutdown signal until no new connection is taken.
+    /// From the shutdown signal until the listener closes.
     pub linger: Duration,
-    /// From then until requests that are still not done are given up.
+    /// From then until unfinished requests are dropped.
     pub drain: Duration,
 }
 
@@ -111,8 +106,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// For the port of probes and metrics: the kubelet and a few scrapers, tiny requests, and
-    /// nothing to drain.
+    /// For the port of probes and metrics: the kubelet and a few scrapers, tiny requests, no drain.
     #[must_use]
     pub fn of_health_port() -> Self {
         Self {

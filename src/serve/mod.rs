@@ -1,15 +1,19 @@
-//! HTTPS callers: the admission webhooks, and the server that bounds what a caller may cost.
+//! The HTTPS server of the admission webhooks: bounded memory, time and connections for each
+//! caller.
 
 pub mod admission;
 mod budget;
 pub mod certificate;
 mod connections;
+mod decode;
 pub mod files;
 pub mod limits;
 pub mod probes;
 pub mod registration;
 mod request;
+pub mod response;
 pub mod review;
 pub mod server;
+pub mod table;
 pub mod webhooks;
 mod weight;

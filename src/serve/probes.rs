@@ -1,4 +1,4 @@
-//! The plain-HTTP port: whether the process lives, whether it is ready, and its metrics.
+//! The plain HTTP port: liveness, readiness, metrics.
 
 use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,10 +12,10 @@ use http::StatusCode;
 use crate::metrics;
 use crate::metrics::Metrics;
 
-/// What must hold for the program to be ready, each part by its name.
+/// The conditions of readiness, each with a name.
 ///
-/// A part is asked when the kubelet asks, so that what depends on the time (a certificate that
-/// expires) or on a task that may hang is never stale. Asking must be cheap and must not block.
+/// Each condition is evaluated when the kubelet asks: a certificate may expire and a task may hang
+/// at any time. Evaluation must be cheap and must not block.
 #[derive(Clone, Default)]
 pub struct Readiness {
     parts: Arc<Mutex<Vec<ReadinessPart>>>,
@@ -27,13 +27,13 @@ struct ReadinessPart {
 }
 
 impl Readiness {
-    /// Ready, as long as there are no parts.
+    /// Without conditions: ready.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a part: `ask` answers why it is not ready, in words that follow its name, such as
+    /// Adds a condition. `ask` returns why it does not hold, as words that follow its name, such as
     /// `expired 3 min ago`.
     pub fn add(
         &self,
@@ -49,7 +49,7 @@ impl Readiness {
             });
     }
 
-    /// Every part that is not ready, and why.
+    /// The conditions that do not hold, each with the reason.
     #[must_use]
     pub fn missing(&self) -> Vec<(&'static str, String)> {
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,8 +70,8 @@ impl fmt::Debug for Readiness {
 
 /// `/livez`, `/readyz` and `/metrics`.
 ///
-/// `/livez` says 200 as long as the process can answer. It asks for nothing else, because a restart
-/// would mend nothing else: an API server that is away comes back by itself.
+/// `/livez` answers 200 as long as the process can answer. It checks no more, because a restart
+/// would not repair an API server that is away.
 pub fn router(readiness: Readiness, metrics: Arc<Metrics>) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))

@@ -1,4 +1,4 @@
-//! How the API server is told of the webhooks.
+//! The registration of the webhooks with the API server.
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -8,10 +8,10 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use kube::api::ObjectMeta;
 
-use crate::serve::webhooks::{Purpose, WEBHOOKS, Webhook};
+use crate::serve::table::{Purpose, WEBHOOKS, Webhook};
 
-/// How long the API server waits for an answer. A review takes microseconds: what takes longer is a
-/// lost connection, and users wait for it.
+/// How long the API server waits for a response. A review takes microseconds. Only a lost
+/// connection takes longer, and users wait for it.
 const TIMEOUT_SECONDS: i32 = 3;
 
 /// Where the API server finds the webhooks.
@@ -30,33 +30,33 @@ pub enum Address {
     Url(String),
 }
 
-/// What is registered, and where.
+/// The configuration objects to register.
 #[derive(Clone, Debug)]
 pub struct Registration {
-    /// Where the webhooks are.
+    /// The address of the webhooks.
     pub address: Address,
-    /// The CAs that the API server trusts for them, PEM. Left out when something else fills them
-    /// in.
+    /// The CAs that the API server trusts for the webhooks, PEM. `None` if cert-manager's injector
+    /// fills them in.
     pub ca_bundle: Option<Vec<u8>>,
-    /// Namespaces whose objects are not reviewed: `kube-system`, and the one that pgrekey itself
-    /// runs in, which must be able to start when nothing answers.
+    /// Namespaces whose objects are not reviewed: `kube-system` and pgrekey's own, where pods must
+    /// start while the webhooks are down.
     pub excluded_namespaces: Vec<String>,
     /// Labels of the configuration objects.
     pub labels: std::collections::BTreeMap<String, String>,
-    /// Annotations of the configuration objects, such as cert-manager's request to fill in the CAs.
+    /// Annotations of the configuration objects, such as the one for cert-manager's CA injector.
     pub annotations: std::collections::BTreeMap<String, String>,
 }
 
-/// The configuration objects of one kind and the other.
+/// The configuration objects of both kinds.
 #[derive(Clone, Debug)]
 pub struct Configurations {
-    /// Those of the webhooks that fill in.
+    /// For the mutating webhooks.
     pub mutating: Vec<MutatingWebhookConfiguration>,
-    /// Those of the webhooks that judge.
+    /// For the validating webhooks.
     pub validating: Vec<ValidatingWebhookConfiguration>,
 }
 
-/// The names of the configuration objects with webhooks of this purpose.
+/// The names of the configuration objects for webhooks of this purpose.
 pub fn configuration_names(purpose: Purpose) -> impl Iterator<Item = &'static str> {
     WEBHOOKS
         .iter()
@@ -123,7 +123,7 @@ impl Registration {
             match_policy: Some("Equivalent".to_owned()),
             match_conditions: Some(match_conditions()),
             namespace_selector: Some(self.namespaces()),
-            // Another webhook may add what a default depends on.
+            // A default may depend on a field that another webhook fills in.
             reinvocation_policy: Some("IfNeeded".to_owned()),
             side_effects: "None".to_owned(),
             timeout_seconds: Some(TIMEOUT_SECONDS),
@@ -195,8 +195,8 @@ fn rule(webhook: &Webhook) -> RuleWithOperations {
     }
 }
 
-/// What need not be reviewed: what is being deleted, so that finalizers can go, and updates that
-/// leave the spec alone.
+/// Excludes objects that are being deleted, so that finalizers can be removed, and updates that
+/// leave the spec as it is.
 fn match_conditions() -> Vec<MatchCondition> {
     [
         ("not-being-deleted", "request.operation == 'DELETE' || !has(object.metadata.deletionTimestamp)"),

@@ -1,5 +1,5 @@
-//! What happens around every request: its body within a budget, a place among those in flight,
-//! limits of time, and a panic caught.
+//! The limits around every request: memory for its body, requests in flight, time, and a caught
+//! panic.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -20,36 +20,31 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::api::duration;
 use crate::metrics::{ServerMetrics, Shed};
 use crate::serve::budget::{BodyBudget, Full, Hold};
 use crate::serve::connections::Activity;
 use crate::serve::limits::Limits;
 use crate::serve::weight;
 
-/// Longer texts are no duration that an API server sends. It also keeps the parser from numbers
-/// that overflow.
-const TIMEOUT_TEXT: usize = 12;
-
-/// A body whose length is not known begins with so many bytes of the budget, and takes twice as
-/// many each time that it needs more.
+/// The first share of a body of unknown length; it doubles each time that the body needs more.
 const FIRST_BYTES: usize = 16 * 1024;
 
-/// A body that nobody wants is read on and thrown away for so long: a caller that is still sending
-/// when the connection closes never sees the answer.
+/// For how long the rest of a refused body is read and thrown away: a caller that is still sending
+/// when the connection closes never sees the response.
 const SWALLOW: Duration = Duration::from_secs(1);
 
-/// Answers of no more bytes are with the kernel at once, which has more room than this for each
-/// connection.
+/// Up to this length the kernel takes a response at once: its buffer for a connection is larger.
 const SHORT_ANSWER: usize = 16 * 1024;
 
-/// An extension of a request that costs much: whoever answers it does so one at a time, and keeps
-/// this until it is done.
+/// Marks a request that needs much memory. Handlers process such requests one at a time, and drop
+/// this when done.
 #[derive(Clone, Debug)]
 pub(super) struct Heavy {
     _kept: Arc<(Hold, Arc<Option<Hold>>)>,
 }
 
-/// Why a request is not answered by its handler.
+/// Why a request did not get a response of its handler.
 #[derive(Clone, Copy, Debug)]
 enum RequestRefusal {
     TooLarge(usize),
@@ -118,8 +113,7 @@ impl RequestRefusal {
             self.status(),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
         ) {
-            // The API server's client waits so many seconds and tries again, as long as its own
-            // timeout lets it.
+            // The API server's client retries after so many seconds, within its own timeout.
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if matches!(self, Self::SlowBody(_) | Self::Broken) {
@@ -129,18 +123,18 @@ impl RequestRefusal {
     }
 }
 
-/// The router, with what all its requests share. Cheap to clone.
+/// The router and the state that all requests share. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Application {
     router: Router,
     /// Bytes of bodies.
     memory: Arc<BodyBudget>,
-    /// Places in the line of heavy requests.
+    /// Slots in the queue of heavy requests.
     line: Arc<BodyBudget>,
     in_flight: Arc<Semaphore>,
     limits: Limits,
     metrics: ServerMetrics,
-    /// Set from the shutdown signal on.
+    /// Cancelled by the shutdown signal.
     ending: CancellationToken,
 }
 
@@ -153,12 +147,12 @@ impl Application {
     ) -> Self {
         let panics = metrics.clone();
         let router = router
-            // axum has a limit of its own, 2 MB, for handlers that take the whole body. Ours is
-            // kept before they are asked.
+            // axum's own limit for handlers that take a whole body is 2 MB, less than a review may
+            // have. `read_body` limits bodies before a handler sees them.
             .layer(DefaultBodyLimit::disable())
             .layer(CatchPanicLayer::custom(move |_: Box<dyn Any + Send>| {
-                // The panic hook has said where and why; the payload may hold anything and goes no
-                // further.
+                // The panic hook has logged place and message. The payload may hold a secret and is
+                // dropped.
                 panics.shed(Shed::Panic);
                 said(
                     StatusCode::INTERNAL_SERVER_ERROR,
@@ -193,8 +187,8 @@ impl Application {
             }
             refusal.response()
         });
-        // A caller that has been told leaves between two requests. One that is cut off may be in
-        // the middle of writing.
+        // A caller that reads `Connection: close` closes between two requests. Cut off by us, it
+        // could be in the middle of the next one.
         if self.ending.is_cancelled() {
             response
                 .headers_mut()
@@ -219,7 +213,7 @@ impl Application {
             .try_acquire()
             .map_err(|_| RequestRefusal::InFlight(self.limits.in_flight))?;
         let hold = Arc::new(hold);
-        // It has its place until it is answered, and as long as its handler keeps it.
+        // The slot is held until the response, or for as long as the handler keeps it.
         let place = weight::is_heavy(&body)
             .then(|| self.line.keep(peer, 1))
             .transpose()
@@ -242,7 +236,7 @@ impl Application {
         Ok(hold_on(response, hold, activity))
     }
 
-    /// The whole body, and its part of the budget.
+    /// Reads the whole body into its share of the budget.
     async fn read_body(
         &self,
         peer: IpAddr,
@@ -290,8 +284,7 @@ impl Application {
     }
 }
 
-/// Gives the budget back what the request held: at once, or, of a long answer, when it has been
-/// written.
+/// Returns the bytes of the request to the budget: at once, or after a long response has been sent.
 fn hold_on(
     response: Response<Body>,
     hold: Arc<Option<Hold>>,
@@ -315,7 +308,7 @@ fn hold_on(
     })
 }
 
-/// Bytes that hold their part of the budget until they are dropped.
+/// Bytes that keep their share of the budget until they are dropped.
 struct BudgetedBody(
     Bytes,
     #[expect(dead_code, reason = "it is there to be dropped")] Arc<Option<Hold>>,
@@ -327,7 +320,7 @@ impl AsRef<[u8]> for BudgetedBody {
     }
 }
 
-/// Reads on, and keeps nothing.
+/// Reads and drops the rest of a body.
 async fn swallow(mut body: Incoming, most: usize) {
     let _ = timeout(SWALLOW, async {
         let mut swallowed = 0;
@@ -351,26 +344,16 @@ fn said(status: StatusCode, text: &str) -> Response<Body> {
     response
 }
 
-/// How long the caller waits, by its `?timeout=` in Go's text for durations.
+/// How long the caller waits, by its `?timeout=`, a Go duration.
 fn patience(query: Option<&str>, limits: &Limits) -> Duration {
     let said = query
         .unwrap_or_default()
         .split('&')
         .find_map(|pair| pair.strip_prefix("timeout="));
-    said.and_then(duration)
+    said.and_then(|text| duration::parse(text).ok())
         .filter(|d| !d.is_zero())
         .unwrap_or(limits.request)
         .min(limits.request_at_most)
-}
-
-fn duration(text: &str) -> Option<Duration> {
-    // kube's parser panics on signs in the middle and on numbers that overflow.
-    let plain =
-        text.len() <= TIMEOUT_TEXT && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.');
-    plain
-        .then(|| text.parse::<kube::core::Duration>().ok())
-        .flatten()
-        .map(Duration::from)
 }
 
 #[cfg(test)]
@@ -393,8 +376,9 @@ mod tests {
             (Some("timeout=-3s"), 10.0),
             (Some("timeout=1s-9s"), 10.0),
             (Some("timeout=NaNs"), 10.0),
-            (Some("timeout=99999999999h"), 30.0),
+            (Some("timeout=99999999999h"), 10.0),
             (Some("timeout=99999999999999999999999999h"), 10.0),
+            (Some("timeout=%2B3s"), 10.0),
             (Some("mytimeout=3s"), 10.0),
         ] {
             assert_eq!(

@@ -1,4 +1,5 @@
-//! The accept loop: connections in, requests to the router, and an end that loses none.
+//! The accept loop: takes connections, passes requests to the router, and shuts down without a lost
+//! request.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,18 +25,17 @@ use crate::serve::connections::{Activity, ConnectionSlot, ConnectionSlots, Expir
 use crate::serve::limits::Limits;
 use crate::serve::request::Application;
 
-/// After an error that will not go away by itself (no descriptors, no memory), accept again after
-/// this pause.
+/// The pause after an accept error that persists (no descriptors, no memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// A connection that has been asked to end gets this long before it is dropped.
+/// How long a connection has to close before it is dropped.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Bytes that one connection may have in its read buffer, and again in its write buffer: heads are
-/// far smaller, bodies are handed on piece by piece, and a record of TLS is no longer.
+/// Bytes of the read buffer of a connection, and of its write buffer. Heads are far smaller, bodies
+/// are passed on in pieces, and a TLS record is no longer.
 const BUFFER: usize = 16 * 1024;
 
-/// How callers reach the server.
+/// The transport of a server.
 #[derive(Clone, Debug)]
 pub enum Transport {
     /// Without TLS: for probes and metrics.
@@ -44,12 +44,10 @@ pub enum Transport {
     Tls(Arc<ServerConfig>),
 }
 
-/// TLS 1.2 and 1.3 with this certificate, no resumption, and HTTP/1.1 alone: the API server asks
-/// its webhooks for nothing else, so that its requests are spread over their replicas (kubernetes
-/// issue 75791).
+/// TLS 1.2 and 1.3 with this certificate, without resumption, and HTTP/1.1 alone. The API server
+/// uses HTTP/1.1 for webhooks, to spread requests over their replicas (kubernetes issue 75791).
 ///
-/// The API server never resumes a session, so tickets would be keys to look after and bytes to send
-/// for nothing.
+/// The API server never resumes a session, so tickets would be useless keys and bytes.
 pub fn tls(certificate: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -65,7 +63,7 @@ pub fn tls(certificate: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>
 /// Listens on this address. `[::]` means IPv4 too, also on a machine without IPv6.
 pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     match TcpListener::bind(address).await {
-        // A kernel without IPv6 says "address family not supported", one that has it switched off
+        // A kernel without IPv6 says "address family not supported"; with IPv6 disabled it says
         // "cannot assign".
         Err(error)
             if address.is_ipv6()
@@ -81,35 +79,35 @@ pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
-/// A server that is ready to run.
+/// A server, not yet running.
 #[derive(Debug)]
 pub struct HttpsServer {
-    /// Where connections come from.
+    /// The source of connections.
     pub listener: TcpListener,
     /// TLS or not.
     pub transport: Transport,
-    /// Who answers. It need not limit anything: time, size and number of requests are limited
-    /// around it.
+    /// The handlers. They need no limits of their own: the server limits time, size and number of
+    /// requests.
     pub router: Router,
-    /// What is taken from callers.
+    /// The limits for callers.
     pub limits: Limits,
-    /// Where connections and refusals are counted.
+    /// The counters of connections and refusals.
     pub metrics: ServerMetrics,
 }
 
 impl HttpsServer {
-    /// Serves until the signal, then ends within [`Limits::linger`] and [`Limits::drain`].
+    /// Serves until the signal, then shuts down within [`Limits::linger`] and [`Limits::drain`].
     ///
-    /// *Expected flow*: the signal comes (and with it the pod turns not ready: see
-    /// [`crate::serve::probes::Readiness`]). New connections are still taken for `linger`, since
-    /// endpoints follow with a delay; every answer says `Connection: close`. Then the listener
-    /// closes, idle connections end, requests in progress are answered. What is not done after
-    /// `drain` is given up.
+    /// *Expected flow*: at the signal the pod becomes not ready (see
+    /// [`crate::serve::probes::Readiness`]). For `linger`, new connections are still accepted,
+    /// since endpoints follow with a delay, and every response says `Connection: close`. Then the
+    /// listener and the idle connections close, and running requests are answered. After `drain`
+    /// the rest is dropped.
     ///
-    /// *Guarantees*: a request that came in before `linger` passed, and that takes less than
-    /// `drain`, is answered. An error of one connection, and one of accepting, ends nothing else.
+    /// *Guarantees*: a request that arrives within `linger` and takes less than `drain` is
+    /// answered. An error of one connection, or of accepting one, affects no other.
     ///
-    /// *Assumptions*: callers stop coming once the pod is not ready.
+    /// *Assumptions*: callers send no new requests once the pod is not ready.
     pub async fn run(self, signal: CancellationToken) {
         let Self {
             listener,
@@ -174,8 +172,8 @@ async fn accept(
     }
 }
 
-/// Whether only the connection that was about to be accepted is concerned, so that the next one can
-/// be taken at once.
+/// Whether the error concerns only the connection that was being accepted, so that the next one can
+/// be accepted at once.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(
@@ -184,16 +182,16 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// What all connections of a server share.
+/// The state that all connections of a server share.
 #[derive(Clone, Debug)]
 struct Connections {
     application: Application,
     transport: Transport,
     limits: Limits,
     metrics: ServerMetrics,
-    /// Set when idle connections are to end, and busy ones after their request.
+    /// Cancelled when idle connections must close, and busy ones after their request.
     draining: CancellationToken,
-    /// Set when all connections are to end at once.
+    /// Cancelled when all connections must close at once.
     abandoned: CancellationToken,
 }
 
@@ -215,7 +213,7 @@ impl Connections {
         peer: SocketAddr,
         activity: &Arc<Activity>,
     ) -> ConnectionEnd {
-        // Answers are small and written at once; waiting for more would only delay them.
+        // Responses are small and written at once: Nagle's algorithm would only delay them.
         let _ = stream.set_nodelay(true);
         let Transport::Tls(config) = &self.transport else {
             return self.http(stream, peer, activity).await;
@@ -255,7 +253,7 @@ impl Connections {
                 .answer(caller, Arc::clone(activity), request)
         });
         let mut builder = http1::Builder::new();
-        // hyper's own timeout also runs while a connection is idle, where ours is longer.
+        // hyper's own timeout also runs on idle connections, for which ours is longer.
         builder
             .header_read_timeout(None)
             .max_buf_size(BUFFER)
@@ -269,8 +267,8 @@ impl Connections {
                 result = connection.as_mut() => return ended(result, peer),
                 () = self.draining.cancelled(), if !is_draining => {
                     is_draining = true;
-                    // A connection that has not sent its request yet, or half of it, would lose it.
-                    // It has until its time for that is over, and is told with the answer.
+                    // A connection may be about to send a request, or have sent half of one. It
+                    // keeps its time for that; its response then says `Connection: close`.
                     if activity.expiry(&self.limits).is_none() || activity.is_idle() {
                         connection.as_mut().graceful_shutdown();
                     }
@@ -288,10 +286,9 @@ impl Connections {
     }
 }
 
-/// Resolves when the connection has been without a request for too long.
+/// Resolves when the connection was without a request for too long.
 ///
-/// It is polled after the connection, whenever that one was: what the connection does can only have
-/// changed then.
+/// Polled after each poll of the connection: only then can its state have changed.
 async fn expired(mut timer: Pin<&mut Sleep>, activity: &Activity, limits: &Limits) -> Expiry {
     std::future::poll_fn(|cx| {
         let Some((at, why)) = activity.expiry(limits) else {
@@ -315,8 +312,7 @@ fn ended(result: hyper::Result<()>, peer: SocketAddr) -> ConnectionEnd {
     }
 }
 
-/// A caller that refuses our certificate is the one failure that only an operator can repair; the
-/// others are noise.
+/// A caller that refuses our certificate needs an administrator; all other failures are noise.
 fn log_failed_handshake(error: &io::Error, peer: SocketAddr) {
     use AlertDescription::{BadCertificate, CertificateExpired, CertificateUnknown, UnknownCA};
     let alert = match error.get_ref().and_then(|e| e.downcast_ref()) {

@@ -1,138 +1,33 @@
-//! The webhooks: one table, from which the router and the registration follow.
+//! The router of the admission webhooks.
 
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Router};
 use tokio::sync::Semaphore;
 
-use crate::api::{Postgres, PostgresOpsRequest};
-use crate::rules::ClusterFacts;
 use crate::rules::defaults::InstallationDefaults;
+use crate::rules::{ClusterFacts, Operation};
 
 use crate::serve::admission::AdmissionRequest;
 use crate::serve::request::Heavy;
-use crate::serve::review;
-use crate::serve::review::{AdmissionVerdict, ReviewFn, mutate, validate};
+use crate::serve::response::respond;
+use crate::serve::review::AdmissionVerdict;
+use crate::serve::table::{WEBHOOKS, Webhook};
 
-/// Whether a webhook judges or fills in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// Judges; without an answer the API server refuses the object.
-    Validate,
-    /// Fills in; without an answer the API server goes on, and the rules are still to come.
-    Mutate,
-}
-
-/// One webhook.
-pub struct Webhook {
-    /// Whether it judges or fills in.
-    pub purpose: Purpose,
-    /// Name of the configuration object that it is registered in.
-    pub configuration: &'static str,
-    /// Its own name.
-    pub name: &'static str,
-    /// Where it is served.
-    pub path: &'static str,
-    /// API group of what it reviews.
-    pub group: &'static str,
-    /// Version of what it reviews.
-    pub version: &'static str,
-    /// Kind of what it reviews.
-    pub kind: &'static str,
-    /// Plural of what it reviews.
-    pub resource: &'static str,
-    /// What is reviewed, in the API server's words.
-    pub operations: &'static [&'static str],
-    /// How it reviews.
-    pub judge: ReviewFn,
-}
-
-impl std::fmt::Debug for Webhook {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Webhook")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Every webhook. Names and paths are KubeDB's; it has none that fills in requests, so those are
-/// formed alike.
-pub static WEBHOOKS: [Webhook; 4] = [
-    Webhook {
-        purpose: Purpose::Mutate,
-        configuration: "mutators.ops.kubedb.com",
-        name: "postgresopsrequestwebhook.mutators.ops.kubedb.com",
-        path: "/mutate-ops-kubedb-com-v1alpha1-postgresopsrequest",
-        operations: &["CREATE", "UPDATE"],
-        judge: mutate::<PostgresOpsRequest>,
-        ..REQUESTS
-    },
-    Webhook {
-        purpose: Purpose::Validate,
-        configuration: "validators.ops.kubedb.com",
-        name: "postgresopsrequestwebhook.validators.ops.kubedb.com",
-        path: "/validate-ops-kubedb-com-v1alpha1-postgresopsrequest",
-        ..REQUESTS
-    },
-    Webhook {
-        purpose: Purpose::Mutate,
-        configuration: "mutators.kubedb.com",
-        name: "postgreswebhook.mutators.kubedb.com",
-        path: "/mutate-kubedb-com-v1-postgres",
-        operations: &["CREATE", "UPDATE"],
-        judge: mutate::<Postgres>,
-        ..DATABASES
-    },
-    Webhook {
-        purpose: Purpose::Validate,
-        configuration: "validators.kubedb.com",
-        name: "postgreswebhook.validators.kubedb.com",
-        path: "/validate-kubedb-com-v1-postgres",
-        ..DATABASES
-    },
-];
-
-const REQUESTS: Webhook = Webhook {
-    purpose: Purpose::Validate,
-    configuration: "",
-    name: "",
-    path: "",
-    group: "ops.kubedb.com",
-    version: "v1alpha1",
-    kind: "PostgresOpsRequest",
-    resource: "postgresopsrequests",
-    operations: &["CREATE", "UPDATE"],
-    judge: validate::<PostgresOpsRequest>,
-};
-
-const DATABASES: Webhook = Webhook {
-    purpose: Purpose::Validate,
-    configuration: "",
-    name: "",
-    path: "",
-    group: "kubedb.com",
-    version: "v1",
-    kind: "Postgres",
-    resource: "postgreses",
-    operations: &["CREATE", "UPDATE", "DELETE"],
-    judge: validate::<Postgres>,
-};
-
-/// What is told of each review, for metrics.
+/// Called after each review, for metrics.
 pub type Observe = dyn Fn(&Webhook, &AdmissionVerdict) + Send + Sync;
 
-/// What the webhooks need to answer.
+/// The dependencies of the webhooks.
 pub struct Admission {
-    /// What is known about the cluster.
+    /// The facts about the cluster.
     pub facts: Arc<dyn ClusterFacts + Send + Sync>,
-    /// What is left to the installation.
+    /// The defaults and limits of the installation.
     pub installation: InstallationDefaults,
-    /// Is told of each review.
+    /// Called after each review.
     pub observe: Box<Observe>,
 }
 
@@ -144,7 +39,7 @@ impl std::fmt::Debug for Admission {
     }
 }
 
-/// The routes of all webhooks. The server bounds bodies and time.
+/// The routes of all webhooks. The server limits body size and time.
 pub fn router(admission: &Arc<Admission>) -> Router {
     let one_at_a_time = Arc::new(Semaphore::new(1));
     WEBHOOKS
@@ -166,12 +61,10 @@ pub fn router(admission: &Arc<Admission>) -> Router {
             };
             router.route(webhook.path, post(handler))
         })
-        // The server has a limit of its own, which fits reviews; axum's default does not.
-        .layer(DefaultBodyLimit::disable())
 }
 
-/// Answers on a thread where it holds nobody up, after all that came before: what two of these need
-/// at once is not there.
+/// Answers heavy requests one after another, on a thread for blocking work: there is no memory for
+/// two at a time.
 async fn in_turn(
     turn: Arc<Semaphore>,
     heavy: Heavy,
@@ -179,8 +72,8 @@ async fn in_turn(
 ) -> Response {
     let answered = async {
         let turn = turn.acquire_owned().await.ok()?;
-        // The caller may give up. What has begun goes on, and keeps its turn and its memory
-        // meanwhile.
+        // The caller may give up. The work goes on, and keeps its turn and its memory until it
+        // ends.
         let work = move || {
             let _until_done = (turn, heavy);
             reply()
@@ -197,7 +90,57 @@ async fn in_turn(
     answered.await.unwrap_or_else(unfinished)
 }
 
-/// Whether the body may be read: plain JSON.
+/// Reviews a request to this webhook.
+#[must_use]
+pub fn review(
+    webhook: &Webhook,
+    request: &AdmissionRequest<'_>,
+    facts: &dyn ClusterFacts,
+    installation: &InstallationDefaults,
+) -> AdmissionVerdict {
+    let AdmissionRequest {
+        kind, operation, ..
+    } = request;
+    if (
+        kind.group.as_ref(),
+        kind.version.as_ref(),
+        kind.kind.as_ref(),
+    ) != (webhook.group, webhook.version, webhook.kind)
+    {
+        return AdmissionVerdict::wrong_webhook(format!(
+            "{} reviews {}/{} {}, and was asked about {}/{} {}: correct the registration",
+            webhook.path,
+            webhook.group,
+            webhook.version,
+            webhook.kind,
+            kind.group,
+            kind.version,
+            kind.kind
+        ));
+    }
+    let operation = match operation.as_ref() {
+        "CREATE" => Operation::Create,
+        "UPDATE" => Operation::Update,
+        "DELETE" => Operation::Delete,
+        other => {
+            return AdmissionVerdict::wrong_webhook(format!(
+                "{} does not review {other}: correct the registration",
+                webhook.path
+            ));
+        }
+    };
+    // Programs write status and scale, which never change the spec.
+    if request
+        .sub_resource
+        .as_deref()
+        .is_some_and(|part| !part.is_empty())
+    {
+        return AdmissionVerdict::PASS;
+    }
+    (webhook.review)(request, operation, facts, installation)
+}
+
+/// Accepts plain JSON only; the error says what to send.
 fn takes(headers: &HeaderMap) -> Result<(), &'static str> {
     let value = |name| {
         headers
@@ -220,27 +163,27 @@ fn takes(headers: &HeaderMap) -> Result<(), &'static str> {
 }
 
 fn reply(webhook: &Webhook, admission: &Admission, body: &[u8]) -> Response {
-    let question = match AdmissionRequest::parse(body) {
-        Ok(question) => question,
+    let request = match AdmissionRequest::parse(body) {
+        Ok(request) => request,
         Err(problem) => return (StatusCode::BAD_REQUEST, problem.to_string()).into_response(),
     };
     let unknown = admission.facts.unknown();
     if !unknown.is_empty() {
-        // No verdict without facts: the API server goes by the webhook's failurePolicy.
+        // No verdict without facts: the API server applies the webhook's failurePolicy.
         return (
             StatusCode::SERVICE_UNAVAILABLE,
             format!("not known yet: {}", unknown.join(", ")),
         )
             .into_response();
     }
-    let verdict = review::review(
+    let verdict = review(
         webhook,
-        &question,
+        &request,
         admission.facts.as_ref(),
         &admission.installation,
     );
     (admission.observe)(webhook, &verdict);
-    match review::answer(webhook, &question, verdict).and_then(|answer| question.answer(answer)) {
+    match respond(webhook, &request, verdict).and_then(|response| request.encode(response)) {
         Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
         Err(_) => (
             StatusCode::INTERNAL_SERVER_ERROR,

@@ -1,7 +1,7 @@
-//! How many values a JSON text holds: that, not its bytes, is what it costs once it is decoded.
+//! The number of values in a JSON text. Decoding costs memory by values, not by bytes.
 //!
-//! `{},` are three bytes, and a struct of hundreds where a list of structs is expected; `{"a":1},`
-//! are eight, and a node of a tree with room for eleven entries.
+//! `{},` has three bytes, and becomes a struct of hundreds in a list of structs. `{"a":1},` has
+//! eight, and becomes a tree node with room for eleven entries.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,8 +9,8 @@ use std::fmt;
 use crate::serve::budget::SMALL;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// Whether a body may cost much: it is long, or has more values than real objects do, of which the
-/// largest have some hundreds.
+/// Whether a body may cost much memory: it is long, or has more values than real objects, of which
+/// the largest have some hundreds.
 pub(super) fn is_heavy(body: &[u8]) -> bool {
     body.len() > SMALL || at_most(body) > FEW
 }
@@ -18,24 +18,22 @@ pub(super) fn is_heavy(body: &[u8]) -> bool {
 /// See [`is_heavy`].
 const FEW: usize = 1_000;
 
-/// Each member and each entry follows one of these, and each list or object that is empty has one
-/// too.
+/// Each member and each entry follows one of these bytes, and each empty list or object has one.
 const fn opens(byte: u8) -> bool {
     matches!(byte, b'{' | b'[' | b',')
 }
 
-/// A number that the values are not above, at the speed of memory: it counts texts as if they were
-/// JSON.
+/// An upper bound of the number of values, at the speed of memory: it also counts bytes within
+/// strings.
 fn at_most(json: &[u8]) -> usize {
-    // Sums of a byte's width are what the compiler makes vectors of; 255 is the most that such a
-    // sum can hold.
+    // The compiler vectorizes sums of `u8`; such a sum holds at most 255.
     json.chunks(255)
         .map(|part| usize::from(part.iter().map(|byte| u8::from(opens(*byte))).sum::<u8>()))
         .sum()
 }
 
-/// Whether a valid JSON text has more values than this: members and entries, those that are empty
-/// lists or objects counted twice.
+/// Whether a valid JSON text has more values (members and entries) than `most`. Empty lists and
+/// objects count twice.
 pub(super) fn exceeds(json: &str, most: usize) -> bool {
     at_most(json.as_bytes()) > most && values(json) > most
 }
@@ -54,8 +52,8 @@ fn values(json: &str) -> usize {
     count
 }
 
-/// The path to the list or object that more than half of all values are in, as deep as there is
-/// one, for messages: such as `spec.tls.certificates[0].dnsNames`.
+/// The deepest path to a list or object with more than half of all values, such as
+/// `spec.tls.certificates[0].dnsNames`. For messages.
 pub(super) fn heaviest(json: &str) -> String {
     let whole = Census.deserialize(&mut serde_json::Deserializer::from_str(json));
     whole.map_or_else(
@@ -64,21 +62,21 @@ pub(super) fn heaviest(json: &str) -> String {
     )
 }
 
-/// The longest key that becomes part of a path: keys come from users.
+/// The longest key in a path: keys come from users.
 const LONGEST_KEY: usize = 80;
 
-/// Counts without building anything.
+/// Counts values without building them.
 struct Census;
 
 #[derive(Default)]
 struct Container {
     values: usize,
-    /// From here to where most of them are.
+    /// The path from here to the part with the most values.
     path: String,
 }
 
 impl Container {
-    /// The sum of parts, each with its step from here.
+    /// Adds a part; `step` is its key or index.
     fn add(&mut self, heaviest: &mut usize, part: &Self, step: impl FnOnce() -> String) {
         self.values += 1 + part.values;
         if part.values > *heaviest {

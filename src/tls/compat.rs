@@ -1,6 +1,6 @@
-//! Who gets in: the rules of libpq and of `pg_hba`, as far as TLS is concerned.
+//! Which clients can connect: the rules of libpq and of `pg_hba` about TLS.
 //!
-//! The facts, all of PostgreSQL's own sources and tried on 17 and 18:
+//! The facts, all from PostgreSQL's sources and tried on 17 and 18:
 //!
 //! * `pg_hba`: the first line that matches decides; there is no falling through to the next.
 //! * A root file, when there is one, is used in *every* mode that speaks TLS: `prefer` and
@@ -19,21 +19,21 @@ use crate::api::tls::SslMode;
 use crate::pki::CaId;
 use crate::tls::posture::{Method, PasswordEncryption, Posture};
 
-/// Somebody who connects. Names and common names are taken to fit: what is issued is checked for
-/// that.
+/// A client that connects. Its names and common name are assumed to fit: issued certificates are
+/// checked for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     /// libpq's `sslmode`.
     pub mode: SslMode,
     /// The CAs in its root file; `None` if it has no such file.
     pub roots: Option<BTreeSet<CaId>>,
-    /// How the server stores its password; `None` if it brings none.
+    /// How the server stores its password. `None` if it sends none.
     pub password_encryption: Option<PasswordEncryption>,
-    /// The issuer of its certificate; `None` if it brings none.
+    /// The issuer of its certificate. `None` if it has none.
     pub certificate: Option<CaId>,
 }
 
-/// Why somebody does not get in.
+/// Why a client cannot connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnectRefusal {
     /// The server takes no plaintext.
@@ -57,7 +57,7 @@ pub enum ConnectRefusal {
 }
 
 impl ConnectRefusal {
-    /// Whether libpq gives up, where it would else try the other kind of connection.
+    /// Whether libpq gives up instead of trying the other kind of connection.
     const fn is_final(&self) -> bool {
         matches!(self, Self::NoPassword | Self::UnknownClientCa(_))
     }
@@ -103,7 +103,7 @@ impl fmt::Display for ConnectRefusal {
     }
 }
 
-/// Whether this client would get in.
+/// Whether this client can connect.
 pub fn can_connect(client: &Client, server: &Posture) -> Result<(), ConnectRefusal> {
     let unless_final =
         |refusal: ConnectRefusal, next: fn(&Client, &Posture) -> Result<(), ConnectRefusal>| {
@@ -125,8 +125,8 @@ pub fn can_connect(client: &Client, server: &Posture) -> Result<(), ConnectRefus
     }
 }
 
-/// Whether a standby in one posture would replicate from a primary in another. It brings the
-/// superuser's password always, and that is stored as the primary's posture says.
+/// Whether a standby in one posture can replicate from a primary in another. It always sends the
+/// superuser's password, which is stored as the primary's posture says.
 pub fn can_replicate(standby: &Posture, primary: &Posture) -> Result<(), ConnectRefusal> {
     let client = Client {
         mode: standby.conninfo.mode,
@@ -140,7 +140,7 @@ pub fn can_replicate(standby: &Posture, primary: &Posture) -> Result<(), Connect
 fn by_plaintext(client: &Client, server: &Posture) -> Result<(), ConnectRefusal> {
     match server.accept.plain {
         None => Err(ConnectRefusal::PlaintextRefused),
-        // pg_hba's `cert` is for TLS lines only: the server would not load it.
+        // The method `cert` is valid on TLS lines only: the server would not load it here.
         Some(Method::Cert) => Err(ConnectRefusal::NoCertificate),
         Some(method) => by_password(client, method),
     }

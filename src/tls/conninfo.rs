@@ -1,4 +1,4 @@
-//! A posture as libpq parameters: how Patroni and the standbys of a cluster dial.
+//! The libpq parameters of a posture, by which Patroni and the standbys of a cluster connect.
 
 use crate::api::tls::SslMode;
 use crate::tls::layout;
@@ -6,8 +6,8 @@ use crate::tls::posture::Posture;
 
 /// Name and value of each parameter.
 ///
-/// The root file is named wherever there is one: libpq checks the chain with it in every mode that
-/// speaks TLS, and a standby should not be talked into streaming from a stranger.
+/// The root file is named in every mode: libpq then checks the chain whenever it speaks TLS, so
+/// that a standby streams from no foreign server.
 #[must_use]
 pub fn parameters(posture: &Posture) -> Vec<(&'static str, &'static str)> {
     let mode = posture.conninfo.mode;

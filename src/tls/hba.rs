@@ -1,14 +1,14 @@
-//! A posture as `pg_hba` lines.
+//! The `pg_hba` lines of a posture.
 
 use crate::tls::posture::{Method, Posture, ServerTls};
 
 /// The lines, in order: the first that matches decides.
 ///
-/// Inside a pod the socket needs no password and no certificate: people, Patroni and the exporter
-/// work whatever TLS is doing. `replication` is no database, so `all` does not cover it.
+/// The socket inside a pod needs neither password nor certificate: Patroni, the exporter and people
+/// can log in whatever the state of TLS. `replication` is no database, so `all` does not cover it.
 #[must_use]
 pub fn lines(posture: &Posture) -> Vec<String> {
-    // `host` matches TLS too: it is only exact where no server speaks TLS.
+    // `host` also matches TLS connections, so it is exact only if no server speaks TLS.
     let plain = if posture.serve == ServerTls::Plain {
         "host"
     } else {
@@ -30,7 +30,8 @@ pub fn lines(posture: &Posture) -> Vec<String> {
         .collect()
 }
 
-/// `clientcert=verify-full` is PostgreSQL 12's word; a rule lets nobody begin with an older one.
+/// `clientcert=verify-full` exists since PostgreSQL 12; rule `version-supported` refuses older
+/// ones.
 const fn word(method: Method) -> &'static str {
     match method {
         Method::Md5 => "md5",
@@ -47,7 +48,8 @@ mod tests {
     use crate::tls::posture::{HbaMethods, ServerTls};
     use crate::tls::walk;
 
-    /// What the first matching line asks of a remote connection, read as PostgreSQL reads it.
+    /// The method that the first matching line asks of a remote connection, parsed as PostgreSQL
+    /// does.
     fn asked<'a>(lines: &'a [String], database: &str, tls: bool) -> Option<&'a str> {
         lines.iter().find_map(|line| {
             let (kind, rest) = line.split_once(' ')?;

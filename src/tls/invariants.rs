@@ -1,4 +1,4 @@
-//! The law of walks, over every pair of specs and from every stop of every walk.
+//! The invariants of walks, for every pair of specs and from every stage of every walk.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +12,8 @@ use crate::tls::{Client, can_connect, can_replicate, published, walk};
 
 const METHODS: [Method; 3] = [Method::Md5, Method::Scram, Method::Cert];
 
-/// Leaves of one CA, new leaves of the same, leaves of another CA, and server and client of
-/// different ones.
+/// Leaves of one CA, new leaves of the same CA, leaves of another CA, and server and client leaves
+/// of different CAs.
 fn materials() -> [Material; 4] {
     [
         material(1, 1, 1),
@@ -23,9 +23,9 @@ fn materials() -> [Material; 4] {
     ]
 }
 
-/// Every posture that a spec can ask for: plaintext by either password, and TLS by mode, method and
-/// material.
-fn ends() -> Vec<Posture> {
+/// Every posture that a spec can ask for: plaintext with either password method, and TLS by mode,
+/// method and material.
+fn spec_postures() -> Vec<Posture> {
     let tls = SslMode::ALL[1..].iter().flat_map(|mode| {
         METHODS
             .into_iter()
@@ -38,7 +38,7 @@ fn ends() -> Vec<Posture> {
         .collect()
 }
 
-/// Everybody who might connect, but for what they trust: by mode, password and certificate.
+/// Every kind of client by mode, password and certificate, without the CAs that it trusts.
 fn clients() -> Vec<(SslMode, Secret, Option<CaId>)> {
     let passwords = [
         Secret::None,
@@ -55,8 +55,8 @@ fn clients() -> Vec<(SslMode, Secret, Option<CaId>)> {
         .collect()
 }
 
-/// A password: of a role of the user's own, whose hash nobody touches, or of the superuser, whose
-/// hash the posture names.
+/// A password: of a user's role, whose hash stays as it is, or of the superuser, whose hash the
+/// posture gives.
 #[derive(Clone, Copy, Debug)]
 enum Secret {
     None,
@@ -83,16 +83,16 @@ fn connects(
     can_connect(&client, server).map_err(|refusal| format!("{client:?}: {refusal}"))
 }
 
-/// What pods can be while a step from `a` to `b` is half done, by what is on its way to them:
-/// settings, then files, then how standbys dial. One is written after every pod has been seen to
-/// have the one before. The hash follows settings by replication. No pod serves TLS without files.
+/// The states of pods during a stage from `a` to `b`, in the order in which its parts are applied:
+/// settings, then files, then conninfo. Each part is applied after every pod was seen to have the
+/// one before. The hash follows the settings by replication. No pod serves TLS without files.
 fn halfway(a: &Posture, b: &Posture) -> [Vec<Posture>; 3] {
-    let pod = |settings: &Posture, hash, files: &Posture, dial| Posture {
+    let pod = |settings: &Posture, hash, files: &Posture, conninfo| Posture {
         files: files.files.clone(),
         serve: settings.serve,
         accept: settings.accept,
         hash,
-        conninfo: dial,
+        conninfo,
     };
     let hashes = [a.hash, b.hash];
     let settings = [a, b]
@@ -101,16 +101,16 @@ fn halfway(a: &Posture, b: &Posture) -> [Vec<Posture>; 3] {
     let files = [a, b]
         .into_iter()
         .flat_map(|of| hashes.map(|hash| pod(b, hash, of, a.conninfo)));
-    let dials = [a, b].map(|of| pod(b, b.hash, b, of.conninfo));
+    let conninfos = [a, b].map(|of| pod(b, b.hash, b, of.conninfo));
     let is_possible = |pod: &Posture| pod.files.is_some() || pod.serve == ServerTls::Plain;
     [
         settings.filter(is_possible).collect(),
         files.filter(is_possible).collect(),
-        dials.to_vec(),
+        conninfos.to_vec(),
     ]
 }
 
-/// Standbys replicate through the whole walk, however little of a step has reached which pod.
+/// Standbys replicate throughout the walk, whatever part of a stage has reached each pod.
 fn replication_holds(walk: &[Posture]) -> Result<(), String> {
     for pair in walk.windows(2) {
         let [a, b] = pair else { continue };
@@ -127,22 +127,27 @@ fn replication_holds(walk: &[Posture]) -> Result<(), String> {
             }
         }
     }
-    walk.iter().try_for_each(|stop| {
-        can_replicate(stop, stop).map_err(|refusal| format!("{refusal}: {stop:#?} joins itself"))
+    walk.iter().try_for_each(|stage| {
+        can_replicate(stage, stage).map_err(|refusal| format!("{refusal}: {stage:#?} joins itself"))
     })
 }
 
-/// Who can connect at both ends can connect at every stop, with the bundle that is published then
-/// or with none.
+/// A client that can connect at both ends can connect at every stage, with the bundle that is
+/// published then or without one.
 fn clients_are_served(walk: &[Posture]) -> Result<(), String> {
     let last = walk.len() - 1;
     for who in clients() {
         for has_roots in [true, false] {
-            let at =
-                |stop: usize| connects(&who, has_roots.then(|| published(walk, stop)), &walk[stop]);
+            let at = |stage: usize| {
+                connects(
+                    &who,
+                    has_roots.then(|| published(walk, stage)),
+                    &walk[stage],
+                )
+            };
             if at(0).is_ok() && at(last).is_ok() {
-                (1..last).try_for_each(|stop| {
-                    at(stop).map_err(|why| format!("stop {stop} of {walk:#?}: {why}"))
+                (1..last).try_for_each(|stage| {
+                    at(stage).map_err(|why| format!("stage {stage} of {walk:#?}: {why}"))
                 })?;
             }
         }
@@ -150,26 +155,26 @@ fn clients_are_served(walk: &[Posture]) -> Result<(), String> {
     Ok(())
 }
 
-/// The same while a step is half done.
+/// The same during a stage.
 fn clients_are_served_halfway(walk: &[Posture]) -> Result<(), String> {
     let ends = |who: &_| {
-        let at = |stop: usize| connects(who, Some(published(walk, stop)), &walk[stop]);
+        let at = |stage: usize| connects(who, Some(published(walk, stage)), &walk[stage]);
         at(0).is_ok() && at(walk.len() - 1).is_ok()
     };
     let served = clients().into_iter().filter(ends);
-    for (who, (stop, pair)) in
+    for (who, (stage, pair)) in
         served.flat_map(|who| walk.windows(2).enumerate().map(move |step| (who, step)))
     {
-        // What was published for the stop before may still be what the client has.
+        // The client may still have the bundle of the stage before.
         for server in halfway(&pair[0], &pair[1]).concat() {
-            connects(&who, Some(published(walk, stop)), &server)
-                .map_err(|why| format!("after stop {stop} of {walk:#?}: {why} at {server:#?}"))?;
+            connects(&who, Some(published(walk, stage)), &server)
+                .map_err(|why| format!("after stage {stage} of {walk:#?}: {why} at {server:#?}"))?;
         }
     }
     Ok(())
 }
 
-/// A client whose certificate follows the database's own is served whichever of the two it shows
+/// A client whose certificate is renewed with the database's can connect with either of the two
 /// while both CAs are trusted.
 fn renewed_clients_are_served(walk: &[Posture]) -> Result<(), String> {
     let (first, last) = (&walk[0], &walk[walk.len() - 1]);
@@ -177,26 +182,26 @@ fn renewed_clients_are_served(walk: &[Posture]) -> Result<(), String> {
         return Ok(());
     };
     for who in clients().into_iter().filter(|who| who.2.is_none()) {
-        let shows = |certificate: CaId, stop: usize| {
+        let shows = |certificate: CaId, stage: usize| {
             connects(
                 &(who.0, who.1, Some(certificate)),
-                Some(published(walk, stop)),
-                &walk[stop],
+                Some(published(walk, stage)),
+                &walk[stage],
             )
         };
         let (old, new) = (old.material.client.ca, new.material.client.ca);
         if shows(old, 0).is_ok() && shows(new, walk.len() - 1).is_ok() {
-            for stop in 1..walk.len() - 1 {
-                shows(old, stop)
-                    .and_then(|()| shows(new, stop))
-                    .map_err(|why| format!("stop {stop}: {why}"))?;
+            for stage in 1..walk.len() - 1 {
+                shows(old, stage)
+                    .and_then(|()| shows(new, stage))
+                    .map_err(|why| format!("stage {stage}: {why}"))?;
             }
         }
     }
     Ok(())
 }
 
-fn law_holds(from: &Posture, to: &Posture) -> Result<(), String> {
+fn invariants_hold(from: &Posture, to: &Posture) -> Result<(), String> {
     let walk = walk(from, to);
     if walk.first() != Some(from) || walk.last() != Some(to) {
         return Err("the ends of the walk are not its ends".to_owned());
@@ -217,22 +222,22 @@ fn check(result: Result<(), String>) {
 
 #[test]
 fn every_spec_reaches_every_other_and_nobody_is_refused_on_the_way() {
-    let ends = ends();
+    let ends = spec_postures();
     for from in &ends {
         for to in &ends {
-            check(law_holds(from, to));
+            check(invariants_hold(from, to));
         }
     }
 }
 
 #[test]
-fn from_every_stop_the_way_on_and_the_way_back_keep_replication() {
-    let ends = ends();
+fn from_every_stage_the_way_on_and_the_way_back_keep_replication() {
+    let ends = spec_postures();
     for from in &ends {
         for to in &ends {
-            for stop in walk(from, to) {
+            for stage in walk(from, to) {
                 for end in [from, to] {
-                    check(replication_holds(&walk(&stop, end)));
+                    check(replication_holds(&walk(&stage, end)));
                 }
             }
         }
@@ -240,14 +245,14 @@ fn from_every_stop_the_way_on_and_the_way_back_keep_replication() {
 }
 
 #[test]
-fn a_walk_to_where_one_is_has_one_stop() {
-    for end in ends() {
+fn a_walk_to_where_one_is_has_one_stage() {
+    for end in spec_postures() {
         assert_eq!(walk(&end, &end), [end]);
     }
 }
 
 fn end() -> impl Strategy<Value = Posture> {
-    prop::sample::select(ends())
+    prop::sample::select(spec_postures())
 }
 
 proptest! {
@@ -262,18 +267,18 @@ proptest! {
     }
 
     #[test]
-    fn from_every_stop_every_spec_is_reached_and_nobody_is_refused(
+    fn from_every_stage_every_spec_is_reached_and_nobody_is_refused(
         from in end(), to in end(), third in end(), turn in any::<prop::sample::Index>(), again in any::<prop::sample::Index>(),
     ) {
         let way = walk(&from, &to);
-        let stop = &way[turn.index(way.len())];
+        let stage = &way[turn.index(way.len())];
         for end in [&from, &to, &third] {
-            law_holds(stop, end).map_err(TestCaseError::fail)?;
+            invariants_hold(stage, end).map_err(TestCaseError::fail)?;
         }
-        let back = walk(stop, &third);
-        let stop = &back[again.index(back.len())];
+        let back = walk(stage, &third);
+        let stage = &back[again.index(back.len())];
         for end in [&from, &third] {
-            law_holds(stop, end).map_err(TestCaseError::fail)?;
+            invariants_hold(stage, end).map_err(TestCaseError::fail)?;
         }
     }
 }

@@ -1,13 +1,13 @@
-//! The files under `/tls/certs`, where KubeDB's users look for them.
+//! The files under `/tls/certs`, at KubeDB's paths.
 
-/// Where the volume with certificates is mounted.
+/// The mount path of the volume with certificates.
 pub const ROOT: &str = "/tls/certs";
 
 /// The server's leaf.
 pub const SERVER_CERTIFICATE: &str = "/tls/certs/server/server.crt";
 /// The server's key.
 pub const SERVER_KEY: &str = "/tls/certs/server/server.key";
-/// The CAs whose client certificates the server takes.
+/// The CAs of the client certificates that the server accepts.
 pub const SERVER_TRUST: &str = "/tls/certs/server/ca.crt";
 /// The leaf that clients inside the pod present.
 pub const CLIENT_CERTIFICATE: &str = "/tls/certs/client/client.crt";

@@ -1,13 +1,15 @@
-//! TLS as a value: what a cluster offers and demands (its *posture*), how it gets from one posture
-//! to another without refusing anybody (a *walk*), and how a posture is written down for PostgreSQL
-//! and for Patroni.
+//! TLS as a value: the *posture* of a cluster (what it offers and demands), the *walk* from one
+//! posture to another that refuses no client, and the configuration of PostgreSQL and Patroni for a
+//! posture.
 //!
 //! | file | what |
 //! |---|---|
-//! | [`posture`](mod@posture) | the posture, and which one a spec asks for |
-//! | [`walk`](mod@walk) | the postures between two postures, and which CAs clients should trust on the way |
+//! | [`posture`](mod@posture) | the posture, and the one that a spec asks for |
+//! | [`walk`](mod@walk) | the postures between two postures, and the CAs that clients must trust at
+//! each |
 //! | [`compat`] | whether a client or a standby can connect, by libpq's and `pg_hba`'s rules |
-//! | [`hba`], [`settings`], [`conninfo`] | the three places where a posture is written down |
+//! | [`hba`], [`settings`], [`conninfo`] | the three parts of the configuration that follow from a
+//! posture |
 //! | [`layout`] | the files under `/tls/certs` |
 
 pub mod compat;

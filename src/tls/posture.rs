@@ -1,38 +1,38 @@
-//! The state of a cluster's TLS, and which state a spec asks for.
+//! The TLS posture of a cluster, and the posture that a spec asks for.
 //!
-//! A posture reaches the pods by three ways, and each part of it belongs to one of them:
+//! Each part of a posture reaches the pods in one of these ways:
 //!
 //! | part | way | reaches |
 //! |---|---|---|
 //! | `files` | Secret `NAME-tls` | each pod when its volume is refreshed; the volume itself only new pods |
 //! | `serve`, `accept` | Patroni's shared configuration | all pods at once |
 //! | `hash` | `ALTER ROLE` on the primary | all pods, by replication |
-//! | `dial` | `patroni.yml` | each pod when its agent reloads |
+//! | `conninfo` | `patroni.yml` | each pod when its Patroni reloads |
 
 use std::collections::BTreeSet;
 
+use crate::api::defaults;
 use crate::api::postgres::PostgresSpec;
 use crate::api::tls::{ClientAuthMode, SslMode};
 use crate::pki::{CaId, Leaf, Material};
 
-/// What a cluster offers and demands, TLS-wise.
+/// The TLS that a cluster offers and demands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Posture {
-    /// What pods have under `/tls/certs`; `None` if they have no such volume.
+    /// The files under `/tls/certs`. `None` if pods have no such volume.
     pub files: Option<Files>,
     /// Whether servers speak TLS.
     pub serve: ServerTls,
-    /// What servers take, by way of connection: the rows of `pg_hba`.
+    /// The methods in `pg_hba`, for each kind of connection.
     pub accept: HbaMethods,
-    /// How the superuser's password is stored, and how new passwords are.
+    /// The hash of the superuser's password and of new passwords.
     pub hash: PasswordEncryption,
-    /// How a standby dials its primary.
+    /// How a standby connects to its primary.
     pub conninfo: ReplicationConninfo,
 }
 
 impl Posture {
-    /// A cluster without TLS whose clients log in by password. `Method::Cert` needs TLS and counts
-    /// as `Method::Scram` here.
+    /// A cluster without TLS. `Method::Cert` needs TLS and counts as `Method::Scram` here.
     #[must_use]
     pub fn plain(method: Method) -> Self {
         let method = if method == Method::Cert {
@@ -55,7 +55,7 @@ impl Posture {
         }
     }
 
-    /// A cluster with TLS and nothing but TLS, whatever the mode its own clients dial with.
+    /// A cluster that accepts only TLS. `mode` is that of its own clients.
     #[must_use]
     pub fn tls(mode: SslMode, method: Method, material: Material) -> Self {
         Self {
@@ -73,7 +73,7 @@ impl Posture {
         }
     }
 
-    /// The leaf that clients see, if servers speak TLS.
+    /// The leaf that servers serve, if they speak TLS.
     #[must_use]
     pub fn served(&self) -> Option<Leaf> {
         match self.serve {
@@ -82,7 +82,7 @@ impl Posture {
         }
     }
 
-    /// The leaf that a standby shows to its primary, if it shows one.
+    /// The leaf that a standby presents to its primary, if it presents one.
     #[must_use]
     pub fn presented(&self) -> Option<Leaf> {
         self.files
@@ -91,7 +91,7 @@ impl Posture {
             .map(|files| files.material.client)
     }
 
-    /// The CAs in `ca.crt`; none without files.
+    /// The CAs in `ca.crt`. Empty without files.
     #[must_use]
     pub fn trust(&self) -> BTreeSet<CaId> {
         self.files
@@ -100,7 +100,7 @@ impl Posture {
             .unwrap_or_default()
     }
 
-    /// Whether a pod that lacks the volume with certificates cannot be in this posture.
+    /// Whether this posture needs the volume with certificates.
     #[must_use]
     pub fn needs_files(&self) -> bool {
         self.serve == ServerTls::Tls
@@ -108,8 +108,8 @@ impl Posture {
             || self.conninfo.mode >= SslMode::VerifyCa
     }
 
-    /// Whether going from here to `next` takes new pods: the volume with certificates comes or goes
-    /// with its pod.
+    /// Whether the change to `next` replaces the pods: it adds or removes the volume with
+    /// certificates.
     #[must_use]
     pub fn needs_new_pods(&self, next: &Self) -> bool {
         self.files.is_some() != next.files.is_some()
@@ -121,12 +121,12 @@ impl Posture {
 pub struct Files {
     /// The leaves and their keys.
     pub material: Material,
-    /// The CAs in `ca.crt`, for client certificates and for dialling.
+    /// The CAs in `ca.crt`, for client certificates and for connections of standbys.
     pub trust: BTreeSet<CaId>,
 }
 
 impl Files {
-    /// These leaves, and trust in those who issued what a server and its standbys show.
+    /// These leaves, and trust in the CAs of the server's and the client's leaf.
     #[must_use]
     pub fn trusting_its_signers(material: Material) -> Self {
         Self {
@@ -141,47 +141,47 @@ impl Files {
 pub enum ServerTls {
     /// `ssl = off`.
     Plain,
-    /// `ssl = on`, with the server leaf of the files.
+    /// `ssl = on`, with the server's leaf of the files.
     Tls,
 }
 
-/// What servers take, by way of connection. `None`: connections of this kind are refused.
+/// The methods that servers accept, for each kind of connection. `None`: connections of this kind
+/// are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HbaMethods {
-    /// What a plaintext connection must bring.
+    /// The method for plaintext connections.
     pub plain: Option<Method>,
-    /// What a TLS connection must bring.
+    /// The method for TLS connections.
     pub tls: Option<Method>,
 }
 
 impl HbaMethods {
-    /// As what a server may ask for a client's password, over TLS or in plaintext. Where TLS is on
-    /// its way out, servers may still take it as they take plaintext.
+    /// The hash by which a server may ask for a client's password, in this mode. During the
+    /// removal of TLS, servers may still accept a TLS connection by the method for plaintext.
     #[must_use]
-    pub fn hash(&self, over_tls: bool) -> PasswordEncryption {
-        let method = if over_tls {
-            self.tls.or(self.plain)
-        } else {
-            self.plain
+    pub fn hash(&self, mode: SslMode) -> PasswordEncryption {
+        let method = match mode {
+            SslMode::Disable => self.plain,
+            _ => self.tls.or(self.plain),
         };
         method.map_or(PasswordEncryption::Scram, Method::hash)
     }
 }
 
-/// How a client proves who it is: the method of a `pg_hba` line.
+/// How a client authenticates: the method of a `pg_hba` line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// A password, however it is stored: `md5` takes SCRAM hashes too.
+    /// `md5`: a password stored as either hash.
     Md5,
-    /// A password stored as SCRAM hash.
+    /// `scram-sha-256`: a password stored as SCRAM hash.
     Scram,
-    /// A client certificate whose common name is the user.
+    /// `cert`: a client certificate whose common name is the user.
     Cert,
 }
 
 impl Method {
-    /// How passwords are stored under this method. Under `cert` nobody looks, and SCRAM is right
-    /// for whatever comes next.
+    /// The hash of passwords under this method. `cert` does not use it; SCRAM fits any later
+    /// method.
     #[must_use]
     pub const fn hash(self) -> PasswordEncryption {
         match self {
@@ -201,12 +201,12 @@ impl From<ClientAuthMode> for Method {
     }
 }
 
-/// How a password is stored: PostgreSQL's `password_encryption`.
+/// The hash of a password: PostgreSQL's `password_encryption`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PasswordEncryption {
-    /// Only the method `md5` takes it.
+    /// Valid for the method `md5` only.
     Md5,
-    /// Both password methods take it.
+    /// Valid for both password methods.
     Scram,
 }
 
@@ -221,22 +221,21 @@ impl PasswordEncryption {
     }
 }
 
-/// How a standby dials its primary. It always carries its password too.
+/// How a standby connects to its primary. It always carries its password too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplicationConninfo {
     /// libpq's `sslmode`.
     pub mode: SslMode,
-    /// Whether it shows the client leaf of the files.
+    /// Whether it presents the client's leaf of the files.
     pub sends_client_cert: bool,
 }
 
-/// The posture that a spec asks for, given PostgreSQL's major version and what has been issued for
-/// it.
+/// The posture that a spec asks for, given PostgreSQL's major version and the issued leaves.
 ///
-/// `None`: the spec wants TLS and nothing has been issued yet.
+/// `None` if the spec asks for TLS and no certificates have been issued yet.
 ///
-/// TLS on means that plaintext is refused, for every `sslMode`. What a spec leaves out has KubeDB's
-/// defaults: `verify-full` with TLS; `md5` before PostgreSQL 18, `scram` since.
+/// With TLS, plaintext is refused in every `sslMode`. Missing fields have KubeDB's defaults:
+/// `verify-full` with TLS; `md5` before PostgreSQL 18, `scram` since.
 #[must_use]
 pub fn posture(spec: &PostgresSpec, major: u32, issued: Option<&Material>) -> Option<Posture> {
     let method = method(spec, major);
@@ -246,25 +245,21 @@ pub fn posture(spec: &PostgresSpec, major: u32, issued: Option<&Material>) -> Op
     }
 }
 
-/// How clients prove who they are, by a spec.
+/// How clients authenticate, by the spec.
 #[must_use]
 pub fn method(spec: &PostgresSpec, major: u32) -> Method {
-    let password = if major < 18 {
-        Method::Md5
-    } else {
-        Method::Scram
-    };
+    let password = Method::from(defaults::client_auth_mode(Some(major)));
     match spec.client_auth_mode.map(Method::from) {
-        // Admission refuses `cert` without TLS; were it off, the default password method is what
-        // still lets people in.
+        // Admission refuses `cert` without TLS. With the webhooks off, the default password method
+        // still lets clients log in.
         Some(Method::Cert) if conninfo(spec).is_none() => password,
         asked => asked.unwrap_or(password),
     }
 }
 
-/// The mode by which the cluster's own clients dial, if the spec wants TLS.
+/// The `sslMode` of the cluster's own clients, if the spec asks for TLS.
 fn conninfo(spec: &PostgresSpec) -> Option<SslMode> {
-    let mode = spec.ssl_mode.unwrap_or(SslMode::VerifyFull);
+    let mode = spec.ssl_mode.unwrap_or(defaults::SSL_MODE_WITH_TLS);
     (spec.tls.is_some() && mode != SslMode::Disable).then_some(mode)
 }
 
@@ -274,7 +269,7 @@ pub(crate) mod tests {
     use crate::api::postgres::TlsConfig;
     use crate::pki::Fingerprint;
 
-    /// A CA named by one byte.
+    /// A CA identified by one byte.
     pub(crate) fn ca(name: u8) -> CaId {
         CaId(Fingerprint([name; 32]))
     }
@@ -355,7 +350,7 @@ pub(crate) mod tests {
         ] {
             let accept = HbaMethods { plain, tls };
             assert_eq!(
-                (accept.hash(false), accept.hash(true)),
+                (accept.hash(SslMode::Disable), accept.hash(SslMode::Require)),
                 (in_plaintext, over_tls),
                 "{accept:?}"
             );

@@ -1,10 +1,10 @@
-//! A posture as PostgreSQL settings.
+//! The PostgreSQL settings of a posture.
 
 use crate::tls::layout;
 use crate::tls::posture::{Posture, ServerTls};
 
-/// Name and value of each setting. Without TLS the paths are left to PostgreSQL's defaults, which
-/// is what `SHOW` prints then.
+/// Name and value of each setting. Without TLS the paths have PostgreSQL's defaults, which `SHOW`
+/// then prints.
 #[must_use]
 pub fn settings(posture: &Posture) -> Vec<(&'static str, &'static str)> {
     let tls: &[_] = match posture.serve {

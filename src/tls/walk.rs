@@ -1,4 +1,5 @@
-//! From one posture to another, so that nobody who may connect at both ends is refused on the way.
+//! The walk from one posture to another: a client that can connect at both ends is refused at no
+//! stage. The field calls this *parallel change*: expand, migrate, contract.
 
 use std::collections::BTreeSet;
 
@@ -6,31 +7,31 @@ use crate::api::tls::SslMode;
 use crate::pki::CaId;
 use crate::tls::posture::{Files, HbaMethods, Method, Posture, ReplicationConninfo, ServerTls};
 
-/// The postures from `from` to `to`, both included; equal neighbours are one.
+/// The stages from `from` to `to`, both included, without equal neighbours.
 ///
 /// # Expected flow
 ///
-/// 1. *equipped*: pods have files; nothing else changes. Only a walk that adds TLS has this stop.
-/// 2. *expanded*: servers take both worlds. Both ends' CAs are trusted. Where one end has no TLS,
-///    servers take plaintext and TLS, and standbys dial `prefer`.
-/// 3. *migrated*: the leaves of the target are served and presented, and standbys dial as the
-///    target wants.
-/// 4. `to`: only the target is accepted and trusted; when TLS goes, so do the files.
+/// 1. *mounted*: pods have files; nothing else changes. Only a walk that adds TLS has this stage.
+/// 2. *expanded*: servers accept clients of both ends, and trust the CAs of both. If one end has no
+///    TLS, servers accept plaintext and TLS, and standbys connect with `prefer`.
+/// 3. *migrated*: servers and standbys use the target's leaves, and standbys connect as the target
+///    asks.
+/// 4. `to`: only the target is accepted and trusted; a target without TLS has no files.
 ///
 /// # Guarantees
 ///
-/// For neighbours `a` and `b`: a standby at either joins a primary at either, also when each is
-/// only halfway between them; `b` needs no files that `a` lacks; and every client that can connect
-/// at both ends and trusts what is [`published`] can connect. The ends are exactly `from` and `to`,
-/// and a walk from any stop to either end guarantees the same: that is rollback.
+/// For neighbours `a` and `b`: a standby at either can replicate from a primary at either, also
+/// while both are between `a` and `b`; `b` needs no files that `a` lacks; and every client that can
+/// connect at both ends and trusts the [`published`] CAs can connect. The ends are exactly `from`
+/// and `to`. A walk from any stage to either end guarantees the same: that is rollback.
 ///
 /// # Assumptions
 ///
-/// Within a step settings come first, then files, then how standbys dial; each is proven on every
-/// server before the next one is written.
+/// Within a stage, settings are applied first, then files, then conninfo. Each is verified on every
+/// server before the next one is applied.
 #[must_use]
 pub fn walk(from: &Posture, to: &Posture) -> Vec<Posture> {
-    let equipped = Posture {
+    let mounted = Posture {
         files: from.files.clone().or_else(|| to.files.clone()),
         ..from.clone()
     };
@@ -54,8 +55,8 @@ pub fn walk(from: &Posture, to: &Posture) -> Vec<Posture> {
     };
     let expanded = Posture {
         files: trusting_both(from, to),
-        // Whoever dials as the target wants already has no crossing to make: a walk that is taken
-        // up again goes on.
+        // Standbys that already connect as the target asks keep doing so: an interrupted walk goes
+        // on.
         conninfo: if from.serve == to.serve || from.conninfo == to.conninfo {
             from.conninfo
         } else {
@@ -68,17 +69,16 @@ pub fn walk(from: &Posture, to: &Posture) -> Vec<Posture> {
         conninfo: to.conninfo,
         ..both
     };
-    let mut stops = vec![from.clone(), equipped, expanded, migrated, to.clone()];
-    stops.dedup();
-    stops
+    let mut stages = vec![from.clone(), mounted, expanded, migrated, to.clone()];
+    stages.dedup();
+    stages
 }
 
-/// The CAs that clients should trust when a walk has come to stop `at`: what is published as
+/// The CAs that clients must trust at stage `at` of a walk: the bundle that is published as
 /// `NAME-ca`.
 ///
-/// Clients mount the bundle and may see a change a minute later, hence what is needed at any later
-/// stop is published from the start. Empty: nothing to publish. A stop beyond the end counts as the
-/// end.
+/// Clients mount the bundle and may see a change a minute later, so the CAs of every later stage
+/// are published from the start. Empty: no bundle. A stage beyond the end counts as the end.
 #[must_use]
 pub fn published(walk: &[Posture], at: usize) -> BTreeSet<CaId> {
     let rest = walk
@@ -97,11 +97,10 @@ pub fn published(walk: &[Posture], at: usize) -> BTreeSet<CaId> {
         .collect()
 }
 
-/// What passes at either end passes here.
+/// The method for connections that either end accepts.
 ///
-/// There is no line in `pg_hba` that takes "certificate or password". But a client that passes both
-/// kinds brings both, so the password is what is asked of it in between; and of the two kinds of
-/// password `md5` takes both hashes.
+/// `pg_hba` has no "certificate or password". A client that can connect at both ends has both, so
+/// the stages between ask for the password; `md5` accepts both hashes.
 fn either(one: Option<Method>, other: Option<Method>) -> Option<Method> {
     match (one, other) {
         (None, method) | (method, None) => method,
@@ -111,7 +110,7 @@ fn either(one: Option<Method>, other: Option<Method>) -> Option<Method> {
     }
 }
 
-/// The leaves of `whose`, if it serves them, else those of `other`; and trust in both.
+/// The leaves of `whose`, or those of `other` if it has none; and trust in the CAs of both.
 fn trusting_both(whose: &Posture, other: &Posture) -> Option<Files> {
     let (first, second) = if whose.serve == ServerTls::Tls {
         (whose, other)
@@ -142,29 +141,32 @@ mod tests {
     #[test]
     fn adding_tls_equips_expands_migrates_and_contracts() {
         let (from, to) = (Posture::plain(Method::Md5), scram(1, 1));
-        let stops = walk(&from, &to);
-        assert_eq!(stops.len(), 5);
+        let stages = walk(&from, &to);
+        assert_eq!(stages.len(), 5);
         assert!(
-            from.needs_new_pods(&stops[1])
-                && stops[1..].windows(2).all(|w| !w[0].needs_new_pods(&w[1]))
+            from.needs_new_pods(&stages[1])
+                && stages[1..].windows(2).all(|w| !w[0].needs_new_pods(&w[1]))
         );
-        assert_eq!((stops[1].serve, stops[1].accept), (from.serve, from.accept));
-        for stop in &stops[2..4] {
+        assert_eq!(
+            (stages[1].serve, stages[1].accept),
+            (from.serve, from.accept)
+        );
+        for stage in &stages[2..4] {
             assert_eq!(
-                (stop.serve, stop.accept.plain, stop.accept.tls),
+                (stage.serve, stage.accept.plain, stage.accept.tls),
                 (ServerTls::Tls, Some(Method::Md5), Some(Method::Scram))
             );
         }
         assert_eq!(
-            (stops[2].conninfo.mode, stops[3].conninfo.mode),
+            (stages[2].conninfo.mode, stages[3].conninfo.mode),
             (SslMode::Prefer, SslMode::VerifyFull)
         );
     }
 
     #[test]
     fn removing_tls_rolls_the_pods_at_the_end_only() {
-        let stops = walk(&scram(1, 1), &Posture::plain(Method::Scram));
-        let rolls: Vec<bool> = stops
+        let stages = walk(&scram(1, 1), &Posture::plain(Method::Scram));
+        let rolls: Vec<bool> = stages
             .windows(2)
             .map(|w| w[0].needs_new_pods(&w[1]))
             .collect();
@@ -174,8 +176,8 @@ mod tests {
     #[test]
     fn another_issuer_is_trusted_before_it_is_served_and_the_old_one_until_after() {
         let (old, new) = (scram(1, 1), scram(2, 2));
-        let stops = walk(&old, &new);
-        let seen: Vec<_> = stops
+        let stages = walk(&old, &new);
+        let seen: Vec<_> = stages
             .iter()
             .map(|s| (s.served().map(|l| l.ca), s.trust().len()))
             .collect();
@@ -204,17 +206,17 @@ mod tests {
     #[test]
     fn a_leaf_that_was_never_served_is_not_served_on_the_way_to_another() {
         let given_up = walk(&Posture::plain(Method::Scram), &scram(1, 1))[1].clone();
-        let stops = walk(&given_up, &scram(2, 2));
+        let stages = walk(&given_up, &scram(2, 2));
         assert!(
-            stops
+            stages
                 .iter()
-                .all(|stop| stop.served().is_none_or(|leaf| leaf.ca == ca(2))),
-            "{stops:#?}"
+                .all(|stage| stage.served().is_none_or(|leaf| leaf.ca == ca(2))),
+            "{stages:#?}"
         );
     }
 
     #[test]
-    fn a_walk_that_is_taken_up_again_from_any_stop_goes_on_and_never_back() {
+    fn a_walk_that_is_taken_up_again_from_any_stage_goes_on_and_never_back() {
         let ends = [
             Posture::plain(Method::Md5),
             Posture::plain(Method::Scram),
@@ -225,9 +227,13 @@ mod tests {
             .iter()
             .flat_map(|from| ends.iter().map(move |to| (from, to)))
         {
-            let stops = walk(from, to);
-            for (at, stop) in stops.iter().enumerate() {
-                assert_eq!(walk(stop, to), stops[at..], "from stop {at} of {stops:#?}");
+            let stages = walk(from, to);
+            for (at, stage) in stages.iter().enumerate() {
+                assert_eq!(
+                    walk(stage, to),
+                    stages[at..],
+                    "from stage {at} of {stages:#?}"
+                );
             }
         }
     }
@@ -246,7 +252,7 @@ mod tests {
             .iter()
             .flat_map(|from| ends.iter().map(move |to| walk(from, to)));
         let neighbours: Vec<_> = pairs
-            .flat_map(|stops| stops.windows(2).map(<[_]>::to_vec).collect::<Vec<_>>())
+            .flat_map(|stages| stages.windows(2).map(<[_]>::to_vec).collect::<Vec<_>>())
             .collect();
         assert!(
             neighbours
@@ -254,9 +260,9 @@ mod tests {
                 .any(|pair| pair[0].accept.plain.is_some() && pair[1].accept.plain.is_none())
         );
         for pair in &neighbours {
-            if pair.iter().any(|stop| stop.accept.plain.is_none()) {
+            if pair.iter().any(|stage| stage.accept.plain.is_none()) {
                 let takes_tls =
-                    |stop: &Posture| stop.serve == ServerTls::Tls && stop.accept.tls.is_some();
+                    |stage: &Posture| stage.serve == ServerTls::Tls && stage.accept.tls.is_some();
                 assert!(pair.iter().all(takes_tls), "{pair:#?}");
             }
         }
@@ -264,14 +270,14 @@ mod tests {
 
     #[test]
     fn both_cas_are_published_from_the_start_and_the_old_one_goes_last() {
-        let stops = walk(&scram(1, 1), &scram(2, 2));
+        let stages = walk(&scram(1, 1), &scram(2, 2));
         let both = BTreeSet::from([ca(1), ca(2)]);
-        let bundles: Vec<_> = (0..stops.len()).map(|at| published(&stops, at)).collect();
+        let bundles: Vec<_> = (0..stages.len()).map(|at| published(&stages, at)).collect();
         assert_eq!(
             bundles,
             [both.clone(), both.clone(), both, BTreeSet::from([ca(2)])]
         );
-        assert_eq!(published(&stops, 99), BTreeSet::from([ca(2)]));
+        assert_eq!(published(&stages, 99), BTreeSet::from([ca(2)]));
         assert_eq!(
             published(&[Posture::plain(Method::Md5)], 0),
             BTreeSet::new()

@@ -19,7 +19,7 @@ use pgrekey::api::StepKind;
 use pgrekey::metrics::{
     ConnectionEnd, Metrics, OperationKind, OperationOutcome, ReviewOutcome, Shed,
 };
-use pgrekey::serve::webhooks::WEBHOOKS;
+use pgrekey::serve::table::WEBHOOKS;
 use serde_json::{Value, json};
 
 use crate::support::{Helm, skip};

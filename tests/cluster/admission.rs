@@ -13,19 +13,17 @@ use kube::api::{Api, Patch, PatchParams};
 use pgrekey::rules;
 use pgrekey::rules::{Allowed, Operation};
 use pgrekey::serve::registration::configuration_names;
-use pgrekey::serve::webhooks::Purpose;
+use pgrekey::serve::table::Purpose;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use crate::cases::{self, Case};
-use crate::harness::{Answer, Cluster, ca, ca_secret, eventually};
-use crate::operator::{Operator, Registration, UNSEEN};
-use crate::rights::Rights;
+use crate::harness::{
+    Answer, Cluster, Operator, Registration, Seat, UNSEEN, ca, ca_secret, eventually, one_of_each,
+};
 
 /// Where the objects of this suite live, so that its webhooks see no other suite's.
 const PREFIX: &str = "admission-";
-/// Where the operators of this suite keep their Secret.
-const OWN: &str = "admission-operator";
 /// The kinds that the webhooks judge.
 const JUDGED: &str = "postgresopsrequests.ops.kubedb.com,postgreses.kubedb.com";
 
@@ -34,16 +32,17 @@ async fn the_api_server_and_the_webhooks_understand_each_other() {
     let Some(cluster) = Cluster::connect().await else {
         return;
     };
-    world(&cluster);
-    let rights = Rights::give(&cluster, OWN);
-    let operators = [(); 2].map(|()| Operator::start(&rights, OWN, &["--controllers=none"]));
+    let seat = &Seat::take(&cluster).await;
+    let own = seat.namespace;
+    world(&cluster, own);
+    let operators = [(); 2].map(|()| Operator::start(seat, &["--controllers=none"]));
     let _leftovers = Leftovers(&cluster);
     // Dropped first: nothing that is taken away then is judged.
-    let _registration = Registration::make(&cluster, &operators[0], OWN, &namespaces());
+    let _registration = Registration::make(&cluster, &operators[0], own, &namespaces());
     let answers = || async { TcpStream::connect(operators[0].webhooks).await.is_ok() };
     eventually("the operator answers", answers).await;
-    the_ca_bundle_is_published_and_repaired(&cluster).await;
-    both_replicas_serve_from_one_ca(&cluster, &operators).await;
+    the_ca_bundle_is_published_and_repaired(&cluster, own).await;
+    both_replicas_serve_from_one_ca(&cluster, own, &operators).await;
     each_rule_is_heard_through_kubectl(&cluster).await;
     defaults_are_filled_in(&cluster);
     what_has_lost_its_database_can_still_go(&cluster);
@@ -114,7 +113,7 @@ fn unseen(mut manifest: Value) -> Value {
 }
 
 /// Makes the cluster that the cases are about.
-fn world(cluster: &Cluster) {
+fn world(cluster: &Cluster, own: &str) {
     // The first operator makes it.
     cluster
         .kubectl(
@@ -122,7 +121,7 @@ fn world(cluster: &Cluster) {
                 "delete",
                 "secret",
                 "-n",
-                OWN,
+                own,
                 "pgrekey-webhook",
                 "--ignore-not-found",
             ],
@@ -246,8 +245,8 @@ struct Leftovers<'a>(&'a Cluster);
 
 impl Drop for Leftovers<'_> {
     fn drop(&mut self) {
-        // Loops of an installation that looks after every namespace would make real clusters of
-        // them.
+        // Controllers of an installation that looks after every namespace would make real clusters
+        // of them.
         for namespace in namespaces() {
             self.0.kubectl(
                 &["delete", JUDGED, "--all", "-n", &namespace, "--wait=false"],
@@ -283,13 +282,13 @@ async fn bundles(client: &Client) -> Vec<Option<ByteString>> {
     bundles
 }
 
-async fn published(cluster: &Cluster) -> Vec<u8> {
-    own(cluster, "ca.crt").await
+async fn published(cluster: &Cluster, own: &str) -> Vec<u8> {
+    stored(cluster, own, "ca.crt").await
 }
 
-/// What the Secret of this suite's operators holds.
-async fn own(cluster: &Cluster, key: &str) -> Vec<u8> {
-    let secret = Api::<Secret>::namespaced(cluster.client.clone(), OWN)
+/// What the Secret of the operators in this namespace holds.
+async fn stored(cluster: &Cluster, own: &str, key: &str) -> Vec<u8> {
+    let secret = Api::<Secret>::namespaced(cluster.client.clone(), own)
         .get_opt("pgrekey-webhook")
         .await;
     let secret = secret
@@ -302,9 +301,9 @@ async fn own(cluster: &Cluster, key: &str) -> Vec<u8> {
         .unwrap_or_default()
 }
 
-async fn the_ca_bundle_is_published_and_repaired(cluster: &Cluster) {
+async fn the_ca_bundle_is_published_and_repaired(cluster: &Cluster, own: &str) {
     let is_published = || async {
-        let ca = published(cluster).await;
+        let ca = published(cluster, own).await;
         !ca.is_empty()
             && bundles(&cluster.client)
                 .await
@@ -334,7 +333,7 @@ async fn the_ca_bundle_is_published_and_repaired(cluster: &Cluster) {
                 "patch",
                 "secret",
                 "-n",
-                OWN,
+                own,
                 "pgrekey-webhook",
                 "-p",
                 &damaged,
@@ -342,8 +341,12 @@ async fn the_ca_bundle_is_published_and_repaired(cluster: &Cluster) {
             "",
         )
         .must_succeed();
-    let is_mended =
-        || async { !own(cluster, "tls.crt").await.starts_with(b"nothing") && is_published().await };
+    let is_mended = || async {
+        !stored(cluster, own, "tls.crt")
+            .await
+            .starts_with(b"nothing")
+            && is_published().await
+    };
     eventually(
         "a damaged pair is made anew, and its CA published",
         is_mended,
@@ -351,9 +354,9 @@ async fn the_ca_bundle_is_published_and_repaired(cluster: &Cluster) {
     .await;
 }
 
-async fn both_replicas_serve_from_one_ca(cluster: &Cluster, operators: &[Operator]) {
+async fn both_replicas_serve_from_one_ca(cluster: &Cluster, own: &str, operators: &[Operator]) {
     use rustls::pki_types::pem::PemObject;
-    let ca = published(cluster).await;
+    let ca = published(cluster, own).await;
     let mut roots = rustls::RootCertStore::empty();
     for root in rustls::pki_types::CertificateDer::pem_slice_iter(&ca) {
         roots.add(root.expect("PEM")).expect("a CA");
@@ -419,13 +422,30 @@ fn ask(cluster: &Cluster, case: &Case) -> (Answer, Option<Value>) {
     }
 }
 
+/// Of a refusal, its rule, and of a near miss, the fields that the object has.
+fn kind_of(case: &Case) -> (&'static str, String, Option<String>, bool, Vec<String>) {
+    let operation = format!("{:?}", case.operation());
+    let manifest = case.manifest();
+    let fields = manifest["spec"].as_object().filter(|_| case.rule.is_none());
+    let fields = fields.into_iter().flat_map(|spec| spec.keys().cloned());
+    let is_queued = case.queued().next().is_some();
+    (
+        case.kind,
+        operation,
+        case.rule.clone(),
+        is_queued,
+        fields.collect(),
+    )
+}
+
 async fn each_rule_is_heard_through_kubectl(cluster: &Cluster) {
     let (mut heard, mut passed, mut schema) = (BTreeSet::new(), 0, vec![]);
-    // A request that is there already is judged again by the loops; nobody can send one.
+    // A request that is there already is judged again by the controllers; nobody can send one.
     let is_there = |case: &Case| case.manifest()["metadata"]["creationTimestamp"].is_string();
     // The operator of this suite was told nothing about what it allows.
     let is_heard = |case: &Case| !is_there(case) && *case.allowed() == Allowed::default();
-    for case in cases::all().into_iter().filter(is_heard) {
+    let judged = cases::all().into_iter().filter(is_heard).collect();
+    for case in one_of_each(judged, kind_of) {
         let queued: Vec<Value> = case.queued().map(moved).map(unseen).collect();
         for request in &queued {
             put(cluster, request.clone());

@@ -2,54 +2,53 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Cluster, pgrekey};
-use crate::operations::{issuers, show, uids};
-use crate::operator::Installation;
-use crate::provisioner::{Place, example, versions};
+use crate::harness::{
+    Answer, Cluster, Installation, TestNamespace, example, issuers, pgrekey, show, uids, versions,
+};
 
 const NAMESPACE: &str = "command-line";
 const DATABASE: &str = "command-line/ha-postgres";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_commands_do_what_they_say() {
-    let Some(cluster) = Cluster::connect_alone().await else {
+    let Some(cluster) = Cluster::connect().await else {
         return;
     };
     let versions = versions(&cluster);
-    let (_installation, place) = Installation::make(&cluster, NAMESPACE).await;
-    let place = &place;
-    issuers(place);
-    place.apply(&example(
+    let (_installation, namespace) = Installation::make(&cluster, NAMESPACE).await;
+    let namespace = &namespace;
+    issuers(namespace);
+    namespace.apply(&example(
         "ha-postgres.yaml",
         "ha-postgres",
         2,
         &versions[&18],
     ));
-    place.until_phase("ha-postgres", "Ready", 180).await;
+    namespace.until_phase("ha-postgres", "Ready", 180).await;
     is_refused(
-        place,
+        namespace,
         &["rotate", DATABASE, "--wait"],
         "spec.tls.rotateCertificates: [rotate-needs-tls] ",
     );
-    tls_is_added_and_followed_to_its_end(place);
-    a_request_is_found_by_its_database(place);
-    a_reload_restarts_no_pod(place);
-    what_is_issued_is_what_is_served(place);
-    a_request_in_the_cluster_is_planned(place);
+    tls_is_added_and_followed_to_its_end(namespace);
+    a_request_is_found_by_its_database(namespace);
+    a_reload_restarts_no_pod(namespace);
+    what_is_issued_is_what_is_served(namespace);
+    a_request_in_the_cluster_is_planned(namespace);
     let nobody = ["change-issuer", DATABASE, "--issuer", "nobody", "--wait"];
     is_refused(
-        place,
+        namespace,
         &nobody,
         "spec.tls.issuerRef.name: [issuer-exists] there is no Issuer \"nobody\"",
     );
-    what_fails_says_why_in_its_last_line(place);
-    tls_is_removed(place);
-    place.clear();
+    what_fails_says_why_in_its_last_line(namespace);
+    tls_is_removed(namespace);
+    namespace.clear();
 }
 
 /// Runs a command, which knows the cluster by its kubeconfig.
-fn say(place: &Place<'_>, arguments: &[&str]) -> Answer {
-    let said = place.cluster.run(&mut pgrekey(arguments), "");
+fn say(namespace: &TestNamespace<'_>, arguments: &[&str]) -> Answer {
+    let said = namespace.cluster.run(&mut pgrekey(arguments), "");
     println!(
         "$ pgrekey {}\n{}{}",
         arguments.join(" "),
@@ -60,8 +59,8 @@ fn say(place: &Place<'_>, arguments: &[&str]) -> Answer {
 }
 
 /// What a command prints for programs.
-fn json_of(place: &Place<'_>, arguments: &[&str]) -> Value {
-    let said = say(place, &[arguments, &["-o", "json"]].concat()).must_succeed();
+fn json_of(namespace: &TestNamespace<'_>, arguments: &[&str]) -> Value {
+    let said = say(namespace, &[arguments, &["-o", "json"]].concat()).must_succeed();
     serde_json::from_str(&said).expect("JSON")
 }
 
@@ -70,20 +69,20 @@ fn last_line(text: &str) -> &str {
 }
 
 /// Says where and why, and makes nothing.
-fn is_refused(place: &Place<'_>, arguments: &[&str], reason: &str) {
-    let requests = || place.kubectl(&["get", "pgops", "-o", "name"]);
+fn is_refused(namespace: &TestNamespace<'_>, arguments: &[&str], reason: &str) {
+    let requests = || namespace.kubectl(&["get", "pgops", "-o", "name"]);
     let before = requests();
-    let said = say(place, arguments);
+    let said = say(namespace, arguments);
     assert_eq!((said.code(), said.stdout().as_str()), (Some(1), ""));
     let refused = said.must_fail();
     assert!(refused.contains(&format!("\n  {reason}")), "{refused}");
     assert_eq!(requests(), before);
 }
 
-fn tls_is_added_and_followed_to_its_end(place: &Place<'_>) {
-    assert_eq!(show(place, "ha-postgres-0", "ssl"), "off");
+fn tls_is_added_and_followed_to_its_end(namespace: &TestNamespace<'_>) {
+    assert_eq!(show(namespace, "ha-postgres-0", "ssl"), "off");
     let followed = say(
-        place,
+        namespace,
         &["add-tls", DATABASE, "--issuer", "pg-issuer", "--wait"],
     )
     .must_succeed();
@@ -91,11 +90,11 @@ fn tls_is_added_and_followed_to_its_end(place: &Place<'_>) {
         last_line(&followed).ends_with(" Successful: done, and proved on the wire"),
         "{followed}"
     );
-    assert_eq!(show(place, "ha-postgres-0", "ssl"), "on");
+    assert_eq!(show(namespace, "ha-postgres-0", "ssl"), "on");
 }
 
-fn a_request_is_found_by_its_database(place: &Place<'_>) {
-    let table = say(place, &["status", DATABASE]).must_succeed();
+fn a_request_is_found_by_its_database(namespace: &TestNamespace<'_>) {
+    let table = say(namespace, &["status", DATABASE]).must_succeed();
     assert!(
         table
             .lines()
@@ -103,7 +102,7 @@ fn a_request_is_found_by_its_database(place: &Place<'_>) {
             .is_some_and(|line| line.starts_with("Successful ")),
         "{table}"
     );
-    let request = json_of(place, &["status", DATABASE]);
+    let request = json_of(namespace, &["status", DATABASE]);
     assert_eq!(
         (&request["kind"], &request["status"]["phase"]),
         (&json!("PostgresOpsRequest"), &json!("Successful"))
@@ -111,20 +110,20 @@ fn a_request_is_found_by_its_database(place: &Place<'_>) {
     assert_eq!(request["spec"]["tls"]["issuerRef"]["name"], "pg-issuer");
 }
 
-fn a_reload_restarts_no_pod(place: &Place<'_>) {
-    let before = uids(place);
+fn a_reload_restarts_no_pod(namespace: &TestNamespace<'_>) {
+    let before = uids(namespace);
     say(
-        place,
+        namespace,
         &[
             "rotate", DATABASE, "--name", "rotation", "--reload", "--wait",
         ],
     )
     .must_succeed();
-    assert_eq!(uids(place), before);
+    assert_eq!(uids(namespace), before);
 }
 
-fn what_is_issued_is_what_is_served(place: &Place<'_>) {
-    let all = json_of(place, &["certs", DATABASE]);
+fn what_is_issued_is_what_is_served(namespace: &TestNamespace<'_>) {
+    let all = json_of(namespace, &["certs", DATABASE]);
     let [database] = all.as_array().expect("a list").as_slice() else {
         panic!("one database: {all}")
     };
@@ -153,20 +152,20 @@ fn what_is_issued_is_what_is_served(place: &Place<'_>) {
     assert_eq!(shown, [&served["serial"]; 2]);
 }
 
-fn a_request_in_the_cluster_is_planned(place: &Place<'_>) {
-    let plan = say(place, &["plan", "rotation", "-n", NAMESPACE]).must_succeed();
+fn a_request_in_the_cluster_is_planned(namespace: &TestNamespace<'_>) {
+    let plan = say(namespace, &["plan", "rotation", "-n", NAMESPACE]).must_succeed();
     assert!(
         plan.starts_with("rotation: rotate the certificates of command-line/ha-postgres\n"),
         "{plan}"
     );
-    let plan = json_of(place, &["plan", "rotation", "-n", NAMESPACE]);
+    let plan = json_of(namespace, &["plan", "rotation", "-n", NAMESPACE]);
     assert_eq!(
         (&plan[0]["restarts"], &plan[0]["primaryIsKnown"]),
         (&json!([]), &json!(true))
     );
 }
 
-fn what_fails_says_why_in_its_last_line(place: &Place<'_>) {
+fn what_fails_says_why_in_its_last_line(namespace: &TestNamespace<'_>) {
     let no_ca = [
         "--issuer",
         "empty-issuer",
@@ -176,7 +175,10 @@ fn what_fails_says_why_in_its_last_line(place: &Place<'_>) {
         "0",
         "--wait",
     ];
-    let change = say(place, &[&["change-issuer", DATABASE], &no_ca[..]].concat());
+    let change = say(
+        namespace,
+        &[&["change-issuer", DATABASE], &no_ca[..]].concat(),
+    );
     assert_eq!(change.code(), Some(1));
     let said = change.stdout();
     let last = last_line(&said);
@@ -184,14 +186,14 @@ fn what_fails_says_why_in_its_last_line(place: &Place<'_>) {
         last.contains(" Failed: ") && last.contains("Issuer empty-issuer to be ready"),
         "{said}"
     );
-    assert_eq!(say(place, &["status", DATABASE]).code(), Some(1));
+    assert_eq!(say(namespace, &["status", DATABASE]).code(), Some(1));
 }
 
-fn tls_is_removed(place: &Place<'_>) {
-    say(place, &["remove-tls", DATABASE, "--wait"]).must_succeed();
-    assert_eq!(show(place, "ha-postgres-0", "ssl"), "off");
+fn tls_is_removed(namespace: &TestNamespace<'_>) {
+    say(namespace, &["remove-tls", DATABASE, "--wait"]).must_succeed();
+    assert_eq!(show(namespace, "ha-postgres-0", "ssl"), "off");
     assert_eq!(
-        say(place, &["certs", DATABASE]).must_succeed(),
+        say(namespace, &["certs", DATABASE]).must_succeed(),
         "command-line/ha-postgres\nno TLS\n"
     );
 }

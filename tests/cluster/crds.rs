@@ -284,7 +284,7 @@ fn find_limits(schema: &JSONSchemaProps, path: &mut Vec<Part>, limits: &mut Vec<
             path: path.clone(),
             bad,
             message,
-        })
+        });
     };
     if schema.enum_.is_some() {
         limit(json!("no-such-value"), "Unsupported value");

@@ -15,7 +15,6 @@ mod admission;
 )]
 #[path = "../rules/cases.rs"]
 mod cases;
-mod client;
 mod command_line;
 mod crds;
 mod database;
@@ -23,12 +22,9 @@ mod harness;
 mod hostile;
 mod installed;
 mod operations;
-mod operator;
 mod provisioner;
-mod rights;
 #[path = "../support/mod.rs"]
 mod support;
-mod traffic;
 mod tutorial;
 mod user_conf;
 mod wall;

@@ -4,35 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use pgrekey::api::ops_request::FINALIZER;
+use pgrekey::api::annotations::OPS_REQUEST_FINALIZER;
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, ca, ca_secret};
-use crate::operator::Operator;
-use crate::provisioner::{
-    Loops, ONE_AT_A_TIME, Place, example, primary, psql, read_example, secret, versions,
+use crate::harness::{
+    Cluster, Controllers, Operator, Seat, TestNamespace, Traffic, Writes, ca, ca_secret, ended,
+    example, issuers, primary, psql, sample_or_all, secret, show, steps, tutorial, uids, versions,
 };
-use crate::rights::OPERATOR;
-use crate::traffic::{Traffic, Writes};
-
-/// The CAs of the tutorial, each with an Issuer; and one Issuer whose CA is missing.
-pub(crate) fn issuers(place: &Place<'_>) {
-    for (issuer, secret, name) in [
-        ("pg-issuer", "postgres-ca", "ca"),
-        ("pg-new-issuer", "postgres-new-ca", "ca-updated"),
-    ] {
-        place.apply(&ca_secret(secret, &ca(name)));
-        place.apply(&issuer_of(issuer, secret));
-    }
-    place.apply(&issuer_of("empty-issuer", "no-such-ca"));
-    for issuer in ["issuer/pg-issuer", "issuer/pg-new-issuer"] {
-        place.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", issuer]);
-    }
-}
-
-fn issuer_of(name: &str, ca: &str) -> Value {
-    json!({"apiVersion": "cert-manager.io/v1", "kind": "Issuer", "metadata": {"name": name}, "spec": {"ca": {"secretName": ca}}})
-}
 
 fn request(name: &str, tls: &Value) -> Value {
     json!({
@@ -44,58 +22,6 @@ fn request(name: &str, tls: &Value) -> Value {
 fn by_reload(mut request: Value) -> Value {
     request["metadata"]["annotations"] = json!({"pgrekey.dev/strategy": "Reload"});
     request
-}
-
-/// An example request of the tutorial.
-pub(crate) fn tutorial(file: &str) -> Value {
-    let mut object = read_example(file);
-    object["metadata"] = json!({"name": object["metadata"]["name"]});
-    object
-}
-
-/// Waits for the end of a request, and says how it ended.
-pub(crate) async fn ended(place: &Place<'_>, name: &str, seconds: u64) -> String {
-    let object = format!("pgops/{name}");
-    let phase = || place.path(&object, ".status.phase");
-    place
-        .until(&format!("{name} ends"), seconds, || {
-            matches!(phase().as_str(), "Successful" | "Failed")
-        })
-        .await;
-    phase()
-}
-
-pub(crate) fn steps(place: &Place<'_>, name: &str) -> String {
-    let status: Value =
-        serde_json::from_str(&place.path(&format!("pgops/{name}"), ".status")).unwrap_or_default();
-    let time = |value: &Value| {
-        value
-            .as_str()
-            .and_then(|text| text.parse::<jiff::Timestamp>().ok())
-    };
-    let steps = status["steps"].as_array().cloned().unwrap_or_default();
-    let line = |step: &Value| {
-        let took = time(&step["finishedAt"])
-            .zip(time(&step["startedAt"]))
-            .map(|(end, start)| end.duration_since(start));
-        let message = step["message"].as_str().unwrap_or_default();
-        format!(
-            "    {:<24} {:>4} s  {message}",
-            step["name"].as_str().unwrap_or_default(),
-            took.map_or(0, |t| t.as_secs())
-        )
-    };
-    steps.iter().map(line).collect::<Vec<_>>().join("\n")
-}
-
-/// The uids of the pods, to tell who was restarted.
-pub(crate) fn uids(place: &Place<'_>) -> BTreeMap<String, String> {
-    let lines = r#"jsonpath={range .items[*]}{.metadata.name} {.metadata.uid}{"\n"}{end}"#;
-    let text = place.kubectl(&["get", "pod", "-o", lines]);
-    text.lines()
-        .filter_map(|line| line.split_once(' '))
-        .map(|(name, uid)| (name.to_owned(), uid.to_owned()))
-        .collect()
 }
 
 /// What was written to the API server while an operation ran.
@@ -112,8 +38,8 @@ impl Written {
     fn of(writes: &BTreeMap<String, usize>) -> Self {
         let times = |kind: &str| writes.get(kind).copied().unwrap_or_default();
         let paused_and_resumed = times("postgreses/status").min(2);
-        // The database's loops write too: what became of the set, how the database is; and in the
-        // end NAME-tls without what was served before, and what is needed no more.
+        // The database's controllers write too: what became of the set, how the database is; and in
+        // the end NAME-tls without what was served before, and what is needed no more.
         let of_the_set = times("petsets/status") + times("statefulsets");
         let of_the_database = times("postgreses/status") - paused_and_resumed;
         let served_before = usize::from(times("secrets") > 1);
@@ -137,24 +63,29 @@ impl Written {
 
 /// Carries out one request while clients are at work, and prints what it took. No handshake may
 /// fail.
-async fn carry_out(place: &Place<'_>, writes: &Writes, request: &Value, restarts: bool) {
+async fn carry_out(
+    namespace: &TestNamespace<'_>,
+    writes: &Writes,
+    request: &Value,
+    restarts: bool,
+) {
     let name = request["metadata"]["name"].as_str().expect("a name");
     let mut held = request.clone();
-    // As the webhooks give it, without which these loops run.
+    // As the webhooks give it, without which these controllers run.
     held["metadata"]["finalizers"] = json!([FINALIZER]);
-    let before = uids(place);
-    let traffic = Traffic::start(&place.cluster.client, place.namespace, "ha-postgres").await;
+    let before = uids(namespace);
+    let traffic = Traffic::start(&namespace.cluster.client, namespace.name, "ha-postgres").await;
     let _ = writes.take();
     let start = Instant::now();
-    place.apply(&held);
-    let phase = ended(place, name, 240).await;
+    namespace.apply(&held);
+    let phase = ended(namespace, name, 240).await;
     let took = start.elapsed();
     let is_held = || {
-        !place
+        !namespace
             .path(&format!("pgops/{name}"), ".metadata.finalizers")
             .is_empty()
     };
-    place
+    namespace
         .until("the request is let go", 10, || !is_held())
         .await;
     let writes = writes.take();
@@ -166,7 +97,7 @@ async fn carry_out(place: &Place<'_>, writes: &Writes, request: &Value, restarts
         events,
     } = Written::of(&writes);
     let seen = traffic.stop().await;
-    let after = uids(place);
+    let after = uids(namespace);
     let restarted = after
         .iter()
         .filter(|(pod, uid)| before.get(*pod).is_some_and(|old| old != *uid))
@@ -175,20 +106,20 @@ async fn carry_out(place: &Place<'_>, writes: &Writes, request: &Value, restarts
     println!(
         "{name}: {phase} after {:.1} s, {restarted} pods restarted, longest write gap {:.2} s, {} rows, \
          {} TLS connections, {} refused, {} away, {by_it} writes of {bound} ({of_status} of its status), \
-         {by_others} by other loops, {events} events {writes:?}\n{}",
+         {by_others} by other controllers, {events} events {writes:?}\n{}",
         took.as_secs_f32(),
         seen.gap.as_secs_f32(),
         seen.written.len(),
         seen.tries,
         seen.refused.len(),
         seen.away,
-        steps(place, name),
+        steps(namespace, name),
     );
     assert_eq!(
         phase,
         "Successful",
         "{}",
-        place.path(&format!("pgops/{name}"), ".status.conditions")
+        namespace.path(&format!("pgops/{name}"), ".status.conditions")
     );
     // What takes longer than a minute, which it does on no machine of ours, may say so more often.
     let longer = usize::try_from(took.as_secs().saturating_sub(60).div_ceil(30)).expect("a number");
@@ -214,15 +145,10 @@ async fn carry_out(place: &Place<'_>, writes: &Writes, request: &Value, restarts
         seen.gap
     );
     assert_eq!(
-        place.condition("pg/ha-postgres", "Paused", "status"),
+        namespace.condition("pg/ha-postgres", "Paused", "status"),
         "",
         "{name}"
     );
-}
-
-/// A setting of the server in this pod.
-pub(crate) fn show(place: &Place<'_>, pod: &str, setting: &str) -> String {
-    psql(place, pod, "user=postgres", &format!("show {setting}")).expect("an answer")
 }
 
 const VERIFY_FULL: &str = "host=ha-postgres.NS.svc user=postgres sslmode=verify-full sslrootcert=/tls/certs/client/ca.crt \
@@ -234,37 +160,37 @@ async fn the_tutorial_runs_in_its_order_under_load() {
     let Some(cluster) = Cluster::connect().await else {
         return;
     };
-    let _turn = ONE_AT_A_TIME.lock().await;
+    let seat = Seat::take(&cluster).await;
     let versions = versions(&cluster);
     let writes = Writes::default();
-    let client = writes.counting(cluster.rights().config().await);
-    let loops = Loops::with(&client, NAMESPACE);
-    let place = &Place::make(&cluster, NAMESPACE);
-    issuers(place);
-    place.apply(&example(
+    let client = writes.counting(seat.rights.config().await);
+    let controllers = Controllers::with(&seat, &client, NAMESPACE);
+    let namespace = &TestNamespace::make(&cluster, NAMESPACE);
+    issuers(namespace);
+    namespace.apply(&example(
         "ha-postgres.yaml",
         "ha-postgres",
         3,
         &versions[&17],
     ));
-    place.until_phase("ha-postgres", "Ready", 180).await;
-    assert_eq!(show(place, "ha-postgres-0", "ssl"), "off");
-    a_synchronous_cluster_is_restarted(place).await;
+    namespace.until_phase("ha-postgres", "Ready", 180).await;
+    assert_eq!(show(namespace, "ha-postgres-0", "ssl"), "off");
+    a_synchronous_cluster_is_restarted(namespace).await;
 
-    carry_out(place, &writes, &tutorial("add-tls.yaml"), true).await;
-    tls_is_as_the_guide_says(place, "ha-postgres-0");
+    carry_out(namespace, &writes, &tutorial("add-tls.yaml"), true).await;
+    tls_is_as_the_guide_says(namespace, "ha-postgres-0");
 
-    let issued = |alias: &str| secret(place, &format!("ha-postgres-{alias}-cert"), "tls.crt");
+    let issued = |alias: &str| secret(namespace, &format!("ha-postgres-{alias}-cert"), "tls.crt");
     let before = (issued("client"), issued("server"));
-    carry_out(place, &writes, &tutorial("rotate-tls.yaml"), true).await;
+    carry_out(namespace, &writes, &tutorial("rotate-tls.yaml"), true).await;
     assert!(issued("client") != before.0 && issued("server") != before.1);
 
-    carry_out(place, &writes, &tutorial("change-issuer.yaml"), true).await;
+    carry_out(namespace, &writes, &tutorial("change-issuer.yaml"), true).await;
     assert_eq!(
-        secret(place, "ha-postgres-server-cert", "ca.crt"),
-        secret(place, "postgres-new-ca", "tls.crt")
+        secret(namespace, "ha-postgres-server-cert", "ca.crt"),
+        secret(namespace, "postgres-new-ca", "tls.crt")
     );
-    let trusted = place.kubectl(&[
+    let trusted = namespace.kubectl(&[
         "exec",
         "ha-postgres-1",
         "-c",
@@ -273,111 +199,144 @@ async fn the_tutorial_runs_in_its_order_under_load() {
         "cat",
         "/tls/certs/server/ca.crt",
     ]);
-    assert_eq!(trusted, secret(place, "postgres-new-ca", "tls.crt"));
+    assert_eq!(trusted, secret(namespace, "postgres-new-ca", "tls.crt"));
+
+    carry_out(namespace, &writes, &tutorial("remove-tls.yaml"), true).await;
+    nothing_is_left_of_tls(namespace).await;
+    namespace.clear();
+    controllers.stop().await;
+}
+
+/// The same, and what else happens to a database, without a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_by_reload_restarts_no_pod_under_load() {
+    const NAMESPACE: &str = "ops-reload";
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
+    let seat = Seat::take(&cluster).await;
+    let versions = versions(&cluster);
+    let writes = Writes::default();
+    let client = writes.counting(seat.rights.config().await);
+    let controllers = Controllers::with(&seat, &client, NAMESPACE);
+    let namespace = &TestNamespace::make(&cluster, NAMESPACE);
+    issuers(namespace);
+    let mut database = example("ha-postgres.yaml", "ha-postgres", 3, &versions[&17]);
+    database["spec"]["sslMode"] = json!("verify-full");
+    database["spec"]["clientAuthMode"] = json!("cert");
+    database["spec"]["tls"] = json!({"issuerRef": {"apiGroup": "cert-manager.io", "kind": "Issuer", "name": "pg-new-issuer"}});
+    namespace.apply(&database);
+    namespace.until_phase("ha-postgres", "Ready", 180).await;
 
     let rotate = by_reload(request(
         "rotate-by-reload",
         &json!({"rotateCertificates": true}),
     ));
-    carry_out(place, &writes, &rotate, false).await;
+    carry_out(namespace, &writes, &rotate, false).await;
     let back = json!({"issuerRef": {"apiGroup": "cert-manager.io", "kind": "Issuer", "name": "pg-issuer"}});
     carry_out(
-        place,
+        namespace,
         &writes,
         &by_reload(request("issuer-by-reload", &back)),
         false,
     )
     .await;
-    only_the_named_certificate_changes(place, &writes).await;
+    only_the_named_certificate_changes(namespace, &writes).await;
     let modes = json!({"sslMode": "require", "clientAuthMode": "scram"});
     carry_out(
-        place,
+        namespace,
         &writes,
         &by_reload(request("modes-by-reload", &modes)),
         false,
     )
     .await;
-    a_cluster_issuer_signs_as_well(place, &writes).await;
-    what_is_renewed_is_served_without_a_restart(place).await;
-    a_new_key_of_the_ca_is_told_to_clients_before_it_is_served(place).await;
-    what_has_ended_is_not_touched_again(place, &writes).await;
-    two_at_once_both_run(place).await;
-    what_cannot_be_issued_touches_nothing(place).await;
-    a_request_deleted_on_the_way_leaves_the_database_well(place).await;
+    a_cluster_issuer_signs_as_well(namespace, &writes).await;
+    what_is_renewed_is_served_without_a_restart(namespace).await;
+    a_new_key_of_the_ca_is_told_to_clients_before_it_is_served(namespace).await;
+    what_has_ended_is_not_touched_again(namespace, &writes).await;
+    two_at_once_both_run(namespace).await;
+    what_cannot_be_issued_touches_nothing(namespace).await;
+    a_request_deleted_on_the_way_leaves_the_database_well(namespace).await;
 
-    carry_out(place, &writes, &tutorial("remove-tls.yaml"), true).await;
+    carry_out(namespace, &writes, &tutorial("remove-tls.yaml"), true).await;
+    nothing_is_left_of_tls(namespace).await;
+    namespace.clear();
+    controllers.stop().await;
+}
+
+async fn nothing_is_left_of_tls(namespace: &TestNamespace<'_>) {
     let issued = ["server", "client", "metrics-exporter"]
         .map(|alias| format!("secret/ha-postgres-{alias}-cert"));
-    place
+    namespace
         .until("what was issued is gone", 30, || {
             issued
                 .iter()
-                .all(|it| place.path(it, ".metadata.name").is_empty())
+                .all(|it| namespace.path(it, ".metadata.name").is_empty())
         })
         .await;
     let ssl = ["ssl", "ssl_cert_file", "ssl_key_file"]
-        .map(|setting| show(place, "ha-postgres-0", setting));
+        .map(|setting| show(namespace, "ha-postgres-0", setting));
     assert_eq!(ssl, ["off", "server.crt", "server.key"]);
-    let password = secret(place, "ha-postgres-auth", "password");
+    let password = secret(namespace, "ha-postgres-auth", "password");
     let plain = format!(
-        "host=ha-postgres.{NAMESPACE}.svc user=postgres password={password} sslmode=disable"
+        "host=ha-postgres.{}.svc user=postgres password={password} sslmode=disable",
+        namespace.name
     );
     assert_eq!(
-        psql(place, "ha-postgres-1", &plain, "select 1").as_deref(),
+        psql(namespace, "ha-postgres-1", &plain, "select 1").as_deref(),
         Ok("1")
     );
-    place.clear();
-    loops.stop().await;
 }
 
 /// While nobody writes, all standbys are equally far, and Patroni hands the leadership over only to
 /// the one that is synchronous.
-async fn a_synchronous_cluster_is_restarted(place: &Place<'_>) {
+async fn a_synchronous_cluster_is_restarted(namespace: &TestNamespace<'_>) {
     let first =
         json!({"streamingMode": "Synchronous", "synchronousReplicationConfig": {"mode": "First"}});
-    place.patch("ha-postgres", &first);
-    let synchronous = || place.path("cm/ha-postgres-sync", ".metadata.annotations.sync_standby");
-    place
+    namespace.patch("ha-postgres", &first);
+    let synchronous =
+        || namespace.path("cm/ha-postgres-sync", ".metadata.annotations.sync_standby");
+    namespace
         .until("a standby is synchronous", 60, || !synchronous().is_empty())
         .await;
-    let (before, start) = (uids(place), Instant::now());
-    place.apply(&json!({
+    let (before, start) = (uids(namespace), Instant::now());
+    namespace.apply(&json!({
         "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PostgresOpsRequest", "metadata": {"name": "restart"},
         "spec": {"type": "Restart", "databaseRef": {"name": "ha-postgres"}},
     }));
-    let phase = ended(place, "restart", 180).await;
-    let (took, steps) = (start.elapsed().as_secs_f32(), steps(place, "restart"));
+    let phase = ended(namespace, "restart", 180).await;
+    let (took, steps) = (start.elapsed().as_secs_f32(), steps(namespace, "restart"));
     println!("one of two standbys is synchronous: restart: {phase} after {took:.1} s\n{steps}");
     assert_eq!(
         phase,
         "Successful",
         "{}",
-        place.path("pgops/restart", ".status.conditions")
+        namespace.path("pgops/restart", ".status.conditions")
     );
     assert!(
-        uids(place)
+        uids(namespace)
             .iter()
             .all(|(pod, uid)| before.get(pod) != Some(uid))
     );
     assert_eq!(
-        place.path(
+        namespace.path(
             "pgops/restart",
             r#".status.steps[?(@.name=="SwitchOver")].attempts"#
         ),
         "1"
     );
-    place.patch(
+    namespace.patch(
         "ha-postgres",
         &json!({"streamingMode": null, "synchronousReplicationConfig": null}),
     );
-    place
+    namespace
         .until("no standby is synchronous", 60, || synchronous().is_empty())
         .await;
-    place.until_phase("ha-postgres", "Ready", 60).await;
+    namespace.until_phase("ha-postgres", "Ready", 60).await;
 }
 
-fn tls_is_as_the_guide_says(place: &Place<'_>, pod: &str) {
-    let files = place.kubectl(&[
+fn tls_is_as_the_guide_says(namespace: &TestNamespace<'_>, pod: &str) {
+    let files = namespace.kubectl(&[
         "exec",
         pod,
         "-c",
@@ -393,11 +352,14 @@ fn tls_is_as_the_guide_says(place: &Place<'_>, pod: &str) {
         files.split_whitespace().collect::<Vec<_>>().join(" "),
         expected
     );
-    let to = VERIFY_FULL.replace("NS", place.namespace);
+    let to = VERIFY_FULL.replace("NS", namespace.name);
     let session = "select ssl, version from pg_stat_ssl where pid = pg_backend_pid()";
-    assert_eq!(psql(place, pod, &to, session).as_deref(), Ok("t|TLSv1.3"));
+    assert_eq!(
+        psql(namespace, pod, &to, session).as_deref(),
+        Ok("t|TLSv1.3")
+    );
     let settings =
-        ["ssl", "ssl_cert_file", "ssl_key_file"].map(|setting| show(place, pod, setting));
+        ["ssl", "ssl_cert_file", "ssl_key_file"].map(|setting| show(namespace, pod, setting));
     assert_eq!(
         settings,
         [
@@ -408,15 +370,15 @@ fn tls_is_as_the_guide_says(place: &Place<'_>, pod: &str) {
     );
     let plain = format!(
         "host=ha-postgres.{}.svc user=postgres sslmode=disable",
-        place.namespace
+        namespace.name
     );
-    let refused = psql(place, pod, &plain, "select 1").expect_err("plaintext is refused");
+    let refused = psql(namespace, pod, &plain, "select 1").expect_err("plaintext is refused");
     assert!(refused.contains("no pg_hba.conf entry"), "{refused}");
     let standbys = "select count(*) from pg_stat_replication join pg_stat_ssl using (pid) where ssl and client_dn like '%CN=postgres%'";
     assert_eq!(
         psql(
-            place,
-            &primary(place, "ha-postgres"),
+            namespace,
+            &primary(namespace, "ha-postgres"),
             "user=postgres",
             standbys
         )
@@ -424,17 +386,17 @@ fn tls_is_as_the_guide_says(place: &Place<'_>, pod: &str) {
         Ok("2")
     );
     assert_eq!(
-        place.path("pgops/add-tls", ".status.pods[*].restarted"),
+        namespace.path("pgops/add-tls", ".status.pods[*].restarted"),
         "true true true"
     );
-    let mode = place.path("pg/ha-postgres", ".spec.sslMode")
-        + &place.path("pg/ha-postgres", ".spec.clientAuthMode");
+    let mode = namespace.path("pg/ha-postgres", ".spec.sslMode")
+        + &namespace.path("pg/ha-postgres", ".spec.clientAuthMode");
     assert_eq!(mode, "verify-fullcert");
 }
 
-async fn only_the_named_certificate_changes(place: &Place<'_>, writes: &Writes) {
+async fn only_the_named_certificate_changes(namespace: &TestNamespace<'_>, writes: &Writes) {
     let revision = |alias: &str| {
-        place.path(
+        namespace.path(
             &format!("certificate/ha-postgres-{alias}-cert"),
             ".status.revision",
         )
@@ -442,33 +404,33 @@ async fn only_the_named_certificate_changes(place: &Place<'_>, writes: &Writes) 
     let client = revision("client");
     let tls = json!({"certificates": [{"alias": "server", "dnsNames": ["db.example"]}]});
     carry_out(
-        place,
+        namespace,
         writes,
         &by_reload(request("update-by-reload", &tls)),
         false,
     )
     .await;
     assert_eq!(revision("client"), client);
-    let names = place.path("certificate/ha-postgres-server-cert", ".spec.dnsNames");
+    let names = namespace.path("certificate/ha-postgres-server-cert", ".spec.dnsNames");
     assert!(names.contains("db.example"), "{names}");
 }
 
-async fn a_cluster_issuer_signs_as_well(place: &Place<'_>, writes: &Writes) {
+async fn a_cluster_issuer_signs_as_well(namespace: &TestNamespace<'_>, writes: &Writes) {
     let ca = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
         "metadata": {"name": "ops-tutorial-ca", "namespace": "cert-manager"},
         "stringData": {
-            "tls.crt": secret(place, "postgres-new-ca", "tls.crt"), "tls.key": secret(place, "postgres-new-ca", "tls.key"),
+            "tls.crt": secret(namespace, "postgres-new-ca", "tls.crt"), "tls.key": secret(namespace, "postgres-new-ca", "tls.key"),
         },
     });
     let issuer = json!({
         "apiVersion": "cert-manager.io/v1", "kind": "ClusterIssuer", "metadata": {"name": "ops-tutorial"},
         "spec": {"ca": {"secretName": "ops-tutorial-ca"}},
     });
-    place
+    namespace
         .cluster
         .apply(&json!({"apiVersion": "v1", "kind": "List", "items": [ca, issuer]}).to_string());
-    place.kubectl(&[
+    namespace.kubectl(&[
         "wait",
         "--for=condition=Ready",
         "--timeout=60s",
@@ -479,9 +441,9 @@ async fn a_cluster_issuer_signs_as_well(place: &Place<'_>, writes: &Writes) {
         "cluster-issuer",
         &issuer("ClusterIssuer", "ops-tutorial"),
     ));
-    carry_out(place, writes, &there, false).await;
+    carry_out(namespace, writes, &there, false).await;
     carry_out(
-        place,
+        namespace,
         writes,
         &by_reload(request("issuer-again", &issuer("Issuer", "pg-issuer"))),
         false,
@@ -490,85 +452,88 @@ async fn a_cluster_issuer_signs_as_well(place: &Place<'_>, writes: &Writes) {
 }
 
 /// cert-manager renews the server's certificate every few seconds, and clients notice nothing.
-async fn what_is_renewed_is_served_without_a_restart(place: &Place<'_>) {
-    let certificates = place.path("pg/ha-postgres", ".spec.tls.certificates");
-    let before = uids(place);
-    let traffic = Traffic::start(&place.cluster.client, place.namespace, "ha-postgres").await;
+async fn what_is_renewed_is_served_without_a_restart(namespace: &TestNamespace<'_>) {
+    let certificates = namespace.path("pg/ha-postgres", ".spec.tls.certificates");
+    let before = uids(namespace);
+    let traffic = Traffic::start(&namespace.cluster.client, namespace.name, "ha-postgres").await;
     let short = json!([{"alias": "server", "duration": "1h", "renewBefore": "59m45s"}]);
-    place.patch("ha-postgres", &json!({"tls": {"certificates": short}}));
-    let served = || secret(place, "ha-postgres-tls", "server.crt");
+    namespace.patch("ha-postgres", &json!({"tls": {"certificates": short}}));
+    let served = || secret(namespace, "ha-postgres-tls", "server.crt");
     let mut seen = vec![served()];
-    for n in 0..3 {
+    for n in 0..sample_or_all(2, 3) {
         let last = seen[n].clone();
-        place
+        namespace
             .until("a renewed certificate is taken into service", 90, || {
                 served() != last
             })
             .await;
         seen.push(served());
     }
+    let certificates_seen = seen.len();
     let certificates: Value = serde_json::from_str(&certificates).unwrap_or(json!([]));
-    place.patch(
+    namespace.patch(
         "ha-postgres",
         &json!({"tls": {"certificates": certificates}}),
     );
-    let issued = || secret(place, "ha-postgres-server-cert", "tls.crt");
+    let issued = || secret(namespace, "ha-postgres-server-cert", "tls.crt");
     // A short one is for one hour.
     let in_two_hours = jiff::Timestamp::now() + Duration::from_hours(2);
     let ends = || {
-        place
+        namespace
             .path("certificate/ha-postgres-server-cert", ".status.notAfter")
             .parse::<jiff::Timestamp>()
     };
     let is_long = || ends().is_ok_and(|ends| ends > in_two_hours);
-    place
+    namespace
         .until("the last one is in service", 90, || {
             is_long() && served() == issued()
         })
         .await;
     let is_done = || {
-        place.path("pg/ha-postgres", ".status.observedGeneration")
-            == place.path("pg/ha-postgres", ".metadata.generation")
+        namespace.path("pg/ha-postgres", ".status.observedGeneration")
+            == namespace.path("pg/ha-postgres", ".metadata.generation")
     };
-    place
+    namespace
         .until("there is nothing left to do", 30, is_done)
         .await;
-    place.until_phase("ha-postgres", "Ready", 30).await;
+    namespace.until_phase("ha-postgres", "Ready", 30).await;
     let seen = traffic.stop().await;
     println!(
-        "renewed four times: {} TLS connections, {} refused",
+        "renewed {} times: {} TLS connections, {} refused",
+        certificates_seen,
         seen.tries,
         seen.refused.len()
     );
     assert!(
-        seen.tries > 100 && seen.refused.is_empty(),
+        seen.tries > 20 && seen.refused.is_empty(),
         "{:?}",
         seen.refused
     );
-    assert_eq!(uids(place), before);
+    assert_eq!(uids(namespace), before);
 }
 
 /// Somebody renews the CA's Secret, and cert-manager signs with it what it renews from then on.
-async fn a_new_key_of_the_ca_is_told_to_clients_before_it_is_served(place: &Place<'_>) {
-    const SETTLE: Duration = Duration::from_secs(10);
+async fn a_new_key_of_the_ca_is_told_to_clients_before_it_is_served(namespace: &TestNamespace<'_>) {
+    // Longer than a busy machine needs until the controllers have seen that every pod is ready for it.
+    const SETTLE: Duration = Duration::from_secs(20);
     // The API server's times are whole seconds, and what is waited for here is seen a little late.
-    const SHORTEST: Duration = Duration::from_secs(8);
-    clients_get(place, Some(SETTLE));
-    let before = uids(place);
-    let old = secret(place, "postgres-ca", "tls.crt");
-    place.apply(&ca_secret("postgres-ca", &ca("ca")));
-    let new = secret(place, "postgres-ca", "tls.crt");
-    let bundle = || place.path("configmap/ha-postgres-ca", r".data.ca\.crt");
-    let trusted = || secret(place, "ha-postgres-tls", "ca.crt");
+    const SHORTEST: Duration = Duration::from_secs(18);
+    clients_get(namespace, Some(SETTLE));
+    let before = uids(namespace);
+    let old = secret(namespace, "postgres-ca", "tls.crt");
+    namespace.apply(&ca_secret("postgres-ca", &ca("ca")));
+    let new = secret(namespace, "postgres-ca", "tls.crt");
+    let bundle = || namespace.path("configmap/ha-postgres-ca", r".data.ca\.crt");
+    let trusted = || secret(namespace, "ha-postgres-tls", "ca.crt");
     let holds = |bundle: &str, ca: &str| bundle.contains(ca.trim());
-    let served = |file: &str| secret(place, "ha-postgres-tls", file);
-    let traffic = Traffic::start(&place.cluster.client, place.namespace, "ha-postgres").await;
+    let served = |file: &str| secret(namespace, "ha-postgres-tls", file);
+    let traffic = Traffic::start(&namespace.cluster.client, namespace.name, "ha-postgres").await;
 
     let first = served("server.crt");
     for alias in ["server", "metrics-exporter"] {
-        renew(place, alias);
+        renew(namespace, alias);
     }
-    place
+    namespace
         .until(
             "clients are told of the new CA beside the old one",
             60,
@@ -579,7 +544,7 @@ async fn a_new_key_of_the_ca_is_told_to_clients_before_it_is_served(place: &Plac
         )
         .await;
     let told = Instant::now();
-    place
+    namespace
         .until("the new CA's leaf is served", 60, || {
             served("server.crt") != first
         })
@@ -592,8 +557,8 @@ async fn a_new_key_of_the_ca_is_told_to_clients_before_it_is_served(place: &Plac
     );
 
     let first = served("client.crt");
-    renew(place, "client");
-    place
+    renew(namespace, "client");
+    namespace
         .until(
             "the next client certificate is the cluster's own",
             60,
@@ -605,7 +570,7 @@ async fn a_new_key_of_the_ca_is_told_to_clients_before_it_is_served(place: &Plac
         holds(&trusted(), &old),
         "clients show what the old CA has signed"
     );
-    place
+    namespace
         .until("only the new CA is trusted", 60, || {
             bundle().trim() == new.trim() && trusted().trim() == new.trim()
         })
@@ -621,37 +586,33 @@ async fn a_new_key_of_the_ca_is_told_to_clients_before_it_is_served(place: &Plac
         seen.refused.len()
     );
     assert!(seen.refused.is_empty(), "{:?}", seen.refused);
-    assert_eq!(uids(place), before);
-    place.until_phase("ha-postgres", "Ready", 30).await;
-    let events = place.kubectl(&[
-        "get",
-        "events",
-        "-o",
-        r#"jsonpath={range .items[?(@.reason=="ClientGracePeriod")]}{.message}{"\n"}{end}"#,
-    ]);
-    let said: Vec<&str> = events
-        .lines()
-        .filter_map(|note| note.split_once("Z ").map(|(_, what)| what))
-        .collect();
+    assert_eq!(uids(namespace), before);
+    namespace.until_phase("ha-postgres", "Ready", 30).await;
+    let notes = r#"jsonpath={range .items[?(@.reason=="ClientGracePeriod")]}{.message}{"\n"}{end}"#;
     for what in [
-        "to trust the new CA",
-        "to show certificates of the CAs that stay",
+        "Z to trust the new CA",
+        "Z to show certificates of the CAs that stay",
     ] {
-        assert!(said.iter().any(|said| said.starts_with(what)), "{events}");
+        let is_told = || {
+            namespace
+                .kubectl(&["get", "events", "-o", notes])
+                .contains(what)
+        };
+        namespace.until(what, 30, is_told).await;
     }
-    clients_get(place, None);
+    clients_get(namespace, None);
 }
 
 /// How long clients get, of renewals and of requests that do not say.
-fn clients_get(place: &Place<'_>, time: Option<Duration>) {
+fn clients_get(namespace: &TestNamespace<'_>, time: Option<Duration>) {
     let annotation = time.map_or("pgrekey.dev/client-grace-period-".to_owned(), |time| {
         format!("pgrekey.dev/client-grace-period={}s", time.as_secs())
     });
-    place.kubectl(&["annotate", "pg", "ha-postgres", &annotation]);
+    namespace.kubectl(&["annotate", "pg", "ha-postgres", &annotation]);
 }
 
 /// As cert-manager's own command line does it.
-fn renew(place: &Place<'_>, alias: &str) {
+fn renew(namespace: &TestNamespace<'_>, alias: &str) {
     let issuing = json!({
         "type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "by a test",
         "lastTransitionTime": jiff::Timestamp::now(),
@@ -659,7 +620,7 @@ fn renew(place: &Place<'_>, alias: &str) {
     let patch =
         json!([{"op": "add", "path": "/status/conditions/-", "value": issuing}]).to_string();
     let certificate = format!("certificate/ha-postgres-{alias}-cert");
-    place.kubectl(&[
+    namespace.kubectl(&[
         "patch",
         &certificate,
         "--subresource=status",
@@ -669,8 +630,8 @@ fn renew(place: &Place<'_>, alias: &str) {
     ]);
 }
 
-async fn what_has_ended_is_not_touched_again(place: &Place<'_>, writes: &Writes) {
-    let versions = || place.path("pgops/rotate-tls", ".metadata.resourceVersion");
+async fn what_has_ended_is_not_touched_again(namespace: &TestNamespace<'_>, writes: &Writes) {
+    let versions = || namespace.path("pgops/rotate-by-reload", ".metadata.resourceVersion");
     let before = versions();
     let is_quiet = || async {
         let _ = writes.take();
@@ -680,8 +641,8 @@ async fn what_has_ended_is_not_touched_again(place: &Place<'_>, writes: &Writes)
     crate::harness::eventually("nothing is written any more", is_quiet).await;
     // Each change of the database makes its requests be looked at.
     let databases = kube::Api::<pgrekey::api::Postgres>::namespaced(
-        place.cluster.client.clone(),
-        place.namespace,
+        namespace.cluster.client.clone(),
+        namespace.name,
     );
     for n in 0..100 {
         let patch =
@@ -700,29 +661,29 @@ async fn what_has_ended_is_not_touched_again(place: &Place<'_>, writes: &Writes)
     assert_eq!(written, BTreeMap::new());
 }
 
-async fn two_at_once_both_run(place: &Place<'_>) {
+async fn two_at_once_both_run(namespace: &TestNamespace<'_>) {
     let rotate = |name: &str| by_reload(request(name, &json!({"rotateCertificates": true})));
-    place.apply(
+    namespace.apply(
         &json!({"apiVersion": "v1", "kind": "List", "items": [rotate("first"), rotate("second")]}),
     );
-    let waits = || place.condition("pgops/second", "Pending", "message");
-    place
+    let waits = || namespace.condition("pgops/second", "Pending", "message");
+    namespace
         .until("the second waits for the first", 30, || {
             waits().contains("first")
         })
         .await;
-    assert_eq!(ended(place, "first", 120).await, "Successful");
-    assert_eq!(ended(place, "second", 120).await, "Successful");
-    let revision = place.path("certificate/ha-postgres-client-cert", ".status.revision");
+    assert_eq!(ended(namespace, "first", 120).await, "Successful");
+    assert_eq!(ended(namespace, "second", 120).await, "Successful");
+    let revision = namespace.path("certificate/ha-postgres-client-cert", ".status.revision");
     println!("two at once: the client certificate is at revision {revision}");
-    place.kubectl(&[
+    namespace.kubectl(&[
         "annotate",
         "pgops",
         "second",
         "pgrekey.dev/ttl-after-finished=1s",
     ]);
-    let is_gone = || place.path("pgops/second", ".metadata.name").is_empty();
-    place
+    let is_gone = || namespace.path("pgops/second", ".metadata.name").is_empty();
+    namespace
         .until(
             "a request is deleted when its time after the end is over",
             30,
@@ -731,49 +692,58 @@ async fn two_at_once_both_run(place: &Place<'_>) {
         .await;
 }
 
-async fn what_cannot_be_issued_touches_nothing(place: &Place<'_>) {
+async fn what_cannot_be_issued_touches_nothing(namespace: &TestNamespace<'_>) {
     // What was served before the last operation may still go.
     let served = || {
-        ["server.crt", "client.crt", "ca.crt"].map(|file| secret(place, "ha-postgres-tls", file))
+        ["server.crt", "client.crt", "ca.crt"]
+            .map(|file| secret(namespace, "ha-postgres-tls", file))
     };
-    let (uids_before, served_before) = (uids(place), served());
+    let (uids_before, served_before) = (uids(namespace), served());
     let mut request = request("no-ca", &json!({"issuerRef": {"name": "empty-issuer"}}));
     request["spec"]["timeout"] = json!("5s");
     request["spec"]["maxRetries"] = json!(0);
-    place.apply(&request);
-    assert_eq!(ended(place, "no-ca", 60).await, "Failed");
-    let why = place.condition("pgops/no-ca", "Failed", "message");
+    namespace.apply(&request);
+    assert_eq!(ended(namespace, "no-ca", 60).await, "Failed");
+    let why = namespace.condition("pgops/no-ca", "Failed", "message");
     assert!(why.contains("empty-issuer"), "{why}");
     println!("no CA: {why}");
-    assert_eq!((uids(place), served()), (uids_before, served_before));
-    assert_eq!(place.condition("pg/ha-postgres", "Paused", "status"), "");
-    place.until_phase("ha-postgres", "Ready", 30).await;
+    assert_eq!((uids(namespace), served()), (uids_before, served_before));
+    assert_eq!(
+        namespace.condition("pg/ha-postgres", "Paused", "status"),
+        ""
+    );
+    namespace.until_phase("ha-postgres", "Ready", 30).await;
 }
 
-async fn a_request_deleted_on_the_way_leaves_the_database_well(place: &Place<'_>) {
+async fn a_request_deleted_on_the_way_leaves_the_database_well(namespace: &TestNamespace<'_>) {
     let issuer = json!({"issuerRef": {"apiGroup": "cert-manager.io", "kind": "Issuer", "name": "pg-new-issuer"}});
-    clients_get(place, Some(Duration::from_secs(1)));
-    place.apply(&request("given-up", &issuer));
-    let step = || place.path("pgops/given-up", ".status.steps[*].name");
-    place
+    clients_get(namespace, Some(Duration::from_secs(1)));
+    namespace.apply(&request("given-up", &issuer));
+    let step = || namespace.path("pgops/given-up", ".status.steps[*].name");
+    namespace
         .until("the first pod is restarted", 120, || {
             step().contains("Restart")
         })
         .await;
-    place.kubectl(&["delete", "pgops", "given-up", "--wait=false"]);
-    place
+    namespace.kubectl(&["delete", "pgops", "given-up", "--wait=false"]);
+    namespace
         .until("the request is gone", 180, || {
-            place.path("pgops/given-up", ".metadata.name").is_empty()
+            namespace
+                .path("pgops/given-up", ".metadata.name")
+                .is_empty()
         })
         .await;
-    assert_eq!(place.condition("pg/ha-postgres", "Paused", "status"), "");
-    let ca = secret(place, "postgres-ca", "tls.crt");
-    let served = || secret(place, "ha-postgres-tls", "ca.crt");
-    place
+    assert_eq!(
+        namespace.condition("pg/ha-postgres", "Paused", "status"),
+        ""
+    );
+    let ca = secret(namespace, "postgres-ca", "tls.crt");
+    let served = || secret(namespace, "ha-postgres-tls", "ca.crt");
+    namespace
         .until("only the CA of the spec is trusted", 120, || served() == ca)
         .await;
-    place.until_phase("ha-postgres", "Ready", 60).await;
-    clients_get(place, None);
+    namespace.until_phase("ha-postgres", "Ready", 60).await;
+    clients_get(namespace, None);
 }
 
 /// PostgreSQL 18, one pod and two, and pgrekey killed again and again.
@@ -783,30 +753,30 @@ async fn an_operator_that_is_killed_loses_nothing() {
     let Some(cluster) = Cluster::connect().await else {
         return;
     };
-    let _turn = ONE_AT_A_TIME.lock().await;
+    let seat = Seat::take(&cluster).await;
     let versions = versions(&cluster);
     let arguments = ["--watch-namespace", NAMESPACE, "--identity", "killed"];
-    let start = || Operator::start(cluster.rights(), OPERATOR, &arguments);
+    let start = || Operator::start_unregistered(&seat, &arguments);
     let mut operator = start();
-    let place = &Place::make(&cluster, NAMESPACE);
+    let namespace = &TestNamespace::make(&cluster, NAMESPACE);
     drop(operator);
     operator = start();
-    issuers(place);
-    place.apply(&example(
+    issuers(namespace);
+    namespace.apply(&example(
         "ha-postgres.yaml",
         "ha-postgres",
         1,
         &versions[&18],
     ));
-    place.until_phase("ha-postgres", "Ready", 180).await;
-    place.apply(&tutorial("add-tls.yaml"));
-    assert_eq!(ended(place, "add-tls", 180).await, "Successful");
+    namespace.until_phase("ha-postgres", "Ready", 180).await;
+    namespace.apply(&tutorial("add-tls.yaml"));
+    assert_eq!(ended(namespace, "add-tls", 180).await, "Successful");
     println!(
         "one pod of {}: add-tls\n{}",
         versions[&18],
-        steps(place, "add-tls")
+        steps(namespace, "add-tls")
     );
-    place.kubectl(&[
+    namespace.kubectl(&[
         "patch",
         "pg",
         "ha-postgres",
@@ -814,39 +784,43 @@ async fn an_operator_that_is_killed_loses_nothing() {
         "-p",
         r#"{"spec": {"replicas": 2}}"#,
     ]);
-    place
+    namespace
         .until("two pods", 120, || {
-            place.path("petset/ha-postgres", ".status.readyReplicas") == "2"
+            namespace.path("petset/ha-postgres", ".status.readyReplicas") == "2"
         })
         .await;
-    place.until_phase("ha-postgres", "Ready", 60).await;
+    namespace.until_phase("ha-postgres", "Ready", 60).await;
 
     let traffic = Traffic::start(&cluster.client, NAMESPACE, "ha-postgres").await;
-    let before = uids(place);
+    let before = uids(namespace);
     let began = Instant::now();
-    place.apply(&tutorial("change-issuer.yaml"));
-    for n in 0..10 {
+    namespace.apply(&tutorial("change-issuer.yaml"));
+    let times = sample_or_all(6, 10);
+    for n in 0..times {
         tokio::time::sleep(Duration::from_millis(1700 + 130 * n)).await;
         drop(operator);
         operator = start();
     }
-    assert_eq!(ended(place, "change-issuer", 240).await, "Successful");
+    assert_eq!(ended(namespace, "change-issuer", 240).await, "Successful");
     let took = began.elapsed();
     let seen = traffic.stop().await;
     println!(
-        "killed ten times: change-issuer after {:.1} s, longest write gap {:.2} s, {} TLS connections, refused: {:?}\n{}",
+        "killed {times} times: change-issuer after {:.1} s, longest write gap {:.2} s, {} TLS connections, refused: {:?}\n{}",
         took.as_secs_f32(),
         seen.gap.as_secs_f32(),
         seen.tries,
         seen.refused,
-        steps(place, "change-issuer"),
+        steps(namespace, "change-issuer"),
     );
     assert_eq!(seen.refused, Vec::<String>::new());
     assert!(
-        uids(place)
+        uids(namespace)
             .iter()
             .all(|(pod, uid)| before.get(pod) != Some(uid))
     );
-    assert_eq!(place.condition("pg/ha-postgres", "Paused", "status"), "");
-    place.clear();
+    assert_eq!(
+        namespace.condition("pg/ha-postgres", "Paused", "status"),
+        ""
+    );
+    namespace.clear();
 }

@@ -1,244 +1,24 @@
 //! A `Postgres` on a real Kubernetes: it comes up, is repaired, scales, halts and goes.
 //!
-//! The loops run in this process, in a namespace of their own that enforces Pod Security level
-//! `restricted`.
+//! The controllers run in this process, in a namespace of their own that enforces Pod Security
+//! level `restricted`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kube::Client;
-use pgrekey::cluster::cache;
-use pgrekey::controller;
-use pgrekey::controller::{Lease, Settings};
-use pgrekey::metrics::ControllerMetrics;
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
-use crate::harness::Cluster;
-use crate::rights::OPERATOR;
+use crate::harness::{
+    Cluster, Controllers, Seat, TestNamespace, example, names, primary, psql, sample_or_all,
+    secret, versions,
+};
 
-/// The node has room for one cluster of three, not for two.
-pub(crate) static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
-
-/// Loops that run in this process.
-pub(crate) struct Loops {
-    stop: CancellationToken,
-    run: JoinHandle<()>,
-    facts: JoinHandle<()>,
-}
-
-impl Loops {
-    pub(crate) async fn start(cluster: &Cluster, namespace: &str) -> Self {
-        Self::with(
-            &Client::try_from(cluster.rights().config().await).expect("a client"),
-            namespace,
-        )
-    }
-
-    /// The same, through this client.
-    pub(crate) fn with(client: &Client, namespace: &str) -> Self {
-        let _ = tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::from_default_env())
-            .with_test_writer()
-            .try_init();
-        let (stores, fill) = cache::watch(client);
-        let stop = CancellationToken::new();
-        let settings = Settings {
-            namespace: Some(namespace.to_owned()),
-            lease: Some(Lease {
-                namespace: OPERATOR.to_owned(),
-                name: "pgrekey".to_owned(),
-                identity: format!("test-{namespace}"),
-            }),
-            ..Settings::default()
-        };
-        let run = controller::run(
-            client.clone(),
-            Arc::new(stores),
-            settings,
-            ControllerMetrics::default(),
-            stop.clone(),
-        );
-        Self {
-            stop,
-            run: tokio::spawn(run),
-            facts: tokio::spawn(fill),
-        }
-    }
-
-    pub(crate) async fn stop(self) {
-        self.stop.cancel();
-        self.run.await.expect("the loops end");
-        self.facts.abort();
-    }
-}
-
-/// A namespace of the tests.
-pub(crate) struct Place<'a> {
-    pub(crate) cluster: &'a Cluster,
-    pub(crate) namespace: &'static str,
-}
-
-impl<'a> Place<'a> {
-    pub(crate) fn make(cluster: &'a Cluster, namespace: &'static str) -> Self {
-        cluster
-            .kubectl(
-                &[
-                    "delete",
-                    "namespace",
-                    namespace,
-                    "--ignore-not-found",
-                    "--wait",
-                ],
-                "",
-            )
-            .must_succeed();
-        let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
-        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}});
-        cluster.apply(&object.to_string());
-        Self { cluster, namespace }
-    }
-
-    /// Takes its requests and databases away, which takes somebody who deals with them.
-    pub(crate) fn clear(&self) {
-        self.kubectl(&["delete", "pgops", "--all", "--timeout=60s"]);
-        self.kubectl(&["delete", "pg", "--all", "--timeout=90s"]);
-    }
-
-    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
-        let all: Vec<&str> = ["-n", self.namespace]
-            .iter()
-            .chain(arguments)
-            .copied()
-            .collect();
-        self.cluster.kubectl(&all, "").must_succeed()
-    }
-
-    pub(crate) fn apply(&self, object: &Value) {
-        self.cluster.apply_in(self.namespace, &object.to_string());
-    }
-
-    pub(crate) fn patch(&self, name: &str, spec: &Value) {
-        self.kubectl(&[
-            "patch",
-            "pg",
-            name,
-            "--type=merge",
-            "-p",
-            &json!({"spec": spec}).to_string(),
-        ]);
-    }
-
-    /// What kubectl prints for this path of this object; empty when there is none.
-    pub(crate) fn path(&self, object: &str, path: &str) -> String {
-        let path = format!("jsonpath={{{path}}}");
-        let arguments = [
-            "-n",
-            self.namespace,
-            "get",
-            object,
-            "--ignore-not-found",
-            "-o",
-            &path,
-        ];
-        self.cluster.kubectl(&arguments, "").must_succeed()
-    }
-
-    /// A field of this condition of this object; empty when it has none of this type.
-    pub(crate) fn condition(&self, object: &str, type_: &str, field: &str) -> String {
-        self.path(
-            object,
-            &format!(".status.conditions[?(@.type==\"{type_}\")].{field}"),
-        )
-    }
-
-    /// Waits until something holds, and says how long that took.
-    pub(crate) async fn until(
-        &self,
-        what: &str,
-        seconds: u64,
-        holds: impl Fn() -> bool,
-    ) -> Duration {
-        let start = Instant::now();
-        while !holds() {
-            if start.elapsed() > Duration::from_secs(seconds) {
-                let state = self.kubectl(&["get", "pg,petset,sts,pod", "-o", "wide"]);
-                let status = self.kubectl(&["get", "pg", "-o", "jsonpath={.items[*].status}"]);
-                panic!("not within {seconds} s: {what}\n{state}\n{status}");
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        start.elapsed()
-    }
-
-    pub(crate) async fn until_phase(&self, name: &str, phase: &str, seconds: u64) -> Duration {
-        self.until(&format!("{name} is {phase}"), seconds, || {
-            self.path(&format!("pg/{name}"), ".status.phase") == phase
-        })
-        .await
-    }
-}
-
-/// What is in a file of the examples.
-pub(crate) fn read_example(file: &str) -> Value {
-    let path = format!("{}/examples/{file}", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(path).expect("the example");
-    serde_saphyr::from_str(&text).expect("the example is YAML")
-}
-
-/// An example with this name, on a machine with little to spare.
-pub(crate) fn example(file: &str, name: &str, replicas: i32, version: &str) -> Value {
-    let mut object = read_example(file);
-    object["metadata"] = json!({"name": name});
-    object["spec"]["replicas"] = json!(replicas);
-    object["spec"]["version"] = json!(version);
-    let resources =
-        json!({"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}});
-    object["spec"]["podTemplate"] =
-        json!({"spec": {"containers": [{"name": "postgres", "resources": resources}]}});
-    object
-}
-
-/// The versions of the images that were built here, by major version; installed.
-pub(crate) fn versions(cluster: &Cluster) -> BTreeMap<u32, String> {
-    let cache = std::env::var("XDG_CACHE_HOME")
-        .unwrap_or_else(|_| format!("{}/.cache", std::env::var("HOME").expect("a home")));
-    let built = |major: u32| {
-        let file = format!("{cache}/pgrekey/images/postgres-{major}.version");
-        let version = std::fs::read_to_string(&file)
-            .expect("`make images` was run")
-            .trim()
-            .to_owned();
-        install(cluster, &version, major);
-        (major, version)
-    };
-    [17, 18].map(built).into()
-}
-
-/// Gives the image of this major version a name that databases can have in their spec.
-pub(crate) fn install(cluster: &Cluster, version: &str, major: u32) {
-    let object = json!({
-        "apiVersion": "catalog.kubedb.com/v1alpha1", "kind": "PostgresVersion", "metadata": {"name": version},
-        "spec": {
-            "version": version,
-            "db": {"image": format!("pgrekey.local/postgres:{major}"), "baseOS": "debian"},
-            "exporter": {"image": "pgrekey.local/postgres-exporter:1"},
-            "securityContext": {"runAsUser": 999},
-        },
-    });
-    cluster.apply(&object.to_string());
-}
-
-/// What the loops may write: the names and versions of all objects of these kinds, but for what
-/// Patroni itself keeps writing.
-fn written(place: &Place<'_>) -> BTreeMap<String, String> {
+/// What the controllers may write: the names and versions of all objects of these kinds, but for
+/// what Patroni itself keeps writing.
+fn written(namespace: &TestNamespace<'_>) -> BTreeMap<String, String> {
     let kinds = "pg,petset,sts,svc,secret,cm,sa,role,rolebinding,pdb,pvc,certificate";
     let lines = "jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.resourceVersion}{\"\\n\"}{end}";
-    let text = place.kubectl(&["get", kinds, "-o", lines]);
+    let text = namespace.kubectl(&["get", kinds, "-o", lines]);
     let pairs = text
         .lines()
         .filter_map(|line| line.split_once(' '))
@@ -248,108 +28,51 @@ fn written(place: &Place<'_>) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Names of what there is of these kinds.
-fn names(place: &Place<'_>, kinds: &str) -> Vec<String> {
-    place
-        .kubectl(&["get", kinds, "-o", "name"])
-        .lines()
-        .map(ToOwned::to_owned)
-        .collect()
-}
-
-/// What `psql` in this pod prints.
-pub(crate) fn psql(
-    place: &Place<'_>,
-    pod: &str,
-    connection: &str,
-    query: &str,
-) -> Result<String, String> {
-    let arguments = [
-        "-n",
-        place.namespace,
-        "exec",
-        pod,
-        "-c",
-        "postgres",
-        "--",
-        "psql",
-        connection,
-        "-Atc",
-        query,
-    ];
-    let answer = place.cluster.kubectl(&arguments, "");
-    if answer.succeeded() {
-        Ok(answer.stdout().trim().to_owned())
-    } else {
-        Err(answer.stderr())
-    }
-}
-
-pub(crate) fn primary(place: &Place<'_>, name: &str) -> String {
-    let selector = format!("app.kubernetes.io/instance={name},kubedb.com/role=primary");
-    place.kubectl(&[
-        "get",
-        "pod",
-        "-l",
-        &selector,
-        "-o",
-        "jsonpath={.items[*].metadata.name}",
-    ])
-}
-
-pub(crate) fn secret(place: &Place<'_>, name: &str, key: &str) -> String {
-    let encoded = place.path(
-        &format!("secret/{name}"),
-        &format!(".data.{}", key.replace('.', "\\.")),
-    );
-    let value: k8s_openapi::ByteString = serde_json::from_value(json!(encoded)).expect("base64");
-    String::from_utf8(value.0).expect("UTF-8")
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_lives_and_ends_as_its_spec_says() {
     let Some(cluster) = Cluster::connect().await else {
         return;
     };
-    let _turn = ONE_AT_A_TIME.lock().await;
+    let seat = Seat::take(&cluster).await;
     let versions = versions(&cluster);
     // What an earlier run has left behind goes only while somebody deals with it.
-    let loops = Loops::start(&cluster, "prov-life").await;
-    let place = Place::make(&cluster, "prov-life");
-    let place = &place;
+    let controllers = Controllers::start(&seat, "prov-life").await;
+    let namespace = TestNamespace::make(&cluster, "prov-life");
+    let namespace = &namespace;
 
-    place.apply(&example(
+    namespace.apply(&example(
         "ha-postgres.yaml",
         "ha-postgres",
         3,
         &versions[&17],
     ));
-    let took = place.until_phase("ha-postgres", "Ready", 180).await;
+    let took = namespace.until_phase("ha-postgres", "Ready", 180).await;
     println!(
         "three pods of {} without TLS: Ready after {:.1} s",
         versions[&17],
         took.as_secs_f32()
     );
-    it_looks_as_users_know_it(place);
-    passwords_log_in(place);
-    let loops = nothing_is_written_when_nothing_has_changed(place, loops).await;
-    data_survive_the_primary(place).await;
-    what_is_deleted_comes_back(place).await;
-    what_is_in_the_way_is_named(place, &versions[&17]).await;
-    it_scales(place).await;
-    it_halts_and_comes_back(place).await;
-    place.kubectl(&["delete", "pg", "ha-postgres", "--timeout=90s"]);
-    nothing_is_left_behind(place, "ha-postgres").await;
-    loops.stop().await;
+    it_looks_as_users_know_it(namespace);
+    passwords_log_in(namespace);
+    let controllers =
+        nothing_is_written_when_nothing_has_changed(&seat, namespace, controllers).await;
+    data_survive_the_primary(namespace).await;
+    what_is_deleted_comes_back(namespace).await;
+    what_is_in_the_way_is_named(namespace, &versions[&17]).await;
+    it_scales(namespace).await;
+    it_halts_and_comes_back(namespace).await;
+    namespace.kubectl(&["delete", "pg", "ha-postgres", "--timeout=90s"]);
+    nothing_is_left_behind(namespace, "ha-postgres").await;
+    controllers.stop().await;
 }
 
-fn it_looks_as_users_know_it(place: &Place<'_>) {
-    let table = place.kubectl(&["get", "pg"]);
+fn it_looks_as_users_know_it(namespace: &TestNamespace<'_>) {
+    let table = namespace.kubectl(&["get", "pg"]);
     assert!(
         table.starts_with("NAME          VERSION   STATUS   AGE\nha-postgres   17."),
         "{table}"
     );
-    let labels = place.path("petset/ha-postgres", ".metadata.labels");
+    let labels = namespace.path("petset/ha-postgres", ".metadata.labels");
     for label in [
         r#""app.kubernetes.io/component":"database""#,
         r#""app.kubernetes.io/instance":"ha-postgres""#,
@@ -358,17 +81,20 @@ fn it_looks_as_users_know_it(place: &Place<'_>) {
     ] {
         assert!(labels.contains(label), "{labels}");
     }
-    assert_eq!(place.path("sts/ha-postgres", ".status.readyReplicas"), "3");
     assert_eq!(
-        place.path("petset/ha-postgres", ".status.readyReplicas"),
+        namespace.path("sts/ha-postgres", ".status.readyReplicas"),
         "3"
     );
     assert_eq!(
-        place.path("secret/ha-postgres-auth", ".type"),
+        namespace.path("petset/ha-postgres", ".status.readyReplicas"),
+        "3"
+    );
+    assert_eq!(
+        namespace.path("secret/ha-postgres-auth", ".type"),
         "kubernetes.io/basic-auth"
     );
-    assert_eq!(secret(place, "ha-postgres-auth", "password").len(), 16);
-    let services = names(place, "svc");
+    assert_eq!(secret(namespace, "ha-postgres-auth", "password").len(), 16);
+    let services = names(namespace, "svc");
     assert_eq!(
         services,
         [
@@ -378,15 +104,15 @@ fn it_looks_as_users_know_it(place: &Place<'_>) {
         ]
     );
     assert_eq!(
-        place.path("pg/ha-postgres", ".status.observedGeneration"),
+        namespace.path("pg/ha-postgres", ".status.observedGeneration"),
         "1"
     );
-    let conditions = place.path("pg/ha-postgres", ".status.conditions[*].type");
+    let conditions = namespace.path("pg/ha-postgres", ".status.conditions[*].type");
     assert_eq!(
         conditions,
         "ProvisioningStarted ReplicaReady AcceptingConnection Ready Provisioned"
     );
-    let events = place.kubectl(&[
+    let events = namespace.kubectl(&[
         "get",
         "event",
         "-o",
@@ -401,51 +127,63 @@ fn it_looks_as_users_know_it(place: &Place<'_>) {
     }
 }
 
-fn passwords_log_in(place: &Place<'_>) {
-    let password = secret(place, "ha-postgres-auth", "password");
+fn passwords_log_in(namespace: &TestNamespace<'_>) {
+    let password = secret(namespace, "ha-postgres-auth", "password");
     for (host, standby) in [("ha-postgres", "f"), ("ha-postgres-standby", "t")] {
         let to =
             format!("host={host}.prov-life.svc user=postgres password={password} sslmode=disable");
         assert_eq!(
-            psql(place, "ha-postgres-0", &to, "select pg_is_in_recovery()").as_deref(),
+            psql(
+                namespace,
+                "ha-postgres-0",
+                &to,
+                "select pg_is_in_recovery()"
+            )
+            .as_deref(),
             Ok(standby)
         );
     }
     let wrong = "host=ha-postgres user=postgres password=wrong sslmode=disable";
     assert!(
-        psql(place, "ha-postgres-0", wrong, "select 1")
+        psql(namespace, "ha-postgres-0", wrong, "select 1")
             .is_err_and(|why| why.contains("password authentication failed"))
     );
 }
 
-async fn nothing_is_written_when_nothing_has_changed(place: &Place<'_>, loops: Loops) -> Loops {
-    let before = written(place);
+async fn nothing_is_written_when_nothing_has_changed(
+    seat: &Seat,
+    namespace: &TestNamespace<'_>,
+    controllers: Controllers,
+) -> Controllers {
+    let before = written(namespace);
     assert!(before.len() > 12, "{before:?}");
-    loops.stop().await;
-    let loops = Loops::start(place.cluster, place.namespace).await;
-    // There is nothing to wait for: what must not happen has two minutes to happen.
-    tokio::time::sleep(Duration::from_mins(2)).await;
-    assert_eq!(written(place), before);
-    loops
+    controllers.stop().await;
+    let controllers = Controllers::start(seat, namespace.name).await;
+    // There is nothing to wait for: what must not happen has this time to happen, in which every
+    // check comes round more than once.
+    let time = sample_or_all(Duration::from_secs(45), Duration::from_mins(2));
+    tokio::time::sleep(time).await;
+    assert_eq!(written(namespace), before);
+    controllers
 }
 
-async fn data_survive_the_primary(place: &Place<'_>) {
-    let old = primary(place, "ha-postgres");
+async fn data_survive_the_primary(namespace: &TestNamespace<'_>) {
+    let old = primary(namespace, "ha-postgres");
     let socket = "user=postgres";
     psql(
-        place,
+        namespace,
         &old,
         socket,
         "create table kept as select 42 as answer",
     )
     .expect("a table");
     let start = Instant::now();
-    let uid = || place.path(&format!("pod/{old}"), ".metadata.uid");
+    let uid = || namespace.path(&format!("pod/{old}"), ".metadata.uid");
     let before = uid();
-    place.kubectl(&["delete", "pod", &old, "--wait=false"]);
-    place
+    namespace.kubectl(&["delete", "pod", &old, "--wait=false"]);
+    namespace
         .until("another primary", 60, || {
-            let new = primary(place, "ha-postgres");
+            let new = primary(namespace, "ha-postgres");
             !new.is_empty() && new != old
         })
         .await;
@@ -453,35 +191,38 @@ async fn data_survive_the_primary(place: &Place<'_>) {
         "the primary was deleted: another after {:.1} s",
         start.elapsed().as_secs_f32()
     );
-    place
+    namespace
         .until("a new pod", 150, || {
             !["", before.as_str()].contains(&uid().as_str())
         })
         .await;
-    place
+    namespace
         .until("three pods again", 90, || {
-            place.path("petset/ha-postgres", ".status.readyReplicas") == "3"
+            namespace.path("petset/ha-postgres", ".status.readyReplicas") == "3"
         })
         .await;
-    place.until_phase("ha-postgres", "Ready", 60).await;
+    namespace.until_phase("ha-postgres", "Ready", 60).await;
     println!(
         "the primary was deleted: Ready again after {:.1} s",
         start.elapsed().as_secs_f32()
     );
-    let new = primary(place, "ha-postgres");
+    let new = primary(namespace, "ha-postgres");
     assert_eq!(
-        psql(place, &new, socket, "select answer from kept").as_deref(),
+        psql(namespace, &new, socket, "select answer from kept").as_deref(),
         Ok("42")
     );
 }
 
-async fn what_is_deleted_comes_back(place: &Place<'_>) {
-    let password = secret(place, "ha-postgres-auth", "password");
-    let config = || place.path("cm/ha-postgres-config", ".metadata.annotations.config");
-    let (agent, settings) = (secret(place, "ha-postgres-patroni", "password"), config());
-    let patroni = place.path("cm/ha-postgres-patroni", ".data.patroni\\.yml");
+async fn what_is_deleted_comes_back(namespace: &TestNamespace<'_>) {
+    let password = secret(namespace, "ha-postgres-auth", "password");
+    let config = || namespace.path("cm/ha-postgres-config", ".metadata.annotations.config");
+    let (agent, settings) = (
+        secret(namespace, "ha-postgres-patroni", "password"),
+        config(),
+    );
+    let patroni = namespace.path("cm/ha-postgres-patroni", ".data.patroni\\.yml");
     let start = Instant::now();
-    place.kubectl(&[
+    namespace.kubectl(&[
         "delete",
         "svc/ha-postgres-standby",
         "cm/ha-postgres-patroni",
@@ -489,7 +230,7 @@ async fn what_is_deleted_comes_back(place: &Place<'_>) {
         "role/ha-postgres",
     ]);
     for name in ["ha-postgres-auth", "ha-postgres-patroni"] {
-        place.kubectl(&[
+        namespace.kubectl(&[
             "patch",
             "secret",
             name,
@@ -498,7 +239,7 @@ async fn what_is_deleted_comes_back(place: &Place<'_>) {
             r#"[{"op": "remove", "path": "/data/password"}]"#,
         ]);
     }
-    place.kubectl(&[
+    namespace.kubectl(&[
         "patch",
         "svc",
         "ha-postgres",
@@ -509,7 +250,7 @@ async fn what_is_deleted_comes_back(place: &Place<'_>) {
     let damaged = settings.replace("\"loop_wait\":5", "\"loop_wait\":9");
     assert_ne!(damaged, settings);
     let patch = json!({"metadata": {"annotations": {"config": damaged}}}).to_string();
-    place.kubectl(&[
+    namespace.kubectl(&[
         "patch",
         "cm",
         "ha-postgres-config",
@@ -517,16 +258,16 @@ async fn what_is_deleted_comes_back(place: &Place<'_>) {
         "-p",
         &patch,
     ]);
-    place
+    namespace
         .until("everything is back", 30, || {
-            names(place, "svc,pdb,role").len() == 5
-                && place.path("cm/ha-postgres-patroni", ".data.patroni\\.yml") == patroni
-                && place.path("svc/ha-postgres", ".spec.ports[*].port") == "5432"
+            names(namespace, "svc,pdb,role").len() == 5
+                && namespace.path("cm/ha-postgres-patroni", ".data.patroni\\.yml") == patroni
+                && namespace.path("svc/ha-postgres", ".spec.ports[*].port") == "5432"
                 && config() == settings
-                && !place
+                && !namespace
                     .path("secret/ha-postgres-auth", ".data.password")
                     .is_empty()
-                && !place
+                && !namespace
                     .path("secret/ha-postgres-patroni", ".data.password")
                     .is_empty()
         })
@@ -535,38 +276,43 @@ async fn what_is_deleted_comes_back(place: &Place<'_>) {
         "what was deleted was back after {:.1} s",
         start.elapsed().as_secs_f32()
     );
-    assert_eq!(secret(place, "ha-postgres-auth", "password"), password);
-    assert_eq!(secret(place, "ha-postgres-patroni", "password"), agent);
+    assert_eq!(secret(namespace, "ha-postgres-auth", "password"), password);
+    assert_eq!(secret(namespace, "ha-postgres-patroni", "password"), agent);
 }
 
-async fn what_is_in_the_way_is_named(place: &Place<'_>, version: &str) {
+async fn what_is_in_the_way_is_named(namespace: &TestNamespace<'_>, version: &str) {
     let theirs = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "taken"}, "spec": {"ports": [{"port": 80}]}});
-    place.apply(&theirs);
-    let before = place.path("svc/taken", ".metadata.resourceVersion");
-    place.apply(&example("ha-postgres.yaml", "taken", 1, version));
-    let said = || place.condition("pg/taken", "Blocked", "message");
+    namespace.apply(&theirs);
+    let before = namespace.path("svc/taken", ".metadata.resourceVersion");
+    namespace.apply(&example("ha-postgres.yaml", "taken", 1, version));
+    let said = || namespace.condition("pg/taken", "Blocked", "message");
     let expected = "Service taken exists and is not pgrekey's: rename or delete it, or give the database another name";
-    place
+    namespace
         .until("the condition", 30, || said() == expected)
         .await;
-    place
+    namespace
         .until("the event", 10, || {
-            place
+            namespace
                 .kubectl(&["get", "event"])
                 .contains("Service taken exists and is not pgrekey's")
         })
         .await;
-    assert_eq!(place.path("svc/taken", ".metadata.resourceVersion"), before);
-    assert_eq!(place.path("petset/taken", ".metadata.name"), "");
-    place.kubectl(&["delete", "svc", "taken"]);
-    place.until("it goes on", 40, || said().is_empty()).await;
-    place.until_phase("taken", "Ready", 60).await;
-    place.kubectl(&["delete", "pg", "taken", "--timeout=60s"]);
+    assert_eq!(
+        namespace.path("svc/taken", ".metadata.resourceVersion"),
+        before
+    );
+    assert_eq!(namespace.path("petset/taken", ".metadata.name"), "");
+    namespace.kubectl(&["delete", "svc", "taken"]);
+    namespace
+        .until("it goes on", 40, || said().is_empty())
+        .await;
+    namespace.until_phase("taken", "Ready", 60).await;
+    namespace.kubectl(&["delete", "pg", "taken", "--timeout=60s"]);
 }
 
-async fn it_scales(place: &Place<'_>) {
+async fn it_scales(namespace: &TestNamespace<'_>) {
     // The last pod becomes the primary, so that the one to go is it.
-    let old = primary(place, "ha-postgres");
+    let old = primary(namespace, "ha-postgres");
     if old != "ha-postgres-2" {
         let wish = json!({"leader": old, "member": "ha-postgres-2"});
         let map = json!({
@@ -575,72 +321,72 @@ async fn it_scales(place: &Place<'_>) {
                 "app.kubernetes.io/managed-by": "kubedb.com", "app.kubernetes.io/name": "postgreses.kubedb.com",
                 "postgreses.kubedb.com/database.cluster": "ha-postgres"}},
         });
-        place.apply(&map);
-        place
+        namespace.apply(&map);
+        namespace
             .until("the last pod is the primary", 60, || {
-                primary(place, "ha-postgres") == "ha-postgres-2"
+                primary(namespace, "ha-postgres") == "ha-postgres-2"
             })
             .await;
-        place.until_phase("ha-postgres", "Ready", 60).await;
+        namespace.until_phase("ha-postgres", "Ready", 60).await;
     }
-    place.patch("ha-postgres", &json!({"replicas": 5}));
-    place
+    namespace.patch("ha-postgres", &json!({"replicas": 5}));
+    namespace
         .until("five pods", 120, || {
-            place.path("petset/ha-postgres", ".status.readyReplicas") == "5"
+            namespace.path("petset/ha-postgres", ".status.readyReplicas") == "5"
         })
         .await;
-    place.until_phase("ha-postgres", "Ready", 60).await;
-    assert_eq!(primary(place, "ha-postgres"), "ha-postgres-2");
+    namespace.until_phase("ha-postgres", "Ready", 60).await;
+    assert_eq!(primary(namespace, "ha-postgres"), "ha-postgres-2");
     let start = Instant::now();
-    place.patch("ha-postgres", &json!({"replicas": 2}));
-    place
-        .until("two pods", 120, || names(place, "pod").len() == 2)
+    namespace.patch("ha-postgres", &json!({"replicas": 2}));
+    namespace
+        .until("two pods", 120, || names(namespace, "pod").len() == 2)
         .await;
-    place
+    namespace
         .until("the set has two pods", 30, || {
-            place.path("petset/ha-postgres", ".status.replicas") == "2"
+            namespace.path("petset/ha-postgres", ".status.replicas") == "2"
         })
         .await;
-    let stays = primary(place, "ha-postgres");
+    let stays = primary(namespace, "ha-postgres");
     assert!(
         ["ha-postgres-0", "ha-postgres-1"].contains(&stays.as_str()),
         "{stays}"
     );
     let slots = "select count(*) from pg_replication_slots where slot_name in ('ha_postgres_2', 'ha_postgres_3', 'ha_postgres_4')";
-    place
+    namespace
         .until("no slot is left", 60, || {
-            psql(place, &stays, "user=postgres", slots).as_deref() == Ok("0")
+            psql(namespace, &stays, "user=postgres", slots).as_deref() == Ok("0")
         })
         .await;
     let ttl = || {
-        place
+        namespace
             .path("cm/ha-postgres-config", ".metadata.annotations.config")
             .contains("member_slots_ttl")
     };
-    place.until("slots are kept again", 30, || !ttl()).await;
-    place.until_phase("ha-postgres", "Ready", 60).await;
+    namespace.until("slots are kept again", 30, || !ttl()).await;
+    namespace.until_phase("ha-postgres", "Ready", 60).await;
     println!(
         "from five pods to two, the primary among those that go: {:.1} s",
         start.elapsed().as_secs_f32()
     );
-    let claim = place.path("pvc/data-ha-postgres-2", ".metadata.uid");
+    let claim = namespace.path("pvc/data-ha-postgres-2", ".metadata.uid");
     assert!(!claim.is_empty(), "the data of a pod that went are kept");
 
-    place.patch("ha-postgres", &json!({"replicas": 3}));
-    place
+    namespace.patch("ha-postgres", &json!({"replicas": 3}));
+    namespace
         .until("three pods", 90, || {
-            place.path("petset/ha-postgres", ".status.readyReplicas") == "3"
+            namespace.path("petset/ha-postgres", ".status.readyReplicas") == "3"
         })
         .await;
-    place.until_phase("ha-postgres", "Ready", 60).await;
+    namespace.until_phase("ha-postgres", "Ready", 60).await;
     assert_ne!(
-        place.path("pvc/data-ha-postgres-2", ".metadata.uid"),
+        namespace.path("pvc/data-ha-postgres-2", ".metadata.uid"),
         claim,
         "a pod that comes back begins anew"
     );
     assert_eq!(
         psql(
-            place,
+            namespace,
             "ha-postgres-2",
             "user=postgres",
             "select answer from kept"
@@ -650,43 +396,49 @@ async fn it_scales(place: &Place<'_>) {
     );
 }
 
-async fn it_halts_and_comes_back(place: &Place<'_>) {
-    let password = secret(place, "ha-postgres-auth", "password");
-    place.patch(
+async fn it_halts_and_comes_back(namespace: &TestNamespace<'_>) {
+    let password = secret(namespace, "ha-postgres-auth", "password");
+    namespace.patch(
         "ha-postgres",
         &json!({"halted": true, "deletionPolicy": "Halt"}),
     );
-    place.until_phase("ha-postgres", "Halted", 90).await;
+    namespace.until_phase("ha-postgres", "Halted", 90).await;
     assert_eq!(
-        names(place, "petset,sts,pod,svc,role,rolebinding,pdb"),
+        names(namespace, "petset,sts,pod,svc,role,rolebinding,pdb"),
         Vec::<String>::new()
     );
     // Those of the two that went for good are kept too.
-    assert_eq!(names(place, "pvc").len(), 5);
-    assert_eq!(secret(place, "ha-postgres-auth", "password"), password);
-    place.patch(
+    assert_eq!(names(namespace, "pvc").len(), 5);
+    assert_eq!(secret(namespace, "ha-postgres-auth", "password"), password);
+    namespace.patch(
         "ha-postgres",
         &json!({"halted": false, "replicas": 2, "deletionPolicy": "WipeOut"}),
     );
-    place.until_phase("ha-postgres", "Ready", 120).await;
-    let primary = primary(place, "ha-postgres");
+    namespace.until_phase("ha-postgres", "Ready", 120).await;
+    let primary = primary(namespace, "ha-postgres");
     assert_eq!(
-        psql(place, &primary, "user=postgres", "select answer from kept").as_deref(),
+        psql(
+            namespace,
+            &primary,
+            "user=postgres",
+            "select answer from kept"
+        )
+        .as_deref(),
         Ok("42")
     );
 }
 
-async fn nothing_is_left_behind(place: &Place<'_>, name: &str) {
+async fn nothing_is_left_behind(namespace: &TestNamespace<'_>, name: &str) {
     let kinds =
         "petset,sts,pod,svc,secret,cm,role,rolebinding,pdb,pvc,certificate,sa,controllerrevision";
     let others = ["configmap/kube-root-ca.crt", "serviceaccount/default"];
     let left = || -> Vec<String> {
-        names(place, kinds)
+        names(namespace, kinds)
             .into_iter()
             .filter(|n| !others.contains(&n.as_str()) && n.contains(name))
             .collect()
     };
-    place
+    namespace
         .until(&format!("nothing is left of {name}"), 60, || {
             left().is_empty()
         })
@@ -698,55 +450,55 @@ async fn a_database_has_tls_from_the_start() {
     let Some(cluster) = Cluster::connect().await else {
         return;
     };
-    let _turn = ONE_AT_A_TIME.lock().await;
+    let seat = Seat::take(&cluster).await;
     let versions = versions(&cluster);
-    let loops = Loops::start(&cluster, "prov-tls").await;
-    let place = Place::make(&cluster, "prov-tls");
-    let place = &place;
-    place.apply(&example("tls-postgres.yaml", "pg", 2, &versions[&18]));
-    what_is_waited_for_is_said(place).await;
-    authority(place);
-    let took = place.until_phase("pg", "Ready", 180).await;
+    let controllers = Controllers::start(&seat, "prov-tls").await;
+    let namespace = TestNamespace::make(&cluster, "prov-tls");
+    let namespace = &namespace;
+    namespace.apply(&example("tls-postgres.yaml", "pg", 2, &versions[&18]));
+    what_is_waited_for_is_said(namespace).await;
+    authority(namespace);
+    let took = namespace.until_phase("pg", "Ready", 180).await;
     println!(
         "two pods of {} with TLS: Ready after {:.1} s",
         versions[&18],
         took.as_secs_f32()
     );
-    the_canonical_line_connects_and_plaintext_does_not(place);
-    a_damaged_key_is_mended(place).await;
-    a_pause_is_lifted_when_its_request_has_gone(place).await;
-    it_comes_back_with_its_data_and_then_without(place, &versions[&18]).await;
-    loops.stop().await;
+    the_canonical_line_connects_and_plaintext_does_not(namespace);
+    a_damaged_key_is_mended(namespace).await;
+    a_pause_is_lifted_when_its_request_has_gone(namespace).await;
+    it_comes_back_with_its_data_and_then_without(namespace, &versions[&18]).await;
+    controllers.stop().await;
 }
 
 /// Without an issuer nothing is issued, and nothing of TLS is made up instead.
-async fn what_is_waited_for_is_said(place: &Place<'_>) {
-    let said = || place.condition("pg/pg", "Blocked", "message");
-    place
+async fn what_is_waited_for_is_said(namespace: &TestNamespace<'_>) {
+    let said = || namespace.condition("pg/pg", "Blocked", "message");
+    namespace
         .until("the condition", 60, || {
             said().contains("there is no Issuer \"pg-issuer\" in namespace prov-tls")
         })
         .await;
-    assert_eq!(names(place, "petset,pod"), Vec::<String>::new());
+    assert_eq!(names(namespace, "petset,pod"), Vec::<String>::new());
 }
 
 /// An Issuer `pg-issuer` with a CA of its own.
-fn authority(place: &Place<'_>) {
+fn authority(namespace: &TestNamespace<'_>) {
     let issuer = |name: &str, spec: Value| json!({"apiVersion": "cert-manager.io/v1", "kind": "Issuer", "metadata": {"name": name}, "spec": spec});
-    place.apply(&issuer("self-signed", json!({"selfSigned": {}})));
-    place.apply(&json!({
+    namespace.apply(&issuer("self-signed", json!({"selfSigned": {}})));
+    namespace.apply(&json!({
         "apiVersion": "cert-manager.io/v1", "kind": "Certificate", "metadata": {"name": "postgres-ca"},
         "spec": {"isCA": true, "commonName": "ca", "secretName": "postgres-ca", "issuerRef": {"name": "self-signed"},
             "duration": "87600h", "privateKey": {"rotationPolicy": "Never"}},
     }));
-    place.apply(&issuer(
+    namespace.apply(&issuer(
         "pg-issuer",
         json!({"ca": {"secretName": "postgres-ca"}}),
     ));
 }
 
-fn the_canonical_line_connects_and_plaintext_does_not(place: &Place<'_>) {
-    let password = secret(place, "pg-auth", "password");
+fn the_canonical_line_connects_and_plaintext_does_not(namespace: &TestNamespace<'_>) {
+    let password = secret(namespace, "pg-auth", "password");
     let to = |mode: &str| format!("host=pg.prov-tls.svc user=postgres password={password} {mode}");
     let trust = "sslmode=verify-full sslrootcert=/tls/certs/client/ca.crt";
     let canonical = to(&format!(
@@ -755,28 +507,29 @@ fn the_canonical_line_connects_and_plaintext_does_not(place: &Place<'_>) {
     let version = "select version from pg_stat_ssl where pid = pg_backend_pid()";
     for connection in [canonical, to(trust)] {
         assert_eq!(
-            psql(place, "pg-0", &connection, version).as_deref(),
+            psql(namespace, "pg-0", &connection, version).as_deref(),
             Ok("TLSv1.3")
         );
     }
-    let refused = psql(place, "pg-0", &to("sslmode=disable"), "select 1").expect_err("plaintext");
+    let refused =
+        psql(namespace, "pg-0", &to("sslmode=disable"), "select 1").expect_err("plaintext");
     assert!(
         refused.contains("no pg_hba.conf entry") && refused.contains("no encryption"),
         "{refused}"
     );
     let standbys =
         "select count(*) from pg_stat_replication join pg_stat_ssl using (pid) where ssl";
-    let primary = primary(place, "pg");
+    let primary = primary(namespace, "pg");
     assert_eq!(
-        psql(place, &primary, "user=postgres", standbys).as_deref(),
+        psql(namespace, &primary, "user=postgres", standbys).as_deref(),
         Ok("1")
     );
-    let published = place.path("cm/pg-ca", ".data.ca\\.crt");
+    let published = namespace.path("cm/pg-ca", ".data.ca\\.crt");
     assert_eq!(
         published.trim(),
-        secret(place, "postgres-ca", "ca.crt").trim()
+        secret(namespace, "postgres-ca", "ca.crt").trim()
     );
-    let secrets = names(place, "secret");
+    let secrets = names(namespace, "secret");
     for name in [
         "pg-auth",
         "pg-client-cert",
@@ -788,14 +541,14 @@ fn the_canonical_line_connects_and_plaintext_does_not(place: &Place<'_>) {
     }
 }
 
-async fn a_damaged_key_is_mended(place: &Place<'_>) {
-    let key = |of: &str| place.path("secret/pg-tls", &format!(".data.{of}\\.key"));
+async fn a_damaged_key_is_mended(namespace: &TestNamespace<'_>) {
+    let key = |of: &str| namespace.path("secret/pg-tls", &format!(".data.{of}\\.key"));
     let (before, of_another) = (key("server"), key("client"));
     assert_ne!(before, of_another);
     let remove = json!([{"op": "remove", "path": "/data/server.key"}]);
     let replace = json!([{"op": "replace", "path": "/data/server.key", "value": of_another}]);
     for patch in [remove, replace] {
-        place.kubectl(&[
+        namespace.kubectl(&[
             "patch",
             "secret",
             "pg-tls",
@@ -803,16 +556,16 @@ async fn a_damaged_key_is_mended(place: &Place<'_>) {
             "-p",
             &patch.to_string(),
         ]);
-        place
+        namespace
             .until("the key is back", 30, || key("server") == before)
             .await;
     }
 }
 
-async fn a_pause_is_lifted_when_its_request_has_gone(place: &Place<'_>) {
-    let paused = || place.condition("pg/pg", "Paused", "message");
+async fn a_pause_is_lifted_when_its_request_has_gone(namespace: &TestNamespace<'_>) {
+    let paused = || namespace.condition("pg/pg", "Paused", "message");
     let patch = |operations: Value| {
-        place.kubectl(&[
+        namespace.kubectl(&[
             "patch",
             "pg",
             "pg",
@@ -828,7 +581,7 @@ async fn a_pause_is_lifted_when_its_request_has_gone(place: &Place<'_>) {
         patch(json!([{"op": "add", "path": "/status/conditions/-", "value": condition}]));
     };
     pause("Paused by PostgresOpsRequest gone (00000000-0000-0000-0000-000000000000)");
-    place
+    namespace
         .until(
             "the pause that a request has left behind is lifted",
             30,
@@ -837,15 +590,15 @@ async fn a_pause_is_lifted_when_its_request_has_gone(place: &Place<'_>) {
         .await;
 
     pause("Paused by hand");
-    place.kubectl(&["delete", "service", "pg-standby"]);
+    namespace.kubectl(&["delete", "service", "pg-standby"]);
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let service = || place.path("service/pg-standby", ".metadata.name");
+    let service = || namespace.path("service/pg-standby", ".metadata.name");
     assert_eq!(
         (paused().as_str(), service().as_str()),
         ("Paused by hand", ""),
         "what somebody else paused stays so"
     );
-    let types = place.path("pg/pg", ".status.conditions[*].type");
+    let types = namespace.path("pg/pg", ".status.conditions[*].type");
     let at = types
         .split(' ')
         .position(|type_| type_ == "Paused")
@@ -854,7 +607,7 @@ async fn a_pause_is_lifted_when_its_request_has_gone(place: &Place<'_>) {
     patch(
         json!([{"op": "test", "path": format!("{path}/type"), "value": "Paused"}, {"op": "remove", "path": path}]),
     );
-    place
+    namespace
         .until("what was deleted meanwhile is made again", 30, || {
             !service().is_empty()
         })
@@ -862,9 +615,9 @@ async fn a_pause_is_lifted_when_its_request_has_gone(place: &Place<'_>) {
 }
 
 /// By TLS, with the exporter's own certificate, which names the Service.
-async fn metrics_are_served(place: &Place<'_>) {
+async fn metrics_are_served(namespace: &TestNamespace<'_>) {
     assert_eq!(
-        place.path(
+        namespace.path(
             "svc/pg-stats",
             r".metadata.annotations.prometheus\.io/scheme"
         ),
@@ -873,7 +626,7 @@ async fn metrics_are_served(place: &Place<'_>) {
     let url = "https://pg-stats.prov-tls.svc:56790/metrics";
     let arguments = [
         "-n",
-        place.namespace,
+        namespace.name,
         "exec",
         "pg-0",
         "-c",
@@ -888,55 +641,74 @@ async fn metrics_are_served(place: &Place<'_>) {
         .chain(["/tls/certs/exporter/ca.crt", url])
         .collect();
     // A Service may refuse for a second after its first pod is ready.
-    let scrape = || place.cluster.kubectl(&arguments, "").stdout();
-    place
+    let scrape = || namespace.cluster.kubectl(&arguments, "").stdout();
+    namespace
         .until("metrics", 20, || scrape().contains("\npg_up 1\n"))
         .await;
 }
 
-async fn it_comes_back_with_its_data_and_then_without(place: &Place<'_>, version: &str) {
+async fn it_comes_back_with_its_data_and_then_without(
+    namespace: &TestNamespace<'_>,
+    version: &str,
+) {
     let again = |policy: &str| {
         let mut again = example("tls-postgres.yaml", "pg", 1, version);
         again["spec"]["deletionPolicy"] = json!(policy);
         again
     };
     psql(
-        place,
-        &primary(place, "pg"),
+        namespace,
+        &primary(namespace, "pg"),
         "user=postgres",
         "create table kept as select 42 as answer",
     )
     .expect("a table");
-    let password = secret(place, "pg-auth", "password");
-    place.patch("pg", &json!({"deletionPolicy": "Halt"}));
-    place.kubectl(&["delete", "pg", "pg", "--timeout=90s"]);
-    assert_eq!(names(place, "pvc").len(), 2);
+    let password = secret(namespace, "pg-auth", "password");
+    namespace.patch("pg", &json!({"deletionPolicy": "Halt"}));
+    namespace.kubectl(&["delete", "pg", "pg", "--timeout=90s"]);
+    assert_eq!(names(namespace, "pvc").len(), 2);
 
     let mut observed = again("Delete");
     observed["spec"]["monitor"] = json!({"agent": "prometheus.io/builtin"});
-    place.apply(&observed);
-    place.until_phase("pg", "Ready", 120).await;
-    metrics_are_served(place).await;
+    namespace.apply(&observed);
+    namespace.until_phase("pg", "Ready", 120).await;
+    metrics_are_served(namespace).await;
     assert_eq!(
-        psql(place, "pg-0", "user=postgres", "select answer from kept").as_deref(),
+        psql(
+            namespace,
+            "pg-0",
+            "user=postgres",
+            "select answer from kept"
+        )
+        .as_deref(),
         Ok("42")
     );
-    assert_eq!(secret(place, "pg-auth", "password"), password);
-    place.kubectl(&["delete", "pg", "pg", "--timeout=90s"]);
-    place
-        .until("the data are gone", 30, || names(place, "pvc").is_empty())
+    assert_eq!(secret(namespace, "pg-auth", "password"), password);
+    namespace.kubectl(&["delete", "pg", "pg", "--timeout=90s"]);
+    namespace
+        .until("the data are gone", 30, || {
+            names(namespace, "pvc").is_empty()
+        })
         .await;
-    assert_eq!(secret(place, "pg-auth", "password"), password);
+    assert_eq!(secret(namespace, "pg-auth", "password"), password);
 
-    place.apply(&again("DoNotTerminate"));
-    place.until_phase("pg", "Ready", 120).await;
-    assert!(psql(place, "pg-0", "user=postgres", "select answer from kept").is_err());
-    place.kubectl(&["delete", "pg", "pg", "--wait=false"]);
-    let reason = || place.condition("pg/pg", "Blocked", "reason");
-    place
+    namespace.apply(&again("DoNotTerminate"));
+    namespace.until_phase("pg", "Ready", 120).await;
+    assert!(
+        psql(
+            namespace,
+            "pg-0",
+            "user=postgres",
+            "select answer from kept"
+        )
+        .is_err()
+    );
+    namespace.kubectl(&["delete", "pg", "pg", "--wait=false"]);
+    let reason = || namespace.condition("pg/pg", "Blocked", "reason");
+    namespace
         .until("it stays", 30, || reason() == "DoNotTerminate")
         .await;
-    assert_eq!(names(place, "pod").len(), 1);
-    place.patch("pg", &json!({"deletionPolicy": "WipeOut"}));
-    nothing_is_left_behind(place, "pg-").await;
+    assert_eq!(names(namespace, "pod").len(), 1);
+    namespace.patch("pg", &json!({"deletionPolicy": "WipeOut"}));
+    nothing_is_left_behind(namespace, "pg-").await;
 }

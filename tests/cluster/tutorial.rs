@@ -2,14 +2,12 @@
 
 use std::process::Command;
 
-use crate::harness::Cluster;
-use crate::operator::Installation;
-use crate::provisioner::{install, read_example};
+use crate::harness::{Cluster, Installation, install, read_example};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_commands_of_the_document_do_what_it_says() {
     const NAMESPACE: &str = "tutorial";
-    let Some(cluster) = Cluster::connect_alone().await else {
+    let Some(cluster) = Cluster::connect().await else {
         return;
     };
     // The chart names a version; the image that was built here may be of a later one.

@@ -3,30 +3,29 @@
 
 use serde_json::json;
 
-use crate::harness::Cluster;
-use crate::provisioner::{Loops, ONE_AT_A_TIME, Place, example, psql, secret, versions};
+use crate::harness::{Cluster, Controllers, Seat, TestNamespace, example, psql, secret, versions};
 
 const NAMESPACE: &str = "user-conf";
 const PODS: [&str; 2] = ["pg-0", "pg-1"];
 
 /// What every server says to this query, if all say the same.
-fn all_say(place: &Place<'_>, query: &str) -> Option<String> {
-    let [first, second] = PODS.map(|pod| psql(place, pod, "user=postgres", query).ok());
+fn all_say(namespace: &TestNamespace<'_>, query: &str) -> Option<String> {
+    let [first, second] = PODS.map(|pod| psql(namespace, pod, "user=postgres", query).ok());
     first.filter(|said| second.as_ref() == Some(said))
 }
 
-fn write(place: &Place<'_>, conf: &str) {
-    place.apply(&json!({
+fn write(namespace: &TestNamespace<'_>, conf: &str) {
+    namespace.apply(&json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "conf"}, "stringData": {"user.conf": conf},
     }));
 }
 
-async fn until_taken(place: &Place<'_>, setting: &str, value: &str) {
+async fn until_taken(namespace: &TestNamespace<'_>, setting: &str, value: &str) {
     let show = format!("show {setting}");
     let what = format!("{setting} is {value}");
-    let took = place
+    let took = namespace
         .until(&what, 60, || {
-            all_say(place, &show).as_deref() == Some(value)
+            all_say(namespace, &show).as_deref() == Some(value)
         })
         .await;
     println!(
@@ -36,12 +35,13 @@ async fn until_taken(place: &Place<'_>, setting: &str, value: &str) {
 }
 
 /// Nobody who may not read Secrets, or asks Patroni, reads what is in one.
-fn nobody_tells(place: &Place<'_>) {
-    let told = place.kubectl(&["get", "cm,pod,petset,sts,pg,events", "-o", "yaml"]);
+fn nobody_tells(namespace: &TestNamespace<'_>) {
+    let told = namespace.kubectl(&["get", "cm,pod,petset,sts,pg,events", "-o", "yaml"]);
     assert!(!told.contains("hush"), "{told}");
     for path in ["config", "patroni"] {
         let url = format!("localhost:8008/{path}");
-        let said = place.kubectl(&["exec", PODS[0], "-c", "postgres", "--", "curl", "-s", &url]);
+        let said =
+            namespace.kubectl(&["exec", PODS[0], "-c", "postgres", "--", "curl", "-s", &url]);
         assert!(said.starts_with('{') && !said.contains("hush"), "{said}");
     }
 }
@@ -51,102 +51,102 @@ async fn the_settings_of_a_secret_stay_in_secrets_and_reach_every_server() {
     let Some(cluster) = Cluster::connect().await else {
         return;
     };
-    let _turn = ONE_AT_A_TIME.lock().await;
+    let seat = Seat::take(&cluster).await;
     let versions = versions(&cluster);
-    let loops = Loops::start(&cluster, NAMESPACE).await;
-    let place = Place::make(&cluster, NAMESPACE);
-    let place = &place;
+    let controllers = Controllers::start(&seat, NAMESPACE).await;
+    let namespace = TestNamespace::make(&cluster, NAMESPACE);
+    let namespace = &namespace;
     // With every character that has a meaning somewhere on the way, and as long as may be.
     let password = format!("{: <256}", r#" a:b\c 'd"%e$f$(HOME){x}`id`#"#).replace("  ", "xx");
-    place.apply(&json!({
+    namespace.apply(&json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "odd"},
         "stringData": {"username": "postgres", "password": format!("{password}\n")},
     }));
-    write(place, "log_line_prefix = 'hush '\nmax_connections = 60");
+    write(namespace, "log_line_prefix = 'hush '\nmax_connections = 60");
     let mut database = example("ha-postgres.yaml", "pg", 2, &versions[&17]);
     database["spec"]["configuration"] = json!({"secretName": "conf"});
     database["spec"]["authSecret"] =
         json!({"kind": "Secret", "name": "odd", "externallyManaged": true});
-    place.apply(&database);
+    namespace.apply(&database);
     let blocked = |text: &str| {
-        place
+        namespace
             .condition("pg/pg", "Blocked", "message")
             .contains(text)
     };
-    place
+    namespace
         .until("the line break is told", 60, || {
             blocked("key password has a line break")
         })
         .await;
-    place.apply(&json!({
+    namespace.apply(&json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "odd"}, "stringData": {"password": password},
     }));
-    place.until_phase("pg", "Ready", 180).await;
+    namespace.until_phase("pg", "Ready", 180).await;
     let both = "select current_setting('log_line_prefix') || current_setting('max_connections')";
-    assert_eq!(all_say(place, both).as_deref(), Some("hush 60"));
+    assert_eq!(all_say(namespace, both).as_deref(), Some("hush 60"));
     // What initdb found out is not lost.
     assert_ne!(
-        all_say(place, "show default_text_search_config").as_deref(),
+        all_say(namespace, "show default_text_search_config").as_deref(),
         Some("pg_catalog.simple")
     );
-    nobody_tells(place);
+    nobody_tells(namespace);
 
     write(
-        place,
+        namespace,
         "log_line_prefix = 'hush hush '\nmax_connections = 70\nwork_mem = 5MB",
     );
-    until_taken(place, "work_mem", "5MB").await;
-    let pending = || place.condition("pg/pg", "RestartPending", "message");
-    place
+    until_taken(namespace, "work_mem", "5MB").await;
+    let pending = || namespace.condition("pg/pg", "RestartPending", "message");
+    namespace
         .until("a restart is asked for", 60, || {
             pending().contains("max_connections (pg-0, pg-1)")
         })
         .await;
-    nobody_tells(place);
+    nobody_tells(namespace);
 
     // A line that no server starts with is not given to any.
-    write(place, "log_line_prefix = 'hush '\nwrok_mem = 6MB");
-    place
+    write(namespace, "log_line_prefix = 'hush '\nwrok_mem = 6MB");
+    namespace
         .until("the line is told", 60, || {
             blocked("Secret conf, key user.conf, line 2: ")
         })
         .await;
     assert_eq!(
-        all_say(place, "show log_line_prefix").as_deref(),
+        all_say(namespace, "show log_line_prefix").as_deref(),
         Some("hush hush")
     );
     write(
-        place,
+        namespace,
         "max_connections = 60\nwork_mem = 7MB\ntimezone = 'hush '",
     );
-    until_taken(place, "work_mem", "7MB").await;
-    place
+    until_taken(namespace, "work_mem", "7MB").await;
+    namespace
         .until("the setting is told", 60, || {
             blocked("PostgreSQL does not take timezone")
         })
         .await;
-    place
+    namespace
         .until("it is left out", 60, || {
-            !secret(place, "pg-user-conf", "user.conf").contains("timezone")
+            !secret(namespace, "pg-user-conf", "user.conf").contains("timezone")
         })
         .await;
-    nobody_tells(place);
+    nobody_tells(namespace);
 
     // Nor does a Secret that has gone take anything away, and an empty one does.
-    place.kubectl(&["delete", "secret", "conf"]);
-    place
+    namespace.kubectl(&["delete", "secret", "conf"]);
+    namespace
         .until("the loss is told", 60, || {
             blocked("Secret conf has no key user.conf")
         })
         .await;
-    assert_eq!(all_say(place, "show work_mem").as_deref(), Some("7MB"));
-    write(place, "");
-    until_taken(place, "work_mem", "4MB").await;
-    place
+    assert_eq!(all_say(namespace, "show work_mem").as_deref(), Some("7MB"));
+    write(namespace, "");
+    until_taken(namespace, "work_mem", "4MB").await;
+    namespace
         .until("nothing is in the way", 60, || {
-            place.condition("pg/pg", "Blocked", "status").is_empty()
+            namespace.condition("pg/pg", "Blocked", "status").is_empty()
         })
         .await;
-    place.clear();
-    loops.stop().await;
+    namespace.clear();
+    controllers.stop().await;
 }

@@ -16,8 +16,7 @@ use kube::api::{
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, ca, eventually};
-use crate::rights::Rights;
+use crate::harness::{Cluster, Rights, ca, eventually};
 use crate::support::Helm;
 
 /// Where the operator of this suite would live.
@@ -569,7 +568,7 @@ async fn what_is_not_a_databases_is_not_written(operator: &Asker) {
             ("create", "eviction") => {
                 operator
                     .is_refused(["evictions"], Verb::Evict, &foreign)
-                    .await
+                    .await;
             }
             ("create", "") => {
                 let unlabelled = with(new(plural), &[("/metadata/labels", json!({"app": "web"}))]);

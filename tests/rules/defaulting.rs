@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use json_patch::PatchOperation;
-use pgrekey::api::ops_request::FINALIZER;
+use pgrekey::api::annotations::OPS_REQUEST_FINALIZER;
 use pgrekey::api::{Postgres, PostgresOpsRequest};
 use pgrekey::rules::defaults;
 use pgrekey::rules::defaults::{DefaultIssuer, InstallationDefaults};
+use pgrekey::rules::kind::ReviewedKind;
 use pgrekey::rules::{
     ClusterFacts, Finding, Operation, Review, Snapshot, judge, ops_request, postgres,
 };
-use pgrekey::serve::review::ReviewedKind;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde::Deserialize as _;
@@ -150,7 +150,7 @@ fn part_filled<K: ReviewedKind>(
         ..InstallationDefaults::default()
     };
     let review = review::<K>(document, old).expect("it decodes");
-    let part = K::touched(&review)
+    let part = K::defaulted_fields(&review)
         .select(&document.to_string())
         .expect("JSON");
     (
@@ -393,12 +393,15 @@ fn a_request_that_is_to_be_carried_out_is_kept_from_vanishing() {
             .get("finalizers")
             .cloned()
     };
-    assert_eq!(finalizers(&document, None), Some(json!([FINALIZER])));
+    assert_eq!(
+        finalizers(&document, None),
+        Some(json!([OPS_REQUEST_FINALIZER]))
+    );
     let mut owned = document.clone();
     owned["metadata"]["finalizers"] = json!(["example.com/owner"]);
     assert_eq!(
         finalizers(&owned, None),
-        Some(json!(["example.com/owner", FINALIZER]))
+        Some(json!(["example.com/owner", OPS_REQUEST_FINALIZER]))
     );
     // What has ended was let go, and who edits it then does not hold it again.
     assert_eq!(finalizers(&document, Some(&document)), None);
@@ -419,7 +422,7 @@ fn a_request_that_is_to_be_carried_out_is_kept_from_vanishing() {
         [None, None],
         "nobody would let it go"
     );
-    assert_eq!(of(true, Some("demo")), Some(json!([FINALIZER])));
+    assert_eq!(of(true, Some("demo")), Some(json!([OPS_REQUEST_FINALIZER])));
 }
 
 #[test]

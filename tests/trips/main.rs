@@ -19,11 +19,14 @@ use pgrekey::api::postgres::DatabasePhase;
 use pgrekey::api::{PostgresOpsRequest, StepKind};
 use pgrekey::controller::STATUS_DELAY;
 use pgrekey::plan::observed::{Observed, Paused};
-use pgrekey::plan::status::request::record;
-use pgrekey::plan::status::write_policy::{PendingStatus, StatusWrite, StoredStatus, WritePolicy};
-use pgrekey::plan::{Action, Decision, Outcome, decide};
+use pgrekey::plan::preview::PodStrategy;
+use pgrekey::plan::status::request::Severity;
+use pgrekey::plan::status::write_policy::{PendingStatus, StatusWrite};
+use pgrekey::plan::transition::{Transition, transition};
+use pgrekey::plan::waiting::Waiting;
+use pgrekey::plan::{Action, ClusterAction, Decision, Outcome, RequestAction, decide};
 use pgrekey::tls::Alias;
-use world::{TRIPS, Told, Trouble, World};
+use world::{SCENARIOS, Scenario, Told, Trouble, World};
 
 /// What goes wrong with one effect, the `at`th of a trip. Effects are status writes and actions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,69 +136,63 @@ impl Trip {
         self
     }
 
-    /// Looks, decides, records and performs; says whether the request rests.
+    /// One reconcile: observes, derives the transition, records it and executes its actions. Says
+    /// whether the request rests.
     fn step(&mut self) -> bool {
         let mut seen = self.world.look();
         let now = self.world.now();
-        let written = self.world.request.status.clone();
         if let Some(draft) = &self.draft {
             Arc::make_mut(&mut seen.request).status = Some(draft.status.clone());
+            seen.stored.since = Some(draft.since);
         }
-        let decision = decide(&seen, now);
+        let transition = transition(&seen, STATUS_DELAY, now);
+        let Transition {
+            decision,
+            status,
+            write,
+            events,
+            ..
+        } = &transition;
         if matches!(decision, Decision::Rest(_)) {
             return true;
         }
         if self.fault == Fault::None {
             assert_eq!(
-                decision,
+                *decision,
                 decide(&seen, now),
-                "the same look leads to another decision"
+                "the same observation leads to another decision"
             );
         }
-        self.note(&decision);
-        let (status, events) = record(&seen, &decision, now);
+        self.note(decision);
         let known = seen.request.status.iter().flat_map(|status| &status.steps);
         for (old, new) in known.zip(&status.steps) {
             assert!(
                 old.name == new.name && old.attempts <= new.attempts,
-                "the ledger forgets {}\n{}",
+                "the record forgets {}\n{}",
                 old.name,
                 self.log
             );
         }
         self.told.extend(events.iter().map(|event| {
-            let kind = if event.warning { "Warning" } else { "Normal" };
+            let kind = match event.severity {
+                Severity::Normal => "Normal",
+                Severity::Warning => "Warning",
+            };
             format!("{kind} {}: {}", event.reason, event.message)
         }));
-        if !matches!(decision, Decision::Finish(_)) {
-            let stored = StoredStatus {
-                status: written,
-                since: self.draft.as_ref().map(|draft| draft.since),
-            };
-            match stored.plan_write(
-                &status,
-                WritePolicy {
-                    delay: STATUS_DELAY,
-                    has_grace_period: self.world.settles(),
-                },
-                now,
-            ) {
-                StatusWrite::Unchanged => {}
-                StatusWrite::Deferred(draft) => self.draft = Some(*draft),
-                StatusWrite::Immediate
-                    if !self.effect(None, |world| world.request.status = Some(status)) =>
-                {
+        match write {
+            StatusWrite::Unchanged => {}
+            StatusWrite::Deferred(draft) => self.draft = Some(draft.as_ref().clone()),
+            StatusWrite::Immediate => {
+                let write = |world: &mut World| world.request.status = Some(status.clone());
+                if !self.effect(None, write) {
                     return false;
                 }
-                StatusWrite::Immediate => self.draft = None,
+                self.draft = None;
             }
         }
-        let actions = match decision {
-            Decision::Act { actions, .. } | Decision::Finish(actions) => actions,
-            _ => vec![],
-        };
-        for action in &actions {
-            if !self.effect(Some(action), |world| world.perform(action)) {
+        for action in transition.actions() {
+            if !self.effect(Some(&action), |world| world.perform(&action)) {
                 return false;
             }
         }
@@ -294,17 +291,20 @@ impl Trip {
         let line = match decision {
             Decision::Act {
                 step,
-                what,
+                purpose,
                 actions,
                 ..
             } => {
                 let actions: Vec<String> = actions.iter().map(short).collect();
-                format!("{step}: {what} [{}]", actions.join(", "))
+                format!("{step}: {purpose} [{}]", actions.join(", "))
             }
-            Decision::Wait { step, on, .. } => {
-                format!("{}: wait for {on}", step.as_deref().unwrap_or("-"))
-            }
-            Decision::RollBack { cause } => format!("turn back: {cause}"),
+            Decision::Wait {
+                step: Some(step),
+                on,
+                ..
+            } => format!("{step}: wait for {on}"),
+            Decision::Wait { step: None, on, .. } => format!("-: wait for {on}"),
+            Decision::RollBack { cause } => format!("roll back: {cause}"),
             Decision::Finish(actions) => format!("after the end: {actions:?}"),
             Decision::Complete(outcome) => format!("end: {outcome:?}"),
             Decision::Rest(_) => return,
@@ -382,8 +382,12 @@ impl Trip {
 /// How many objects of the API server an action writes. Servers and agents are asked directly.
 fn writes(action: &Action) -> usize {
     match action {
-        Action::ReloadServer { .. } | Action::ReloadPatroni { .. } | Action::SetPassword(_) => 0,
-        Action::RequestCertificates(_) => Alias::ALL.len(),
+        Action::Cluster(
+            ClusterAction::ReloadServer(_)
+            | ClusterAction::ReloadPatroni(_)
+            | ClusterAction::SetPassword(_),
+        ) => 0,
+        Action::Cluster(ClusterAction::RequestCertificates(_)) => Alias::ALL.len(),
         _ => 1,
     }
 }
@@ -391,7 +395,7 @@ fn writes(action: &Action) -> usize {
 /// An action as transcripts have it: a leaf of the simulated world is known by its serial.
 fn short(action: &Action) -> String {
     match action {
-        Action::WriteFiles(files) => {
+        Action::Cluster(ClusterAction::WriteFiles(files)) => {
             format!(
                 "WriteFiles {} of {} CAs",
                 files.material.server.fingerprint.0[0],
@@ -405,15 +409,12 @@ fn short(action: &Action) -> String {
 /// With one pod, with a primary and a standby, with a majority, and with more standbys than one.
 const REPLICAS: [u32; 4] = [1, 2, 3, 5];
 
-fn each(
-    replicas: &[u32],
-    visit: impl Fn(&(&'static str, &'static str, &'static str), u32, &'static str) + Sync,
-) {
+fn each(replicas: &[u32], visit: impl Fn(&'static Scenario, u32, PodStrategy) + Sync) {
     std::thread::scope(|scope| {
-        for strategy in ["Restart", "Reload"] {
+        for strategy in [PodStrategy::Restart, PodStrategy::Reload] {
             let visit = &visit;
             scope.spawn(move || {
-                for (trip, replicas) in TRIPS
+                for (trip, replicas) in SCENARIOS
                     .iter()
                     .flat_map(|trip| replicas.iter().map(move |replicas| (trip, *replicas)))
                 {
@@ -427,7 +428,7 @@ fn each(
 #[test]
 fn golden_trips() {
     each(&REPLICAS, |trip, replicas, strategy| {
-        let name = format!("{}-{replicas}-{strategy}", trip.0);
+        let name = format!("{}-{replicas}-{strategy:?}", trip.name);
         let mut done = Trip::new(World::new(trip, replicas, strategy), Fault::None).run();
         assert_eq!(
             done.phase(),
@@ -436,8 +437,8 @@ fn golden_trips() {
             done.log
         );
         done.must_be_well(&name);
-        let rolls =
-            strategy == "Restart" || matches!(trip.0, "add" | "add-scram" | "remove" | "restart");
+        let rolls = strategy == PodStrategy::Restart
+            || matches!(trip.name, "add" | "add-scram" | "remove" | "restart");
         assert!(
             done.world
                 .evictions()
@@ -448,7 +449,7 @@ fn golden_trips() {
         );
         assert_eq!(
             done.told().contains("ReloadTLS"),
-            !rolls && trip.0 != "restart",
+            !rolls && trip.name != "restart",
             "{name}"
         );
         let (of_status, writes) = done.writes;
@@ -476,7 +477,7 @@ fn a_crash_at_any_point_changes_nothing_in_the_outcome() {
         for at in 0..effects {
             for fault in [Fault::CrashBefore(at), Fault::CrashAfter(at)] {
                 let mut done = Trip::new(world.clone(), fault).run();
-                let name = format!("{} {replicas} {strategy} {fault:?}", trip.0);
+                let name = format!("{} {replicas} {strategy:?} {fault:?}", trip.name);
                 assert_eq!(
                     done.phase(),
                     Some(OpsPhase::Successful),
@@ -509,7 +510,7 @@ fn a_fault_at_any_point_leaves_the_database_well() {
             }
             for fault in faults {
                 let mut done = Trip::new(world.clone(), fault).run();
-                done.must_be_well(&format!("{} {replicas} {strategy} {fault:?}", trip.0));
+                done.must_be_well(&format!("{} {replicas} {strategy:?} {fault:?}", trip.name));
                 let passes = matches!(
                     fault,
                     Fault::Once(_) | Fault::Unheard(_) | Fault::Blind(_) | Fault::Mute(_)
@@ -517,7 +518,7 @@ fn a_fault_at_any_point_leaves_the_database_well() {
                 assert!(
                     !passes || done.phase() == Some(OpsPhase::Successful),
                     "{} {fault:?}\n{}",
-                    trip.0,
+                    trip.name,
                     done.log
                 );
             }
@@ -528,26 +529,26 @@ fn a_fault_at_any_point_leaves_the_database_well() {
 #[test]
 fn a_way_back_that_leads_nowhere_ends_resumed_and_the_database_goes_on_to_its_spec() {
     // Modes that were left half-way stay: whoever wants others asks for them.
-    for trip in TRIPS
+    for trip in SCENARIOS
         .iter()
-        .filter(|trip| !trip.0.starts_with("change-") || trip.0 == "change-issuer")
+        .filter(|trip| !trip.name.starts_with("change-") || trip.name == "change-issuer")
     {
-        let world = World::new(trip, 3, "Restart");
+        let world = World::new(trip, 3, PodStrategy::Restart);
         let effects = Trip::new(world.clone(), Fault::None).run().effects;
         for at in 0..effects {
             let mut done = Trip::new(world.clone(), Fault::Hopeless(at)).run();
-            done.must_be_well(&format!("{} hopeless at {at}", trip.0));
+            done.must_be_well(&format!("{} hopeless at {at}", trip.name));
         }
     }
 }
 
 #[test]
 fn a_server_that_does_not_load_the_new_leaves_turns_the_walk_back() {
-    for trip in TRIPS
+    for trip in SCENARIOS
         .iter()
-        .filter(|trip| matches!(trip.0, "change-issuer" | "update" | "rotate"))
+        .filter(|trip| matches!(trip.name, "change-issuer" | "update" | "rotate"))
     {
-        let mut world = World::new(trip, 3, "Reload");
+        let mut world = World::new(trip, 3, PodStrategy::Reload);
         world.trouble.leaves_are_refused = true;
         let spec = world.database.spec.clone();
         let mut done = Trip::new(world, Fault::None).run();
@@ -557,13 +558,9 @@ fn a_server_that_does_not_load_the_new_leaves_turns_the_walk_back() {
             "{}",
             done.log
         );
-        assert!(
-            !done.log.contains("could not be brought back"),
-            "{}",
-            done.log
-        );
+        assert!(!done.log.contains("the rollback failed"), "{}", done.log);
         done.world.trouble.leaves_are_refused = false;
-        done.must_be_well(trip.0);
+        done.must_be_well(trip.name);
     }
 }
 
@@ -580,32 +577,20 @@ fn a_request_that_waits_for_its_turn_writes_once() {
     let paused = |seen: &mut Observed| seen.paused = Paused::ByOther("by hand".to_owned());
     let waits: [&dyn Fn(&mut Observed); 3] = [&ahead, &crowded, &paused];
     for (at, because) in waits.into_iter().enumerate() {
-        let mut world = World::new(&TRIPS[0], 3, "Restart");
+        let mut world = World::new(&SCENARIOS[0], 3, PodStrategy::Restart);
         let mut saved = vec![];
         for _ in 0..100 {
             let mut seen = world.look();
             because(&mut seen);
-            let (decision, now) = (decide(&seen, world.now()), world.now());
+            let transition = transition(&seen, STATUS_DELAY, world.now());
             assert!(
-                matches!(decision, Decision::Wait { step: None, .. }),
-                "{at}: {decision:?}"
+                matches!(transition.decision, Decision::Wait { step: None, .. }),
+                "{at}: {:?}",
+                transition.decision
             );
-            let (status, _) = record(&seen, &decision, now);
-            let stored = StoredStatus {
-                status: world.request.status.clone(),
-                since: None,
-            };
-            if stored.plan_write(
-                &status,
-                WritePolicy {
-                    delay: STATUS_DELAY,
-                    has_grace_period: false,
-                },
-                now,
-            ) != StatusWrite::Unchanged
-            {
+            if transition.write != StatusWrite::Unchanged {
                 saved.push(world.second());
-                world.request.status = Some(status);
+                world.request.status = Some(transition.status);
             }
             world.pass();
         }
@@ -629,16 +614,16 @@ fn what_cannot_be_issued_fails_and_touches_no_pod() {
             ..Trouble::default()
         },
     ];
-    for trip in TRIPS
+    for trip in SCENARIOS
         .iter()
-        .filter(|trip| matches!(trip.0, "add" | "change-issuer" | "update" | "rotate"))
+        .filter(|trip| matches!(trip.name, "add" | "change-issuer" | "update" | "rotate"))
     {
         for trouble in &troubles {
-            let mut world = World::new(trip, 3, "Restart");
+            let mut world = World::new(trip, 3, PodStrategy::Restart);
             world.trouble = trouble.clone();
             let spec = world.database.spec.clone();
             let mut done = Trip::new(world, Fault::None).run();
-            let name = format!("{} {trouble:?}", trip.0);
+            let name = format!("{} {trouble:?}", trip.name);
             assert_eq!(done.phase(), Some(OpsPhase::Failed), "{name}\n{}", done.log);
             assert_eq!(
                 (done.world.evictions(), &done.world.database.spec),
@@ -652,9 +637,9 @@ fn what_cannot_be_issued_fails_and_touches_no_pod() {
 
 #[test]
 fn clients_get_the_time_that_the_request_gives_them() {
-    let trip = TRIPS
+    let trip = SCENARIOS
         .iter()
-        .find(|trip| trip.0 == "change-issuer")
+        .find(|trip| trip.name == "change-issuer")
         .expect("the trip");
     // What the request says goes before what the database does, for all of its requests.
     for (of_the_request, of_the_database) in [
@@ -662,7 +647,7 @@ fn clients_get_the_time_that_the_request_gives_them() {
         (None, Some("30m")),
         (Some("30m"), Some("1s")),
     ] {
-        let mut world = World::new(trip, 3, "Reload");
+        let mut world = World::new(trip, 3, PodStrategy::Reload);
         let settle = |text: Option<&str>| {
             text.map(|text| {
                 (
@@ -710,8 +695,9 @@ fn clients_get_the_time_that_the_request_gives_them() {
 
 #[test]
 fn a_database_that_is_gone_ends_its_requests_and_nothing_is_done_to_another_of_its_name() {
-    for trip in TRIPS {
-        let under_way = Trip::new(World::new(trip, 3, "Restart"), Fault::None).run_until(6);
+    for trip in SCENARIOS {
+        let under_way =
+            Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::None).run_until(6);
         let mut seen = under_way.world.look();
         // Another database of the same name is not shown to the plan.
         seen.database = None;
@@ -719,7 +705,7 @@ fn a_database_that_is_gone_ends_its_requests_and_nothing_is_done_to_another_of_i
         assert!(
             matches!(decision, Decision::Complete(Outcome::Failed(_))),
             "{}: {decision:?}",
-            trip.0
+            trip.name
         );
     }
 }
@@ -736,12 +722,12 @@ fn certificates_that_have_expired_are_replaced_also_where_standbys_no_longer_str
             ..Trouble::default()
         },
     ];
-    for trip in TRIPS
+    for trip in SCENARIOS
         .iter()
-        .filter(|trip| matches!(trip.0, "change-issuer" | "update" | "rotate"))
+        .filter(|trip| matches!(trip.name, "change-issuer" | "update" | "rotate"))
     {
-        for (strategy, trouble) in ["Restart", "Reload"]
-            .iter()
+        for (strategy, trouble) in [PodStrategy::Restart, PodStrategy::Reload]
+            .into_iter()
             .flat_map(|s| troubles.iter().map(move |t| (s, t)))
         {
             let mut world = World::new(trip, 3, strategy);
@@ -751,43 +737,40 @@ fn certificates_that_have_expired_are_replaced_also_where_standbys_no_longer_str
             assert_eq!(
                 done.phase(),
                 Some(OpsPhase::Successful),
-                "{} {strategy} {trouble:?}\n{}",
-                trip.0,
+                "{} {strategy:?} {trouble:?}\n{}",
+                trip.name,
                 done.log
             );
-            done.must_be_well(trip.0);
+            done.must_be_well(trip.name);
         }
     }
 }
 
 #[test]
 fn a_request_that_came_without_the_webhooks_is_held_when_it_begins() {
-    for trip in TRIPS {
-        let mut world = World::new(trip, 3, "Restart");
+    for trip in SCENARIOS {
+        let mut world = World::new(trip, 3, PodStrategy::Restart);
         world.take_finalizer();
         let effects = Trip::new(world.clone(), Fault::None).run().effects;
         for fault in (0..effects).map(Fault::CrashAfter) {
             let mut done = Trip::new(world.clone(), fault).run();
-            let outcome = (
-                done.phase(),
-                done.log.contains("take up the request [AddFinalizer]"),
-            );
+            let outcome = (done.phase(), done.log.contains("start [AddFinalizer]"));
             assert_eq!(
                 outcome,
                 (Some(OpsPhase::Successful), true),
                 "{} {fault:?}\n{}",
-                trip.0,
+                trip.name,
                 done.log
             );
-            done.must_be_well(trip.0);
+            done.must_be_well(trip.name);
         }
     }
 }
 
 #[test]
 fn the_only_copy_of_the_data_is_not_evicted() {
-    for trip in TRIPS {
-        let mut world = World::new(trip, 1, "Restart");
+    for trip in SCENARIOS {
+        let mut world = World::new(trip, 1, PodStrategy::Restart);
         world.trouble.is_ephemeral = true;
         let mut done = Trip::new(world, Fault::None).run();
         assert_eq!(
@@ -797,52 +780,53 @@ fn the_only_copy_of_the_data_is_not_evicted() {
             done.log
         );
         assert!(done.log.contains("only copy of the data"), "{}", done.log);
-        done.must_be_well(trip.0);
+        done.must_be_well(trip.name);
     }
 }
 
 #[test]
 fn a_request_that_is_deleted_before_its_turn_is_let_go() {
-    let mut world = World::new(&TRIPS[0], 3, "Restart");
+    let mut world = World::new(&SCENARIOS[0], 3, PodStrategy::Restart);
     world.request.metadata.deletion_timestamp = Some(Time(world.now()));
     let decide = |world: &World| decide(&world.look(), world.now());
     assert_eq!(
         decide(&world),
-        Decision::Finish(vec![Action::RemoveFinalizer])
+        Decision::Finish(vec![RequestAction::RemoveFinalizer])
     );
-    world.perform(&Action::RemoveFinalizer);
+    world.perform(&RequestAction::RemoveFinalizer.into());
     assert_eq!(decide(&world), Decision::Rest(None));
 }
 
 #[test]
 fn a_request_that_is_replaced_by_its_manifest_on_the_way_goes_on() {
-    for (trip, at) in TRIPS
+    for (trip, at) in SCENARIOS
         .iter()
         .flat_map(|trip| [5, 15, 25].map(|at| (trip, at)))
     {
-        let mut under_way = Trip::new(World::new(trip, 3, "Restart"), Fault::None).run_until(at);
+        let mut under_way =
+            Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::None).run_until(at);
         under_way.world.take_finalizer();
         let mut done = under_way.run();
         assert_eq!(
             done.phase(),
             Some(OpsPhase::Successful),
             "{} at {at}\n{}",
-            trip.0,
+            trip.name,
             done.log
         );
-        done.must_be_well(trip.0);
+        done.must_be_well(trip.name);
     }
 }
 
 #[test]
 fn a_request_that_has_lost_what_it_began_on_goes_on() {
-    for (trip, at) in TRIPS
+    for (trip, at) in SCENARIOS
         .iter()
         .flat_map(|trip| [5, 8, 11].map(|at| (trip, at)))
     {
         // Pods that were replaced before may be replaced again: nobody knows any more.
         let mut under_way =
-            Trip::new(World::new(trip, 3, "Restart"), Fault::Elsewhere).run_until(at);
+            Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::Elsewhere).run_until(at);
         let status = under_way.world.request.status.as_mut().expect("a status");
         status.begun_on = None;
         under_way.draft = None;
@@ -851,20 +835,20 @@ fn a_request_that_has_lost_what_it_began_on_goes_on() {
             done.phase(),
             Some(OpsPhase::Successful),
             "{} at {at}\n{}",
-            trip.0,
+            trip.name,
             done.log
         );
-        done.must_be_well(trip.0);
+        done.must_be_well(trip.name);
     }
 }
 
 /// A database that nothing is asked of, while cert-manager has renewed its certificates.
 fn renewed(by_another_key: bool) -> World {
-    let trip = TRIPS
+    let trip = SCENARIOS
         .iter()
-        .find(|trip| trip.0 == "rotate")
+        .find(|trip| trip.name == "rotate")
         .expect("the trip");
-    let mut world = World::new(trip, 3, "Reload");
+    let mut world = World::new(trip, 3, PodStrategy::Reload);
     if by_another_key {
         world.rekey("the next key");
     }
@@ -992,11 +976,11 @@ fn an_operation_amid_a_renewal_takes_no_time_from_clients() {
     {
         let what = format!("{trip} after {begins} s");
         let mut world = renewed(true);
-        let trip = TRIPS
+        let trip = SCENARIOS
             .iter()
-            .find(|known| known.0 == trip)
+            .find(|known| known.name == trip)
             .expect("the trip");
-        world.request = World::new(trip, 3, "Restart").request;
+        world.request = World::new(trip, 3, PodStrategy::Restart).request;
         world.database.annotations_mut().insert(
             "pgrekey.dev/client-grace-period".to_owned(),
             "2m".to_owned(),
@@ -1026,13 +1010,13 @@ fn an_operation_amid_a_renewal_takes_no_time_from_clients() {
 
 #[test]
 fn what_is_not_known_is_waited_for() {
-    for trip in TRIPS {
-        let effects = Trip::new(World::new(trip, 3, "Restart"), Fault::None)
+    for trip in SCENARIOS {
+        let effects = Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::None)
             .run()
             .effects;
         for at in 2..effects {
             let mut under_way =
-                Trip::new(World::new(trip, 3, "Restart"), Fault::None).run_until(at);
+                Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::None).run_until(at);
             under_way.world.trouble.blind_until = i64::MAX;
             let seen = under_way.world.look();
             let decision = decide(&seen, under_way.world.now());
@@ -1040,7 +1024,7 @@ fn what_is_not_known_is_waited_for() {
             assert!(
                 is_over || matches!(decision, Decision::Wait { .. }),
                 "{} {at}: {decision:?}",
-                trip.0
+                trip.name
             );
         }
     }
@@ -1048,7 +1032,11 @@ fn what_is_not_known_is_waited_for() {
 
 #[test]
 fn a_database_that_is_being_deleted_ends_its_requests() {
-    let under_way = Trip::new(World::new(&TRIPS[0], 3, "Restart"), Fault::None).run_until(12);
+    let under_way = Trip::new(
+        World::new(&SCENARIOS[0], 3, PodStrategy::Restart),
+        Fault::None,
+    )
+    .run_until(12);
     let mut seen = under_way.world.look();
     let database = seen
         .database
@@ -1064,7 +1052,7 @@ fn a_database_that_is_being_deleted_ends_its_requests() {
 
 #[test]
 fn a_database_that_is_not_ready_is_waited_for_unless_the_request_says_always() {
-    let world = World::new(&TRIPS[0], 3, "Restart");
+    let world = World::new(&SCENARIOS[0], 3, PodStrategy::Restart);
     let mut seen = world.look();
     let database = seen
         .database
@@ -1075,23 +1063,20 @@ fn a_database_that_is_not_ready_is_waited_for_unless_the_request_says_always() {
     let Decision::Wait { on, .. } = decide(&seen, world.now()) else {
         panic!("it does not wait")
     };
-    assert_eq!(
-        on,
-        "the database to be Ready; it is Critical (apply: Always would not wait)"
-    );
+    assert_eq!(on, Waiting::DatabaseReady(Some(DatabasePhase::Critical)));
     Arc::make_mut(&mut seen.request).spec.apply = Apply::Always;
     assert!(
-        matches!(decide(&seen, world.now()), Decision::Act { step, .. } if step == StepKind::Begin.as_str())
+        matches!(decide(&seen, world.now()), Decision::Act { step, .. } if step == StepKind::Begin.into())
     );
 }
 
 #[test]
 fn roles_whose_passwords_would_not_be_taken_are_named_and_nothing_is_touched() {
-    let trip = TRIPS
+    let trip = SCENARIOS
         .iter()
-        .find(|trip| trip.0 == "change-modes")
+        .find(|trip| trip.name == "change-modes")
         .expect("the trip");
-    let mut world = World::new(trip, 3, "Restart");
+    let mut world = World::new(trip, 3, PodStrategy::Restart);
     world.md5_roles = vec!["app".to_owned(), "report".to_owned()];
     let mut done = Trip::new(world, Fault::None).run();
     assert_eq!(
@@ -1107,21 +1092,21 @@ fn roles_whose_passwords_would_not_be_taken_are_named_and_nothing_is_touched() {
         done.log
     );
     assert!(!done.log.contains("[Pause]"), "{}", done.log);
-    done.must_be_well(trip.0);
+    done.must_be_well(trip.name);
 }
 
 /// Trips of a cluster whose commits wait for so many of its standbys: one, or all.
 fn synchronous(visit: impl Fn(World, &str)) {
-    for trip in TRIPS
+    for trip in SCENARIOS
         .iter()
-        .filter(|trip| matches!(trip.0, "restart" | "change-issuer"))
+        .filter(|trip| matches!(trip.name, "restart" | "change-issuer"))
     {
         for (replicas, count) in [(2, 1), (3, 1), (3, 2), (5, 1), (5, 4)] {
-            let mut world = World::new(trip, replicas, "Restart");
+            let mut world = World::new(trip, replicas, PodStrategy::Restart);
             world.synchronise(count);
             visit(
                 world,
-                &format!("{} of {replicas}, {count} of them synchronous", trip.0),
+                &format!("{} of {replicas}, {count} of them synchronous", trip.name),
             );
         }
     }
@@ -1167,11 +1152,11 @@ fn a_synchronous_cluster_is_well_after_any_fault() {
 
 #[test]
 fn while_no_standby_is_synchronous_the_leadership_stays() {
-    let trip = TRIPS
+    let trip = SCENARIOS
         .iter()
-        .find(|trip| trip.0 == "restart")
+        .find(|trip| trip.name == "restart")
         .expect("the trip");
-    let mut world = World::new(trip, 3, "Restart");
+    let mut world = World::new(trip, 3, PodStrategy::Restart);
     world.synchronise(0);
     let mut done = Trip::new(world, Fault::None).run();
     assert!(
@@ -1191,8 +1176,8 @@ fn while_no_standby_is_synchronous_the_leadership_stays() {
 
 #[test]
 fn no_pod_is_replaced_while_a_standby_is_behind() {
-    for trip in TRIPS {
-        let mut under_way = Trip::new(World::new(trip, 3, "Restart"), Fault::None);
+    for trip in SCENARIOS {
+        let mut under_way = Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::None);
         let behind = under_way.world.second() + 300;
         let mut done = {
             while !under_way.log.contains("evict pg-2") && !under_way.step() {}
@@ -1216,17 +1201,17 @@ fn no_pod_is_replaced_while_a_standby_is_behind() {
             done.phase(),
             Some(OpsPhase::Successful),
             "{}\n{}",
-            trip.0,
+            trip.name,
             done.log
         );
-        done.must_be_well(trip.0);
+        done.must_be_well(trip.name);
     }
 }
 
 #[test]
 fn a_budget_that_closes_on_the_way_turns_the_walk_back_and_is_never_overruled() {
-    for trip in TRIPS {
-        let mut under_way = Trip::new(World::new(trip, 3, "Restart"), Fault::None);
+    for trip in SCENARIOS {
+        let mut under_way = Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::None);
         while !under_way.log.contains("evict pg-2") && !under_way.step() {}
         under_way.world.trouble.budget_closed_until = under_way.world.second() + 3600;
         let mut done = under_way.run();
@@ -1234,33 +1219,33 @@ fn a_budget_that_closes_on_the_way_turns_the_walk_back_and_is_never_overruled() 
             done.phase(),
             Some(OpsPhase::Failed),
             "{}\n{}",
-            trip.0,
+            trip.name,
             done.log
         );
         assert!(
             done.world.evictions().iter().sum::<u32>() <= 2,
             "{}\n{}",
-            trip.0,
+            trip.name,
             done.log
         );
         // What may go then goes, and the database comes to what its spec says.
         done.world.trouble.budget_closed_until = 0;
-        done.must_be_well(trip.0);
+        done.must_be_well(trip.name);
     }
 }
 
 #[test]
 fn a_closed_budget_is_waited_for_and_never_overruled() {
-    for trip in TRIPS {
-        let mut world = World::new(trip, 3, "Restart");
+    for trip in SCENARIOS {
+        let mut world = World::new(trip, 3, PodStrategy::Restart);
         world.trouble.budget_closed_until = 3600;
         let mut done = Trip::new(world, Fault::None).run();
-        done.must_be_well(trip.0);
+        done.must_be_well(trip.name);
         assert_eq!(
             (done.phase(), done.world.evictions()),
             (Some(OpsPhase::Failed), vec![0, 0, 0]),
             "{}\n{}",
-            trip.0,
+            trip.name,
             done.log
         );
     }
@@ -1268,24 +1253,24 @@ fn a_closed_budget_is_waited_for_and_never_overruled() {
 
 #[test]
 fn a_second_budget_is_waited_for_before_anything_is_touched() {
-    for trip in TRIPS {
+    for trip in SCENARIOS {
         for (until, ends) in [(100, OpsPhase::Successful), (i64::MAX, OpsPhase::Failed)] {
-            let mut world = World::new(trip, 3, "Restart");
+            let mut world = World::new(trip, 3, PodStrategy::Restart);
             world.trouble.second_budget_until = until;
             let mut done = Trip::new(world, Fault::None).run_with(|world, log| {
                 assert!(
                     !world.paused || world.second() >= until,
                     "{}\n{log}",
-                    trip.0
+                    trip.name
                 );
             });
-            done.must_be_well(trip.0);
-            assert_eq!(done.phase(), Some(ends), "{}\n{}", trip.0, done.log);
+            done.must_be_well(trip.name);
+            assert_eq!(done.phase(), Some(ends), "{}\n{}", trip.name, done.log);
             assert!(
                 done.log
                     .contains("PodDisruptionBudget demo/extra to be deleted"),
                 "{}\n{}",
-                trip.0,
+                trip.name,
                 done.log
             );
         }
@@ -1294,20 +1279,24 @@ fn a_second_budget_is_waited_for_before_anything_is_touched() {
 
 #[test]
 fn who_waits_for_a_place_loses_no_patience() {
-    for trip in TRIPS {
-        let mut world = World::new(trip, 3, "Restart");
+    for trip in SCENARIOS {
+        let mut world = World::new(trip, 3, PodStrategy::Restart);
         world.hurry("2m");
         // From when it has begun until long after its patience would have ended.
         world.trouble.crowded = 1..3600;
         let mut done = Trip::new(world, Fault::None).run_with(|world, log| {
-            assert!(!world.paused || world.second() >= 3600, "{}\n{log}", trip.0);
+            assert!(
+                !world.paused || world.second() >= 3600,
+                "{}\n{log}",
+                trip.name
+            );
         });
-        done.must_be_well(trip.0);
+        done.must_be_well(trip.name);
         assert_eq!(
             done.phase(),
             Some(OpsPhase::Successful),
             "{}\n{}",
-            trip.0,
+            trip.name,
             done.log
         );
     }
@@ -1315,15 +1304,15 @@ fn who_waits_for_a_place_loses_no_patience() {
 
 #[test]
 fn a_canary_that_does_not_come_back_turns_the_walk_back() {
-    for trip in TRIPS {
-        let mut world = World::new(trip, 3, "Restart");
+    for trip in SCENARIOS {
+        let mut world = World::new(trip, 3, PodStrategy::Restart);
         world.trouble.new_pods_fail = true;
         let spec = world.database.spec.clone();
         let mut done = Trip::new(world, Fault::Elsewhere).run_with(|world, log| {
             // What these change is taken back without a new pod; else what made it fail has to go
             // with its files.
-            if log.contains("turn back")
-                && matches!(trip.0, "restart" | "change-modes" | "change-password")
+            if log.contains("roll back")
+                && matches!(trip.name, "restart" | "change-modes" | "change-password")
             {
                 world.mend();
             }
@@ -1332,33 +1321,34 @@ fn a_canary_that_does_not_come_back_turns_the_walk_back() {
             done.phase(),
             Some(OpsPhase::Failed),
             "{}\n{}",
-            trip.0,
+            trip.name,
             done.log
         );
         assert!(
             done.world.evictions().iter().filter(|n| **n > 0).count() <= 1,
             "{}\n{}",
-            trip.0,
+            trip.name,
             done.log
         );
-        assert_eq!(done.world.database.spec, spec, "{}", trip.0);
-        done.must_be_well(trip.0);
+        assert_eq!(done.world.database.spec, spec, "{}", trip.name);
+        done.must_be_well(trip.name);
     }
 }
 
 #[test]
 fn a_request_that_is_deleted_on_the_way_turns_back() {
-    for trip in TRIPS {
-        let effects = Trip::new(World::new(trip, 3, "Restart"), Fault::None)
+    for trip in SCENARIOS {
+        let effects = Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::None)
             .run()
             .effects;
         for at in 3..effects - 3 {
             let mut under_way =
-                Trip::new(World::new(trip, 3, "Restart"), Fault::Elsewhere).run_until(at);
+                Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::Elsewhere)
+                    .run_until(at);
             let now = under_way.world.now();
             under_way.world.request.metadata.deletion_timestamp = Some(Time(now));
             let mut done = under_way.run();
-            done.must_be_well(&format!("{} deleted at {at}", trip.0));
+            done.must_be_well(&format!("{} deleted at {at}", trip.name));
         }
     }
 }

@@ -9,19 +9,27 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use pgrekey::api::ops_request::{Apply, FINALIZER, PostgresOpsRequestSpec};
+use pgrekey::api::annotations::{OPS_REQUEST_FINALIZER, STRATEGY};
+use pgrekey::api::ops_request::{Apply, PostgresOpsRequestSpec};
 use pgrekey::api::postgres::{DatabasePhase, PostgresSpec};
 use pgrekey::api::tls::SslMode;
 use pgrekey::api::{Postgres, PostgresOpsRequest, StepKind};
 use pgrekey::pki::{CaId, Fingerprint, Leaf, Material};
+use pgrekey::plan::RequestAction;
+use pgrekey::plan::action::{CertificateVolume, PodRef};
 use pgrekey::plan::budgets::{Budget, Budgets};
 use pgrekey::plan::observed::cluster::{
     LeafSummary, ObservedCluster, ObservedPod, ObservedServer, StandbyReplication, Template,
 };
-use pgrekey::plan::observed::{Issuance, Observed, ObservedCertificate, Paused, Trial};
+use pgrekey::plan::observed::{Issuance, Live, Observed, ObservedCertificate, Paused, Trial};
 use pgrekey::plan::operation::goal;
+use pgrekey::plan::preview::PodStrategy;
 use pgrekey::plan::rollout::grace;
-use pgrekey::plan::{Action, Progress, SwitchoverCandidates, next_step, steady_state_target};
+use pgrekey::plan::status::write_policy::StoredStatus;
+use pgrekey::plan::waiting::Unknown;
+use pgrekey::plan::{
+    Action, ClusterAction, Progress, SwitchoverCandidates, next_step, steady_state_target,
+};
 use pgrekey::tls::{
     Alias, Client, Files, HbaMethods, PasswordEncryption, Posture, ReplicationConninfo, ServerTls,
     can_connect, can_replicate, hba, posture,
@@ -190,60 +198,73 @@ const MD5: &str =
     "{version: '17', sslMode: verify-full, clientAuthMode: md5, tls: {issuerRef: {name: old}}}";
 const PLAIN: &str = "{version: '17', sslMode: disable, clientAuthMode: md5}";
 
-/// A trip: what it is called, the database's spec before it, and the request.
-pub(crate) const TRIPS: &[(&str, &str, &str)] = &[
-    (
-        "add",
-        PLAIN,
-        "{type: ReconfigureTLS, tls: {issuerRef: {name: old}, sslMode: verify-full, clientAuthMode: cert}}",
-    ),
-    (
-        "add-scram",
-        PLAIN,
-        "{type: ReconfigureTLS, tls: {issuerRef: {name: old}, sslMode: require, clientAuthMode: scram}}",
-    ),
-    (
-        "remove",
-        SECURE,
-        "{type: ReconfigureTLS, tls: {remove: true, clientAuthMode: md5}}",
-    ),
-    (
-        "change-issuer",
-        SECURE,
-        "{type: ReconfigureTLS, tls: {issuerRef: {name: new}}}",
-    ),
-    (
-        "update",
-        SECURE,
-        "{type: ReconfigureTLS, tls: {certificates: [{alias: server, dnsNames: [db.example]}]}}",
-    ),
-    (
-        "change-modes",
-        SECURE,
-        "{type: ReconfigureTLS, tls: {sslMode: require, clientAuthMode: scram}}",
-    ),
-    (
-        "change-password",
-        MD5,
-        "{type: ReconfigureTLS, tls: {clientAuthMode: scram}}",
-    ),
-    (
-        "rotate",
-        SECURE,
-        "{type: ReconfigureTLS, tls: {rotateCertificates: true}}",
-    ),
-    ("restart", SECURE, "{type: Restart}"),
+/// An operation to simulate.
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    /// Its name, in the names of transcripts too.
+    pub(crate) name: &'static str,
+    /// The database's spec before it.
+    before: &'static str,
+    /// The request, without its `databaseRef`.
+    request: &'static str,
+}
+
+/// Every operation.
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "add",
+        before: PLAIN,
+        request: "{type: ReconfigureTLS, tls: {issuerRef: {name: old}, sslMode: verify-full, clientAuthMode: cert}}",
+    },
+    Scenario {
+        name: "add-scram",
+        before: PLAIN,
+        request: "{type: ReconfigureTLS, tls: {issuerRef: {name: old}, sslMode: require, clientAuthMode: scram}}",
+    },
+    Scenario {
+        name: "remove",
+        before: SECURE,
+        request: "{type: ReconfigureTLS, tls: {remove: true, clientAuthMode: md5}}",
+    },
+    Scenario {
+        name: "change-issuer",
+        before: SECURE,
+        request: "{type: ReconfigureTLS, tls: {issuerRef: {name: new}}}",
+    },
+    Scenario {
+        name: "update",
+        before: SECURE,
+        request: "{type: ReconfigureTLS, tls: {certificates: [{alias: server, dnsNames: [db.example]}]}}",
+    },
+    Scenario {
+        name: "change-modes",
+        before: SECURE,
+        request: "{type: ReconfigureTLS, tls: {sslMode: require, clientAuthMode: scram}}",
+    },
+    Scenario {
+        name: "change-password",
+        before: MD5,
+        request: "{type: ReconfigureTLS, tls: {clientAuthMode: scram}}",
+    },
+    Scenario {
+        name: "rotate",
+        before: SECURE,
+        request: "{type: ReconfigureTLS, tls: {rotateCertificates: true}}",
+    },
+    Scenario {
+        name: "restart",
+        before: SECURE,
+        request: "{type: Restart}",
+    },
 ];
 
 impl World {
-    pub(crate) fn new(
-        (_, before, asked): &(&str, &str, &str),
-        replicas: u32,
-        strategy: &str,
-    ) -> Self {
-        let mut spec: PostgresSpec = serde_saphyr::from_str(before).expect("a spec");
+    pub(crate) fn new(scenario: &Scenario, replicas: u32, strategy: PodStrategy) -> Self {
+        let mut spec: PostgresSpec = serde_saphyr::from_str(scenario.before).expect("a spec");
         spec.replicas = i32::try_from(replicas).ok();
-        let asked = asked.replacen('{', "{databaseRef: {name: pg}, ", 1);
+        let asked = scenario
+            .request
+            .replacen('{', "{databaseRef: {name: pg}, ", 1);
         let request: PostgresOpsRequestSpec = serde_saphyr::from_str(&asked).expect("a request");
         let major = 17;
         let issuer = "old";
@@ -259,9 +280,11 @@ impl World {
         request.metadata.creation_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
         request
             .annotations_mut()
-            .insert("pgrekey.dev/strategy".to_owned(), strategy.to_owned());
+            .insert(STRATEGY.to_owned(), format!("{strategy:?}"));
         // As the webhooks give it.
-        request.finalizers_mut().push(FINALIZER.to_owned());
+        request
+            .finalizers_mut()
+            .push(OPS_REQUEST_FINALIZER.to_owned());
         let certificates = served.map(|_| {
             let certificate = SimCertificate {
                 spec: database.spec.clone(),
@@ -677,8 +700,8 @@ impl World {
             return;
         }
         if let Progress::Act { actions, .. } = heading {
-            for action in &actions {
-                self.perform(action);
+            for action in actions {
+                self.perform_on_cluster(action);
             }
         }
     }
@@ -703,11 +726,6 @@ impl World {
         self.request.spec.timeout = Some(timeout.to_owned());
     }
 
-    /// Whether clients of the operation are given time.
-    pub(crate) fn settles(&self) -> bool {
-        grace::for_request(&self.request, Some(&self.database)).is_some()
-    }
-
     /// Pods that would never have become ready are replaced by ones that do.
     pub(crate) fn mend(&mut self) {
         let second = self.second;
@@ -720,30 +738,15 @@ impl World {
     pub(crate) fn look(&self) -> Observed {
         let wished = goal::target_spec(&self.database.spec, &self.request.spec, self.major);
         let is_blind = self.second < self.trouble.blind_until;
-        let unknown = || "nobody answers".to_owned();
+        let unknown = || Unknown::NoAnswer("no answer".to_owned());
         let closed = self.second < self.trouble.budget_closed_until
             || self.pods.iter().any(|pod| !self.is_up(pod));
-        Observed {
-            request: Arc::new(self.request.clone()),
-            database: Some(Arc::new(self.database.clone())),
-            siblings: vec![Arc::new(self.request.clone())],
-            free_slots: usize::from(!self.trouble.crowded.contains(&self.second)),
-            refused: vec![],
+        let live = Live {
             major: self.major,
-            paused: if self.paused {
-                Paused::ByUs
-            } else {
-                Paused::No
-            },
             issuance: if is_blind {
                 Err(unknown())
             } else {
                 Ok(self.issuance(&wished))
-            },
-            pods: if is_blind || self.request.begun_on().is_some() {
-                Err(unknown())
-            } else {
-                Ok(self.uids())
             },
             cluster: if is_blind {
                 Err(unknown())
@@ -755,6 +758,28 @@ impl World {
             } else {
                 Ok(self.budgets(closed))
             },
+        };
+        Observed {
+            stored: StoredStatus {
+                status: self.request.status.clone(),
+                since: None,
+            },
+            request: Arc::new(self.request.clone()),
+            database: Some(Arc::new(self.database.clone())),
+            siblings: vec![Arc::new(self.request.clone())],
+            free_slots: usize::from(!self.trouble.crowded.contains(&self.second)),
+            refused: vec![],
+            paused: if self.paused {
+                Paused::ByUs
+            } else {
+                Paused::No
+            },
+            pod_uids: if is_blind || self.request.begun_on().is_some() {
+                Err(unknown())
+            } else {
+                Ok(self.uids())
+            },
+            live: Ok(live),
             last_failure: None,
         }
     }
@@ -874,7 +899,7 @@ impl World {
             server: if is_up {
                 Ok(self.server(pod))
             } else {
-                Err("cannot be reached".to_owned())
+                Err(Unknown::NoAnswer("cannot be reached".to_owned()))
             },
         }
     }
@@ -933,26 +958,45 @@ impl World {
 
     /// What an action does.
     pub(crate) fn perform(&mut self, action: &Action) {
+        match action {
+            Action::Request(action) => self.perform_on_request(action.clone()),
+            Action::Cluster(action) => self.perform_on_cluster(action.clone()),
+        }
+    }
+
+    fn perform_on_request(&mut self, action: RequestAction) {
+        match action {
+            RequestAction::AddFinalizer => {
+                self.request
+                    .finalizers_mut()
+                    .push(OPS_REQUEST_FINALIZER.to_owned());
+            }
+            RequestAction::RemoveFinalizer => self.request.finalizers_mut().clear(),
+            RequestAction::Pause => self.paused = true,
+            RequestAction::Resume => self.paused = false,
+            RequestAction::WriteSpec(spec) => self.database.spec = *spec,
+            RequestAction::Delete => self.request_is_gone = true,
+        }
+    }
+
+    fn perform_on_cluster(&mut self, action: ClusterAction) {
         let second = self.second;
-        match action.clone() {
-            Action::AddFinalizer => self.request.finalizers_mut().push(FINALIZER.to_owned()),
-            Action::RemoveFinalizer => self.request.finalizers_mut().clear(),
-            Action::SetPaused(paused) => self.paused = paused,
-            Action::StartTrial => self.trial = self.trial.or(Some(second + 1)),
-            Action::EndTrial => self.trial = None,
-            Action::RequestCertificates(spec) => self.certify(&spec),
-            Action::Reissue { alias, revision } => {
+        match action {
+            ClusterAction::StartTrial => self.trial = self.trial.or(Some(second + 1)),
+            ClusterAction::EndTrial => self.trial = None,
+            ClusterAction::RequestCertificates(spec) => self.certify(&spec),
+            ClusterAction::Reissue { alias, revision } => {
                 let certificate = self.certificates.get_mut(&alias).expect("a certificate");
                 if certificate.revision == revision {
                     certificate.asked = Some(revision);
                     certificate.issued_at.get_or_insert(second + 2);
                 }
             }
-            Action::PublishBundle(trust) => {
+            ClusterAction::PublishBundle(trust) => {
                 self.published = trust;
                 self.told_at = second;
             }
-            Action::WriteSettings(posture) => {
+            ClusterAction::WriteSettings(posture) => {
                 self.written = Posture {
                     files: self.written.files.clone(),
                     conninfo: self.written.conninfo,
@@ -962,44 +1006,40 @@ impl World {
                 // This is when pods are behind what is written.
                 self.lets_pgrekey_in().expect("a way in");
             }
-            Action::WriteFiles(files) => self.write_files(files),
-            Action::WriteConninfo(posture) => {
+            ClusterAction::WriteFiles(files) => self.write_files(files),
+            ClusterAction::WriteConninfo(posture) => {
                 self.written.conninfo = posture.conninfo;
                 self.version += 1;
             }
-            Action::WriteTemplate { files } => {
-                self.template_has_files = files;
+            ClusterAction::WriteTemplate(volume) => {
+                self.template_has_files = volume == CertificateVolume::Mounted;
                 self.realised_at = second + 3;
             }
-            Action::SetPassword(hash) => self.hash = hash,
-            Action::Touch { pod, uid, version } => self.with(&pod, &uid, |pod| {
+            ClusterAction::SetPassword(hash) => self.hash = hash,
+            ClusterAction::Touch { pod, version } => self.with(&pod, |pod| {
                 pod.refreshed = Some(version.clone());
                 pod.mounts_at = second + 1;
             }),
-            Action::ReloadServer { pod, uid } => {
+            ClusterAction::ReloadServer(pod) => {
                 let refused = self.origin.filter(|_| self.trouble.leaves_are_refused);
-                self.with(&pod, &uid, |pod| {
+                self.with(&pod, |pod| {
                     let is_new = pod.mounted.0.as_ref().map(|files| files.material) != refused;
                     if refused.is_none() || !is_new {
                         pod.loaded.clone_from(&pod.mounted.0);
                     }
                 });
             }
-            Action::ReloadPatroni { pod, uid } => {
-                self.with(&pod, &uid, |pod| pod.dial = pod.mounted.1)
-            }
-            Action::Evict { .. } if second < self.trouble.budget_closed_until => {}
-            Action::Evict { pod, uid } => self.with(&pod, &uid, |pod| {
+            ClusterAction::ReloadPatroni(pod) => self.with(&pod, |pod| pod.dial = pod.mounted.1),
+            ClusterAction::Evict(_) if second < self.trouble.budget_closed_until => {}
+            ClusterAction::Evict(pod) => self.with(&pod, |pod| {
                 pod.gone_at = Some(second + 1);
                 pod.evictions += 1;
             }),
-            Action::SwitchOver { from, to } => {
+            ClusterAction::SwitchOver { from, to } => {
                 if self.leader == from {
                     self.switching = Some((to, second + 2));
                 }
             }
-            Action::WriteSpec(spec) => self.database.spec = *spec,
-            Action::Delete => self.request_is_gone = true,
         }
     }
 
@@ -1035,11 +1075,11 @@ impl World {
         self.told_at = self.second;
     }
 
-    fn with(&mut self, name: &str, uid: &str, change: impl FnOnce(&mut SimPod)) {
+    fn with(&mut self, PodRef { name, uid }: &PodRef, change: impl FnOnce(&mut SimPod)) {
         if let Some(pod) = self
             .pods
             .iter_mut()
-            .find(|pod| pod.name == name && pod.uid.to_string() == uid)
+            .find(|pod| pod.name == *name && pod.uid.to_string() == *uid)
         {
             change(pod);
         }

@@ -5,7 +5,7 @@ control_plane_up() {
   local pki=$RUN/pki k8s
   k8s=$(bin_dir kubernetes)
   # Nothing in this cluster is worth waiting for the disk: a killed etcd loses nothing, only a power cut would.
-  start etcd -- "$(bin_dir etcd)/etcd" --data-dir "$RUN/etcd" --unsafe-no-fsync --log-level warn \
+  start etcd -- "$(bin_dir etcd)/etcd" --data-dir "$RUN/etcd-$ETCD_SUITE" --unsafe-no-fsync --log-level warn \
     --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
     --listen-peer-urls http://127.0.0.1:2380
   # What each operator asked for, by its ServiceAccount: the suite compares it with the rights that the chart gives.
@@ -14,7 +14,7 @@ apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
 rules:
-- {level: Metadata, userGroups: ["system:serviceaccounts:pgrekey", "system:serviceaccounts:admission-operator"]}
+- {level: Metadata, userGroups: ["system:serviceaccounts:pgrekey", "system:serviceaccounts:operator-2", "system:serviceaccounts:operator-3"]}
 P
   # Without the preferred address type it looks up the node's name to read logs, and no DNS knows it.
   start apiserver "$pki/apiserver.crt" "$RUN/conf/audit.yaml" -- "$k8s/kube-apiserver" --etcd-servers=http://127.0.0.1:2379 \

@@ -10,7 +10,12 @@
 # knows it never becomes ready again.
 
 storage_up() {
-  local mark=$RUN/storage-in-memory disk=$RUN/storage.disk
+  local mark=$RUN/storage-in-memory disk=$RUN/storage.disk old
+  for old in "$RUN"/etcd*; do
+    [ -d "$old" ] && [ "$old" != "$RUN/etcd-$ETCD_SUITE" ] || continue
+    say "etcd is another one than before: the cluster starts empty"
+    forget
+  done
   if [ -f "$mark" ] && ! storage_mounted; then
     say "the machine was restarted and took the volumes in memory with it: the cluster starts empty"
     forget
@@ -48,5 +53,6 @@ storage_down() {
 forget() {
   stop kubelet "${CONTROLLERS[@]}" apiserver etcd
   containers_down
-  rm -rf --one-file-system "$RUN"/{etcd,kubelet,storage,storage.disk,storage.disk.part,storage-in-memory,applied,issues,pod-logs}
+  ! storage_mounted || umount -l "$RUN/storage"
+  rm -rf --one-file-system "$RUN"/{etcd*,kubelet,storage,storage.disk,storage.disk.part,storage-in-memory,applied,issues,pod-logs}
 }

@@ -1,32 +1,145 @@
-//! Patroni's shared configuration: what all pods take at once. Patroni keeps it in annotation
-//! `config` of ConfigMap `NAME-config`.
+//! Patroni's dynamic configuration, which all pods share. Patroni keeps it in annotation `config`
+//! of ConfigMap `NAME-config`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use serde_with::skip_serializing_none;
 
 use crate::api::bounds;
+use crate::api::defaults;
 use crate::api::postgres::{CommitLevel, StreamingMode, SyncMode, SynchronousReplicationConfig};
 use crate::api::{postgresql_settings, reserved_settings};
 use crate::build::Cluster;
+use crate::build::patroni::field::{Field, known, ours};
 use crate::build::user_conf::UserConf;
 use crate::tls::{Posture, hba, settings};
 
 /// The annotation that Patroni reads.
 pub const ANNOTATION: &str = "config";
 
-/// How far behind a standby may be, in bytes of WAL, if the spec does not say.
-const MAXIMUM_LAG: i64 = 32 * 1024 * 1024;
+/// Patroni's dynamic configuration, as far as pgrekey writes it.
+///
+/// Keys that pgrekey does not write are kept in `other`.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DynamicConfig {
+    /// Seconds for which the leader's lease is good.
+    ttl: Option<Field<u32>>,
+    /// Seconds between two rounds of Patroni.
+    loop_wait: Option<Field<u32>>,
+    /// Seconds for which Patroni retries a call to the API server or to PostgreSQL.
+    retry_timeout: Option<Field<u32>>,
+    /// How many bytes of WAL a standby may be behind and still be promoted.
+    maximum_lag_on_failover: Option<Field<i64>>,
+    /// Whether a primary goes on while the API server is away, if all standbys answer.
+    failsafe_mode: Option<Field<bool>>,
+    /// Seconds for which the slot of a member that went is kept. Patroni's default is 30 minutes.
+    member_slots_ttl: Option<Field<u32>>,
+    synchronous_mode: Option<Field<SynchronousMode>>,
+    /// How many standbys a commit waits for.
+    synchronous_node_count: Option<Field<i32>>,
+    postgresql: Option<Field<PostgresqlSection>>,
+    #[serde(flatten)]
+    other: Map<String, Value>,
+}
+
+/// Section `postgresql` of [`DynamicConfig`].
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct PostgresqlSection {
+    use_pg_rewind: Option<Field<bool>>,
+    use_slots: Option<Field<bool>>,
+    /// The lines of `pg_hba.conf`.
+    pg_hba: Option<Field<Vec<String>>>,
+    /// PostgreSQL's settings.
+    parameters: Option<Field<Map<String, Value>>>,
+    #[serde(flatten)]
+    other: Map<String, Value>,
+}
+
+/// `synchronous_mode`: `true`, `false` or `quorum`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum SynchronousMode {
+    /// Commits wait for the first standbys of the list, or for none.
+    First(bool),
+    /// Commits wait for any standbys.
+    Quorum(Quorum),
+}
+
+/// The word `quorum`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Quorum {
+    Quorum,
+}
+
+impl DynamicConfig {
+    /// Reads the JSON of [`ANNOTATION`].
+    pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    /// The configuration in ConfigMap `NAME-config`, if it can be read.
+    #[must_use]
+    pub fn from_config_map(config_map: &ConfigMap) -> Option<Self> {
+        let text = config_map.annotations().get(ANNOTATION)?;
+        Self::parse(text).ok()
+    }
+
+    /// Whether commits wait for standbys. Only then Patroni keeps a record of the synchronous ones.
+    #[must_use]
+    pub fn is_synchronous(&self) -> bool {
+        matches!(
+            known(self.synchronous_mode.as_ref()),
+            Some(SynchronousMode::First(true) | SynchronousMode::Quorum(_))
+        )
+    }
+
+    /// The lines of `pg_hba.conf`, if they are a list of texts.
+    #[must_use]
+    pub fn pg_hba(&self) -> Option<&[String]> {
+        known(self.section()?.pg_hba.as_ref()).map(Vec::as_slice)
+    }
+
+    /// The value of a PostgreSQL setting, if it is a text.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        known(self.section()?.parameters.as_ref())?
+            .get(name)?
+            .as_str()
+    }
+
+    /// Makes Patroni drop the slots of members that are not there at once. By default it keeps them
+    /// for half an hour, with all the WAL that the member would need.
+    pub fn drop_left_slots(&mut self) {
+        self.member_slots_ttl = ours(0_u32);
+    }
+
+    fn section(&self) -> Option<&PostgresqlSection> {
+        known(self.postgresql.as_ref())
+    }
+}
+
+/// As JSON with sorted keys: the text of [`ANNOTATION`].
+impl fmt::Display for DynamicConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        json!(self).fmt(f)
+    }
+}
 
 /// ConfigMap `NAME-config`. It is there before Patroni is, so that a new cluster starts with it.
 ///
 /// Patroni adds annotations of its own and may write this one again in its own spelling: compare
-/// what it means, not its text.
+/// [`DynamicConfig`]s, not texts.
 #[must_use]
 pub fn config_map(cluster: &Cluster, posture: &Posture) -> ConfigMap {
-    let [name, ..] = cluster.patroni_config_maps();
-    let mut metadata = cluster.meta(name);
+    let mut metadata = cluster.meta(cluster.names().patroni_config_maps().config);
     metadata.annotations = Some(BTreeMap::from([(
         ANNOTATION.to_owned(),
         config(cluster, posture).to_string(),
@@ -37,48 +150,52 @@ pub fn config_map(cluster: &Cluster, posture: &Posture) -> ConfigMap {
     }
 }
 
-/// What is in it.
+/// The dynamic configuration of a cluster in this posture.
 #[must_use]
-pub fn config(cluster: &Cluster, posture: &Posture) -> Value {
+pub fn config(cluster: &Cluster, posture: &Posture) -> DynamicConfig {
     let leader_election = cluster.spec.leader_election;
-    let mut config = json!({
-        // Patroni wants loop_wait + 2 * retry_timeout <= ttl. A short loop notices a wished
-        // switchover sooner.
-        "ttl": 30,
-        "loop_wait": 5,
-        "retry_timeout": 10,
-        "maximum_lag_on_failover": leader_election.map_or(MAXIMUM_LAG, |limits| limits.maximum_lag_before_failover),
-        // Without it, an API server that is away for longer than ttl takes every primary down with
-        // it.
-        "failsafe_mode": true,
-        "postgresql": {
-            "use_pg_rewind": true,
-            "use_slots": true,
-            "pg_hba": hba::lines(posture),
-            "parameters": parameters(cluster, posture),
-        },
+    let maximum_lag = leader_election.map_or(defaults::MAXIMUM_LAG_BEFORE_FAILOVER, |limits| {
+        limits.maximum_lag_before_failover
     });
-    if let (Some(synchronous), Value::Object(config)) = (synchronous(cluster), &mut config) {
-        // `quorum` counts any standbys, `true` prefers the first.
-        let mode = if synchronous.mode == Some(SyncMode::First) {
-            json!(true)
-        } else {
-            json!("quorum")
-        };
-        config.insert("synchronous_mode".to_owned(), mode);
-        config.insert(
-            "synchronous_node_count".to_owned(),
-            json!(bounds::replicas(synchronous.num_sync_replicas.unwrap_or(1))),
-        );
+    let synchronous = synchronous(cluster);
+    DynamicConfig {
+        // Patroni wants loop_wait + 2 * retry_timeout <= ttl. A short loop notices a switchover
+        // request sooner.
+        ttl: ours(30_u32),
+        loop_wait: ours(5_u32),
+        retry_timeout: ours(10_u32),
+        maximum_lag_on_failover: ours(maximum_lag),
+        // Without it, every primary steps down when the API server is away for longer than ttl.
+        failsafe_mode: ours(true),
+        member_slots_ttl: None,
+        synchronous_mode: synchronous.as_ref().and_then(|synchronous| {
+            ours(match synchronous.mode.unwrap_or(defaults::SYNC_MODE) {
+                SyncMode::First => SynchronousMode::First(true),
+                SyncMode::Any => SynchronousMode::Quorum(Quorum::Quorum),
+            })
+        }),
+        synchronous_node_count: synchronous.as_ref().and_then(|synchronous| {
+            let wished = synchronous.num_sync_replicas;
+            ours(bounds::clamp_replicas(
+                wished.unwrap_or(defaults::SYNC_REPLICAS),
+            ))
+        }),
+        postgresql: ours(PostgresqlSection {
+            use_pg_rewind: ours(true),
+            use_slots: ours(true),
+            pg_hba: ours(hba::lines(posture)),
+            parameters: ours(parameters(cluster, posture)),
+            other: Map::new(),
+        }),
+        other: Map::new(),
     }
-    config
 }
 
 /// PostgreSQL's settings: defaults, over them the user's, over those ours.
 ///
-/// Patroni writes them after the file with the settings of a Secret: a default that such a file
-/// sets is left to it.
-fn parameters(cluster: &Cluster, posture: &Posture) -> Value {
+/// Patroni writes them after the file with the settings of a Secret. A default is left out if that
+/// file sets it.
+fn parameters(cluster: &Cluster, posture: &Posture) -> Map<String, Value> {
     let UserConf { inline, .. } = &cluster.user_conf;
     let mut all: Map<String, Value> = Map::new();
     if !cluster.user_conf.file_sets("shared_buffers") {
@@ -110,10 +227,10 @@ fn parameters(cluster: &Cluster, posture: &Posture) -> Value {
             .map(|(name, value)| (name.to_owned(), json!(value))),
     );
     if let Some(synchronous) = synchronous(cluster) {
-        let level = synchronous.commit_level.unwrap_or(CommitLevel::RemoteWrite);
+        let level = synchronous.commit_level.unwrap_or(defaults::COMMIT_LEVEL);
         all.insert("synchronous_commit".to_owned(), json!(commit_level(level)));
     }
-    Value::Object(all)
+    all
 }
 
 /// How commits wait for standbys, if they do.
@@ -143,9 +260,13 @@ mod tests {
     use crate::build::BuildInputs;
     use crate::build::cluster::tests::{cluster, postgres, version};
     use crate::tls::Method;
+    use proptest::prelude::*;
 
     fn config_of(spec: &str) -> Value {
-        config(&cluster(&postgres(spec)), &Posture::plain(Method::Scram))
+        json!(config(
+            &cluster(&postgres(spec)),
+            &Posture::plain(Method::Scram)
+        ))
     }
 
     #[test]
@@ -175,7 +296,8 @@ mod tests {
                 user_conf: Some(text),
             };
             let cluster = Cluster::build(&postgres(&spec), &facts).expect("a cluster");
-            config(&cluster, &Posture::plain(Method::Scram))["postgresql"]["parameters"].clone()
+            json!(config(&cluster, &Posture::plain(Method::Scram)))["postgresql"]["parameters"]
+                .clone()
         };
         assert_eq!(of("work_mem = 8MB", "")["shared_buffers"], "256MB");
         assert!(
@@ -259,9 +381,33 @@ mod tests {
     fn the_limit_of_a_failover_is_the_specs() {
         assert_eq!(
             config_of("version: '17'")["maximum_lag_on_failover"],
-            MAXIMUM_LAG
+            defaults::MAXIMUM_LAG_BEFORE_FAILOVER
         );
         let limited = config_of("{version: '17', leaderElection: {maximumLagBeforeFailover: 7}}");
         assert_eq!(limited["maximum_lag_on_failover"], 7);
+    }
+
+    #[test]
+    fn a_configuration_is_read_as_it_was_written() {
+        let spec = "{version: '17', streamingMode: Synchronous, synchronousReplicationConfig: {mode: MODE}}";
+        for mode in ["Any", "First"] {
+            let cluster = cluster(&postgres(&spec.replace("MODE", mode)));
+            let mut written = config(&cluster, &Posture::plain(Method::Scram));
+            written.drop_left_slots();
+            let read = DynamicConfig::parse(&written.to_string()).expect("JSON");
+            assert_eq!((&read, read.is_synchronous()), (&written, true));
+        }
+    }
+
+    proptest! {
+        /// Keys and values that pgrekey does not write survive.
+        #[test]
+        fn what_others_wrote_is_kept(key in "[a-z_]{1,12}", value in "[ -~]{0,12}", number in any::<i64>()) {
+            for value in [json!(value), json!(number), json!({ "of": value })] {
+                let text = json!({ &key: value, "ttl": "30", "postgresql": { &key: value } });
+                let read = DynamicConfig::parse(&text.to_string()).expect("JSON");
+                prop_assert_eq!(read.to_string(), text.to_string());
+            }
+        }
     }
 }

@@ -1,4 +1,8 @@
-//! What Patroni is told: its shared configuration, and the local one of each pod.
+//! Patroni's two configurations.
 
 pub mod dynamic;
+mod field;
 pub mod local;
+
+pub use crate::build::patroni::dynamic::DynamicConfig;
+pub use crate::build::patroni::local::LocalConfig;

@@ -1,5 +1,6 @@
-//! `pgrekey plan`: what an operation would do.
+//! `pgrekey plan`: shows the effects of an operation before it is made.
 
+mod planner;
 mod show;
 
 use std::path::{Path, PathBuf};
@@ -7,34 +8,25 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{Api, ListParams};
 use serde_json::Value;
 
-use crate::api::postgres_version::PostgresVersionSpec;
-use crate::api::{Postgres, PostgresOpsRequest};
-use crate::build::{BuildInputs as BuildFacts, Cluster};
-use crate::cli::check::{Defaults, facts_of, text_of};
-use crate::cli::kubeconfig::{
-    ApiConnection as Connected, Scope, block_on, explain_api_error, print,
-};
+use crate::api::PostgresOpsRequest;
+use crate::cli::facts::{facts_in, read_text};
+use crate::cli::flags::AdmissionFlags;
+use crate::cli::kubeconfig::{Scope, block_on, locate};
 use crate::cli::manifest;
 use crate::cli::manifest::Document;
-use crate::cli::output::{Output, Screen, json, yaml};
+use crate::cli::output::{Output, json, print_lines, yaml};
+use crate::cli::plan::planner::{Planner, RequestPlan};
 use crate::cluster::cache;
-use crate::plan::operation::goal::target_spec;
-use crate::plan::preview::{Preview, preview};
-use crate::rules;
-use crate::rules::defaults::InstallationDefaults;
-use crate::rules::{ClusterFacts as _, Effect, Finding, Review, Snapshot};
-use crate::serve::review::ReviewedKind;
+use crate::rules::{Effect, Snapshot};
 
-/// Show what a request would do, before it is made
+/// Show the effects of a request before it is created
 ///
 /// A file may hold the database and its issuers too. Several requests are planned one after the
-/// other, each from where the one before it leads. The exit code is 1 when a request would be
-/// refused.
+/// other, each from the state that the one before it leads to. The exit code is 1 if a request
+/// would be refused.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pgrekey plan add-tls.yaml                    # against the cluster of the kubeconfig
@@ -46,24 +38,16 @@ pub(crate) struct Args {
     /// Files with manifests, `-` for standard input; or the name of a request in the cluster
     #[arg(required = true, value_name = "FILE|NAME")]
     what: Vec<String>,
-    /// Directory with manifests of what is in the cluster; no cluster is asked then
+    /// Directory with manifests of the objects in the cluster, to plan offline
     #[arg(long, value_name = "DIR")]
     facts: Option<PathBuf>,
     #[command(flatten)]
-    defaults: Defaults,
-    /// How it is printed
+    defaults: AdmissionFlags,
+    /// Format of the output
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
     scope: Scope,
-}
-
-/// What plans are made against.
-struct World {
-    facts: Snapshot,
-    /// The cluster to ask who leads, if there is one.
-    cluster: Option<Connected>,
-    installation: InstallationDefaults,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -84,18 +68,18 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             .as_ref()
             .map_or_else(|| scope.namespace(), |cluster| cluster.namespace.clone());
         let mut known = match (&facts, &cluster) {
-            (Some(directory), _) => facts_of(directory)?,
+            (Some(directory), _) => facts_in(directory)?,
             (None, Some(cluster)) => cache::snapshot(&cluster.client)
                 .await
                 .map_err(|error| anyhow!("{error}; `--facts DIR` plans without a cluster"))?,
             (None, None) => Snapshot::default(),
         };
-        let requests = requests(&what, &namespace, &mut known)?;
-        // A request that was never stored is no part of the cluster.
+        let requests = named_requests(&what, &namespace, &mut known)?;
+        // A request without uid is from a file: it is not in the cluster.
         known
             .requests
             .retain(|request| request.metadata.uid.is_some());
-        let mut world = World {
+        let mut planner = Planner {
             facts: known,
             cluster,
             installation: defaults.installation(),
@@ -103,7 +87,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         let mut plans = vec![];
         let mut failed = None;
         for request in &requests {
-            match world.plan(request).await {
+            match planner.plan(request).await {
                 Ok(plan) => plans.push(plan),
                 Err(error) => {
                     failed = Some(error);
@@ -112,19 +96,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             }
         }
         let lines = match output {
-            Output::Json => json(&plans.iter().map(Plan::shown).collect::<Vec<_>>())?,
-            Output::Yaml => yaml(&plans.iter().map(Plan::shown).collect::<Vec<_>>())?,
-            Output::Table => show::lines(&plans, false, Screen::new()),
-            Output::Wide => show::lines(
-                &plans,
-                true,
-                Screen {
-                    size: None,
-                    ..Screen::new()
-                },
-            ),
+            Output::Json => json(&plans.iter().map(RequestPlan::to_json).collect::<Vec<_>>())?,
+            Output::Yaml => yaml(&plans.iter().map(RequestPlan::to_json).collect::<Vec<_>>())?,
+            Output::Table | Output::Wide => show::lines(&plans, output.detail(), output.screen()),
         };
-        print(&lines)?;
+        print_lines(&lines)?;
         if let Some(error) = failed {
             return Err(error);
         }
@@ -140,8 +116,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The requests that a user names; what else is in the files becomes part of the facts.
-fn requests(
+/// The requests that the user names. Other objects in the files are added to the facts.
+fn named_requests(
     what: &[String],
     namespace: &str,
     facts: &mut Snapshot,
@@ -149,7 +125,7 @@ fn requests(
     let mut found = vec![];
     for name in what {
         if name != "-" && !Path::new(name).exists() {
-            let (namespace, name) = crate::cli::kubeconfig::locate(namespace, name);
+            let (namespace, name) = locate(namespace, name);
             let is_it = |request: &&Arc<PostgresOpsRequest>| {
                 request.name_any() == name
                     && request.namespace().as_deref() == Some(namespace.as_str())
@@ -162,10 +138,8 @@ fn requests(
             found.push(PostgresOpsRequest::clone(request));
             continue;
         }
-        let text = text_of(Path::new(name))?;
-        let documents = manifest::parse(&text).map_err(|(place, problem)| {
-            anyhow!("{name}:{}:{}: {problem}", place.line, place.column)
-        })?;
+        let text = read_text(Path::new(name))?;
+        let documents = manifest::parse(&text).map_err(|problem| anyhow!("{name}:{problem}"))?;
         let before = found.len();
         for document in documents.into_iter().flat_map(Document::objects) {
             let mut value = document.value();
@@ -192,133 +166,4 @@ fn requests(
         }
     }
     Ok(found)
-}
-
-impl World {
-    /// The plan of one request; the world is where it leads then.
-    async fn plan(&mut self, request: &PostgresOpsRequest) -> anyhow::Result<Plan> {
-        let (namespace, name) = (
-            request.namespace().unwrap_or_default(),
-            &request.spec.database_ref.name,
-        );
-        let database = self.facts.database(&namespace, name).ok_or_else(|| {
-            let place = if self.cluster.is_some() { "cluster" } else { "facts" };
-            anyhow!("there is no database {namespace}/{name} in the {place}: the plan begins at its spec")
-        })?;
-        let (request, findings) = self.admitted(request)?;
-        let (from, is_guessed) = self.build(&database)?;
-        let mut after = Postgres::clone(&database);
-        after.spec = target_spec(&database.spec, &request.spec, from.major());
-        let (to, _) = self
-            .build(&after)
-            .map_err(|why| in_place_of(why, &request, &findings))?;
-        let (primary, is_known) = match self.primary(&from).await? {
-            Some(primary) => (primary, true),
-            None => (from.pod(0), false),
-        };
-        let rolls = request.restarts();
-        let preview = preview(&from, &to, &request.spec, rolls, &primary);
-        self.facts.databases.retain(|other| {
-            (other.namespace(), other.name_any()) != (after.namespace(), after.name_any())
-        });
-        self.facts.databases.push(Arc::new(after));
-        Ok(Plan {
-            request,
-            findings,
-            is_guessed,
-            primary_is_known: is_known,
-            preview,
-            to,
-        })
-    }
-
-    /// The request as admission would let it in, with its defaults, and what the rules say; one
-    /// that is in the cluster is in already.
-    fn admitted(
-        &self,
-        request: &PostgresOpsRequest,
-    ) -> anyhow::Result<(PostgresOpsRequest, Vec<Finding>)> {
-        if request.metadata.uid.is_some() {
-            return Ok((request.clone(), vec![]));
-        }
-        let create = |object| Review::create(object, Arc::clone(&self.installation.allowed));
-        let (document, given) = (serde_json::to_value(request)?, create(request.clone()));
-        let defaulted =
-            PostgresOpsRequest::defaulted(document, &given, &self.facts, &self.installation);
-        let review = create(serde_json::from_value(defaulted)?);
-        let findings = rules::judge(PostgresOpsRequest::rules(), &review, Some(&self.facts));
-        Ok((review.object, findings))
-    }
-
-    /// The database as it can be built, and whether its version had to be guessed from its name.
-    fn build(&self, database: &Postgres) -> anyhow::Result<(Cluster, bool)> {
-        let known = self
-            .facts
-            .version(&database.spec.version)
-            .map(|version| version.spec.clone());
-        let is_guessed = known.is_none();
-        let version = known.unwrap_or_else(|| PostgresVersionSpec {
-            version: database.spec.version.clone(),
-            ..PostgresVersionSpec::default()
-        });
-        let facts = BuildFacts {
-            version: &version,
-            superuser: "postgres",
-            user_conf: Some(""),
-        };
-        let built = Cluster::build(database, &facts)
-            .map_err(|why| anyhow!("the database cannot be planned: {why}"))?;
-        Ok((built, is_guessed))
-    }
-
-    /// The pod that leads now.
-    async fn primary(&self, database: &Cluster) -> anyhow::Result<Option<String>> {
-        let Some(cluster) = &self.cluster else {
-            return Ok(None);
-        };
-        let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), database.namespace());
-        let selector = format!(
-            "postgreses.kubedb.com/database.cluster={},kubedb.com/role=primary",
-            database.name()
-        );
-        let found = pods.list(&ListParams::default().labels(&selector)).await;
-        Ok(found
-            .map_err(|error| explain_api_error("list the pods", error))?
-            .items
-            .first()
-            .map(ResourceExt::name_any))
-    }
-}
-
-/// Why there is no plan: what the rules refuse comes before what it would lead to.
-fn in_place_of(
-    why: anyhow::Error,
-    request: &PostgresOpsRequest,
-    findings: &[Finding],
-) -> anyhow::Error {
-    let refusals: Vec<String> = findings
-        .iter()
-        .filter(|f| f.effect == Effect::Refuse)
-        .map(|finding| format!("\n  {finding}"))
-        .collect();
-    if refusals.is_empty() {
-        return why;
-    }
-    anyhow!(
-        "{} would be refused:{}",
-        request.name_any(),
-        refusals.concat()
-    )
-}
-
-/// What would become of one request.
-struct Plan {
-    request: PostgresOpsRequest,
-    findings: Vec<Finding>,
-    /// The major version had to be guessed.
-    is_guessed: bool,
-    primary_is_known: bool,
-    preview: Preview,
-    /// The database afterwards.
-    to: Cluster,
 }

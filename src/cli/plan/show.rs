@@ -1,19 +1,19 @@
-//! A plan, for people and for programs.
+//! A plan as lines for people, and as JSON for programs.
 
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use crate::cli::output::{Cell, Screen, Tone};
-use crate::cli::plan::Plan;
+use crate::cli::output::{Cell, Detail, Screen, Tone};
+use crate::cli::plan::planner::{Certainty, RequestPlan};
 use crate::cli::status::progress::words;
 use crate::plan::preview;
 use crate::plan::preview::{Fate, LineChange, PlannedCertificate, PlannedStage, Preview};
 use crate::rules::{Effect, Finding};
 use crate::tls::{Method, Posture};
 
-impl Plan {
-    /// What the request does, in words.
-    fn operation(&self) -> String {
+impl RequestPlan {
+    /// The operation in a few words.
+    fn operation_words(&self) -> String {
         let (walk, spec) = (&self.preview.walk, &self.request.spec);
         match (
             &walk[0].served,
@@ -31,7 +31,7 @@ impl Plan {
     }
 
     /// The plan for programs.
-    pub(crate) fn shown(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let Self {
             findings, preview, ..
         } = self;
@@ -46,22 +46,22 @@ impl Plan {
         json!({
             "request": self.request.name_any(),
             "database": self.database(),
-            "operation": self.operation(),
+            "operation": self.operation_words(),
             "findings": findings.iter().map(finding).collect::<Vec<_>>(),
-            "certificates": preview.certificates.iter().map(shown_certificate).collect::<Vec<_>>(),
-            "settings": shown_lines(&preview.settings),
-            "pgHba": shown_lines(&preview.hba),
-            "walk": preview.walk.iter().map(shown_stop).collect::<Vec<_>>(),
+            "certificates": preview.certificates.iter().map(certificate_json).collect::<Vec<_>>(),
+            "settings": lines_json(&preview.settings),
+            "pgHba": lines_json(&preview.hba),
+            "walk": preview.walk.iter().map(stage_json).collect::<Vec<_>>(),
             "restarts": preview.restarts,
-            "primaryIsKnown": self.primary_is_known,
-            "majorVersionIsGuessed": self.is_guessed,
+            "primaryIsKnown": self.primary == Certainty::Known,
+            "majorVersionIsGuessed": self.major_version == Certainty::Guessed,
             "switchesOver": preview.switches_over,
             "interruption": interruption(preview),
         })
     }
 }
 
-fn shown_certificate(planned: &PlannedCertificate) -> Value {
+fn certificate_json(planned: &PlannedCertificate) -> Value {
     let spec = &planned.certificate.spec;
     json!({
         "name": planned.certificate.name_any(),
@@ -76,33 +76,31 @@ fn shown_certificate(planned: &PlannedCertificate) -> Value {
     })
 }
 
-/// What is there before, and what is there after.
-fn shown_lines(lines: &[LineChange]) -> Value {
-    let of =
+/// The lines before the operation, and those after it.
+fn lines_json(lines: &[LineChange]) -> Value {
+    let select =
         |is: fn(&LineChange) -> Option<&String>| lines.iter().filter_map(is).collect::<Vec<_>>();
-    let before = of(|line| match line {
+    let before = select(|line| match line {
         LineChange::Stays(text) | LineChange::Goes(text) => Some(text),
         LineChange::Comes(_) => None,
     });
-    let after = of(|line| match line {
+    let after = select(|line| match line {
         LineChange::Stays(text) | LineChange::Comes(text) => Some(text),
         LineChange::Goes(_) => None,
     });
     json!({"before": before, "after": after})
 }
 
-fn shown_stop(stop: &PlannedStage) -> Value {
+fn stage_json(stop: &PlannedStage) -> Value {
     let Posture {
-        accept,
-        conninfo: dial,
-        ..
+        accept, conninfo, ..
     } = &stop.posture;
     json!({
         "step": stop.stage.as_ref().map(ToString::to_string),
         "servedBy": stop.served,
         "plaintext": accept.plain.map(method),
         "tls": accept.tls.map(method),
-        "standbysDial": {"sslmode": dial.mode.as_str(), "clientCertificate": dial.sends_client_cert},
+        "replication": {"sslmode": conninfo.mode.as_str(), "clientCertificate": conninfo.sends_client_cert},
         "trusts": stop.trusts,
         "newPods": stop.new_pods,
         "newLeaves": stop.new_leaves,
@@ -125,21 +123,21 @@ fn fate(fate: Fate) -> (&'static str, Tone) {
     }
 }
 
-/// The plans one after the other, with an empty line in between.
-pub(crate) fn lines(plans: &[Plan], wide: bool, screen: Screen) -> Vec<String> {
+/// The plans with an empty line between them.
+pub(crate) fn lines(plans: &[RequestPlan], detail: Detail, screen: Screen) -> Vec<String> {
     let all: Vec<Vec<String>> = plans
         .iter()
-        .map(|plan| plan_lines(plan, wide, screen))
+        .map(|plan| plan_lines(plan, detail, screen))
         .collect();
     all.join(&String::new())
 }
 
-fn plan_lines(plan: &Plan, wide: bool, screen: Screen) -> Vec<String> {
-    let Plan {
+fn plan_lines(plan: &RequestPlan, detail: Detail, screen: Screen) -> Vec<String> {
+    let RequestPlan {
         request,
         findings,
-        is_guessed,
-        primary_is_known,
+        major_version,
+        primary,
         preview,
         to,
     } = plan;
@@ -147,7 +145,7 @@ fn plan_lines(plan: &Plan, wide: bool, screen: Screen) -> Vec<String> {
     let heading = format!(
         "{}: {} of {}",
         request.name_any(),
-        plan.operation(),
+        plan.operation_words(),
         plan.database()
     );
     let mut lines = vec![screen.line(Tone::Strong, &heading)];
@@ -161,7 +159,7 @@ fn plan_lines(plan: &Plan, wide: bool, screen: Screen) -> Vec<String> {
             screen.paint(tone, &format!("{word}:"))
         ));
     }
-    if *is_guessed {
+    if *major_version == Certainty::Guessed {
         let version = &to.spec().version;
         lines.push(format!(
             "the PostgresVersion {version} is not known: taken for PostgreSQL {}",
@@ -176,7 +174,7 @@ fn plan_lines(plan: &Plan, wide: bool, screen: Screen) -> Vec<String> {
         let rows: Vec<Vec<Cell>> = preview
             .certificates
             .iter()
-            .map(|planned| certificate(planned, wide))
+            .map(|planned| certificate_row(planned, detail))
             .collect();
         lines.extend(screen.table(&["", "CERTIFICATE", "ISSUER", "LIFE", "NAMES"], &rows));
     }
@@ -184,28 +182,28 @@ fn plan_lines(plan: &Plan, wide: bool, screen: Screen) -> Vec<String> {
     lines.extend(preview.settings.iter().map(|line| changed(line, screen)));
     lines.extend(title("pg_hba"));
     lines.extend(preview.hba.iter().map(|line| changed(line, screen)));
-    lines.extend(title("The way there"));
-    let rows: Vec<Vec<Cell>> = preview.walk.iter().map(stop).collect();
+    lines.extend(title("Walk"));
+    let rows: Vec<Vec<Cell>> = preview.walk.iter().map(stage_row).collect();
     lines.extend(screen.table(
         &[
             "POSTURE",
             "SERVES",
             "PLAINTEXT",
             "TLS",
-            "STANDBYS DIAL",
+            "REPLICATION",
             "TRUSTS",
             "",
         ],
         &rows,
     ));
     lines.extend(title("Pods"));
-    lines.extend(pods(preview, *primary_is_known));
+    lines.extend(pods(preview, *primary));
     lines.extend(title("Interruption"));
     lines.push(interruption(preview).to_owned());
     lines
 }
 
-fn certificate(planned: &PlannedCertificate, wide: bool) -> Vec<Cell> {
+fn certificate_row(planned: &PlannedCertificate, detail: Detail) -> Vec<Cell> {
     let certificate = &planned.certificate;
     let (word, tone) = fate(planned.fate);
     let spec = &certificate.spec;
@@ -221,7 +219,7 @@ fn certificate(planned: &PlannedCertificate, wide: bool) -> Vec<Cell> {
     .map(String::as_str)
     .collect();
     let names = match (common, names.len()) {
-        (common, _) if wide => common
+        (common, _) if detail == Detail::Full => common
             .iter()
             .map(String::as_str)
             .chain(names)
@@ -257,11 +255,9 @@ fn changed(line: &LineChange, screen: Screen) -> String {
     }
 }
 
-fn stop(stop: &PlannedStage) -> Vec<Cell> {
+fn stage_row(stop: &PlannedStage) -> Vec<Cell> {
     let Posture {
-        accept,
-        conninfo: dial,
-        ..
+        accept, conninfo, ..
     } = &stop.posture;
     let taken = |by: Option<Method>| {
         by.map_or_else(|| Cell::new(Tone::Dim, "refused"), |by| method(by).into())
@@ -270,7 +266,11 @@ fn stop(stop: &PlannedStage) -> Vec<Cell> {
         .stage
         .as_ref()
         .map_or("now".to_owned(), ToString::to_string);
-    let present = if dial.sends_client_cert { " +cert" } else { "" };
+    let client_cert = if conninfo.sends_client_cert {
+        " +cert"
+    } else {
+        ""
+    };
     vec![
         stage.into(),
         stop.served
@@ -278,7 +278,7 @@ fn stop(stop: &PlannedStage) -> Vec<Cell> {
             .map_or_else(|| "plaintext".into(), Cell::from),
         taken(accept.plain),
         taken(accept.tls),
-        format!("{}{present}", dial.mode.as_str()).into(),
+        format!("{}{client_cert}", conninfo.mode.as_str()).into(),
         stop.trusts.join(" ").into(),
         Cell::new(
             Tone::Busy,
@@ -291,12 +291,12 @@ fn stop(stop: &PlannedStage) -> Vec<Cell> {
     ]
 }
 
-fn pods(preview: &Preview, primary_is_known: bool) -> Vec<String> {
+fn pods(preview: &Preview, primary: Certainty) -> Vec<String> {
     let count = preview.restarts.len();
     let Some((last, standbys)) = preview.restarts.split_last() else {
         return vec!["none is restarted: servers reload".to_owned()];
     };
-    let guess = if primary_is_known {
+    let guess = if primary == Certainty::Known {
         ""
     } else {
         ", if it leads,"
@@ -323,6 +323,6 @@ fn interruption(preview: &Preview) -> &'static str {
         (_, true) => {
             "one switchover: for a few seconds nothing is written, and sessions with the old primary end"
         }
-        (_, false) => "the restart of the one pod: until it is back nobody is served",
+        (_, false) => "the restart of the only pod: until it is back no client is served",
     }
 }

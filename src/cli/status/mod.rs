@@ -1,4 +1,5 @@
-//! `pgrekey status`: how far a request is.
+//! `pgrekey status`: shows the progress of a request.
+
 pub(crate) mod progress;
 
 use std::process::ExitCode;
@@ -15,16 +16,14 @@ use kube::runtime::watcher::{self, watch_object, watcher};
 
 use crate::api::ops_request::OpsPhase;
 use crate::api::{Postgres, PostgresOpsRequest};
-use crate::cli::kubeconfig::{
-    ApiConnection, Scope, block_on, explain_api_error, is_missing, print,
-};
-use crate::cli::output::{Output, Screen, json, yaml};
-use crate::cli::status::progress::StepEvents;
+use crate::cli::kubeconfig::{ApiConnection, Scope, block_on, explain_api_error, is_missing};
+use crate::cli::output::{Detail, Output, Screen, json, print_lines, yaml};
+use crate::cli::status::progress::StepEvent;
 
-/// Show how far a request is
+/// Show the progress of a request
 ///
-/// NAME is a PostgresOpsRequest, or a Postgres: then its running request is shown, else its latest
-/// one. The exit code is 0 unless the request has failed.
+/// NAME is a PostgresOpsRequest or a Postgres. For a Postgres the running request is shown, else
+/// the next one, else the latest. The exit code is 0 unless the request has failed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pgrekey status ha-postgres -n demo           # the running request of a database, or its latest
@@ -37,7 +36,7 @@ pub(crate) struct Args {
     /// Follow the request to its end
     #[arg(long, short)]
     watch: bool,
-    /// How it is printed
+    /// Format of the output
     #[arg(long, short, value_enum, default_value_t, conflicts_with = "watch")]
     output: Output,
     #[command(flatten)]
@@ -53,37 +52,29 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     } = args;
     block_on(async {
         let cluster = scope.connect().await?;
-        let mut request = find(&cluster, &name).await?;
+        let mut request = find_request(&cluster, &name).await?;
         request.metadata.managed_fields = None;
         if watch {
             return follow(&cluster, &request).await;
         }
-        let screen = Screen::new();
         let lines = match output {
             Output::Json => json(&request)?,
             Output::Yaml => yaml(&request)?,
             Output::Table | Output::Wide => {
                 let replicas = replicas(&cluster, &request).await;
-                let wide = output == Output::Wide;
-                let screen = if wide {
-                    Screen {
-                        size: None,
-                        ..screen
-                    }
-                } else {
-                    screen
-                };
-                let request = progress::with_told(&request, &told_of(&cluster, &request).await);
-                progress::lines(&request, replicas, Timestamp::now(), wide, screen)
+                let events = step_events(&cluster, &request).await;
+                let request = progress::with_events(&request, &events);
+                let now = Timestamp::now();
+                progress::lines(&request, replicas, now, output.detail(), output.screen())
             }
         };
-        print(&lines)?;
-        Ok(code(&request))
+        print_lines(&lines)?;
+        Ok(exit_code(&request))
     })
 }
 
-/// 1 when the request has ended and has not done what it was to do.
-fn code(request: &PostgresOpsRequest) -> ExitCode {
+/// 1 if the request has ended without success.
+fn exit_code(request: &PostgresOpsRequest) -> ExitCode {
     let phase = request.phase();
     if request.is_finished() && phase != Some(OpsPhase::Successful) {
         ExitCode::FAILURE
@@ -92,9 +83,9 @@ fn code(request: &PostgresOpsRequest) -> ExitCode {
     }
 }
 
-/// The request of this name; or of the database of this name the one that runs, else the one that
-/// is next, else the latest.
-async fn find(cluster: &ApiConnection, name: &str) -> anyhow::Result<PostgresOpsRequest> {
+/// Finds the request of this name. If `name` is a database: its running request, else its next one,
+/// else its latest.
+async fn find_request(cluster: &ApiConnection, name: &str) -> anyhow::Result<PostgresOpsRequest> {
     let (namespace, name) = cluster.locate(name);
     let requests: Api<PostgresOpsRequest> = Api::namespaced(cluster.client.clone(), &namespace);
     match requests.get_opt(&name).await {
@@ -111,7 +102,7 @@ async fn find(cluster: &ApiConnection, name: &str) -> anyhow::Result<PostgresOps
         .into_iter()
         .filter(|request| request.spec.database_ref.name == name)
         .collect();
-    if let Some(request) = most_telling(of_database) {
+    if let Some(request) = pick_request(of_database) {
         return Ok(request);
     }
     let databases: Api<Postgres> = Api::namespaced(cluster.client.clone(), &namespace);
@@ -132,7 +123,7 @@ async fn find(cluster: &ApiConnection, name: &str) -> anyhow::Result<PostgresOps
     })
 }
 
-fn most_telling(mut requests: Vec<PostgresOpsRequest>) -> Option<PostgresOpsRequest> {
+fn pick_request(mut requests: Vec<PostgresOpsRequest>) -> Option<PostgresOpsRequest> {
     requests.sort_by_key(|request| request.creation_timestamp().map(|time| time.0));
     let is_running = |request: &PostgresOpsRequest| request.phase() == Some(OpsPhase::Progressing);
     let at = requests
@@ -145,26 +136,27 @@ fn most_telling(mut requests: Vec<PostgresOpsRequest>) -> Option<PostgresOpsRequ
     }
 }
 
-/// What the events of a request tell; nothing to whoever may not read events.
-async fn told_of(cluster: &ApiConnection, request: &PostgresOpsRequest) -> Vec<StepEvents> {
+/// The steps that the events of a request report. Empty for a user who may not read events.
+async fn step_events(cluster: &ApiConnection, request: &PostgresOpsRequest) -> Vec<StepEvent> {
     let events: Api<Event> = Api::namespaced(
         cluster.client.clone(),
         &request.namespace().unwrap_or_default(),
     );
     let found = events
-        .list(&ListParams::default().fields(&about(request)))
+        .list(&ListParams::default().fields(&events_selector(request)))
         .await;
     found
-        .map(|events| events.iter().filter_map(StepEvents::by).collect())
+        .map(|events| events.iter().filter_map(StepEvent::parse).collect())
         .unwrap_or_default()
 }
 
-/// Selects the events about a request.
-fn about(request: &PostgresOpsRequest) -> String {
+/// The field selector of the events about a request.
+fn events_selector(request: &PostgresOpsRequest) -> String {
     format!("regarding.uid={}", request.uid().unwrap_or_default())
 }
 
-/// How many pods the database of a request has: for the bar, so a guess will do.
+/// The number of pods of the request's database. Only the progress bar needs it, so 3 will do if
+/// the database cannot be read.
 async fn replicas(cluster: &ApiConnection, request: &PostgresOpsRequest) -> i32 {
     let databases: Api<Postgres> = Api::namespaced(
         cluster.client.clone(),
@@ -178,7 +170,10 @@ async fn replicas(cluster: &ApiConnection, request: &PostgresOpsRequest) -> i32 
     database.map_or(3, |database| database.spec.replicas.unwrap_or(1))
 }
 
-/// Shows a request until its end: drawn anew on a terminal, else what is new, line by line.
+/// Watch errors in a row after which the view gives up; there is a pause of one second after each.
+const MAX_WATCH_FAILURES: u32 = 30;
+
+/// Shows a request until its end. A terminal is redrawn; a pipe gets one line for each change.
 pub(crate) async fn follow(
     cluster: &ApiConnection,
     request: &PostgresOpsRequest,
@@ -190,21 +185,25 @@ pub(crate) async fn follow(
         replicas,
         drawn: 0,
         request: None,
-        told: vec![],
+        events: vec![],
         shown: None,
     };
     let mut changes = std::pin::pin!(watch_object(requests, &request.name_any()));
     let events: Api<Event> = Api::namespaced(cluster.client.clone(), &namespace);
-    let about = watcher::Config::default().fields(&about(request));
-    let mut events = std::pin::pin!(watcher(events, about).default_backoff().applied_objects());
+    let selector = watcher::Config::default().fields(&events_selector(request));
+    let mut events = std::pin::pin!(
+        watcher(events, selector)
+            .default_backoff()
+            .applied_objects()
+    );
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
-    let mut silence = 0;
+    let mut failures = 0;
     loop {
         tokio::select! {
             change = changes.next() => match change {
                 Some(Ok(Some(request))) => {
-                    silence = 0;
-                    let end = request.is_finished().then(|| code(&request));
+                    failures = 0;
+                    let end = request.is_finished().then(|| exit_code(&request));
                     view.request = Some(request);
                     view.show()?;
                     if let Some(code) = end {
@@ -214,17 +213,17 @@ pub(crate) async fn follow(
                 Some(Ok(None)) => return Err(anyhow!("the request {namespace}/{} was deleted", request.name_any())),
                 Some(Err(error)) if is_missing_kind(&error) => return Err(anyhow!("cannot watch requests: {error}")),
                 Some(Err(error)) => {
-                    silence += 1;
-                    if silence > 30 {
-                        return Err(anyhow!("the API server does not answer any more ({error}); the operation goes on without us"));
+                    failures += 1;
+                    if failures > MAX_WATCH_FAILURES {
+                        return Err(anyhow!("the API server does not answer any more ({error}); the operation goes on"));
                     }
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
-                None => return Err(anyhow!("the API server has ended the watch; the operation goes on without us")),
+                None => return Err(anyhow!("the API server has ended the watch; the operation goes on")),
             },
-            // Who may not read events sees what the status says.
+            // A user who may not read events sees the steps when the status is written.
             Some(Ok(event)) = events.next() => {
-                view.told.extend(StepEvents::by(&event));
+                view.events.extend(StepEvent::parse(&event));
                 view.show()?;
             }
             _ = ticks.tick() => view.draw()?,
@@ -236,65 +235,70 @@ fn is_missing_kind(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::InitialListFailed(error) if is_missing(error))
 }
 
-/// What is on the screen.
+/// The view of a request on the terminal or in a pipe.
 struct StatusView {
     replicas: i32,
-    /// How many lines of the terminal are ours.
+    /// The number of lines that were drawn last.
     drawn: usize,
-    /// The request, as it was last seen.
+    /// The request as it was last received.
     request: Option<PostgresOpsRequest>,
-    /// What its events have told.
-    told: Vec<StepEvents>,
-    /// What was last shown of it.
+    /// The steps that its events have reported.
+    events: Vec<StepEvent>,
+    /// The request as it was last shown, with the steps from events.
     shown: Option<PostgresOpsRequest>,
 }
 
 impl StatusView {
-    /// Takes in what has changed.
+    /// Shows the request after a change.
     fn show(&mut self) -> std::io::Result<()> {
         let Some(request) = self
             .request
             .as_ref()
-            .map(|request| progress::with_told(request, &self.told))
+            .map(|request| progress::with_events(request, &self.events))
         else {
             return Ok(());
         };
-        if Screen::new().size.is_none() {
+        if Screen::stdout().size.is_none() {
             let before = self.shown.replace(request.clone());
-            return print(&progress::news(before.as_ref(), &request, Timestamp::now()));
+            return print_lines(&progress::news(before.as_ref(), &request, Timestamp::now()));
         }
         self.shown = Some(request);
         self.draw()
     }
 
-    /// Draws over what was drawn before. What does not fit is left out from the middle of the steps
-    /// on.
+    /// Redraws the view. If the terminal has too few lines, the oldest steps are left out.
     fn draw(&mut self) -> std::io::Result<()> {
-        let screen = Screen::new();
-        let (Some(request), Some((_, height))) = (&self.shown, screen.size) else {
+        let screen = Screen::stdout();
+        let (Some(request), Some(size)) = (&self.shown, screen.size) else {
             return Ok(());
         };
         let lines = fit(
-            progress::lines(request, self.replicas, Timestamp::now(), false, screen),
-            height,
+            progress::lines(
+                request,
+                self.replicas,
+                Timestamp::now(),
+                Detail::Short,
+                screen,
+            ),
+            size.lines,
         );
-        // Up to where we began, and everything from there on is gone.
+        // Moves the cursor to the first line that was drawn, and clears from there on.
         let over = if self.drawn > 0 {
             format!("\x1b[{}A\x1b[J", self.drawn)
         } else {
             String::new()
         };
         self.drawn = lines.len();
-        print([&(over + &lines.join("\n"))])
+        print_lines([&(over + &lines.join("\n"))])
     }
 }
 
-/// At most as many lines as there is room for; the head and the end are kept.
+/// Leaves out the oldest steps if there are more lines than the terminal has.
 fn fit(mut lines: Vec<String>, height: usize) -> Vec<String> {
     let room = height.saturating_sub(1).max(6);
     let too_many = lines.len().saturating_sub(room);
     if too_many > 0 {
-        // Head, empty line, titles: the oldest steps go.
+        // The first five lines are the head, an empty line and the titles of the columns.
         lines.drain(5..=5 + too_many);
         lines.insert(5, "   ..".to_owned());
     }
@@ -319,7 +323,7 @@ mod tests {
     #[test]
     fn the_running_request_is_shown_before_the_next_one_and_the_next_one_before_the_latest() {
         let shown = |all: &[PostgresOpsRequest]| {
-            most_telling(all.to_vec()).map(|request| request.name_any())
+            pick_request(all.to_vec()).map(|request| request.name_any())
         };
         let mut all = vec![
             request("old", "10:00:00", "Successful"),

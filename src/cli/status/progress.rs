@@ -5,15 +5,14 @@ use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt;
 
 use crate::api::condition;
-use crate::api::ops_request::{
-    OpsPhase, OpsType, PostgresOpsRequestSpec, PostgresOpsRequestStatus, Step, TlsOperation,
-};
+use crate::api::operation::Operation;
+use crate::api::ops_request::{OpsPhase, PostgresOpsRequestSpec, PostgresOpsRequestStatus, Step};
+use crate::api::step::{StepAttempt, StepId};
 use crate::api::{PostgresOpsRequest, StepKind, bounds};
-use crate::cli::as_called;
-use crate::cli::output::{Cell, Screen, Tone, elapsed, end, serial};
-use crate::plan::operation::attempts;
-use crate::plan::operation::attempts::ROLLBACK;
-use crate::plan::operation::goal::issues_certificates;
+use crate::cli::output::{Cell, Detail, Screen, Tone, elapsed, expiry, serial};
+use crate::cli::program_name::as_called;
+use crate::plan::operation::attempts::{Attempt, find_step, record_attempt};
+use crate::plan::status::request::message_of_attempt;
 
 const BAR: usize = 30;
 
@@ -21,68 +20,43 @@ const UNSEEN: &str = "not seen by the operator yet; if this lasts, `pgrekey doct
 
 /// A step that operations may have: how long it takes beside the others, and which operations have
 /// it.
-struct StepLook {
+struct StepWeight {
     step: StepKind,
     weight: u32,
-    expected: fn(&PostgresOpsRequestSpec) -> bool,
+    expected: fn(Operation) -> bool,
 }
 
-const fn kind(
-    step: StepKind,
-    weight: u32,
-    expected: fn(&PostgresOpsRequestSpec) -> bool,
-) -> StepLook {
-    StepLook {
+const fn step(step: StepKind, weight: u32, expected: fn(Operation) -> bool) -> StepWeight {
+    StepWeight {
         step,
         weight,
         expected,
     }
 }
 
-const KINDS: [StepLook; 10] = [
-    kind(StepKind::Begin, 1, |_| true),
-    kind(StepKind::Preflight, 1, issues_certificates),
-    kind(StepKind::Pause, 1, |_| true),
-    kind(StepKind::Issue, 1, issues_certificates),
-    kind(StepKind::Expand, 2, moves),
-    kind(StepKind::MountCertificates, 1, |_| false),
-    kind(StepKind::Migrate, 2, moves),
-    kind(StepKind::Contract, 2, |spec| {
-        spec.type_ == OpsType::ReconfigureTLS
-    }),
-    kind(StepKind::UpdateDatabase, 1, moves),
-    kind(StepKind::Resume, 1, |_| true),
+const STEPS: [StepWeight; 10] = [
+    step(StepKind::Begin, 1, |_| true),
+    step(StepKind::Preflight, 1, Operation::issues_certificates),
+    step(StepKind::Pause, 1, |_| true),
+    step(StepKind::Issue, 1, Operation::issues_certificates),
+    step(StepKind::Expand, 2, Operation::changes_spec),
+    step(StepKind::MountCertificates, 1, |_| false),
+    step(StepKind::Migrate, 2, Operation::changes_spec),
+    step(StepKind::Contract, 2, Operation::is_about_tls),
+    step(StepKind::UpdateDatabase, 1, Operation::changes_spec),
+    step(StepKind::Resume, 1, |_| true),
 ];
 const RESTART: u32 = 6;
 const SWITCH_OVER: u32 = 2;
 
-fn operation(spec: &PostgresOpsRequestSpec) -> Option<TlsOperation> {
-    spec.tls
-        .as_ref()
-        .filter(|_| spec.type_ == OpsType::ReconfigureTLS)?
-        .operations()
-        .first()
-        .copied()
-}
-
-/// Whether the spec changes, so that there is a walk of several postures.
-fn moves(spec: &PostgresOpsRequestSpec) -> bool {
-    matches!(
-        operation(spec),
-        Some(TlsOperation::Change | TlsOperation::Remove)
-    )
-}
-
-/// What a request asks for, in a few words.
+/// The operation of a request, in a few words.
 pub(crate) fn words(spec: &PostgresOpsRequestSpec) -> String {
-    match (spec.type_, operation(spec)) {
-        (OpsType::ReconfigureTLS, Some(TlsOperation::Remove)) => "remove TLS".to_owned(),
-        (OpsType::ReconfigureTLS, Some(TlsOperation::Rotate)) => {
-            "rotate the certificates".to_owned()
-        }
-        (OpsType::ReconfigureTLS, Some(TlsOperation::Change)) => "add or change TLS".to_owned(),
-        (OpsType::Restart, _) => "restart the pods".to_owned(),
-        (other, _) => format!("{other:?}"),
+    match spec.operation() {
+        Some(Operation::Remove) => "remove TLS".to_owned(),
+        Some(Operation::Rotate) => "rotate the certificates".to_owned(),
+        Some(Operation::Change) => "add or change TLS".to_owned(),
+        Some(Operation::Restart) => "restart the pods".to_owned(),
+        None => format!("{:?}", spec.type_),
     }
 }
 
@@ -126,15 +100,15 @@ fn percent(request: &PostgresOpsRequest, replicas: i32) -> u32 {
     if status.phase == Some(OpsPhase::Successful) {
         return 100;
     }
-    let spec = &request.spec;
-    // A volume goes with its pod, whatever the request would rather have.
-    let restarts = request.restarts() || operation(spec) == Some(TlsOperation::Remove);
+    let operation = request.spec.operation();
+    // A volume goes with its pod, whatever strategy the request has.
+    let restarts = request.restarts() || operation == Some(Operation::Remove);
     let restarts = if restarts {
-        bounds::replicas(replicas).unsigned_abs()
+        bounds::clamp_replicas(replicas).unsigned_abs()
     } else {
         0
     };
-    let find = |kind: StepKind| attempts::find_step(&status.steps, kind.as_str());
+    let find = |kind: StepKind| find_step(&status.steps, &kind.into());
     let is_seen = |kind: StepKind| find(kind).is_some();
     let is_done = |kind: StepKind| find(kind).is_some_and(|step| step.finished_at.is_some());
     let is_over = is_seen(StepKind::Resume);
@@ -144,20 +118,23 @@ fn percent(request: &PostgresOpsRequest, replicas: i32) -> u32 {
         all += weight;
         done += if is_done || is_over { weight } else { 0 };
     };
-    for StepLook {
+    for StepWeight {
         step,
         weight,
         expected,
-    } in KINDS
+    } in STEPS
     {
-        if expected(spec) || is_seen(step) {
+        if operation.is_some_and(expected) || is_seen(step) {
             count(weight, is_done(step));
         }
     }
     if restarts > 1 || is_seen(StepKind::SwitchOver) {
         count(SWITCH_OVER, is_done(StepKind::SwitchOver));
     }
-    let is_restart = |step: &&Step| StepKind::from_name(&step.name) == Some(StepKind::Restart);
+    let is_restart = |step: &&Step| {
+        let id = step.name.parse::<StepId>();
+        id.is_ok_and(|id| id.category() == StepKind::Restart)
+    };
     let restarted = status
         .steps
         .iter()
@@ -214,66 +191,60 @@ fn span(status: &PostgresOpsRequestStatus, now: Timestamp) -> Option<(Timestamp,
     ))
 }
 
-/// What an event tells: a try of a step has begun.
+/// A try of a step that has begun, as an event says.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct StepEvents {
+pub(crate) struct StepEvent {
     at: Timestamp,
-    step: String,
-    attempt: i32,
+    attempt: StepAttempt,
     message: String,
 }
 
-impl StepEvents {
-    /// What is told by an event of a request; nothing if it is about something else.
-    pub(crate) fn by(event: &Event) -> Option<Self> {
-        let (head, message) = event.note.as_ref()?.split_once(": ")?;
-        let again = head
-            .strip_suffix(')')
-            .and_then(|head| head.split_once(" (try "));
-        let (step, attempt) = again.map_or((head, 1), |(step, times)| {
-            (step, times.parse().unwrap_or(1))
-        });
-        let is_of_step = StepKind::from_name(step)
-            .is_some_and(|kind| event.reason.as_deref() == Some(kind.as_str()));
+impl StepEvent {
+    /// Reads an event of a request; `None` if it is not about a try of a step.
+    pub(crate) fn parse(event: &Event) -> Option<Self> {
+        let attempt: StepAttempt = event.action.as_ref()?.parse().ok()?;
+        let message = message_of_attempt(&attempt, event.note.as_ref()?).to_owned();
         let at = event.event_time.as_ref()?.0;
-        is_of_step.then(|| Self {
+        Some(Self {
             at,
-            step: step.to_owned(),
             attempt,
-            message: message.to_owned(),
+            message,
         })
     }
 }
 
-/// The request with the steps that its events tell of: its status is written a little later.
-pub(crate) fn with_told(request: &PostgresOpsRequest, told: &[StepEvents]) -> PostgresOpsRequest {
+/// The request with the steps of its events: its status is written a little later.
+pub(crate) fn with_events(
+    request: &PostgresOpsRequest,
+    events: &[StepEvent],
+) -> PostgresOpsRequest {
     let mut request = request.clone();
-    let is_finished = request.is_finished();
-    let Some(status) = request.status.as_mut().filter(|_| !is_finished) else {
+    if request.is_finished() {
+        return request;
+    }
+    let Some(status) = request.status.as_mut() else {
         return request;
     };
-    // What is older than the newest step of the status and not in it was lost with a pgrekey that
-    // was killed.
-    let newest = status
+    // A step that is older than the newest step of the status and not in it was lost with a pgrekey
+    // that was killed.
+    let started = status
         .steps
         .iter()
-        .filter_map(|step| step.started_at.as_ref())
-        .map(|time| time.0)
-        .max();
-    let mut told: Vec<&StepEvents> = told
+        .filter_map(|step| step.started_at.as_ref());
+    let newest = started.map(|time| time.0).max();
+    let mut events: Vec<&StepEvent> = events
         .iter()
-        .filter(|told| newest.is_none_or(|newest| told.at >= newest))
+        .filter(|event| newest.is_none_or(|newest| event.at >= newest))
         .collect();
-    told.sort_by_key(|told| told.at);
-    for StepEvents {
+    events.sort_by_key(|event| event.at);
+    for StepEvent {
         at,
-        step,
-        attempt,
+        attempt: StepAttempt { step, attempt },
         message,
-    } in told
+    } in events
     {
-        if attempts::find_step(&status.steps, step).is_none_or(|known| known.attempts < *attempt) {
-            attempts::record_attempt(&mut status.steps, step, true, message, *at);
+        if find_step(&status.steps, step).is_none_or(|known| known.attempts < *attempt) {
+            record_attempt(&mut status.steps, step, Attempt::Begins, message, *at);
         }
     }
     request
@@ -284,7 +255,7 @@ pub(crate) fn lines(
     request: &PostgresOpsRequest,
     replicas: i32,
     now: Timestamp,
-    wide: bool,
+    detail: Detail,
     screen: Screen,
 ) -> Vec<String> {
     let nothing = PostgresOpsRequestStatus::default();
@@ -316,9 +287,9 @@ pub(crate) fn lines(
         if tone == Tone::Bad { tone } else { Tone::Plain },
         &now_happens(request),
     ));
-    if let Some(turned) = status.steps.iter().find(|step| step.name == ROLLBACK) {
-        let cause = turned.message.as_deref().unwrap_or("no reason given");
-        lines.extend(screen.wrap(Tone::Bad, &format!("given up, back to what was: {cause}")));
+    if let Some(rollback) = find_step(&status.steps, &StepKind::Rollback.into()) {
+        let cause = rollback.message.as_deref().unwrap_or("no reason given");
+        lines.extend(screen.wrap(Tone::Bad, &format!("given up; rolled back: {cause}")));
     }
     if !status.steps.is_empty() {
         lines.push(String::new());
@@ -331,14 +302,14 @@ pub(crate) fn lines(
     }
     if !status.pods.is_empty() {
         lines.push(String::new());
-        lines.extend(pods(status, now, wide, screen));
+        lines.extend(pods(status, now, detail, screen));
     }
     lines
 }
 
 fn row(step: &Step, now: Timestamp, is_over: bool) -> Vec<Cell> {
     let is_done = step.finished_at.is_some();
-    let mark = if step.name == ROLLBACK {
+    let mark = if step.name == StepKind::Rollback.as_str() {
         Cell::new(Tone::Bad, "!")
     } else if is_done {
         Cell::new(Tone::Good, "+")
@@ -369,7 +340,7 @@ fn row(step: &Step, now: Timestamp, is_over: bool) -> Vec<Cell> {
 fn pods(
     status: &PostgresOpsRequestStatus,
     now: Timestamp,
-    wide: bool,
+    detail: Detail,
     screen: Screen,
 ) -> Vec<String> {
     let rows: Vec<Vec<Cell>> = status
@@ -384,7 +355,7 @@ fn pods(
             let serves = pod
                 .serving_serial
                 .as_ref()
-                .map_or("plaintext".to_owned(), |number| serial(number, wide));
+                .map_or("plaintext".to_owned(), |number| serial(number, detail));
             let serves = if pod.role.is_none() {
                 Cell::default()
             } else {
@@ -398,7 +369,7 @@ fn pods(
             let end = pod
                 .not_after
                 .as_ref()
-                .map(|time| end(now, time.0))
+                .map(|time| expiry(now, time.0))
                 .unwrap_or_default();
             let new = if pod.restarted { "yes" } else { "no" };
             vec![
@@ -478,6 +449,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::cli::output::ScreenSize;
 
     /// A request that issues a certificate, in the midst of a roll.
     pub(crate) fn request() -> PostgresOpsRequest {
@@ -521,9 +493,12 @@ mod tests {
     fn a_request_in_the_midst_of_a_roll_is_readable_in_80_columns() {
         let screen = Screen {
             color: false,
-            size: Some((80, 24)),
+            size: Some(ScreenSize {
+                columns: 80,
+                lines: 24,
+            }),
         };
-        let lines = lines(&request(), 3, now(), false, screen);
+        let lines = lines(&request(), 3, now(), Detail::Short, screen);
         assert!(
             lines.iter().all(|line| line.chars().count() <= 80),
             "{lines:#?}"
@@ -542,13 +517,14 @@ mod tests {
         request.status = None;
         assert_eq!(percent(&request, 3), 0);
         assert_eq!(
-            lines(&request, 3, now(), false, Screen::default())[2],
+            lines(&request, 3, now(), Detail::Short, Screen::default())[2],
             UNSEEN
         );
     }
 
-    fn event(second: u32, reason: &str, note: &str) -> Event {
-        let event = json!({"metadata": {}, "eventTime": format!("2026-11-24T10:00:{second:02}.123456Z"), "reason": reason, "note": note});
+    fn event(second: u32, action: &str, note: &str) -> Event {
+        let time = format!("2026-11-24T10:00:{second:02}.123456Z");
+        let event = json!({"metadata": {}, "eventTime": time, "action": action, "note": note});
         serde_json::from_value(event).expect("an event")
     }
 
@@ -557,26 +533,34 @@ mod tests {
         let events = [
             event(
                 19,
-                "SwitchOver",
-                "SwitchOver: hand the leadership over from ha-postgres-0 to ha-postgres-2",
+                "SwitchOver #1",
+                "SwitchOver: switch over from ha-postgres-0 to ha-postgres-2",
             ),
-            event(15, "Restart", "Restart ha-postgres-1: evict ha-postgres-1"),
+            event(
+                15,
+                "Restart ha-postgres-1 #1",
+                "Restart ha-postgres-1: evict ha-postgres-1",
+            ),
             event(
                 18,
-                "Restart",
+                "Restart ha-postgres-1 #2",
                 "Restart ha-postgres-1 (try 2): waits for ha-postgres-1 to be ready",
             ),
-            event(10, "Restart", "Restart ha-postgres-2: evict ha-postgres-2"),
+            event(
+                10,
+                "Restart ha-postgres-2 #1",
+                "Restart ha-postgres-2: evict ha-postgres-2",
+            ),
             event(
                 1,
-                "PauseDatabase",
+                "PauseDatabase-0123456789abcdef",
                 "Successfully paused Postgres demo/ha-postgres",
             ),
-            event(2, "Issue", "Issue"),
+            event(2, "Issue", "Issue: no number"),
         ];
-        let told: Vec<StepEvents> = events.iter().filter_map(StepEvents::by).collect();
-        assert_eq!(told.len(), 4);
-        let shown = with_told(&request(), &told);
+        let events: Vec<StepEvent> = events.iter().filter_map(StepEvent::parse).collect();
+        assert_eq!(events.len(), 4);
+        let shown = with_events(&request(), &events);
         let steps = shown
             .status
             .as_ref()
@@ -602,11 +586,11 @@ mod tests {
         );
         assert_eq!(
             now_happens(&shown),
-            "SwitchOver: hand the leadership over from ha-postgres-0 to ha-postgres-2"
+            "SwitchOver: switch over from ha-postgres-0 to ha-postgres-2"
         );
         let mut ended = request();
         ended.status.as_mut().expect("a status").phase = Some(OpsPhase::Successful);
-        assert_eq!(with_told(&ended, &told), ended);
+        assert_eq!(with_events(&ended, &events), ended);
     }
 
     #[test]
@@ -636,10 +620,10 @@ mod tests {
         status
             .steps
             .push(serde_json::from_value(turned).expect("a step"));
-        let lines = lines(&request, 3, now(), false, Screen::default());
+        let lines = lines(&request, 3, now(), Detail::Short, Screen::default());
         assert_eq!(
             lines[3],
-            "given up, back to what was: the trial certificate: denied"
+            "given up; rolled back: the trial certificate: denied"
         );
     }
 }

@@ -62,9 +62,11 @@ pub(crate) async fn delete_all(
 ) -> ReconcileResult<()> {
     // One of them holds a key that lets the superuser in.
     delete_certificates(context, objects, cluster, IssuedSecrets::Delete).await?;
-    objects.delete::<Secret>(&cluster.tls_secret()).await?;
     objects
-        .delete::<ConfigMap>(&cluster.ca_config_map())
+        .delete::<Secret>(&cluster.names().tls_secret())
+        .await?;
+    objects
+        .delete::<ConfigMap>(&cluster.names().ca_config_map())
         .await?;
     Ok(())
 }
@@ -91,7 +93,7 @@ pub(crate) async fn delete_certificates(
     secrets: IssuedSecrets,
 ) -> Result<(), Error> {
     for alias in Alias::ALL {
-        let certificate = cluster.certificate(alias);
+        let certificate = cluster.names().certificate(alias);
         let live = objects.owned::<Certificate>(&certificate).await?;
         let mut names = BTreeSet::from([cluster.certificate_secret(alias)]);
         if let Some(live) = live {

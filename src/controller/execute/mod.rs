@@ -14,21 +14,21 @@ use serde_json::json;
 use tracing::info;
 
 use crate::api::PetSet;
+use crate::api::annotations::{PREVIOUS_OF, REFRESHED_FOR};
+use crate::api::ports::PATRONI_PORT;
 use crate::build::applied::has_files;
-use crate::build::names::PATRONI_PORT;
 use crate::build::patroni::{dynamic, local};
 use crate::build::{Cluster, pet_set, secrets, trust};
 use crate::cluster::{ApplyOutcome, Error, ObjectName};
 use crate::controller::Context;
-use crate::controller::observe::cluster::{BuiltFromSpec, ClusterObjects, REFRESHED_FOR};
-use crate::controller::observe::stored_certificates::PREVIOUS_OF;
+use crate::controller::observe::cluster::{BuiltFromSpec, ClusterObjects};
 use crate::controller::outcome::{Attempt, Interrupt, Pending, ReconcileResult};
 use crate::database;
 use crate::database::ProbeError;
 use crate::database::server_status::{reload, store_password};
 use crate::pki::CaId;
 use crate::pki::issued::{Cas, Issued, ServedMaterial, bundle};
-use crate::plan::Action;
+use crate::plan::action::{CertificateVolume, ClusterAction, PodRef};
 use crate::plan::observed::instance::address;
 use crate::tls::{Files, PasswordEncryption, Posture};
 
@@ -48,50 +48,48 @@ pub(crate) struct Executor<'a> {
 
 impl Executor<'_> {
     /// Executes one action on the database. Actions on the request are executed elsewhere.
-    pub(crate) async fn execute(&self, action: &Action) -> ReconcileResult<()> {
+    pub(crate) async fn execute(&self, action: &ClusterAction) -> ReconcileResult<()> {
         let ClusterObjects {
             cluster, objects, ..
         } = self.site;
         let operation = self.operation.unwrap_or_default();
         match action {
-            Action::StartTrial => {
+            ClusterAction::StartTrial => {
                 issuance::start_trials(objects, self.wished, operation).await?;
             }
-            Action::RequestCertificates(_) => {
+            ClusterAction::RequestCertificates(_) => {
                 certificates::request_certificates(objects, self.wished).await?;
             }
-            Action::EndTrial => issuance::delete_trials(objects, cluster).await?,
-            Action::Reissue { alias, revision } => {
-                let name = cluster.certificate(*alias);
+            ClusterAction::EndTrial => issuance::delete_trials(objects, cluster).await?,
+            ClusterAction::Reissue { alias, revision } => {
+                let name = cluster.names().certificate(*alias);
                 issuance::reissue(self.context, objects, &name, operation, *revision).await?;
             }
-            Action::PublishBundle(cas) => {
+            ClusterAction::PublishBundle(cas) => {
                 let text = self.bundle(cas)?;
                 objects.apply(trust::ca_config_map(cluster, &text)).await?;
             }
-            Action::WriteSettings(posture) => {
+            ClusterAction::WriteSettings(posture) => {
                 self.site.require_buildable(BuiltFromSpec::Settings)?;
                 objects.apply(dynamic::config_map(cluster, posture)).await?;
             }
-            Action::WriteConninfo(posture) => {
+            ClusterAction::WriteConninfo(posture) => {
                 self.site.require_buildable(BuiltFromSpec::Settings)?;
                 objects.apply(local::config_map(cluster, posture)).await?;
             }
-            Action::WriteFiles(files) => self.write_files(files).await?,
-            Action::WriteTemplate { files } => drop(self.write_pet_set(*files).await?),
-            Action::SetPassword(hash) => self.set_password(*hash).await?,
-            Action::Touch { pod, uid, version } => self.touch(pod, uid, version).await?,
-            Action::ReloadServer { pod, uid } => self.reload_server(pod, uid).await?,
-            Action::ReloadPatroni { pod, uid } => self.reload_patroni(pod, uid).await?,
-            Action::Evict { pod, uid } => self.evict(pod, uid).await?,
-            Action::SwitchOver { from, to } => {
+            ClusterAction::WriteFiles(files) => self.write_files(files).await?,
+            ClusterAction::WriteTemplate(volume) => {
+                let has_files = *volume == CertificateVolume::Mounted;
+                self.write_pet_set(has_files).await?;
+            }
+            ClusterAction::SetPassword(hash) => self.set_password(*hash).await?,
+            ClusterAction::Touch { pod, version } => self.touch(pod, version).await?,
+            ClusterAction::ReloadServer(pod) => self.reload_server(pod).await?,
+            ClusterAction::ReloadPatroni(pod) => self.reload_patroni(pod).await?,
+            ClusterAction::Evict(pod) => self.evict(pod).await?,
+            ClusterAction::SwitchOver { from, to } => {
                 let _ = patroni::request_switchover(objects, cluster, from, to).await?;
             }
-            Action::AddFinalizer
-            | Action::RemoveFinalizer
-            | Action::Delete
-            | Action::SetPaused(_)
-            | Action::WriteSpec(_) => {}
         }
         Ok(())
     }
@@ -201,22 +199,23 @@ impl Executor<'_> {
 
     /// Changes an annotation of a pod: any change makes the kubelet refresh the pod's volumes,
     /// within about a second.
-    pub(crate) async fn touch(&self, pod: &str, uid: &str, version: &str) -> ReconcileResult<()> {
+    pub(crate) async fn touch(&self, pod: &PodRef, version: &str) -> ReconcileResult<()> {
+        let PodRef { name, uid } = pod;
         let patch = json!({"metadata": {"uid": uid, "annotations": {REFRESHED_FOR: version}}});
         let patched = self
             .site
             .objects
             .api::<Pod>()
-            .patch(pod, &PatchParams::default(), &Patch::Merge(patch))
+            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
             .await;
         patched
             .map(drop)
-            .or_else(|error| ignore_replaced(pod, error))
+            .or_else(|error| ignore_replaced(name, error))
             .map_err(Interrupt::from)
     }
 
-    pub(crate) async fn reload_server(&self, pod: &str, uid: &str) -> ReconcileResult<()> {
-        let Some(pod) = self.site.find_pod(pod, uid) else {
+    pub(crate) async fn reload_server(&self, pod: &PodRef) -> ReconcileResult<()> {
+        let Some(pod) = self.site.find_pod(pod) else {
             return Ok(());
         };
         let session = self.site.log_in(pod).await?;
@@ -225,12 +224,11 @@ impl Executor<'_> {
             .map_err(|error| self.unanswered(pod, Attempt::ReloadServer, error))
     }
 
-    async fn reload_patroni(&self, pod: &str, uid: &str) -> ReconcileResult<()> {
-        let Some(pod) = self.site.find_pod(pod, uid) else {
+    async fn reload_patroni(&self, pod: &PodRef) -> ReconcileResult<()> {
+        let Some(pod) = self.site.find_pod(pod) else {
             return Ok(());
         };
-        let port = u16::try_from(PATRONI_PORT.0).unwrap_or_default();
-        let address = address(pod, port).map_err(|why| {
+        let address = address(pod, PATRONI_PORT.number).map_err(|why| {
             Interrupt::Wait(Pending::Address {
                 pod: pod.name_any(),
                 why,
@@ -241,7 +239,7 @@ impl Executor<'_> {
             .patroni_password
             .as_ref()
             .ok_or(Interrupt::Wait(Pending::PatroniPassword))?;
-        database::patroni::reload(address, secrets::AGENT_USER, password)
+        database::patroni::reload(address, secrets::PATRONI_USER, password)
             .await
             .map_err(|error| self.unanswered(pod, Attempt::ReloadPatroni, error))
     }
@@ -249,7 +247,7 @@ impl Executor<'_> {
     /// Evicts a pod. A refusal is reported, and the eviction is tried again at the next reconcile.
     /// The template of new pods is brought up to date first: a user who restarts a database expects
     /// the pods to come back as the spec asks now.
-    async fn evict(&self, pod: &str, uid: &str) -> ReconcileResult<()> {
+    async fn evict(&self, PodRef { name: pod, uid }: &PodRef) -> ReconcileResult<()> {
         if let Some(live) = &self.site.posture_objects.pet_set
             && self.write_pet_set(has_files(live)).await? != ApplyOutcome::Nothing
         {

@@ -22,7 +22,7 @@ pub(crate) async fn request_switchover(
     leader: &str,
     candidate: &str,
 ) -> Result<SwitchoverRequest, Error> {
-    let [_, _, failover, _] = cluster.patroni_config_maps();
+    let failover = cluster.names().patroni_config_maps().failover;
     let live: Option<ConfigMap> = objects.get(&failover).await?;
     let wish = json!({"leader": leader, "member": candidate});
     let asked = |key: &str| {

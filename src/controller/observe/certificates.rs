@@ -4,11 +4,11 @@ use k8s_openapi::api::core::v1::Secret;
 
 use crate::api::cert_manager::Certificate;
 use crate::build::Cluster;
-use crate::build::certificates::wanted;
+use crate::build::certificates::required_names;
 use crate::cluster::{Error, Objects};
 use crate::controller::Context;
 use crate::controller::outcome::{Interrupt, Pending, ReconcileResult};
-use crate::pki::issued::{Issued, IssuedSecret, MaterialProblem, PerAlias, issued};
+use crate::pki::issued::{Issued, IssuedSecret, MaterialProblem, PerAlias, check_issued};
 use crate::plan::observed::issuance::{NotServed, is_foreign, not_served};
 use crate::tls::Alias;
 
@@ -23,7 +23,11 @@ pub(crate) async fn fetch_issued(
         client: fetch_issued_secret(objects, cluster, Alias::Client).await?,
         exporter: fetch_issued_secret(objects, cluster, Alias::MetricsExporter).await?,
     };
-    Ok(issued(&secrets, &wanted(cluster), context.now()))
+    Ok(check_issued(
+        &secrets,
+        &required_names(cluster),
+        context.now(),
+    ))
 }
 
 async fn fetch_issued_secret(
@@ -34,9 +38,9 @@ async fn fetch_issued_secret(
     let secret = objects
         .get::<Secret>(&cluster.certificate_secret(alias))
         .await?;
-    let issued = secret.filter(|secret| !is_foreign(secret, &cluster.certificate(alias)));
+    let issued = secret.filter(|secret| !is_foreign(secret, &cluster.names().certificate(alias)));
     let data = issued.and_then(|secret| secret.data);
-    Ok(data.as_ref().map(IssuedSecret::of))
+    Ok(data.as_ref().map(IssuedSecret::from_data))
 }
 
 /// Says why nothing that was issued can be served: cert-manager is still issuing, or the user has
@@ -49,7 +53,7 @@ pub(crate) async fn explain_not_issued(
 ) -> ReconcileResult<Interrupt> {
     let mut certificates = vec![];
     for problem in problems {
-        let name = cluster.certificate(problem.alias);
+        let name = cluster.names().certificate(problem.alias);
         certificates.extend(objects.get::<Certificate>(&name).await?);
     }
     Ok(match not_served(problems, &certificates, context.now()) {

@@ -10,7 +10,8 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
 use secrecy::SecretString;
 
-use crate::api::annotations::MAX_LAG;
+use crate::api::annotations::{MAX_LAG, REFRESHED_FOR};
+use crate::api::ports::POSTGRES_PORT;
 use crate::api::{PetSet, Postgres};
 use crate::build::Cluster;
 use crate::build::applied::{PostureManifests, has_files, read_posture};
@@ -25,19 +26,15 @@ use crate::controller::observe::spec::{Parsed, SpecProblem};
 use crate::controller::observe::stored_certificates::StoredCertificates;
 use crate::controller::observe::{instance, posture, spec, superuser, workload};
 use crate::controller::outcome::{Attempt, Interrupt, Pending, ReconcileResult};
-use crate::database::PORT;
 use crate::database::probe::probe;
 use crate::database::session::Session;
 use crate::pki::Fingerprint;
 use crate::pki::issued::{ServedMaterial, ders};
-use crate::plan::Known;
+use crate::plan::action::PodRef;
 use crate::plan::observed::cluster::{ObservedCluster, ObservedPod, Template};
 use crate::plan::observed::instance::{ExpectedServer, address, client_expired, is_ready};
+use crate::plan::waiting::{Unknown, Waiting};
 use crate::tls::{Posture, layout};
-
-/// Annotation of a pod: the version of its volumes' content for which the kubelet was last asked to
-/// refresh them.
-pub(crate) const REFRESHED_FOR: &str = "pgrekey.dev/refresh";
 
 /// The lag in bytes that is allowed for a database without the annotation [`MAX_LAG`].
 const DEFAULT_MAX_LAG: u64 = 1 << 20;
@@ -54,7 +51,7 @@ pub(crate) struct ClusterObjects {
     /// The pods of the workload, by ordinal; none if the workload is not known.
     pub(crate) pods: Vec<Pod>,
     /// The controller of the pods, or why it is not known.
-    workload: Known<Workload>,
+    workload: Result<Workload, String>,
     patroni: PatroniRecords,
     max_lag: u64,
     /// Why the spec must not, or cannot, be built; `None` if it can.
@@ -90,7 +87,7 @@ impl ClusterObjects {
             ..
         } = spec::parse(context, postgres, secret.as_ref()).await?;
         let objects = spec::objects(context, postgres, &cluster)?;
-        let patroni_secret = cluster.patroni();
+        let patroni_secret = cluster.names().patroni();
         let (posture_objects, patroni_secret, labelled) = tokio::try_join!(
             posture::fetch(&objects, &cluster),
             objects.get::<Secret>(&patroni_secret),
@@ -141,7 +138,7 @@ impl ClusterObjects {
     }
 
     /// The posture that the objects say, or why they say none.
-    pub(crate) fn applied_posture(&self) -> Known<Posture> {
+    pub(crate) fn applied_posture(&self) -> Result<Posture, String> {
         let objects = &self.posture_objects;
         let shared = objects
             .shared_config()
@@ -151,8 +148,8 @@ impl ClusterObjects {
         let tls = objects.tls.as_ref().and_then(|secret| secret.data.as_ref());
         read_posture(&PostureManifests {
             tls,
-            shared: &shared,
-            patroni,
+            dynamic: &shared,
+            local: patroni,
             files: has_files(set),
         })
         .map_err(|why| why.to_string())
@@ -167,17 +164,18 @@ impl ClusterObjects {
             .flat_map(|(key, value)| [key.as_bytes(), &value.0]);
         let local = self.posture_objects.local_config().map(String::as_bytes);
         let all: Vec<u8> = files.chain(local).flatten().copied().collect();
-        let mut version = Fingerprint::of(&all).to_string();
+        let mut version = Fingerprint::sha256(&all).to_string();
         version.truncate(16);
         version
     }
 
     /// Asks every server, and puts together what the plan decides by.
-    pub(crate) async fn observe_cluster(&self) -> Known<ObservedCluster> {
-        let applied = self.applied_posture()?;
+    pub(crate) async fn observe_cluster(&self) -> Result<ObservedCluster, Unknown> {
+        let unreadable = |what: &str| Unknown::Unreadable(what.to_owned());
+        let applied = self.applied_posture().map_err(Unknown::Unreadable)?;
         let set = self.posture_objects.pet_set.as_ref();
-        let set = set.ok_or("there is no PetSet")?;
-        self.workload.as_ref().map_err(Clone::clone)?;
+        let set = set.ok_or_else(|| unreadable("there is no PetSet"))?;
+        self.workload.as_ref().map_err(|why| unreadable(why))?;
         let pods = self.observe_pods(&applied).await;
         let certificates = &self.certificates;
         let (in_secret, previous) = (&certificates.in_secret, &certificates.previous);
@@ -203,7 +201,7 @@ impl ClusterObjects {
                 .patroni
                 .leader()
                 .map(str::to_owned)
-                .ok_or_else(|| "a leader".to_owned()),
+                .ok_or(Waiting::Leader),
             switchover_candidates: self.patroni.switchover_candidates.clone(),
             switchover_pending: self.patroni.switchover_pending(),
             max_lag: self.max_lag,
@@ -258,16 +256,16 @@ impl ClusterObjects {
     }
 
     /// The pod of this name, if it still has this uid.
-    pub(crate) fn find_pod(&self, name: &str, uid: &str) -> Option<&Pod> {
+    pub(crate) fn find_pod(&self, PodRef { name, uid }: &PodRef) -> Option<&Pod> {
         self.pods
             .iter()
-            .find(|pod| pod.name_any() == name && pod.uid().as_deref() == Some(uid))
+            .find(|pod| pod.name_any() == *name && pod.uid().as_ref() == Some(uid))
     }
 
     /// Logs in to the server of a pod.
     pub(crate) async fn log_in(&self, pod: &Pod) -> ReconcileResult<Session> {
         let name = pod.name_any();
-        let address = address(pod, PORT).map_err(|why| {
+        let address = address(pod, POSTGRES_PORT.number).map_err(|why| {
             Interrupt::Wait(Pending::Address {
                 pod: name.clone(),
                 why,
@@ -322,7 +320,11 @@ fn is_observed(set: &PetSet) -> bool {
 }
 
 /// The pods of the workload among those that carry the database's labels, by ordinal.
-fn own_pods(mut pods: Vec<Pod>, workload: &Known<Workload>, cluster: &Cluster) -> Vec<Pod> {
+fn own_pods(
+    mut pods: Vec<Pod>,
+    workload: &Result<Workload, String>,
+    cluster: &Cluster,
+) -> Vec<Pod> {
     pods.retain(|pod| {
         workload
             .as_ref()

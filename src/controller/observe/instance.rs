@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::api::names::with_suffix;
+use crate::api::names::Names;
+use crate::api::ports::POSTGRES_PORT;
 use crate::api::tls::SslMode;
-use crate::build::patroni::local::PATRONI_YML;
-use crate::build::pod::{CERTS_VOLUME, CONFIG};
+use crate::build::paths::{CERTS_VOLUME, CONFIG, PATRONI_YML};
 use crate::controller::login::Login;
 use crate::database::connect::ConnectOptions;
 use crate::database::probe::{Handshake, Plaintext, ProbeResult, probe};
@@ -15,13 +15,13 @@ use crate::database::server_status::{
     MountedFiles, ServerStatus, mounted_files, passwords, server_status,
 };
 use crate::database::session::Session;
-use crate::database::{PORT, ProbeError, ServerText};
+use crate::database::{ProbeError, ServerText};
 use crate::pki::Fingerprint;
 use crate::pki::certificate::{common_name, summarize_der};
 use crate::pki::key_pair::CertificateAndKey;
-use crate::plan::Known;
 use crate::plan::observed::cluster::{LeafSummary, ObservedServer, StandbyReplication};
 use crate::plan::observed::instance::{ExpectedServer, MountedState, address, parse_conninfo};
+use crate::plan::waiting::Unknown;
 use crate::tls::layout;
 use crate::tls::posture::HbaMethods;
 
@@ -41,7 +41,7 @@ pub(crate) struct LoginKeys {
 
 /// The host name of a pod, which is a name of the servers' certificate.
 pub(crate) fn host(pod: &str, database: &str, namespace: &str) -> String {
-    format!("{pod}.{}.{namespace}.svc", with_suffix(database, "pods"))
+    Names::new(database).pod_host(pod, namespace)
 }
 
 /// Asks the server of a pod everything that the plan needs to know.
@@ -50,14 +50,15 @@ pub(crate) async fn observe_server(
     host: &str,
     keys: &LoginKeys,
     expected: &ExpectedServer,
-) -> Known<ObservedServer> {
-    let address = address(pod, PORT)?;
+) -> Result<ObservedServer, Unknown> {
+    let no_answer = |error: ProbeError| Unknown::NoAnswer(error.to_string());
+    let address = address(pod, POSTGRES_PORT.number).map_err(Unknown::NoAnswer)?;
     let shown = probe(address, &keys.login.username).await;
     let plaintext = shown.plaintext.clone();
-    let plaintext = plaintext.map_err(|error| error.to_string())?;
+    let plaintext = plaintext.map_err(no_answer)?;
     let session = log_in(address, host, keys, &shown)
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(no_answer)?;
     let server = ShownServer {
         shown,
         accepts_plaintext: plaintext == Plaintext::Taken,
@@ -65,7 +66,7 @@ pub(crate) async fn observe_server(
     };
     query_server(&session, server, expected)
         .await
-        .map_err(|error| error.to_string())
+        .map_err(no_answer)
 }
 
 /// Whether a pod has the volume with certificates.
@@ -109,7 +110,7 @@ pub(crate) async fn log_in(
             host: host.to_owned(),
             user: keys.login.username.clone(),
             password: Some(keys.login.password.clone()),
-            hash: keys.accept.hash(mode != SslMode::Disable),
+            hash: keys.accept.hash(mode),
             major: Some(keys.major),
             pair,
             mode,
@@ -204,7 +205,7 @@ async fn query_server(
         served_leaf: handshake
             .as_ref()
             .and_then(|shown| shown.chain.first())
-            .map(|leaf| Fingerprint::of(leaf)),
+            .map(|leaf| Fingerprint::sha256(leaf)),
         files_current: expected.files_are_current(state),
         files_loaded: expected.files_are_loaded(state),
         patroni_yml_current: expected.patroni_yml_is_current(state, &patroni_yml),

@@ -2,12 +2,11 @@
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
-use serde_json::Value;
 
 use crate::build::Cluster;
+use crate::build::patroni::dynamic::DynamicConfig;
 use crate::cluster::{Error, Objects};
 use crate::plan::SwitchoverCandidates;
-use crate::plan::observed::candidates::is_synchronous;
 
 /// Patroni's records of who leads and who is to lead.
 pub(crate) struct PatroniRecords {
@@ -24,12 +23,12 @@ impl PatroniRecords {
     pub(crate) async fn fetch(
         objects: &Objects,
         cluster: &Cluster,
-        config: Option<&Value>,
+        config: Option<&DynamicConfig>,
     ) -> Result<Self, Error> {
-        let [_, leader, failover, _] = cluster.patroni_config_maps();
+        let records = cluster.names().patroni_config_maps();
         let (leader, failover, switchover_candidates) = tokio::try_join!(
-            objects.get(&leader),
-            objects.get(&failover),
+            objects.get(&records.leader),
+            objects.get(&records.failover),
             fetch_switchover_candidates(objects, cluster, config),
         )?;
         Ok(Self {
@@ -59,7 +58,7 @@ pub(crate) async fn fetch_leader(
     objects: &Objects,
     cluster: &Cluster,
 ) -> Result<Option<String>, Error> {
-    let [_, record, ..] = cluster.patroni_config_maps();
+    let record = cluster.names().patroni_config_maps().leader;
     let record: Option<ConfigMap> = objects.get(&record).await?;
     Ok(record.as_ref().and_then(leader_name).map(str::to_owned))
 }
@@ -78,12 +77,12 @@ fn leader_name(record: &ConfigMap) -> Option<&str> {
 pub(crate) async fn fetch_switchover_candidates(
     objects: &Objects,
     cluster: &Cluster,
-    config: Option<&Value>,
+    config: Option<&DynamicConfig>,
 ) -> Result<SwitchoverCandidates, Error> {
-    let Some(config) = config.filter(|config| is_synchronous(config)) else {
+    let Some(config) = config.filter(|config| config.is_synchronous()) else {
         return Ok(SwitchoverCandidates::Any);
     };
-    let [.., record] = cluster.patroni_config_maps();
+    let record = cluster.names().patroni_config_maps().sync;
     let record: Option<ConfigMap> = objects.get(&record).await?;
     Ok(SwitchoverCandidates::from_patroni(
         config,

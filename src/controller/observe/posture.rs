@@ -7,11 +7,11 @@ use crate::controller::outcome::{Interrupt, Pending};
 
 /// Reads the objects of a cluster in which its posture is written.
 pub(crate) async fn fetch(objects: &Objects, cluster: &Cluster) -> Result<PostureObjects, Error> {
-    let [shared, ..] = cluster.patroni_config_maps();
+    let shared = cluster.names().patroni_config_maps().config;
     Ok(PostureObjects {
-        tls: objects.get(&cluster.tls_secret()).await?,
+        tls: objects.get(&cluster.names().tls_secret()).await?,
         shared: objects.get(&shared).await?,
-        patroni: objects.get(&cluster.patroni()).await?,
+        patroni: objects.get(&cluster.names().patroni()).await?,
         pet_set: objects.get(cluster.name()).await?,
     })
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt;
 
+use crate::api::annotations::BUILT_OF;
 use crate::api::condition::{CONFIGURATION_NOT_TAKEN, VERSION_NOT_TAKEN};
-use crate::api::names::{user_conf_secret, with_suffix};
+use crate::api::names::Names;
 use crate::api::postgres::USER_CONF;
 use crate::api::{Postgres, PostgresSpec, PostgresVersion, bounds};
 use crate::build::user_conf::SECRET_NAME;
@@ -164,7 +165,7 @@ fn bare(mut postgres: Postgres) -> Postgres {
         init,
         ..
     } = &mut postgres.spec;
-    *replicas = replicas.map(|replicas| bounds::replicas(replicas).max(1));
+    *replicas = replicas.map(|replicas| bounds::clamp_replicas(replicas).max(1));
     (*configuration, *pod_template, *init) = (None, None, None);
     postgres
 }
@@ -198,7 +199,7 @@ async fn built_of(context: &Context, postgres: &Postgres) -> Result<Option<Built
         return Ok(Some(built));
     }
     let map = context
-        .get::<ConfigMap>(&namespace, &with_suffix(&name, "patroni"))
+        .get::<ConfigMap>(&namespace, &Names::new(&name).patroni())
         .await?;
     Ok(map.and_then(|map| declared_version(postgres, &map)))
 }
@@ -207,7 +208,7 @@ async fn built_of(context: &Context, postgres: &Postgres) -> Result<Option<Built
 fn declared_version(postgres: &Postgres, object: &impl ResourceExt) -> Option<BuiltOf> {
     object
         .annotations()
-        .get(version::BUILT_OF)
+        .get(BUILT_OF)
         .filter(|_| is_owned(postgres, object))?
         .parse()
         .ok()
@@ -251,7 +252,7 @@ async fn applied_user_conf(
     context: &Context,
     postgres: &Postgres,
 ) -> ReconcileResult<Option<String>> {
-    let name = user_conf_secret(&postgres.name_any());
+    let name = Names::new(&postgres.name_any()).user_conf_secret();
     let secret = context
         .get::<Secret>(&postgres.namespace().unwrap_or_default(), &name)
         .await?;
@@ -312,7 +313,8 @@ mod tests {
         postgres.metadata.uid = Some("1".to_owned());
         let read = |owner: &str, text: &str| {
             let owner = json!({"apiVersion": "kubedb.com/v1", "kind": "Postgres", "name": "pg", "uid": owner});
-            let map = json!({"metadata": {"annotations": {version::BUILT_OF: text}, "ownerReferences": [owner]}});
+            let map =
+                json!({"metadata": {"annotations": {BUILT_OF: text}, "ownerReferences": [owner]}});
             declared_version(
                 &postgres,
                 &serde_json::from_value::<ConfigMap>(map).expect("a map"),

@@ -41,7 +41,7 @@ impl StoredCertificates {
         operation: Option<&str>,
         now: Timestamp,
     ) -> Result<Self, Error> {
-        let bundle: Option<ConfigMap> = objects.get(&cluster.ca_config_map()).await?;
+        let bundle: Option<ConfigMap> = objects.get(&cluster.names().ca_config_map()).await?;
         let in_secret = posture_objects.served_material();
         let secret = posture_objects.tls.as_ref();
         let previous_of = secret.and_then(|secret| secret.annotations().get(PREVIOUS_OF));
@@ -107,7 +107,7 @@ async fn fetch_client_pair(
     let Some(data) = secret.and_then(|secret| secret.data) else {
         return Ok(None);
     };
-    let issued = IssuedSecret::of(&data);
+    let issued = IssuedSecret::from_data(&data);
     let key = issued.key.expose_secret().as_bytes();
     Ok(CertificateAndKey::parse(&issued.certificate, key).ok())
 }

@@ -9,7 +9,6 @@ use crate::build::workload::{Realised, Workload};
 use crate::cluster::{Error, Objects};
 use crate::controller::Context;
 use crate::controller::settings::PetSets;
-use crate::plan::Known;
 
 /// The controller of the pods of a database. `set` is its current PetSet.
 pub(crate) async fn workload(
@@ -17,7 +16,7 @@ pub(crate) async fn workload(
     objects: &Objects,
     postgres: &Postgres,
     set: Option<&PetSet>,
-) -> Result<Known<Workload>, Error> {
+) -> Result<Result<Workload, String>, Error> {
     let stateful_set: Option<PartialObjectMeta<StatefulSet>>;
     let realised = match context.settings.pet_sets {
         PetSets::External => Realised::Directly,

@@ -3,14 +3,12 @@
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
 use kube::ResourceExt;
-use rustls::crypto::aws_lc_rs;
-use secrecy::SecretString;
 
 use crate::api::PetSet;
 use crate::build::meta::INSTANCE_LABEL;
-use crate::build::pod::DATA_VOLUME;
 use crate::build::secrets;
-use crate::cluster::{Error, ObjectName};
+use crate::cluster::Error;
+use crate::cluster::random;
 use crate::controller::login::{Login, Unusable};
 use crate::controller::observe::superuser::superuser_name;
 use crate::controller::outcome::{Interrupt, ReconcileResult};
@@ -49,7 +47,7 @@ impl ReconciledDatabase<'_> {
             Some(login) => login,
             None if self.has_no_data().await? => Login {
                 username: superuser_name(self.context, self.postgres, secret.as_ref()),
-                password: generate_password(&name)?,
+                password: random::password().map_err(Error::Random)?,
             },
             None => {
                 let why = format!(
@@ -78,7 +76,7 @@ impl ReconciledDatabase<'_> {
 
     /// Whether there are no data that hold a password.
     async fn has_no_data(&self) -> ReconcileResult<bool> {
-        let claim = format!("{DATA_VOLUME}-{}", self.cluster.pod(0));
+        let claim = self.cluster.names().data_claim(0);
         let claim = self.objects.get::<PersistentVolumeClaim>(&claim).await?;
         if claim.is_some() {
             return Ok(false);
@@ -92,19 +90,19 @@ impl ReconciledDatabase<'_> {
     /// Pods read it when they start, so a lost password is replaced by the one in memory before a
     /// new one is made.
     pub(crate) async fn ensure_patroni_password(&self) -> ReconcileResult<()> {
-        let secret: Option<Secret> = self.objects.get(&self.cluster.patroni()).await?;
+        let secret: Option<Secret> = self.objects.get(&self.cluster.names().patroni()).await?;
         let found = secret.as_ref().and_then(|secret| Login::parse(secret).ok());
         let known = found
             .map(|login| login.password)
             .or_else(|| self.context.state(self.postgres).patroni_password);
         let password = match known {
             Some(password) => password,
-            None => generate_password(&self.cluster.patroni())?,
+            None => random::password().map_err(Error::Random)?,
         };
         self.context.update_state(self.postgres, |state| {
             state.patroni_password = Some(password.clone());
         });
-        let desired = secrets::agent(&self.cluster, &password);
+        let desired = secrets::patroni(&self.cluster, &password);
         self.objects.apply_over(secret.as_ref(), desired).await?;
         Ok(())
     }
@@ -120,56 +118,4 @@ fn unusable(name: &str, why: Unusable) -> Interrupt {
         reason,
         format!("Secret {name} does not say how to log in: {why}"),
     )
-}
-
-/// A password of 16 letters and digits, at least one of each kind.
-///
-/// # Errors
-/// [`Error::Bug`] if the random number generator fails. TLS depends on the same one.
-fn generate_password(secret: &str) -> Result<SecretString, Error> {
-    let random = aws_lc_rs::default_provider().secure_random;
-    loop {
-        let mut bytes = [0_u8; 64];
-        random.fill(&mut bytes).map_err(|_| Error::Bug {
-            what: ObjectName::new::<Secret>(secret),
-            why: "the random number generator failed".to_owned(),
-        })?;
-        if let Some(password) = password_from(&bytes) {
-            return Ok(password.into());
-        }
-    }
-}
-
-/// The first 16 letters and digits among these bytes; `None` if there are fewer, or if one of the
-/// kinds is missing. The other bytes are not used, so that every password is equally likely.
-fn password_from(bytes: &[u8]) -> Option<String> {
-    let letters: String = bytes
-        .iter()
-        .map(|b| char::from(b & 0x7f))
-        .filter(char::is_ascii_alphanumeric)
-        .take(16)
-        .collect();
-    let has = |kind: fn(&char) -> bool| letters.chars().any(|c| kind(&c));
-    let all =
-        has(char::is_ascii_uppercase) && has(char::is_ascii_lowercase) && has(char::is_ascii_digit);
-    (letters.len() == 16 && all).then_some(letters)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use secrecy::ExposeSecret;
-
-    #[test]
-    fn a_password_has_letters_of_both_kinds_and_digits() {
-        for _ in 0..100 {
-            let password = generate_password("pg-auth").expect("a random number generator");
-            let password = password.expose_secret();
-            assert_eq!(password.len(), 16);
-            assert!(password.chars().all(|c| c.is_ascii_alphanumeric()));
-            assert!(password_from(password.as_bytes()).is_some());
-        }
-        assert_eq!(password_from(b"abcdefghijklmnopqrstuvwxyz"), None);
-        assert_eq!(password_from(b"Ab1"), None);
-    }
 }

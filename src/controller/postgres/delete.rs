@@ -132,7 +132,7 @@ impl ReconciledDatabase<'_> {
             IssuedSecrets::Keep
         };
         certificates::delete_certificates(self.context, objects, cluster, issued).await?;
-        for map in cluster.patroni_config_maps() {
+        for map in cluster.names().patroni_config_maps().all() {
             objects.delete::<ConfigMap>(&map).await?;
         }
         if policy != DeletionPolicy::Halt {
@@ -156,9 +156,9 @@ impl ReconciledDatabase<'_> {
         objects.delete::<PodDisruptionBudget>(name).await?;
         for service in [
             name.to_owned(),
-            cluster.standby_service(),
-            cluster.pods_service(),
-            cluster.stats_service(),
+            cluster.names().standby_service(),
+            cluster.names().pods_service(),
+            cluster.names().stats_service(),
         ] {
             let live = objects.owned::<Service>(&service).await?;
             if let Some(live) = live.filter(|live| !is_kept(live)) {
@@ -167,7 +167,7 @@ impl ReconciledDatabase<'_> {
         }
         let kind = service_monitor_resource();
         objects
-            .delete_if_known(&kind, &cluster.stats_service())
+            .delete_if_known(&kind, &cluster.names().stats_service())
             .await?;
         Ok(())
     }

@@ -2,13 +2,14 @@
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
-use serde_json::Value;
 
+use crate::api::annotations::PREVIOUS_OF;
 use crate::api::condition::holds;
 use crate::api::{PetSet, Postgres, PostgresSpec};
 use crate::build::current_posture::{
     CurrentPosture, PostureObjects, PostureUnknown, current_posture,
 };
+use crate::build::patroni::dynamic::DynamicConfig;
 use crate::build::patroni::{dynamic, local};
 use crate::build::{access, disruption, monitor, pet_set, secrets, services, trust};
 use crate::cluster::ApplyOutcome;
@@ -16,7 +17,7 @@ use crate::controller::Context;
 use crate::controller::execute::certificates;
 use crate::controller::observe::certificates::{explain_not_issued, fetch_issued};
 use crate::controller::observe::spec::Parsed;
-use crate::controller::observe::stored_certificates::{PREVIOUS_OF, published_cas};
+use crate::controller::observe::stored_certificates::published_cas;
 use crate::controller::observe::{posture as posture_objects, spec, superuser};
 use crate::controller::outcome::{Interrupt, Pending, ReconcileResult};
 use crate::controller::postgres::database::ReconciledDatabase;
@@ -131,7 +132,10 @@ impl ReconciledDatabase<'_> {
         let outcome = objects.apply(services::primary(cluster)).await?;
         self.publish_outcome(outcome, "Service").await;
         let outcome = objects
-            .apply_or_delete(services::standby(cluster), &cluster.standby_service())
+            .apply_or_delete(
+                services::standby(cluster),
+                &cluster.names().standby_service(),
+            )
             .await?;
         self.publish_outcome(outcome, "Service").await;
         Ok(())
@@ -263,7 +267,7 @@ impl ReconciledDatabase<'_> {
     /// Applies ConfigMap `NAME-ca`. A bundle that covers the current certificates stays as it is:
     /// a walk may have published more CAs.
     async fn publish_bundle(&self, served: &ServedMaterial) -> ReconcileResult<()> {
-        let name = self.cluster.ca_config_map();
+        let name = self.cluster.names().ca_config_map();
         let live: Option<ConfigMap> = self.objects.get(&name).await?;
         let published = live.as_ref().map(published_cas).unwrap_or_default();
         let needed = served.cas();
@@ -305,13 +309,13 @@ impl ReconciledDatabase<'_> {
         let kind = monitor::service_monitor_resource();
         let stats = monitor::stats(cluster, &current.posture);
         let outcome = objects
-            .apply_or_delete(stats, &cluster.stats_service())
+            .apply_or_delete(stats, &cluster.names().stats_service())
             .await?;
         self.publish_outcome(outcome, "stats service").await;
         if let Some(object) = monitor::service_monitor(cluster, &current.posture) {
             objects.apply_if_known(&kind, object).await?;
         } else {
-            let name = cluster.stats_service();
+            let name = cluster.names().stats_service();
             objects.delete_if_known(&kind, &name).await?;
         }
         Ok(())
@@ -333,11 +337,9 @@ impl ReconciledDatabase<'_> {
 fn with_live_spelling(
     live: Option<&ConfigMap>,
     mut shared: ConfigMap,
-    config: &Value,
+    config: &DynamicConfig,
 ) -> ConfigMap {
-    let is_same = |text: &&String| {
-        serde_json::from_str::<Value>(text.as_str()).is_ok_and(|live| live == *config)
-    };
+    let is_same = |text: &&String| DynamicConfig::parse(text).is_ok_and(|live| live == *config);
     let live = live.and_then(|live| live.annotations().get(dynamic::ANNOTATION));
     let text = live
         .filter(is_same)
@@ -363,7 +365,8 @@ mod tests {
                 .insert("config".to_owned(), text.to_owned());
             map
         };
-        let config = json!({"ttl": 30, "loop_wait": 5});
+        let config = json!({"ttl": 30, "loop_wait": 5}).to_string();
+        let config = DynamicConfig::parse(&config).expect("JSON");
         let spelled = |live: Option<&ConfigMap>| {
             with_live_spelling(live, ConfigMap::default(), &config)
                 .annotations()

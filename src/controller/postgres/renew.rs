@@ -21,7 +21,7 @@ use crate::pki::issued::{Cas, Issued};
 use crate::plan::renewal::{RenewalMaterial, only_touches_silent_pods, renewal_material};
 use crate::plan::rollout::grace;
 use crate::plan::rollout::grace::ClientGracePeriod;
-use crate::plan::{Action, ObservedCluster, Progress, next_step, steady_state_target};
+use crate::plan::{ClusterAction, ObservedCluster, Progress, next_step, steady_state_target};
 use crate::tls::{Posture, ServerTls};
 
 /// A renewal asks for no certificate in the name of an operation.
@@ -78,7 +78,7 @@ pub(crate) async fn renew(
     let cluster = match site.observe_cluster().await {
         Ok(cluster) => cluster,
         Err(why) => {
-            debug!(database = postgres.name_any(), why, "a renewal waits");
+            debug!(database = postgres.name_any(), %why, "a renewal waits");
             return Ok(Renewed::UnderWay);
         }
     };
@@ -93,14 +93,16 @@ pub(crate) async fn renew(
             renewal.remember_proof();
             return Ok(Renewed::Done);
         }
-        Progress::Wait { on, .. } => debug!(database = postgres.name_any(), on, "a renewal waits"),
+        Progress::Wait { on, .. } => debug!(database = postgres.name_any(), %on, "a renewal waits"),
         Progress::Act { actions, .. } if renewal.only_hurries_silent_pods(&actions, &cluster) => {
             debug!(database = postgres.name_any(), "pods are starting");
         }
-        Progress::Act { what, actions, .. } => {
+        Progress::Act {
+            purpose, actions, ..
+        } => {
             info!(
                 database = postgres.name_any(),
-                what, "keeping TLS as it should be"
+                %purpose, "keeping TLS as it should be"
             );
             renewal.execute(&cluster, &actions).await?;
         }
@@ -172,7 +174,7 @@ impl<'a> Renewal<'a> {
     async fn announce_grace_period(
         &self,
         cluster: &ObservedCluster,
-        ClientGracePeriod { until, what }: ClientGracePeriod,
+        ClientGracePeriod { until, need }: ClientGracePeriod,
     ) -> Duration {
         let Self {
             context, postgres, ..
@@ -183,7 +185,7 @@ impl<'a> Renewal<'a> {
                     *postgres,
                     EventType::Normal,
                     "ClientGracePeriod",
-                    format!("Clients get until {until:.0} {what}"),
+                    format!("Clients get until {until:.0} {need}"),
                 )
                 .await;
             context.update_state(postgres, |state| state.grace_until = Some(until));
@@ -192,11 +194,19 @@ impl<'a> Renewal<'a> {
     }
 
     /// Whether all that is left is to touch pods that do not answer: they may be starting.
-    fn only_hurries_silent_pods(&self, actions: &[Action], cluster: &ObservedCluster) -> bool {
+    fn only_hurries_silent_pods(
+        &self,
+        actions: &[ClusterAction],
+        cluster: &ObservedCluster,
+    ) -> bool {
         !self.is_new && only_touches_silent_pods(actions, &cluster.pods)
     }
 
-    async fn execute(&self, cluster: &ObservedCluster, actions: &[Action]) -> ReconcileResult<()> {
+    async fn execute(
+        &self,
+        cluster: &ObservedCluster,
+        actions: &[ClusterAction],
+    ) -> ReconcileResult<()> {
         let Self {
             context,
             postgres,

@@ -4,11 +4,12 @@
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::api::annotations::LEFT_AT;
 use crate::api::bounds;
 use crate::build::current_posture::PostureObjects;
-use crate::build::pod::DATA_VOLUME;
+use crate::build::patroni::DynamicConfig;
 use crate::build::workload::ordinal;
 use crate::cluster::{Error, ObjectName};
 use crate::controller::execute::patroni::{SwitchoverRequest, request_switchover};
@@ -17,10 +18,6 @@ use crate::controller::outcome::{Interrupt, Pending, ReconcileResult};
 use crate::controller::postgres::database::ReconciledDatabase;
 use crate::plan::scale_down::{PodCounts, ScaleDown, StreamingStandby};
 
-/// Annotation of the claim of a pod that was removed: the data are old by the time the pod comes
-/// back.
-const LEFT: &str = "pgrekey.dev/left-at";
-
 impl ReconciledDatabase<'_> {
     /// How many pods the set gets now. They become fewer only when the primary is among those that
     /// stay.
@@ -28,7 +25,9 @@ impl ReconciledDatabase<'_> {
         let desired = self.cluster.replicas();
         let set = posture.pet_set.as_ref();
         // A user who may scale the set may have written any number.
-        let current = set.and_then(|set| set.spec.replicas).map(bounds::replicas);
+        let current = set
+            .and_then(|set| set.spec.replicas)
+            .map(bounds::clamp_replicas);
         let Some(current) = current else {
             return Ok(desired);
         };
@@ -65,7 +64,8 @@ impl ReconciledDatabase<'_> {
             ScaleDown::Resize(pods) => Ok(pods),
             ScaleDown::Wait => Ok(counts.current),
             ScaleDown::SwitchOver(next) => {
-                self.switch_over(&leader, &self.cluster.pod(next)).await?;
+                self.switch_over(&leader, &self.cluster.names().pod(next))
+                    .await?;
                 Ok(counts.current)
             }
         }
@@ -102,16 +102,16 @@ impl ReconciledDatabase<'_> {
 
     /// Notes on the claim of a pod that goes when it went. The data are kept while the pod is away.
     async fn mark_left(&self, ordinal: i32) -> ReconcileResult<()> {
-        let name = self.claim(ordinal);
+        let name = self.cluster.names().data_claim(ordinal);
         let Some(claim) = self.objects.get::<PersistentVolumeClaim>(&name).await? else {
             return Ok(());
         };
-        if claim.annotations().contains_key(LEFT) {
+        if claim.annotations().contains_key(LEFT_AT) {
             return Ok(());
         }
         let now = self.context.now().strftime("%Y-%m-%dT%H:%M:%SZ");
         let patch =
-            json!({"metadata": {"uid": claim.uid(), "annotations": {LEFT: now.to_string()}}});
+            json!({"metadata": {"uid": claim.uid(), "annotations": {LEFT_AT: now.to_string()}}});
         self.objects
             .api::<PersistentVolumeClaim>()
             .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
@@ -127,9 +127,9 @@ impl ReconciledDatabase<'_> {
     async fn delete_old_data(&self, ordinal: i32) -> ReconcileResult<()> {
         let claim = self
             .objects
-            .get::<PersistentVolumeClaim>(&self.claim(ordinal))
+            .get::<PersistentVolumeClaim>(&self.cluster.names().data_claim(ordinal))
             .await?;
-        match claim.filter(|claim| claim.annotations().contains_key(LEFT)) {
+        match claim.filter(|claim| claim.annotations().contains_key(LEFT_AT)) {
             None => Ok(()),
             Some(claim) => {
                 self.objects.delete_seen(&claim).await?;
@@ -138,17 +138,13 @@ impl ReconciledDatabase<'_> {
         }
     }
 
-    fn claim(&self, ordinal: i32) -> String {
-        format!("{DATA_VOLUME}-{}", self.cluster.pod(ordinal))
-    }
-
     /// Tells Patroni to drop the replication slots of members that have gone, if the last check saw
     /// such slots. By itself Patroni keeps a slot for half an hour, with all the WAL that the member
     /// would need.
-    pub(crate) fn drop_left_slots(&self, config: &mut Value) {
+    pub(crate) fn drop_left_slots(&self, config: &mut DynamicConfig) {
         let last_check = self.context.state(self.postgres).last_check;
         if last_check.is_some_and(|check| !check.left_slots.is_empty()) {
-            config["member_slots_ttl"] = json!(0);
+            config.drop_left_slots();
         }
     }
 }

@@ -23,12 +23,13 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
 use tracing::debug;
 
+use crate::api::annotations::{LEFT_OUT, REFRESHED_FOR};
 use crate::api::condition;
 use crate::api::condition::CONFIGURATION_NOT_TAKEN;
 use crate::build::patroni::dynamic;
 use crate::build::{secrets, user_conf};
 use crate::controller::execute::Executor;
-use crate::controller::observe::cluster::{ClusterObjects, REFRESHED_FOR};
+use crate::controller::observe::cluster::ClusterObjects;
 use crate::controller::outcome::{Attempt, Interrupt, ReconcileResult};
 use crate::controller::postgres::database::ReconciledDatabase;
 use crate::controller::postgres::status;
@@ -36,6 +37,7 @@ use crate::controller::state::{LoadedConf, RefusedSettings};
 use crate::database::server_status::mounted_files;
 use crate::database::settings::{PendingSettings, settings};
 use crate::pki::issued::Cas;
+use crate::plan::action::PodRef;
 use crate::plan::observed::instance::{is_ready, sha256_hex};
 use crate::plan::status::database::types::RESTART_PENDING;
 use crate::plan::user_conf::{
@@ -43,15 +45,14 @@ use crate::plan::user_conf::{
 };
 use crate::tls::Posture;
 
-/// Annotation of Secret `NAME-user-conf`: names the file with all settings, and lists the settings
-/// that are left out of it.
-const LEFT_OUT: &str = "pgrekey.dev/left-out";
-
 impl ReconciledDatabase<'_> {
     /// Writes Secret `NAME-user-conf`. The settings that are left out of it are also written on it:
     /// after a restart of pgrekey no server may get them.
     pub(crate) async fn write_user_conf(&self) -> ReconcileResult<()> {
-        let live: Option<Secret> = self.objects.get(&self.cluster.user_conf_secret()).await?;
+        let live: Option<Secret> = self
+            .objects
+            .get(&self.cluster.names().user_conf_secret())
+            .await?;
         if self.context.state(self.postgres).refused.is_none() {
             let written = live
                 .as_ref()
@@ -160,7 +161,10 @@ impl ReconciledDatabase<'_> {
     /// Asks every server that is ready, and brings it one step on.
     async fn advance_servers(&self, file: &str) -> ReconcileResult<ObservedSettings> {
         let site = ClusterObjects::observe(self.context, self.postgres, None).await?;
-        let secret: Option<Secret> = site.objects.get(&site.cluster.user_conf_secret()).await?;
+        let secret: Option<Secret> = site
+            .objects
+            .get(&site.cluster.names().user_conf_secret())
+            .await?;
         // Not a hash of the content: others could try out by it what the content may be.
         let version = format!(
             "user-conf-{}",
@@ -217,11 +221,14 @@ async fn advance_server(
 ) -> ReconcileResult<ServerSettings> {
     let settings = read_settings(executor, pod, file).await?;
     let refreshed_for = pod.annotations().get(REFRESHED_FOR).map(String::as_str);
-    let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
+    let pod_ref = PodRef {
+        name: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
+    };
     match settings.next_step(refreshed_for, version) {
         None => {}
-        Some(SettingsStep::TouchPod) => executor.touch(&name, &uid, version).await?,
-        Some(SettingsStep::Reload) => executor.reload_server(&name, &uid).await?,
+        Some(SettingsStep::TouchPod) => executor.touch(&pod_ref, version).await?,
+        Some(SettingsStep::Reload) => executor.reload_server(&pod_ref).await?,
     }
     Ok(settings)
 }

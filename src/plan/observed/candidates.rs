@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use crate::build::patroni::DynamicConfig;
 
 /// The standbys that a switchover may name.
 ///
@@ -21,20 +21,20 @@ pub enum SwitchoverCandidates {
 }
 
 impl SwitchoverCandidates {
-    /// By Patroni's shared configuration, and by its record: the annotations of ConfigMap
+    /// By Patroni's dynamic configuration, and by its record: the annotations of ConfigMap
     /// `NAME-sync`.
     ///
     /// The record counts once there is a leader in it (`Ha.sync_mode_is_active`). Its
     /// `sync_standby` are names with commas between them (`SyncState.voters`), and the annotation
     /// is away when there is none.
     #[must_use]
-    pub fn from_patroni(config: &Value, record: Option<&BTreeMap<String, String>>) -> Self {
+    pub fn from_patroni(config: &DynamicConfig, record: Option<&BTreeMap<String, String>>) -> Self {
         let is_kept = |record: &&BTreeMap<String, String>| {
             record
                 .get("leader")
                 .is_some_and(|leader| !leader.is_empty())
         };
-        let Some(record) = record.filter(|_| is_synchronous(config)).filter(is_kept) else {
+        let Some(record) = record.filter(|_| config.is_synchronous()).filter(is_kept) else {
             return Self::Any;
         };
         let names = record
@@ -60,25 +60,21 @@ impl SwitchoverCandidates {
     }
 }
 
-/// Whether commits wait for standbys, by Patroni's shared configuration: only then it keeps a
-/// record of them.
-#[must_use]
-pub fn is_synchronous(config: &Value) -> bool {
-    let mode = &config["synchronous_mode"];
-    mode == &Value::Bool(true) || mode == "quorum"
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
+
+    fn config(mode: &Value) -> DynamicConfig {
+        DynamicConfig::parse(&json!({"synchronous_mode": mode}).to_string()).expect("JSON")
+    }
 
     fn of(mode: &Value, record: &[(&str, &str)]) -> SwitchoverCandidates {
         let record = record
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect();
-        SwitchoverCandidates::from_patroni(&json!({"synchronous_mode": mode}), Some(&record))
+        SwitchoverCandidates::from_patroni(&config(mode), Some(&record))
     }
 
     fn only(names: &[&str]) -> SwitchoverCandidates {
@@ -129,7 +125,7 @@ mod tests {
             );
         }
         assert_eq!(
-            SwitchoverCandidates::from_patroni(&json!({"synchronous_mode": true}), None),
+            SwitchoverCandidates::from_patroni(&config(&json!(true)), None),
             SwitchoverCandidates::Any
         );
         assert!(SwitchoverCandidates::Any.include("pg-1"));

@@ -1,7 +1,6 @@
-//! What one look at a database shows, as far as its TLS is concerned.
+//! One observation of a database, as far as its TLS is concerned.
 //!
-//! Everything here is of one moment: whoever looks asks the servers after the last thing that was
-//! written.
+//! All of it is of one moment: the servers are asked after the last change was applied.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,62 +8,60 @@ use jiff::Timestamp;
 
 use crate::api::tls::SslMode;
 use crate::pki::{CaId, Fingerprint, Material};
-use crate::tls::{PasswordEncryption, Posture, ReplicationConninfo, ServerTls, hba};
-
 use crate::plan::observed::candidates::SwitchoverCandidates;
-
-/// Something that was looked at: what it is, or why it is not known.
-pub type Known<T> = Result<T, String>;
+use crate::plan::waiting::{PodEvent, Switch, Unknown, Waiting};
+use crate::tls::{PasswordEncryption, Posture, ReplicationConninfo, ServerTls, hba};
 
 /// A database at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ObservedCluster {
     /// Name of the database.
     pub database: String,
-    /// What pgrekey has written for the pods: where they are, or are on their way to.
+    /// The posture in the objects that pgrekey wrote: the pods are there, or on their way to it.
     pub applied: Posture,
-    /// What new pods are to be made of.
+    /// The template of new pods.
     pub template: Template,
-    /// The CAs that clients are told to trust.
+    /// The CAs in ConfigMap `NAME-ca`, which clients should trust.
     pub client_bundle: BTreeSet<CaId>,
-    /// When that was last something else, or what pods mount was; nothing where it cannot be known.
+    /// When the client CA bundle or Secret `NAME-tls` last changed. Pods see a change up to a minute
+    /// later. `None` if the API server does not record it.
     pub trust_changed_at: Option<Timestamp>,
-    /// The leaves that Secret `NAME-tls` holds; pods that are made without files do not see them.
+    /// The leaves in Secret `NAME-tls`. Pods without the volume with certificates do not see them.
     pub in_secret: Option<Material>,
-    /// When the first of them expires.
+    /// When the first of these leaves expires.
     pub leaf_expires_at: Option<Timestamp>,
-    /// The leaves that were served before those, kept until an operation has succeeded.
+    /// The leaves that were served before, kept until an operation has succeeded.
     pub previous: Option<Material>,
-    /// Names what the pods' volumes should hold: it changes when the Secret or the ConfigMap that
+    /// Names the content of the pods' volumes: another one when the Secret or the ConfigMap that
     /// they mount changes.
     pub volume_version: String,
-    /// Data end with their pod: it has no volume of its own.
+    /// The pods have no volumes of their own: data end with their pod.
     pub is_ephemeral: bool,
-    /// How many pods there should be.
+    /// The number of pods that the PetSet asks for.
     pub replicas: usize,
-    /// The pods that there are, by ordinal.
+    /// The pods that exist, by ordinal.
     pub pods: Vec<ObservedPod>,
-    /// Name of the pod that holds the leadership.
-    pub leader: Known<String>,
-    /// To whom Patroni would hand it over.
+    /// Name of the pod that holds Patroni's leadership.
+    pub leader: Result<String, Waiting>,
+    /// The standbys that Patroni would promote.
     pub switchover_candidates: SwitchoverCandidates,
-    /// A switchover was asked for and is not done.
+    /// Patroni was asked for a switchover, and it is not done.
     pub switchover_pending: bool,
-    /// How many bytes of WAL a standby may be behind and still count as up to date.
+    /// How many bytes of WAL a standby may lag and still count as up to date.
     pub max_lag: u64,
-    /// When all this was seen.
+    /// The time of the observation.
     pub observed_at: Timestamp,
-    /// The client certificate has expired that standbys present, or some of them while they have
-    /// not got the next one.
+    /// The client certificate that standbys present has expired, or that of a standby which has not
+    /// received the next one.
     pub client_expired: bool,
 }
 
-/// What new pods are to be made of, as far as TLS is concerned.
+/// The template of new pods, as far as TLS is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Template {
-    /// They have the volume with certificates.
+    /// New pods have the volume with certificates.
     pub has_files: bool,
-    /// Whoever makes the pods has seen that: new ones are made of it.
+    /// The controller of the PetSet has taken over this template.
     pub is_known: bool,
 }
 
@@ -75,7 +72,7 @@ pub struct ObservedPod {
     pub name: String,
     /// The number at the end of its name.
     pub ordinal: i32,
-    /// It changes with every new pod of this name.
+    /// Its uid: each new pod of this name has another one.
     pub uid: String,
     /// Its readiness probe succeeds.
     pub ready: bool,
@@ -83,11 +80,11 @@ pub struct ObservedPod {
     pub terminating: bool,
     /// It has the volume with certificates.
     pub has_files: bool,
-    /// The [`ObservedCluster::volume_version`] for which the kubelet was last asked to bring its
-    /// volumes up to date.
+    /// The [`ObservedCluster::volume_version`] for which the kubelet was last asked to refresh its
+    /// volumes.
     pub refreshed_for: Option<String>,
-    /// Its server, asked from outside.
-    pub server: Known<ObservedServer>,
+    /// Its server, observed on the wire and in SQL.
+    pub server: Result<ObservedServer, Unknown>,
 }
 
 /// One server, as it shows itself on the wire and in SQL.
@@ -97,25 +94,25 @@ pub struct ObservedPod {
     reason = "each is one independent fact"
 )]
 pub struct ObservedServer {
-    /// It is in recovery.
+    /// It is in recovery: a standby.
     pub in_recovery: bool,
-    /// Written, on a primary; replayed, on a standby; in bytes of WAL.
+    /// On a primary the WAL written, on a standby the WAL replayed; in bytes.
     pub wal_position: u64,
     /// `ssl`, as loaded.
     pub ssl: bool,
-    /// The lines of `pg_hba.conf`, in [`hba::lines`]'s words.
+    /// The lines of `pg_hba.conf`, as [`hba::lines`] writes them.
     pub hba: Vec<String>,
-    /// Whether a plaintext connection gets as far as authentication.
+    /// A plaintext connection gets as far as authentication.
     pub accepts_plaintext: bool,
     /// The leaf in its TLS handshake.
     pub served_leaf: Option<Fingerprint>,
     /// Its certificate files are those of `NAME-tls`. True where it has none and should have none.
     pub files_current: bool,
-    /// It has read its settings since its certificate files last changed.
+    /// It has loaded its settings since its certificate files last changed.
     pub files_loaded: bool,
     /// Its `patroni.yml` is that of `NAME-patroni`.
     pub patroni_yml_current: bool,
-    /// How it dials its primary; `None` on a primary.
+    /// How it connects to its primary; `None` on a primary.
     pub conninfo: Option<ReplicationConninfo>,
     /// The standbys that replicate from it, by the names of their pods.
     pub replication: BTreeMap<String, StandbyReplication>,
@@ -125,7 +122,7 @@ pub struct ObservedServer {
     pub md5_roles: Vec<String>,
     /// The leaf in its TLS handshake, for people to read.
     pub leaf: Option<LeafSummary>,
-    /// Common names of the CAs from which it takes client certificates.
+    /// Common names of the CAs whose client certificates it accepts.
     pub trusts: Vec<String>,
 }
 
@@ -134,92 +131,89 @@ pub struct ObservedServer {
 pub struct LeafSummary {
     /// Serial number, in hex.
     pub serial: String,
-    /// When it ends.
+    /// When it expires.
     pub not_after: Timestamp,
 }
 
-/// How one standby replicates, as its primary says.
+/// The replication of one standby, as its primary shows it in `pg_stat_replication`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StandbyReplication {
-    /// It is past catching up.
+    /// Its state is `streaming`: it is past catching up.
     pub streaming: bool,
-    /// Replayed, in bytes of WAL.
+    /// The WAL replayed, in bytes.
     pub replayed: u64,
     /// The connection is encrypted.
     pub tls: bool,
-    /// It was opened with a client certificate.
+    /// The standby presented a client certificate.
     pub client_cert: bool,
 }
 
-/// Why a pod is not what [`ObservedCluster::applied`] says.
+/// Why a pod does not show [`ObservedCluster::applied`] yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PodDrift {
-    /// There is nothing to do but to wait; the text says for what.
-    Waiting(String),
-    /// Its volumes are older than what was written.
+    /// It needs time, and no action.
+    Waiting(Waiting),
+    /// Its volumes are older than what was applied.
     StaleVolume,
     /// Its server has not loaded its certificate files.
     NotReloaded,
-    /// Its agent dials as it used to.
+    /// It still connects to its primary in the old way.
     StaleConninfo,
 }
 
+impl ObservedPod {
+    fn waiting(&self, event: PodEvent) -> Waiting {
+        Waiting::Pod(self.name.clone(), event)
+    }
+
+    /// Its server, if it answers.
+    pub(crate) fn answering(&self) -> Result<&ObservedServer, Waiting> {
+        let server = self.server.as_ref();
+        server.map_err(|why| self.waiting(PodEvent::Answer(why.clone())))
+    }
+}
+
 impl ObservedServer {
-    /// Whether this posture's settings are loaded; else what is to happen first, in words.
-    pub(crate) fn has_settings(&self, posture: &Posture) -> Result<(), String> {
-        if self.ssl != (posture.serve == ServerTls::Tls) {
-            return Err(format!(
-                "to switch TLS {}",
-                if self.ssl { "off" } else { "on" }
-            ));
+    /// Whether this posture's settings are loaded; else what has to happen first.
+    pub(crate) fn has_settings(&self, posture: &Posture) -> Result<(), PodEvent> {
+        let ssl = posture.serve == ServerTls::Tls;
+        if self.ssl != ssl {
+            return Err(PodEvent::SwitchTls(Switch::when(ssl)));
         }
         if self.hba != hba::lines(posture) {
-            return Err("to take over pg_hba".to_owned());
+            return Err(PodEvent::LoadHba);
         }
-        if self.accepts_plaintext != posture.accept.plain.is_some() {
-            return Err(format!(
-                "to {} plaintext",
-                if self.accepts_plaintext {
-                    "refuse"
-                } else {
-                    "take"
-                }
-            ));
+        let plaintext = posture.accept.plain.is_some();
+        if self.accepts_plaintext != plaintext {
+            return Err(PodEvent::Plaintext(Switch::when(plaintext)));
         }
         Ok(())
     }
 }
 
 impl ObservedCluster {
-    /// The primary's pod, if it holds the leadership and answers as a primary.
-    pub fn primary(&self) -> Known<(&ObservedPod, &ObservedServer)> {
+    /// The pod that holds the leadership, and its server, if that is out of recovery.
+    pub fn primary(&self) -> Result<(&ObservedPod, &ObservedServer), Waiting> {
         let name = self.leader.as_ref().map_err(Clone::clone)?;
         let pod = self.pods.iter().find(|pod| pod.name == *name);
-        let pod = pod.ok_or_else(|| format!("the pod of the leader {name}"))?;
-        let server = pod
-            .server
-            .as_ref()
-            .map_err(|why| format!("primary {name} to answer ({why})"))?;
+        let pod = pod.ok_or_else(|| Waiting::Pod(name.clone(), PodEvent::Exist))?;
+        let server = pod.answering()?;
         if server.in_recovery {
-            Err(format!("the leader {name} to leave recovery"))
-        } else {
-            Ok((pod, server))
+            return Err(pod.waiting(PodEvent::LeaveRecovery));
         }
+        Ok((pod, server))
     }
 
-    /// Whether a pod serves a certificate that has expired: who checks it does not get in.
+    /// Whether a pod serves an expired certificate: clients that check it are refused.
     #[must_use]
     pub fn is_expired(&self, pod: &ObservedPod) -> bool {
-        let leaf = pod
-            .server
-            .as_ref()
-            .ok()
-            .and_then(|server| server.leaf.as_ref());
+        let server = pod.server.as_ref().ok();
+        let leaf = server.and_then(|server| server.leaf.as_ref());
         leaf.is_some_and(|leaf| leaf.not_after <= self.observed_at)
     }
 
-    /// Whether standbys cannot stream, because what the primary serves or what they present has
-    /// expired.
+    /// Whether standbys cannot stream, because the primary's leaf or their own client certificate
+    /// has expired.
     #[must_use]
     pub fn is_cut_off(&self) -> bool {
         let presents_expired = self.applied.conninfo.sends_client_cert && self.client_expired;
@@ -229,36 +223,31 @@ impl ObservedCluster {
                 .is_ok_and(|(primary, _)| self.is_expired(primary))
     }
 
-    /// Whether certificates have expired that somebody needs now.
+    /// Whether a certificate has expired that clients or standbys need now.
     #[must_use]
     pub fn has_expired(&self) -> bool {
         self.is_cut_off() || self.pods.iter().any(|pod| self.is_expired(pod))
     }
 
-    /// Whether a pod can be replaced without losing the only copy of the data; else why not.
-    pub fn keeps_data(&self) -> Known<()> {
+    /// Whether a pod can be replaced without losing the only copy of the data.
+    pub fn keeps_data(&self) -> Result<(), Waiting> {
         if self.is_ephemeral && self.replicas == 1 {
-            return Err(
-                "a standby, because the only pod has the only copy of the data (storageType: Ephemeral)".to_owned()
-            );
+            return Err(Waiting::AnotherCopy);
         }
         Ok(())
     }
 
-    /// How many bytes of WAL a standby has yet to replay; nothing if it does not replicate from the
+    /// How many bytes of WAL a standby has yet to replay; `None` if it does not replicate from the
     /// primary.
     #[must_use]
     pub fn lag(&self, pod: &str) -> Option<u64> {
         let (_, primary) = self.primary().ok()?;
-        Some(
-            primary
-                .wal_position
-                .saturating_sub(primary.replication.get(pod)?.replayed),
-        )
+        let replayed = primary.replication.get(pod)?.replayed;
+        Some(primary.wal_position.saturating_sub(replayed))
     }
 
-    /// How the superuser's password is stored.
-    pub fn stored_password_encryption(&self) -> Known<PasswordEncryption> {
+    /// The hash with which the superuser's password is stored.
+    pub fn stored_password_encryption(&self) -> Result<PasswordEncryption, Waiting> {
         let (_, server) = self.primary()?;
         Ok(if server.superuser_password_is_md5 {
             PasswordEncryption::Md5
@@ -267,127 +256,108 @@ impl ObservedCluster {
         })
     }
 
-    /// Whether a pod serves in its role: ready, and primary, or streaming from the primary and not
-    /// far behind.
-    ///
-    /// The text says what is waited for.
-    pub fn serves_its_role(&self, pod: &ObservedPod) -> Result<(), String> {
-        let name = &pod.name;
+    /// Whether a pod serves in its role: ready, and either the primary, or streaming from it within
+    /// the lag limit.
+    pub fn serves_its_role(&self, pod: &ObservedPod) -> Result<(), Waiting> {
         if pod.terminating {
-            return Err(format!("{name} to be replaced"));
+            return Err(pod.waiting(PodEvent::BeReplaced));
         }
         if !pod.ready {
-            return Err(format!("{name} to be ready"));
+            return Err(pod.waiting(PodEvent::BeReady));
         }
-        let server = pod
-            .server
-            .as_ref()
-            .map_err(|why| format!("{name} to answer ({why})"))?;
+        let server = pod.answering()?;
         let (leader, primary) = self.primary()?;
-        if leader.name == *name {
+        if leader.name == pod.name {
             return Ok(());
         }
         if !server.in_recovery {
-            return Err(format!(
-                "{name} to follow {}, which holds the leadership",
-                leader.name
-            ));
+            return Err(pod.waiting(PodEvent::Follow(leader.name.clone())));
         }
-        match primary.replication.get(name) {
-            Some(stream) if stream.streaming => {
-                if self.lag(name).is_some_and(|lag| lag > self.max_lag) {
-                    return Err(format!(
-                        "{name} to catch up to within {} bytes",
-                        self.max_lag
-                    ));
+        match primary.replication.get(&pod.name) {
+            Some(replication) if replication.streaming => {
+                if self.lag(&pod.name).is_some_and(|lag| lag > self.max_lag) {
+                    return Err(pod.waiting(PodEvent::CatchUp(self.max_lag)));
                 }
                 Ok(())
             }
-            _ => Err(format!("{name} to stream from {}", leader.name)),
+            _ => Err(pod.waiting(PodEvent::StreamFrom(leader.name.clone()))),
         }
     }
 
-    /// Whether the settings that all pods take at once have reached this one.
-    pub fn has_settings(&self, pod: &ObservedPod) -> Result<(), String> {
-        let server = pod
-            .server
-            .as_ref()
-            .map_err(|why| format!("{} to answer ({why})", pod.name))?;
-        server
-            .has_settings(&self.applied)
-            .map_err(|what| format!("{} {what}", pod.name))
+    /// Whether the settings that reach all pods at once have reached this one.
+    pub fn has_settings(&self, pod: &ObservedPod) -> Result<(), Waiting> {
+        let loaded = pod.answering()?.has_settings(&self.applied);
+        loaded.map_err(|event| pod.waiting(event))
     }
 
-    /// What keeps a pod from being what is written; nothing when it is, as far as the wire can show
-    /// it. What can be done about its files comes first: they may be why it does not serve.
+    /// Why a pod does not show the applied posture; `None` when it does, as far as the wire shows
+    /// it. Drift of its files that an action can mend comes first: it may be why the pod does not
+    /// serve.
     #[must_use]
     pub fn drift(&self, pod: &ObservedPod) -> Option<PodDrift> {
         let is_cut_off = !pod.terminating && pod.server.is_ok() && self.is_cut_off();
-        // Whom expired certificates keep from streaming is not waited for: they would never be
-        // replaced.
-        let serves = self
-            .serves_its_role(pod)
-            .or_else(|on| if is_cut_off { Ok(()) } else { Err(on) });
+        // A pod that expired certificates keep from streaming is not waited for: else they would
+        // never be replaced.
+        let serves = match self.serves_its_role(pod) {
+            Err(_) if is_cut_off => Ok(()),
+            serves => serves,
+        };
         let role = serves
             .and_then(|()| self.has_settings(pod))
             .map_err(PodDrift::Waiting)
             .err();
-        match self.file_drift(pod).filter(|_| !pod.terminating) {
+        if pod.terminating {
+            return role;
+        }
+        match self.file_drift(pod) {
             Some(PodDrift::Waiting(on)) => role.or(Some(PodDrift::Waiting(on))),
-            Some(lack) => Some(lack),
+            Some(drift) => Some(drift),
             None => role,
         }
     }
 
     fn file_drift(&self, pod: &ObservedPod) -> Option<PodDrift> {
         let Ok(server) = &pod.server else { return None };
-        let name = &pod.name;
+        let waiting = |event| Some(PodDrift::Waiting(pod.waiting(event)));
         if !server.files_current || !server.patroni_yml_current {
-            return Some(
-                if pod.refreshed_for.as_ref() == Some(&self.volume_version) {
-                    PodDrift::Waiting(format!("the kubelet to refresh the volumes of {name}"))
-                } else {
-                    PodDrift::StaleVolume
-                },
-            );
+            let is_asked = pod.refreshed_for.as_ref() == Some(&self.volume_version);
+            return if is_asked {
+                waiting(PodEvent::RefreshVolumes)
+            } else {
+                Some(PodDrift::StaleVolume)
+            };
         }
-        let served = self.applied.served().map(|leaf| leaf.fingerprint);
         if !server.files_loaded {
             return Some(PodDrift::NotReloaded);
         }
-        if server.served_leaf != served {
-            return Some(PodDrift::Waiting(format!(
-                "{name} to serve the certificate that it has loaded"
-            )));
+        if server.served_leaf != self.applied.served().map(|leaf| leaf.fingerprint) {
+            return waiting(PodEvent::ServeLoadedCertificate);
         }
-        if server
-            .conninfo
-            .is_some_and(|dial| dial != self.applied.conninfo)
-        {
+        let conninfo = server.conninfo;
+        if conninfo.is_some_and(|conninfo| conninfo != self.applied.conninfo) {
             return Some(PodDrift::StaleConninfo);
         }
-        self.replication_drift(pod).map(PodDrift::Waiting)
+        self.replication_drift(pod).and_then(waiting)
     }
 
     /// A standby is proven by its connection, as its primary sees it.
-    fn replication_drift(&self, pod: &ObservedPod) -> Option<String> {
+    fn replication_drift(&self, pod: &ObservedPod) -> Option<PodEvent> {
         let (_, primary) = self.primary().ok()?;
-        let stream = primary.replication.get(&pod.name)?;
+        let replication = primary.replication.get(&pod.name)?;
         let encrypted = match (self.applied.serve, self.applied.accept.plain) {
             (ServerTls::Plain, _) => false,
             (ServerTls::Tls, None) => true,
             (ServerTls::Tls, Some(_)) => self.applied.conninfo.mode >= SslMode::Prefer,
         };
-        let way = |tls| if tls { "with TLS" } else { "in plaintext" };
-        if stream.tls != encrypted {
-            return Some(format!("{} to replicate {}", pod.name, way(encrypted)));
+        if replication.tls != encrypted {
+            return Some(PodEvent::ReplicateWithTls(Switch::when(encrypted)));
         }
-        (encrypted && self.applied.conninfo.sends_client_cert && !stream.client_cert)
-            .then(|| format!("{} to show its certificate when it replicates", pod.name))
+        (encrypted && self.applied.conninfo.sends_client_cert && !replication.client_cert)
+            .then_some(PodEvent::PresentCertificate)
     }
 
-    /// The standbys that could be promoted now, the most advanced first: they serve what is written
-    /// and are up to date, and Patroni takes them.
+    /// The standbys among these pods that could be promoted now, the most advanced first: they show
+    /// the applied posture, they are up to date, and Patroni promotes them.
     pub(crate) fn candidates<'a>(&'a self, pods: &[&'a ObservedPod]) -> Vec<&'a ObservedPod> {
         let position =
             |pod: &ObservedPod| pod.server.as_ref().map_or(0, |server| server.wal_position);

@@ -12,7 +12,7 @@ use crate::pki::Fingerprint;
 use crate::pki::issued::{ServedMaterial, ders};
 use crate::tls::{ReplicationConninfo, layout};
 
-use crate::plan::observed::cluster::{Known, ObservedPod};
+use crate::plan::observed::cluster::ObservedPod;
 
 /// What a server should mount and show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl ExpectedServer {
 /// SHA-256 of a text, in hex.
 #[must_use]
 pub fn sha256_hex(text: &str) -> String {
-    Fingerprint::of(text.as_bytes()).to_string()
+    Fingerprint::sha256(text.as_bytes()).to_string()
 }
 
 /// The subjects (DER) of the certificates in a bundle.
@@ -131,7 +131,7 @@ pub fn client_expired(
 ///
 /// A pod that has ended keeps its address in its status, and another pod of any namespace may have
 /// that address by now: a login would send the superuser's password there.
-pub fn address(pod: &Pod, port: u16) -> Known<SocketAddr> {
+pub fn address(pod: &Pod, port: u16) -> Result<SocketAddr, String> {
     if pod.metadata.deletion_timestamp.is_some() {
         return Err("its pod is being deleted".to_owned());
     }
@@ -348,7 +348,9 @@ mod tests {
         let now = at(100);
         let (good, ended) = (Some(at(101)), Some(at(100)));
         let silent = ObservedPod {
-            server: Err("it does not answer".to_owned()),
+            server: Err(crate::plan::waiting::Unknown::NoAnswer(
+                "no answer".to_owned(),
+            )),
             ..pod(false)
         };
         for (current, previous, pods, expected) in [

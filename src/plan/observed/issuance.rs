@@ -15,7 +15,6 @@ use crate::api::cert_manager::{
     holds,
 };
 use crate::api::duration::after;
-use crate::api::names::with_suffix;
 use crate::build::Cluster;
 use crate::build::certificates::certificate;
 use crate::pki::Leaf;
@@ -270,7 +269,7 @@ pub fn issuers(wanted: &Cluster) -> Vec<CertificateIssuerRef> {
 /// The name of the trial of the issuer at this place of [`issuers`].
 #[must_use]
 pub fn trial_name(cluster: &Cluster, index: usize) -> String {
-    with_suffix(cluster.name(), &format!("trial-{index}"))
+    cluster.names().trial_certificate(index)
 }
 
 /// Whether a request is this operation's trial of this issuer, and not one that another operation

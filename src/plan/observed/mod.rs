@@ -1,4 +1,5 @@
-//! All that is known when something is decided about a request, but for the time.
+//! All that a decision about a request may depend on, but for the time.
+
 pub mod candidates;
 pub mod cluster;
 pub mod instance;
@@ -7,79 +8,103 @@ pub mod issuance;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::api::step::StepId;
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::pki::{CaId, Material};
-use crate::tls::Alias;
-
 use crate::plan::budgets::Budgets;
-use crate::plan::observed::cluster::{Known, ObservedCluster};
+use crate::plan::observed::cluster::ObservedCluster;
+use crate::plan::status::write_policy::StoredStatus;
+use crate::plan::waiting::Unknown;
+use crate::tls::Alias;
 
 /// Everything that a decision may depend on, but for the time.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// The request.
+    /// The request, with the status that this process decided on last.
     pub request: Arc<PostgresOpsRequest>,
-    /// Its database; nothing if there is none, or another one than the request has begun on.
+    /// The status that the API server has.
+    pub stored: StoredStatus,
+    /// Its database; `None` if there is none, or another one than the request has begun on.
     pub database: Option<Arc<Postgres>>,
-    /// Every request of the database.
+    /// Every request about the database.
     pub siblings: Vec<Arc<PostgresOpsRequest>>,
-    /// How many more operations may work now, in this cluster and namespace: see
-    /// [`places`](crate::plan::slots).
+    /// How many more operations may work now in this cluster and namespace: see
+    /// [`slots`](crate::plan::slots).
     pub free_slots: usize,
-    /// What the rules refuse about the request.
+    /// The findings of the rules that refuse the request.
     pub refused: Vec<String>,
-    /// PostgreSQL's major version.
-    pub major: u32,
-    /// Who has paused the database.
+    /// Whether the database is paused, and for whom.
     pub paused: Paused,
-    /// What is known about issuing.
-    pub issuance: Known<Issuance>,
-    /// The uids of the pods there are, by name. Asked for only until the request has begun.
-    pub pods: Known<BTreeMap<String, String>>,
-    /// What is known about the pods.
-    pub cluster: Known<ObservedCluster>,
-    /// The disruption budgets. Asked for only until the database is paused.
-    pub budgets: Known<Budgets>,
-    /// Why what was last decided could not be done.
+    /// The uids of the pods, by name. Observed only for a request that may begin: see
+    /// [`may_begin`](crate::plan::operation::may_begin).
+    pub pod_uids: Result<BTreeMap<String, String>, Unknown>,
+    /// The database itself. Observed only for a request that has begun and has not ended.
+    pub live: Result<Live, Unknown>,
+    /// Why the last effect could not be had.
     pub last_failure: Option<LastFailure>,
 }
 
-/// Why something could not be done.
+/// A database that an operation works on.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// PostgreSQL's major version.
+    pub major: u32,
+    /// The issuers and Certificates.
+    pub issuance: Result<Issuance, Unknown>,
+    /// The objects, pods and servers.
+    pub cluster: Result<ObservedCluster, Unknown>,
+    /// The disruption budgets. Observed only until the database is paused.
+    pub budgets: Result<Budgets, Unknown>,
+}
+
+impl Observed {
+    /// The objects, pods and servers of the database.
+    pub fn cluster(&self) -> Result<&ObservedCluster, &Unknown> {
+        self.live.as_ref()?.cluster.as_ref()
+    }
+
+    /// The issuers and Certificates of the database.
+    pub fn issuance(&self) -> Result<&Issuance, &Unknown> {
+        self.live.as_ref()?.issuance.as_ref()
+    }
+}
+
+/// Why an effect could not be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastFailure {
-    /// The step that it belongs to.
-    pub step: String,
-    /// In words.
+    /// The step of the effect; `None` for an effect after the end.
+    pub step: Option<StepId>,
+    /// The reason: pod or object, and what it answered.
     pub why: String,
 }
 
-/// Who has paused a database.
+/// Whether a database is paused, and for whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Paused {
-    /// Nobody.
+    /// It is not.
     No,
-    /// This request.
+    /// For this request.
     ByUs,
-    /// Somebody else, in their words.
+    /// For another one: the message of its condition `Paused`.
     ByOther(String),
 }
 
-/// What is known about issuing, for the spec that the request asks for.
+/// The issuers and Certificates for the spec that the request asks for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Issuance {
     /// Issuers that are not ready, and why.
     pub not_ready: Vec<String>,
     /// The trial.
     pub trial: Trial,
-    /// Objects of other people that have the names of what would be issued.
+    /// Objects of other owners with the names of Certificates or Secrets that would be issued.
     pub conflicts: Vec<String>,
     /// The Certificates.
     pub certificates: BTreeMap<Alias, ObservedCertificate>,
-    /// What has been issued, verified; or what is wrong with it.
-    pub issued: Option<Known<Material>>,
+    /// The issued certificates, verified; or what is wrong with them. `None` if they are not there.
+    pub issued: Option<Result<Material, String>>,
 }
 
-/// A certificate from each issuer that is asked for nothing but to see that it would issue one.
+/// The trial: one certificate from each issuer, to see that it would issue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Trial {
     /// There is none.
@@ -87,11 +112,11 @@ pub enum Trial {
     Absent,
     /// Not every issuer has been asked yet.
     Begun,
-    /// It is waited for.
+    /// It is not issued yet.
     Pending,
-    /// It was issued and is good; these CAs have signed.
+    /// It was issued and is good: the CAs that signed.
     Passed(BTreeSet<CaId>),
-    /// It was refused, or is not good.
+    /// It was refused, or is not good: why.
     Failed(String),
 }
 

@@ -1,50 +1,46 @@
-//! The steps of an operation, their times and tries: all that is remembered, and only in
-//! `status.steps`.
+//! The attempts of steps: the only memory of an operation, in `status.steps`.
 //!
-//! Whether a step is done is for the world to show. The ledger says since when it is being tried
-//! and how often, so that a step that takes too long is tried again, and given up, also across
-//! restarts of pgrekey. It only grows.
+//! The observed world shows whether a step is done. The record says since when a step is tried and
+//! how often, so that a step which takes too long is tried again, and given up, also across restarts
+//! of pgrekey. The record only grows.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::api::StepKind;
 use crate::api::bounds::{MAX_RETRIES, MAX_TIMEOUT};
-use crate::api::duration;
-use crate::api::duration::after;
+use crate::api::duration::{self, after};
 use crate::api::ops_request::Step;
+use crate::api::step::StepId;
 
-/// Name of the step that says that the operation was given up and the way leads back.
-pub const ROLLBACK: &str = StepKind::Rollback.as_str();
-
-/// How long a step may take, if the request does not say.
+/// How long a step may take if the request does not say.
 const TIMEOUT: Duration = Duration::from_mins(10);
 
-/// A step that failed is tried again after this long; twice as long each time.
+/// The pause after the first failure of a step; each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 
-/// No pause is longer.
+/// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
-/// How much patience a request has.
+/// How long a step is tried, and how often.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryPolicy {
-    /// How long one try of a step may take.
+    /// The time of one try.
     pub timeout: Duration,
-    /// How often a step is tried again.
+    /// The number of further tries.
     pub retries: i32,
 }
 
 impl RetryPolicy {
-    /// What the request says, or 10 minutes; within what a request may say, whoever let it in.
+    /// The policy that a request sets, within its bounds; 10 minutes if it sets no timeout.
     #[must_use]
     pub fn from_request(timeout: Option<&str>, retries: i32) -> Self {
         let timeout = timeout.and_then(|text| duration::parse(text).ok());
-        let timeout = timeout
-            .filter(|timeout| !timeout.is_zero())
-            .unwrap_or(TIMEOUT);
+        let timeout = match timeout {
+            Some(timeout) if !timeout.is_zero() => timeout,
+            _ => TIMEOUT,
+        };
         Self {
             timeout: timeout.min(MAX_TIMEOUT),
             retries: retries.clamp(0, MAX_RETRIES),
@@ -52,55 +48,68 @@ impl RetryPolicy {
     }
 }
 
-/// Where a step stands.
+/// Whether a step can be done as things are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feasibility {
+    /// It is under way.
+    Possible,
+    /// It cannot be done now.
+    Impossible,
+}
+
+/// Whether a decision begins a try of its step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// A try begins.
+    Begins,
+    /// The try before goes on, or none has begun.
+    GoesOn,
+}
+
+/// The state of a step's attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttemptState {
-    /// It is being tried, until then.
+    /// A try is under way, until then.
     Trying(Timestamp),
-    /// It has just failed, or the first try begins: a new try begins now.
+    /// A try begins now: the first, or the next after a failure.
     Begins,
-    /// It failed, and is tried again then.
+    /// The last try failed; the next begins then.
     Pausing(Timestamp),
-    /// It has been tried often enough.
+    /// Every try is used up.
     Exhausted,
 }
 
-/// Where the step of this name stands; `failing` if it cannot be done as things are.
+/// The state of the attempts of this step.
 #[must_use]
 pub fn attempt_state(
     steps: &[Step],
-    name: &str,
-    failing: bool,
-    patience: RetryPolicy,
+    step: &StepId,
+    feasibility: Feasibility,
+    policy: RetryPolicy,
     now: Timestamp,
 ) -> AttemptState {
-    let Some(step) = find_step(steps, name) else {
+    let Some(step) = find_step(steps, step) else {
         return AttemptState::Begins;
     };
     let Some(Time(started)) = step.started_at else {
         return AttemptState::Begins;
     };
-    if step.finished_at.is_some() {
+    let is_done = step.finished_at.is_some();
+    let (ends, state): (_, fn(Timestamp) -> AttemptState) = match feasibility {
         // It was done, and the world has changed since.
-        return if failing {
-            AttemptState::Begins
-        } else {
-            AttemptState::Trying(after(now, patience.timeout))
-        };
-    }
-    let ends = if failing {
-        after(started, backoff(step.attempts))
-    } else {
-        after(started, patience.timeout)
+        Feasibility::Impossible if is_done => return AttemptState::Begins,
+        Feasibility::Possible if is_done => {
+            return AttemptState::Trying(after(now, policy.timeout));
+        }
+        Feasibility::Impossible => (
+            after(started, backoff(step.attempts)),
+            AttemptState::Pausing,
+        ),
+        Feasibility::Possible => (after(started, policy.timeout), AttemptState::Trying),
     };
     if now < ends {
-        return if failing {
-            AttemptState::Pausing(ends)
-        } else {
-            AttemptState::Trying(ends)
-        };
-    }
-    if step.attempts > patience.retries {
+        state(ends)
+    } else if step.attempts > policy.retries {
         AttemptState::Exhausted
     } else {
         AttemptState::Begins
@@ -112,58 +121,58 @@ fn backoff(attempts: i32) -> Duration {
     (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE)
 }
 
-/// The step of this name.
+/// The record of this step.
 #[must_use]
-pub fn find_step<'a>(steps: &'a [Step], name: &str) -> Option<&'a Step> {
+pub fn find_step<'a>(steps: &'a [Step], id: &StepId) -> Option<&'a Step> {
+    let name = id.to_string();
     steps.iter().find(|step| step.name == name)
 }
 
-/// Notes that this step is what happens now: the steps before it are done, and a new try is counted
-/// if one begins.
+/// Records that this step is what happens now: the steps before it are done.
 pub fn record_attempt(
     steps: &mut Vec<Step>,
-    name: &str,
-    begins: bool,
+    id: &StepId,
+    attempt: Attempt,
     message: &str,
     now: Timestamp,
 ) {
-    finish_steps(steps, Some(name), now);
-    let at = steps
-        .iter()
-        .position(|step| step.name == name)
-        .unwrap_or_else(|| {
-            steps.push(Step {
-                name: name.to_owned(),
-                ..Step::default()
-            });
-            steps.len() - 1
+    finish_steps(steps, Some(id), now);
+    let name = id.to_string();
+    let at = steps.iter().position(|step| step.name == name);
+    let at = at.unwrap_or_else(|| {
+        steps.push(Step {
+            name,
+            ..Step::default()
         });
+        steps.len() - 1
+    });
     let step = &mut steps[at];
-    if begins {
+    if attempt == Attempt::Begins {
         step.attempts += 1;
     }
-    if begins || step.finished_at.is_some() {
+    if attempt == Attempt::Begins || step.finished_at.is_some() {
         step.started_at = Some(Time(now));
         step.finished_at = None;
     }
     step.message = Some(message.to_owned());
 }
 
-/// Notes that every step but this one is done.
-pub fn finish_steps(steps: &mut [Step], but: Option<&str>, now: Timestamp) {
-    for step in steps
-        .iter_mut()
-        .filter(|step| but != Some(&step.name) && step.finished_at.is_none())
-    {
-        step.finished_at = Some(Time(now));
+/// Records that every step but this one is done.
+pub fn finish_steps(steps: &mut [Step], but: Option<&StepId>, now: Timestamp) {
+    let but = but.map(ToString::to_string);
+    for step in steps.iter_mut() {
+        if but.as_ref() != Some(&step.name) && step.finished_at.is_none() {
+            step.finished_at = Some(Time(now));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::StepKind;
 
-    const PATIENCE: RetryPolicy = RetryPolicy {
+    const POLICY: RetryPolicy = RetryPolicy {
         timeout: Duration::from_mins(1),
         retries: 1,
     };
@@ -172,51 +181,66 @@ mod tests {
         Timestamp::from_second(second).expect("a time")
     }
 
-    fn stands(steps: &[Step], failing: bool, second: i64) -> AttemptState {
-        attempt_state(steps, "Expand", failing, PATIENCE, at(second))
+    fn state(steps: &[Step], feasibility: Feasibility, second: i64) -> AttemptState {
+        let expand = StepKind::Expand.into();
+        attempt_state(steps, &expand, feasibility, POLICY, at(second))
+    }
+
+    fn record(steps: &mut Vec<Step>, kind: StepKind, attempt: Attempt, message: &str, second: i64) {
+        record_attempt(steps, &kind.into(), attempt, message, at(second));
     }
 
     #[test]
     fn a_step_that_takes_too_long_is_tried_again_and_then_given_up() {
+        use Feasibility::Possible;
         let mut steps = vec![];
-        assert_eq!(stands(&steps, false, 0), AttemptState::Begins);
-        record_attempt(&mut steps, "Expand", true, "", at(0));
-        assert_eq!(stands(&steps, false, 59), AttemptState::Trying(at(60)));
-        assert_eq!(stands(&steps, false, 60), AttemptState::Begins);
-        record_attempt(&mut steps, "Expand", true, "", at(60));
-        assert_eq!(stands(&steps, false, 119), AttemptState::Trying(at(120)));
-        assert_eq!(stands(&steps, false, 120), AttemptState::Exhausted);
+        assert_eq!(state(&steps, Possible, 0), AttemptState::Begins);
+        record(&mut steps, StepKind::Expand, Attempt::Begins, "", 0);
+        assert_eq!(state(&steps, Possible, 59), AttemptState::Trying(at(60)));
+        assert_eq!(state(&steps, Possible, 60), AttemptState::Begins);
+        record(&mut steps, StepKind::Expand, Attempt::Begins, "", 60);
+        assert_eq!(state(&steps, Possible, 119), AttemptState::Trying(at(120)));
+        assert_eq!(state(&steps, Possible, 120), AttemptState::Exhausted);
     }
 
     #[test]
     fn a_step_that_fails_pauses_longer_each_time() {
+        use Feasibility::Impossible;
         let mut steps = vec![];
-        record_attempt(&mut steps, "Expand", true, "no", at(0));
-        assert_eq!(stands(&steps, true, 4), AttemptState::Pausing(at(5)));
-        assert_eq!(stands(&steps, true, 5), AttemptState::Begins);
-        record_attempt(&mut steps, "Expand", true, "no", at(5));
-        assert_eq!(stands(&steps, true, 14), AttemptState::Pausing(at(15)));
-        assert_eq!(stands(&steps, true, 15), AttemptState::Exhausted);
+        record(&mut steps, StepKind::Expand, Attempt::Begins, "no", 0);
+        assert_eq!(state(&steps, Impossible, 4), AttemptState::Pausing(at(5)));
+        assert_eq!(state(&steps, Impossible, 5), AttemptState::Begins);
+        record(&mut steps, StepKind::Expand, Attempt::Begins, "no", 5);
+        assert_eq!(state(&steps, Impossible, 14), AttemptState::Pausing(at(15)));
+        assert_eq!(state(&steps, Impossible, 15), AttemptState::Exhausted);
         assert_eq!(backoff(99), LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn a_step_that_has_not_been_tried_has_its_whole_time() {
+        let mut steps = vec![];
+        record(&mut steps, StepKind::Expand, Attempt::GoesOn, "waits", 0);
+        assert_eq!(
+            state(&steps, Feasibility::Possible, 9_000),
+            AttemptState::Begins
+        );
+        assert_eq!((steps[0].attempts, &steps[0].started_at), (0, &None));
     }
 
     #[test]
     fn a_new_step_ends_those_before_it_and_nothing_is_forgotten() {
         let mut steps = vec![];
-        record_attempt(&mut steps, "Pause", true, "a", at(0));
-        record_attempt(&mut steps, "Expand", true, "b", at(1));
-        record_attempt(&mut steps, "Expand", false, "c", at(2));
-        let seen: Vec<_> = steps
+        record(&mut steps, StepKind::Pause, Attempt::Begins, "a", 0);
+        record(&mut steps, StepKind::Expand, Attempt::Begins, "b", 1);
+        record(&mut steps, StepKind::Expand, Attempt::GoesOn, "c", 2);
+        let recorded: Vec<_> = steps
             .iter()
-            .map(|s| {
-                (
-                    s.name.as_str(),
-                    s.attempts,
-                    s.finished_at.clone().map(|t| t.0),
-                )
+            .map(|step| {
+                let finished = step.finished_at.as_ref().map(|time| time.0);
+                (step.name.as_str(), step.attempts, finished)
             })
             .collect();
-        assert_eq!(seen, [("Pause", 1, Some(at(1))), ("Expand", 1, None)]);
+        assert_eq!(recorded, [("Pause", 1, Some(at(1))), ("Expand", 1, None)]);
         assert_eq!(steps[1].message.as_deref(), Some("c"));
     }
 

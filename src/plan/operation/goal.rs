@@ -1,12 +1,74 @@
-//! The two ends of an operation: the spec that the database has, and the one that the request asks
-//! for.
+//! The goal of an operation: the spec that the request asks for, and the posture of it.
 
-use crate::api::ops_request::{OpsType, PostgresOpsRequestSpec, TlsOperation};
+use crate::api::defaults;
+use crate::api::operation::Operation;
+use crate::api::ops_request::{BegunOn, PostgresOpsRequestSpec};
 use crate::api::postgres::PostgresSpec;
-use crate::api::tls::{ClientAuthMode, SslMode};
+use crate::api::tls::SslMode;
+use crate::api::{Postgres, PostgresOpsRequest};
+use crate::pki::Material;
+use crate::plan::observed::cluster::ObservedCluster;
+use crate::tls::{Files, Posture, posture};
 
-/// The spec that a database has once the request has been carried out. What the request leaves out
-/// stays as it is; what TLS needs and nobody says has KubeDB's defaults.
+/// What a request asks for, computed once for a decision.
+#[derive(Clone, Debug)]
+pub struct Goal<'a> {
+    /// The operation.
+    pub operation: Option<Operation>,
+    /// The database's spec at the end.
+    pub desired: PostgresSpec,
+    /// The pods that are replaced, if they are. A change that brings or removes the volume with
+    /// certificates replaces them, whatever strategy the request has.
+    pub replaces: Option<&'a BegunOn>,
+    major: u32,
+}
+
+impl<'a> Goal<'a> {
+    /// The goal of a request about this database. `major` is PostgreSQL's major version.
+    #[must_use]
+    pub fn new(request: &'a PostgresOpsRequest, database: &Postgres, major: u32) -> Self {
+        let desired = target_spec(&database.spec, &request.spec, major);
+        let needs_new_pods = database.spec.tls.is_some() != desired.tls.is_some();
+        let replaces = request.restarts() || needs_new_pods;
+        Self {
+            operation: request.spec.operation(),
+            desired,
+            replaces: request.begun_on().filter(|_| replaces),
+            major,
+        }
+    }
+
+    /// Whether certificates are issued.
+    #[must_use]
+    pub fn issues_certificates(&self) -> bool {
+        self.operation.is_some_and(Operation::issues_certificates)
+    }
+
+    /// The posture at the end. Without issued certificates the served ones stay, and no CA is
+    /// dropped: a renewal may be under way. `None` if the spec needs certificates and there are
+    /// none.
+    #[must_use]
+    pub fn target(&self, cluster: &ObservedCluster, issued: Option<Material>) -> Option<Posture> {
+        match issued {
+            Some(issued) => posture(&self.desired, self.major, Some(&issued)),
+            None => posture(&self.desired, self.major, cluster.in_secret.as_ref())
+                .map(|target| keeping_trust(target, &cluster.applied)),
+        }
+    }
+}
+
+/// `target` with every CA that is trusted now. Users' pods may already present certificates that
+/// were issued meanwhile. The next renewal drops the CAs that are no longer needed.
+pub(super) fn keeping_trust(target: Posture, applied: &Posture) -> Posture {
+    let files = target.files.map(|files| Files {
+        trust: files.trust.union(&applied.trust()).copied().collect(),
+        ..files
+    });
+    Posture { files, ..target }
+}
+
+/// The spec that a database has once the request has been carried out. A field that the request
+/// leaves out stays; TLS has KubeDB's defaults where neither sets a field.
 ///
 /// `major` is PostgreSQL's major version.
 #[must_use]
@@ -16,41 +78,36 @@ pub fn target_spec(
     major: u32,
 ) -> PostgresSpec {
     let mut desired = spec.clone();
-    let Some(change) = request
-        .tls
-        .as_ref()
-        .filter(|_| request.type_ == OpsType::ReconfigureTLS)
-    else {
+    let Some((change, operation)) = request.tls.as_ref().zip(request.operation()) else {
         return desired;
     };
-    match change.operations().first() {
-        Some(TlsOperation::Remove) => {
+    match operation {
+        Operation::Restart | Operation::Rotate => {}
+        Operation::Remove => {
             desired.tls = None;
             desired.ssl_mode = Some(SslMode::Disable);
             desired.client_auth_mode = change.client_auth_mode.or(spec.client_auth_mode);
         }
-        Some(TlsOperation::Change) => {
+        Operation::Change => {
             let tls = desired.tls.get_or_insert_default();
             change.merge_into(tls);
             let kept = spec.ssl_mode.filter(|mode| *mode != SslMode::Disable);
-            desired.ssl_mode = change.ssl_mode.or(kept).or(Some(SslMode::VerifyFull));
-            let password = if major < 18 {
-                ClientAuthMode::Md5
-            } else {
-                ClientAuthMode::Scram
-            };
+            desired.ssl_mode = change
+                .ssl_mode
+                .or(kept)
+                .or(Some(defaults::SSL_MODE_WITH_TLS));
             desired.client_auth_mode = change
                 .client_auth_mode
                 .or(spec.client_auth_mode)
-                .or(Some(password));
+                .or(Some(defaults::client_auth_mode(Some(major))));
         }
-        Some(TlsOperation::Rotate) | None => {}
     }
     desired
 }
 
-/// Why what is desired for cannot be served, if a certificate would have more names than fit: those
-/// of the request come to those that the database has. What stays as it is, is served already.
+/// Why the desired spec cannot be issued for, if a certificate would have more names than fit: the
+/// names of the request come to those that the database has. A certificate that does not change is
+/// served already.
 #[must_use]
 pub fn too_many_names(spec: &PostgresSpec, desired: &PostgresSpec) -> Option<String> {
     let had = |alias: &str| spec.tls.as_ref().and_then(|tls| tls.certificate(alias));
@@ -70,29 +127,10 @@ pub fn too_many_names(spec: &PostgresSpec, desired: &PostgresSpec) -> Option<Str
     })
 }
 
-/// Whether certificates are issued on the way.
-#[must_use]
-pub fn issues_certificates(request: &PostgresOpsRequestSpec) -> bool {
-    request.type_ == OpsType::ReconfigureTLS
-        && request
-            .tls
-            .as_ref()
-            .is_some_and(|change| change.operations().first() != Some(&TlsOperation::Remove))
-}
-
-/// Whether every certificate is to be issued anew, though nothing about it changes.
-#[must_use]
-pub fn rotates_certificates(request: &PostgresOpsRequestSpec) -> bool {
-    request.type_ == OpsType::ReconfigureTLS
-        && request
-            .tls
-            .as_ref()
-            .is_some_and(|change| change.operations().first() == Some(&TlsOperation::Rotate))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::tls::ClientAuthMode;
 
     fn spec(yaml: &str) -> PostgresSpec {
         serde_saphyr::from_str(yaml).expect("a spec")

@@ -1,5 +1,5 @@
-//! The time that clients get to take over what has changed, before the way goes on without what
-//! they know.
+//! The client grace period: the time that clients get to take over a change before the way goes on
+//! without what they know.
 
 use std::time::Duration;
 
@@ -8,107 +8,120 @@ use kube::{Resource, ResourceExt};
 
 use crate::api::annotations::CLIENT_GRACE_PERIOD;
 use crate::api::bounds::MAX_CLIENT_GRACE_PERIOD;
-use crate::api::duration;
-use crate::api::duration::after;
+use crate::api::duration::{self, after};
 use crate::api::{Postgres, PostgresOpsRequest};
-use crate::plan::action::Action;
+use crate::plan::action::ClusterAction;
 use crate::plan::observed::cluster::ObservedCluster;
-use crate::plan::rollout::Progress;
+use crate::plan::rollout::progress::Progress;
 use crate::tls::Files;
 
-/// What clients get of a renewal, for which nobody waits, where the database does not say: the
-/// kubelet brings a changed ConfigMap or Secret to a pod within about a minute.
+/// The grace period of a renewal if the database does not set one. The kubelet brings a changed
+/// ConfigMap or Secret to a pod within about a minute.
 pub const RENEWAL_DEFAULT: Duration = Duration::from_mins(2);
 
-/// What clients get of an operation: what its request says, else what its database does; nothing if
-/// neither does.
+/// The grace period of an operation: of its request, else of its database; `None` if neither sets
+/// one.
 #[must_use]
 pub fn for_request(request: &PostgresOpsRequest, database: Option<&Postgres>) -> Option<Duration> {
     annotated(request).or_else(|| annotated(database?))
 }
 
-/// What clients get of a renewal.
+/// The grace period of a renewal.
 #[must_use]
 pub fn for_renewal(database: &Postgres) -> Duration {
     annotated(database).unwrap_or(RENEWAL_DEFAULT)
 }
 
-/// What cannot be read counts as not set, and nobody gets more than may be asked for.
+/// A text that is no duration counts as not set; a longer one than the bound counts as the bound.
 fn annotated<K: Resource>(object: &K) -> Option<Duration> {
-    object
-        .annotations()
-        .get(CLIENT_GRACE_PERIOD)
-        .and_then(|text| duration::parse(text).ok())
-        .map(|settle| settle.min(MAX_CLIENT_GRACE_PERIOD))
+    let text = object.annotations().get(CLIENT_GRACE_PERIOD)?;
+    let period = duration::parse(text).ok()?;
+    Some(period.min(MAX_CLIENT_GRACE_PERIOD))
 }
 
-/// Until when a renewal waits for clients.
+/// What clients have to take over before the way goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientNeed {
+    /// Trust in the new CA, before a leaf of it is served.
+    NewTrust,
+    /// Certificates of the CAs that stay, before the others are not trusted any more.
+    NewCertificates,
+}
+
+impl std::fmt::Display for ClientNeed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NewTrust => "to trust the new CA too, before a leaf of it is served",
+            Self::NewCertificates => {
+                "to present certificates of the CAs that stay, before the others are dropped"
+            }
+        })
+    }
+}
+
+/// A renewal waits for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientGracePeriod {
-    /// Then it goes on.
+    /// The end of the period.
     pub until: Timestamp,
-    /// What clients do meanwhile, and what happens then, in words.
-    pub what: &'static str,
+    /// What clients have to do in it.
+    pub need: ClientNeed,
 }
 
-/// Nobody is spared by waiting where a certificate has expired, or is about to: how long before its
-/// end that is.
+/// A leaf is replaced at least this long before it expires: a longer period would spare no client.
 const MARGIN: SignedDuration = SignedDuration::from_mins(1);
 
-/// Whether a renewal that would go on like this waits for clients first, counted from when they
-/// were last told something else.
+/// The grace period that a renewal has to keep before it goes on like this, counted from when the
+/// bundle last changed; `None` if it is over, or not needed.
 #[must_use]
 pub fn grace(
-    scene: &ObservedCluster,
-    heading: &Progress,
-    settle: Duration,
+    cluster: &ObservedCluster,
+    progress: &Progress,
+    period: Duration,
 ) -> Option<ClientGracePeriod> {
-    let Progress::Act { actions, .. } = heading else {
+    let Progress::Act { actions, .. } = progress else {
         return None;
     };
-    let what = what_clients_need(scene, actions)?;
-    let until = until(Some(scene), scene.trust_changed_at?, settle);
-    (until > scene.observed_at).then_some(ClientGracePeriod { until, what })
+    let need = client_need(cluster, actions)?;
+    let until = until(Some(cluster), cluster.trust_changed_at?, period);
+    (until > cluster.observed_at).then_some(ClientGracePeriod { until, need })
 }
 
-/// Until when clients get time that were told something then: for so long, but not past the end of
-/// what is served.
+/// The end of a grace period that began then, but not past the end of the served leaves.
 pub(crate) fn until(
-    scene: Option<&ObservedCluster>,
+    cluster: Option<&ObservedCluster>,
     since: Timestamp,
-    settle: Duration,
+    period: Duration,
 ) -> Timestamp {
-    let until = after(since, settle);
-    match scene {
-        Some(scene) if scene.has_expired() => since,
-        Some(scene) => scene
-            .leaf_expires_at
-            .and_then(|end| end.checked_sub(MARGIN).ok())
-            .map_or(until, |end| end.min(until)),
-        None => until,
+    let until = after(since, period);
+    let Some(cluster) = cluster else {
+        return until;
+    };
+    if cluster.has_expired() {
+        return since;
     }
+    let latest = cluster
+        .leaf_expires_at
+        .and_then(|end| end.checked_sub(MARGIN).ok());
+    latest.map_or(until, |latest| latest.min(until))
 }
 
-/// What clients have to know before this is done, in words; nothing if nobody is left behind by it.
-pub(crate) fn what_clients_need(
-    scene: &ObservedCluster,
-    actions: &[Action],
-) -> Option<&'static str> {
-    let old = scene
-        .applied
-        .files
-        .as_ref()
-        .filter(|_| scene.applied.served().is_some())?;
-    let new = actions.iter().find_map(|action| match action {
-        Action::WriteFiles(files) => Some(files),
+/// What clients have to take over before these actions; `None` if the actions leave no client
+/// behind.
+pub(crate) fn client_need<'a>(
+    cluster: &ObservedCluster,
+    actions: impl IntoIterator<Item = &'a ClusterAction>,
+) -> Option<ClientNeed> {
+    let old = cluster.applied.files.as_ref()?;
+    cluster.applied.served()?;
+    let new = actions.into_iter().find_map(|action| match action {
+        ClusterAction::WriteFiles(files) => Some(files),
         _ => None,
     })?;
-    let shown = |files: &Files| [files.material.server.ca, files.material.exporter.ca];
-    if shown(old) != shown(new) {
-        return Some("to trust the new CA too, before it is the one that is served");
+    let signers = |files: &Files| [files.material.server.ca, files.material.exporter.ca];
+    if signers(old) != signers(new) {
+        return Some(ClientNeed::NewTrust);
     }
     let narrows = !old.trust.is_subset(&new.trust);
-    narrows.then_some(
-        "to show certificates of the CAs that stay, before the others are not trusted any more",
-    )
+    narrows.then_some(ClientNeed::NewCertificates)
 }

@@ -1,8 +1,7 @@
-//! What people are told about a request: phase, conditions, steps, pods and events, all derived
-//! from decisions.
+//! The status and the events of a request: phase, conditions, steps and pods, all derived from
+//! decisions.
 //!
-//! No decision about the way reads conditions and events back. Words and order are KubeDB's where
-//! it has them.
+//! No decision reads conditions or events back. Words and order are KubeDB's where it has them.
 
 use std::time::Duration;
 
@@ -10,33 +9,51 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use crate::api::condition;
-use crate::api::condition::Condition;
+use crate::api::condition::{self, Condition};
 use crate::api::duration::after;
-use crate::api::ops_request::{BegunOn, OpsPhase, OpsType, PodStatus, PostgresOpsRequestStatus};
+use crate::api::operation::Operation;
+use crate::api::ops_request::{BegunOn, OpsPhase, PodStatus, PostgresOpsRequestStatus};
+use crate::api::step::{Course, StepAttempt, StepId};
 use crate::api::{PostgresOpsRequest, StepKind};
-
 use crate::plan::observed::Observed;
 use crate::plan::observed::cluster::ObservedPod;
-use crate::plan::operation::attempts;
-use crate::plan::operation::attempts::ROLLBACK;
-use crate::plan::operation::goal::{issues_certificates, rotates_certificates};
+use crate::plan::operation::attempts::{Attempt, find_step, finish_steps, record_attempt};
 use crate::plan::operation::{Decision, Outcome};
 
-/// What a step waits for is told once it has waited this long: most waits are over before.
+/// A step shows what it waits for once it has waited this long: most waits are over before.
 const WORTH_TELLING: Duration = Duration::from_secs(5);
 
-/// One line for the history of an object.
+/// One event of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestEvent {
     /// One word for programs.
     pub reason: String,
     /// One sentence for people.
     pub message: String,
+    /// The try of a step that begins, if the event is about one.
+    pub attempt: Option<StepAttempt>,
     /// Whether something went wrong.
-    pub warning: bool,
-    /// Whether the database's history has it too.
-    pub on_database: bool,
+    pub severity: Severity,
+    /// The objects that get the event.
+    pub audience: Audience,
+}
+
+/// Whether an event needs attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// It does not.
+    Normal,
+    /// Something went wrong.
+    Warning,
+}
+
+/// The objects that get an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// The request.
+    Request,
+    /// The request and its database.
+    Both,
 }
 
 impl RequestEvent {
@@ -44,13 +61,47 @@ impl RequestEvent {
         Self {
             reason: reason.to_owned(),
             message,
-            warning: false,
-            on_database: false,
+            attempt: None,
+            severity: Severity::Normal,
+            audience: Audience::Request,
+        }
+    }
+
+    /// A try of a step begins. Every try but the first is a warning.
+    fn attempt(attempt: StepAttempt, message: &str) -> Self {
+        Self {
+            severity: if attempt.attempt > 1 {
+                Severity::Warning
+            } else {
+                Severity::Normal
+            },
+            attempt: Some(attempt.clone()),
+            ..Self::normal(
+                attempt.step.category().as_str(),
+                format!("{}{message}", attempt_prefix(&attempt)),
+            )
         }
     }
 }
 
-/// How far a request is on its way; a condition comes true when the way has come to its milestone.
+/// The beginning of an event's message about a try: `Restart pg-0 (try 2): `.
+fn attempt_prefix(StepAttempt { step, attempt }: &StepAttempt) -> String {
+    if *attempt > 1 {
+        format!("{step} (try {attempt}): ")
+    } else {
+        format!("{step}: ")
+    }
+}
+
+/// The message of a step, out of the event that says that this try of it begins.
+#[must_use]
+pub fn message_of_attempt<'a>(attempt: &StepAttempt, event: &'a str) -> &'a str {
+    event
+        .strip_prefix(&attempt_prefix(attempt))
+        .unwrap_or(event)
+}
+
+/// How far a request is; a condition comes true at its milestone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Milestone {
     Begun,
@@ -62,35 +113,35 @@ enum Milestone {
 }
 
 impl Milestone {
-    /// The milestone that is behind whoever is at this step of a request. Trust is widened before
-    /// anything is issued.
-    fn behind(step: &str, request: &PostgresOpsRequest) -> Option<Self> {
-        let has_issued =
-            || attempts::find_step(request.steps(), StepKind::Issue.as_str()).is_some();
-        StepKind::from_name(step).and_then(Self::at).map(|at| {
-            if at == Self::Issued && issues_certificates(&request.spec) && !has_issued() {
-                Self::Paused
-            } else {
-                at
-            }
-        })
-    }
-
-    fn at(step: StepKind) -> Option<Self> {
-        match step {
-            StepKind::Begin | StepKind::Preflight | StepKind::Pause => Some(Self::Begun),
-            StepKind::Issue => Some(Self::Paused),
+    /// The last milestone that is complete when this step runs. `Expand` also runs *before* `Issue`,
+    /// to widen trust; then it proves `Paused` only.
+    fn behind(step: &StepId, request: &PostgresOpsRequest) -> Option<Self> {
+        if step.course == Course::Rollback {
+            return None;
+        }
+        let milestone = match step.kind {
+            StepKind::Begin | StepKind::Preflight | StepKind::Pause => Self::Begun,
+            StepKind::Issue => Self::Paused,
             StepKind::MountCertificates
             | StepKind::Expand
             | StepKind::ClientGracePeriod
             | StepKind::Migrate
             | StepKind::Contract
             | StepKind::Restart
-            | StepKind::SwitchOver => Some(Self::Issued),
-            StepKind::UpdateDatabase => Some(Self::Walked),
-            StepKind::Resume => Some(Self::Written),
-            StepKind::Rollback | StepKind::Observe => None,
+            | StepKind::SwitchOver => Self::Issued,
+            StepKind::UpdateDatabase => Self::Walked,
+            StepKind::Resume => Self::Written,
+            StepKind::Rollback | StepKind::RollbackFailed | StepKind::Observe => return None,
+        };
+        let has_issued = || find_step(request.steps(), &StepKind::Issue.into()).is_some();
+        let issues = request
+            .spec
+            .operation()
+            .is_some_and(Operation::issues_certificates);
+        if milestone == Self::Issued && issues && !has_issued() {
+            return Some(Self::Paused);
         }
+        Some(milestone)
     }
 }
 
@@ -123,12 +174,16 @@ const fn announced(
     }
 }
 
+fn operation(seen: &Observed) -> Option<Operation> {
+    seen.request.spec.operation()
+}
+
 fn is_about_tls(seen: &Observed) -> bool {
-    seen.request.spec.type_ == OpsType::ReconfigureTLS
+    operation(seen).is_some_and(Operation::is_about_tls)
 }
 
 fn is_issued(seen: &Observed) -> bool {
-    issues_certificates(&seen.request.spec)
+    operation(seen).is_some_and(Operation::issues_certificates)
 }
 
 /// Pods are also replaced where the request would rather reload them, for the volume with
@@ -138,13 +193,12 @@ fn is_restarted(seen: &Observed) -> bool {
     let is_new = |pod: &ObservedPod| begun_on.is_some_and(|begun_on| !begun_on.has_pod(&pod.uid));
     seen.request.restarts()
         || seen
-            .cluster
-            .as_ref()
+            .cluster()
             .is_ok_and(|scene| scene.pods.iter().all(is_new))
 }
 
 fn moves_leadership(seen: &Observed) -> bool {
-    is_restarted(seen) && seen.cluster.as_ref().is_ok_and(|scene| scene.replicas > 1)
+    is_restarted(seen) && seen.cluster().is_ok_and(|scene| scene.replicas > 1)
 }
 
 const ANNOUNCED: &[Announced] = &[
@@ -158,7 +212,7 @@ const ANNOUNCED: &[Announced] = &[
         "Restart",
         "Postgres ops request is restarting nodes",
         Milestone::Begun,
-        |seen| seen.request.spec.type_ == OpsType::Restart,
+        |seen| operation(seen) == Some(Operation::Restart),
     ),
     announced(
         "DatabasePauseSucceeded",
@@ -170,7 +224,7 @@ const ANNOUNCED: &[Announced] = &[
         "IssueCertificatesSucceeded",
         "Successfully added the issuing condition to all the certificates",
         Milestone::Issued,
-        |seen| rotates_certificates(&seen.request.spec),
+        |seen| operation(seen) == Some(Operation::Rotate),
     ),
     announced(
         "CertificateSynced",
@@ -270,17 +324,16 @@ const ANNOUNCED: &[Announced] = &[
     ),
 ];
 
-/// The status that says what was decided, and what is news in it. The status is the old one where
-/// there is nothing to tell.
+/// The status after this decision, and its events. The status is the old one if nothing changes.
 #[must_use]
 pub fn record(
-    seen: &Observed,
+    observed: &Observed,
     decision: &Decision,
     now: Timestamp,
 ) -> (PostgresOpsRequestStatus, Vec<RequestEvent>) {
-    let old = seen.request.status.clone().unwrap_or_default();
+    let old = observed.request.status.clone().unwrap_or_default();
     let mut record = Record {
-        seen,
+        observed,
         status: old.clone(),
         events: vec![],
         now,
@@ -289,50 +342,58 @@ pub fn record(
         Decision::Finish(_) | Decision::Rest(_) => return (old, vec![]),
         Decision::Wait { step: None, on, .. } => {
             record.status.phase = Some(OpsPhase::Pending);
-            record.set(
-                Condition::new("Pending", Time(now)).because("Waiting", format!("waits for {on}")),
-            );
+            let pending = Condition::new("Pending", Time(now));
+            record.set(pending.because("Waiting", format!("waits for {on}")));
         }
         Decision::Act {
-            step, what, begins, ..
+            step,
+            purpose,
+            last_failure,
+            attempt,
+            ..
         } => {
             record.status.phase = Some(OpsPhase::Progressing);
             record.begin();
-            record.progress(step, *begins, what);
+            let message = match last_failure {
+                Some(why) => format!("{purpose} ({why})"),
+                None => purpose.to_string(),
+            };
+            record.progress(step, *attempt, &message);
         }
         Decision::Wait {
             step: Some(step),
             on,
-            begins,
+            attempt,
         } => {
-            let known = attempts::find_step(&old.steps, step);
-            let is_worth_telling = known
-                .and_then(|step| step.started_at.as_ref())
-                .is_some_and(|started| after(started.0, WORTH_TELLING) <= now);
-            let message = known
-                .and_then(|step| step.message.clone())
-                .filter(|_| !is_worth_telling && !begins);
-            record.progress(
-                step,
-                *begins,
-                &message.unwrap_or_else(|| format!("waits for {on}")),
-            );
+            let known = find_step(&old.steps, step);
+            let started = known.and_then(|step| step.started_at.as_ref());
+            let is_worth_telling = *attempt == Attempt::Begins
+                || started.is_some_and(|started| after(started.0, WORTH_TELLING) <= now);
+            let message = match known.and_then(|step| step.message.clone()) {
+                Some(message) if !is_worth_telling => message,
+                _ => format!("waits for {on}"),
+            };
+            record.progress(step, *attempt, &message);
         }
         Decision::RollBack { cause } => {
-            attempts::record_attempt(&mut record.status.steps, ROLLBACK, true, cause, now);
+            let (steps, rollback) = (&mut record.status.steps, StepId::from(StepKind::Rollback));
+            record_attempt(steps, &rollback, Attempt::Begins, &cause.to_string(), now);
             record.events.push(RequestEvent {
-                warning: true,
-                on_database: true,
-                ..RequestEvent::normal(ROLLBACK, format!("going back: {cause}"))
+                severity: Severity::Warning,
+                audience: Audience::Both,
+                ..RequestEvent::normal(
+                    StepKind::Rollback.as_str(),
+                    format!("rolling back: {cause}"),
+                )
             });
         }
         Decision::Complete(outcome) => record.end(outcome),
     }
-    record.status.observed_generation = seen.request.metadata.generation;
+    record.status.observed_generation = observed.request.metadata.generation;
     let Record {
         mut status, events, ..
     } = record;
-    let pods = pods(seen).unwrap_or_else(|| old.pods.clone());
+    let pods = pods(observed).unwrap_or_else(|| old.pods.clone());
     if status == old && lags(&pods) == lags(&old.pods) {
         return (old, events);
     }
@@ -340,9 +401,9 @@ pub fn record(
     (status, events)
 }
 
-/// A status that is being written.
+/// A status that is being derived.
 struct Record<'a> {
-    seen: &'a Observed,
+    observed: &'a Observed,
     status: PostgresOpsRequestStatus,
     events: Vec<RequestEvent>,
     now: Timestamp,
@@ -352,16 +413,18 @@ impl Record<'_> {
     fn set(&mut self, condition: Condition) {
         condition::set(
             &mut self.status.conditions,
-            condition.of_generation(self.seen.request.metadata.generation),
+            condition.of_generation(self.observed.request.metadata.generation),
         );
     }
 
-    /// What is begun on is remembered from then on: never is another database touched, or a pod
-    /// restarted twice.
+    /// Records the database and its pods when the request begins: from then on no other database is
+    /// changed, and no pod is restarted twice.
     fn begin(&mut self) {
-        if let (None, Some(database), Ok(pods)) =
-            (&self.status.begun_on, &self.seen.database, &self.seen.pods)
-        {
+        if let (None, Some(database), Ok(pods)) = (
+            &self.status.begun_on,
+            &self.observed.database,
+            &self.observed.pod_uids,
+        ) {
             let database_uid = database.uid().unwrap_or_default();
             self.status.begun_on = Some(BegunOn {
                 database_uid,
@@ -370,38 +433,34 @@ impl Record<'_> {
         }
     }
 
-    fn progress(&mut self, step: &str, begins: bool, message: &str) {
+    fn progress(&mut self, step: &StepId, attempt: Attempt, message: &str) {
         let now = self.now;
         if condition::holds(&self.status.conditions, "Pending") {
             let turn = Condition::new("Pending", Time(now)).with_status(false);
             self.set(turn.because("Began", "it is this request's turn"));
         }
-        attempts::record_attempt(&mut self.status.steps, step, begins, message, now);
-        if let Some(milestone) = Milestone::behind(step, &self.seen.request) {
+        let steps = &mut self.status.steps;
+        let is_new = find_step(steps, step).is_none();
+        record_attempt(steps, step, attempt, message, now);
+        let tries = find_step(steps, step).map_or(1, |step| step.attempts);
+        if let Some(milestone) = Milestone::behind(step, &self.observed.request) {
             self.announce(milestone);
         }
-        if begins {
-            let tries =
-                attempts::find_step(&self.status.steps, step).map_or(1, |step| step.attempts);
-            let again = if tries > 1 {
-                format!(" (try {tries})")
-            } else {
-                String::new()
+        if is_new || attempt == Attempt::Begins {
+            let attempt = StepAttempt {
+                step: step.clone(),
+                attempt: tries,
             };
-            let reason = StepKind::from_name(step).map_or(step, |kind| kind.as_str());
-            self.events.push(RequestEvent {
-                warning: tries > 1,
-                ..RequestEvent::normal(reason, format!("{step}{again}: {message}"))
-            });
+            self.events.push(RequestEvent::attempt(attempt, message));
         }
     }
 
     /// The conditions of everything up to this milestone.
     fn announce(&mut self, milestone: Milestone) {
-        for announced in ANNOUNCED
-            .iter()
-            .filter(|a| a.after <= milestone && (a.applies)(self.seen))
-        {
+        let applies = |announced: &&Announced| {
+            announced.after <= milestone && (announced.applies)(self.observed)
+        };
+        for announced in ANNOUNCED.iter().filter(applies) {
             if condition::holds(&self.status.conditions, announced.type_) {
                 continue;
             }
@@ -412,16 +471,18 @@ impl Record<'_> {
             }
             self.set(new.because(announced.type_, announced.message));
             let event = RequestEvent::normal(announced.type_, announced.message.to_owned());
-            self.events.push(RequestEvent {
-                on_database: announced.type_.starts_with("Database"),
-                ..event
-            });
+            let audience = if announced.type_.starts_with("Database") {
+                Audience::Both
+            } else {
+                Audience::Request
+            };
+            self.events.push(RequestEvent { audience, ..event });
         }
     }
 
     fn end(&mut self, outcome: &Outcome) {
-        attempts::finish_steps(&mut self.status.steps, None, self.now);
-        let name = self.seen.request.name_any();
+        finish_steps(&mut self.status.steps, None, self.now);
+        let name = self.observed.request.name_any();
         let (phase, type_, message) = match outcome {
             Outcome::Successful => {
                 self.announce(Milestone::Resumed);
@@ -435,41 +496,40 @@ impl Record<'_> {
         };
         self.status.phase = Some(phase);
         self.set(Condition::new(type_, Time(self.now)).because(type_, message.clone()));
-        let event = RequestEvent::normal(type_, format!("PostgresOpsRequest {name}: {message}"));
+        let severity = match outcome {
+            Outcome::Successful => Severity::Normal,
+            Outcome::Failed(_) => Severity::Warning,
+        };
         self.events.push(RequestEvent {
-            warning: phase == OpsPhase::Failed,
-            on_database: true,
-            ..event
+            severity,
+            audience: Audience::Both,
+            ..RequestEvent::normal(type_, format!("PostgresOpsRequest {name}: {message}"))
         });
     }
 }
 
-/// A power of two of MiB, or nothing: less comes and goes with every write.
+/// A power of two of MiB, or zero: a smaller lag comes and goes with every write.
 fn rounded(bytes: u64) -> String {
     let mib = bytes >> 20;
     format!("{}Mi", if mib == 0 { 0 } else { mib.next_power_of_two() })
 }
 
-/// Who is behind, and how far: while a standby catches up, that is what people look at.
+/// The lag of each pod that has one: people watch it while a standby catches up.
 fn lags(pods: &[PodStatus]) -> Vec<Option<&str>> {
     pods.iter()
         .map(|pod| pod.lag.as_deref().filter(|lag| *lag != "0Mi"))
         .collect()
 }
 
-/// The pods as people are shown them.
-fn pods(seen: &Observed) -> Option<Vec<PodStatus>> {
-    let scene = seen.cluster.as_ref().ok()?;
-    let begun_on = seen.request.begun_on();
-    let shown = scene.pods.iter().map(|pod| {
+/// The pods as `status.pods` shows them.
+fn pods(observed: &Observed) -> Option<Vec<PodStatus>> {
+    let cluster = observed.cluster().ok()?;
+    let begun_on = observed.request.begun_on();
+    let shown = cluster.pods.iter().map(|pod| {
         let server = pod.server.as_ref().ok();
-        let role = server.map(|server| {
-            if server.in_recovery {
-                "standby"
-            } else {
-                "primary"
-            }
-            .to_owned()
+        let role = server.map(|server| match server.in_recovery {
+            true => "standby".to_owned(),
+            false => "primary".to_owned(),
         });
         let leaf = server.and_then(|server| server.leaf.as_ref());
         PodStatus {
@@ -480,7 +540,7 @@ fn pods(seen: &Observed) -> Option<Vec<PodStatus>> {
             trusts: server
                 .map(|server| server.trusts.clone())
                 .unwrap_or_default(),
-            lag: scene.lag(&pod.name).map(rounded),
+            lag: cluster.lag(&pod.name).map(rounded),
             restarted: begun_on.is_some_and(|begun_on| !begun_on.has_pod(&pod.uid)),
         }
     });
@@ -490,6 +550,19 @@ fn pods(seen: &Observed) -> Option<Vec<PodStatus>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_message_of_a_step_is_found_in_its_event() {
+        for attempt in [1, 2] {
+            let step = StepId::restart("pg-0".to_owned());
+            let event = RequestEvent::attempt(StepAttempt { step, attempt }, "evict pg-0: now");
+            let attempt = event.attempt.expect("an attempt");
+            assert_eq!(
+                message_of_attempt(&attempt, &event.message),
+                "evict pg-0: now"
+            );
+        }
+    }
 
     #[test]
     fn the_guide_explains_each_condition() {

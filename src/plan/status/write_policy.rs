@@ -1,84 +1,84 @@
-//! When a status is written: what a later pgrekey must know at once, what only people read a little
-//! later.
+//! When a status is written: at once where a later pgrekey needs it, a little later where only
+//! people read it.
 //!
 //! An operation changes its status dozens of times, in steps that take a fraction of a second. The
-//! API server is spared what is old before anybody has read it; events tell of each step when it
-//! begins. Written at once are the beginning, with the database and the pods that it is about,
-//! every further try, the turn back and the end.
+//! API server is spared a status that the next one replaces before it is read; an event says when
+//! each step begins. Written at once are the beginning, with the database and its pods, every
+//! further try, the rollback and the end.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::api::StepKind;
 use crate::api::duration::after;
 use crate::api::ops_request::PostgresOpsRequestStatus;
+use crate::plan::operation::attempts::find_step;
 
-use crate::plan::operation::attempts::ROLLBACK;
-
-/// A status that is not written yet. Whoever loses it loses the times of the last steps.
+/// A status that is not written yet. Losing it loses the times of the last steps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PendingStatus {
-    /// What it is to be written over.
+    /// The status that the API server had.
     based_on: Option<PostgresOpsRequestStatus>,
     /// The status.
     pub status: PostgresOpsRequestStatus,
-    /// Since when the two differ.
+    /// When the two began to differ.
     pub since: Timestamp,
 }
 
 impl PendingStatus {
-    /// Whether it is still to be written over what is there.
+    /// Whether the API server still has the status that this one is based on.
     #[must_use]
     pub fn still_applies_to(&self, written: Option<&PostgresOpsRequestStatus>) -> bool {
         self.based_on.as_ref() == written
     }
 }
 
-/// What becomes of a status.
+/// When a status is written.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StatusWrite {
-    /// It is there already.
+    /// Not at all: the API server has it.
     Unchanged,
-    /// It is written later.
+    /// Later.
     Deferred(Box<PendingStatus>),
-    /// It is written now, before what was decided is done.
+    /// Now, before the actions are executed.
     Immediate,
 }
 
-/// How soon a status is to be written.
+/// How soon a status has to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct WritePolicy {
-    /// How late it may tell of a step that went well.
+    /// How late it may show a step that succeeded.
     pub delay: Duration,
-    /// Clients are given time, counted from a step on: steps are written at once.
+    /// A client grace period is counted from the end of steps: each step is written at once.
     pub has_grace_period: bool,
 }
 
-/// What the API server has, and since when there is something newer.
-#[derive(Clone, Debug)]
+/// The status that the API server has.
+#[derive(Clone, Debug, Default)]
 pub struct StoredStatus {
     /// The status.
     pub status: Option<PostgresOpsRequestStatus>,
-    /// Since when there has been a newer one; nothing if there is none.
+    /// Since when this process has a newer one; `None` if it has none.
     pub since: Option<Timestamp>,
 }
 
 impl StoredStatus {
-    /// What becomes of a newer status.
+    /// When a newer status is written.
     #[must_use]
     pub fn plan_write(
         &self,
         newer: &PostgresOpsRequestStatus,
-        pace: WritePolicy,
+        policy: WritePolicy,
         now: Timestamp,
     ) -> StatusWrite {
         if self.status.as_ref() == Some(newer) {
             return StatusWrite::Unchanged;
         }
         let since = self.since.unwrap_or(now);
-        let is_due = after(since, pace.delay) <= now
+        let is_due = after(since, policy.delay) <= now
             || self.status.as_ref().is_none_or(|status| {
-                let is_timed = pace.has_grace_period && status.steps.len() != newer.steps.len();
+                let is_timed = policy.has_grace_period && status.steps.len() != newer.steps.len();
                 is_timed
                     || status.phase != newer.phase
                     || status.begun_on != newer.begun_on
@@ -95,17 +95,11 @@ impl StoredStatus {
     }
 }
 
-/// How often steps were tried again, and the turn back: what ends a request.
+/// The number of further tries, and whether the operation rolls back: these end a request.
 fn tries(status: &PostgresOpsRequestStatus) -> (i32, bool) {
-    let again = status
-        .steps
-        .iter()
-        .map(|step| (step.attempts - 1).max(0))
-        .sum();
-    (
-        again,
-        crate::plan::operation::attempts::find_step(&status.steps, ROLLBACK).is_some(),
-    )
+    let further = status.steps.iter().map(|step| (step.attempts - 1).max(0));
+    let rolls_back = find_step(&status.steps, &StepKind::Rollback.into()).is_some();
+    (further.sum(), rolls_back)
 }
 
 #[cfg(test)]
@@ -171,7 +165,7 @@ mod tests {
             ..status("Pause", 1)
         };
         assert_eq!(saved(&begun), StatusWrite::Immediate);
-        assert_eq!(saved(&status(ROLLBACK, 1)), StatusWrite::Immediate);
+        assert_eq!(saved(&status("Rollback", 1)), StatusWrite::Immediate);
         let ended = PostgresOpsRequestStatus {
             phase: Some(OpsPhase::Successful),
             ..status("Pause", 1)

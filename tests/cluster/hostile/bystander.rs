@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use crate::harness::{Cluster, kubectl};
-use crate::provisioner::example;
+use crate::harness::{Cluster, example, kubectl};
 
 /// Between two of its questions.
 const PAUSE: Duration = Duration::from_millis(500);

@@ -17,10 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::bystander::asking;
-use crate::harness::{Cluster, eventually};
-use crate::installed::Installed;
-use crate::provisioner::{Place, example};
-use crate::rights::OPERATOR;
+use crate::harness::{Cluster, Installed, OPERATOR, TestNamespace, eventually, example};
 
 /// Callers that send half a body again and again, at each replica: more than it has places for
 /// work.
@@ -37,20 +34,20 @@ fn large(version: &str) -> Value {
     object
 }
 
-pub(super) fn large_manifests_are_refused(place: &Place<'_>, version: &str) {
+pub(super) fn large_manifests_are_refused(namespace: &TestNamespace<'_>, version: &str) {
     let manifest = large(version).to_string();
     assert!(manifest.len() > 2_700_000, "{} bytes", manifest.len());
     let dry_run = || {
         let create = [
             "-n",
-            place.namespace,
+            namespace.name,
             "create",
             "--dry-run=server",
             "--validate=false",
             "-f",
             "-",
         ];
-        place.cluster.kubectl(&create, &manifest).must_fail()
+        namespace.cluster.kubectl(&create, &manifest).must_fail()
     };
     for said in [dry_run(), dry_run(), dry_run()] {
         let why: String = said.chars().take(400).collect();

@@ -13,10 +13,7 @@ mod objects;
 use serde_json::{Value, json};
 
 use self::bystander::Bystander;
-use crate::harness::Cluster;
-use crate::installed::Installed;
-use crate::operations::issuers;
-use crate::provisioner::{Place, example, versions};
+use crate::harness::{Cluster, Installed, TestNamespace, example, issuers, versions};
 
 /// Where the victim of most cases is.
 const NAMESPACE: &str = "hostile";
@@ -37,25 +34,25 @@ async fn nobody_ends_the_operator_becomes_superuser_through_it_or_gets_what_is_a
     };
     let versions = versions(&cluster);
     let installed = Installed::install(&cluster);
-    let place = &Place::make(&cluster, NAMESPACE);
+    let namespace = &TestNamespace::make(&cluster, NAMESPACE);
     let bystander = Bystander::start(&cluster, &versions[&17]);
-    issuers(place);
-    databases::settings(place, "log_line_prefix = 'from a secret %m:'\n");
-    place.apply(&victim(&versions[&17]));
+    issuers(namespace);
+    databases::settings(namespace, "log_line_prefix = 'from a secret %m:'\n");
+    namespace.apply(&victim(&versions[&17]));
 
-    callers::large_manifests_are_refused(place, &versions[&17]);
+    callers::large_manifests_are_refused(namespace, &versions[&17]);
     callers::half_sent_bodies_delay_nobody(&installed, &cluster, &versions[&17]).await;
-    objects::what_strangers_write_is_refused_with_its_reason(place, &versions[&17]);
+    objects::what_strangers_write_is_refused_with_its_reason(namespace, &versions[&17]);
 
-    place.until_phase(VICTIM, "Ready", 180).await;
-    databases::settings_that_cannot_be_read_stop_no_pod(place).await;
-    databases::an_impostor_gets_nothing(place).await;
-    databases::functions_and_views_of_others_are_not_called(place).await;
-    databases::a_server_that_never_ends_its_answer_is_left(place).await;
-    neighbours::a_pet_set_of_nobodys_gets_no_pods(place);
-    neighbours::a_second_budget_is_named(place).await;
-    neighbours::it_has_got_none(place);
-    neighbours::ten_waiting_requests_stop_nobody_else(place, &versions[&17]).await;
+    namespace.until_phase(VICTIM, "Ready", 180).await;
+    databases::settings_that_cannot_be_read_stop_no_pod(namespace).await;
+    databases::an_impostor_gets_nothing(namespace).await;
+    databases::functions_and_views_of_others_are_not_called(namespace).await;
+    databases::a_server_that_never_ends_its_answer_is_left(namespace).await;
+    neighbours::a_pet_set_of_nobodys_gets_no_pods(namespace);
+    neighbours::a_second_budget_is_named(namespace).await;
+    neighbours::it_has_got_none(namespace);
+    neighbours::ten_waiting_requests_stop_nobody_else(namespace, &versions[&17]).await;
 
     bystander.stop().await;
     assert_eq!(
@@ -64,9 +61,9 @@ async fn nobody_ends_the_operator_becomes_superuser_through_it_or_gets_what_is_a
         "pgrekey was restarted: {}",
         installed.last_ends()
     );
-    neighbours::without_cert_manager_plain_databases_are_made(place, &versions[&17]).await;
-    place.until_phase(VICTIM, "Ready", 90).await;
-    place.clear();
+    neighbours::without_cert_manager_plain_databases_are_made(namespace, &versions[&17]).await;
+    namespace.until_phase(VICTIM, "Ready", 90).await;
+    namespace.clear();
     assert_eq!(
         installed.restarts(),
         0,

@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 
 use super::bystander::Bystander;
 use super::{NAMESPACE, VICTIM};
-use crate::operations::{ended, issuers};
-use crate::provisioner::{Place, example};
+use crate::harness::{TestNamespace, ended, example, issuers};
 
 fn restart(name: &str) -> Value {
     json!({
@@ -17,9 +16,9 @@ fn restart(name: &str) -> Value {
     })
 }
 
-pub(super) async fn a_second_budget_is_named(place: &Place<'_>) {
+pub(super) async fn a_second_budget_is_named(namespace: &TestNamespace<'_>) {
     let select = format!("app.kubernetes.io/instance={VICTIM}");
-    place.kubectl(&[
+    namespace.kubectl(&[
         "create",
         "pdb",
         "extra",
@@ -27,43 +26,49 @@ pub(super) async fn a_second_budget_is_named(place: &Place<'_>) {
         &select,
         "--min-available=1",
     ]);
-    place.apply(&restart("with-two-budgets"));
-    let said = || place.path("pgops/with-two-budgets", ".status");
-    place
+    namespace.apply(&restart("with-two-budgets"));
+    let said = || namespace.path("pgops/with-two-budgets", ".status");
+    namespace
         .until("the second budget is named", 60, || {
             said().contains("extra")
         })
         .await;
     assert_eq!(
-        place.condition(&format!("pg/{VICTIM}"), "Paused", "status"),
+        namespace.condition(&format!("pg/{VICTIM}"), "Paused", "status"),
         "",
         "nothing is paused for it"
     );
-    place.kubectl(&["delete", "pdb", "extra"]);
-    assert_eq!(ended(place, "with-two-budgets", 120).await, "Successful");
-    place.until_phase(VICTIM, "Ready", 60).await;
+    namespace.kubectl(&["delete", "pdb", "extra"]);
+    assert_eq!(
+        ended(namespace, "with-two-budgets", 120).await,
+        "Successful"
+    );
+    namespace.until_phase(VICTIM, "Ready", 60).await;
 }
 
 /// A PetSet with a database's labels that no database controls: whoever may make one may not
 /// therefore make pods.
-pub(super) fn a_pet_set_of_nobodys_gets_no_pods(place: &Place<'_>) {
+pub(super) fn a_pet_set_of_nobodys_gets_no_pods(namespace: &TestNamespace<'_>) {
     let mut set: Value =
-        serde_json::from_str(&place.kubectl(&["get", "petset", VICTIM, "-o", "json"]))
+        serde_json::from_str(&namespace.kubectl(&["get", "petset", VICTIM, "-o", "json"]))
             .expect("JSON");
     set["metadata"] = json!({"name": "stray", "labels": set["metadata"]["labels"]});
     set["spec"]["template"]["metadata"]["labels"]["stray"] = json!("true");
     set["status"] = Value::Null;
-    place.apply(&set);
+    namespace.apply(&set);
 }
 
 /// By now it would have some.
-pub(super) fn it_has_got_none(place: &Place<'_>) {
-    assert_eq!(place.path("sts/stray", ".metadata.name"), "");
-    place.kubectl(&["delete", "petset", "stray"]);
+pub(super) fn it_has_got_none(namespace: &TestNamespace<'_>) {
+    assert_eq!(namespace.path("sts/stray", ".metadata.name"), "");
+    namespace.kubectl(&["delete", "petset", "stray"]);
 }
 
-pub(super) async fn ten_waiting_requests_stop_nobody_else(place: &Place<'_>, version: &str) {
-    let other = &Place::make(place.cluster, "hostile-waiting");
+pub(super) async fn ten_waiting_requests_stop_nobody_else(
+    namespace: &TestNamespace<'_>,
+    version: &str,
+) {
+    let other = &TestNamespace::make(namespace.cluster, "hostile-waiting");
     issuers(other);
     let names: Vec<String> = (0..10).map(|n| format!("waits-{n}")).collect();
     for name in &names {
@@ -88,9 +93,9 @@ pub(super) async fn ten_waiting_requests_stop_nobody_else(place: &Place<'_>, ver
             begun().split_whitespace().count() == names.len()
         })
         .await;
-    place.apply(&restart("beside-ten"));
+    namespace.apply(&restart("beside-ten"));
     assert_eq!(
-        ended(place, "beside-ten", 120).await,
+        ended(namespace, "beside-ten", 120).await,
         "Successful",
         "{}",
         begun()
@@ -102,29 +107,29 @@ pub(super) async fn ten_waiting_requests_stop_nobody_else(place: &Place<'_>, ver
 const KINDS: [&str; 2] = ["clusterissuers.cert-manager.io", "issuers.cert-manager.io"];
 
 pub(super) async fn without_cert_manager_plain_databases_are_made(
-    place: &Place<'_>,
+    namespace: &TestNamespace<'_>,
     version: &str,
 ) {
-    let definitions = place
+    let definitions = namespace
         .cluster
         .kubectl(&[&["get", "crd", "-o", "json"], &KINDS[..]].concat(), "")
         .must_succeed();
     let kinds = KINDS.join(",");
-    let objects = place
+    let objects = namespace
         .cluster
         .kubectl(&["get", &kinds, "-A", "-o", "json"], "")
         .must_succeed();
-    place
+    namespace
         .cluster
         .kubectl(&[&["delete", "crd", "--wait"], &KINDS[..]].concat(), "")
         .must_succeed();
     let back = Restored {
-        place,
+        namespace,
         definitions: bare(&definitions),
         objects: bare(&objects),
     };
 
-    place
+    namespace
         .cluster
         .kubectl(
             &[
@@ -147,13 +152,13 @@ pub(super) async fn without_cert_manager_plain_databases_are_made(
         "pgrekey",
         "--timeout=90s",
     ];
-    place.cluster.kubectl(&rolled, "").must_succeed();
-    let bystander = Bystander::start(place.cluster, version);
-    place.apply(&example("ha-postgres.yaml", "plain", 1, version));
+    namespace.cluster.kubectl(&rolled, "").must_succeed();
+    let bystander = Bystander::start(namespace.cluster, version);
+    namespace.apply(&example("ha-postgres.yaml", "plain", 1, version));
     let mut with_tls = example("tls-postgres.yaml", "with-tls", 1, version);
     with_tls["spec"]["tls"] = json!({"issuerRef": {"apiGroup": "cert-manager.io", "kind": "Issuer", "name": "pg-issuer"}});
     let create = ["-n", NAMESPACE, "create", "--dry-run=server", "-f", "-"];
-    let said = place
+    let said = namespace
         .cluster
         .kubectl(&create, &with_tls.to_string())
         .must_fail();
@@ -161,17 +166,17 @@ pub(super) async fn without_cert_manager_plain_databases_are_made(
         said.contains("cert-manager"),
         "what is missing is said: {said}"
     );
-    place.until_phase("plain", "Ready", 120).await;
-    place.kubectl(&["delete", "pg", "plain", "--timeout=90s"]);
+    namespace.until_phase("plain", "Ready", 120).await;
+    namespace.kubectl(&["delete", "pg", "plain", "--timeout=90s"]);
 
     drop(back);
     let admitted = || {
-        place
+        namespace
             .cluster
             .kubectl(&create, &with_tls.to_string())
             .succeeded()
     };
-    place
+    namespace
         .until(
             "issuers are known again, and nobody restarted pgrekey",
             90,
@@ -202,14 +207,14 @@ fn bare(list: &str) -> Value {
 
 /// Brings back what was taken away, also when the test fails.
 struct Restored<'a, 'b> {
-    place: &'a Place<'b>,
+    namespace: &'a TestNamespace<'b>,
     definitions: Value,
     objects: Value,
 }
 
 impl Drop for Restored<'_, '_> {
     fn drop(&mut self) {
-        let cluster = self.place.cluster;
+        let cluster = self.namespace.cluster;
         let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
         cluster.kubectl(&apply, &self.definitions.to_string());
         let established = [

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::NAMESPACE;
 use super::databases::UNREADABLE;
-use crate::provisioner::{Place, example};
+use crate::harness::{TestNamespace, example};
 
 /// What is changed in a manifest, and what the refusal must name.
 type Wish = (&'static str, fn(&mut Value), &'static str);
@@ -59,7 +59,7 @@ const WISHES: [Wish; 12] = [
         "an unconfined pod",
         |o| {
             o["spec"]["podTemplate"]["spec"]["securityContext"] =
-                json!({"seccompProfile": {"type": "Unconfined"}})
+                json!({"seccompProfile": {"type": "Unconfined"}});
         },
         "[pod-security]",
     ),
@@ -72,7 +72,7 @@ const WISHES: [Wish; 12] = [
         "an address of somebody else",
         |o| {
             o["spec"]["serviceTemplates"] =
-                json!([{"alias": "primary", "spec": {"externalIPs": ["192.0.2.1"]}}])
+                json!([{"alias": "primary", "spec": {"externalIPs": ["192.0.2.1"]}}]);
         },
         "externalIPs",
     ),
@@ -104,10 +104,13 @@ const WISHES: [Wish; 12] = [
     ),
 ];
 
-pub(super) fn what_strangers_write_is_refused_with_its_reason(place: &Place<'_>, version: &str) {
+pub(super) fn what_strangers_write_is_refused_with_its_reason(
+    namespace: &TestNamespace<'_>,
+    version: &str,
+) {
     let create = ["-n", NAMESPACE, "create", "--dry-run=server", "-f", "-"];
     let refusal = |object: &Value| {
-        place
+        namespace
             .cluster
             .kubectl(&create, &object.to_string())
             .must_fail()

@@ -9,9 +9,10 @@ use kube::ResourceExt;
 use tracing::debug;
 
 use crate::api::Postgres;
+use crate::api::annotations::BUILT_OF;
 use crate::api::bounds::MAX_CHECK_TIMEOUT;
 use crate::api::postgres::HealthChecker;
-use crate::build::version::{BUILT_OF, BuiltOf};
+use crate::build::version::BuiltOf;
 use crate::build::workload::PodOwnership;
 use crate::controller::Context;
 use crate::controller::observe::superuser::auth_secret_name;

@@ -7,16 +7,17 @@ use kube::ResourceExt;
 use tokio::time::Instant;
 
 use crate::api::Postgres;
+use crate::api::ports::POSTGRES_PORT;
 use crate::api::tls::{ClientAuthMode, SslMode};
 use crate::controller::login::Login;
 use crate::controller::observe::instance::host;
 use crate::controller::postgres::health::secrets::{SecretVersions, is_paused};
 use crate::controller::postgres::health::verdict::CheckAnswer;
 use crate::controller::sessions::{PeerId, SessionPeer, Sessions};
+use crate::database::ProbeError;
 use crate::database::connect::ConnectOptions;
 use crate::database::server_status::{idle_slots, server_status, write_check};
 use crate::database::session::Session;
-use crate::database::{PORT, ProbeError};
 use crate::pki::issued::ServedMaterial;
 use crate::pki::key_pair::CertificateAndKey;
 use crate::plan::observed::instance::address;
@@ -55,7 +56,7 @@ pub(super) fn connect_methods(
     });
     let tls = served.map(|served| ConnectMethod {
         mode: SslMode::VerifyFull,
-        hash: accept.hash(true),
+        hash: accept.hash(SslMode::VerifyFull),
         pair: served.client_pair().ok(),
         roots: served.roots(),
     });
@@ -65,7 +66,7 @@ pub(super) fn connect_methods(
     };
     let plaintext = accepts_plaintext.then(|| ConnectMethod {
         mode: SslMode::Disable,
-        hash: accept.hash(false),
+        hash: accept.hash(SslMode::Disable),
         pair: None,
         roots: vec![],
     });
@@ -106,7 +107,8 @@ impl CheckRound<'_> {
 
     /// Asks a server, in the session that is kept with it, or else in a new one.
     pub(super) async fn ask(&self, pod: &Pod) -> Result<CheckAnswer, ProbeError> {
-        let address = address(pod, PORT).map_err(|why| ProbeError::Unreachable(why.into()))?;
+        let address = address(pod, POSTGRES_PORT.number)
+            .map_err(|why| ProbeError::Unreachable(why.into()))?;
         let terms = LoginTerms {
             address,
             secrets: self.secrets.clone(),

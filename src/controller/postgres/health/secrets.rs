@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use crate::api::Postgres;
 use crate::api::condition::holds;
-use crate::api::names::{tls_secret, with_suffix};
+use crate::api::names::Names;
 use crate::build::applied::accept;
 use crate::build::current_posture::shared_config;
 use crate::cluster::Error;
@@ -54,8 +54,8 @@ impl CheckSecrets {
         };
         let (auth, patroni, tls, user_conf, accept) = future::try_join5(
             get(auth_secret_name(postgres)),
-            get(with_suffix(&name, "patroni")),
-            get_if(has_tls.then(|| tls_secret(&name))),
+            get(Names::new(&name).patroni()),
+            get_if(has_tls.then(|| Names::new(&name).tls_secret())),
             get_if(user_conf),
             fetch_hba_methods(context, postgres),
         )
@@ -64,7 +64,7 @@ impl CheckSecrets {
         let data = tls
             .as_ref()
             .and_then(|(_, tls)| tls.as_ref()?.data.as_ref());
-        let served = data.and_then(|data| ServedMaterial::of(data, ""));
+        let served = data.and_then(|data| ServedMaterial::from_data(data, ""));
         let secrets = [Some(auth), Some(patroni), tls, user_conf];
         let versions = secrets
             .into_iter()
@@ -92,7 +92,9 @@ async fn fetch_hba_methods(
         return Ok(Some(known));
     }
     let namespace = postgres.namespace().unwrap_or_default();
-    let name = with_suffix(&postgres.name_any(), "config");
+    let name = Names::new(&postgres.name_any())
+        .patroni_config_maps()
+        .config;
     let map = context.get::<ConfigMap>(&namespace, &name).await?;
     let config = map.as_ref().and_then(shared_config);
     Ok(config.and_then(|config| accept(&config).ok()))

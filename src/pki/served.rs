@@ -1,0 +1,268 @@
+//! The certificates and keys under `/tls/certs`: parsing, trust bundles, and the CA of a chain.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use rustls::pki_types::CertificateDer;
+use secrecy::{ExposeSecret, SecretString};
+use x509_parser::certificate::X509Certificate;
+
+use crate::pki::certificate::summarize_pem;
+use crate::pki::key_pair::{CertificateAndKey, KeyPairProblem, certificates_of, parse_certificate};
+use crate::pki::{CaId, Fingerprint, Leaf, Material};
+
+use crate::pki::material::PerAlias;
+
+/// Key of the Secret `NAME-tls` with the CAs that servers and standbys trust.
+pub const TRUST_KEY: &str = "ca.crt";
+
+/// A chain (leaf first) and the key of the leaf, PEM.
+#[derive(Clone, Debug)]
+pub struct Pem {
+    /// The chain.
+    pub certificate: String,
+    /// The key.
+    pub key: SecretString,
+}
+
+impl Pem {
+    /// When the leaf expires. `None` if it cannot be parsed.
+    #[must_use]
+    pub fn ends(&self) -> Option<Timestamp> {
+        Some(summarize_pem(self.certificate.as_bytes())?.not_after)
+    }
+
+    /// Parses chain and key, and checks that they belong together.
+    pub fn pair(&self) -> Result<CertificateAndKey, KeyPairProblem> {
+        CertificateAndKey::parse(
+            self.certificate.as_bytes(),
+            self.key.expose_secret().as_bytes(),
+        )
+    }
+}
+
+/// The files under `/tls/certs`, PEM.
+#[derive(Clone, Debug)]
+pub struct ServedMaterial {
+    /// The CAs that servers and standbys trust.
+    pub trust: String,
+    /// For the certificate that servers serve.
+    pub server: Pem,
+    /// What standbys present.
+    pub client: Pem,
+    /// For the certificate that the exporter serves.
+    pub exporter: Pem,
+    /// The CA of the exporter.
+    pub exporter_ca: String,
+}
+
+/// CAs with their certificates, PEM.
+pub type Cas = BTreeMap<CaId, String>;
+
+impl ServedMaterial {
+    /// The same leaves with these CAs as trust bundle. The error is the first CA whose certificate
+    /// `cas` lacks.
+    ///
+    /// The CAs of `material`, which describes these leaves, come first: [`leaf`] finds the first CA
+    /// that fits, and a CA that was renewed with its old key fits as well as the old one.
+    pub fn trusting(
+        self,
+        material: &Material,
+        trust: &BTreeSet<CaId>,
+        cas: &Cas,
+    ) -> Result<Self, CaId> {
+        let first = [material.server.ca, material.client.ca]
+            .into_iter()
+            .filter(|ca| trust.contains(ca));
+        let order: Vec<CaId> = first
+            .clone()
+            .chain(
+                trust
+                    .iter()
+                    .copied()
+                    .filter(|ca| !first.clone().any(|f| f == *ca)),
+            )
+            .collect();
+        Ok(Self {
+            trust: bundle(order, cas)?,
+            ..self
+        })
+    }
+
+    /// The certificate of the cluster's own clients.
+    pub fn client_pair(&self) -> Result<CertificateAndKey, KeyPairProblem> {
+        self.client.pair()
+    }
+
+    /// Parses every chain with its key.
+    fn pairs(&self) -> Result<PerAlias<CertificateAndKey>, KeyPairProblem> {
+        Ok(PerAlias {
+            server: self.server.pair()?,
+            client: self.client.pair()?,
+            exporter: self.exporter.pair()?,
+        })
+    }
+
+    /// When the first leaf expires. `None` if one of them cannot be parsed.
+    #[must_use]
+    pub fn ends(&self) -> Option<Timestamp> {
+        Some(
+            self.server
+                .ends()?
+                .min(self.client.ends()?)
+                .min(self.exporter.ends()?),
+        )
+    }
+
+    /// The CAs that servers and standbys trust, DER.
+    #[must_use]
+    pub fn roots(&self) -> Vec<Vec<u8>> {
+        ders(&self.trust)
+    }
+
+    /// Every CA in these files.
+    #[must_use]
+    pub fn cas(&self) -> Cas {
+        [&self.trust, &self.exporter_ca]
+            .into_iter()
+            .flat_map(|pem| cas(pem.as_bytes()))
+            .collect()
+    }
+
+    /// The leaves by fingerprint, for a posture. `None` if a chain cannot be parsed, has the key of
+    /// another leaf, or leads to no CA in these files.
+    ///
+    /// The keys are checked because a server does not start with the key of another leaf, and a
+    /// fingerprint does not cover the key.
+    #[must_use]
+    pub fn material(&self) -> Option<Material> {
+        let PerAlias {
+            server,
+            client,
+            exporter,
+        } = self.pairs().ok()?;
+        Some(Material {
+            server: leaf_of_chain(server.chain(), &self.trust)?,
+            client: leaf_of_chain(client.chain(), &self.trust)?,
+            exporter: leaf_of_chain(exporter.chain(), &self.exporter_ca)?,
+        })
+    }
+
+    /// Takes the files from the data of Secret `NAME-tls`. `None` if a file is missing or empty.
+    /// [`ServedMaterial::material`] checks the content.
+    ///
+    /// `prefix` is empty for the current files, and `previous.` for those before them.
+    #[must_use]
+    pub fn from_data(data: &BTreeMap<String, ByteString>, prefix: &str) -> Option<Self> {
+        let text = |key: &str| {
+            let value = data
+                .get(&format!("{prefix}{key}"))
+                .filter(|value| !value.0.is_empty())?;
+            String::from_utf8(value.0.clone()).ok()
+        };
+        let pem = |certificate, key| {
+            Some(Pem {
+                certificate: text(certificate)?,
+                key: text(key)?.into(),
+            })
+        };
+        Some(Self {
+            trust: text(TRUST_KEY)?,
+            server: pem("server.crt", "server.key")?,
+            client: pem("client.crt", "client.key")?,
+            exporter: pem("exporter.crt", "exporter.key")?,
+            exporter_ca: text("exporter-ca.crt")?,
+        })
+    }
+}
+
+/// The certificates of these CAs in this order, each once, PEM. The error is the first CA without a
+/// certificate.
+pub fn bundle(order: impl IntoIterator<Item = CaId>, cas: &Cas) -> Result<String, CaId> {
+    let mut seen = BTreeSet::new();
+    order
+        .into_iter()
+        .filter(|ca| seen.insert(*ca))
+        .map(|ca| cas.get(&ca).map(String::as_str).ok_or(ca))
+        .collect()
+}
+
+/// The certificates in a PEM text, DER. Empty if one cannot be parsed.
+#[must_use]
+pub fn ders(pem: &str) -> Vec<Vec<u8>> {
+    certificates_of(pem.as_bytes())
+        .unwrap_or_default()
+        .iter()
+        .map(|der| der.to_vec())
+        .collect()
+}
+
+/// The CAs in a bundle, PEM. Empty if one cannot be parsed.
+#[must_use]
+pub fn cas(bundle: &[u8]) -> Cas {
+    certificates_of(bundle)
+        .unwrap_or_default()
+        .iter()
+        .map(|der| (CaId::from_der(der), pem(der)))
+        .collect()
+}
+
+/// The leaf of a chain and its CA, for a posture. `cas` are the possible CAs. Both PEM. `None` if
+/// the chain leads to none of them.
+#[must_use]
+pub fn leaf(chain: &str, cas: &str) -> Option<Leaf> {
+    leaf_of_chain(&certificates_of(chain.as_bytes()).ok()?, cas)
+}
+
+fn leaf_of_chain(chain: &[CertificateDer<'static>], cas: &str) -> Option<Leaf> {
+    let fingerprint = Fingerprint::sha256(chain.first()?);
+    let (_, root) = find_root(chain.to_vec(), &certificates_of(cas.as_bytes()).ok()?)?;
+    Some(Leaf {
+        fingerprint,
+        ca: CaId::from_der(&root),
+    })
+}
+
+/// The chain, completed with intermediate CAs of `cas`, and the self-signed CA of `cas` at its end.
+pub(super) fn find_root<'a>(
+    mut chain: Vec<CertificateDer<'static>>,
+    cas: &'a [CertificateDer<'static>],
+) -> Option<(Vec<CertificateDer<'static>>, CertificateDer<'static>)> {
+    // The root is removed from the chain: a client that does not know the root would not trust it
+    // anyway.
+    let signed_by_itself =
+        |der: &CertificateDer<'_>| parse_certificate(der, 1).is_ok_and(|c| is_signed_by(&c, &c));
+    if chain.len() > 1 && chain.last().is_some_and(&signed_by_itself) {
+        let root = chain.pop()?;
+        return cas.contains(&root).then_some((chain, root));
+    }
+    for _ in 0..=cas.len() {
+        let top = chain.last()?.clone();
+        let top = parse_certificate(&top, 1).ok()?;
+        let signs = |ca: &&'a CertificateDer<'static>| {
+            parse_certificate(ca, 1).is_ok_and(|ca| is_signed_by(&top, &ca))
+        };
+        let above = cas
+            .iter()
+            .filter(|ca| signed_by_itself(ca))
+            .find(signs)
+            .or_else(|| cas.iter().find(signs))?;
+        if signed_by_itself(above) {
+            return Some((chain, above.clone()));
+        }
+        chain.push(above.clone());
+    }
+    None
+}
+
+fn is_signed_by(below: &X509Certificate<'_>, above: &X509Certificate<'_>) -> bool {
+    below.issuer().as_raw() == above.subject().as_raw()
+        && below.verify_signature(Some(above.public_key())).is_ok()
+}
+
+/// A certificate as PEM.
+pub(super) fn pem(der: &[u8]) -> String {
+    let lf = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&pem::Pem::new("CERTIFICATE", der), lf)
+}

@@ -1,0 +1,115 @@
+//! The conditions that must hold before anything changes.
+
+use crate::api::StepKind;
+use crate::api::ops_request::Apply;
+use crate::plan::action::ClusterAction;
+use crate::plan::observed::cluster::ObservedCluster;
+use crate::plan::observed::{Live, Observed, Trial};
+use crate::plan::operation::goal::Goal;
+use crate::plan::operation::intent::Intent;
+use crate::plan::purpose::Purpose;
+use crate::plan::waiting::{Problem, Waiting};
+use crate::tls::{Method, method};
+
+const STEP: StepKind = StepKind::Preflight;
+
+/// The first condition that does not hold; `None` when the database may be paused.
+pub(super) fn preflight(observed: &Observed, live: &Live, goal: &Goal<'_>) -> Option<Intent> {
+    let cluster = match &live.cluster {
+        Ok(cluster) => cluster,
+        Err(why) => return Some(Intent::wait(STEP, Waiting::Observation(why.clone()))),
+    };
+    if let Err(on) = may_disrupt(observed, live, cluster, goal) {
+        return Some(Intent::wait(STEP, on));
+    }
+    match locked_out_roles(cluster, goal, live.major) {
+        Err(on) => return Some(Intent::wait(STEP, on)),
+        Ok(roles) if !roles.is_empty() => {
+            return Some(Intent::fail(STEP, Problem::LockedOut(roles)));
+        }
+        Ok(_) => {}
+    }
+    if !goal.issues_certificates() {
+        return None;
+    }
+    let issuance = match &live.issuance {
+        Ok(issuance) => issuance,
+        Err(why) => return Some(Intent::wait(STEP, Waiting::Issuance(why.clone()))),
+    };
+    if !issuance.conflicts.is_empty() {
+        let conflicts = Problem::Conflicts(issuance.conflicts.clone());
+        return Some(Intent::fail(STEP, conflicts));
+    }
+    if !issuance.not_ready.is_empty() {
+        let on = Waiting::Issuers(issuance.not_ready.clone());
+        return Some(Intent::wait(STEP, on));
+    }
+    match &issuance.trial {
+        Trial::Passed(_) => None,
+        trial => Some(try_issuers(STEP, trial)),
+    }
+}
+
+/// Whether pods are there and serve, and may be replaced, as far as this request needs it.
+fn may_disrupt(
+    observed: &Observed,
+    live: &Live,
+    cluster: &ObservedCluster,
+    goal: &Goal<'_>,
+) -> Result<(), Waiting> {
+    let budgets = || {
+        let budgets = live.budgets.as_ref();
+        budgets.map_err(|why| Waiting::Budgets(why.clone()))
+    };
+    let replaces = goal.replaces.is_some();
+    if observed.request.spec.apply == Apply::IfReady {
+        let (wanted, found) = (cluster.replicas, cluster.pods.len());
+        if wanted != found {
+            return Err(Waiting::PodCount { wanted, found });
+        }
+        let mut pods = cluster.pods.iter();
+        pods.try_for_each(|pod| cluster.serves_its_role(pod))?;
+        if matches!(budgets()?.own, Some(..1)) && cluster.replicas > 1 && replaces {
+            return Err(Waiting::OwnBudget);
+        }
+    }
+    if replaces {
+        cluster.keeps_data()?;
+        if let Some(conflict) = budgets()?.conflict() {
+            return Err(Waiting::Budget(conflict));
+        }
+    }
+    Ok(())
+}
+
+/// What a trial needs that has not passed.
+pub(super) fn try_issuers(step: StepKind, trial: &Trial) -> Intent {
+    match trial {
+        Trial::Absent | Trial::Begun => {
+            Intent::act(step, Purpose::StartTrial, ClusterAction::StartTrial)
+        }
+        // cert-manager does not ask again for what was refused: a new trial asks anew.
+        Trial::Failed(why) => Intent::Fail {
+            step: step.into(),
+            problem: Problem::TrialFailed(why.clone()),
+            retry: vec![ClusterAction::EndTrial.into()],
+        },
+        Trial::Pending | Trial::Passed(_) => Intent::wait(step, Waiting::Trial),
+    }
+}
+
+/// Roles whose passwords the servers would not accept any more: those stored as MD5, where SCRAM
+/// will be asked for.
+fn locked_out_roles(
+    cluster: &ObservedCluster,
+    goal: &Goal<'_>,
+    major: u32,
+) -> Result<Vec<String>, Waiting> {
+    let accept = cluster.applied.accept;
+    let is_scram = accept.plain.or(accept.tls) == Some(Method::Scram);
+    if method(&goal.desired, major) != Method::Scram || is_scram {
+        return Ok(vec![]);
+    }
+    let (_, primary) = cluster.primary()?;
+    Ok(primary.md5_roles.clone())
+}
