@@ -29,14 +29,14 @@ pub const REQUEUE_WHEN_LOADED: Duration = Duration::from_mins(10);
 #[derive(Debug, Default)]
 pub struct ObservedSettings {
     /// The servers that answered, by pod.
-    pub pods: BTreeMap<String, PodSettings>,
+    pub pods: BTreeMap<String, ServerSettings>,
     /// Some server did not answer.
     pub is_partial: bool,
 }
 
 /// The settings of one server.
 #[derive(Debug, Default)]
-pub struct PodSettings {
+pub struct ServerSettings {
     /// Its pod mounts the file. Pods that an older pgrekey made do not.
     pub has_file: bool,
     /// The file that it mounts is the one that is written.
@@ -58,7 +58,7 @@ pub enum SettingsStep {
     Reload,
 }
 
-impl PodSettings {
+impl ServerSettings {
     /// What brings the server up to date; `None` if it is, or if it takes a restart.
     ///
     /// `version` names the file that is written, `refreshed_for` the one for which the kubelet was
@@ -121,9 +121,9 @@ impl ObservedSettings {
     /// How long until servers are asked again, which were asked about this file for so long already.
     #[must_use]
     pub fn next_check(&self, file: &str, asked_for: Duration) -> Duration {
-        let is_behind = self.pods.values().any(PodSettings::is_behind);
+        let is_behind = self.pods.values().any(ServerSettings::is_behind);
         let is_pending =
-            |settings: &PodSettings| !settings.pending.is_empty() || settings.lacks(file);
+            |settings: &ServerSettings| !settings.pending.is_empty() || settings.lacks(file);
         if is_behind && asked_for < STUCK_AFTER {
             REQUEUE_WHILE_SPREADING
         } else if asked_for < PATRONI_RELOAD_TIME {
@@ -168,8 +168,8 @@ mod tests {
 
     const FILE: &str = "# pgrekey writes this file.\nwork_mem = '1MB'\n";
 
-    fn settings(is_current: bool, is_loaded: bool, pending: &[&str]) -> PodSettings {
-        PodSettings {
+    fn settings(is_current: bool, is_loaded: bool, pending: &[&str]) -> ServerSettings {
+        ServerSettings {
             has_file: true,
             is_current,
             is_loaded,
@@ -178,7 +178,7 @@ mod tests {
         }
     }
 
-    fn observed<const N: usize>(pods: [PodSettings; N]) -> ObservedSettings {
+    fn observed<const N: usize>(pods: [ServerSettings; N]) -> ObservedSettings {
         let pods = pods.into_iter().enumerate();
         ObservedSettings {
             pods: pods
@@ -197,7 +197,7 @@ mod tests {
             (Some("v2"), settings(false, true, &[]), None),
             (Some("v2"), settings(true, false, &[]), reload),
             (Some("v2"), settings(true, true, &["max_connections"]), None),
-            (Some("v1"), PodSettings::default(), None),
+            (Some("v1"), ServerSettings::default(), None),
         ] {
             let next = settings.next_step(refreshed_for, "v2");
             assert_eq!(next, expected, "{refreshed_for:?} {settings:?}");
@@ -217,7 +217,7 @@ mod tests {
             message.contains("max_connections (pg-0, pg-1); wal_level (pg-0)"),
             "{message}"
         );
-        let old = observed([settings(true, true, &[]), PodSettings::default()]);
+        let old = observed([settings(true, true, &[]), ServerSettings::default()]);
         let message = old.restart_pending(FILE).expect("something waits");
         assert!(
             message.contains("the settings of the Secret (pg-1)"),
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_refusal_counts_if_the_server_mounts_the_file_that_is_written() {
-        let refuses = |is_current, name: &str| PodSettings {
+        let refuses = |is_current, name: &str| ServerSettings {
             refused: BTreeSet::from([name.to_owned()]),
             ..settings(is_current, true, &[])
         };

@@ -66,9 +66,6 @@ pub(crate) async fn delete_all(
         .delete::<Secret>(&cluster.names().tls_secret())
         .await?;
     objects
-        .delete::<Secret>(&cluster.names().tls_secret())
-        .await?;
-    objects
         .delete::<ConfigMap>(&cluster.names().ca_config_map())
         .await?;
     Ok(())

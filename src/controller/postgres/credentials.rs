@@ -12,9 +12,9 @@ use crate::cluster::random;
 use crate::controller::login::{Login, Unusable};
 use crate::controller::observe::superuser::superuser_name;
 use crate::controller::outcome::{Interrupt, ReconcileResult};
-use crate::controller::postgres::database::Database;
+use crate::controller::postgres::database::ReconciledDatabase;
 
-impl Database<'_> {
+impl ReconciledDatabase<'_> {
     /// Makes sure that there is a login for the superuser. A Secret of the user's is respected;
     /// pgrekey's own is made, and made again if it is lost and the password is still known.
     pub(crate) async fn ensure_login(&self, secret: Option<Secret>) -> ReconcileResult<()> {

@@ -10,7 +10,7 @@ use crate::controller::observe::spec;
 use crate::controller::outcome::ReconcileResult;
 
 /// A database in one reconcile. Its steps stand in the files of this folder.
-pub(crate) struct Database<'a> {
+pub(crate) struct ReconciledDatabase<'a> {
     pub(crate) context: &'a Context,
     pub(crate) postgres: &'a Postgres,
     /// Its parsed spec.
@@ -19,7 +19,7 @@ pub(crate) struct Database<'a> {
     pub(crate) objects: Objects,
 }
 
-impl<'a> Database<'a> {
+impl<'a> ReconciledDatabase<'a> {
     pub(crate) fn new(
         context: &'a Context,
         postgres: &'a Postgres,

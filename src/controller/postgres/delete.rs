@@ -31,7 +31,7 @@ use crate::controller::execute::certificates::IssuedSecrets;
 use crate::controller::finalizer;
 use crate::controller::observe::superuser::auth_secret_name;
 use crate::controller::outcome::{Interrupt, Pending, ReconcileResult};
-use crate::controller::postgres::database::Database;
+use crate::controller::postgres::database::ReconciledDatabase;
 use crate::controller::postgres::status;
 use crate::plan::status::database::DatabaseStatusWriter;
 use crate::rules::ClusterFacts as _;
@@ -55,7 +55,7 @@ pub(crate) async fn clean_up(context: &Context, postgres: &Postgres) -> Reconcil
     }
     // Without a valid name nothing was ever made.
     if let Some(cluster) = names_only(postgres) {
-        Database::new(context, postgres, cluster)?
+        ReconciledDatabase::new(context, postgres, cluster)?
             .delete_objects(policy)
             .await?;
     }
@@ -69,7 +69,7 @@ pub(crate) async fn halt(context: &Context, postgres: &Postgres) -> ReconcileRes
     let Some(cluster) = names_only(postgres) else {
         return Ok(Action::await_change());
     };
-    Database::new(context, postgres, cluster)?
+    ReconciledDatabase::new(context, postgres, cluster)?
         .delete_workload()
         .await?;
     status::write(context, postgres, DatabaseStatusWriter::halted).await?;
@@ -122,7 +122,7 @@ fn names_only(postgres: &Postgres) -> Option<Cluster> {
     .ok()
 }
 
-impl Database<'_> {
+impl ReconciledDatabase<'_> {
     async fn delete_objects(&self, policy: DeletionPolicy) -> ReconcileResult<()> {
         let (objects, cluster) = (&self.objects, &self.cluster);
         self.stop_pods().await?;

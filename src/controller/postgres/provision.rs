@@ -20,7 +20,7 @@ use crate::controller::observe::spec::Parsed;
 use crate::controller::observe::stored_certificates::published_cas;
 use crate::controller::observe::{posture as posture_objects, spec, superuser};
 use crate::controller::outcome::{Interrupt, Pending, ReconcileResult};
-use crate::controller::postgres::database::Database;
+use crate::controller::postgres::database::ReconciledDatabase;
 use crate::pki::issued::{ServedMaterial, bundle};
 use crate::plan::operation::goal;
 use crate::plan::status::database::types::PROVISIONED;
@@ -30,7 +30,7 @@ use crate::tls::{Posture, posture};
 
 /// A database whose objects are applied.
 pub(crate) struct Provisioned<'a> {
-    pub(crate) database: Database<'a>,
+    pub(crate) database: ReconciledDatabase<'a>,
     /// The posture of the cluster.
     pub(crate) posture: Posture,
     /// Why part of the spec is not carried out, although all the rest was; `None` if all of it is.
@@ -67,7 +67,7 @@ pub(crate) async fn provision<'a>(
         not_followed,
         spec_problem,
     } = spec::parse(context, postgres, secret.as_ref()).await?;
-    let database = Database::new(context, postgres, cluster)?;
+    let database = ReconciledDatabase::new(context, postgres, cluster)?;
     if let Some(problem) = spec_problem {
         // The cluster stays as it is, and its certificates are renewed.
         let in_use = database.current_posture().await?;
@@ -124,7 +124,7 @@ fn validate(context: &Context, postgres: &Postgres) -> ReconcileResult<()> {
     }
 }
 
-impl Database<'_> {
+impl ReconciledDatabase<'_> {
     async fn apply_services(&self) -> ReconcileResult<()> {
         let (objects, cluster) = (&self.objects, &self.cluster);
         let outcome = objects.apply(services::pods(cluster)).await?;

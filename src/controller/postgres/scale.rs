@@ -15,10 +15,10 @@ use crate::cluster::{Error, ObjectName};
 use crate::controller::execute::patroni::{SwitchoverRequest, request_switchover};
 use crate::controller::observe::patroni::{fetch_leader, fetch_switchover_candidates};
 use crate::controller::outcome::{Interrupt, Pending, ReconcileResult};
-use crate::controller::postgres::database::Database;
+use crate::controller::postgres::database::ReconciledDatabase;
 use crate::plan::scale_down::{PodCounts, ScaleDown, StreamingStandby};
 
-impl Database<'_> {
+impl ReconciledDatabase<'_> {
     /// How many pods the set gets now. They become fewer only when the primary is among those that
     /// stay.
     pub(crate) async fn next_replicas(&self, posture: &PostureObjects) -> ReconcileResult<i32> {

@@ -31,7 +31,7 @@ use crate::build::{secrets, user_conf};
 use crate::controller::execute::Executor;
 use crate::controller::observe::cluster::ClusterObjects;
 use crate::controller::outcome::{Attempt, Interrupt, ReconcileResult};
-use crate::controller::postgres::database::Database;
+use crate::controller::postgres::database::ReconciledDatabase;
 use crate::controller::postgres::status;
 use crate::controller::state::{LoadedConf, RefusedSettings};
 use crate::database::server_status::mounted_files;
@@ -41,11 +41,11 @@ use crate::plan::action::PodRef;
 use crate::plan::observed::instance::{is_ready, sha256_hex};
 use crate::plan::status::database::types::RESTART_PENDING;
 use crate::plan::user_conf::{
-    ObservedSettings, PodSettings, REQUEUE_WHEN_LOADED, SettingsStep, left_out_message,
+    ObservedSettings, REQUEUE_WHEN_LOADED, ServerSettings, SettingsStep, left_out_message,
 };
 use crate::tls::Posture;
 
-impl Database<'_> {
+impl ReconciledDatabase<'_> {
     /// Writes Secret `NAME-user-conf`. The settings that are left out of it are also written on it:
     /// after a restart of pgrekey no server may get them.
     pub(crate) async fn write_user_conf(&self) -> ReconcileResult<()> {
@@ -218,7 +218,7 @@ async fn advance_server(
     pod: &Pod,
     file: &str,
     version: &str,
-) -> ReconcileResult<PodSettings> {
+) -> ReconcileResult<ServerSettings> {
     let settings = read_settings(executor, pod, file).await?;
     let refreshed_for = pod.annotations().get(REFRESHED_FOR).map(String::as_str);
     let pod_ref = PodRef {
@@ -237,7 +237,7 @@ async fn read_settings(
     executor: &Executor<'_>,
     pod: &Pod,
     file: &str,
-) -> ReconcileResult<PodSettings> {
+) -> ReconcileResult<ServerSettings> {
     let path = user_conf::path();
     let session = executor.site.log_in(pod).await?;
     let unanswered = |error| executor.unanswered(pod, Attempt::ReadSettings, error);
@@ -246,7 +246,7 @@ async fn read_settings(
         .map_err(unanswered)?;
     let PendingSettings { pending, refused } =
         settings(&session, &path).await.map_err(unanswered)?;
-    Ok(PodSettings {
+    Ok(ServerSettings {
         has_file: user_conf::has_user_conf(pod),
         is_current: mounted.files.get(&path) == Some(&sha256_hex(file)),
         is_loaded: mounted.loaded,

@@ -18,7 +18,7 @@ use crate::controller::Context;
 use crate::controller::observe::superuser::auth_secret_name;
 use crate::controller::postgres::health::connect::{CheckRound, CheckSessions, connect_methods};
 use crate::controller::postgres::health::secrets::{CheckSecrets, SecretVersions};
-use crate::controller::postgres::health::verdict::{Answers, left_slots};
+use crate::controller::postgres::health::verdict::{CheckAnswers, left_slots};
 use crate::controller::postgres::status;
 use crate::controller::sessions::PeerId;
 use crate::controller::state::LastCheck;
@@ -147,7 +147,7 @@ async fn ask_servers(
         .iter()
         .map(async |pod| (pod.name_any(), round.ask(pod).await));
     let answers: BTreeMap<_, _> = future::join_all(asked).await.into_iter().collect();
-    let answers = Answers(answers);
+    let answers = CheckAnswers(answers);
     if answers.any() {
         context.update_state(postgres, |state| state.login = Some(round.login));
     }

@@ -23,9 +23,9 @@ pub(super) struct CheckAnswer {
 }
 
 /// The answers of all servers, by the names of their pods.
-pub(super) struct Answers(pub(super) BTreeMap<String, Result<CheckAnswer, ProbeError>>);
+pub(super) struct CheckAnswers(pub(super) BTreeMap<String, Result<CheckAnswer, ProbeError>>);
 
-impl Answers {
+impl CheckAnswers {
     /// Whether any server answered.
     pub(super) fn any(&self) -> bool {
         self.0.values().any(Result::is_ok)
@@ -133,7 +133,7 @@ mod tests {
             .into_iter()
             .map(|(name, answer)| (name.to_owned(), answer))
             .collect();
-        let HealthVerdict { accepting, ready } = Answers(answers).verdict(desired);
+        let HealthVerdict { accepting, ready } = CheckAnswers(answers).verdict(desired);
         (accepting.is_ok(), ready.err())
     }
 
@@ -222,7 +222,9 @@ mod tests {
         ]
         .into();
         assert_eq!(
-            Answers(answers).primary().map(|(name, _)| name.as_str()),
+            CheckAnswers(answers)
+                .primary()
+                .map(|(name, _)| name.as_str()),
             Some("pg-0")
         );
     }
