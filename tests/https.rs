@@ -1,4 +1,4 @@
-//! The HTTPS server on a real socket: what it takes, what it refuses, and how it ends.
+//! The HTTPS server on a real socket: its limits, refusals and shutdown.
 
 #![allow(
     clippy::expect_used,
@@ -38,12 +38,12 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-/// Whatever takes longer than this does not come.
+/// The deadline for everything that a test waits for.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 const MIB: usize = 1024 * 1024;
 
-/// A server on loopback, and what its clients need.
+/// A server on loopback, with the CA for its clients.
 struct Running {
     address: SocketAddr,
     certificate: CertificateDer<'static>,
@@ -51,9 +51,9 @@ struct Running {
     metrics: Metrics,
     signal: CancellationToken,
     task: JoinHandle<()>,
-    /// How many requests for `/fine` were handled.
+    /// Handled requests for `/fine`.
     handled: Arc<AtomicUsize>,
-    /// How many requests are at the gate.
+    /// Requests that wait at the gate.
     waiting: Arc<AtomicUsize>,
     /// Permits to pass it.
     gate: Arc<Semaphore>,
@@ -171,7 +171,7 @@ impl Running {
         within(self.connect()).await.expect("a connection")
     }
 
-    /// A connection from this address of the loopback network, of which all are there.
+    /// A connection from 127.0.0.`last`.
     async fn from(&self, last: u8) -> TlsStream<TcpStream> {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket
@@ -187,7 +187,8 @@ impl Running {
             .expect("a handshake")
     }
 
-    /// A connection from this address with part of a body: half of it, or what makes a large one.
+    /// A connection from this address that has sent part of a body: half of it, or enough for a
+    /// large one.
     async fn half_sent(&self, last: u8, length: usize) -> TlsStream<TcpStream> {
         let mut stream = self.from(last).await;
         stream
@@ -201,7 +202,7 @@ impl Running {
         stream
     }
 
-    /// How many bodies are on their way or worked on, as far as connections are in use.
+    /// The number of open connections.
     fn open(&self) -> usize {
         usize::try_from(self.metrics.webhook_server.connections_open.get()).expect("a count")
     }
@@ -222,7 +223,7 @@ impl Running {
             .get()
     }
 
-    /// A request by a client that has done nothing wrong is answered, and soon.
+    /// A request of a well-behaved client is answered quickly.
     async fn must_serve(&self) {
         let began = Instant::now();
         let mut stream = self.http1().await;
@@ -295,7 +296,7 @@ async fn exchange(stream: &mut TlsStream<TcpStream>, line: &str) -> (u16, String
     (status, body)
 }
 
-/// The server closes this connection without a word.
+/// The server closes this connection without a response.
 async fn must_be_closed(stream: &mut (impl tokio::io::AsyncRead + Unpin)) {
     let mut rest = vec![];
     // A reset is an end as well.
@@ -475,7 +476,7 @@ async fn one_address_holds_no_more_than_a_quarter() {
         ..Limits::default()
     };
     let server = Running::start(limits).await;
-    // Three quarters of its quarter are for large ones.
+    // Large bodies get three quarters of the address' quarter.
     let length = 700 * 1024;
     let mut first = server.half_sent(2, length).await;
     until("it is being read", || server.open() == 1).await;
@@ -490,7 +491,7 @@ async fn one_address_holds_no_more_than_a_quarter() {
         (429, true),
         "{head}{body}"
     );
-    // It was answered although its body was still to be read, and the connection lives on.
+    // It was answered before its body was read, and the connection stays open.
     assert_eq!(exchange(&mut second, "GET /fine").await.0, 200);
     let mut other = server.from(3).await;
     other
@@ -538,7 +539,7 @@ async fn what_is_over_budget_is_refused_at_once_and_who_is_slow_makes_way() {
     assert!(matches!(status, 503 | 200), "{head}{body}");
     assert_eq!(status == 503, head.contains("retry-after: 1\r\n"), "{head}");
     let deadline = Instant::now() + DEADLINE;
-    // They are slow soon, and then the first of them makes way.
+    // They soon count as slow; then the first of them is dropped.
     while server.shed(Shed::MadeWay) == 0 {
         assert!(Instant::now() < deadline, "nobody made way");
         newcomer.write_all(&whole).await.expect("written");
@@ -559,7 +560,7 @@ async fn a_body_that_lies_about_its_length_ends() {
         ..Limits::default()
     })
     .await;
-    // Shorter than it says, and silent: it is slow.
+    // Shorter than announced, and silent: it counts as slow.
     let mut stream = server.half_sent(2, 1000).await;
     let (status, head, _) = response(&mut stream).await.expect("a response");
     assert_eq!(
@@ -580,11 +581,11 @@ async fn a_body_that_lies_about_its_length_ends() {
         began.elapsed()
     );
     assert_eq!(server.shed(Shed::SlowBody), 2);
-    // Shorter than it says, and gone.
+    // Shorter than announced, and closed.
     let mut stream = server.half_sent(2, 1000).await;
     stream.shutdown().await.expect("closed");
     until("it is counted", || server.shed(Shed::BrokenBody) == 1).await;
-    // Longer than it says: what follows is no request.
+    // Longer than announced: the rest is not a request.
     let mut stream = server.http1().await;
     stream
         .write_all(&[post(10).as_bytes(), &[b' '; 1000]].concat())
@@ -596,7 +597,7 @@ async fn a_body_that_lies_about_its_length_ends() {
         answers.starts_with("HTTP/1.1 200") && answers.matches("HTTP/1.1 400").count() == 1,
         "{answers}"
     );
-    // More than there is.
+    // More than the budget.
     for length in [
         "99999999999",
         "18446744073709551615",
@@ -673,7 +674,7 @@ async fn a_long_answer_that_nobody_reads_makes_way() {
         .concat()
     };
     let mut deaf = vec![];
-    // More than the kernel takes for them: what is not written yet stays in the budget.
+    // More than the kernel's buffers: unsent bytes stay in the budget.
     for _ in 0..20 {
         let mut stream = server.from(2).await;
         stream.write_all(&ask(700 * 1024)).await.expect("written");
@@ -694,7 +695,7 @@ async fn a_chunked_body_without_end_ends() {
     })
     .await;
     let head = "POST /length HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
-    // As fast as it goes: 413, and the connection with it.
+    // At full speed: 413, and the connection closes.
     let mut stream = server.http1().await;
     stream.write_all(head.as_bytes()).await.expect("written");
     let chunk = [b"10000\r\n".as_slice(), &vec![b' '; 0x10000], b"\r\n"].concat();
@@ -811,7 +812,7 @@ async fn beyond_its_requests_in_flight_the_answer_is_503_at_once() {
     assert_eq!(server.shed(Shed::InFlight), 1);
 }
 
-/// 512, or what the process may open: each connection takes two descriptors here.
+/// 512, or as many as the process may open: each connection has two descriptors here.
 fn many() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits
@@ -829,8 +830,7 @@ fn many() -> usize {
 #[tokio::test]
 async fn clients_that_hold_every_place_do_not_keep_a_healthy_one_out() {
     let connections = many();
-    // The limits of time are far away: what is proved is that a place is made, not that one becomes
-    // free.
+    // The time limits are far away: the test proves that a slot is freed for the newcomer.
     let long = Duration::from_mins(10);
     let limits = Limits {
         connections,
@@ -921,7 +921,7 @@ async fn slow_clients_are_closed_in_time() {
         .await
         .expect("written");
     must_be_closed(&mut half).await;
-    // A byte now and then buys no time.
+    // Single bytes do not extend the time.
     let (mut reader, mut writer) = tokio::io::split(server.http1().await);
     writer
         .write_all(b"GET /fine HTTP/1.1\r\nX: ")
@@ -953,10 +953,10 @@ async fn an_idle_connection_is_kept_longer_than_a_header_may_take() {
     let mut stream = server.http1().await;
     for _ in 0..3 {
         assert_eq!(exchange(&mut stream, "GET /fine").await.0, 200);
-        // The passing of this time is what is tested.
+        // The test is about the passing of this time.
         tokio::time::sleep(2 * header).await;
     }
-    // Half of the next header, after a request: its time is the header's.
+    // Half of the next header after a request: the limit for headers applies.
     let mut half = server.http1().await;
     assert_eq!(exchange(&mut half, "GET /fine").await.0, 200);
     half.write_all(b"GET").await.expect("written");
@@ -969,8 +969,8 @@ async fn an_idle_connection_is_kept_longer_than_a_header_may_take() {
     .await;
 }
 
-/// Requests in a loop, over one connection as long as it lasts. How many were answered, once no new
-/// connection is taken.
+/// Sends requests in a loop, over one connection as long as it lasts. Returns how many were
+/// answered before the server accepted no new connection.
 async fn load(server: Arc<Running>) -> usize {
     let mut answered = 0;
     'connection: while let Ok(mut stream) = server.connect().await {
@@ -1013,7 +1013,7 @@ async fn a_shutdown_under_load_loses_no_request() {
         server.waiting.load(Ordering::SeqCst) == 1
     })
     .await;
-    // Connected, and silent until the end has begun.
+    // Connected, and silent until the shutdown has begun.
     let mut late = server.http1().await;
     let mut clients = JoinSet::new();
     for _ in 0..8 {

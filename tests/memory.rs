@@ -1,4 +1,4 @@
-//! What a review costs in memory, whatever it holds: bytes are counted, not time.
+//! The memory of a review for every kind of object.
 
 #![allow(
     clippy::expect_used,
@@ -25,10 +25,10 @@ static MEMORY: PeakAlloc = PeakAlloc;
 
 const MIB: usize = 1024 * 1024;
 
-/// The most that a review may allocate at a time, beside its body.
+/// The most memory that a review may hold, besides its body.
 const MOST: usize = 36 * MIB;
 
-/// What reviewing this costs beside the body, and whether it was let in.
+/// The memory of this review besides the body, and whether the object was admitted.
 fn cost(kind: &str, purpose: Purpose, body: &[u8]) -> (usize, bool) {
     let webhook = WEBHOOKS
         .iter()
@@ -58,7 +58,7 @@ fn a_review_costs_no_more_than_its_part_of_memory() {
     let long = Limits::default().body;
     for shape in SHAPES {
         let [bare, refused] = [9_900, 11_000].map(|values| shape.update(shape.entries(values), 0));
-        // Texts add to what entries cost; it is enough to see it where those cost most.
+        // Strings add to the cost of entries: it is enough to measure the most expensive entries.
         let filler = if shape.name == "opaque objects" {
             (long - bare.len()) / 2
         } else {

@@ -1,4 +1,4 @@
-//! The webhooks behind their router: what goes in, what comes out, whatever the body.
+//! The webhooks behind their router: responses to good and bad bodies.
 
 #![allow(
     clippy::expect_used,
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
+use axum::extract::DefaultBodyLimit;
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use pgrekey::rules::Snapshot;
@@ -91,7 +92,9 @@ async fn send_as(
         .fold(Request::post(webhook.path), |request, (name, value)| {
             request.header(name, *value)
         });
+    // The server disables axum's own limit, and has another one.
     let response = router(&admission)
+        .layer(DefaultBodyLimit::disable())
         .oneshot(request.body(body.into()).expect("a request"))
         .await
         .expect("an answer");
@@ -108,7 +111,7 @@ async fn send_as(
     )
 }
 
-/// The response part of the answer to an envelope that is understood.
+/// The `response` of the answer to a valid envelope.
 async fn ask(webhook: &Webhook, envelope: &Value) -> Value {
     let (status, body) = send(webhook, envelope.to_string()).await;
     assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
@@ -275,7 +278,7 @@ async fn an_object_of_more_values_than_any_has_is_refused_with_the_field_and_nev
             &envelope(webhook_, "CREATE", &object, &Value::Null),
         )
         .await;
-        // The version is none of this cluster's: a rule was asked, or none was.
+        // The cluster lacks this version, so a finding shows that the rules ran.
         assert_eq!(
             response["auditAnnotations"]["refused-by"],
             if allowed { "version-exists" } else { "decodes" },
@@ -300,7 +303,7 @@ async fn an_object_of_more_values_than_any_has_is_refused_with_the_field_and_nev
             (&response["allowed"], response.get("patch").is_some()),
             (&json!(true), allowed)
         );
-        // Who has it already may make it smaller.
+        // An object that is already too large may be made smaller.
         let webhook_ = webhook("Postgres", Purpose::Validate);
         let response = ask(
             webhook_,
@@ -326,8 +329,7 @@ async fn a_deletion_is_judged_by_the_object_that_goes() {
         message.contains(r#"postgres "demo/ha-postgres" can't be terminated"#),
         "{message}"
     );
-    // However much is stored, and whatever of it does not decode: it can go, or is kept by its
-    // policy.
+    // A stored object of any size, decodable or not, can be deleted, or is kept by its policy.
     old["spec"]["podTemplate"] = json!({"spec": {"tolerations": vec![json!({}); 20_000]}});
     old["spec"]["replicas"] = json!("three");
     assert_eq!(
@@ -417,7 +419,7 @@ async fn other_media_types_are_not_read() {
     );
 }
 
-/// Bodies that somebody made to hurt: each is answered, quickly, and not with a 500.
+/// Hostile bodies: each is answered quickly, and not with 500.
 #[tokio::test]
 async fn bad_bodies_are_answered_in_bounded_time() {
     let webhook = webhook("PostgresOpsRequest", Purpose::Validate);
@@ -520,7 +522,8 @@ async fn bad_bodies_are_answered_in_bounded_time() {
             "{what}: an answer of {} bytes",
             answer.len()
         );
-        // Far above what it takes, far below what would hurt: it catches what is not linear.
+        // Far above the usual time and far below a harmful one: it catches anything that is not
+        // linear.
         assert!(took < Duration::from_secs(5), "{what}: {took:?}");
     }
 }

@@ -126,7 +126,6 @@ impl Greeting {
                 };
             }
             (LoginStage::Scram | LoginStage::Md5, Message::AuthenticationOk) => return Ok(true),
-            (LoginStage::Start, Message::AuthenticationSasl(_)) => LoginStage::Scram,
             (LoginStage::Start, Message::AuthenticationMd5Password(_)) if self.terms.md5 => {
                 LoginStage::Md5
             }
@@ -142,7 +141,8 @@ impl Greeting {
             (_, Message::AuthenticationScmCredential) => {
                 return Err(LoginRefusal::Unknown("credentials of the system"));
             }
-            (
+            (LoginStage::Start, Message::AuthenticationSasl(_))
+            | (
                 LoginStage::Scram,
                 Message::AuthenticationSaslContinue(_) | Message::AuthenticationSaslFinal(_),
             ) => LoginStage::Scram,

@@ -29,9 +29,9 @@ impl From<&str> for ServerText {
             };
             room = left;
             if is_plain {
-                shown.push(c)
+                shown.push(c);
             } else {
-                shown.extend(c.escape_debug())
+                shown.extend(c.escape_debug());
             }
         }
         Self(shown)

@@ -99,7 +99,7 @@ impl<'de> Visitor<'de> for &'static FieldSelection {
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             match fields.iter().find(|(field, _)| *field == key) {
                 Some((field, part)) => {
-                    drop(kept.insert((*field).to_owned(), map.next_value_seed(part)?))
+                    kept.insert((*field).to_owned(), map.next_value_seed(part)?);
                 }
                 None => drop(map.next_value::<IgnoredAny>()?),
             }

@@ -1,8 +1,8 @@
 //! The review of one object: by the rules of its kind, or for its defaults.
 //!
 //! # Expected flow
-//! The object is decoded, and then validated by the rules ([`validate`]) or given its defaults
-//! ([`mutate`]).
+//! The object is decoded, and then validated by the rules (`validate`) or given its defaults
+//! (`mutate`).
 //!
 //! # Guarantees
 //! Every request gets a verdict. `validate` refuses an object that does not decode, with the path

@@ -162,7 +162,7 @@ async fn accept(
                 tasks.spawn(connections.clone().serve(stream, peer, place));
             }
             Err(error) if is_of_one_connection(&error) => {
-                tracing::debug!(%error, "a connection ended before it began")
+                tracing::debug!(%error, "a connection ended before it began");
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections; trying again");

@@ -1,5 +1,5 @@
-//! What the rules let in, the builder builds: a database that came in and cannot be built is one
-//! whose certificates nobody renews.
+//! Every database that the rules admit can be built: otherwise its certificates would not be
+//! renewed.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 use crate::cases;
 
-/// Whether the rules let a new database in, and what the builder makes of it. None where it does
-/// not decode.
+/// Whether the rules admit a new database, and the result of the builder. `None` if it does not
+/// decode.
 fn judged(document: &Value, facts: &Snapshot) -> Option<(bool, Result<Cluster, Unbuildable>)> {
     let database: Postgres = serde_json::from_value(document.clone()).ok()?;
     let is_let_in =
@@ -24,7 +24,7 @@ fn judged(document: &Value, facts: &Snapshot) -> Option<(bool, Result<Cluster, U
         .version(&database.spec.version)
         .map(|version| version.spec.clone())
         .unwrap_or_default();
-    // What is in Secrets, no rule sees.
+    // No rule reads Secrets.
     let known = BuildFacts {
         version: &version,
         superuser: "postgres",
@@ -43,7 +43,7 @@ fn every_case_that_the_rules_let_in_is_built() {
     {
         let mut document = case.manifest();
         if document["metadata"]["name"].is_null() {
-            // The API server will have made one up.
+            // The API server generates a name.
             document["metadata"]["name"] = json!("database");
         }
         let (is_let_in, cluster) = judged(&document, &facts).expect("a database");
@@ -55,7 +55,7 @@ fn every_case_that_the_rules_let_in_is_built() {
     assert!(built > 20, "{built}");
 }
 
-/// Variables as users write them, pgrekey's own among them.
+/// Variables of users, reserved ones among them.
 fn env() -> impl Strategy<Value = Value> {
     let names = vec![
         "TZ",
@@ -76,7 +76,7 @@ fn env() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Settings, and what is none.
+/// Settings, valid and invalid.
 fn settings() -> impl Strategy<Value = String> {
     let name = select(vec![
         "work_mem",
@@ -111,12 +111,12 @@ fn settings() -> impl Strategy<Value = String> {
     prop::collection::vec(line, 0..3).prop_map(|lines| lines.join("\n"))
 }
 
-/// Amounts, and what is none.
+/// Amounts, valid and invalid.
 fn amount() -> impl Strategy<Value = String> {
     "[+-]?[0-9]{0,2}[.]?[0-9]{0,1}(|Gi|Mi|M|m|e3|E|GiB| Gi|lots)"
 }
 
-/// A part of a spec in which the builder finds something to read.
+/// A part of a spec that the builder reads.
 fn part() -> impl Strategy<Value = Value> {
     let source = || prop::option::of(Just(()));
     let path = select(vec!["", "a", "a/b", "..", "a/..", "/a", "...", "a..b"]);

@@ -1,4 +1,4 @@
-//! The cases: what the rules say about which objects, as data.
+//! The cases: objects and the expected findings, as data.
 //!
 //! Read `postgres_ops_request.yaml` and `postgres.yaml` as the specification of the rules;
 //! `world.yaml` is the cluster that they are about. Here they only become values, so that any suite
@@ -10,33 +10,33 @@ use pgrekey::rules::{Allowed, Operation, Snapshot};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// One object, and what is said about it.
+/// One object, and the expected findings.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Case {
-    /// The rule that speaks; none in a near miss, where nothing may be said.
+    /// The rule that finds something. `None` for a near miss, in which no rule may.
     pub(crate) rule: Option<String>,
     /// What a near miss shows.
     passes: Option<String>,
-    /// What tells this case from others of its rule.
+    /// The difference to other cases of the rule.
     about: Option<String>,
-    /// What is asked of the object.
+    /// The operation.
     #[serde(default)]
     on: On,
-    /// What is merged into the base, as a JSON merge patch.
+    /// The JSON merge patch onto the base.
     object: Value,
-    /// For an update: the object before it.
+    /// The old object of an update.
     old: Option<Value>,
-    /// What the installation allows; nothing if left out.
+    /// The installation's permissions; none if left out.
     #[serde(default)]
     allowed: Tenancy,
-    /// Requests that were made before, each merged into the base.
+    /// Earlier requests, each a merge patch onto the base.
     #[serde(default)]
     queued: Vec<Value>,
-    /// Other rules that cannot but speak as well.
+    /// Other rules that find something too, unavoidably.
     #[serde(default)]
     pub(crate) also: Vec<String>,
-    /// The fields that the rule speaks of.
+    /// The fields of the rule's findings.
     #[serde(default)]
     field: OneOrMore,
     /// The whole text of its first finding.
@@ -46,7 +46,7 @@ pub(crate) struct Case {
     pub(crate) kind: &'static str,
 }
 
-/// What an installation allows.
+/// The installation's permissions.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Tenancy {
@@ -78,7 +78,7 @@ impl Default for OneOrMore {
 }
 
 impl Case {
-    /// What the case is called in a failure.
+    /// The title of the case in a failure.
     pub(crate) fn title(&self) -> String {
         let parts = [
             self.rule.as_ref(),
@@ -105,7 +105,7 @@ impl Case {
         }
     }
 
-    /// What the installation allows.
+    /// The installation's permissions.
     pub(crate) fn allowed(&self) -> Arc<Allowed> {
         let Tenancy {
             pod_security,
@@ -122,17 +122,17 @@ impl Case {
         })
     }
 
-    /// The object that is asked about.
+    /// The object under review.
     pub(crate) fn manifest(&self) -> Value {
         merged(base(self.kind), &self.object)
     }
 
-    /// The object as it was, for an update.
+    /// The old object of an update.
     pub(crate) fn old(&self) -> Option<Value> {
         self.old.as_ref().map(|old| merged(base(self.kind), old))
     }
 
-    /// The requests that were made before.
+    /// The earlier requests.
     pub(crate) fn queued(&self) -> impl Iterator<Item = Value> {
         self.queued
             .iter()

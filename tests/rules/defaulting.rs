@@ -1,5 +1,5 @@
-//! The laws of what is filled in, over objects that start from the cases and are then damaged,
-//! emptied and decorated with fields that nobody knows; and what the defaults are.
+//! The laws of defaulting, for the objects of the cases after damage: fields removed, changed and
+//! added; and the defaults themselves.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cases;
 
-/// What happens to one object inside a document.
+/// A damage to one object within a document.
 #[derive(Clone, Debug)]
 enum Damage {
     Removed,
@@ -29,7 +29,7 @@ enum Damage {
     Decorated,
 }
 
-/// A document: a case's object with some damage, as it might come from a user.
+/// A case's object with some damage.
 fn documents() -> impl Strategy<Value = Value> {
     let damage = prop_oneof![
         Just(Damage::Removed),
@@ -109,8 +109,7 @@ fn is_database(document: &Value) -> bool {
     document["kind"] == "Postgres"
 }
 
-/// The document with its defaults; nothing when it does not decode, and goes on to the schema as it
-/// is.
+/// The document with its defaults. `None` if it does not decode; the schema then refuses it.
 fn mutated(
     document: &Value,
     old: Option<&Value>,
@@ -136,7 +135,7 @@ fn mutated(
     })
 }
 
-/// What defaults touch of the document, and the same with its defaults.
+/// The fields of the document that the defaults read or change, before and after defaulting.
 fn part_filled<K: ReviewedKind>(
     document: &Value,
     old: Option<&Value>,
@@ -175,7 +174,7 @@ fn found(document: &Value, old: Option<&Value>, facts: &dyn ClusterFacts) -> Vec
     }
 }
 
-/// Whether everything that is in `before`, other than nulls, is in `after` at the same place.
+/// Whether `after` has every value of `before`, except for nulls, at the same path.
 fn keeps(before: &Value, after: &Value) -> bool {
     match (before, after) {
         (Value::Null, _) => true,
@@ -233,7 +232,7 @@ proptest! {
         prop_assert_eq!(patched, after);
     }
 
-    /// The webhooks build no more of an object than defaults touch.
+    /// The webhooks parse only the fields that the defaults read or change.
     #[test]
     fn the_patch_of_the_part_that_is_touched_is_that_of_the_whole(document in documents(), old in documents()) {
         let facts = cases::facts([]);
@@ -248,8 +247,8 @@ proptest! {
         }
     }
 
-    /// A default that cannot work is found by its own rule; no other rule finds more than in what
-    /// the user wrote.
+    /// A default that cannot work is a finding of its own rule; other rules find no more than
+    /// without defaults.
     #[test]
     fn defaults_break_no_rules(document in documents()) {
         let facts = cases::facts([]);
@@ -264,7 +263,7 @@ proptest! {
         }
     }
 
-    /// A PUT of the same file, although by now the cluster's defaults are others.
+    /// A PUT of the same file after the cluster's defaults changed.
     #[test]
     fn the_same_file_again_is_not_an_edit(document in documents()) {
         let Some(stored) = mutated(&document, None, &cases::facts([]), INSTALLATION) else { return Ok(()) };
@@ -403,7 +402,7 @@ fn a_request_that_is_to_be_carried_out_is_kept_from_vanishing() {
         finalizers(&owned, None),
         Some(json!(["example.com/owner", OPS_REQUEST_FINALIZER]))
     );
-    // What has ended was let go, and who edits it then does not hold it again.
+    // The finalizer of a finished request was removed, and an edit does not add it again.
     assert_eq!(finalizers(&document, Some(&document)), None);
     assert_eq!(finalizers(&database(&json!({})), None), None);
     let review = review::<PostgresOpsRequest>(&document, None).expect("it decodes");

@@ -1,4 +1,4 @@
-//! Whatever the object, an answer is short and soon there.
+//! For every object, the response is short and quick.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ fn case(rule: &str, kind: &str) -> Case {
         .expect("a case")
 }
 
-/// What is found in a request with this `spec.tls`, in a namespace with many databases.
+/// The findings for a request with this `spec.tls`, in a namespace with many databases.
 fn found_soon(tls: &Value) -> Vec<Finding> {
     let case = case("alias-known", "PostgresOpsRequest");
     let mut object = case.manifest();
@@ -86,7 +86,7 @@ fn service_templates_without_end_are_refused_soon() {
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }
 
-/// Every place of a document that holds text, as a JSON pointer.
+/// The JSON pointers to all strings of a document.
 fn texts(value: &Value, path: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(map) => map.iter().for_each(|(key, value)| {
@@ -126,7 +126,7 @@ fn no_text_of_a_user_makes_an_answer_long_or_forges_a_line_of_it() {
         {
             let mut object = case.manifest();
             *object.pointer_mut(place).expect("a place") = json!(text);
-            // What the type does not take, no rule gets to see.
+            // No rule sees an object that does not decode.
             let decodes = match case.kind {
                 "Postgres" => {
                     serde_json::from_value::<pgrekey::api::Postgres>(object.clone()).is_ok()

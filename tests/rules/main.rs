@@ -1,4 +1,4 @@
-//! The rules, held against their specification: `postgres_ops_request.yaml` and `postgres.yaml`.
+//! The rules, tested against their specification: `postgres_ops_request.yaml` and `postgres.yaml`.
 
 #![allow(
     clippy::expect_used,
@@ -35,7 +35,7 @@ fn review<K: DeserializeOwned>(case: &Case, object: Value, old: Option<Value>) -
     }
 }
 
-/// What the rules say about an object of the case's kind.
+/// The findings of the rules of the case's kind.
 fn found(
     case: &Case,
     object: Value,
@@ -52,7 +52,7 @@ fn found(
     }
 }
 
-/// The object as the API server has it after the webhooks' defaults.
+/// The object after the mutating webhook.
 fn defaulted(case: &Case, object: Value, old: Option<Value>, facts: &dyn ClusterFacts) -> Value {
     match case.kind {
         "Postgres" => defaults::postgres(
@@ -135,8 +135,8 @@ fn ids<K: 'static>(rules: impl Iterator<Item = &'static Rule<K>>) -> BTreeSet<St
     rules.map(|rule| rule.id.to_owned()).collect()
 }
 
-/// `pgrekey check` says which rules it left out for want of facts: the table must not promise too
-/// much.
+/// `pgrekey check` lists the rules that it skipped without facts, so the table must be right about
+/// them.
 #[test]
 fn each_rule_needs_the_facts_that_the_table_says() {
     let mut partly = BTreeSet::new();

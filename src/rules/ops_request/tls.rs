@@ -142,7 +142,7 @@ pub(super) fn remove_forbids_cert(
     };
     match tls.client_auth_mode {
         Some(ClientAuthMode::Cert) => {
-            findings.add(FIELD, "cert needs TLS, which is to be removed", REMEDY)
+            findings.add(FIELD, "cert needs TLS, which is to be removed", REMEDY);
         }
         None if kept() == Some(ClientAuthMode::Cert) => {
             findings.add(
@@ -203,7 +203,7 @@ pub(super) fn version_supported(
         findings.add(
             "spec.databaseRef",
             problem,
-            format!("move the data to {} or newer", OLDEST_MAJOR),
+            format!("move the data to {OLDEST_MAJOR} or newer"),
         );
     }
 }
