@@ -39,7 +39,7 @@ fn benchmark(criterion: &mut Criterion) {
                 .expect("JSON")
         };
         criterion.bench_function(&format!("{purpose:?} {} bytes", body.len()), |b| {
-            b.iter(|| run(black_box(&body)))
+            b.iter(|| run(black_box(&body)));
         });
     }
 }

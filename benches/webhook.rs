@@ -84,11 +84,11 @@ fn main() {
         .expect("a runtime");
     if !is_asked("worst") {
         with_server("--serve", |client, server| {
-            runtime.block_on(measure(client, server))
+            runtime.block_on(measure(client, server));
         });
     }
     with_server("--serve-as-the-program", |client, server| {
-        worst(&runtime, client, server)
+        worst(&runtime, client, server);
     });
 }
 

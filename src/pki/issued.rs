@@ -582,7 +582,7 @@ pub(crate) mod tests {
     fn a_client_must_be_the_superuser_and_a_client() {
         let ca = Authority::new("ca");
         let other = ca.sign(Alias::Client, |params| {
-            params.distinguished_name.push(DnType::CommonName, "app")
+            params.distinguished_name.push(DnType::CommonName, "app");
         });
         let found = Defect::CommonName {
             found: "app".to_owned(),
@@ -590,7 +590,7 @@ pub(crate) mod tests {
         };
         assert_eq!(defect_of(Alias::Client, other), found);
         let server = |params: &mut CertificateParams| {
-            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         };
         let usage = ca.sign(Alias::Client, server);
         assert!(matches!(

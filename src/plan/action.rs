@@ -12,6 +12,10 @@ use crate::tls::{Alias, Files, PasswordEncryption, Posture};
 ///
 /// Its text, also by `Debug`, names the effect and shows no spec: the `env` of a spec may be secret.
 #[derive(Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a decision has a handful of them, and most are of the large variant"
+)]
 pub enum Action {
     /// On the request, or on the database in the request's name.
     Request(RequestAction),

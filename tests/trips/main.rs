@@ -221,7 +221,7 @@ impl Trip {
             Fault::FailsOver(when) if at == when => self.world.fail_over(),
             Fault::Mute(when) if at == when => self.mute_until = self.world.second() + 30,
             Fault::Blind(when) if at == when => {
-                self.world.trouble.blind_until = self.world.second() + 30
+                self.world.trouble.blind_until = self.world.second() + 30;
             }
             _ => {}
         }

@@ -123,7 +123,7 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision {
         return resume(Purpose::ResumeAsIs(why), Attempt::GoesOn);
     }
     let intent = match rollback_cause(request) {
-        Some(cause) => roll_back(observed, database, cause),
+        Some(cause) => roll_back(observed, database, &cause),
         None if request.metadata.deletion_timestamp.is_some() => {
             let cause = Failure::RequestDeleted;
             return Decision::RollBack { cause };
@@ -384,9 +384,7 @@ fn count_attempts(observed: &Observed, intent: Intent, now: Timestamp) -> Decisi
     }
     let is_known = find_step(steps, step).is_some();
     let attempt = match state {
-        AttemptState::Begins if !waits_for_slot && !(is_grace_period && is_known) => {
-            Attempt::Begins
-        }
+        AttemptState::Begins if !(waits_for_slot || is_grace_period && is_known) => Attempt::Begins,
         _ => Attempt::GoesOn,
     };
     match intent {

@@ -18,7 +18,7 @@ fn step(kind: StepKind) -> StepId {
 }
 
 /// The next thing to do on the way back, after the operation was given up for this cause.
-pub(super) fn roll_back(observed: &Observed, database: &Postgres, cause: String) -> Intent {
+pub(super) fn roll_back(observed: &Observed, database: &Postgres, cause: &str) -> Intent {
     let has_trial = observed
         .issuance()
         .is_ok_and(|issuance| issuance.trial != Trial::Absent);
@@ -34,7 +34,7 @@ pub(super) fn roll_back(observed: &Observed, database: &Postgres, cause: String)
         }
         let failed = find_step(observed.request.steps(), &StepKind::RollbackFailed.into());
         let how = failed.and_then(|step| step.message.as_deref());
-        let why = how.map_or(cause.clone(), |how| format!("{cause}; {how}"));
+        let why = how.map_or(cause.to_owned(), |how| format!("{cause}; {how}"));
         return Intent::End(Outcome::Failed(why));
     }
     let wait = |why: &_| {

@@ -394,13 +394,13 @@ mod tests {
             w.replicas(Replicas {
                 desired: 3,
                 ready: 3,
-            })
+            });
         });
         write(&mut conditions, |w| {
             w.checked(&HealthVerdict {
                 accepting: Ok(()),
                 ready: Err("no".to_owned()),
-            })
+            });
         });
         assert_eq!(phase(&conditions), Some(DatabasePhase::Provisioning));
         write(&mut conditions, |w| w.checked(&ready()));

@@ -68,7 +68,7 @@ impl RequestEvent {
     }
 
     /// A try of a step begins. Every try but the first is a warning.
-    fn attempt(attempt: StepAttempt, message: &str) -> Self {
+    fn attempt(attempt: &StepAttempt, message: &str) -> Self {
         Self {
             severity: if attempt.attempt > 1 {
                 Severity::Warning
@@ -78,7 +78,7 @@ impl RequestEvent {
             attempt: Some(attempt.clone()),
             ..Self::normal(
                 attempt.step.category().as_str(),
-                format!("{}{message}", attempt_prefix(&attempt)),
+                format!("{}{message}", attempt_prefix(attempt)),
             )
         }
     }
@@ -451,7 +451,7 @@ impl Record<'_> {
                 step: step.clone(),
                 attempt: tries,
             };
-            self.events.push(RequestEvent::attempt(attempt, message));
+            self.events.push(RequestEvent::attempt(&attempt, message));
         }
     }
 
@@ -527,9 +527,13 @@ fn pods(observed: &Observed) -> Option<Vec<PodStatus>> {
     let begun_on = observed.request.begun_on();
     let shown = cluster.pods.iter().map(|pod| {
         let server = pod.server.as_ref().ok();
-        let role = server.map(|server| match server.in_recovery {
-            true => "standby".to_owned(),
-            false => "primary".to_owned(),
+        let role = server.map(|server| {
+            let role = if server.in_recovery {
+                "standby"
+            } else {
+                "primary"
+            };
+            role.to_owned()
         });
         let leaf = server.and_then(|server| server.leaf.as_ref());
         PodStatus {
@@ -555,7 +559,7 @@ mod tests {
     fn the_message_of_a_step_is_found_in_its_event() {
         for attempt in [1, 2] {
             let step = StepId::restart("pg-0".to_owned());
-            let event = RequestEvent::attempt(StepAttempt { step, attempt }, "evict pg-0: now");
+            let event = RequestEvent::attempt(&StepAttempt { step, attempt }, "evict pg-0: now");
             let attempt = event.attempt.expect("an attempt");
             assert_eq!(
                 message_of_attempt(&attempt, &event.message),

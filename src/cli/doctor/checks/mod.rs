@@ -313,27 +313,27 @@ mod tests {
     /// For each check an installation that fails it.
     const BREAKS: &[(&str, CheckVerdict, Break)] = &[
         ("API server", CheckVerdict::Fail, |seen| {
-            seen.server = Err(Unreadable("no answer".to_owned()))
+            seen.server = Err(Unreadable("no answer".to_owned()));
         }),
         ("CRDs", CheckVerdict::Fail, |seen| {
-            drop(seen.crds.as_mut().map(|crds| crds.remove(0)))
+            drop(seen.crds.as_mut().map(|crds| crds.remove(0)));
         }),
         ("CRD versions", CheckVerdict::Warn, |seen| {
             let crds = seen.crds.as_mut().expect("CRDs");
             crds[1].spec.versions[0].schema = None;
         }),
         ("cert-manager CRDs", CheckVerdict::Fail, |seen| {
-            drop(seen.crds.as_mut().map(Vec::pop))
+            drop(seen.crds.as_mut().map(Vec::pop));
         }),
         ("issuers", CheckVerdict::Fail, |seen| {
-            seen.issuers = Ok(vec![])
+            seen.issuers = Ok(vec![]);
         }),
         ("issuers ready", CheckVerdict::Warn, |seen| {
             let broken = json!({"metadata": {"name": "broken"}, "spec": {}});
             seen.cluster_issuers = Ok(vec![parse(broken)]);
         }),
         ("PostgresVersions", CheckVerdict::Fail, |seen| {
-            seen.versions = Ok(vec![])
+            seen.versions = Ok(vec![]);
         }),
         ("webhooks registered", CheckVerdict::Warn, |seen| {
             seen.webhooks
@@ -367,16 +367,16 @@ mod tests {
             })));
         }),
         ("leader", CheckVerdict::Fail, |seen| {
-            seen.leases = Ok(vec![])
+            seen.leases = Ok(vec![]);
         }),
         ("your rights", CheckVerdict::Warn, |seen| {
-            seen.forbidden = Ok(vec!["list postgreses".to_owned()])
+            seen.forbidden = Ok(vec!["list postgreses".to_owned()]);
         }),
         ("PetSet controller", CheckVerdict::Fail, |seen| {
             seen.pet_sets.as_mut().expect("PetSets")[0].status = None;
         }),
         ("storage class", CheckVerdict::Warn, |seen| {
-            seen.default_storage = Ok(vec![])
+            seen.default_storage = Ok(vec![]);
         }),
         ("databases ready", CheckVerdict::Warn, |seen| {
             seen.databases.as_mut().expect("databases")[0].status = None;
@@ -452,7 +452,7 @@ mod tests {
     fn a_missing_right_to_ask_and_a_missing_webhook_are_no_failures() {
         let hints: &[(&str, CheckVerdict, Break)] = &[
             ("webhooks answer", CheckVerdict::Warn, |seen| {
-                seen.trial = Ok(Inquiry::NotAllowed("you may not".to_owned()))
+                seen.trial = Ok(Inquiry::NotAllowed("you may not".to_owned()));
             }),
             ("webhooks answer", CheckVerdict::Warn, |seen| {
                 seen.trial = Ok(Inquiry::Answered(AdmissionTrial::Admitted {
@@ -469,7 +469,7 @@ mod tests {
                 seen.operator = Ok(Inquiry::NotAllowed("you may not".to_owned()));
             }),
             ("operator's rights", CheckVerdict::Ok, |seen| {
-                seen.operator = Ok(Inquiry::Answered(None))
+                seen.operator = Ok(Inquiry::Answered(None));
             }),
         ];
         for (check, verdict, break_it) in hints {
