@@ -40,7 +40,7 @@ fn found_soon(tls: &Value) -> Vec<Finding> {
     found
 }
 
-fn of<'f>(found: &'f [Finding], rule: &str) -> Vec<&'f Finding> {
+fn findings_of<'f>(found: &'f [Finding], rule: &str) -> Vec<&'f Finding> {
     found.iter().filter(|f| f.rule == rule).collect()
 }
 
@@ -48,7 +48,7 @@ fn of<'f>(found: &'f [Finding], rule: &str) -> Vec<&'f Finding> {
 fn certificates_without_end_are_refused_soon() {
     let entry = json!({"alias": "server", "secretName": "other-1-server-cert", "issuerRef": {"name": "none"}});
     let found = found_soon(&json!({"certificates": vec![entry; 100_000]}));
-    let doubles = of(&found, "alias-unique");
+    let doubles = findings_of(&found, "alias-unique");
     assert_eq!(doubles.len(), MAX_CERTIFICATES - 1);
     assert!(found.len() <= 6 * MAX_FINDINGS_PER_RULE, "{}", found.len());
 }
