@@ -160,7 +160,7 @@ async fn the_tutorial_runs_in_its_order_under_load() {
     let Some(cluster) = Cluster::connect().await else {
         return;
     };
-    let seat = Seat::take(&cluster).await;
+    let seat = Seat::take_early(&cluster).await;
     let versions = versions(&cluster);
     let writes = Writes::default();
     let client = writes.counting(seat.rights.config().await);
@@ -214,7 +214,7 @@ async fn what_is_done_by_reload_restarts_no_pod_under_load() {
     let Some(cluster) = Cluster::connect().await else {
         return;
     };
-    let seat = Seat::take(&cluster).await;
+    let seat = Seat::take_early(&cluster).await;
     let versions = versions(&cluster);
     let writes = Writes::default();
     let client = writes.counting(seat.rights.config().await);

@@ -15,6 +15,9 @@ static WHOLE_CLUSTER: RwLock<()> = RwLock::const_new(());
 /// By then every test of a run has asked for its turn.
 const ALL_HAVE_ASKED: Duration = Duration::from_secs(1);
 
+/// And the longest have asked for their seats.
+const THE_LONGEST_HAVE_ASKED: Duration = Duration::from_millis(500);
+
 /// A turn: beside other tests, or alone.
 #[expect(dead_code, reason = "they end with the test that has them")]
 pub(super) enum Turn {
@@ -54,6 +57,13 @@ pub(crate) struct Seat {
 impl Seat {
     /// Takes the first that is free.
     pub(crate) async fn take(cluster: &Cluster) -> Self {
+        tokio::time::sleep(THE_LONGEST_HAVE_ASKED).await;
+        Self::take_early(cluster).await
+    }
+
+    /// The same, before all that [`Seat::take`] it: for the longest tests, or the end of the suite
+    /// would wait for them.
+    pub(crate) async fn take_early(cluster: &Cluster) -> Self {
         let seats = SEATS.iter().enumerate();
         let seats = seats.map(|(n, seat)| Box::pin(async move { (n, seat.lock().await) }));
         let ((n, taken), ..) = futures::future::select_all(seats).await;
