@@ -72,7 +72,7 @@ async fn carry_out(
     let name = request["metadata"]["name"].as_str().expect("a name");
     let mut held = request.clone();
     // As the webhooks give it, without which these controllers run.
-    held["metadata"]["finalizers"] = json!([FINALIZER]);
+    held["metadata"]["finalizers"] = json!([OPS_REQUEST_FINALIZER]);
     let before = uids(namespace);
     let traffic = Traffic::start(&namespace.cluster.client, namespace.name, "ha-postgres").await;
     let _ = writes.take();

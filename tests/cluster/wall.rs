@@ -653,6 +653,7 @@ fn finalizers(plural: &str, all: &Value) -> Value {
 
 /// What is labelled as a database's, and does something else: the policy that finds out, and how it
 /// is tried.
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn more_than_a_databases_objects_do() -> Vec<(&'static str, Verb, Value)> {
     let token = json!({"kubernetes.io/service-account.name": "foreign"});
     let token = [
@@ -889,6 +890,7 @@ async fn what_would_reach_further_is_refused(operator: &Asker) {
 
 /// What each level refuses in pods: where it stands in their specification, and what. Kubernetes'
 /// own admission is asked too.
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn insecure() -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
     vec![
         ("baseline", vec![("/hostNetwork", json!(true))]),
