@@ -120,7 +120,10 @@ fn widen_trust(cluster: &ObservedCluster, cas: &BTreeSet<CaId>) -> Option<Intent
             purpose, actions, ..
         } => Some(Intent::Act {
             step,
-            purpose,
+            purpose: match purpose {
+                Purpose::ApplyStage(_) => Purpose::ApplyStage(StepKind::Expand),
+                purpose => purpose,
+            },
             actions: actions.into_iter().map(Action::from).collect(),
         }),
         Progress::Wait { on, .. } => Some(Intent::Wait { step, on }),
