@@ -591,7 +591,7 @@ async fn a_new_key_of_the_ca_is_told_to_clients_before_it_is_served(namespace: &
     let notes = r#"jsonpath={range .items[?(@.reason=="ClientGracePeriod")]}{.message}{"\n"}{end}"#;
     for what in [
         "Z to trust the new CA",
-        "Z to show certificates of the CAs that stay",
+        "Z to present certificates of the CAs that stay",
     ] {
         let is_told = || {
             namespace
