@@ -6,10 +6,10 @@
 //! | floor | modules | may |
 //! |---|---|---|
 //! | program | `main`, [`cli`] | parse, wire, exit |
-//! | loops | [`controller`] | observe, decide, record, perform |
+//! | controllers | [`controller`] | observe, derive a transition, record, execute |
 //! | edges | [`cluster`], [`database`], [`serve`] | talk to the API server, to Postgres, to HTTPS callers |
-//! | judgment | [`rules`], [`build`], [`tls`], [`plan`] | decide, purely |
-//! | words | [`api`] | be the CRD types; serde only |
+//! | judgment | [`rules`], [`build`], [`pki`], [`tls`], [`plan`] | decide, purely |
+//! | words | [`api`] | be the CRD types, with their names, defaults and bounds |
 //! | beside | [`telemetry`], [`metrics`] | be used by edges and what is above |
 
 pub mod api;
