@@ -5,7 +5,7 @@
 //! stop; then it waits for the lease again, or gives it up.
 //!
 //! # Guarantees
-//! A process without the lease writes nothing. A controller reconciles [`CONCURRENCY`] objects at
+//! Where a lease is configured, a process without it writes nothing. A controller reconciles [`CONCURRENCY`] objects at
 //! once, and no object twice at once. A reconcile that fails is repeated after a pause. When the
 //! lease is lost, everything that runs under it ends: tasks for objects, checks and connections are
 //! owned by their controller and stop when it is dropped. An operation that needs a database for

@@ -229,7 +229,7 @@ fn named(issuers: &[CertificateIssuerRef], wanted: CaId) -> Option<String> {
         .map(words)
 }
 
-/// What is before, in its order, with what comes where it comes.
+/// The lines that stay, then those that go, then those that come; each in its own order.
 fn lines(before: &[String], after: &[String]) -> Vec<LineChange> {
     let stays = |line: &&String| after.contains(line);
     let gone = before

@@ -1,9 +1,10 @@
 //! The defaults of both kinds.
 //!
 //! # Guarantees
-//! Only missing fields are filled in; existing fields, known or unknown, do not change. Defaulting
-//! is idempotent. On an update, a missing field takes its value from the old object, so that a PUT
-//! of the same file is no edit.
+//! Only missing fields, and missing entries of `tls.certificates`, are filled in; what exists, known
+//! or unknown, does not change. Defaulting is idempotent. On an update, a missing field takes its
+//! value from the old object, so that a PUT of the same file is no edit; not so the modes when TLS
+//! is added or removed, because the old ones would not fit.
 
 use std::sync::Arc;
 
@@ -70,8 +71,8 @@ pub struct InstallationDefaults {
 
 /// The default issuer of a namespace: its annotation, else the installation's default.
 ///
-/// An invalid annotation is ignored: the rules then report the missing issuer, and name the sources
-/// of a default.
+/// An invalid annotation counts as none. If there is no other default either, a rule reports the
+/// missing issuer and names the sources of a default.
 fn default_issuer(
     namespace: &str,
     facts: &dyn ClusterFacts,

@@ -131,7 +131,8 @@ pub struct ObservedCertificate {
     pub issuing: bool,
     /// How often it was issued.
     pub revision: i64,
-    /// The revision that this request has asked to be followed by another one.
+    /// The revision at which this request asked cert-manager for a new certificate; `None` if it has
+    /// not asked. A later revision is the answer.
     pub requested_at_revision: Option<i64>,
     /// Why the last try failed, and when cert-manager tries again.
     pub failure: Option<String>,
