@@ -16,7 +16,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use pgrekey::rules::defaults::InstallationDefaults;
 use pgrekey::serve::admission::AdmissionRequest;
 use pgrekey::serve::response::respond;
-use pgrekey::serve::table::{Purpose, WEBHOOKS};
+use pgrekey::serve::table::{WebhookType, WEBHOOKS};
 use pgrekey::serve::webhooks::review;
 
 fn benchmark(criterion: &mut Criterion) {
@@ -25,10 +25,10 @@ fn benchmark(criterion: &mut Criterion) {
         ops_manager: true,
         ..InstallationDefaults::default()
     };
-    for purpose in [Purpose::Validate, Purpose::Mutate] {
+    for purpose in [WebhookType::Validate, WebhookType::Mutate] {
         let webhook = WEBHOOKS
             .iter()
-            .find(|w| w.kind == "PostgresOpsRequest" && w.purpose == purpose)
+            .find(|w| w.kind == "PostgresOpsRequest" && w.webhook_type == purpose)
             .expect("a webhook");
         let run = |body: &[u8]| {
             let request = AdmissionRequest::parse(body).expect("a request");

@@ -41,7 +41,7 @@ use pgrekey::rules::defaults::InstallationDefaults;
 use pgrekey::serve::certificate::ServedCertificate;
 use pgrekey::serve::limits::Limits;
 use pgrekey::serve::server::{HttpsServer, Transport, tls};
-use pgrekey::serve::table::{Purpose, WEBHOOKS};
+use pgrekey::serve::table::{WebhookType, WEBHOOKS};
 use pgrekey::serve::webhooks::{Admission, router};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
@@ -258,7 +258,7 @@ impl Client {
         config.resumption = rustls::client::Resumption::disabled();
         let webhook = WEBHOOKS
             .iter()
-            .find(|w| w.kind == "PostgresOpsRequest" && w.purpose == Purpose::Validate);
+            .find(|w| w.kind == "PostgresOpsRequest" && w.webhook_type == WebhookType::Validate);
         let (path, body) = (webhook.expect("a webhook").path, review_body::body());
         let request = [head(path, body.len()).as_bytes(), &body].concat();
         Self {

@@ -16,7 +16,7 @@ use pgrekey::rules::defaults::InstallationDefaults;
 use pgrekey::serve::admission::AdmissionRequest;
 use pgrekey::serve::limits::Limits;
 use pgrekey::serve::response::respond;
-use pgrekey::serve::table::{Purpose, WEBHOOKS};
+use pgrekey::serve::table::{WebhookType, WEBHOOKS};
 use pgrekey::serve::webhooks::review;
 use worst_body::SHAPES;
 
@@ -29,10 +29,10 @@ const MIB: usize = 1024 * 1024;
 const MOST: usize = 36 * MIB;
 
 /// The memory of this review besides the body, and whether the object was admitted.
-fn cost(kind: &str, purpose: Purpose, body: &[u8]) -> (usize, bool) {
+fn cost(kind: &str, purpose: WebhookType, body: &[u8]) -> (usize, bool) {
     let webhook = WEBHOOKS
         .iter()
-        .find(|w| w.kind == kind && w.purpose == purpose)
+        .find(|w| w.kind == kind && w.webhook_type == purpose)
         .expect("a webhook");
     let (facts, installation) = (
         Snapshot::default(),
@@ -65,7 +65,7 @@ fn a_review_costs_no_more_than_its_part_of_memory() {
             0
         };
         let taken = shape.update(shape.entries(9_900), filler);
-        for purpose in [Purpose::Mutate, Purpose::Validate] {
+        for purpose in [WebhookType::Mutate, WebhookType::Validate] {
             let (bytes, _) = cost(shape.kind(), purpose, &taken);
             println!(
                 "{:<26} {purpose:?} {:>6} kB of {} kB",
@@ -84,7 +84,7 @@ fn a_review_costs_no_more_than_its_part_of_memory() {
                 "{}: {purpose:?} takes {bytes} bytes to refuse it",
                 shape.name
             );
-            assert_eq!(allowed, purpose == Purpose::Mutate, "{}", shape.name);
+            assert_eq!(allowed, purpose == WebhookType::Mutate, "{}", shape.name);
         }
     }
 }

@@ -16,7 +16,7 @@ use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use pgrekey::rules::Snapshot;
 use pgrekey::rules::defaults::InstallationDefaults;
-use pgrekey::serve::table::{Purpose, WEBHOOKS, Webhook};
+use pgrekey::serve::table::{WebhookType, WEBHOOKS, Webhook};
 use pgrekey::serve::webhooks::{Admission, router};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -52,10 +52,10 @@ fn request(tls: &Value) -> Value {
     })
 }
 
-fn webhook(kind: &str, purpose: Purpose) -> &'static Webhook {
+fn webhook(kind: &str, purpose: WebhookType) -> &'static Webhook {
     WEBHOOKS
         .iter()
-        .find(|w| w.kind == kind && w.purpose == purpose)
+        .find(|w| w.kind == kind && w.webhook_type == purpose)
         .expect("a webhook")
 }
 
@@ -122,7 +122,7 @@ async fn ask(webhook: &Webhook, envelope: &Value) -> Value {
 
 #[tokio::test]
 async fn a_denial_lists_every_reason_with_field_and_remedy() {
-    let webhook = webhook("PostgresOpsRequest", Purpose::Validate);
+    let webhook = webhook("PostgresOpsRequest", WebhookType::Validate);
     let object = request(
         &json!({"remove": true, "sslMode": "require", "certificates": [{"alias": "sever"}]}),
     );
@@ -183,7 +183,7 @@ async fn a_denial_lists_every_reason_with_field_and_remedy() {
 
 #[tokio::test]
 async fn what_leaves_out_is_filled_in_by_a_minimal_patch() {
-    let webhook = webhook("PostgresOpsRequest", Purpose::Mutate);
+    let webhook = webhook("PostgresOpsRequest", WebhookType::Mutate);
     let mut object = request(&json!({"issuerRef": {"name": "pg-issuer"}}));
     object["spec"]["tls"]["issuerRef"]["unknown"] = json!("kept");
     let response = ask(webhook, &envelope(webhook, "CREATE", &object, &Value::Null)).await;
@@ -205,12 +205,12 @@ async fn what_leaves_out_is_filled_in_by_a_minimal_patch() {
 #[tokio::test]
 async fn an_object_that_does_not_decode_is_refused_with_its_path_and_never_patched() {
     let object = request(&json!({"certificates": [{"alias": "server", "dnsNames": [1]}]}));
-    for purpose in [Purpose::Validate, Purpose::Mutate] {
+    for purpose in [WebhookType::Validate, WebhookType::Mutate] {
         let webhook = webhook("PostgresOpsRequest", purpose);
         let response = ask(webhook, &envelope(webhook, "CREATE", &object, &Value::Null)).await;
-        assert_eq!(response["allowed"], purpose == Purpose::Mutate);
+        assert_eq!(response["allowed"], purpose == WebhookType::Mutate);
         assert_eq!(response.get("patch"), None);
-        if purpose == Purpose::Validate {
+        if purpose == WebhookType::Validate {
             assert_eq!(
                 response["status"]["details"]["causes"][0]["field"],
                 "spec.tls.certificates[0].dnsNames[0]"
@@ -225,7 +225,7 @@ async fn an_update_that_leaves_the_spec_alone_passes_whatever_the_spec_is() {
     old["spec"]["databaseRef"]["name"] = json!("gone");
     let mut new = old.clone();
     new["metadata"]["finalizers"] = json!([]);
-    let webhook = webhook("PostgresOpsRequest", Purpose::Validate);
+    let webhook = webhook("PostgresOpsRequest", WebhookType::Validate);
     assert_eq!(
         ask(webhook, &envelope(webhook, "UPDATE", &new, &old)).await["allowed"],
         true
@@ -247,7 +247,7 @@ async fn an_update_that_leaves_the_spec_alone_passes_whatever_the_spec_is() {
 async fn a_spec_that_is_only_written_otherwise_counts_as_left_alone() {
     let mut old = request(&json!({}));
     old["spec"]["databaseRef"]["name"] = json!("gone");
-    let webhook = webhook("PostgresOpsRequest", Purpose::Validate);
+    let webhook = webhook("PostgresOpsRequest", WebhookType::Validate);
     let body = envelope(webhook, "UPDATE", &json!("@"), &old).to_string();
     let spec = r#"{"databaseRef": {"name": "gone"}, "tls": {}, "type": "ReconfigureTLS"}"#;
     let (status, answer) = send(
@@ -272,7 +272,7 @@ async fn an_object_of_more_values_than_any_has_is_refused_with_the_field_and_nev
     for (n, allowed) in [(4_900, true), (5_000, false)] {
         let mut object = database();
         object["spec"]["podTemplate"] = tolerations(n);
-        let webhook_ = webhook("Postgres", Purpose::Validate);
+        let webhook_ = webhook("Postgres", WebhookType::Validate);
         let response = ask(
             webhook_,
             &envelope(webhook_, "CREATE", &object, &Value::Null),
@@ -293,7 +293,7 @@ async fn an_object_of_more_values_than_any_has_is_refused_with_the_field_and_nev
                     .is_some_and(|m| m.contains("more than 10000 fields and list entries"))
             );
         }
-        let webhook_ = webhook("Postgres", Purpose::Mutate);
+        let webhook_ = webhook("Postgres", WebhookType::Mutate);
         let response = ask(
             webhook_,
             &envelope(webhook_, "CREATE", &object, &Value::Null),
@@ -304,7 +304,7 @@ async fn an_object_of_more_values_than_any_has_is_refused_with_the_field_and_nev
             (&json!(true), allowed)
         );
         // An object that is already too large may be made smaller.
-        let webhook_ = webhook("Postgres", Purpose::Validate);
+        let webhook_ = webhook("Postgres", WebhookType::Validate);
         let response = ask(
             webhook_,
             &envelope(webhook_, "UPDATE", &database(), &object),
@@ -316,7 +316,7 @@ async fn an_object_of_more_values_than_any_has_is_refused_with_the_field_and_nev
 
 #[tokio::test]
 async fn a_deletion_is_judged_by_the_object_that_goes() {
-    let webhook = webhook("Postgres", Purpose::Validate);
+    let webhook = webhook("Postgres", WebhookType::Validate);
     let mut old = database();
     assert_eq!(
         ask(webhook, &envelope(webhook, "DELETE", &Value::Null, &old)).await["allowed"],
@@ -345,7 +345,7 @@ async fn a_deletion_is_judged_by_the_object_that_goes() {
 
 #[tokio::test]
 async fn a_request_for_another_webhook_says_that_the_registration_is_wrong() {
-    let webhook = webhook("Postgres", Purpose::Validate);
+    let webhook = webhook("Postgres", WebhookType::Validate);
     let mut pod = envelope(webhook, "CREATE", &database(), &Value::Null);
     pod["request"]["kind"] = json!({"group": "", "version": "v1", "kind": "Pod"});
     let mut connect = envelope(webhook, "CONNECT", &database(), &Value::Null);
@@ -375,7 +375,7 @@ async fn nothing_is_judged_before_the_facts_are_known() {
         installation: InstallationDefaults::default(),
         observe: Box::new(|_, _| {}),
     });
-    let webhook = webhook("Postgres", Purpose::Validate);
+    let webhook = webhook("Postgres", WebhookType::Validate);
     let body = envelope(webhook, "CREATE", &database(), &Value::Null).to_string();
     let request = Request::post(webhook.path)
         .header(header::CONTENT_TYPE, "application/json")
@@ -396,7 +396,7 @@ async fn nothing_is_judged_before_the_facts_are_known() {
 
 #[tokio::test]
 async fn other_media_types_are_not_read() {
-    let webhook = webhook("Postgres", Purpose::Validate);
+    let webhook = webhook("Postgres", WebhookType::Validate);
     let body = envelope(webhook, "CREATE", &database(), &Value::Null).to_string();
     for headers in [
         &[][..],
@@ -422,7 +422,7 @@ async fn other_media_types_are_not_read() {
 /// Hostile bodies: each is answered quickly, and not with 500.
 #[tokio::test]
 async fn bad_bodies_are_answered_in_bounded_time() {
-    let webhook = webhook("PostgresOpsRequest", Purpose::Validate);
+    let webhook = webhook("PostgresOpsRequest", WebhookType::Validate);
     let good = envelope(
         webhook,
         "CREATE",

@@ -43,7 +43,7 @@ pub fn not_installed(kind: &str) -> String {
     schema = "disabled",
     derive = "PartialEq"
 )]
-pub struct CertificateSpec {
+pub struct CertManagerCertificateSpec {
     /// Secret that receives `tls.crt`, `tls.key` and `ca.crt`.
     pub secret_name: String,
     /// Labels and annotations of that Secret.

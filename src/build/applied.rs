@@ -34,7 +34,7 @@ pub struct PostureManifests<'a> {
 
 /// Why the posture cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unreadable {
+pub enum UnreadablePosture {
     /// Pods mount the volume, and the Secret behind it is gone, incomplete or damaged.
     #[error("pods mount the volume with certificates, and the Secret behind it cannot be read")]
     Files,
@@ -55,12 +55,12 @@ pub fn has_files(set: &PetSet) -> bool {
 }
 
 /// Reads the posture. Without the volume, Secret `NAME-tls` does not count: no pod mounts it.
-pub fn read_posture(objects: &PostureManifests<'_>) -> Result<Posture, Unreadable> {
+pub fn read_posture(objects: &PostureManifests<'_>) -> Result<Posture, UnreadablePosture> {
     let (serve, hash) = settings(objects.dynamic)?;
     Ok(Posture {
         files: objects
             .files
-            .then(|| files(objects.tls).ok_or(Unreadable::Files))
+            .then(|| files(objects.tls).ok_or(UnreadablePosture::Files))
             .transpose()?,
         serve,
         accept: accept(objects.dynamic)?,
@@ -80,11 +80,11 @@ fn files(data: Option<&BTreeMap<String, ByteString>>) -> Option<Files> {
     })
 }
 
-fn settings(config: &DynamicConfig) -> Result<(ServerTls, PasswordEncryption), Unreadable> {
+fn settings(config: &DynamicConfig) -> Result<(ServerTls, PasswordEncryption), UnreadablePosture> {
     let serve = match config.parameter("ssl") {
         Some("on") => ServerTls::Tls,
         Some("off") => ServerTls::Plain,
-        _ => return Err(Unreadable::Dynamic("ssl")),
+        _ => return Err(UnreadablePosture::Dynamic("ssl")),
     };
     let written = config.parameter("password_encryption");
     let hash = [PasswordEncryption::Md5, PasswordEncryption::Scram]
@@ -92,13 +92,13 @@ fn settings(config: &DynamicConfig) -> Result<(ServerTls, PasswordEncryption), U
         .find(|hash| written == Some(hash.as_str()));
     Ok((
         serve,
-        hash.ok_or(Unreadable::Dynamic("password_encryption"))?,
+        hash.ok_or(UnreadablePosture::Dynamic("password_encryption"))?,
     ))
 }
 
 /// The login methods that servers accept, by the lines of `pg_hba.conf`.
-pub fn accept(config: &DynamicConfig) -> Result<HbaMethods, Unreadable> {
-    let strange = Unreadable::Dynamic("pg_hba");
+pub fn accept(config: &DynamicConfig) -> Result<HbaMethods, UnreadablePosture> {
+    let strange = UnreadablePosture::Dynamic("pg_hba");
     let mut accept = HbaMethods {
         plain: None,
         tls: None,
@@ -129,8 +129,8 @@ pub fn accept(config: &DynamicConfig) -> Result<HbaMethods, Unreadable> {
     Ok(accept)
 }
 
-fn conninfo(patroni_yml: &str) -> Result<ReplicationConninfo, Unreadable> {
-    let strange = Unreadable::Local("replication.sslmode");
+fn conninfo(patroni_yml: &str) -> Result<ReplicationConninfo, UnreadablePosture> {
+    let strange = UnreadablePosture::Local("replication.sslmode");
     let local = LocalConfig::parse(patroni_yml).map_err(|NoConfig| strange)?;
     let login = local.replication().ok_or(strange)?;
     let written = login.get("sslmode").map(String::as_str);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     /// Builds the objects of a posture and reads it back from them.
-    fn there_and_back(posture: &Posture, issues: &[Issued]) -> Result<Posture, Unreadable> {
+    fn there_and_back(posture: &Posture, issues: &[Issued]) -> Result<Posture, UnreadablePosture> {
         let cluster = cluster(&postgres("{version: '17', tls: {issuerRef: {name: i}}}"));
         let cas: Cas = issues
             .iter()
@@ -274,10 +274,10 @@ mod tests {
             })
         };
         assert_eq!(read(&shared, &local, false), Ok(posture));
-        assert_eq!(read(&shared, &local, true), Err(Unreadable::Files));
+        assert_eq!(read(&shared, &local, true), Err(UnreadablePosture::Files));
         assert_eq!(
             read(&shared, "", false),
-            Err(Unreadable::Local("replication.sslmode"))
+            Err(UnreadablePosture::Local("replication.sslmode"))
         );
         for (path, value, what) in [
             ("/postgresql/parameters/ssl", json!("maybe"), "ssl"),
@@ -303,7 +303,7 @@ mod tests {
         ] {
             assert_eq!(
                 read(&with(path, value), &local, false),
-                Err(Unreadable::Dynamic(what)),
+                Err(UnreadablePosture::Dynamic(what)),
                 "{path}"
             );
         }
@@ -346,7 +346,7 @@ mod tests {
                     local: patroni,
                     files: true,
                 });
-                assert_eq!(read, Err(Unreadable::Files), "{key}");
+                assert_eq!(read, Err(UnreadablePosture::Files), "{key}");
             }
         }
         assert_eq!(

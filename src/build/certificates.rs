@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::api::cert_manager::{
-    Certificate, CertificateIssuerRef, CertificatePrivateKey, CertificateSpec, SecretTemplate,
+    Certificate, CertificateIssuerRef, CertificatePrivateKey, CertManagerCertificateSpec, SecretTemplate,
 };
 use crate::api::template::ServiceAlias;
 use crate::api::tls::{CertificateSpec as Wish, IssuerRef, KeyEncoding};
@@ -52,7 +52,7 @@ pub fn certificate(cluster: &Cluster, alias: Alias) -> Option<Certificate> {
     let tls = cluster.spec.tls.as_ref()?;
     let wish = tls.certificate(alias.as_str()).cloned().unwrap_or_default();
     let issuer = wish.issuer_ref.as_ref().or(tls.issuer_ref.as_ref())?;
-    let spec = CertificateSpec {
+    let spec = CertManagerCertificateSpec {
         secret_name: cluster.certificate_secret(alias),
         secret_template: Some(SecretTemplate {
             annotations: None,

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 
 use crate::api::PetSet;
 use crate::build::Cluster;
-use crate::build::applied::{PostureManifests, Unreadable, has_files, read_posture};
+use crate::build::applied::{PostureManifests, UnreadablePosture, has_files, read_posture};
 use crate::build::paths::PATRONI_YML;
 use crate::build::patroni::dynamic::DynamicConfig;
 use crate::build::patroni::{dynamic, local};
@@ -136,7 +136,7 @@ pub fn current_posture(
     };
     let posture = match read(&shared, &local, files) {
         Ok(posture) => posture,
-        Err(Unreadable::Files) => {
+        Err(UnreadablePosture::Files) => {
             // The certificates are lost. Those that were issued take their place.
             let issued = issued.ok_or_else(|| {
                 PostureUnknown::Lost(format!(
@@ -152,7 +152,7 @@ pub fn current_posture(
             return Ok(with_issued(Posture { files, ..rest }, Some(issued)));
         }
         // The configuration was edited by hand.
-        Err(Unreadable::Dynamic(_) | Unreadable::Local(_)) => {
+        Err(UnreadablePosture::Dynamic(_) | UnreadablePosture::Local(_)) => {
             let desired = desired_instead_of("the configuration")?;
             let (shared, local) = (
                 dynamic::config(cluster, desired),

@@ -21,7 +21,7 @@ use crate::rules;
 use crate::rules::decode::{UNDECODABLE, decode_object};
 use crate::rules::defaults::InstallationDefaults;
 use crate::rules::kind::ReviewedKind;
-use crate::rules::{ClusterFacts, Effect, Finding, Needs, Operation, Review, Rule, Snapshot};
+use crate::rules::{ClusterFacts, Effect, Finding, Needs, AdmissionOperation, Review, Rule, Snapshot};
 
 /// Judge manifests by the rules of the admission webhooks, offline
 ///
@@ -232,9 +232,9 @@ impl CheckRun {
                 .as_ref()
                 .and_then(|before| object.stored(before));
             let operation = if old.is_some() {
-                Operation::Update
+                AdmissionOperation::Update
             } else {
-                Operation::Create
+                AdmissionOperation::Create
             };
             Ok(Review {
                 operation,

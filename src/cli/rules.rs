@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use crate::rules::{Effect, Needs, Operation, Rule, ops_request, postgres};
+use crate::rules::{Effect, Needs, AdmissionOperation, Rule, ops_request, postgres};
 
 /// Print the rules as Markdown
 #[derive(Debug, clap::Args)]
@@ -108,10 +108,10 @@ fn section<K: 'static>(
     Ok(())
 }
 
-fn operation_name(operation: Operation) -> &'static str {
+fn operation_name(operation: AdmissionOperation) -> &'static str {
     match operation {
-        Operation::Create => "create",
-        Operation::Update => "update",
-        Operation::Delete => "delete",
+        AdmissionOperation::Create => "create",
+        AdmissionOperation::Update => "update",
+        AdmissionOperation::Delete => "delete",
     }
 }

@@ -35,7 +35,7 @@ use crate::serve::probes::Readiness;
 use crate::serve::registration::configuration_names;
 use crate::serve::review::AdmissionVerdict;
 use crate::serve::server::{HttpsServer, Transport, listen, tls};
-use crate::serve::table::{Purpose, Webhook};
+use crate::serve::table::{WebhookType, Webhook};
 use crate::serve::webhooks;
 use crate::serve::webhooks::Admission;
 use crate::telemetry;
@@ -454,8 +454,8 @@ fn keep_certificate(
                 client: client.clone(),
                 namespace,
                 names,
-                mutating: configuration_names(Purpose::Mutate).collect(),
-                validating: configuration_names(Purpose::Validate).collect(),
+                mutating: configuration_names(WebhookType::Mutate).collect(),
+                validating: configuration_names(WebhookType::Validate).collect(),
             };
             let serve = move |outcome| match outcome {
                 Ok(pair) => {

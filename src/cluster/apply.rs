@@ -404,7 +404,7 @@ mod tests {
     use k8s_openapi::api::core::v1::ConfigMap;
 
     use super::*;
-    use crate::api::cert_manager::{Certificate, CertificateSpec};
+    use crate::api::cert_manager::{Certificate, CertManagerCertificateSpec};
     use crate::cluster::optional::tests::Fake;
 
     fn objects(cluster: &Fake) -> Objects {
@@ -421,7 +421,7 @@ mod tests {
             objects.get::<Certificate>("pg").await.expect("an answer"),
             None
         );
-        let certificate = Certificate::new("pg", CertificateSpec::default());
+        let certificate = Certificate::new("pg", CertManagerCertificateSpec::default());
         assert!(
             !objects
                 .delete::<Certificate>("pg")

@@ -75,7 +75,7 @@ pub(crate) enum Pending {
         /// Name of its pod.
         pod: String,
         /// What it was asked.
-        attempt: Attempt,
+        attempt: ServerCall,
         /// What it answered.
         error: ProbeError,
     },
@@ -83,7 +83,7 @@ pub(crate) enum Pending {
 
 /// What a server is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Attempt {
+pub(crate) enum ServerCall {
     /// To let the superuser in.
     LogIn,
     /// To read its settings and certificate files.
@@ -96,7 +96,7 @@ pub(crate) enum Attempt {
     ReadSettings,
 }
 
-impl fmt::Display for Attempt {
+impl fmt::Display for ServerCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::LogIn => "let pgrekey log in",
@@ -146,7 +146,7 @@ mod tests {
     fn a_server_that_did_not_do_what_it_was_asked_is_named_with_its_answer() {
         let pending = Pending::Server {
             pod: "pg-1".to_owned(),
-            attempt: Attempt::LogIn,
+            attempt: ServerCall::LogIn,
             error: ProbeError::Refused("starting up".into()),
         };
         assert_eq!(

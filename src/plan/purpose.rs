@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::api::step::{StepId, StepKind};
-use crate::plan::waiting::{Problem, Waiting};
+use crate::plan::waiting::{StepProblem, Waiting};
 use crate::tls::PasswordEncryption;
 
 /// The purpose of the actions of one decision.
@@ -16,7 +16,7 @@ pub enum Purpose {
     /// The trial certificates are deleted.
     EndTrial,
     /// The step has failed, and another try begins.
-    Retry(Problem),
+    Retry(StepProblem),
     /// The database's own reconciler pauses.
     Pause,
     /// cert-manager is asked for the certificates.
@@ -126,7 +126,7 @@ pub enum Failure {
         /// The step.
         step: StepId,
         /// Why.
-        problem: Problem,
+        problem: StepProblem,
     },
 }
 

@@ -88,7 +88,7 @@ pub enum Waiting {
     /// Clients have to take over the new bundle or their new certificates.
     Clients,
     /// The step failed: it is tried again after a pause.
-    NextTry(Problem),
+    NextTry(StepProblem),
     /// An effect could not be had: in words.
     Effect(String),
 }
@@ -230,7 +230,7 @@ impl fmt::Display for PodEvent {
 
 /// Why a step cannot be done as things are: another try begins after a pause.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Problem {
+pub enum StepProblem {
     /// Objects with the names of what would be issued belong to something else.
     Conflicts(Vec<String>),
     /// Roles whose passwords are stored as MD5 could not log in any more.
@@ -241,7 +241,7 @@ pub enum Problem {
     BadMaterial(String),
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for StepProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Conflicts(objects) => write!(

@@ -41,7 +41,7 @@ pub const MAX_FINDINGS_PER_RULE: usize = 20;
 
 /// The operation under review.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
+pub enum AdmissionOperation {
     /// The object is created.
     Create,
     /// The object is updated.
@@ -54,7 +54,7 @@ pub enum Operation {
 #[derive(Clone, Debug)]
 pub struct Review<K> {
     /// The operation.
-    pub operation: Operation,
+    pub operation: AdmissionOperation,
     /// The new object; for a deletion, the stored one.
     pub object: K,
     /// The old object of an update.
@@ -68,7 +68,7 @@ impl<K> Review<K> {
     #[must_use]
     pub const fn create(object: K, allowed: Arc<Allowed>) -> Self {
         Self {
-            operation: Operation::Create,
+            operation: AdmissionOperation::Create,
             object,
             old: None,
             allowed,
@@ -106,7 +106,7 @@ pub struct Rule<K: 'static> {
     /// The effect of its findings.
     pub effect: Effect,
     /// The operations under which the rule runs.
-    pub on: &'static [Operation],
+    pub on: &'static [AdmissionOperation],
     /// The refused content, as the end of the sentence "it refuses ..".
     pub what: &'static str,
     /// Why.
@@ -321,7 +321,7 @@ mod tests {
     const NOISY: Rule<usize> = Rule {
         id: "noisy",
         effect: Effect::Refuse,
-        on: &[Operation::Create],
+        on: &[AdmissionOperation::Create],
         what: "",
         why: "",
         example: "",
@@ -355,7 +355,7 @@ mod tests {
             judge(
                 &[NOISY],
                 &Review {
-                    operation: Operation::Delete,
+                    operation: AdmissionOperation::Delete,
                     ..create(1)
                 },
                 None
@@ -367,17 +367,17 @@ mod tests {
     #[test]
     fn an_update_is_judged_by_what_it_changes() {
         let noisy = Rule {
-            on: &[Operation::Update],
+            on: &[AdmissionOperation::Update],
             ..NOISY
         };
         let update = |old, object| Review {
-            operation: Operation::Update,
+            operation: AdmissionOperation::Update,
             old: Some(old),
             ..create(object)
         };
         assert!(judge(&[noisy], &update(3, 2), None).is_empty());
         let noisy = Rule {
-            on: &[Operation::Update],
+            on: &[AdmissionOperation::Update],
             ..NOISY
         };
         let found = judge(&[noisy], &update(30, 32), None);

@@ -9,10 +9,10 @@ use crate::api::names::Alias;
 use crate::api::postgres_version;
 use crate::api::tls::{CertificateSpec, IssuerRef};
 
-use crate::rules::{ClusterFacts, Findings, Operation, quoted};
+use crate::rules::{ClusterFacts, Findings, AdmissionOperation, quoted};
 
 /// The operations that write a spec.
-pub(super) const CHANGES: &[Operation] = &[Operation::Create, Operation::Update];
+pub(super) const CHANGES: &[AdmissionOperation] = &[AdmissionOperation::Create, AdmissionOperation::Update];
 
 /// The oldest major version of PostgreSQL that is supported.
 pub(super) const OLDEST_MAJOR: u32 = 13;

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::rules::decode::{decode_object, undecodable};
 use crate::rules::document::FieldSelection;
 use crate::rules::kind::ReviewedKind;
-use crate::rules::{Finding, Operation, Review};
+use crate::rules::{Finding, AdmissionOperation, Review};
 
 use crate::serve::admission::AdmissionRequest;
 use crate::serve::weight;
@@ -41,7 +41,7 @@ struct SkimmedMetadata<'a> {
 
 /// Whether the object passes without a look at its spec: it is being deleted, or the spec does not
 /// change.
-pub(super) fn passes_unseen(request: &AdmissionRequest<'_>, operation: Operation) -> bool {
+pub(super) fn passes_unseen(request: &AdmissionRequest<'_>, operation: AdmissionOperation) -> bool {
     fn skim(raw: Option<&RawValue>) -> Option<(bool, Option<&RawValue>)> {
         let skimmed: Skimmed<'_> = serde_json::from_str(raw?.get()).ok()?;
         Some((
@@ -51,7 +51,7 @@ pub(super) fn passes_unseen(request: &AdmissionRequest<'_>, operation: Operation
             skimmed.spec,
         ))
     }
-    if operation != Operation::Update {
+    if operation != AdmissionOperation::Update {
         return false;
     }
     let Some((leaving, spec)) = skim(request.object) else {
@@ -77,7 +77,7 @@ fn is_same(new: &RawValue, old: &RawValue) -> bool {
 /// The object and the old one, or the finding that names the field that does not decode.
 pub(super) fn decode<K: ReviewedKind<DynamicType = ()>>(
     request: &AdmissionRequest<'_>,
-    operation: Operation,
+    operation: AdmissionOperation,
 ) -> Result<Review<K>, Finding> {
     let namespace = request.namespace.as_deref();
     let decode_part = |raw: Option<&RawValue>, what: &str| -> Result<K, Finding> {
@@ -95,16 +95,16 @@ pub(super) fn decode<K: ReviewedKind<DynamicType = ()>>(
         Ok(object)
     };
     Ok(match operation {
-        Operation::Create => Review::create(decode_part(request.object, "object")?, Arc::default()),
+        AdmissionOperation::Create => Review::create(decode_part(request.object, "object")?, Arc::default()),
         // A stored object may be older than our types: if it does not decode, that is no reason to
         // refuse the new one.
-        Operation::Update => Review {
+        AdmissionOperation::Update => Review {
             operation,
             object: decode_part(request.object, "object")?,
             old: decode_part(request.old_object, "oldObject").ok(),
             allowed: Arc::default(),
         },
-        Operation::Delete => {
+        AdmissionOperation::Delete => {
             let object = request
                 .old_object
                 .and_then(leaving)

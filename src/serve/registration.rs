@@ -8,7 +8,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use kube::api::ObjectMeta;
 
-use crate::serve::table::{Purpose, WEBHOOKS, Webhook};
+use crate::serve::table::{WebhookType, WEBHOOKS, Webhook};
 
 /// How long the API server waits for a response. A review takes microseconds. Only a lost
 /// connection takes longer, and users wait for it.
@@ -57,10 +57,10 @@ pub struct Configurations {
 }
 
 /// The names of the configuration objects for webhooks of this purpose.
-pub fn configuration_names(purpose: Purpose) -> impl Iterator<Item = &'static str> {
+pub fn configuration_names(purpose: WebhookType) -> impl Iterator<Item = &'static str> {
     WEBHOOKS
         .iter()
-        .filter(move |webhook| webhook.purpose == purpose)
+        .filter(move |webhook| webhook.webhook_type == purpose)
         .map(|webhook| webhook.configuration)
 }
 
@@ -71,16 +71,16 @@ impl Registration {
         let of = |purpose| {
             WEBHOOKS
                 .iter()
-                .filter(move |webhook| webhook.purpose == purpose)
+                .filter(move |webhook| webhook.webhook_type == purpose)
         };
         Configurations {
-            mutating: of(Purpose::Mutate)
+            mutating: of(WebhookType::Mutate)
                 .map(|webhook| MutatingWebhookConfiguration {
                     metadata: self.metadata(webhook),
                     webhooks: Some(vec![self.mutating(webhook)]),
                 })
                 .collect(),
-            validating: of(Purpose::Validate)
+            validating: of(WebhookType::Validate)
                 .map(|webhook| ValidatingWebhookConfiguration {
                     metadata: self.metadata(webhook),
                     webhooks: Some(vec![self.validating(webhook)]),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::rules;
 use crate::rules::defaults::InstallationDefaults;
 use crate::rules::kind::ReviewedKind;
-use crate::rules::{ClusterFacts, Effect, Finding, Operation, Review};
+use crate::rules::{ClusterFacts, Effect, Finding, AdmissionOperation, Review};
 
 use crate::serve::admission::AdmissionRequest;
 use crate::serve::decode::{decode, passes_unseen};
@@ -62,7 +62,7 @@ impl AdmissionVerdict {
 /// Validates an object by the rules of its kind.
 pub(super) fn validate<K: ReviewedKind<DynamicType = ()>>(
     request: &AdmissionRequest<'_>,
-    operation: Operation,
+    operation: AdmissionOperation,
     facts: &dyn ClusterFacts,
     installation: &InstallationDefaults,
 ) -> AdmissionVerdict {
@@ -84,11 +84,11 @@ pub(super) fn validate<K: ReviewedKind<DynamicType = ()>>(
 /// Fills in the defaults of an object.
 pub(super) fn mutate<K: ReviewedKind<DynamicType = ()>>(
     request: &AdmissionRequest<'_>,
-    operation: Operation,
+    operation: AdmissionOperation,
     facts: &dyn ClusterFacts,
     installation: &InstallationDefaults,
 ) -> AdmissionVerdict {
-    if operation == Operation::Delete || passes_unseen(request, operation) {
+    if operation == AdmissionOperation::Delete || passes_unseen(request, operation) {
         return AdmissionVerdict::PASS;
     }
     let Ok(review) = decode::<K>(request, operation) else {

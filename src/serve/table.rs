@@ -2,7 +2,7 @@
 
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::rules::defaults::InstallationDefaults;
-use crate::rules::{ClusterFacts, Operation};
+use crate::rules::{ClusterFacts, AdmissionOperation};
 
 use crate::serve::admission::AdmissionRequest;
 use crate::serve::review::{AdmissionVerdict, mutate, validate};
@@ -10,14 +10,14 @@ use crate::serve::review::{AdmissionVerdict, mutate, validate};
 /// The function of a webhook: `validate` or `mutate` of a kind.
 pub type ReviewFn = fn(
     &AdmissionRequest<'_>,
-    Operation,
+    AdmissionOperation,
     &dyn ClusterFacts,
     &InstallationDefaults,
 ) -> AdmissionVerdict;
 
 /// Whether a webhook validates or mutates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub enum WebhookType {
     /// Validates. Without a response the API server refuses the object.
     Validate,
     /// Fills in defaults. Without a response the API server goes on: the rules come later.
@@ -27,7 +27,7 @@ pub enum Purpose {
 /// One webhook.
 pub struct Webhook {
     /// Whether it validates or mutates.
-    pub purpose: Purpose,
+    pub webhook_type: WebhookType,
     /// Name of its configuration object.
     pub configuration: &'static str,
     /// Its own name.
@@ -60,7 +60,7 @@ impl std::fmt::Debug for Webhook {
 /// KubeDB does not have.
 pub static WEBHOOKS: [Webhook; 4] = [
     Webhook {
-        purpose: Purpose::Mutate,
+        webhook_type: WebhookType::Mutate,
         configuration: "mutators.ops.kubedb.com",
         name: "postgresopsrequestwebhook.mutators.ops.kubedb.com",
         path: "/mutate-ops-kubedb-com-v1alpha1-postgresopsrequest",
@@ -69,14 +69,14 @@ pub static WEBHOOKS: [Webhook; 4] = [
         ..REQUESTS
     },
     Webhook {
-        purpose: Purpose::Validate,
+        webhook_type: WebhookType::Validate,
         configuration: "validators.ops.kubedb.com",
         name: "postgresopsrequestwebhook.validators.ops.kubedb.com",
         path: "/validate-ops-kubedb-com-v1alpha1-postgresopsrequest",
         ..REQUESTS
     },
     Webhook {
-        purpose: Purpose::Mutate,
+        webhook_type: WebhookType::Mutate,
         configuration: "mutators.kubedb.com",
         name: "postgreswebhook.mutators.kubedb.com",
         path: "/mutate-kubedb-com-v1-postgres",
@@ -85,7 +85,7 @@ pub static WEBHOOKS: [Webhook; 4] = [
         ..DATABASES
     },
     Webhook {
-        purpose: Purpose::Validate,
+        webhook_type: WebhookType::Validate,
         configuration: "validators.kubedb.com",
         name: "postgreswebhook.validators.kubedb.com",
         path: "/validate-kubedb-com-v1-postgres",
@@ -94,7 +94,7 @@ pub static WEBHOOKS: [Webhook; 4] = [
 ];
 
 const REQUESTS: Webhook = Webhook {
-    purpose: Purpose::Validate,
+    webhook_type: WebhookType::Validate,
     configuration: "",
     name: "",
     path: "",
@@ -107,7 +107,7 @@ const REQUESTS: Webhook = Webhook {
 };
 
 const DATABASES: Webhook = Webhook {
-    purpose: Purpose::Validate,
+    webhook_type: WebhookType::Validate,
     configuration: "",
     name: "",
     path: "",

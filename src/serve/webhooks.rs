@@ -10,7 +10,7 @@ use axum::{Extension, Router};
 use tokio::sync::Semaphore;
 
 use crate::rules::defaults::InstallationDefaults;
-use crate::rules::{ClusterFacts, Operation};
+use crate::rules::{ClusterFacts, AdmissionOperation};
 
 use crate::serve::admission::AdmissionRequest;
 use crate::serve::request::Heavy;
@@ -119,9 +119,9 @@ pub fn review(
         ));
     }
     let operation = match operation.as_ref() {
-        "CREATE" => Operation::Create,
-        "UPDATE" => Operation::Update,
-        "DELETE" => Operation::Delete,
+        "CREATE" => AdmissionOperation::Create,
+        "UPDATE" => AdmissionOperation::Update,
+        "DELETE" => AdmissionOperation::Delete,
         other => {
             return AdmissionVerdict::wrong_webhook(format!(
                 "{} does not review {other}: correct the registration",

@@ -11,9 +11,9 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use pgrekey::rules;
-use pgrekey::rules::{Allowed, Operation};
+use pgrekey::rules::{Allowed, AdmissionOperation};
 use pgrekey::serve::registration::configuration_names;
-use pgrekey::serve::table::Purpose;
+use pgrekey::serve::table::WebhookType;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
@@ -261,7 +261,7 @@ async fn bundles(client: &Client) -> Vec<Option<ByteString>> {
     let mutating = Api::<MutatingWebhookConfiguration>::all(client.clone());
     let validating = Api::<ValidatingWebhookConfiguration>::all(client.clone());
     let mut bundles = vec![];
-    for name in configuration_names(Purpose::Mutate) {
+    for name in configuration_names(WebhookType::Mutate) {
         let webhooks = mutating
             .get(name)
             .await
@@ -270,7 +270,7 @@ async fn bundles(client: &Client) -> Vec<Option<ByteString>> {
             .unwrap_or_default();
         bundles.extend(webhooks.into_iter().map(|w| w.client_config.ca_bundle));
     }
-    for name in configuration_names(Purpose::Validate) {
+    for name in configuration_names(WebhookType::Validate) {
         let webhooks = validating
             .get(name)
             .await
@@ -311,7 +311,7 @@ async fn the_ca_bundle_is_published_and_repaired(cluster: &Cluster, own: &str) {
                 .all(|b| b.as_ref().is_some_and(|b| b.0 == ca))
     };
     eventually("the CA is published", is_published).await;
-    let name = configuration_names(Purpose::Validate)
+    let name = configuration_names(WebhookType::Validate)
         .next()
         .expect("a configuration");
     let broken = json!([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]).to_string();
@@ -396,11 +396,11 @@ fn ask(cluster: &Cluster, case: &Case) -> (Answer, Option<Value>) {
     let object = moved(case.manifest());
     let text = object.to_string();
     match case.operation() {
-        Operation::Create => (
+        AdmissionOperation::Create => (
             cluster.kubectl(&["create", "--dry-run=server", "-f", "-"], &text),
             None,
         ),
-        Operation::Update => {
+        AdmissionOperation::Update => {
             let old = unseen(moved(case.old().expect("an old object")));
             put(cluster, old.clone());
             (
@@ -408,7 +408,7 @@ fn ask(cluster: &Cluster, case: &Case) -> (Answer, Option<Value>) {
                 Some(old),
             )
         }
-        Operation::Delete => {
+        AdmissionOperation::Delete => {
             put(cluster, unseen(object.clone()));
             let seen = json!({"metadata": {"labels": {UNSEEN: null}}}).to_string();
             cluster
@@ -593,7 +593,7 @@ fn what_has_lost_its_database_can_still_go(cluster: &Cluster) {
 
 async fn a_v1beta1_registration_is_answered(cluster: &Cluster) {
     let validating = Api::<ValidatingWebhookConfiguration>::all(cluster.client.clone());
-    for name in configuration_names(Purpose::Validate) {
+    for name in configuration_names(WebhookType::Validate) {
         let patch = json!([{"op": "replace", "path": "/webhooks/0/admissionReviewVersions", "value": ["v1beta1"]}]);
         let patch = Patch::Json::<()>(serde_json::from_value(patch).expect("a patch"));
         validating

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use pgrekey::rules::{Allowed, Operation, Snapshot};
+use pgrekey::rules::{Allowed, AdmissionOperation, Snapshot};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -97,11 +97,11 @@ impl Case {
         )
     }
 
-    pub(crate) fn operation(&self) -> Operation {
+    pub(crate) fn operation(&self) -> AdmissionOperation {
         match self.on {
-            On::Create => Operation::Create,
-            On::Update => Operation::Update,
-            On::Delete => Operation::Delete,
+            On::Create => AdmissionOperation::Create,
+            On::Update => AdmissionOperation::Update,
+            On::Delete => AdmissionOperation::Delete,
         }
     }
 

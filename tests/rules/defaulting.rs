@@ -11,7 +11,7 @@ use pgrekey::rules::defaults;
 use pgrekey::rules::defaults::{DefaultIssuer, InstallationDefaults};
 use pgrekey::rules::kind::ReviewedKind;
 use pgrekey::rules::{
-    ClusterFacts, Finding, Operation, Review, Snapshot, judge, ops_request, postgres,
+    ClusterFacts, Finding, AdmissionOperation, Review, Snapshot, judge, ops_request, postgres,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -91,9 +91,9 @@ fn fields(value: &Value, path: &str, found: &mut Vec<String>) {
 
 fn review<K: DeserializeOwned>(document: &Value, old: Option<&Value>) -> Option<Review<K>> {
     let operation = if old.is_some() {
-        Operation::Update
+        AdmissionOperation::Update
     } else {
-        Operation::Create
+        AdmissionOperation::Create
     };
     let decoded = |document: &Value| K::deserialize(document).ok();
     let object = decoded(document)?;

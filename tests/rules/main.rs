@@ -17,7 +17,7 @@ use cases::Case;
 use pgrekey::rules;
 use pgrekey::rules::defaults;
 use pgrekey::rules::defaults::InstallationDefaults;
-use pgrekey::rules::{ClusterFacts, Finding, Needs, Operation, Review, Rule, judge};
+use pgrekey::rules::{ClusterFacts, Finding, Needs, AdmissionOperation, Review, Rule, judge};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -196,7 +196,7 @@ fn every_finding_says_what_is_wrong_and_what_to_do_without_secrets() {
 
 #[test]
 fn nobody_judges_a_deletion_of_a_request() {
-    assert!(rules::ops_request::rules().all(|rule| !rule.on.contains(&Operation::Delete)));
+    assert!(rules::ops_request::rules().all(|rule| !rule.on.contains(&AdmissionOperation::Delete)));
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub struct DynamicConfig {
     synchronous_mode: Option<Field<SynchronousMode>>,
     /// How many standbys a commit waits for.
     synchronous_node_count: Option<Field<i32>>,
-    postgresql: Option<Field<PostgresqlSection>>,
+    postgresql: Option<Field<DynamicPostgresql>>,
     #[serde(flatten)]
     other: Map<String, Value>,
 }
@@ -51,7 +51,7 @@ pub struct DynamicConfig {
 /// Section `postgresql` of [`DynamicConfig`].
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct PostgresqlSection {
+struct DynamicPostgresql {
     use_pg_rewind: Option<Field<bool>>,
     use_slots: Option<Field<bool>>,
     /// The lines of `pg_hba.conf`.
@@ -121,7 +121,7 @@ impl DynamicConfig {
         self.member_slots_ttl = ours(0_u32);
     }
 
-    fn section(&self) -> Option<&PostgresqlSection> {
+    fn section(&self) -> Option<&DynamicPostgresql> {
         known(self.postgresql.as_ref())
     }
 }
@@ -180,7 +180,7 @@ pub fn config(cluster: &Cluster, posture: &Posture) -> DynamicConfig {
                 wished.unwrap_or(defaults::SYNC_REPLICAS),
             ))
         }),
-        postgresql: ours(PostgresqlSection {
+        postgresql: ours(DynamicPostgresql {
             use_pg_rewind: ours(true),
             use_slots: ours(true),
             pg_hba: ours(hba::lines(posture)),

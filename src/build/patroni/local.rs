@@ -62,7 +62,7 @@ pub struct LocalConfig {
     restapi: Option<Field<BTreeMap<String, String>>>,
     watchdog: Option<Field<BTreeMap<String, String>>>,
     bootstrap: Option<Field<BootstrapSection>>,
-    postgresql: Option<Field<PostgresqlSection>>,
+    postgresql: Option<Field<LocalPostgresql>>,
     #[serde(flatten)]
     other: Map<String, Value>,
 }
@@ -99,7 +99,7 @@ struct BootstrapSection {
 /// Section `postgresql`: the server of this pod.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct PostgresqlSection {
+struct LocalPostgresql {
     listen: Option<Field<String>>,
     data_dir: Option<Field<String>>,
     pgpass: Option<Field<String>>,
@@ -175,7 +175,7 @@ pub fn config(cluster: &Cluster, posture: &Posture) -> LocalConfig {
         // A pod has no watchdog device. The kubelet's liveness probe is what remains of it.
         watchdog: ours(entry("mode", "off")),
         bootstrap: ours(bootstrap(cluster)),
-        postgresql: ours(PostgresqlSection {
+        postgresql: ours(LocalPostgresql {
             listen: ours(format!("*:{}", POSTGRES_PORT.number)),
             data_dir: ours(format!("{DATA}/data")),
             pgpass: ours("/tmp/pgpass"),

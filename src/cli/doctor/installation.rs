@@ -12,15 +12,15 @@ use crate::cli::kubeconfig::explain_api_error;
 
 /// Why something could not be read, as a sentence for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Unreadable(pub(crate) String);
+pub(crate) struct UnreadableObject(pub(crate) String);
 
-impl fmt::Display for Unreadable {
+impl fmt::Display for UnreadableObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl Unreadable {
+impl UnreadableObject {
     /// The answer of the API server, or why `action`, such as `list databases`, failed.
     pub(crate) fn explain<T>(action: &str, answer: kube::Result<T>) -> Result<T, Self> {
         answer.map_err(|error| Self(explain_api_error(action, error).to_string()))
@@ -31,28 +31,28 @@ impl Unreadable {
 #[derive(Debug)]
 pub(crate) struct Installation {
     /// The version of the API server.
-    pub(crate) server: Result<String, Unreadable>,
+    pub(crate) server: Result<String, UnreadableObject>,
     /// The CRDs of pgrekey and of cert-manager that the cluster has.
-    pub(crate) crds: Result<Vec<CustomResourceDefinition>, Unreadable>,
-    pub(crate) versions: Result<Vec<PostgresVersion>, Unreadable>,
+    pub(crate) crds: Result<Vec<CustomResourceDefinition>, UnreadableObject>,
+    pub(crate) versions: Result<Vec<PostgresVersion>, UnreadableObject>,
     /// Every webhook that should be registered.
-    pub(crate) webhooks: Result<Vec<ExpectedWebhook>, Unreadable>,
+    pub(crate) webhooks: Result<Vec<ExpectedWebhook>, UnreadableObject>,
     /// The answer to a request that the rules refuse.
-    pub(crate) trial: Result<Inquiry<AdmissionTrial>, Unreadable>,
-    pub(crate) issuers: Result<Vec<Issuer>, Unreadable>,
-    pub(crate) cluster_issuers: Result<Vec<ClusterIssuer>, Unreadable>,
+    pub(crate) trial: Result<Inquiry<AdmissionTrial>, UnreadableObject>,
+    pub(crate) issuers: Result<Vec<Issuer>, UnreadableObject>,
+    pub(crate) cluster_issuers: Result<Vec<ClusterIssuer>, UnreadableObject>,
     /// The rights that the user lacks, such as `create postgresopsrequests`.
-    pub(crate) forbidden: Result<Vec<String>, Unreadable>,
+    pub(crate) forbidden: Result<Vec<String>, UnreadableObject>,
     /// The leases called `pgrekey` in the namespaces of pgrekey's pods.
-    pub(crate) leases: Result<Vec<Lease>, Unreadable>,
+    pub(crate) leases: Result<Vec<Lease>, UnreadableObject>,
     /// The rights of the leader's ServiceAccount. `None` if the leader is not a pod.
-    pub(crate) operator: Result<Inquiry<Option<AccountRights>>, Unreadable>,
-    pub(crate) databases: Result<Vec<Postgres>, Unreadable>,
-    pub(crate) requests: Result<Vec<PostgresOpsRequest>, Unreadable>,
-    pub(crate) pet_sets: Result<Vec<PetSet>, Unreadable>,
+    pub(crate) operator: Result<Inquiry<Option<AccountRights>>, UnreadableObject>,
+    pub(crate) databases: Result<Vec<Postgres>, UnreadableObject>,
+    pub(crate) requests: Result<Vec<PostgresOpsRequest>, UnreadableObject>,
+    pub(crate) pet_sets: Result<Vec<PetSet>, UnreadableObject>,
     /// Names of the default StorageClasses.
-    pub(crate) default_storage: Result<Vec<String>, Unreadable>,
-    pub(crate) certificates: Result<Vec<DatabaseCertificates>, Unreadable>,
+    pub(crate) default_storage: Result<Vec<String>, UnreadableObject>,
+    pub(crate) certificates: Result<Vec<DatabaseCertificates>, UnreadableObject>,
 }
 
 /// A webhook that should be registered.

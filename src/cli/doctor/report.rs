@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::cli::doctor::installation::Unreadable;
+use crate::cli::doctor::installation::UnreadableObject;
 
 /// The verdict of a check, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -57,7 +57,7 @@ impl CheckResult {
 }
 
 /// The facts of one part of the installation.
-pub(crate) fn known<T>(part: &Result<T, Unreadable>) -> Result<&T, Unreadable> {
+pub(crate) fn known<T>(part: &Result<T, UnreadableObject>) -> Result<&T, UnreadableObject> {
     part.as_ref().map_err(Clone::clone)
 }
 

@@ -11,7 +11,7 @@ use crate::api::step::{StepAttempt, StepId};
 use crate::api::{PostgresOpsRequest, StepKind, bounds};
 use crate::cli::output::{Cell, Detail, Screen, Tone, elapsed, expiry, serial};
 use crate::cli::program_name::as_called;
-use crate::plan::operation::attempts::{Attempt, find_step, record_attempt};
+use crate::plan::operation::attempts::{AttemptStart, find_step, record_attempt};
 use crate::plan::status::request::message_of_attempt;
 
 const BAR: usize = 30;
@@ -244,7 +244,7 @@ pub(crate) fn with_events(
     } in events
     {
         if find_step(&status.steps, step).is_none_or(|known| known.attempts < *attempt) {
-            record_attempt(&mut status.steps, step, Attempt::Begins, message, *at);
+            record_attempt(&mut status.steps, step, AttemptStart::Begins, message, *at);
         }
     }
     request

@@ -22,7 +22,7 @@ use crate::build::{Cluster, pet_set, secrets, trust};
 use crate::cluster::{ApplyOutcome, Error, ObjectName};
 use crate::controller::Context;
 use crate::controller::observe::cluster::{BuiltFromSpec, ClusterObjects};
-use crate::controller::outcome::{Attempt, Interrupt, Pending, ReconcileResult};
+use crate::controller::outcome::{ServerCall, Interrupt, Pending, ReconcileResult};
 use crate::database;
 use crate::database::ProbeError;
 use crate::database::server_status::{reload, store_password};
@@ -35,13 +35,13 @@ use crate::tls::{Files, PasswordEncryption, Posture};
 /// Executes actions on one database.
 pub(crate) struct Executor<'a> {
     pub(crate) context: &'a Context,
-    pub(crate) site: &'a ClusterObjects,
+    pub(crate) observed: &'a ClusterObjects,
     /// The database as the operation wants it; for a renewal, as it is.
-    pub(crate) wished: &'a Cluster,
+    pub(crate) target: &'a Cluster,
     /// The certificates that have been issued for it, if any.
     pub(crate) issued: Option<&'a Issued>,
     /// CAs that are known from trials.
-    pub(crate) more_cas: Cas,
+    pub(crate) trial_cas: Cas,
     /// The uid of the request in whose name it acts; `None` for renewals.
     pub(crate) operation: Option<&'a str>,
 }
@@ -51,14 +51,14 @@ impl Executor<'_> {
     pub(crate) async fn execute(&self, action: &ClusterAction) -> ReconcileResult<()> {
         let ClusterObjects {
             cluster, objects, ..
-        } = self.site;
+        } = self.observed;
         let operation = self.operation.unwrap_or_default();
         match action {
             ClusterAction::StartTrial => {
-                issuance::start_trials(objects, self.wished, operation).await?;
+                issuance::start_trials(objects, self.target, operation).await?;
             }
             ClusterAction::RequestCertificates(_) => {
-                certificates::request_certificates(objects, self.wished).await?;
+                certificates::request_certificates(objects, self.target).await?;
             }
             ClusterAction::EndTrial => issuance::delete_trials(objects, cluster).await?,
             ClusterAction::Reissue { alias, revision } => {
@@ -70,11 +70,11 @@ impl Executor<'_> {
                 objects.apply(trust::ca_config_map(cluster, &text)).await?;
             }
             ClusterAction::WriteSettings(posture) => {
-                self.site.require_buildable(BuiltFromSpec::Settings)?;
+                self.observed.require_buildable(BuiltFromSpec::Settings)?;
                 objects.apply(dynamic::config_map(cluster, posture)).await?;
             }
             ClusterAction::WriteConninfo(posture) => {
-                self.site.require_buildable(BuiltFromSpec::Settings)?;
+                self.observed.require_buildable(BuiltFromSpec::Settings)?;
                 objects.apply(local::config_map(cluster, posture)).await?;
             }
             ClusterAction::WriteFiles(files) => self.write_files(files).await?,
@@ -97,10 +97,10 @@ impl Executor<'_> {
     /// Every CA that is known: of the cluster, of issued certificates, and of trials.
     fn cas(&self) -> Cas {
         let issued = self.issued.map(|issued| issued.cas.clone());
-        let stored = self.site.certificates.cas().into_iter();
+        let stored = self.observed.certificates.cas().into_iter();
         stored
             .chain(issued.unwrap_or_default())
-            .chain(self.more_cas.clone())
+            .chain(self.trial_cas.clone())
             .collect()
     }
 
@@ -114,7 +114,7 @@ impl Executor<'_> {
     /// new ones as the previous ones, until a rollback brings them back. A renewal rolls nothing
     /// back, and keeps none.
     async fn write_files(&self, files: &Files) -> ReconcileResult<()> {
-        let certificates = &self.site.certificates;
+        let certificates = &self.observed.certificates;
         let (in_secret, previous) = (
             certificates.in_secret.as_ref(),
             certificates.previous.as_ref(),
@@ -142,33 +142,33 @@ impl Executor<'_> {
             in_secret.filter(|_| !is_rollback)
         };
         let keep = keep.filter(|_| self.operation.is_some());
-        let mut secret = secrets::tls(&self.site.cluster, &next, keep);
+        let mut secret = secrets::tls(&self.observed.cluster, &next, keep);
         if let (Some(operation), Some(_)) = (self.operation, keep) {
             secret
                 .annotations_mut()
                 .insert(PREVIOUS_OF.to_owned(), operation.to_owned());
         }
-        let live = self.site.posture_objects.tls.as_ref();
-        self.site.objects.apply_over(live, secret).await?;
+        let live = self.observed.posture_objects.tls.as_ref();
+        self.observed.objects.apply_over(live, secret).await?;
         Ok(())
     }
 
     /// Writes the template of new pods, with or without the volume for certificates, unless it is
     /// so already.
     async fn write_pet_set(&self, has_files: bool) -> ReconcileResult<ApplyOutcome> {
-        self.site.require_buildable(BuiltFromSpec::Pods)?;
+        self.observed.require_buildable(BuiltFromSpec::Pods)?;
         let set = self.pet_set(has_files)?;
-        let live = self.site.posture_objects.pet_set.as_ref();
-        Ok(self.site.objects.apply_over(live, set).await?)
+        let live = self.observed.posture_objects.pet_set.as_ref();
+        Ok(self.observed.objects.apply_over(live, set).await?)
     }
 
     /// The set with or without the volume for certificates, otherwise as it is.
     fn pet_set(&self, has_files: bool) -> ReconcileResult<PetSet> {
         let applied = self
-            .site
+            .observed
             .applied_posture()
             .map_err(|why| Interrupt::Blocked("PostureUnknown", why))?;
-        let in_secret = self.site.certificates.in_secret.as_ref();
+        let in_secret = self.observed.certificates.in_secret.as_ref();
         let material = in_secret
             .and_then(ServedMaterial::material)
             .or(self.issued.map(|issued| issued.material));
@@ -178,8 +178,8 @@ impl Executor<'_> {
         if has_files && files.is_none() {
             return Err(Interrupt::Wait(Pending::PodFiles));
         }
-        let mut set = pet_set::pet_set(&self.site.cluster, &Posture { files, ..applied });
-        if let Some(live) = &self.site.posture_objects.pet_set {
+        let mut set = pet_set::pet_set(&self.observed.cluster, &Posture { files, ..applied });
+        if let Some(live) = &self.observed.posture_objects.pet_set {
             set.spec
                 .volume_claim_templates
                 .clone_from(&live.spec.volume_claim_templates);
@@ -189,12 +189,12 @@ impl Executor<'_> {
     }
 
     async fn set_password(&self, hash: PasswordEncryption) -> ReconcileResult<()> {
-        let login = &self.site.login;
-        let leader = self.site.leader().ok_or(Interrupt::Wait(Pending::Leader))?;
-        let session = self.site.log_in(leader).await?;
+        let login = &self.observed.login;
+        let leader = self.observed.leader().ok_or(Interrupt::Wait(Pending::Leader))?;
+        let session = self.observed.log_in(leader).await?;
         store_password(&session, &login.username, &login.password, hash)
             .await
-            .map_err(|error| self.unanswered(leader, Attempt::StorePassword, error))
+            .map_err(|error| self.unanswered(leader, ServerCall::StorePassword, error))
     }
 
     /// Changes an annotation of a pod: any change makes the kubelet refresh the pod's volumes,
@@ -203,7 +203,7 @@ impl Executor<'_> {
         let PodRef { name, uid } = pod;
         let patch = json!({"metadata": {"uid": uid, "annotations": {REFRESHED_FOR: version}}});
         let patched = self
-            .site
+            .observed
             .objects
             .api::<Pod>()
             .patch(name, &PatchParams::default(), &Patch::Merge(patch))
@@ -215,17 +215,17 @@ impl Executor<'_> {
     }
 
     pub(crate) async fn reload_server(&self, pod: &PodRef) -> ReconcileResult<()> {
-        let Some(pod) = self.site.find_pod(pod) else {
+        let Some(pod) = self.observed.find_pod(pod) else {
             return Ok(());
         };
-        let session = self.site.log_in(pod).await?;
+        let session = self.observed.log_in(pod).await?;
         reload(&session)
             .await
-            .map_err(|error| self.unanswered(pod, Attempt::ReloadServer, error))
+            .map_err(|error| self.unanswered(pod, ServerCall::ReloadServer, error))
     }
 
     async fn reload_patroni(&self, pod: &PodRef) -> ReconcileResult<()> {
-        let Some(pod) = self.site.find_pod(pod) else {
+        let Some(pod) = self.observed.find_pod(pod) else {
             return Ok(());
         };
         let address = address(pod, PATRONI_PORT.number).map_err(|why| {
@@ -235,20 +235,20 @@ impl Executor<'_> {
             })
         })?;
         let password = self
-            .site
+            .observed
             .patroni_password
             .as_ref()
             .ok_or(Interrupt::Wait(Pending::PatroniPassword))?;
         database::patroni::reload(address, secrets::PATRONI_USER, password)
             .await
-            .map_err(|error| self.unanswered(pod, Attempt::ReloadPatroni, error))
+            .map_err(|error| self.unanswered(pod, ServerCall::ReloadPatroni, error))
     }
 
     /// Evicts a pod. A refusal is reported, and the eviction is tried again at the next reconcile.
     /// The template of new pods is brought up to date first: a user who restarts a database expects
     /// the pods to come back as the spec asks now.
     async fn evict(&self, PodRef { name: pod, uid }: &PodRef) -> ReconcileResult<()> {
-        if let Some(live) = &self.site.posture_objects.pet_set
+        if let Some(live) = &self.observed.posture_objects.pet_set
             && self.write_pet_set(has_files(live)).await? != ApplyOutcome::Nothing
         {
             return Err(Interrupt::Wait(Pending::PetSetController));
@@ -264,8 +264,8 @@ impl Executor<'_> {
             }),
             ..EvictParams::default()
         };
-        info!(pod, namespace = self.site.cluster.namespace(), "evicting");
-        match self.site.objects.api::<Pod>().evict(pod, &parameters).await {
+        info!(pod, namespace = self.observed.cluster.namespace(), "evicting");
+        match self.observed.objects.api::<Pod>().evict(pod, &parameters).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if !matches!(status.code, 404 | 409) => Err(
                 Interrupt::Blocked("EvictionRefused", eviction_refused(pod, &status)),
@@ -275,8 +275,8 @@ impl Executor<'_> {
     }
 
     /// A server that did not do what it was asked: it is asked again at the next reconcile.
-    pub(crate) fn unanswered(&self, pod: &Pod, attempt: Attempt, error: ProbeError) -> Interrupt {
-        let (pod, namespace) = (pod.name_any(), self.site.cluster.namespace());
+    pub(crate) fn unanswered(&self, pod: &Pod, attempt: ServerCall, error: ProbeError) -> Interrupt {
+        let (pod, namespace) = (pod.name_any(), self.observed.cluster.namespace());
         info!(pod, namespace, %attempt, %error, "not done; trying again");
         Interrupt::Wait(Pending::Server {
             pod,

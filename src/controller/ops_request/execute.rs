@@ -74,10 +74,10 @@ async fn on_cluster(
     let operation = view.observed.request.uid().unwrap_or_default();
     let executor = Executor {
         context,
-        site: &access.objects,
-        wished: access.desired.as_ref().unwrap_or(&access.objects.cluster),
+        observed: &access.objects,
+        target: access.desired.as_ref().unwrap_or(&access.objects.cluster),
         issued: issuance.and_then(|issuance| issuance.issued.as_ref()),
-        more_cas: issuance
+        trial_cas: issuance
             .map(|issuance| issuance.trial_cas.clone())
             .unwrap_or_default(),
         operation: Some(&operation),

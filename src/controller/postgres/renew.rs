@@ -228,10 +228,10 @@ impl<'a> Renewal<'a> {
         }
         let executor = Executor {
             context,
-            site,
-            wished: &site.cluster,
+            observed: site,
+            target: &site.cluster,
             issued: issued.as_ref(),
-            more_cas: Cas::new(),
+            trial_cas: Cas::new(),
             operation: None,
         };
         for action in actions {

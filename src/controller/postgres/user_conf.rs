@@ -30,7 +30,7 @@ use crate::build::patroni::dynamic;
 use crate::build::{secrets, user_conf};
 use crate::controller::execute::Executor;
 use crate::controller::observe::cluster::ClusterObjects;
-use crate::controller::outcome::{Attempt, Interrupt, ReconcileResult};
+use crate::controller::outcome::{ServerCall, Interrupt, ReconcileResult};
 use crate::controller::postgres::database::ReconciledDatabase;
 use crate::controller::postgres::status;
 use crate::controller::state::{LoadedConf, RefusedSettings};
@@ -174,10 +174,10 @@ impl ReconciledDatabase<'_> {
         );
         let executor = Executor {
             context: self.context,
-            site: &site,
-            wished: &site.cluster,
+            observed: &site,
+            target: &site.cluster,
             issued: None,
-            more_cas: Cas::new(),
+            trial_cas: Cas::new(),
             operation: None,
         };
         let mut observed = ObservedSettings::default();
@@ -239,8 +239,8 @@ async fn read_settings(
     file: &str,
 ) -> ReconcileResult<ServerSettings> {
     let path = user_conf::path();
-    let session = executor.site.log_in(pod).await?;
-    let unanswered = |error| executor.unanswered(pod, Attempt::ReadSettings, error);
+    let session = executor.observed.log_in(pod).await?;
+    let unanswered = |error| executor.unanswered(pod, ServerCall::ReadSettings, error);
     let mounted = mounted_files(&session, &[&path], &[&path])
         .await
         .map_err(unanswered)?;

@@ -59,7 +59,7 @@ pub enum Feasibility {
 
 /// Whether a decision begins a try of its step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attempt {
+pub enum AttemptStart {
     /// A try begins.
     Begins,
     /// The try before goes on, or none has begun.
@@ -132,7 +132,7 @@ pub fn find_step<'a>(steps: &'a [Step], id: &StepId) -> Option<&'a Step> {
 pub fn record_attempt(
     steps: &mut Vec<Step>,
     id: &StepId,
-    attempt: Attempt,
+    attempt: AttemptStart,
     message: &str,
     now: Timestamp,
 ) {
@@ -147,10 +147,10 @@ pub fn record_attempt(
         steps.len() - 1
     });
     let step = &mut steps[at];
-    if attempt == Attempt::Begins {
+    if attempt == AttemptStart::Begins {
         step.attempts += 1;
     }
-    if attempt == Attempt::Begins || step.finished_at.is_some() {
+    if attempt == AttemptStart::Begins || step.finished_at.is_some() {
         step.started_at = Some(Time(now));
         step.finished_at = None;
     }
@@ -186,7 +186,7 @@ mod tests {
         attempt_state(steps, &expand, feasibility, POLICY, at(second))
     }
 
-    fn record(steps: &mut Vec<Step>, kind: StepKind, attempt: Attempt, message: &str, second: i64) {
+    fn record(steps: &mut Vec<Step>, kind: StepKind, attempt: AttemptStart, message: &str, second: i64) {
         record_attempt(steps, &kind.into(), attempt, message, at(second));
     }
 
@@ -195,10 +195,10 @@ mod tests {
         use Feasibility::Possible;
         let mut steps = vec![];
         assert_eq!(state(&steps, Possible, 0), AttemptState::Begins);
-        record(&mut steps, StepKind::Expand, Attempt::Begins, "", 0);
+        record(&mut steps, StepKind::Expand, AttemptStart::Begins, "", 0);
         assert_eq!(state(&steps, Possible, 59), AttemptState::Trying(at(60)));
         assert_eq!(state(&steps, Possible, 60), AttemptState::Begins);
-        record(&mut steps, StepKind::Expand, Attempt::Begins, "", 60);
+        record(&mut steps, StepKind::Expand, AttemptStart::Begins, "", 60);
         assert_eq!(state(&steps, Possible, 119), AttemptState::Trying(at(120)));
         assert_eq!(state(&steps, Possible, 120), AttemptState::Exhausted);
     }
@@ -207,10 +207,10 @@ mod tests {
     fn a_step_that_fails_pauses_longer_each_time() {
         use Feasibility::Impossible;
         let mut steps = vec![];
-        record(&mut steps, StepKind::Expand, Attempt::Begins, "no", 0);
+        record(&mut steps, StepKind::Expand, AttemptStart::Begins, "no", 0);
         assert_eq!(state(&steps, Impossible, 4), AttemptState::Pausing(at(5)));
         assert_eq!(state(&steps, Impossible, 5), AttemptState::Begins);
-        record(&mut steps, StepKind::Expand, Attempt::Begins, "no", 5);
+        record(&mut steps, StepKind::Expand, AttemptStart::Begins, "no", 5);
         assert_eq!(state(&steps, Impossible, 14), AttemptState::Pausing(at(15)));
         assert_eq!(state(&steps, Impossible, 15), AttemptState::Exhausted);
         assert_eq!(backoff(99), LONGEST_PAUSE);
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn a_step_that_has_not_been_tried_has_its_whole_time() {
         let mut steps = vec![];
-        record(&mut steps, StepKind::Expand, Attempt::GoesOn, "waits", 0);
+        record(&mut steps, StepKind::Expand, AttemptStart::GoesOn, "waits", 0);
         assert_eq!(
             state(&steps, Feasibility::Possible, 9_000),
             AttemptState::Begins
@@ -230,9 +230,9 @@ mod tests {
     #[test]
     fn a_new_step_ends_those_before_it_and_nothing_is_forgotten() {
         let mut steps = vec![];
-        record(&mut steps, StepKind::Pause, Attempt::Begins, "a", 0);
-        record(&mut steps, StepKind::Expand, Attempt::Begins, "b", 1);
-        record(&mut steps, StepKind::Expand, Attempt::GoesOn, "c", 2);
+        record(&mut steps, StepKind::Pause, AttemptStart::Begins, "a", 0);
+        record(&mut steps, StepKind::Expand, AttemptStart::Begins, "b", 1);
+        record(&mut steps, StepKind::Expand, AttemptStart::GoesOn, "c", 2);
         let recorded: Vec<_> = steps
             .iter()
             .map(|step| {

@@ -4,7 +4,7 @@ use crate::api::step::{Course, StepId};
 use crate::plan::action::Action;
 use crate::plan::purpose::Purpose;
 use crate::plan::rollout::Progress;
-use crate::plan::waiting::{Problem, Waiting};
+use crate::plan::waiting::{StepProblem, Waiting};
 
 /// The end of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub(super) enum Intent {
     /// The step cannot be done as things are; another try begins with these actions.
     Fail {
         step: StepId,
-        problem: Problem,
+        problem: StepProblem,
         retry: Vec<Action>,
     },
     End(Outcome),
@@ -55,7 +55,7 @@ impl Intent {
         }
     }
 
-    pub(super) fn fail(step: impl Into<StepId>, problem: Problem) -> Self {
+    pub(super) fn fail(step: impl Into<StepId>, problem: StepProblem) -> Self {
         Self::Fail {
             step: step.into(),
             problem,

@@ -16,7 +16,7 @@ use crate::plan::operation::intent::Intent;
 use crate::plan::operation::preflight::try_issuers;
 use crate::plan::purpose::Purpose;
 use crate::plan::rollout::{Progress, next_step};
-use crate::plan::waiting::{Problem, Waiting};
+use crate::plan::waiting::{StepProblem, Waiting};
 use crate::tls::{Alias, Files, Posture};
 
 const STEP: StepKind = StepKind::Issue;
@@ -56,7 +56,7 @@ pub(super) fn issue(
     }
     let material = match &issuance.issued {
         None => return Err(Intent::wait(STEP, Waiting::IssuedSecrets)),
-        Some(Err(why)) => return Err(Intent::fail(STEP, Problem::BadMaterial(why.clone()))),
+        Some(Err(why)) => return Err(Intent::fail(STEP, StepProblem::BadMaterial(why.clone()))),
         Some(Ok(material)) => *material,
     };
     if issuance.trial != Trial::Absent {

@@ -46,7 +46,7 @@ use crate::plan::purpose::{Failure, Purpose};
 use crate::plan::rollout::{Progress, grace, next_step};
 use crate::plan::waiting::Waiting;
 
-use attempts::{Attempt, AttemptState, Feasibility, RetryPolicy, attempt_state, find_step};
+use attempts::{AttemptStart, AttemptState, Feasibility, RetryPolicy, attempt_state, find_step};
 use goal::Goal;
 use intent::Intent;
 use issue::issue;
@@ -69,7 +69,7 @@ pub enum Decision {
         /// In this order.
         actions: Vec<Action>,
         /// Whether a try of the step begins.
-        attempt: Attempt,
+        attempt: AttemptStart,
     },
     /// Observe again later.
     Wait {
@@ -78,7 +78,7 @@ pub enum Decision {
         /// What it waits for.
         on: Waiting,
         /// Whether a try of the step begins.
-        attempt: Attempt,
+        attempt: AttemptStart,
     },
     /// Give the operation up, and go back to the database's own spec.
     RollBack {
@@ -120,7 +120,7 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision {
         && observed.paused == Paused::ByUs
     {
         let why = step.message.clone().unwrap_or_default();
-        return resume(Purpose::ResumeAsIs(why), Attempt::GoesOn);
+        return resume(Purpose::ResumeAsIs(why), AttemptStart::GoesOn);
     }
     let intent = match rollback_cause(request) {
         Some(cause) => roll_back(observed, database, &cause),
@@ -177,7 +177,7 @@ const fn wait_to_begin(on: Waiting) -> Decision {
     Decision::Wait {
         step: None,
         on,
-        attempt: Attempt::GoesOn,
+        attempt: AttemptStart::GoesOn,
     }
 }
 
@@ -240,8 +240,8 @@ fn begin(observed: &Observed) -> Decision {
     }
     let step = StepId::from(StepKind::Begin);
     let attempt = match find_step(request.steps(), &step) {
-        None => Attempt::Begins,
-        Some(_) => Attempt::GoesOn,
+        None => AttemptStart::Begins,
+        Some(_) => AttemptStart::GoesOn,
     };
     let actions = if has_finalizer(request) {
         vec![]
@@ -384,8 +384,8 @@ fn count_attempts(observed: &Observed, intent: Intent, now: Timestamp) -> Decisi
     }
     let is_known = find_step(steps, step).is_some();
     let attempt = match state {
-        AttemptState::Begins if !(waits_for_slot || is_grace_period && is_known) => Attempt::Begins,
-        _ => Attempt::GoesOn,
+        AttemptState::Begins if !(waits_for_slot || is_grace_period && is_known) => AttemptStart::Begins,
+        _ => AttemptStart::GoesOn,
     };
     match intent {
         Intent::Act {
@@ -408,7 +408,7 @@ fn count_attempts(observed: &Observed, intent: Intent, now: Timestamp) -> Decisi
             step,
             problem,
             retry,
-        } if attempt == Attempt::Begins && !retry.is_empty() => Decision::Act {
+        } if attempt == AttemptStart::Begins && !retry.is_empty() => Decision::Act {
             step,
             purpose: Purpose::Retry(problem),
             last_failure: None,
@@ -454,11 +454,11 @@ fn give_up(observed: &Observed, intent: Intent) -> Decision {
             purpose: Purpose::Resume,
             last_failure: None,
             actions: vec![RequestAction::Resume.into()],
-            attempt: Attempt::Begins,
+            attempt: AttemptStart::Begins,
         },
         None => Decision::RollBack { cause: failure },
         Some(_) if observed.paused == Paused::ByUs => {
-            resume(Purpose::ResumeAsIs(failure.to_string()), Attempt::Begins)
+            resume(Purpose::ResumeAsIs(failure.to_string()), AttemptStart::Begins)
         }
         Some(cause) => Decision::Complete(Outcome::Failed(format!(
             "{cause}; during the rollback, {failure}"
@@ -466,7 +466,7 @@ fn give_up(observed: &Observed, intent: Intent) -> Decision {
     }
 }
 
-fn resume(purpose: Purpose, attempt: Attempt) -> Decision {
+fn resume(purpose: Purpose, attempt: AttemptStart) -> Decision {
     Decision::Act {
         step: StepKind::RollbackFailed.into(),
         purpose,

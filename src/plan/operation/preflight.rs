@@ -8,7 +8,7 @@ use crate::plan::observed::{Live, Observed, Trial};
 use crate::plan::operation::goal::Goal;
 use crate::plan::operation::intent::Intent;
 use crate::plan::purpose::Purpose;
-use crate::plan::waiting::{Problem, Waiting};
+use crate::plan::waiting::{StepProblem, Waiting};
 use crate::tls::{Method, method};
 
 const STEP: StepKind = StepKind::Preflight;
@@ -25,7 +25,7 @@ pub(super) fn preflight(observed: &Observed, live: &Live, goal: &Goal<'_>) -> Op
     match locked_out_roles(cluster, goal, live.major) {
         Err(on) => return Some(Intent::wait(STEP, on)),
         Ok(roles) if !roles.is_empty() => {
-            return Some(Intent::fail(STEP, Problem::LockedOut(roles)));
+            return Some(Intent::fail(STEP, StepProblem::LockedOut(roles)));
         }
         Ok(_) => {}
     }
@@ -37,7 +37,7 @@ pub(super) fn preflight(observed: &Observed, live: &Live, goal: &Goal<'_>) -> Op
         Err(why) => return Some(Intent::wait(STEP, Waiting::Issuance(why.clone()))),
     };
     if !issuance.conflicts.is_empty() {
-        let conflicts = Problem::Conflicts(issuance.conflicts.clone());
+        let conflicts = StepProblem::Conflicts(issuance.conflicts.clone());
         return Some(Intent::fail(STEP, conflicts));
     }
     if !issuance.not_ready.is_empty() {
@@ -91,7 +91,7 @@ pub(super) fn try_issuers(step: StepKind, trial: &Trial) -> Intent {
         // cert-manager does not ask again for what was refused: a new trial asks anew.
         Trial::Failed(why) => Intent::Fail {
             step: step.into(),
-            problem: Problem::TrialFailed(why.clone()),
+            problem: StepProblem::TrialFailed(why.clone()),
             retry: vec![ClusterAction::EndTrial.into()],
         },
         Trial::Pending | Trial::Passed(_) => Intent::wait(step, Waiting::Trial),

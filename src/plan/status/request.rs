@@ -17,7 +17,7 @@ use crate::api::step::{Course, StepAttempt, StepId};
 use crate::api::{PostgresOpsRequest, StepKind};
 use crate::plan::observed::Observed;
 use crate::plan::observed::cluster::ObservedPod;
-use crate::plan::operation::attempts::{Attempt, find_step, finish_steps, record_attempt};
+use crate::plan::operation::attempts::{AttemptStart, find_step, finish_steps, record_attempt};
 use crate::plan::operation::{Decision, Outcome};
 
 /// A step shows what it waits for once it has waited this long: most waits are over before.
@@ -367,7 +367,7 @@ pub fn record(
         } => {
             let known = find_step(&old.steps, step);
             let started = known.and_then(|step| step.started_at.as_ref());
-            let is_worth_telling = *attempt == Attempt::Begins
+            let is_worth_telling = *attempt == AttemptStart::Begins
                 || started.is_some_and(|started| after(started.0, WORTH_TELLING) <= now);
             let message = match known.and_then(|step| step.message.clone()) {
                 Some(message) if !is_worth_telling => message,
@@ -377,7 +377,7 @@ pub fn record(
         }
         Decision::RollBack { cause } => {
             let (steps, rollback) = (&mut record.status.steps, StepId::from(StepKind::Rollback));
-            record_attempt(steps, &rollback, Attempt::Begins, &cause.to_string(), now);
+            record_attempt(steps, &rollback, AttemptStart::Begins, &cause.to_string(), now);
             record.events.push(RequestEvent {
                 severity: Severity::Warning,
                 audience: Audience::Both,
@@ -433,7 +433,7 @@ impl Record<'_> {
         }
     }
 
-    fn progress(&mut self, step: &StepId, attempt: Attempt, message: &str) {
+    fn progress(&mut self, step: &StepId, attempt: AttemptStart, message: &str) {
         let now = self.now;
         if condition::holds(&self.status.conditions, "Pending") {
             let turn = Condition::new("Pending", Time(now)).with_status(false);
@@ -446,7 +446,7 @@ impl Record<'_> {
         if let Some(milestone) = Milestone::behind(step, &self.observed.request) {
             self.announce(milestone);
         }
-        if is_new || attempt == Attempt::Begins {
+        if is_new || attempt == AttemptStart::Begins {
             let attempt = StepAttempt {
                 step: step.clone(),
                 attempt: tries,

@@ -7,7 +7,7 @@ mod tls;
 
 use crate::api::PostgresOpsRequest;
 
-use crate::rules::Operation::Create;
+use crate::rules::AdmissionOperation::Create;
 use crate::rules::certificates;
 use crate::rules::{Needs, Rule};
 

@@ -3,7 +3,7 @@
 use crate::api::PostgresOpsRequest;
 
 use crate::rules::Effect::{Refuse, Warn};
-use crate::rules::Operation::{Create, Update};
+use crate::rules::AdmissionOperation::{Create, Update};
 use crate::rules::{Needs, Rule};
 
 use crate::rules::ops_request::{checks, tls};

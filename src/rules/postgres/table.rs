@@ -3,7 +3,7 @@
 use crate::api::Postgres;
 
 use crate::rules::Effect::{Refuse, Warn};
-use crate::rules::Operation::{Create, Delete, Update};
+use crate::rules::AdmissionOperation::{Create, Delete, Update};
 use crate::rules::{Needs, Rule, content, pod_security};
 
 use crate::rules::postgres::{change, checks, template};

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 use pgrekey::serve::registration::configuration_names;
-use pgrekey::serve::table::Purpose;
+use pgrekey::serve::table::WebhookType;
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, eventually, pgrekey, printed};
@@ -118,7 +118,7 @@ impl<'a> Registration<'a> {
             let others = ["get", kind, "-l", &format!("!{LABEL}"), "-o", "name"];
             let others = cluster.kubectl(&others, "").must_succeed();
             for name in
-                configuration_names(Purpose::Validate).chain(configuration_names(Purpose::Mutate))
+                configuration_names(WebhookType::Validate).chain(configuration_names(WebhookType::Mutate))
             {
                 let is_taken = others
                     .lines()

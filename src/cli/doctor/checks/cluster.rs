@@ -11,7 +11,7 @@ use crate::api;
 use crate::api::PetSet;
 use crate::api::cert_manager::{IssuerStatus, holds};
 use crate::cli::doctor::installation::{
-    AccountRights, CERT_MANAGER_CRDS, Inquiry, Installation, Unreadable,
+    AccountRights, CERT_MANAGER_CRDS, Inquiry, Installation, UnreadableObject,
 };
 use crate::cli::doctor::report::CheckResult::{NotAsked, Problems, Well};
 use crate::cli::doctor::report::{ASK_ANOTHER, CheckResult, CheckVerdict, known};
@@ -28,14 +28,14 @@ const PET_SET_PATIENCE: i64 = 60;
 pub(super) fn api_server(
     installation: &Installation,
     _: Timestamp,
-) -> Result<CheckResult, Unreadable> {
+) -> Result<CheckResult, UnreadableObject> {
     Ok(match &installation.server {
         Ok(version) => Well(version.clone()),
         Err(why) => Problems(CheckVerdict::Fail, vec![why.to_string()]),
     })
 }
 
-pub(super) fn crds(installation: &Installation, _: Timestamp) -> Result<CheckResult, Unreadable> {
+pub(super) fn crds(installation: &Installation, _: Timestamp) -> Result<CheckResult, UnreadableObject> {
     missing_crds(
         installation,
         api::crds().into_iter().map(|crd| crd.name_any()).collect(),
@@ -46,7 +46,7 @@ pub(super) fn crds(installation: &Installation, _: Timestamp) -> Result<CheckRes
 fn missing_crds(
     installation: &Installation,
     names: Vec<String>,
-) -> Result<CheckResult, Unreadable> {
+) -> Result<CheckResult, UnreadableObject> {
     let present: BTreeSet<String> = known(&installation.crds)?
         .iter()
         .map(ResourceExt::name_any)
@@ -65,7 +65,7 @@ fn missing_crds(
 pub(super) fn crd_versions(
     installation: &Installation,
     _: Timestamp,
-) -> Result<CheckResult, Unreadable> {
+) -> Result<CheckResult, UnreadableObject> {
     let present = known(&installation.crds)?;
     let ours = api::crds();
     let others = ours.iter().filter(|ours| {
@@ -89,7 +89,7 @@ fn versions_json(crd: &CustomResourceDefinition) -> serde_json::Value {
 pub(super) fn cert_manager(
     installation: &Installation,
     _: Timestamp,
-) -> Result<CheckResult, Unreadable> {
+) -> Result<CheckResult, UnreadableObject> {
     if can_do_without_cert_manager(installation) {
         let problem = "cert-manager is not installed: no database can have TLS";
         return Ok(Problems(CheckVerdict::Warn, vec![problem.to_owned()]));
@@ -124,7 +124,7 @@ impl AnyIssuer {
     }
 }
 
-fn all_issuers(installation: &Installation) -> Result<Vec<AnyIssuer>, Unreadable> {
+fn all_issuers(installation: &Installation) -> Result<Vec<AnyIssuer>, UnreadableObject> {
     let issuers = known(&installation.issuers)?.iter();
     let issuers = issuers.map(|issuer| AnyIssuer::new(issuer, issuer.status.as_ref()));
     let cluster_issuers = known(&installation.cluster_issuers)?.iter();
@@ -136,7 +136,7 @@ fn all_issuers(installation: &Installation) -> Result<Vec<AnyIssuer>, Unreadable
 pub(super) fn issuers_exist(
     installation: &Installation,
     _: Timestamp,
-) -> Result<CheckResult, Unreadable> {
+) -> Result<CheckResult, UnreadableObject> {
     let issuers = all_issuers(installation)?;
     let ready = issuers.iter().filter(|issuer| issuer.is_ready).count();
     Ok(if ready > 0 {
@@ -154,7 +154,7 @@ pub(super) fn issuers_exist(
 pub(super) fn issuers_ready(
     installation: &Installation,
     _: Timestamp,
-) -> Result<CheckResult, Unreadable> {
+) -> Result<CheckResult, UnreadableObject> {
     let issuers = all_issuers(installation)?.into_iter();
     let bad = issuers.filter(|issuer| !issuer.is_ready);
     Ok(CheckResult::from_problems(
@@ -167,7 +167,7 @@ pub(super) fn issuers_ready(
 pub(super) fn postgres_versions(
     installation: &Installation,
     _: Timestamp,
-) -> Result<CheckResult, Unreadable> {
+) -> Result<CheckResult, UnreadableObject> {
     let usable = known(&installation.versions)?
         .iter()
         .filter(|version| version.spec.deprecated != Some(true));
@@ -183,7 +183,7 @@ pub(super) fn postgres_versions(
 pub(super) fn leader(
     installation: &Installation,
     now: Timestamp,
-) -> Result<CheckResult, Unreadable> {
+) -> Result<CheckResult, UnreadableObject> {
     let held: Vec<HeldLease> = known(&installation.leases)?
         .iter()
         .filter_map(|lease| HeldLease::evaluate(lease, now))
@@ -235,7 +235,7 @@ impl HeldLease {
 pub(super) fn operator_rights(
     installation: &Installation,
     _: Timestamp,
-) -> Result<CheckResult, Unreadable> {
+) -> Result<CheckResult, UnreadableObject> {
     Ok(match known(&installation.operator)? {
         Inquiry::NotAllowed(why) => NotAsked {
             why: why.clone(),
@@ -257,7 +257,7 @@ pub(super) fn operator_rights(
 pub(super) fn user_rights(
     installation: &Installation,
     _: Timestamp,
-) -> Result<CheckResult, Unreadable> {
+) -> Result<CheckResult, UnreadableObject> {
     let forbidden = known(&installation.forbidden)?.iter();
     Ok(CheckResult::from_problems(
         CheckVerdict::Warn,
@@ -269,7 +269,7 @@ pub(super) fn user_rights(
 pub(super) fn pet_sets(
     installation: &Installation,
     now: Timestamp,
-) -> Result<CheckResult, Unreadable> {
+) -> Result<CheckResult, UnreadableObject> {
     let sets = known(&installation.pet_sets)?;
     let ignored = sets.iter().filter(|set| is_ignored(set, now));
     Ok(CheckResult::from_problems(
@@ -294,7 +294,7 @@ fn is_ignored(set: &PetSet, now: Timestamp) -> bool {
 pub(super) fn storage_class(
     installation: &Installation,
     _: Timestamp,
-) -> Result<CheckResult, Unreadable> {
+) -> Result<CheckResult, UnreadableObject> {
     let problem = match known(&installation.default_storage)?.as_slice() {
         [one] => return Ok(Well(one.clone())),
         [] => "there is no default StorageClass".to_owned(),

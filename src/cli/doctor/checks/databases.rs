@@ -10,7 +10,7 @@ use crate::api::postgres::DatabasePhase;
 use crate::api::{Postgres, PostgresOpsRequest, condition};
 use crate::cli::certs::AliasCertificates;
 use crate::cli::doctor::checks::cluster::path;
-use crate::cli::doctor::installation::{Installation, Unreadable};
+use crate::cli::doctor::installation::{Installation, UnreadableObject};
 use crate::cli::doctor::report::{CheckResult, CheckVerdict, known};
 use crate::cli::output::{EXPIRES_SOON_DAYS, days, elapsed};
 use crate::pki::certificate::CertificateSummary;
@@ -21,7 +21,7 @@ use crate::rules::{Review, Snapshot};
 /// Seconds after which a step counts as stuck. Steps are retried and given up without help.
 const STUCK_AFTER: i64 = 20 * 60;
 
-pub(super) fn ready(installation: &Installation, _: Timestamp) -> Result<CheckResult, Unreadable> {
+pub(super) fn ready(installation: &Installation, _: Timestamp) -> Result<CheckResult, UnreadableObject> {
     let databases = known(&installation.databases)?;
     let phase = |database: &Postgres| database.status.as_ref().and_then(|status| status.phase);
     let bad = databases.iter().filter(|database| {
@@ -44,7 +44,7 @@ pub(super) fn ready(installation: &Installation, _: Timestamp) -> Result<CheckRe
 pub(super) fn blocked(
     installation: &Installation,
     _: Timestamp,
-) -> Result<CheckResult, Unreadable> {
+) -> Result<CheckResult, UnreadableObject> {
     let databases = known(&installation.databases)?;
     let blocked = databases.iter().filter_map(|database| {
         let condition = condition::find(&database.status.as_ref()?.conditions, BLOCKED)?;
@@ -64,7 +64,7 @@ pub(super) fn blocked(
 pub(super) fn certificate_logins(
     installation: &Installation,
     _: Timestamp,
-) -> Result<CheckResult, Unreadable> {
+) -> Result<CheckResult, UnreadableObject> {
     let databases = known(&installation.databases)?;
     let facts = Snapshot {
         databases: databases.iter().cloned().map(Arc::new).collect(),
@@ -86,7 +86,7 @@ pub(super) fn certificate_logins(
 }
 
 /// Databases that are paused although no request about them runs.
-pub(super) fn paused(installation: &Installation, _: Timestamp) -> Result<CheckResult, Unreadable> {
+pub(super) fn paused(installation: &Installation, _: Timestamp) -> Result<CheckResult, UnreadableObject> {
     let requests = known(&installation.requests)?;
     let is_paused = |database: &&Postgres| {
         database
@@ -115,7 +115,7 @@ pub(super) fn paused(installation: &Installation, _: Timestamp) -> Result<CheckR
 pub(super) fn requests_stuck(
     installation: &Installation,
     now: Timestamp,
-) -> Result<CheckResult, Unreadable> {
+) -> Result<CheckResult, UnreadableObject> {
     let requests = known(&installation.requests)?;
     Ok(CheckResult::from_problems(
         CheckVerdict::Fail,
@@ -150,7 +150,7 @@ fn describe_stuck(request: &PostgresOpsRequest, now: Timestamp) -> Option<String
 pub(super) fn requests_failed(
     installation: &Installation,
     _: Timestamp,
-) -> Result<CheckResult, Unreadable> {
+) -> Result<CheckResult, UnreadableObject> {
     let requests = known(&installation.requests)?.iter();
     let failed = requests.filter(|request| request.phase() == Some(OpsPhase::Failed));
     Ok(CheckResult::from_problems(
@@ -163,7 +163,7 @@ pub(super) fn requests_failed(
 pub(super) fn certificates_issued(
     installation: &Installation,
     _: Timestamp,
-) -> Result<CheckResult, Unreadable> {
+) -> Result<CheckResult, UnreadableObject> {
     let problems = certificate_problems(installation, |alias| match (&alias.issued, alias.ready) {
         (None, None) => Some("is not asked for".to_owned()),
         (None, Some(_)) => Some("is not issued".to_owned()),
@@ -180,7 +180,7 @@ pub(super) fn certificates_issued(
 pub(super) fn certificates_served(
     installation: &Installation,
     _: Timestamp,
-) -> Result<CheckResult, Unreadable> {
+) -> Result<CheckResult, UnreadableObject> {
     let problems = certificate_problems(installation, |alias| {
         alias
             .drifts()
@@ -196,7 +196,7 @@ pub(super) fn certificates_served(
 pub(super) fn certificates_expiring(
     installation: &Installation,
     now: Timestamp,
-) -> Result<CheckResult, Unreadable> {
+) -> Result<CheckResult, UnreadableObject> {
     let problems = certificate_problems(installation, |alias| {
         let served = alias.served.as_ref()?;
         expires_soon(served, now)
@@ -213,7 +213,7 @@ pub(super) fn certificates_expiring(
 fn certificate_problems(
     installation: &Installation,
     problem: impl Fn(&AliasCertificates) -> Option<String>,
-) -> Result<Vec<String>, Unreadable> {
+) -> Result<Vec<String>, UnreadableObject> {
     let mut lines = vec![];
     for database in known(&installation.certificates)? {
         let name = &database.database;

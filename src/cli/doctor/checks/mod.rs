@@ -6,13 +6,13 @@ mod webhooks;
 
 use jiff::Timestamp;
 
-use crate::cli::doctor::installation::{Installation, Unreadable};
+use crate::cli::doctor::installation::{Installation, UnreadableObject};
 use crate::cli::doctor::report::{CheckReport, CheckResult, CheckVerdict};
 
 /// One check: its name, its judgment, and the remedy for its problems.
 struct DoctorCheck {
     name: &'static str,
-    judge: fn(&Installation, Timestamp) -> Result<CheckResult, Unreadable>,
+    judge: fn(&Installation, Timestamp) -> Result<CheckResult, UnreadableObject>,
     remedy: &'static str,
 }
 
@@ -162,7 +162,7 @@ fn make_check(check: &DoctorCheck, installation: &Installation, now: Timestamp) 
         }
         Ok(CheckResult::NotAsked { why, remedy }) => (CheckVerdict::Warn, why, remedy),
         // The reason comes with its own remedy.
-        Err(Unreadable(why)) => (CheckVerdict::Unknown, why, ""),
+        Err(UnreadableObject(why)) => (CheckVerdict::Unknown, why, ""),
     };
     CheckReport {
         check: check.name,
@@ -313,7 +313,7 @@ mod tests {
     /// For each check an installation that fails it.
     const BREAKS: &[(&str, CheckVerdict, Break)] = &[
         ("API server", CheckVerdict::Fail, |seen| {
-            seen.server = Err(Unreadable("no answer".to_owned()));
+            seen.server = Err(UnreadableObject("no answer".to_owned()));
         }),
         ("CRDs", CheckVerdict::Fail, |seen| {
             drop(seen.crds.as_mut().map(|crds| crds.remove(0)));

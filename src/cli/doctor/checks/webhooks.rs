@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use crate::cli::doctor::installation::{
-    AdmissionTrial, Inquiry, Installation, Unreadable, WebhookClient,
+    AdmissionTrial, Inquiry, Installation, UnreadableObject, WebhookClient,
 };
 use crate::cli::doctor::report::CheckResult::{NotAsked, Problems, Well};
 use crate::cli::doctor::report::{ASK_ANOTHER, CheckResult, CheckVerdict, known};
@@ -16,7 +16,7 @@ const NONE_REGISTERED: &str = "no webhook is registered";
 /// The webhooks that are registered, with their names.
 fn registered(
     installation: &Installation,
-) -> Result<impl Iterator<Item = (&str, &WebhookClient)>, Unreadable> {
+) -> Result<impl Iterator<Item = (&str, &WebhookClient)>, UnreadableObject> {
     Ok(known(&installation.webhooks)?
         .iter()
         .filter_map(|webhook| Some((webhook.name.as_str(), webhook.registered.as_ref()?))))
@@ -26,7 +26,7 @@ fn registered(
 pub(super) fn registration(
     installation: &Installation,
     _: Timestamp,
-) -> Result<CheckResult, Unreadable> {
+) -> Result<CheckResult, UnreadableObject> {
     let webhooks = known(&installation.webhooks)?;
     let missing = webhooks
         .iter()
@@ -38,7 +38,7 @@ pub(super) fn registration(
     ))
 }
 
-pub(super) fn cas(installation: &Installation, now: Timestamp) -> Result<CheckResult, Unreadable> {
+pub(super) fn cas(installation: &Installation, now: Timestamp) -> Result<CheckResult, UnreadableObject> {
     Ok(CheckResult::from_problems(
         CheckVerdict::Fail,
         registered(installation)?
@@ -60,7 +60,7 @@ fn ca_problem(webhook: &WebhookClient, now: Timestamp) -> Option<String> {
 pub(super) fn endpoints(
     installation: &Installation,
     _: Timestamp,
-) -> Result<CheckResult, Unreadable> {
+) -> Result<CheckResult, UnreadableObject> {
     let mut bad = BTreeSet::new();
     let mut good = BTreeSet::new();
     for (_, webhook) in registered(installation)? {
@@ -90,7 +90,7 @@ pub(super) fn endpoints(
     Ok(CheckResult::from_problems(CheckVerdict::Fail, bad, good))
 }
 
-pub(super) fn answer(installation: &Installation, _: Timestamp) -> Result<CheckResult, Unreadable> {
+pub(super) fn answer(installation: &Installation, _: Timestamp) -> Result<CheckResult, UnreadableObject> {
     let trial = match known(&installation.trial)? {
         Inquiry::Answered(trial) => trial,
         Inquiry::NotAllowed(why) => {

@@ -15,7 +15,7 @@ use crate::api;
 use crate::api::Postgres;
 use crate::cli::certs;
 use crate::cli::certs::DatabaseCertificates;
-use crate::cli::doctor::installation::{CERT_MANAGER_CRDS, Installation, Unreadable};
+use crate::cli::doctor::installation::{CERT_MANAGER_CRDS, Installation, UnreadableObject};
 use crate::cli::kubeconfig::{ApiConnection, is_missing};
 
 /// Reads an installation; with a namespace only the databases in it.
@@ -34,7 +34,7 @@ pub(crate) async fn collect(cluster: &ApiConnection, namespace: Option<&str>) ->
         (Err(why), _) | (_, Err(why)) => Err(why.clone()),
     };
     Installation {
-        server: Unreadable::explain("ask the API server", client.apiserver_version().await)
+        server: UnreadableObject::explain("ask the API server", client.apiserver_version().await)
             .map(|version| version.git_version),
         crds: crds(client).await,
         versions: list(client, &ListParams::default(), "list PostgresVersions").await,
@@ -57,16 +57,16 @@ async fn list<K>(
     client: &Client,
     parameters: &ListParams,
     action: &str,
-) -> Result<Vec<K>, Unreadable>
+) -> Result<Vec<K>, UnreadableObject>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
 {
-    Unreadable::explain(action, Api::<K>::all(client.clone()).list(parameters).await)
+    UnreadableObject::explain(action, Api::<K>::all(client.clone()).list(parameters).await)
         .map(|listed| listed.items)
 }
 
 /// Like [`list`]. A kind that the cluster does not have has no objects.
-async fn list_if_known<K>(client: &Client, action: &str) -> Result<Vec<K>, Unreadable>
+async fn list_if_known<K>(client: &Client, action: &str) -> Result<Vec<K>, UnreadableObject>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
 {
@@ -75,7 +75,7 @@ where
         .await
     {
         Err(error) if is_missing(&error) => Ok(vec![]),
-        answer => Unreadable::explain(action, answer).map(|listed| listed.items),
+        answer => UnreadableObject::explain(action, answer).map(|listed| listed.items),
     }
 }
 
@@ -83,7 +83,7 @@ async fn list_in<K>(
     client: &Client,
     namespace: Option<&str>,
     action: &str,
-) -> Result<Vec<K>, Unreadable>
+) -> Result<Vec<K>, UnreadableObject>
 where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
         + Clone
@@ -94,22 +94,22 @@ where
         Some(namespace) => Api::<K>::namespaced(client.clone(), namespace),
         None => Api::<K>::all(client.clone()),
     };
-    Unreadable::explain(action, api.list(&ListParams::default()).await).map(|listed| listed.items)
+    UnreadableObject::explain(action, api.list(&ListParams::default()).await).map(|listed| listed.items)
 }
 
-async fn crds(client: &Client) -> Result<Vec<CustomResourceDefinition>, Unreadable> {
+async fn crds(client: &Client) -> Result<Vec<CustomResourceDefinition>, UnreadableObject> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let ours = api::crds().into_iter().map(|crd| crd.name_any());
     let mut found = vec![];
     for name in ours.chain(CERT_MANAGER_CRDS.map(str::to_owned)) {
-        found.extend(Unreadable::explain("read CRDs", api.get_opt(&name).await)?);
+        found.extend(UnreadableObject::explain("read CRDs", api.get_opt(&name).await)?);
     }
     Ok(found)
 }
 
 /// The leases called `pgrekey`. If pgrekey runs in pods, only those in the namespaces of its pods:
 /// other programs may use the name.
-async fn leases(client: &Client, pods: &[Pod]) -> Result<Vec<Lease>, Unreadable> {
+async fn leases(client: &Client, pods: &[Pod]) -> Result<Vec<Lease>, UnreadableObject> {
     let mut leases: Vec<Lease> = list(
         client,
         &ListParams::default().fields("metadata.name=pgrekey"),
@@ -124,7 +124,7 @@ async fn leases(client: &Client, pods: &[Pod]) -> Result<Vec<Lease>, Unreadable>
     Ok(leases)
 }
 
-async fn default_storage(client: &Client) -> Result<Vec<String>, Unreadable> {
+async fn default_storage(client: &Client) -> Result<Vec<String>, UnreadableObject> {
     let classes: Vec<StorageClass> =
         list(client, &ListParams::default(), "list StorageClasses").await?;
     let is_default = |class: &StorageClass| {
@@ -143,13 +143,13 @@ async fn default_storage(client: &Client) -> Result<Vec<String>, Unreadable> {
 async fn certificates(
     cluster: &ApiConnection,
     databases: &[Postgres],
-) -> Result<Vec<DatabaseCertificates>, Unreadable> {
+) -> Result<Vec<DatabaseCertificates>, UnreadableObject> {
     let mut all = vec![];
     for database in databases {
         all.push(
             certs::collect(cluster, database)
                 .await
-                .map_err(|error| Unreadable(error.to_string()))?,
+                .map_err(|error| UnreadableObject(error.to_string()))?,
         );
     }
     Ok(all)

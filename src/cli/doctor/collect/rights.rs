@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt};
 
-use crate::cli::doctor::installation::{AccountRights, Inquiry, Unreadable};
+use crate::cli::doctor::installation::{AccountRights, Inquiry, UnreadableObject};
 
 /// A right to do something with a kind of object.
 struct Right {
@@ -78,7 +78,7 @@ pub(super) async fn ask_for_operator(
     client: &Client,
     leases: &[Lease],
     pods: &[Pod],
-) -> Result<Inquiry<Option<AccountRights>>, Unreadable> {
+) -> Result<Inquiry<Option<AccountRights>>, UnreadableObject> {
     let leader = pods
         .iter()
         .find(|pod| leases.iter().any(|lease| is_held_by(lease, pod)));
@@ -102,7 +102,7 @@ pub(super) async fn ask_for_operator(
                     "not asked: you may not create subjectaccessreviews".to_owned(),
                 ));
             }
-            answer => Unreadable::explain("ask for the operator's rights", answer)?,
+            answer => UnreadableObject::explain("ask for the operator's rights", answer)?,
         };
         if !answer.status.is_some_and(|status| status.allowed) {
             forbidden.push(right.words());
@@ -176,7 +176,7 @@ const USER_RIGHTS_CLUSTER_WIDE: &[Right] = &[
 pub(super) async fn ask_for_user(
     client: &Client,
     namespace: Option<&str>,
-) -> Result<Vec<String>, Unreadable> {
+) -> Result<Vec<String>, UnreadableObject> {
     let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
     let namespaced = USER_RIGHTS.iter().map(|right| (right, namespace));
     let cluster_wide = USER_RIGHTS_CLUSTER_WIDE.iter().map(|right| (right, None));
@@ -190,7 +190,7 @@ pub(super) async fn ask_for_user(
             ..SelfSubjectAccessReview::default()
         };
         let answer = reviews.create(&PostParams::default(), &review).await;
-        let answer = Unreadable::explain("ask for your rights", answer)?;
+        let answer = UnreadableObject::explain("ask for your rights", answer)?;
         if !answer.status.is_some_and(|status| status.allowed) {
             forbidden.push(right.words());
         }

@@ -10,18 +10,18 @@ use kube::api::{Api, ListParams, PostParams};
 
 use crate::api::PostgresOpsRequest;
 use crate::cli::doctor::installation::{
-    AdmissionTrial, ExpectedWebhook, Inquiry, Unreadable, WebhookClient, WebhookService,
+    AdmissionTrial, ExpectedWebhook, Inquiry, UnreadableObject, WebhookClient, WebhookService,
 };
 use crate::cli::kubeconfig::{ApiConnection, explain_api_error};
-use crate::serve::table::{Purpose, WEBHOOKS, Webhook};
+use crate::serve::table::{WebhookType, WEBHOOKS, Webhook};
 
 /// Every webhook that should be registered, as it is registered.
-pub(super) async fn collect(client: &Client) -> Result<Vec<ExpectedWebhook>, Unreadable> {
+pub(super) async fn collect(client: &Client) -> Result<Vec<ExpectedWebhook>, UnreadableObject> {
     let mut found = vec![];
     for webhook in &WEBHOOKS {
-        let config = match webhook.purpose {
-            Purpose::Mutate => mutating_config(client, webhook).await?,
-            Purpose::Validate => validating_config(client, webhook).await?,
+        let config = match webhook.webhook_type {
+            WebhookType::Mutate => mutating_config(client, webhook).await?,
+            WebhookType::Validate => validating_config(client, webhook).await?,
         };
         let registered = match config {
             Some(config) => Some(webhook_client(client, config).await?),
@@ -40,10 +40,10 @@ const READ_REGISTRATIONS: &str = "read the registrations of webhooks";
 async fn mutating_config(
     client: &Client,
     webhook: &Webhook,
-) -> Result<Option<WebhookClientConfig>, Unreadable> {
+) -> Result<Option<WebhookClientConfig>, UnreadableObject> {
     let api: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
     let found = api.get_opt(webhook.configuration).await;
-    let registered = Unreadable::explain(READ_REGISTRATIONS, found)?
+    let registered = UnreadableObject::explain(READ_REGISTRATIONS, found)?
         .into_iter()
         .flat_map(|configuration| configuration.webhooks.unwrap_or_default())
         .find(|registered| registered.name == webhook.name);
@@ -53,10 +53,10 @@ async fn mutating_config(
 async fn validating_config(
     client: &Client,
     webhook: &Webhook,
-) -> Result<Option<WebhookClientConfig>, Unreadable> {
+) -> Result<Option<WebhookClientConfig>, UnreadableObject> {
     let api: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
     let found = api.get_opt(webhook.configuration).await;
-    let registered = Unreadable::explain(READ_REGISTRATIONS, found)?
+    let registered = UnreadableObject::explain(READ_REGISTRATIONS, found)?
         .into_iter()
         .flat_map(|configuration| configuration.webhooks.unwrap_or_default())
         .find(|registered| registered.name == webhook.name);
@@ -66,7 +66,7 @@ async fn validating_config(
 async fn webhook_client(
     client: &Client,
     config: WebhookClientConfig,
-) -> Result<WebhookClient, Unreadable> {
+) -> Result<WebhookClient, UnreadableObject> {
     let ca_bundle = config
         .ca_bundle
         .map(|ByteString(pem)| pem)
@@ -80,7 +80,7 @@ async fn webhook_client(
     let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &service.namespace);
     let of_service =
         ListParams::default().labels(&format!("kubernetes.io/service-name={}", service.name));
-    let slices = Unreadable::explain(
+    let slices = UnreadableObject::explain(
         "list the endpoints of the webhooks",
         slices.list(&of_service).await,
     )?;
@@ -104,8 +104,8 @@ async fn webhook_client(
 /// does not call the webhook.
 pub(super) async fn try_admission(
     cluster: &ApiConnection,
-) -> Result<Inquiry<AdmissionTrial>, Unreadable> {
-    let request = invalid_request().map_err(|error| Unreadable(error.to_string()))?;
+) -> Result<Inquiry<AdmissionTrial>, UnreadableObject> {
+    let request = invalid_request().map_err(|error| UnreadableObject(error.to_string()))?;
     let requests: Api<PostgresOpsRequest> =
         Api::namespaced(cluster.client.clone(), &cluster.namespace);
     let dry = PostParams {
@@ -130,7 +130,7 @@ const REFUSED_BY: &str = "database-exists";
 fn classify(
     namespace: &str,
     answer: kube::Result<PostgresOpsRequest>,
-) -> Result<Inquiry<AdmissionTrial>, Unreadable> {
+) -> Result<Inquiry<AdmissionTrial>, UnreadableObject> {
     let says = |status: &kube::core::Status, text: &str| status.message.contains(text);
     match answer {
         Ok(_) => Ok(Inquiry::Answered(AdmissionTrial::Admitted {
@@ -151,7 +151,7 @@ fn classify(
                 "not asked: you may not create postgresopsrequests in namespace {namespace}"
             )))
         }
-        Err(error) => Err(Unreadable(
+        Err(error) => Err(UnreadableObject(
             explain_api_error("make a request as a dry run", error).to_string(),
         )),
     }

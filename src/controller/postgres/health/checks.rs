@@ -25,7 +25,7 @@ use crate::controller::state::LastCheck;
 use crate::plan::status::database::{HealthVerdict, Replicas};
 
 /// The result of a check.
-pub(super) struct CheckResult {
+pub(super) struct HealthCheckResult {
     /// Failed checks in a row, with this one.
     pub(super) failures: i32,
     /// The Secrets; `None` if the API server did not answer.
@@ -49,7 +49,7 @@ pub(super) async fn check(
     postgres: Arc<Postgres>,
     replicas: Option<Replicas>,
     failures_before: i32,
-) -> CheckResult {
+) -> HealthCheckResult {
     let secrets = CheckSecrets::fetch(&context, &postgres).await.ok();
     let versions = secrets.as_ref().map(|secrets| secrets.versions.clone());
     let verdict = match (replicas, secrets) {
@@ -80,7 +80,7 @@ pub(super) async fn check(
         // The next check comes to the same verdict.
         debug!(database = postgres.name_any(), %error, "the status could not be written");
     }
-    CheckResult {
+    HealthCheckResult {
         failures,
         secrets: versions,
         is_written: written.is_ok(),

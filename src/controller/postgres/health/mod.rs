@@ -31,7 +31,7 @@ use crate::api::Postgres;
 use crate::api::bounds::MAX_CHECK_PERIOD;
 use crate::api::postgres::DatabasePhase;
 use crate::controller::Context;
-use crate::controller::postgres::health::checks::{CheckResult, check, seconds, settings};
+use crate::controller::postgres::health::checks::{HealthCheckResult, check, seconds, settings};
 use crate::controller::postgres::health::connect::CheckSessions;
 use crate::controller::postgres::health::secrets::SecretVersions;
 use crate::controller::sessions::MAX_SESSIONS;
@@ -71,7 +71,7 @@ struct CheckScheduler {
     sessions: Arc<CheckSessions>,
     /// By the uids of the databases.
     schedules: HashMap<String, CheckSchedule>,
-    checks: JoinSet<CheckResult>,
+    checks: JoinSet<HealthCheckResult>,
     /// The uids of the databases that are being checked.
     running: HashMap<Id, String>,
 }
@@ -122,7 +122,7 @@ impl CheckScheduler {
         self.running.insert(task.id(), uid);
     }
 
-    fn end_check(&mut self, ended: Result<(Id, CheckResult), JoinError>) {
+    fn end_check(&mut self, ended: Result<(Id, HealthCheckResult), JoinError>) {
         let (id, result) = match ended {
             Ok((id, result)) => (id, Some(result)),
             // The check panicked, which has been logged.
@@ -178,7 +178,7 @@ impl CheckSchedule {
     }
 
     /// Notes the result of a check; `None` if it panicked.
-    fn end(&mut self, result: Option<CheckResult>) -> SecretsSince {
+    fn end(&mut self, result: Option<HealthCheckResult>) -> SecretsSince {
         self.running = false;
         let is_done = result.as_ref().is_none_or(|result| result.is_written);
         self.last = is_done.then(Instant::now);
@@ -237,7 +237,7 @@ mod tests {
                 let secret = ("pg-auth".to_owned(), Some(version.to_owned()));
                 SecretVersions([secret].into())
             });
-            Some(CheckResult {
+            Some(HealthCheckResult {
                 failures: 0,
                 secrets,
                 is_written: true,
@@ -280,7 +280,7 @@ mod tests {
             Duration::from_mins(1),
         );
         schedule.begin(replicas);
-        schedule.end(Some(CheckResult {
+        schedule.end(Some(HealthCheckResult {
             failures: 0,
             secrets: None,
             is_written: true,
@@ -293,7 +293,7 @@ mod tests {
             }),
             period
         ));
-        schedule.end(Some(CheckResult {
+        schedule.end(Some(HealthCheckResult {
             failures: 0,
             secrets: None,
             is_written: false,
