@@ -16,7 +16,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use pgrekey::rules::defaults::InstallationDefaults;
 use pgrekey::serve::admission::AdmissionRequest;
 use pgrekey::serve::response::respond;
-use pgrekey::serve::table::{WebhookType, WEBHOOKS};
+use pgrekey::serve::table::{WEBHOOKS, WebhookType};
 use pgrekey::serve::webhooks::review;
 
 fn benchmark(criterion: &mut Criterion) {

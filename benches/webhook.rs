@@ -41,7 +41,7 @@ use pgrekey::rules::defaults::InstallationDefaults;
 use pgrekey::serve::certificate::ServedCertificate;
 use pgrekey::serve::limits::Limits;
 use pgrekey::serve::server::{HttpsServer, Transport, tls};
-use pgrekey::serve::table::{WebhookType, WEBHOOKS};
+use pgrekey::serve::table::{WEBHOOKS, WebhookType};
 use pgrekey::serve::webhooks::{Admission, router};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};

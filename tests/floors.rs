@@ -446,6 +446,7 @@ fn circle(imports: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
 fn no_two_files_import_each_other_in_a_circle() {
     let sources: Vec<Source> = sources()
         .into_iter()
+        .filter(|(module, _)| module.last().is_none_or(|name| name != "tests"))
         .map(|(module, path)| Source {
             module,
             text: std::fs::read_to_string(path).expect("a source can be read"),

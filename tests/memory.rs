@@ -16,7 +16,7 @@ use pgrekey::rules::defaults::InstallationDefaults;
 use pgrekey::serve::admission::AdmissionRequest;
 use pgrekey::serve::limits::Limits;
 use pgrekey::serve::response::respond;
-use pgrekey::serve::table::{WebhookType, WEBHOOKS};
+use pgrekey::serve::table::{WEBHOOKS, WebhookType};
 use pgrekey::serve::webhooks::review;
 use worst_body::SHAPES;
 

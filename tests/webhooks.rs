@@ -16,7 +16,7 @@ use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use pgrekey::rules::Snapshot;
 use pgrekey::rules::defaults::InstallationDefaults;
-use pgrekey::serve::table::{WebhookType, WEBHOOKS, Webhook};
+use pgrekey::serve::table::{WEBHOOKS, Webhook, WebhookType};
 use pgrekey::serve::webhooks::{Admission, router};
 use serde_json::{Value, json};
 use tower::ServiceExt;

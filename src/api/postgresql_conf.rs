@@ -53,11 +53,9 @@ pub fn parse(text: &str) -> Result<BTreeMap<String, String>, BadLine> {
     Ok(settings)
 }
 
-type Problem = &'static str;
-
 /// One line, as PostgreSQL's parser reads its tokens: a name, perhaps `=`, a value, and nothing
 /// more.
-fn setting(line: &str) -> Result<Option<(String, String)>, Problem> {
+fn setting(line: &str) -> Result<Option<(String, String)>, &'static str> {
     let Some((name, rest)) = token(line) else {
         return Ok(None);
     };
@@ -220,7 +218,7 @@ fn closing_quote(text: &str) -> Option<usize> {
 
 /// The value of a string (`DeescapeQuotedString`): `''` is a quote, and backslash escapes are those
 /// of C.
-fn unescaped(text: &str) -> Result<String, Problem> {
+fn unescaped(text: &str) -> Result<String, &'static str> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [byte, after @ ..] = rest {

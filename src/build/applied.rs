@@ -156,9 +156,9 @@ mod tests {
     use crate::build::paths::PATRONI_YML;
     use crate::build::patroni::{dynamic, local};
     use crate::build::{pet_set, secrets};
-    use crate::pki::Material;
+    use crate::pki::issued::Issued;
     use crate::pki::issued::tests::{Authority, issue};
-    use crate::pki::issued::{Cas, Issued};
+    use crate::pki::{CaId, Material};
     use crate::tls::walk;
 
     /// Issued certificates: from one CA, from the same CA again, from another, and from one CA for
@@ -194,7 +194,7 @@ mod tests {
     /// Builds the objects of a posture and reads it back from them.
     fn there_and_back(posture: &Posture, issues: &[Issued]) -> Result<Posture, UnreadablePosture> {
         let cluster = cluster(&postgres("{version: '17', tls: {issuerRef: {name: i}}}"));
-        let cas: Cas = issues
+        let cas: BTreeMap<CaId, String> = issues
             .iter()
             .flat_map(|issued| issued.cas.clone())
             .collect();

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::api::cert_manager::{
-    Certificate, CertificateIssuerRef, CertificatePrivateKey, CertManagerCertificateSpec, SecretTemplate,
+    CertManagerCertificateSpec, Certificate, CertificateIssuerRef, CertificatePrivateKey,
+    SecretTemplate,
 };
 use crate::api::template::ServiceAlias;
 use crate::api::tls::{CertificateSpec as Wish, IssuerRef, KeyEncoding};

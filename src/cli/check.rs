@@ -21,7 +21,9 @@ use crate::rules;
 use crate::rules::decode::{UNDECODABLE, decode_object};
 use crate::rules::defaults::InstallationDefaults;
 use crate::rules::kind::ReviewedKind;
-use crate::rules::{ClusterFacts, Effect, Finding, Needs, AdmissionOperation, Review, Rule, Snapshot};
+use crate::rules::{
+    AdmissionOperation, ClusterFacts, Effect, Finding, Needs, Review, Rule, Snapshot,
+};
 
 /// Judge manifests by the rules of the admission webhooks, offline
 ///

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use crate::rules::{Effect, Needs, AdmissionOperation, Rule, ops_request, postgres};
+use crate::rules::{AdmissionOperation, Effect, Needs, Rule, ops_request, postgres};
 
 /// Print the rules as Markdown
 #[derive(Debug, clap::Args)]

@@ -58,7 +58,6 @@ pub struct ServedMaterial {
 }
 
 /// CAs with their certificates, PEM.
-pub type Cas = BTreeMap<CaId, String>;
 
 impl ServedMaterial {
     /// The same leaves with these CAs as trust bundle. The error is the first CA whose certificate
@@ -70,7 +69,7 @@ impl ServedMaterial {
         self,
         material: &Material,
         trust: &BTreeSet<CaId>,
-        cas: &Cas,
+        cas: &BTreeMap<CaId, String>,
     ) -> Result<Self, CaId> {
         let first = [material.server.ca, material.client.ca]
             .into_iter()
@@ -123,7 +122,7 @@ impl ServedMaterial {
 
     /// Every CA in these files.
     #[must_use]
-    pub fn cas(&self) -> Cas {
+    pub fn cas(&self) -> BTreeMap<CaId, String> {
         [&self.trust, &self.exporter_ca]
             .into_iter()
             .flat_map(|pem| cas(pem.as_bytes()))
@@ -179,7 +178,10 @@ impl ServedMaterial {
 
 /// The certificates of these CAs in this order, each once, PEM. The error is the first CA without a
 /// certificate.
-pub fn bundle(order: impl IntoIterator<Item = CaId>, cas: &Cas) -> Result<String, CaId> {
+pub fn bundle(
+    order: impl IntoIterator<Item = CaId>,
+    cas: &BTreeMap<CaId, String>,
+) -> Result<String, CaId> {
     let mut seen = BTreeSet::new();
     order
         .into_iter()
@@ -200,7 +202,7 @@ pub fn ders(pem: &str) -> Vec<Vec<u8>> {
 
 /// The CAs in a bundle, PEM. Empty if one cannot be parsed.
 #[must_use]
-pub fn cas(bundle: &[u8]) -> Cas {
+pub fn cas(bundle: &[u8]) -> BTreeMap<CaId, String> {
     certificates_of(bundle)
         .unwrap_or_default()
         .iter()

@@ -9,10 +9,11 @@ use crate::api::names::Alias;
 use crate::api::postgres_version;
 use crate::api::tls::{CertificateSpec, IssuerRef};
 
-use crate::rules::{ClusterFacts, Findings, AdmissionOperation, quoted};
+use crate::rules::{AdmissionOperation, ClusterFacts, Findings, quoted};
 
 /// The operations that write a spec.
-pub(super) const CHANGES: &[AdmissionOperation] = &[AdmissionOperation::Create, AdmissionOperation::Update];
+pub(super) const CHANGES: &[AdmissionOperation] =
+    &[AdmissionOperation::Create, AdmissionOperation::Update];
 
 /// The oldest major version of PostgreSQL that is supported.
 pub(super) const OLDEST_MAJOR: u32 = 13;

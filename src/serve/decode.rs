@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::rules::decode::{decode_object, undecodable};
 use crate::rules::document::FieldSelection;
 use crate::rules::kind::ReviewedKind;
-use crate::rules::{Finding, AdmissionOperation, Review};
+use crate::rules::{AdmissionOperation, Finding, Review};
 
 use crate::serve::admission::AdmissionRequest;
 use crate::serve::weight;
@@ -95,7 +95,9 @@ pub(super) fn decode<K: ReviewedKind<DynamicType = ()>>(
         Ok(object)
     };
     Ok(match operation {
-        AdmissionOperation::Create => Review::create(decode_part(request.object, "object")?, Arc::default()),
+        AdmissionOperation::Create => {
+            Review::create(decode_part(request.object, "object")?, Arc::default())
+        }
         // A stored object may be older than our types: if it does not decode, that is no reason to
         // refuse the new one.
         AdmissionOperation::Update => Review {

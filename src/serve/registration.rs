@@ -8,7 +8,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use kube::api::ObjectMeta;
 
-use crate::serve::table::{WebhookType, WEBHOOKS, Webhook};
+use crate::serve::table::{WEBHOOKS, Webhook, WebhookType};
 
 /// How long the API server waits for a response. A review takes microseconds. Only a lost
 /// connection takes longer, and users wait for it.

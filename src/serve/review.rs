@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::rules;
 use crate::rules::defaults::InstallationDefaults;
 use crate::rules::kind::ReviewedKind;
-use crate::rules::{ClusterFacts, Effect, Finding, AdmissionOperation, Review};
+use crate::rules::{AdmissionOperation, ClusterFacts, Effect, Finding, Review};
 
 use crate::serve::admission::AdmissionRequest;
 use crate::serve::decode::{decode, passes_unseen};

@@ -2,7 +2,7 @@
 
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::rules::defaults::InstallationDefaults;
-use crate::rules::{ClusterFacts, AdmissionOperation};
+use crate::rules::{AdmissionOperation, ClusterFacts};
 
 use crate::serve::admission::AdmissionRequest;
 use crate::serve::review::{AdmissionVerdict, mutate, validate};

@@ -10,7 +10,7 @@ use axum::{Extension, Router};
 use tokio::sync::Semaphore;
 
 use crate::rules::defaults::InstallationDefaults;
-use crate::rules::{ClusterFacts, AdmissionOperation};
+use crate::rules::{AdmissionOperation, ClusterFacts};
 
 use crate::serve::admission::AdmissionRequest;
 use crate::serve::request::Heavy;

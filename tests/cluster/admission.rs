@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use pgrekey::rules;
-use pgrekey::rules::{Allowed, AdmissionOperation};
+use pgrekey::rules::{AdmissionOperation, Allowed};
 use pgrekey::serve::registration::configuration_names;
 use pgrekey::serve::table::WebhookType;
 use serde_json::{Value, json};

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use pgrekey::rules::{Allowed, AdmissionOperation, Snapshot};
+use pgrekey::rules::{AdmissionOperation, Allowed, Snapshot};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -11,7 +11,7 @@ use pgrekey::rules::defaults;
 use pgrekey::rules::defaults::{DefaultIssuer, InstallationDefaults};
 use pgrekey::rules::kind::ReviewedKind;
 use pgrekey::rules::{
-    ClusterFacts, Finding, AdmissionOperation, Review, Snapshot, judge, ops_request, postgres,
+    AdmissionOperation, ClusterFacts, Finding, Review, Snapshot, judge, ops_request, postgres,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;

@@ -17,7 +17,7 @@ use cases::Case;
 use pgrekey::rules;
 use pgrekey::rules::defaults;
 use pgrekey::rules::defaults::InstallationDefaults;
-use pgrekey::rules::{ClusterFacts, Finding, Needs, AdmissionOperation, Review, Rule, judge};
+use pgrekey::rules::{AdmissionOperation, ClusterFacts, Finding, Needs, Review, Rule, judge};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 

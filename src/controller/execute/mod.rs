@@ -4,7 +4,7 @@ pub(crate) mod certificates;
 mod issuance;
 pub(crate) mod patroni;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -22,12 +22,12 @@ use crate::build::{Cluster, pet_set, secrets, trust};
 use crate::cluster::{ApplyOutcome, Error, ObjectName};
 use crate::controller::Context;
 use crate::controller::observe::cluster::{BuiltFromSpec, ClusterObjects};
-use crate::controller::outcome::{ServerCall, Interrupt, Pending, ReconcileResult};
+use crate::controller::outcome::{Interrupt, Pending, ReconcileResult, ServerCall};
 use crate::database;
 use crate::database::ProbeError;
 use crate::database::server_status::{reload, store_password};
 use crate::pki::CaId;
-use crate::pki::issued::{Cas, Issued, ServedMaterial, bundle};
+use crate::pki::issued::{Issued, ServedMaterial, bundle};
 use crate::plan::action::{CertificateVolume, ClusterAction, PodRef};
 use crate::plan::observed::instance::address;
 use crate::tls::{Files, PasswordEncryption, Posture};
@@ -41,7 +41,7 @@ pub(crate) struct Executor<'a> {
     /// The certificates that have been issued for it, if any.
     pub(crate) issued: Option<&'a Issued>,
     /// CAs that are known from trials.
-    pub(crate) trial_cas: Cas,
+    pub(crate) trial_cas: BTreeMap<CaId, String>,
     /// The uid of the request in whose name it acts; `None` for renewals.
     pub(crate) operation: Option<&'a str>,
 }
@@ -95,7 +95,7 @@ impl Executor<'_> {
     }
 
     /// Every CA that is known: of the cluster, of issued certificates, and of trials.
-    fn cas(&self) -> Cas {
+    fn cas(&self) -> BTreeMap<CaId, String> {
         let issued = self.issued.map(|issued| issued.cas.clone());
         let stored = self.observed.certificates.cas().into_iter();
         stored
@@ -190,7 +190,10 @@ impl Executor<'_> {
 
     async fn set_password(&self, hash: PasswordEncryption) -> ReconcileResult<()> {
         let login = &self.observed.login;
-        let leader = self.observed.leader().ok_or(Interrupt::Wait(Pending::Leader))?;
+        let leader = self
+            .observed
+            .leader()
+            .ok_or(Interrupt::Wait(Pending::Leader))?;
         let session = self.observed.log_in(leader).await?;
         store_password(&session, &login.username, &login.password, hash)
             .await
@@ -264,8 +267,18 @@ impl Executor<'_> {
             }),
             ..EvictParams::default()
         };
-        info!(pod, namespace = self.observed.cluster.namespace(), "evicting");
-        match self.observed.objects.api::<Pod>().evict(pod, &parameters).await {
+        info!(
+            pod,
+            namespace = self.observed.cluster.namespace(),
+            "evicting"
+        );
+        match self
+            .observed
+            .objects
+            .api::<Pod>()
+            .evict(pod, &parameters)
+            .await
+        {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if !matches!(status.code, 404 | 409) => Err(
                 Interrupt::Blocked("EvictionRefused", eviction_refused(pod, &status)),
@@ -275,7 +288,12 @@ impl Executor<'_> {
     }
 
     /// A server that did not do what it was asked: it is asked again at the next reconcile.
-    pub(crate) fn unanswered(&self, pod: &Pod, attempt: ServerCall, error: ProbeError) -> Interrupt {
+    pub(crate) fn unanswered(
+        &self,
+        pod: &Pod,
+        attempt: ServerCall,
+        error: ProbeError,
+    ) -> Interrupt {
         let (pod, namespace) = (pod.name_any(), self.observed.cluster.namespace());
         info!(pod, namespace, %attempt, %error, "not done; trying again");
         Interrupt::Wait(Pending::Server {

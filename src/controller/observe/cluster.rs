@@ -25,7 +25,7 @@ use crate::controller::observe::patroni::PatroniRecords;
 use crate::controller::observe::spec::{Parsed, SpecProblem};
 use crate::controller::observe::stored_certificates::StoredCertificates;
 use crate::controller::observe::{instance, posture, spec, superuser, workload};
-use crate::controller::outcome::{ServerCall, Interrupt, Pending, ReconcileResult};
+use crate::controller::outcome::{Interrupt, Pending, ReconcileResult, ServerCall};
 use crate::database::probe::probe;
 use crate::database::session::Session;
 use crate::pki::Fingerprint;

@@ -1,5 +1,6 @@
 //! Issuing for an operation: what was asked of cert-manager, and how far it is.
 
+use crate::pki::CaId;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -14,7 +15,7 @@ use crate::cluster::drift::needs_apply;
 use crate::cluster::{Error, Objects};
 use crate::controller::Context;
 use crate::controller::observe::certificates::fetch_issued;
-use crate::pki::issued::{Cas, Issued};
+use crate::pki::issued::Issued;
 use crate::plan::observed::Issuance;
 use crate::plan::observed::issuance::{
     CertificateObjects, IssuanceObjects, IssuerState, LiveCertificate, ObservedIssuer, is_trial_of,
@@ -28,7 +29,7 @@ pub(crate) struct ObservedIssuance {
     pub(crate) issuance: Issuance,
     pub(crate) issued: Option<Issued>,
     /// The CAs that have signed the trial.
-    pub(crate) trial_cas: Cas,
+    pub(crate) trial_cas: BTreeMap<CaId, String>,
 }
 
 /// Observes what is issued for the spec of `wanted`, on behalf of an operation.

@@ -1,15 +1,17 @@
 //! The certificates and CAs of a cluster, as Secret `NAME-tls` and ConfigMap `NAME-ca` hold them.
 
+use crate::pki::CaId;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt;
 use secrecy::ExposeSecret;
+use std::collections::BTreeMap;
 
 use crate::build::Cluster;
 use crate::build::current_posture::PostureObjects;
 use crate::cluster::apply::applied_at;
 use crate::cluster::{Error, Objects};
-use crate::pki::issued::{Cas, IssuedSecret, ServedMaterial, TRUST_KEY, cas};
+use crate::pki::issued::{IssuedSecret, ServedMaterial, TRUST_KEY, cas};
 use crate::pki::key_pair::CertificateAndKey;
 use crate::tls::Alias;
 
@@ -27,7 +29,7 @@ pub(crate) struct StoredCertificates {
     /// that pgrekey can still log in: servers accept it if they trust its CA.
     replacement_client_pair: Option<CertificateAndKey>,
     /// The CAs in ConfigMap `NAME-ca`.
-    pub(crate) client_bundle: Cas,
+    pub(crate) client_bundle: BTreeMap<CaId, String>,
     /// When `NAME-tls` or `NAME-ca` last changed; `None` if the API server does not record it.
     pub(crate) trust_changed_at: Option<Timestamp>,
 }
@@ -64,7 +66,7 @@ impl StoredCertificates {
     }
 
     /// Every CA of the cluster: of current and previous certificates, and of the client bundle.
-    pub(crate) fn cas(&self) -> Cas {
+    pub(crate) fn cas(&self) -> BTreeMap<CaId, String> {
         let served = self.current_and_previous().flat_map(ServedMaterial::cas);
         served.chain(self.client_bundle.clone()).collect()
     }
@@ -83,7 +85,7 @@ impl StoredCertificates {
 }
 
 /// The CAs that clients are told to trust.
-pub(crate) fn published_cas(bundle: &ConfigMap) -> Cas {
+pub(crate) fn published_cas(bundle: &ConfigMap) -> BTreeMap<CaId, String> {
     let data = bundle.data.as_ref();
     data.and_then(|data| data.get(TRUST_KEY))
         .map(|pem| cas(pem.as_bytes()))

@@ -17,7 +17,6 @@ use crate::controller::observe::cluster::ClusterObjects;
 use crate::controller::observe::issuance::{self, ObservedIssuance};
 use crate::controller::observe::{budgets, workload};
 use crate::controller::outcome::Interrupt;
-use crate::pki::issued::Cas;
 use crate::plan::Observed;
 use crate::plan::observed::{Issuance, Live, Paused};
 use crate::plan::operation::goal::Goal;
@@ -161,7 +160,7 @@ async fn observe_live(
             let nothing = ObservedIssuance {
                 issuance: Issuance::default(),
                 issued: None,
-                trial_cas: Cas::new(),
+                trial_cas: BTreeMap::new(),
             };
             (Ok(nothing), Some(desired))
         }

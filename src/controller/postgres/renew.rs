@@ -3,6 +3,7 @@
 //! walk, like any other change of trust, and clients get a grace period on it. A cluster that an
 //! operation left half-way goes on to its spec in the same way.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kube::ResourceExt;
@@ -17,7 +18,7 @@ use crate::controller::observe::issuance;
 use crate::controller::observe::issuance::ObservedIssuance;
 use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::controller::state::ServedCertificates;
-use crate::pki::issued::{Cas, Issued};
+use crate::pki::issued::Issued;
 use crate::plan::renewal::{RenewalMaterial, only_touches_silent_pods, renewal_material};
 use crate::plan::rollout::grace;
 use crate::plan::rollout::grace::ClientGracePeriod;
@@ -231,7 +232,7 @@ impl<'a> Renewal<'a> {
             observed: site,
             target: &site.cluster,
             issued: issued.as_ref(),
-            trial_cas: Cas::new(),
+            trial_cas: BTreeMap::new(),
             operation: None,
         };
         for action in actions {

@@ -30,13 +30,12 @@ use crate::build::patroni::dynamic;
 use crate::build::{secrets, user_conf};
 use crate::controller::execute::Executor;
 use crate::controller::observe::cluster::ClusterObjects;
-use crate::controller::outcome::{ServerCall, Interrupt, ReconcileResult};
+use crate::controller::outcome::{Interrupt, ReconcileResult, ServerCall};
 use crate::controller::postgres::database::ReconciledDatabase;
 use crate::controller::postgres::status;
 use crate::controller::state::{LoadedConf, RefusedSettings};
 use crate::database::server_status::mounted_files;
 use crate::database::settings::{PendingSettings, settings};
-use crate::pki::issued::Cas;
 use crate::plan::action::PodRef;
 use crate::plan::observed::instance::{is_ready, sha256_hex};
 use crate::plan::status::database::types::RESTART_PENDING;
@@ -44,6 +43,7 @@ use crate::plan::user_conf::{
     ObservedSettings, REQUEUE_WHEN_LOADED, ServerSettings, SettingsStep, left_out_message,
 };
 use crate::tls::Posture;
+use std::collections::BTreeMap;
 
 impl ReconciledDatabase<'_> {
     /// Writes Secret `NAME-user-conf`. The settings that are left out of it are also written on it:
@@ -177,7 +177,7 @@ impl ReconciledDatabase<'_> {
             observed: &site,
             target: &site.cluster,
             issued: None,
-            trial_cas: Cas::new(),
+            trial_cas: BTreeMap::new(),
             operation: None,
         };
         let mut observed = ObservedSettings::default();

@@ -186,7 +186,13 @@ mod tests {
         attempt_state(steps, &expand, feasibility, POLICY, at(second))
     }
 
-    fn record(steps: &mut Vec<Step>, kind: StepKind, attempt: AttemptStart, message: &str, second: i64) {
+    fn record(
+        steps: &mut Vec<Step>,
+        kind: StepKind,
+        attempt: AttemptStart,
+        message: &str,
+        second: i64,
+    ) {
         record_attempt(steps, &kind.into(), attempt, message, at(second));
     }
 
@@ -219,7 +225,13 @@ mod tests {
     #[test]
     fn a_step_that_has_not_been_tried_has_its_whole_time() {
         let mut steps = vec![];
-        record(&mut steps, StepKind::Expand, AttemptStart::GoesOn, "waits", 0);
+        record(
+            &mut steps,
+            StepKind::Expand,
+            AttemptStart::GoesOn,
+            "waits",
+            0,
+        );
         assert_eq!(
             state(&steps, Feasibility::Possible, 9_000),
             AttemptState::Begins

@@ -384,7 +384,9 @@ fn count_attempts(observed: &Observed, intent: Intent, now: Timestamp) -> Decisi
     }
     let is_known = find_step(steps, step).is_some();
     let attempt = match state {
-        AttemptState::Begins if !(waits_for_slot || is_grace_period && is_known) => AttemptStart::Begins,
+        AttemptState::Begins if !(waits_for_slot || is_grace_period && is_known) => {
+            AttemptStart::Begins
+        }
         _ => AttemptStart::GoesOn,
     };
     match intent {
@@ -457,9 +459,10 @@ fn give_up(observed: &Observed, intent: Intent) -> Decision {
             attempt: AttemptStart::Begins,
         },
         None => Decision::RollBack { cause: failure },
-        Some(_) if observed.paused == Paused::ByUs => {
-            resume(Purpose::ResumeAsIs(failure.to_string()), AttemptStart::Begins)
-        }
+        Some(_) if observed.paused == Paused::ByUs => resume(
+            Purpose::ResumeAsIs(failure.to_string()),
+            AttemptStart::Begins,
+        ),
         Some(cause) => Decision::Complete(Outcome::Failed(format!(
             "{cause}; during the rollback, {failure}"
         ))),

@@ -2,8 +2,8 @@
 
 use crate::api::PostgresOpsRequest;
 
-use crate::rules::Effect::{Refuse, Warn};
 use crate::rules::AdmissionOperation::{Create, Update};
+use crate::rules::Effect::{Refuse, Warn};
 use crate::rules::{Needs, Rule};
 
 use crate::rules::ops_request::{checks, tls};

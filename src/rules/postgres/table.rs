@@ -2,8 +2,8 @@
 
 use crate::api::Postgres;
 
-use crate::rules::Effect::{Refuse, Warn};
 use crate::rules::AdmissionOperation::{Create, Delete, Update};
+use crate::rules::Effect::{Refuse, Warn};
 use crate::rules::{Needs, Rule, content, pod_security};
 
 use crate::rules::postgres::{change, checks, template};

@@ -117,8 +117,8 @@ impl<'a> Registration<'a> {
         for kind in KINDS {
             let others = ["get", kind, "-l", &format!("!{LABEL}"), "-o", "name"];
             let others = cluster.kubectl(&others, "").must_succeed();
-            for name in
-                configuration_names(WebhookType::Validate).chain(configuration_names(WebhookType::Mutate))
+            for name in configuration_names(WebhookType::Validate)
+                .chain(configuration_names(WebhookType::Mutate))
             {
                 let is_taken = others
                     .lines()

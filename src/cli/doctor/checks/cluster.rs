@@ -35,7 +35,10 @@ pub(super) fn api_server(
     })
 }
 
-pub(super) fn crds(installation: &Installation, _: Timestamp) -> Result<CheckResult, UnreadableObject> {
+pub(super) fn crds(
+    installation: &Installation,
+    _: Timestamp,
+) -> Result<CheckResult, UnreadableObject> {
     missing_crds(
         installation,
         api::crds().into_iter().map(|crd| crd.name_any()).collect(),

@@ -21,7 +21,10 @@ use crate::rules::{Review, Snapshot};
 /// Seconds after which a step counts as stuck. Steps are retried and given up without help.
 const STUCK_AFTER: i64 = 20 * 60;
 
-pub(super) fn ready(installation: &Installation, _: Timestamp) -> Result<CheckResult, UnreadableObject> {
+pub(super) fn ready(
+    installation: &Installation,
+    _: Timestamp,
+) -> Result<CheckResult, UnreadableObject> {
     let databases = known(&installation.databases)?;
     let phase = |database: &Postgres| database.status.as_ref().and_then(|status| status.phase);
     let bad = databases.iter().filter(|database| {
@@ -86,7 +89,10 @@ pub(super) fn certificate_logins(
 }
 
 /// Databases that are paused although no request about them runs.
-pub(super) fn paused(installation: &Installation, _: Timestamp) -> Result<CheckResult, UnreadableObject> {
+pub(super) fn paused(
+    installation: &Installation,
+    _: Timestamp,
+) -> Result<CheckResult, UnreadableObject> {
     let requests = known(&installation.requests)?;
     let is_paused = |database: &&Postgres| {
         database

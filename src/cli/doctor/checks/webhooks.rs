@@ -38,7 +38,10 @@ pub(super) fn registration(
     ))
 }
 
-pub(super) fn cas(installation: &Installation, now: Timestamp) -> Result<CheckResult, UnreadableObject> {
+pub(super) fn cas(
+    installation: &Installation,
+    now: Timestamp,
+) -> Result<CheckResult, UnreadableObject> {
     Ok(CheckResult::from_problems(
         CheckVerdict::Fail,
         registered(installation)?
@@ -90,7 +93,10 @@ pub(super) fn endpoints(
     Ok(CheckResult::from_problems(CheckVerdict::Fail, bad, good))
 }
 
-pub(super) fn answer(installation: &Installation, _: Timestamp) -> Result<CheckResult, UnreadableObject> {
+pub(super) fn answer(
+    installation: &Installation,
+    _: Timestamp,
+) -> Result<CheckResult, UnreadableObject> {
     let trial = match known(&installation.trial)? {
         Inquiry::Answered(trial) => trial,
         Inquiry::NotAllowed(why) => {

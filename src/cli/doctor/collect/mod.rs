@@ -94,7 +94,8 @@ where
         Some(namespace) => Api::<K>::namespaced(client.clone(), namespace),
         None => Api::<K>::all(client.clone()),
     };
-    UnreadableObject::explain(action, api.list(&ListParams::default()).await).map(|listed| listed.items)
+    UnreadableObject::explain(action, api.list(&ListParams::default()).await)
+        .map(|listed| listed.items)
 }
 
 async fn crds(client: &Client) -> Result<Vec<CustomResourceDefinition>, UnreadableObject> {
@@ -102,7 +103,10 @@ async fn crds(client: &Client) -> Result<Vec<CustomResourceDefinition>, Unreadab
     let ours = api::crds().into_iter().map(|crd| crd.name_any());
     let mut found = vec![];
     for name in ours.chain(CERT_MANAGER_CRDS.map(str::to_owned)) {
-        found.extend(UnreadableObject::explain("read CRDs", api.get_opt(&name).await)?);
+        found.extend(UnreadableObject::explain(
+            "read CRDs",
+            api.get_opt(&name).await,
+        )?);
     }
     Ok(found)
 }

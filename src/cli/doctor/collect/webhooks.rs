@@ -13,7 +13,7 @@ use crate::cli::doctor::installation::{
     AdmissionTrial, ExpectedWebhook, Inquiry, UnreadableObject, WebhookClient, WebhookService,
 };
 use crate::cli::kubeconfig::{ApiConnection, explain_api_error};
-use crate::serve::table::{WebhookType, WEBHOOKS, Webhook};
+use crate::serve::table::{WEBHOOKS, Webhook, WebhookType};
 
 /// Every webhook that should be registered, as it is registered.
 pub(super) async fn collect(client: &Client) -> Result<Vec<ExpectedWebhook>, UnreadableObject> {
