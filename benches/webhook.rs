@@ -386,11 +386,9 @@ struct Fared {
     slowest: Duration,
 }
 
-fn worst(runtime: &Runtime, client: &Client, server: &mut Child) {
-    runtime.block_on(closed(client, WARM_UP));
-    let before = memory(server.id(), "VmHWM:");
-    let long = Limits::default().body;
-    let bodies: Vec<Vec<u8>> = worst_body::SHAPES
+/// The requests of the worst mix: every shape for every webhook of its kind, and two deep documents.
+fn worst_bodies(long: usize) -> Vec<Vec<u8>> {
+    worst_body::SHAPES
         .iter()
         .flat_map(|shape| {
             let webhooks = WEBHOOKS.iter().filter(|w| w.kind == shape.kind());
@@ -422,7 +420,14 @@ fn worst(runtime: &Runtime, client: &Client, server: &mut Child) {
             ]
             .concat()
         }))
-        .collect();
+        .collect()
+}
+
+fn worst(runtime: &Runtime, client: &Client, server: &mut Child) {
+    runtime.block_on(closed(client, WARM_UP));
+    let before = memory(server.id(), "VmHWM:");
+    let long = Limits::default().body;
+    let bodies = worst_bodies(long);
     let (end, bodies) = (Instant::now() + LOAD, &bodies);
     // Half-sent bodies on 256 connections, and 64 long ones at once; eight addresses each.
     let halves = (0..256_u16).map(|i| {

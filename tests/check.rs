@@ -144,7 +144,7 @@ fn the_examples_pass() {
 }
 
 #[test]
-fn with_facts_nothing_is_left_out_and_what_comes_along_counts() {
+fn with_facts_no_rule_is_left_out_and_later_documents_count() {
     let world = world();
     let facts = ["--facts", world.path().to_str().expect("UTF-8"), "-"];
     let request = REQUEST
@@ -187,7 +187,7 @@ spec: {version: '17.12', storageType: Ephemeral, replicas: 3}
 }
 
 #[test]
-fn what_the_cluster_has_is_judged_as_an_update() {
+fn an_object_that_the_cluster_has_is_judged_as_an_update() {
     let world = world();
     let facts = [
         "--facts",
@@ -228,7 +228,7 @@ spec: {version: '17.12', replicas: 3, storageType: Ephemeral, tls: {}}
 }
 
 #[test]
-fn what_cannot_be_read_is_a_finding_with_a_place() {
+fn an_unreadable_document_is_a_finding_with_a_place() {
     let (code, report) = checked_as_json(&["-"], "kind: Postgres\nspec: {a: [1\n");
     assert_eq!((code, rules(&report)), (1, vec!["decodes"]));
     let wrong_type =

@@ -176,7 +176,7 @@ work_mem
 no_such_setting";
 
 #[test]
-fn postgresql_reads_what_we_read_of_a_table() {
+fn postgresql_reads_each_line_of_the_table_as_we_do() {
     let Some(server) = Server::find() else { return };
     let mut read = 0;
     let odd = ["4MB\u{a0}", "4MB\u{b}", "'a\tb'", "\u{7f}"];
@@ -192,7 +192,7 @@ fn postgresql_reads_what_we_read_of_a_table() {
 }
 
 #[test]
-fn postgresql_reads_what_we_read_of_whatever_comes() {
+fn postgresql_reads_generated_lines_as_we_do() {
     let Some(server) = Server::find() else { return };
     let pieces = vec![
         "x.y", "x", ".", "=", "'", "''", "\\", "#", " ", "\t", "\r", "a", "é", "$", "-", "+", "0",

@@ -28,7 +28,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn the_committed_definitions_are_what_the_program_prints() {
+fn the_committed_definitions_are_those_that_the_program_prints() {
     let fresh = tempfile::tempdir().expect("a temporary directory");
     Command::cargo_bin("pgrekey")
         .expect("the binary")
@@ -61,7 +61,7 @@ fn the_committed_definitions_are_what_the_program_prints() {
 }
 
 #[test]
-fn what_is_printed_is_what_is_written_to_files() {
+fn printed_and_written_definitions_are_equal() {
     let printed = Command::cargo_bin("pgrekey")
         .expect("the binary")
         .arg("crds")

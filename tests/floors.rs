@@ -270,7 +270,7 @@ fn a_broken_floor_is_found_however_it_is_spelled() {
 }
 
 #[test]
-fn what_is_allowed_is_let_through() {
+fn allowed_paths_pass() {
     let fine: &[(&[&str], &str)] = &[
         (
             &["plan"],

@@ -383,7 +383,7 @@ async fn the_longest_body_is_taken_and_one_byte_more_is_413() {
 }
 
 #[tokio::test]
-async fn who_sends_all_of_a_body_that_is_refused_sees_the_answer() {
+async fn a_caller_that_sends_a_whole_refused_body_gets_the_answer() {
     let server = Running::start(Limits::default()).await;
     let length = Limits::default().body + 1;
     for _ in 0..10 {
@@ -450,7 +450,7 @@ async fn half_sent_bodies_on_256_connections_do_not_delay_a_small_one() {
 }
 
 #[tokio::test]
-async fn half_sent_bodies_on_every_connection_keep_nobody_out() {
+async fn half_sent_bodies_on_every_connection_keep_no_caller_out() {
     let (connections, long) = (64, Duration::from_mins(10));
     let server = Running::start(Limits {
         connections,
@@ -516,7 +516,7 @@ async fn one_address_holds_no_more_than_a_quarter() {
 }
 
 #[tokio::test]
-async fn what_is_over_budget_is_refused_at_once_and_who_is_slow_makes_way() {
+async fn a_body_over_budget_is_refused_at_once_and_a_slow_one_makes_way() {
     let long = Duration::from_mins(10);
     let limits = Limits {
         memory: 4 * MIB,
@@ -659,7 +659,7 @@ async fn many_values_wait_in_a_line_of_which_one_address_has_a_quarter() {
 }
 
 #[tokio::test]
-async fn a_long_answer_that_nobody_reads_makes_way() {
+async fn a_long_unread_answer_makes_way() {
     let server = Running::start(Limits {
         memory: 4 * MIB,
         body: MIB,
@@ -1097,7 +1097,7 @@ async fn a_new_certificate_is_served_from_the_next_handshake_on() {
 }
 
 #[tokio::test]
-async fn what_is_no_tls_does_no_harm() {
+async fn bytes_that_are_no_tls_do_no_harm() {
     let server = Running::start(Limits::default()).await;
     for bytes in [
         b"GET / HTTP/1.1\r\n\r\n".as_slice(),
@@ -1117,7 +1117,7 @@ async fn what_is_no_tls_does_no_harm() {
 }
 
 #[tokio::test]
-async fn the_health_port_names_what_is_not_ready() {
+async fn the_health_port_names_each_part_that_is_not_ready() {
     let (readiness, ready) = (Readiness::new(), CancellationToken::new());
     let facts = ready.clone();
     readiness.add("facts", move || {

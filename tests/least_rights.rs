@@ -147,7 +147,7 @@ fn used() -> Option<(BTreeSet<Right>, BTreeSet<Right>)> {
 }
 
 #[test]
-fn what_is_given_is_what_is_used() {
+fn the_given_rights_are_the_used_rights() {
     let Some((used, forbidden)) = used() else {
         return;
     };

@@ -104,7 +104,7 @@ fn unqualified(sql: &str) -> Vec<String> {
 }
 
 #[test]
-fn no_sql_text_leaves_it_to_the_search_path_what_it_names() {
+fn no_sql_text_depends_on_the_search_path() {
     let (mut texts, mut folders) = (
         vec![],
         vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")],
@@ -146,7 +146,7 @@ fn no_sql_text_leaves_it_to_the_search_path_what_it_names() {
 
 /// The test above is only worth something if each of these is found.
 #[test]
-fn what_is_named_without_its_schema_is_found() {
+fn a_name_without_its_schema_is_found() {
     for (sql, name) in [
         ("select unnest(array['a']::pg_catalog.text[])", "unnest"),
         ("select pg_catalog.count(*) from pg_authid", "pg_authid"),

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_can_be_read_and_is_short() {
+    fn a_written_duration_can_be_read_and_is_short() {
         for (text, seconds) in [
             ("1h20m", 4800),
             ("5m", 300),

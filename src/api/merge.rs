@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_union_keeps_what_has_it_all_and_else_is_sorted() {
+    fn a_union_keeps_a_list_that_has_all_and_else_is_sorted() {
         let list = |names: &[&str]| {
             names
                 .iter()

@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_number_is_what_strtol_makes_of_it() {
+    fn a_whole_number_is_read_as_by_strtol() {
         for (text, number) in [
             ("42", Some(42)),
             ("+42", Some(42)),

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_pgrekey_does_not_write_is_not_guessed_at() {
+    fn values_that_pgrekey_does_not_write_are_not_guessed_at() {
         let cluster = cluster(&postgres("version: '17'"));
         let posture = Posture::plain(Method::Md5);
         let local = local::config_map(&cluster, &posture).data.expect("data")[PATRONI_YML].clone();

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_cluster_begins_where_its_spec_wants_it_and_waits_for_what_that_takes() {
+    fn a_new_cluster_begins_at_its_spec_and_waits_for_its_certificates() {
         let none = PostureObjects {
             tls: None,
             shared: None,
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_is_made_again_from_what_the_spec_wants() {
+    fn a_lost_object_is_made_again_from_the_spec() {
         let issued = issued();
         let there = tls(&issued);
         let lose: [(&str, Lose); 9] = [

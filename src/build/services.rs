@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_cannot_change_what_is_selected_by() {
+    fn a_template_cannot_change_the_selector() {
         let service = primary(&cluster(&postgres(
             "{version: '17', serviceTemplates: [{alias: primary, metadata: {labels: \
              {app.kubernetes.io/instance: x, team: t}, annotations: {a: b}}, spec: {type: NodePort, ports: \

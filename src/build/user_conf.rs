@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_postgresql_reads_in_the_file_is_what_was_meant() {
+    fn postgresql_reads_the_file_as_it_was_meant() {
         // `postgresql_conf::parse` refuses some characters. The quoting is right for every
         // character.
         let odd = "it's a \\ and\ta\nbreak, \u{7f}ü";

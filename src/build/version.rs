@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_database_is_built_of_is_read_as_it_was_written() {
+    fn the_images_of_a_database_are_read_as_they_were_written() {
         for (text, major, name) in [
             ("17/17.12", 17, "17.12"),
             ("9/corp", 9, "corp"),

@@ -168,7 +168,7 @@ mod tests {
     use kube::core::Status;
 
     #[test]
-    fn an_answer_is_sorted_by_what_can_be_done_about_it() {
+    fn an_error_is_sorted_by_its_remedy() {
         let classify = |code: u16| {
             let status = Status {
                 code,

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_characters_are_a_password_and_what_no_program_reads_is_refused_with_the_reason() {
+    fn odd_characters_are_a_password_and_unreadable_ones_are_refused_with_the_reason() {
         for good in [
             "p",
             r#"a:b\c 'd"%e$f"#,

@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_did_not_do_what_it_was_asked_is_named_with_its_answer() {
+    fn a_server_that_did_not_obey_is_named_with_its_answer() {
         let pending = Pending::Server {
             pod: "pg-1".to_owned(),
             attempt: ServerCall::LogIn,

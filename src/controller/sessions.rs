@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_went_wrong_in_an_old_session_is_asked_again_in_a_new_one_and_counts_only_there() {
+    fn a_fault_of_an_old_session_is_asked_again_in_a_new_one() {
         for wrong in [Err("the session is closed"), Ok(false)] {
             let server = Server::new(1);
             assert!(server.logs_in("a", "", 0));
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_with_who_is_not_there_any_more_end() {
+    fn sessions_with_deleted_pods_end() {
         let server = Server::new(3);
         for pod in ["a", "b", "c"] {
             server.logs_in(pod, "", 0);

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_that_is_not_there_any_more_is_forgotten_with_what_it_served_and_its_login() {
+    fn a_deleted_database_is_forgotten_with_its_certificates_and_login() {
         let states = DatabaseStates::default();
         for (uid, until) in [("gone", 1), ("there", 2)] {
             states.update(uid.to_owned(), |state| {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_at_a_database_stays_alone_there_also_when_it_goes() {
+    fn the_lock_of_a_database_holds_also_while_it_is_deleted() {
         let states = DatabaseStates::default();
         let at_it = states
             .lock("gone".to_owned())
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_remembered_by_the_secret() {
+    fn left_out_settings_are_remembered_by_their_secret() {
         let refused = RefusedSettings {
             file: "1f".to_owned(),
             names: ["timezone".to_owned(), "work_mem".to_owned()].into(),

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_may_not_tell_without_end_what_nobody_asked() {
+    fn endless_unasked_messages_end_the_answer() {
         let mut answers = Answers::default();
         let told = (0..ASIDES)
             .take_while(|_| answers.receive(&[ASIDE, READY].concat()) == Ok(true))

@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_sends_more_than_the_budget_is_not_read_further() {
+    async fn an_answer_over_the_budget_is_read_no_further() {
         let budget = ReadBudget::new(10);
         let mut stream = Limited::new(tokio::io::repeat(0), budget.clone());
         assert!(stream.read_exact(&mut [0; 10]).await.is_ok());
@@ -148,7 +148,7 @@ mod tests {
         );
     }
     #[tokio::test]
-    async fn only_a_few_answers_at_once_are_long_and_short_ones_wait_for_nobody() {
+    async fn few_answers_at_once_are_long_and_short_ones_never_wait() {
         let read = async |stream: &mut Limited<_>, bytes| {
             stream.read_exact(&mut vec![0; bytes]).await.is_ok()
         };

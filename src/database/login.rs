@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_gets_an_answer_only_to_what_is_written_that_it_asks() {
+    fn a_server_gets_an_answer_only_to_the_configured_login_method() {
         let md5 = AuthenticationTerms {
             md5: true,
             ..STRICT
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_postgresql_is_said_to_be_none() {
+    fn a_server_of_another_protocol_is_named_as_such() {
         for wrong in [
             b"HTTP/1.1 400 Bad Request\r\n".to_vec(),
             asks(99, b""),
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_after_the_login_is_handed_on() {
+    fn bytes_after_the_login_are_kept() {
         let mut greeting = Greeting::new(AuthenticationTerms {
             nothing: true,
             ..STRICT

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_starts_with_what_its_server_knows() {
+    fn a_session_starts_with_the_options_that_its_server_knows() {
         let [unknown, thirteen, seventeen] =
             [None, Some(13), Some(17)].map(|major| options("postgres", major));
         assert_eq!(unknown, thirteen);

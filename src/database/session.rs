@@ -216,7 +216,7 @@ mod tests {
     use crate::tls::PasswordEncryption;
 
     #[tokio::test]
-    async fn a_call_that_nobody_waits_for_is_given_up_and_its_session_ends() {
+    async fn an_abandoned_call_is_cancelled_and_its_session_ends() {
         let (address, seen) = stranger(async |listener| {
             let mut stream = accept_login(&listener).await;
             next_message(&mut stream).await;
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_an_idle_session_is_told_without_end_ends_it() {
+    async fn endless_messages_end_an_idle_session() {
         let (address, told) = stranger(async |listener| {
             let mut stream = accept_login(&listener).await;
             endless(&mut stream, &message(b'S', b"a\0b\0")).await

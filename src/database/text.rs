@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_says_stays_on_one_line_and_in_its_direction() {
+    fn a_server_text_stays_on_one_line_and_in_its_direction() {
         assert_eq!(
             shown("no pg_hba.conf entry for \"größe\" (28000)"),
             "no pg_hba.conf entry for \"größe\" (28000)"
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_says_is_cut_and_no_escape_is_torn() {
+    fn a_server_text_is_cut_and_no_escape_is_torn() {
         assert_eq!(shown(&"ä".repeat(300)), "ä".repeat(300));
         assert_eq!(shown(&"ä".repeat(301)), format!("{}…", "ä".repeat(300)));
         assert_eq!(

@@ -28,7 +28,7 @@ fn the_first_failure_is_an_increase() {
 }
 
 #[test]
-fn who_does_not_lead_tells_nothing_about_databases() {
+fn a_replica_that_does_not_lead_has_no_metrics_of_databases() {
     let metrics = Metrics::new();
     let has = |line: &str| metrics.text().expect("text").lines().any(|l| l == line);
     metrics.controllers.leads(true);
@@ -47,7 +47,7 @@ fn who_does_not_lead_tells_nothing_about_databases() {
 }
 
 #[test]
-fn operations_are_counted_by_what_they_did_and_steps_by_their_kind() {
+fn operations_are_counted_by_outcome_and_steps_by_kind() {
     let metrics = Metrics::new();
     metrics
         .controllers

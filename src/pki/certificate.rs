@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_is_not_known() {
+    fn bytes_that_are_no_certificate_have_no_summary() {
         assert_eq!(summarize_pem(b""), None);
         assert_eq!(
             summarize_pem(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),

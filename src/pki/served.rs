@@ -57,8 +57,6 @@ pub struct ServedMaterial {
     pub exporter_ca: String,
 }
 
-/// CAs with their certificates, PEM.
-
 impl ServedMaterial {
     /// The same leaves with these CAs as trust bundle. The error is the first CA whose certificate
     /// `cas` lacks.

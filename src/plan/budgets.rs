@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_budget_and_one_that_lets_nobody_go_are_named() {
+    fn a_second_budget_and_a_closed_one_are_named() {
         let budget = |name: &str, pods: &[&str], allowed| Budget {
             name: format!("demo/{name}"),
             pods: pods.iter().map(|pod| (*pod).to_owned()).collect(),

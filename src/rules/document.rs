@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_what_it_names_and_nothing_else() {
+    fn a_part_holds_its_own_field_and_nothing_else() {
         static PART: FieldSelection = FieldSelection::Fields(&[
             ("a", FieldSelection::All),
             (

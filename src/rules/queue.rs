@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_runs_and_the_others_know_who_is_ahead() {
+    fn the_oldest_request_runs_and_the_others_name_it() {
         let all = [
             request("b", 1, None),
             request("a", 2, None),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_begun_goes_on() {
+    fn a_request_that_has_begun_goes_on() {
         let all = [
             request("old", 1, None),
             request("young", 2, Some(OpsPhase::Progressing)),

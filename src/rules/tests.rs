@@ -46,7 +46,7 @@ fn a_rule_judges_its_own_operations_only() {
 }
 
 #[test]
-fn an_update_is_judged_by_what_it_changes() {
+fn an_update_is_judged_by_its_changes() {
     let noisy = Rule {
         on: &[AdmissionOperation::Update],
         ..NOISY

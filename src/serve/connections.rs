@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_most_of_the_unused_connections_makes_way() {
+    async fn the_peer_with_most_idle_connections_makes_way() {
         let places = ConnectionSlots::new(3);
         let only = places.take(HERE).await;
         tokio::time::advance(Duration::from_secs(1)).await;
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_time_that_is_left_depends_on_what_the_connection_does() {
+    async fn the_time_left_depends_on_the_state_of_the_connection() {
         let second = Duration::from_secs(1);
         let limits = Limits {
             header: 5 * second,

@@ -171,7 +171,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_is_in_a_text_is_no_value() {
+    fn a_bracket_inside_a_text_counts_as_no_value() {
         for (json, expected) in [
             ("{}", 1),
             ("7", 0),

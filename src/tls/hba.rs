@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_take_what_the_posture_accepts_and_nothing_else() {
+    fn the_hba_lines_accept_exactly_the_methods_of_the_posture() {
         let methods = [Method::Md5, Method::Scram, Method::Cert];
         let ends: Vec<Posture> = methods[..2]
             .iter()

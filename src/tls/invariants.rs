@@ -221,7 +221,7 @@ fn check(result: Result<(), String>) {
 }
 
 #[test]
-fn every_spec_reaches_every_other_and_nobody_is_refused_on_the_way() {
+fn every_spec_reaches_every_other_and_no_client_is_refused_on_the_way() {
     let ends = spec_postures();
     for from in &ends {
         for to in &ends {
@@ -259,7 +259,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn a_half_done_step_refuses_nobody(from in end(), to in end(), turn in any::<prop::sample::Index>()) {
+    fn a_half_done_step_refuses_no_client(from in end(), to in end(), turn in any::<prop::sample::Index>()) {
         let way = walk(&from, &to);
         for walk in [walk(&way[turn.index(way.len())], &from), way] {
             clients_are_served_halfway(&walk).map_err(TestCaseError::fail)?;
@@ -267,7 +267,7 @@ proptest! {
     }
 
     #[test]
-    fn from_every_stage_every_spec_is_reached_and_nobody_is_refused(
+    fn from_every_stage_every_spec_is_reached_and_no_client_is_refused(
         from in end(), to in end(), third in end(), turn in any::<prop::sample::Index>(), again in any::<prop::sample::Index>(),
     ) {
         let way = walk(&from, &to);

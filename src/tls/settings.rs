@@ -31,7 +31,7 @@ mod tests {
     use crate::tls::posture::tests::material;
 
     #[test]
-    fn nobody_else_may_set_what_a_posture_sets() {
+    fn the_settings_of_a_posture_are_reserved() {
         for posture in [
             Posture::plain(Method::Md5),
             Posture::tls(SslMode::Require, Method::Cert, material(1, 1, 1)),

@@ -93,7 +93,7 @@ fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
 }
 
 #[test]
-fn the_main_value_sets_render_to_what_is_committed() {
+fn the_main_value_sets_render_to_the_committed_files() {
     let Some(helm) = Helm::find() else { return };
     for (name, values) in value_sets() {
         let first = rendered(&helm, &values);
@@ -121,7 +121,7 @@ fn helm_finds_no_fault_with_the_charts() {
 }
 
 #[test]
-fn an_api_server_takes_what_is_rendered() {
+fn an_api_server_takes_the_rendered_chart() {
     let Some(kubeconfig) = std::env::var_os("PGREKEY_KUBECONFIG") else {
         skip(
             "PGREKEY_KUBECONFIG is not set: run `make test-cluster`, which brings up a cluster and sets it",
@@ -445,7 +445,7 @@ fn name_of(object: &Value) -> String {
 }
 
 #[test]
-fn what_cannot_work_is_refused_before_anything_is_installed() {
+fn values_that_cannot_work_are_refused_before_the_installation() {
     let Some(helm) = Helm::find() else { return };
     for (set, said) in [
         ("replcas=3", "replcas"),
@@ -470,7 +470,7 @@ fn what_cannot_work_is_refused_before_anything_is_installed() {
 }
 
 #[test]
-fn the_notes_say_what_can_be_done_with_this_installation() {
+fn the_notes_name_the_next_commands() {
     let Some(helm) = Helm::find() else { return };
     for (set, said, not_said) in [
         ("wall.enabled=false", "wall.enabled is off", "sed"),
@@ -593,7 +593,7 @@ fn table() -> String {
 }
 
 #[test]
-fn the_table_of_values_is_what_the_comments_of_values_yaml_say() {
+fn the_table_of_values_follows_the_comments_of_values_yaml() {
     let committed = read("charts/pgrekey/README.md");
     let (above, _) = committed
         .split_once("| value |")

@@ -45,7 +45,7 @@ async fn the_api_server_and_the_webhooks_understand_each_other() {
     both_replicas_serve_from_one_ca(&cluster, own, &operators).await;
     each_rule_is_heard_through_kubectl(&cluster).await;
     defaults_are_filled_in(&cluster);
-    what_has_lost_its_database_can_still_go(&cluster);
+    a_request_without_its_database_can_still_be_deleted(&cluster);
     a_v1beta1_registration_is_answered(&cluster).await;
 }
 
@@ -545,7 +545,7 @@ fn defaults_are_filled_in(cluster: &Cluster) {
 
 /// Status, finalizers and labels of a request may change when there is nothing left that it is
 /// about.
-fn what_has_lost_its_database_can_still_go(cluster: &Cluster) {
+fn a_request_without_its_database_can_still_be_deleted(cluster: &Cluster) {
     let request = json!({
         "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PostgresOpsRequest",
         "metadata": {"name": "orphan", "namespace": format!("{PREFIX}demo"), "finalizers": ["kubedb.com"]},

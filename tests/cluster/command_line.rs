@@ -10,7 +10,7 @@ const NAMESPACE: &str = "command-line";
 const DATABASE: &str = "command-line/ha-postgres";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_commands_do_what_they_say() {
+async fn the_commands_do_as_they_say() {
     let Some(cluster) = Cluster::connect().await else {
         return;
     };
@@ -33,7 +33,7 @@ async fn the_commands_do_what_they_say() {
     tls_is_added_and_followed_to_its_end(namespace);
     a_request_is_found_by_its_database(namespace);
     a_reload_restarts_no_pod(namespace);
-    what_is_issued_is_what_is_served(namespace);
+    the_issued_certificate_is_the_served_one(namespace);
     a_request_in_the_cluster_is_planned(namespace);
     let nobody = ["change-issuer", DATABASE, "--issuer", "nobody", "--wait"];
     is_refused(
@@ -41,7 +41,7 @@ async fn the_commands_do_what_they_say() {
         &nobody,
         "spec.tls.issuerRef.name: [issuer-exists] there is no Issuer \"nobody\"",
     );
-    what_fails_says_why_in_its_last_line(namespace);
+    a_failed_command_says_why_in_its_last_line(namespace);
     tls_is_removed(namespace);
     namespace.clear();
 }
@@ -122,7 +122,7 @@ fn a_reload_restarts_no_pod(namespace: &TestNamespace<'_>) {
     assert_eq!(uids(namespace), before);
 }
 
-fn what_is_issued_is_what_is_served(namespace: &TestNamespace<'_>) {
+fn the_issued_certificate_is_the_served_one(namespace: &TestNamespace<'_>) {
     let all = json_of(namespace, &["certs", DATABASE]);
     let [database] = all.as_array().expect("a list").as_slice() else {
         panic!("one database: {all}")
@@ -165,7 +165,7 @@ fn a_request_in_the_cluster_is_planned(namespace: &TestNamespace<'_>) {
     );
 }
 
-fn what_fails_says_why_in_its_last_line(namespace: &TestNamespace<'_>) {
+fn a_failed_command_says_why_in_its_last_line(namespace: &TestNamespace<'_>) {
     let no_ca = [
         "--issuer",
         "empty-issuer",

@@ -164,16 +164,16 @@ C
 "#;
 
 #[tokio::test]
-async fn a_server_of_17_is_known_by_what_it_shows_and_says() {
-    a_server_is_known_by_what_it_shows_and_says(17).await;
+async fn a_server_of_17_is_observed_as_it_is() {
+    a_server_is_observed_as_it_is(17).await;
 }
 
 #[tokio::test]
-async fn a_server_of_18_is_known_by_what_it_shows_and_says() {
-    a_server_is_known_by_what_it_shows_and_says(18).await;
+async fn a_server_of_18_is_observed_as_it_is() {
+    a_server_is_observed_as_it_is(18).await;
 }
 
-async fn a_server_is_known_by_what_it_shows_and_says(major: u32) {
+async fn a_server_is_observed_as_it_is(major: u32) {
     let Some(cluster) = Cluster::connect().await else {
         return;
     };
@@ -181,14 +181,13 @@ async fn a_server_is_known_by_what_it_shows_and_says(major: u32) {
     let issued = leaf(&trusted, "server", &["db.example"]);
     let name = format!("database-{major}");
     let server = Server::start(&cluster, &name, major, &trusted, &issued).await;
-    the_image_holds_what_its_name_says(&server, major);
+    the_image_holds_the_version_of_its_name(&server, major);
     the_wire_shows_the_truth(&server, &trusted, &issued).await;
-    sslmode_means_what_it_means_in_libpq(&server, &trusted, &stranger).await;
+    sslmode_means_the_same_as_in_libpq(&server, &trusted, &stranger).await;
     client_certificates_log_in(&server, &trusted, &stranger).await;
     a_password_is_stored_and_not_logged(&server, &trusted).await;
     a_new_certificate_is_served_after_a_reload(&server, &trusted).await;
-    an_expired_certificate_keeps_everybody_out_but_who_replaces_it(&server, &trusted, &stranger)
-        .await;
+    an_expired_certificate_keeps_out_all_but_its_replacer(&server, &trusted, &stranger).await;
     server.stop();
 }
 
@@ -208,7 +207,7 @@ async fn a_session_that_is_kept_costs_little() {
     }
 }
 
-fn the_image_holds_what_its_name_says(server: &Server<'_>, major: u32) {
+fn the_image_holds_the_version_of_its_name(server: &Server<'_>, major: u32) {
     let postgres = server.exec(&["postgres", "--version"]);
     assert!(
         postgres.starts_with(&format!("postgres (PostgreSQL) {major}.")),
@@ -236,7 +235,7 @@ async fn the_wire_shows_the_truth(server: &Server<'_>, trusted: &Ca, issued: &(S
     ));
 }
 
-async fn sslmode_means_what_it_means_in_libpq(server: &Server<'_>, trusted: &Ca, stranger: &Ca) {
+async fn sslmode_means_the_same_as_in_libpq(server: &Server<'_>, trusted: &Ca, stranger: &Ca) {
     use SslMode::{Require, VerifyCa, VerifyFull};
     let try_with = async |mode, roots: &[&Ca], host: &str| {
         let dial = ConnectOptions {
@@ -411,7 +410,7 @@ async fn a_new_certificate_is_served_after_a_reload(server: &Server<'_>, trusted
     load(server, &client, &expected).await;
 }
 
-async fn an_expired_certificate_keeps_everybody_out_but_who_replaces_it(
+async fn an_expired_certificate_keeps_out_all_but_its_replacer(
     server: &Server<'_>,
     trusted: &Ca,
     stranger: &Ca,

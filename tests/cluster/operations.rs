@@ -209,7 +209,7 @@ async fn the_tutorial_runs_in_its_order_under_load() {
 
 /// The same, and what else happens to a database, without a restart.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_done_by_reload_restarts_no_pod_under_load() {
+async fn an_operation_by_reload_restarts_no_pod_under_load() {
     const NAMESPACE: &str = "ops-reload";
     let Some(cluster) = Cluster::connect().await else {
         return;
@@ -251,11 +251,11 @@ async fn what_is_done_by_reload_restarts_no_pod_under_load() {
     )
     .await;
     a_cluster_issuer_signs_as_well(namespace, &writes).await;
-    what_is_renewed_is_served_without_a_restart(namespace).await;
+    a_renewed_certificate_is_served_without_a_restart(namespace).await;
     a_new_key_of_the_ca_is_told_to_clients_before_it_is_served(namespace).await;
-    what_has_ended_is_not_touched_again(namespace, &writes).await;
+    an_ended_request_is_not_touched_again(namespace, &writes).await;
     two_at_once_both_run(namespace).await;
-    what_cannot_be_issued_touches_nothing(namespace).await;
+    a_certificate_that_cannot_be_issued_touches_nothing(namespace).await;
     a_request_deleted_on_the_way_leaves_the_database_well(namespace).await;
 
     carry_out(namespace, &writes, &tutorial("remove-tls.yaml"), true).await;
@@ -452,7 +452,7 @@ async fn a_cluster_issuer_signs_as_well(namespace: &TestNamespace<'_>, writes: &
 }
 
 /// cert-manager renews the server's certificate every few seconds, and clients notice nothing.
-async fn what_is_renewed_is_served_without_a_restart(namespace: &TestNamespace<'_>) {
+async fn a_renewed_certificate_is_served_without_a_restart(namespace: &TestNamespace<'_>) {
     let certificates = namespace.path("pg/ha-postgres", ".spec.tls.certificates");
     let before = uids(namespace);
     let traffic = Traffic::start(&namespace.cluster.client, namespace.name, "ha-postgres").await;
@@ -630,7 +630,7 @@ fn renew(namespace: &TestNamespace<'_>, alias: &str) {
     ]);
 }
 
-async fn what_has_ended_is_not_touched_again(namespace: &TestNamespace<'_>, writes: &Writes) {
+async fn an_ended_request_is_not_touched_again(namespace: &TestNamespace<'_>, writes: &Writes) {
     let versions = || namespace.path("pgops/rotate-by-reload", ".metadata.resourceVersion");
     let before = versions();
     let is_quiet = || async {
@@ -692,7 +692,7 @@ async fn two_at_once_both_run(namespace: &TestNamespace<'_>) {
         .await;
 }
 
-async fn what_cannot_be_issued_touches_nothing(namespace: &TestNamespace<'_>) {
+async fn a_certificate_that_cannot_be_issued_touches_nothing(namespace: &TestNamespace<'_>) {
     // What was served before the last operation may still go.
     let served = || {
         ["server.crt", "client.crt", "ca.crt"]

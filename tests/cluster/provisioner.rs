@@ -57,8 +57,8 @@ async fn a_database_lives_and_ends_as_its_spec_says() {
     let controllers =
         nothing_is_written_when_nothing_has_changed(&seat, namespace, controllers).await;
     data_survive_the_primary(namespace).await;
-    what_is_deleted_comes_back(namespace).await;
-    what_is_in_the_way_is_named(namespace, &versions[&17]).await;
+    a_deleted_object_comes_back(namespace).await;
+    an_object_in_the_way_is_named(namespace, &versions[&17]).await;
     it_scales(namespace).await;
     it_halts_and_comes_back(namespace).await;
     namespace.kubectl(&["delete", "pg", "ha-postgres", "--timeout=90s"]);
@@ -213,7 +213,7 @@ async fn data_survive_the_primary(namespace: &TestNamespace<'_>) {
     );
 }
 
-async fn what_is_deleted_comes_back(namespace: &TestNamespace<'_>) {
+async fn a_deleted_object_comes_back(namespace: &TestNamespace<'_>) {
     let password = secret(namespace, "ha-postgres-auth", "password");
     let config = || namespace.path("cm/ha-postgres-config", ".metadata.annotations.config");
     let (agent, settings) = (
@@ -280,7 +280,7 @@ async fn what_is_deleted_comes_back(namespace: &TestNamespace<'_>) {
     assert_eq!(secret(namespace, "ha-postgres-patroni", "password"), agent);
 }
 
-async fn what_is_in_the_way_is_named(namespace: &TestNamespace<'_>, version: &str) {
+async fn an_object_in_the_way_is_named(namespace: &TestNamespace<'_>, version: &str) {
     let theirs = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "taken"}, "spec": {"ports": [{"port": 80}]}});
     namespace.apply(&theirs);
     let before = namespace.path("svc/taken", ".metadata.resourceVersion");
@@ -456,7 +456,7 @@ async fn a_database_has_tls_from_the_start() {
     let namespace = TestNamespace::make(&cluster, "prov-tls");
     let namespace = &namespace;
     namespace.apply(&example("tls-postgres.yaml", "pg", 2, &versions[&18]));
-    what_is_waited_for_is_said(namespace).await;
+    a_wait_names_its_cause(namespace).await;
     authority(namespace);
     let took = namespace.until_phase("pg", "Ready", 180).await;
     println!(
@@ -472,7 +472,7 @@ async fn a_database_has_tls_from_the_start() {
 }
 
 /// Without an issuer nothing is issued, and nothing of TLS is made up instead.
-async fn what_is_waited_for_is_said(namespace: &TestNamespace<'_>) {
+async fn a_wait_names_its_cause(namespace: &TestNamespace<'_>) {
     let said = || namespace.condition("pg/pg", "Blocked", "message");
     namespace
         .until("the condition", 60, || {

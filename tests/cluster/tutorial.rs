@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::harness::{Cluster, Installation, install, read_example};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_commands_of_the_document_do_what_it_says() {
+async fn the_commands_of_the_tutorial_do_as_it_says() {
     const NAMESPACE: &str = "tutorial";
     let Some(cluster) = Cluster::connect().await else {
         return;

@@ -46,6 +46,13 @@ fn nobody_tells(namespace: &TestNamespace<'_>) {
     }
 }
 
+/// Whether the database is blocked with a message that contains this text.
+fn blocked(namespace: &TestNamespace<'_>, text: &str) -> bool {
+    namespace
+        .condition("pg/pg", "Blocked", "message")
+        .contains(text)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_settings_of_a_secret_stay_in_secrets_and_reach_every_server() {
     let Some(cluster) = Cluster::connect().await else {
@@ -68,14 +75,9 @@ async fn the_settings_of_a_secret_stay_in_secrets_and_reach_every_server() {
     database["spec"]["authSecret"] =
         json!({"kind": "Secret", "name": "odd", "externallyManaged": true});
     namespace.apply(&database);
-    let blocked = |text: &str| {
-        namespace
-            .condition("pg/pg", "Blocked", "message")
-            .contains(text)
-    };
     namespace
         .until("the line break is told", 60, || {
-            blocked("key password has a line break")
+            blocked(namespace, "key password has a line break")
         })
         .await;
     namespace.apply(&json!({
@@ -103,12 +105,19 @@ async fn the_settings_of_a_secret_stay_in_secrets_and_reach_every_server() {
         })
         .await;
     nobody_tells(namespace);
+    a_bad_secret_takes_nothing_away(namespace).await;
+    namespace.clear();
+    controllers.stop().await;
+}
 
+/// A line that no server starts with, a value that PostgreSQL refuses, and a Secret that is gone:
+/// the servers keep the settings that they have.
+async fn a_bad_secret_takes_nothing_away(namespace: &TestNamespace<'_>) {
     // A line that no server starts with is not given to any.
     write(namespace, "log_line_prefix = 'hush '\nwrok_mem = 6MB");
     namespace
         .until("the line is told", 60, || {
-            blocked("Secret conf, key user.conf, line 2: ")
+            blocked(namespace, "Secret conf, key user.conf, line 2: ")
         })
         .await;
     assert_eq!(
@@ -122,7 +131,7 @@ async fn the_settings_of_a_secret_stay_in_secrets_and_reach_every_server() {
     until_taken(namespace, "work_mem", "7MB").await;
     namespace
         .until("the setting is told", 60, || {
-            blocked("PostgreSQL does not take timezone")
+            blocked(namespace, "PostgreSQL does not take timezone")
         })
         .await;
     namespace
@@ -136,7 +145,7 @@ async fn the_settings_of_a_secret_stay_in_secrets_and_reach_every_server() {
     namespace.kubectl(&["delete", "secret", "conf"]);
     namespace
         .until("the loss is told", 60, || {
-            blocked("Secret conf has no key user.conf")
+            blocked(namespace, "Secret conf has no key user.conf")
         })
         .await;
     assert_eq!(all_say(namespace, "show work_mem").as_deref(), Some("7MB"));
@@ -147,6 +156,4 @@ async fn the_settings_of_a_secret_stay_in_secrets_and_reach_every_server() {
             namespace.condition("pg/pg", "Blocked", "status").is_empty()
         })
         .await;
-    namespace.clear();
-    controllers.stop().await;
 }

@@ -490,9 +490,9 @@ async fn the_operators_token_writes_nothing_but_databases() {
     build(&cluster);
     let operator =
         Asker(Client::try_from(Rights::give(&cluster, OWN).config().await).expect("a client"));
-    what_is_not_a_databases_is_not_written(&operator).await;
-    what_is_a_databases_is_written(&operator).await;
-    what_would_reach_further_is_refused(&operator).await;
+    objects_of_others_are_not_written(&operator).await;
+    objects_of_a_database_are_written(&operator).await;
+    objects_that_reach_further_are_refused(&operator).await;
     pods_are_as_secure_as_kubernetes_wants_them(&cluster, &operator).await;
     every_expression_fits_its_kinds(&cluster).await;
 }
@@ -556,7 +556,7 @@ fn build(cluster: &Cluster) {
 
 /// Each kind and verb that RBAC gives, on an object that is no database's: as it is, and with all
 /// added that would make it one's.
-async fn what_is_not_a_databases_is_not_written(operator: &Asker) {
+async fn objects_of_others_are_not_written(operator: &Asker) {
     let owner = json!([{"apiVersion": "kubedb.com/v1", "kind": "Postgres", "name": "pg", "uid": "1", "controller": true}]);
     for (resource, verb) in writes() {
         let (plural, part) = resource.split_once('/').unwrap_or((&resource, ""));
@@ -608,7 +608,7 @@ async fn what_is_not_a_databases_is_not_written(operator: &Asker) {
 }
 
 /// The same kinds and verbs, on what is a database's.
-async fn what_is_a_databases_is_written(operator: &Asker) {
+async fn objects_of_a_database_are_written(operator: &Asker) {
     let own = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "pgrekey-webhook", "namespace": OWN}});
     operator.is_done(Verb::Create, &own).await;
     for (resource, verb) in writes() {
@@ -856,7 +856,7 @@ fn more_than_a_databases_rights() -> Vec<(&'static str, Verb, Value)> {
     ]
 }
 
-async fn what_would_reach_further_is_refused(operator: &Asker) {
+async fn objects_that_reach_further_are_refused(operator: &Asker) {
     for (policy, verb, object) in more_than_a_databases_objects_do()
         .into_iter()
         .chain(more_than_a_databases_rights())

@@ -342,7 +342,7 @@ fn a_database_of_few_words_becomes_a_whole_one() {
 }
 
 #[test]
-fn what_depends_on_something_else_follows_it() {
+fn a_dependent_default_follows_its_source() {
     let cases = [
         (json!({}), "sslMode", json!("disable")),
         (json!({"version": "17.12"}), "clientAuthMode", json!("md5")),
@@ -549,7 +549,7 @@ fn tls_can_be_removed_by_a_put() {
 }
 
 #[test]
-fn what_a_put_leaves_out_stays() {
+fn fields_that_a_put_leaves_out_stay() {
     let chosen = json!({"replicas": 5, "standbyMode": "Warm", "deletionPolicy": "WipeOut", "healthChecker": {"periodSeconds": 3}});
     let stored = mutated(&database(&chosen), None, &cases::facts([]), None).expect("it decodes");
     let after = spec(&database(&json!({"version": "18.1"})), Some(&stored), None);

@@ -109,7 +109,7 @@ fn as_the_case_says(case: &Case, found: &[Finding]) {
 }
 
 #[test]
-fn defaults_do_not_change_what_the_rules_say() {
+fn defaults_do_not_change_the_findings_of_the_rules() {
     for case in cases::all() {
         let facts = cases::facts(case.queued());
         let old = case.old().map(|old| defaulted(&case, old, None, &facts));
@@ -175,7 +175,7 @@ fn each_rule_needs_the_facts_that_the_table_says() {
 }
 
 #[test]
-fn every_finding_says_what_is_wrong_and_what_to_do_without_secrets() {
+fn every_finding_names_fault_and_remedy_without_secrets() {
     for case in cases::all() {
         let facts = cases::facts(case.queued());
         for finding in found(&case, case.manifest(), case.old(), Some(&facts)) {
@@ -195,12 +195,12 @@ fn every_finding_says_what_is_wrong_and_what_to_do_without_secrets() {
 }
 
 #[test]
-fn nobody_judges_a_deletion_of_a_request() {
+fn no_rule_judges_the_deletion_of_a_request() {
     assert!(rules::ops_request::rules().all(|rule| !rule.on.contains(&AdmissionOperation::Delete)));
 }
 
 #[test]
-fn the_document_of_the_rules_is_what_the_tables_say() {
+fn the_document_of_the_rules_follows_the_tables() {
     let printed = std::process::Command::new(env!("CARGO_BIN_EXE_pgrekey"))
         .arg("rules")
         .output()

@@ -44,7 +44,7 @@ pub(in crate::build) fn cluster(postgres: &Postgres) -> Cluster {
 }
 
 #[test]
-fn what_cannot_be_built_is_named_with_its_field_and_a_remedy() {
+fn an_unbuildable_spec_is_named_with_field_and_remedy() {
     for (spec, field) in [
         ("version: seventeen", "spec.version"),
         ("{version: '17', replicas: 0}", "spec.replicas"),

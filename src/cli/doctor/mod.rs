@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_says_what_is_wrong_and_what_to_do() {
+    fn a_report_names_each_fault_and_its_remedy() {
         let found = |check, verdict, found: &str, remedy: &str| CheckReport {
             check,
             verdict,

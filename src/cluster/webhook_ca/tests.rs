@@ -15,7 +15,7 @@ fn names() -> Vec<String> {
 }
 
 #[test]
-fn only_what_differs_is_repaired() {
+fn only_differences_are_repaired() {
     let service = json!({"namespace": "ns", "name": "pgrekey"});
     let published = json!({"name": "a", "clientConfig": {"caBundle": "Q0E=", "service": service}});
     let repairs =

@@ -79,8 +79,7 @@ impl Executor<'_> {
             }
             ClusterAction::WriteFiles(files) => self.write_files(files).await?,
             ClusterAction::WriteTemplate(volume) => {
-                let has_files = *volume == CertificateVolume::Mounted;
-                self.write_pet_set(has_files).await?;
+                self.write_pet_set(*volume).await?;
             }
             ClusterAction::SetPassword(hash) => self.set_password(*hash).await?,
             ClusterAction::Touch { pod, version } => self.touch(pod, version).await?,
@@ -155,15 +154,15 @@ impl Executor<'_> {
 
     /// Writes the template of new pods, with or without the volume for certificates, unless it is
     /// so already.
-    async fn write_pet_set(&self, has_files: bool) -> ReconcileResult<ApplyOutcome> {
+    async fn write_pet_set(&self, volume: CertificateVolume) -> ReconcileResult<ApplyOutcome> {
         self.observed.require_buildable(BuiltFromSpec::Pods)?;
-        let set = self.pet_set(has_files)?;
+        let set = self.pet_set(volume)?;
         let live = self.observed.posture_objects.pet_set.as_ref();
         Ok(self.observed.objects.apply_over(live, set).await?)
     }
 
     /// The set with or without the volume for certificates, otherwise as it is.
-    fn pet_set(&self, has_files: bool) -> ReconcileResult<PetSet> {
+    fn pet_set(&self, volume: CertificateVolume) -> ReconcileResult<PetSet> {
         let applied = self
             .observed
             .applied_posture()
@@ -172,12 +171,14 @@ impl Executor<'_> {
         let material = in_secret
             .and_then(ServedMaterial::material)
             .or(self.issued.map(|issued| issued.material));
-        let files = material
-            .filter(|_| has_files)
-            .map(Files::trusting_its_signers);
-        if has_files && files.is_none() {
-            return Err(Interrupt::Wait(Pending::PodFiles));
-        }
+        let files = match volume {
+            CertificateVolume::Mounted => Some(
+                material
+                    .map(Files::trusting_its_signers)
+                    .ok_or(Interrupt::Wait(Pending::PodFiles))?,
+            ),
+            CertificateVolume::Absent => None,
+        };
         let mut set = pet_set::pet_set(&self.observed.cluster, &Posture { files, ..applied });
         if let Some(live) = &self.observed.posture_objects.pet_set {
             set.spec
@@ -252,7 +253,7 @@ impl Executor<'_> {
     /// the pods to come back as the spec asks now.
     async fn evict(&self, PodRef { name: pod, uid }: &PodRef) -> ReconcileResult<()> {
         if let Some(live) = &self.observed.posture_objects.pet_set
-            && self.write_pet_set(has_files(live)).await? != ApplyOutcome::Nothing
+            && self.write_pet_set(certificate_volume(live)).await? != ApplyOutcome::Nothing
         {
             return Err(Interrupt::Wait(Pending::PetSetController));
         }
@@ -327,6 +328,15 @@ fn ignore_replaced(pod: &str, error: kube::Error) -> Result<(), Error> {
     match error {
         kube::Error::Api(status) if matches!(status.code, 404 | 409) => Ok(()),
         error => Err(Error::classify(ObjectName::new::<Pod>(pod), error)),
+    }
+}
+
+/// Whether the template of this set has the volume with certificates.
+fn certificate_volume(set: &PetSet) -> CertificateVolume {
+    if has_files(set) {
+        CertificateVolume::Mounted
+    } else {
+        CertificateVolume::Absent
     }
 }
 

@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_database_is_built_of_is_said_by_its_own_objects_only() {
+    fn the_images_of_a_database_are_read_from_its_own_objects_only() {
         let mut postgres = Postgres::new(
             "pg",
             serde_json::from_value(json!({"version": "17.12"})).expect("a spec"),

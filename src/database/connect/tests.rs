@@ -26,7 +26,7 @@ async fn asked(question: Vec<u8>, hash: PasswordEncryption) -> (Vec<u8>, ProbeEr
 }
 
 #[tokio::test]
-async fn who_asks_for_the_password_in_clear_hears_nothing() {
+async fn a_server_that_asks_for_a_clear_password_gets_none() {
     for hash in [PasswordEncryption::Scram, PasswordEncryption::Md5] {
         let (received, failure) = asked(asks(3, b""), hash).await;
         assert_eq!(
@@ -40,7 +40,7 @@ async fn who_asks_for_the_password_in_clear_hears_nothing() {
 }
 
 #[tokio::test]
-async fn who_asks_for_md5_hears_nothing_where_scram_is_written() {
+async fn a_server_that_asks_for_md5_gets_nothing_where_scram_is_configured() {
     let (received, failure) = asked(asks(5, b"salt"), PasswordEncryption::Scram).await;
     assert_eq!(
         (received.as_slice(), failure),
@@ -61,7 +61,7 @@ async fn who_asks_for_md5_hears_nothing_where_scram_is_written() {
 }
 
 #[tokio::test]
-async fn who_lets_everybody_in_is_not_believed() {
+async fn a_server_that_asks_for_no_password_is_refused() {
     let (received, failure) = asked(asks(0, b""), PasswordEncryption::Md5).await;
     assert_eq!(
         (received.as_slice(), failure),
@@ -116,7 +116,7 @@ async fn asked_by_tls(mechanisms: &[u8]) -> (Vec<u8>, ProbeError) {
 }
 
 #[tokio::test]
-async fn no_proof_that_somebody_could_hand_on_goes_by_tls() {
+async fn no_relayable_proof_is_sent_over_tls() {
     let (received, failure) = asked_by_tls(b"SCRAM-SHA-256\0\0").await;
     assert_eq!(
         (received.as_slice(), failure),

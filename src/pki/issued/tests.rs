@@ -138,7 +138,7 @@ fn defect_of(alias: Alias, source: IssuedSecret) -> Defect {
 }
 
 #[test]
-fn what_is_good_is_named_by_its_fingerprints() {
+fn good_certificates_are_named_by_their_fingerprints() {
     let (one, other) = (Authority::new("one"), Authority::new("other"));
     let issued = issue(&one, &other);
     let (one, other) = (CaId::from_der(one.ca.der()), CaId::from_der(other.ca.der()));
@@ -187,7 +187,7 @@ fn every_certificate_that_is_missing_is_named() {
 }
 
 #[test]
-fn what_must_not_be_served_is_refused_with_its_reason() {
+fn a_bad_certificate_is_refused_with_its_reason() {
     let ca = Authority::new("ca");
     let sign = |change: fn(&mut CertificateParams)| ca.sign(Alias::Server, change);
     let good = sign(|_| ());

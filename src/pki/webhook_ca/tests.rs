@@ -193,7 +193,7 @@ fn no_leaf_outlives_its_ca() {
 }
 
 #[test]
-fn what_cannot_be_read_is_replaced_and_said() {
+fn an_unreadable_secret_is_replaced_and_reported() {
     let (good, other) = (fresh(), fresh());
     let cases: [(&str, StoredCa, &str); 8] = [
         (
@@ -328,7 +328,7 @@ fn a_leaf_gets_new_names_and_keeps_the_old_ones_until_it_is_renewed() {
 }
 
 #[test]
-fn what_somebody_adds_to_the_trusted_cas_is_forgotten_once_nothing_changes() {
+fn a_foreign_ca_leaves_the_trusted_cas_once_nothing_changes() {
     let (good, other) = (fresh(), fresh());
     let stored = StoredCa {
         ca_crt: [other.ca_crt.as_slice(), &good.ca_crt, b"junk"].concat(),

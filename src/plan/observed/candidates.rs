@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_is_in_the_record_may_lead_next() {
+    fn only_a_standby_in_the_sync_record_may_lead_next() {
         let record = [
             ("leader", "pg-0"),
             ("sync_standby", "pg-2,pg-1"),
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_may_lead_next_while_no_standby_is_synchronous() {
+    fn without_a_synchronous_standby_no_pod_may_lead_next() {
         for record in [
             &[("leader", "pg-0")][..],
             &[("leader", "pg-0"), ("sync_standby", "")],

@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn patience_is_what_the_request_says_within_bounds() {
+    fn the_retry_policy_of_a_request_stays_within_bounds() {
         let seconds = |text: Option<&str>| RetryPolicy::from_request(text, 0).timeout.as_secs();
         assert_eq!(
             [seconds(Some("5m")), seconds(None), seconds(Some("soon"))],

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_stays() {
+    fn a_field_that_is_left_out_stays() {
         let changed = after(SECURE, "{clientAuthMode: cert}", 17);
         assert_eq!(
             (changed.ssl_mode, changed.client_auth_mode),
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn carrying_out_what_was_carried_out_changes_nothing() {
+    fn an_operation_that_is_repeated_changes_nothing() {
         for tls in [
             "{certificates: [{alias: server, dnsNames: [y, b]}, {alias: metrics-exporter, dnsNames: [z, a]}]}",
             "{remove: true}",
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_too_many_by_what_comes_to_them_and_not_by_what_is_there() {
+    fn only_added_names_can_be_too_many() {
         let names = |from: usize, to: usize| {
             (from..to)
                 .map(|i| format!("n{i}"))

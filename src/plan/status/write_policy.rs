@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quick_step_is_written_with_what_follows_it() {
+    fn a_quick_step_is_written_with_the_next_one() {
         let written = status("Pause", 1);
         assert_eq!(saved(&written), StatusWrite::Unchanged);
         let StatusWrite::Deferred(draft) = saved(&status("Expand", 1)) else {
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_later_pgrekey_must_know_is_written_at_once() {
+    fn facts_that_a_later_pgrekey_needs_are_written_at_once() {
         assert_eq!(saved(&status("Pause", 2)), StatusWrite::Immediate);
         let begun = PostgresOpsRequestStatus {
             begun_on: Some(BegunOn::default()),

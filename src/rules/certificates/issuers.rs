@@ -244,7 +244,7 @@ mod tests {
     use crate::rules::{Snapshot, judge, postgres};
 
     #[test]
-    fn who_asks_for_tls_where_there_is_no_cert_manager_is_told_so() {
+    fn tls_without_cert_manager_is_refused() {
         let said = |spec: &str, lacks: &[&'static str]| {
             let mut object = Postgres::new("pg", serde_saphyr::from_str(spec).expect("a spec"));
             object.metadata.namespace = Some("demo".to_owned());

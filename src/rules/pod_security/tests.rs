@@ -27,7 +27,7 @@ fn pod(context: &Value) -> Vec<(String, PodSecurity)> {
 }
 
 #[test]
-fn what_is_built_without_wishes_is_restricted() {
+fn a_pod_without_settings_of_its_own_meets_restricted() {
     assert_eq!(container(&json!({})), []);
     assert_eq!(pod(&json!({})), []);
 }
@@ -120,7 +120,7 @@ fn every_control_of_both_levels_is_known_by_the_level_that_allows_it() {
 }
 
 #[test]
-fn what_restricted_allows_is_no_wish() {
+fn settings_that_restricted_allows_need_no_level() {
     for context in [
         json!({"runAsUser": 65534, "runAsGroup": 0}),
         json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "profiles/pg.json"}}),

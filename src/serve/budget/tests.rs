@@ -64,7 +64,7 @@ fn one_address_gets_a_quarter_and_all_together_no_more_than_there_is() {
 }
 
 #[test]
-fn a_large_one_gets_what_the_slow_have_and_the_first_of_them_makes_way() {
+fn a_large_body_takes_the_share_of_the_slowest() {
     let mut scene = Scene::new();
     let ids = [1, 2, 3, 4].map(|from| scene.take(from, 3 * MIB).expect("room"));
     scene.later();
@@ -128,7 +128,7 @@ fn a_body_that_grows_takes_more_or_is_refused() {
 }
 
 #[test]
-fn what_is_dropped_is_given_back() {
+fn a_dropped_share_is_given_back() {
     let budget = BodyBudget::new(4 * SMALL);
     let take = || budget.take(peer(1), SMALL, CancellationToken::new());
     let hold = take().expect("room");
@@ -139,7 +139,7 @@ fn what_is_dropped_is_given_back() {
 }
 
 #[test]
-fn what_never_makes_way_is_bounded_too() {
+fn shares_that_never_make_way_are_bounded_too() {
     let line = BodyBudget::new(16);
     let mut places: Vec<Hold> = (0..4)
         .map(|_| line.keep(peer(1), 1).expect("room"))
@@ -151,7 +151,7 @@ fn what_never_makes_way_is_bounded_too() {
 
 proptest! {
     #[test]
-    fn whatever_comes_nobody_holds_more_than_is_his(
+    fn no_sequence_gives_a_body_more_than_its_share(
         steps in prop::collection::vec((0u8..6, 1usize..4 * MIB, 0u8..4, any::<bool>()), 1..200),
     ) {
         let mut scene = Scene::new();

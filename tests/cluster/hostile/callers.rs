@@ -55,7 +55,7 @@ pub(super) fn large_manifests_are_refused(namespace: &TestNamespace<'_>, version
     }
 }
 
-pub(super) async fn half_sent_bodies_delay_nobody(
+pub(super) async fn half_sent_bodies_delay_no_caller(
     installed: &Installed<'_>,
     cluster: &Cluster,
     version: &str,

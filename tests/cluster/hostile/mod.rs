@@ -28,7 +28,7 @@ fn victim(version: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_ends_the_operator_becomes_superuser_through_it_or_gets_what_is_anothers() {
+async fn hostile_input_ends_no_operator_and_gains_no_rights() {
     let Some(cluster) = Cluster::connect_alone().await else {
         return;
     };
@@ -41,18 +41,18 @@ async fn nobody_ends_the_operator_becomes_superuser_through_it_or_gets_what_is_a
     namespace.apply(&victim(&versions[&17]));
 
     callers::large_manifests_are_refused(namespace, &versions[&17]);
-    callers::half_sent_bodies_delay_nobody(&installed, &cluster, &versions[&17]).await;
-    objects::what_strangers_write_is_refused_with_its_reason(namespace, &versions[&17]);
+    callers::half_sent_bodies_delay_no_caller(&installed, &cluster, &versions[&17]).await;
+    objects::objects_of_strangers_are_refused_with_their_reason(namespace, &versions[&17]);
 
     namespace.until_phase(VICTIM, "Ready", 180).await;
     databases::settings_that_cannot_be_read_stop_no_pod(namespace).await;
     databases::an_impostor_gets_nothing(namespace).await;
     databases::functions_and_views_of_others_are_not_called(namespace).await;
     databases::a_server_that_never_ends_its_answer_is_left(namespace).await;
-    neighbours::a_pet_set_of_nobodys_gets_no_pods(namespace);
+    neighbours::a_pet_set_without_an_owner_gets_no_pods(namespace);
     neighbours::a_second_budget_is_named(namespace).await;
     neighbours::it_has_got_none(namespace);
-    neighbours::ten_waiting_requests_stop_nobody_else(namespace, &versions[&17]).await;
+    neighbours::ten_waiting_requests_stop_no_other(namespace, &versions[&17]).await;
 
     bystander.stop().await;
     assert_eq!(

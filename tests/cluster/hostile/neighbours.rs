@@ -48,7 +48,7 @@ pub(super) async fn a_second_budget_is_named(namespace: &TestNamespace<'_>) {
 
 /// A PetSet with a database's labels that no database controls: whoever may make one may not
 /// therefore make pods.
-pub(super) fn a_pet_set_of_nobodys_gets_no_pods(namespace: &TestNamespace<'_>) {
+pub(super) fn a_pet_set_without_an_owner_gets_no_pods(namespace: &TestNamespace<'_>) {
     let mut set: Value =
         serde_json::from_str(&namespace.kubectl(&["get", "petset", VICTIM, "-o", "json"]))
             .expect("JSON");
@@ -64,7 +64,7 @@ pub(super) fn it_has_got_none(namespace: &TestNamespace<'_>) {
     namespace.kubectl(&["delete", "petset", "stray"]);
 }
 
-pub(super) async fn ten_waiting_requests_stop_nobody_else(
+pub(super) async fn ten_waiting_requests_stop_no_other(
     namespace: &TestNamespace<'_>,
     version: &str,
 ) {

@@ -104,7 +104,7 @@ const WISHES: [Wish; 12] = [
     ),
 ];
 
-pub(super) fn what_strangers_write_is_refused_with_its_reason(
+pub(super) fn objects_of_strangers_are_refused_with_their_reason(
     namespace: &TestNamespace<'_>,
     version: &str,
 ) {

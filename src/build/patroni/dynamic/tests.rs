@@ -12,7 +12,7 @@ fn config_of(spec: &str) -> Value {
 }
 
 #[test]
-fn a_user_may_set_shared_buffers_but_not_what_is_ours() {
+fn a_user_may_set_shared_buffers_but_no_reserved_setting() {
     let config = config_of(
         "{version: '17', configuration: {inline: {user.conf: \"shared_buffers = 64MB\\npassword_encryption = md5\"}}}",
     );
@@ -144,7 +144,7 @@ fn a_configuration_is_read_as_it_was_written() {
 proptest! {
     /// Keys and values that pgrekey does not write survive.
     #[test]
-    fn what_others_wrote_is_kept(key in "[a-z_]{1,12}", value in "[ -~]{0,12}", number in any::<i64>()) {
+    fn keys_of_others_are_kept(key in "[a-z_]{1,12}", value in "[ -~]{0,12}", number in any::<i64>()) {
         for value in [json!(value), json!(number), json!({ "of": value })] {
             let text = json!({ &key: value, "ttl": "30", "postgresql": { &key: value } });
             let read = DynamicConfig::parse(&text.to_string()).expect("JSON");

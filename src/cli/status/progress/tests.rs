@@ -146,7 +146,7 @@ fn events_tell_of_the_steps_that_the_status_does_not_have_yet() {
 }
 
 #[test]
-fn what_is_no_terminal_gets_what_is_new_and_nothing_twice() {
+fn a_pipe_gets_each_new_line_once() {
     let mut before = request();
     let all = news(None, &before, now());
     assert_eq!((all.len(), all[0].as_str()), (8, "10:00:22 Begin: done"));

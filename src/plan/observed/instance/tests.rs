@@ -33,7 +33,7 @@ impl ServerInTest {
 }
 
 #[test]
-fn a_server_is_where_it_should_be_when_it_mounts_has_loaded_and_shows_what_is_written() {
+fn a_server_is_current_when_it_mounts_has_loaded_and_shows_the_stored_files() {
     let ca = Authority::new("ca");
     let expected = ExpectedServer::new(Some(&issue(&ca, &ca).served), Some("ttl: 30"));
     assert_eq!((expected.files.len(), expected.accepted_cas.len()), (4, 1));

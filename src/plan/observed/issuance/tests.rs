@@ -277,7 +277,7 @@ fn problem(defect: Defect) -> MaterialProblem {
 }
 
 #[test]
-fn what_is_not_issued_yet_is_no_fault_and_what_is_damaged_is() {
+fn a_missing_certificate_is_no_fault_and_a_damaged_one_is() {
     let issued = |problems| {
         let objects = IssuanceObjects {
             issuers: vec![],

@@ -124,7 +124,7 @@ fn a_database_that_comes_up_goes_through_the_phases_in_order() {
 }
 
 #[test]
-fn what_ails_a_provisioned_database_is_in_its_phase() {
+fn the_phase_of_a_provisioned_database_shows_its_trouble() {
     let mut conditions = vec![];
     write(&mut conditions, |w| {
         w.started();
@@ -219,7 +219,7 @@ fn a_halted_database_comes_back() {
 }
 
 #[test]
-fn a_pause_belongs_to_whoever_came_first() {
+fn a_pause_belongs_to_the_first_request() {
     let mut conditions = vec![];
     write(&mut conditions, |w| w.paused("mine"));
     write_at(2, &mut conditions, |w| w.paused("yours"));
@@ -231,7 +231,7 @@ fn a_pause_belongs_to_whoever_came_first() {
 }
 
 #[test]
-fn a_pause_that_somebody_made_without_a_word_stays() {
+fn a_pause_without_a_reason_stays() {
     let mut conditions = vec![Condition::new(PAUSED, at(1))];
     let before = conditions.clone();
     write(&mut conditions, |w| w.paused("mine"));
