@@ -1,0 +1,77 @@
+//! cert-manager: the issuers, the certificates, and what has been issued.
+
+use pgrekey::api::postgres::PostgresSpec;
+use pgrekey::pki::{CaId, Fingerprint, Leaf, Material};
+use pgrekey::tls::Alias;
+
+use super::World;
+
+/// Where a database's TLS comes from, by the names of the issuers in the trips.
+pub(crate) fn ca(issuer: &str) -> CaId {
+    CaId(Fingerprint(
+        [issuer
+            .bytes()
+            .fold(7, |sum, byte| sum ^ byte.rotate_left(3)); 32],
+    ))
+}
+
+pub(super) fn material(serial: u8, issuer: &str) -> Material {
+    let leaf = |kind: u8| Leaf {
+        fingerprint: Fingerprint([kind ^ serial; 32]),
+        ca: ca(issuer),
+    };
+    Material {
+        server: leaf(0x10),
+        client: leaf(0x20),
+        exporter: leaf(0x40),
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct SimCertificate {
+    pub(super) spec: PostgresSpec,
+    pub(super) revision: i64,
+    pub(super) asked: Option<i64>,
+    pub(super) issued_at: Option<i64>,
+}
+
+impl World {
+    /// cert-manager renews every certificate by itself.
+    pub(crate) fn renew(&mut self) {
+        let second = self.second;
+        self.certificates
+            .values_mut()
+            .for_each(|certificate| certificate.issued_at = Some(second + 1));
+    }
+
+    /// From now on another CA signs for the issuers.
+    pub(crate) fn rekey(&mut self, signer: &'static str) {
+        self.signer = Some(signer);
+    }
+
+    pub(super) fn certify(&mut self, spec: &PostgresSpec) {
+        let second = self.second;
+        let wanted = spec.tls.clone();
+        for alias in Alias::ALL {
+            let fresh = SimCertificate {
+                spec: spec.clone(),
+                revision: 0,
+                asked: None,
+                issued_at: Some(second + 2),
+            };
+            let certificate = self.certificates.entry(alias).or_insert(fresh);
+            if certificate.spec.tls != wanted {
+                certificate.spec = spec.clone();
+                certificate.issued_at = Some(second + 2);
+            }
+        }
+    }
+
+    pub(crate) fn primary_serves_what_was_issued(&self) -> bool {
+        let loaded = self
+            .leader_pod()
+            .and_then(|pod| pod.loaded.as_ref())
+            .map(|files| files.material);
+        loaded == self.issued && loaded != self.origin
+    }
+}

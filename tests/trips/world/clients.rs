@@ -1,0 +1,88 @@
+//! The clients: what they find in their volumes, and whether the primary lets them in.
+
+use std::collections::BTreeSet;
+
+use pgrekey::api::tls::SslMode;
+use pgrekey::pki::CaId;
+use pgrekey::plan::operation::goal;
+use pgrekey::tls::{Client, PasswordEncryption, can_connect, posture};
+
+use super::World;
+use super::certificates::{ca, material};
+
+/// What a client finds in its volumes: whom to trust, and who has signed its certificate.
+pub(crate) type Told = (BTreeSet<CaId>, Option<CaId>);
+
+impl World {
+    /// Everybody who can connect at both ends, trusting what is published there.
+    pub(super) fn clients_of_both_ends(&self) -> Vec<Client> {
+        let wished = goal::target_spec(&self.database.spec, &self.request.spec, self.major);
+        let issuer = wished
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.issuer_ref.as_ref())
+            .map_or("old", |issuer| &issuer.name);
+        let to = posture(&wished, self.major, Some(&material(9, issuer))).expect("a posture");
+        let passwords = [
+            None,
+            Some(PasswordEncryption::Md5),
+            Some(PasswordEncryption::Scram),
+        ];
+        SslMode::ALL
+            .into_iter()
+            .flat_map(|mode| passwords.map(|password| (mode, password)))
+            .flat_map(|(mode, password)| {
+                [None, Some(ca("old"))].map(|certificate| (mode, password, certificate))
+            })
+            .map(|(mode, password, certificate)| Client {
+                mode,
+                roots: None,
+                password_encryption: password,
+                certificate,
+            })
+            .filter(|client| {
+                [&self.written, &to].into_iter().all(|end| {
+                    let roots = Some(end.trust()).filter(|roots| !roots.is_empty());
+                    can_connect(
+                        &Client {
+                            roots,
+                            ..client.clone()
+                        },
+                        end,
+                    )
+                    .is_ok()
+                })
+            })
+            .collect()
+    }
+
+    /// What clients find in volumes that are up to date.
+    pub(crate) fn told(&self) -> Told {
+        (
+            self.published.clone(),
+            self.issued.map(|issued| issued.client.ca),
+        )
+    }
+
+    /// Whether the primary lets in a client that found this in its volumes.
+    pub(crate) fn lets_in(&self, (roots, certificate): Told) -> Result<(), String> {
+        let serving = self.posture_of(self.leader_pod().ok_or("no leader")?);
+        let client = Client {
+            mode: SslMode::VerifyFull,
+            roots: Some(roots),
+            password_encryption: None,
+            certificate,
+        };
+        can_connect(&client, &serving).map_err(|refusal| format!("{client:?}: {refusal}"))
+    }
+
+    /// Whether nobody but the CA that signs now is trusted, by servers and by clients.
+    pub(crate) fn trusts_only_who_signs(&self) -> bool {
+        let only = BTreeSet::from([ca(self.signer.expect("another signer"))]);
+        self.published == only
+            && self
+                .pods
+                .iter()
+                .all(|pod| pod.loaded.as_ref().is_some_and(|f| f.trust == only))
+    }
+}

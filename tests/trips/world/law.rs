@@ -1,0 +1,136 @@
+//! What must hold in a simulated cluster: at every moment, and at the end.
+
+use kube::ResourceExt;
+use pgrekey::api::tls::SslMode;
+use pgrekey::tls::{Client, can_connect, can_replicate, posture};
+
+use super::World;
+use super::pods::SimPod;
+
+impl World {
+    /// Whether every pod takes TLS where plaintext is not written to be taken: pgrekey does not try
+    /// plaintext there.
+    pub(super) fn lets_pgrekey_in(&self) -> Result<(), String> {
+        let takes_tls =
+            |pod: &SimPod| pod.settings.1.tls.is_some() && self.posture_of(pod).served().is_some();
+        let shut = self
+            .pods
+            .iter()
+            .find(|pod| self.is_up(pod) && !takes_tls(pod));
+        match shut.filter(|_| self.written.accept.plain.is_none()) {
+            Some(pod) => Err(format!(
+                "{} takes no TLS, and plaintext is not written to be taken",
+                pod.name
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// What must hold at every moment.
+    ///
+    /// `restarts` is how often a pod may have been restarted by now.
+    pub(crate) fn law(&mut self, disturbed: bool, restarts: u32) -> Result<(), String> {
+        let down: Vec<&str> = self
+            .pods
+            .iter()
+            .filter(|pod| !self.is_up(pod))
+            .map(|pod| pod.name.as_str())
+            .collect();
+        if down.len() > 1 && !disturbed {
+            return Err(format!("more than one pod is down: {down:?}"));
+        }
+        if let Some(pod) = self
+            .pods
+            .iter()
+            .find(|pod| pod.evictions > restarts && !disturbed)
+        {
+            return Err(format!(
+                "{} was restarted {} times",
+                pod.name, pod.evictions
+            ));
+        }
+        self.lets_pgrekey_in()?;
+        let Some(primary) = self.leader_pod().filter(|pod| self.is_up(pod)) else {
+            return Ok(());
+        };
+        let serving = self.posture_of(primary);
+        for standby in self
+            .pods
+            .iter()
+            .filter(|pod| self.is_up(pod) && pod.name != self.leader)
+        {
+            can_replicate(&self.dials_as(standby), &serving).map_err(|refusal| {
+                format!("{} does not join {}: {refusal}", standby.name, primary.name)
+            })?;
+        }
+        // Users' pods may mount what is issued.
+        if let (Some(issued), Some(pgrekey::tls::Method::Cert)) = (self.issued, serving.accept.tls)
+        {
+            let (roots, certificate) = (Some(self.published.clone()), Some(issued.client.ca));
+            let mode = SslMode::VerifyFull;
+            can_connect(
+                &Client {
+                    mode,
+                    roots,
+                    password_encryption: None,
+                    certificate,
+                },
+                &serving,
+            )
+            .map_err(|refusal| {
+                format!(
+                    "a client with the certificate that was issued at {}: {refusal}",
+                    primary.name
+                )
+            })?;
+        }
+        let now = (serving.clone(), self.published.clone());
+        if self.judged.as_ref() == Some(&now) {
+            return Ok(());
+        }
+        let roots = Some(self.published.clone()).filter(|roots| !roots.is_empty());
+        for client in &self.clients {
+            let client = Client {
+                roots: roots.clone(),
+                password_encryption: client.password_encryption.map(|_| self.hash),
+                ..client.clone()
+            };
+            if client
+                .certificate
+                .is_some_and(|ca| !serving.trust().contains(&ca))
+            {
+                // A client whose certificate comes from the old CA needs a new one once that CA has
+                // gone.
+                continue;
+            }
+            can_connect(&client, &serving)
+                .map_err(|refusal| format!("{client:?} at {}: {refusal}", primary.name))?;
+        }
+        self.judged = Some(now);
+        Ok(())
+    }
+
+    /// Resumed, and every pod serves what the spec says.
+    pub(crate) fn is_well(&self) -> Result<(), String> {
+        if self.paused {
+            return Err("the database is still paused".to_owned());
+        }
+        if !self.request.finalizers().is_empty() && !self.request_is_gone {
+            return Err("the request is still held".to_owned());
+        }
+        let scene = self.scene();
+        let served = self.written.files.as_ref().map(|files| files.material);
+        let wanted =
+            posture(&self.database.spec, self.major, served.as_ref()).ok_or("no posture")?;
+        if scene.applied != wanted {
+            return Err("what is written is not what the spec asks for".to_owned());
+        }
+        scene
+            .pods
+            .iter()
+            .try_for_each(|pod| match scene.drift(pod) {
+                None => Ok(()),
+                Some(lack) => Err(format!("{}: {lack:?}", pod.name)),
+            })
+    }
+}

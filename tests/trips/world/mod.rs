@@ -1,0 +1,256 @@
+//! A simulated cluster: what an API server, a kubelet, Patroni, PostgreSQL and cert-manager do, as
+//! far as TLS is concerned, one second at a time. It knows the facts; the product sees them only
+//! through [`World::look`].
+
+mod certificates;
+mod clients;
+mod law;
+mod observe;
+mod patroni;
+mod perform;
+mod pods;
+mod scenario;
+mod trouble;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use pgrekey::api::annotations::{OPS_REQUEST_FINALIZER, STRATEGY};
+use pgrekey::api::ops_request::{Apply, PostgresOpsRequestSpec};
+use pgrekey::api::postgres::{DatabasePhase, PostgresSpec};
+use pgrekey::api::{Postgres, PostgresOpsRequest};
+use pgrekey::pki::{CaId, Material};
+use pgrekey::plan::preview::PodStrategy;
+use pgrekey::tls::{Alias, Client, PasswordEncryption, Posture, posture};
+
+use certificates::{SimCertificate, material};
+pub(crate) use clients::Told;
+use patroni::{LOOP_WAIT, Synchronous};
+use pods::SimPod;
+pub(crate) use scenario::{SCENARIOS, Scenario};
+pub(crate) use trouble::Trouble;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second)
+}
+
+#[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent fact"
+)]
+pub(crate) struct World {
+    second: i64,
+    pub(crate) database: Postgres,
+    pub(crate) paused: bool,
+    pub(crate) request: PostgresOpsRequest,
+    pub(crate) request_is_gone: bool,
+    major: u32,
+    written: Posture,
+    settings_at: i64,
+    /// What new pods are to be made of: with files, or without.
+    template_has_files: bool,
+    /// What the StatefulSet makes pods of, and the second at which that is the template.
+    realised: bool,
+    realised_at: i64,
+    published: BTreeSet<CaId>,
+    previous: Option<Material>,
+    version: u32,
+    pods: Vec<SimPod>,
+    pub(crate) leader: String,
+    switching: Option<(String, i64)>,
+    /// Nothing where commits wait for no standby.
+    synchronous: Option<Synchronous>,
+    hash: PasswordEncryption,
+    pub(crate) md5_roles: Vec<String>,
+    certificates: BTreeMap<Alias, SimCertificate>,
+    trial: Option<i64>,
+    issued: Option<Material>,
+    /// What was served before.
+    origin: Option<Material>,
+    serial: u8,
+    /// Whose CA signs for every issuer, if it is not the issuer's own first one.
+    signer: Option<&'static str>,
+    /// Second at which pods and clients were last told something else.
+    told_at: i64,
+    next_uid: u64,
+    pub(crate) trouble: Trouble,
+    /// Clients that can connect at both ends.
+    clients: Vec<Client>,
+    /// The primary and the bundle for which they were last seen to get in.
+    judged: Option<(Posture, BTreeSet<CaId>)>,
+}
+
+impl World {
+    pub(crate) fn new(scenario: &Scenario, replicas: u32, strategy: PodStrategy) -> Self {
+        let mut spec: PostgresSpec = serde_saphyr::from_str(scenario.before).expect("a spec");
+        spec.replicas = i32::try_from(replicas).ok();
+        let asked = scenario
+            .request
+            .replacen('{', "{databaseRef: {name: pg}, ", 1);
+        let request: PostgresOpsRequestSpec = serde_saphyr::from_str(&asked).expect("a request");
+        let major = 17;
+        let issuer = "old";
+        let served = spec.tls.as_ref().map(|_| material(1, issuer));
+        let written = posture(&spec, major, served.as_ref()).expect("a posture");
+        let mut database = Postgres::new("pg", spec);
+        database.metadata.namespace = Some("demo".to_owned());
+        database.metadata.uid = Some("database".to_owned());
+        database.status.get_or_insert_default().phase = Some(DatabasePhase::Ready);
+        let mut request = PostgresOpsRequest::new("request", request);
+        request.metadata.namespace = Some("demo".to_owned());
+        request.metadata.uid = Some("request".to_owned());
+        request.metadata.creation_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        request
+            .annotations_mut()
+            .insert(STRATEGY.to_owned(), format!("{strategy:?}"));
+        // As the webhooks give it.
+        request
+            .finalizers_mut()
+            .push(OPS_REQUEST_FINALIZER.to_owned());
+        let certificates = served.map(|_| {
+            let certificate = SimCertificate {
+                spec: database.spec.clone(),
+                revision: 1,
+                asked: None,
+                issued_at: None,
+            };
+            Alias::ALL
+                .into_iter()
+                .map(|alias| (alias, certificate.clone()))
+                .collect()
+        });
+        let mut world = Self {
+            second: 0,
+            database,
+            paused: false,
+            request,
+            request_is_gone: false,
+            major,
+            settings_at: -10,
+            realised: written.files.is_some(),
+            realised_at: -100,
+            template_has_files: written.files.is_some(),
+            published: written.trust(),
+            previous: None,
+            version: 1,
+            pods: vec![],
+            leader: "pg-0".to_owned(),
+            switching: None,
+            synchronous: None,
+            hash: written.hash,
+            md5_roles: vec![],
+            certificates: certificates.unwrap_or_default(),
+            trial: None,
+            issued: served,
+            origin: served,
+            serial: 1,
+            signer: None,
+            told_at: -1000,
+            next_uid: 0,
+            trouble: Trouble::default(),
+            clients: vec![],
+            judged: None,
+            written,
+        };
+        for ordinal in 0..i32::try_from(replicas).expect("a number") {
+            let pod = world.new_pod(ordinal, -100);
+            world.pods.push(pod);
+        }
+        world.clients = world.clients_of_both_ends();
+        world
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        at(self.second)
+    }
+
+    pub(crate) fn second(&self) -> i64 {
+        self.second
+    }
+
+    /// One second passes.
+    pub(crate) fn pass(&mut self) {
+        self.second += 1;
+        let second = self.second;
+        if self.realised_at <= second {
+            self.realised = self.template_has_files;
+        }
+        for at in 0..self.pods.len() {
+            if self.pods[at].gone_at.is_some_and(|gone| gone <= second) {
+                let (ordinal, evictions) = (self.pods[at].ordinal, self.pods[at].evictions);
+                self.pods[at] = SimPod {
+                    evictions,
+                    ..self.new_pod(ordinal, second + 5)
+                };
+            }
+        }
+        for pod in &mut self.pods {
+            if pod.mounts_at <= second {
+                pod.mounts_at = i64::MAX;
+                pod.mounted = (
+                    self.written.files.clone().filter(|_| pod.has_files),
+                    self.written.conninfo,
+                    self.version,
+                );
+            }
+            // What made it fail goes with the files that were asked for.
+            if pod.ready_at == i64::MAX && pod.mounted.0 != pod.loaded {
+                pod.ready_at = second + 5;
+                pod.loaded.clone_from(&pod.mounted.0);
+            }
+            if self.settings_at <= second && pod.ready_at <= second {
+                pod.settings = (self.written.serve, self.written.accept);
+            }
+        }
+        if let Some((to, _)) = self.switching.take_if(|(_, at)| *at <= second) {
+            self.hand_over(to);
+        }
+        if self.leader_pod().is_none_or(|pod| !self.is_up(pod)) {
+            self.fail_over();
+        }
+        if second % LOOP_WAIT == 0 {
+            self.choose_synchronous();
+        }
+        for certificate in self.certificates.values_mut() {
+            if certificate.issued_at.is_some_and(|at| at <= second) {
+                certificate.issued_at = None;
+                certificate.revision += 1;
+                let issuer = certificate
+                    .spec
+                    .tls
+                    .as_ref()
+                    .and_then(|tls| tls.issuer_ref.clone())
+                    .expect("an issuer");
+                self.serial = self
+                    .serial
+                    .max(u8::try_from(certificate.revision).expect("few"));
+                self.issued = Some(material(self.serial, self.signer.unwrap_or(&issuer.name)));
+            }
+        }
+        let all_up = self.pods.iter().all(|pod| self.is_up(pod));
+        let phase = if all_up {
+            DatabasePhase::Ready
+        } else {
+            DatabasePhase::Critical
+        };
+        self.database.status.get_or_insert_default().phase = Some(phase);
+    }
+
+    /// The request does not wait for the database to be ready.
+    pub(crate) fn always(&mut self) {
+        self.request.spec.apply = Apply::Always;
+    }
+
+    /// The request came without the webhooks' finalizer, or somebody replaces it by its manifest.
+    pub(crate) fn take_finalizer(&mut self) {
+        self.request.finalizers_mut().clear();
+    }
+
+    /// Each step may take no longer than this.
+    pub(crate) fn hurry(&mut self, timeout: &str) {
+        self.request.spec.timeout = Some(timeout.to_owned());
+    }
+}

@@ -1,0 +1,247 @@
+//! What the product sees of a simulated cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use pgrekey::api::postgres::PostgresSpec;
+use pgrekey::api::tls::SslMode;
+use pgrekey::plan::budgets::{Budget, Budgets};
+use pgrekey::plan::observed::cluster::{
+    LeafSummary, ObservedCluster, ObservedPod, ObservedServer, StandbyReplication, Template,
+};
+use pgrekey::plan::observed::{Issuance, Live, Observed, ObservedCertificate, Paused, Trial};
+use pgrekey::plan::operation::goal;
+use pgrekey::plan::status::write_policy::StoredStatus;
+use pgrekey::plan::waiting::Unknown;
+use pgrekey::tls::{PasswordEncryption, Posture, ServerTls, hba};
+
+use super::certificates::ca;
+use super::pods::SimPod;
+use super::{World, at};
+
+/// How much log there is, in bytes.
+pub(super) const WRITTEN: u64 = 5 << 20;
+
+impl World {
+    /// What the product sees.
+    pub(crate) fn look(&self) -> Observed {
+        let wished = goal::target_spec(&self.database.spec, &self.request.spec, self.major);
+        let is_blind = self.second < self.trouble.blind_until;
+        let unknown = || Unknown::NoAnswer("no answer".to_owned());
+        let closed = self.second < self.trouble.budget_closed_until
+            || self.pods.iter().any(|pod| !self.is_up(pod));
+        let live = Live {
+            major: self.major,
+            issuance: if is_blind {
+                Err(unknown())
+            } else {
+                Ok(self.issuance(&wished))
+            },
+            cluster: if is_blind {
+                Err(unknown())
+            } else {
+                Ok(self.scene())
+            },
+            budgets: if is_blind {
+                Err(unknown())
+            } else {
+                Ok(self.budgets(closed))
+            },
+        };
+        Observed {
+            stored: StoredStatus {
+                status: self.request.status.clone(),
+                since: None,
+            },
+            request: Arc::new(self.request.clone()),
+            database: Some(Arc::new(self.database.clone())),
+            siblings: vec![Arc::new(self.request.clone())],
+            free_slots: usize::from(!self.trouble.crowded.contains(&self.second)),
+            refused: vec![],
+            paused: if self.paused {
+                Paused::ByUs
+            } else {
+                Paused::No
+            },
+            pod_uids: if is_blind || self.request.begun_on().is_some() {
+                Err(unknown())
+            } else {
+                Ok(self.uids())
+            },
+            live: Ok(live),
+            last_failure: None,
+        }
+    }
+
+    fn budgets(&self, closed: bool) -> Budgets {
+        let second = Budget {
+            name: "demo/extra".to_owned(),
+            pods: vec!["pg-0".to_owned()],
+            allowed: 1,
+        };
+        Budgets {
+            own: (self.pods.len() > 1).then_some(i32::from(!closed)),
+            others: (self.second < self.trouble.second_budget_until)
+                .then_some(second)
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    fn uids(&self) -> BTreeMap<String, String> {
+        self.pods
+            .iter()
+            .map(|pod| (pod.name.clone(), pod.uid.to_string()))
+            .collect()
+    }
+
+    fn issuance(&self, wished: &PostgresSpec) -> Issuance {
+        let trial = match self.trial {
+            None => Trial::Absent,
+            Some(at) if self.second < at => Trial::Pending,
+            Some(_) if self.trouble.trial_fails => Trial::Failed("the policy says no".to_owned()),
+            Some(_) => {
+                let issuer = wished
+                    .tls
+                    .as_ref()
+                    .and_then(|tls| tls.issuer_ref.as_ref())
+                    .expect("an issuer");
+                Trial::Passed(BTreeSet::from([ca(&issuer.name)]))
+            }
+        };
+        let certificates = self.certificates.iter().map(|(alias, certificate)| {
+            let seen = ObservedCertificate {
+                matches: certificate.spec.tls == wished.tls,
+                ready: certificate.issued_at.is_none(),
+                issuing: certificate.issued_at.is_some(),
+                revision: certificate.revision,
+                requested_at_revision: certificate.asked,
+                failure: None,
+            };
+            (*alias, seen)
+        });
+        let not_ready = self
+            .trouble
+            .issuer_is_never_ready
+            .then(|| "issuer new: its Secret is missing".to_owned());
+        Issuance {
+            not_ready: not_ready.into_iter().collect(),
+            trial,
+            conflicts: vec![],
+            certificates: certificates.collect(),
+            issued: self.issued.map(|material| match self.trouble.bad_leaf {
+                Some(why) if self.origin != Some(material) => Err(why.to_owned()),
+                _ => Ok(material),
+            }),
+        }
+    }
+
+    pub(crate) fn scene(&self) -> ObservedCluster {
+        let stored = self.written.files.as_ref().map(|files| files.material);
+        ObservedCluster {
+            database: "pg".to_owned(),
+            applied: Posture {
+                files: self
+                    .written
+                    .files
+                    .clone()
+                    .filter(|_| self.template_has_files),
+                ..self.written.clone()
+            },
+            template: Template {
+                has_files: self.template_has_files,
+                is_known: self.realised == self.template_has_files,
+            },
+            client_bundle: self.published.clone(),
+            trust_changed_at: Some(at(self.told_at)),
+            in_secret: stored,
+            leaf_expires_at: self
+                .trouble
+                .leaves_end_at
+                .filter(|_| stored == self.origin)
+                .map(at),
+            previous: self.previous,
+            volume_version: self.version.to_string(),
+            is_ephemeral: self.trouble.is_ephemeral,
+            replicas: self.pods.len(),
+            pods: self.pods.iter().map(|pod| self.pod(pod)).collect(),
+            leader: Ok(self.leader.clone()),
+            switchover_candidates: self.successors(),
+            switchover_pending: self.switching.is_some(),
+            max_lag: 1 << 20,
+            observed_at: self.now(),
+            client_expired: self.trouble.client_is_expired
+                && self.pods.iter().any(|pod| self.presents_old(pod)),
+        }
+    }
+
+    fn pod(&self, pod: &SimPod) -> ObservedPod {
+        let is_up = self.is_up(pod);
+        ObservedPod {
+            name: pod.name.clone(),
+            ordinal: pod.ordinal,
+            uid: pod.uid.to_string(),
+            ready: is_up && (pod.name == self.leader || self.streams(pod)),
+            terminating: pod.gone_at.is_some(),
+            has_files: pod.has_files,
+            refreshed_for: pod.refreshed.clone(),
+            server: if is_up {
+                Ok(self.server(pod))
+            } else {
+                Err(Unknown::NoAnswer("cannot be reached".to_owned()))
+            },
+        }
+    }
+
+    fn server(&self, pod: &SimPod) -> ObservedServer {
+        let standby = pod.name != self.leader;
+        let (serve, accept) = pod.settings;
+        let settings = Posture {
+            serve,
+            accept,
+            ..self.written.clone()
+        };
+        let files = self.written.files.clone().filter(|_| pod.has_files);
+        let others = self
+            .pods
+            .iter()
+            .filter(|other| !standby && other.name != pod.name && self.is_up(other));
+        let streams = others.filter(|other| self.streams(other)).map(|other| {
+            let tls = serve == ServerTls::Tls && other.dial.mode >= SslMode::Prefer;
+            let replayed = if self.second < self.trouble.behind_until {
+                0
+            } else {
+                WRITTEN
+            };
+            (
+                other.name.clone(),
+                StandbyReplication {
+                    streaming: true,
+                    replayed,
+                    tls,
+                    client_cert: tls && other.dial.sends_client_cert,
+                },
+            )
+        });
+        ObservedServer {
+            in_recovery: standby,
+            wal_position: WRITTEN,
+            ssl: serve == ServerTls::Tls,
+            hba: hba::lines(&settings),
+            accepts_plaintext: accept.plain.is_some(),
+            served_leaf: self.posture_of(pod).served().map(|leaf| leaf.fingerprint),
+            files_current: pod.mounted.0 == files,
+            files_loaded: pod.loaded == pod.mounted.0,
+            patroni_yml_current: pod.mounted.1 == self.written.conninfo,
+            conninfo: standby.then_some(pod.dial),
+            replication: streams.collect(),
+            superuser_password_is_md5: self.hash == PasswordEncryption::Md5,
+            md5_roles: self.md5_roles.clone(),
+            leaf: self.ends_at(pod).map(|end| LeafSummary {
+                serial: "1".to_owned(),
+                not_after: at(end),
+            }),
+            trusts: vec![],
+        }
+    }
+}

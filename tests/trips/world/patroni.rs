@@ -1,0 +1,103 @@
+//! Patroni: who leads, who may lead next, and which standbys are synchronous.
+
+use std::collections::BTreeSet;
+
+use pgrekey::plan::SwitchoverCandidates;
+
+use super::World;
+use super::pods::SimPod;
+
+/// Every so many seconds Patroni's primary looks who can be synchronous.
+pub(super) const LOOP_WAIT: i64 = 5;
+
+/// Patroni's record of who is synchronous.
+#[derive(Clone, Debug)]
+pub(super) struct Synchronous {
+    /// So many are to be.
+    pub(super) count: usize,
+    pub(super) standbys: BTreeSet<String>,
+    /// Switchovers that Patroni has dropped.
+    pub(super) dropped: u32,
+}
+
+impl World {
+    /// Commits wait for so many standbys.
+    pub(crate) fn synchronise(&mut self, count: usize) {
+        self.synchronous = Some(Synchronous {
+            count,
+            standbys: BTreeSet::new(),
+            dropped: 0,
+        });
+        self.choose_synchronous();
+    }
+
+    /// How many switchovers Patroni has dropped, because they named a standby that is not
+    /// synchronous.
+    pub(crate) fn dropped(&self) -> u32 {
+        self.synchronous
+            .as_ref()
+            .map_or(0, |synchronous| synchronous.dropped)
+    }
+
+    /// Patroni promotes a standby that streamed, if there is one.
+    pub(crate) fn fail_over(&mut self) {
+        let may_lead = |pod: &&SimPod| {
+            self.is_up(pod) && pod.name != self.leader && self.successors().include(&pod.name)
+        };
+        let next = self.pods.iter().find(may_lead).map(|pod| pod.name.clone());
+        if let Some(next) = next {
+            self.lead(next);
+            self.switching = None;
+        }
+    }
+
+    /// Patroni hands the leadership over only to who is synchronous, and forgets that anybody else
+    /// was named.
+    pub(super) fn hand_over(&mut self, to: String) {
+        match &mut self.synchronous {
+            Some(synchronous) if !synchronous.standbys.contains(&to) => synchronous.dropped += 1,
+            _ => self.lead(to),
+        }
+    }
+
+    /// A new primary begins with nobody who is synchronous.
+    fn lead(&mut self, pod: String) {
+        self.leader = pod;
+        if let Some(synchronous) = &mut self.synchronous {
+            synchronous.standbys.clear();
+        }
+    }
+
+    pub(super) fn successors(&self) -> SwitchoverCandidates {
+        self.synchronous
+            .as_ref()
+            .map_or(SwitchoverCandidates::Any, |known| {
+                SwitchoverCandidates::Only(known.standbys.clone())
+            })
+    }
+
+    /// Patroni's primary keeps those that stream and takes others for those that do not, whichever
+    /// it finds first.
+    pub(super) fn choose_synchronous(&mut self) {
+        if self.leader_pod().is_none_or(|leader| !self.is_up(leader)) {
+            return;
+        }
+        let streaming = self
+            .pods
+            .iter()
+            .filter(|pod| pod.name != self.leader && self.is_up(pod) && self.streams(pod));
+        let streaming: Vec<String> = streaming.map(|pod| pod.name.clone()).collect();
+        let Some(Synchronous {
+            count, standbys, ..
+        }) = &mut self.synchronous
+        else {
+            return;
+        };
+        standbys.retain(|name| streaming.contains(name));
+        for name in streaming.into_iter().rev() {
+            if standbys.len() < *count {
+                standbys.insert(name);
+            }
+        }
+    }
+}
