@@ -1,0 +1,102 @@
+//! Certificates that cannot be issued, that are not loaded, or that have expired.
+
+use pgrekey::api::ops_request::OpsPhase;
+use pgrekey::plan::preview::PodStrategy;
+
+use crate::trip::{Fault, Trip};
+use crate::world::{SCENARIOS, Trouble, World};
+
+#[test]
+fn what_cannot_be_issued_fails_and_touches_no_pod() {
+    let troubles = [
+        Trouble {
+            issuer_is_never_ready: true,
+            ..Trouble::default()
+        },
+        Trouble {
+            trial_fails: true,
+            ..Trouble::default()
+        },
+        Trouble {
+            bad_leaf: Some("the leaf has the wrong name"),
+            ..Trouble::default()
+        },
+    ];
+    for trip in SCENARIOS
+        .iter()
+        .filter(|trip| matches!(trip.name, "add" | "change-issuer" | "update" | "rotate"))
+    {
+        for trouble in &troubles {
+            let mut world = World::new(trip, 3, PodStrategy::Restart);
+            world.trouble = trouble.clone();
+            let spec = world.database.spec.clone();
+            let mut done = Trip::new(world, Fault::None).run();
+            let name = format!("{} {trouble:?}", trip.name);
+            assert_eq!(done.phase(), Some(OpsPhase::Failed), "{name}\n{}", done.log);
+            assert_eq!(
+                (done.world.evictions(), &done.world.database.spec),
+                (vec![0, 0, 0], &spec),
+                "{name}"
+            );
+            done.must_be_well(&name);
+        }
+    }
+}
+
+#[test]
+fn a_server_that_does_not_load_the_new_leaves_turns_the_walk_back() {
+    for trip in SCENARIOS
+        .iter()
+        .filter(|trip| matches!(trip.name, "change-issuer" | "update" | "rotate"))
+    {
+        let mut world = World::new(trip, 3, PodStrategy::Reload);
+        world.trouble.leaves_are_refused = true;
+        let spec = world.database.spec.clone();
+        let mut done = Trip::new(world, Fault::None).run();
+        assert_eq!(
+            (done.phase(), &done.world.database.spec),
+            (Some(OpsPhase::Failed), &spec),
+            "{}",
+            done.log
+        );
+        assert!(!done.log.contains("the rollback failed"), "{}", done.log);
+        done.world.trouble.leaves_are_refused = false;
+        done.must_be_well(trip.name);
+    }
+}
+
+#[test]
+fn certificates_that_have_expired_are_replaced_also_where_standbys_no_longer_stream() {
+    let troubles = [
+        Trouble {
+            leaves_end_at: Some(0),
+            ..Trouble::default()
+        },
+        Trouble {
+            client_is_expired: true,
+            ..Trouble::default()
+        },
+    ];
+    for trip in SCENARIOS
+        .iter()
+        .filter(|trip| matches!(trip.name, "change-issuer" | "update" | "rotate"))
+    {
+        for (strategy, trouble) in [PodStrategy::Restart, PodStrategy::Reload]
+            .into_iter()
+            .flat_map(|s| troubles.iter().map(move |t| (s, t)))
+        {
+            let mut world = World::new(trip, 3, strategy);
+            world.trouble = trouble.clone();
+            world.always();
+            let mut done = Trip::new(world, Fault::None).run();
+            assert_eq!(
+                done.phase(),
+                Some(OpsPhase::Successful),
+                "{} {strategy:?} {trouble:?}\n{}",
+                trip.name,
+                done.log
+            );
+            done.must_be_well(trip.name);
+        }
+    }
+}

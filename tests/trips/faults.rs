@@ -1,0 +1,104 @@
+//! A crash, a fault or a failover at any point of an operation.
+
+use pgrekey::api::ops_request::OpsPhase;
+use pgrekey::plan::preview::PodStrategy;
+use pgrekey::plan::{Decision, decide};
+
+use crate::operations::{REPLICAS, each};
+use crate::trip::{Fault, Trip};
+use crate::world::{SCENARIOS, World};
+
+#[test]
+fn a_crash_at_any_point_changes_nothing_in_the_outcome() {
+    each(&REPLICAS, |trip, replicas, strategy| {
+        let world = World::new(trip, replicas, strategy);
+        let effects = Trip::new(world.clone(), Fault::None).run().effects;
+        for at in 0..effects {
+            for fault in [Fault::CrashBefore(at), Fault::CrashAfter(at)] {
+                let mut done = Trip::new(world.clone(), fault).run();
+                let name = format!("{} {replicas} {strategy:?} {fault:?}", trip.name);
+                assert_eq!(
+                    done.phase(),
+                    Some(OpsPhase::Successful),
+                    "{name}\n{}",
+                    done.log
+                );
+                done.must_be_well(&name);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_fault_at_any_point_leaves_the_database_well() {
+    // What goes wrong with two pods, or five, goes wrong with three.
+    each(&[1, 3], |trip, replicas, strategy| {
+        let world = World::new(trip, replicas, strategy);
+        let effects = Trip::new(world.clone(), Fault::None).run().effects;
+        for at in 0..effects {
+            let mut faults = vec![
+                Fault::Once(at),
+                Fault::Unheard(at),
+                Fault::Forever(at),
+                Fault::PodDies(at),
+                Fault::Blind(at),
+            ];
+            faults.push(Fault::Mute(at));
+            if replicas > 1 {
+                faults.push(Fault::FailsOver(at));
+            }
+            for fault in faults {
+                let mut done = Trip::new(world.clone(), fault).run();
+                done.must_be_well(&format!("{} {replicas} {strategy:?} {fault:?}", trip.name));
+                let passes = matches!(
+                    fault,
+                    Fault::Once(_) | Fault::Unheard(_) | Fault::Blind(_) | Fault::Mute(_)
+                );
+                assert!(
+                    !passes || done.phase() == Some(OpsPhase::Successful),
+                    "{} {fault:?}\n{}",
+                    trip.name,
+                    done.log
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn a_way_back_that_leads_nowhere_ends_resumed_and_the_database_goes_on_to_its_spec() {
+    // Modes that were left half-way stay: whoever wants others asks for them.
+    for trip in SCENARIOS
+        .iter()
+        .filter(|trip| !trip.name.starts_with("change-") || trip.name == "change-issuer")
+    {
+        let world = World::new(trip, 3, PodStrategy::Restart);
+        let effects = Trip::new(world.clone(), Fault::None).run().effects;
+        for at in 0..effects {
+            let mut done = Trip::new(world.clone(), Fault::Hopeless(at)).run();
+            done.must_be_well(&format!("{} hopeless at {at}", trip.name));
+        }
+    }
+}
+
+#[test]
+fn what_is_not_known_is_waited_for() {
+    for trip in SCENARIOS {
+        let effects = Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::None)
+            .run()
+            .effects;
+        for at in 2..effects {
+            let mut under_way =
+                Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::None).run_until(at);
+            under_way.world.trouble.blind_until = i64::MAX;
+            let seen = under_way.world.look();
+            let decision = decide(&seen, under_way.world.now());
+            let is_over = seen.request.is_finished();
+            assert!(
+                is_over || matches!(decision, Decision::Wait { .. }),
+                "{} {at}: {decision:?}",
+                trip.name
+            );
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The grace period: how long clients get before the cluster goes on.
+
+use kube::ResourceExt;
+use pgrekey::api::ops_request::OpsPhase;
+use pgrekey::plan::preview::PodStrategy;
+
+use crate::renewals::{go_on, renewed};
+use crate::trip::{Fault, Trip};
+use crate::world::{SCENARIOS, World};
+
+#[test]
+fn clients_get_the_time_that_the_request_gives_them() {
+    let trip = SCENARIOS
+        .iter()
+        .find(|trip| trip.name == "change-issuer")
+        .expect("the trip");
+    // What the request says goes before what the database does, for all of its requests.
+    for (of_the_request, of_the_database) in [
+        (Some("30m"), None),
+        (None, Some("30m")),
+        (Some("30m"), Some("1s")),
+    ] {
+        let mut world = World::new(trip, 3, PodStrategy::Reload);
+        let settle = |text: Option<&str>| {
+            text.map(|text| {
+                (
+                    "pgrekey.dev/client-grace-period".to_owned(),
+                    text.to_owned(),
+                )
+            })
+        };
+        world
+            .request
+            .annotations_mut()
+            .extend(settle(of_the_request));
+        world
+            .database
+            .annotations_mut()
+            .extend(settle(of_the_database));
+        let mut done = Trip::new(world, Fault::None).run();
+        assert_eq!(
+            done.phase(),
+            Some(OpsPhase::Successful),
+            "that is longer than a step may take\n{}",
+            done.log
+        );
+        done.must_be_well("settle");
+        let steps = done.world.request.status.clone().unwrap_or_default().steps;
+        let at = |name: &str| {
+            steps
+                .iter()
+                .find(|step| step.name == name)
+                .and_then(|step| step.started_at.clone())
+                .expect("a step")
+                .0
+        };
+        let waits = [
+            at("Migrate").duration_since(at("Expand")),
+            at("Contract").duration_since(at("Migrate")),
+        ];
+        assert!(
+            waits.iter().all(|wait| wait.as_secs() >= 1800),
+            "{waits:?}\n{}",
+            done.log
+        );
+    }
+}
+
+#[test]
+fn a_database_says_how_long_clients_get_of_a_renewal() {
+    for (settle, is_done) in [("0s", true), ("10s", true), ("90s", false)] {
+        let mut world = renewed(true);
+        world.database.annotations_mut().insert(
+            "pgrekey.dev/client-grace-period".to_owned(),
+            settle.to_owned(),
+        );
+        go_on(&mut world, 60);
+        assert_eq!(world.trusts_only_who_signs(), is_done, "{settle}");
+    }
+}
+
+#[test]
+fn a_renewal_does_not_wait_until_what_is_served_has_expired() {
+    let mut world = renewed(true);
+    world.database.annotations_mut().insert(
+        "pgrekey.dev/client-grace-period".to_owned(),
+        "24h".to_owned(),
+    );
+    world.trouble.leaves_end_at = Some(300);
+    go_on(&mut world, 230);
+    assert!(
+        !world.primary_serves_what_was_issued(),
+        "clients get what time there is"
+    );
+    go_on(&mut world, 50);
+    assert!(world.primary_serves_what_was_issued());
+}
+
+#[test]
+fn an_operation_amid_a_renewal_does_not_wait_until_what_is_served_has_expired() {
+    let mut world = renewed(true);
+    world.database.annotations_mut().insert(
+        "pgrekey.dev/client-grace-period".to_owned(),
+        "24h".to_owned(),
+    );
+    world.trouble.leaves_end_at = Some(300);
+    world.always();
+    go_on(&mut world, 60);
+    let mut done = Trip::new(world, Fault::None);
+    while !done.world.primary_serves_what_was_issued() {
+        assert!(!done.step() && done.world.second() < 300, "{}", done.log);
+    }
+    assert!(
+        done.world.second() > 200,
+        "clients get what time there is\n{}",
+        done.log
+    );
+}

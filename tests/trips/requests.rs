@@ -1,0 +1,172 @@
+//! The life of a request: its turn, its finalizer, its record and its deletion.
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use pgrekey::api::PostgresOpsRequest;
+use pgrekey::api::ops_request::OpsPhase;
+use pgrekey::controller::STATUS_DELAY;
+use pgrekey::plan::observed::{Observed, Paused};
+use pgrekey::plan::preview::PodStrategy;
+use pgrekey::plan::status::write_policy::StatusWrite;
+use pgrekey::plan::transition::transition;
+use pgrekey::plan::{Decision, RequestAction, decide};
+
+use crate::trip::{Fault, Trip};
+use crate::world::{SCENARIOS, World};
+
+#[test]
+fn a_request_that_waits_for_its_turn_writes_once() {
+    let ahead = |seen: &mut Observed| {
+        let mut first = PostgresOpsRequest::clone(&seen.request);
+        first.metadata.name = Some("first".to_owned());
+        first.metadata.uid = Some("first".to_owned());
+        first.metadata.creation_timestamp = Some(Time(jiff::Timestamp::MIN));
+        seen.siblings.push(Arc::new(first));
+    };
+    let crowded = |seen: &mut Observed| seen.free_slots = 0;
+    let paused = |seen: &mut Observed| seen.paused = Paused::ByOther("by hand".to_owned());
+    let waits: [&dyn Fn(&mut Observed); 3] = [&ahead, &crowded, &paused];
+    for (at, because) in waits.into_iter().enumerate() {
+        let mut world = World::new(&SCENARIOS[0], 3, PodStrategy::Restart);
+        let mut saved = vec![];
+        for _ in 0..100 {
+            let mut seen = world.look();
+            because(&mut seen);
+            let transition = transition(&seen, STATUS_DELAY, world.now());
+            assert!(
+                matches!(transition.decision, Decision::Wait { step: None, .. }),
+                "{at}: {:?}",
+                transition.decision
+            );
+            if transition.write != StatusWrite::Unchanged {
+                saved.push(world.second());
+                world.request.status = Some(transition.status);
+            }
+            world.pass();
+        }
+        assert_eq!(saved, [0], "{at}");
+    }
+}
+
+#[test]
+fn who_waits_for_a_place_loses_no_patience() {
+    for trip in SCENARIOS {
+        let mut world = World::new(trip, 3, PodStrategy::Restart);
+        world.hurry("2m");
+        // From when it has begun until long after its patience would have ended.
+        world.trouble.crowded = 1..3600;
+        let mut done = Trip::new(world, Fault::None).run_with(|world, log| {
+            assert!(
+                !world.paused || world.second() >= 3600,
+                "{}\n{log}",
+                trip.name
+            );
+        });
+        done.must_be_well(trip.name);
+        assert_eq!(
+            done.phase(),
+            Some(OpsPhase::Successful),
+            "{}\n{}",
+            trip.name,
+            done.log
+        );
+    }
+}
+
+#[test]
+fn a_request_that_came_without_the_webhooks_is_held_when_it_begins() {
+    for trip in SCENARIOS {
+        let mut world = World::new(trip, 3, PodStrategy::Restart);
+        world.take_finalizer();
+        let effects = Trip::new(world.clone(), Fault::None).run().effects;
+        for fault in (0..effects).map(Fault::CrashAfter) {
+            let mut done = Trip::new(world.clone(), fault).run();
+            let outcome = (done.phase(), done.log.contains("start [AddFinalizer]"));
+            assert_eq!(
+                outcome,
+                (Some(OpsPhase::Successful), true),
+                "{} {fault:?}\n{}",
+                trip.name,
+                done.log
+            );
+            done.must_be_well(trip.name);
+        }
+    }
+}
+
+#[test]
+fn a_request_that_is_replaced_by_its_manifest_on_the_way_goes_on() {
+    for (trip, at) in SCENARIOS
+        .iter()
+        .flat_map(|trip| [5, 15, 25].map(|at| (trip, at)))
+    {
+        let mut under_way =
+            Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::None).run_until(at);
+        under_way.world.take_finalizer();
+        let mut done = under_way.run();
+        assert_eq!(
+            done.phase(),
+            Some(OpsPhase::Successful),
+            "{} at {at}\n{}",
+            trip.name,
+            done.log
+        );
+        done.must_be_well(trip.name);
+    }
+}
+
+#[test]
+fn a_request_that_has_lost_what_it_began_on_goes_on() {
+    for (trip, at) in SCENARIOS
+        .iter()
+        .flat_map(|trip| [5, 8, 11].map(|at| (trip, at)))
+    {
+        // Pods that were replaced before may be replaced again: nobody knows any more.
+        let mut under_way =
+            Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::Elsewhere).run_until(at);
+        let status = under_way.world.request.status.as_mut().expect("a status");
+        status.begun_on = None;
+        under_way.draft = None;
+        let mut done = under_way.run();
+        assert_eq!(
+            done.phase(),
+            Some(OpsPhase::Successful),
+            "{} at {at}\n{}",
+            trip.name,
+            done.log
+        );
+        done.must_be_well(trip.name);
+    }
+}
+
+#[test]
+fn a_request_that_is_deleted_before_its_turn_is_let_go() {
+    let mut world = World::new(&SCENARIOS[0], 3, PodStrategy::Restart);
+    world.request.metadata.deletion_timestamp = Some(Time(world.now()));
+    let decide = |world: &World| decide(&world.look(), world.now());
+    assert_eq!(
+        decide(&world),
+        Decision::Finish(vec![RequestAction::RemoveFinalizer])
+    );
+    world.perform(&RequestAction::RemoveFinalizer.into());
+    assert_eq!(decide(&world), Decision::Rest(None));
+}
+
+#[test]
+fn a_request_that_is_deleted_on_the_way_turns_back() {
+    for trip in SCENARIOS {
+        let effects = Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::None)
+            .run()
+            .effects;
+        for at in 3..effects - 3 {
+            let mut under_way =
+                Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::Elsewhere)
+                    .run_until(at);
+            let now = under_way.world.now();
+            under_way.world.request.metadata.deletion_timestamp = Some(Time(now));
+            let mut done = under_way.run();
+            done.must_be_well(&format!("{} deleted at {at}", trip.name));
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! An operation under way: the product decides, the simulated cluster does, until the request rests.
+
+mod fault;
+mod transcript;
+
+use std::sync::Arc;
+
+use pgrekey::api::ops_request::OpsPhase;
+use pgrekey::controller::STATUS_DELAY;
+use pgrekey::plan::status::request::Severity;
+use pgrekey::plan::status::write_policy::{PendingStatus, StatusWrite};
+use pgrekey::plan::transition::{Transition, transition};
+use pgrekey::plan::{Action, ClusterAction, Decision, decide};
+use pgrekey::tls::Alias;
+
+use crate::world::World;
+pub(crate) use fault::Fault;
+
+/// A trip under way.
+pub(crate) struct Trip {
+    pub(crate) world: World,
+    /// What pgrekey remembers, until it dies.
+    pub(crate) draft: Option<PendingStatus>,
+    fault: Fault,
+    pub(crate) effects: usize,
+    /// How often something was written to the API server: status, and everything.
+    pub(crate) writes: (usize, usize),
+    failing: Option<&'static str>,
+    /// Second until which no status can be written.
+    mute_until: i64,
+    pub(crate) log: String,
+    /// The way leads back.
+    has_turned: bool,
+    /// The events, as people read them.
+    told: Vec<String>,
+    last: String,
+    /// How often the last line was repeated: after a minute of the same, time passes faster.
+    repeated: u32,
+}
+
+/// More seconds than any trip takes, faults and all.
+const LONGEST: i64 = 20_000;
+
+impl Trip {
+    pub(crate) fn new(mut world: World, fault: Fault) -> Self {
+        if matches!(fault, Fault::Forever(_) | Fault::Hopeless(_)) {
+            // Seconds that nothing happens in prove nothing.
+            world.hurry("2m");
+        }
+        Self {
+            world,
+            draft: None,
+            fault,
+            effects: 0,
+            writes: (0, 0),
+            failing: None,
+            mute_until: 0,
+            log: String::new(),
+            has_turned: false,
+            told: vec![],
+            last: String::new(),
+            repeated: 0,
+        }
+    }
+
+    /// Goes on until the request rests.
+    pub(crate) fn run(self) -> Self {
+        self.run_with(|_, _| {})
+    }
+
+    /// The same, while somebody meddles with the world before each look, knowing the log.
+    pub(crate) fn run_with(mut self, meddle: impl Fn(&mut World, &str)) -> Self {
+        while self.world.second() < LONGEST {
+            meddle(&mut self.world, &self.log);
+            if self.step() {
+                return self;
+            }
+        }
+        panic!("{:?} never ends:\n{}", self.fault, self.log);
+    }
+
+    /// The same, until so many effects have happened.
+    pub(crate) fn run_until(mut self, effects: usize) -> Self {
+        while self.effects < effects && !self.step() {}
+        self
+    }
+
+    /// One reconcile: observes, derives the transition, records it and executes its actions. Says
+    /// whether the request rests.
+    pub(crate) fn step(&mut self) -> bool {
+        let mut seen = self.world.look();
+        let now = self.world.now();
+        if let Some(draft) = &self.draft {
+            Arc::make_mut(&mut seen.request).status = Some(draft.status.clone());
+            seen.stored.since = Some(draft.since);
+        }
+        let transition = transition(&seen, STATUS_DELAY, now);
+        let Transition {
+            decision,
+            status,
+            write,
+            events,
+            ..
+        } = &transition;
+        if matches!(decision, Decision::Rest(_)) {
+            return true;
+        }
+        if self.fault == Fault::None {
+            assert_eq!(
+                *decision,
+                decide(&seen, now),
+                "the same observation leads to another decision"
+            );
+        }
+        self.note(decision);
+        let known = seen.request.status.iter().flat_map(|status| &status.steps);
+        for (old, new) in known.zip(&status.steps) {
+            assert!(
+                old.name == new.name && old.attempts <= new.attempts,
+                "the record forgets {}\n{}",
+                old.name,
+                self.log
+            );
+        }
+        self.told.extend(events.iter().map(|event| {
+            let kind = match event.severity {
+                Severity::Normal => "Normal",
+                Severity::Warning => "Warning",
+            };
+            format!("{kind} {}: {}", event.reason, event.message)
+        }));
+        match write {
+            StatusWrite::Unchanged => {}
+            StatusWrite::Deferred(draft) => self.draft = Some(draft.as_ref().clone()),
+            StatusWrite::Immediate => {
+                let write = |world: &mut World| world.request.status = Some(status.clone());
+                if !self.effect(None, write) {
+                    return false;
+                }
+                self.draft = None;
+            }
+        }
+        for action in transition.actions() {
+            if !self.effect(Some(&action), |world| world.perform(&action)) {
+                return false;
+            }
+        }
+        self.pass(if self.repeated > 60 { 20 } else { 1 });
+        false
+    }
+
+    /// One effect; false if it is not known to have happened, and the rest of the decision is left.
+    fn effect(&mut self, action: Option<&Action>, happen: impl FnOnce(&mut World)) -> bool {
+        let at = self.effects;
+        self.effects += 1;
+        let kind = action.map_or("Status", Action::name);
+        let turned = self.has_turned;
+        match self.fault {
+            Fault::Forever(first) | Fault::Hopeless(first)
+                if at == first
+                    && !turned
+                    && !matches!(
+                        kind,
+                        "Status" | "AddFinalizer" | "RemoveFinalizer" | "Resume"
+                    ) =>
+            {
+                self.failing = Some(kind);
+            }
+            Fault::PodDies(when) if at == when => self.world.kill(at),
+            Fault::FailsOver(when) if at == when => self.world.fail_over(),
+            Fault::Mute(when) if at == when => self.mute_until = self.world.second() + 30,
+            Fault::Blind(when) if at == when => {
+                self.world.trouble.blind_until = self.world.second() + 30;
+            }
+            _ => {}
+        }
+        if self.failing == Some(kind) && (!turned || matches!(self.fault, Fault::Hopeless(_))) {
+            self.pass(1);
+            return false;
+        }
+        if kind == "Status" && self.world.second() < self.mute_until {
+            self.pass(1);
+            return false;
+        }
+        let writes = action.map_or(1, writes);
+        self.writes = (
+            self.writes.0 + usize::from(action.is_none()),
+            self.writes.1 + writes,
+        );
+        match self.fault {
+            Fault::CrashBefore(when) if at == when => {
+                self.draft = None;
+                self.pass(10);
+                false
+            }
+            Fault::Once(when) if at == when => {
+                self.pass(1);
+                false
+            }
+            Fault::CrashAfter(when) if at == when => {
+                self.draft = None;
+                happen(&mut self.world);
+                self.pass(10);
+                false
+            }
+            Fault::Unheard(when) if at == when => {
+                happen(&mut self.world);
+                self.pass(1);
+                false
+            }
+            _ => {
+                happen(&mut self.world);
+                true
+            }
+        }
+    }
+
+    fn pass(&mut self, seconds: u32) {
+        for _ in 0..seconds {
+            self.world.pass();
+            // What was left half-way may have to be passed through again, by clients too.
+            if matches!(self.fault, Fault::Hopeless(_)) && self.world.request.is_finished() {
+                continue;
+            }
+            // Once forth, and once back.
+            let restarts = 1 + u32::from(self.has_turned);
+            if let Err(why) = self.world.law(self.fault.disturbs(), restarts) {
+                panic!(
+                    "{:?} at {} s: {why}\n{}",
+                    self.fault,
+                    self.world.second(),
+                    self.log
+                );
+            }
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Option<OpsPhase> {
+        self.world
+            .request
+            .status
+            .as_ref()
+            .and_then(|status| status.phase)
+    }
+
+    /// It has ended, one way or the other, and left the database well.
+    pub(crate) fn must_be_well(&mut self, what: &str) {
+        // A pod that died at the very end comes back, what was issued in vain is issued again, and
+        // clients get their time.
+        self.world.trouble.bad_leaf = None;
+        for _ in 0..300 {
+            if self.world.is_well().is_ok() {
+                break;
+            }
+            self.world.provision();
+            self.pass(1);
+        }
+        assert!(
+            matches!(self.phase(), Some(OpsPhase::Successful | OpsPhase::Failed)),
+            "{what}\n{}",
+            self.log
+        );
+        if let Err(why) = self.world.is_well() {
+            panic!(
+                "{what}: {why}\n{:#?}\n{}",
+                self.world.scene().applied,
+                self.log
+            );
+        }
+    }
+}
+
+/// How many objects of the API server an action writes. Servers and agents are asked directly.
+fn writes(action: &Action) -> usize {
+    match action {
+        Action::Cluster(
+            ClusterAction::ReloadServer(_)
+            | ClusterAction::ReloadPatroni(_)
+            | ClusterAction::SetPassword(_),
+        ) => 0,
+        Action::Cluster(ClusterAction::RequestCertificates(_)) => Alias::ALL.len(),
+        _ => 1,
+    }
+}
