@@ -5,9 +5,9 @@ mod transcript;
 
 use std::sync::Arc;
 
-use pgrekey::api::ops_request::OpsPhase;
+use pgrekey::api::PostgresOpsRequest;
+use pgrekey::api::ops_request::{OpsPhase, PostgresOpsRequestStatus};
 use pgrekey::controller::STATUS_DELAY;
-use pgrekey::plan::status::request::Severity;
 use pgrekey::plan::status::write_policy::{PendingStatus, StatusWrite};
 use pgrekey::plan::transition::{Transition, transition};
 use pgrekey::plan::{Action, ClusterAction, Decision, decide};
@@ -113,22 +113,8 @@ impl Trip {
             );
         }
         self.note(decision);
-        let known = seen.request.status.iter().flat_map(|status| &status.steps);
-        for (old, new) in known.zip(&status.steps) {
-            assert!(
-                old.name == new.name && old.attempts <= new.attempts,
-                "the record forgets {}\n{}",
-                old.name,
-                self.log
-            );
-        }
-        self.told.extend(events.iter().map(|event| {
-            let kind = match event.severity {
-                Severity::Normal => "Normal",
-                Severity::Warning => "Warning",
-            };
-            format!("{kind} {}: {}", event.reason, event.message)
-        }));
+        self.must_remember(&seen.request, status);
+        self.note_events(events);
         match write {
             StatusWrite::Unchanged => {}
             StatusWrite::Deferred(draft) => self.draft = Some(draft.as_ref().clone()),
@@ -149,36 +135,26 @@ impl Trip {
         false
     }
 
+    /// The record of the steps only grows.
+    fn must_remember(&self, request: &PostgresOpsRequest, status: &PostgresOpsRequestStatus) {
+        let known = request.status.iter().flat_map(|status| &status.steps);
+        for (old, new) in known.zip(&status.steps) {
+            assert!(
+                old.name == new.name && old.attempts <= new.attempts,
+                "the record forgets {}\n{}",
+                old.name,
+                self.log
+            );
+        }
+    }
+
     /// One effect; false if it is not known to have happened, and the rest of the decision is left.
     fn effect(&mut self, action: Option<&Action>, happen: impl FnOnce(&mut World)) -> bool {
         let at = self.effects;
         self.effects += 1;
         let kind = action.map_or("Status", Action::name);
-        let turned = self.has_turned;
-        match self.fault {
-            Fault::Forever(first) | Fault::Hopeless(first)
-                if at == first
-                    && !turned
-                    && !matches!(
-                        kind,
-                        "Status" | "AddFinalizer" | "RemoveFinalizer" | "Resume"
-                    ) =>
-            {
-                self.failing = Some(kind);
-            }
-            Fault::PodDies(when) if at == when => self.world.kill(at),
-            Fault::FailsOver(when) if at == when => self.world.fail_over(),
-            Fault::Mute(when) if at == when => self.mute_until = self.world.second() + 30,
-            Fault::Blind(when) if at == when => {
-                self.world.trouble.blind_until = self.world.second() + 30;
-            }
-            _ => {}
-        }
-        if self.failing == Some(kind) && (!turned || matches!(self.fault, Fault::Hopeless(_))) {
-            self.pass(1);
-            return false;
-        }
-        if kind == "Status" && self.world.second() < self.mute_until {
+        self.disturb(at, kind);
+        if self.fails(kind) {
             self.pass(1);
             return false;
         }
@@ -213,6 +189,36 @@ impl Trip {
                 true
             }
         }
+    }
+
+    /// The world's part of the fault of this trip, before the `at`th effect.
+    fn disturb(&mut self, at: usize, kind: &'static str) {
+        match self.fault {
+            Fault::Forever(first) | Fault::Hopeless(first)
+                if at == first
+                    && !self.has_turned
+                    && !matches!(
+                        kind,
+                        "Status" | "AddFinalizer" | "RemoveFinalizer" | "Resume"
+                    ) =>
+            {
+                self.failing = Some(kind);
+            }
+            Fault::PodDies(when) if at == when => self.world.kill(at),
+            Fault::FailsOver(when) if at == when => self.world.fail_over(),
+            Fault::Mute(when) if at == when => self.mute_until = self.world.second() + 30,
+            Fault::Blind(when) if at == when => {
+                self.world.trouble.blind_until = self.world.second() + 30;
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the API server refuses an effect of this kind now.
+    fn fails(&self, kind: &str) -> bool {
+        let is_over = self.has_turned && !matches!(self.fault, Fault::Hopeless(_));
+        let is_mute = kind == "Status" && self.world.second() < self.mute_until;
+        self.failing == Some(kind) && !is_over || is_mute
     }
 
     fn pass(&mut self, seconds: u32) {

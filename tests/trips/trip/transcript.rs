@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use pgrekey::plan::{Action, ClusterAction, Decision};
 
+use pgrekey::plan::status::request::{RequestEvent, Severity};
+
 use super::Trip;
 
 impl Trip {
@@ -36,6 +38,16 @@ impl Trip {
         }
         let _ = writeln!(self.log, "{:>4} s  {line}", self.world.second());
         (self.last, self.repeated) = (line, 0);
+    }
+
+    pub(super) fn note_events(&mut self, events: &[RequestEvent]) {
+        self.told.extend(events.iter().map(|event| {
+            let kind = match event.severity {
+                Severity::Normal => "Normal",
+                Severity::Warning => "Warning",
+            };
+            format!("{kind} {}: {}", event.reason, event.message)
+        }));
     }
 
     /// What people are told: the conditions at the end, and every event.

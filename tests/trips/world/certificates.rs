@@ -1,5 +1,7 @@
 //! cert-manager: the issuers, the certificates, and what has been issued.
 
+use std::collections::BTreeMap;
+
 use pgrekey::api::postgres::PostgresSpec;
 use pgrekey::pki::{CaId, Fingerprint, Leaf, Material};
 use pgrekey::tls::Alias;
@@ -35,6 +37,20 @@ pub(super) struct SimCertificate {
     pub(super) issued_at: Option<i64>,
 }
 
+/// The certificates of a database that has been served with them from the beginning.
+pub(super) fn issued(spec: &PostgresSpec) -> BTreeMap<Alias, SimCertificate> {
+    let certificate = SimCertificate {
+        spec: spec.clone(),
+        revision: 1,
+        asked: None,
+        issued_at: None,
+    };
+    Alias::ALL
+        .into_iter()
+        .map(|alias| (alias, certificate.clone()))
+        .collect()
+}
+
 impl World {
     /// cert-manager renews every certificate by itself.
     pub(crate) fn renew(&mut self) {
@@ -44,9 +60,39 @@ impl World {
             .for_each(|certificate| certificate.issued_at = Some(second + 1));
     }
 
+    /// cert-manager issues what is due this second.
+    pub(super) fn issue_certificates(&mut self) {
+        let second = self.second;
+        for certificate in self.certificates.values_mut() {
+            if certificate.issued_at.is_some_and(|at| at <= second) {
+                certificate.issued_at = None;
+                certificate.revision += 1;
+                let issuer = certificate
+                    .spec
+                    .tls
+                    .as_ref()
+                    .and_then(|tls| tls.issuer_ref.clone())
+                    .expect("an issuer");
+                self.serial = self
+                    .serial
+                    .max(u8::try_from(certificate.revision).expect("few"));
+                self.issued = Some(material(self.serial, self.signer.unwrap_or(&issuer.name)));
+            }
+        }
+    }
+
     /// From now on another CA signs for the issuers.
     pub(crate) fn rekey(&mut self, signer: &'static str) {
         self.signer = Some(signer);
+    }
+
+    pub(super) fn reissue(&mut self, alias: Alias, revision: i64) {
+        let second = self.second;
+        let certificate = self.certificates.get_mut(&alias).expect("a certificate");
+        if certificate.revision == revision {
+            certificate.asked = Some(revision);
+            certificate.issued_at.get_or_insert(second + 2);
+        }
     }
 
     pub(super) fn certify(&mut self, spec: &PostgresSpec) {

@@ -2,7 +2,7 @@
 
 use kube::ResourceExt;
 use pgrekey::api::tls::SslMode;
-use pgrekey::tls::{Client, can_connect, can_replicate, posture};
+use pgrekey::tls::{Client, Method, Posture, can_connect, can_replicate, posture};
 
 use super::World;
 use super::pods::SimPod;
@@ -30,64 +30,76 @@ impl World {
     ///
     /// `restarts` is how often a pod may have been restarted by now.
     pub(crate) fn law(&mut self, disturbed: bool, restarts: u32) -> Result<(), String> {
+        if !disturbed {
+            self.pods_go_one_at_a_time(restarts)?;
+        }
+        self.lets_pgrekey_in()?;
+        let Some(primary) = self.leader_pod().filter(|pod| self.is_up(pod)) else {
+            return Ok(());
+        };
+        let (name, serving) = (primary.name.clone(), self.posture_of(primary));
+        self.standbys_join(&serving)?;
+        self.issued_certificate_connects(&serving)
+            .and_then(|()| self.clients_connect(serving))
+            .map_err(|why| format!("at {name}: {why}"))
+    }
+
+    /// At most one pod is down, and none has been evicted more often than `restarts`.
+    fn pods_go_one_at_a_time(&self, restarts: u32) -> Result<(), String> {
         let down: Vec<&str> = self
             .pods
             .iter()
             .filter(|pod| !self.is_up(pod))
             .map(|pod| pod.name.as_str())
             .collect();
-        if down.len() > 1 && !disturbed {
+        if down.len() > 1 {
             return Err(format!("more than one pod is down: {down:?}"));
         }
-        if let Some(pod) = self
-            .pods
-            .iter()
-            .find(|pod| pod.evictions > restarts && !disturbed)
-        {
+        if let Some(pod) = self.pods.iter().find(|pod| pod.evictions > restarts) {
             return Err(format!(
                 "{} was restarted {} times",
                 pod.name, pod.evictions
             ));
         }
-        self.lets_pgrekey_in()?;
-        let Some(primary) = self.leader_pod().filter(|pod| self.is_up(pod)) else {
-            return Ok(());
-        };
-        let serving = self.posture_of(primary);
+        Ok(())
+    }
+
+    /// Every standby can replicate from the primary.
+    fn standbys_join(&self, serving: &Posture) -> Result<(), String> {
         for standby in self
             .pods
             .iter()
             .filter(|pod| self.is_up(pod) && pod.name != self.leader)
         {
-            can_replicate(&self.dials_as(standby), &serving).map_err(|refusal| {
-                format!("{} does not join {}: {refusal}", standby.name, primary.name)
+            can_replicate(&self.dials_as(standby), serving).map_err(|refusal| {
+                format!("{} does not join {}: {refusal}", standby.name, self.leader)
             })?;
         }
-        // Users' pods may mount what is issued.
-        if let (Some(issued), Some(pgrekey::tls::Method::Cert)) = (self.issued, serving.accept.tls)
-        {
-            let (roots, certificate) = (Some(self.published.clone()), Some(issued.client.ca));
-            let mode = SslMode::VerifyFull;
-            can_connect(
-                &Client {
-                    mode,
-                    roots,
-                    password_encryption: None,
-                    certificate,
-                },
-                &serving,
-            )
-            .map_err(|refusal| {
-                format!(
-                    "a client with the certificate that was issued at {}: {refusal}",
-                    primary.name
-                )
-            })?;
-        }
-        let now = (serving.clone(), self.published.clone());
+        Ok(())
+    }
+
+    /// A client with the certificate that was issued last can connect: users' pods may mount it.
+    fn issued_certificate_connects(&self, serving: &Posture) -> Result<(), String> {
+        let (Some(issued), Some(Method::Cert)) = (self.issued, serving.accept.tls) else {
+            return Ok(());
+        };
+        let client = Client {
+            mode: SslMode::VerifyFull,
+            roots: Some(self.published.clone()),
+            password_encryption: None,
+            certificate: Some(issued.client.ca),
+        };
+        can_connect(&client, serving)
+            .map_err(|refusal| format!("a client with the certificate that was issued: {refusal}"))
+    }
+
+    /// Every client that can connect before and after the operation can connect now.
+    fn clients_connect(&mut self, serving: Posture) -> Result<(), String> {
+        let now = (serving, self.published.clone());
         if self.judged.as_ref() == Some(&now) {
             return Ok(());
         }
+        let serving = &now.0;
         let roots = Some(self.published.clone()).filter(|roots| !roots.is_empty());
         for client in &self.clients {
             let client = Client {
@@ -103,8 +115,7 @@ impl World {
                 // gone.
                 continue;
             }
-            can_connect(&client, &serving)
-                .map_err(|refusal| format!("{client:?} at {}: {refusal}", primary.name))?;
+            can_connect(&client, serving).map_err(|refusal| format!("{client:?}: {refusal}"))?;
         }
         self.judged = Some(now);
         Ok(())

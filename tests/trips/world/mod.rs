@@ -15,11 +15,9 @@ mod trouble;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use pgrekey::api::annotations::{OPS_REQUEST_FINALIZER, STRATEGY};
-use pgrekey::api::ops_request::{Apply, PostgresOpsRequestSpec};
-use pgrekey::api::postgres::{DatabasePhase, PostgresSpec};
+use pgrekey::api::ops_request::Apply;
+use pgrekey::api::postgres::DatabasePhase;
 use pgrekey::api::{Postgres, PostgresOpsRequest};
 use pgrekey::pki::{CaId, Material};
 use pgrekey::plan::preview::PodStrategy;
@@ -27,7 +25,7 @@ use pgrekey::tls::{Alias, Client, PasswordEncryption, Posture, posture};
 
 use certificates::{SimCertificate, material};
 pub(crate) use clients::Told;
-use patroni::{LOOP_WAIT, Synchronous};
+use patroni::Synchronous;
 use pods::SimPod;
 pub(crate) use scenario::{SCENARIOS, Scenario};
 pub(crate) use trouble::Trouble;
@@ -85,48 +83,16 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(scenario: &Scenario, replicas: u32, strategy: PodStrategy) -> Self {
-        let mut spec: PostgresSpec = serde_saphyr::from_str(scenario.before).expect("a spec");
-        spec.replicas = i32::try_from(replicas).ok();
-        let asked = scenario
-            .request
-            .replacen('{', "{databaseRef: {name: pg}, ", 1);
-        let request: PostgresOpsRequestSpec = serde_saphyr::from_str(&asked).expect("a request");
+        let database = scenario.database(replicas);
         let major = 17;
-        let issuer = "old";
-        let served = spec.tls.as_ref().map(|_| material(1, issuer));
-        let written = posture(&spec, major, served.as_ref()).expect("a posture");
-        let mut database = Postgres::new("pg", spec);
-        database.metadata.namespace = Some("demo".to_owned());
-        database.metadata.uid = Some("database".to_owned());
-        database.status.get_or_insert_default().phase = Some(DatabasePhase::Ready);
-        let mut request = PostgresOpsRequest::new("request", request);
-        request.metadata.namespace = Some("demo".to_owned());
-        request.metadata.uid = Some("request".to_owned());
-        request.metadata.creation_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
-        request
-            .annotations_mut()
-            .insert(STRATEGY.to_owned(), format!("{strategy:?}"));
-        // As the webhooks give it.
-        request
-            .finalizers_mut()
-            .push(OPS_REQUEST_FINALIZER.to_owned());
-        let certificates = served.map(|_| {
-            let certificate = SimCertificate {
-                spec: database.spec.clone(),
-                revision: 1,
-                asked: None,
-                issued_at: None,
-            };
-            Alias::ALL
-                .into_iter()
-                .map(|alias| (alias, certificate.clone()))
-                .collect()
-        });
+        let served = database.spec.tls.as_ref().map(|_| material(1, "old"));
+        let written = posture(&database.spec, major, served.as_ref()).expect("a posture");
+        let certificates = served.map(|_| certificates::issued(&database.spec));
         let mut world = Self {
             second: 0,
             database,
             paused: false,
-            request,
+            request: scenario.request(strategy),
             request_is_gone: false,
             major,
             settings_at: -10,
@@ -174,62 +140,13 @@ impl World {
     /// One second passes.
     pub(crate) fn pass(&mut self) {
         self.second += 1;
-        let second = self.second;
-        if self.realised_at <= second {
+        if self.realised_at <= self.second {
             self.realised = self.template_has_files;
         }
-        for at in 0..self.pods.len() {
-            if self.pods[at].gone_at.is_some_and(|gone| gone <= second) {
-                let (ordinal, evictions) = (self.pods[at].ordinal, self.pods[at].evictions);
-                self.pods[at] = SimPod {
-                    evictions,
-                    ..self.new_pod(ordinal, second + 5)
-                };
-            }
-        }
-        for pod in &mut self.pods {
-            if pod.mounts_at <= second {
-                pod.mounts_at = i64::MAX;
-                pod.mounted = (
-                    self.written.files.clone().filter(|_| pod.has_files),
-                    self.written.conninfo,
-                    self.version,
-                );
-            }
-            // What made it fail goes with the files that were asked for.
-            if pod.ready_at == i64::MAX && pod.mounted.0 != pod.loaded {
-                pod.ready_at = second + 5;
-                pod.loaded.clone_from(&pod.mounted.0);
-            }
-            if self.settings_at <= second && pod.ready_at <= second {
-                pod.settings = (self.written.serve, self.written.accept);
-            }
-        }
-        if let Some((to, _)) = self.switching.take_if(|(_, at)| *at <= second) {
-            self.hand_over(to);
-        }
-        if self.leader_pod().is_none_or(|pod| !self.is_up(pod)) {
-            self.fail_over();
-        }
-        if second % LOOP_WAIT == 0 {
-            self.choose_synchronous();
-        }
-        for certificate in self.certificates.values_mut() {
-            if certificate.issued_at.is_some_and(|at| at <= second) {
-                certificate.issued_at = None;
-                certificate.revision += 1;
-                let issuer = certificate
-                    .spec
-                    .tls
-                    .as_ref()
-                    .and_then(|tls| tls.issuer_ref.clone())
-                    .expect("an issuer");
-                self.serial = self
-                    .serial
-                    .max(u8::try_from(certificate.revision).expect("few"));
-                self.issued = Some(material(self.serial, self.signer.unwrap_or(&issuer.name)));
-            }
-        }
+        self.replace_pods_that_are_gone();
+        self.update_pods();
+        self.run_patroni();
+        self.issue_certificates();
         let all_up = self.pods.iter().all(|pod| self.is_up(pod));
         let phase = if all_up {
             DatabasePhase::Ready

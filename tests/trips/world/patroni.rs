@@ -8,7 +8,7 @@ use super::World;
 use super::pods::SimPod;
 
 /// Every so many seconds Patroni's primary looks who can be synchronous.
-pub(super) const LOOP_WAIT: i64 = 5;
+const LOOP_WAIT: i64 = 5;
 
 /// Patroni's record of who is synchronous.
 #[derive(Clone, Debug)]
@@ -21,6 +21,20 @@ pub(super) struct Synchronous {
 }
 
 impl World {
+    /// Patroni does what is due this second.
+    pub(super) fn run_patroni(&mut self) {
+        let second = self.second;
+        if let Some((to, _)) = self.switching.take_if(|(_, at)| *at <= second) {
+            self.hand_over(to);
+        }
+        if self.leader_pod().is_none_or(|pod| !self.is_up(pod)) {
+            self.fail_over();
+        }
+        if second % LOOP_WAIT == 0 {
+            self.choose_synchronous();
+        }
+    }
+
     /// Commits wait for so many standbys.
     pub(crate) fn synchronise(&mut self, count: usize) {
         self.synchronous = Some(Synchronous {
@@ -53,7 +67,7 @@ impl World {
 
     /// Patroni hands the leadership over only to who is synchronous, and forgets that anybody else
     /// was named.
-    pub(super) fn hand_over(&mut self, to: String) {
+    fn hand_over(&mut self, to: String) {
         match &mut self.synchronous {
             Some(synchronous) if !synchronous.standbys.contains(&to) => synchronous.dropped += 1,
             _ => self.lead(to),
@@ -78,7 +92,7 @@ impl World {
 
     /// Patroni's primary keeps those that stream and takes others for those that do not, whichever
     /// it finds first.
-    pub(super) fn choose_synchronous(&mut self) {
+    fn choose_synchronous(&mut self) {
         if self.leader_pod().is_none_or(|leader| !self.is_up(leader)) {
             return;
         }

@@ -41,13 +41,7 @@ impl World {
             ClusterAction::StartTrial => self.trial = self.trial.or(Some(second + 1)),
             ClusterAction::EndTrial => self.trial = None,
             ClusterAction::RequestCertificates(spec) => self.certify(&spec),
-            ClusterAction::Reissue { alias, revision } => {
-                let certificate = self.certificates.get_mut(&alias).expect("a certificate");
-                if certificate.revision == revision {
-                    certificate.asked = Some(revision);
-                    certificate.issued_at.get_or_insert(second + 2);
-                }
-            }
+            ClusterAction::Reissue { alias, revision } => self.reissue(alias, revision),
             ClusterAction::PublishBundle(trust) => {
                 self.published = trust;
                 self.told_at = second;

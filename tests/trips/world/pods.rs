@@ -57,6 +57,42 @@ impl World {
         }
     }
 
+    pub(super) fn replace_pods_that_are_gone(&mut self) {
+        let second = self.second;
+        for at in 0..self.pods.len() {
+            if self.pods[at].gone_at.is_some_and(|gone| gone <= second) {
+                let (ordinal, evictions) = (self.pods[at].ordinal, self.pods[at].evictions);
+                self.pods[at] = SimPod {
+                    evictions,
+                    ..self.new_pod(ordinal, second + 5)
+                };
+            }
+        }
+    }
+
+    /// Volumes and settings reach the pods.
+    pub(super) fn update_pods(&mut self) {
+        let second = self.second;
+        for pod in &mut self.pods {
+            if pod.mounts_at <= second {
+                pod.mounts_at = i64::MAX;
+                pod.mounted = (
+                    self.written.files.clone().filter(|_| pod.has_files),
+                    self.written.conninfo,
+                    self.version,
+                );
+            }
+            // What made it fail goes with the files that were asked for.
+            if pod.ready_at == i64::MAX && pod.mounted.0 != pod.loaded {
+                pod.ready_at = second + 5;
+                pod.loaded.clone_from(&pod.mounted.0);
+            }
+            if self.settings_at <= second && pod.ready_at <= second {
+                pod.settings = (self.written.serve, self.written.accept);
+            }
+        }
+    }
+
     pub(super) fn is_up(&self, pod: &SimPod) -> bool {
         pod.gone_at.is_none() && pod.ready_at <= self.second
     }

@@ -1,5 +1,14 @@
 //! The operations that are simulated: what the database is before, and what is asked of it.
 
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use pgrekey::api::annotations::{OPS_REQUEST_FINALIZER, STRATEGY};
+use pgrekey::api::ops_request::PostgresOpsRequestSpec;
+use pgrekey::api::postgres::{DatabasePhase, PostgresSpec};
+use pgrekey::api::{Postgres, PostgresOpsRequest};
+use pgrekey::plan::preview::PodStrategy;
+
 const SECURE: &str =
     "{version: '17', sslMode: verify-full, clientAuthMode: cert, tls: {issuerRef: {name: old}}}";
 
@@ -14,9 +23,39 @@ pub(crate) struct Scenario {
     /// Its name, in the names of transcripts too.
     pub(crate) name: &'static str,
     /// The database's spec before it.
-    pub(super) before: &'static str,
+    before: &'static str,
     /// The request, without its `databaseRef`.
-    pub(super) request: &'static str,
+    request: &'static str,
+}
+
+impl Scenario {
+    /// The database before the operation.
+    pub(super) fn database(&self, replicas: u32) -> Postgres {
+        let mut spec: PostgresSpec = serde_saphyr::from_str(self.before).expect("a spec");
+        spec.replicas = i32::try_from(replicas).ok();
+        let mut database = Postgres::new("pg", spec);
+        database.metadata.namespace = Some("demo".to_owned());
+        database.metadata.uid = Some("database".to_owned());
+        database.status.get_or_insert_default().phase = Some(DatabasePhase::Ready);
+        database
+    }
+
+    /// The request, as the webhooks let it in.
+    pub(super) fn request(&self, strategy: PodStrategy) -> PostgresOpsRequest {
+        let asked = self.request.replacen('{', "{databaseRef: {name: pg}, ", 1);
+        let spec: PostgresOpsRequestSpec = serde_saphyr::from_str(&asked).expect("a request");
+        let mut request = PostgresOpsRequest::new("request", spec);
+        request.metadata.namespace = Some("demo".to_owned());
+        request.metadata.uid = Some("request".to_owned());
+        request.metadata.creation_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        request
+            .annotations_mut()
+            .insert(STRATEGY.to_owned(), format!("{strategy:?}"));
+        request
+            .finalizers_mut()
+            .push(OPS_REQUEST_FINALIZER.to_owned());
+        request
+    }
 }
 
 /// Every operation.
