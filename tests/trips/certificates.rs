@@ -22,16 +22,16 @@ fn what_cannot_be_issued_fails_and_touches_no_pod() {
             ..Trouble::default()
         },
     ];
-    for trip in SCENARIOS
+    for scenario in SCENARIOS
         .iter()
-        .filter(|trip| matches!(trip.name, "add" | "change-issuer" | "update" | "rotate"))
+        .filter(|scenario| matches!(scenario.name, "add" | "change-issuer" | "update" | "rotate"))
     {
         for trouble in &troubles {
-            let mut world = World::new(trip, 3, PodStrategy::Restart);
+            let mut world = World::new(scenario, 3, PodStrategy::Restart);
             world.trouble = trouble.clone();
             let spec = world.database.spec.clone();
             let mut done = Trip::new(world, Fault::None).run();
-            let name = format!("{} {trouble:?}", trip.name);
+            let name = format!("{} {trouble:?}", scenario.name);
             assert_eq!(done.phase(), Some(OpsPhase::Failed), "{name}\n{}", done.log);
             assert_eq!(
                 (done.world.evictions(), &done.world.database.spec),
@@ -45,11 +45,11 @@ fn what_cannot_be_issued_fails_and_touches_no_pod() {
 
 #[test]
 fn a_server_that_does_not_load_the_new_leaves_turns_the_walk_back() {
-    for trip in SCENARIOS
+    for scenario in SCENARIOS
         .iter()
-        .filter(|trip| matches!(trip.name, "change-issuer" | "update" | "rotate"))
+        .filter(|scenario| matches!(scenario.name, "change-issuer" | "update" | "rotate"))
     {
-        let mut world = World::new(trip, 3, PodStrategy::Reload);
+        let mut world = World::new(scenario, 3, PodStrategy::Reload);
         world.trouble.leaves_are_refused = true;
         let spec = world.database.spec.clone();
         let mut done = Trip::new(world, Fault::None).run();
@@ -61,7 +61,7 @@ fn a_server_that_does_not_load_the_new_leaves_turns_the_walk_back() {
         );
         assert!(!done.log.contains("the rollback failed"), "{}", done.log);
         done.world.trouble.leaves_are_refused = false;
-        done.must_be_well(trip.name);
+        done.must_be_well(scenario.name);
     }
 }
 
@@ -77,26 +77,26 @@ fn certificates_that_have_expired_are_replaced_also_where_standbys_no_longer_str
             ..Trouble::default()
         },
     ];
-    for trip in SCENARIOS
+    for scenario in SCENARIOS
         .iter()
-        .filter(|trip| matches!(trip.name, "change-issuer" | "update" | "rotate"))
+        .filter(|scenario| matches!(scenario.name, "change-issuer" | "update" | "rotate"))
     {
         for (strategy, trouble) in [PodStrategy::Restart, PodStrategy::Reload]
             .into_iter()
             .flat_map(|s| troubles.iter().map(move |t| (s, t)))
         {
-            let mut world = World::new(trip, 3, strategy);
+            let mut world = World::new(scenario, 3, strategy);
             world.trouble = trouble.clone();
-            world.always();
+            world.apply_always();
             let mut done = Trip::new(world, Fault::None).run();
             assert_eq!(
                 done.phase(),
                 Some(OpsPhase::Successful),
                 "{} {strategy:?} {trouble:?}\n{}",
-                trip.name,
+                scenario.name,
                 done.log
             );
-            done.must_be_well(trip.name);
+            done.must_be_well(scenario.name);
         }
     }
 }

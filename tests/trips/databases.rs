@@ -11,21 +11,21 @@ use pgrekey::plan::waiting::Waiting;
 use pgrekey::plan::{Decision, Outcome, decide};
 
 use crate::trip::{Fault, Trip};
-use crate::world::{SCENARIOS, World};
+use crate::world::{SCENARIOS, Scenario, World};
 
 #[test]
 fn a_database_that_is_gone_ends_its_requests_and_nothing_is_done_to_another_of_its_name() {
-    for trip in SCENARIOS {
+    for scenario in SCENARIOS {
         let under_way =
-            Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::None).run_until(6);
-        let mut seen = under_way.world.look();
+            Trip::new(World::new(scenario, 3, PodStrategy::Restart), Fault::None).run_until(6);
+        let mut seen = under_way.world.observe();
         // Another database of the same name is not shown to the plan.
         seen.database = None;
         let decision = decide(&seen, under_way.world.now());
         assert!(
             matches!(decision, Decision::Complete(Outcome::Failed(_))),
             "{}: {decision:?}",
-            trip.name
+            scenario.name
         );
     }
 }
@@ -37,7 +37,7 @@ fn a_database_that_is_being_deleted_ends_its_requests() {
         Fault::None,
     )
     .run_until(12);
-    let mut seen = under_way.world.look();
+    let mut seen = under_way.world.observe();
     let database = seen
         .database
         .as_mut()
@@ -53,7 +53,7 @@ fn a_database_that_is_being_deleted_ends_its_requests() {
 #[test]
 fn a_database_that_is_not_ready_is_waited_for_unless_the_request_says_always() {
     let world = World::new(&SCENARIOS[0], 3, PodStrategy::Restart);
-    let mut seen = world.look();
+    let mut seen = world.observe();
     let database = seen
         .database
         .as_mut()
@@ -72,11 +72,8 @@ fn a_database_that_is_not_ready_is_waited_for_unless_the_request_says_always() {
 
 #[test]
 fn roles_whose_passwords_would_not_be_taken_are_named_and_nothing_is_touched() {
-    let trip = SCENARIOS
-        .iter()
-        .find(|trip| trip.name == "change-modes")
-        .expect("the trip");
-    let mut world = World::new(trip, 3, PodStrategy::Restart);
+    let scenario = Scenario::named("change-modes");
+    let mut world = World::new(scenario, 3, PodStrategy::Restart);
     world.md5_roles = vec!["app".to_owned(), "report".to_owned()];
     let mut done = Trip::new(world, Fault::None).run();
     assert_eq!(
@@ -92,5 +89,5 @@ fn roles_whose_passwords_would_not_be_taken_are_named_and_nothing_is_touched() {
         done.log
     );
     assert!(!done.log.contains("[Pause]"), "{}", done.log);
-    done.must_be_well(trip.name);
+    done.must_be_well(scenario.name);
 }

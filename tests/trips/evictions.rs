@@ -8,8 +8,8 @@ use crate::world::{SCENARIOS, World};
 
 #[test]
 fn a_budget_that_closes_on_the_way_turns_the_walk_back_and_is_never_overruled() {
-    for trip in SCENARIOS {
-        let mut under_way = Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::None);
+    for scenario in SCENARIOS {
+        let mut under_way = Trip::new(World::new(scenario, 3, PodStrategy::Restart), Fault::None);
         while !under_way.log.contains("evict pg-2") && !under_way.step() {}
         under_way.world.trouble.budget_closed_until = under_way.world.second() + 3600;
         let mut done = under_way.run();
@@ -17,33 +17,33 @@ fn a_budget_that_closes_on_the_way_turns_the_walk_back_and_is_never_overruled() 
             done.phase(),
             Some(OpsPhase::Failed),
             "{}\n{}",
-            trip.name,
+            scenario.name,
             done.log
         );
         assert!(
             done.world.evictions().iter().sum::<u32>() <= 2,
             "{}\n{}",
-            trip.name,
+            scenario.name,
             done.log
         );
         // What may go then goes, and the database comes to what its spec says.
         done.world.trouble.budget_closed_until = 0;
-        done.must_be_well(trip.name);
+        done.must_be_well(scenario.name);
     }
 }
 
 #[test]
 fn a_closed_budget_is_waited_for_and_never_overruled() {
-    for trip in SCENARIOS {
-        let mut world = World::new(trip, 3, PodStrategy::Restart);
+    for scenario in SCENARIOS {
+        let mut world = World::new(scenario, 3, PodStrategy::Restart);
         world.trouble.budget_closed_until = 3600;
         let mut done = Trip::new(world, Fault::None).run();
-        done.must_be_well(trip.name);
+        done.must_be_well(scenario.name);
         assert_eq!(
             (done.phase(), done.world.evictions()),
             (Some(OpsPhase::Failed), vec![0, 0, 0]),
             "{}\n{}",
-            trip.name,
+            scenario.name,
             done.log
         );
     }
@@ -51,24 +51,24 @@ fn a_closed_budget_is_waited_for_and_never_overruled() {
 
 #[test]
 fn a_second_budget_is_waited_for_before_anything_is_touched() {
-    for trip in SCENARIOS {
+    for scenario in SCENARIOS {
         for (until, ends) in [(100, OpsPhase::Successful), (i64::MAX, OpsPhase::Failed)] {
-            let mut world = World::new(trip, 3, PodStrategy::Restart);
+            let mut world = World::new(scenario, 3, PodStrategy::Restart);
             world.trouble.second_budget_until = until;
             let mut done = Trip::new(world, Fault::None).run_with(|world, log| {
                 assert!(
                     !world.paused || world.second() >= until,
                     "{}\n{log}",
-                    trip.name
+                    scenario.name
                 );
             });
-            done.must_be_well(trip.name);
-            assert_eq!(done.phase(), Some(ends), "{}\n{}", trip.name, done.log);
+            done.must_be_well(scenario.name);
+            assert_eq!(done.phase(), Some(ends), "{}\n{}", scenario.name, done.log);
             assert!(
                 done.log
                     .contains("PodDisruptionBudget demo/extra to be deleted"),
                 "{}\n{}",
-                trip.name,
+                scenario.name,
                 done.log
             );
         }
@@ -77,8 +77,8 @@ fn a_second_budget_is_waited_for_before_anything_is_touched() {
 
 #[test]
 fn no_pod_is_replaced_while_a_standby_is_behind() {
-    for trip in SCENARIOS {
-        let mut under_way = Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::None);
+    for scenario in SCENARIOS {
+        let mut under_way = Trip::new(World::new(scenario, 3, PodStrategy::Restart), Fault::None);
         let behind = under_way.world.second() + 300;
         let mut done = {
             while !under_way.log.contains("evict pg-2") && !under_way.step() {}
@@ -102,17 +102,17 @@ fn no_pod_is_replaced_while_a_standby_is_behind() {
             done.phase(),
             Some(OpsPhase::Successful),
             "{}\n{}",
-            trip.name,
+            scenario.name,
             done.log
         );
-        done.must_be_well(trip.name);
+        done.must_be_well(scenario.name);
     }
 }
 
 #[test]
 fn the_only_copy_of_the_data_is_not_evicted() {
-    for trip in SCENARIOS {
-        let mut world = World::new(trip, 1, PodStrategy::Restart);
+    for scenario in SCENARIOS {
+        let mut world = World::new(scenario, 1, PodStrategy::Restart);
         world.trouble.is_ephemeral = true;
         let mut done = Trip::new(world, Fault::None).run();
         assert_eq!(
@@ -122,21 +122,24 @@ fn the_only_copy_of_the_data_is_not_evicted() {
             done.log
         );
         assert!(done.log.contains("only copy of the data"), "{}", done.log);
-        done.must_be_well(trip.name);
+        done.must_be_well(scenario.name);
     }
 }
 
 #[test]
 fn a_canary_that_does_not_come_back_turns_the_walk_back() {
-    for trip in SCENARIOS {
-        let mut world = World::new(trip, 3, PodStrategy::Restart);
+    for scenario in SCENARIOS {
+        let mut world = World::new(scenario, 3, PodStrategy::Restart);
         world.trouble.new_pods_fail = true;
         let spec = world.database.spec.clone();
         let mut done = Trip::new(world, Fault::Elsewhere).run_with(|world, log| {
             // What these change is taken back without a new pod; else what made it fail has to go
             // with its files.
             if log.contains("roll back")
-                && matches!(trip.name, "restart" | "change-modes" | "change-password")
+                && matches!(
+                    scenario.name,
+                    "restart" | "change-modes" | "change-password"
+                )
             {
                 world.mend();
             }
@@ -145,16 +148,16 @@ fn a_canary_that_does_not_come_back_turns_the_walk_back() {
             done.phase(),
             Some(OpsPhase::Failed),
             "{}\n{}",
-            trip.name,
+            scenario.name,
             done.log
         );
         assert!(
             done.world.evictions().iter().filter(|n| **n > 0).count() <= 1,
             "{}\n{}",
-            trip.name,
+            scenario.name,
             done.log
         );
-        assert_eq!(done.world.database.spec, spec, "{}", trip.name);
-        done.must_be_well(trip.name);
+        assert_eq!(done.world.database.spec, spec, "{}", scenario.name);
+        done.must_be_well(scenario.name);
     }
 }

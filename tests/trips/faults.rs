@@ -4,19 +4,19 @@ use pgrekey::api::ops_request::OpsPhase;
 use pgrekey::plan::preview::PodStrategy;
 use pgrekey::plan::{Decision, decide};
 
-use crate::operations::{REPLICAS, each};
+use crate::operations::{REPLICAS, each_operation};
 use crate::trip::{Fault, Trip};
 use crate::world::{SCENARIOS, World};
 
 #[test]
 fn a_crash_at_any_point_changes_nothing_in_the_outcome() {
-    each(&REPLICAS, |trip, replicas, strategy| {
-        let world = World::new(trip, replicas, strategy);
+    each_operation(&REPLICAS, |scenario, replicas, strategy| {
+        let world = World::new(scenario, replicas, strategy);
         let effects = Trip::new(world.clone(), Fault::None).run().effects;
         for at in 0..effects {
             for fault in [Fault::CrashBefore(at), Fault::CrashAfter(at)] {
                 let mut done = Trip::new(world.clone(), fault).run();
-                let name = format!("{} {replicas} {strategy:?} {fault:?}", trip.name);
+                let name = format!("{} {replicas} {strategy:?} {fault:?}", scenario.name);
                 assert_eq!(
                     done.phase(),
                     Some(OpsPhase::Successful),
@@ -32,8 +32,8 @@ fn a_crash_at_any_point_changes_nothing_in_the_outcome() {
 #[test]
 fn a_fault_at_any_point_leaves_the_database_well() {
     // What goes wrong with two pods, or five, goes wrong with three.
-    each(&[1, 3], |trip, replicas, strategy| {
-        let world = World::new(trip, replicas, strategy);
+    each_operation(&[1, 3], |scenario, replicas, strategy| {
+        let world = World::new(scenario, replicas, strategy);
         let effects = Trip::new(world.clone(), Fault::None).run().effects;
         for at in 0..effects {
             let mut faults = vec![
@@ -49,7 +49,10 @@ fn a_fault_at_any_point_leaves_the_database_well() {
             }
             for fault in faults {
                 let mut done = Trip::new(world.clone(), fault).run();
-                done.must_be_well(&format!("{} {replicas} {strategy:?} {fault:?}", trip.name));
+                done.must_be_well(&format!(
+                    "{} {replicas} {strategy:?} {fault:?}",
+                    scenario.name
+                ));
                 let passes = matches!(
                     fault,
                     Fault::Once(_) | Fault::Unheard(_) | Fault::Blind(_) | Fault::Mute(_)
@@ -57,7 +60,7 @@ fn a_fault_at_any_point_leaves_the_database_well() {
                 assert!(
                     !passes || done.phase() == Some(OpsPhase::Successful),
                     "{} {fault:?}\n{}",
-                    trip.name,
+                    scenario.name,
                     done.log
                 );
             }
@@ -68,36 +71,35 @@ fn a_fault_at_any_point_leaves_the_database_well() {
 #[test]
 fn a_way_back_that_leads_nowhere_ends_resumed_and_the_database_goes_on_to_its_spec() {
     // Modes that were left half-way stay: whoever wants others asks for them.
-    for trip in SCENARIOS
-        .iter()
-        .filter(|trip| !trip.name.starts_with("change-") || trip.name == "change-issuer")
-    {
-        let world = World::new(trip, 3, PodStrategy::Restart);
+    for scenario in SCENARIOS.iter().filter(|scenario| {
+        !scenario.name.starts_with("change-") || scenario.name == "change-issuer"
+    }) {
+        let world = World::new(scenario, 3, PodStrategy::Restart);
         let effects = Trip::new(world.clone(), Fault::None).run().effects;
         for at in 0..effects {
             let mut done = Trip::new(world.clone(), Fault::Hopeless(at)).run();
-            done.must_be_well(&format!("{} hopeless at {at}", trip.name));
+            done.must_be_well(&format!("{} hopeless at {at}", scenario.name));
         }
     }
 }
 
 #[test]
 fn what_is_not_known_is_waited_for() {
-    for trip in SCENARIOS {
-        let effects = Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::None)
+    for scenario in SCENARIOS {
+        let effects = Trip::new(World::new(scenario, 3, PodStrategy::Restart), Fault::None)
             .run()
             .effects;
         for at in 2..effects {
             let mut under_way =
-                Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::None).run_until(at);
+                Trip::new(World::new(scenario, 3, PodStrategy::Restart), Fault::None).run_until(at);
             under_way.world.trouble.blind_until = i64::MAX;
-            let seen = under_way.world.look();
+            let seen = under_way.world.observe();
             let decision = decide(&seen, under_way.world.now());
             let is_over = seen.request.is_finished();
             assert!(
                 is_over || matches!(decision, Decision::Wait { .. }),
                 "{} {at}: {decision:?}",
-                trip.name
+                scenario.name
             );
         }
     }

@@ -6,21 +6,18 @@ use pgrekey::plan::preview::PodStrategy;
 
 use crate::renewals::{go_on, renewed};
 use crate::trip::{Fault, Trip};
-use crate::world::{SCENARIOS, World};
+use crate::world::{Scenario, World};
 
 #[test]
 fn clients_get_the_time_that_the_request_gives_them() {
-    let trip = SCENARIOS
-        .iter()
-        .find(|trip| trip.name == "change-issuer")
-        .expect("the trip");
+    let scenario = Scenario::named("change-issuer");
     // What the request says goes before what the database does, for all of its requests.
     for (of_the_request, of_the_database) in [
         (Some("30m"), None),
         (None, Some("30m")),
         (Some("30m"), Some("1s")),
     ] {
-        let mut world = World::new(trip, 3, PodStrategy::Reload);
+        let mut world = World::new(scenario, 3, PodStrategy::Reload);
         let settle = |text: Option<&str>| {
             text.map(|text| {
                 (
@@ -75,7 +72,7 @@ fn a_database_says_how_long_clients_get_of_a_renewal() {
             settle.to_owned(),
         );
         go_on(&mut world, 60);
-        assert_eq!(world.trusts_only_who_signs(), is_done, "{settle}");
+        assert_eq!(world.trusts_only_the_signer(), is_done, "{settle}");
     }
 }
 
@@ -104,7 +101,7 @@ fn an_operation_amid_a_renewal_does_not_wait_until_what_is_served_has_expired() 
         "24h".to_owned(),
     );
     world.trouble.leaves_end_at = Some(300);
-    world.always();
+    world.apply_always();
     go_on(&mut world, 60);
     let mut done = Trip::new(world, Fault::None);
     while !done.world.primary_serves_what_was_issued() {

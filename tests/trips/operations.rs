@@ -11,16 +11,19 @@ use crate::world::{SCENARIOS, Scenario, World};
 /// With one pod, with a primary and a standby, with a majority, and with more standbys than one.
 pub(crate) const REPLICAS: [u32; 4] = [1, 2, 3, 5];
 
-pub(crate) fn each(replicas: &[u32], visit: impl Fn(&'static Scenario, u32, PodStrategy) + Sync) {
+pub(crate) fn each_operation(
+    replicas: &[u32],
+    visit: impl Fn(&'static Scenario, u32, PodStrategy) + Sync,
+) {
     std::thread::scope(|scope| {
         for strategy in [PodStrategy::Restart, PodStrategy::Reload] {
             let visit = &visit;
             scope.spawn(move || {
-                for (trip, replicas) in SCENARIOS
+                for (scenario, replicas) in SCENARIOS
                     .iter()
-                    .flat_map(|trip| replicas.iter().map(move |replicas| (trip, *replicas)))
+                    .flat_map(|scenario| replicas.iter().map(move |replicas| (scenario, *replicas)))
                 {
-                    visit(trip, replicas, strategy);
+                    visit(scenario, replicas, strategy);
                 }
             });
         }
@@ -29,9 +32,9 @@ pub(crate) fn each(replicas: &[u32], visit: impl Fn(&'static Scenario, u32, PodS
 
 #[test]
 fn golden_trips() {
-    each(&REPLICAS, |trip, replicas, strategy| {
-        let name = format!("{}-{replicas}-{strategy:?}", trip.name);
-        let mut done = Trip::new(World::new(trip, replicas, strategy), Fault::None).run();
+    each_operation(&REPLICAS, |scenario, replicas, strategy| {
+        let name = format!("{}-{replicas}-{strategy:?}", scenario.name);
+        let mut done = Trip::new(World::new(scenario, replicas, strategy), Fault::None).run();
         assert_eq!(
             done.phase(),
             Some(OpsPhase::Successful),
@@ -40,7 +43,7 @@ fn golden_trips() {
         );
         done.must_be_well(&name);
         let rolls = strategy == PodStrategy::Restart
-            || matches!(trip.name, "add" | "add-scram" | "remove" | "restart");
+            || matches!(scenario.name, "add" | "add-scram" | "remove" | "restart");
         assert!(
             done.world
                 .evictions()
@@ -50,8 +53,8 @@ fn golden_trips() {
             done.log
         );
         assert_eq!(
-            done.told().contains("ReloadTLS"),
-            !rolls && trip.name != "restart",
+            done.announcements().contains("ReloadTLS"),
+            !rolls && scenario.name != "restart",
             "{name}"
         );
         let (of_status, writes) = done.writes;
@@ -67,7 +70,7 @@ fn golden_trips() {
         // Transcripts are named after the suite, in whichever module this test stands.
         insta::with_settings!({prepend_module_to_snapshot => false}, {
             if replicas == 3 {
-                insta::assert_snapshot!(format!("trips__{name}-told"), done.told());
+                insta::assert_snapshot!(format!("trips__{name}-told"), done.announcements());
             }
             insta::assert_snapshot!(format!("trips__{name}"), done.log);
         });

@@ -5,15 +5,12 @@ use pgrekey::api::ops_request::OpsPhase;
 use pgrekey::plan::preview::PodStrategy;
 
 use crate::trip::{Fault, Trip};
-use crate::world::{SCENARIOS, Told, World};
+use crate::world::{ClientVolumes, Scenario, World};
 
 /// A database that nothing is asked of, while cert-manager has renewed its certificates.
 pub(crate) fn renewed(by_another_key: bool) -> World {
-    let trip = SCENARIOS
-        .iter()
-        .find(|trip| trip.name == "rotate")
-        .expect("the trip");
-    let mut world = World::new(trip, 3, PodStrategy::Reload);
+    let scenario = Scenario::named("rotate");
+    let mut world = World::new(scenario, 3, PodStrategy::Reload);
     if by_another_key {
         world.rekey("the next key");
     }
@@ -31,20 +28,20 @@ pub(crate) fn go_on(world: &mut World, seconds: usize) {
 /// A client whose volumes are behind: the kubelet brings a changed ConfigMap or Secret to a pod
 /// within about a minute.
 struct SlowClient {
-    told: Vec<(i64, Told)>,
+    volumes: Vec<(i64, ClientVolumes)>,
 }
 
 impl SlowClient {
-    fn of(world: &World) -> Self {
+    fn new(world: &World) -> Self {
         Self {
-            told: vec![(i64::MIN, world.told())],
+            volumes: vec![(i64::MIN, world.client_volumes())],
         }
     }
 
     fn must_get_in(&mut self, world: &World, what: &str) {
-        self.told.push((world.second(), world.told()));
+        self.volumes.push((world.second(), world.client_volumes()));
         let seen = self
-            .told
+            .volumes
             .iter()
             .rfind(|(second, _)| *second <= world.second() - 90)
             .expect("the first one");
@@ -73,33 +70,30 @@ fn a_renewal_replaces_what_has_expired_also_while_a_standby_is_away() {
 #[test]
 fn a_renewal_by_a_new_key_of_the_ca_refuses_no_client_whose_volumes_are_behind() {
     let mut world = renewed(true);
-    let mut client = SlowClient::of(&world);
+    let mut client = SlowClient::new(&world);
     for _ in 0..360 {
         go_on(&mut world, 1);
         client.must_get_in(&world, "a renewal");
     }
-    assert!(world.primary_serves_what_was_issued() && world.trusts_only_who_signs());
+    assert!(world.primary_serves_what_was_issued() && world.trusts_only_the_signer());
 }
 
 #[test]
 fn an_operation_amid_a_renewal_takes_no_time_from_clients() {
     // While clients learn of the new CA, and while they take over its certificates.
-    for (trip, begins) in ["rotate", "restart"]
+    for (scenario, begins) in ["rotate", "restart"]
         .iter()
-        .flat_map(|trip| [60, 180].map(|begins| (*trip, begins)))
+        .flat_map(|scenario| [60, 180].map(|begins| (*scenario, begins)))
     {
-        let what = format!("{trip} after {begins} s");
+        let what = format!("{scenario} after {begins} s");
         let mut world = renewed(true);
-        let trip = SCENARIOS
-            .iter()
-            .find(|known| known.name == trip)
-            .expect("the trip");
-        world.request = World::new(trip, 3, PodStrategy::Restart).request;
+        let scenario = Scenario::named(scenario);
+        world.request = World::new(scenario, 3, PodStrategy::Restart).request;
         world.database.annotations_mut().insert(
             "pgrekey.dev/client-grace-period".to_owned(),
             "2m".to_owned(),
         );
-        let mut client = SlowClient::of(&world);
+        let mut client = SlowClient::new(&world);
         for _ in 0..begins {
             go_on(&mut world, 1);
             client.must_get_in(&world, &what);

@@ -31,7 +31,7 @@ fn a_request_that_waits_for_its_turn_writes_once() {
         let mut world = World::new(&SCENARIOS[0], 3, PodStrategy::Restart);
         let mut saved = vec![];
         for _ in 0..100 {
-            let mut seen = world.look();
+            let mut seen = world.observe();
             because(&mut seen);
             let transition = transition(&seen, STATUS_DELAY, world.now());
             assert!(
@@ -51,24 +51,24 @@ fn a_request_that_waits_for_its_turn_writes_once() {
 
 #[test]
 fn who_waits_for_a_place_loses_no_patience() {
-    for trip in SCENARIOS {
-        let mut world = World::new(trip, 3, PodStrategy::Restart);
-        world.hurry("2m");
+    for scenario in SCENARIOS {
+        let mut world = World::new(scenario, 3, PodStrategy::Restart);
+        world.set_timeout("2m");
         // From when it has begun until long after its patience would have ended.
         world.trouble.crowded = 1..3600;
         let mut done = Trip::new(world, Fault::None).run_with(|world, log| {
             assert!(
                 !world.paused || world.second() >= 3600,
                 "{}\n{log}",
-                trip.name
+                scenario.name
             );
         });
-        done.must_be_well(trip.name);
+        done.must_be_well(scenario.name);
         assert_eq!(
             done.phase(),
             Some(OpsPhase::Successful),
             "{}\n{}",
-            trip.name,
+            scenario.name,
             done.log
         );
     }
@@ -76,8 +76,8 @@ fn who_waits_for_a_place_loses_no_patience() {
 
 #[test]
 fn a_request_that_came_without_the_webhooks_is_held_when_it_begins() {
-    for trip in SCENARIOS {
-        let mut world = World::new(trip, 3, PodStrategy::Restart);
+    for scenario in SCENARIOS {
+        let mut world = World::new(scenario, 3, PodStrategy::Restart);
         world.take_finalizer();
         let effects = Trip::new(world.clone(), Fault::None).run().effects;
         for fault in (0..effects).map(Fault::CrashAfter) {
@@ -87,44 +87,47 @@ fn a_request_that_came_without_the_webhooks_is_held_when_it_begins() {
                 outcome,
                 (Some(OpsPhase::Successful), true),
                 "{} {fault:?}\n{}",
-                trip.name,
+                scenario.name,
                 done.log
             );
-            done.must_be_well(trip.name);
+            done.must_be_well(scenario.name);
         }
     }
 }
 
 #[test]
 fn a_request_that_is_replaced_by_its_manifest_on_the_way_goes_on() {
-    for (trip, at) in SCENARIOS
+    for (scenario, at) in SCENARIOS
         .iter()
-        .flat_map(|trip| [5, 15, 25].map(|at| (trip, at)))
+        .flat_map(|scenario| [5, 15, 25].map(|at| (scenario, at)))
     {
         let mut under_way =
-            Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::None).run_until(at);
+            Trip::new(World::new(scenario, 3, PodStrategy::Restart), Fault::None).run_until(at);
         under_way.world.take_finalizer();
         let mut done = under_way.run();
         assert_eq!(
             done.phase(),
             Some(OpsPhase::Successful),
             "{} at {at}\n{}",
-            trip.name,
+            scenario.name,
             done.log
         );
-        done.must_be_well(trip.name);
+        done.must_be_well(scenario.name);
     }
 }
 
 #[test]
 fn a_request_that_has_lost_what_it_began_on_goes_on() {
-    for (trip, at) in SCENARIOS
+    for (scenario, at) in SCENARIOS
         .iter()
-        .flat_map(|trip| [5, 8, 11].map(|at| (trip, at)))
+        .flat_map(|scenario| [5, 8, 11].map(|at| (scenario, at)))
     {
         // Pods that were replaced before may be replaced again: nobody knows any more.
-        let mut under_way =
-            Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::Elsewhere).run_until(at);
+        let mut under_way = Trip::new(
+            World::new(scenario, 3, PodStrategy::Restart),
+            Fault::Elsewhere,
+        )
+        .run_until(at);
         let status = under_way.world.request.status.as_mut().expect("a status");
         status.begun_on = None;
         under_way.draft = None;
@@ -133,10 +136,10 @@ fn a_request_that_has_lost_what_it_began_on_goes_on() {
             done.phase(),
             Some(OpsPhase::Successful),
             "{} at {at}\n{}",
-            trip.name,
+            scenario.name,
             done.log
         );
-        done.must_be_well(trip.name);
+        done.must_be_well(scenario.name);
     }
 }
 
@@ -144,7 +147,7 @@ fn a_request_that_has_lost_what_it_began_on_goes_on() {
 fn a_request_that_is_deleted_before_its_turn_is_let_go() {
     let mut world = World::new(&SCENARIOS[0], 3, PodStrategy::Restart);
     world.request.metadata.deletion_timestamp = Some(Time(world.now()));
-    let decide = |world: &World| decide(&world.look(), world.now());
+    let decide = |world: &World| decide(&world.observe(), world.now());
     assert_eq!(
         decide(&world),
         Decision::Finish(vec![RequestAction::RemoveFinalizer])
@@ -155,18 +158,20 @@ fn a_request_that_is_deleted_before_its_turn_is_let_go() {
 
 #[test]
 fn a_request_that_is_deleted_on_the_way_turns_back() {
-    for trip in SCENARIOS {
-        let effects = Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::None)
+    for scenario in SCENARIOS {
+        let effects = Trip::new(World::new(scenario, 3, PodStrategy::Restart), Fault::None)
             .run()
             .effects;
         for at in 3..effects - 3 {
-            let mut under_way =
-                Trip::new(World::new(trip, 3, PodStrategy::Restart), Fault::Elsewhere)
-                    .run_until(at);
+            let mut under_way = Trip::new(
+                World::new(scenario, 3, PodStrategy::Restart),
+                Fault::Elsewhere,
+            )
+            .run_until(at);
             let now = under_way.world.now();
             under_way.world.request.metadata.deletion_timestamp = Some(Time(now));
             let mut done = under_way.run();
-            done.must_be_well(&format!("{} deleted at {at}", trip.name));
+            done.must_be_well(&format!("{} deleted at {at}", scenario.name));
         }
     }
 }

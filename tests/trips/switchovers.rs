@@ -4,20 +4,23 @@ use pgrekey::api::ops_request::OpsPhase;
 use pgrekey::plan::preview::PodStrategy;
 
 use crate::trip::{Fault, Trip};
-use crate::world::{SCENARIOS, World};
+use crate::world::{SCENARIOS, Scenario, World};
 
 /// Trips of a cluster whose commits wait for so many of its standbys: one, or all.
-fn synchronous(visit: impl Fn(World, &str)) {
-    for trip in SCENARIOS
+fn each_synchronous_cluster(visit: impl Fn(World, &str)) {
+    for scenario in SCENARIOS
         .iter()
-        .filter(|trip| matches!(trip.name, "restart" | "change-issuer"))
+        .filter(|scenario| matches!(scenario.name, "restart" | "change-issuer"))
     {
         for (replicas, count) in [(2, 1), (3, 1), (3, 2), (5, 1), (5, 4)] {
-            let mut world = World::new(trip, replicas, PodStrategy::Restart);
+            let mut world = World::new(scenario, replicas, PodStrategy::Restart);
             world.synchronise(count);
             visit(
                 world,
-                &format!("{} of {replicas}, {count} of them synchronous", trip.name),
+                &format!(
+                    "{} of {replicas}, {count} of them synchronous",
+                    scenario.name
+                ),
             );
         }
     }
@@ -25,7 +28,7 @@ fn synchronous(visit: impl Fn(World, &str)) {
 
 #[test]
 fn the_leadership_goes_to_a_standby_that_is_synchronous() {
-    synchronous(|world, name| {
+    each_synchronous_cluster(|world, name| {
         let mut done = Trip::new(world, Fault::None).run();
         assert_eq!(
             done.phase(),
@@ -45,7 +48,7 @@ fn the_leadership_goes_to_a_standby_that_is_synchronous() {
 
 #[test]
 fn a_synchronous_cluster_is_well_after_any_fault() {
-    synchronous(|world, name| {
+    each_synchronous_cluster(|world, name| {
         let effects = Trip::new(world.clone(), Fault::None).run().effects;
         for at in 0..effects {
             for fault in [
@@ -63,11 +66,8 @@ fn a_synchronous_cluster_is_well_after_any_fault() {
 
 #[test]
 fn while_no_standby_is_synchronous_the_leadership_stays() {
-    let trip = SCENARIOS
-        .iter()
-        .find(|trip| trip.name == "restart")
-        .expect("the trip");
-    let mut world = World::new(trip, 3, PodStrategy::Restart);
+    let scenario = Scenario::named("restart");
+    let mut world = World::new(scenario, 3, PodStrategy::Restart);
     world.synchronise(0);
     let mut done = Trip::new(world, Fault::None).run();
     assert!(

@@ -32,7 +32,7 @@ pub(crate) struct Trip {
     /// The way leads back.
     has_turned: bool,
     /// The events, as people read them.
-    told: Vec<String>,
+    events: Vec<String>,
     last: String,
     /// How often the last line was repeated: after a minute of the same, time passes faster.
     repeated: u32,
@@ -45,7 +45,7 @@ impl Trip {
     pub(crate) fn new(mut world: World, fault: Fault) -> Self {
         if matches!(fault, Fault::Forever(_) | Fault::Hopeless(_)) {
             // Seconds that nothing happens in prove nothing.
-            world.hurry("2m");
+            world.set_timeout("2m");
         }
         Self {
             world,
@@ -57,7 +57,7 @@ impl Trip {
             mute_until: 0,
             log: String::new(),
             has_turned: false,
-            told: vec![],
+            events: vec![],
             last: String::new(),
             repeated: 0,
         }
@@ -69,9 +69,9 @@ impl Trip {
     }
 
     /// The same, while somebody meddles with the world before each look, knowing the log.
-    pub(crate) fn run_with(mut self, meddle: impl Fn(&mut World, &str)) -> Self {
+    pub(crate) fn run_with(mut self, disturb: impl Fn(&mut World, &str)) -> Self {
         while self.world.second() < LONGEST {
-            meddle(&mut self.world, &self.log);
+            disturb(&mut self.world, &self.log);
             if self.step() {
                 return self;
             }
@@ -88,7 +88,7 @@ impl Trip {
     /// One reconcile: observes, derives the transition, records it and executes its actions. Says
     /// whether the request rests.
     pub(crate) fn step(&mut self) -> bool {
-        let mut seen = self.world.look();
+        let mut seen = self.world.observe();
         let now = self.world.now();
         if let Some(draft) = &self.draft {
             Arc::make_mut(&mut seen.request).status = Some(draft.status.clone());
@@ -112,7 +112,7 @@ impl Trip {
                 "the same observation leads to another decision"
             );
         }
-        self.note(decision);
+        self.note_decision(decision);
         self.must_remember(&seen.request, status);
         self.note_events(events);
         match write {
@@ -269,7 +269,7 @@ impl Trip {
         if let Err(why) = self.world.is_well() {
             panic!(
                 "{what}: {why}\n{:#?}\n{}",
-                self.world.scene().applied,
+                self.world.observed_cluster().applied,
                 self.log
             );
         }

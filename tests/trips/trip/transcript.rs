@@ -9,7 +9,7 @@ use pgrekey::plan::status::request::{RequestEvent, Severity};
 use super::Trip;
 
 impl Trip {
-    pub(super) fn note(&mut self, decision: &Decision) {
+    pub(super) fn note_decision(&mut self, decision: &Decision) {
         self.has_turned |= matches!(decision, Decision::RollBack { .. });
         let line = match decision {
             Decision::Act {
@@ -18,7 +18,7 @@ impl Trip {
                 actions,
                 ..
             } => {
-                let actions: Vec<String> = actions.iter().map(short).collect();
+                let actions: Vec<String> = actions.iter().map(transcribed).collect();
                 format!("{step}: {purpose} [{}]", actions.join(", "))
             }
             Decision::Wait {
@@ -41,7 +41,7 @@ impl Trip {
     }
 
     pub(super) fn note_events(&mut self, events: &[RequestEvent]) {
-        self.told.extend(events.iter().map(|event| {
+        self.events.extend(events.iter().map(|event| {
             let kind = match event.severity {
                 Severity::Normal => "Normal",
                 Severity::Warning => "Warning",
@@ -51,7 +51,7 @@ impl Trip {
     }
 
     /// What people are told: the conditions at the end, and every event.
-    pub(crate) fn told(&self) -> String {
+    pub(crate) fn announcements(&self) -> String {
         let status = self.world.request.status.clone().unwrap_or_default();
         let conditions = status.conditions.iter().map(|condition| {
             let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
@@ -74,12 +74,12 @@ impl Trip {
             |title: &str, lines: Vec<String>| format!("{title}\n  {}\n", lines.join("\n  "));
         lines("conditions", conditions.collect())
             + &lines("pods", pods.collect())
-            + &lines("events", self.told.clone())
+            + &lines("events", self.events.clone())
     }
 }
 
 /// An action as transcripts have it: a leaf of the simulated world is known by its serial.
-fn short(action: &Action) -> String {
+fn transcribed(action: &Action) -> String {
     match action {
         Action::Cluster(ClusterAction::WriteFiles(files)) => {
             format!(

@@ -10,8 +10,12 @@ use pgrekey::tls::{Client, PasswordEncryption, can_connect, posture};
 use super::World;
 use super::certificates::{ca, material};
 
-/// What a client finds in its volumes: whom to trust, and who has signed its certificate.
-pub(crate) type Told = (BTreeSet<CaId>, Option<CaId>);
+/// The volumes of a client: the CAs that it trusts, and the CA that has signed its certificate.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientVolumes {
+    roots: BTreeSet<CaId>,
+    signer: Option<CaId>,
+}
 
 impl World {
     /// Everybody who can connect at both ends, trusting what is published there.
@@ -56,28 +60,28 @@ impl World {
             .collect()
     }
 
-    /// What clients find in volumes that are up to date.
-    pub(crate) fn told(&self) -> Told {
-        (
-            self.published.clone(),
-            self.issued.map(|issued| issued.client.ca),
-        )
+    /// The volumes of a client, if they are up to date.
+    pub(crate) fn client_volumes(&self) -> ClientVolumes {
+        ClientVolumes {
+            roots: self.published.clone(),
+            signer: self.issued.map(|issued| issued.client.ca),
+        }
     }
 
-    /// Whether the primary lets in a client that found this in its volumes.
-    pub(crate) fn lets_in(&self, (roots, certificate): Told) -> Result<(), String> {
+    /// Whether the primary lets in a client with these volumes.
+    pub(crate) fn lets_in(&self, volumes: ClientVolumes) -> Result<(), String> {
         let serving = self.posture_of(self.leader_pod().ok_or("no leader")?);
         let client = Client {
             mode: SslMode::VerifyFull,
-            roots: Some(roots),
+            roots: Some(volumes.roots),
             password_encryption: None,
-            certificate,
+            certificate: volumes.signer,
         };
         can_connect(&client, &serving).map_err(|refusal| format!("{client:?}: {refusal}"))
     }
 
     /// Whether nobody but the CA that signs now is trusted, by servers and by clients.
-    pub(crate) fn trusts_only_who_signs(&self) -> bool {
+    pub(crate) fn trusts_only_the_signer(&self) -> bool {
         let only = BTreeSet::from([ca(self.signer.expect("another signer"))]);
         self.published == only
             && self

@@ -129,17 +129,17 @@ impl World {
         if !self.request.finalizers().is_empty() && !self.request_is_gone {
             return Err("the request is still held".to_owned());
         }
-        let scene = self.scene();
+        let cluster = self.observed_cluster();
         let served = self.written.files.as_ref().map(|files| files.material);
         let wanted =
             posture(&self.database.spec, self.major, served.as_ref()).ok_or("no posture")?;
-        if scene.applied != wanted {
+        if cluster.applied != wanted {
             return Err("what is written is not what the spec asks for".to_owned());
         }
-        scene
+        cluster
             .pods
             .iter()
-            .try_for_each(|pod| match scene.drift(pod) {
+            .try_for_each(|pod| match cluster.drift(pod) {
                 None => Ok(()),
                 Some(lack) => Err(format!("{}: {lack:?}", pod.name)),
             })

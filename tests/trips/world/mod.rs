@@ -1,6 +1,6 @@
 //! A simulated cluster: what an API server, a kubelet, Patroni, PostgreSQL and cert-manager do, as
 //! far as TLS is concerned, one second at a time. It knows the facts; the product sees them only
-//! through [`World::look`].
+//! through [`World::observe`].
 
 mod certificates;
 mod clients;
@@ -24,7 +24,7 @@ use pgrekey::plan::preview::PodStrategy;
 use pgrekey::tls::{Alias, Client, PasswordEncryption, Posture, posture};
 
 use certificates::{SimCertificate, material};
-pub(crate) use clients::Told;
+pub(crate) use clients::ClientVolumes;
 use patroni::Synchronous;
 use pods::SimPod;
 pub(crate) use scenario::{SCENARIOS, Scenario};
@@ -72,7 +72,7 @@ pub(crate) struct World {
     /// Whose CA signs for every issuer, if it is not the issuer's own first one.
     signer: Option<&'static str>,
     /// Second at which pods and clients were last told something else.
-    told_at: i64,
+    trust_changed_at: i64,
     next_uid: u64,
     pub(crate) trouble: Trouble,
     /// Clients that can connect at both ends.
@@ -114,7 +114,7 @@ impl World {
             origin: served,
             serial: 1,
             signer: None,
-            told_at: -1000,
+            trust_changed_at: -1000,
             next_uid: 0,
             trouble: Trouble::default(),
             clients: vec![],
@@ -157,7 +157,7 @@ impl World {
     }
 
     /// The request does not wait for the database to be ready.
-    pub(crate) fn always(&mut self) {
+    pub(crate) fn apply_always(&mut self) {
         self.request.spec.apply = Apply::Always;
     }
 
@@ -167,7 +167,7 @@ impl World {
     }
 
     /// Each step may take no longer than this.
-    pub(crate) fn hurry(&mut self, timeout: &str) {
+    pub(crate) fn set_timeout(&mut self, timeout: &str) {
         self.request.spec.timeout = Some(timeout.to_owned());
     }
 }

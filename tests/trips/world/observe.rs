@@ -24,7 +24,7 @@ pub(super) const WRITTEN: u64 = 5 << 20;
 
 impl World {
     /// What the product sees.
-    pub(crate) fn look(&self) -> Observed {
+    pub(crate) fn observe(&self) -> Observed {
         let wished = goal::target_spec(&self.database.spec, &self.request.spec, self.major);
         let is_blind = self.second < self.trouble.blind_until;
         let unknown = || Unknown::NoAnswer("no answer".to_owned());
@@ -35,17 +35,17 @@ impl World {
             issuance: if is_blind {
                 Err(unknown())
             } else {
-                Ok(self.issuance(&wished))
+                Ok(self.observed_issuance(&wished))
             },
             cluster: if is_blind {
                 Err(unknown())
             } else {
-                Ok(self.scene())
+                Ok(self.observed_cluster())
             },
             budgets: if is_blind {
                 Err(unknown())
             } else {
-                Ok(self.budgets(closed))
+                Ok(self.observed_budgets(closed))
             },
         };
         Observed {
@@ -66,14 +66,14 @@ impl World {
             pod_uids: if is_blind || self.request.begun_on().is_some() {
                 Err(unknown())
             } else {
-                Ok(self.uids())
+                Ok(self.pod_uids())
             },
             live: Ok(live),
             last_failure: None,
         }
     }
 
-    fn budgets(&self, closed: bool) -> Budgets {
+    fn observed_budgets(&self, closed: bool) -> Budgets {
         let second = Budget {
             name: "demo/extra".to_owned(),
             pods: vec!["pg-0".to_owned()],
@@ -88,14 +88,14 @@ impl World {
         }
     }
 
-    fn uids(&self) -> BTreeMap<String, String> {
+    fn pod_uids(&self) -> BTreeMap<String, String> {
         self.pods
             .iter()
             .map(|pod| (pod.name.clone(), pod.uid.to_string()))
             .collect()
     }
 
-    fn issuance(&self, wished: &PostgresSpec) -> Issuance {
+    fn observed_issuance(&self, wished: &PostgresSpec) -> Issuance {
         let trial = match self.trial {
             None => Trial::Absent,
             Some(at) if self.second < at => Trial::Pending,
@@ -136,7 +136,7 @@ impl World {
         }
     }
 
-    pub(crate) fn scene(&self) -> ObservedCluster {
+    pub(crate) fn observed_cluster(&self) -> ObservedCluster {
         let stored = self.written.files.as_ref().map(|files| files.material);
         ObservedCluster {
             database: "pg".to_owned(),
@@ -153,7 +153,7 @@ impl World {
                 is_known: self.realised == self.template_has_files,
             },
             client_bundle: self.published.clone(),
-            trust_changed_at: Some(at(self.told_at)),
+            trust_changed_at: Some(at(self.trust_changed_at)),
             in_secret: stored,
             leaf_expires_at: self
                 .trouble
@@ -164,7 +164,7 @@ impl World {
             volume_version: self.version.to_string(),
             is_ephemeral: self.trouble.is_ephemeral,
             replicas: self.pods.len(),
-            pods: self.pods.iter().map(|pod| self.pod(pod)).collect(),
+            pods: self.pods.iter().map(|pod| self.observed_pod(pod)).collect(),
             leader: Ok(self.leader.clone()),
             switchover_candidates: self.successors(),
             switchover_pending: self.switching.is_some(),
@@ -175,7 +175,7 @@ impl World {
         }
     }
 
-    fn pod(&self, pod: &SimPod) -> ObservedPod {
+    fn observed_pod(&self, pod: &SimPod) -> ObservedPod {
         let is_up = self.is_up(pod);
         ObservedPod {
             name: pod.name.clone(),
@@ -186,14 +186,14 @@ impl World {
             has_files: pod.has_files,
             refreshed_for: pod.refreshed.clone(),
             server: if is_up {
-                Ok(self.server(pod))
+                Ok(self.observed_server(pod))
             } else {
                 Err(Unknown::NoAnswer("cannot be reached".to_owned()))
             },
         }
     }
 
-    fn server(&self, pod: &SimPod) -> ObservedServer {
+    fn observed_server(&self, pod: &SimPod) -> ObservedServer {
         let standby = pod.name != self.leader;
         let (serve, accept) = pod.settings;
         let settings = Posture {

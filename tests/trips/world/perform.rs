@@ -44,7 +44,7 @@ impl World {
             ClusterAction::Reissue { alias, revision } => self.reissue(alias, revision),
             ClusterAction::PublishBundle(trust) => {
                 self.published = trust;
-                self.told_at = second;
+                self.trust_changed_at = second;
             }
             ClusterAction::WriteSettings(posture) => {
                 self.written = Posture {
@@ -66,22 +66,24 @@ impl World {
                 self.realised_at = second + 3;
             }
             ClusterAction::SetPassword(hash) => self.hash = hash,
-            ClusterAction::Touch { pod, version } => self.with(&pod, |pod| {
+            ClusterAction::Touch { pod, version } => self.change_pod(&pod, |pod| {
                 pod.refreshed = Some(version.clone());
                 pod.mounts_at = second + 1;
             }),
             ClusterAction::ReloadServer(pod) => {
                 let refused = self.origin.filter(|_| self.trouble.leaves_are_refused);
-                self.with(&pod, |pod| {
+                self.change_pod(&pod, |pod| {
                     let is_new = pod.mounted.0.as_ref().map(|files| files.material) != refused;
                     if refused.is_none() || !is_new {
                         pod.loaded.clone_from(&pod.mounted.0);
                     }
                 });
             }
-            ClusterAction::ReloadPatroni(pod) => self.with(&pod, |pod| pod.dial = pod.mounted.1),
+            ClusterAction::ReloadPatroni(pod) => {
+                self.change_pod(&pod, |pod| pod.dial = pod.mounted.1)
+            }
             ClusterAction::Evict(_) if second < self.trouble.budget_closed_until => {}
-            ClusterAction::Evict(pod) => self.with(&pod, |pod| {
+            ClusterAction::Evict(pod) => self.change_pod(&pod, |pod| {
                 pod.gone_at = Some(second + 1);
                 pod.evictions += 1;
             }),
@@ -104,7 +106,7 @@ impl World {
         }
         self.written.files = Some(files);
         self.version += 1;
-        self.told_at = self.second;
+        self.trust_changed_at = self.second;
     }
 
     /// What the loop of the databases does meanwhile: certificates as the spec wants them, and what
@@ -127,12 +129,12 @@ impl World {
             .values()
             .all(|certificate| certificate.issued_at.is_none());
         let issued = self.issued.as_ref().filter(|_| is_issued);
-        let scene = self.scene();
-        let Some(target) = steady_state_target(&scene.applied, &spec, self.major, issued) else {
+        let cluster = self.observed_cluster();
+        let Some(target) = steady_state_target(&cluster.applied, &spec, self.major, issued) else {
             return;
         };
-        let heading = next_step(&scene, &target, None);
-        if grace::grace(&scene, &heading, grace::for_renewal(&self.database)).is_some() {
+        let heading = next_step(&cluster, &target, None);
+        if grace::grace(&cluster, &heading, grace::for_renewal(&self.database)).is_some() {
             return;
         }
         if let Progress::Act { actions, .. } = heading {

@@ -145,7 +145,11 @@ impl World {
         self.ends_at(pod).is_some_and(|end| end <= self.second)
     }
 
-    pub(super) fn with(&mut self, PodRef { name, uid }: &PodRef, change: impl FnOnce(&mut SimPod)) {
+    pub(super) fn change_pod(
+        &mut self,
+        PodRef { name, uid }: &PodRef,
+        change: impl FnOnce(&mut SimPod),
+    ) {
         if let Some(pod) = self
             .pods
             .iter_mut()

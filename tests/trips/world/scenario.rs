@@ -29,6 +29,17 @@ pub(crate) struct Scenario {
 }
 
 impl Scenario {
+    /// The operation of this name.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub(crate) fn named(name: &str) -> &'static Self {
+        let mut scenarios = SCENARIOS.iter();
+        scenarios
+            .find(|scenario| scenario.name == name)
+            .expect("a scenario")
+    }
+
     /// The database before the operation.
     pub(super) fn database(&self, replicas: u32) -> Postgres {
         let mut spec: PostgresSpec = serde_saphyr::from_str(self.before).expect("a spec");
