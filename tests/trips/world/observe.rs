@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use pgrekey::api::postgres::PostgresSpec;
 use pgrekey::api::tls::SslMode;
+use pgrekey::pki::Material;
 use pgrekey::plan::budgets::{Budget, Budgets};
 use pgrekey::plan::observed::cluster::{
     LeafSummary, ObservedCluster, ObservedPod, ObservedServer, StandbyReplication, Template,
 };
+use pgrekey::plan::observed::instance::client_expired;
 use pgrekey::plan::observed::{Issuance, Live, Observed, ObservedCertificate, Paused, Trial};
 use pgrekey::plan::operation::goal;
 use pgrekey::plan::status::write_policy::StoredStatus;
@@ -20,7 +23,7 @@ use super::pods::SimPod;
 use super::{World, at};
 
 /// How much log there is, in bytes.
-pub(super) const WRITTEN: u64 = 5 << 20;
+const WRITTEN: u64 = 5 << 20;
 
 impl World {
     /// What the product sees.
@@ -138,6 +141,7 @@ impl World {
 
     pub(crate) fn observed_cluster(&self) -> ObservedCluster {
         let stored = self.written.files.as_ref().map(|files| files.material);
+        let pods: Vec<ObservedPod> = self.pods.iter().map(|pod| self.observed_pod(pod)).collect();
         ObservedCluster {
             database: "pg".to_owned(),
             applied: Posture {
@@ -164,15 +168,25 @@ impl World {
             volume_version: self.version.to_string(),
             is_ephemeral: self.trouble.is_ephemeral,
             replicas: self.pods.len(),
-            pods: self.pods.iter().map(|pod| self.observed_pod(pod)).collect(),
             leader: Ok(self.leader.clone()),
             switchover_candidates: self.successors(),
             switchover_pending: self.switching.is_some(),
             max_lag: 1 << 20,
             observed_at: self.now(),
-            client_expired: self.trouble.client_is_expired
-                && self.pods.iter().any(|pod| self.presents_old(pod)),
+            client_expired: client_expired(
+                self.client_end(stored),
+                self.client_end(self.previous),
+                &pods,
+                self.now(),
+            ),
+            pods,
         }
+    }
+
+    /// When the client certificate of this material expires, if it ever does.
+    fn client_end(&self, material: Option<Material>) -> Option<Timestamp> {
+        let is_expired = self.trouble.client_is_expired && material == self.origin;
+        material.filter(|_| is_expired).map(|_| at(0))
     }
 
     fn observed_pod(&self, pod: &SimPod) -> ObservedPod {

@@ -129,7 +129,7 @@ impl World {
         !is_refused && can_replicate(&self.dials_as(pod), &self.posture_of(primary)).is_ok()
     }
 
-    pub(super) fn presents_old(&self, pod: &SimPod) -> bool {
+    fn presents_old(&self, pod: &SimPod) -> bool {
         pod.dial.sends_client_cert
             && pod.mounted.0.as_ref().map(|files| files.material) == self.origin
     }
