@@ -7,7 +7,7 @@ use crate::trip::{Fault, Trip};
 use crate::world::{SCENARIOS, Trouble, World};
 
 #[test]
-fn what_cannot_be_issued_fails_and_touches_no_pod() {
+fn a_certificate_that_cannot_be_issued_fails_the_request_before_a_pod_is_touched() {
     let troubles = [
         Trouble {
             issuer_is_never_ready: true,
@@ -44,7 +44,7 @@ fn what_cannot_be_issued_fails_and_touches_no_pod() {
 }
 
 #[test]
-fn a_server_that_does_not_load_the_new_leaves_turns_the_walk_back() {
+fn a_server_that_does_not_load_new_certificates_turns_the_walk_back() {
     for scenario in SCENARIOS
         .iter()
         .filter(|scenario| matches!(scenario.name, "change-issuer" | "update" | "rotate"))
@@ -66,7 +66,7 @@ fn a_server_that_does_not_load_the_new_leaves_turns_the_walk_back() {
 }
 
 #[test]
-fn certificates_that_have_expired_are_replaced_also_where_standbys_no_longer_stream() {
+fn expired_certificates_are_replaced_although_standbys_no_longer_stream() {
     let troubles = [
         Trouble {
             leaves_end_at: Some(0),

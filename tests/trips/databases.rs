@@ -14,7 +14,7 @@ use crate::trip::{Fault, Trip};
 use crate::world::{SCENARIOS, Scenario, World};
 
 #[test]
-fn a_database_that_is_gone_ends_its_requests_and_nothing_is_done_to_another_of_its_name() {
+fn a_database_that_is_gone_fails_its_requests() {
     for scenario in SCENARIOS {
         let under_way =
             Trip::new(World::new(scenario, 3, PodStrategy::Restart), Fault::None).run_until(6);
@@ -31,7 +31,7 @@ fn a_database_that_is_gone_ends_its_requests_and_nothing_is_done_to_another_of_i
 }
 
 #[test]
-fn a_database_that_is_being_deleted_ends_its_requests() {
+fn a_database_that_is_being_deleted_fails_its_requests() {
     let under_way = Trip::new(
         World::new(&SCENARIOS[0], 3, PodStrategy::Restart),
         Fault::None,
@@ -51,7 +51,7 @@ fn a_database_that_is_being_deleted_ends_its_requests() {
 }
 
 #[test]
-fn a_database_that_is_not_ready_is_waited_for_unless_the_request_says_always() {
+fn a_request_waits_for_a_database_that_is_not_ready_unless_it_says_always() {
     let world = World::new(&SCENARIOS[0], 3, PodStrategy::Restart);
     let mut seen = world.observe();
     let database = seen
@@ -71,7 +71,7 @@ fn a_database_that_is_not_ready_is_waited_for_unless_the_request_says_always() {
 }
 
 #[test]
-fn roles_whose_passwords_would_not_be_taken_are_named_and_nothing_is_touched() {
+fn roles_with_md5_passwords_fail_a_request_for_scram_before_the_database_is_paused() {
     let scenario = Scenario::named("change-modes");
     let mut world = World::new(scenario, 3, PodStrategy::Restart);
     world.md5_roles = vec!["app".to_owned(), "report".to_owned()];

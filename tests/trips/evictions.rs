@@ -7,7 +7,7 @@ use crate::trip::{Fault, Trip};
 use crate::world::{SCENARIOS, World};
 
 #[test]
-fn a_budget_that_closes_on_the_way_turns_the_walk_back_and_is_never_overruled() {
+fn a_disruption_budget_that_closes_on_the_way_turns_the_walk_back_and_is_respected() {
     for scenario in SCENARIOS {
         let mut under_way = Trip::new(World::new(scenario, 3, PodStrategy::Restart), Fault::None);
         while !under_way.log.contains("evict pg-2") && !under_way.step() {}
@@ -26,14 +26,14 @@ fn a_budget_that_closes_on_the_way_turns_the_walk_back_and_is_never_overruled() 
             scenario.name,
             done.log
         );
-        // What may go then goes, and the database comes to what its spec says.
+        // Once the budget is open, the remaining pods go, and the database reaches its spec.
         done.world.trouble.budget_closed_until = 0;
         done.must_be_well(scenario.name);
     }
 }
 
 #[test]
-fn a_closed_budget_is_waited_for_and_never_overruled() {
+fn a_closed_disruption_budget_fails_the_request_without_an_eviction() {
     for scenario in SCENARIOS {
         let mut world = World::new(scenario, 3, PodStrategy::Restart);
         world.trouble.budget_closed_until = 3600;
@@ -50,7 +50,7 @@ fn a_closed_budget_is_waited_for_and_never_overruled() {
 }
 
 #[test]
-fn a_second_budget_is_waited_for_before_anything_is_touched() {
+fn a_request_waits_until_a_second_disruption_budget_is_deleted_before_it_pauses() {
     for scenario in SCENARIOS {
         for (until, ends) in [(100, OpsPhase::Successful), (i64::MAX, OpsPhase::Failed)] {
             let mut world = World::new(scenario, 3, PodStrategy::Restart);
@@ -133,8 +133,8 @@ fn a_canary_that_does_not_come_back_turns_the_walk_back() {
         world.trouble.new_pods_fail = true;
         let spec = world.database.spec.clone();
         let mut done = Trip::new(world, Fault::Elsewhere).run_with(|world, log| {
-            // What these change is taken back without a new pod; else what made it fail has to go
-            // with its files.
+            // These operations are taken back without a new pod, so the failing one is mended here. The
+            // others mend it with other files.
             if log.contains("roll back")
                 && matches!(
                     scenario.name,

@@ -9,7 +9,7 @@ use crate::trip::{Fault, Trip};
 use crate::world::{SCENARIOS, World};
 
 #[test]
-fn a_crash_at_any_point_changes_nothing_in_the_outcome() {
+fn a_crash_at_any_point_does_not_change_the_outcome() {
     each_operation(&REPLICAS, |scenario, replicas, strategy| {
         let world = World::new(scenario, replicas, strategy);
         let effects = Trip::new(world.clone(), Fault::None).run().effects;
@@ -31,7 +31,7 @@ fn a_crash_at_any_point_changes_nothing_in_the_outcome() {
 
 #[test]
 fn a_fault_at_any_point_leaves_the_database_well() {
-    // What goes wrong with two pods, or five, goes wrong with three.
+    // Faults of two pods, or of five, show with three.
     each_operation(&[1, 3], |scenario, replicas, strategy| {
         let world = World::new(scenario, replicas, strategy);
         let effects = Trip::new(world.clone(), Fault::None).run().effects;
@@ -69,8 +69,8 @@ fn a_fault_at_any_point_leaves_the_database_well() {
 }
 
 #[test]
-fn a_way_back_that_leads_nowhere_ends_resumed_and_the_database_goes_on_to_its_spec() {
-    // Modes that were left half-way stay: whoever wants others asks for them.
+fn a_rollback_that_fails_resumes_the_database_and_the_database_reaches_its_spec() {
+    // Modes that were left half-way stay, until another request changes them.
     for scenario in SCENARIOS.iter().filter(|scenario| {
         !scenario.name.starts_with("change-") || scenario.name == "change-issuer"
     }) {
@@ -84,7 +84,7 @@ fn a_way_back_that_leads_nowhere_ends_resumed_and_the_database_goes_on_to_its_sp
 }
 
 #[test]
-fn what_is_not_known_is_waited_for() {
+fn an_operation_waits_while_the_cluster_cannot_be_observed() {
     for scenario in SCENARIOS {
         let effects = Trip::new(World::new(scenario, 3, PodStrategy::Restart), Fault::None)
             .run()

@@ -9,9 +9,9 @@ use crate::trip::{Fault, Trip};
 use crate::world::{Scenario, World};
 
 #[test]
-fn clients_get_the_time_that_the_request_gives_them() {
+fn clients_get_the_grace_period_of_the_request_or_else_of_the_database() {
     let scenario = Scenario::named("change-issuer");
-    // What the request says goes before what the database does, for all of its requests.
+    // The annotation of the request overrides that of the database, which counts for all requests.
     for (of_the_request, of_the_database) in [
         (Some("30m"), None),
         (None, Some("30m")),
@@ -64,7 +64,7 @@ fn clients_get_the_time_that_the_request_gives_them() {
 }
 
 #[test]
-fn a_database_says_how_long_clients_get_of_a_renewal() {
+fn a_renewal_gives_clients_the_grace_period_of_the_database() {
     for (settle, is_done) in [("0s", true), ("10s", true), ("90s", false)] {
         let mut world = renewed(true);
         world.database.annotations_mut().insert(
@@ -77,7 +77,7 @@ fn a_database_says_how_long_clients_get_of_a_renewal() {
 }
 
 #[test]
-fn a_renewal_does_not_wait_until_what_is_served_has_expired() {
+fn a_renewal_ends_before_the_served_certificate_expires() {
     let mut world = renewed(true);
     world.database.annotations_mut().insert(
         "pgrekey.dev/client-grace-period".to_owned(),
@@ -94,7 +94,7 @@ fn a_renewal_does_not_wait_until_what_is_served_has_expired() {
 }
 
 #[test]
-fn an_operation_amid_a_renewal_does_not_wait_until_what_is_served_has_expired() {
+fn an_operation_amid_a_renewal_ends_the_renewal_before_the_served_certificate_expires() {
     let mut world = renewed(true);
     world.database.annotations_mut().insert(
         "pgrekey.dev/client-grace-period".to_owned(),

@@ -2,14 +2,14 @@
 //!
 //! The machinery:
 //!
-//! | module | what is in it |
+//! | module | content |
 //! |---|---|
-//! | [`world`] | the simulated cluster, the operations that are simulated in it, and what goes wrong there |
+//! | [`world`] | the simulated cluster, the operations that are simulated in it, and its troubles |
 //! | [`trip`] | an operation under way, and the faults that hit one of its effects |
 //!
 //! The tests:
 //!
-//! | module | what they are about |
+//! | module | subject |
 //! |---|---|
 //! | [`operations`] | golden trips: every operation, in clusters of every size, with both strategies |
 //! | [`faults`] | a crash, a fault or a failover at any point of an operation |

@@ -31,7 +31,7 @@ pub(crate) fn each_operation(
 }
 
 #[test]
-fn golden_trips() {
+fn every_operation_succeeds_as_its_golden_transcript_says() {
     each_operation(&REPLICAS, |scenario, replicas, strategy| {
         let name = format!("{}-{replicas}-{strategy:?}", scenario.name);
         let mut done = Trip::new(World::new(scenario, replicas, strategy), Fault::None).run();

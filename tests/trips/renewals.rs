@@ -52,7 +52,7 @@ impl SlowClient {
 }
 
 #[test]
-fn a_renewal_replaces_what_has_expired_also_while_a_standby_is_away() {
+fn a_renewal_replaces_expired_certificates_although_a_standby_is_away() {
     for (by_another_key, is_one_away) in [(false, true), (true, false), (true, true)] {
         let mut world = renewed(by_another_key);
         world.trouble.leaves_end_at = Some(0);
@@ -68,7 +68,7 @@ fn a_renewal_replaces_what_has_expired_also_while_a_standby_is_away() {
 }
 
 #[test]
-fn a_renewal_by_a_new_key_of_the_ca_refuses_no_client_whose_volumes_are_behind() {
+fn a_renewal_by_a_new_key_of_the_ca_refuses_no_client_with_old_volumes() {
     let mut world = renewed(true);
     let mut client = SlowClient::new(&world);
     for _ in 0..360 {
@@ -79,7 +79,7 @@ fn a_renewal_by_a_new_key_of_the_ca_refuses_no_client_whose_volumes_are_behind()
 }
 
 #[test]
-fn an_operation_amid_a_renewal_takes_no_time_from_clients() {
+fn an_operation_amid_a_renewal_does_not_shorten_the_time_of_clients() {
     // While clients learn of the new CA, and while they take over its certificates.
     for (scenario, begins) in ["rotate", "restart"]
         .iter()

@@ -16,7 +16,7 @@ use crate::trip::{Fault, Trip};
 use crate::world::{SCENARIOS, World};
 
 #[test]
-fn a_request_that_waits_for_its_turn_writes_once() {
+fn a_request_that_waits_for_its_turn_writes_its_status_once() {
     let ahead = |seen: &mut Observed| {
         let mut first = PostgresOpsRequest::clone(&seen.request);
         first.metadata.name = Some("first".to_owned());
@@ -50,11 +50,11 @@ fn a_request_that_waits_for_its_turn_writes_once() {
 }
 
 #[test]
-fn who_waits_for_a_place_loses_no_patience() {
+fn a_request_that_waits_for_a_slot_does_not_time_out() {
     for scenario in SCENARIOS {
         let mut world = World::new(scenario, 3, PodStrategy::Restart);
         world.set_timeout("2m");
-        // From when it has begun until long after its patience would have ended.
+        // From the first second until long after a step of 2 min would have timed out.
         world.trouble.crowded = 1..3600;
         let mut done = Trip::new(world, Fault::None).run_with(|world, log| {
             assert!(
@@ -75,7 +75,7 @@ fn who_waits_for_a_place_loses_no_patience() {
 }
 
 #[test]
-fn a_request_that_came_without_the_webhooks_is_held_when_it_begins() {
+fn a_request_without_a_finalizer_gets_one_when_it_begins() {
     for scenario in SCENARIOS {
         let mut world = World::new(scenario, 3, PodStrategy::Restart);
         world.take_finalizer();
@@ -96,7 +96,7 @@ fn a_request_that_came_without_the_webhooks_is_held_when_it_begins() {
 }
 
 #[test]
-fn a_request_that_is_replaced_by_its_manifest_on_the_way_goes_on() {
+fn a_request_that_is_replaced_by_its_manifest_on_the_way_succeeds() {
     for (scenario, at) in SCENARIOS
         .iter()
         .flat_map(|scenario| [5, 15, 25].map(|at| (scenario, at)))
@@ -117,12 +117,12 @@ fn a_request_that_is_replaced_by_its_manifest_on_the_way_goes_on() {
 }
 
 #[test]
-fn a_request_that_has_lost_what_it_began_on_goes_on() {
+fn a_request_that_has_lost_the_record_of_its_first_pods_succeeds() {
     for (scenario, at) in SCENARIOS
         .iter()
         .flat_map(|scenario| [5, 8, 11].map(|at| (scenario, at)))
     {
-        // Pods that were replaced before may be replaced again: nobody knows any more.
+        // Pods that were replaced before may be replaced again: the record of them is lost.
         let mut under_way = Trip::new(
             World::new(scenario, 3, PodStrategy::Restart),
             Fault::Elsewhere,
@@ -144,7 +144,7 @@ fn a_request_that_has_lost_what_it_began_on_goes_on() {
 }
 
 #[test]
-fn a_request_that_is_deleted_before_its_turn_is_let_go() {
+fn a_request_that_is_deleted_before_its_turn_loses_its_finalizer() {
     let mut world = World::new(&SCENARIOS[0], 3, PodStrategy::Restart);
     world.request.metadata.deletion_timestamp = Some(Time(world.now()));
     let decide = |world: &World| decide(&world.observe(), world.now());
@@ -157,7 +157,7 @@ fn a_request_that_is_deleted_before_its_turn_is_let_go() {
 }
 
 #[test]
-fn a_request_that_is_deleted_on_the_way_turns_back() {
+fn a_request_that_is_deleted_on_the_way_leaves_the_database_well() {
     for scenario in SCENARIOS {
         let effects = Trip::new(World::new(scenario, 3, PodStrategy::Restart), Fault::None)
             .run()

@@ -6,7 +6,7 @@ use pgrekey::plan::preview::PodStrategy;
 use crate::trip::{Fault, Trip};
 use crate::world::{SCENARIOS, Scenario, World};
 
-/// Trips of a cluster whose commits wait for so many of its standbys: one, or all.
+/// Clusters whose commits wait for one standby, or for all.
 fn each_synchronous_cluster(visit: impl Fn(World, &str)) {
     for scenario in SCENARIOS
         .iter()
@@ -27,7 +27,7 @@ fn each_synchronous_cluster(visit: impl Fn(World, &str)) {
 }
 
 #[test]
-fn the_leadership_goes_to_a_standby_that_is_synchronous() {
+fn the_leadership_goes_to_a_synchronous_standby() {
     each_synchronous_cluster(|world, name| {
         let mut done = Trip::new(world, Fault::None).run();
         assert_eq!(
@@ -65,7 +65,7 @@ fn a_synchronous_cluster_is_well_after_any_fault() {
 }
 
 #[test]
-fn while_no_standby_is_synchronous_the_leadership_stays() {
+fn the_leadership_stays_while_no_standby_is_synchronous() {
     let scenario = Scenario::named("restart");
     let mut world = World::new(scenario, 3, PodStrategy::Restart);
     world.synchronise(0);
@@ -82,5 +82,5 @@ fn while_no_standby_is_synchronous_the_leadership_stays() {
         "{}",
         done.log
     );
-    done.must_be_well("nobody is synchronous");
+    done.must_be_well("no standby is synchronous");
 }

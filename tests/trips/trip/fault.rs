@@ -1,9 +1,9 @@
-//! What goes wrong with one effect of a trip.
+//! The faults that hit one effect of a trip.
 
-/// What goes wrong with one effect, the `at`th of a trip. Effects are status writes and actions.
+/// The fault that hits one effect, the `at`th of a trip. Effects are status writes and actions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Nothing does.
+    /// No effect fails.
     None,
     /// pgrekey dies before it, and starts again 10 s later.
     CrashBefore(usize),

@@ -1,4 +1,5 @@
-//! An operation under way: the product decides, the simulated cluster does, until the request rests.
+//! An operation under way: the product decides and the simulated cluster obeys, until the request
+//! rests.
 
 mod fault;
 mod transcript;
@@ -19,7 +20,7 @@ pub(crate) use fault::Fault;
 /// A trip under way.
 pub(crate) struct Trip {
     pub(crate) world: World,
-    /// What pgrekey remembers, until it dies.
+    /// The status that pgrekey remembers and has not written; it goes when pgrekey dies.
     pub(crate) draft: Option<PendingStatus>,
     fault: Fault,
     pub(crate) effects: usize,
@@ -68,7 +69,7 @@ impl Trip {
         self.run_with(|_, _| {})
     }
 
-    /// The same, while somebody meddles with the world before each look, knowing the log.
+    /// The same, with a test that disturbs the world before each observation, knowing the log.
     pub(crate) fn run_with(mut self, disturb: impl Fn(&mut World, &str)) -> Self {
         while self.world.second() < LONGEST {
             disturb(&mut self.world, &self.log);
@@ -224,7 +225,7 @@ impl Trip {
     fn pass(&mut self, seconds: u32) {
         for _ in 0..seconds {
             self.world.pass();
-            // What was left half-way may have to be passed through again, by clients too.
+            // A walk that stopped half-way may refuse clients until it is walked again.
             if matches!(self.fault, Fault::Hopeless(_)) && self.world.request.is_finished() {
                 continue;
             }
@@ -249,9 +250,9 @@ impl Trip {
             .and_then(|status| status.phase)
     }
 
-    /// It has ended, one way or the other, and left the database well.
+    /// The request has ended, one way or the other, and the database is well.
     pub(crate) fn must_be_well(&mut self, what: &str) {
-        // A pod that died at the very end comes back, what was issued in vain is issued again, and
+        // A pod that died at the very end comes back, certificates with a defect are issued again, and
         // clients get their time.
         self.world.trouble.bad_leaf = None;
         for _ in 0..300 {

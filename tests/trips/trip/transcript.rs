@@ -1,4 +1,4 @@
-//! A trip as people read it: its log, and what its users are told.
+//! A trip as people read it: its log, and the announcements to its users.
 
 use std::fmt::Write;
 
@@ -50,7 +50,7 @@ impl Trip {
         }));
     }
 
-    /// What people are told: the conditions at the end, and every event.
+    /// The announcements to users: the conditions and the pods at the end, and every event.
     pub(crate) fn announcements(&self) -> String {
         let status = self.world.request.status.clone().unwrap_or_default();
         let conditions = status.conditions.iter().map(|condition| {

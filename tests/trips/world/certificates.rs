@@ -1,4 +1,4 @@
-//! cert-manager: the issuers, the certificates, and what has been issued.
+//! cert-manager: the issuers, the certificates, and the keys that were issued.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use pgrekey::tls::Alias;
 
 use super::World;
 
-/// Where a database's TLS comes from, by the names of the issuers in the trips.
+/// The CA of an issuer, by the name of the issuer.
 pub(crate) fn ca(issuer: &str) -> CaId {
     CaId(Fingerprint(
         [issuer
@@ -60,7 +60,7 @@ impl World {
             .for_each(|certificate| certificate.issued_at = Some(second + 1));
     }
 
-    /// cert-manager issues what is due this second.
+    /// cert-manager issues the certificates that are due this second.
     pub(super) fn issue_certificates(&mut self) {
         let second = self.second;
         for certificate in self.certificates.values_mut() {
@@ -81,7 +81,7 @@ impl World {
         }
     }
 
-    /// From now on another CA signs for the issuers.
+    /// From now on another CA signs for every issuer.
     pub(crate) fn rekey(&mut self, signer: &'static str) {
         self.signer = Some(signer);
     }

@@ -1,4 +1,4 @@
-//! The clients: what they find in their volumes, and whether the primary lets them in.
+//! The clients: their volumes, and whether the primary lets them in.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,8 @@ pub(crate) struct ClientVolumes {
 }
 
 impl World {
-    /// Everybody who can connect at both ends, trusting what is published there.
+    /// The clients that can connect before and after the operation, if they trust the CAs that are
+    /// published there.
     pub(super) fn clients_of_both_ends(&self) -> Vec<Client> {
         let wished = goal::target_spec(&self.database.spec, &self.request.spec, self.major);
         let issuer = wished
@@ -80,7 +81,7 @@ impl World {
         can_connect(&client, &serving).map_err(|refusal| format!("{client:?}: {refusal}"))
     }
 
-    /// Whether nobody but the CA that signs now is trusted, by servers and by clients.
+    /// Whether servers and clients trust the CA that signs now, and no other.
     pub(crate) fn trusts_only_the_signer(&self) -> bool {
         let only = BTreeSet::from([ca(self.signer.expect("another signer"))]);
         self.published == only

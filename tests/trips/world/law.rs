@@ -1,4 +1,4 @@
-//! What must hold in a simulated cluster: at every moment, and at the end.
+//! The law of a simulated cluster: at every moment, and at the end.
 
 use kube::ResourceExt;
 use pgrekey::api::tls::SslMode;
@@ -26,7 +26,7 @@ impl World {
         }
     }
 
-    /// What must hold at every moment.
+    /// The law of every moment.
     ///
     /// `restarts` is how often a pod may have been restarted by now.
     pub(crate) fn law(&mut self, disturbed: bool, restarts: u32) -> Result<(), String> {
@@ -111,8 +111,7 @@ impl World {
                 .certificate
                 .is_some_and(|ca| !serving.trust().contains(&ca))
             {
-                // A client whose certificate comes from the old CA needs a new one once that CA has
-                // gone.
+                // A client with a certificate from the old CA needs a new one once that CA has gone.
                 continue;
             }
             can_connect(&client, serving).map_err(|refusal| format!("{client:?}: {refusal}"))?;
@@ -121,7 +120,7 @@ impl World {
         Ok(())
     }
 
-    /// Resumed, and every pod serves what the spec says.
+    /// The law of the end: the database is resumed, and every pod shows the posture of its spec.
     pub(crate) fn is_well(&self) -> Result<(), String> {
         if self.paused {
             return Err("the database is still paused".to_owned());

@@ -1,6 +1,6 @@
-//! A simulated cluster: what an API server, a kubelet, Patroni, PostgreSQL and cert-manager do, as
-//! far as TLS is concerned, one second at a time. It knows the facts; the product sees them only
-//! through [`World::observe`].
+//! A simulated cluster: the TLS side of an API server, a kubelet, Patroni, PostgreSQL and
+//! cert-manager, one second at a time. The world has the facts; the product sees them only through
+//! [`World::observe`].
 
 mod certificates;
 mod clients;
@@ -48,9 +48,9 @@ pub(crate) struct World {
     major: u32,
     written: Posture,
     settings_at: i64,
-    /// What new pods are to be made of: with files, or without.
+    /// Whether the template of new pods has the volume with certificates.
     template_has_files: bool,
-    /// What the StatefulSet makes pods of, and the second at which that is the template.
+    /// Whether the StatefulSet makes pods with that volume: it follows the template at this second.
     realised: bool,
     realised_at: i64,
     published: BTreeSet<CaId>,
@@ -59,25 +59,25 @@ pub(crate) struct World {
     pods: Vec<SimPod>,
     pub(crate) leader: String,
     switching: Option<(String, i64)>,
-    /// Nothing where commits wait for no standby.
+    /// `None` where commits wait for no standby.
     synchronous: Option<Synchronous>,
     hash: PasswordEncryption,
     pub(crate) md5_roles: Vec<String>,
     certificates: BTreeMap<Alias, SimCertificate>,
     trial: Option<i64>,
     issued: Option<Material>,
-    /// What was served before.
+    /// The keys that were served at the beginning.
     origin: Option<Material>,
     serial: u8,
-    /// Whose CA signs for every issuer, if it is not the issuer's own first one.
+    /// The name of the CA that signs for every issuer, once it is not the first one of the issuer.
     signer: Option<&'static str>,
-    /// Second at which pods and clients were last told something else.
+    /// Second at which the trusted CAs last changed, for pods or for clients.
     trust_changed_at: i64,
     next_uid: u64,
     pub(crate) trouble: Trouble,
-    /// Clients that can connect at both ends.
+    /// The clients that can connect before and after the operation.
     clients: Vec<Client>,
-    /// The primary and the bundle for which they were last seen to get in.
+    /// The primary and the bundle with which these clients were last seen to connect.
     judged: Option<(Posture, BTreeSet<CaId>)>,
 }
 
@@ -161,7 +161,7 @@ impl World {
         self.request.spec.apply = Apply::Always;
     }
 
-    /// The request came without the webhooks' finalizer, or somebody replaces it by its manifest.
+    /// The request loses the webhooks' finalizer, as one that is replaced by its manifest does.
     pub(crate) fn take_finalizer(&mut self) {
         self.request.finalizers_mut().clear();
     }

@@ -1,4 +1,4 @@
-//! What the product sees of a simulated cluster.
+//! The observations of a simulated cluster, as the product gets them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use super::{World, at};
 const WRITTEN: u64 = 5 << 20;
 
 impl World {
-    /// What the product sees.
+    /// The observation of this second.
     pub(crate) fn observe(&self) -> Observed {
         let wished = goal::target_spec(&self.database.spec, &self.request.spec, self.major);
         let is_blind = self.second < self.trouble.blind_until;

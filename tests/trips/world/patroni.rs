@@ -1,4 +1,4 @@
-//! Patroni: who leads, who may lead next, and which standbys are synchronous.
+//! Patroni: which pod leads, which may lead next, and which standbys are synchronous.
 
 use std::collections::BTreeSet;
 
@@ -7,13 +7,13 @@ use pgrekey::plan::SwitchoverCandidates;
 use super::World;
 use super::pods::SimPod;
 
-/// Every so many seconds Patroni's primary looks who can be synchronous.
+/// Every so many seconds Patroni's primary chooses the synchronous standbys.
 const LOOP_WAIT: i64 = 5;
 
-/// Patroni's record of who is synchronous.
+/// Patroni's record of the synchronous standbys.
 #[derive(Clone, Debug)]
 pub(super) struct Synchronous {
-    /// So many are to be.
+    /// So many standbys should be synchronous.
     pub(super) count: usize,
     pub(super) standbys: BTreeSet<String>,
     /// Switchovers that Patroni has dropped.
@@ -21,7 +21,7 @@ pub(super) struct Synchronous {
 }
 
 impl World {
-    /// Patroni does what is due this second.
+    /// Patroni's part of one second: switchover, failover, synchronous standbys.
     pub(super) fn run_patroni(&mut self) {
         let second = self.second;
         if let Some((to, _)) = self.switching.take_if(|(_, at)| *at <= second) {
@@ -65,8 +65,8 @@ impl World {
         }
     }
 
-    /// Patroni hands the leadership over only to who is synchronous, and forgets that anybody else
-    /// was named.
+    /// Patroni hands the leadership over to a synchronous standby, and drops a switchover to any
+    /// other.
     fn hand_over(&mut self, to: String) {
         match &mut self.synchronous {
             Some(synchronous) if !synchronous.standbys.contains(&to) => synchronous.dropped += 1,
@@ -74,7 +74,7 @@ impl World {
         }
     }
 
-    /// A new primary begins with nobody who is synchronous.
+    /// A new primary begins without synchronous standbys.
     fn lead(&mut self, pod: String) {
         self.leader = pod;
         if let Some(synchronous) = &mut self.synchronous {

@@ -1,4 +1,4 @@
-//! What the actions of the product do to a simulated cluster.
+//! The actions of the product, and their effects on a simulated cluster.
 
 use kube::ResourceExt;
 use pgrekey::api::annotations::OPS_REQUEST_FINALIZER;
@@ -12,7 +12,7 @@ use pgrekey::tls::{Files, Posture};
 use super::World;
 
 impl World {
-    /// What an action does.
+    /// The effect of one action.
     pub(crate) fn perform(&mut self, action: &Action) {
         match action {
             Action::Request(action) => self.perform_on_request(action.clone()),
@@ -53,7 +53,7 @@ impl World {
                     ..posture
                 };
                 self.settings_at = second + 1;
-                // This is when pods are behind what is written.
+                // Pods have not loaded the new settings yet.
                 self.lets_pgrekey_in().expect("a way in");
             }
             ClusterAction::WriteFiles(files) => self.write_files(files),
@@ -109,8 +109,8 @@ impl World {
         self.trust_changed_at = self.second;
     }
 
-    /// What the loop of the databases does meanwhile: certificates as the spec wants them, and what
-    /// was issued into service.
+    /// The controller of databases: requests the certificates of the spec, and puts issued ones into
+    /// service.
     pub(crate) fn provision(&mut self) {
         let spec = self.database.spec.clone();
         if self.paused {

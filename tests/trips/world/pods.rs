@@ -18,11 +18,11 @@ pub(super) struct SimPod {
     pub(super) ready_at: i64,
     /// Second at which it is gone, once it has been evicted.
     pub(super) gone_at: Option<i64>,
-    /// What its volumes hold.
+    /// The content of its volumes.
     pub(super) mounted: (Option<Files>, ReplicationConninfo, u32),
     /// Second at which its volumes are brought up to date, if that was asked for.
     pub(super) mounts_at: i64,
-    /// What its server has loaded.
+    /// The files that its server has loaded.
     pub(super) loaded: Option<Files>,
     pub(super) settings: (ServerTls, HbaMethods),
     /// How its agent dials.
@@ -82,7 +82,7 @@ impl World {
                     self.version,
                 );
             }
-            // What made it fail goes with the files that were asked for.
+            // Other files than those that it failed with make it ready.
             if pod.ready_at == i64::MAX && pod.mounted.0 != pod.loaded {
                 pod.ready_at = second + 5;
                 pod.loaded.clone_from(&pod.mounted.0);
@@ -134,7 +134,7 @@ impl World {
             && pod.mounted.0.as_ref().map(|files| files.material) == self.origin
     }
 
-    /// Second at which what this pod serves expires, if it ever does.
+    /// Second at which the certificate that this pod serves expires, if it ever does.
     pub(super) fn ends_at(&self, pod: &SimPod) -> Option<i64> {
         self.trouble
             .leaves_end_at

@@ -1,4 +1,4 @@
-//! The operations that are simulated: what the database is before, and what is asked of it.
+//! The table of operations: the database before each, and the request.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

@@ -1,8 +1,8 @@
-//! What goes wrong in a simulated cluster, and for how long.
+//! The troubles of a simulated cluster, and how long each lasts.
 
 use std::ops::Range;
 
-/// What goes wrong, and how often.
+/// The troubles of a cluster. By default there are none.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -13,9 +13,9 @@ pub(crate) struct Trouble {
     pub(crate) blind_until: i64,
     /// The disruption budget lets no pod go until then.
     pub(crate) budget_closed_until: i64,
-    /// In these seconds others have all the places.
+    /// In these seconds other operations have all the slots.
     pub(crate) crowded: Range<i64>,
-    /// Somebody else has a budget for the pods until then.
+    /// A second disruption budget selects the pods until then.
     pub(crate) second_budget_until: i64,
     /// Standbys are far behind until then.
     pub(crate) behind_until: i64,
@@ -23,16 +23,16 @@ pub(crate) struct Trouble {
     pub(crate) issuer_is_never_ready: bool,
     /// The trial is refused.
     pub(crate) trial_fails: bool,
-    /// What is issued is not good.
+    /// Certificates are issued with this defect.
     pub(crate) bad_leaf: Option<&'static str>,
-    /// Second at which what was served at the beginning expires.
+    /// Second at which the server certificate of the beginning expires.
     pub(crate) leaves_end_at: Option<i64>,
-    /// What standbys presented at the beginning has expired.
+    /// The client certificate of the beginning, which standbys present, has expired.
     pub(crate) client_is_expired: bool,
     /// Servers do not load leaves that were issued since.
     pub(crate) leaves_are_refused: bool,
-    /// A pod that is made with what an operation asks for never becomes ready.
+    /// A pod that an operation has replaced never becomes ready.
     pub(crate) new_pods_fail: bool,
-    /// Data end with their pod.
+    /// Pods have no volumes of their own: data end with their pod.
     pub(crate) is_ephemeral: bool,
 }
