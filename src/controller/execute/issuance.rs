@@ -7,6 +7,7 @@ use kube::api::{Patch, PatchParams};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use serde_json::json;
 
+use crate::api::annotations::{REISSUE, TRIAL_OF};
 use crate::api::cert_manager::{
     Certificate, CertificateRequest, CertificateRequestSpec, IssuanceCondition, holds,
 };
@@ -14,7 +15,7 @@ use crate::build::Cluster;
 use crate::build::certificates::certificate;
 use crate::cluster::{Error, ObjectName, Objects};
 use crate::controller::Context;
-use crate::plan::observed::issuance::{REISSUE, TRIAL_OF, is_trial_of, issuers, trial_name};
+use crate::plan::observed::issuance::{is_trial_of, issuers, trial_name};
 use crate::tls::Alias;
 
 /// Asks each issuer for a certificate that is never used. Its key is thrown away at once.

@@ -1,6 +1,5 @@
 //! Issuing for an operation: what was asked of cert-manager, and how far it is.
 
-use crate::pki::CaId;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -15,6 +14,7 @@ use crate::cluster::drift::needs_apply;
 use crate::cluster::{Error, Objects};
 use crate::controller::Context;
 use crate::controller::observe::certificates::fetch_issued;
+use crate::pki::CaId;
 use crate::pki::issued::Issued;
 use crate::plan::observed::Issuance;
 use crate::plan::observed::issuance::{

@@ -1,23 +1,20 @@
 //! The certificates and CAs of a cluster, as Secret `NAME-tls` and ConfigMap `NAME-ca` hold them.
 
-use crate::pki::CaId;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt;
 use secrecy::ExposeSecret;
 use std::collections::BTreeMap;
 
+use crate::api::annotations::PREVIOUS_OF;
 use crate::build::Cluster;
 use crate::build::current_posture::PostureObjects;
 use crate::cluster::apply::applied_at;
 use crate::cluster::{Error, Objects};
+use crate::pki::CaId;
 use crate::pki::issued::{IssuedSecret, ServedMaterial, TRUST_KEY, cas};
 use crate::pki::key_pair::CertificateAndKey;
 use crate::tls::Alias;
-
-/// Annotation of Secret `NAME-tls`: the uid of the operation before which the previous certificates
-/// were served.
-pub(crate) const PREVIOUS_OF: &str = "pgrekey.dev/previous-of";
 
 /// The certificates and CAs of a cluster.
 pub(crate) struct StoredCertificates {

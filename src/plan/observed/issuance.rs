@@ -1,6 +1,5 @@
 //! How far issuing is, as cert-manager's objects say it.
 
-use crate::pki::CaId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
+use crate::api::annotations::{REISSUE, TRIAL_OF};
 use crate::api::cert_manager;
 use crate::api::cert_manager::{
     Certificate, CertificateIssuerRef, CertificateRequest, CertificateStatus, IssuanceCondition,
@@ -18,18 +18,12 @@ use crate::api::cert_manager::{
 use crate::api::duration::after;
 use crate::build::Cluster;
 use crate::build::certificates::certificate;
+use crate::pki::CaId;
 use crate::pki::Leaf;
 use crate::pki::issued::{Defect, Issued, MaterialProblem, cas, leaf};
 use crate::tls::Alias;
 
 use crate::plan::observed::{Issuance, ObservedCertificate, Trial};
-
-/// Annotation of a Certificate, `OPERATION/REVISION`: the operation that asked cert-manager to
-/// issue it anew, and the revision that it had then.
-pub const REISSUE: &str = "pgrekey.dev/reissue";
-
-/// Annotation of a CertificateRequest that is a trial: the operation that made it.
-pub const TRIAL_OF: &str = "pgrekey.dev/trial-of";
 
 /// Annotations that cert-manager writes on the Secrets into which it issues.
 const CERTIFICATE_NAME: &str = "cert-manager.io/certificate-name";

@@ -80,7 +80,7 @@ impl World {
                 });
             }
             ClusterAction::ReloadPatroni(pod) => {
-                self.change_pod(&pod, |pod| pod.dial = pod.mounted.1)
+                self.change_pod(&pod, |pod| pod.dial = pod.mounted.1);
             }
             ClusterAction::Evict(_) if second < self.trouble.budget_closed_until => {}
             ClusterAction::Evict(pod) => self.change_pod(&pod, |pod| {
