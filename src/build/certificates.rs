@@ -1,6 +1,6 @@
 //! The Certificates that pgrekey asks cert-manager for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::api::cert_manager::{
@@ -10,7 +10,7 @@ use crate::api::cert_manager::{
 use crate::api::template::ServiceAlias;
 use crate::api::tls::{CertificateSpec as Wish, IssuerRef, KeyEncoding};
 use crate::build::Cluster;
-use crate::pki::issued::RequiredNames;
+use crate::pki::issued::Requirements;
 use crate::tls::Alias;
 
 /// Longest common name that X.509 allows.
@@ -30,7 +30,7 @@ pub fn certificates(cluster: &Cluster) -> Vec<Certificate> {
 
 /// The names that the issued certificates must have. Empty without TLS.
 #[must_use]
-pub fn required_names(cluster: &Cluster) -> RequiredNames {
+pub fn requirements(cluster: &Cluster) -> Requirements {
     let names = |alias| {
         let spec = certificate(cluster, alias)
             .map(|certificate| certificate.spec)
@@ -40,10 +40,11 @@ pub fn required_names(cluster: &Cluster) -> RequiredNames {
             .chain(spec.ip_addresses)
             .collect()
     };
-    RequiredNames {
+    Requirements {
         server: names(Alias::Server),
         exporter: names(Alias::MetricsExporter),
         superuser: cluster.superuser.clone(),
+        trusted: BTreeMap::new(),
     }
 }
 

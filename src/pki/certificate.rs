@@ -6,7 +6,8 @@ use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
 
 use crate::pki::Fingerprint;
-use crate::pki::key_pair::{certificates_of, parse_certificate, timestamp};
+use crate::pki::parse::{certificates_of, parse_certificate, timestamp};
+use crate::pki::served::effective_end;
 
 /// A summary of a leaf for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct CertificateSummary {
     pub not_before: Timestamp,
     /// End of its validity.
     pub not_after: Timestamp,
+    /// End of its use: the earliest end of the leaf and the CAs above it, as far as they are known.
+    pub ends: Timestamp,
 }
 
 /// Summarizes the first certificate of a chain, PEM. `None` if there is none or it cannot be
@@ -30,17 +33,29 @@ pub fn summarize_pem(chain: &[u8]) -> Option<CertificateSummary> {
     summarize_der(certificates_of(chain).ok()?.first()?)
 }
 
+/// [`summarize_pem`] with the CAs above the leaf, which are in `chain` or in `cas`, PEM.
+#[must_use]
+pub fn summarize_chain(chain: &[u8], cas: &[u8]) -> Option<CertificateSummary> {
+    let leaf = summarize_pem(chain)?;
+    Some(CertificateSummary {
+        ends: effective_end(chain, cas).unwrap_or(leaf.ends),
+        ..leaf
+    })
+}
+
 /// Summarizes a certificate, DER. `None` if it cannot be parsed.
 #[must_use]
 pub fn summarize_der(der: &[u8]) -> Option<CertificateSummary> {
     let der = CertificateDer::from(der);
     let leaf = parse_certificate(&der, 1).ok()?;
+    let not_after = timestamp(leaf.validity().not_after).ok()?;
     Some(CertificateSummary {
         fingerprint: Fingerprint::sha256(&der),
         serial: leaf.raw_serial_as_string().replace(':', ""),
         signer: in_words(leaf.issuer()),
         not_before: timestamp(leaf.validity().not_before).ok()?,
-        not_after: timestamp(leaf.validity().not_after).ok()?,
+        not_after,
+        ends: not_after,
     })
 }
 
@@ -72,7 +87,7 @@ mod tests {
         assert_eq!(leaf.fingerprint, issued.material.server.fingerprint);
         assert_eq!(
             (leaf.signer.as_str(), leaf.not_after),
-            ("one", issued.not_after.server)
+            ("one", issued.ends.server)
         );
         assert!(
             !leaf.serial.is_empty() && leaf.serial.chars().all(|c| c.is_ascii_hexdigit()),

@@ -15,7 +15,11 @@ use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{InconsistentKeys, RootCertStore};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::FromDer;
+
+use crate::pki::chain::{MAX_CERTIFICATES, is_signed_by};
+use crate::pki::parse::{certificates_of, parse_certificate, timestamp};
+
+pub use crate::pki::parse::KeyPairProblem;
 
 /// A leaf, the certificates above it, and the leaf's private key.
 ///
@@ -34,98 +38,53 @@ pub struct CertificateAndKey {
     addresses: Vec<IpAddr>,
 }
 
-/// Why a chain and a key do not belong together, or cannot be used for a purpose.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyPairProblem {
-    /// The text has no such PEM section.
-    #[error(
-        "there is no certificate in it: it must hold the leaf, then its issuers, as PEM (`BEGIN CERTIFICATE`)"
-    )]
-    NoCertificate,
-    /// A PEM section is broken.
-    #[error("certificate {position} is not PEM ({why}): is the file complete?")]
-    CertificatePem {
-        /// Position in the chain; the leaf is 1.
-        position: usize,
-        /// The reason that the PEM parser gave.
-        why: String,
-    },
-    /// The PEM section holds no valid X.509 certificate.
-    #[error("certificate {position} cannot be read ({why}): issue it anew")]
-    CertificateContent {
-        /// Position in the chain; the leaf is 1.
-        position: usize,
-        /// The reason that the X.509 parser gave.
-        why: String,
-    },
-    /// The text has no such PEM section.
-    #[error(
-        "there is no private key in it: it must hold one as PEM (`BEGIN PRIVATE KEY`, `BEGIN EC PRIVATE KEY` or `BEGIN RSA PRIVATE KEY`)"
-    )]
-    NoKey,
-    /// The key is encrypted.
-    #[error("the private key is encrypted: store it without a passphrase")]
-    KeyEncrypted,
-    /// The PEM section of the key is broken. The parser's reason is left out, because it may quote
-    /// the key.
-    #[error("the private key is not PEM: is the file complete?")]
-    KeyPem,
-    /// The algorithm of the key is not supported.
-    #[error(
-        "the private key cannot be used: it must be ECDSA (P-256, P-384 or P-521), Ed25519 or RSA of 2048 bits or more"
-    )]
-    KeyUnusable,
-    /// The key belongs to another certificate.
-    #[error(
-        "the private key is not the one of the certificate: were the two files replaced together?"
-    )]
-    KeyOfAnother,
-    /// A certificate is not signed by the next one.
-    #[error(
-        "certificate {position} is not signed by the one after it: put the leaf first, then the issuer of each"
-    )]
-    ChainBroken {
-        /// Position in the chain; the leaf is 1.
-        position: usize,
-    },
-    /// The validity of the leaf has not begun.
-    #[error(
-        "the certificate is not valid before {from}: issue one that is valid now, or set the clock"
-    )]
-    NotYetValid {
-        /// When it becomes valid.
-        from: Timestamp,
-    },
-    /// The leaf has expired.
-    #[error("the certificate expired at {at}: issue it anew")]
-    Expired {
-        /// When it expired.
-        at: Timestamp,
-    },
-    /// The chain leads to no trusted CA, or the leaf lacks the usage of a server.
-    #[error(
-        "the certificate is not trusted by the CAs that should trust it ({why}): issue it from one of them"
-    )]
-    NotTrusted {
-        /// The reason that the verifier gave.
-        why: String,
-    },
-    /// The leaf lacks names.
-    #[error("the certificate lacks the names {}: issue one with them", .names.join(", "))]
-    NamesMissing {
-        /// The names that are missing.
-        names: Vec<String>,
-    },
-}
-
 impl CertificateAndKey {
     /// Parses a chain (leaf first) and the key of the leaf, both PEM. Other PEM sections are
     /// skipped.
     pub fn parse(certificates: &[u8], key: &[u8]) -> Result<Self, KeyPairProblem> {
         let chain = certificates_of(certificates)?;
+        if chain.is_empty() {
+            return Err(KeyPairProblem::NoCertificate);
+        }
+        let pair = Self::from_ders(chain, key_of(key)?)?;
+        check_order(&pair.chain)?;
+        Ok(pair)
+    }
+
+    /// The leaf of this key, and the other certificates of the text, both PEM. Issuers write them in
+    /// any order.
+    ///
+    /// If the key is that of no certificate, the error is that of the first one.
+    pub(super) fn find_leaf(
+        certificates: &[u8],
+        key: &[u8],
+    ) -> Result<(Self, Vec<CertificateDer<'static>>), KeyPairProblem> {
+        let all = certificates_of(certificates)?;
+        let first = all.first().ok_or(KeyPairProblem::NoCertificate)?;
+        let key = key_of(key)?;
+        let with_key =
+            |der: &CertificateDer<'static>| Self::from_ders(vec![der.clone()], Arc::clone(&key));
+        let found = all
+            .iter()
+            .take(MAX_CERTIFICATES)
+            .enumerate()
+            .find_map(|(at, der)| Some((at, with_key(der).ok()?)));
+        let Some((at, leaf)) = found else {
+            return with_key(first).map(|leaf| (leaf, vec![]));
+        };
+        let mut others = all;
+        others.remove(at);
+        Ok((leaf, others))
+    }
+
+    /// A chain whose order the caller checks.
+    fn from_ders(
+        chain: Vec<CertificateDer<'static>>,
+        key: Arc<dyn SigningKey>,
+    ) -> Result<Self, KeyPairProblem> {
         let leaf = chain.first().ok_or(KeyPairProblem::NoCertificate)?.clone();
         let leaf = parse_certificate(&leaf, 1)?;
-        let certified = CertifiedKey::new(chain, key_of(key)?);
+        let certified = CertifiedKey::new(chain, key);
         match certified.keys_match() {
             Ok(()) => {}
             Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
@@ -141,7 +100,6 @@ impl CertificateAndKey {
         let CertifiedKey {
             cert: chain, key, ..
         } = certified;
-        check_order(&chain)?;
         let (dns_names, addresses) = names(&leaf);
         Ok(Self {
             not_before: timestamp(leaf.validity().not_before)?,
@@ -283,40 +241,6 @@ impl fmt::Debug for CertificateAndKey {
     }
 }
 
-/// All certificates in a PEM text.
-pub(crate) fn certificates_of(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, KeyPairProblem> {
-    let mut found = vec![];
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let position = found.len() + 1;
-        found.push(certificate.map_err(|e| KeyPairProblem::CertificatePem {
-            position,
-            why: e.to_string(),
-        })?);
-    }
-    Ok(found)
-}
-
-/// Parses one certificate, the `position`th of its chain.
-pub(crate) fn parse_certificate<'a>(
-    der: &'a CertificateDer<'_>,
-    position: usize,
-) -> Result<X509Certificate<'a>, KeyPairProblem> {
-    let problem = |why: String| KeyPairProblem::CertificateContent { position, why };
-    let (rest, certificate) = X509Certificate::from_der(der).map_err(|e| problem(e.to_string()))?;
-    if !rest.is_empty() {
-        return Err(problem(format!("{} bytes follow it", rest.len())));
-    }
-    Ok(certificate)
-}
-
-/// Converts a time of a certificate. Every such time fits.
-pub(crate) fn timestamp(time: x509_parser::time::ASN1Time) -> Result<Timestamp, KeyPairProblem> {
-    Timestamp::from_second(time.timestamp()).map_err(|e| KeyPairProblem::CertificateContent {
-        position: 1,
-        why: e.to_string(),
-    })
-}
-
 fn key_of(pem: &[u8]) -> Result<Arc<dyn SigningKey>, KeyPairProblem> {
     let has = |word: &[u8]| pem.windows(word.len()).any(|w| w == word);
     if has(b"BEGIN ENCRYPTED PRIVATE KEY") || has(b"Proc-Type: 4,ENCRYPTED") {
@@ -329,17 +253,15 @@ fn key_of(pem: &[u8]) -> Result<Arc<dyn SigningKey>, KeyPairProblem> {
     aws_lc_rs::sign::any_supported_type(&der).map_err(|_| KeyPairProblem::KeyUnusable)
 }
 
-fn check_order(chain: &[CertificateDer<'_>]) -> Result<(), KeyPairProblem> {
-    for (below, above) in chain.windows(2).enumerate() {
-        let position = below + 1;
-        let [lower, upper] = above else { continue };
-        let (lower, upper) = (
-            parse_certificate(lower, position)?,
-            parse_certificate(upper, position + 1)?,
-        );
-        let follows = lower.issuer().as_raw() == upper.subject().as_raw();
-        if !follows || lower.verify_signature(Some(upper.public_key())).is_err() {
-            return Err(KeyPairProblem::ChainBroken { position });
+fn check_order(chain: &[CertificateDer<'static>]) -> Result<(), KeyPairProblem> {
+    for (below, pair) in chain.windows(2).enumerate() {
+        let [lower, upper] = pair else { continue };
+        parse_certificate(lower, below + 1)?;
+        parse_certificate(upper, below + 2)?;
+        if !is_signed_by(lower, upper) {
+            return Err(KeyPairProblem::ChainBroken {
+                position: below + 1,
+            });
         }
     }
     Ok(())

@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret, SecretString};
-use x509_parser::certificate::X509Certificate;
 
-use crate::pki::certificate::summarize_pem;
-use crate::pki::key_pair::{CertificateAndKey, KeyPairProblem, certificates_of, parse_certificate};
+use crate::pki::chain::{MAX_CERTIFICATES, Path, is_self_signed, is_signed_by, paths};
+use crate::pki::key_pair::{CertificateAndKey, KeyPairProblem};
+use crate::pki::parse::{certificates_of, parse_certificate, timestamp};
 use crate::pki::{CaId, Fingerprint, Leaf, Material};
 
 use crate::pki::material::PerAlias;
@@ -27,10 +27,11 @@ pub struct Pem {
 }
 
 impl Pem {
-    /// When the leaf expires. `None` if it cannot be parsed.
+    /// When the chain ends: the earliest end of the leaf and the CAs above it, the root of `cas`
+    /// (PEM) included. `None` if the leaf cannot be parsed.
     #[must_use]
-    pub fn ends(&self) -> Option<Timestamp> {
-        Some(summarize_pem(self.certificate.as_bytes())?.not_after)
+    pub fn ends(&self, cas: &str) -> Option<Timestamp> {
+        effective_end(self.certificate.as_bytes(), cas.as_bytes())
     }
 
     /// Parses chain and key, and checks that they belong together.
@@ -101,15 +102,21 @@ impl ServedMaterial {
         })
     }
 
-    /// When the first leaf expires. `None` if one of them cannot be parsed.
+    /// When the first chain ends: see [`Pem::ends`]. `None` if one of them cannot be parsed.
     #[must_use]
     pub fn ends(&self) -> Option<Timestamp> {
         Some(
             self.server
-                .ends()?
-                .min(self.client.ends()?)
-                .min(self.exporter.ends()?),
+                .ends(&self.trust)?
+                .min(self.client_ends()?)
+                .min(self.exporter.ends(&self.exporter_ca)?),
         )
+    }
+
+    /// When the chain of the client certificate ends: see [`Pem::ends`].
+    #[must_use]
+    pub fn client_ends(&self) -> Option<Timestamp> {
+        self.client.ends(&self.trust)
     }
 
     /// The CAs that servers and standbys trust, DER.
@@ -216,49 +223,57 @@ pub fn leaf(chain: &str, cas: &str) -> Option<Leaf> {
 }
 
 fn leaf_of_chain(chain: &[CertificateDer<'static>], cas: &str) -> Option<Leaf> {
-    let fingerprint = Fingerprint::sha256(chain.first()?);
-    let (_, root) = find_root(chain.to_vec(), &certificates_of(cas.as_bytes()).ok()?)?;
+    let cas = certificates_of(cas.as_bytes()).ok()?;
+    let path = path_of_chain(chain, &cas)?;
     Some(Leaf {
-        fingerprint,
-        ca: CaId::from_der(&root),
+        fingerprint: Fingerprint::sha256(chain.first()?),
+        ca: CaId::from_der(&path.root),
     })
 }
 
-/// The chain, completed with intermediate CAs of `cas`, and the self-signed CA of `cas` at its end.
-pub(super) fn find_root<'a>(
-    mut chain: Vec<CertificateDer<'static>>,
-    cas: &'a [CertificateDer<'static>],
-) -> Option<(Vec<CertificateDer<'static>>, CertificateDer<'static>)> {
-    // The root is removed from the chain: a client that does not know the root would not trust it
-    // anyway.
-    let signed_by_itself =
-        |der: &CertificateDer<'_>| parse_certificate(der, 1).is_ok_and(|c| is_signed_by(&c, &c));
-    if chain.len() > 1 && chain.last().is_some_and(&signed_by_itself) {
-        let root = chain.pop()?;
-        return cas.contains(&root).then_some((chain, root));
-    }
-    for _ in 0..=cas.len() {
-        let top = chain.last()?.clone();
-        let top = parse_certificate(&top, 1).ok()?;
-        let signs = |ca: &&'a CertificateDer<'static>| {
-            parse_certificate(ca, 1).is_ok_and(|ca| is_signed_by(&top, &ca))
-        };
-        let above = cas
-            .iter()
-            .filter(|ca| signed_by_itself(ca))
-            .find(signs)
-            .or_else(|| cas.iter().find(signs))?;
-        if signed_by_itself(above) {
-            return Some((chain, above.clone()));
-        }
-        chain.push(above.clone());
-    }
-    None
+/// [`effective_end_der`] of a chain and CAs in PEM.
+#[must_use]
+pub fn effective_end(chain: &[u8], cas: &[u8]) -> Option<Timestamp> {
+    let cas = certificates_of(cas).unwrap_or_default();
+    effective_end_der(&certificates_of(chain).ok()?, &cas)
 }
 
-fn is_signed_by(below: &X509Certificate<'_>, above: &X509Certificate<'_>) -> bool {
-    below.issuer().as_raw() == above.subject().as_raw()
-        && below.verify_signature(Some(above.public_key())).is_ok()
+/// When a chain ends: the earliest end of the leaf and the CAs above it. `None` if the leaf cannot
+/// be parsed. A root that is not in `cas` does not count.
+#[must_use]
+pub fn effective_end_der(
+    chain: &[CertificateDer<'static>],
+    cas: &[CertificateDer<'static>],
+) -> Option<Timestamp> {
+    let own = not_after(chain.first()?)?;
+    let path = path_of_chain(chain, cas);
+    let above = path.iter().flat_map(Path::cas).filter_map(not_after);
+    Some(above.fold(own, Timestamp::min))
+}
+
+fn not_after(der: &CertificateDer<'_>) -> Option<Timestamp> {
+    timestamp(parse_certificate(der, 1).ok()?.validity().not_after).ok()
+}
+
+/// The way from the leaf of a chain to a root of `cas`: over the certificates of the chain if they
+/// lead there.
+fn path_of_chain(
+    chain: &[CertificateDer<'static>],
+    cas: &[CertificateDer<'static>],
+) -> Option<Path> {
+    let (leaf, intermediates) = chain.split_first()?;
+    let top = chain.last()?;
+    let signs = |ca: &&CertificateDer<'static>| is_signed_by(top, ca) && is_self_signed(ca);
+    if let Some(root) = cas.iter().take(MAX_CERTIFICATES).find(signs) {
+        return Some(Path {
+            intermediates: intermediates.to_vec(),
+            root: root.clone(),
+        });
+    }
+    let pool = [intermediates, cas].concat();
+    paths(leaf, &pool)
+        .into_iter()
+        .find(|path| cas.contains(&path.root))
 }
 
 /// A certificate as PEM.

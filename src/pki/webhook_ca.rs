@@ -31,8 +31,8 @@ use rcgen::{
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use crate::pki::key_pair;
 use crate::pki::key_pair::{CertificateAndKey, KeyPairProblem};
+use crate::pki::parse;
 
 /// Life of the CA. No person has to trust it, so it may change. It changes seldom, because a change
 /// writes everything twice.
@@ -349,11 +349,11 @@ fn ca(text: &str, now: Timestamp) -> Result<IssuingCa, KeyPairProblem> {
             why: e.to_string(),
         }
     })?;
-    let certificate = key_pair::parse_certificate(&der, 1)?;
+    let certificate = parse::parse_certificate(&der, 1)?;
     let validity = certificate.validity();
     let (not_before, not_after) = (
-        key_pair::timestamp(validity.not_before)?,
-        key_pair::timestamp(validity.not_after)?,
+        parse::timestamp(validity.not_before)?,
+        parse::timestamp(validity.not_after)?,
     );
     if now < not_before {
         return Err(KeyPairProblem::NotYetValid { from: not_before });

@@ -180,7 +180,7 @@ impl ClusterObjects {
         let certificates = &self.certificates;
         let (in_secret, previous) = (&certificates.in_secret, &certificates.previous);
         let client_end =
-            |served: &Option<ServedMaterial>| served.as_ref().and_then(|s| s.client.ends());
+            |served: &Option<ServedMaterial>| served.as_ref().and_then(ServedMaterial::client_ends);
         Ok(ObservedCluster {
             database: self.cluster.name().to_owned(),
             template: Template {

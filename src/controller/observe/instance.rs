@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::Pod;
+use rustls::pki_types::CertificateDer;
 
 use crate::api::names::Names;
 use crate::api::ports::POSTGRES_PORT;
@@ -19,6 +20,7 @@ use crate::database::{ProbeError, ServerText};
 use crate::pki::Fingerprint;
 use crate::pki::certificate::{common_name, summarize_der};
 use crate::pki::key_pair::CertificateAndKey;
+use crate::pki::served::effective_end_der;
 use crate::plan::observed::cluster::{LeafSummary, ObservedServer, StandbyReplication};
 use crate::plan::observed::instance::{ExpectedServer, MountedState, address, parse_conninfo};
 use crate::plan::waiting::Unknown;
@@ -64,7 +66,7 @@ pub(crate) async fn observe_server(
         accepts_plaintext: plaintext == Plaintext::Taken,
         has_files: has_files(pod),
     };
-    query_server(&session, server, expected)
+    query_server(&session, server, expected, &keys.roots)
         .await
         .map_err(no_answer)
 }
@@ -156,6 +158,7 @@ async fn query_server(
         has_files,
     }: ShownServer,
     expected: &ExpectedServer,
+    roots: &[Vec<u8>],
 ) -> Result<ObservedServer, ProbeError> {
     let patroni_yml = format!("{CONFIG}/{PATRONI_YML}");
     let loads = [layout::SERVER_CERTIFICATE, layout::SERVER_TRUST];
@@ -220,7 +223,9 @@ async fn query_server(
             .iter()
             .map(ToString::to_string)
             .collect(),
-        leaf: handshake.as_ref().and_then(summarize_leaf),
+        leaf: handshake
+            .as_ref()
+            .and_then(|shown| summarize_leaf(shown, roots)),
         trusts: handshake
             .iter()
             .flat_map(|shown| &shown.takes)
@@ -244,11 +249,13 @@ fn replication(stream: &crate::database::server_status::StatReplication) -> Stan
     }
 }
 
-fn summarize_leaf(shown: &Handshake) -> Option<LeafSummary> {
+fn summarize_leaf(shown: &Handshake, roots: &[Vec<u8>]) -> Option<LeafSummary> {
     let leaf = summarize_der(shown.chain.first()?)?;
+    let owned = |ders: &[Vec<u8>]| ders.iter().cloned().map(CertificateDer::from).collect();
+    let (chain, roots): (Vec<_>, Vec<_>) = (owned(&shown.chain), owned(roots));
     Some(LeafSummary {
         serial: leaf.serial,
-        not_after: leaf.not_after,
+        ends: effective_end_der(&chain, &roots).unwrap_or(leaf.not_after),
     })
 }
 

@@ -14,6 +14,7 @@ use crate::cluster::drift::needs_apply;
 use crate::cluster::{Error, Objects};
 use crate::controller::Context;
 use crate::controller::observe::certificates::fetch_issued;
+use crate::controller::observe::cluster::ClusterObjects;
 use crate::pki::CaId;
 use crate::pki::issued::Issued;
 use crate::plan::observed::Issuance;
@@ -35,10 +36,11 @@ pub(crate) struct ObservedIssuance {
 /// Observes what is issued for the spec of `wanted`, on behalf of an operation.
 pub(crate) async fn observe(
     context: &Context,
-    objects: &Objects,
+    site: &ClusterObjects,
     wanted: &Cluster,
     operation: &str,
 ) -> Result<ObservedIssuance, Error> {
+    let objects = &site.objects;
     let mut certificates = BTreeMap::new();
     for alias in Alias::ALL {
         if let Some(wanted) = certificate(wanted, alias) {
@@ -55,7 +57,7 @@ pub(crate) async fn observe(
             .collect(),
         certificates,
         trials: fetch_trials(objects, wanted, operation).await?,
-        issued: fetch_issued(context, objects, wanted).await?,
+        issued: fetch_issued(context, objects, wanted, site.certificates.cas()).await?,
     };
     Ok(ObservedIssuance {
         issuance: found.issuance(operation),

@@ -91,7 +91,7 @@ pub(crate) fn published_cas(bundle: &ConfigMap) -> BTreeMap<CaId, String> {
 
 fn has_ended(served: Option<&ServedMaterial>, now: Timestamp) -> bool {
     served
-        .and_then(|served| served.client.ends())
+        .and_then(ServedMaterial::client_ends)
         .is_some_and(|end| end <= now)
 }
 

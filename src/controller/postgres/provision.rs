@@ -170,7 +170,9 @@ impl ReconciledDatabase<'_> {
             Err(interrupt) => return Err(interrupt),
         };
         let issued = if self.postgres.spec.tls.is_some() {
-            Some(fetch_issued(context, &self.objects, cluster).await?)
+            let served = objects.served_material();
+            let trusted = served.map(|served| served.cas()).unwrap_or_default();
+            Some(fetch_issued(context, &self.objects, cluster, trusted).await?)
         } else {
             None
         };

@@ -5,7 +5,12 @@ use rcgen::{
     KeyPair, KeyUsagePurpose,
 };
 
+use secrecy::{ExposeSecret, SecretString};
+
 use super::*;
+use crate::pki::Fingerprint;
+use crate::pki::key_pair::KeyPairProblem;
+use crate::pki::parse::certificates_of;
 
 /// A CA that is valid from 2026 to 2036.
 pub(crate) struct Authority {
@@ -88,12 +93,13 @@ impl Authority {
 const NAME: &str = "pg.demo.svc";
 const USER: &str = "postgres";
 
-fn wanted() -> RequiredNames {
+fn wanted() -> Requirements {
     let names = vec![NAME.to_owned(), "10.0.0.1".to_owned()];
-    RequiredNames {
+    Requirements {
         server: names.clone(),
         exporter: names,
         superuser: USER.to_owned(),
+        trusted: BTreeMap::new(),
     }
 }
 
@@ -156,10 +162,7 @@ fn good_certificates_are_named_by_their_fingerprints() {
     );
     assert_eq!(issued.served.material(), Some(issued.material));
     assert_eq!(issued.served.cas(), issued.cas);
-    assert_eq!(
-        issued.not_after.client,
-        "2027-01-01T00:00:00Z".parse().unwrap()
-    );
+    assert_eq!(issued.ends.client, "2027-01-01T00:00:00Z".parse().unwrap());
 }
 
 #[test]
@@ -201,11 +204,6 @@ fn a_bad_certificate_is_refused_with_its_reason() {
         defect_of(Alias::Server, expired),
         Defect::Pair(KeyPairProblem::Expired { .. })
     ));
-    let outlives = sign(|params| params.not_after = rcgen::date_time_ymd(2040, 1, 1));
-    assert!(matches!(
-        defect_of(Alias::Server, outlives),
-        Defect::OutlivesCa { .. }
-    ));
     let usage =
         sign(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
     assert!(matches!(
@@ -240,6 +238,22 @@ fn a_bad_certificate_is_refused_with_its_reason() {
         ..good
     };
     assert_eq!(defect_of(Alias::Server, stranger), Defect::NoRoot);
+}
+
+#[test]
+fn a_leaf_that_outlives_its_ca_is_served_until_the_ca_ends() {
+    let ca = Authority::new("ca");
+    let mut all = sources(&ca, &ca);
+    let outlives = |params: &mut CertificateParams| {
+        params.not_after = rcgen::date_time_ymd(2040, 1, 1);
+    };
+    all.client = Some(ca.sign(Alias::Client, outlives));
+    let issued = check_issued(&all, &wanted(), now()).unwrap();
+    let end_of_ca: Timestamp = "2036-01-01T00:00:00Z".parse().unwrap();
+    assert_eq!(issued.ends.client, end_of_ca);
+    assert_eq!(issued.early_ca.client.unwrap().ends, end_of_ca);
+    assert_eq!(issued.early_ca.server, None);
+    assert_eq!(issued.served.client_ends(), Some(end_of_ca));
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn fresh() -> StoredCa {
 
 /// The number of trusted CAs.
 fn trusted(stored: &StoredCa) -> usize {
-    key_pair::certificates_of(&stored.ca_crt).unwrap().len()
+    parse::certificates_of(&stored.ca_crt).unwrap().len()
 }
 
 #[test]

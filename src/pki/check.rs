@@ -1,0 +1,326 @@
+//! Checks of one issued certificate: its key, its chain, its CAs, its names and its usages.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use rustls::RootCertStore;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use secrecy::{ExposeSecret, SecretString};
+use x509_parser::oid_registry::OID_SIG_ED25519;
+
+use crate::api::names::Alias;
+use crate::pki::certificate::common_name;
+use crate::pki::chain::{MAX_CERTIFICATES, Path, is_confusable, paths};
+use crate::pki::defect::{CaFault, Defect};
+use crate::pki::key_pair::{CertificateAndKey, KeyPairProblem};
+use crate::pki::parse::{certificates_of, parse_certificate, timestamp};
+use crate::pki::served::{Pem, pem};
+use crate::pki::{CaId, Fingerprint, Leaf};
+
+/// One Secret of cert-manager. Missing keys are empty.
+#[derive(Clone, Debug, Default)]
+pub struct IssuedSecret {
+    /// Key `tls.crt`.
+    pub certificate: Vec<u8>,
+    /// Key `tls.key`.
+    pub key: SecretString,
+    /// Key `ca.crt`.
+    pub ca: Vec<u8>,
+}
+
+impl IssuedSecret {
+    /// Takes the three keys from the data of a Secret.
+    #[must_use]
+    pub fn from_data(data: &BTreeMap<String, ByteString>) -> Self {
+        let key = |name: &str| {
+            data.get(name)
+                .map(|value| value.0.clone())
+                .unwrap_or_default()
+        };
+        Self {
+            certificate: key("tls.crt"),
+            key: String::from_utf8_lossy(&key("tls.key")).into_owned().into(),
+            ca: key("ca.crt"),
+        }
+    }
+}
+
+/// What the issued certificates must have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Requirements {
+    /// DNS names and IP addresses of the server's leaf.
+    pub server: Vec<String>,
+    /// DNS names and IP addresses of the exporter's leaf.
+    pub exporter: Vec<String>,
+    /// Common name of the client's leaf.
+    pub superuser: String,
+    /// The CAs that servers and clients trust already, PEM.
+    pub trusted: BTreeMap<CaId, String>,
+}
+
+/// A CA that ends before a leaf below it: from then on the leaf is worth nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EarlyCa {
+    /// Its common name, as its issuer wrote it.
+    pub name: String,
+    /// Its certificate.
+    pub id: CaId,
+    /// When it ends.
+    pub ends: Timestamp,
+    /// When the leaf begins.
+    pub leaf_begins: Timestamp,
+}
+
+impl EarlyCa {
+    /// When the leaf should be issued anew: after three quarters of the time in which it can be
+    /// used. cert-manager does not look at the CA, and issues a leaf anew after two thirds of its
+    /// own life: it goes first if the CA ends little earlier than the leaf.
+    #[must_use]
+    pub fn renew_at(&self) -> Timestamp {
+        let usable = self.ends.as_second() - self.leaf_begins.as_second();
+        let at = self.leaf_begins.as_second() + usable / 4 * 3;
+        Timestamp::from_second(at).unwrap_or(self.ends)
+    }
+}
+
+/// One certificate that passed all checks.
+#[derive(Clone, Debug)]
+pub struct CheckedCertificate {
+    /// The leaf, for a posture.
+    pub leaf: Leaf,
+    /// The CA at the top of its chain.
+    pub root: CertificateDer<'static>,
+    /// Chain and key, as they are served.
+    pub pem: Pem,
+    /// When the chain ends.
+    pub ends: Timestamp,
+    /// The CA that ends before the leaf.
+    pub early_ca: Option<EarlyCa>,
+}
+
+impl CheckedCertificate {
+    fn new(pair: &CertificateAndKey, path: Path, key: &SecretString) -> Self {
+        let chain = pair.chain();
+        let early_ca = path.cas().filter_map(|ca| early_ca(ca, pair));
+        let early_ca = early_ca.min_by_key(|ca| ca.ends);
+        Self {
+            leaf: Leaf {
+                fingerprint: Fingerprint::sha256(chain.first().map_or(&[], |leaf| leaf)),
+                ca: CaId::from_der(&path.root),
+            },
+            pem: Pem {
+                certificate: chain.iter().map(|der| pem(der)).collect(),
+                key: key.clone(),
+            },
+            ends: early_ca.as_ref().map_or(pair.not_after(), |ca| ca.ends),
+            early_ca,
+            root: path.root,
+        }
+    }
+}
+
+/// This CA, if it ends before its leaf.
+fn early_ca(der: &CertificateDer<'static>, leaf: &CertificateAndKey) -> Option<EarlyCa> {
+    let ca = parse_certificate(der, 1).ok()?;
+    let ends = timestamp(ca.validity().not_after).ok()?;
+    (ends < leaf.not_after()).then(|| EarlyCa {
+        name: common_name(ca.subject().as_raw()),
+        id: CaId::from_der(der),
+        ends,
+        leaf_begins: leaf.not_before(),
+    })
+}
+
+/// Parses and checks one issued certificate at this time.
+pub fn check(
+    alias: Alias,
+    source: Option<&IssuedSecret>,
+    wanted: &Requirements,
+    now: Timestamp,
+) -> Result<CheckedCertificate, Defect> {
+    let Some(source) = source.filter(|source| !source.certificate.is_empty()) else {
+        return Err(Defect::NotIssued);
+    };
+    let key = source.key.expose_secret().as_bytes();
+    let (pair, others) =
+        CertificateAndKey::find_leaf(&source.certificate, key).map_err(Defect::Pair)?;
+    pair.valid_at(now).map_err(Defect::Pair)?;
+    let beside = certificates_of(&source.ca).map_err(Defect::Ca)?;
+    let found = 1 + others.len() + beside.len();
+    if found > MAX_CERTIFICATES {
+        return Err(Defect::TooManyCertificates {
+            found,
+            most: MAX_CERTIFICATES,
+        });
+    }
+    let leaf = pair.chain().first().ok_or(Defect::NotIssued)?;
+    let paths = paths(leaf, &[others.as_slice(), &beside].concat());
+    if paths.is_empty() {
+        return Err(if beside.is_empty() {
+            Defect::NoCa
+        } else {
+            Defect::NoRoot
+        });
+    }
+    let judged: Vec<Result<CheckedCertificate, Defect>> = paths
+        .into_iter()
+        .map(|path| {
+            let chain = check_path(alias, &pair, &path, wanted, now)?;
+            Ok(CheckedCertificate::new(&chain, path, &source.key))
+        })
+        .collect();
+    // Of several good ways the one that lasts longest counts, and the first of equal ones.
+    let (good, bad): (Vec<_>, Vec<_>) = judged.into_iter().partition(Result::is_ok);
+    let good = good.into_iter().rev().filter_map(Result::ok);
+    match good.max_by_key(|certificate| certificate.ends) {
+        Some(best) => Ok(best),
+        None => Err(bad
+            .into_iter()
+            .find_map(Result::err)
+            .unwrap_or(Defect::NoRoot)),
+    }
+}
+
+/// Checks one way from the leaf to a root, and returns the leaf with its chain on that way.
+fn check_path(
+    alias: Alias,
+    pair: &CertificateAndKey,
+    path: &Path,
+    wanted: &Requirements,
+    now: Timestamp,
+) -> Result<CertificateAndKey, Defect> {
+    path.cas().try_for_each(|ca| check_ca(ca, now))?;
+    let leaf = pair.chain().first().ok_or(Defect::NotIssued)?;
+    let chain = pair.clone().with_chain(path.chain_from(leaf));
+    match alias {
+        Alias::Server => {
+            check_channel_binding(&chain)?;
+            check_server(&chain, path, &wanted.server, now)?;
+        }
+        Alias::MetricsExporter => check_server(&chain, path, &wanted.exporter, now)?,
+        Alias::Client => check_client(&chain, path, &wanted.superuser, now)?,
+    }
+    check_confusable(&chain, path, &wanted.trusted)?;
+    Ok(chain)
+}
+
+/// OpenSSL insists on all of this, at the root too. webpki asks nothing of a root.
+fn check_ca(der: &CertificateDer<'static>, now: Timestamp) -> Result<(), Defect> {
+    let ca = parse_certificate(der, 1).map_err(Defect::Ca)?;
+    let time = |time| timestamp(time).map_err(Defect::Ca);
+    let (from, until) = (
+        time(ca.validity().not_before)?,
+        time(ca.validity().not_after)?,
+    );
+    let constraints = ca.basic_constraints().ok().flatten();
+    let usage = ca.key_usage().ok().flatten();
+    let fault = if !constraints.is_some_and(|constraints| constraints.value.ca) {
+        CaFault::NotCa
+    } else if usage.is_some_and(|usage| !usage.value.key_cert_sign()) {
+        CaFault::MayNotSign
+    } else if now < from {
+        CaFault::NotYetValid(from)
+    } else if now >= until {
+        CaFault::Expired(until)
+    } else {
+        return Ok(());
+    };
+    Err(Defect::BadCa {
+        name: common_name(ca.subject().as_raw()),
+        fault,
+    })
+}
+
+/// SCRAM's channel binding hashes the server's certificate with the digest of its signature (RFC
+/// 5929, 4.1). Ed25519 has none, and libpq and the server then end the login.
+fn check_channel_binding(pair: &CertificateAndKey) -> Result<(), Defect> {
+    let leaf = pair.chain().first().ok_or(Defect::NotIssued)?;
+    let leaf = parse_certificate(leaf, 1).map_err(Defect::Pair)?;
+    if leaf.signature_algorithm.algorithm == OID_SIG_ED25519 {
+        return Err(Defect::NoChannelBinding);
+    }
+    Ok(())
+}
+
+fn check_confusable(
+    pair: &CertificateAndKey,
+    path: &Path,
+    trusted: &BTreeMap<CaId, String>,
+) -> Result<(), Defect> {
+    let Some(top) = pair.chain().last() else {
+        return Ok(());
+    };
+    let others = trusted
+        .values()
+        .flat_map(|pem| certificates_of(pem.as_bytes()).unwrap_or_default());
+    match others
+        .into_iter()
+        .find(|other| is_confusable(top, &path.root, other))
+    {
+        None => Ok(()),
+        Some(other) => Err(Defect::ConfusableCa {
+            name: parse_certificate(&other, 1)
+                .map(|other| common_name(other.subject().as_raw()))
+                .unwrap_or_default(),
+        }),
+    }
+}
+
+fn check_server(
+    pair: &CertificateAndKey,
+    path: &Path,
+    names: &[String],
+    now: Timestamp,
+) -> Result<(), Defect> {
+    pair.covers(names.iter().map(String::as_str))
+        .map_err(Defect::Pair)?;
+    pair.trusted_by(std::slice::from_ref(&path.root), now)
+        .map_err(Defect::Pair)
+}
+
+fn check_client(
+    pair: &CertificateAndKey,
+    path: &Path,
+    superuser: &str,
+    now: Timestamp,
+) -> Result<(), Defect> {
+    let (leaf, issuers) = pair
+        .chain()
+        .split_first()
+        .ok_or(Defect::Pair(KeyPairProblem::NoCertificate))?;
+    let read = parse_certificate(leaf, 1).map_err(Defect::Pair)?;
+    let found = read
+        .subject()
+        .iter_common_name()
+        .next()
+        .and_then(|name| name.as_str().ok())
+        .unwrap_or_default();
+    if found != superuser {
+        return Err(Defect::CommonName {
+            found: found.to_owned(),
+            wanted: superuser.to_owned(),
+        });
+    }
+    let refused = |why: String| Defect::NotForClients { why };
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(path.root.clone())
+        .map_err(|e| refused(e.to_string()))?;
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(|e| refused(e.to_string()))?;
+    let since = u64::try_from(now.as_second()).unwrap_or_default();
+    let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(since));
+    verifier
+        .verify_client_cert(leaf, issuers, now)
+        .map(|_| ())
+        .map_err(|e| refused(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests;
