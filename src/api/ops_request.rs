@@ -404,7 +404,7 @@ pub struct PodStatus {
     pub role: Option<String>,
     /// Serial number, in hex, of the certificate that the pod serves. Empty when it serves none.
     pub serving_serial: Option<String>,
-    /// When the certificate that the pod serves ends.
+    /// When the certificate that the pod serves ends, or a CA above it if that is earlier.
     pub not_after: Option<Time>,
     /// Common names of the CAs that the pod trusts for client certificates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

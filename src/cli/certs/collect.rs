@@ -10,7 +10,7 @@ use crate::api::names::Names;
 use crate::api::ops_request::PodStatus;
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::cli::kubeconfig::{ApiConnection, explain_api_error, is_missing};
-use crate::pki::certificate::{CertificateSummary, summarize_pem};
+use crate::pki::certificate::{CertificateSummary, summarize_chain};
 use crate::plan::preview;
 use crate::tls::Alias;
 
@@ -94,7 +94,7 @@ pub(crate) async fn collect(
             issued,
             served: served
                 .as_ref()
-                .and_then(|secret| leaf_in(secret, served_key(alias))),
+                .and_then(|secret| leaf_in(secret, served_keys(alias))),
         });
     }
     found.wire = latest_observation(cluster, &namespace, &name).await?;
@@ -121,7 +121,7 @@ async fn find_issued(
         .get_opt(name)
         .await
         .map_err(|error| explain_api_error("read the Secrets of certificates", error))?;
-    Ok(secret.and_then(|secret| leaf_in(&secret, "tls.crt")))
+    Ok(secret.and_then(|secret| leaf_in(&secret, ("tls.crt", "ca.crt"))))
 }
 
 fn is_ready(certificate: &Certificate) -> bool {
@@ -131,18 +131,20 @@ fn is_ready(certificate: &Certificate) -> bool {
         .is_some_and(|status| holds(&status.conditions, "Ready"))
 }
 
-/// The key of an alias's leaf in the Secret with the served certificates.
-fn served_key(alias: Alias) -> &'static str {
+/// The keys of an alias's chain and its CAs in the Secret with the served certificates.
+fn served_keys(alias: Alias) -> (&'static str, &'static str) {
     match alias {
-        Alias::Server => "server.crt",
-        Alias::Client => "client.crt",
-        Alias::MetricsExporter => "exporter.crt",
+        Alias::Server => ("server.crt", "ca.crt"),
+        Alias::Client => ("client.crt", "ca.crt"),
+        Alias::MetricsExporter => ("exporter.crt", "exporter-ca.crt"),
     }
 }
 
-fn leaf_in(secret: &Secret, key: &str) -> Option<CertificateSummary> {
-    let ByteString(chain) = secret.data.as_ref()?.get(key)?;
-    summarize_pem(chain)
+fn leaf_in(secret: &Secret, (chain, cas): (&str, &str)) -> Option<CertificateSummary> {
+    let data = secret.data.as_ref()?;
+    let ByteString(chain) = data.get(chain)?;
+    let cas = data.get(cas).map_or(&[][..], |cas| &cas.0);
+    summarize_chain(chain, cas)
 }
 
 /// The pods as the latest request about a database observed them.

@@ -70,7 +70,7 @@ fn row(certificates: &AliasCertificates, now: Timestamp, detail: Detail) -> Vec<
     let until = certificates
         .served
         .as_ref()
-        .map(|served| expiry(now, served.not_after))
+        .map(|served| expiry(now, served.ends))
         .unwrap_or_default();
     let drift = if certificates.drifts() {
         Cell::new(Tone::Busy, "yes")
@@ -159,6 +159,8 @@ struct LeafJson<'a> {
     signer: &'a str,
     not_before: Timestamp,
     not_after: Timestamp,
+    /// The earliest end of the leaf and the CAs above it.
+    usable_until: Timestamp,
     days_left: i64,
 }
 
@@ -190,14 +192,16 @@ fn leaf_json(known: Option<&CertificateSummary>, now: Timestamp) -> Option<LeafJ
         signer,
         not_before,
         not_after,
+        ends,
         ..
     } = known?;
-    let days_left = days(now, *not_after);
+    let days_left = days(now, *ends);
     Some(LeafJson {
         serial,
         signer,
         not_before: *not_before,
         not_after: *not_after,
+        usable_until: *ends,
         days_left,
     })
 }
@@ -229,6 +233,7 @@ pub(crate) mod tests {
             signer: "ca".to_owned(),
             not_before: "2026-11-24T10:00:00Z".parse().expect("a time"),
             not_after: not_after.parse().expect("a time"),
+            ends: not_after.parse().expect("a time"),
         }
     }
 

@@ -131,8 +131,8 @@ pub struct ObservedServer {
 pub struct LeafSummary {
     /// Serial number, in hex.
     pub serial: String,
-    /// When it expires.
-    pub not_after: Timestamp,
+    /// When its chain ends: the earliest end of the leaf and the CAs above it.
+    pub ends: Timestamp,
 }
 
 /// The replication of one standby, as its primary shows it in `pg_stat_replication`.
@@ -209,7 +209,7 @@ impl ObservedCluster {
     pub fn is_expired(&self, pod: &ObservedPod) -> bool {
         let server = pod.server.as_ref().ok();
         let leaf = server.and_then(|server| server.leaf.as_ref());
-        leaf.is_some_and(|leaf| leaf.not_after <= self.observed_at)
+        leaf.is_some_and(|leaf| leaf.ends <= self.observed_at)
     }
 
     /// Whether standbys cannot stream, because the primary's leaf or their own client certificate

@@ -546,7 +546,7 @@ fn pods(observed: &Observed) -> Option<Vec<PodStatus>> {
             name: pod.name.clone(),
             role,
             serving_serial: leaf.map(|leaf| leaf.serial.clone()),
-            not_after: leaf.map(|leaf| Time(leaf.not_after)),
+            not_after: leaf.map(|leaf| Time(leaf.ends)),
             trusts: server
                 .map(|server| server.trusts.clone())
                 .unwrap_or_default(),

@@ -253,7 +253,7 @@ impl World {
             md5_roles: self.md5_roles.clone(),
             leaf: self.ends_at(pod).map(|end| LeafSummary {
                 serial: "1".to_owned(),
-                not_after: at(end),
+                ends: at(end),
             }),
             trusts: vec![],
         }

@@ -206,7 +206,7 @@ pub(super) fn certificates_expiring(
     let problems = certificate_problems(installation, |alias| {
         let served = alias.served.as_ref()?;
         expires_soon(served, now)
-            .then(|| format!("is served and ends in {} days", days(now, served.not_after)))
+            .then(|| format!("is served and ends in {} days", days(now, served.ends)))
     });
     Ok(CheckResult::from_problems(
         CheckVerdict::Fail,
@@ -236,7 +236,7 @@ fn certificate_problems(
 
 /// Whether less is left than [`EXPIRES_SOON_DAYS`], or than a third of a shorter life.
 pub(super) fn expires_soon(leaf: &CertificateSummary, now: Timestamp) -> bool {
-    let life = leaf.not_after.as_second() - leaf.not_before.as_second();
-    let left = leaf.not_after.as_second() - now.as_second();
+    let life = leaf.ends.as_second() - leaf.not_before.as_second();
+    let left = leaf.ends.as_second() - now.as_second();
     left < (EXPIRES_SOON_DAYS * 24 * 3600).min(life / 3)
 }

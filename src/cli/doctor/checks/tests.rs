@@ -246,7 +246,7 @@ const BREAKS: &[(&str, CheckVerdict, Break)] = &[
         let alias = &mut seen.certificates.as_mut().expect("certificates")[0].aliases[0];
         if let Some(leaf) = &mut alias.served {
             leaf.not_before = "2026-08-30T10:00:00Z".parse().expect("a time");
-            leaf.not_after = soon;
+            leaf.ends = soon;
         }
     }),
 ];
@@ -330,6 +330,6 @@ fn a_short_life_is_judged_by_its_last_third() {
     let mut hour = leaf(1, "2026-11-24T10:50:00Z");
     assert!(!expires_soon(&hour, now()), "just issued for 50 minutes");
     hour.not_before = "2026-11-24T09:00:00Z".parse().expect("a time");
-    hour.not_after = "2026-11-24T10:20:00Z".parse().expect("a time");
+    hour.ends = "2026-11-24T10:20:00Z".parse().expect("a time");
     assert!(expires_soon(&hour, now()));
 }
