@@ -1,10 +1,16 @@
 //! The posture that a database keeps while no operation works on it, and the certificates that are
 //! renewed for it.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::api::duration::after;
 use crate::api::postgres::PostgresSpec;
 use crate::pki::Material;
-use crate::pki::issued::Issued;
-use crate::tls::{Files, Posture, ServerTls, posture};
+use crate::pki::issued::{EarlyCa, Issued};
+use crate::tls::{Alias, Files, Posture, ServerTls, posture};
 
 use crate::plan::ClusterAction;
 use crate::plan::observed::cluster::ObservedPod;
@@ -72,6 +78,65 @@ pub fn renewal_material(
     }
 }
 
+/// Before the end of a CA, a certificate below it is no longer issued anew: what the CA signs would
+/// end as soon, and each try takes three quarters of the time that is left.
+const LAST_TRY_BEFORE_END: Duration = Duration::from_mins(5);
+
+/// Asks for the certificates that must be issued anew because a CA above them ends before they do.
+/// cert-manager looks at the end of the leaf alone. If the CA has been renewed by then, the new
+/// certificate lasts longer.
+///
+/// Each revision of a Certificate is asked for once.
+#[must_use]
+pub fn reissue_under_early_ca(
+    issued: &Issued,
+    certificates: &BTreeMap<Alias, ObservedCertificate>,
+    now: Timestamp,
+) -> Vec<ClusterAction> {
+    let is_due = |ca: &EarlyCa| now >= ca.renew_at() && after(now, LAST_TRY_BEFORE_END) < ca.ends;
+    let due = certificates.iter().filter(|(alias, certificate)| {
+        let early_ca = issued.early_ca.get(**alias).as_ref();
+        let is_asked = certificate.requested_at_revision == Some(certificate.revision);
+        early_ca.is_some_and(is_due) && !is_asked && !certificate.issuing
+    });
+    due.map(|(alias, certificate)| ClusterAction::Reissue {
+        alias: *alias,
+        revision: certificate.revision,
+    })
+    .collect()
+}
+
+/// The CAs that end before a certificate below them, in words; `None` if there is none.
+#[must_use]
+pub fn describe_early_cas(issued: &Issued) -> Option<String> {
+    let mut cas: BTreeMap<_, (&EarlyCa, Vec<&str>)> = BTreeMap::new();
+    for alias in Alias::ALL {
+        if let Some(ca) = issued.early_ca.get(alias) {
+            let (_, below) = cas.entry(ca.id).or_insert((ca, vec![]));
+            below.push(alias.as_str());
+        }
+    }
+    let lines: Vec<String> = cas
+        .values()
+        .map(|(ca, below)| describe(ca, below))
+        .collect();
+    (!lines.is_empty()).then(|| lines.join("; "))
+}
+
+fn describe(ca: &EarlyCa, below: &[&str]) -> String {
+    let fingerprint = ca.id.to_string();
+    format!(
+        "CA {:?} (SHA-256 {}) ends at {}, and the certificates below it, which would end later, with \
+         it: {}. They are issued anew from {} on: renew the CA before that, and give it a longer life \
+         than theirs (cert-manager: spec.duration of its Certificate)",
+        ca.name,
+        &fingerprint[..16],
+        ca.ends,
+        below.join(", "),
+        ca.renew_at(),
+    )
+}
+
 /// Whether these actions do nothing but touch pods that do not answer: such a pod may just be
 /// starting, with the files that it should have.
 #[must_use]
@@ -87,8 +152,6 @@ pub fn only_touches_silent_pods(actions: &[ClusterAction], pods: &[ObservedPod])
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::pki::issued::tests::{Authority, issue};
     use crate::tls::Alias;
@@ -159,6 +222,77 @@ mod tests {
             let found = renewal_material(spec, issuance, is_issued.then(|| issue(&ca, &ca)));
             assert!(format!("{found:?}").starts_with(expected), "{case}");
         }
+    }
+
+    /// Certificates below a CA that ends 40 hours after their beginning.
+    fn below_an_early_ca(begins: Timestamp) -> Issued {
+        let ca = Authority::new("ca");
+        let mut issued = issue(&ca, &ca);
+        let early = EarlyCa {
+            name: "ca".to_owned(),
+            id: issued.material.server.ca,
+            ends: after(begins, Duration::from_hours(40)),
+            leaf_begins: begins,
+        };
+        issued.early_ca.server = Some(early.clone());
+        issued.early_ca.client = Some(early);
+        issued
+    }
+
+    #[test]
+    fn a_certificate_is_issued_anew_once_while_its_ca_has_not_ended() {
+        let begins: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+        let issued = below_an_early_ca(begins);
+        let asked = ObservedCertificate {
+            requested_at_revision: Some(1),
+            ..GOOD
+        };
+        let asked_before = ObservedCertificate {
+            requested_at_revision: Some(0),
+            ..GOOD
+        };
+        let issuing = ObservedCertificate {
+            issuing: true,
+            ..GOOD
+        };
+        for (server, minutes, is_due) in [
+            (&GOOD, 30 * 60 - 1, false),
+            (&GOOD, 30 * 60, true),
+            (&asked_before, 30 * 60, true),
+            (&asked, 30 * 60, false),
+            (&issuing, 30 * 60, false),
+            (&GOOD, 40 * 60 - 6, true),
+            (&GOOD, 40 * 60 - 5, false),
+            (&GOOD, 50 * 60, false),
+        ] {
+            let certificates = BTreeMap::from([
+                (Alias::Server, server.clone()),
+                (Alias::MetricsExporter, GOOD),
+            ]);
+            let now = after(begins, Duration::from_mins(minutes));
+            let found = reissue_under_early_ca(&issued, &certificates, now);
+            let expected = is_due.then_some(ClusterAction::Reissue {
+                alias: Alias::Server,
+                revision: 1,
+            });
+            assert_eq!(found, Vec::from_iter(expected), "{minutes} {server:?}");
+        }
+    }
+
+    #[test]
+    fn an_early_ca_is_named_with_its_end_and_the_certificates_below_it() {
+        let issued = below_an_early_ca("2026-01-01T00:00:00Z".parse().expect("a time"));
+        let words = describe_early_cas(&issued).expect("words");
+        for part in [
+            "CA \"ca\"",
+            "ends at 2026-01-02T16:00:00Z",
+            "server, client",
+            "from 2026-01-02T06:00:00Z on",
+        ] {
+            assert!(words.contains(part), "{part}: {words}");
+        }
+        let ca = Authority::new("ca");
+        assert_eq!(describe_early_cas(&issue(&ca, &ca)), None);
     }
 
     #[test]

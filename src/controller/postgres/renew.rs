@@ -10,20 +10,26 @@ use kube::ResourceExt;
 use kube::runtime::events::EventType;
 use tracing::{debug, info};
 
-use crate::api::Postgres;
+use crate::api::{Postgres, condition};
 use crate::controller::Context;
 use crate::controller::execute::Executor;
 use crate::controller::observe::cluster::ClusterObjects;
 use crate::controller::observe::issuance;
 use crate::controller::observe::issuance::ObservedIssuance;
 use crate::controller::outcome::{Interrupt, ReconcileResult};
+use crate::controller::postgres::status;
 use crate::controller::state::ServedCertificates;
 use crate::pki::issued::Issued;
-use crate::plan::renewal::{RenewalMaterial, only_touches_silent_pods, renewal_material};
+use crate::plan::observed::ObservedCertificate;
+use crate::plan::renewal::{
+    RenewalMaterial, describe_early_cas, only_touches_silent_pods, reissue_under_early_ca,
+    renewal_material,
+};
 use crate::plan::rollout::grace;
 use crate::plan::rollout::grace::ClientGracePeriod;
+use crate::plan::status::database::types::CA_ENDS_EARLY;
 use crate::plan::{ClusterAction, ObservedCluster, Progress, next_step, steady_state_target};
-use crate::tls::{Posture, ServerTls};
+use crate::tls::{Alias, Posture, ServerTls};
 
 /// A renewal asks for no certificate in the name of an operation.
 const NO_OPERATION: &str = "";
@@ -56,14 +62,21 @@ pub(crate) async fn renew(
     };
     let ObservedIssuance {
         issuance, issued, ..
-    } = issuance::observe(context, &site.objects, &site.cluster, NO_OPERATION).await?;
+    } = issuance::observe(context, &site, &site.cluster, NO_OPERATION).await?;
     let in_secret = site.certificates.in_secret.as_ref();
     context.record_served(
         postgres,
         in_secret.and_then(|served| ServedCertificates::new(served, issued.as_ref())),
     );
+    let certificates = issuance.certificates.clone();
     let issued = match renewal_material(&postgres.spec, issuance, issued) {
-        RenewalMaterial::Issued(issued) => Some(*issued),
+        RenewalMaterial::Issued(issued) => {
+            report_early_cas(context, postgres, &issued).await?;
+            if reissue_early(context, &site, &issued, &certificates).await? {
+                return Ok(Renewed::UnderWay);
+            }
+            Some(*issued)
+        }
         RenewalMaterial::Nothing => None,
         RenewalMaterial::InProgress => return Ok(Renewed::Done),
         RenewalMaterial::Unusable(why) => {
@@ -109,6 +122,55 @@ pub(crate) async fn renew(
         }
     }
     Ok(Renewed::UnderWay)
+}
+
+/// Says which CA ends before a certificate below it: in a condition, and in an event when that is
+/// news.
+async fn report_early_cas(
+    context: &Context,
+    postgres: &Postgres,
+    issued: &Issued,
+) -> ReconcileResult<()> {
+    let known = condition::find(postgres.conditions(), CA_ENDS_EARLY)
+        .and_then(|known| known.message.clone());
+    let message = describe_early_cas(issued);
+    if known == message {
+        return Ok(());
+    }
+    status::write(context, postgres, |writer| {
+        writer.ca_ends_early(message.as_deref());
+    })
+    .await?;
+    if let Some(message) = message {
+        context
+            .publish_event(postgres, EventType::Warning, CA_ENDS_EARLY, message)
+            .await;
+    }
+    Ok(())
+}
+
+/// Asks for the certificates anew that a CA ends before. Returns whether it asked for one.
+async fn reissue_early(
+    context: &Context,
+    site: &ClusterObjects,
+    issued: &Issued,
+    certificates: &BTreeMap<Alias, ObservedCertificate>,
+) -> ReconcileResult<bool> {
+    let actions = reissue_under_early_ca(issued, certificates, context.now());
+    for action in &actions {
+        info!(database = site.cluster.name(), %action, "a CA ends before a certificate");
+        Executor {
+            context,
+            observed: site,
+            target: &site.cluster,
+            issued: Some(issued),
+            trial_cas: BTreeMap::new(),
+            operation: None,
+        }
+        .execute(action)
+        .await?;
+    }
+    Ok(!actions.is_empty())
 }
 
 /// A renewal on its way to its target.
@@ -221,7 +283,7 @@ impl<'a> Renewal<'a> {
         {
             let note = format!(
                 "Taking renewed certificates into service, valid until {}",
-                issued.not_after.server
+                issued.ends.server
             );
             context
                 .publish_event(*postgres, EventType::Normal, "RenewCertificates", note)

@@ -30,6 +30,8 @@ pub mod types {
     pub const BLOCKED: &str = "Blocked";
     /// Settings wait for a restart of servers. pgrekey's own, and gone when none does.
     pub const RESTART_PENDING: &str = "RestartPending";
+    /// A CA ends before a certificate below it. pgrekey's own, and gone when none does.
+    pub const CA_ENDS_EARLY: &str = "CAEndsEarly";
     /// Nobody checks the database.
     pub const HEALTH_CHECK_PAUSED: &str = "HealthCheckPaused";
     /// Data are being restored.
@@ -39,7 +41,7 @@ pub mod types {
 }
 
 use types::{
-    ACCEPTING_CONNECTION, BLOCKED, DATA_RESTORE_STARTED, DATA_RESTORED, HALTED,
+    ACCEPTING_CONNECTION, BLOCKED, CA_ENDS_EARLY, DATA_RESTORE_STARTED, DATA_RESTORED, HALTED,
     HEALTH_CHECK_PAUSED, PAUSED, PROVISIONED, PROVISIONING_STARTED, READY, REPLICA_READY,
     RESTART_PENDING,
 };
@@ -288,6 +290,19 @@ impl DatabaseStatusWriter {
         match what {
             Some(what) => self.put(RESTART_PENDING, true, "SettingsChanged", what.to_owned()),
             None => drop(condition::remove(&mut self.conditions, RESTART_PENDING)),
+        }
+    }
+
+    /// This CA ends before a certificate below it, or none does.
+    pub fn ca_ends_early(&mut self, which: Option<&str>) {
+        match which {
+            Some(which) => self.put(
+                CA_ENDS_EARLY,
+                true,
+                "CAEndsBeforeCertificate",
+                which.to_owned(),
+            ),
+            None => drop(condition::remove(&mut self.conditions, CA_ENDS_EARLY)),
         }
     }
 
