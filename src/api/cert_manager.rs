@@ -2,7 +2,6 @@
 //!
 //! cert-manager installs these CRDs; the types here carry no schema.
 
-use k8s_openapi::ByteString;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
 use serde::{Deserialize, Serialize};
@@ -224,7 +223,7 @@ pub struct IssuerStatus {
     pub conditions: Vec<IssuanceCondition>,
 }
 
-/// A request to sign one certificate.
+/// A request to sign one certificate: cert-manager makes it for a Certificate.
 #[skip_serializing_none]
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -240,13 +239,6 @@ pub struct IssuerStatus {
 pub struct CertificateRequestSpec {
     /// The issuer.
     pub issuer_ref: CertificateIssuerRef,
-    /// The signing request, PEM.
-    pub request: ByteString,
-    /// Key usages, such as `server auth`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub usages: Vec<String>,
-    /// Lifetime that is asked for, as a Go duration.
-    pub duration: Option<String>,
 }
 
 /// Status of a CertificateRequest.
@@ -257,12 +249,6 @@ pub struct CertificateRequestStatus {
     /// `Ready`, `Approved`, `Denied`, `InvalidRequest`.
     #[serde(default)]
     pub conditions: Vec<IssuanceCondition>,
-    /// The leaf, then its issuers, PEM.
-    pub certificate: Option<ByteString>,
-    /// The CA, PEM.
-    pub ca: Option<ByteString>,
-    /// When the request failed.
-    pub failure_time: Option<Time>,
 }
 
 /// Whether the condition of this type is `True`. A missing condition is not.

@@ -135,10 +135,18 @@ impl<'a> Names<'a> {
         self.with_suffix(&format!("{}-cert", alias.as_str()))
     }
 
-    /// The Certificate that asks one issuer for a trial.
+    /// The Certificate with which an operation tries the issuer of an alias, and its Secret:
+    /// `NAME-trial-server`.
+    ///
+    /// The suffix is short: two databases never need the same one of these names if they do not
+    /// need the same [`Names::certificate`].
     #[must_use]
-    pub fn trial_certificate(self, index: usize) -> String {
-        self.with_suffix(&format!("trial-{index}"))
+    pub fn trial_certificate(self, alias: Alias) -> String {
+        self.with_suffix(match alias {
+            Alias::Server => "trial-server",
+            Alias::Client => "trial-client",
+            Alias::MetricsExporter => "trial-exporter",
+        })
     }
 
     /// A request that the command line makes: `DATABASE-OPERATION-xxxxx`.
@@ -266,6 +274,29 @@ mod tests {
             assert_eq!(
                 Names::new(&uncut).certificate(alias),
                 format!("{uncut}-{}-cert", alias.as_str())
+            );
+        }
+    }
+
+    #[test]
+    fn databases_whose_certificates_have_names_of_their_own_have_trials_of_their_own() {
+        let certificates = |name: &str| Alias::ALL.map(|alias| Names::new(name).certificate(alias));
+        let trials = |name: &str| Alias::ALL.map(|alias| Names::new(name).trial_certificate(alias));
+        assert_eq!(
+            trials("pg"),
+            ["pg-trial-server", "pg-trial-client", "pg-trial-exporter"]
+        );
+        for length in 1..MAX_DATABASE {
+            let name = |end| format!("{}{end}", "d".repeat(length));
+            let (one, other) = (name('x'), name('y'));
+            assert!(trials(&one).iter().all(|name| name.len() <= 63));
+            let share = |one: [String; 3], other: [String; 3]| {
+                one.iter().zip(&other).any(|(one, other)| one == other)
+            };
+            assert!(
+                !share(trials(&one), trials(&other))
+                    || share(certificates(&one), certificates(&other)),
+                "{one}"
             );
         }
     }

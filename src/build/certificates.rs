@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use kube::ResourceExt;
+
+use crate::api::annotations::TRIAL_OF;
 use crate::api::cert_manager::{
     CertManagerCertificateSpec, Certificate, CertificateIssuerRef, CertificatePrivateKey,
     SecretTemplate,
@@ -76,6 +79,21 @@ pub fn certificate(cluster: &Cluster, alias: Alias) -> Option<Certificate> {
     let mut certificate = Certificate::new("", spec);
     certificate.metadata = cluster.meta(cluster.names().certificate(alias));
     Some(certificate)
+}
+
+/// The Certificate with which this operation tries the issuer of an alias: [`certificate`] but for
+/// its name and its Secret. So all that judges requests (issuers, their roles and constraints,
+/// approval policies) judges what will be asked. `None` without TLS.
+#[must_use]
+pub fn trial_certificate(cluster: &Cluster, alias: Alias, operation: &str) -> Option<Certificate> {
+    let mut trial = certificate(cluster, alias)?;
+    let name = cluster.names().trial_certificate(alias);
+    trial
+        .annotations_mut()
+        .insert(TRIAL_OF.to_owned(), operation.to_owned());
+    trial.metadata.name = Some(name.clone());
+    trial.spec.secret_name = name;
+    Some(trial)
 }
 
 /// The common name. Login method `cert` compares the client's with the user. The others are for
@@ -204,6 +222,25 @@ mod tests {
             issuer(Alias::Client),
             Some(("people".to_owned(), "mine".to_owned()))
         );
+    }
+
+    #[test]
+    fn a_trial_asks_for_what_will_be_asked_for_into_a_secret_of_its_own() {
+        let cluster = cluster(&postgres(
+            "{version: '17', tls: {issuerRef: {name: all}, certificates: [{alias: client, secretName: mine, \
+             duration: 24h0m0s, subject: {organizations: [Example]}, uris: ['spiffe://pg'], \
+             issuerRef: {kind: ClusterIssuer, name: people}}]}}",
+        ));
+        for alias in Alias::ALL {
+            let real = certificate(&cluster, alias).expect("a Certificate");
+            let mut trial = trial_certificate(&cluster, alias, "uid").expect("a trial");
+            assert_ne!(trial.name_any(), real.name_any());
+            assert_eq!(trial.name_any(), trial.spec.secret_name);
+            assert_eq!(trial.annotations()[TRIAL_OF], "uid");
+            assert_eq!(trial.labels(), real.labels());
+            trial.spec.secret_name.clone_from(&real.spec.secret_name);
+            assert_eq!(trial.spec, real.spec);
+        }
     }
 
     #[test]

@@ -115,6 +115,12 @@ impl Objects {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
+    /// The owner's namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// The object of this name, whatever its owner. `None` for a kind of cert-manager's if
     /// cert-manager is not installed.
     pub async fn get<K: ObjectKind>(&self, name: &str) -> Result<Option<K>, Error> {

@@ -277,7 +277,7 @@ fn path_of_chain(
 }
 
 /// A certificate as PEM.
-pub(super) fn pem(der: &[u8]) -> String {
+pub(crate) fn pem(der: &[u8]) -> String {
     let lf = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     pem::encode_config(&pem::Pem::new("CERTIFICATE", der), lf)
 }

@@ -67,8 +67,8 @@ pub enum Waiting {
     Budget(BudgetConflict),
     /// Issuers are not ready: each with its reason.
     Issuers(Vec<String>),
-    /// The trial certificate is not issued yet.
-    Trial,
+    /// The trial certificate is not issued yet: what it waits for, if that takes long.
+    Trial(Option<String>),
     /// A Certificate is not issued yet: why the last try failed.
     Certificate(Alias, Option<String>),
     /// cert-manager has issued; the Secrets are not there yet.
@@ -123,7 +123,10 @@ impl fmt::Display for Waiting {
             Self::OwnBudget => f.write_str("the PodDisruptionBudget to let a pod go"),
             Self::Budget(conflict) => conflict.fmt(f),
             Self::Issuers(reasons) => f.write_str(&reasons.join("; ")),
-            Self::Trial => f.write_str("the trial certificate"),
+            Self::Trial(why) => {
+                f.write_str("the trial certificate")?;
+                why.iter().try_for_each(|why| write!(f, " ({why})"))
+            }
             Self::Certificate(alias, failure) => {
                 write!(f, "the {} certificate", alias.as_str())?;
                 failure.iter().try_for_each(|why| write!(f, " ({why})"))

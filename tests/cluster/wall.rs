@@ -13,7 +13,6 @@ use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, EvictParams, GroupVersionKind, Patch,
     PatchParams, PostParams,
 };
-use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 
 use crate::harness::{Cluster, Rights, ca, eventually};
@@ -55,11 +54,6 @@ const KINDS: [Kind; 17] = [
     kind("apps/v1", "StatefulSet", "statefulsets"),
     kind("apps.k8s.appscode.com/v1", "PetSet", "petsets"),
     kind("cert-manager.io/v1", "Certificate", "certificates"),
-    kind(
-        "cert-manager.io/v1",
-        "CertificateRequest",
-        "certificaterequests",
-    ),
     kind(
         "monitoring.coreos.com/v1",
         "ServiceMonitor",
@@ -271,14 +265,6 @@ fn object(kind: Kind, name: &str) -> Value {
         "statefulsets" | "petsets" => json!({"spec": set()}),
         "certificates" => {
             json!({"spec": {"secretName": format!("{name}-cert"), "dnsNames": ["pg"], "issuerRef": {"name": "none"}}})
-        }
-        "certificaterequests" => {
-            let request = CertificateParams::new(vec!["pg".to_owned()]).expect("parameters");
-            let request = request
-                .serialize_request(&KeyPair::generate().expect("a key"))
-                .expect("a request");
-            let request = ByteString(request.pem().expect("PEM").into_bytes());
-            json!({"spec": {"request": request, "issuerRef": {"name": "none"}}})
         }
         "servicemonitors" => json!({"spec": {
             "selector": {"matchLabels": labels()}, "namespaceSelector": {"matchNames": [NAMESPACE]},

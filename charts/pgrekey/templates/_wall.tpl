@@ -18,7 +18,7 @@ A change, and a deletion, is judged by the object as it was: a label that comes 
     v1: [configmaps, persistentvolumeclaims, pods, secrets, serviceaccounts, services]
     apps/v1: [statefulsets]
     apps.k8s.appscode.com/v1: [petsets, petsets/status]
-    cert-manager.io/v1: [certificaterequests, certificates, certificates/status]
+    cert-manager.io/v1: [certificates, certificates/status]
     monitoring.coreos.com/v1: [servicemonitors]
     policy/v1: [poddisruptionbudgets]
     rbac.authorization.k8s.io/v1: [rolebindings, roles]

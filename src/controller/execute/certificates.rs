@@ -81,34 +81,60 @@ pub(crate) enum IssuedSecrets {
 }
 
 /// Deletes the Certificates and their Secrets: those that the spec names, and those that the live
-/// Certificates name, because the spec may have changed.
-///
-/// A Secret is deleted only if cert-manager says that it issued the content for this Certificate and
-/// gave it the database's labels, which no other Certificate has: an attacker who can forge both can
-/// delete the Secret anyway. A Secret with which an issuer signs is never deleted.
+/// Certificates name, because the spec may have changed. A trial goes with its Secrets.
 pub(crate) async fn delete_certificates(
     context: &Context,
     objects: &Objects,
     cluster: &Cluster,
     secrets: IssuedSecrets,
 ) -> Result<(), Error> {
+    delete_trial(context, objects, cluster).await?;
     for alias in Alias::ALL {
-        let certificate = cluster.names().certificate(alias);
-        let live = objects.owned::<Certificate>(&certificate).await?;
-        let mut names = BTreeSet::from([cluster.certificate_secret(alias)]);
-        if let Some(live) = live {
-            objects.delete_seen(&live).await?;
-            names.insert(live.spec.secret_name);
-        }
-        names.retain(|_| secrets == IssuedSecrets::Delete);
-        for name in names {
-            let secret = objects.owned::<Secret>(&name).await?;
-            let is_ca = context.facts.signs(cluster.namespace(), &name);
-            if let Some(secret) =
-                secret.filter(|secret| !is_ca && is_issued_for(secret, &certificate))
-            {
-                objects.delete_seen(&secret).await?;
-            }
+        let (certificate, secret) = (
+            cluster.names().certificate(alias),
+            cluster.certificate_secret(alias),
+        );
+        delete_certificate(context, objects, &certificate, &secret, secrets).await?;
+    }
+    Ok(())
+}
+
+/// Deletes the trial of an operation, with the keys that were made for it.
+pub(crate) async fn delete_trial(
+    context: &Context,
+    objects: &Objects,
+    cluster: &Cluster,
+) -> Result<(), Error> {
+    for alias in Alias::ALL {
+        let name = cluster.names().trial_certificate(alias);
+        delete_certificate(context, objects, &name, &name, IssuedSecrets::Delete).await?;
+    }
+    Ok(())
+}
+
+/// Deletes a Certificate, and the Secrets of this name and of the name in its spec.
+///
+/// A Secret is deleted only if cert-manager says that it issued the content for this Certificate and
+/// gave it the database's labels, which no other Certificate has: an attacker who can forge both can
+/// delete the Secret anyway. A Secret with which an issuer signs is never deleted.
+pub(crate) async fn delete_certificate(
+    context: &Context,
+    objects: &Objects,
+    certificate: &str,
+    secret: &str,
+    secrets: IssuedSecrets,
+) -> Result<(), Error> {
+    let mut names = BTreeSet::from([secret.to_owned()]);
+    if let Some(live) = objects.owned::<Certificate>(certificate).await? {
+        objects.delete_seen(&live).await?;
+        names.insert(live.spec.secret_name);
+    }
+    names.retain(|_| secrets == IssuedSecrets::Delete);
+    for name in names {
+        let secret = objects.owned::<Secret>(&name).await?;
+        let is_ca = context.facts.signs(objects.namespace(), &name);
+        if let Some(secret) = secret.filter(|secret| !is_ca && is_issued_for(secret, certificate)) {
+            objects.delete_seen(&secret).await?;
         }
     }
     Ok(())

@@ -1,83 +1,41 @@
 //! Asks cert-manager in the name of an operation: trials and re-issues.
 
-use k8s_openapi::ByteString;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
-use rcgen::{CertificateParams, DnType, KeyPair};
 use serde_json::json;
 
 use crate::api::annotations::{REISSUE, TRIAL_OF};
-use crate::api::cert_manager::{
-    Certificate, CertificateRequest, CertificateRequestSpec, IssuanceCondition, holds,
-};
+use crate::api::cert_manager::{Certificate, IssuanceCondition, holds};
 use crate::build::Cluster;
-use crate::build::certificates::certificate;
+use crate::build::certificates::trial_certificate;
 use crate::cluster::{Error, ObjectName, Objects};
 use crate::controller::Context;
-use crate::plan::observed::issuance::{is_trial_of, issuers, trial_name};
+use crate::controller::execute::certificates::{IssuedSecrets, delete_certificate};
 use crate::tls::Alias;
 
-/// Asks each issuer for a certificate that is never used. Its key is thrown away at once.
-pub(crate) async fn start_trials(
+/// Asks for the trial of this operation: all of its Certificates at once.
+pub(crate) async fn start_trial(
+    context: &Context,
     objects: &Objects,
-    wished: &Cluster,
+    target: &Cluster,
     operation: &str,
 ) -> Result<(), Error> {
-    let Some(server) = certificate(wished, Alias::Server) else {
-        return Ok(());
-    };
-    for (at, issuer_ref) in issuers(wished).into_iter().enumerate() {
-        let name = trial_name(wished, at);
-        match objects.get::<CertificateRequest>(&name).await? {
-            Some(request) if is_trial_of(&request, &issuer_ref, operation) => continue,
-            // A trial of another operation says nothing about the issuer as it is now.
-            Some(_) => drop(objects.delete::<CertificateRequest>(&name).await?),
-            None => {}
+    for alias in Alias::ALL {
+        let Some(trial) = trial_certificate(target, alias, operation) else {
+            continue;
+        };
+        let name = trial.name_any();
+        let live = objects.owned::<Certificate>(&name).await?;
+        let is_asked = live.is_some_and(|live| {
+            live.annotations().get(TRIAL_OF).map(String::as_str) == Some(operation)
+        });
+        if !is_asked {
+            // What another operation left says nothing about the issuer as it is now, and
+            // cert-manager would take an old Secret for the answer.
+            delete_certificate(context, objects, &name, &name, IssuedSecrets::Delete).await?;
         }
-        let bug = |why: rcgen::Error| Error::Bug {
-            what: ObjectName::new::<CertificateRequest>(&name),
-            why: why.to_string(),
-        };
-        let request = signing_request(&server).map_err(bug)?;
-        let spec = CertificateRequestSpec {
-            issuer_ref,
-            request: ByteString(request.into_bytes()),
-            usages: server.spec.usages.clone(),
-            duration: server.spec.duration.clone(),
-        };
-        let mut trial = CertificateRequest::new(&name, spec);
-        trial.metadata.namespace = Some(wished.namespace().to_owned());
-        trial.metadata.labels = Some(wished.labels());
-        trial
-            .annotations_mut()
-            .insert(TRIAL_OF.to_owned(), operation.to_owned());
         objects.apply(trial).await?;
-    }
-    Ok(())
-}
-
-fn signing_request(certificate: &Certificate) -> Result<String, rcgen::Error> {
-    let names: Vec<String> = certificate
-        .spec
-        .dns_names
-        .iter()
-        .chain(&certificate.spec.ip_addresses)
-        .cloned()
-        .collect();
-    let mut params = CertificateParams::new(names)?;
-    if let Some(name) = &certificate.spec.common_name {
-        params.distinguished_name.push(DnType::CommonName, name);
-    }
-    params.serialize_request(&KeyPair::generate()?)?.pem()
-}
-
-/// Deletes the trials.
-pub(crate) async fn delete_trials(objects: &Objects, cluster: &Cluster) -> Result<(), Error> {
-    for at in 0..Alias::ALL.len() {
-        objects
-            .delete::<CertificateRequest>(&trial_name(cluster, at))
-            .await?;
     }
     Ok(())
 }

@@ -55,12 +55,14 @@ impl Executor<'_> {
         let operation = self.operation.unwrap_or_default();
         match action {
             ClusterAction::StartTrial => {
-                issuance::start_trials(objects, self.target, operation).await?;
+                issuance::start_trial(self.context, objects, self.target, operation).await?;
             }
             ClusterAction::RequestCertificates(_) => {
                 certificates::request_certificates(objects, self.target).await?;
             }
-            ClusterAction::EndTrial => issuance::delete_trials(objects, cluster).await?,
+            ClusterAction::EndTrial => {
+                certificates::delete_trial(self.context, objects, cluster).await?;
+            }
             ClusterAction::Reissue { alias, revision } => {
                 let name = cluster.names().certificate(*alias);
                 issuance::reissue(self.context, objects, &name, operation, *revision).await?;

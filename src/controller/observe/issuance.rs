@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use crate::api::Postgres;
 use crate::api::cert_manager::{Certificate, CertificateIssuerRef, CertificateRequest};
 use crate::api::postgres::PostgresSpec;
-use crate::build::certificates::certificate;
+use crate::build::certificates::{certificate, requirements, trial_certificate};
 use crate::build::{BuildInputs, Cluster};
 use crate::cluster::drift::needs_apply;
 use crate::cluster::{Error, Objects};
@@ -16,12 +16,13 @@ use crate::controller::Context;
 use crate::controller::observe::certificates::fetch_issued;
 use crate::controller::observe::cluster::ClusterObjects;
 use crate::pki::CaId;
-use crate::pki::issued::Issued;
+use crate::pki::issued::{Issued, Requirements};
 use crate::plan::observed::Issuance;
 use crate::plan::observed::issuance::{
-    CertificateObjects, IssuanceObjects, IssuerState, LiveCertificate, ObservedIssuer, is_trial_of,
-    issuers, trial_name,
+    CertificateObjects, IssuanceObjects, IssuerState, LiveCertificate, ObservedIssuer, is_ready,
+    issuers,
 };
+use crate::plan::observed::trial::{TrialCertificate, TrialObjects};
 use crate::rules::ClusterFacts as _;
 use crate::tls::Alias;
 
@@ -38,7 +39,7 @@ pub(crate) async fn observe(
     context: &Context,
     site: &ClusterObjects,
     wanted: &Cluster,
-    operation: &str,
+    operation: Option<&str>,
 ) -> Result<ObservedIssuance, Error> {
     let objects = &site.objects;
     let mut certificates = BTreeMap::new();
@@ -56,13 +57,27 @@ pub(crate) async fn observe(
             })
             .collect(),
         certificates,
-        trials: fetch_trials(objects, wanted, operation).await?,
         issued: fetch_issued(context, objects, wanted, site.certificates.cas()).await?,
     };
+    let issuance = found.issuance(operation.unwrap_or_default());
+    let issued = found.issued.ok();
+    let Some(operation) = operation else {
+        return Ok(ObservedIssuance {
+            issuance,
+            trial_cas: BTreeMap::new(),
+            issued,
+        });
+    };
+    let requirements = Requirements {
+        trusted: site.certificates.cas(),
+        ..requirements(wanted)
+    };
+    let trial = fetch_trial(objects, wanted, operation).await?;
+    let trial = trial.judge(operation, &requirements, context.now());
     Ok(ObservedIssuance {
-        issuance: found.issuance(operation),
-        trial_cas: found.trial_cas(),
-        issued: found.issued.ok(),
+        issuance: trial.with(issuance),
+        trial_cas: trial.cas,
+        issued,
     })
 }
 
@@ -104,20 +119,39 @@ fn issuer_state(context: &Context, namespace: &str, issuer: &CertificateIssuerRe
     }
 }
 
-/// The trials that this operation has made, one for each issuer.
-async fn fetch_trials(
+/// The trial of this operation, as far as there is one.
+async fn fetch_trial(
     objects: &Objects,
     wanted: &Cluster,
     operation: &str,
-) -> Result<Vec<Option<CertificateRequest>>, Error> {
-    let mut trials = vec![];
-    for (index, issuer) in issuers(wanted).into_iter().enumerate() {
-        let found = objects
-            .owned::<CertificateRequest>(&trial_name(wanted, index))
-            .await?;
-        trials.push(found.filter(|request| is_trial_of(request, &issuer, operation)));
+) -> Result<TrialObjects, Error> {
+    let mut certificates = BTreeMap::new();
+    for alias in Alias::ALL {
+        if let Some(wanted) = trial_certificate(wanted, alias, operation) {
+            let found = fetch_certificate(objects, wanted).await?;
+            let secret_is_owned = found.secret.as_ref().is_some_and(|s| objects.is_owned(s));
+            certificates.insert(
+                alias,
+                TrialCertificate {
+                    objects: found,
+                    secret_is_owned,
+                },
+            );
+        }
     }
-    Ok(trials)
+    let is_under_way = certificates.values().any(|trial: &TrialCertificate| {
+        let live = trial.objects.live.as_ref();
+        live.is_some_and(|live| !is_ready(&live.object))
+    });
+    let requests = if is_under_way {
+        objects.labelled::<CertificateRequest>().await?
+    } else {
+        vec![]
+    };
+    Ok(TrialObjects {
+        certificates,
+        requests,
+    })
 }
 
 /// The database as another spec would have it, or why it cannot be built.

@@ -152,7 +152,7 @@ async fn observe_live(
     let (issuance, desired) = match desired {
         Err(why) => (Err(Unknown::Unreadable(why)), None),
         Ok(desired) if goal.issues_certificates() => {
-            let issuance = issuance::observe(context, &objects, &desired, &operation).await?;
+            let issuance = issuance::observe(context, &objects, &desired, Some(&operation)).await?;
             (Ok(issuance), Some(desired))
         }
         Ok(desired) => {

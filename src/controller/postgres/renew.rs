@@ -31,9 +31,6 @@ use crate::plan::status::database::types::CA_ENDS_EARLY;
 use crate::plan::{ClusterAction, ObservedCluster, Progress, next_step, steady_state_target};
 use crate::tls::{Alias, Posture, ServerTls};
 
-/// A renewal asks for no certificate in the name of an operation.
-const NO_OPERATION: &str = "";
-
 /// How far the renewal of certificates is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Renewed {
@@ -62,7 +59,7 @@ pub(crate) async fn renew(
     };
     let ObservedIssuance {
         issuance, issued, ..
-    } = issuance::observe(context, &site, &site.cluster, NO_OPERATION).await?;
+    } = issuance::observe(context, &site, &site.cluster, None).await?;
     let in_secret = site.certificates.in_secret.as_ref();
     context.record_served(
         postgres,

@@ -90,10 +90,10 @@ impl Authority {
     }
 }
 
-const NAME: &str = "pg.demo.svc";
+pub(crate) const NAME: &str = "pg.demo.svc";
 const USER: &str = "postgres";
 
-fn wanted() -> Requirements {
+pub(crate) fn wanted() -> Requirements {
     let names = vec![NAME.to_owned(), "10.0.0.1".to_owned()];
     Requirements {
         server: names.clone(),
@@ -103,7 +103,7 @@ fn wanted() -> Requirements {
     }
 }
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     "2026-06-01T00:00:00Z".parse().unwrap()
 }
 

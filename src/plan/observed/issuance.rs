@@ -4,23 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use crate::api::annotations::{REISSUE, TRIAL_OF};
+use crate::api::annotations::REISSUE;
 use crate::api::cert_manager;
 use crate::api::cert_manager::{
-    Certificate, CertificateIssuerRef, CertificateRequest, CertificateStatus, IssuanceCondition,
-    holds,
+    Certificate, CertificateIssuerRef, CertificateStatus, IssuanceCondition, holds,
 };
 use crate::api::duration::after;
 use crate::build::Cluster;
 use crate::build::certificates::certificate;
-use crate::pki::CaId;
-use crate::pki::Leaf;
-use crate::pki::issued::{Defect, Issued, MaterialProblem, cas, leaf};
+use crate::pki::issued::{Defect, Issued, MaterialProblem};
 use crate::tls::Alias;
 
 use crate::plan::observed::{Issuance, ObservedCertificate, Trial};
@@ -32,7 +28,7 @@ const ISSUER_KIND: &str = "cert-manager.io/issuer-kind";
 
 /// How long cert-manager may take before the status says that it is waited for. It usually takes a
 /// second.
-const NORMAL_ISSUANCE_TIME: Duration = Duration::from_secs(15);
+pub(super) const NORMAL_ISSUANCE_TIME: Duration = Duration::from_secs(15);
 
 /// cert-manager waits this long after the first failed try, and twice as long after each further
 /// one: at most [`MAX_DOUBLINGS`] times (32 hours).
@@ -46,8 +42,6 @@ pub struct IssuanceObjects {
     pub issuers: Vec<ObservedIssuer>,
     /// The Certificates that the spec asks for.
     pub certificates: BTreeMap<Alias, CertificateObjects>,
-    /// For each issuer the trial that the operation made of it; `None` where there is none yet.
-    pub trials: Vec<Option<CertificateRequest>>,
     /// All that was issued, or why it cannot be served.
     pub issued: Result<Issued, Vec<MaterialProblem>>,
 }
@@ -95,7 +89,7 @@ pub struct LiveCertificate {
 }
 
 impl IssuanceObjects {
-    /// How far issuing is, for this operation.
+    /// How far issuing is, for this operation, as if it had made no trial.
     #[must_use]
     pub fn issuance(&self, operation: &str) -> Issuance {
         let certificates = self.certificates.iter().filter_map(|(alias, objects)| {
@@ -103,7 +97,7 @@ impl IssuanceObjects {
         });
         Issuance {
             not_ready: not_ready(&self.issuers),
-            trial: trial(&self.trials),
+            trial: Trial::Absent,
             conflicts: self.certificates.values().flat_map(conflicts).collect(),
             certificates: certificates.collect(),
             issued: match &self.issued {
@@ -112,16 +106,6 @@ impl IssuanceObjects {
                 Err(problems) => Some(Err(joined(problems))),
             },
         }
-    }
-
-    /// The CAs that have signed the trials.
-    #[must_use]
-    pub fn trial_cas(&self) -> BTreeMap<CaId, String> {
-        let signed = self.trials.iter().flatten();
-        signed
-            .filter_map(|request| request.status.as_ref()?.ca.as_ref())
-            .flat_map(|pem| cas(&pem.0))
-            .collect()
     }
 }
 
@@ -135,7 +119,7 @@ fn joined(problems: &[MaterialProblem]) -> String {
 }
 
 /// Objects that have the names of this Certificate and its Secret and belong to something else.
-fn conflicts(objects: &CertificateObjects) -> Vec<String> {
+pub(super) fn conflicts(objects: &CertificateObjects) -> Vec<String> {
     let secret = objects
         .secret
         .as_ref()
@@ -158,12 +142,13 @@ pub fn is_issued_for(secret: &Secret, certificate: &str) -> bool {
     has_annotation(secret, CERTIFICATE_NAME, certificate)
 }
 
-fn is_issued_by(secret: &Secret, issuer: &CertificateIssuerRef) -> bool {
+/// Whether cert-manager says that this issuer issued the content of a Secret.
+pub(super) fn is_issued_by(secret: &Secret, issuer: &CertificateIssuerRef) -> bool {
     has_annotation(secret, ISSUER_NAME, &issuer.name)
         && has_annotation(secret, ISSUER_KIND, issuer.kind())
 }
 
-fn has_annotation(object: &impl ResourceExt, key: &str, value: &str) -> bool {
+pub(super) fn has_annotation(object: &impl ResourceExt, key: &str, value: &str) -> bool {
     object
         .annotations()
         .get(key)
@@ -181,12 +166,6 @@ fn observe_certificate(
 ) -> Option<ObservedCertificate> {
     let live = live.as_ref()?;
     let status = live.object.status.clone().unwrap_or_default();
-    let generation = live.object.metadata.generation;
-    let is_ready = status.conditions.iter().any(|condition| {
-        condition.type_ == "Ready"
-            && condition.status == "True"
-            && condition.observed_generation == generation
-    });
     let is_from_issuer = secret
         .as_ref()
         .is_some_and(|secret| is_issued_by(secret, &wanted.spec.issuer_ref));
@@ -198,11 +177,22 @@ fn observe_certificate(
         .filter(|(asked_by, _)| *asked_by == operation);
     Some(ObservedCertificate {
         matches: live.matches,
-        ready: is_ready && is_from_issuer,
+        ready: is_ready(&live.object) && is_from_issuer,
         issuing: holds(&status.conditions, "Issuing"),
         revision: status.revision.unwrap_or_default(),
         requested_at_revision: reissue.and_then(|(_, revision)| revision.parse().ok()),
         failure: failure(&status),
+    })
+}
+
+/// Whether a Certificate is Ready, for its generation.
+#[must_use]
+pub fn is_ready(certificate: &Certificate) -> bool {
+    let conditions = certificate.status.iter().flat_map(|s| &s.conditions);
+    conditions.into_iter().any(|condition| {
+        condition.type_ == "Ready"
+            && condition.status == "True"
+            && condition.observed_generation == certificate.metadata.generation
     })
 }
 
@@ -259,86 +249,6 @@ pub fn issuers(wanted: &Cluster) -> Vec<CertificateIssuerRef> {
         issuers.extend(issuer.filter(|issuer| !issuers.contains(issuer)));
     }
     issuers
-}
-
-/// The name of the trial of the issuer at this place of [`issuers`].
-#[must_use]
-pub fn trial_name(cluster: &Cluster, index: usize) -> String {
-    cluster.names().trial_certificate(index)
-}
-
-/// Whether a request is this operation's trial of this issuer, and not one that another operation
-/// left behind.
-#[must_use]
-pub fn is_trial_of(
-    request: &CertificateRequest,
-    issuer: &CertificateIssuerRef,
-    operation: &str,
-) -> bool {
-    let asked = &request.spec.issuer_ref;
-    (&asked.name, asked.kind()) == (&issuer.name, issuer.kind())
-        && has_annotation(request, TRIAL_OF, operation)
-}
-
-/// The state of all trials together: that of the one that is furthest behind.
-fn trial(trials: &[Option<CertificateRequest>]) -> Trial {
-    if trials.iter().all(Option::is_none) {
-        return Trial::Absent;
-    }
-    trials
-        .iter()
-        .map(|request| request.as_ref().map_or(Trial::Begun, trial_state))
-        .fold(Trial::Passed(BTreeSet::new()), |all, one| {
-            match (all, one) {
-                (failed @ Trial::Failed(_), _) | (_, failed @ Trial::Failed(_)) => failed,
-                (Trial::Begun, _) | (_, Trial::Begun) => Trial::Begun,
-                (Trial::Passed(some), Trial::Passed(more)) => {
-                    Trial::Passed(some.into_iter().chain(more).collect())
-                }
-                _ => Trial::Pending,
-            }
-        })
-}
-
-/// The state of one trial.
-fn trial_state(request: &CertificateRequest) -> Trial {
-    let conditions = request
-        .status
-        .as_ref()
-        .map(|status| status.conditions.as_slice())
-        .unwrap_or_default();
-    if let Some(refusal) = conditions.iter().find(|condition| is_refusal(condition)) {
-        let message = refusal.message.as_ref().unwrap_or(&refusal.type_);
-        return Trial::Failed(message.clone());
-    }
-    if !holds(conditions, "Ready") {
-        return Trial::Pending;
-    }
-    match signed_leaf(request) {
-        Some(leaf) => Trial::Passed(BTreeSet::from([leaf.ca])),
-        None => {
-            Trial::Failed("its chain does not lead to a CA that the issuer gives along".to_owned())
-        }
-    }
-}
-
-fn signed_leaf(request: &CertificateRequest) -> Option<Leaf> {
-    let status = request.status.as_ref()?;
-    let text =
-        |bytes: &Option<ByteString>| Some(String::from_utf8_lossy(&bytes.as_ref()?.0).into_owned());
-    leaf(&text(&status.certificate)?, &text(&status.ca)?)
-}
-
-/// Whether a condition of a CertificateRequest says that nothing will be issued.
-fn is_refusal(condition: &IssuanceCondition) -> bool {
-    match condition.type_.as_str() {
-        "Ready" => {
-            condition.status == "False"
-                && matches!(condition.reason.as_deref(), Some("Failed" | "Denied"))
-        }
-        "Denied" | "InvalidRequest" => condition.status == "True",
-        _ => false,
-    }
 }
 
 /// Why nothing that was issued can be served.

@@ -4,6 +4,7 @@ pub mod candidates;
 pub mod cluster;
 pub mod instance;
 pub mod issuance;
+pub mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -104,19 +105,20 @@ pub struct Issuance {
     pub issued: Option<Result<Material, String>>,
 }
 
-/// The trial: one certificate from each issuer, to see that it would issue.
+/// The trial: each certificate that will be asked for, issued once before, to see that it would be
+/// and can be served.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Trial {
     /// There is none.
     #[default]
     Absent,
-    /// Not every issuer has been asked yet.
+    /// Not every certificate has been asked for yet, or another operation has left a trial.
     Begun,
-    /// It is not issued yet.
-    Pending,
+    /// It is not issued yet. If that takes longer than usual: which one, and what it waits for.
+    Pending(Option<String>),
     /// It was issued and is good: the CAs that signed.
     Passed(BTreeSet<CaId>),
-    /// It was refused, or is not good: why.
+    /// It was refused, or is not good: which one, and why.
     Failed(String),
 }
 

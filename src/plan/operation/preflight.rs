@@ -94,7 +94,8 @@ pub(super) fn try_issuers(step: StepKind, trial: &Trial) -> Intent {
             problem: StepProblem::TrialFailed(why.clone()),
             retry: vec![ClusterAction::EndTrial.into()],
         },
-        Trial::Pending | Trial::Passed(_) => Intent::wait(step, Waiting::Trial),
+        Trial::Pending(why) => Intent::wait(step, Waiting::Trial(why.clone())),
+        Trial::Passed(_) => Intent::wait(step, Waiting::Trial(None)),
     }
 }
 

@@ -101,7 +101,7 @@ impl World {
     fn observed_issuance(&self, wished: &PostgresSpec) -> Issuance {
         let trial = match self.trial {
             None => Trial::Absent,
-            Some(at) if self.second < at => Trial::Pending,
+            Some(at) if self.second < at => Trial::Pending(None),
             Some(_) if self.trouble.trial_fails => Trial::Failed("the policy says no".to_owned()),
             Some(_) => {
                 let issuer = wished

@@ -169,106 +169,6 @@ fn an_issuer_that_cannot_issue_is_named_once_with_the_reason() {
     assert!(unknown.is_some_and(|why| why.contains(cert_manager::INSTALL)));
 }
 
-fn request(issuer: &str, operation: &str, conditions: &Value) -> CertificateRequest {
-    from(json!({
-        "metadata": {"name": "pg-trial-0", "annotations": {TRIAL_OF: operation}},
-        "spec": {"request": "eA==", "issuerRef": {"name": issuer, "kind": "Issuer"}},
-        "status": {"conditions": conditions},
-    }))
-}
-
-#[test]
-fn a_trial_that_another_operation_left_behind_is_not_counted() {
-    let issuer = |name: &str, kind: &str| from(json!({"name": name, "kind": kind}));
-    let of = |operation| request("corp", operation, &json!([]));
-    assert!(is_trial_of(
-        &of("op-1"),
-        &issuer("corp", "Issuer"),
-        OPERATION
-    ));
-    assert!(!is_trial_of(
-        &of("op-2"),
-        &issuer("corp", "Issuer"),
-        OPERATION
-    ));
-    assert!(!is_trial_of(
-        &of("op-1"),
-        &issuer("other", "Issuer"),
-        OPERATION
-    ));
-    assert!(!is_trial_of(
-        &of("op-1"),
-        &issuer("corp", "ClusterIssuer"),
-        OPERATION
-    ));
-}
-
-#[test]
-fn a_trial_is_as_far_as_the_issuer_that_is_furthest_behind() {
-    let condition = |type_: &str, status: &str, reason: &str| {
-        let condition =
-            json!([{"type": type_, "status": status, "reason": reason, "message": "no"}]);
-        Some(request("corp", OPERATION, &condition))
-    };
-    let failed = || Trial::Failed("no".to_owned());
-    let pending = || condition("Ready", "False", "Pending");
-    for (trials, expected) in [
-        (vec![], Trial::Absent),
-        (vec![None, None], Trial::Absent),
-        (vec![None, pending()], Trial::Begun),
-        (vec![pending()], Trial::Pending),
-        (vec![condition("Ready", "False", "Failed")], failed()),
-        (vec![condition("Ready", "False", "Denied")], failed()),
-        (vec![condition("Denied", "True", "")], failed()),
-        (vec![condition("Denied", "False", "")], Trial::Pending),
-        (vec![condition("InvalidRequest", "True", "")], failed()),
-        (vec![condition("Approved", "True", "")], Trial::Pending),
-        (vec![None, condition("Denied", "True", "")], failed()),
-        (
-            vec![condition("Ready", "True", "")],
-            Trial::Failed("its chain does not lead to a CA that the issuer gives along".to_owned()),
-        ),
-    ] {
-        assert_eq!(trial(&trials), expected, "{trials:?}");
-    }
-}
-
-#[test]
-fn a_trial_that_passed_names_the_cas_that_signed() {
-    let signed_by = |ca: &Authority| {
-        let issued = issue(ca, ca);
-        let mut request = request(
-            "corp",
-            OPERATION,
-            &json!([{"type": "Ready", "status": "True"}]),
-        );
-        let status = request.status.as_mut().expect("a status");
-        let pem = |text: &str| Some(ByteString(text.as_bytes().to_vec()));
-        status.certificate = pem(&issued.served.server.certificate);
-        status.ca = pem(&issued.served.trust);
-        (Some(request), issued.material.server.ca)
-    };
-    let ((one, first), (other, second)) = (
-        signed_by(&Authority::new("one")),
-        signed_by(&Authority::new("other")),
-    );
-    let objects = IssuanceObjects {
-        issuers: vec![],
-        certificates: BTreeMap::new(),
-        trials: vec![one.clone(), other],
-        issued: Err(vec![]),
-    };
-    let issuance = objects.issuance(OPERATION);
-    assert_eq!(
-        issuance.trial,
-        Trial::Passed(BTreeSet::from([first, second]))
-    );
-    let signers: Vec<_> = objects.trial_cas().into_keys().collect();
-    assert!(signers.contains(&first) && signers.contains(&second));
-    let pending = Some(request("corp", OPERATION, &json!([])));
-    assert_eq!(trial(&[one, pending]), Trial::Pending);
-}
-
 fn problem(defect: Defect) -> MaterialProblem {
     MaterialProblem {
         alias: Alias::Server,
@@ -282,7 +182,6 @@ fn a_missing_certificate_is_no_fault_and_a_damaged_one_is() {
         let objects = IssuanceObjects {
             issuers: vec![],
             certificates: BTreeMap::new(),
-            trials: vec![],
             issued: problems,
         };
         objects.issuance(OPERATION).issued
