@@ -21,6 +21,7 @@ mod database;
 mod harness;
 mod hostile;
 mod installed;
+mod issuers;
 mod operations;
 mod provisioner;
 #[path = "../support/mod.rs"]

@@ -12,14 +12,14 @@ use crate::harness::{
     example, issuers, primary, psql, sample_or_all, secret, show, steps, tutorial, uids, versions,
 };
 
-fn request(name: &str, tls: &Value) -> Value {
+pub(crate) fn request(name: &str, tls: &Value) -> Value {
     json!({
         "apiVersion": "ops.kubedb.com/v1alpha1", "kind": "PostgresOpsRequest", "metadata": {"name": name},
         "spec": {"type": "ReconfigureTLS", "databaseRef": {"name": "ha-postgres"}, "tls": tls, "apply": "Always"},
     })
 }
 
-fn by_reload(mut request: Value) -> Value {
+pub(crate) fn by_reload(mut request: Value) -> Value {
     request["metadata"]["annotations"] = json!({"pgrekey.dev/strategy": "Reload"});
     request
 }
@@ -63,7 +63,7 @@ impl Written {
 
 /// Carries out one request while clients are at work, and prints what it took. No handshake may
 /// fail.
-async fn carry_out(
+pub(crate) async fn carry_out(
     namespace: &TestNamespace<'_>,
     writes: &Writes,
     request: &Value,

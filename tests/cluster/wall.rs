@@ -43,7 +43,7 @@ const fn kind(version: &'static str, name: &'static str, plural: &'static str) -
     }
 }
 
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 16] = [
     // The pods need it.
     kind("v1", "ServiceAccount", "serviceaccounts"),
     kind("v1", "ConfigMap", "configmaps"),

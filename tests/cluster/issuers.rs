@@ -1,0 +1,284 @@
+//! Certificates as other people's issuers make them: cert-manager's usual bootstrap, intermediate
+//! CAs, CAs that end soon or are renewed, and a policy that says no.
+
+use std::time::Duration;
+
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use pgrekey::api::cert_manager::{CertificateRequest, holds};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
+};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use crate::harness::{
+    Ca, Cluster, Controllers, Seat, TestNamespace, Writes, ca, ca_secret, ended, example, psql,
+    secret, uids, versions,
+};
+use crate::operations::{by_reload, carry_out, request};
+
+const DATABASE: &str = "pg/ha-postgres";
+
+fn issuer(name: &str, spec: &Value) -> Value {
+    json!({"apiVersion": "cert-manager.io/v1", "kind": "Issuer", "metadata": {"name": name}, "spec": spec})
+}
+
+fn issuer_of_secret(name: &str) -> Value {
+    issuer(name, &json!({"ca": {"secretName": name}}))
+}
+
+fn issuer_ref(name: &str) -> Value {
+    json!({"apiGroup": "cert-manager.io", "kind": "Issuer", "name": name})
+}
+
+/// The bootstrap of cert-manager's documentation. It gives no duration, so that the CA lives 90
+/// days, as everything that it signs later.
+fn bootstrap(namespace: &TestNamespace<'_>, name: &str) {
+    namespace.apply(&issuer("self-signed", &json!({"selfSigned": {}})));
+    ca_of_cert_manager(namespace, name, &json!({}));
+}
+
+/// A CA that cert-manager makes and renews, with its issuer.
+fn ca_of_cert_manager(namespace: &TestNamespace<'_>, name: &str, more: &Value) {
+    let mut spec = json!({"isCA": true, "commonName": name, "secretName": name,
+        "issuerRef": {"name": "self-signed"}});
+    let fields = spec.as_object_mut().expect("an object");
+    fields.extend(more.as_object().cloned().unwrap_or_default());
+    namespace.apply(&json!({
+        "apiVersion": "cert-manager.io/v1", "kind": "Certificate", "metadata": {"name": name}, "spec": spec,
+    }));
+    let certificate = format!("certificate/{name}");
+    namespace.kubectl(&[
+        "wait",
+        "--for=condition=Ready",
+        "--timeout=60s",
+        &certificate,
+    ]);
+    namespace.apply(&issuer_of_secret(name));
+}
+
+/// A CA below another, as an issuer's Secret holds it.
+fn intermediate(root: &Ca, name: &str) -> Value {
+    let mut params = ca_params(name);
+    params.use_authority_key_identifier_extension = true;
+    let key = KeyPair::generate().expect("a key");
+    let below: Ca = CertifiedIssuer::signed_by(params, key, root).expect("a CA");
+    let mut secret = ca_secret(name, &below);
+    secret["stringData"]["ca.crt"] = json!(root.pem());
+    secret
+}
+
+fn ca_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+fn early_ca(namespace: &TestNamespace<'_>) -> String {
+    namespace.condition(DATABASE, "CAEndsEarly", "message")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_of_the_issuers_that_people_have_are_served_under_load() {
+    const NAMESPACE: &str = "other-issuers";
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
+    let seat = Seat::take(&cluster).await;
+    let versions = versions(&cluster);
+    let writes = Writes::default();
+    let client = writes.counting(seat.rights.config().await);
+    let controllers = Controllers::with(&seat, &client, NAMESPACE);
+    let namespace = &TestNamespace::make(&cluster, NAMESPACE);
+
+    bootstrap(namespace, "shop-ca");
+    let mut database = example("ha-postgres.yaml", "ha-postgres", 2, &versions[&17]);
+    database["spec"]["sslMode"] = json!("verify-full");
+    database["spec"]["clientAuthMode"] = json!("cert");
+    database["spec"]["tls"] = json!({"issuerRef": issuer_ref("shop-ca")});
+    namespace.apply(&database);
+    namespace.until_phase("ha-postgres", "Ready", 180).await;
+    namespace
+        .until("the CA that ends first is named", 30, || {
+            early_ca(namespace).contains("CA \"shop-ca\"")
+        })
+        .await;
+
+    for (policy, name) in [
+        ("Never", "after-the-old-key"),
+        ("Always", "after-a-new-key"),
+    ] {
+        renew_ca(namespace, "shop-ca", policy).await;
+        let rotate = by_reload(request(name, &json!({"rotateCertificates": true})));
+        carry_out(namespace, &writes, &rotate, false).await;
+        assert_eq!(
+            secret(namespace, "ha-postgres-tls", "ca.crt"),
+            secret(namespace, "shop-ca", "tls.crt"),
+            "{name}"
+        );
+    }
+
+    let root = ca("company-root");
+    namespace.apply(&intermediate(&root, "team-ca"));
+    namespace.apply(&issuer_of_secret("team-ca"));
+    let to = |name: &str| json!({"issuerRef": issuer_ref(name)});
+    let to_intermediate = by_reload(request("to-an-intermediate-ca", &to("team-ca")));
+    carry_out(namespace, &writes, &to_intermediate, false).await;
+    assert_eq!(secret(namespace, "ha-postgres-tls", "ca.crt"), root.pem());
+    namespace
+        .until("no CA ends first", 30, || early_ca(namespace).is_empty())
+        .await;
+
+    ca_of_cert_manager(namespace, "day-ca", &json!({"duration": "25h0m0s"}));
+    let aliases = ["server", "client", "metrics-exporter"];
+    let for_a_day = aliases.map(|alias| json!({"alias": alias, "duration": "24h0m0s"}));
+    let tls = json!({"issuerRef": issuer_ref("day-ca"), "certificates": for_a_day});
+    carry_out(
+        namespace,
+        &writes,
+        &by_reload(request("to-a-ca-of-25-h", &tls)),
+        false,
+    )
+    .await;
+    namespace
+        .until("no CA ends first", 30, || early_ca(namespace).is_empty())
+        .await;
+
+    namespace.clear();
+    controllers.stop().await;
+}
+
+/// As cert-manager does it when the CA is due: with its old key, or with a new one.
+async fn renew_ca(namespace: &TestNamespace<'_>, name: &str, rotation_policy: &str) {
+    let keeps = json!({"spec": {"privateKey": {"rotationPolicy": rotation_policy}}}).to_string();
+    let certificate = format!("certificate/{name}");
+    namespace.kubectl(&["patch", &certificate, "--type=merge", "-p", &keeps]);
+    let before = secret(namespace, name, "tls.crt");
+    let issuing = json!({
+        "type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "by a test",
+        "lastTransitionTime": jiff::Timestamp::now(),
+    });
+    let patch =
+        json!([{"op": "add", "path": "/status/conditions/-", "value": issuing}]).to_string();
+    namespace.kubectl(&[
+        "patch",
+        &certificate,
+        "--subresource=status",
+        "--type=json",
+        "-p",
+        &patch,
+    ]);
+    namespace
+        .until("the CA is renewed", 60, || {
+            secret(namespace, name, "tls.crt") != before
+        })
+        .await;
+}
+
+/// A policy in place of cert-manager's approver: it allows servers and denies clients.
+fn deny_clients(cluster: &Cluster, namespace: &str) -> JoinHandle<()> {
+    let api: Api<CertificateRequest> = Api::namespaced(cluster.client.clone(), namespace);
+    tokio::spawn(async move {
+        loop {
+            let requests = api.list(&ListParams::default()).await.expect("requests");
+            for request in requests {
+                judge(&api, &request).await;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    })
+}
+
+async fn judge(api: &Api<CertificateRequest>, request: &CertificateRequest) {
+    let name = request.metadata.name.clone().unwrap_or_default();
+    let status = request.status.clone().unwrap_or_default();
+    if holds(&status.conditions, "Approved") || holds(&status.conditions, "Denied") {
+        return;
+    }
+    let (type_, message) = if name.contains("client") {
+        ("Denied", "no certificates for people in this namespace")
+    } else {
+        ("Approved", "servers may have theirs")
+    };
+    let condition = json!({"type": type_, "status": "True", "reason": "policy", "message": message,
+        "lastTransitionTime": jiff::Timestamp::now()});
+    let mut conditions = json!(status.conditions);
+    conditions.as_array_mut().expect("a list").push(condition);
+    let patch = json!({"metadata": {"resourceVersion": request.metadata.resource_version},
+        "status": {"conditions": conditions}});
+    // cert-manager may have written meanwhile: the next round sees that.
+    let _ = api
+        .patch_status(&name, &PatchParams::default(), &Patch::Merge(patch))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_denies_one_certificate_is_heard_before_anything_is_touched() {
+    const NAMESPACE: &str = "denied";
+    let Some(cluster) = Cluster::connect().await else {
+        return;
+    };
+    let seat = Seat::take(&cluster).await;
+    let versions = versions(&cluster);
+    let controllers = Controllers::start(&seat, NAMESPACE).await;
+    let namespace = &TestNamespace::make(&cluster, NAMESPACE);
+    let label = "pgrekey.dev/test-approves=true";
+    cluster
+        .kubectl(&["label", "namespace", NAMESPACE, label], "")
+        .must_succeed();
+    namespace.apply(&ca_secret("corp-ca", &ca("corp")));
+    namespace.apply(&issuer_of_secret("corp-ca"));
+    namespace.apply(&example(
+        "ha-postgres.yaml",
+        "ha-postgres",
+        1,
+        &versions[&18],
+    ));
+    namespace.until_phase("ha-postgres", "Ready", 180).await;
+    let before = uids(namespace);
+    let mut add = request("add-tls", &json!({"issuerRef": issuer_ref("corp-ca")}));
+    add["spec"]["maxRetries"] = json!(0);
+    namespace.apply(&add);
+
+    let message = || namespace.path("pgops/add-tls", ".status.steps[*].message");
+    namespace
+        .until("the missing approval is named", 60, || {
+            message().contains("has not been approved")
+        })
+        .await;
+    let policy = deny_clients(&cluster, NAMESPACE);
+    assert_eq!(ended(namespace, "add-tls", 60).await, "Failed");
+    policy.abort();
+    let why = message();
+    for words in [
+        "client, of Issuer corp-ca",
+        "CertificateRequest ha-postgres-trial-client-1 was denied",
+        "no certificates for people in this namespace",
+    ] {
+        assert!(why.contains(words), "{words}: {why}");
+    }
+    assert_eq!(uids(namespace), before);
+    assert_eq!(
+        psql(namespace, "ha-postgres-0", "user=postgres", "show ssl").as_deref(),
+        Ok("off")
+    );
+    assert_eq!(namespace.condition(DATABASE, "Paused", "status"), "");
+    for (kind, end) in [("certificate", "Certificates"), ("secret", "keys")] {
+        let left = || {
+            let all = namespace.list(kind, "app.kubernetes.io/instance=ha-postgres");
+            let names = all
+                .iter()
+                .filter_map(|one| one["metadata"]["name"].as_str());
+            names.filter(|name| name.contains("trial")).count()
+        };
+        namespace
+            .until(&format!("the {end} of the trial are gone"), 30, || {
+                left() == 0
+            })
+            .await;
+    }
+    namespace.clear();
+    controllers.stop().await;
+}
