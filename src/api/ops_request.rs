@@ -393,6 +393,19 @@ pub struct Step {
     pub message: Option<String>,
 }
 
+/// What a TLS handshake negotiated.
+#[skip_serializing_none]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct NegotiatedTls {
+    /// The version of the protocol, such as `TLSv1.3`.
+    pub protocol: String,
+    /// The cipher suite, by its IANA name, such as `TLS_AES_256_GCM_SHA384`.
+    pub cipher: String,
+    /// The group of the key exchange, by its IANA name, such as `X25519MLKEM768`.
+    pub group: Option<String>,
+}
+
 /// One pod of the database, as seen on the wire.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
@@ -406,6 +419,8 @@ pub struct PodStatus {
     pub serving_serial: Option<String>,
     /// When the certificate that the pod serves ends, or a CA above it if that is earlier.
     pub not_after: Option<Time>,
+    /// What the pod negotiates with pgrekey. Empty when it does not speak TLS.
+    pub tls: Option<NegotiatedTls>,
     /// Common names of the CAs that the pod trusts for client certificates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusts: Vec<String>,

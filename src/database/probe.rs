@@ -18,14 +18,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 use postgres_protocol::message::{backend, frontend};
-use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConnection, SignatureScheme};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::api::ops_request::NegotiatedTls;
 use crate::database::limited::{BEFORE_LOGIN, Limited, ReadBudget};
 use crate::database::verifier::{CertificateVerifier, client_config_builder};
 use crate::database::{ProbeError, bounded};
@@ -38,6 +39,8 @@ pub struct Handshake {
     /// Names (DER) of the CAs of the client certificates that the server accepts. Empty if it
     /// requests none.
     pub takes: BTreeSet<Vec<u8>>,
+    /// What was negotiated.
+    pub tls: NegotiatedTls,
 }
 
 /// The answer to a plaintext start-up packet.
@@ -110,13 +113,29 @@ pub async fn handshake(address: SocketAddr) -> Result<Handshake, ProbeError> {
         // No name is asked for: PostgreSQL serves one certificate, and the judges compare its names
         // themselves.
         let name = ServerName::IpAddress(address.ip().into());
-        TlsConnector::from(Arc::new(config))
+        let stream = TlsConnector::from(Arc::new(config))
             .connect(name, stream)
             .await
             .map_err(|e| failed(&e))?;
-        Ok(seen.handshake())
+        let (_, connection) = stream.get_ref();
+        Ok(seen.handshake(negotiated(connection)))
     })
     .await
+}
+
+/// What a connection has negotiated, in IANA's names.
+fn negotiated(connection: &ClientConnection) -> NegotiatedTls {
+    let group = connection.negotiated_key_exchange_group();
+    // rustls writes TLSv1_3 and TLS13_AES_256_GCM_SHA384.
+    let protocol = connection.protocol_version();
+    let protocol = protocol.and_then(|version| version.as_str().map(|v| v.replace('_', ".")));
+    let cipher = connection.negotiated_cipher_suite();
+    let cipher = cipher.and_then(|cipher| cipher.suite().as_str());
+    NegotiatedTls {
+        protocol: protocol.unwrap_or_default(),
+        cipher: cipher.unwrap_or_default().replace("TLS13_", "TLS_"),
+        group: group.and_then(|group| group.name().as_str().map(str::to_owned)),
+    }
 }
 
 /// Sends a plaintext start-up packet and reads the first answer.
@@ -185,8 +204,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Seen {
-    fn handshake(&self) -> Handshake {
+    fn handshake(&self, tls: NegotiatedTls) -> Handshake {
         Handshake {
+            tls,
             chain: locked(&self.chain).clone(),
             takes: locked(&self.takes).clone(),
         }

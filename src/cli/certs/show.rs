@@ -1,9 +1,11 @@
 //! Certificates as lines for people, and as JSON for programs.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::api::ops_request::PodStatus;
+use crate::api::ops_request::{NegotiatedTls, PodStatus};
 use crate::cli::certs::collect::{AliasCertificates, DatabaseCertificates, WireObservation};
 use crate::cli::output::{Cell, Detail, Screen, Tone, days, expiry, serial};
 use crate::pki::certificate::CertificateSummary;
@@ -48,10 +50,12 @@ pub(crate) fn lines(
             Detail::Full => header.len(),
         };
         lines.extend(screen.table(&header[..columns], &rows));
-        lines.extend(
-            describe_wire(aliases, wire.as_ref(), detail)
-                .map(|text| screen.line(Tone::Plain, &text)),
-        );
+        let wire = wire.as_ref();
+        let mut described: Vec<String> = describe_wire(aliases, wire, detail).into_iter().collect();
+        if detail == Detail::Full {
+            described.extend(wire.into_iter().flat_map(describe_negotiated));
+        }
+        lines.extend(described.iter().map(|text| screen.line(Tone::Plain, text)));
     }
     lines
 }
@@ -130,6 +134,25 @@ fn describe_wire(
         "on the wire, as {request} last saw it: {count} of {} pods show it{others}",
         pods.len()
     ))
+}
+
+/// What the pods negotiated when a request last observed them: a line for each different answer.
+fn describe_negotiated(WireObservation { pods, .. }: &WireObservation) -> Vec<String> {
+    let mut pods_by_tls: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for pod in pods {
+        if let Some(NegotiatedTls {
+            protocol,
+            cipher,
+            group,
+        }) = &pod.tls
+        {
+            let group = group.as_deref().unwrap_or("no group");
+            let pods = pods_by_tls.entry(format!("{protocol}, {cipher}, {group}"));
+            pods.or_default().push(&pod.name);
+        }
+    }
+    let line = |(tls, pods): (String, Vec<&str>)| format!("{} negotiated {tls}", pods.join(", "));
+    pods_by_tls.into_iter().map(line).collect()
 }
 
 /// The certificates of a database, for programs.
@@ -284,6 +307,35 @@ pub(crate) mod tests {
             "{lines:#?}"
         );
         insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn pods_that_negotiate_the_same_stand_in_one_line() {
+        let pod = |name: &str, group: Option<&str>| PodStatus {
+            name: name.to_owned(),
+            tls: Some(NegotiatedTls {
+                protocol: "TLSv1.3".to_owned(),
+                cipher: "TLS_AES_256_GCM_SHA384".to_owned(),
+                group: group.map(str::to_owned),
+            }),
+            ..PodStatus::default()
+        };
+        let wire = WireObservation {
+            request: "rotate-tls".to_owned(),
+            pods: vec![
+                pod("pg-0", Some("X25519MLKEM768")),
+                pod("pg-1", Some("X25519")),
+                pod("pg-2", Some("X25519MLKEM768")),
+                PodStatus::default(),
+            ],
+        };
+        assert_eq!(
+            describe_negotiated(&wire),
+            [
+                "pg-1 negotiated TLSv1.3, TLS_AES_256_GCM_SHA384, X25519",
+                "pg-0, pg-2 negotiated TLSv1.3, TLS_AES_256_GCM_SHA384, X25519MLKEM768",
+            ]
+        );
     }
 
     #[test]

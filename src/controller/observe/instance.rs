@@ -223,6 +223,7 @@ async fn query_server(
             .iter()
             .map(ToString::to_string)
             .collect(),
+        tls: handshake.as_ref().map(|shown| shown.tls.clone()),
         leaf: handshake
             .as_ref()
             .and_then(|shown| summarize_leaf(shown, roots)),
@@ -264,6 +265,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::api::ops_request::NegotiatedTls;
     use crate::pki::issued::tests::{Authority, issue};
     use crate::tls::Method;
 
@@ -278,6 +280,7 @@ mod tests {
         let shown = Handshake {
             chain: vec![],
             takes: BTreeSet::new(),
+            tls: NegotiatedTls::default(),
         };
         let wire = ProbeResult {
             tls: tls.map(|()| shown),

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use crate::api::ops_request::NegotiatedTls;
 use crate::api::tls::SslMode;
 use crate::pki::{CaId, Fingerprint, Material};
 use crate::plan::observed::candidates::SwitchoverCandidates;
@@ -122,6 +123,8 @@ pub struct ObservedServer {
     pub md5_roles: Vec<String>,
     /// The leaf in its TLS handshake, for people to read.
     pub leaf: Option<LeafSummary>,
+    /// What that handshake negotiated, for people to read.
+    pub tls: Option<NegotiatedTls>,
     /// Common names of the CAs whose client certificates it accepts.
     pub trusts: Vec<String>,
 }

@@ -547,6 +547,7 @@ fn pods(observed: &Observed) -> Option<Vec<PodStatus>> {
             role,
             serving_serial: leaf.map(|leaf| leaf.serial.clone()),
             not_after: leaf.map(|leaf| Time(leaf.ends)),
+            tls: server.and_then(|server| server.tls.clone()),
             trusts: server
                 .map(|server| server.trusts.clone())
                 .unwrap_or_default(),

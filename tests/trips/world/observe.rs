@@ -251,6 +251,7 @@ impl World {
             replication: streams.collect(),
             superuser_password_is_md5: self.hash == PasswordEncryption::Md5,
             md5_roles: self.md5_roles.clone(),
+            tls: None,
             leaf: self.ends_at(pod).map(|end| LeafSummary {
                 serial: "1".to_owned(),
                 ends: at(end),

@@ -156,6 +156,7 @@ fn pod(files_current: bool) -> ObservedPod {
             superuser_password_is_md5: false,
             md5_roles: vec![],
             leaf: None,
+            tls: None,
             trusts: vec![],
         }),
     }
