@@ -10,7 +10,7 @@ use crate::rules::{Needs, Review, Rule};
 /// needs.
 #[must_use]
 #[expect(clippy::too_many_lines, reason = "a table")]
-pub const fn rules<K: 'static>(unchanged: Needs) -> [Rule<K>; 15]
+pub const fn rules<K: 'static>(unchanged: Needs) -> [Rule<K>; 16]
 where
     Review<K>: HasTls,
 {
@@ -124,6 +124,16 @@ where
             example: "tls: {certificates: [{alias: client, subject: {countries: [Utopia]}}]}",
             needs: Needs::Nothing,
             check: entries::subject_valid,
+        },
+        Rule {
+            id: "key-valid",
+            effect: Refuse,
+            on: CHANGES,
+            what: "a `privateKey.size` that the algorithm does not have, and `encoding: PKCS1` for an Ed25519 key; fields that a request leaves out are those of the database",
+            why: "RSA keys have 2048, 3072 or 4096 bits here: fewer are weak, and with 8192, which cert-manager, OpenSSL and pgrekey's TLS library would take, each handshake costs the server tens of times as much. ECDSA keys have 256, 384 or 521 bits. An Ed25519 key has one size and no PKCS#1 form.",
+            example: "tls: {certificates: [{alias: server, privateKey: {algorithm: ECDSA, size: 2048}}]}",
+            needs: unchanged,
+            check: entries::key_valid,
         },
         Rule {
             id: "duration-valid",
