@@ -8,7 +8,8 @@ use serde_with::skip_serializing_none;
 /// The API group of cert-manager's issuers.
 pub const CERT_MANAGER_GROUP: &str = "cert-manager.io";
 
-/// A cert-manager issuer, by name.
+/// An issuer of cert-manager's, or one of another API group that signs cert-manager's requests, by
+/// name.
 #[skip_serializing_none]
 #[derive(
     Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord,
@@ -16,9 +17,11 @@ pub const CERT_MANAGER_GROUP: &str = "cert-manager.io";
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct IssuerRef {
-    /// API group of the issuer. `cert-manager.io` if left out.
+    /// API group of the issuer. `cert-manager.io` if left out. pgrekey cannot look at an issuer of
+    /// another group.
     pub api_group: Option<String>,
-    /// `Issuer` (in the database's own namespace) or `ClusterIssuer`. `Issuer` if left out.
+    /// `Issuer` (in the database's own namespace) or `ClusterIssuer`; in another group, a kind of
+    /// that group. `Issuer` if left out.
     pub kind: Option<String>,
     /// Name of the issuer.
     pub name: String,
@@ -35,6 +38,12 @@ impl IssuerRef {
     #[must_use]
     pub fn group(&self) -> &str {
         self.api_group.as_deref().unwrap_or(CERT_MANAGER_GROUP)
+    }
+
+    /// Whether the issuer is one of cert-manager's own.
+    #[must_use]
+    pub fn is_cert_managers(&self) -> bool {
+        self.group() == CERT_MANAGER_GROUP
     }
 
     /// The issuer with group and kind filled in, as admission does.

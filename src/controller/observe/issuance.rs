@@ -85,6 +85,9 @@ async fn fetch_certificate(
 }
 
 fn issuer_state(context: &Context, namespace: &str, issuer: &CertificateIssuerRef) -> IssuerState {
+    if !issuer.is_cert_managers() {
+        return IssuerState::External;
+    }
     let (facts, kind) = (&context.facts, issuer.kind());
     let status = if kind == "ClusterIssuer" {
         facts
