@@ -141,7 +141,7 @@ $(CARGO_DENY): Makefile
 	@if ! cargo deny --version 2>/dev/null | grep -qx 'cargo-deny $(CARGO_DENY_VERSION)'; then \
 		cargo install --locked --debug cargo-deny --version $(CARGO_DENY_VERSION); \
 	fi
-	@touch $@
+	@mkdir -p $(@D) && touch $@
 
 # promtool, which tries the alerts, out of Debian's package. Where it cannot be had, that test says so.
 $(PROMTOOL):

@@ -94,7 +94,7 @@ pub struct SecretTemplate {
 pub struct CertificateIssuerRef {
     /// Name of the issuer.
     pub name: String,
-    /// `Issuer` or `ClusterIssuer`; `Issuer` if left out.
+    /// `Issuer` or `ClusterIssuer`, or a kind of another group; `Issuer` if left out.
     pub kind: Option<String>,
     /// API group; `cert-manager.io` if left out.
     pub group: Option<String>,
@@ -105,6 +105,18 @@ impl CertificateIssuerRef {
     #[must_use]
     pub fn kind(&self) -> &str {
         self.kind.as_deref().unwrap_or("Issuer")
+    }
+
+    /// The group, with its default.
+    #[must_use]
+    pub fn group(&self) -> &str {
+        self.group.as_deref().unwrap_or(CERT_MANAGER_GROUP)
+    }
+
+    /// Whether the issuer is one of cert-manager's own, which pgrekey can look at.
+    #[must_use]
+    pub fn is_cert_managers(&self) -> bool {
+        self.group() == CERT_MANAGER_GROUP
     }
 }
 
@@ -168,7 +180,8 @@ pub struct IssuanceCondition {
     pub observed_generation: Option<i64>,
 }
 
-/// Spec of an Issuer: the kinds of issuer that pgrekey tells apart.
+/// Spec of an Issuer: the kinds of issuer that pgrekey tells apart. Other kinds and settings are
+/// tolerated.
 #[skip_serializing_none]
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -184,8 +197,14 @@ pub struct IssuanceCondition {
 pub struct IssuerSpec {
     /// Signs with a CA in a Secret.
     pub ca: Option<CaIssuer>,
-    /// Each certificate signs itself.
-    pub self_signed: Option<serde_json::Value>,
+    /// Each certificate is signed with its own key.
+    pub self_signed: Option<IssuerSettings>,
+    /// Asks an ACME server, such as Let's Encrypt's.
+    pub acme: Option<IssuerSettings>,
+    /// Asks a Vault.
+    pub vault: Option<IssuerSettings>,
+    /// Asks Venafi.
+    pub venafi: Option<IssuerSettings>,
 }
 
 /// Spec of a ClusterIssuer: the same, for the whole Kubernetes cluster.
@@ -203,9 +222,20 @@ pub struct IssuerSpec {
 pub struct ClusterIssuerSpec {
     /// Signs with a CA in a Secret.
     pub ca: Option<CaIssuer>,
-    /// Each certificate signs itself.
-    pub self_signed: Option<serde_json::Value>,
+    /// Each certificate is signed with its own key.
+    pub self_signed: Option<IssuerSettings>,
+    /// Asks an ACME server, such as Let's Encrypt's.
+    pub acme: Option<IssuerSettings>,
+    /// Asks a Vault.
+    pub vault: Option<IssuerSettings>,
+    /// Asks Venafi.
+    pub venafi: Option<IssuerSettings>,
 }
+
+/// That an issuer is of a kind. The settings themselves are not read: they may name Secrets and
+/// addresses, and pgrekey keeps every issuer in memory.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub struct IssuerSettings {}
 
 /// An issuer that signs with a CA in a Secret.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
@@ -257,4 +287,24 @@ pub fn holds(conditions: &[IssuanceCondition], type_: &str) -> bool {
     conditions
         .iter()
         .any(|c| c.type_ == type_ && c.status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kind_of_an_issuer_is_known_and_its_settings_are_not_kept() {
+        let spec = |yaml: &str| serde_saphyr::from_str::<IssuerSpec>(yaml).expect("a spec");
+        let some = Some(IssuerSettings {});
+        let acme = spec("{acme: {server: https://acme.example, solvers: [{http01: {}}]}}");
+        assert_eq!((acme.acme, acme.self_signed), (some, None));
+        assert_eq!(
+            spec("{selfSigned: {crlDistributionPoints: [a]}}").self_signed,
+            some
+        );
+        assert_eq!(spec("{vault: {path: pki/sign/db}}").vault, some);
+        assert_eq!(spec("{venafi: {zone: z}}").venafi, some);
+        assert_eq!(spec("{oracle: {of: Delphi}}"), IssuerSpec::default());
+    }
 }

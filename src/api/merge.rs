@@ -117,7 +117,10 @@ fn merged(old: &CertificateSpec, new: &CertificateSpec) -> CertificateSpec {
         ip_addresses: union(&old.ip_addresses, &new.ip_addresses),
         uris: union(&old.uris, &new.uris),
         email_addresses: union(&old.email_addresses, &new.email_addresses),
-        private_key: new.private_key.clone().or_else(|| old.private_key.clone()),
+        private_key: match (&old.private_key, &new.private_key) {
+            (Some(old), Some(new)) => Some(old.changed_to(new)),
+            (old, new) => new.clone().or_else(|| old.clone()),
+        },
     }
 }
 

@@ -11,9 +11,11 @@ use std::collections::BTreeMap;
 use crate::api::bounds::{MAX_CHECK_FAILURES, MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT, MAX_REPLICAS};
 use crate::api::condition::Condition;
 use crate::api::monitor::Monitor;
-use crate::api::names::Names;
+use crate::api::names::{Alias, Names};
 use crate::api::template::{PodTemplate, ServiceTemplate};
-use crate::api::tls::{CertificateSpec, ClientAuthMode, IssuerRef, SslMode};
+use crate::api::tls::{
+    CertificateSpec, ClientAuthMode, IssuerRef, KeyAlgorithm, PrivateKey, SslMode,
+};
 
 /// Desired state of a PostgreSQL cluster.
 #[skip_serializing_none]
@@ -234,6 +236,14 @@ impl TlsConfig {
     #[must_use]
     pub fn certificate(&self, alias: &str) -> Option<&CertificateSpec> {
         self.certificates.iter().find(|c| c.alias == alias)
+    }
+
+    /// Algorithm of the server's key.
+    #[must_use]
+    pub fn server_key(&self) -> KeyAlgorithm {
+        let server = self.certificate(Alias::Server.as_str());
+        let key = server.and_then(|server| server.private_key.as_ref());
+        key.map(PrivateKey::algorithm).unwrap_or_default()
     }
 }
 

@@ -1,9 +1,13 @@
 //! `PostgresVersion` (`catalog.kubedb.com/v1alpha1`): the images of a version of PostgreSQL.
 
-use kube::CustomResource;
+use std::collections::BTreeSet;
+
+use kube::{CustomResource, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
+
+use crate::api::annotations::TLS_GROUPS;
 
 /// The images of a version of PostgreSQL, and how they run.
 #[skip_serializing_none]
@@ -86,6 +90,19 @@ impl PostgresVersionSpec {
     }
 }
 
+impl PostgresVersion {
+    /// The groups that annotation [`TLS_GROUPS`] names.
+    #[must_use]
+    pub fn tls_groups(&self) -> BTreeSet<String> {
+        let annotation = self.annotations().get(TLS_GROUPS);
+        let groups = annotation.into_iter().flat_map(|text| text.split(','));
+        groups
+            .map(|group| group.trim().to_owned())
+            .filter(|group| !group.is_empty())
+            .collect()
+    }
+}
+
 /// The major version: the 17 of `17.12`.
 #[must_use]
 pub fn major(version: &str) -> Option<u32> {
@@ -152,7 +169,19 @@ pub struct VersionTls {
 
 #[cfg(test)]
 mod tests {
-    use super::major;
+    use super::*;
+
+    #[test]
+    fn the_groups_of_an_image_are_listed_with_commas() {
+        let mut version = PostgresVersion::new("18", PostgresVersionSpec::default());
+        assert_eq!(version.tls_groups(), BTreeSet::new());
+        let text = "X25519MLKEM768, brainpoolP256r1,,".to_owned();
+        version
+            .annotations_mut()
+            .insert(TLS_GROUPS.to_owned(), text);
+        let groups = ["X25519MLKEM768", "brainpoolP256r1"].map(str::to_owned);
+        assert_eq!(version.tls_groups(), BTreeSet::from(groups));
+    }
 
     #[test]
     fn a_version_begins_with_its_major_version() {

@@ -11,7 +11,7 @@ use crate::api::cert_manager::{
     SecretTemplate,
 };
 use crate::api::template::ServiceAlias;
-use crate::api::tls::{CertificateSpec as Wish, IssuerRef, KeyEncoding};
+use crate::api::tls::{CertificateSpec as Wish, IssuerRef, KeyAlgorithm};
 use crate::build::Cluster;
 use crate::pki::issued::Requirements;
 use crate::tls::Alias;
@@ -166,14 +166,15 @@ fn usages(alias: Alias) -> Vec<String> {
 /// `Always`: a new key with every issuance, whatever the default of this cert-manager version. A
 /// rotation that keeps the key is no rotation.
 fn private_key(wish: &Wish) -> CertificatePrivateKey {
-    let encoding = match wish.private_key.as_ref().and_then(|key| key.encoding) {
-        None | Some(KeyEncoding::Pkcs1) => "PKCS1",
-        Some(KeyEncoding::Pkcs8) => "PKCS8",
-    };
+    let key = wish.private_key.clone().unwrap_or_default();
     CertificatePrivateKey {
-        encoding: Some(encoding.to_owned()),
+        algorithm: key.algorithm.map(|name| name.as_str().to_owned()),
+        encoding: Some(key.encoding().as_str().to_owned()),
+        // cert-manager ignores the size of an Ed25519 key.
+        size: key
+            .size
+            .filter(|_| key.algorithm() != KeyAlgorithm::Ed25519),
         rotation_policy: Some("Always".to_owned()),
-        ..Default::default()
     }
 }
 
@@ -241,6 +242,54 @@ mod tests {
             trial.spec.secret_name.clone_from(&real.spec.secret_name);
             assert_eq!(trial.spec, real.spec);
         }
+    }
+
+    #[test]
+    fn the_key_is_as_the_entry_says_and_else_cert_managers_default() {
+        let key = |private_key: &str| {
+            let cluster = cluster(&postgres(&format!(
+                "{{version: '17', tls: {{issuerRef: {{name: i}}, certificates: [{{alias: server{private_key}}}]}}}}"
+            )));
+            certificate(&cluster, Alias::Server).and_then(|c| c.spec.private_key)
+        };
+        for (asked, algorithm, size, encoding) in [
+            ("", None, None, "PKCS1"),
+            (", privateKey: {size: 4096}", None, Some(4096), "PKCS1"),
+            (
+                ", privateKey: {algorithm: ECDSA, size: 384, encoding: PKCS8}",
+                Some("ECDSA"),
+                Some(384),
+                "PKCS8",
+            ),
+            (
+                ", privateKey: {algorithm: Ed25519, size: 256}",
+                Some("Ed25519"),
+                None,
+                "PKCS8",
+            ),
+        ] {
+            let expected = CertificatePrivateKey {
+                algorithm: algorithm.map(str::to_owned),
+                encoding: Some(encoding.to_owned()),
+                size,
+                rotation_policy: Some("Always".to_owned()),
+            };
+            assert_eq!(key(asked), Some(expected), "{asked}");
+        }
+    }
+
+    #[test]
+    fn an_issuer_of_another_group_keeps_its_group_and_kind() {
+        let cluster = cluster(&postgres(
+            "{version: '17', tls: {issuerRef: {apiGroup: awspca.cert-manager.io, kind: AWSPCAIssuer, name: i}}}",
+        ));
+        let asked = certificate(&cluster, Alias::Client).map(|c| c.spec.issuer_ref);
+        let expected = CertificateIssuerRef {
+            name: "i".to_owned(),
+            kind: Some("AWSPCAIssuer".to_owned()),
+            group: Some("awspca.cert-manager.io".to_owned()),
+        };
+        assert_eq!(asked, Some(expected));
     }
 
     #[test]

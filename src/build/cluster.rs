@@ -1,6 +1,6 @@
 //! A `Postgres` that was parsed and checked, so that manifests can be built from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaimSpec, ResourceRequirements};
@@ -12,7 +12,7 @@ use crate::api::bounds::MAX_REPLICAS;
 use crate::api::defaults::REPLICAS;
 use crate::api::monitor::{Exporter, Monitor};
 use crate::api::names::{EXPORTER, MAX_DATABASE, POSTGRES};
-use crate::api::postgres::{InitScript, PostgresSpec, StorageType};
+use crate::api::postgres::{InitScript, PostgresSpec, StorageType, TlsConfig};
 use crate::api::postgres_version::PostgresVersionSpec;
 use crate::api::quantity::bytes;
 use crate::api::template::{
@@ -22,6 +22,7 @@ use crate::api::tls::SslMode;
 use crate::build::unbuildable::{Unbuildable, unbuildable};
 use crate::build::user_conf::UserConf;
 use crate::tls::Alias;
+use crate::tls::server_settings::ServerFacts;
 
 /// User of the images, if the PostgresVersion does not say.
 const DEFAULT_UID: i64 = 999;
@@ -101,6 +102,20 @@ impl Cluster {
             user_conf: UserConf::parse(&spec, facts.user_conf, major)?,
             init: init(&spec)?,
             spec,
+        })
+    }
+
+    /// Refuses TLS settings of the user's Secret that would shut clients out of a database with this
+    /// TLS. `groups` are those that the image has beyond OpenSSL's own.
+    pub fn check_tls_settings(
+        &self,
+        tls: Option<&TlsConfig>,
+        groups: BTreeSet<String>,
+    ) -> Result<(), Unbuildable> {
+        self.user_conf.check_tls(&ServerFacts {
+            major: Some(self.major),
+            groups,
+            key: tls.map(TlsConfig::server_key),
         })
     }
 

@@ -14,6 +14,7 @@ use crate::api::postgres::{PostgresSpec, USER_CONF};
 use crate::api::{postgresql_conf, postgresql_settings, reserved_settings};
 use crate::build::paths::{USER_CONF_FOLDER, USER_CONF_VOLUME};
 use crate::build::unbuildable::{Unbuildable, unbuildable};
+use crate::tls::server_settings::{Obstacle, ServerFacts, obstacles};
 use k8s_openapi::api::core::v1::Pod;
 
 /// The field that names the Secret.
@@ -123,6 +124,33 @@ impl UserConf {
     }
 }
 
+impl UserConf {
+    /// Refuses TLS settings of the Secret with which clients have nothing in common with this server,
+    /// or no server with TLS starts. Inline settings win, and the rules judge them alone.
+    pub(super) fn check_tls(&self, server: &ServerFacts) -> Result<(), Unbuildable> {
+        let mut settings = self.secret.clone();
+        settings.extend(self.inline.clone());
+        let of_inline = obstacles(&self.inline, server);
+        let of_secret = obstacles(&settings, server)
+            .into_iter()
+            .find(|obstacle| !of_inline.contains(obstacle));
+        match of_secret {
+            None => Ok(()),
+            // The value may be secret.
+            Some(Obstacle {
+                setting,
+                problem,
+                remedy,
+                ..
+            }) => unbuildable(
+                SECRET_NAME,
+                format!("with the Secret's settings, {setting} {problem}"),
+                remedy,
+            ),
+        }
+    }
+}
+
 /// Appends a character of a quoted value (PostgreSQL 17, `guc-file.l`, `DeescapeQuotedString`).
 fn push_escaped(text: &mut String, c: char) {
     match c {
@@ -203,6 +231,7 @@ pub fn path() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::postgres::TlsConfig;
     use crate::build::cluster::tests::{postgres, version};
     use crate::build::patroni::dynamic;
     use crate::build::{BuildInputs, Cluster};
@@ -280,6 +309,56 @@ mod tests {
                 "{said}"
             );
         }
+    }
+
+    #[test]
+    fn tls_settings_of_a_secret_that_shut_clients_out_are_refused_without_their_values() {
+        let judged = |spec: &str, text: &str| {
+            let cluster = with(spec, text).expect("a cluster");
+            cluster.check_tls_settings(cluster.spec().tls.as_ref(), BTreeSet::new())
+        };
+        let text = "ssl_max_protocol_version = 'TLSv1.2'\nssl_ciphers = 'AES256-SHA256'";
+        let refused = judged(SPEC, text).expect_err("no suite in common");
+        let said = refused.to_string();
+        assert_eq!(refused.field, SECRET_NAME);
+        assert!(
+            said.contains("with the Secret's settings, ssl_ciphers has no suite"),
+            "{said}"
+        );
+        assert!(!said.contains("AES256-SHA256"), "{said}");
+        let inline = |conf: &str| {
+            format!(
+                "{{version: '17', configuration: {{secretName: s, inline: {{user.conf: \"{conf}\"}}}}}}"
+            )
+        };
+        assert_eq!(judged(&inline("ssl_ciphers = HIGH"), text), Ok(()));
+        let old = inline("ssl_max_protocol_version = 'TLSv1.1'");
+        assert_eq!(
+            judged(&old, "work_mem = 1MB"),
+            Ok(()),
+            "no fault of the Secret's"
+        );
+        let together = judged(&inline("ssl_ciphers = AES256-SHA256"), text);
+        assert_eq!(
+            together.map_err(|why| why.field),
+            Err(SECRET_NAME.to_owned())
+        );
+    }
+
+    #[test]
+    fn ciphers_of_a_secret_have_to_suit_the_key_that_a_request_asks_for() {
+        let text =
+            "ssl_max_protocol_version = 'TLSv1.2'\nssl_ciphers = 'ECDHE-RSA-AES256-GCM-SHA384'";
+        let cluster = with(SPEC, text).expect("a cluster");
+        let with_key = |key: &str| {
+            let certificates = format!("{{certificates: [{{alias: server, privateKey: {key}}}]}}");
+            let tls: TlsConfig = serde_saphyr::from_str(&certificates).expect("TLS");
+            cluster
+                .check_tls_settings(Some(&tls), BTreeSet::new())
+                .is_ok()
+        };
+        assert!(with_key("{size: 4096}"));
+        assert!(!with_key("{algorithm: ECDSA}"));
     }
 
     #[test]

@@ -206,12 +206,16 @@ fn ca(issuer: &CertificateIssuerRef) -> CaId {
     CaId(Fingerprint::sha256(words(issuer).as_bytes()))
 }
 
-/// An issuer as users write it.
+/// An issuer as users write it; one of another API group as `KIND.GROUP/NAME`.
 #[must_use]
 pub fn words(issuer: &CertificateIssuerRef) -> String {
-    match issuer.kind.as_deref() {
-        Some("ClusterIssuer") => format!("ClusterIssuer/{}", issuer.name),
-        _ => issuer.name.clone(),
+    let (kind, name) = (issuer.kind(), &issuer.name);
+    if !issuer.is_cert_managers() {
+        format!("{kind}.{}/{name}", issuer.group())
+    } else if kind == "ClusterIssuer" {
+        format!("ClusterIssuer/{name}")
+    } else {
+        name.clone()
     }
 }
 
@@ -353,6 +357,36 @@ mod tests {
             (trusts, served),
             (vec![1, 2, 2, 1], vec!["a", "a", "b", "b"])
         );
+    }
+
+    #[test]
+    fn an_issuer_of_another_group_is_another_issuer_whatever_its_name_is() {
+        let external =
+            "{issuerRef: {apiGroup: awspca.cert-manager.io, kind: AWSPCAIssuer, name: a}}";
+        let plan = plan(SECURE, external, PodStrategy::Restart);
+        let served: Vec<_> = plan
+            .walk
+            .iter()
+            .filter_map(|stop| stop.served.as_deref())
+            .collect();
+        let other = "AWSPCAIssuer.awspca.cert-manager.io/a";
+        assert_eq!(served, ["a", "a", other, other]);
+    }
+
+    #[test]
+    fn another_key_is_another_certificate() {
+        let fates = |key: &str| {
+            let change = format!("{{certificates: [{{alias: client, privateKey: {key}}}]}}");
+            let plan = plan(SECURE, &change, PodStrategy::Reload);
+            plan.certificates
+                .iter()
+                .map(|planned| planned.fate)
+                .collect::<Vec<_>>()
+        };
+        for key in ["{algorithm: ECDSA}", "{size: 4096}", "{encoding: PKCS8}"] {
+            assert_eq!(fates(key), [Fate::Kept, Fate::Issued, Fate::Kept], "{key}");
+        }
+        assert_eq!(fates("{encoding: PKCS1}"), [Fate::Kept; 3], "as it is");
     }
 
     #[test]

@@ -5,10 +5,13 @@
 
 use crate::api::Postgres;
 use crate::api::names::POSTGRES;
-use crate::api::postgres::USER_CONF;
+use crate::api::postgres::{TlsConfig, USER_CONF};
 use crate::api::quantity;
+use crate::api::tls::KeyAlgorithm;
 use crate::api::{postgresql_conf, postgresql_settings, reserved_settings};
+use crate::tls::server_settings::{Obstacle, ServerFacts, obstacles};
 
+use crate::rules::shared::probable_major;
 use crate::rules::{ClusterFacts, Findings, Review, quoted};
 
 /// The field with the settings.
@@ -84,6 +87,48 @@ pub(super) fn setting_ignored(
                 "32 pods need the room",
             );
         }
+    }
+}
+
+/// The obstacles among the inline settings of a database, each as `SETTING = VALUE PROBLEM`, with its
+/// remedy. `key` is the algorithm of the server's key; `None` without TLS.
+pub(super) fn tls_obstacles(
+    database: &Postgres,
+    key: Option<KeyAlgorithm>,
+    facts: Option<&dyn ClusterFacts>,
+) -> Vec<(String, &'static str)> {
+    let settings = user_conf(database).and_then(|text| postgresql_conf::parse(text).ok());
+    let name = &database.spec.version;
+    let version = facts.and_then(|facts| facts.version(name));
+    let server = ServerFacts {
+        major: probable_major(name, facts),
+        groups: version
+            .map(|version| version.tls_groups())
+            .unwrap_or_default(),
+        key,
+    };
+    let found = obstacles(&settings.unwrap_or_default(), &server);
+    let lines = found.into_iter().map(|obstacle| {
+        let Obstacle {
+            setting,
+            value,
+            problem,
+            remedy,
+        } = obstacle;
+        (format!("{setting} = {} {problem}", quoted(&value)), remedy)
+    });
+    lines.collect()
+}
+
+pub(super) fn tls_settings_usable(
+    review: &Review<Postgres>,
+    facts: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) {
+    let tls = review.object.spec.tls.as_ref();
+    let key = tls.map(TlsConfig::server_key);
+    for (problem, remedy) in tls_obstacles(&review.object, key, facts) {
+        findings.add(SETTINGS, problem, remedy);
     }
 }
 

@@ -41,6 +41,18 @@ pub fn is_service_name(text: &str) -> bool {
         && text.starts_with(|c: char| c.is_ascii_alphabetic())
 }
 
+/// Whether this is the name of an API group of a CRD: lower-case DNS labels, with at least one dot.
+#[must_use]
+pub fn is_api_group(text: &str) -> bool {
+    is_object_name(text) && text.contains('.')
+}
+
+/// Whether this is the name of a kind: in lower case it is a DNS label that begins with a letter.
+#[must_use]
+pub fn is_kind(text: &str) -> bool {
+    is_dns_label(text) && text.starts_with(|c: char| c.is_ascii_alphabetic())
+}
+
 /// Whether this is an IPv4 or IPv6 address without a zone.
 #[must_use]
 pub fn is_ip_address(text: &str) -> bool {
@@ -156,6 +168,39 @@ mod tests {
             is_service_name,
             &["a", "a-1"],
             &["", "1a", "a.b", "A", "a-"],
+        );
+    }
+
+    #[test]
+    fn groups_and_kinds() {
+        all(
+            is_api_group,
+            &[
+                "cert-manager.io",
+                "awspca.cert-manager.io",
+                "certmanager.step.sm",
+            ],
+            &[
+                "",
+                "apps",
+                "Cert-Manager.io",
+                "a..b",
+                "a_b.c",
+                "a.b/v1",
+                ".io",
+            ],
+        );
+        all(
+            is_kind,
+            &["Issuer", "AWSPCAClusterIssuer", "StepIssuer"],
+            &[
+                "",
+                "1Issuer",
+                "Step Issuer",
+                "step.Issuer",
+                "Issuer-",
+                "Issuer/v1",
+            ],
         );
     }
 

@@ -11,12 +11,14 @@
 //! | [`hba`], [`settings`], [`conninfo`] | the three parts of the configuration that follow from a
 //! posture |
 //! | [`layout`] | the files under `/tls/certs` |
+//! | [`server_settings`] | whether the TLS settings of users leave clients anything to speak |
 
 pub mod compat;
 pub mod conninfo;
 pub mod hba;
 pub mod layout;
 pub mod posture;
+pub mod server_settings;
 pub mod settings;
 pub mod walk;
 

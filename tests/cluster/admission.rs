@@ -64,7 +64,12 @@ fn moved(mut manifest: Value) -> Value {
         prefix(&mut manifest["metadata"]["namespace"]);
     }
     match kind.as_str() {
-        "ClusterIssuer" => prefix(&mut manifest["spec"]["ca"]["secretName"]),
+        "ClusterIssuer" => {
+            // Indexing would give a CA to an issuer that has none.
+            if let Some(secret) = manifest.pointer_mut("/spec/ca/secretName") {
+                prefix(secret);
+            }
+        }
         "Postgres" => prefix(&mut manifest["spec"]["version"]),
         "Namespace" => {
             let default = manifest.pointer_mut("/metadata/annotations/pgrekey.dev~1default-issuer");

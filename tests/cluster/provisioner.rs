@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use pgrekey::api::annotations::TLS_GROUPS;
 use serde_json::{Value, json};
 
 use crate::harness::{
@@ -465,6 +466,7 @@ async fn a_database_has_tls_from_the_start() {
         took.as_secs_f32()
     );
     the_canonical_line_connects_and_plaintext_does_not(namespace);
+    the_image_has_the_groups_that_the_chart_says(namespace);
     a_damaged_key_is_mended(namespace).await;
     a_pause_is_lifted_when_its_request_has_gone(namespace).await;
     it_comes_back_with_its_data_and_then_without(namespace, &versions[&18]).await;
@@ -480,6 +482,29 @@ async fn a_wait_names_its_cause(namespace: &TestNamespace<'_>) {
         })
         .await;
     assert_eq!(names(namespace, "petset,pod"), Vec::<String>::new());
+}
+
+/// A server does not start with a group in `ssl_groups` that its OpenSSL lacks.
+fn the_image_has_the_groups_that_the_chart_says(namespace: &TestNamespace<'_>) {
+    let values = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/pgrekey/values.yaml");
+    let values = std::fs::read_to_string(values).expect("the values");
+    let values: Value = serde_saphyr::from_str(&values).expect("YAML");
+    let mut versions = values["postgresVersions"]
+        .as_array()
+        .expect("a list")
+        .iter();
+    let is_of_the_pod = |version: &&Value| version["db"]["image"] == "pgrekey.local/postgres:18";
+    let version = versions.find(is_of_the_pod).expect("the image");
+    let declared = version["annotations"][TLS_GROUPS].as_str().expect("groups");
+    let list = ["openssl", "list", "-tls-groups"];
+    let exec = ["exec", "pg-0", "-c", "postgres", "--"];
+    let groups = namespace.kubectl(&[&exec[..], &list].concat());
+    for group in declared.split(',') {
+        assert!(
+            groups.trim().split(':').any(|known| known == group),
+            "{group} is not among {groups}"
+        );
+    }
 }
 
 /// An Issuer `pg-issuer` with a CA of its own.

@@ -73,6 +73,8 @@ fn certificate_json(planned: &PlannedCertificate) -> Value {
         "commonName": spec.common_name,
         "dnsNames": spec.dns_names,
         "ipAddresses": spec.ip_addresses,
+        "privateKey": spec.private_key,
+        "usages": spec.usages,
     })
 }
 

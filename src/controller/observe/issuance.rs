@@ -7,7 +7,7 @@ use kube::ResourceExt;
 
 use crate::api::Postgres;
 use crate::api::cert_manager::{Certificate, CertificateIssuerRef, CertificateRequest};
-use crate::api::postgres::PostgresSpec;
+use crate::api::postgres::{PostgresSpec, TlsConfig};
 use crate::build::certificates::{certificate, requirements, trial_certificate};
 use crate::build::{BuildInputs, Cluster};
 use crate::cluster::drift::needs_apply;
@@ -102,6 +102,9 @@ async fn fetch_certificate(
 }
 
 fn issuer_state(context: &Context, namespace: &str, issuer: &CertificateIssuerRef) -> IssuerState {
+    if !issuer.is_cert_managers() {
+        return IssuerState::External;
+    }
     let (facts, kind) = (&context.facts, issuer.kind());
     let status = if kind == "ClusterIssuer" {
         facts
@@ -154,7 +157,8 @@ async fn fetch_trial(
     })
 }
 
-/// The database as another spec would have it, or why it cannot be built.
+/// The database as another spec would have it, or why it cannot be built. `cluster` is the database
+/// as it is.
 pub(crate) fn with_spec(
     context: &Context,
     postgres: &Postgres,
@@ -166,6 +170,13 @@ pub(crate) fn with_spec(
         .facts
         .version(&spec.version)
         .ok_or("the PostgresVersion is not known")?;
+    let key = |spec: &PostgresSpec| spec.tls.as_ref().map(TlsConfig::server_key);
+    // A list of ciphers may suit one kind of key only. Settings that TLS runs with already stay.
+    if key(&spec).is_some() && key(&spec) != key(cluster.spec()) {
+        cluster
+            .check_tls_settings(spec.tls.as_ref(), version.tls_groups())
+            .map_err(|why| why.to_string())?;
+    }
     let user_conf = spec
         .configuration
         .as_ref()

@@ -76,7 +76,11 @@ pub(crate) async fn parse(
     };
     let mut postgres = postgres.clone();
     postgres.spec.version = version.name_any();
-    let mut parsed = Cluster::build(&postgres, &inputs);
+    let groups = version.tls_groups();
+    let mut parsed = Cluster::build(&postgres, &inputs).and_then(|cluster| {
+        cluster.check_tls_settings(cluster.spec().tls.as_ref(), groups)?;
+        Ok(cluster)
+    });
     // A running database keeps the settings that it has: the user's Secret may be missing for a
     // moment, or about to be corrected.
     if let Err(why) = &parsed

@@ -14,6 +14,7 @@ use crate::api::cert_manager::{
     Certificate, CertificateIssuerRef, CertificateStatus, IssuanceCondition, holds,
 };
 use crate::api::duration::after;
+use crate::api::tls::CERT_MANAGER_GROUP;
 use crate::build::Cluster;
 use crate::build::certificates::certificate;
 use crate::pki::issued::{Defect, Issued, MaterialProblem};
@@ -25,6 +26,7 @@ use crate::plan::observed::{Issuance, ObservedCertificate, Trial};
 const CERTIFICATE_NAME: &str = "cert-manager.io/certificate-name";
 const ISSUER_NAME: &str = "cert-manager.io/issuer-name";
 const ISSUER_KIND: &str = "cert-manager.io/issuer-kind";
+const ISSUER_GROUP: &str = "cert-manager.io/issuer-group";
 
 /// How long cert-manager may take before the status says that it is waited for. It usually takes a
 /// second.
@@ -60,6 +62,9 @@ pub struct ObservedIssuer {
 pub enum IssuerState {
     /// The cluster does not have this kind: cert-manager is not installed.
     KindUnknown,
+    /// The issuer is of another API group than cert-manager's, which pgrekey may not read: the trial
+    /// judges it.
+    External,
     /// There is no issuer of this name.
     Absent,
     /// It is there, with these conditions.
@@ -144,8 +149,12 @@ pub fn is_issued_for(secret: &Secret, certificate: &str) -> bool {
 
 /// Whether cert-manager says that this issuer issued the content of a Secret.
 pub(super) fn is_issued_by(secret: &Secret, issuer: &CertificateIssuerRef) -> bool {
+    // cert-manager's own group may be missing, or empty.
+    let group = secret.annotations().get(ISSUER_GROUP);
+    let group = group.map(String::as_str).filter(|group| !group.is_empty());
     has_annotation(secret, ISSUER_NAME, &issuer.name)
         && has_annotation(secret, ISSUER_KIND, issuer.kind())
+        && group.unwrap_or(CERT_MANAGER_GROUP) == issuer.group()
 }
 
 pub(super) fn has_annotation(object: &impl ResourceExt, key: &str, value: &str) -> bool {
@@ -223,6 +232,7 @@ fn not_ready(issuers: &[ObservedIssuer]) -> Vec<String> {
 fn issuer_problem(ObservedIssuer { reference, state }: &ObservedIssuer) -> Option<String> {
     let (kind, name) = (reference.kind(), &reference.name);
     match state {
+        IssuerState::External => None,
         IssuerState::Present(conditions) if holds(conditions, "Ready") => None,
         IssuerState::Present(conditions) => {
             let message = conditions.iter().find_map(|c| c.message.as_deref());

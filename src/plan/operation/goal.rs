@@ -3,12 +3,12 @@
 use crate::api::defaults;
 use crate::api::operation::Operation;
 use crate::api::ops_request::{BegunOn, PostgresOpsRequestSpec};
-use crate::api::postgres::PostgresSpec;
+use crate::api::postgres::{PostgresSpec, TlsConfig};
 use crate::api::tls::SslMode;
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::pki::Material;
 use crate::plan::observed::cluster::ObservedCluster;
-use crate::tls::{Files, Posture, posture};
+use crate::tls::{Alias, Files, Posture, posture};
 
 /// What a request asks for, computed once for a decision.
 #[derive(Clone, Debug)]
@@ -20,6 +20,10 @@ pub struct Goal<'a> {
     /// The pods that are replaced, if they are. A change that brings or removes the volume with
     /// certificates replaces them, whatever strategy the request has.
     pub replaces: Option<&'a BegunOn>,
+    /// The certificates that have to be issued anew although cert-manager would not by itself: the
+    /// encoding of the key changes. cert-manager compares a key's algorithm and size with the
+    /// Certificate, and not its encoding.
+    pub encoded_anew: Vec<Alias>,
     major: u32,
 }
 
@@ -32,6 +36,7 @@ impl<'a> Goal<'a> {
         let replaces = request.restarts() || needs_new_pods;
         Self {
             operation: request.spec.operation(),
+            encoded_anew: encoded_anew(&database.spec, &desired),
             desired,
             replaces: request.begun_on().filter(|_| replaces),
             major,
@@ -55,6 +60,22 @@ impl<'a> Goal<'a> {
                 .map(|target| keeping_trust(target, &cluster.applied)),
         }
     }
+}
+
+/// The certificates whose keys have another encoding in the desired spec. Without TLS before or
+/// after there are none.
+fn encoded_anew(spec: &PostgresSpec, desired: &PostgresSpec) -> Vec<Alias> {
+    let Some((before, after)) = spec.tls.as_ref().zip(desired.tls.as_ref()) else {
+        return vec![];
+    };
+    let encoding = |tls: &TlsConfig, alias: Alias| {
+        let certificate = tls.certificate(alias.as_str());
+        let key = certificate.and_then(|certificate| certificate.private_key.as_ref());
+        key.cloned().unwrap_or_default().encoding()
+    };
+    let mut aliases = Alias::ALL.to_vec();
+    aliases.retain(|alias| encoding(before, *alias) != encoding(after, *alias));
+    aliases
 }
 
 /// `target` with every CA that is trusted now. Users' pods may already present certificates that
@@ -247,6 +268,54 @@ mod tests {
             let once = target_spec(&spec(SECURE), &request, 17);
             assert_eq!(target_spec(&once, &request, 17), once);
         }
+    }
+
+    #[test]
+    fn a_request_may_change_the_key_of_a_certificate_and_leaves_that_of_the_others() {
+        const KEYS: &str = "{version: '17', tls: {issuerRef: {name: a}, certificates: \
+            [{alias: server, privateKey: {size: 4096, encoding: PKCS8}}, {alias: client, privateKey: {algorithm: Ed25519}}]}}";
+        let key = |tls: &str, alias: &str| {
+            let tls = after(KEYS, tls, 17).tls.expect("TLS");
+            let certificate = tls.certificate(alias).expect("a certificate");
+            serde_json::json!(certificate.private_key)
+        };
+        let ecdsa = "{certificates: [{alias: server, privateKey: {algorithm: ECDSA}}]}";
+        assert_eq!(
+            key(ecdsa, "server"),
+            serde_json::json!({"algorithm": "ECDSA", "encoding": "PKCS8"})
+        );
+        assert_eq!(
+            key(ecdsa, "client"),
+            serde_json::json!({"algorithm": "Ed25519"})
+        );
+        let size = "{certificates: [{alias: server, privateKey: {size: 2048}}]}";
+        assert_eq!(
+            key(size, "server"),
+            serde_json::json!({"size": 2048, "encoding": "PKCS8"})
+        );
+    }
+
+    #[test]
+    fn a_certificate_whose_key_changes_its_encoding_alone_is_issued_anew() {
+        let anew = |before: &str, after: &str| {
+            let with = |key: &str| {
+                spec(&format!(
+                    "{{version: '17', tls: {{certificates: [{{alias: client, privateKey: {key}}}]}}}}"
+                ))
+            };
+            encoded_anew(&with(before), &with(after))
+        };
+        assert_eq!(anew("{}", "{encoding: PKCS8}"), [Alias::Client]);
+        assert_eq!(
+            anew("{encoding: PKCS8}", "{encoding: PKCS1}"),
+            [Alias::Client]
+        );
+        assert_eq!(anew("{}", "{encoding: PKCS1}"), []);
+        assert_eq!(anew("{}", "{algorithm: ECDSA}"), []);
+        let plain = spec("version: '17'");
+        let secure = spec(SECURE);
+        assert_eq!(encoded_anew(&plain, &secure), []);
+        assert_eq!(encoded_anew(&secure, &plain), []);
     }
 
     #[test]

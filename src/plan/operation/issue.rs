@@ -67,7 +67,7 @@ pub(super) fn issue(
 }
 
 /// The requests that cert-manager has yet to get: Certificates as the spec asks for them; for a
-/// rotation, new ones.
+/// rotation, new ones, and so for a key that is only written otherwise.
 fn to_request(goal: &Goal<'_>, issuance: &Issuance) -> Vec<Action> {
     let certificate = |alias| issuance.certificates.get(alias);
     if !Alias::ALL
@@ -77,9 +77,11 @@ fn to_request(goal: &Goal<'_>, issuance: &Issuance) -> Vec<Action> {
         let spec = Box::new(goal.desired.clone());
         return vec![ClusterAction::RequestCertificates(spec).into()];
     }
-    if goal.operation != Some(Operation::Rotate) {
-        return vec![];
-    }
+    let is_renewed = |alias: Alias| match goal.operation {
+        Some(Operation::Rotate) => true,
+        Some(Operation::Change) => goal.encoded_anew.contains(&alias),
+        _ => false,
+    };
     let is_unrequested = |certificate: &ObservedCertificate| {
         certificate.requested_at_revision.is_none_or(|requested| {
             certificate.revision <= requested
@@ -90,7 +92,7 @@ fn to_request(goal: &Goal<'_>, issuance: &Issuance) -> Vec<Action> {
     issuance
         .certificates
         .iter()
-        .filter(|(_, certificate)| is_unrequested(certificate))
+        .filter(|(alias, certificate)| is_renewed(**alias) && is_unrequested(certificate))
         .map(|(alias, certificate)| {
             let revision = certificate
                 .requested_at_revision

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::api::duration;
 use crate::api::names::Alias;
-use crate::api::tls::X509Subject;
+use crate::api::tls::{KeyAlgorithm, KeyEncoding, X509Subject};
 
 use crate::rules::certificates::view::{HasTls, entries};
 use crate::rules::shared::parse_duration;
@@ -194,6 +194,56 @@ fn subject_value(field: &str, value: &str, longest: usize, findings: &mut Findin
             format!("{} has {length} characters", quoted(value)),
             format!("use at most {longest}"),
         );
+    }
+}
+
+pub(super) fn key_valid<K>(
+    review: &Review<K>,
+    facts: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) where
+    Review<K>: HasTls,
+{
+    let Some(view) = review.tls() else { return };
+    let unchanged = review.unchanged(facts);
+    for (field, certificate) in entries(&view) {
+        let Some(asked) = &certificate.private_key else {
+            continue;
+        };
+        let kept = unchanged
+            .as_ref()
+            .and_then(|d| d.spec.tls.as_ref())
+            .and_then(|t| t.certificate(&certificate.alias))
+            .and_then(|c| c.private_key.clone())
+            .unwrap_or_default();
+        let key = kept.changed_to(asked);
+        let algorithm = key.algorithm();
+        let field = format!("{field}.privateKey");
+        // Without facts the algorithm of a request may be the database's.
+        let may_be_another = asked.algorithm.is_none() && unchanged.is_none();
+        let takes = |size: &i32| {
+            let mut algorithms = KeyAlgorithm::ALL.iter();
+            algorithms
+                .any(|any| (may_be_another || *any == algorithm) && any.sizes().contains(size))
+        };
+        if let Some(size) = key.size.filter(|size| !takes(size)) {
+            let problem = format!("{size} is no size of an {} key", algorithm.as_str());
+            let sizes: Vec<String> = algorithm.sizes().iter().map(i32::to_string).collect();
+            let remedy = if sizes.is_empty() {
+                "leave it out: there is one size".to_owned()
+            } else {
+                format!("use one of {}", sizes.join(", "))
+            };
+            findings.add(format!("{field}.size"), problem, remedy);
+        }
+        // A PKCS1 that the database has from before is not followed (`PrivateKey::encoding`).
+        if algorithm == KeyAlgorithm::Ed25519 && asked.encoding == Some(KeyEncoding::Pkcs1) {
+            findings.add(
+                format!("{field}.encoding"),
+                "there is no PKCS1 form of an Ed25519 key",
+                "use PKCS8, or leave it out",
+            );
+        }
     }
 }
 

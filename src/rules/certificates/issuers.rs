@@ -10,7 +10,7 @@ use crate::api::tls::{CERT_MANAGER_GROUP, ClientAuthMode, IssuerRef};
 use crate::rules::certificates::view::{
     CertificateRequestView, HasTls, TargetTls, entries, other_databases,
 };
-use crate::rules::{ClusterFacts, Findings, Review, quoted};
+use crate::rules::{ClusterFacts, Findings, Review, quoted, text};
 
 /// The issuers in the object, each with its field.
 fn issuers<'a>(view: &CertificateRequestView<'a>) -> Vec<(String, &'a IssuerRef)> {
@@ -26,6 +26,7 @@ fn issuers<'a>(view: &CertificateRequestView<'a>) -> Vec<(String, &'a IssuerRef)
     own.into_iter().chain(of_certificates).collect()
 }
 
+/// Whether cert-manager itself has this kind of issuer.
 fn kind_is_known(issuer: &IssuerRef) -> bool {
     matches!(issuer.kind(), "Issuer" | "ClusterIssuer")
 }
@@ -38,15 +39,16 @@ pub(super) fn issuer_kind<K>(
     Review<K>: HasTls,
 {
     let Some(view) = review.tls() else { return };
-    for (field, issuer) in issuers(&view)
-        .into_iter()
-        .filter(|(_, issuer)| !kind_is_known(issuer))
-    {
-        findings.add(
-            format!("{field}.kind"),
-            format!("{} is no kind of issuer", quoted(issuer.kind())),
-            "use Issuer or ClusterIssuer",
-        );
+    for (field, issuer) in issuers(&view) {
+        let remedy = if issuer.is_cert_managers() && !kind_is_known(issuer) {
+            "use Issuer or ClusterIssuer, or name the apiGroup that has this kind"
+        } else if !text::is_kind(issuer.kind()) {
+            "use the name of a kind, such as Issuer"
+        } else {
+            continue;
+        };
+        let problem = format!("{} is no kind of issuer", quoted(issuer.kind()));
+        findings.add(format!("{field}.kind"), problem, remedy);
     }
 }
 
@@ -60,16 +62,35 @@ pub(super) fn issuer_group<K>(
     let Some(view) = review.tls() else { return };
     for (field, issuer) in issuers(&view)
         .into_iter()
-        .filter(|(_, issuer)| issuer.group() != CERT_MANAGER_GROUP)
+        .filter(|(_, issuer)| !text::is_api_group(issuer.group()))
     {
         findings.add(
             format!("{field}.apiGroup"),
-            format!(
-                "{} is not the group of cert-manager's issuers",
-                quoted(issuer.group())
-            ),
-            format!("use {CERT_MANAGER_GROUP}, or leave it out"),
+            format!("{} is no API group", quoted(issuer.group())),
+            format!("use {CERT_MANAGER_GROUP}, the group of an external issuer, or leave it out"),
         );
+    }
+}
+
+pub(super) fn issuer_external<K>(
+    review: &Review<K>,
+    _: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) where
+    Review<K>: HasTls,
+{
+    let Some(view) = review.tls() else { return };
+    for (field, issuer) in issuers(&view) {
+        if issuer.name.is_empty() {
+            continue; // Rule `issuer-exists` refuses it.
+        }
+        if !issuer.is_cert_managers() && text::is_api_group(issuer.group()) {
+            findings.add(
+                field,
+                "pgrekey cannot look at this issuer",
+                "its certificates are verified",
+            );
+        }
     }
 }
 
@@ -93,7 +114,91 @@ fn plausible<'a>(
 ) -> impl Iterator<Item = (String, &'a IssuerRef)> + use<'a> {
     issuers(view)
         .into_iter()
-        .filter(|(_, issuer)| kind_is_known(issuer) && issuer.group() == CERT_MANAGER_GROUP)
+        .filter(|(_, issuer)| kind_is_known(issuer) && issuer.is_cert_managers())
+}
+
+/// The kinds of issuer with which no database can work.
+enum Unfit {
+    SelfSigned,
+    Acme,
+}
+
+impl Unfit {
+    /// The kind of an issuer, if it is known and unfit.
+    fn of(
+        view: &CertificateRequestView<'_>,
+        issuer: &IssuerRef,
+        facts: &dyn ClusterFacts,
+    ) -> Option<Self> {
+        let (self_signed, acme) = if issuer.kind() == "Issuer" {
+            let known = facts.issuer(view.namespace, &issuer.name)?;
+            (known.spec.self_signed, known.spec.acme)
+        } else {
+            let known = facts.cluster_issuer(&issuer.name)?;
+            (known.spec.self_signed, known.spec.acme)
+        };
+        match (self_signed, acme) {
+            (Some(_), _) => Some(Self::SelfSigned),
+            (_, Some(_)) => Some(Self::Acme),
+            _ => None,
+        }
+    }
+}
+
+pub(super) fn issuer_self_signed<K>(
+    review: &Review<K>,
+    facts: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) where
+    Review<K>: HasTls,
+{
+    let (Some(view), Some(facts)) = (review.tls(), facts) else {
+        return;
+    };
+    for (field, issuer) in plausible(&view) {
+        if let Some(Unfit::SelfSigned) = Unfit::of(&view, issuer, facts) {
+            let kind = issuer.kind();
+            let problem = format!(
+                "{kind} {} is self-signed: each certificate is a CA of its own, and there is none that \
+                 clients and servers could trust together",
+                quoted(&issuer.name)
+            );
+            let place = if kind == "Issuer" {
+                "in this namespace"
+            } else {
+                "in cert-manager's namespace"
+            };
+            let remedy = format!(
+                "make a CA of it: create a Certificate with isCA: true and a secretName {place}, whose \
+                 issuerRef is this {kind}; create another {kind} with that Secret as ca.secretName; name \
+                 that {kind} here"
+            );
+            findings.add(field, problem, remedy);
+        }
+    }
+}
+
+pub(super) fn issuer_acme<K>(
+    review: &Review<K>,
+    facts: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) where
+    Review<K>: HasTls,
+{
+    let (Some(view), Some(facts)) = (review.tls(), facts) else {
+        return;
+    };
+    for (field, issuer) in plausible(&view) {
+        if let Some(Unfit::Acme) = Unfit::of(&view, issuer, facts) {
+            let problem = format!(
+                "{} {} asks an ACME server, which gives no names inside the cluster, no client \
+                 certificates and no CA",
+                issuer.kind(),
+                quoted(&issuer.name)
+            );
+            findings.add(field, problem, "use an issuer with a CA of your own");
+        }
+    }
 }
 
 pub(super) fn issuer_exists<K>(
@@ -104,10 +209,12 @@ pub(super) fn issuer_exists<K>(
     Review<K>: HasTls,
 {
     let Some(view) = review.tls() else { return };
+    for (field, _) in issuers(&view).iter().filter(|(_, i)| i.name.is_empty()) {
+        findings.add(format!("{field}.name"), "is empty", "name the issuer");
+    }
     for (field, issuer) in plausible(&view) {
         let name = &issuer.name;
         if name.is_empty() {
-            findings.add(format!("{field}.name"), "is empty", "name the issuer");
             continue;
         }
         let Some(facts) = facts.filter(|facts| conditions(&view, issuer, *facts).is_none()) else {
@@ -176,7 +283,10 @@ pub(super) fn issuer_not_ready<K>(
         return;
     };
     for (field, issuer) in plausible(&view) {
-        if conditions(&view, issuer, facts).is_some_and(|c| !cert_manager::holds(&c, "Ready")) {
+        // Being Ready would not help an unfit one, which is refused.
+        let is_unfit = Unfit::of(&view, issuer, facts).is_some();
+        let known = conditions(&view, issuer, facts).filter(|_| !is_unfit);
+        if known.is_some_and(|conditions| !cert_manager::holds(&conditions, "Ready")) {
             let problem = format!("{} {} is not Ready", issuer.kind(), quoted(&issuer.name));
             findings.add(field, problem, "the operation will wait for it");
         }
@@ -206,16 +316,20 @@ pub(super) fn cert_shared_issuer<K>(
     let others = other_databases(&view, facts);
     let used = issuers_of(&tls);
     for issuer in &used {
+        let is_external = !issuer.is_cert_managers();
         let is_shared = issuer.kind() == "ClusterIssuer"
+            || is_external
             || others
                 .iter()
                 .filter_map(|other| other.spec.tls.as_ref())
                 .any(|tls| issuers_of(tls).contains(issuer));
         if is_shared {
             let problem = format!(
-                "{} {} serves others too",
+                "{} {} {} others too",
                 quoted(issuer.kind()).trim_matches('"'),
-                quoted(&issuer.name)
+                quoted(&issuer.name),
+                // pgrekey cannot see for whom an issuer of another group signs.
+                if is_external { "may serve" } else { "serves" }
             );
             findings.add("spec.tls", problem, "it can sign a superuser's certificate");
         }
@@ -235,33 +349,6 @@ fn issuers_of(tls: &TlsConfig) -> BTreeSet<IssuerRef> {
         .map(IssuerRef::completed)
         .collect()
 }
+
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::api::Postgres;
-    use crate::rules::{Snapshot, judge, postgres};
-
-    #[test]
-    fn tls_without_cert_manager_is_refused() {
-        let said = |spec: &str, lacks: &[&'static str]| {
-            let mut object = Postgres::new("pg", serde_saphyr::from_str(spec).expect("a spec"));
-            object.metadata.namespace = Some("demo".to_owned());
-            let facts = Snapshot {
-                lacks: lacks.to_vec(),
-                ..Snapshot::default()
-            };
-            let review = Review::create(object, Arc::default());
-            let mut found = judge(postgres::rules(), &review, Some(&facts));
-            found.retain(|finding| finding.rule == "issuer-exists");
-            found.iter().map(ToString::to_string).collect::<Vec<_>>()
-        };
-        let secure = "{version: '17', tls: {issuerRef: {name: i}}}";
-        let missing = "[issuer-exists] spec.tls.issuerRef: cert-manager is not installed: kind Issuer of cert-manager.io is \
-            unknown to this cluster; install cert-manager; pgrekey sees it by itself, within half a minute";
-        assert_eq!(said(secure, &["Issuer"]), [missing]);
-        assert!(said(secure, &["ClusterIssuer"])[0].contains("there is no Issuer \"i\""));
-        assert!(said("{version: '17'}", &["Issuer", "ClusterIssuer"]).is_empty());
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ use crate::rules::{Needs, Review, Rule};
 /// needs.
 #[must_use]
 #[expect(clippy::too_many_lines, reason = "a table")]
-pub const fn rules<K: 'static>(unchanged: Needs) -> [Rule<K>; 15]
+pub const fn rules<K: 'static>(unchanged: Needs) -> [Rule<K>; 19]
 where
     Review<K>: HasTls,
 {
@@ -19,8 +19,8 @@ where
             id: "issuer-kind",
             effect: Refuse,
             on: CHANGES,
-            what: "an issuer of another kind than `Issuer` or `ClusterIssuer`",
-            why: "cert-manager signs with these two kinds only.",
+            what: "an issuer of another kind than `Issuer` or `ClusterIssuer` without the API group that has the kind, and a text that cannot be the name of a kind",
+            why: "cert-manager itself has these two kinds only. A Vault is an `Issuer` with `vault` in its spec.",
             example: "tls: {issuerRef: {kind: Vault, name: pg-issuer}}",
             needs: Needs::Nothing,
             check: issuers::issuer_kind,
@@ -29,11 +29,21 @@ where
             id: "issuer-group",
             effect: Refuse,
             on: CHANGES,
-            what: "an issuer of another API group than `cert-manager.io`",
-            why: "pgrekey creates Certificates, and only cert-manager's own issuers are known to fill them as pgrekey verifies them.",
-            example: "tls: {issuerRef: {apiGroup: example.com, kind: Issuer, name: pg-issuer}}",
+            what: "an API group of an issuer that no CRD can have",
+            why: "A group is a DNS name in lower case, without a version. The group of cert-manager's own issuers, `cert-manager.io`, may be left out.",
+            example: "tls: {issuerRef: {apiGroup: cert-manager.io/v1, kind: Issuer, name: pg-issuer}}",
             needs: Needs::Nothing,
             check: issuers::issuer_group,
+        },
+        Rule {
+            id: "issuer-external",
+            effect: Warn,
+            on: CHANGES,
+            what: "an issuer of another API group than `cert-manager.io`, such as AWS PCA's, step-ca's or Google CAS's",
+            why: "pgrekey has no right to read such an issuer, so no rule says whether it exists, is Ready and can sign. An operation asks it for a trial certificate before anything is touched, and no certificate is served before it is verified. cert-manager's approver must be allowed to approve requests to it.",
+            example: "tls: {issuerRef: {apiGroup: awspca.cert-manager.io, kind: AWSPCAIssuer, name: pg-issuer}}",
+            needs: Needs::Nothing,
+            check: issuers::issuer_external,
         },
         Rule {
             id: "issuer-exists",
@@ -44,6 +54,26 @@ where
             example: "tls: {issuerRef: {kind: Issuer, name: no-such-issuer}}",
             needs: Needs::SomeFacts,
             check: issuers::issuer_exists,
+        },
+        Rule {
+            id: "issuer-self-signed",
+            effect: Refuse,
+            on: CHANGES,
+            what: "an issuer with `selfSigned`",
+            why: "It signs each certificate with the certificate's own key. Server and client certificate would have nothing in common, and with the next renewal every client would need another CA. It is meant for the first certificate of a CA: a Certificate with `isCA: true` from it, an issuer with that Certificate's Secret as `ca.secretName`, and the database names that issuer.",
+            example: "tls: {issuerRef: {kind: Issuer, name: self-signed}}",
+            needs: Needs::Facts,
+            check: issuers::issuer_self_signed,
+        },
+        Rule {
+            id: "issuer-acme",
+            effect: Refuse,
+            on: CHANGES,
+            what: "an issuer with `acme`",
+            why: "ACME servers such as Let's Encrypt's sign for public names that they can reach: none of the names inside the cluster by which standbys and pgrekey connect. They give no client certificates, and cert-manager gets no `ca.crt` from them.",
+            example: "tls: {issuerRef: {kind: ClusterIssuer, name: letsencrypt}}",
+            needs: Needs::Facts,
+            check: issuers::issuer_acme,
         },
         Rule {
             id: "issuer-not-ready",
@@ -59,7 +89,7 @@ where
             id: "cert-shared-issuer",
             effect: Warn,
             on: CHANGES,
-            what: "`clientAuthMode: cert` with a ClusterIssuer, or with an Issuer that other databases use",
+            what: "`clientAuthMode: cert` with a ClusterIssuer, with an issuer of another API group, or with an Issuer that other databases use",
             why: "A server accepts any client certificate of the database's issuers. Anybody with a certificate for the superuser's name is superuser, and another database's `NAME-client-cert` is such a certificate.",
             example: "{clientAuthMode: cert, tls: {issuerRef: {kind: ClusterIssuer, name: cluster-issuer}}}",
             needs: Needs::SomeFacts,
@@ -124,6 +154,16 @@ where
             example: "tls: {certificates: [{alias: client, subject: {countries: [Utopia]}}]}",
             needs: Needs::Nothing,
             check: entries::subject_valid,
+        },
+        Rule {
+            id: "key-valid",
+            effect: Refuse,
+            on: CHANGES,
+            what: "a `privateKey.size` that the algorithm does not have, and `encoding: PKCS1` for an Ed25519 key; fields that a request leaves out are those of the database",
+            why: "RSA keys have 2048, 3072 or 4096 bits here: fewer are weak, and with 8192, which cert-manager, OpenSSL and pgrekey's TLS library would take, each handshake costs the server tens of times as much. ECDSA keys have 256, 384 or 521 bits. An Ed25519 key has one size and no PKCS#1 form.",
+            example: "tls: {certificates: [{alias: server, privateKey: {algorithm: ECDSA, size: 2048}}]}",
+            needs: unchanged,
+            check: entries::key_valid,
         },
         Rule {
             id: "duration-valid",

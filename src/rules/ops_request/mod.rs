@@ -15,7 +15,7 @@ use crate::rules::{Needs, Rule};
 pub fn rules() -> impl Iterator<Item = &'static Rule<PostgresOpsRequest>> {
     // An update runs only the rules for updates: the spec was judged at creation, and the cluster
     // has changed since.
-    static CERTIFICATES: [Rule<PostgresOpsRequest>; 15] =
+    static CERTIFICATES: [Rule<PostgresOpsRequest>; 19] =
         on_create(certificates::rules(Needs::SomeFacts));
     table::RULES.iter().chain(&CERTIFICATES)
 }

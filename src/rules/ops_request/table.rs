@@ -8,7 +8,7 @@ use crate::rules::{Needs, Rule};
 
 use crate::rules::ops_request::{checks, tls};
 
-pub(super) static RULES: [Rule<PostgresOpsRequest>; 23] = [
+pub(super) static RULES: [Rule<PostgresOpsRequest>; 24] = [
     Rule {
         id: "type-supported",
         effect: Refuse,
@@ -138,6 +138,16 @@ pub(super) static RULES: [Rule<PostgresOpsRequest>; 23] = [
         example: "tls: {clientAuthMode: cert}",
         needs: Needs::Facts,
         check: tls::version_supported,
+    },
+    Rule {
+        id: "tls-settings-usable",
+        effect: Refuse,
+        on: &[Create],
+        what: "a change of TLS while the database's inline `user.conf` has TLS settings with which pgrekey, the standbys or common clients have nothing in common with the server, or no server with TLS starts",
+        why: "The database came in before this rule, or its settings do not suit the new key: a list of ciphers for RSA, and a key for ECDSA. pgrekey could not prove the change on the wire, and standbys could not connect.",
+        example: "# the database has ssl_max_protocol_version = 'TLSv1.1' in its user.conf",
+        needs: Needs::Facts,
+        check: tls::tls_settings_usable,
     },
     Rule {
         id: "timeout-valid",

@@ -4,6 +4,8 @@ use crate::api::PostgresOpsRequest;
 use crate::api::ops_request::{OpsType, TlsChange, TlsOperation};
 use crate::api::tls::{ClientAuthMode, SslMode};
 
+use crate::rules::certificates::{HasTls, TargetTls};
+use crate::rules::content::tls_obstacles;
 use crate::rules::ops_request::target::{asks_for, database};
 use crate::rules::queue::{TlsAtTurn, will_have_tls};
 use crate::rules::shared::{OLDEST_MAJOR, aliases_without_issuer, declared_major};
@@ -204,6 +206,26 @@ pub(super) fn version_supported(
             "spec.databaseRef",
             problem,
             format!("move the data to {OLDEST_MAJOR} or newer"),
+        );
+    }
+}
+
+pub(super) fn tls_settings_usable(
+    review: &Review<PostgresOpsRequest>,
+    facts: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) {
+    let Some(database) = database(&review.object, facts) else {
+        return;
+    };
+    let Some(TargetTls { tls, .. }) = review.target(facts) else {
+        return;
+    };
+    for (problem, remedy) in tls_obstacles(&database, Some(tls.server_key()), facts) {
+        findings.add(
+            "spec.databaseRef",
+            format!("in its user.conf {problem}"),
+            remedy,
         );
     }
 }

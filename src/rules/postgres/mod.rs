@@ -16,7 +16,7 @@ use crate::rules::{ClusterFacts, Needs, Review, Rule};
 
 /// Every rule for `Postgres`, in the order in which findings are listed.
 pub fn rules() -> impl Iterator<Item = &'static Rule<Postgres>> {
-    static CERTIFICATES: [Rule<Postgres>; 15] = certificates::rules(Needs::Nothing);
+    static CERTIFICATES: [Rule<Postgres>; 19] = certificates::rules(Needs::Nothing);
     table::RULES.iter().chain(&CERTIFICATES)
 }
 

@@ -9,7 +9,7 @@ use crate::rules::{Needs, Rule, content, pod_security};
 use crate::rules::postgres::{change, checks, template};
 use crate::rules::shared::CHANGES;
 
-pub(super) static RULES: [Rule<Postgres>; 34] = [
+pub(super) static RULES: [Rule<Postgres>; 35] = [
     Rule {
         id: "name-valid",
         effect: Refuse,
@@ -259,6 +259,16 @@ pub(super) static RULES: [Rule<Postgres>; 34] = [
         example: "configuration: {inline: {user.conf: ssl = off}}",
         needs: Needs::Nothing,
         check: content::setting_ignored,
+    },
+    Rule {
+        id: "tls-settings-usable",
+        effect: Refuse,
+        on: CHANGES,
+        what: "TLS settings in `user.conf` with which pgrekey, the standbys or common clients have no version, cipher suite or curve in common with the server, and those with which no server with TLS starts: `ssl_min_protocol_version`, `ssl_max_protocol_version`, `ssl_ciphers`, `ssl_tls13_ciphers`, `ssl_ecdh_curve`, `ssl_groups`",
+        why: "All of them speak TLS 1.2 and 1.3; in TLS 1.2 ECDHE with AES-GCM or ChaCha20, by RSA or ECDSA as the server's key is; X25519, P-256 and P-384. A list of ciphers counts only where TLS 1.3 is excluded, and a word in it that pgrekey does not know is not judged. A server does not start with a group in `ssl_groups` that its OpenSSL lacks: annotation `pgrekey.dev/tls-groups` of the PostgresVersion says which more the image has. Settings in a Secret are judged in the same way before they are followed.",
+        example: "configuration: {inline: {user.conf: ssl_max_protocol_version = 'TLSv1.1'}}",
+        needs: Needs::SomeFacts,
+        check: content::tls_settings_usable,
     },
     Rule {
         id: "init-script-valid",

@@ -97,6 +97,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         request: "{type: ReconfigureTLS, tls: {certificates: [{alias: server, dnsNames: [db.example]}]}}",
     },
     Scenario {
+        name: "change-key",
+        before: SECURE,
+        request: "{type: ReconfigureTLS, tls: {certificates: [{alias: client, privateKey: {algorithm: ECDSA, encoding: PKCS8}}]}}",
+    },
+    Scenario {
         name: "change-modes",
         before: SECURE,
         request: "{type: ReconfigureTLS, tls: {sslMode: require, clientAuthMode: scram}}",

@@ -67,6 +67,30 @@ fn a_certificate_is_ready_for_its_generation_and_from_the_issuer_that_is_asked_f
 }
 
 #[test]
+fn an_issuer_of_another_group_is_another_issuer() {
+    let mut of_group = wanted().spec.issuer_ref;
+    of_group.group = Some("awspca.cert-manager.io".to_owned());
+    for (written, is_corps, is_of_group) in [
+        (None, true, false),
+        (Some(""), true, false),
+        (Some("cert-manager.io"), true, false),
+        (Some("awspca.cert-manager.io"), false, true),
+    ] {
+        let mut annotations = issued_by_corp();
+        if let Some(group) = written {
+            annotations[ISSUER_GROUP] = json!(group);
+        }
+        let secret: Secret = from(json!({"metadata": {"annotations": annotations}}));
+        assert_eq!(
+            is_issued_by(&secret, &wanted().spec.issuer_ref),
+            is_corps,
+            "{written:?}"
+        );
+        assert_eq!(is_issued_by(&secret, &of_group), is_of_group, "{written:?}");
+    }
+}
+
+#[test]
 fn a_reissue_counts_for_the_operation_that_asked() {
     for (annotation, expected) in [
         ("op-1/3", Some(3)),
@@ -167,6 +191,8 @@ fn an_issuer_that_cannot_issue_is_named_once_with_the_reason() {
     );
     let unknown = issuer_problem(&issuer("c", IssuerState::KindUnknown));
     assert!(unknown.is_some_and(|why| why.contains(cert_manager::INSTALL)));
+    let external = issuer_problem(&issuer("d", IssuerState::External));
+    assert_eq!(external, None, "the trial judges it");
 }
 
 fn problem(defect: Defect) -> MaterialProblem {
