@@ -11,6 +11,10 @@ pub const VERSION_NOT_TAKEN: &str = "VersionNotTaken";
 /// Reason of condition `Blocked`: PostgreSQL would not take the settings of a Secret.
 pub const CONFIGURATION_NOT_TAKEN: &str = "ConfigurationNotTaken";
 
+/// Type of a condition of a Postgres: a CA ends before a certificate below it. pgrekey's own, and
+/// gone when none does.
+pub const CA_ENDS_EARLY: &str = "CAEndsEarly";
+
 /// One observation about an object. Unlike Kubernetes' own condition, `reason` is optional.
 #[skip_serializing_none]
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]

@@ -10,6 +10,7 @@ use kube::ResourceExt;
 use kube::runtime::events::EventType;
 use tracing::{debug, info};
 
+use crate::api::condition::CA_ENDS_EARLY;
 use crate::api::{Postgres, condition};
 use crate::controller::Context;
 use crate::controller::execute::Executor;
@@ -27,7 +28,6 @@ use crate::plan::renewal::{
 };
 use crate::plan::rollout::grace;
 use crate::plan::rollout::grace::ClientGracePeriod;
-use crate::plan::status::database::types::CA_ENDS_EARLY;
 use crate::plan::{ClusterAction, ObservedCluster, Progress, next_step, steady_state_target};
 use crate::tls::{Alias, Posture, ServerTls};
 

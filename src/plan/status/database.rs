@@ -6,7 +6,7 @@ use kube::ResourceExt;
 
 use crate::api::PostgresOpsRequest;
 use crate::api::condition;
-use crate::api::condition::{Condition, find, holds};
+use crate::api::condition::{CA_ENDS_EARLY, Condition, find, holds};
 use crate::api::postgres::DatabasePhase;
 
 /// The conditions of a `Postgres`.
@@ -30,8 +30,6 @@ pub mod types {
     pub const BLOCKED: &str = "Blocked";
     /// Settings wait for a restart of servers. pgrekey's own, and gone when none does.
     pub const RESTART_PENDING: &str = "RestartPending";
-    /// A CA ends before a certificate below it. pgrekey's own, and gone when none does.
-    pub const CA_ENDS_EARLY: &str = "CAEndsEarly";
     /// Nobody checks the database.
     pub const HEALTH_CHECK_PAUSED: &str = "HealthCheckPaused";
     /// Data are being restored.
@@ -41,7 +39,7 @@ pub mod types {
 }
 
 use types::{
-    ACCEPTING_CONNECTION, BLOCKED, CA_ENDS_EARLY, DATA_RESTORE_STARTED, DATA_RESTORED, HALTED,
+    ACCEPTING_CONNECTION, BLOCKED, DATA_RESTORE_STARTED, DATA_RESTORED, HALTED,
     HEALTH_CHECK_PAUSED, PAUSED, PROVISIONED, PROVISIONING_STARTED, READY, REPLICA_READY,
     RESTART_PENDING,
 };

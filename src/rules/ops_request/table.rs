@@ -8,7 +8,7 @@ use crate::rules::{Needs, Rule};
 
 use crate::rules::ops_request::{checks, tls};
 
-pub(super) static RULES: [Rule<PostgresOpsRequest>; 24] = [
+pub(super) static RULES: [Rule<PostgresOpsRequest>; 25] = [
     Rule {
         id: "type-supported",
         effect: Refuse,
@@ -78,6 +78,16 @@ pub(super) static RULES: [Rule<PostgresOpsRequest>; 24] = [
         example: "tls: {rotateCertificates: true}",
         needs: Needs::Facts,
         check: tls::rotate_needs_tls,
+    },
+    Rule {
+        id: "ca-ends-early",
+        effect: Warn,
+        on: &[Create],
+        what: "new certificates from a CA that ends before them",
+        why: "They can be used until the CA ends. pgrekey has them issued anew before that, which helps if the CA has been renewed by then.",
+        example: "tls: {rotateCertificates: true}",
+        needs: Needs::Facts,
+        check: tls::ca_ends_early,
     },
     Rule {
         id: "remove-needs-tls",

@@ -1,6 +1,7 @@
 //! The checks of `spec.tls`.
 
 use crate::api::PostgresOpsRequest;
+use crate::api::condition::{CA_ENDS_EARLY, holds};
 use crate::api::ops_request::{OpsType, TlsChange, TlsOperation};
 use crate::api::tls::{ClientAuthMode, SslMode};
 
@@ -85,6 +86,29 @@ pub(super) fn rotate_needs_tls(
             ", so no certificates",
         ),
     );
+}
+
+/// A request that keeps an issuer gets certificates of the CA that ends.
+pub(super) fn ca_ends_early(
+    review: &Review<PostgresOpsRequest>,
+    facts: Option<&dyn ClusterFacts>,
+    findings: &mut Findings,
+) {
+    let issues = [TlsOperation::Rotate, TlsOperation::Change];
+    let Some(tls) = issues.into_iter().find_map(|o| asks_for(review, o)) else {
+        return;
+    };
+    let Some(database) = database(&review.object, facts).filter(|_| tls.issuer_ref.is_none())
+    else {
+        return;
+    };
+    if holds(database.conditions(), CA_ENDS_EARLY) {
+        findings.add(
+            "spec.databaseRef",
+            format!("its CA ends first (condition {CA_ENDS_EARLY})"),
+            "renew the CA, or change the issuer",
+        );
+    }
 }
 
 pub(super) fn remove_needs_tls(
