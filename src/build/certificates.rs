@@ -14,7 +14,7 @@ use crate::api::template::ServiceAlias;
 use crate::api::tls::{CertificateSpec as Wish, IssuerRef, KeyAlgorithm};
 use crate::build::Cluster;
 use crate::pki::issued::Requirements;
-use crate::tls::Alias;
+use crate::tls::{Alias, Method, method};
 
 /// Longest common name that X.509 allows.
 const LONGEST_COMMON_NAME: usize = 64;
@@ -47,6 +47,7 @@ pub fn requirements(cluster: &Cluster) -> Requirements {
         server: names(Alias::Server),
         exporter: names(Alias::MetricsExporter),
         superuser: cluster.superuser.clone(),
+        scram: method(&cluster.spec, cluster.major) == Method::Scram,
         trusted: BTreeMap::new(),
     }
 }

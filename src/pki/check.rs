@@ -1,6 +1,6 @@
 //! Checks of one issued certificate: its key, its chain, its CAs, its names and its usages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -10,11 +10,13 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use secrecy::{ExposeSecret, SecretString};
+use x509_parser::extensions::ExtendedKeyUsage;
 use x509_parser::oid_registry::OID_SIG_ED25519;
+use x509_parser::x509::X509Version;
 
 use crate::api::names::Alias;
 use crate::pki::certificate::common_name;
-use crate::pki::chain::{MAX_CERTIFICATES, Path, is_confusable, paths};
+use crate::pki::chain::{CertificationPath, MAX_CERTIFICATES, certification_paths, is_confusable};
 use crate::pki::defect::{CaFault, Defect};
 use crate::pki::key_pair::{CertificateAndKey, KeyPairProblem};
 use crate::pki::parse::{certificates_of, parse_certificate, timestamp};
@@ -58,6 +60,8 @@ pub struct Requirements {
     pub exporter: Vec<String>,
     /// Common name of the client's leaf.
     pub superuser: String,
+    /// Clients log in by SCRAM, so that libpq computes channel binding.
+    pub scram: bool,
     /// The CAs that servers and clients trust already, PEM.
     pub trusted: BTreeMap<CaId, String>,
 }
@@ -103,7 +107,7 @@ pub struct CheckedCertificate {
 }
 
 impl CheckedCertificate {
-    fn new(pair: &CertificateAndKey, path: Path, key: &SecretString) -> Self {
+    fn new(pair: &CertificateAndKey, path: CertificationPath, key: &SecretString) -> Self {
         let chain = pair.chain();
         let early_ca = path.cas().filter_map(|ca| early_ca(ca, pair));
         let early_ca = early_ca.min_by_key(|ca| ca.ends);
@@ -135,10 +139,13 @@ fn early_ca(der: &CertificateDer<'static>, leaf: &CertificateAndKey) -> Option<E
     })
 }
 
-/// Parses and checks one issued certificate at this time.
+/// Parses and checks one issued certificate at this time. `roots` are those of the database's other
+/// certificates: a CA that was renewed with its old key may be there in two forms, and all
+/// certificates are to have the same one.
 pub fn check(
     alias: Alias,
     source: Option<&IssuedSecret>,
+    roots: &[CertificateDer<'static>],
     wanted: &Requirements,
     now: Timestamp,
 ) -> Result<CheckedCertificate, Defect> {
@@ -158,7 +165,12 @@ pub fn check(
         });
     }
     let leaf = pair.chain().first().ok_or(Defect::NotIssued)?;
-    let paths = paths(leaf, &[others.as_slice(), &beside].concat());
+    let mut pool = [others.as_slice(), &beside, roots].concat();
+    // Those that can be used come first: the number of paths is bounded.
+    pool.sort_by_key(|ca| validity(ca).is_none_or(|(from, until)| now < from || now >= until));
+    let mut seen = BTreeSet::new();
+    pool.retain(|ca| seen.insert(ca.to_vec()));
+    let paths = certification_paths(leaf, &pool);
     if paths.is_empty() {
         return Err(if beside.is_empty() {
             Defect::NoCa
@@ -166,17 +178,17 @@ pub fn check(
             Defect::NoRoot
         });
     }
-    let judged: Vec<Result<CheckedCertificate, Defect>> = paths
-        .into_iter()
-        .map(|path| {
-            let chain = check_path(alias, &pair, &path, wanted, now)?;
-            Ok(CheckedCertificate::new(&chain, path, &source.key))
-        })
-        .collect();
-    // Of several good ways the one that lasts longest counts, and the first of equal ones.
-    let (good, bad): (Vec<_>, Vec<_>) = judged.into_iter().partition(Result::is_ok);
-    let good = good.into_iter().rev().filter_map(Result::ok);
-    match good.max_by_key(|certificate| certificate.ends) {
+    let judged = paths.into_iter().map(|path| {
+        let chain = check_path(alias, &pair, &path, roots, wanted, now)?;
+        Ok(CheckedCertificate::new(&chain, path, &source.key))
+    });
+    let (good, bad): (Vec<_>, Vec<_>) = judged.partition(Result::is_ok);
+    // The path that lasts longest counts; of equal ones, the one whose root does.
+    let lasts = |certificate: &CheckedCertificate| {
+        let end_of_root = validity(&certificate.root).map(|(_, until)| until);
+        (certificate.ends, end_of_root, certificate.leaf.ca)
+    };
+    match good.into_iter().filter_map(Result::ok).max_by_key(lasts) {
         Some(best) => Ok(best),
         None => Err(bad
             .into_iter()
@@ -185,31 +197,53 @@ pub fn check(
     }
 }
 
-/// Checks one way from the leaf to a root, and returns the leaf with its chain on that way.
+/// When a certificate begins and ends; `None` if it cannot be parsed.
+fn validity(der: &CertificateDer<'_>) -> Option<(Timestamp, Timestamp)> {
+    let certificate = parse_certificate(der, 1).ok()?;
+    let validity = certificate.validity();
+    let times = (
+        timestamp(validity.not_before),
+        timestamp(validity.not_after),
+    );
+    Some((times.0.ok()?, times.1.ok()?))
+}
+
+/// Checks one path from the leaf to a root, and returns the leaf with its chain on that path.
 fn check_path(
     alias: Alias,
     pair: &CertificateAndKey,
-    path: &Path,
+    path: &CertificationPath,
+    roots: &[CertificateDer<'static>],
     wanted: &Requirements,
     now: Timestamp,
 ) -> Result<CertificateAndKey, Defect> {
-    path.cas().try_for_each(|ca| check_ca(ca, now))?;
+    for (below, ca) in path.cas().enumerate() {
+        check_ca(alias, ca, below, now)?;
+    }
     let leaf = pair.chain().first().ok_or(Defect::NotIssued)?;
     let chain = pair.clone().with_chain(path.chain_from(leaf));
     match alias {
         Alias::Server => {
-            check_channel_binding(&chain)?;
+            if wanted.scram {
+                check_channel_binding(&chain)?;
+            }
             check_server(&chain, path, &wanted.server, now)?;
         }
         Alias::MetricsExporter => check_server(&chain, path, &wanted.exporter, now)?,
         Alias::Client => check_client(&chain, path, &wanted.superuser, now)?,
     }
-    check_confusable(&chain, path, &wanted.trusted)?;
+    check_confusable(&chain, path, roots, &wanted.trusted)?;
     Ok(chain)
 }
 
-/// OpenSSL insists on all of this, at the root too. webpki asks nothing of a root.
-fn check_ca(der: &CertificateDer<'static>, now: Timestamp) -> Result<(), Defect> {
+/// Checks a CA with this number of CAs below it. OpenSSL insists on all of this, at the root too, and
+/// webpki asks nothing of a root. Roots of X.509 version 1 have no extensions, and both take them.
+fn check_ca(
+    alias: Alias,
+    der: &CertificateDer<'static>,
+    below: usize,
+    now: Timestamp,
+) -> Result<(), Defect> {
     let ca = parse_certificate(der, 1).map_err(Defect::Ca)?;
     let time = |time| timestamp(time).map_err(Defect::Ca);
     let (from, until) = (
@@ -217,11 +251,23 @@ fn check_ca(der: &CertificateDer<'static>, now: Timestamp) -> Result<(), Defect>
         time(ca.validity().not_after)?,
     );
     let constraints = ca.basic_constraints().ok().flatten();
+    let constraints = constraints.map(|constraints| constraints.value);
+    let longest = constraints.and_then(|constraints| constraints.path_len_constraint);
+    let has_no_extensions = ca.version() == X509Version::V1;
     let usage = ca.key_usage().ok().flatten();
-    let fault = if !constraints.is_some_and(|constraints| constraints.value.ca) {
+    let purposes = ca.extended_key_usage().ok().flatten();
+    let serves = |purposes: &ExtendedKeyUsage<'_>| match alias {
+        Alias::Client => purposes.client_auth,
+        Alias::Server | Alias::MetricsExporter => purposes.server_auth,
+    };
+    let fault = if !has_no_extensions && !constraints.is_some_and(|constraints| constraints.ca) {
         CaFault::NotCa
     } else if usage.is_some_and(|usage| !usage.value.key_cert_sign()) {
         CaFault::MayNotSign
+    } else if longest.is_some_and(|longest| usize::try_from(longest).is_ok_and(|l| below > l)) {
+        CaFault::PathTooLong
+    } else if purposes.is_some_and(|purposes| !purposes.value.any && !serves(purposes.value)) {
+        CaFault::OtherPurposes
     } else if now < from {
         CaFault::NotYetValid(from)
     } else if now >= until {
@@ -246,21 +292,22 @@ fn check_channel_binding(pair: &CertificateAndKey) -> Result<(), Defect> {
     Ok(())
 }
 
+/// Compares the root with those that are trusted already and those of the database's other
+/// certificates: servers and clients will trust all of them together.
 fn check_confusable(
     pair: &CertificateAndKey,
-    path: &Path,
+    path: &CertificationPath,
+    roots: &[CertificateDer<'static>],
     trusted: &BTreeMap<CaId, String>,
 ) -> Result<(), Defect> {
     let Some(top) = pair.chain().last() else {
         return Ok(());
     };
-    let others = trusted
+    let trusted = trusted
         .values()
         .flat_map(|pem| certificates_of(pem.as_bytes()).unwrap_or_default());
-    match others
-        .into_iter()
-        .find(|other| is_confusable(top, &path.root, other))
-    {
+    let mut others = roots.iter().cloned().chain(trusted);
+    match others.find(|other| is_confusable(top, &path.root, other)) {
         None => Ok(()),
         Some(other) => Err(Defect::ConfusableCa {
             name: parse_certificate(&other, 1)
@@ -272,7 +319,7 @@ fn check_confusable(
 
 fn check_server(
     pair: &CertificateAndKey,
-    path: &Path,
+    path: &CertificationPath,
     names: &[String],
     now: Timestamp,
 ) -> Result<(), Defect> {
@@ -284,7 +331,7 @@ fn check_server(
 
 fn check_client(
     pair: &CertificateAndKey,
-    path: &Path,
+    path: &CertificationPath,
     superuser: &str,
     now: Timestamp,
 ) -> Result<(), Defect> {
@@ -306,6 +353,12 @@ fn check_client(
         });
     }
     let refused = |why: String| Defect::NotForClients { why };
+    // OpenSSL insists on it, and webpki does not look.
+    let usage = read.key_usage().ok().flatten().map(|usage| usage.value);
+    if usage.is_some_and(|usage| !usage.digital_signature() && !usage.key_agreement()) {
+        let why = "its keyUsage lacks digitalSignature";
+        return Err(refused(why.to_owned()));
+    }
     let mut roots = RootCertStore::empty();
     roots
         .add(path.root.clone())

@@ -87,6 +87,12 @@ pub enum CaFault {
     /// Its key usages lack `keyCertSign`.
     #[error("may not sign certificates (keyUsage lacks keyCertSign)")]
     MayNotSign,
+    /// Its path length constraint allows fewer CAs below it.
+    #[error("allows fewer CAs below it than there are (pathLenConstraint)")]
+    PathTooLong,
+    /// Its extended key usages exclude the certificate's.
+    #[error("may not sign certificates of this purpose (extendedKeyUsage)")]
+    OtherPurposes,
     /// Its validity has not begun.
     #[error("is not valid before {0}")]
     NotYetValid(Timestamp),
@@ -100,6 +106,10 @@ impl CaFault {
         match self {
             Self::NotCa => "issue it anew as a CA (cert-manager: isCA: true)",
             Self::MayNotSign => "issue it anew with the usage `cert sign`",
+            Self::PathTooLong => {
+                "issue it anew without the constraint, or let the issuer sign with a CA nearer to it"
+            }
+            Self::OtherPurposes => "issue it anew without extended key usages",
             Self::NotYetValid(_) => "issue it anew, or set the clock",
             Self::Expired(_) => "renew the CA, then the certificates below it",
         }

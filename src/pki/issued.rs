@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
+use rustls::pki_types::CertificateDer;
 
 use crate::api::names::Alias;
 use crate::pki::check::{CheckedCertificate, check};
@@ -68,16 +69,46 @@ pub fn check_issued(
     wanted: &Requirements,
     now: Timestamp,
 ) -> Result<Issued, Vec<MaterialProblem>> {
+    let alone = check_each(sources, &PerAlias::default(), wanted, now)?;
+    let roots_beside = |alias| {
+        let others = Alias::ALL.into_iter().filter(|other| *other != alias);
+        others.map(|other| alone.get(other).root.clone()).collect()
+    };
+    let roots = PerAlias {
+        server: roots_beside(Alias::Server),
+        client: roots_beside(Alias::Client),
+        exporter: roots_beside(Alias::MetricsExporter),
+    };
+    check_each(sources, &roots, wanted, now).map(combine)
+}
+
+/// Checks each certificate. `roots` are, for each, the roots of the others.
+fn check_each(
+    sources: &PerAlias<Option<IssuedSecret>>,
+    roots: &PerAlias<Vec<CertificateDer<'static>>>,
+    wanted: &Requirements,
+    now: Timestamp,
+) -> Result<PerAlias<CheckedCertificate>, Vec<MaterialProblem>> {
     let checked = |alias| {
-        check(alias, sources.get(alias).as_ref(), wanted, now)
-            .map_err(|defect| MaterialProblem { alias, defect })
+        check(
+            alias,
+            sources.get(alias).as_ref(),
+            roots.get(alias),
+            wanted,
+            now,
+        )
+        .map_err(|defect| MaterialProblem { alias, defect })
     };
     match (
         checked(Alias::Server),
         checked(Alias::Client),
         checked(Alias::MetricsExporter),
     ) {
-        (Ok(server), Ok(client), Ok(exporter)) => Ok(combine(server, client, exporter)),
+        (Ok(server), Ok(client), Ok(exporter)) => Ok(PerAlias {
+            server,
+            client,
+            exporter,
+        }),
         (server, client, exporter) => Err([server, client, exporter]
             .into_iter()
             .filter_map(Result::err)
@@ -86,9 +117,11 @@ pub fn check_issued(
 }
 
 fn combine(
-    server: CheckedCertificate,
-    client: CheckedCertificate,
-    exporter: CheckedCertificate,
+    PerAlias {
+        server,
+        client,
+        exporter,
+    }: PerAlias<CheckedCertificate>,
 ) -> Issued {
     let material = Material {
         server: server.leaf,

@@ -232,7 +232,7 @@ impl CertificateAndKey {
 
 impl fmt::Debug for CertificateAndKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pair")
+        f.debug_struct("CertificateAndKey")
             .field("names", &self.names().collect::<Vec<_>>())
             .field("not_before", &self.not_before)
             .field("not_after", &self.not_after)

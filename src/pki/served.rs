@@ -7,7 +7,9 @@ use k8s_openapi::ByteString;
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::pki::chain::{MAX_CERTIFICATES, Path, is_self_signed, is_signed_by, paths};
+use crate::pki::chain::{
+    CertificationPath, MAX_CERTIFICATES, certification_paths, is_root, is_signed_by,
+};
 use crate::pki::key_pair::{CertificateAndKey, KeyPairProblem};
 use crate::pki::parse::{certificates_of, parse_certificate, timestamp};
 use crate::pki::{CaId, Fingerprint, Leaf, Material};
@@ -247,7 +249,10 @@ pub fn effective_end_der(
 ) -> Option<Timestamp> {
     let own = not_after(chain.first()?)?;
     let path = path_of_chain(chain, cas);
-    let above = path.iter().flat_map(Path::cas).filter_map(not_after);
+    let above = path
+        .iter()
+        .flat_map(CertificationPath::cas)
+        .filter_map(not_after);
     Some(above.fold(own, Timestamp::min))
 }
 
@@ -260,24 +265,24 @@ fn not_after(der: &CertificateDer<'_>) -> Option<Timestamp> {
 fn path_of_chain(
     chain: &[CertificateDer<'static>],
     cas: &[CertificateDer<'static>],
-) -> Option<Path> {
+) -> Option<CertificationPath> {
     let (leaf, intermediates) = chain.split_first()?;
     let top = chain.last()?;
-    let signs = |ca: &&CertificateDer<'static>| is_signed_by(top, ca) && is_self_signed(ca);
+    let signs = |ca: &&CertificateDer<'static>| is_signed_by(top, ca) && is_root(ca);
     if let Some(root) = cas.iter().take(MAX_CERTIFICATES).find(signs) {
-        return Some(Path {
+        return Some(CertificationPath {
             intermediates: intermediates.to_vec(),
             root: root.clone(),
         });
     }
     let pool = [intermediates, cas].concat();
-    paths(leaf, &pool)
+    certification_paths(leaf, &pool)
         .into_iter()
         .find(|path| cas.contains(&path.root))
 }
 
 /// A certificate as PEM.
-pub(crate) fn pem(der: &[u8]) -> String {
+pub(super) fn pem(der: &[u8]) -> String {
     let lf = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     pem::encode_config(&pem::Pem::new("CERTIFICATE", der), lf)
 }

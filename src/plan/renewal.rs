@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::api::duration::after;
 use crate::api::postgres::PostgresSpec;
 use crate::pki::Material;
-use crate::pki::issued::{EarlyCa, Issued};
+use crate::pki::issued::{CaFault, Defect, EarlyCa, Issued, MaterialProblem};
 use crate::tls::{Alias, Files, Posture, ServerTls, posture};
 
 use crate::plan::ClusterAction;
@@ -78,32 +78,55 @@ pub fn renewal_material(
     }
 }
 
-/// Before the end of a CA, a certificate below it is no longer issued anew: what the CA signs would
-/// end as soon, and each try takes three quarters of the time that is left.
-const LAST_TRY_BEFORE_END: Duration = Duration::from_mins(5);
+/// A certificate is not issued anew before this age: while the CA stays as it is, the tries before
+/// its end, or after it, would follow each other without a pause.
+const YOUNGEST_REISSUED: Duration = Duration::from_mins(5);
 
-/// Asks for the certificates that must be issued anew because a CA above them ends before they do.
-/// cert-manager looks at the end of the leaf alone. If the CA has been renewed by then, the new
-/// certificate lasts longer.
-///
-/// Each revision of a Certificate is asked for once.
+/// Asks for the certificates that must be issued anew because a CA above them ends before they do,
+/// or has ended. cert-manager looks at the end of the leaf alone. If the CA has been renewed by then,
+/// the new certificate lasts longer.
 #[must_use]
 pub fn reissue_under_early_ca(
-    issued: &Issued,
+    issued: Result<&Issued, &[MaterialProblem]>,
     certificates: &BTreeMap<Alias, ObservedCertificate>,
     now: Timestamp,
 ) -> Vec<ClusterAction> {
-    let is_due = |ca: &EarlyCa| now >= ca.renew_at() && after(now, LAST_TRY_BEFORE_END) < ca.ends;
-    let due = certificates.iter().filter(|(alias, certificate)| {
-        let early_ca = issued.early_ca.get(**alias).as_ref();
-        let is_asked = certificate.requested_at_revision == Some(certificate.revision);
-        early_ca.is_some_and(is_due) && !is_asked && !certificate.issuing
-    });
+    let is_due = |alias: Alias| match issued {
+        Ok(issued) => {
+            let early = issued.early_ca.get(alias).as_ref();
+            early.is_some_and(|ca| now >= ca.renew_at())
+        }
+        Err(problems) => problems
+            .iter()
+            .any(|problem| problem.alias == alias && has_ended(&problem.defect)),
+    };
+    let may_ask = |certificate: &ObservedCertificate| {
+        let is_old_enough = certificate
+            .begins
+            .is_some_and(|begins| after(begins, YOUNGEST_REISSUED) <= now);
+        // After a failure cert-manager tries again only what is due for itself, but a new question
+        // need not come sooner.
+        let has_waited = certificate.retry_at.is_none_or(|at| at <= now);
+        is_old_enough && has_waited && !certificate.issuing
+    };
+    let due = certificates
+        .iter()
+        .filter(|(alias, certificate)| is_due(**alias) && may_ask(certificate));
     due.map(|(alias, certificate)| ClusterAction::Reissue {
         alias: *alias,
         revision: certificate.revision,
     })
     .collect()
+}
+
+fn has_ended(defect: &Defect) -> bool {
+    matches!(
+        defect,
+        Defect::BadCa {
+            fault: CaFault::Expired(_),
+            ..
+        }
+    )
 }
 
 /// The CAs that end before a certificate below them, in words; `None` if there is none.
@@ -167,6 +190,8 @@ mod tests {
         revision: 1,
         requested_at_revision: None,
         failure: None,
+        retry_at: None,
+        begins: None,
     };
 
     #[test]
@@ -224,6 +249,10 @@ mod tests {
         }
     }
 
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("a time")
+    }
+
     /// Certificates below a CA that ends 40 hours after their beginning.
     fn below_an_early_ca(begins: Timestamp) -> Issued {
         let ca = Authority::new("ca");
@@ -240,42 +269,64 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_issued_anew_once_while_its_ca_has_not_ended() {
-        let begins: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+    fn a_certificate_is_issued_anew_before_its_ca_ends_and_after_it() {
+        let begins = at("2026-01-01T00:00:00Z");
         let issued = below_an_early_ca(begins);
-        let asked = ObservedCertificate {
-            requested_at_revision: Some(1),
-            ..GOOD
-        };
-        let asked_before = ObservedCertificate {
-            requested_at_revision: Some(0),
+        let ended = [MaterialProblem {
+            alias: Alias::Server,
+            defect: Defect::BadCa {
+                name: "ca".to_owned(),
+                fault: CaFault::Expired(after(begins, Duration::from_hours(40))),
+            },
+        }];
+        let another_defect = [MaterialProblem {
+            alias: Alias::Server,
+            defect: Defect::NoRoot,
+        }];
+        let old = ObservedCertificate {
+            begins: Some(begins),
             ..GOOD
         };
         let issuing = ObservedCertificate {
             issuing: true,
+            ..old.clone()
+        };
+        let failed = ObservedCertificate {
+            retry_at: Some(at("2026-01-02T07:00:00Z")),
+            ..old.clone()
+        };
+        let young = ObservedCertificate {
+            begins: Some(at("2026-01-02T05:55:01Z")),
             ..GOOD
         };
-        for (server, minutes, is_due) in [
-            (&GOOD, 30 * 60 - 1, false),
-            (&GOOD, 30 * 60, true),
-            (&asked_before, 30 * 60, true),
-            (&asked, 30 * 60, false),
-            (&issuing, 30 * 60, false),
-            (&GOOD, 40 * 60 - 6, true),
-            (&GOOD, 40 * 60 - 5, false),
-            (&GOOD, 50 * 60, false),
+        for (issued, server, now, is_due) in [
+            (Ok(&issued), &old, "2026-01-02T05:59:59Z", false),
+            (Ok(&issued), &old, "2026-01-02T06:00:00Z", true),
+            (Ok(&issued), &issuing, "2026-01-02T06:00:00Z", false),
+            (Ok(&issued), &failed, "2026-01-02T06:59:59Z", false),
+            (Ok(&issued), &failed, "2026-01-02T07:00:00Z", true),
+            (Ok(&issued), &young, "2026-01-02T06:00:00Z", false),
+            (Ok(&issued), &young, "2026-01-02T06:00:01Z", true),
+            (Ok(&issued), &GOOD, "2026-01-02T06:00:00Z", false),
+            (Err(&ended[..]), &old, "2026-01-03T00:00:00Z", true),
+            (Err(&ended[..]), &young, "2026-01-02T06:00:00Z", false),
+            (
+                Err(&another_defect[..]),
+                &old,
+                "2026-01-03T00:00:00Z",
+                false,
+            ),
         ] {
             let certificates = BTreeMap::from([
                 (Alias::Server, server.clone()),
-                (Alias::MetricsExporter, GOOD),
+                (Alias::MetricsExporter, old.clone()),
             ]);
-            let now = after(begins, Duration::from_mins(minutes));
-            let found = reissue_under_early_ca(&issued, &certificates, now);
+            let found = reissue_under_early_ca(issued, &certificates, at(now));
             let expected = is_due.then_some(ClusterAction::Reissue {
                 alias: Alias::Server,
                 revision: 1,
             });
-            assert_eq!(found, Vec::from_iter(expected), "{minutes} {server:?}");
+            assert_eq!(found, Vec::from_iter(expected), "{now} {server:?}");
         }
     }
 

@@ -124,7 +124,7 @@ impl fmt::Display for Waiting {
             Self::Budget(conflict) => conflict.fmt(f),
             Self::Issuers(reasons) => f.write_str(&reasons.join("; ")),
             Self::Trial(why) => {
-                f.write_str("the trial certificate")?;
+                f.write_str("the trial certificates")?;
                 why.iter().try_for_each(|why| write!(f, " ({why})"))
             }
             Self::Certificate(alias, failure) => {
@@ -236,6 +236,8 @@ impl fmt::Display for PodEvent {
 pub enum StepProblem {
     /// Objects with the names of what would be issued belong to something else.
     Conflicts(Vec<String>),
+    /// The database cannot become what is asked for.
+    Refused(String),
     /// Roles whose passwords are stored as MD5 could not log in any more.
     LockedOut(Vec<String>),
     /// The issuer refused the trial certificate, or it is not good.
@@ -258,8 +260,8 @@ impl fmt::Display for StepProblem {
                  with password_encryption = 'scram-sha-256' first",
                 roles.join(", ")
             ),
-            Self::TrialFailed(why) => write!(f, "the trial certificate: {why}"),
-            Self::BadMaterial(why) => f.write_str(why),
+            Self::TrialFailed(why) => write!(f, "the trial certificates: {why}"),
+            Self::BadMaterial(why) | Self::Refused(why) => f.write_str(why),
         }
     }
 }

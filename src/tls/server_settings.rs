@@ -22,7 +22,7 @@ const FIRST_WITH_GROUPS: u32 = 18;
 
 /// The groups that every OpenSSL 3 has, by all their names. OpenSSL compares them without regard to
 /// case.
-const KNOWN_GROUPS: [&str; 14] = [
+const KNOWN_GROUPS: [&str; 17] = [
     "X25519",
     "X448",
     "P-256",
@@ -37,6 +37,9 @@ const KNOWN_GROUPS: [&str; 14] = [
     "ffdhe4096",
     "ffdhe6144",
     "ffdhe8192",
+    "brainpoolP256r1",
+    "brainpoolP384r1",
+    "brainpoolP512r1",
 ];
 
 /// The groups that every client has. The hybrid X25519MLKEM768 is not one of them: OpenSSL has it
@@ -167,30 +170,60 @@ fn group_obstacles(settings: &BTreeMap<String, String>, server: &ServerFacts) ->
         let remedy = "use prime256v1 or secp384r1, or leave it out";
         return vec![obstacle(value, problem, remedy)];
     }
-    let is_one_of =
-        |group: &str, list: &[&str]| list.iter().any(|one| one.eq_ignore_ascii_case(group));
-    let is_known = |group: &str| {
-        let of_image = &server.groups;
-        is_one_of(group, &KNOWN_GROUPS)
-            || of_image.iter().any(|one| one.eq_ignore_ascii_case(group))
-    };
+    let groups = GroupList::parse(value, server);
     let mut found = vec![];
-    if let Some(unknown) = value.split(':').find(|group| !is_known(group)) {
+    if let Some(unknown) = groups.unknown {
         let problem =
             "is a group that the OpenSSL of the image may lack, and no server with TLS starts so";
         let remedy =
             "leave it out, or let annotation pgrekey.dev/tls-groups of the PostgresVersion name it";
         found.push(obstacle(unknown, problem, remedy));
     }
-    if !value
-        .split(':')
-        .any(|group| is_one_of(group, &COMMON_GROUPS))
-    {
+    if !groups.has_common {
         let problem = "has no group that pgrekey, the standbys and older clients speak";
         let remedy = "add X25519, prime256v1 or secp384r1";
         found.push(obstacle(value, problem, remedy));
     }
     found
+}
+
+/// What a list of groups offers.
+struct GroupList<'a> {
+    /// The first group that OpenSSL may lack, so that it refuses the list.
+    unknown: Option<&'a str>,
+    /// A group of it is one that every client has.
+    has_common: bool,
+}
+
+impl<'a> GroupList<'a> {
+    /// OpenSSL 3.5 has a grammar (`man SSL_CTX_set1_groups_list`): `/` between tuples, `?` before a
+    /// group that may be unknown, `*` before one whose key share is sent, `-` before one that is
+    /// taken away, and `DEFAULT`. An image whose groups are declared has that OpenSSL.
+    fn parse(value: &'a str, server: &ServerFacts) -> Self {
+        let is_one_of =
+            |group: &str, list: &[&str]| list.iter().any(|one| one.eq_ignore_ascii_case(group));
+        let of_image = |group: &str| {
+            let mut groups = server.groups.iter();
+            groups.any(|one| one.eq_ignore_ascii_case(group))
+        };
+        let has_grammar = !server.groups.is_empty();
+        let mut list = Self {
+            unknown: None,
+            has_common: false,
+        };
+        for word in value.split([':', '/']) {
+            let marks: &[char] = if has_grammar { &['?', '*'] } else { &[] };
+            let name = word.trim_start_matches(marks);
+            let is_default = name.eq_ignore_ascii_case("DEFAULT");
+            let may_be_unknown = word.contains('?') || name.starts_with('-') || is_default;
+            let is_taken = has_grammar && may_be_unknown;
+            if !is_taken && !is_one_of(name, &KNOWN_GROUPS) && !of_image(name) {
+                list.unknown = list.unknown.or(Some(word));
+            }
+            list.has_common |= is_one_of(name, &COMMON_GROUPS) || (has_grammar && is_default);
+        }
+        list
+    }
 }
 
 /// A version of TLS.

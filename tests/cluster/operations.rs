@@ -102,7 +102,8 @@ pub(crate) async fn carry_out(
         .iter()
         .filter(|(pod, uid)| before.get(*pod).is_some_and(|old| old != *uid))
         .count();
-    let bound = 18 + 3 * before.len();
+    // Three trials, and at most three certificates that are asked for anew, with two writes each.
+    let bound = 24 + 3 * before.len();
     println!(
         "{name}: {phase} after {:.1} s, {restarted} pods restarted, longest write gap {:.2} s, {} rows, \
          {} TLS connections, {} refused, {} away, {by_it} writes of {bound} ({of_status} of its status), \

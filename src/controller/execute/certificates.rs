@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt;
 
+use crate::api::annotations::TRIAL_OF;
 use crate::api::cert_manager::Certificate;
+use crate::api::names::Names;
 use crate::build::Cluster;
 use crate::build::certificates::certificates;
 use crate::cluster::{Error, Objects};
@@ -88,7 +90,7 @@ pub(crate) async fn delete_certificates(
     cluster: &Cluster,
     secrets: IssuedSecrets,
 ) -> Result<(), Error> {
-    delete_trial(context, objects, cluster).await?;
+    delete_trial(context, objects, cluster.name(), None).await?;
     for alias in Alias::ALL {
         let (certificate, secret) = (
             cluster.names().certificate(alias),
@@ -99,15 +101,24 @@ pub(crate) async fn delete_certificates(
     Ok(())
 }
 
-/// Deletes the trial of an operation, with the keys that were made for it.
+/// Deletes the trial of a database, with the keys that were made for it. With an operation: unless
+/// it is another one's.
 pub(crate) async fn delete_trial(
     context: &Context,
     objects: &Objects,
-    cluster: &Cluster,
+    database: &str,
+    operation: Option<&str>,
 ) -> Result<(), Error> {
     for alias in Alias::ALL {
-        let name = cluster.names().trial_certificate(alias);
-        delete_certificate(context, objects, &name, &name, IssuedSecrets::Delete).await?;
+        let name = Names::new(database).trial_certificate(alias);
+        let live = objects.owned::<Certificate>(&name).await?;
+        let is_of_another = live.is_some_and(|live| {
+            let of = live.annotations().get(TRIAL_OF).map(String::as_str);
+            operation.is_some() && of != operation
+        });
+        if !is_of_another {
+            delete_certificate(context, objects, &name, &name, IssuedSecrets::Delete).await?;
+        }
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use crate::api::annotations::{REISSUE, TRIAL_OF};
 use crate::api::cert_manager::{Certificate, IssuanceCondition, holds};
 use crate::build::Cluster;
 use crate::build::certificates::trial_certificate;
+use crate::cluster::drift::needs_apply;
 use crate::cluster::{Error, ObjectName, Objects};
 use crate::controller::Context;
 use crate::controller::execute::certificates::{IssuedSecrets, delete_certificate};
@@ -28,11 +29,12 @@ pub(crate) async fn start_trial(
         let name = trial.name_any();
         let live = objects.owned::<Certificate>(&name).await?;
         let is_asked = live.is_some_and(|live| {
-            live.annotations().get(TRIAL_OF).map(String::as_str) == Some(operation)
+            let of = live.annotations().get(TRIAL_OF).map(String::as_str);
+            of == Some(operation) && !needs_apply(&json!(live.spec), &json!(trial.spec))
         });
         if !is_asked {
-            // What another operation left says nothing about the issuer as it is now, and
-            // cert-manager would take an old Secret for the answer.
+            // The answer to another question says nothing about this one, and cert-manager would take
+            // an old Secret for the answer.
             delete_certificate(context, objects, &name, &name, IssuedSecrets::Delete).await?;
         }
         objects.apply(trial).await?;
@@ -74,7 +76,7 @@ pub(crate) async fn reissue(
         status: "True".to_owned(),
         last_transition_time: Some(Time(context.now())),
         reason: Some("ManuallyTriggered".to_owned()),
-        message: Some("Certificate re-issuance was asked for by a PostgresOpsRequest".to_owned()),
+        message: Some("Certificate re-issuance was asked for by pgrekey".to_owned()),
         observed_generation: certificate.metadata.generation,
     });
     let patch = json!({"metadata": {"resourceVersion": marked.resource_version()}, "status": {"conditions": status.conditions}});

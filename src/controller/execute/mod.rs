@@ -61,7 +61,7 @@ impl Executor<'_> {
                 certificates::request_certificates(objects, self.target).await?;
             }
             ClusterAction::EndTrial => {
-                certificates::delete_trial(self.context, objects, cluster).await?;
+                certificates::delete_trial(self.context, objects, cluster.name(), None).await?;
             }
             ClusterAction::Reissue { alias, revision } => {
                 let name = cluster.names().certificate(*alias);

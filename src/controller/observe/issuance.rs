@@ -16,7 +16,7 @@ use crate::controller::Context;
 use crate::controller::observe::certificates::fetch_issued;
 use crate::controller::observe::cluster::ClusterObjects;
 use crate::pki::CaId;
-use crate::pki::issued::{Issued, Requirements};
+use crate::pki::issued::{Issued, MaterialProblem, Requirements};
 use crate::plan::observed::Issuance;
 use crate::plan::observed::issuance::{
     CertificateObjects, IssuanceObjects, IssuerState, LiveCertificate, ObservedIssuer, is_ready,
@@ -30,6 +30,8 @@ use crate::tls::Alias;
 pub(crate) struct ObservedIssuance {
     pub(crate) issuance: Issuance,
     pub(crate) issued: Option<Issued>,
+    /// Why it cannot be served.
+    pub(crate) problems: Vec<MaterialProblem>,
     /// The CAs that have signed the trial.
     pub(crate) trial_cas: BTreeMap<CaId, String>,
 }
@@ -60,12 +62,16 @@ pub(crate) async fn observe(
         issued: fetch_issued(context, objects, wanted, site.certificates.cas()).await?,
     };
     let issuance = found.issuance(operation.unwrap_or_default());
-    let issued = found.issued.ok();
+    let (issued, problems) = match found.issued {
+        Ok(issued) => (Some(issued), vec![]),
+        Err(problems) => (None, problems),
+    };
     let Some(operation) = operation else {
         return Ok(ObservedIssuance {
             issuance,
             trial_cas: BTreeMap::new(),
             issued,
+            problems,
         });
     };
     let requirements = Requirements {
@@ -78,7 +84,23 @@ pub(crate) async fn observe(
         issuance: trial.with(issuance),
         trial_cas: trial.cas,
         issued,
+        problems,
     })
+}
+
+impl ObservedIssuance {
+    /// For a request that issues nothing, or that is refused.
+    pub(crate) fn nothing(refused: Option<String>) -> Self {
+        Self {
+            issuance: Issuance {
+                refused,
+                ..Issuance::default()
+            },
+            issued: None,
+            problems: vec![],
+            trial_cas: BTreeMap::new(),
+        }
+    }
 }
 
 async fn fetch_certificate(
@@ -157,25 +179,38 @@ async fn fetch_trial(
     })
 }
 
-/// The database as another spec would have it, or why it cannot be built. `cluster` is the database
-/// as it is.
+/// Why a database as another spec would have it is not there.
+pub(crate) enum DesiredProblem {
+    /// It is not known.
+    Unknown(&'static str),
+    /// It cannot be.
+    Refused(String),
+}
+
+impl DesiredProblem {
+    fn refused(why: impl std::fmt::Display) -> Self {
+        Self::Refused(why.to_string())
+    }
+}
+
+/// The database as another spec would have it. `cluster` is the database as it is.
 pub(crate) fn with_spec(
     context: &Context,
     postgres: &Postgres,
     mut spec: PostgresSpec,
     cluster: &Cluster,
-) -> Result<Cluster, String> {
+) -> Result<Cluster, DesiredProblem> {
     spec.version.clone_from(&cluster.spec().version);
     let version = context
         .facts
         .version(&spec.version)
-        .ok_or("the PostgresVersion is not known")?;
+        .ok_or(DesiredProblem::Unknown("the PostgresVersion is not known"))?;
     let key = |spec: &PostgresSpec| spec.tls.as_ref().map(TlsConfig::server_key);
     // A list of ciphers may suit one kind of key only. Settings that TLS runs with already stay.
     if key(&spec).is_some() && key(&spec) != key(cluster.spec()) {
         cluster
             .check_tls_settings(spec.tls.as_ref(), version.tls_groups())
-            .map_err(|why| why.to_string())?;
+            .map_err(DesiredProblem::refused)?;
     }
     let user_conf = spec
         .configuration
@@ -194,5 +229,5 @@ pub(crate) fn with_spec(
         },
         &inputs,
     )
-    .map_err(|why| why.to_string())
+    .map_err(DesiredProblem::refused)
 }

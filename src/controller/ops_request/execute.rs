@@ -9,12 +9,15 @@ use serde_json::json;
 use tracing::debug;
 
 use crate::api::annotations::OPS_REQUEST_FINALIZER;
+use crate::api::ops_request::OpsType;
 use crate::api::postgres::PostgresSpec;
 use crate::api::{Postgres, PostgresOpsRequest};
+use crate::build::meta::selector;
 use crate::cluster::finalizer::{self, Finalizer};
-use crate::cluster::{Error, ObjectName};
+use crate::cluster::{Error, ObjectName, Objects};
 use crate::controller::Context;
 use crate::controller::execute::Executor;
+use crate::controller::execute::certificates::delete_trial;
 use crate::controller::ops_request::observe::{RequestView, slot_candidates};
 use crate::controller::outcome::{Interrupt, Pending};
 use crate::controller::postgres::status;
@@ -102,7 +105,10 @@ async fn on_request(
             )
             .await?;
         }
-        (RequestAction::RemoveFinalizer, _) => {
+        (RequestAction::RemoveFinalizer, database) => {
+            if let Some(database) = database {
+                delete_leftover_trial(context, database, request).await?;
+            }
             finalizer::put(
                 &context.client,
                 request,
@@ -128,6 +134,23 @@ async fn on_request(
         (RequestAction::Pause | RequestAction::Resume | RequestAction::WriteSpec(_), None) => {}
     }
     Ok(())
+}
+
+/// Deletes what the operation could not delete of its trial, or what cert-manager wrote just after
+/// that: a key that logs in as superuser.
+async fn delete_leftover_trial(
+    context: &Context,
+    database: &Postgres,
+    request: &PostgresOpsRequest,
+) -> Result<(), Error> {
+    let (name, operation) = (database.name_any(), request.uid());
+    let is_tried = request.spec.type_ == OpsType::ReconfigureTLS;
+    match Objects::owned_by(&context.client, database, selector(&name)) {
+        Some(objects) if is_tried => {
+            delete_trial(context, &objects, &name, operation.as_deref()).await
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn pause(

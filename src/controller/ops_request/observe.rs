@@ -14,11 +14,11 @@ use crate::build::{Cluster, meta};
 use crate::cluster::{Error, Objects};
 use crate::controller::Context;
 use crate::controller::observe::cluster::ClusterObjects;
-use crate::controller::observe::issuance::{self, ObservedIssuance};
+use crate::controller::observe::issuance::{self, DesiredProblem, ObservedIssuance};
 use crate::controller::observe::{budgets, workload};
 use crate::controller::outcome::Interrupt;
 use crate::plan::Observed;
-use crate::plan::observed::{Issuance, Live, Paused};
+use crate::plan::observed::{Live, Paused};
 use crate::plan::operation::goal::Goal;
 use crate::plan::operation::{goal, may_begin, wait_for_turn};
 use crate::plan::slots::Candidate;
@@ -146,23 +146,17 @@ async fn observe_live(
     let major = objects.cluster.major();
     let goal = Goal::new(request, database, major);
     let desired = match goal::too_many_names(&database.spec, &goal.desired) {
-        Some(why) => Err(why),
+        Some(why) => Err(DesiredProblem::Refused(why)),
         None => issuance::with_spec(context, database, goal.desired.clone(), &objects.cluster),
     };
     let (issuance, desired) = match desired {
-        Err(why) => (Err(Unknown::Unreadable(why)), None),
+        Err(DesiredProblem::Unknown(why)) => (Err(Unknown::Unreadable(why.to_owned())), None),
+        Err(DesiredProblem::Refused(why)) => (Ok(ObservedIssuance::nothing(Some(why))), None),
         Ok(desired) if goal.issues_certificates() => {
             let issuance = issuance::observe(context, &objects, &desired, Some(&operation)).await?;
             (Ok(issuance), Some(desired))
         }
-        Ok(desired) => {
-            let nothing = ObservedIssuance {
-                issuance: Issuance::default(),
-                issued: None,
-                trial_cas: BTreeMap::new(),
-            };
-            (Ok(nothing), Some(desired))
-        }
+        Ok(desired) => (Ok(ObservedIssuance::nothing(None)), Some(desired)),
     };
     let budgets = if observed.paused == Paused::ByUs {
         Err(Unknown::NotObserved)

@@ -16,12 +16,10 @@ use crate::controller::Context;
 use crate::controller::execute::Executor;
 use crate::controller::observe::cluster::ClusterObjects;
 use crate::controller::observe::issuance;
-use crate::controller::observe::issuance::ObservedIssuance;
 use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::controller::postgres::status;
 use crate::controller::state::ServedCertificates;
 use crate::pki::issued::Issued;
-use crate::plan::observed::ObservedCertificate;
 use crate::plan::renewal::{
     RenewalMaterial, describe_early_cas, only_touches_silent_pods, reissue_under_early_ca,
     renewal_material,
@@ -29,7 +27,7 @@ use crate::plan::renewal::{
 use crate::plan::rollout::grace;
 use crate::plan::rollout::grace::ClientGracePeriod;
 use crate::plan::{ClusterAction, ObservedCluster, Progress, next_step, steady_state_target};
-use crate::tls::{Alias, Posture, ServerTls};
+use crate::tls::{Posture, ServerTls};
 
 /// How far the renewal of certificates is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,31 +49,34 @@ pub(crate) async fn renew(
 ) -> ReconcileResult<Renewed> {
     if postgres.spec.tls.is_none() && current.serve == ServerTls::Plain && current.files.is_none() {
         context.record_served(postgres, None);
+        report_early_cas(context, postgres, None).await?;
         return Ok(Renewed::Done);
     }
     let site = ClusterObjects::observe(context, postgres, None).await?;
     let Ok(applied) = site.applied_posture() else {
         return Ok(Renewed::Done);
     };
-    let ObservedIssuance {
-        issuance, issued, ..
-    } = issuance::observe(context, &site, &site.cluster, None).await?;
+    let found = issuance::observe(context, &site, &site.cluster, None).await?;
     let in_secret = site.certificates.in_secret.as_ref();
     context.record_served(
         postgres,
-        in_secret.and_then(|served| ServedCertificates::new(served, issued.as_ref())),
+        in_secret.and_then(|served| ServedCertificates::new(served, found.issued.as_ref())),
     );
-    let certificates = issuance.certificates.clone();
-    let issued = match renewal_material(&postgres.spec, issuance, issued) {
+    let reissues = reissue_under_early_ca(
+        found.issued.as_ref().ok_or(found.problems.as_slice()),
+        &found.issuance.certificates,
+        context.now(),
+    );
+    let issued = match renewal_material(&postgres.spec, found.issuance, found.issued) {
         RenewalMaterial::Issued(issued) => {
-            report_early_cas(context, postgres, &issued).await?;
-            if reissue_early(context, &site, &issued, &certificates).await? {
-                return Ok(Renewed::UnderWay);
-            }
+            report_early_cas(context, postgres, describe_early_cas(&issued)).await?;
             Some(*issued)
         }
         RenewalMaterial::Nothing => None,
         RenewalMaterial::InProgress => return Ok(Renewed::Done),
+        RenewalMaterial::Unusable(_) if !reissues.is_empty() => {
+            return reissue(context, &site, None, &reissues).await;
+        }
         RenewalMaterial::Unusable(why) => {
             return Err(Interrupt::Blocked("CertificatesNotServed", why));
         }
@@ -84,7 +85,8 @@ pub(crate) async fn renew(
         return Ok(Renewed::Done);
     };
     if renewal.is_in_service() {
-        return Ok(Renewed::Done);
+        // What is issued is in service before anything else is asked for.
+        return reissue(context, &site, renewal.issued.as_ref(), &reissues).await;
     }
     let cluster = match site.observe_cluster().await {
         Ok(cluster) => cluster,
@@ -121,16 +123,15 @@ pub(crate) async fn renew(
     Ok(Renewed::UnderWay)
 }
 
-/// Says which CA ends before a certificate below it: in a condition, and in an event when that is
-/// news.
+/// Says which CA ends before a certificate below it, if one does: in a condition, and in an event
+/// when that is news.
 async fn report_early_cas(
     context: &Context,
     postgres: &Postgres,
-    issued: &Issued,
+    message: Option<String>,
 ) -> ReconcileResult<()> {
     let known = condition::find(postgres.conditions(), CA_ENDS_EARLY)
         .and_then(|known| known.message.clone());
-    let message = describe_early_cas(issued);
     if known == message {
         return Ok(());
     }
@@ -146,28 +147,30 @@ async fn report_early_cas(
     Ok(())
 }
 
-/// Asks for the certificates anew that a CA ends before. Returns whether it asked for one.
-async fn reissue_early(
+/// Asks for certificates anew, because a CA ends before them or has ended.
+async fn reissue(
     context: &Context,
     site: &ClusterObjects,
-    issued: &Issued,
-    certificates: &BTreeMap<Alias, ObservedCertificate>,
-) -> ReconcileResult<bool> {
-    let actions = reissue_under_early_ca(issued, certificates, context.now());
-    for action in &actions {
+    issued: Option<&Issued>,
+    reissues: &[ClusterAction],
+) -> ReconcileResult<Renewed> {
+    let executor = Executor {
+        context,
+        observed: site,
+        target: &site.cluster,
+        issued,
+        trial_cas: BTreeMap::new(),
+        operation: None,
+    };
+    for action in reissues {
         info!(database = site.cluster.name(), %action, "a CA ends before a certificate");
-        Executor {
-            context,
-            observed: site,
-            target: &site.cluster,
-            issued: Some(issued),
-            trial_cas: BTreeMap::new(),
-            operation: None,
-        }
-        .execute(action)
-        .await?;
+        executor.execute(action).await?;
     }
-    Ok(!actions.is_empty())
+    Ok(if reissues.is_empty() {
+        Renewed::Done
+    } else {
+        Renewed::UnderWay
+    })
 }
 
 /// A renewal on its way to its target.

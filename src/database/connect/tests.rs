@@ -74,7 +74,7 @@ async fn a_server_that_asks_for_no_password_is_refused() {
 
 /// The bytes that a TLS server with these mechanisms receives, and the end of the login.
 async fn asked_by_tls(mechanisms: &[u8]) -> (Vec<u8>, ProbeError) {
-    let server = issue(&Authority::new("ca"), &Authority::new("ca"))
+    let server = issue(&Authority::new("ca"), &Authority::new("other"))
         .served
         .server
         .pair()

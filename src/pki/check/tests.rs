@@ -189,6 +189,7 @@ fn requirements() -> Requirements {
         server: vec![NAME.to_owned()],
         exporter: vec![NAME.to_owned()],
         superuser: USER.to_owned(),
+        scram: true,
         trusted: BTreeMap::new(),
     }
 }
@@ -222,7 +223,7 @@ fn issue(
 }
 
 fn judge(alias: Alias, secret: &IssuedSecret) -> Result<CheckedCertificate, Defect> {
-    check(alias, Some(secret), &requirements(), now())
+    check(alias, Some(secret), &[], &requirements(), now())
 }
 
 /// What a server or a client could not use, in a word; `None` if it can be served.
@@ -331,11 +332,45 @@ fn a_ca_may_sign_with_rsassa_pss() {
         let found = check(
             alias,
             Some(&secret),
+            &[],
             &requirements(),
             at("2027-01-01T00:00:00Z"),
         );
         assert!(found.is_ok(), "{alias:?}: {found:?}");
     }
+}
+
+/// Made by OpenSSL, because rcgen does not sign with SHA-1. Roots of old companies are signed so, and
+/// no client verifies that signature.
+#[test]
+fn a_root_may_be_signed_with_sha_1() {
+    let secret = IssuedSecret {
+        certificate: include_bytes!("tests/sha1-leaf.crt").to_vec(),
+        key: include_str!("tests/sha1-leaf.key").to_owned().into(),
+        ca: include_bytes!("tests/sha1-root.crt").to_vec(),
+    };
+    let at_new_year = at("2027-01-01T00:00:00Z");
+    let found = check(
+        Alias::Server,
+        Some(&secret),
+        &[],
+        &requirements(),
+        at_new_year,
+    );
+    assert!(found.is_ok(), "{found:?}");
+}
+
+#[test]
+fn without_scram_a_ca_may_sign_with_ed25519() {
+    let root = root("root", Life::Longer, KeyKind::Ed25519);
+    let secret = issue(Alias::Server, &root, KeyKind::P256, |leaf| {
+        [leaf.to_owned(), root.pem()]
+    });
+    let requirements = Requirements {
+        scram: false,
+        ..requirements()
+    };
+    assert!(check(Alias::Server, Some(&secret), &[], &requirements, now()).is_ok());
 }
 
 #[test]
@@ -385,6 +420,114 @@ fn a_ca_that_may_not_sign_is_refused() {
             assert_eq!(judge(alias, &secret).map(|_| ()), expected, "{alias:?}");
         }
     }
+}
+
+/// webpki looks at none of these at a root, and OpenSSL refuses the chain.
+#[test]
+fn the_constraints_of_a_root_count() {
+    let for_purpose = |purpose: ExtendedKeyUsagePurpose| {
+        let mut params = ca_params("root", Life::Longer);
+        params.extended_key_usages = vec![purpose];
+        params
+    };
+    let mut short = ca_params("root", Life::Longer);
+    short.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let (clients, servers) = (
+        ExtendedKeyUsagePurpose::ClientAuth,
+        ExtendedKeyUsagePurpose::ServerAuth,
+    );
+    for (params, alias, fault) in [
+        (short, Alias::Client, Some(CaFault::PathTooLong)),
+        (for_purpose(clients.clone()), Alias::Client, None),
+        (
+            for_purpose(clients),
+            Alias::Server,
+            Some(CaFault::OtherPurposes),
+        ),
+        (
+            for_purpose(servers),
+            Alias::Client,
+            Some(CaFault::OtherPurposes),
+        ),
+    ] {
+        let root = CertifiedIssuer::self_signed(params, KeyKind::P256.key()).expect("a root");
+        let below = ca_params("below", Life::Longer);
+        let below = CertifiedIssuer::signed_by(below, KeyKind::P384.key(), &root).expect("a CA");
+        let secret = issue(alias, &below, KeyKind::P256, |leaf| {
+            [format!("{leaf}{}", below.pem()), root.pem()]
+        });
+        let name = "root".to_owned();
+        let expected = fault.map_or(Ok(()), |fault| Err(Defect::BadCa { name, fault }));
+        assert_eq!(
+            judge(alias, &secret).map(|_| ()),
+            expected,
+            "{alias:?} {fault:?}"
+        );
+    }
+}
+
+#[test]
+fn a_client_certificate_must_be_for_signatures() {
+    let root = root("root", Life::Longer, KeyKind::P256);
+    for (usage, is_good) in [
+        (KeyUsagePurpose::DigitalSignature, true),
+        (KeyUsagePurpose::KeyEncipherment, false),
+    ] {
+        let mut params = leaf_params(Alias::Client);
+        params.key_usages = vec![usage];
+        let key = KeyKind::P256.leaf_key();
+        let secret = IssuedSecret {
+            certificate: params
+                .signed_by(&key, &root)
+                .expect("a leaf")
+                .pem()
+                .into_bytes(),
+            key: key.serialize_pem().into(),
+            ca: root.pem().into_bytes(),
+        };
+        assert_eq!(judge(Alias::Client, &secret).is_ok(), is_good);
+    }
+}
+
+/// The key identifier says which CA it was, as OpenSSL reads it.
+#[test]
+fn a_ca_with_another_key_identifier_is_not_the_issuer() {
+    let with_id = |id: u8| {
+        let mut params = ca_params("root", Life::Longer);
+        params.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(vec![id; 20]);
+        CertifiedIssuer::self_signed(params, KeyKind::P256.key()).expect("a root")
+    };
+    let (own, other) = (with_id(1), with_id(2));
+    let secret = issue(Alias::Server, &own, KeyKind::P256, |leaf| {
+        [leaf.to_owned(), other.pem()]
+    });
+    assert_eq!(
+        judge(Alias::Server, &secret).map(|_| ()),
+        Err(Defect::NoRoot)
+    );
+}
+
+/// A Secret may hold what cert-manager and people have left there.
+#[test]
+fn the_good_one_of_many_roots_with_one_key_is_found() {
+    let good = root("root", Life::Longer, KeyKind::P256);
+    let ended: String = (1..12)
+        .map(|month| {
+            let mut params = ca_params("root", Life::Ended);
+            params.not_after = rcgen::date_time_ymd(2026, 1, month);
+            let key = KeyKind::P256.key();
+            CertifiedIssuer::self_signed(params, key)
+                .expect("a root")
+                .pem()
+        })
+        .collect();
+    let secret = issue(Alias::Server, &good, KeyKind::P256, |leaf| {
+        [leaf.to_owned(), format!("{ended}{}", good.pem())]
+    });
+    assert_eq!(
+        judge(Alias::Server, &secret).expect("a good one").root,
+        *good.der()
+    );
 }
 
 #[test]
@@ -467,7 +610,7 @@ fn two_trusted_cas_of_one_name_need_key_identifiers() {
             trusted: BTreeMap::from([(CaId::from_der(other.der()), other.pem())]),
             ..requirements()
         };
-        let found = check(Alias::Server, Some(&secret), &requirements, now());
+        let found = check(Alias::Server, Some(&secret), &[], &requirements, now());
         let is_confusable = matches!(found, Err(Defect::ConfusableCa { .. }));
         assert_eq!(
             (found.is_ok(), is_confusable),

@@ -43,6 +43,19 @@ impl Authority {
         }
     }
 
+    /// The same CA with the same key, and another end.
+    fn renewed_until(&self, year: i32) -> Self {
+        let key = KeyPair::from_pem(&self.ca.key().serialize_pem()).unwrap();
+        let mut params = ca_params("ca");
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let ca = CertifiedIssuer::self_signed(params, key).unwrap();
+        Self {
+            ca_crt: ca.pem(),
+            ca,
+            chain: String::new(),
+        }
+    }
+
     /// An intermediate CA, whose certificate is in the chain of its leaves, or in `ca.crt`.
     fn below(&self, name: &str, in_chain: bool) -> Self {
         let ca =
@@ -99,6 +112,7 @@ pub(crate) fn wanted() -> Requirements {
         server: names.clone(),
         exporter: names,
         superuser: USER.to_owned(),
+        scram: true,
         trusted: BTreeMap::new(),
     }
 }
@@ -238,6 +252,33 @@ fn a_bad_certificate_is_refused_with_its_reason() {
         ..good
     };
     assert_eq!(defect_of(Alias::Server, stranger), Defect::NoRoot);
+}
+
+/// A CA was renewed with its old key, and only one certificate was issued after that.
+#[test]
+fn all_certificates_have_the_same_form_of_a_renewed_ca() {
+    let old = Authority::new("ca");
+    let renewed = old.renewed_until(2040);
+    let root = CaId::from_der(renewed.ca.der());
+    for (server, client) in [(&old, &renewed), (&renewed, &old)] {
+        let issued = issue(server, client);
+        let Material {
+            server,
+            client,
+            exporter,
+        } = issued.material;
+        assert_eq!([server.ca, client.ca, exporter.ca], [root; 3]);
+        assert_eq!(issued.served.material(), Some(issued.material));
+    }
+}
+
+#[test]
+fn cas_that_openssl_would_mix_up_are_not_trusted_together() {
+    let (one, other) = (Authority::new("ca"), Authority::new("ca"));
+    let name = "ca".to_owned();
+    let defect = Defect::ConfusableCa { name };
+    let expected = Alias::ALL.map(|alias| (alias, defect.clone()));
+    assert_eq!(defects(&sources(&one, &other)), expected);
 }
 
 #[test]

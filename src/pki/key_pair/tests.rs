@@ -194,7 +194,9 @@ fn no_print_shows_the_key() {
     let pair = parse(&certificate, &key.serialize_pem()).unwrap();
     let debug = format!("{pair:?}");
     assert!(
-        debug.starts_with("Pair { names: [\"a.example\"], not_before: 2026-01-01T00:00:00Z"),
+        debug.starts_with(
+            "CertificateAndKey { names: [\"a.example\"], not_before: 2026-01-01T00:00:00Z"
+        ),
         "{debug}"
     );
     assert!(!debug.contains("key"), "{debug}");

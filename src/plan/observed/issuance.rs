@@ -102,6 +102,7 @@ impl IssuanceObjects {
         });
         Issuance {
             not_ready: not_ready(&self.issuers),
+            refused: None,
             trial: Trial::Absent,
             conflicts: self.certificates.values().flat_map(conflicts).collect(),
             certificates: certificates.collect(),
@@ -118,7 +119,7 @@ fn is_not_issued(problem: &MaterialProblem) -> bool {
     problem.defect == Defect::NotIssued
 }
 
-fn joined(problems: &[MaterialProblem]) -> String {
+pub(super) fn joined(problems: &[MaterialProblem]) -> String {
     let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
     lines.join("; ")
 }
@@ -190,6 +191,8 @@ fn observe_certificate(
         issuing: holds(&status.conditions, "Issuing"),
         revision: status.revision.unwrap_or_default(),
         requested_at_revision: reissue.and_then(|(_, revision)| revision.parse().ok()),
+        retry_at: retry_at(&status),
+        begins: status.not_before.as_ref().map(|Time(begins)| *begins),
         failure: failure(&status),
     })
 }
@@ -207,14 +210,22 @@ pub fn is_ready(certificate: &Certificate) -> bool {
 
 /// Why the last try failed, and when cert-manager tries again; `None` while it has not failed.
 fn failure(status: &CertificateStatus) -> Option<String> {
-    let Time(failed) = status.last_failure_time.clone()?;
-    let next = next_try(failed, status.failed_issuance_attempts.unwrap_or(1));
     let issuing = status
         .conditions
         .iter()
-        .find(|condition| condition.type_ == "Issuing")?;
+        .find(|condition| condition.type_ == "Issuing" && condition.status == "False")?;
     let message = issuing.message.as_deref().unwrap_or("no reason given");
-    (issuing.status == "False").then(|| format!("{message}; cert-manager tries again at {next}"))
+    let next = retry_at(status)?;
+    Some(format!("{message}; cert-manager tries again at {next}"))
+}
+
+/// When cert-manager tries again; `None` while it has not failed.
+fn retry_at(status: &CertificateStatus) -> Option<Timestamp> {
+    let Time(failed) = status.last_failure_time.as_ref()?;
+    Some(next_try(
+        *failed,
+        status.failed_issuance_attempts.unwrap_or(1),
+    ))
 }
 
 /// When cert-manager tries again, `attempts` tries of which the last failed then.

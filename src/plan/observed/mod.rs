@@ -9,6 +9,8 @@ pub mod trial;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use crate::api::step::StepId;
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::pki::{CaId, Material};
@@ -95,6 +97,8 @@ pub enum Paused {
 pub struct Issuance {
     /// Issuers that are not ready, and why.
     pub not_ready: Vec<String>,
+    /// Why the database cannot become what is asked for; `None` if it can.
+    pub refused: Option<String>,
     /// The trial.
     pub trial: Trial,
     /// Objects of other owners with the names of Certificates or Secrets that would be issued.
@@ -138,4 +142,8 @@ pub struct ObservedCertificate {
     pub requested_at_revision: Option<i64>,
     /// Why the last try failed, and when cert-manager tries again.
     pub failure: Option<String>,
+    /// When that is.
+    pub retry_at: Option<Timestamp>,
+    /// When the life of the issued certificate begins; `None` if none was issued.
+    pub begins: Option<Timestamp>,
 }

@@ -16,7 +16,8 @@
 //! cert-manager marks what it makes: a Secret with the name of its Certificate and of the issuer, a
 //! CertificateRequest with the labels of its Certificate, which is its controller.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -26,12 +27,12 @@ use crate::api::annotations::TRIAL_OF;
 use crate::api::cert_manager::{Certificate, CertificateRequest, IssuanceCondition, holds};
 use crate::api::duration::after;
 use crate::pki::CaId;
-use crate::pki::check::{CheckedCertificate, check};
-use crate::pki::issued::{Defect, IssuedSecret, Requirements};
-use crate::pki::served::pem;
+use crate::pki::check::check;
+use crate::pki::issued::{CaFault, Defect, IssuedSecret, PerAlias, Requirements, check_issued};
+use crate::pki::key_pair::KeyPairProblem;
 use crate::plan::observed::issuance::{
     CertificateObjects, NORMAL_ISSUANCE_TIME, conflicts, has_annotation, is_issued_by,
-    is_issued_for, is_ready,
+    is_issued_for, is_ready, joined,
 };
 use crate::plan::observed::{Issuance, Trial};
 use crate::tls::Alias;
@@ -39,6 +40,9 @@ use crate::tls::Alias;
 /// The longest text of an issuer's that is passed on, in characters. Whoever runs an issuer decides
 /// what it says.
 const LONGEST_TEXT: usize = 300;
+
+/// How far the clock of an issuer may be ahead of pgrekey's.
+const CLOCK_SKEW: Duration = Duration::from_mins(5);
 
 /// The objects of a trial.
 #[derive(Debug)]
@@ -95,16 +99,33 @@ impl TrialObjects {
                 state.of(*alias, &trial.objects.wanted)
             })
             .collect();
-        let passed = states.iter().filter_map(|state| match state {
-            CertificateTrial::Passed(good) => Some((good.leaf.ca, pem(&good.root))),
-            _ => None,
-        });
-        let cas: BTreeMap<CaId, String> = passed.collect();
+        let mut cas = BTreeMap::new();
+        let state =
+            combine(&states).unwrap_or_else(|| match check_issued(&self.issued(), required, now) {
+                Ok(issued) => {
+                    cas = issued.cas;
+                    Trial::Passed(cas.keys().copied().collect())
+                }
+                Err(problems) => Trial::Failed(joined(&problems)),
+            });
         let trials = self.certificates.values();
         JudgedTrial {
-            state: combine(&states, cas.keys().copied().collect()),
+            state,
             cas,
             conflicts: trials.flat_map(|trial| conflicts(&trial.objects)).collect(),
+        }
+    }
+
+    /// What the Secrets hold.
+    fn issued(&self) -> PerAlias<Option<IssuedSecret>> {
+        let issued = |alias| {
+            let secret = self.certificates.get(&alias)?.objects.secret.as_ref()?;
+            secret.data.as_ref().map(IssuedSecret::from_data)
+        };
+        PerAlias {
+            server: issued(Alias::Server),
+            client: issued(Alias::Client),
+            exporter: issued(Alias::MetricsExporter),
         }
     }
 
@@ -149,11 +170,11 @@ impl TrialObjects {
         let data = secret.and_then(|secret| secret.data.as_ref());
         let checked = data.filter(|_| is_issued).map(|data| {
             let source = IssuedSecret::from_data(data);
-            check(alias, Some(&source), required, now)
+            check(alias, Some(&source), &[], required, now)
         });
         match checked {
-            Some(Ok(good)) => CertificateTrial::Passed(Box::new(good)),
-            Some(Err(defect)) if defect != Defect::NotIssued => {
+            Some(Ok(_)) => CertificateTrial::Passed,
+            Some(Err(defect)) if !may_pass(&defect, now) => {
                 CertificateTrial::Failed(defect.to_string())
             }
             Some(Err(_)) | None => CertificateTrial::Pending(delay(live, request, now)),
@@ -170,7 +191,7 @@ enum CertificateTrial {
     /// It is not issued yet: what it waits for, if that takes longer than usual.
     Pending(Option<String>),
     /// It was issued and is good.
-    Passed(Box<CheckedCertificate>),
+    Passed,
     /// It was refused, or is not good: why.
     Failed(String),
 }
@@ -191,9 +212,24 @@ impl CertificateTrial {
     }
 }
 
-/// The state of all certificates together. A refusal counts before anything else, because the
-/// others change nothing about it.
-fn combine(states: &[CertificateTrial], cas: BTreeSet<CaId>) -> Trial {
+/// Whether a defect goes by itself: nothing is issued yet, or the clock of the issuer is ahead of
+/// this one.
+fn may_pass(defect: &Defect, now: Timestamp) -> bool {
+    let begins = match defect {
+        Defect::NotIssued => return true,
+        Defect::Pair(KeyPairProblem::NotYetValid { from })
+        | Defect::BadCa {
+            fault: CaFault::NotYetValid(from),
+            ..
+        } => from,
+        _ => return false,
+    };
+    *begins <= after(now, CLOCK_SKEW)
+}
+
+/// The state of all certificates together; `None` if each has passed. A refusal counts before
+/// anything else, because the others change nothing about it.
+fn combine(states: &[CertificateTrial]) -> Option<Trial> {
     let is_absent = |state| matches!(state, &CertificateTrial::Absent);
     let is_to_ask = |state| is_absent(state) || matches!(state, CertificateTrial::ToAsk);
     let failures: Vec<&str> = states
@@ -211,16 +247,17 @@ fn combine(states: &[CertificateTrial], cas: BTreeSet<CaId>) -> Trial {
         })
         .collect();
     if states.iter().all(is_absent) {
-        Trial::Absent
+        Some(Trial::Absent)
     } else if !failures.is_empty() {
-        Trial::Failed(failures.join("; "))
+        Some(Trial::Failed(failures.join("; ")))
     } else if states.iter().any(is_to_ask) {
-        Trial::Begun
+        Some(Trial::Begun)
     } else if pending.is_empty() {
-        Trial::Passed(cas)
+        None
     } else {
         let delays: Vec<&str> = pending.into_iter().flatten().collect();
-        Trial::Pending((!delays.is_empty()).then(|| delays.join("; ")))
+        let delays = (!delays.is_empty()).then(|| delays.join("; "));
+        Some(Trial::Pending(delays))
     }
 }
 

@@ -36,6 +36,9 @@ pub(super) fn preflight(observed: &Observed, live: &Live, goal: &Goal<'_>) -> Op
         Ok(issuance) => issuance,
         Err(why) => return Some(Intent::wait(STEP, Waiting::Issuance(why.clone()))),
     };
+    if let Some(why) = &issuance.refused {
+        return Some(Intent::fail(STEP, StepProblem::Refused(why.clone())));
+    }
     if !issuance.conflicts.is_empty() {
         let conflicts = StepProblem::Conflicts(issuance.conflicts.clone());
         return Some(Intent::fail(STEP, conflicts));

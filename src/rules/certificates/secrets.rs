@@ -59,6 +59,10 @@ fn own_secrets(name: &str, database: Option<&Postgres>) -> Vec<(String, &'static
             "the password of Patroni's REST API",
         ),
     ];
+    let trials = Alias::ALL.map(|alias| {
+        let name = Names::new(name).trial_certificate(alias);
+        (name, "the certificate of a trial")
+    });
     let spec = database.map(|database| &database.spec);
     let settings = spec.and_then(|spec| spec.configuration.as_ref()?.secret_name.clone());
     let scripts = spec.and_then(|spec| {
@@ -80,6 +84,7 @@ fn own_secrets(name: &str, database: Option<&Postgres>) -> Vec<(String, &'static
         .into_iter()
         .filter_map(|(name, what)| Some((name?, what)))
         .chain(made)
+        .chain(trials)
         .collect()
 }
 

@@ -120,6 +120,8 @@ impl World {
                 revision: certificate.revision,
                 requested_at_revision: certificate.asked,
                 failure: None,
+                retry_at: None,
+                begins: None,
             };
             (*alias, seen)
         });
@@ -128,6 +130,7 @@ impl World {
             .issuer_is_never_ready
             .then(|| "issuer new: its Secret is missing".to_owned());
         Issuance {
+            refused: None,
             not_ready: not_ready.into_iter().collect(),
             trial,
             conflicts: vec![],
