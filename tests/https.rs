@@ -619,7 +619,7 @@ async fn a_body_that_lies_about_its_length_ends() {
 #[tokio::test]
 async fn many_values_wait_in_a_line_of_which_one_address_has_a_quarter() {
     let server = Running::start(Limits {
-        line: 8,
+        queue: 8,
         ..Limits::default()
     })
     .await;

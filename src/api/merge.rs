@@ -97,8 +97,8 @@ impl CertificateSpec {
     }
 }
 
-/// Merges a certificate as KubeDB does: values of the change win, and lists become the sorted union
-/// of both.
+/// Merges a certificate as KubeDB does: values of the change win, and lists become the union of
+/// both: see [`union`].
 fn merged(old: &CertificateSpec, new: &CertificateSpec) -> CertificateSpec {
     CertificateSpec {
         alias: old.alias.clone(),

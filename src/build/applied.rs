@@ -28,7 +28,7 @@ pub struct PostureManifests<'a> {
     pub dynamic: &'a DynamicConfig,
     /// The text of `patroni.yml`.
     pub local: &'a str,
-    /// Whether pods mount the volume with certificates: see [`has_files`].
+    /// Whether the template of the pods has the volume with certificates: see [`has_files`].
     pub files: bool,
 }
 
@@ -96,7 +96,9 @@ fn settings(config: &DynamicConfig) -> Result<(ServerTls, PasswordEncryption), U
     ))
 }
 
-/// The login methods that servers accept, by the lines of `pg_hba.conf`.
+/// The login methods that servers accept, by the lines of `pg_hba.conf`. pgrekey writes `host` lines
+/// only while servers have no TLS, so they count as plaintext here, though PostgreSQL takes them for
+/// either.
 pub fn accept(config: &DynamicConfig) -> Result<HbaMethods, UnreadablePosture> {
     let strange = UnreadablePosture::Dynamic("pg_hba");
     let mut accept = HbaMethods {

@@ -22,7 +22,7 @@ const LONGEST_COMMON_NAME: usize = 64;
 /// The DNS domain of a Kubernetes cluster, by default.
 const CLUSTER_DOMAIN: &str = "cluster.local";
 
-/// One Certificate for each alias. Empty without TLS.
+/// One Certificate for each alias that has an issuer. Empty without TLS.
 #[must_use]
 pub fn certificates(cluster: &Cluster) -> Vec<Certificate> {
     Alias::ALL
@@ -31,7 +31,7 @@ pub fn certificates(cluster: &Cluster) -> Vec<Certificate> {
         .collect()
 }
 
-/// The names that the issued certificates must have. Empty without TLS.
+/// The names that the issued certificates must have. Without TLS only the superuser's.
 #[must_use]
 pub fn requirements(cluster: &Cluster) -> Requirements {
     let names = |alias| {
@@ -133,7 +133,7 @@ fn dns_names(cluster: &Cluster, alias: Alias) -> Vec<String> {
         .collect()
 }
 
-/// The loopback addresses, and the addresses that the user gave the Services.
+/// The loopback address 127.0.0.1, and the addresses that the user gave the Services.
 fn ip_addresses(cluster: &Cluster, alias: Alias) -> Vec<String> {
     let services: &[ServiceAlias] = match alias {
         Alias::Server => &[ServiceAlias::Primary, ServiceAlias::Standby],

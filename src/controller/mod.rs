@@ -12,8 +12,8 @@
 //! itself takes [`Context::lock_database`] and pauses the database.
 //!
 //! # Assumptions
-//! The caches of facts are filled elsewhere. Watches select KubeDB's label, so that no other object
-//! of the cluster is held in memory. Secrets are read by name and never watched.
+//! The caches of facts are filled elsewhere. Watches of Kubernetes' own kinds select KubeDB's label, so
+//! that no other object of the cluster is held in memory. Secrets are read by name and never watched.
 //!
 //! | file | what |
 //! |---|---|

@@ -57,8 +57,8 @@ pub enum Fate {
 /// One posture of the walk.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlannedStage {
-    /// The step that leads to it; `None` for the first.
-    pub stage: Option<StepKind>,
+    /// The step that leads to it; `None` for the posture of now.
+    pub step: Option<StepKind>,
     /// Pods have to be replaced to come to it.
     pub new_pods: bool,
     /// Other leaves are served or presented from here on.
@@ -115,7 +115,7 @@ pub fn preview(
     let issuers = [from, to].map(issuers).concat();
     let route = walk(&here, &there);
     let stop = |at: usize, posture: &Posture| PlannedStage {
-        stage: (at > 0).then(|| stage_at(posture, &there)),
+        step: (at > 0).then(|| stage_at(posture, &there)),
         new_pods: at > 0 && route[at - 1].needs_new_pods(posture),
         new_leaves: at > 0 && shown(posture).is_some() && shown(&route[at - 1]) != shown(posture),
         posture: posture.clone(),
@@ -299,7 +299,7 @@ mod tests {
         preview
             .walk
             .iter()
-            .filter_map(|stop| stop.stage.as_ref())
+            .filter_map(|stop| stop.step.as_ref())
             .map(ToString::to_string)
             .collect()
     }

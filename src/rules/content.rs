@@ -1,4 +1,4 @@
-//! The checks of settings, scripts, ports and amounts of memory.
+//! The checks of settings, scripts, ports, external IPs and amounts of memory.
 //!
 //! They use the same parsers as `build`. An admitted object that cannot be built would block the
 //! reconciliation of its database, and so the renewal of its certificates.

@@ -1,10 +1,10 @@
 //! The defaults of both kinds.
 //!
 //! # Guarantees
-//! Only missing fields, and missing entries of `tls.certificates`, are filled in; what exists, known
-//! or unknown, does not change. Defaulting is idempotent. On an update, a missing field takes its
-//! value from the old object, so that a PUT of the same file is no edit; not so the modes when TLS
-//! is added or removed, because the old ones would not fit.
+//! Only missing fields are filled in, and missing entries of `tls.certificates` and of a request's
+//! finalizers; what exists, known or unknown, does not change. Defaulting is idempotent. On an update,
+//! most missing fields take their value from the old object, so that a PUT of the same file is no
+//! edit; not so the modes when TLS is added or removed, because the old ones would not fit.
 
 use std::sync::Arc;
 
@@ -87,7 +87,7 @@ fn default_issuer(
         .map(DefaultIssuer::reference)
 }
 
-/// The fields that [`postgres`] reads or changes.
+/// The fields of the document that [`postgres`] reads or changes.
 pub static POSTGRES: FieldSelection = FieldSelection::Fields(&[(
     "spec",
     FieldSelection::Fields(&[
@@ -288,14 +288,14 @@ pub fn postgres(
 
     if let Some(tls) = object(&mut document, &["spec", "tls"]) {
         default_tls(tls, name, || {
-            let unsigned = new
+            let without_issuer = new
                 .tls
                 .as_ref()
                 .map(|t| aliases_without_issuer(t.issuer_ref.as_ref(), &t.certificates));
             let kept = old.and_then(|old| old.tls.as_ref()?.issuer_ref.clone());
             let kept = kept.and_then(|issuer| serde_json::to_value(issuer).ok());
             let default = || default_issuer(namespace, facts, installation);
-            unsigned
+            without_issuer
                 .filter(|aliases| !aliases.is_empty())
                 .and_then(|_| kept.or_else(default))
         });

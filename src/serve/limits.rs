@@ -32,7 +32,7 @@ const MEMORY: usize = 24 * 1024 * 1024;
 
 /// A review with many values takes some tens of milliseconds, one at a time: the last of 16 is done
 /// long before its caller times out. One address gets a quarter.
-const LINE: usize = 16;
+const QUEUE: usize = 16;
 
 /// An API server keeps a few connections. 512 connections have at most some 30 MiB of buffers.
 const CONNECTIONS: usize = 512;
@@ -72,7 +72,7 @@ pub struct Limits {
     pub memory: usize,
     /// Reviews with many values at a time: one is answered, the others wait. One address has a
     /// quarter.
-    pub line: usize,
+    pub queue: usize,
     /// Connections at a time.
     pub connections: usize,
     /// Requests at a time.
@@ -95,7 +95,7 @@ impl Default for Limits {
             body: BODY,
             body_time: BODY_TIME,
             memory: MEMORY,
-            line: LINE,
+            queue: QUEUE,
             connections: CONNECTIONS,
             in_flight: IN_FLIGHT,
             idle: IDLE,

@@ -51,7 +51,7 @@ enum RequestRefusal {
     Broken,
     SlowBody(Duration),
     Memory(Full),
-    Line(Full),
+    Queue(Full),
     InFlight(usize),
     Timeout(Duration),
 }
@@ -64,7 +64,7 @@ impl RequestRefusal {
             Self::SlowBody(_) => Shed::SlowBody,
             Self::Memory(Full::MadeWay) => Shed::MadeWay,
             Self::Memory(_) => Shed::Memory,
-            Self::Line(_) => Shed::Heavy,
+            Self::Queue(_) => Shed::Heavy,
             Self::InFlight(_) => Shed::InFlight,
             Self::Timeout(_) => Shed::Timeout,
         }
@@ -75,8 +75,8 @@ impl RequestRefusal {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Broken => StatusCode::BAD_REQUEST,
             Self::SlowBody(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::Memory(Full::Peer) | Self::Line(Full::Peer) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Memory(_) | Self::Line(_) | Self::InFlight(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Memory(Full::Peer) | Self::Queue(Full::Peer) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Memory(_) | Self::Queue(_) | Self::InFlight(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -96,7 +96,7 @@ impl RequestRefusal {
             Self::Memory(Full::MadeWay) => {
                 "pgrekey: the body was slow, and made way for another one".into()
             }
-            Self::Line(_) => {
+            Self::Queue(_) => {
                 "pgrekey: too many reviews of many values wait to be answered one at a time".into()
             }
             Self::InFlight(most) => format!("pgrekey: {most} requests are in flight already"),
@@ -130,7 +130,7 @@ pub(super) struct Application {
     /// Bytes of bodies.
     memory: Arc<BodyBudget>,
     /// Slots in the queue of heavy requests.
-    line: Arc<BodyBudget>,
+    queue: Arc<BodyBudget>,
     in_flight: Arc<Semaphore>,
     limits: Limits,
     metrics: ServerMetrics,
@@ -159,11 +159,14 @@ impl Application {
                     "pgrekey: a bug: this request made its handler panic; see the log",
                 )
             }));
-        let (memory, line) = (BodyBudget::new(limits.memory), BodyBudget::new(limits.line));
+        let (memory, queue) = (
+            BodyBudget::new(limits.memory),
+            BodyBudget::new(limits.queue),
+        );
         Self {
             router,
             memory,
-            line,
+            queue,
             in_flight: Arc::new(Semaphore::new(limits.in_flight)),
             limits,
             metrics,
@@ -215,9 +218,9 @@ impl Application {
         let hold = Arc::new(hold);
         // The slot is held until the response, or for as long as the handler keeps it.
         let place = weight::is_heavy(&body)
-            .then(|| self.line.keep(peer, 1))
+            .then(|| self.queue.keep(peer, 1))
             .transpose()
-            .map_err(RequestRefusal::Line)?;
+            .map_err(RequestRefusal::Queue)?;
         let heavy = place.map(|place| Heavy {
             _kept: Arc::new((place, Arc::clone(&hold))),
         });
@@ -233,7 +236,7 @@ impl Application {
         let response = answered
             .map_err(|_| RequestRefusal::Timeout(patience))?
             .unwrap_or_else(|never| match never {});
-        Ok(hold_on(response, hold, activity))
+        Ok(settle(response, hold, activity))
     }
 
     /// Reads the whole body into its share of the budget.
@@ -284,8 +287,9 @@ impl Application {
     }
 }
 
-/// Returns the bytes of the request to the budget: at once, or after a long response has been sent.
-fn hold_on(
+/// Settles the bytes that the request took from the budget: a short response returns them at once; a
+/// long one takes as many as it has itself, until it is sent.
+fn settle(
     response: Response<Body>,
     hold: Arc<Option<Hold>>,
     activity: &Activity,

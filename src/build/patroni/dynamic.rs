@@ -92,7 +92,8 @@ impl DynamicConfig {
         Self::parse(text).ok()
     }
 
-    /// Whether commits wait for standbys. Only then Patroni keeps a record of the synchronous ones.
+    /// Whether Patroni makes standbys synchronous. Only then it keeps a record of them. Whether a
+    /// commit waits for them is for `synchronous_commit` to say.
     #[must_use]
     pub fn is_synchronous(&self) -> bool {
         matches!(
@@ -191,7 +192,8 @@ pub fn config(cluster: &Cluster, posture: &Posture) -> DynamicConfig {
     }
 }
 
-/// PostgreSQL's settings: defaults, over them the user's, over those ours.
+/// PostgreSQL's settings: defaults, over them the user's, but at least
+/// [`LEAST`](reserved_settings::LEAST), over those ours; last the commit level of the spec.
 ///
 /// Patroni writes them after the file with the settings of a Secret. A default is left out if that
 /// file sets it.

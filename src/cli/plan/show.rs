@@ -98,7 +98,7 @@ fn stage_json(stop: &PlannedStage) -> Value {
         accept, conninfo, ..
     } = &stop.posture;
     json!({
-        "step": stop.stage.as_ref().map(ToString::to_string),
+        "step": stop.step.as_ref().map(ToString::to_string),
         "servedBy": stop.served,
         "plaintext": accept.plain.map(method),
         "tls": accept.tls.map(method),
@@ -265,7 +265,7 @@ fn stage_row(stop: &PlannedStage) -> Vec<Cell> {
         by.map_or_else(|| Cell::new(Tone::Dim, "refused"), |by| method(by).into())
     };
     let stage = stop
-        .stage
+        .step
         .as_ref()
         .map_or("now".to_owned(), ToString::to_string);
     let client_cert = if conninfo.sends_client_cert {

@@ -31,7 +31,7 @@ pub struct Observed {
     pub database: Option<Arc<Postgres>>,
     /// Every request about the database.
     pub siblings: Vec<Arc<PostgresOpsRequest>>,
-    /// How many more operations may work now in this cluster and namespace: see
+    /// How many more operations may work now in this Kubernetes cluster and namespace: see
     /// [`slots`](crate::plan::slots).
     pub free_slots: usize,
     /// The findings of the rules that refuse the request.
@@ -66,7 +66,7 @@ impl Observed {
         self.live.as_ref()?.cluster.as_ref()
     }
 
-    /// The issuers and Certificates of the database.
+    /// The issuers and Certificates for the spec that the request asks for.
     pub fn issuance(&self) -> Result<&Issuance, &Unknown> {
         self.live.as_ref()?.issuance.as_ref()
     }
