@@ -2,6 +2,7 @@
 
 use crate::api::PostgresOpsRequest;
 use crate::api::condition::{CA_ENDS_EARLY, holds};
+use crate::api::names::Alias;
 use crate::api::ops_request::{OpsType, TlsChange, TlsOperation};
 use crate::api::tls::{ClientAuthMode, SslMode};
 
@@ -98,8 +99,14 @@ pub(super) fn ca_ends_early(
     let Some(tls) = issues.into_iter().find_map(|o| asks_for(review, o)) else {
         return;
     };
-    let Some(database) = database(&review.object, facts).filter(|_| tls.issuer_ref.is_none())
-    else {
+    let has_new_issuer = |alias: Alias| {
+        let mut entries = tls.certificates.iter();
+        entries.any(|entry| entry.alias == alias.as_str() && entry.issuer_ref.is_some())
+    };
+    if tls.issuer_ref.is_some() || Alias::ALL.into_iter().all(has_new_issuer) {
+        return;
+    }
+    let Some(database) = database(&review.object, facts) else {
         return;
     };
     if holds(database.conditions(), CA_ENDS_EARLY) {
