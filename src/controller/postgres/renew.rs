@@ -88,39 +88,7 @@ pub(crate) async fn renew(
         // What is issued is in service before anything else is asked for.
         return reissue(context, &site, renewal.issued.as_ref(), &reissues).await;
     }
-    let cluster = match site.observe_cluster().await {
-        Ok(cluster) => cluster,
-        Err(why) => {
-            debug!(database = postgres.name_any(), %why, "a renewal waits");
-            return Ok(Renewed::UnderWay);
-        }
-    };
-    let progress = next_step(&cluster, &renewal.target, None);
-    if let Some(grace) = grace::grace(&cluster, &progress, grace::for_renewal(postgres)) {
-        return Ok(Renewed::GracePeriod(
-            renewal.announce_grace_period(&cluster, grace).await,
-        ));
-    }
-    match progress {
-        Progress::Reached => {
-            renewal.remember_proof();
-            return Ok(Renewed::Done);
-        }
-        Progress::Wait { on, .. } => debug!(database = postgres.name_any(), %on, "a renewal waits"),
-        Progress::Act { actions, .. } if renewal.only_hurries_silent_pods(&actions, &cluster) => {
-            debug!(database = postgres.name_any(), "pods are starting");
-        }
-        Progress::Act {
-            purpose, actions, ..
-        } => {
-            info!(
-                database = postgres.name_any(),
-                %purpose, "keeping TLS as it should be"
-            );
-            renewal.execute(&cluster, &actions).await?;
-        }
-    }
-    Ok(Renewed::UnderWay)
+    renewal.advance().await
 }
 
 /// Says which CA ends before a certificate below it, if one does: in a condition, and in an event
@@ -221,6 +189,40 @@ impl<'a> Renewal<'a> {
     /// Whether the objects say the target, and every pod was seen to serve it.
     fn is_in_service(&self) -> bool {
         !self.is_new && self.context.state(self.postgres).proven.as_ref() == Some(&self.proof)
+    }
+
+    /// Takes the next step to the target.
+    async fn advance(self) -> ReconcileResult<Renewed> {
+        let database = self.postgres.name_any();
+        let cluster = match self.site.observe_cluster().await {
+            Ok(cluster) => cluster,
+            Err(why) => {
+                debug!(database, %why, "a renewal waits");
+                return Ok(Renewed::UnderWay);
+            }
+        };
+        let progress = next_step(&cluster, &self.target, None);
+        if let Some(grace) = grace::grace(&cluster, &progress, grace::for_renewal(self.postgres)) {
+            let left = self.announce_grace_period(&cluster, grace).await;
+            return Ok(Renewed::GracePeriod(left));
+        }
+        match progress {
+            Progress::Reached => {
+                self.remember_proof();
+                return Ok(Renewed::Done);
+            }
+            Progress::Wait { on, .. } => debug!(database, %on, "a renewal waits"),
+            Progress::Act { actions, .. } if self.only_hurries_silent_pods(&actions, &cluster) => {
+                debug!(database, "pods are starting");
+            }
+            Progress::Act {
+                purpose, actions, ..
+            } => {
+                info!(database, %purpose, "keeping TLS as it should be");
+                self.execute(&cluster, &actions).await?;
+            }
+        }
+        Ok(Renewed::UnderWay)
     }
 
     fn remember_proof(self) {
