@@ -41,6 +41,8 @@ pub struct PlannedCertificate {
     pub fate: Fate,
     /// The new Certificate; the old one if it is deleted.
     pub certificate: Certificate,
+    /// The names that go and those that come, where a Certificate has other names than before.
+    pub names: Vec<LineChange>,
 }
 
 /// What happens to a certificate.
@@ -167,22 +169,48 @@ fn planned(
     request: &PostgresOpsRequestSpec,
 ) -> Vec<PlannedCertificate> {
     let rotates = request.operation() == Some(Operation::Rotate);
-    let fate = |alias| match (certificate(from, alias), certificate(to, alias)) {
-        (None, None) => None,
-        (Some(old), None) => Some((Fate::Deleted, old)),
-        (Some(old), Some(new)) if old.spec == new.spec && !rotates => Some((Fate::Kept, new)),
-        (_, Some(new)) => Some((Fate::Issued, new)),
-    };
-    Alias::ALL
-        .into_iter()
-        .filter_map(|alias| {
-            fate(alias).map(|(fate, certificate)| PlannedCertificate {
-                alias,
-                fate,
-                certificate,
-            })
+    let plan = |alias| {
+        let (old, new) = (certificate(from, alias), certificate(to, alias));
+        let names = match (&old, &new) {
+            (Some(old), Some(new)) => changed_names(old, new),
+            _ => vec![],
+        };
+        let (fate, certificate) = match (old, new) {
+            (None, None) => return None,
+            (Some(old), None) => (Fate::Deleted, old),
+            (Some(old), Some(new)) if old.spec == new.spec && !rotates => (Fate::Kept, new),
+            (_, Some(new)) => (Fate::Issued, new),
+        };
+        Some(PlannedCertificate {
+            alias,
+            fate,
+            certificate,
+            names,
         })
-        .collect()
+    };
+    Alias::ALL.into_iter().filter_map(plan).collect()
+}
+
+/// The names of a Certificate, of all kinds.
+#[must_use]
+pub fn names(certificate: &Certificate) -> Vec<String> {
+    let spec = &certificate.spec;
+    [
+        &spec.dns_names,
+        &spec.ip_addresses,
+        &spec.uris,
+        &spec.email_addresses,
+    ]
+    .into_iter()
+    .flatten()
+    .cloned()
+    .collect()
+}
+
+fn changed_names(old: &Certificate, new: &Certificate) -> Vec<LineChange> {
+    let mut changes = lines(&names(old), &names(new));
+    changes.retain(|line| !matches!(line, LineChange::Stays(_)));
+    changes
 }
 
 /// Stand-ins for the leaves that are or will be issued: they differ where the real ones would.
@@ -263,10 +291,12 @@ fn order(cluster: &Cluster, primary: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::annotations::NAMES;
     use crate::api::postgres_version::PostgresVersionSpec;
-    use crate::api::{Postgres, PostgresSpec};
+    use crate::api::{Postgres, PostgresOpsRequest, PostgresSpec};
     use crate::build::BuildInputs;
     use crate::plan::operation::goal::target_spec;
+    use kube::ResourceExt;
 
     fn cluster(spec: PostgresSpec) -> Cluster {
         let mut postgres = Postgres::new("pg", spec);
@@ -285,10 +315,21 @@ mod tests {
 
     fn plan(spec: &str, tls: &str, strategy: PodStrategy) -> Preview {
         let spec: PostgresSpec = serde_saphyr::from_str(spec).expect("a spec");
-        let request = format!("{{type: ReconfigureTLS, databaseRef: {{name: pg}}, tls: {tls}}}");
-        let request: PostgresOpsRequestSpec = serde_saphyr::from_str(&request).expect("a request");
-        let to = cluster(target_spec(&spec, &request, 17));
-        preview(&cluster(spec), &to, &request, strategy, "pg-1")
+        plan_request(spec, &request(tls), strategy)
+    }
+
+    fn request(tls: &str) -> PostgresOpsRequest {
+        let spec = format!("{{type: ReconfigureTLS, databaseRef: {{name: pg}}, tls: {tls}}}");
+        PostgresOpsRequest::new("r", serde_saphyr::from_str(&spec).expect("a request"))
+    }
+
+    fn plan_request(
+        spec: PostgresSpec,
+        request: &PostgresOpsRequest,
+        strategy: PodStrategy,
+    ) -> Preview {
+        let to = cluster(target_spec(&spec, request, 17));
+        preview(&cluster(spec), &to, &request.spec, strategy, "pg-1")
     }
 
     const PLAIN: &str = "{version: '17.12', replicas: 3, storageType: Ephemeral}";
@@ -402,6 +443,30 @@ mod tests {
             .map(|planned| planned.fate)
             .collect();
         assert_eq!(fates, [Fate::Issued, Fate::Kept, Fate::Kept]);
+    }
+
+    #[test]
+    fn names_that_come_and_names_that_go_are_listed() {
+        let named = "{version: '17.12', storageType: Ephemeral, tls: {issuerRef: {name: a}, certificates: \
+            [{alias: server, dnsNames: [old.example, localhost], ipAddresses: [192.0.2.1]}]}}";
+        let mut request = request("{certificates: [{alias: server, dnsNames: [new.example]}]}");
+        let names_of_server = |request: &PostgresOpsRequest| {
+            let spec: PostgresSpec = serde_saphyr::from_str(named).expect("a spec");
+            let plan = plan_request(spec, request, PodStrategy::Restart);
+            assert!(plan.certificates[1..].iter().all(|c| c.names.is_empty()));
+            plan.certificates[0].names.clone()
+        };
+        let comes = || LineChange::Comes("new.example".to_owned());
+        assert_eq!(names_of_server(&request), [comes()]);
+        request
+            .annotations_mut()
+            .insert(NAMES.to_owned(), "Replace".to_owned());
+        let goes = |name: &str| LineChange::Goes(name.to_owned());
+        assert_eq!(
+            names_of_server(&request),
+            [goes("old.example"), goes("192.0.2.1"), comes()],
+            "localhost is a name of pgrekey's too"
+        );
     }
 
     #[test]

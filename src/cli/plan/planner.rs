@@ -61,7 +61,7 @@ impl Planner {
         let (request, findings) = self.admit(request)?;
         let (from, major_version) = self.build(&database)?;
         let mut after = Postgres::clone(&database);
-        after.spec = target_spec(&database.spec, &request.spec, from.major());
+        after.spec = target_spec(&database.spec, &request, from.major());
         let (to, _) = self
             .build(&after)
             .map_err(|why| refusals_or(why, &request, &findings))?;
