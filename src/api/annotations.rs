@@ -20,6 +20,9 @@ pub const TTL: &str = "pgrekey.dev/ttl-after-finished";
 /// On a Postgres: how many bytes of WAL a standby may be behind and still count as up to date, as a
 /// whole number.
 pub const MAX_LAG: &str = "pgrekey.dev/max-lag";
+/// On a Postgres: which names the certificates of its servers have. `Services`: those of Services
+/// and pods from the namespace up, and no others. Default: KubeDB's.
+pub const SERVER_NAMES: &str = "pgrekey.dev/server-names";
 /// On a Namespace: the issuer for databases that name none, `Issuer/NAME` or `ClusterIssuer/NAME`.
 pub const DEFAULT_ISSUER: &str = "pgrekey.dev/default-issuer";
 /// On a PostgresVersion: groups that the OpenSSL of the image has for `ssl_groups` beyond those that

@@ -10,17 +10,16 @@ use crate::api::cert_manager::{
     CertManagerCertificateSpec, Certificate, CertificateIssuerRef, CertificatePrivateKey,
     SecretTemplate,
 };
+use crate::api::postgres::ServerNames;
 use crate::api::template::ServiceAlias;
 use crate::api::tls::{CertificateSpec as Wish, IssuerRef, KeyAlgorithm};
 use crate::build::Cluster;
 use crate::pki::issued::Requirements;
+use crate::pki::key_pair::CertificateAndKey;
 use crate::tls::Alias;
 
 /// Longest common name that X.509 allows.
 const LONGEST_COMMON_NAME: usize = 64;
-
-/// The DNS domain of a Kubernetes cluster, by default.
-const CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// One Certificate for each alias. Empty without TLS.
 #[must_use]
@@ -107,37 +106,60 @@ fn common_name(cluster: &Cluster, alias: Alias) -> Option<String> {
     (name.len() <= LONGEST_COMMON_NAME).then_some(name)
 }
 
-/// Every DNS name by which a client may dial: each Service from its short name to its full one,
-/// each pod, and `localhost` inside the pod.
+/// Every DNS name by which a client may dial: each Service and the pods, and in a certificate like
+/// KubeDB's also the short names of Services, and `localhost` inside the pod.
+///
+/// All databases have `localhost`, and those of one name the same short names: where they share a
+/// CA, `verify-full` with such a name does not prove which of them has answered. A wildcard covers
+/// pods that are not there yet.
 fn dns_names(cluster: &Cluster, alias: Alias) -> Vec<String> {
+    let names = cluster.names();
     let services = match alias {
-        Alias::Server => vec![cluster.name().to_owned(), cluster.names().standby_service()],
+        Alias::Server => vec![cluster.name().to_owned(), names.standby_service()],
         Alias::Client => return vec![],
-        Alias::MetricsExporter => vec![cluster.names().stats_service()],
+        Alias::MetricsExporter => vec![names.stats_service()],
     };
-    let pods = format!("*.{}", cluster.names().pods_service());
-    services
-        .iter()
-        .flat_map(|service| {
-            [
-                service.clone(),
-                format!("{service}.{}", cluster.namespace()),
-            ]
-        })
-        .chain(services.iter().chain([&pods]).flat_map(|name| {
-            let host = cluster.host(name);
-            [format!("{host}.{CLUSTER_DOMAIN}"), host]
-        }))
-        .chain(["localhost".to_owned()])
-        .collect()
+    let pods_service = names.pods_service();
+    let (pods, short): (Vec<String>, Vec<String>) = match cluster.server_names {
+        ServerNames::KubeDb => {
+            let namespace = cluster.namespace();
+            let in_namespace = |name: &String| [name.clone(), format!("{name}.{namespace}")];
+            let short = services.iter().flat_map(in_namespace);
+            (
+                vec![format!("*.{pods_service}")],
+                short.chain(["localhost".to_owned()]).collect(),
+            )
+        }
+        ServerNames::Services => {
+            let pod = |ordinal| format!("{}.{pods_service}", names.pod(ordinal));
+            ((0..cluster.named_pods()).map(pod).collect(), vec![])
+        }
+    };
+    let full = services.iter().chain(&pods).flat_map(|name| {
+        let host = cluster.host(name);
+        [format!("{host}.{}", cluster.cluster_domain()), host]
+    });
+    full.chain(short).collect()
 }
 
-/// The loopback addresses, and the addresses that the user gave the Services.
+/// Whether a certificate that is served has the name by which standbys and pgrekey dial a pod.
+#[must_use]
+pub fn has_name_of_pod(served: &CertificateAndKey, cluster: &Cluster, ordinal: i32) -> bool {
+    let names = cluster.names();
+    let host = names.pod_host(&names.pod(ordinal), cluster.namespace());
+    served.covers([host.as_str()]).is_ok()
+}
+
+/// The loopback address of KubeDB's certificates, and the addresses that the user gave the Services.
 fn ip_addresses(cluster: &Cluster, alias: Alias) -> Vec<String> {
     let services: &[ServiceAlias] = match alias {
         Alias::Server => &[ServiceAlias::Primary, ServiceAlias::Standby],
         Alias::Client => return vec![],
         Alias::MetricsExporter => &[ServiceAlias::Stats],
+    };
+    let loopback = match cluster.server_names {
+        ServerNames::KubeDb => Some("127.0.0.1"),
+        ServerNames::Services => None,
     };
     services
         .iter()
@@ -145,7 +167,7 @@ fn ip_addresses(cluster: &Cluster, alias: Alias) -> Vec<String> {
         .flat_map(|service| service.external_ips.iter().chain(&service.load_balancer_ip))
         .filter(|address| address.parse::<IpAddr>().is_ok())
         .cloned()
-        .chain(["127.0.0.1".to_owned()])
+        .chain(loopback.map(str::to_owned))
         .collect()
 }
 
@@ -199,7 +221,115 @@ fn union(ours: Vec<String>, users: &[String]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::build::cluster::tests::{cluster, postgres};
+    use crate::api::Postgres;
+    use crate::api::annotations::SERVER_NAMES;
+    use crate::build::BuildInputs;
+    use crate::build::cluster::tests::{cluster, postgres, version};
+
+    /// The database with `live_pods` pods in a Kubernetes cluster with this domain.
+    fn cluster_in(domain: &str, live_pods: i32, postgres: &Postgres) -> Cluster {
+        let inputs = BuildInputs {
+            version: &version("17"),
+            superuser: "postgres",
+            user_conf: None,
+            live_pods,
+            cluster_domain: domain,
+        };
+        Cluster::build(postgres, &inputs).expect("a cluster")
+    }
+
+    /// The names of a certificate, as its issuer is asked for them.
+    fn asked(cluster: &Cluster, alias: Alias) -> Vec<String> {
+        let spec = certificate(cluster, alias).expect("a Certificate").spec;
+        [spec.dns_names, spec.ip_addresses].concat()
+    }
+
+    const NAMED: &str = "{version: '17', replicas: 2, tls: {issuerRef: {name: i}, certificates: \
+        [{alias: server, dnsNames: [db.example.com]}]}, serviceTemplates: [{alias: primary, spec: \
+        {loadBalancerIP: '2001:db8::7'}}]}";
+
+    #[test]
+    fn the_names_are_kubedbs_with_the_domain_of_the_cluster() {
+        let cluster = cluster_in("k8s.example", 0, &postgres(NAMED));
+        assert_eq!(
+            asked(&cluster, Alias::Server),
+            [
+                "*.pg-pods.demo.svc",
+                "*.pg-pods.demo.svc.k8s.example",
+                "db.example.com",
+                "localhost",
+                "pg",
+                "pg-standby",
+                "pg-standby.demo",
+                "pg-standby.demo.svc",
+                "pg-standby.demo.svc.k8s.example",
+                "pg.demo",
+                "pg.demo.svc",
+                "pg.demo.svc.k8s.example",
+                "127.0.0.1",
+                "2001:db8::7",
+            ]
+        );
+    }
+
+    #[test]
+    fn names_of_services_are_full_names_of_services_and_of_each_pod() {
+        let mut named = postgres(NAMED);
+        let choose = |postgres: &mut Postgres, names: &str| {
+            let names = (SERVER_NAMES.to_owned(), names.to_owned());
+            postgres.annotations_mut().extend([names]);
+        };
+        choose(&mut named, "Services");
+        let cluster = cluster_in("k8s.example", 0, &named);
+        assert_eq!(
+            asked(&cluster, Alias::Server),
+            [
+                "db.example.com",
+                "pg-0.pg-pods.demo.svc",
+                "pg-0.pg-pods.demo.svc.k8s.example",
+                "pg-1.pg-pods.demo.svc",
+                "pg-1.pg-pods.demo.svc.k8s.example",
+                "pg-standby.demo.svc",
+                "pg-standby.demo.svc.k8s.example",
+                "pg.demo.svc",
+                "pg.demo.svc.k8s.example",
+                "2001:db8::7",
+            ]
+        );
+        assert_eq!(
+            asked(&cluster, Alias::MetricsExporter),
+            [
+                "pg-0.pg-pods.demo.svc",
+                "pg-0.pg-pods.demo.svc.k8s.example",
+                "pg-1.pg-pods.demo.svc",
+                "pg-1.pg-pods.demo.svc.k8s.example",
+                "pg-stats.demo.svc",
+                "pg-stats.demo.svc.k8s.example",
+            ]
+        );
+        assert_eq!(asked(&cluster, Alias::Client), Vec::<String>::new());
+        let plain = cluster_in("k8s.example", 0, &postgres(NAMED));
+        let common = |cluster: &Cluster| {
+            Alias::ALL.map(|alias| certificate(cluster, alias).map(|c| c.spec.common_name))
+        };
+        assert_eq!(common(&cluster), common(&plain));
+        choose(&mut named, "services");
+        let invalid = cluster_in("k8s.example", 0, &named);
+        assert_eq!(asked(&invalid, Alias::Server), asked(&plain, Alias::Server));
+    }
+
+    #[test]
+    fn a_pod_that_is_to_go_keeps_its_name_until_it_has_gone() {
+        let mut named = postgres(NAMED);
+        let services = (SERVER_NAMES.to_owned(), "Services".to_owned());
+        named.annotations_mut().extend([services]);
+        let pods = |live_pods| {
+            let names = asked(&cluster_in("local", live_pods, &named), Alias::Server);
+            let is_pod = |name: &&String| name.ends_with(".pg-pods.demo.svc");
+            names.iter().filter(is_pod).count()
+        };
+        assert_eq!([0, 1, 2, 3, 5, 2_000].map(pods), [2, 2, 2, 3, 5, 32]);
+    }
 
     #[test]
     fn without_tls_nothing_is_asked_for() {

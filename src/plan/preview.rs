@@ -292,6 +292,7 @@ fn order(cluster: &Cluster, primary: &str) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::api::annotations::NAMES;
+    use crate::api::names::DEFAULT_CLUSTER_DOMAIN;
     use crate::api::postgres_version::PostgresVersionSpec;
     use crate::api::{Postgres, PostgresOpsRequest, PostgresSpec};
     use crate::build::BuildInputs;
@@ -309,6 +310,8 @@ mod tests {
             version: &version,
             superuser: "postgres",
             user_conf: None,
+            live_pods: 0,
+            cluster_domain: DEFAULT_CLUSTER_DOMAIN,
         };
         Cluster::build(&postgres, &facts).expect("a database that can be built")
     }
