@@ -20,7 +20,7 @@ use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::controller::postgres::status;
 use crate::controller::state::ServedCertificates;
 use crate::pki::issued::Issued;
-use crate::plan::observed::ObservedCertificate;
+use crate::plan::observed::{Issuance, ObservedCertificate};
 use crate::plan::renewal::{
     RenewalMaterial, describe_early_cas, only_touches_silent_pods, reissue_under_early_ca,
     renewal_material,
@@ -38,6 +38,8 @@ pub(crate) enum Renewed {
     Done,
     /// A client grace period runs that long, and nothing is done before.
     GracePeriod(Duration),
+    /// cert-manager is issuing.
+    Issuing,
     /// There is more to do.
     UnderWay,
 }
@@ -66,7 +68,8 @@ pub(crate) async fn renew(
         in_secret.and_then(|served| ServedCertificates::new(served, issued.as_ref())),
     );
     let certificates = issuance.certificates.clone();
-    let issued = match renewal_material(&postgres.spec, issuance, issued) {
+    let material = context.judge_renewal(postgres, issuance, issued);
+    let issued = match material {
         RenewalMaterial::Issued(issued) => {
             report_early_cas(context, postgres, &issued).await?;
             if reissue_early(context, &site, &issued, &certificates).await? {
@@ -75,7 +78,7 @@ pub(crate) async fn renew(
             Some(*issued)
         }
         RenewalMaterial::Nothing => None,
-        RenewalMaterial::InProgress => return Ok(Renewed::Done),
+        RenewalMaterial::InProgress => return Ok(Renewed::Issuing),
         RenewalMaterial::Unusable(why) => {
             return Err(Interrupt::Blocked("CertificatesNotServed", why));
         }
@@ -119,6 +122,29 @@ pub(crate) async fn renew(
         }
     }
     Ok(Renewed::UnderWay)
+}
+
+impl Context {
+    /// What has been issued, and how long it has not been what the spec asks for.
+    fn judge_renewal(
+        &self,
+        postgres: &Postgres,
+        issuance: Issuance,
+        issued: Option<Issued>,
+    ) -> RenewalMaterial {
+        let now = self.now();
+        let since = self.state(postgres).issuing_since.unwrap_or(now);
+        let waited = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+        let material = renewal_material(&postgres.spec, issuance, issued, waited);
+        let is_missing = matches!(
+            material,
+            RenewalMaterial::InProgress | RenewalMaterial::Unusable(_)
+        );
+        self.update_state(postgres, |state| {
+            state.issuing_since = is_missing.then_some(since);
+        });
+        material
+    }
 }
 
 /// Says which CA ends before a certificate below it: in a condition, and in an event when that is
