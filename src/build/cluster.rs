@@ -41,7 +41,7 @@ pub struct Cluster {
     /// How many pods have names in certificates: those of the spec, and those that are to go.
     pub(super) named_pods: i32,
     /// The DNS domain of the Kubernetes cluster.
-    pub(super) cluster_domain: String,
+    pub(super) dns_domain: String,
     pub(super) server_names: ServerNames,
     pub(super) superuser: String,
     pub(super) data: Data,
@@ -111,7 +111,7 @@ impl Cluster {
             major,
             replicas,
             named_pods: clamp_replicas(facts.live_pods).max(replicas),
-            cluster_domain: facts.cluster_domain.to_owned(),
+            dns_domain: facts.cluster_domain.to_owned(),
             server_names: postgres.server_names(),
             superuser: superuser(facts)?,
             data: data(&spec)?,
@@ -165,7 +165,7 @@ impl Cluster {
     /// The DNS domain of the Kubernetes cluster.
     #[must_use]
     pub fn cluster_domain(&self) -> &str {
-        &self.cluster_domain
+        &self.dns_domain
     }
 
     /// User, group and fsGroup of the pods.

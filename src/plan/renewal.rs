@@ -268,7 +268,7 @@ mod tests {
             let case = format!("{issuance:?} {waited}");
             match renewal_material(&spec, issuance, None, Duration::from_secs(waited)) {
                 RenewalMaterial::Unusable(why) => {
-                    assert_eq!(Some(why.as_str()), expected, "{case}")
+                    assert_eq!(Some(why.as_str()), expected, "{case}");
                 }
                 RenewalMaterial::InProgress => assert_eq!(expected, None, "{case}"),
                 other => panic!("{other:?} {case}"),
