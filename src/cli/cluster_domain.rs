@@ -3,6 +3,8 @@
 
 use std::fs;
 
+use tracing::{info, warn};
+
 use crate::api::names::DEFAULT_CLUSTER_DOMAIN;
 use crate::rules::text::is_dns_name;
 
@@ -47,6 +49,27 @@ impl ClusterDomainFlag {
     pub(crate) fn resolve(self) -> ClusterDomain {
         let text = fs::read_to_string(RESOLV_CONF).unwrap_or_default();
         choose(self.cluster_domain, &text)
+    }
+}
+
+impl ClusterDomain {
+    /// Names in certificates depend on the domain, so the log says where it is from.
+    pub(crate) fn log(&self) {
+        let cluster_domain = self.name.as_str();
+        match self.source {
+            DomainSource::Flag => info!(cluster_domain, "the cluster's DNS domain is set"),
+            DomainSource::SearchList => {
+                info!(
+                    cluster_domain,
+                    "found the cluster's DNS domain in /etc/resolv.conf"
+                );
+            }
+            DomainSource::Assumed => warn!(
+                cluster_domain,
+                "no entry svc.DOMAIN in the search list of /etc/resolv.conf: the cluster's DNS \
+                 domain is assumed; --cluster-domain (chart: clusterDomain) sets another one"
+            ),
+        }
     }
 }
 

@@ -11,11 +11,11 @@ use jiff::Timestamp;
 use kube::Client;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use crate::api::duration;
-use crate::cli::cluster_domain::{ClusterDomain, ClusterDomainFlag, DomainSource};
+use crate::cli::cluster_domain::{ClusterDomain, ClusterDomainFlag};
 use crate::cli::crypto::install_crypto_provider;
 use crate::cli::flags::TenancyFlags;
 use crate::cli::tasks::{Signals, Tasks};
@@ -328,7 +328,7 @@ async fn operate(config: Config) -> anyhow::Result<()> {
     let health = listen_on(health_address).await?;
     let webhooks = listen_on(webhook_address).await?;
     info!(version = env!("CARGO_PKG_VERSION"), namespace, %webhook_address, %health_address, "starting");
-    log_cluster_domain(&cluster_domain);
+    cluster_domain.log();
 
     let client = connect().await?;
     let (stores, watching) = cache::watch(&client);
@@ -384,25 +384,6 @@ async fn operate(config: Config) -> anyhow::Result<()> {
     probes_end.cancel();
     probes.await.context("the health port failed")?;
     outcome
-}
-
-/// Names in certificates depend on the domain, so the log says where it is from.
-fn log_cluster_domain(domain: &ClusterDomain) {
-    let cluster_domain = domain.name.as_str();
-    match domain.source {
-        DomainSource::Flag => info!(cluster_domain, "the cluster's DNS domain is set"),
-        DomainSource::SearchList => {
-            info!(
-                cluster_domain,
-                "found the cluster's DNS domain in the search list"
-            );
-        }
-        DomainSource::Assumed => warn!(
-            cluster_domain,
-            "no entry svc.DOMAIN in the search list of /etc/resolv.conf, so this DNS domain of the \
-             cluster is assumed; set another one with --cluster-domain (chart: clusterDomain)"
-        ),
-    }
 }
 
 async fn listen_on(address: SocketAddr) -> anyhow::Result<TcpListener> {

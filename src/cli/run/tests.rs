@@ -1,6 +1,7 @@
 use clap::Parser;
 
 use super::*;
+use crate::cli::cluster_domain::DomainSource;
 
 #[derive(Debug, Parser)]
 struct CommandLine {
