@@ -27,7 +27,6 @@ use crate::controller::finalizer;
 use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::controller::postgres::provision::{Extent, Provisioned};
 use crate::controller::postgres::renew::Renewed;
-use crate::plan::observed::issuance::NORMAL_ISSUANCE_TIME;
 use crate::plan::status::database::types::{BLOCKED, HALTED, PAUSED};
 use crate::plan::status::database::{DatabaseStatusWriter, PausedBy};
 
@@ -104,8 +103,8 @@ async fn reconcile_live(context: &Context, postgres: &Postgres) -> ReconcileResu
     let next_renewal = match Box::pin(renew::renew(context, postgres, &posture)).await? {
         Renewed::UnderWay => return Ok(Action::requeue(REQUEUE_WHILE_RENEWING)),
         Renewed::GracePeriod(left) => left.clamp(REQUEUE_WHILE_RENEWING, REQUEUE_WHEN_IDLE),
-        // Its Certificates are watched; if they do not change, it is time to say so.
-        Renewed::Issuing => NORMAL_ISSUANCE_TIME,
+        // Its Certificates are watched. If they do not change by then, it is time to say so.
+        Renewed::Issuing(left) => left.max(REQUEUE_WHILE_RENEWING),
         Renewed::Done => REQUEUE_WHEN_IDLE,
     };
     let requeue = settings?.min(next_renewal);

@@ -20,6 +20,7 @@ use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::controller::postgres::status;
 use crate::controller::state::ServedCertificates;
 use crate::pki::issued::Issued;
+use crate::plan::observed::issuance::NORMAL_ISSUANCE_TIME;
 use crate::plan::observed::{Issuance, ObservedCertificate};
 use crate::plan::renewal::{
     RenewalMaterial, describe_early_cas, only_touches_silent_pods, reissue_under_early_ca,
@@ -38,8 +39,8 @@ pub(crate) enum Renewed {
     Done,
     /// A client grace period runs that long, and nothing is done before.
     GracePeriod(Duration),
-    /// cert-manager is issuing.
-    Issuing,
+    /// cert-manager is issuing, and may usually take that much longer.
+    Issuing(Duration),
     /// There is more to do.
     UnderWay,
 }
@@ -68,7 +69,7 @@ pub(crate) async fn renew(
         in_secret.and_then(|served| ServedCertificates::new(served, issued.as_ref())),
     );
     let certificates = issuance.certificates.clone();
-    let material = context.judge_renewal(postgres, issuance, issued);
+    let (material, waited) = context.judge_renewal(postgres, issuance, issued);
     let issued = match material {
         RenewalMaterial::Issued(issued) => {
             report_early_cas(context, postgres, &issued).await?;
@@ -78,7 +79,11 @@ pub(crate) async fn renew(
             Some(*issued)
         }
         RenewalMaterial::Nothing => None,
-        RenewalMaterial::InProgress => return Ok(Renewed::Issuing),
+        RenewalMaterial::InProgress => {
+            let left = NORMAL_ISSUANCE_TIME.checked_sub(waited);
+            let left = left.filter(|left| !left.is_zero());
+            return Ok(left.map_or(Renewed::Done, Renewed::Issuing));
+        }
         RenewalMaterial::Unusable(why) => {
             return Err(Interrupt::Blocked("CertificatesNotServed", why));
         }
@@ -125,13 +130,13 @@ pub(crate) async fn renew(
 }
 
 impl Context {
-    /// What has been issued, and how long it has not been what the spec asks for.
+    /// Judges what has been issued; returns also how long it has not been what the spec asks for.
     fn judge_renewal(
         &self,
         postgres: &Postgres,
         issuance: Issuance,
         issued: Option<Issued>,
-    ) -> RenewalMaterial {
+    ) -> (RenewalMaterial, Duration) {
         let now = self.now();
         let since = self.state(postgres).issuing_since.unwrap_or(now);
         let waited = Duration::try_from(now.duration_since(since)).unwrap_or_default();
@@ -143,7 +148,7 @@ impl Context {
         self.update_state(postgres, |state| {
             state.issuing_since = is_missing.then_some(since);
         });
-        material
+        (material, waited)
     }
 }
 
