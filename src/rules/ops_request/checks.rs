@@ -232,7 +232,7 @@ pub(super) fn annotation_valid(
     {
         findings.add(
             format!("metadata.annotations.{NAMES}"),
-            format!("{} says not what becomes of the names", quoted(names)),
+            format!("{} is no way to change names", quoted(names)),
             "use Add or Replace",
         );
     }
