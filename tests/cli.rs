@@ -395,6 +395,48 @@ fn wide_names_every_name_of_a_certificate() {
 }
 
 #[test]
+fn a_plan_shows_the_names_that_go_and_the_domain_of_the_cluster() {
+    let request = "{apiVersion: kubedb.com/v1, kind: Postgres, metadata: {name: named, namespace: demo}, spec: {version: '17.12', \
+        storageType: Ephemeral, tls: {issuerRef: {kind: Issuer, name: pg-issuer}, certificates: [{alias: server, dnsNames: \
+        [old.example.com]}]}}}\n---\n\
+        {apiVersion: ops.kubedb.com/v1alpha1, kind: PostgresOpsRequest, metadata: {name: fewer, namespace: demo, annotations: \
+        {pgrekey.dev/names: Replace, pgrekey.dev/strategy: Reload}}, spec: {type: ReconfigureTLS, databaseRef: {name: named}, \
+        tls: {certificates: [{alias: server, dnsNames: [new.example.com]}]}}}\n";
+    let plan = |more: &[&str]| {
+        let line = [
+            "plan",
+            "--facts",
+            "examples",
+            "--cluster-domain",
+            "k8s.example",
+            "-",
+        ];
+        let (code, stdout, stderr) = pgrekey(&[&line, more].concat(), request);
+        assert_eq!(code, 0, "{stdout}{stderr}");
+        stdout
+    };
+    let text = plan(&[]);
+    assert!(
+        text.contains(
+            "\nNames of named-server-cert\n- old.example.com\n+ new.example.com\n\nSettings\n"
+        ),
+        "{text}"
+    );
+    let json: Value = serde_json::from_str(&plan(&["-o", "json"])).expect("JSON");
+    let server = &json[0]["certificates"][0];
+    assert_eq!(
+        server["changedNames"],
+        json!({"added": ["new.example.com"], "removed": ["old.example.com"]})
+    );
+    let names = server["dnsNames"].as_array().expect("names");
+    assert!(
+        names.contains(&json!("named.demo.svc.k8s.example")),
+        "{names:?}"
+    );
+    assert!(!names.contains(&json!("old.example.com")), "{names:?}");
+}
+
+#[test]
 fn a_request_without_an_issuer_is_planned_with_the_default_one() {
     let request = succeeds(
         &[

@@ -10,6 +10,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use pgrekey::api::postgres_version::PostgresVersionSpec;
+use pgrekey::build::certificates::certificates;
+use pgrekey::build::{BuildInputs, Cluster};
+use serde_json::{Value, json};
+
 /// Says at the end of a line that no test runs it.
 const NOT_RUN: &str = "# †";
 
@@ -143,5 +148,87 @@ fn the_postures_of_each_operation_are_those_that_plan_shows() {
     );
     for table in tables {
         assert!(recorded.contains(&table), "no plan shows this:\n{table}");
+    }
+}
+
+/// A block of the operations guide, as the Certificates of a database: what each asks for.
+fn documented(section: &str, nth: usize) -> Value {
+    let text = read(&root().join("docs/operations.md"));
+    let (_, section) = text.split_once(section).expect("the section");
+    let blocks = blocks(section);
+    let (language, lines) = &blocks[nth];
+    assert_eq!(*language, "yaml");
+    let yaml = lines
+        .join("\n")
+        .replace("NAMESPACE", "demo")
+        .replace("DOMAIN", "k8s.example")
+        .replace("NAME", "pg");
+    serde_saphyr::from_str(&yaml).expect("YAML")
+}
+
+/// What the Certificates of a database with one pod ask for.
+fn asked_for(annotations: &Value) -> Value {
+    let database = json!({
+        "apiVersion": "kubedb.com/v1", "kind": "Postgres",
+        "metadata": {"name": "pg", "namespace": "demo", "annotations": annotations},
+        "spec": {"version": "17", "storageType": "Ephemeral", "tls": {"issuerRef": {"name": "i"}}},
+    });
+    let version = PostgresVersionSpec {
+        version: "17.12".to_owned(),
+        ..PostgresVersionSpec::default()
+    };
+    let inputs = BuildInputs {
+        version: &version,
+        superuser: "postgres",
+        user_conf: None,
+        live_pods: 0,
+        cluster_domain: "k8s.example",
+    };
+    let database = serde_json::from_value(database).expect("a database");
+    let cluster = Cluster::build(&database, &inputs).expect("a cluster");
+    let asked = certificates(&cluster).into_iter().map(|certificate| {
+        let spec = json!(certificate.spec);
+        let keys = [
+            "commonName",
+            "dnsNames",
+            "ipAddresses",
+            "uris",
+            "emailAddresses",
+            "usages",
+        ];
+        let given = keys
+            .into_iter()
+            .filter(|key| !spec[key].is_null())
+            .map(|key| (key.to_owned(), spec[key].clone()));
+        (
+            certificate.metadata.name.unwrap_or_default(),
+            Value::Object(given.collect()),
+        )
+    });
+    Value::Object(asked.collect())
+}
+
+/// The same with sorted names.
+fn sorted(mut certificates: Value) -> Value {
+    let certificates_mut = certificates.as_object_mut().expect("Certificates");
+    for certificate in certificates_mut.values_mut() {
+        let names = certificate.get_mut("dnsNames");
+        if let Some(names) = names.and_then(Value::as_array_mut) {
+            names.sort_by_key(ToString::to_string);
+        }
+    }
+    certificates
+}
+
+#[test]
+fn an_issuer_must_allow_exactly_the_names_and_usages_that_the_guide_lists() {
+    let section = "\n### What an issuer must allow\n";
+    let services = json!({"pgrekey.dev/server-names": "Services"});
+    for (nth, annotations) in [(0, json!({})), (1, services)] {
+        assert_eq!(
+            sorted(documented(section, nth)),
+            sorted(asked_for(&annotations)),
+            "{annotations}"
+        );
     }
 }

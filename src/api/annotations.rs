@@ -12,11 +12,17 @@ pub const STRATEGY: &str = "pgrekey.dev/strategy";
 /// CA is dropped. On a Postgres: the same, for renewals and for requests without this annotation.
 /// Default: 0 for requests, 2m for renewals. Pods see a changed volume within about a minute.
 pub const CLIENT_GRACE_PERIOD: &str = "pgrekey.dev/client-grace-period";
+/// On a request: whether the names that it lists for a certificate come to those that the database
+/// has (`Add`, the default) or take their place (`Replace`).
+pub const NAMES: &str = "pgrekey.dev/names";
 /// On a request: how long to keep it after its end, as a Go duration. Default: for ever.
 pub const TTL: &str = "pgrekey.dev/ttl-after-finished";
 /// On a Postgres: how many bytes of WAL a standby may be behind and still count as up to date, as a
 /// whole number.
 pub const MAX_LAG: &str = "pgrekey.dev/max-lag";
+/// On a Postgres: which names the certificates of its servers have. `Services`: those of Services
+/// and pods from the namespace up, and no others. Default: KubeDB's.
+pub const SERVER_NAMES: &str = "pgrekey.dev/server-names";
 /// On a Namespace: the issuer for databases that name none, `Issuer/NAME` or `ClusterIssuer/NAME`.
 pub const DEFAULT_ISSUER: &str = "pgrekey.dev/default-issuer";
 /// On a PostgresVersion: groups that the OpenSSL of the image has for `ssl_groups` beyond those that

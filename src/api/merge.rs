@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use crate::api::bounds::{MAX_CERTIFICATES, MAX_NAME_BYTES, MAX_NAMES};
-use crate::api::ops_request::TlsChange;
+use crate::api::ops_request::{NameChange, TlsChange};
 use crate::api::postgres::TlsConfig;
 use crate::api::tls::{CertificateSpec, IssuerRef, X509Subject};
 
 impl TlsChange {
     /// Applies the change to `tls`. A new issuer issues all certificates, except those for which
-    /// the change names an issuer.
-    pub fn merge_into(&self, tls: &mut TlsConfig) {
+    /// the change names an issuer. `names` says what becomes of the names that a certificate has.
+    pub fn merge_into(&self, tls: &mut TlsConfig, names: NameChange) {
         if let Some(issuer) = &self.issuer_ref {
             tls.issuer_ref = Some(issuer.completed());
             tls.certificates
@@ -28,7 +28,7 @@ impl TlsChange {
                 .iter_mut()
                 .find(|certificate| certificate.alias == wish.alias)
             {
-                Some(certificate) => *certificate = merged(certificate, &wish),
+                Some(certificate) => *certificate = merged(certificate, &wish, names),
                 None => tls.certificates.push(wish),
             }
         }
@@ -98,8 +98,12 @@ impl CertificateSpec {
 }
 
 /// Merges a certificate as KubeDB does: values of the change win, and lists become the union of
-/// both: see [`union`].
-fn merged(old: &CertificateSpec, new: &CertificateSpec) -> CertificateSpec {
+/// both: see [`union`]. Names may also be replaced.
+fn merged(old: &CertificateSpec, new: &CertificateSpec, names: NameChange) -> CertificateSpec {
+    let names = |old: &[String], new: &[String]| match names {
+        NameChange::Add => union(old, new),
+        NameChange::Replace => new.to_vec(),
+    };
     CertificateSpec {
         alias: old.alias.clone(),
         issuer_ref: new.issuer_ref.clone().or_else(|| old.issuer_ref.clone()),
@@ -113,10 +117,10 @@ fn merged(old: &CertificateSpec, new: &CertificateSpec) -> CertificateSpec {
             .renew_before
             .clone()
             .or_else(|| old.renew_before.clone()),
-        dns_names: union(&old.dns_names, &new.dns_names),
-        ip_addresses: union(&old.ip_addresses, &new.ip_addresses),
-        uris: union(&old.uris, &new.uris),
-        email_addresses: union(&old.email_addresses, &new.email_addresses),
+        dns_names: names(&old.dns_names, &new.dns_names),
+        ip_addresses: names(&old.ip_addresses, &new.ip_addresses),
+        uris: names(&old.uris, &new.uris),
+        email_addresses: names(&old.email_addresses, &new.email_addresses),
         private_key: match (&old.private_key, &new.private_key) {
             (Some(old), Some(new)) => Some(old.changed_to(new)),
             (old, new) => new.clone().or_else(|| old.clone()),

@@ -219,6 +219,9 @@ pub fn service_host(service: &str, namespace: &str) -> String {
     format!("{service}.{namespace}.svc")
 }
 
+/// The DNS domain of a Kubernetes cluster that was set up without another one.
+pub const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
+
 /// The longest name of a database, in characters.
 ///
 /// Its pods carry the label `controller-revision-hash` with the value `NAME-` and a hash of ten

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 
-use crate::api::annotations::STRATEGY;
+use crate::api::annotations::{NAMES, STRATEGY};
 use crate::api::bounds::MAX_RETRIES;
 use crate::api::condition::Condition;
 use crate::api::schema::Opaque;
@@ -178,6 +178,9 @@ pub struct TlsChange {
     /// Issuer of all certificates that name none of their own.
     pub issuer_ref: Option<IssuerRef>,
     /// Certificates to change, one entry per alias. Those that are not named stay as they are.
+    /// Names come to those that the certificate has; with annotation `pgrekey.dev/names: Replace`
+    /// they take the place of the certificate's `dnsNames`, `ipAddresses`, `uris` and
+    /// `emailAddresses`, and a list that is left out is empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateSpec>,
     /// How the database's own clients connect afterwards.
@@ -192,6 +195,30 @@ pub struct TlsChange {
     /// Issue the certificates of KubeDB's coordinator anew. pgrekey runs no coordinator and refuses
     /// it.
     pub rotate_grpc_certificates: Option<bool>,
+}
+
+/// What becomes of the names (`dnsNames`, `ipAddresses`, `uris`, `emailAddresses`) that a certificate
+/// has in the spec of the database, where a request lists names for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NameChange {
+    /// They stay beside those of the request, as in KubeDB.
+    #[default]
+    Add,
+    /// They go: the certificate has the names of the request, and none of a kind that the request
+    /// leaves out.
+    Replace,
+}
+
+impl NameChange {
+    /// The change that annotation [`NAMES`] writes so, if there is one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "Add" => Some(Self::Add),
+            "Replace" => Some(Self::Replace),
+            _ => None,
+        }
+    }
 }
 
 /// What a `ReconfigureTLS` asks for.
@@ -348,6 +375,15 @@ impl PostgresOpsRequest {
             .get(STRATEGY)
             .is_some_and(|strategy| strategy == "Reload");
         self.spec.type_ == OpsType::Restart || !reloads
+    }
+
+    /// What becomes of the names that the certificates in the request have already. An invalid
+    /// annotation counts as not set.
+    #[must_use]
+    pub fn name_change(&self) -> NameChange {
+        let text = self.annotations().get(NAMES);
+        text.and_then(|text| NameChange::parse(text))
+            .unwrap_or_default()
     }
 
     /// Whether the request will still do something: it is not finished, and not deleted before it

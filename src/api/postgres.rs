@@ -2,12 +2,13 @@
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaimSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::CustomResource;
+use kube::{CustomResource, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 use std::collections::BTreeMap;
 
+use crate::api::annotations::SERVER_NAMES;
 use crate::api::bounds::{MAX_CHECK_FAILURES, MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT, MAX_REPLICAS};
 use crate::api::condition::Condition;
 use crate::api::monitor::Monitor;
@@ -329,6 +330,35 @@ impl InitScript {
     pub fn stays_inside(&self) -> bool {
         let path = self.script_path.as_deref().unwrap_or_default();
         !path.starts_with('/') && path.split('/').all(|part| part != "..")
+    }
+}
+
+/// Which names the certificates of the server and of the exporter have without being asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServerNames {
+    /// KubeDB's: Services by their short and full names, a wildcard for the pods, `localhost` and
+    /// `127.0.0.1`.
+    #[default]
+    KubeDb,
+    /// The Services and each pod, by names that end in `.svc` or in the cluster's domain.
+    Services,
+}
+
+impl ServerNames {
+    /// The names that annotation [`SERVER_NAMES`] writes so, if there are any.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        (text == "Services").then_some(Self::Services)
+    }
+}
+
+impl Postgres {
+    /// Which names the certificates of its servers have. An invalid annotation counts as not set.
+    #[must_use]
+    pub fn server_names(&self) -> ServerNames {
+        let text = self.annotations().get(SERVER_NAMES);
+        text.and_then(|text| ServerNames::parse(text))
+            .unwrap_or_default()
     }
 }
 

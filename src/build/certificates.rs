@@ -10,17 +10,16 @@ use crate::api::cert_manager::{
     CertManagerCertificateSpec, Certificate, CertificateIssuerRef, CertificatePrivateKey,
     SecretTemplate,
 };
+use crate::api::postgres::ServerNames;
 use crate::api::template::ServiceAlias;
 use crate::api::tls::{CertificateSpec as Wish, IssuerRef, KeyAlgorithm};
 use crate::build::Cluster;
 use crate::pki::issued::Requirements;
+use crate::pki::key_pair::CertificateAndKey;
 use crate::tls::{Alias, Method, method};
 
 /// Longest common name that X.509 allows.
 const LONGEST_COMMON_NAME: usize = 64;
-
-/// The DNS domain of a Kubernetes cluster, by default.
-const CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// One Certificate for each alias that has an issuer. Empty without TLS.
 #[must_use]
@@ -108,37 +107,60 @@ fn common_name(cluster: &Cluster, alias: Alias) -> Option<String> {
     (name.len() <= LONGEST_COMMON_NAME).then_some(name)
 }
 
-/// Every DNS name by which a client may dial: each Service from its short name to its full one,
-/// each pod, and `localhost` inside the pod.
+/// Every DNS name by which a client may dial: each Service and the pods, and in a certificate like
+/// KubeDB's also the short names of Services, and `localhost` inside the pod.
+///
+/// All databases have `localhost`, and those of one name the same short names: where they share a
+/// CA, `verify-full` with such a name does not prove which of them has answered. A wildcard covers
+/// pods that are not there yet.
 fn dns_names(cluster: &Cluster, alias: Alias) -> Vec<String> {
+    let names = cluster.names();
     let services = match alias {
-        Alias::Server => vec![cluster.name().to_owned(), cluster.names().standby_service()],
+        Alias::Server => vec![cluster.name().to_owned(), names.standby_service()],
         Alias::Client => return vec![],
-        Alias::MetricsExporter => vec![cluster.names().stats_service()],
+        Alias::MetricsExporter => vec![names.stats_service()],
     };
-    let pods = format!("*.{}", cluster.names().pods_service());
-    services
-        .iter()
-        .flat_map(|service| {
-            [
-                service.clone(),
-                format!("{service}.{}", cluster.namespace()),
-            ]
-        })
-        .chain(services.iter().chain([&pods]).flat_map(|name| {
-            let host = cluster.host(name);
-            [format!("{host}.{CLUSTER_DOMAIN}"), host]
-        }))
-        .chain(["localhost".to_owned()])
-        .collect()
+    let pods_service = names.pods_service();
+    let (pods, short): (Vec<String>, Vec<String>) = match cluster.server_names {
+        ServerNames::KubeDb => {
+            let namespace = cluster.namespace();
+            let in_namespace = |name: &String| [name.clone(), format!("{name}.{namespace}")];
+            let short = services.iter().flat_map(in_namespace);
+            (
+                vec![format!("*.{pods_service}")],
+                short.chain(["localhost".to_owned()]).collect(),
+            )
+        }
+        ServerNames::Services => {
+            let pod = |ordinal| format!("{}.{pods_service}", names.pod(ordinal));
+            ((0..cluster.named_pods()).map(pod).collect(), vec![])
+        }
+    };
+    let full = services.iter().chain(&pods).flat_map(|name| {
+        let host = cluster.host(name);
+        [format!("{host}.{}", cluster.cluster_domain()), host]
+    });
+    full.chain(short).collect()
 }
 
-/// The loopback address 127.0.0.1, and the addresses that the user gave the Services.
+/// Whether a certificate that is served has the name by which standbys and pgrekey dial a pod.
+#[must_use]
+pub fn has_name_of_pod(served: &CertificateAndKey, cluster: &Cluster, ordinal: i32) -> bool {
+    let names = cluster.names();
+    let host = names.pod_host(&names.pod(ordinal), cluster.namespace());
+    served.covers([host.as_str()]).is_ok()
+}
+
+/// The loopback address of KubeDB's certificates, and the addresses that the user gave the Services.
 fn ip_addresses(cluster: &Cluster, alias: Alias) -> Vec<String> {
     let services: &[ServiceAlias] = match alias {
         Alias::Server => &[ServiceAlias::Primary, ServiceAlias::Standby],
         Alias::Client => return vec![],
         Alias::MetricsExporter => &[ServiceAlias::Stats],
+    };
+    let loopback = match cluster.server_names {
+        ServerNames::KubeDb => Some("127.0.0.1"),
+        ServerNames::Services => None,
     };
     services
         .iter()
@@ -146,7 +168,7 @@ fn ip_addresses(cluster: &Cluster, alias: Alias) -> Vec<String> {
         .flat_map(|service| service.external_ips.iter().chain(&service.load_balancer_ip))
         .filter(|address| address.parse::<IpAddr>().is_ok())
         .cloned()
-        .chain(["127.0.0.1".to_owned()])
+        .chain(loopback.map(str::to_owned))
         .collect()
 }
 
@@ -198,113 +220,4 @@ fn union(ours: Vec<String>, users: &[String]) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::build::cluster::tests::{cluster, postgres};
-
-    #[test]
-    fn without_tls_nothing_is_asked_for() {
-        assert_eq!(certificates(&cluster(&postgres("version: '17'"))), []);
-    }
-
-    #[test]
-    fn an_alias_may_have_an_issuer_and_a_secret_of_its_own() {
-        let cluster = cluster(&postgres(
-            "{version: '17', tls: {issuerRef: {name: all}, certificates: [{alias: client, secretName: mine, \
-             issuerRef: {kind: ClusterIssuer, name: people}}]}}",
-        ));
-        let issuer = |alias| {
-            certificate(&cluster, alias).map(|c| (c.spec.issuer_ref.name, c.spec.secret_name))
-        };
-        assert_eq!(
-            issuer(Alias::Server),
-            Some(("all".to_owned(), "pg-server-cert".to_owned()))
-        );
-        assert_eq!(
-            issuer(Alias::Client),
-            Some(("people".to_owned(), "mine".to_owned()))
-        );
-    }
-
-    #[test]
-    fn a_trial_asks_for_what_will_be_asked_for_into_a_secret_of_its_own() {
-        let cluster = cluster(&postgres(
-            "{version: '17', tls: {issuerRef: {name: all}, certificates: [{alias: client, secretName: mine, \
-             duration: 24h0m0s, subject: {organizations: [Example]}, uris: ['spiffe://pg'], \
-             issuerRef: {kind: ClusterIssuer, name: people}}]}}",
-        ));
-        for alias in Alias::ALL {
-            let real = certificate(&cluster, alias).expect("a Certificate");
-            let mut trial = trial_certificate(&cluster, alias, "uid").expect("a trial");
-            assert_ne!(trial.name_any(), real.name_any());
-            assert_eq!(trial.name_any(), trial.spec.secret_name);
-            assert_eq!(trial.annotations()[TRIAL_OF], "uid");
-            assert_eq!(trial.labels(), real.labels());
-            trial.spec.secret_name.clone_from(&real.spec.secret_name);
-            assert_eq!(trial.spec, real.spec);
-        }
-    }
-
-    #[test]
-    fn the_key_is_as_the_entry_says_and_else_cert_managers_default() {
-        let key = |private_key: &str| {
-            let cluster = cluster(&postgres(&format!(
-                "{{version: '17', tls: {{issuerRef: {{name: i}}, certificates: [{{alias: server{private_key}}}]}}}}"
-            )));
-            certificate(&cluster, Alias::Server).and_then(|c| c.spec.private_key)
-        };
-        for (asked, algorithm, size, encoding) in [
-            ("", None, None, "PKCS1"),
-            (", privateKey: {size: 4096}", None, Some(4096), "PKCS1"),
-            (
-                ", privateKey: {algorithm: ECDSA, size: 384, encoding: PKCS8}",
-                Some("ECDSA"),
-                Some(384),
-                "PKCS8",
-            ),
-            (
-                ", privateKey: {algorithm: Ed25519, size: 256}",
-                Some("Ed25519"),
-                None,
-                "PKCS8",
-            ),
-        ] {
-            let expected = CertificatePrivateKey {
-                algorithm: algorithm.map(str::to_owned),
-                encoding: Some(encoding.to_owned()),
-                size,
-                rotation_policy: Some("Always".to_owned()),
-            };
-            assert_eq!(key(asked), Some(expected), "{asked}");
-        }
-    }
-
-    #[test]
-    fn an_issuer_of_another_group_keeps_its_group_and_kind() {
-        let cluster = cluster(&postgres(
-            "{version: '17', tls: {issuerRef: {apiGroup: awspca.cert-manager.io, kind: AWSPCAIssuer, name: i}}}",
-        ));
-        let asked = certificate(&cluster, Alias::Client).map(|c| c.spec.issuer_ref);
-        let expected = CertificateIssuerRef {
-            name: "i".to_owned(),
-            kind: Some("AWSPCAIssuer".to_owned()),
-            group: Some("awspca.cert-manager.io".to_owned()),
-        };
-        assert_eq!(asked, Some(expected));
-    }
-
-    #[test]
-    fn a_common_name_that_would_be_too_long_is_left_out() {
-        let mut postgres = postgres("{version: '17', tls: {issuerRef: {name: i}}}");
-        postgres.metadata.namespace = Some("n".repeat(63));
-        let cluster = cluster(&postgres);
-        assert_eq!(
-            certificate(&cluster, Alias::Server).and_then(|c| c.spec.common_name),
-            None
-        );
-        assert_eq!(
-            certificate(&cluster, Alias::Client).and_then(|c| c.spec.common_name),
-            Some("postgres".to_owned())
-        );
-    }
-}
+mod tests;

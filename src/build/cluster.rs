@@ -8,11 +8,11 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 
 use crate::api::Postgres;
-use crate::api::bounds::MAX_REPLICAS;
+use crate::api::bounds::{MAX_REPLICAS, clamp_replicas};
 use crate::api::defaults::REPLICAS;
 use crate::api::monitor::{Exporter, Monitor};
 use crate::api::names::{EXPORTER, MAX_DATABASE, POSTGRES};
-use crate::api::postgres::{InitScript, PostgresSpec, StorageType, TlsConfig};
+use crate::api::postgres::{InitScript, PostgresSpec, ServerNames, StorageType, TlsConfig};
 use crate::api::postgres_version::PostgresVersionSpec;
 use crate::api::quantity::bytes;
 use crate::api::template::{
@@ -38,6 +38,11 @@ pub struct Cluster {
     pub(super) version: PostgresVersionSpec,
     pub(super) major: u32,
     pub(super) replicas: i32,
+    /// How many pods have names in certificates: those of the spec, and those that are to go.
+    pub(super) named_pods: i32,
+    /// The DNS domain of the Kubernetes cluster.
+    pub(super) dns_domain: String,
+    pub(super) server_names: ServerNames,
     pub(super) superuser: String,
     pub(super) data: Data,
     /// CPU and memory of the container `postgres`.
@@ -57,7 +62,8 @@ pub(super) enum Data {
     Ephemeral(Option<Quantity>),
 }
 
-/// The content of the objects that a `Postgres` refers to.
+/// What manifests depend on beside the `Postgres`: the content of the objects that it refers to, the
+/// pods that there are, and the Kubernetes cluster.
 #[derive(Clone, Copy)]
 pub struct BuildInputs<'a> {
     /// The PostgresVersion that `spec.version` names.
@@ -66,6 +72,12 @@ pub struct BuildInputs<'a> {
     pub superuser: &'a str,
     /// Key `user.conf` of the Secret that `spec.configuration.secretName` names.
     pub user_conf: Option<&'a str>,
+    /// How many pods the database has, those that are to go included: see
+    /// [`live_pods`](crate::build::pet_set::live_pods). 0 if it has none, and where certificates
+    /// have no names of single pods.
+    pub live_pods: i32,
+    /// The DNS domain of the Kubernetes cluster, such as `cluster.local`.
+    pub cluster_domain: &'a str,
 }
 
 /// Leaves out the settings of the Secret.
@@ -73,6 +85,8 @@ impl fmt::Debug for BuildInputs<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BuildInputs")
             .field("version", &self.version)
+            .field("live_pods", &self.live_pods)
+            .field("cluster_domain", &self.cluster_domain)
             .finish_non_exhaustive()
     }
 }
@@ -88,13 +102,17 @@ impl Cluster {
         check_tls(&spec)?;
         let resources = resources(&spec);
         let major = major(facts.version)?;
+        let replicas = replicas(&spec)?;
         Ok(Self {
             name: name(postgres)?,
             namespace: namespace(postgres)?,
             labels: postgres.labels().clone(),
             version: facts.version.clone(),
             major,
-            replicas: replicas(&spec)?,
+            replicas,
+            named_pods: clamp_replicas(facts.live_pods).max(replicas),
+            dns_domain: facts.cluster_domain.to_owned(),
+            server_names: postgres.server_names(),
             superuser: superuser(facts)?,
             data: data(&spec)?,
             shared_buffers: shared_buffers(&resources)?,
@@ -135,6 +153,19 @@ impl Cluster {
     #[must_use]
     pub fn replicas(&self) -> i32 {
         self.replicas
+    }
+
+    /// How many pods have names in certificates, if single pods have: those of the spec, and those
+    /// that are to go.
+    #[must_use]
+    pub fn named_pods(&self) -> i32 {
+        self.named_pods
+    }
+
+    /// The DNS domain of the Kubernetes cluster.
+    #[must_use]
+    pub fn cluster_domain(&self) -> &str {
+        &self.dns_domain
     }
 
     /// User, group and fsGroup of the pods.

@@ -187,6 +187,7 @@ mod tests {
 
     use super::*;
     use crate::api::Postgres;
+    use crate::api::names::DEFAULT_CLUSTER_DOMAIN;
     use crate::api::postgres_version::PostgresVersionSpec;
     use crate::api::tls::SslMode;
     use crate::build::{BuildInputs, pet_set, secrets};
@@ -207,6 +208,8 @@ mod tests {
                 version: &version,
                 superuser: "postgres",
                 user_conf: None,
+                live_pods: 0,
+                cluster_domain: DEFAULT_CLUSTER_DOMAIN,
             },
         )
         .expect("a cluster")

@@ -4,6 +4,7 @@ use k8s_openapi::api::apps::v1::StatefulSetUpdateStrategy;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::api::bounds::clamp_replicas;
 use crate::api::names::DATA_VOLUME;
 use crate::api::pet_set::{PetSet, PetSetSpec, PodManagementPolicy};
 use crate::build::Cluster;
@@ -42,6 +43,14 @@ pub fn pet_set(cluster: &Cluster, posture: &Posture) -> PetSet {
         ..cluster.meta(cluster.name())
     };
     set
+}
+
+/// How many pods a set has, or is to have: the larger number, so that pods that are still to go
+/// count.
+#[must_use]
+pub fn live_pods(set: &PetSet) -> i32 {
+    let running = set.status.as_ref().map_or(0, |status| status.replicas);
+    clamp_replicas(running.max(set.spec.replicas.unwrap_or_default()))
 }
 
 /// The claim template of each pod. Its labels are the selector alone, because a claim template

@@ -188,6 +188,8 @@ fn env(cluster: &Cluster) -> Vec<EnvVar> {
             "PATRONI_POSTGRESQL_CONNECT_ADDRESS",
             EnvSource::Text(format!("{pod_host}:{}", POSTGRES_PORT.number)),
         ),
+        // No brackets around IPv6 addresses, because they would stand around IPv4 addresses too:
+        // Patroni takes what follows the last colon for the port, and writes its URLs with brackets.
         (
             "PATRONI_RESTAPI_CONNECT_ADDRESS",
             EnvSource::Text(format!(

@@ -231,6 +231,7 @@ pub fn path() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::names::DEFAULT_CLUSTER_DOMAIN;
     use crate::api::postgres::TlsConfig;
     use crate::build::cluster::tests::{postgres, version};
     use crate::build::patroni::dynamic;
@@ -245,6 +246,8 @@ mod tests {
             version: &version("17"),
             superuser: "postgres",
             user_conf: Some(text),
+            live_pods: 0,
+            cluster_domain: DEFAULT_CLUSTER_DOMAIN,
         };
         Cluster::build(&postgres(spec), &facts)
     }

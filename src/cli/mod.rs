@@ -2,6 +2,7 @@
 
 mod certs;
 mod check;
+mod cluster_domain;
 mod completion;
 mod crds;
 mod crypto;

@@ -15,6 +15,7 @@ use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use crate::api::duration;
+use crate::cli::cluster_domain::{ClusterDomain, ClusterDomainFlag};
 use crate::cli::crypto::install_crypto_provider;
 use crate::cli::flags::TenancyFlags;
 use crate::cli::tasks::{Signals, Tasks};
@@ -105,6 +106,8 @@ pub(crate) struct Args {
     default_issuer: Option<DefaultIssuer>,
     #[command(flatten)]
     tenancy: TenancyFlags,
+    #[command(flatten)]
+    cluster_domain: ClusterDomainFlag,
     /// Controllers to run beside the webhooks, on the replica that holds the lease
     #[arg(
         long,
@@ -193,6 +196,7 @@ struct Config {
     health_address: SocketAddr,
     default_issuer: Option<DefaultIssuer>,
     allowed: Arc<Allowed>,
+    cluster_domain: ClusterDomain,
     controllers: Option<controller::Settings>,
 }
 
@@ -214,6 +218,7 @@ impl Args {
             health_address,
             default_issuer,
             tenancy,
+            cluster_domain,
             controllers,
             pet_sets,
             watch_namespace,
@@ -252,6 +257,7 @@ impl Args {
             PetSetController::External => PetSets::External,
         };
         let allowed = Arc::new(tenancy.allowed());
+        let cluster_domain = cluster_domain.resolve();
         let lease = Lease {
             namespace: namespace.clone(),
             name: "pgrekey".to_owned(),
@@ -267,6 +273,7 @@ impl Args {
             status_delay,
             instance: Some(identity),
             allowed: Arc::clone(&allowed),
+            cluster_domain: cluster_domain.name.clone(),
         });
         let config = Config {
             namespace,
@@ -275,6 +282,7 @@ impl Args {
             health_address,
             default_issuer,
             allowed,
+            cluster_domain,
             controllers,
         };
         Ok((config, telemetry::filter(&log.0)?, format))
@@ -309,6 +317,7 @@ async fn operate(config: Config) -> anyhow::Result<()> {
         health_address,
         default_issuer,
         allowed,
+        cluster_domain,
         controllers,
     } = config;
     let end = CancellationToken::new();
@@ -319,6 +328,7 @@ async fn operate(config: Config) -> anyhow::Result<()> {
     let health = listen_on(health_address).await?;
     let webhooks = listen_on(webhook_address).await?;
     info!(version = env!("CARGO_PKG_VERSION"), namespace, %webhook_address, %health_address, "starting");
+    cluster_domain.log();
 
     let client = connect().await?;
     let (stores, watching) = cache::watch(&client);

@@ -61,6 +61,8 @@ pub(crate) enum Pending {
     OldClaim,
     /// A primary.
     Leader,
+    /// A served certificate with the names of the pods that are to come.
+    NamesOfPods,
     /// A primary that is not among the pods that go.
     PrimaryThatStays,
     /// The pod cannot be connected to.
@@ -127,6 +129,7 @@ impl fmt::Display for Pending {
             Self::PodsGone => f.write_str("pods to end"),
             Self::OldClaim => f.write_str("the old claim of a pod that comes back to be deleted"),
             Self::Leader => f.write_str("a leader"),
+            Self::NamesOfPods => f.write_str("a served certificate with the names of new pods"),
             Self::PrimaryThatStays => f.write_str("a primary that stays"),
             Self::Address { pod, why } => write!(f, "the address of {pod} ({why})"),
             Self::Server {

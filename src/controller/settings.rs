@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::api::names::DEFAULT_CLUSTER_DOMAIN;
 use crate::rules::Allowed;
 
 /// The label of every object of a database: KubeDB's.
@@ -29,6 +30,8 @@ pub struct Settings {
     pub instance: Option<String>,
     /// The fields that databases may use.
     pub allowed: Arc<Allowed>,
+    /// The DNS domain of the Kubernetes cluster.
+    pub cluster_domain: String,
 }
 
 /// How many operations may run at once in a cluster, by default.
@@ -49,6 +52,7 @@ impl Default for Settings {
             status_delay: STATUS_DELAY,
             instance: None,
             allowed: Arc::default(),
+            cluster_domain: DEFAULT_CLUSTER_DOMAIN.to_owned(),
         }
     }
 }

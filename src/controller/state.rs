@@ -26,6 +26,8 @@ pub(crate) struct DatabaseState {
     pub(crate) last_check: Option<LastCheck>,
     /// Names the certificates that every pod was last seen to serve.
     pub(crate) proven: Option<String>,
+    /// Since when what has been issued is not what its spec asks for; `None` if it is.
+    pub(crate) issuing_since: Option<Timestamp>,
     /// The end of the client grace period that was last announced.
     pub(crate) grace_until: Option<Timestamp>,
     /// The certificates that its pods serve.

@@ -33,13 +33,7 @@ pub async fn reload(
             .await
             .map_err(|e| broken(&e))?;
         let connection = tokio::spawn(connection);
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri("/reload")
-            .header(header::HOST, address.to_string())
-            .header(header::AUTHORIZATION, basic(user, password))
-            .body(Empty::<&[u8]>::new())
-            .map_err(|e| broken(&e))?;
+        let request = reload_request(address, user, password).map_err(|e| broken(&e))?;
         let answer = sender.send_request(request).await.map_err(|e| broken(&e));
         connection.abort();
         let status = answer?.status();
@@ -52,6 +46,19 @@ pub async fn reload(
     .await
 }
 
+fn reload_request(
+    address: SocketAddr,
+    user: &str,
+    password: &SecretString,
+) -> http::Result<Request<Empty<&'static [u8]>>> {
+    Request::builder()
+        .method(Method::POST)
+        .uri("/reload")
+        .header(header::HOST, address.to_string())
+        .header(header::AUTHORIZATION, basic(user, password))
+        .body(Empty::new())
+}
+
 /// The header `Authorization` of HTTP Basic.
 fn basic(user: &str, password: &SecretString) -> String {
     let credentials = format!("{user}:{}", password.expose_secret());
@@ -61,6 +68,18 @@ fn basic(user: &str, password: &SecretString) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_host_of_a_pod_with_an_ipv6_address_stands_in_brackets() {
+        for (address, host) in [
+            ("10.0.0.1:8008", "10.0.0.1:8008"),
+            ("[fd00::1]:8008", "[fd00::1]:8008"),
+        ] {
+            let address = address.parse().expect("an address");
+            let request = reload_request(address, "u", &"p".into()).expect("a request");
+            assert_eq!(request.headers()[header::HOST], host);
+        }
+    }
 
     #[test]
     fn credentials_are_written_as_http_wants_them() {

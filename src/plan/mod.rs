@@ -7,6 +7,7 @@
 //! | [`rollout`] | the next thing to do on the way to a posture, for operations and for renewals; [`grace`](rollout::grace): the time that clients get |
 //! | [`renewal`] | the posture that a database keeps while no operation is about it |
 //! | [`scale_down`] | which pods may go, and which pod must lead first |
+//! | [`scale_up`] | which pods may come: those whose names are served |
 //! | [`slots`], [`budgets`] | how many operations work at once, and what disruption budgets allow |
 //! | [`preview`] | what an operation would do |
 //! | [`action`], [`purpose`], [`waiting`] | effects, their purposes, and the reasons to wait, as data |
@@ -23,6 +24,7 @@ pub mod purpose;
 pub mod renewal;
 pub mod rollout;
 pub mod scale_down;
+pub mod scale_up;
 pub mod slots;
 pub mod status;
 pub mod transition;

@@ -41,6 +41,8 @@ pub struct PlannedCertificate {
     pub fate: Fate,
     /// The new Certificate; the old one if it is deleted.
     pub certificate: Certificate,
+    /// The names that go and those that come, where a Certificate has other names than before.
+    pub names: Vec<LineChange>,
 }
 
 /// What happens to a certificate.
@@ -167,22 +169,48 @@ fn planned(
     request: &PostgresOpsRequestSpec,
 ) -> Vec<PlannedCertificate> {
     let rotates = request.operation() == Some(Operation::Rotate);
-    let fate = |alias| match (certificate(from, alias), certificate(to, alias)) {
-        (None, None) => None,
-        (Some(old), None) => Some((Fate::Deleted, old)),
-        (Some(old), Some(new)) if old.spec == new.spec && !rotates => Some((Fate::Kept, new)),
-        (_, Some(new)) => Some((Fate::Issued, new)),
-    };
-    Alias::ALL
-        .into_iter()
-        .filter_map(|alias| {
-            fate(alias).map(|(fate, certificate)| PlannedCertificate {
-                alias,
-                fate,
-                certificate,
-            })
+    let plan = |alias| {
+        let (old, new) = (certificate(from, alias), certificate(to, alias));
+        let names = match (&old, &new) {
+            (Some(old), Some(new)) => changed_names(old, new),
+            _ => vec![],
+        };
+        let (fate, certificate) = match (old, new) {
+            (None, None) => return None,
+            (Some(old), None) => (Fate::Deleted, old),
+            (Some(old), Some(new)) if old.spec == new.spec && !rotates => (Fate::Kept, new),
+            (_, Some(new)) => (Fate::Issued, new),
+        };
+        Some(PlannedCertificate {
+            alias,
+            fate,
+            certificate,
+            names,
         })
-        .collect()
+    };
+    Alias::ALL.into_iter().filter_map(plan).collect()
+}
+
+/// The names of a Certificate, of all kinds.
+#[must_use]
+pub fn names(certificate: &Certificate) -> Vec<String> {
+    let spec = &certificate.spec;
+    [
+        &spec.dns_names,
+        &spec.ip_addresses,
+        &spec.uris,
+        &spec.email_addresses,
+    ]
+    .into_iter()
+    .flatten()
+    .cloned()
+    .collect()
+}
+
+fn changed_names(old: &Certificate, new: &Certificate) -> Vec<LineChange> {
+    let mut changes = lines(&names(old), &names(new));
+    changes.retain(|line| !matches!(line, LineChange::Stays(_)));
+    changes
 }
 
 /// Stand-ins for the leaves that are or will be issued: they differ where the real ones would.
@@ -261,161 +289,4 @@ fn order(cluster: &Cluster, primary: &str) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::api::postgres_version::PostgresVersionSpec;
-    use crate::api::{Postgres, PostgresSpec};
-    use crate::build::BuildInputs;
-    use crate::plan::operation::goal::target_spec;
-
-    fn cluster(spec: PostgresSpec) -> Cluster {
-        let mut postgres = Postgres::new("pg", spec);
-        postgres.metadata.namespace = Some("demo".to_owned());
-        let version = PostgresVersionSpec {
-            version: "17.12".to_owned(),
-            ..Default::default()
-        };
-        let facts = BuildInputs {
-            version: &version,
-            superuser: "postgres",
-            user_conf: None,
-        };
-        Cluster::build(&postgres, &facts).expect("a database that can be built")
-    }
-
-    fn plan(spec: &str, tls: &str, strategy: PodStrategy) -> Preview {
-        let spec: PostgresSpec = serde_saphyr::from_str(spec).expect("a spec");
-        let request = format!("{{type: ReconfigureTLS, databaseRef: {{name: pg}}, tls: {tls}}}");
-        let request: PostgresOpsRequestSpec = serde_saphyr::from_str(&request).expect("a request");
-        let to = cluster(target_spec(&spec, &request, 17));
-        preview(&cluster(spec), &to, &request, strategy, "pg-1")
-    }
-
-    const PLAIN: &str = "{version: '17.12', replicas: 3, storageType: Ephemeral}";
-    const SECURE: &str = "{version: '17.12', replicas: 3, storageType: Ephemeral, tls: {issuerRef: {name: a}}, \
-        clientAuthMode: scram}";
-
-    fn stages(preview: &Preview) -> Vec<String> {
-        preview
-            .walk
-            .iter()
-            .filter_map(|stop| stop.step.as_ref())
-            .map(ToString::to_string)
-            .collect()
-    }
-
-    #[test]
-    fn adding_tls_issues_three_certificates_and_rolls_the_pods_once() {
-        let plan = plan(
-            PLAIN,
-            "{issuerRef: {name: a}, clientAuthMode: cert}",
-            PodStrategy::Reload,
-        );
-        assert_eq!(
-            stages(&plan),
-            ["MountCertificates", "Expand", "Migrate", "Contract"]
-        );
-        assert_eq!(plan.walk.iter().filter(|stop| stop.new_pods).count(), 1);
-        assert!(
-            plan.certificates
-                .iter()
-                .all(|planned| planned.fate == Fate::Issued)
-                && plan.certificates.len() == 3
-        );
-        assert_eq!(plan.restarts, ["pg-2", "pg-0", "pg-1"]);
-        assert!(plan.switches_over);
-        assert!(
-            plan.hba
-                .contains(&LineChange::Goes("host all all all md5".to_owned())),
-            "{:?}",
-            plan.hba
-        );
-    }
-
-    #[test]
-    fn a_rotation_changes_no_setting_and_may_restart_nothing() {
-        let plan = plan(SECURE, "{rotateCertificates: true}", PodStrategy::Reload);
-        assert_eq!(
-            (stages(&plan), plan.restarts.len(), plan.switches_over),
-            (vec!["Contract".to_owned()], 0, false)
-        );
-        assert!(plan.walk[1].new_leaves && !plan.walk[1].new_pods);
-        let stays = |line: &LineChange| matches!(line, LineChange::Stays(_));
-        assert!(plan.settings.iter().all(stays) && plan.hba.iter().all(stays));
-    }
-
-    #[test]
-    fn another_issuer_is_trusted_beside_the_old_one_on_the_way() {
-        let plan = plan(SECURE, "{issuerRef: {name: b}}", PodStrategy::Restart);
-        let trusts: Vec<usize> = plan.walk.iter().map(|stop| stop.trusts.len()).collect();
-        let served: Vec<_> = plan
-            .walk
-            .iter()
-            .filter_map(|stop| stop.served.as_deref())
-            .collect();
-        assert_eq!(
-            (trusts, served),
-            (vec![1, 2, 2, 1], vec!["a", "a", "b", "b"])
-        );
-    }
-
-    #[test]
-    fn an_issuer_of_another_group_is_another_issuer_whatever_its_name_is() {
-        let external =
-            "{issuerRef: {apiGroup: awspca.cert-manager.io, kind: AWSPCAIssuer, name: a}}";
-        let plan = plan(SECURE, external, PodStrategy::Restart);
-        let served: Vec<_> = plan
-            .walk
-            .iter()
-            .filter_map(|stop| stop.served.as_deref())
-            .collect();
-        let other = "AWSPCAIssuer.awspca.cert-manager.io/a";
-        assert_eq!(served, ["a", "a", other, other]);
-    }
-
-    #[test]
-    fn another_key_is_another_certificate() {
-        let fates = |key: &str| {
-            let change = format!("{{certificates: [{{alias: client, privateKey: {key}}}]}}");
-            let plan = plan(SECURE, &change, PodStrategy::Reload);
-            plan.certificates
-                .iter()
-                .map(|planned| planned.fate)
-                .collect::<Vec<_>>()
-        };
-        for key in ["{algorithm: ECDSA}", "{size: 4096}", "{encoding: PKCS8}"] {
-            assert_eq!(fates(key), [Fate::Kept, Fate::Issued, Fate::Kept], "{key}");
-        }
-        assert_eq!(fates("{encoding: PKCS1}"), [Fate::Kept; 3], "as it is");
-    }
-
-    #[test]
-    fn one_certificate_changes_and_the_others_stay() {
-        let plan = plan(
-            SECURE,
-            "{certificates: [{alias: server, dnsNames: [db.example]}]}",
-            PodStrategy::Restart,
-        );
-        let fates: Vec<Fate> = plan
-            .certificates
-            .iter()
-            .map(|planned| planned.fate)
-            .collect();
-        assert_eq!(fates, [Fate::Issued, Fate::Kept, Fate::Kept]);
-    }
-
-    #[test]
-    fn removing_tls_deletes_the_certificates() {
-        let plan = plan(SECURE, "{remove: true}", PodStrategy::Reload);
-        assert!(
-            plan.certificates
-                .iter()
-                .all(|planned| planned.fate == Fate::Deleted)
-        );
-        assert!(
-            plan.walk
-                .last()
-                .is_some_and(|stop| stop.served.is_none() && stop.new_pods)
-        );
-    }
-}
+mod tests;

@@ -14,6 +14,7 @@ use crate::tls::{Alias, Files, Posture, ServerTls, posture};
 
 use crate::plan::ClusterAction;
 use crate::plan::observed::cluster::ObservedPod;
+use crate::plan::observed::issuance::NORMAL_ISSUANCE_TIME;
 use crate::plan::observed::{Issuance, ObservedCertificate};
 
 /// The posture to keep or to come to, with the certificates that have been issued; `None` if there
@@ -60,20 +61,32 @@ pub enum RenewalMaterial {
     Unusable(String),
 }
 
-/// What a renewal may take into service, where the spec has TLS or has it no longer.
+/// What a renewal may take into service, where the spec has TLS or has it no longer. `waited` is the
+/// time since there was something last.
+///
+/// A Certificate that asks for other names than before has the old certificate in its Secret until
+/// cert-manager has issued: that is no problem unless it takes longer than usual.
 #[must_use]
 pub fn renewal_material(
     spec: &PostgresSpec,
     issuance: Issuance,
     issued: Option<Issued>,
+    waited: Duration,
 ) -> RenewalMaterial {
+    let certificates = issuance.certificates.values();
     let is_as_asked = |seen: &ObservedCertificate| seen.matches && seen.ready && !seen.issuing;
+    let is_as_asked = certificates.clone().all(is_as_asked);
+    let failures: Vec<&str> = certificates.filter_map(|c| c.failure.as_deref()).collect();
     match (issued, issuance.issued) {
-        (Some(issued), _) if issuance.certificates.values().all(is_as_asked) => {
-            RenewalMaterial::Issued(Box::new(issued))
-        }
+        (Some(issued), _) if is_as_asked => RenewalMaterial::Issued(Box::new(issued)),
         (Some(_), _) => RenewalMaterial::InProgress,
-        (None, Some(Err(why))) if spec.tls.is_some() => RenewalMaterial::Unusable(why),
+        (None, Some(Err(why))) if spec.tls.is_some() => {
+            if !is_as_asked && failures.is_empty() && waited < NORMAL_ISSUANCE_TIME {
+                return RenewalMaterial::InProgress;
+            }
+            let why: Vec<&str> = std::iter::once(why.as_str()).chain(failures).collect();
+            RenewalMaterial::Unusable(why.join("; "))
+        }
         (None, _) => RenewalMaterial::Nothing,
     }
 }
@@ -244,8 +257,47 @@ mod tests {
                 ..Issuance::default()
             };
             let case = format!("{issuance:?}");
-            let found = renewal_material(spec, issuance, is_issued.then(|| issue(&ca, &ca)));
+            let issued = is_issued.then(|| issue(&ca, &ca));
+            let found = renewal_material(spec, issuance, issued, Duration::ZERO);
             assert!(format!("{found:?}").starts_with(expected), "{case}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_without_a_name_is_a_problem_when_issuing_has_failed_or_takes_long() {
+        let spec = spec("{version: '17', tls: {issuerRef: {name: i}}}");
+        let asked = || ObservedCertificate {
+            ready: false,
+            ..GOOD
+        };
+        let refused = || ObservedCertificate {
+            failure: Some("the role does not allow it".to_owned()),
+            ..asked()
+        };
+        for (server, waited, expected) in [
+            (asked(), 0, None),
+            (asked(), 14, None),
+            (asked(), 15, Some("lacks a name")),
+            (GOOD, 0, Some("lacks a name")),
+            (
+                refused(),
+                0,
+                Some("lacks a name; the role does not allow it"),
+            ),
+        ] {
+            let issuance = Issuance {
+                certificates: BTreeMap::from([(Alias::Server, server), (Alias::Client, GOOD)]),
+                issued: Some(Err("lacks a name".to_owned())),
+                ..Issuance::default()
+            };
+            let case = format!("{issuance:?} {waited}");
+            match renewal_material(&spec, issuance, None, Duration::from_secs(waited)) {
+                RenewalMaterial::Unusable(why) => {
+                    assert_eq!(Some(why.as_str()), expected, "{case}");
+                }
+                RenewalMaterial::InProgress => assert_eq!(expected, None, "{case}"),
+                other => panic!("{other:?} {case}"),
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::api::ops_request::{OpsPhase, TlsChange, TlsOperation};
+use crate::api::ops_request::{NameChange, OpsPhase, TlsChange, TlsOperation};
 use crate::api::postgres::TlsConfig;
 use crate::api::tls::ClientAuthMode;
 use crate::api::{Postgres, PostgresOpsRequest};
@@ -69,12 +69,12 @@ impl TlsAtTurn {
         request
             .ahead(&requests)
             .into_iter()
-            .filter_map(|other| other.spec.tls.as_ref())
-            .fold(now, Self::after)
+            .filter_map(|other| Some((other.spec.tls.as_ref()?, other.name_change())))
+            .fold(now, |tls, (change, names)| tls.after(change, names))
     }
 
     /// The TLS after one more change.
-    pub(super) fn after(self, change: &TlsChange) -> Self {
+    pub(super) fn after(self, change: &TlsChange, names: NameChange) -> Self {
         let client_auth_mode = change.client_auth_mode.or(self.client_auth_mode);
         match change.operations().first() {
             Some(TlsOperation::Remove) => Self {
@@ -83,7 +83,7 @@ impl TlsAtTurn {
             },
             Some(TlsOperation::Change) => {
                 let mut tls = self.tls.unwrap_or_default();
-                change.merge_into(&mut tls);
+                change.merge_into(&mut tls, names);
                 Self {
                     tls: Some(tls),
                     client_auth_mode,

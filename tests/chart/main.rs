@@ -453,6 +453,7 @@ fn values_that_cannot_work_are_refused_before_the_installation() {
         ("certificate.source=vault", "source"),
         ("certificate.source=secret", "set certificate."),
         ("defaultIssuer=pg-issuer", "defaultIssuer"),
+        ("clusterDomain=*.local", "clusterDomain"),
         ("petSets.controller=nobody", "controller"),
         ("podSecurity.level=lax", "level"),
         ("podSecurity.serviceAccounts[0]=A'B", "serviceAccounts"),

@@ -23,11 +23,11 @@ fn issuer(name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "cert-manager.io/v1", "kind": "Issuer", "metadata": {"name": name}, "spec": spec})
 }
 
-fn issuer_of_secret(name: &str) -> Value {
+pub(crate) fn issuer_of_secret(name: &str) -> Value {
     issuer(name, &json!({"ca": {"secretName": name}}))
 }
 
-fn issuer_ref(name: &str) -> Value {
+pub(crate) fn issuer_ref(name: &str) -> Value {
     json!({"apiGroup": "cert-manager.io", "kind": "Issuer", "name": name})
 }
 

@@ -22,6 +22,7 @@ mod harness;
 mod hostile;
 mod installed;
 mod issuers;
+mod names;
 mod operations;
 mod provisioner;
 #[path = "../support/mod.rs"]

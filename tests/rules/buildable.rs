@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use pgrekey::api::Postgres;
+use pgrekey::api::names::DEFAULT_CLUSTER_DOMAIN;
 use pgrekey::build::{BuildInputs as BuildFacts, Cluster, Unbuildable};
 use pgrekey::rules::{ClusterFacts, Snapshot, postgres, refusals};
 use proptest::prelude::*;
@@ -29,6 +30,8 @@ fn judged(document: &Value, facts: &Snapshot) -> Option<(bool, Result<Cluster, U
         version: &version,
         superuser: "postgres",
         user_conf: Some(""),
+        live_pods: 0,
+        cluster_domain: DEFAULT_CLUSTER_DOMAIN,
     };
     Some((is_let_in, Cluster::build(&database, &known)))
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::api::names::DEFAULT_CLUSTER_DOMAIN;
 use crate::api::postgres_version::{DatabaseImage, Image};
 
 /// A PostgresVersion like those of pgrekey's images.
@@ -35,6 +36,8 @@ pub(in crate::build) fn build(postgres: &Postgres) -> Result<Cluster, Unbuildabl
             version: &version,
             superuser: "postgres",
             user_conf: Some("work_mem = 1MB\njit = off"),
+            live_pods: 0,
+            cluster_domain: DEFAULT_CLUSTER_DOMAIN,
         },
     )
 }
@@ -146,6 +149,8 @@ fn a_secret_without_settings_is_not_taken_for_one_with_none() {
         version: &version("17"),
         superuser: "postgres",
         user_conf: None,
+        live_pods: 0,
+        cluster_domain: DEFAULT_CLUSTER_DOMAIN,
     };
     assert_eq!(
         Cluster::build(&postgres, &facts).expect_err("no key").field,

@@ -12,6 +12,7 @@ use kube::ResourceExt;
 use serde_json::Value;
 
 use crate::api::PostgresOpsRequest;
+use crate::cli::cluster_domain::ClusterDomainFlag;
 use crate::cli::facts::{facts_in, read_text};
 use crate::cli::flags::AdmissionFlags;
 use crate::cli::kubeconfig::{Scope, block_on, locate};
@@ -43,6 +44,8 @@ pub(crate) struct Args {
     facts: Option<PathBuf>,
     #[command(flatten)]
     defaults: AdmissionFlags,
+    #[command(flatten)]
+    cluster_domain: ClusterDomainFlag,
     /// Format of the output
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
@@ -55,6 +58,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         what,
         facts,
         defaults,
+        cluster_domain,
         output,
         scope,
     } = args;
@@ -83,6 +87,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             facts: known,
             cluster,
             installation: defaults.installation(),
+            cluster_domain: cluster_domain.resolve().name,
         };
         let mut plans = vec![];
         let mut failed = None;

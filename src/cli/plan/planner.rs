@@ -24,6 +24,8 @@ pub(crate) struct Planner {
     /// The cluster to ask for the primary. `None` when planning offline.
     pub(crate) cluster: Option<ApiConnection>,
     pub(crate) installation: InstallationDefaults,
+    /// The DNS domain of the Kubernetes cluster.
+    pub(crate) cluster_domain: String,
 }
 
 /// The effects that one request would have.
@@ -61,7 +63,7 @@ impl Planner {
         let (request, findings) = self.admit(request)?;
         let (from, major_version) = self.build(&database)?;
         let mut after = Postgres::clone(&database);
-        after.spec = target_spec(&database.spec, &request.spec, from.major());
+        after.spec = target_spec(&database.spec, &request, from.major());
         let (to, _) = self
             .build(&after)
             .map_err(|why| refusals_or(why, &request, &findings))?;
@@ -126,6 +128,8 @@ impl Planner {
             version: &version,
             superuser: "postgres",
             user_conf: Some(""),
+            live_pods: 0,
+            cluster_domain: &self.cluster_domain,
         };
         let built = Cluster::build(database, &inputs)
             .map_err(|why| anyhow!("the database cannot be planned: {why}"))?;

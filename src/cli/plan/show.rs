@@ -73,9 +73,29 @@ fn certificate_json(planned: &PlannedCertificate) -> Value {
         "commonName": spec.common_name,
         "dnsNames": spec.dns_names,
         "ipAddresses": spec.ip_addresses,
+        "uris": spec.uris,
+        "emailAddresses": spec.email_addresses,
+        "changedNames": {
+            "added": planned.names.iter().filter_map(come).collect::<Vec<_>>(),
+            "removed": planned.names.iter().filter_map(gone).collect::<Vec<_>>(),
+        },
         "privateKey": spec.private_key,
         "usages": spec.usages,
     })
+}
+
+fn come(line: &LineChange) -> Option<&String> {
+    match line {
+        LineChange::Comes(text) => Some(text),
+        LineChange::Stays(_) | LineChange::Goes(_) => None,
+    }
+}
+
+fn gone(line: &LineChange) -> Option<&String> {
+    match line {
+        LineChange::Goes(text) => Some(text),
+        LineChange::Stays(_) | LineChange::Comes(_) => None,
+    }
 }
 
 /// The lines before the operation, and those after it.
@@ -179,6 +199,11 @@ fn plan_lines(plan: &RequestPlan, detail: Detail, screen: Screen) -> Vec<String>
             .map(|planned| certificate_row(planned, detail))
             .collect();
         lines.extend(screen.table(&["", "CERTIFICATE", "ISSUER", "LIFE", "NAMES"], &rows));
+        for planned in preview.certificates.iter().filter(|c| !c.names.is_empty()) {
+            let name = planned.certificate.name_any();
+            lines.extend(title(&format!("Names of {name}")));
+            lines.extend(planned.names.iter().map(|line| changed(line, screen)));
+        }
     }
     lines.extend(title("Settings"));
     lines.extend(preview.settings.iter().map(|line| changed(line, screen)));
@@ -210,21 +235,12 @@ fn certificate_row(planned: &PlannedCertificate, detail: Detail) -> Vec<Cell> {
     let (word, tone) = fate(planned.fate);
     let spec = &certificate.spec;
     let common = spec.common_name.as_deref().map(|name| format!("CN={name}"));
-    let names: Vec<&str> = [
-        &spec.dns_names,
-        &spec.ip_addresses,
-        &spec.uris,
-        &spec.email_addresses,
-    ]
-    .into_iter()
-    .flatten()
-    .map(String::as_str)
-    .collect();
+    let names = preview::names(certificate);
     let names = match (common, names.len()) {
         (common, _) if detail == Detail::Full => common
             .iter()
+            .chain(&names)
             .map(String::as_str)
-            .chain(names)
             .collect::<Vec<_>>()
             .join(", "),
         (Some(common), 0) => common,

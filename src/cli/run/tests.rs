@@ -1,6 +1,7 @@
 use clap::Parser;
 
 use super::*;
+use crate::cli::cluster_domain::DomainSource;
 
 #[derive(Debug, Parser)]
 struct CommandLine {
@@ -62,9 +63,18 @@ fn invalid_values_are_refused_by_the_command_line() {
             "--pod-security=loose",
             "use restricted, baseline or privileged",
         ),
+        ("--cluster-domain=*.local", "is no DNS domain"),
         ("--webhook-address=9443", "invalid socket address"),
     ] {
         let problem = parse(&[line]).err().unwrap();
         assert!(problem.contains(says), "{line}: {problem}");
     }
+}
+
+#[test]
+fn the_controllers_get_the_domain_of_the_cluster() {
+    let config = parse(&["--cluster-domain", "K8s.Example."]).unwrap();
+    let settings = config.controllers.expect("controllers");
+    assert_eq!(settings.cluster_domain, "k8s.example");
+    assert_eq!(config.cluster_domain.source, DomainSource::Flag);
 }

@@ -221,6 +221,8 @@ pub(crate) fn with_spec(
         superuser: cluster.superuser(),
         // Certificates do not depend on settings.
         user_conf: user_conf.map(|_| ""),
+        live_pods: cluster.named_pods(),
+        cluster_domain: cluster.cluster_domain(),
     };
     Cluster::build(
         &Postgres {

@@ -8,8 +8,9 @@ use kube::ResourceExt;
 use crate::api::annotations::BUILT_OF;
 use crate::api::condition::{CONFIGURATION_NOT_TAKEN, VERSION_NOT_TAKEN};
 use crate::api::names::Names;
-use crate::api::postgres::USER_CONF;
-use crate::api::{Postgres, PostgresSpec, PostgresVersion, bounds};
+use crate::api::postgres::{ServerNames, USER_CONF};
+use crate::api::{PetSet, Postgres, PostgresSpec, PostgresVersion, bounds};
+use crate::build::pet_set::live_pods;
 use crate::build::user_conf::SECRET_NAME;
 use crate::build::version::{BuiltOf, Choice, Named};
 use crate::build::{BuildInputs, Cluster, Unbuildable, version};
@@ -73,6 +74,8 @@ pub(crate) async fn parse(
         version: &version.spec,
         superuser: &superuser,
         user_conf: user_conf.as_deref(),
+        live_pods: fetch_live_pods(context, postgres).await?,
+        cluster_domain: &context.settings.cluster_domain,
     };
     let mut postgres = postgres.clone();
     postgres.spec.version = version.name_any();
@@ -237,6 +240,21 @@ fn find_version(context: &Context, name: &str) -> ReconcileResult<Option<Arc<Pos
     }
 }
 
+/// How many pods the database has, if its certificates have names of single pods. Asked of the API
+/// server: what is watched may be behind, and a pod that is to go keeps its name until it has gone.
+async fn fetch_live_pods(context: &Context, postgres: &Postgres) -> Result<i32, Error> {
+    if postgres.server_names() == ServerNames::KubeDb {
+        return Ok(0);
+    }
+    let namespace = postgres.namespace().unwrap_or_default();
+    let set = context
+        .get::<PetSet>(&namespace, &postgres.name_any())
+        .await?;
+    Ok(set
+        .filter(|set| is_owned(postgres, set))
+        .map_or(0, |set| live_pods(&set)))
+}
+
 /// Key `user.conf` of the Secret that the spec names.
 async fn user_conf(context: &Context, postgres: &Postgres) -> ReconcileResult<Option<String>> {
     let named = postgres
@@ -272,6 +290,7 @@ fn conf_in(secret: Secret) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::names::DEFAULT_CLUSTER_DOMAIN;
     use crate::api::postgres_version::PostgresVersionSpec;
     use crate::build::certificates::certificate;
     use crate::tls::Alias;
@@ -295,6 +314,8 @@ mod tests {
             version: &version,
             superuser: "postgres",
             user_conf: None,
+            live_pods: 0,
+            cluster_domain: DEFAULT_CLUSTER_DOMAIN,
         };
         assert!(Cluster::build(&postgres, &facts).is_err());
         let cluster = Cluster::build(&bare(postgres), &facts).expect("a cluster");

@@ -18,6 +18,7 @@ use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 
+use crate::api::names::DEFAULT_CLUSTER_DOMAIN;
 use crate::api::postgres::{DeletionPolicy, PostgresSpec, StorageType, TlsConfig};
 use crate::api::postgres_version::PostgresVersionSpec;
 use crate::api::tls::IssuerRef;
@@ -117,6 +118,8 @@ fn names_only(postgres: &Postgres) -> Option<Cluster> {
             version: &version,
             superuser: "postgres",
             user_conf: None,
+            live_pods: 0,
+            cluster_domain: DEFAULT_CLUSTER_DOMAIN,
         },
     )
     .ok()

@@ -103,6 +103,8 @@ async fn reconcile_live(context: &Context, postgres: &Postgres) -> ReconcileResu
     let next_renewal = match Box::pin(renew::renew(context, postgres, &posture)).await? {
         Renewed::UnderWay => return Ok(Action::requeue(REQUEUE_WHILE_RENEWING)),
         Renewed::GracePeriod(left) => left.clamp(REQUEUE_WHILE_RENEWING, REQUEUE_WHEN_IDLE),
+        // Its Certificates are watched. If they do not change by then, it is time to say so.
+        Renewed::Issuing(left) => left.max(REQUEUE_WHILE_RENEWING),
         Renewed::Done => REQUEUE_WHEN_IDLE,
     };
     let requeue = settings?.min(next_renewal);

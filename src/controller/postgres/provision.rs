@@ -90,13 +90,16 @@ pub(crate) async fn provision<'a>(
     } = database.current_posture().await?;
     database.apply_rbac(objects.pet_set.as_ref()).await?;
     database.apply_configuration(&current, &objects).await?;
-    database.apply_workload(&current, &objects).await?;
+    let replicas = database.apply_workload(&current, &objects).await?;
     database.apply_monitoring(&current).await?;
     let not_followed = not_followed.map(|(reason, why)| Interrupt::Blocked(reason, why));
+    let too_few = replicas < database.cluster.replicas();
+    // Not an error: the renewal that follows takes the names of the new pods into service.
+    let nameless = too_few.then_some(Interrupt::Wait(Pending::NamesOfPods));
     Ok(Provisioned {
         database,
         posture: current.posture,
-        unmet: not_followed.or(not_requested),
+        unmet: not_followed.or(not_requested).or(nameless),
         extent: Extent::Applied,
     })
 }
@@ -147,11 +150,7 @@ impl ReconciledDatabase<'_> {
             .apply_or_delete(access::service_account(cluster), cluster.name())
             .await?;
         // Pods that are still to go need their rights too.
-        let live = set.map_or(0, |set| {
-            let running = set.status.as_ref().map_or(0, |status| status.replicas);
-            running.max(set.spec.replicas.unwrap_or_default())
-        });
-        let replicas = live.max(cluster.replicas());
+        let replicas = set.map_or(0, pet_set::live_pods).max(cluster.replicas());
         objects.apply(access::role_of(cluster, replicas)).await?;
         objects.apply(access::role_binding(cluster)).await?;
         Ok(())
@@ -281,28 +280,30 @@ impl ReconciledDatabase<'_> {
         Ok(())
     }
 
+    /// Applies the PetSet and the disruption budget; returns how many pods the set has now. They
+    /// may be fewer than the spec says: see [`Self::next_replicas`].
     async fn apply_workload(
         &self,
         current: &CurrentPosture,
         live: &PostureObjects,
-    ) -> ReconcileResult<()> {
+    ) -> ReconcileResult<i32> {
         let cluster = &self.cluster;
         let mut set = pet_set::pet_set(cluster, &current.posture);
         if let Some(live) = &live.pet_set {
             // Claim templates cannot be changed once there is a StatefulSet.
             set.spec.volume_claim_templates = live.spec.volume_claim_templates.clone();
         }
-        let replicas = self.next_replicas(live).await?;
+        let replicas = self.next_replicas(current, live).await?;
         set.spec.replicas = Some(replicas);
         let outcome = self.objects.apply_over(live.pet_set.as_ref(), set).await?;
         self.publish_outcome(outcome, "Postgres").await;
         self.objects
             .apply_or_delete(disruption::disruption_budget(cluster), cluster.name())
             .await?;
-        if replicas == cluster.replicas() {
-            Ok(())
-        } else {
+        if replicas > cluster.replicas() {
             Err(Interrupt::Wait(Pending::PrimaryThatStays))
+        } else {
+            Ok(replicas)
         }
     }
 

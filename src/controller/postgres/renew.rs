@@ -20,6 +20,8 @@ use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::controller::postgres::status;
 use crate::controller::state::ServedCertificates;
 use crate::pki::issued::Issued;
+use crate::plan::observed::Issuance;
+use crate::plan::observed::issuance::NORMAL_ISSUANCE_TIME;
 use crate::plan::renewal::{
     RenewalMaterial, describe_early_cas, only_touches_silent_pods, reissue_under_early_ca,
     renewal_material,
@@ -36,6 +38,8 @@ pub(crate) enum Renewed {
     Done,
     /// A client grace period runs that long, and nothing is done before.
     GracePeriod(Duration),
+    /// cert-manager is issuing, and may usually take that much longer.
+    Issuing(Duration),
     /// There is more to do.
     UnderWay,
 }
@@ -67,13 +71,18 @@ pub(crate) async fn renew(
         &found.issuance.certificates,
         context.now(),
     );
-    let issued = match renewal_material(&postgres.spec, found.issuance, found.issued) {
+    let (material, waited) = context.judge_renewal(postgres, found.issuance, found.issued);
+    let issued = match material {
         RenewalMaterial::Issued(issued) => {
             report_early_cas(context, postgres, describe_early_cas(&issued)).await?;
             Some(*issued)
         }
         RenewalMaterial::Nothing => None,
-        RenewalMaterial::InProgress => return Ok(Renewed::Done),
+        RenewalMaterial::InProgress => {
+            let left = NORMAL_ISSUANCE_TIME.checked_sub(waited);
+            let left = left.filter(|left| !left.is_zero());
+            return Ok(left.map_or(Renewed::Done, Renewed::Issuing));
+        }
         RenewalMaterial::Unusable(_) if !reissues.is_empty() => {
             return reissue(context, &site, None, &reissues).await;
         }
@@ -89,6 +98,29 @@ pub(crate) async fn renew(
         return reissue(context, &site, renewal.issued.as_ref(), &reissues).await;
     }
     renewal.advance().await
+}
+
+impl Context {
+    /// Judges what has been issued; returns also how long it has not been what the spec asks for.
+    fn judge_renewal(
+        &self,
+        postgres: &Postgres,
+        issuance: Issuance,
+        issued: Option<Issued>,
+    ) -> (RenewalMaterial, Duration) {
+        let now = self.now();
+        let since = self.state(postgres).issuing_since.unwrap_or(now);
+        let waited = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+        let material = renewal_material(&postgres.spec, issuance, issued, waited);
+        let is_missing = matches!(
+            material,
+            RenewalMaterial::InProgress | RenewalMaterial::Unusable(_)
+        );
+        self.update_state(postgres, |state| {
+            state.issuing_since = is_missing.then_some(since);
+        });
+        (material, waited)
+    }
 }
 
 /// Says which CA ends before a certificate below it, if one does: in a condition, and in an event

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::api::annotations::LEFT_AT;
 use crate::api::bounds;
-use crate::build::current_posture::PostureObjects;
+use crate::build::current_posture::{CurrentPosture, PostureObjects};
 use crate::build::patroni::DynamicConfig;
 use crate::build::workload::ordinal;
 use crate::cluster::{Error, ObjectName};
@@ -17,11 +17,16 @@ use crate::controller::observe::patroni::{fetch_leader, fetch_switchover_candida
 use crate::controller::outcome::{Interrupt, Pending, ReconcileResult};
 use crate::controller::postgres::database::ReconciledDatabase;
 use crate::plan::scale_down::{PodCounts, ScaleDown, StreamingStandby};
+use crate::plan::scale_up::next_size;
 
 impl ReconciledDatabase<'_> {
-    /// How many pods the set gets now. They become fewer only when the primary is among those that
-    /// stay.
-    pub(crate) async fn next_replicas(&self, posture: &PostureObjects) -> ReconcileResult<i32> {
+    /// How many pods the set gets now. They become more when the certificate that is served has
+    /// their names, and fewer only when the primary is among those that stay.
+    pub(crate) async fn next_replicas(
+        &self,
+        current_posture: &CurrentPosture,
+        posture: &PostureObjects,
+    ) -> ReconcileResult<i32> {
         let desired = self.cluster.replicas();
         let set = posture.pet_set.as_ref();
         // A user who may scale the set may have written any number.
@@ -29,13 +34,14 @@ impl ReconciledDatabase<'_> {
             .and_then(|set| set.spec.replicas)
             .map(bounds::clamp_replicas);
         let Some(current) = current else {
-            return Ok(desired);
+            return Ok(next_size(&self.cluster, 0, current_posture));
         };
         if desired >= current {
-            for ordinal in current..desired {
+            let next = next_size(&self.cluster, current, current_posture);
+            for ordinal in current..next {
                 self.delete_old_data(ordinal).await?;
             }
-            return Ok(desired);
+            return Ok(next);
         }
         let counts = PodCounts { current, desired };
         let next = self.scale_down(counts, posture).await?;

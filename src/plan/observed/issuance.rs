@@ -30,7 +30,7 @@ const ISSUER_GROUP: &str = "cert-manager.io/issuer-group";
 
 /// How long cert-manager may take before the status says that it is waited for. It usually takes a
 /// second.
-pub(super) const NORMAL_ISSUANCE_TIME: Duration = Duration::from_secs(15);
+pub const NORMAL_ISSUANCE_TIME: Duration = Duration::from_secs(15);
 
 /// cert-manager waits this long after the first failed try, and twice as long after each further
 /// one: at most [`MAX_DOUBLINGS`] times (32 hours).

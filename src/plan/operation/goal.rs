@@ -2,7 +2,7 @@
 
 use crate::api::defaults;
 use crate::api::operation::Operation;
-use crate::api::ops_request::{BegunOn, PostgresOpsRequestSpec};
+use crate::api::ops_request::BegunOn;
 use crate::api::postgres::{PostgresSpec, TlsConfig};
 use crate::api::tls::SslMode;
 use crate::api::{Postgres, PostgresOpsRequest};
@@ -31,7 +31,7 @@ impl<'a> Goal<'a> {
     /// The goal of a request about this database. `major` is PostgreSQL's major version.
     #[must_use]
     pub fn new(request: &'a PostgresOpsRequest, database: &Postgres, major: u32) -> Self {
-        let desired = target_spec(&database.spec, &request.spec, major);
+        let desired = target_spec(&database.spec, request, major);
         let needs_new_pods = database.spec.tls.is_some() != desired.tls.is_some();
         let replaces = request.restarts() || needs_new_pods;
         Self {
@@ -93,13 +93,10 @@ pub(super) fn keeping_trust(target: Posture, applied: &Posture) -> Posture {
 ///
 /// `major` is PostgreSQL's major version.
 #[must_use]
-pub fn target_spec(
-    spec: &PostgresSpec,
-    request: &PostgresOpsRequestSpec,
-    major: u32,
-) -> PostgresSpec {
+pub fn target_spec(spec: &PostgresSpec, request: &PostgresOpsRequest, major: u32) -> PostgresSpec {
     let mut desired = spec.clone();
-    let Some((change, operation)) = request.tls.as_ref().zip(request.operation()) else {
+    let asked = &request.spec;
+    let Some((change, operation)) = asked.tls.as_ref().zip(asked.operation()) else {
         return desired;
     };
     match operation {
@@ -111,7 +108,7 @@ pub fn target_spec(
         }
         Operation::Change => {
             let tls = desired.tls.get_or_insert_default();
-            change.merge_into(tls);
+            change.merge_into(tls, request.name_change());
             let kept = spec.ssl_mode.filter(|mode| *mode != SslMode::Disable);
             desired.ssl_mode = change
                 .ssl_mode
@@ -151,16 +148,28 @@ pub fn too_many_names(spec: &PostgresSpec, desired: &PostgresSpec) -> Option<Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::tls::ClientAuthMode;
+    use crate::api::annotations::NAMES;
+    use crate::api::tls::{CertificateSpec, ClientAuthMode};
+    use kube::ResourceExt;
 
     fn spec(yaml: &str) -> PostgresSpec {
         serde_saphyr::from_str(yaml).expect("a spec")
     }
 
     fn after(spec_yaml: &str, tls: &str, major: u32) -> PostgresSpec {
-        let request = format!("{{type: ReconfigureTLS, databaseRef: {{name: pg}}, tls: {tls}}}");
-        let request: PostgresOpsRequestSpec = serde_saphyr::from_str(&request).expect("a request");
-        target_spec(&spec(spec_yaml), &request, major)
+        target_spec(&spec(spec_yaml), &request(tls), major)
+    }
+
+    fn request(tls: &str) -> PostgresOpsRequest {
+        let spec = format!("{{type: ReconfigureTLS, databaseRef: {{name: pg}}, tls: {tls}}}");
+        PostgresOpsRequest::new("r", serde_saphyr::from_str(&spec).expect("a request"))
+    }
+
+    fn replacing_names(tls: &str) -> PostgresOpsRequest {
+        let mut request = request(tls);
+        let replace = (NAMES.to_owned(), "Replace".to_owned());
+        request.annotations_mut().extend([replace]);
+        request
     }
 
     const SECURE: &str = "{version: '17', sslMode: require, clientAuthMode: scram, tls: {issuerRef: {name: a}, certificates: \
@@ -261,13 +270,59 @@ mod tests {
             "{certificates: [{alias: server, dnsNames: [y, b]}, {alias: metrics-exporter, dnsNames: [z, a]}]}",
             "{remove: true}",
         ] {
-            let request =
-                format!("{{type: ReconfigureTLS, databaseRef: {{name: pg}}, tls: {tls}}}");
-            let request: PostgresOpsRequestSpec =
-                serde_saphyr::from_str(&request).expect("a request");
-            let once = target_spec(&spec(SECURE), &request, 17);
-            assert_eq!(target_spec(&once, &request, 17), once);
+            for request in [request(tls), replacing_names(tls)] {
+                let once = target_spec(&spec(SECURE), &request, 17);
+                assert_eq!(target_spec(&once, &request, 17), once);
+            }
         }
+    }
+
+    #[test]
+    fn names_that_are_replaced_are_those_of_the_request_alone() {
+        const NAMED: &str = "{version: '17', tls: {issuerRef: {name: a}, certificates: [{alias: server, duration: 24h, \
+            dnsNames: [old, kept], ipAddresses: [192.0.2.1], uris: ['spiffe://a'], emailAddresses: [a@example.com]}, \
+            {alias: client, uris: ['spiffe://client']}]}}";
+        let names = |change: &str| {
+            let tls = target_spec(&spec(NAMED), &replacing_names(change), 17).tls;
+            let tls = tls.expect("TLS");
+            ["server", "client", "metrics-exporter"].map(|alias| {
+                let names = tls.certificate(alias).map(CertificateSpec::names);
+                names.into_iter().flatten().cloned().collect::<Vec<_>>()
+            })
+        };
+        let all = ["old", "kept", "192.0.2.1", "spiffe://a", "a@example.com"];
+        for (change, server, client, exporter) in [
+            (
+                "[{alias: server, dnsNames: [new, kept]}]",
+                &["new", "kept"][..],
+                &["spiffe://client"][..],
+                &[][..],
+            ),
+            (
+                "[{alias: server}, {alias: metrics-exporter, dnsNames: [e]}]",
+                &[],
+                &["spiffe://client"],
+                &["e"],
+            ),
+            ("[{alias: client, duration: 1h}]", &all, &[], &[]),
+            (
+                "[{alias: server, ipAddresses: ['2001:db8::1']}]",
+                &["2001:db8::1"],
+                &["spiffe://client"],
+                &[],
+            ),
+        ] {
+            let found = names(&format!("{{certificates: {change}}}"));
+            assert_eq!(found, [server, client, exporter].map(Vec::from), "{change}");
+        }
+        let change = replacing_names("{certificates: [{alias: server, dnsNames: [new]}]}");
+        let tls = target_spec(&spec(NAMED), &change, 17).tls.expect("TLS");
+        let server = tls.certificate("server").expect("a server");
+        assert_eq!(
+            server.duration.as_deref(),
+            Some("24h"),
+            "only names are replaced"
+        );
     }
 
     #[test]

@@ -49,10 +49,10 @@ pub(super) fn roll_back(observed: &Observed, database: &Postgres, cause: &str) -
         Ok(cluster) => cluster,
         Err(why) => return wait(why),
     };
-    let request = &observed.request.spec;
+    let request = &observed.request;
     // Where the new spec was written already, the served leaves belong to it.
     let is_written = database.spec == target_spec(&database.spec, request, live.major);
-    let material = if is_written && request.operation() != Some(Operation::Rotate) {
+    let material = if is_written && request.spec.operation() != Some(Operation::Rotate) {
         cluster.in_secret
     } else {
         cluster.previous.or(cluster.in_secret)

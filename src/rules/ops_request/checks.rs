@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 
-use crate::api::annotations::{CLIENT_GRACE_PERIOD, STRATEGY, TTL};
+use crate::api::annotations::{CLIENT_GRACE_PERIOD, NAMES, STRATEGY, TTL};
 use crate::api::bounds::{MAX_RETRIES, MAX_TIMEOUT};
 use crate::api::defaults::REPLICAS;
 use crate::api::duration::write;
 use crate::api::names::MAX_REQUEST;
-use crate::api::ops_request::{OpsType, TlsOperation};
+use crate::api::ops_request::{NameChange, OpsType, TlsOperation};
 use crate::api::postgres::StorageType;
 use crate::api::{Postgres, PostgresOpsRequest};
 
@@ -224,6 +224,16 @@ pub(super) fn annotation_valid(
             format!("metadata.annotations.{STRATEGY}"),
             format!("{} is no strategy", quoted(strategy)),
             "use Restart or Reload",
+        );
+    }
+    if let Some(names) = annotations
+        .get(NAMES)
+        .filter(|text| NameChange::parse(text).is_none())
+    {
+        findings.add(
+            format!("metadata.annotations.{NAMES}"),
+            format!("{} is no way to change names", quoted(names)),
+            "use Add or Replace",
         );
     }
     if let Some(text) = annotations.get(CLIENT_GRACE_PERIOD) {

@@ -183,7 +183,7 @@ pub(super) static RULES: [Rule<PostgresOpsRequest>; 25] = [
         id: "annotation-valid",
         effect: Refuse,
         on: &[Create],
-        what: "an annotation `pgrekey.dev/strategy` that is neither `Restart` nor `Reload`; `pgrekey.dev/client-grace-period` or `pgrekey.dev/ttl-after-finished` that is not a duration; and a grace period of more than 7 days",
+        what: "an annotation `pgrekey.dev/strategy` that is neither `Restart` nor `Reload`; `pgrekey.dev/names` that is neither `Add` nor `Replace`; `pgrekey.dev/client-grace-period` or `pgrekey.dev/ttl-after-finished` that is not a duration; and a grace period of more than 7 days",
         why: "An invalid value counts as not set: pods would be restarted, clients would get no grace period, or the request would be kept for ever. The database is paused during the grace period.",
         example: "# metadata.annotations: {pgrekey.dev/client-grace-period: '90'}",
         needs: Needs::Nothing,

@@ -44,7 +44,7 @@ impl Review<PostgresOpsRequest> {
         let TlsAtTurn {
             tls,
             client_auth_mode,
-        } = now.after(change);
+        } = now.after(change, self.object.name_change());
         Some(TargetTls {
             tls: tls?,
             client_auth_mode,

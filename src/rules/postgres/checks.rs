@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use kube::ResourceExt;
 
 use crate::api::Postgres;
-use crate::api::annotations::{CLIENT_GRACE_PERIOD, MAX_LAG};
+use crate::api::annotations::{CLIENT_GRACE_PERIOD, MAX_LAG, SERVER_NAMES};
 use crate::api::bounds::{MAX_CHECK_FAILURES, MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT, MAX_REPLICAS};
 use crate::api::defaults::{REPLICAS, SYNC_REPLICAS};
 use crate::api::names::MAX_DATABASE;
 use crate::api::postgres::{
-    DeletionPolicy, PostgresSpec, StandbyMode, StorageType, StreamingMode,
+    DeletionPolicy, PostgresSpec, ServerNames, StandbyMode, StorageType, StreamingMode,
     SynchronousReplicationConfig,
 };
 use crate::api::quantity;
@@ -466,6 +466,18 @@ pub(super) fn annotation_valid(
                 u64::MAX
             ),
             "use one such as 1048576, without a unit",
+        );
+    }
+    if let Some(text) = review
+        .object
+        .annotations()
+        .get(SERVER_NAMES)
+        .filter(|text| ServerNames::parse(text).is_none())
+    {
+        findings.add(
+            format!("metadata.annotations.{SERVER_NAMES}"),
+            format!("{} is no choice of names", quoted(text)),
+            "use Services, or leave it out for KubeDB's names",
         );
     }
     if let Some(text) = review.object.annotations().get(CLIENT_GRACE_PERIOD) {

@@ -21,7 +21,7 @@ impl World {
     /// The clients that can connect before and after the operation, if they trust the CAs that are
     /// published there.
     pub(super) fn clients_of_both_ends(&self) -> Vec<Client> {
-        let wished = goal::target_spec(&self.database.spec, &self.request.spec, self.major);
+        let wished = goal::target_spec(&self.database.spec, &self.request, self.major);
         let issuer = wished
             .tls
             .as_ref()

@@ -28,7 +28,7 @@ const WRITTEN: u64 = 5 << 20;
 impl World {
     /// The observation of this second.
     pub(crate) fn observe(&self) -> Observed {
-        let wished = goal::target_spec(&self.database.spec, &self.request.spec, self.major);
+        let wished = goal::target_spec(&self.database.spec, &self.request, self.major);
         let is_blind = self.second < self.trouble.blind_until;
         let unknown = || Unknown::NoAnswer("no answer".to_owned());
         let closed = self.second < self.trouble.budget_closed_until

@@ -1,4 +1,5 @@
 use super::*;
+use crate::api::names::DEFAULT_CLUSTER_DOMAIN;
 use crate::build::BuildInputs;
 use crate::build::cluster::tests::{cluster, postgres, version};
 use crate::tls::Method;
@@ -36,6 +37,8 @@ fn a_default_gives_way_to_the_file_and_the_spec_wins_over_it() {
             version: &version("17"),
             superuser: "postgres",
             user_conf: Some(text),
+            live_pods: 0,
+            cluster_domain: DEFAULT_CLUSTER_DOMAIN,
         };
         let cluster = Cluster::build(&postgres(&spec), &facts).expect("a cluster");
         json!(config(&cluster, &Posture::plain(Method::Scram)))["postgresql"]["parameters"].clone()
