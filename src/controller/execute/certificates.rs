@@ -83,14 +83,13 @@ pub(crate) enum IssuedSecrets {
 }
 
 /// Deletes the Certificates and their Secrets: those that the spec names, and those that the live
-/// Certificates name, because the spec may have changed. A trial goes with its Secrets.
+/// Certificates name, because the spec may have changed. A trial stays.
 pub(crate) async fn delete_certificates(
     context: &Context,
     objects: &Objects,
     cluster: &Cluster,
     secrets: IssuedSecrets,
 ) -> Result<(), Error> {
-    delete_trial(context, objects, cluster.name(), None).await?;
     for alias in Alias::ALL {
         let (certificate, secret) = (
             cluster.names().certificate(alias),

@@ -134,6 +134,7 @@ impl ReconciledDatabase<'_> {
         } else {
             IssuedSecrets::Keep
         };
+        certificates::delete_trial(self.context, objects, cluster.name(), None).await?;
         certificates::delete_certificates(self.context, objects, cluster, issued).await?;
         for map in cluster.names().patroni_config_maps().all() {
             objects.delete::<ConfigMap>(&map).await?;
