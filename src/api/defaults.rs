@@ -1,7 +1,7 @@
 //! The values that a `Postgres` has where its spec leaves them out. They are KubeDB's.
 
 use crate::api::postgres::{
-    CommitLevel, DeletionPolicy, StandbyMode, StorageType, SyncMode, TlsConfig,
+    CommitLevel, DeletionPolicy, PostgresSpec, StandbyMode, StorageType, SyncMode, TlsConfig,
 };
 use crate::api::tls::{ClientAuthMode, SslMode};
 
@@ -30,6 +30,14 @@ pub const SYNC_MODE: SyncMode = SyncMode::Any;
 pub const SYNC_REPLICAS: i32 = 1;
 /// `spec.synchronousReplicationConfig.commitLevel`.
 pub const COMMIT_LEVEL: CommitLevel = CommitLevel::RemoteWrite;
+
+impl PostgresSpec {
+    /// Number of pods: the one in the spec, else the default.
+    #[must_use]
+    pub fn desired_replicas(&self) -> i32 {
+        self.replicas.unwrap_or(REPLICAS)
+    }
+}
 
 /// The first major version of PostgreSQL that warns about md5.
 const MD5_IS_DEPRECATED: u32 = 18;

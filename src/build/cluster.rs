@@ -9,7 +9,6 @@ use kube::ResourceExt;
 
 use crate::api::Postgres;
 use crate::api::bounds::{MAX_REPLICAS, clamp_replicas};
-use crate::api::defaults::REPLICAS;
 use crate::api::monitor::{Exporter, Monitor};
 use crate::api::names::{EXPORTER, MAX_DATABASE, POSTGRES};
 use crate::api::postgres::{InitScript, PostgresSpec, ServerNames, StorageType, TlsConfig};
@@ -259,7 +258,7 @@ fn major(version: &PostgresVersionSpec) -> Result<u32, Unbuildable> {
 }
 
 fn replicas(spec: &PostgresSpec) -> Result<i32, Unbuildable> {
-    match spec.replicas.unwrap_or(REPLICAS) {
+    match spec.desired_replicas() {
         replicas @ 1..=MAX_REPLICAS => Ok(replicas),
         other => unbuildable(
             "spec.replicas",

@@ -66,6 +66,17 @@ pub(crate) struct Screen {
     pub(crate) size: Option<ScreenSize>,
 }
 
+#[cfg(test)]
+impl Screen {
+    /// A terminal without colours.
+    pub(crate) fn of_columns(columns: usize) -> Self {
+        Self {
+            color: false,
+            size: Some(ScreenSize { columns, lines: 24 }),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ScreenSize {
     pub(crate) columns: usize,

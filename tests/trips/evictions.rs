@@ -98,14 +98,7 @@ fn no_pod_is_replaced_while_a_standby_is_behind() {
             );
             under_way.run()
         };
-        assert_eq!(
-            done.phase(),
-            Some(OpsPhase::Successful),
-            "{}\n{}",
-            scenario.name,
-            done.log
-        );
-        done.must_be_well(scenario.name);
+        done.must_have_succeeded(scenario.name);
     }
 }
 

@@ -1,7 +1,6 @@
 //! The grace period: how long clients get before the cluster goes on.
 
 use kube::ResourceExt;
-use pgrekey::api::ops_request::OpsPhase;
 use pgrekey::plan::preview::PodStrategy;
 
 use crate::renewals::{go_on, renewed};
@@ -35,13 +34,7 @@ fn clients_get_the_grace_period_of_the_request_or_else_of_the_database() {
             .annotations_mut()
             .extend(settle(of_the_database));
         let mut done = Trip::new(world, Fault::None).run();
-        assert_eq!(
-            done.phase(),
-            Some(OpsPhase::Successful),
-            "that is longer than a step may take\n{}",
-            done.log
-        );
-        done.must_be_well("settle");
+        done.must_have_succeeded("that is longer than a step may take");
         let steps = done.world.request.status.clone().unwrap_or_default().steps;
         let at = |name: &str| {
             steps

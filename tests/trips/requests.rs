@@ -63,14 +63,7 @@ fn a_request_that_waits_for_a_slot_does_not_time_out() {
                 scenario.name
             );
         });
-        done.must_be_well(scenario.name);
-        assert_eq!(
-            done.phase(),
-            Some(OpsPhase::Successful),
-            "{}\n{}",
-            scenario.name,
-            done.log
-        );
+        done.must_have_succeeded(scenario.name);
     }
 }
 
@@ -105,14 +98,7 @@ fn a_request_that_is_replaced_by_its_manifest_on_the_way_succeeds() {
             Trip::new(World::new(scenario, 3, PodStrategy::Restart), Fault::None).run_until(at);
         under_way.world.take_finalizer();
         let mut done = under_way.run();
-        assert_eq!(
-            done.phase(),
-            Some(OpsPhase::Successful),
-            "{} at {at}\n{}",
-            scenario.name,
-            done.log
-        );
-        done.must_be_well(scenario.name);
+        done.must_have_succeeded(&format!("{} at {at}", scenario.name));
     }
 }
 
@@ -132,14 +118,7 @@ fn a_request_that_has_lost_the_record_of_its_first_pods_succeeds() {
         status.begun_on = None;
         under_way.draft = None;
         let mut done = under_way.run();
-        assert_eq!(
-            done.phase(),
-            Some(OpsPhase::Successful),
-            "{} at {at}\n{}",
-            scenario.name,
-            done.log
-        );
-        done.must_be_well(scenario.name);
+        done.must_have_succeeded(&format!("{} at {at}", scenario.name));
     }
 }
 

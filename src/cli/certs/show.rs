@@ -246,7 +246,6 @@ pub(crate) fn databases_json(all: &[DatabaseCertificates], now: Timestamp) -> im
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::cli::output::ScreenSize;
     use crate::pki::Fingerprint;
 
     pub(crate) fn leaf(name: u8, not_after: &str) -> CertificateSummary {
@@ -293,13 +292,7 @@ pub(crate) mod tests {
             database: "demo/plain".to_owned(),
             ..DatabaseCertificates::default()
         };
-        let screen = Screen {
-            color: false,
-            size: Some(ScreenSize {
-                columns: 80,
-                lines: 24,
-            }),
-        };
+        let screen = Screen::of_columns(80);
         let now = "2026-11-24T10:00:00Z".parse().expect("a time");
         let lines = lines(&[certificates(), plain], now, Detail::Short, screen);
         assert!(

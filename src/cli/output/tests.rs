@@ -19,13 +19,7 @@ fn columns_are_as_wide_as_their_widest_cell_and_lines_end_without_blanks() {
 #[test]
 fn a_terminal_ends_every_line_and_a_pipe_none() {
     let rows = [vec!["a".into(), "0123456789".into()]];
-    let narrow = Screen {
-        color: false,
-        size: Some(ScreenSize {
-            columns: 8,
-            lines: 24,
-        }),
-    };
+    let narrow = Screen::of_columns(8);
     assert_eq!(narrow.table(&["N", "V"], &rows)[1], "a  012..");
     assert_eq!(
         Screen::default().table(&["N", "V"], &rows)[1],
@@ -35,13 +29,7 @@ fn a_terminal_ends_every_line_and_a_pipe_none() {
 
 #[test]
 fn long_texts_are_broken_between_words() {
-    let narrow = Screen {
-        color: false,
-        size: Some(ScreenSize {
-            columns: 8,
-            lines: 24,
-        }),
-    };
+    let narrow = Screen::of_columns(8);
     assert_eq!(
         narrow.wrap(Tone::Plain, "one two three incomprehensible"),
         ["one two", "three", "incomp.."]
@@ -55,13 +43,7 @@ fn long_texts_are_broken_between_words() {
 #[test]
 fn wide_characters_take_two_columns() {
     let rows = [vec!["\u{6f22}\u{5b57}".into(), "x".into()]];
-    let narrow = Screen {
-        color: false,
-        size: Some(ScreenSize {
-            columns: 5,
-            lines: 24,
-        }),
-    };
+    let narrow = Screen::of_columns(5);
     assert_eq!(
         Screen::default().table(&["NAME", "V"], &rows),
         ["NAME  V", "\u{6f22}\u{5b57}  x"]
@@ -77,10 +59,7 @@ fn colours_take_no_room_and_are_left_out_where_they_are_not_wanted() {
     let rows = [vec![Cell::new(Tone::Good, "ok"), "x".into()]];
     let colors = Screen {
         color: true,
-        size: Some(ScreenSize {
-            columns: 80,
-            lines: 24,
-        }),
+        ..Screen::of_columns(80)
     };
     assert_eq!(
         colors.table(&["ABC", "V"], &rows)[1],

@@ -14,7 +14,6 @@ use kube::api::{Api, ListParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watch_object, watcher};
 
-use crate::api::defaults::REPLICAS;
 use crate::api::ops_request::OpsPhase;
 use crate::api::{Postgres, PostgresOpsRequest};
 use crate::cli::kubeconfig::{ApiConnection, Scope, block_on, explain_api_error, is_missing};
@@ -168,7 +167,7 @@ async fn replicas(cluster: &ApiConnection, request: &PostgresOpsRequest) -> i32 
         .await
         .ok()
         .flatten();
-    database.map_or(3, |database| database.spec.replicas.unwrap_or(REPLICAS))
+    database.map_or(3, |database| database.spec.desired_replicas())
 }
 
 /// Watch errors in a row after which the view gives up; there is a pause of one second after each.

@@ -46,7 +46,23 @@ pub(crate) struct Executor<'a> {
     pub(crate) operation: Option<&'a str>,
 }
 
-impl Executor<'_> {
+impl<'a> Executor<'a> {
+    /// For what a database needs without an operation: renewals and settings.
+    pub(crate) fn without_operation(
+        context: &'a Context,
+        observed: &'a ClusterObjects,
+        issued: Option<&'a Issued>,
+    ) -> Self {
+        Self {
+            context,
+            observed,
+            target: &observed.cluster,
+            issued,
+            trial_cas: BTreeMap::new(),
+            operation: None,
+        }
+    }
+
     /// Executes one action on the database. Actions on the request are executed elsewhere.
     pub(crate) async fn execute(&self, action: &ClusterAction) -> ReconcileResult<()> {
         let ClusterObjects {

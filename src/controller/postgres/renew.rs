@@ -3,7 +3,6 @@
 //! walk, like any other change of trust, and clients get a grace period on it. A cluster that an
 //! operation left half-way goes on to its spec in the same way.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kube::ResourceExt;
@@ -154,14 +153,7 @@ async fn reissue(
     issued: Option<&Issued>,
     reissues: &[ClusterAction],
 ) -> ReconcileResult<Renewed> {
-    let executor = Executor {
-        context,
-        observed: site,
-        target: &site.cluster,
-        issued,
-        trial_cas: BTreeMap::new(),
-        operation: None,
-    };
+    let executor = Executor::without_operation(context, site, issued);
     for action in reissues {
         info!(database = site.cluster.name(), %action, "a CA ends before a certificate");
         executor.execute(action).await?;
@@ -323,14 +315,7 @@ impl<'a> Renewal<'a> {
                 .publish_event(*postgres, EventType::Normal, "RenewCertificates", note)
                 .await;
         }
-        let executor = Executor {
-            context,
-            observed: site,
-            target: &site.cluster,
-            issued: issued.as_ref(),
-            trial_cas: BTreeMap::new(),
-            operation: None,
-        };
+        let executor = Executor::without_operation(context, site, issued.as_ref());
         for action in actions {
             executor.execute(action).await?;
         }

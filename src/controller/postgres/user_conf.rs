@@ -43,7 +43,6 @@ use crate::plan::user_conf::{
     ObservedSettings, REQUEUE_WHEN_LOADED, ServerSettings, SettingsStep, left_out_message,
 };
 use crate::tls::Posture;
-use std::collections::BTreeMap;
 
 impl ReconciledDatabase<'_> {
     /// Writes Secret `NAME-user-conf`. The settings that are left out of it are also written on it:
@@ -172,14 +171,7 @@ impl ReconciledDatabase<'_> {
                 .and_then(|secret| secret.resource_version())
                 .unwrap_or_default()
         );
-        let executor = Executor {
-            context: self.context,
-            observed: &site,
-            target: &site.cluster,
-            issued: None,
-            trial_cas: BTreeMap::new(),
-            operation: None,
-        };
+        let executor = Executor::without_operation(self.context, &site, None);
         let mut observed = ObservedSettings::default();
         for pod in site.pods.iter().filter(|pod| is_ready(pod)) {
             match advance_server(&executor, pod, file, &version).await {

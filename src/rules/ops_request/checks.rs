@@ -6,7 +6,6 @@ use kube::ResourceExt;
 
 use crate::api::annotations::{CLIENT_GRACE_PERIOD, NAMES, STRATEGY, TTL};
 use crate::api::bounds::{MAX_RETRIES, MAX_TIMEOUT};
-use crate::api::defaults::REPLICAS;
 use crate::api::duration::write;
 use crate::api::names::MAX_REQUEST;
 use crate::api::ops_request::{NameChange, OpsType, TlsOperation};
@@ -272,7 +271,7 @@ pub(super) fn data_survives(
         return;
     };
     let is_its_only_copy = database.spec.storage_type == Some(StorageType::Ephemeral);
-    if !is_its_only_copy || database.spec.replicas.unwrap_or(REPLICAS) > 1 {
+    if !is_its_only_copy || database.spec.desired_replicas() > 1 {
         return;
     }
     let needs_new_pods = needs_new_pods(review, &database, facts);
@@ -300,7 +299,7 @@ pub(super) fn single_replica(
         return;
     };
     let is_restarted = review.object.restarts() || needs_new_pods(review, &database, facts);
-    if is_restarted && database.spec.replicas.unwrap_or(REPLICAS) == 1 {
+    if is_restarted && database.spec.desired_replicas() == 1 {
         findings.add(
             "spec.databaseRef",
             "has one pod",

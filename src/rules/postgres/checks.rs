@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use crate::api::Postgres;
 use crate::api::annotations::{CLIENT_GRACE_PERIOD, MAX_LAG, SERVER_NAMES};
 use crate::api::bounds::{MAX_CHECK_FAILURES, MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT, MAX_REPLICAS};
-use crate::api::defaults::{REPLICAS, SYNC_REPLICAS};
+use crate::api::defaults::SYNC_REPLICAS;
 use crate::api::names::MAX_DATABASE;
 use crate::api::postgres::{
     DeletionPolicy, PostgresSpec, ServerNames, StandbyMode, StorageType, StreamingMode,
@@ -204,7 +204,7 @@ pub(super) fn synchronous_valid(
         }
     }
     let wanted = num_sync_replicas.unwrap_or(SYNC_REPLICAS);
-    let standbys = spec.replicas.unwrap_or(REPLICAS).saturating_sub(1);
+    let standbys = spec.desired_replicas().saturating_sub(1);
     let (most, of) = match i32::try_from(standby_names.len()) {
         Ok(0) | Err(_) => (standbys, "standbys"),
         Ok(names) => (names, "standbyNames"),

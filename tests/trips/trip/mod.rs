@@ -250,6 +250,17 @@ impl Trip {
             .and_then(|status| status.phase)
     }
 
+    /// The request has succeeded, and the database is well.
+    pub(crate) fn must_have_succeeded(&mut self, what: &str) {
+        assert_eq!(
+            self.phase(),
+            Some(OpsPhase::Successful),
+            "{what}\n{}",
+            self.log
+        );
+        self.must_be_well(what);
+    }
+
     /// The request has ended, one way or the other, and the database is well.
     pub(crate) fn must_be_well(&mut self, what: &str) {
         // A pod that died at the very end comes back, certificates with a defect are issued again, and

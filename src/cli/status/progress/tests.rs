@@ -1,7 +1,6 @@
 use serde_json::json;
 
 use super::*;
-use crate::cli::output::ScreenSize;
 
 /// A request that issues a certificate, in the midst of a roll.
 pub(crate) fn request() -> PostgresOpsRequest {
@@ -43,13 +42,7 @@ fn now() -> Timestamp {
 
 #[test]
 fn a_request_in_the_midst_of_a_roll_is_readable_in_80_columns() {
-    let screen = Screen {
-        color: false,
-        size: Some(ScreenSize {
-            columns: 80,
-            lines: 24,
-        }),
-    };
+    let screen = Screen::of_columns(80);
     let lines = lines(&request(), 3, now(), Detail::Short, screen);
     assert!(
         lines.iter().all(|line| line.chars().count() <= 80),

@@ -11,7 +11,6 @@ use tracing::debug;
 use crate::api::Postgres;
 use crate::api::annotations::BUILT_OF;
 use crate::api::bounds::MAX_CHECK_TIMEOUT;
-use crate::api::defaults::REPLICAS;
 use crate::api::postgres::HealthChecker;
 use crate::build::version::BuiltOf;
 use crate::build::workload::PodOwnership;
@@ -156,7 +155,7 @@ async fn ask_servers(
         let left_slots = left_slots(postgres, &pods, &primary.idle_slots);
         remember(context, postgres, LastCheck { left_slots });
     }
-    answers.verdict(postgres.spec.replicas.unwrap_or(REPLICAS))
+    answers.verdict(postgres.spec.desired_replicas())
 }
 
 /// Keeps the findings in memory. If they are new, databases are reconciled.

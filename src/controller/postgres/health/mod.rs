@@ -29,7 +29,6 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::api::Postgres;
 use crate::api::bounds::MAX_CHECK_PERIOD;
-use crate::api::defaults::REPLICAS;
 use crate::api::postgres::DatabasePhase;
 use crate::controller::Context;
 use crate::controller::postgres::health::checks::{HealthCheckResult, check, seconds, settings};
@@ -219,7 +218,7 @@ fn replicas(context: &Context, postgres: &Postgres) -> Option<Replicas> {
     )?;
     let status = set.status.as_ref();
     Some(Replicas {
-        desired: postgres.spec.replicas.unwrap_or(REPLICAS),
+        desired: postgres.spec.desired_replicas(),
         ready: status
             .and_then(|status| status.ready_replicas)
             .unwrap_or_default(),

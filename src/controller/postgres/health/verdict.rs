@@ -7,7 +7,6 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use crate::api::Postgres;
-use crate::api::defaults::REPLICAS;
 use crate::controller::postgres::scale::slot_name;
 use crate::database::ProbeError;
 use crate::database::server_status::ServerStatus;
@@ -88,7 +87,7 @@ impl CheckAnswers {
 /// have no pod.
 pub(super) fn left_slots(postgres: &Postgres, pods: &[Arc<Pod>], idle: &[String]) -> Vec<String> {
     let prefix = format!("{}_", slot_name(&postgres.name_any()));
-    let replicas = postgres.spec.replicas.unwrap_or(REPLICAS);
+    let replicas = postgres.spec.desired_replicas();
     let alive: BTreeSet<String> = pods.iter().map(|pod| slot_name(&pod.name_any())).collect();
     let ordinal = |slot: &str| slot.strip_prefix(&prefix)?.parse::<i32>().ok();
     let is_left = |slot: &&String| {
