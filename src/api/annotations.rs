@@ -23,6 +23,9 @@ pub const MAX_LAG: &str = "pgrekey.dev/max-lag";
 /// On a Postgres: which names the certificates of its servers have. `Services`: those of Services
 /// and pods from the namespace up, and no others. Default: KubeDB's.
 pub const SERVER_NAMES: &str = "pgrekey.dev/server-names";
+/// On a Postgres: where the CA lies that its issuer does not give with what it issues,
+/// `ConfigMap/NAME` or `Secret/NAME`, with `/KEY` behind it if the key is not `ca.crt`.
+pub const EXTRA_CA: &str = "pgrekey.dev/extra-ca";
 /// On a Namespace: the issuer for databases that name none, `Issuer/NAME` or `ClusterIssuer/NAME`.
 pub const DEFAULT_ISSUER: &str = "pgrekey.dev/default-issuer";
 /// On a PostgresVersion: groups that the OpenSSL of the image has for `ssl_groups` beyond those that

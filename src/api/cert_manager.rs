@@ -232,6 +232,73 @@ pub struct ClusterIssuerSpec {
     pub venafi: Option<IssuerSettings>,
 }
 
+/// The type of an issuer of cert-manager's, as far as pgrekey tells them apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum IssuerType {
+    /// Signs with a CA in this Secret.
+    Ca {
+        /// The name of the Secret.
+        secret_name: String,
+    },
+    /// Each certificate is signed with its own key.
+    SelfSigned,
+    /// Asks an ACME server.
+    Acme,
+    /// Asks a Vault.
+    Vault,
+    /// Asks Venafi.
+    Venafi,
+    /// Of another API group, of a type that pgrekey does not know, or not known at all.
+    #[default]
+    Other,
+}
+
+impl IssuerSpec {
+    /// The type of the issuer.
+    #[must_use]
+    pub fn issuer_type(&self) -> IssuerType {
+        let Self {
+            ca,
+            self_signed,
+            acme,
+            vault,
+            venafi,
+        } = self;
+        let type_of = |settings: &Option<IssuerSettings>, type_| settings.map(|_| type_);
+        let signs = ca.as_ref().map(|ca| IssuerType::Ca {
+            secret_name: ca.secret_name.clone(),
+        });
+        signs
+            .or(type_of(self_signed, IssuerType::SelfSigned))
+            .or(type_of(acme, IssuerType::Acme))
+            .or(type_of(vault, IssuerType::Vault))
+            .or(type_of(venafi, IssuerType::Venafi))
+            .unwrap_or_default()
+    }
+}
+
+impl ClusterIssuerSpec {
+    /// The type of the issuer.
+    #[must_use]
+    pub fn issuer_type(&self) -> IssuerType {
+        let Self {
+            ca,
+            self_signed,
+            acme,
+            vault,
+            venafi,
+        } = self.clone();
+        let spec = IssuerSpec {
+            ca,
+            self_signed,
+            acme,
+            vault,
+            venafi,
+        };
+        spec.issuer_type()
+    }
+}
+
 /// That an issuer is of a kind. The settings themselves are not read: they may name Secrets and
 /// addresses, and pgrekey keeps every issuer in memory.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]

@@ -11,6 +11,7 @@ pub mod condition;
 pub mod defaults;
 pub mod duration;
 pub mod environment;
+pub mod extra_ca;
 mod merge;
 pub mod monitor;
 pub mod names;

@@ -395,6 +395,20 @@ pub struct PostgresStatus {
     pub conditions: Vec<Condition>,
     /// The Secret of the superuser.
     pub auth_secret: Option<AuthSecretStatus>,
+    /// The CAs at the top of the database's chains that its issuers did not give: annotation
+    /// `pgrekey.dev/extra-ca` named the object that holds them.
+    #[serde(default, rename = "extraCAs", skip_serializing_if = "Vec::is_empty")]
+    pub extra_cas: Vec<ExtraCaStatus>,
+}
+
+/// A CA that the issuer did not give.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ExtraCaStatus {
+    /// Its common name.
+    pub name: String,
+    /// SHA-256 of its certificate, in hex.
+    pub fingerprint: String,
 }
 
 /// Observed state of the Secret of the superuser.

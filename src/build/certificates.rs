@@ -1,6 +1,6 @@
 //! The Certificates that pgrekey asks cert-manager for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use kube::ResourceExt;
@@ -47,7 +47,7 @@ pub fn requirements(cluster: &Cluster) -> Requirements {
         exporter: names(Alias::MetricsExporter),
         superuser: cluster.superuser.clone(),
         scram: method(&cluster.spec, cluster.major) == Method::Scram,
-        trusted: BTreeMap::new(),
+        ..Requirements::default()
     }
 }
 

@@ -9,6 +9,7 @@ use kube::ResourceExt;
 
 use crate::api::Postgres;
 use crate::api::bounds::{MAX_REPLICAS, clamp_replicas};
+use crate::api::extra_ca::ExtraCaSource;
 use crate::api::monitor::{Exporter, Monitor};
 use crate::api::names::{EXPORTER, MAX_DATABASE, POSTGRES};
 use crate::api::postgres::{InitScript, PostgresSpec, ServerNames, StorageType, TlsConfig};
@@ -42,6 +43,7 @@ pub struct Cluster {
     /// The DNS domain of the Kubernetes cluster.
     pub(super) dns_domain: String,
     pub(super) server_names: ServerNames,
+    pub(super) extra_ca: Option<ExtraCaSource>,
     pub(super) superuser: String,
     pub(super) data: Data,
     /// CPU and memory of the container `postgres`.
@@ -112,6 +114,7 @@ impl Cluster {
             named_pods: clamp_replicas(facts.live_pods).max(replicas),
             dns_domain: facts.cluster_domain.to_owned(),
             server_names: postgres.server_names(),
+            extra_ca: postgres.extra_ca(),
             superuser: superuser(facts)?,
             data: data(&spec)?,
             shared_buffers: shared_buffers(&resources)?,
@@ -165,6 +168,12 @@ impl Cluster {
     #[must_use]
     pub fn cluster_domain(&self) -> &str {
         &self.dns_domain
+    }
+
+    /// Where the CA lies that the issuer does not give; `None` if the database names none.
+    #[must_use]
+    pub const fn extra_ca(&self) -> Option<&ExtraCaSource> {
+        self.extra_ca.as_ref()
     }
 
     /// User, group and fsGroup of the pods.

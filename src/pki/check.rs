@@ -14,11 +14,14 @@ use x509_parser::extensions::ExtendedKeyUsage;
 use x509_parser::oid_registry::OID_SIG_ED25519;
 use x509_parser::x509::X509Version;
 
+use crate::api::cert_manager::IssuerType;
 use crate::api::names::Alias;
 use crate::pki::certificate::common_name;
 use crate::pki::chain::{CertificationPath, MAX_CERTIFICATES, certification_paths, is_confusable};
 use crate::pki::defect::{CaFault, Defect};
+use crate::pki::extra_ca::{ExtraCas, MissingRoot, roots_above};
 use crate::pki::key_pair::{CertificateAndKey, KeyPairProblem};
+use crate::pki::material::PerAlias;
 use crate::pki::parse::{certificates_of, parse_certificate, timestamp};
 use crate::pki::served::{Pem, pem};
 use crate::pki::{CaId, Fingerprint, Leaf};
@@ -64,6 +67,12 @@ pub struct Requirements {
     pub scram: bool,
     /// The CAs that servers and clients trust already, PEM.
     pub trusted: BTreeMap<CaId, String>,
+    /// The leaves that are in service already.
+    pub in_service: BTreeSet<Fingerprint>,
+    /// The CAs that the user gives.
+    pub extra_cas: ExtraCas,
+    /// The types of the issuers.
+    pub issuers: PerAlias<IssuerType>,
 }
 
 /// A CA that ends before a leaf below it: from then on the leaf is worth nothing.
@@ -98,6 +107,8 @@ pub struct CheckedCertificate {
     pub leaf: Leaf,
     /// The CA at the top of its chain.
     pub root: CertificateDer<'static>,
+    /// The issuer gave that CA.
+    pub root_is_given: bool,
     /// Chain and key, as they are served.
     pub pem: Pem,
     /// When the chain ends.
@@ -107,7 +118,13 @@ pub struct CheckedCertificate {
 }
 
 impl CheckedCertificate {
-    fn new(pair: &CertificateAndKey, path: CertificationPath, key: &SecretString) -> Self {
+    /// `given` are the CAs that the issuer gave with it.
+    fn new(
+        pair: &CertificateAndKey,
+        path: CertificationPath,
+        key: &SecretString,
+        given: &[CertificateDer<'static>],
+    ) -> Self {
         let chain = pair.chain();
         let early_ca = path.cas().filter_map(|ca| early_ca(ca, pair));
         let early_ca = early_ca.min_by_key(|ca| ca.ends);
@@ -122,6 +139,7 @@ impl CheckedCertificate {
             },
             ends: early_ca.as_ref().map_or(pair.not_after(), |ca| ca.ends),
             early_ca,
+            root_is_given: given.contains(&path.root),
             root: path.root,
         }
     }
@@ -165,36 +183,85 @@ pub fn check(
         });
     }
     let leaf = pair.chain().first().ok_or(Defect::NotIssued)?;
-    let mut pool = [others.as_slice(), &beside, roots].concat();
-    // Those that can be used come first: the number of paths is bounded.
+    let given = [others.as_slice(), &beside].concat();
+    let judged = |more: &[CertificateDer<'static>]| {
+        let pool = pool(&given, more, now);
+        let paths = certification_paths(leaf, &pool).into_iter();
+        best(paths.map(|path| {
+            let chain = check_path(alias, &pair, &path, roots, wanted, now)?;
+            Ok(CheckedCertificate::new(&chain, path, &source.key, &given))
+        }))
+    };
+    let why = match judged(roots) {
+        Some(Ok(good)) => return Ok(good),
+        Some(Err(why)) => why,
+        None => {
+            let missing = MissingRoot {
+                issuer: wanted.issuers.get(alias).clone(),
+                extra_cas: wanted.extra_cas.clone(),
+            };
+            if beside.is_empty() {
+                Defect::NoCa(missing)
+            } else {
+                Defect::NoRoot(missing)
+            }
+        }
+    };
+    let signed = [std::slice::from_ref(leaf), &given].concat();
+    let more = extra_roots(leaf, &signed, wanted);
+    match judged(&[roots, &more].concat()) {
+        Some(Ok(good)) => Ok(good),
+        Some(Err(_)) | None => Err(why),
+    }
+}
+
+/// The roots of this leaf that the issuer did not give: those that are trusted already, and, for a
+/// leaf that is not in service yet, those that the user gives.
+fn extra_roots(
+    leaf: &CertificateDer<'static>,
+    signed: &[CertificateDer<'static>],
+    wanted: &Requirements,
+) -> Vec<CertificateDer<'static>> {
+    let trusted: Vec<_> = trusted_cas(&wanted.trusted).collect();
+    let is_in_service = wanted.in_service.contains(&Fingerprint::sha256(leaf));
+    let by_user = wanted.extra_cas.roots().filter(|_| !is_in_service);
+    roots_above(signed, trusted.iter().chain(by_user))
+}
+
+fn trusted_cas(
+    trusted: &BTreeMap<CaId, String>,
+) -> impl Iterator<Item = CertificateDer<'static>> + '_ {
+    trusted
+        .values()
+        .flat_map(|pem| certificates_of(pem.as_bytes()).unwrap_or_default())
+}
+
+/// The certificates among which paths are looked for, each once. Those that can be used come first:
+/// the number of paths is bounded.
+fn pool(
+    given: &[CertificateDer<'static>],
+    more: &[CertificateDer<'static>],
+    now: Timestamp,
+) -> Vec<CertificateDer<'static>> {
+    let mut pool = [given, more].concat();
     pool.sort_by_key(|ca| validity(ca).is_none_or(|(from, until)| now < from || now >= until));
     let mut seen = BTreeSet::new();
     pool.retain(|ca| seen.insert(ca.to_vec()));
-    let paths = certification_paths(leaf, &pool);
-    if paths.is_empty() {
-        return Err(if beside.is_empty() {
-            Defect::NoCa
-        } else {
-            Defect::NoRoot
-        });
-    }
-    let judged = paths.into_iter().map(|path| {
-        let chain = check_path(alias, &pair, &path, roots, wanted, now)?;
-        Ok(CheckedCertificate::new(&chain, path, &source.key))
-    });
+    pool
+}
+
+/// The certificate on the path that lasts longest; of equal ones, the one whose root does. `None`
+/// if there is no path; else the first defect if no path is good.
+fn best(
+    judged: impl Iterator<Item = Result<CheckedCertificate, Defect>>,
+) -> Option<Result<CheckedCertificate, Defect>> {
     let (good, bad): (Vec<_>, Vec<_>) = judged.partition(Result::is_ok);
-    // The path that lasts longest counts; of equal ones, the one whose root does.
     let lasts = |certificate: &CheckedCertificate| {
         let end_of_root = validity(&certificate.root).map(|(_, until)| until);
         (certificate.ends, end_of_root, certificate.leaf.ca)
     };
-    match good.into_iter().filter_map(Result::ok).max_by_key(lasts) {
-        Some(best) => Ok(best),
-        None => Err(bad
-            .into_iter()
-            .find_map(Result::err)
-            .unwrap_or(Defect::NoRoot)),
-    }
+    let good = good.into_iter().filter_map(Result::ok).max_by_key(lasts);
+    good.map(Ok).or_else(|| bad.into_iter().next())
 }
 
 /// When a certificate begins and ends; `None` if it cannot be parsed.
@@ -303,10 +370,7 @@ fn check_confusable(
     let Some(top) = pair.chain().last() else {
         return Ok(());
     };
-    let trusted = trusted
-        .values()
-        .flat_map(|pem| certificates_of(pem.as_bytes()).unwrap_or_default());
-    let mut others = roots.iter().cloned().chain(trusted);
+    let mut others = roots.iter().cloned().chain(trusted_cas(trusted));
     match others.find(|other| is_confusable(top, &path.root, other)) {
         None => Ok(()),
         Some(other) => Err(Defect::ConfusableCa {

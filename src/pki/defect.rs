@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use crate::pki::extra_ca::MissingRoot;
 use crate::pki::parse::KeyPairProblem;
 
 /// A defect of an issued certificate.
@@ -16,9 +17,9 @@ pub enum Defect {
     Pair(KeyPairProblem),
     /// The issuer gives no CA certificate.
     #[error(
-        "the Secret has no ca.crt, and tls.crt holds no self-signed CA, so no client could verify the certificate: use an issuer that gives its CA"
+        "the Secret has no ca.crt, and tls.crt holds no self-signed CA, so no client could verify the certificate: {0}"
     )]
-    NoCa,
+    NoCa(MissingRoot),
     /// More certificates than any chain needs.
     #[error(
         "tls.crt and ca.crt hold {found} certificates, and pgrekey looks at {most} at most: leave only those of its chain"
@@ -34,9 +35,9 @@ pub enum Defect {
     Ca(KeyPairProblem),
     /// The chain does not end at a self-signed CA.
     #[error(
-        "its chain does not lead to a self-signed CA in ca.crt or tls.crt, which libpq insists on: give the issuer's Secret the root as ca.crt"
+        "its chain does not lead to a self-signed CA in ca.crt or tls.crt, which libpq insists on: {0}"
     )]
-    NoRoot,
+    NoRoot(MissingRoot),
     /// A CA above the leaf cannot be one, or is not valid now.
     #[error("CA {name:?} above it {fault}: {}", .fault.remedy())]
     BadCa {

@@ -29,6 +29,7 @@ use crate::pki::{CaId, Material};
 
 pub use crate::pki::check::{EarlyCa, IssuedSecret, Requirements};
 pub use crate::pki::defect::{CaFault, Defect};
+pub use crate::pki::extra_ca::{ExtraCa, ExtraCas};
 pub use crate::pki::material::PerAlias;
 pub use crate::pki::served::{Pem, ServedMaterial, TRUST_KEY, bundle, cas, ders, leaf};
 
@@ -46,6 +47,8 @@ pub struct Issued {
     pub ends: PerAlias<Timestamp>,
     /// The CA that ends before its leaf, if there is one.
     pub early_ca: PerAlias<Option<EarlyCa>>,
+    /// The CAs at the top of the chains that their issuers did not give, each once.
+    pub extra_cas: Vec<ExtraCa>,
 }
 
 /// Why a certificate must not be served.
@@ -123,6 +126,7 @@ fn combine(
         exporter,
     }: PerAlias<CheckedCertificate>,
 ) -> Issued {
+    let extra_cas = extra_cas(&[&server, &client, &exporter]);
     let material = Material {
         server: server.leaf,
         client: client.leaf,
@@ -160,7 +164,28 @@ fn combine(
         served,
         ends,
         early_ca,
+        extra_cas,
     }
+}
+
+/// The roots that no issuer gave, each once.
+fn extra_cas(checked: &[&CheckedCertificate]) -> Vec<ExtraCa> {
+    let is_given = |root: &CertificateDer<'static>| {
+        let mut below = checked.iter().filter(|one| one.root == *root);
+        below.any(|one| one.root_is_given)
+    };
+    let mut extra = vec![];
+    for root in checked
+        .iter()
+        .map(|one| &one.root)
+        .filter(|root| !is_given(root))
+    {
+        let ca = ExtraCa::from_der(root);
+        if !extra.contains(&ca) {
+            extra.push(ca);
+        }
+    }
+    extra
 }
 
 #[cfg(test)]

@@ -155,6 +155,19 @@ impl ServedMaterial {
         })
     }
 
+    /// The leaves in these files; empty if they are not good.
+    #[must_use]
+    pub fn leaves(&self) -> BTreeSet<Fingerprint> {
+        let leaves = self
+            .material()
+            .map(|all| [all.server, all.client, all.exporter]);
+        leaves
+            .into_iter()
+            .flatten()
+            .map(|leaf| leaf.fingerprint)
+            .collect()
+    }
+
     /// Takes the files from the data of Secret `NAME-tls`. `None` if a file is missing or empty.
     /// [`ServedMaterial::material`] checks the content.
     ///

@@ -189,6 +189,7 @@ pub fn only_touches_silent_pods(actions: &[ClusterAction], pods: &[ObservedPod])
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pki::extra_ca::MissingRoot;
     use crate::pki::issued::tests::{Authority, issue};
     use crate::tls::Alias;
 
@@ -333,7 +334,7 @@ mod tests {
         }];
         let another_defect = [MaterialProblem {
             alias: Alias::Server,
-            defect: Defect::NoRoot,
+            defect: Defect::NoRoot(MissingRoot::default()),
         }];
         let old = ObservedCertificate {
             begins: Some(begins),

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api::annotations::{DEFAULT_ISSUER, USABLE_BY_DATABASES};
-use crate::api::cert_manager::{ClusterIssuer, Issuer};
+use crate::api::cert_manager::{ClusterIssuer, Issuer, IssuerType};
 use crate::api::{Postgres, PostgresOpsRequest, PostgresVersion};
 
 /// The state of the cluster at one time.
@@ -36,6 +36,15 @@ pub trait ClusterFacts {
     fn issuer_namespaces(&self, name: &str) -> Vec<String>;
     /// The ClusterIssuer of this name.
     fn cluster_issuer(&self, name: &str) -> Option<Arc<ClusterIssuer>>;
+    /// The type of an Issuer of this namespace, or of a ClusterIssuer; `None` if there is none of
+    /// this name.
+    fn issuer_type(&self, namespace: &str, kind: &str, name: &str) -> Option<IssuerType> {
+        if kind == "ClusterIssuer" {
+            Some(self.cluster_issuer(name)?.spec.issuer_type())
+        } else {
+            Some(self.issuer(namespace, name)?.spec.issuer_type())
+        }
+    }
     /// Every ClusterIssuer.
     fn cluster_issuers(&self) -> Vec<Arc<ClusterIssuer>>;
     /// Whether there is a ServiceAccount of this name that carries the label [`USABLE_BY_DATABASES`].

@@ -12,12 +12,13 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::harness::{
-    Ca, Cluster, Controllers, Seat, TestNamespace, Writes, ca, ca_secret, ended, example, psql,
-    secret, uids, versions,
+    Ca, Cluster, Controllers, Seat, TestNamespace, Traffic, Writes, ca, ca_secret, ended, example,
+    psql, sample_or_all, secret, uids, versions,
 };
 use crate::operations::{by_reload, carry_out, request};
 
 const DATABASE: &str = "pg/ha-postgres";
+const ALIASES: [&str; 3] = ["server", "client", "metrics-exporter"];
 
 fn issuer(name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "cert-manager.io/v1", "kind": "Issuer", "metadata": {"name": name}, "spec": spec})
@@ -57,15 +58,13 @@ fn ca_of_cert_manager(namespace: &TestNamespace<'_>, name: &str, more: &Value) {
     namespace.apply(&issuer_of_secret(name));
 }
 
-/// A CA below another, as an issuer's Secret holds it.
+/// A CA below another, as an issuer's Secret holds it that does not know the root.
 fn intermediate(root: &Ca, name: &str) -> Value {
     let mut params = ca_params(name);
     params.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate().expect("a key");
     let below: Ca = CertifiedIssuer::signed_by(params, key, root).expect("a CA");
-    let mut secret = ca_secret(name, &below);
-    secret["stringData"]["ca.crt"] = json!(root.pem());
-    secret
+    ca_secret(name, &below)
 }
 
 fn ca_params(name: &str) -> CertificateParams {
@@ -120,20 +119,14 @@ async fn certificates_of_the_issuers_that_people_have_are_served_under_load() {
         );
     }
 
-    let root = ca("company-root");
-    namespace.apply(&intermediate(&root, "team-ca"));
-    namespace.apply(&issuer_of_secret("team-ca"));
-    let to = |name: &str| json!({"issuerRef": issuer_ref(name)});
-    let to_intermediate = by_reload(request("to-an-intermediate-ca", &to("team-ca")));
-    carry_out(namespace, &writes, &to_intermediate, false).await;
-    assert_eq!(secret(namespace, "ha-postgres-tls", "ca.crt"), root.pem());
+    an_issuer_need_not_know_its_root(namespace, &writes).await;
     namespace
         .until("no CA ends first", 30, || early_ca(namespace).is_empty())
         .await;
+    keys_change_under_load(namespace, &writes).await;
 
     ca_of_cert_manager(namespace, "day-ca", &json!({"duration": "25h0m0s"}));
-    let aliases = ["server", "client", "metrics-exporter"];
-    let for_a_day = aliases.map(|alias| json!({"alias": alias, "duration": "24h0m0s"}));
+    let for_a_day = ALIASES.map(|alias| json!({"alias": alias, "duration": "24h0m0s"}));
     let tls = json!({"issuerRef": issuer_ref("day-ca"), "certificates": for_a_day});
     carry_out(
         namespace,
@@ -147,9 +140,146 @@ async fn certificates_of_the_issuers_that_people_have_are_served_under_load() {
     let left = end.duration_since(jiff::Timestamp::now()).as_hours();
     assert!((22..=24).contains(&left), "{expiry}");
     assert_eq!(early_ca(namespace), "", "the CA outlives them");
+    if sample_or_all(false, true) {
+        a_ca_is_renewed_shortly_before_its_end(namespace, &writes).await;
+    }
 
     namespace.clear();
     controllers.stop().await;
+}
+
+/// An intermediate CA whose root the user names: among others, in a ConfigMap.
+async fn an_issuer_need_not_know_its_root(namespace: &TestNamespace<'_>, writes: &Writes) {
+    let root = ca("company-root");
+    namespace.apply(&intermediate(&root, "team-ca"));
+    namespace.apply(&issuer_of_secret("team-ca"));
+    let to_team_ca = json!({"issuerRef": issuer_ref("team-ca")});
+
+    let mut rootless = by_reload(request("without-the-root", &to_team_ca));
+    rootless["spec"]["maxRetries"] = json!(0);
+    let why = fails_in_preflight(namespace, &rootless).await;
+    let remedy = "give Secret team-ca of the issuer the root as ca.crt";
+    assert!(why.contains(remedy), "{why}");
+
+    let bundle = format!("{}{}", ca("bystander").pem(), root.pem());
+    namespace.apply(
+        &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "corp-roots"},
+        "data": {"root-certs.pem": bundle}}),
+    );
+    let place = "pgrekey.dev/extra-ca=ConfigMap/corp-roots/root-certs.pem";
+    namespace.kubectl(&["annotate", DATABASE, place]);
+    let to_intermediate = by_reload(request("to-an-intermediate-ca", &to_team_ca));
+    carry_out(namespace, writes, &to_intermediate, false).await;
+    assert_eq!(secret(namespace, "ha-postgres-tls", "ca.crt"), root.pem());
+    let named = || namespace.path(DATABASE, ".status.extraCAs[*].name");
+    namespace
+        .until("the root is named", 30, || named() == "company-root")
+        .await;
+
+    // What is trusted stays trusted, and what else lies there is trusted by nobody.
+    namespace.kubectl(&["annotate", DATABASE, "pgrekey.dev/extra-ca-"]);
+    namespace.kubectl(&["delete", "configmap", "corp-roots"]);
+}
+
+/// From RSA to ECDSA and back, each by a walk of its own.
+async fn keys_change_under_load(namespace: &TestNamespace<'_>, writes: &Writes) {
+    let kind = || {
+        let (certificate, key) = ("server.crt", "server.key");
+        let file = |name| secret(namespace, "ha-postgres-tls", name);
+        assert!(!file(certificate).is_empty());
+        file(key).lines().next().unwrap_or_default().to_owned()
+    };
+    let rsa = "-----BEGIN RSA PRIVATE KEY-----";
+    assert_eq!(kind(), rsa);
+    for (name, key, begins) in [
+        (
+            "to-ecdsa",
+            json!({"algorithm": "ECDSA", "size": 256}),
+            "-----BEGIN EC PRIVATE KEY-----",
+        ),
+        (
+            "back-to-rsa",
+            json!({"algorithm": "RSA", "size": 2048}),
+            rsa,
+        ),
+        (
+            "to-another-encoding",
+            json!({"encoding": "PKCS8"}),
+            "-----BEGIN PRIVATE KEY-----",
+        ),
+    ]
+    .into_iter()
+    .take(sample_or_all(2, 3))
+    {
+        let keys = ALIASES.map(|alias| json!({"alias": alias, "privateKey": key}));
+        let change = by_reload(request(name, &json!({"certificates": keys})));
+        carry_out(namespace, writes, &change, false).await;
+        assert_eq!(kind(), begins, "{name}");
+    }
+}
+
+/// cert-manager would renew the certificates weeks after their CA has ended: pgrekey has them issued
+/// anew while there is a quarter of its time left.
+async fn a_ca_is_renewed_shortly_before_its_end(namespace: &TestNamespace<'_>, writes: &Writes) {
+    let ending = ca("ending-ca");
+    let until = |end: jiff::Timestamp| {
+        let mut params = ca_params("ending-ca");
+        let seconds = u64::try_from(end.as_second()).expect("after 1970");
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds);
+        let key = KeyPair::from_pem(&ending.key().serialize_pem()).expect("a key");
+        let ca: Ca = CertifiedIssuer::self_signed(params, key).expect("a CA");
+        ca
+    };
+    let ends = jiff::Timestamp::now() + Duration::from_mins(9);
+    namespace.apply(&ca_secret("ending-ca", &until(ends)));
+    namespace.apply(&issuer_of_secret("ending-ca"));
+    namespace.kubectl(&["annotate", DATABASE, "pgrekey.dev/client-grace-period=30s"]);
+    let to_it = json!({"issuerRef": issuer_ref("ending-ca")});
+    let change = by_reload(request("to-an-ending-ca", &to_it));
+    carry_out(namespace, writes, &change, false).await;
+
+    let renewed = until(ends + Duration::from_hours(24 * 365));
+    namespace.apply(&ca_secret("ending-ca", &renewed));
+    let traffic = Traffic::start(&namespace.cluster.client, namespace.name, "ha-postgres").await;
+    namespace
+        .until(
+            "certificates below the renewed CA are in service",
+            540,
+            || secret(namespace, "ha-postgres-tls", "ca.crt") == renewed.pem(),
+        )
+        .await;
+    assert!(jiff::Timestamp::now() < ends, "before the old CA has ended");
+    // Past that end.
+    let left = ends.duration_since(jiff::Timestamp::now());
+    tokio::time::sleep(Duration::try_from(left).unwrap_or_default()).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let seen = traffic.stop().await;
+    println!(
+        "past the end of a CA: {} TLS connections, {} refused",
+        seen.tries,
+        seen.refused.len()
+    );
+    assert!(
+        seen.tries > 20 && seen.refused.is_empty(),
+        "{:?}",
+        seen.refused
+    );
+}
+
+/// The request fails before anything is touched; returns why.
+async fn fails_in_preflight(namespace: &TestNamespace<'_>, request: &Value) -> String {
+    let name = request["metadata"]["name"].as_str().expect("a name");
+    let before = uids(namespace);
+    let leaf = secret(namespace, "ha-postgres-tls", "server.crt");
+    namespace.apply(request);
+    assert_eq!(ended(namespace, name, 90).await, "Failed");
+    assert_eq!(uids(namespace), before);
+    assert_eq!(secret(namespace, "ha-postgres-tls", "server.crt"), leaf);
+    assert_eq!(namespace.condition(DATABASE, "Paused", "status"), "");
+    let request = format!("pgops/{name}");
+    let steps = namespace.path(&request, ".status.steps[*].name");
+    assert!(!steps.contains("Pause"), "{steps}");
+    namespace.path(&request, ".status.steps[*].message")
 }
 
 /// As cert-manager does it when the CA is due: with its old key, or with a new one.
@@ -232,14 +362,24 @@ async fn a_policy_that_denies_one_certificate_is_heard_before_anything_is_touche
         .must_succeed();
     namespace.apply(&ca_secret("corp-ca", &ca("corp")));
     namespace.apply(&issuer_of_secret("corp-ca"));
-    namespace.apply(&example(
-        "ha-postgres.yaml",
-        "ha-postgres",
-        1,
-        &versions[&18],
-    ));
+    let settings =
+        "ssl_max_protocol_version = 'TLSv1.2'\nssl_ciphers = 'ECDHE-RSA-AES256-GCM-SHA384'\n";
+    namespace.apply(
+        &json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "ciphers"},
+        "stringData": {"user.conf": settings}}),
+    );
+    let mut database = example("ha-postgres.yaml", "ha-postgres", 1, &versions[&18]);
+    database["spec"]["configuration"] = json!({"secretName": "ciphers"});
+    namespace.apply(&database);
     namespace.until_phase("ha-postgres", "Ready", 180).await;
     let before = uids(namespace);
+    let ecdsa = ALIASES.map(|alias| json!({"alias": alias, "privateKey": {"algorithm": "ECDSA"}}));
+    let tls = json!({"issuerRef": issuer_ref("corp-ca"), "certificates": ecdsa});
+    let mut for_other_ciphers = request("other-ciphers", &tls);
+    for_other_ciphers["spec"]["maxRetries"] = json!(0);
+    let why = fails_in_preflight(namespace, &for_other_ciphers).await;
+    assert!(why.contains("ssl_ciphers"), "{why}");
+
     let mut add = request("add-tls", &json!({"issuerRef": issuer_ref("corp-ca")}));
     add["spec"]["maxRetries"] = json!(0);
     namespace.apply(&add);

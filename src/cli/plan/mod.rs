@@ -1,5 +1,6 @@
 //! `pgrekey plan`: shows the effects of an operation before it is made.
 
+mod extra_ca;
 mod planner;
 mod show;
 

@@ -8,15 +8,15 @@ use kube::ResourceExt;
 use crate::api::Postgres;
 use crate::api::cert_manager::{Certificate, CertificateIssuerRef, CertificateRequest};
 use crate::api::postgres::{PostgresSpec, TlsConfig};
-use crate::build::certificates::{certificate, requirements, trial_certificate};
+use crate::build::certificates::{certificate, trial_certificate};
 use crate::build::{BuildInputs, Cluster};
 use crate::cluster::drift::needs_apply;
 use crate::cluster::{Error, Objects};
 use crate::controller::Context;
-use crate::controller::observe::certificates::fetch_issued;
+use crate::controller::observe::certificates::{fetch_issued, fetch_requirements};
 use crate::controller::observe::cluster::ClusterObjects;
 use crate::pki::CaId;
-use crate::pki::issued::{Issued, MaterialProblem, Requirements};
+use crate::pki::issued::{Issued, MaterialProblem};
 use crate::plan::observed::Issuance;
 use crate::plan::observed::issuance::{
     CertificateObjects, IssuanceObjects, IssuerState, LiveCertificate, ObservedIssuer, is_ready,
@@ -50,6 +50,9 @@ pub(crate) async fn observe(
             certificates.insert(alias, fetch_certificate(objects, wanted).await?);
         }
     }
+    let stored = &site.certificates;
+    let required =
+        fetch_requirements(context, objects, wanted, stored.cas(), stored.leaves()).await?;
     let found = IssuanceObjects {
         issuers: issuers(wanted)
             .into_iter()
@@ -59,7 +62,7 @@ pub(crate) async fn observe(
             })
             .collect(),
         certificates,
-        issued: fetch_issued(context, objects, wanted, site.certificates.cas()).await?,
+        issued: fetch_issued(context, objects, wanted, &required).await?,
     };
     let issuance = found.issuance(operation.unwrap_or_default());
     let (issued, problems) = match found.issued {
@@ -74,12 +77,8 @@ pub(crate) async fn observe(
             problems,
         });
     };
-    let requirements = Requirements {
-        trusted: site.certificates.cas(),
-        ..requirements(wanted)
-    };
     let trial = fetch_trial(objects, wanted, operation).await?;
-    let trial = trial.judge(operation, &requirements, context.now());
+    let trial = trial.judge(operation, &required, context.now());
     Ok(ObservedIssuance {
         issuance: trial.with(issuance),
         trial_cas: trial.cas,

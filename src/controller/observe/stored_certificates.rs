@@ -4,16 +4,16 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt;
 use secrecy::ExposeSecret;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::annotations::PREVIOUS_OF;
 use crate::build::Cluster;
 use crate::build::current_posture::PostureObjects;
 use crate::cluster::apply::applied_at;
 use crate::cluster::{Error, Objects};
-use crate::pki::CaId;
 use crate::pki::issued::{IssuedSecret, ServedMaterial, TRUST_KEY, cas};
 use crate::pki::key_pair::CertificateAndKey;
+use crate::pki::{CaId, Fingerprint};
 use crate::tls::Alias;
 
 /// The certificates and CAs of a cluster.
@@ -66,6 +66,13 @@ impl StoredCertificates {
     pub(crate) fn cas(&self) -> BTreeMap<CaId, String> {
         let served = self.current_and_previous().flat_map(ServedMaterial::cas);
         served.chain(self.client_bundle.clone()).collect()
+    }
+
+    /// The leaves of current and previous certificates.
+    pub(crate) fn leaves(&self) -> BTreeSet<Fingerprint> {
+        self.current_and_previous()
+            .flat_map(ServedMaterial::leaves)
+            .collect()
     }
 
     /// The client certificates with which pgrekey may log in.

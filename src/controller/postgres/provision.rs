@@ -15,7 +15,9 @@ use crate::build::{access, disruption, monitor, pet_set, secrets, services, trus
 use crate::cluster::ApplyOutcome;
 use crate::controller::Context;
 use crate::controller::execute::certificates;
-use crate::controller::observe::certificates::{explain_not_issued, fetch_issued};
+use crate::controller::observe::certificates::{
+    explain_not_issued, fetch_issued, fetch_requirements,
+};
 use crate::controller::observe::spec::Parsed;
 use crate::controller::observe::stored_certificates::published_cas;
 use crate::controller::observe::{posture as posture_objects, spec, superuser};
@@ -170,8 +172,14 @@ impl ReconciledDatabase<'_> {
         };
         let issued = if self.postgres.spec.tls.is_some() {
             let served = objects.served_material();
-            let trusted = served.map(|served| served.cas()).unwrap_or_default();
-            Some(fetch_issued(context, &self.objects, cluster, trusted).await?)
+            let trusted = served.as_ref().map(ServedMaterial::cas).unwrap_or_default();
+            let leaves = served
+                .as_ref()
+                .map(ServedMaterial::leaves)
+                .unwrap_or_default();
+            let required =
+                fetch_requirements(context, &self.objects, cluster, trusted, leaves).await?;
+            Some(fetch_issued(context, &self.objects, cluster, &required).await?)
         } else {
             None
         };

@@ -9,7 +9,9 @@ use kube::ResourceExt;
 use kube::runtime::events::EventType;
 use tracing::{debug, info};
 
+use crate::api::annotations::EXTRA_CA;
 use crate::api::condition::CA_ENDS_EARLY;
+use crate::api::postgres::ExtraCaStatus;
 use crate::api::{Postgres, condition};
 use crate::controller::Context;
 use crate::controller::execute::Executor;
@@ -18,7 +20,7 @@ use crate::controller::observe::issuance;
 use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::controller::postgres::status;
 use crate::controller::state::ServedCertificates;
-use crate::pki::issued::Issued;
+use crate::pki::issued::{ExtraCa, Issued};
 use crate::plan::observed::Issuance;
 use crate::plan::observed::issuance::NORMAL_ISSUANCE_TIME;
 use crate::plan::renewal::{
@@ -53,6 +55,7 @@ pub(crate) async fn renew(
     if postgres.spec.tls.is_none() && current.serve == ServerTls::Plain && current.files.is_none() {
         context.record_served(postgres, None);
         report_early_cas(context, postgres, None).await?;
+        report_extra_cas(context, postgres, &[]).await?;
         return Ok(Renewed::Done);
     }
     let site = ClusterObjects::observe(context, postgres, None).await?;
@@ -74,6 +77,7 @@ pub(crate) async fn renew(
     let issued = match material {
         RenewalMaterial::Issued(issued) => {
             report_early_cas(context, postgres, describe_early_cas(&issued)).await?;
+            report_extra_cas(context, postgres, &issued.extra_cas).await?;
             Some(*issued)
         }
         RenewalMaterial::Nothing => None,
@@ -141,6 +145,34 @@ async fn report_early_cas(
     if let Some(message) = message {
         context
             .publish_event(postgres, EventType::Warning, CA_ENDS_EARLY, message)
+            .await;
+    }
+    Ok(())
+}
+
+/// Says which CAs the issuers did not give: in the status, and in an event when that is news.
+async fn report_extra_cas(
+    context: &Context,
+    postgres: &Postgres,
+    cas: &[ExtraCa],
+) -> ReconcileResult<()> {
+    let known = postgres
+        .status
+        .as_ref()
+        .map(|status| status.extra_cas.as_slice());
+    let cas: Vec<ExtraCaStatus> = cas.iter().map(ExtraCaStatus::from).collect();
+    if known.unwrap_or_default() == cas {
+        return Ok(());
+    }
+    status::record_extra_cas(context, postgres, &cas).await?;
+    for ca in cas {
+        let note = format!(
+            "CA {:?} (SHA-256 {}) completes the chain of certificates whose issuer did not give it: \
+             annotation {EXTRA_CA} named it",
+            ca.name, ca.fingerprint
+        );
+        context
+            .publish_event(postgres, EventType::Normal, "ExtraCA", note)
             .await;
     }
     Ok(())

@@ -5,10 +5,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::events::EventType;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::api::Postgres;
-use crate::api::postgres::PostgresStatus;
+use crate::api::postgres::{ExtraCaStatus, PostgresStatus};
 use crate::cluster::{Error, ObjectName};
 use crate::controller::Context;
 use crate::plan::status::database::{DatabaseStatusWriter, phase};
@@ -44,6 +44,19 @@ pub(crate) async fn done(context: &Context, postgres: &Postgres) -> Result<(), E
     Ok(())
 }
 
+/// Notes which CAs the issuers did not give.
+pub(crate) async fn record_extra_cas(
+    context: &Context,
+    postgres: &Postgres,
+    cas: &[ExtraCaStatus],
+) -> Result<(), Error> {
+    update(context, postgres, |status, _| {
+        status.extra_cas = cas.to_vec();
+    })
+    .await?;
+    Ok(())
+}
+
 /// `NAMESPACE/NAME`.
 pub(crate) fn database(postgres: &Postgres) -> String {
     format!(
@@ -73,8 +86,13 @@ async fn update(
         context.client.clone(),
         &fresh.namespace().unwrap_or_default(),
     );
+    let mut document = json!(status);
+    if status.extra_cas.is_empty() {
+        // A merge patch takes away only what it names.
+        document["extraCAs"] = Value::Null;
+    }
     let patch =
-        json!({"metadata": {"resourceVersion": fresh.resource_version()}, "status": status});
+        json!({"metadata": {"resourceVersion": fresh.resource_version()}, "status": document});
     let patched = api
         .patch_status(&name, &PatchParams::default(), &Patch::Merge(patch))
         .await;

@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::*;
 use crate::pki::Fingerprint;
+use crate::pki::extra_ca::MissingRoot;
 use crate::pki::key_pair::KeyPairProblem;
 use crate::pki::parse::certificates_of;
 
@@ -113,7 +114,7 @@ pub(crate) fn wanted() -> Requirements {
         exporter: names,
         superuser: USER.to_owned(),
         scram: true,
-        trusted: BTreeMap::new(),
+        ..Requirements::default()
     }
 }
 
@@ -240,7 +241,7 @@ fn a_bad_certificate_is_refused_with_its_reason() {
                 ..good.clone()
             }
         ),
-        Defect::NoCa
+        Defect::NoCa(MissingRoot::default())
     );
     let half = IssuedSecret {
         ca: good.ca[..good.ca.len() / 2].to_vec(),
@@ -251,7 +252,10 @@ fn a_bad_certificate_is_refused_with_its_reason() {
         ca: Authority::new("ca").ca_crt.into_bytes(),
         ..good
     };
-    assert_eq!(defect_of(Alias::Server, stranger), Defect::NoRoot);
+    assert_eq!(
+        defect_of(Alias::Server, stranger),
+        Defect::NoRoot(MissingRoot::default())
+    );
 }
 
 /// A CA was renewed with its old key, and only one certificate was issued after that.
@@ -333,7 +337,7 @@ fn a_ca_below_another_is_served_and_the_one_above_is_trusted() {
     orphan.ca_crt = orphan.ca.pem();
     assert_eq!(
         defects(&sources(&orphan, &orphan)),
-        Alias::ALL.map(|alias| (alias, Defect::NoRoot))
+        Alias::ALL.map(|alias| (alias, Defect::NoRoot(MissingRoot::default())))
     );
 }
 

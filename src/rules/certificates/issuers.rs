@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::api::bounds::MAX_CERTIFICATES;
 use crate::api::cert_manager;
+use crate::api::cert_manager::IssuerType;
 use crate::api::postgres::TlsConfig;
 use crate::api::tls::{CERT_MANAGER_GROUP, ClientAuthMode, IssuerRef};
 
@@ -117,32 +118,21 @@ fn plausible<'a>(
         .filter(|(_, issuer)| kind_is_known(issuer) && issuer.is_cert_managers())
 }
 
-/// The kinds of issuer with which no database can work.
-enum Unfit {
-    SelfSigned,
-    Acme,
-}
-
-impl Unfit {
-    /// The kind of an issuer, if it is known and unfit.
-    fn of(
-        view: &CertificateRequestView<'_>,
-        issuer: &IssuerRef,
-        facts: &dyn ClusterFacts,
-    ) -> Option<Self> {
-        let (self_signed, acme) = if issuer.kind() == "Issuer" {
-            let known = facts.issuer(view.namespace, &issuer.name)?;
-            (known.spec.self_signed, known.spec.acme)
-        } else {
-            let known = facts.cluster_issuer(&issuer.name)?;
-            (known.spec.self_signed, known.spec.acme)
-        };
-        match (self_signed, acme) {
-            (Some(_), _) => Some(Self::SelfSigned),
-            (_, Some(_)) => Some(Self::Acme),
-            _ => None,
-        }
-    }
+/// The issuers of cert-manager that are of this type, each with its field.
+fn of_type<'a>(
+    view: &CertificateRequestView<'a>,
+    facts: &dyn ClusterFacts,
+    wanted: &IssuerType,
+) -> Vec<(String, &'a IssuerRef)> {
+    let is_wanted = |issuer: &IssuerRef| {
+        facts
+            .issuer_type(view.namespace, issuer.kind(), &issuer.name)
+            .as_ref()
+            == Some(wanted)
+    };
+    plausible(view)
+        .filter(|(_, issuer)| is_wanted(issuer))
+        .collect()
 }
 
 pub(super) fn issuer_self_signed<K>(
@@ -155,26 +145,24 @@ pub(super) fn issuer_self_signed<K>(
     let (Some(view), Some(facts)) = (review.tls(), facts) else {
         return;
     };
-    for (field, issuer) in plausible(&view) {
-        if let Some(Unfit::SelfSigned) = Unfit::of(&view, issuer, facts) {
-            let kind = issuer.kind();
-            let problem = format!(
-                "{kind} {} is self-signed: each certificate is a CA of its own, and there is none that \
-                 clients and servers could trust together",
-                quoted(&issuer.name)
-            );
-            let place = if kind == "Issuer" {
-                "in this namespace"
-            } else {
-                "in cert-manager's namespace"
-            };
-            let remedy = format!(
-                "make a CA of it: create a Certificate with isCA: true and a secretName {place}, whose \
-                 issuerRef is this {kind}; create another {kind} with that Secret as ca.secretName; name \
-                 that {kind} here"
-            );
-            findings.add(field, problem, remedy);
-        }
+    for (field, issuer) in of_type(&view, facts, &IssuerType::SelfSigned) {
+        let kind = issuer.kind();
+        let problem = format!(
+            "{kind} {} is self-signed: each certificate is a CA of its own, and there is none that \
+             clients and servers could trust together",
+            quoted(&issuer.name)
+        );
+        let place = if kind == "Issuer" {
+            "in this namespace"
+        } else {
+            "in cert-manager's namespace"
+        };
+        let remedy = format!(
+            "make a CA of it: create a Certificate with isCA: true and a secretName {place}, whose \
+             issuerRef is this {kind}; create another {kind} with that Secret as ca.secretName; name \
+             that {kind} here"
+        );
+        findings.add(field, problem, remedy);
     }
 }
 
@@ -188,16 +176,14 @@ pub(super) fn issuer_acme<K>(
     let (Some(view), Some(facts)) = (review.tls(), facts) else {
         return;
     };
-    for (field, issuer) in plausible(&view) {
-        if let Some(Unfit::Acme) = Unfit::of(&view, issuer, facts) {
-            let problem = format!(
-                "{} {} asks an ACME server, which gives no names inside the cluster, no client \
-                 certificates and no CA",
-                issuer.kind(),
-                quoted(&issuer.name)
-            );
-            findings.add(field, problem, "use an issuer with a CA of your own");
-        }
+    for (field, issuer) in of_type(&view, facts, &IssuerType::Acme) {
+        let problem = format!(
+            "{} {} asks an ACME server, which gives no names inside the cluster, no client \
+             certificates and no CA",
+            issuer.kind(),
+            quoted(&issuer.name)
+        );
+        findings.add(field, problem, "use an issuer with a CA of your own");
     }
 }
 
@@ -283,8 +269,9 @@ pub(super) fn issuer_not_ready<K>(
         return;
     };
     for (field, issuer) in plausible(&view) {
-        // Being Ready would not help an unfit one, which is refused.
-        let is_unfit = Unfit::of(&view, issuer, facts).is_some();
+        // Being Ready would not help one that no database can work with, which is refused.
+        let type_ = facts.issuer_type(view.namespace, issuer.kind(), &issuer.name);
+        let is_unfit = matches!(type_, Some(IssuerType::SelfSigned | IssuerType::Acme));
         let known = conditions(&view, issuer, facts).filter(|_| !is_unfit);
         if known.is_some_and(|conditions| !cert_manager::holds(&conditions, "Ready")) {
             let problem = format!("{} {} is not Ready", issuer.kind(), quoted(&issuer.name));

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use kube::ResourceExt;
 
 use crate::api::Postgres;
-use crate::api::annotations::{CLIENT_GRACE_PERIOD, MAX_LAG, SERVER_NAMES};
+use crate::api::annotations::{CLIENT_GRACE_PERIOD, EXTRA_CA, MAX_LAG, SERVER_NAMES};
 use crate::api::bounds::{MAX_CHECK_FAILURES, MAX_CHECK_PERIOD, MAX_CHECK_TIMEOUT, MAX_REPLICAS};
 use crate::api::defaults::SYNC_REPLICAS;
+use crate::api::extra_ca::ExtraCaSource;
 use crate::api::names::MAX_DATABASE;
 use crate::api::postgres::{
     DeletionPolicy, PostgresSpec, ServerNames, StandbyMode, StorageType, StreamingMode,
@@ -478,6 +479,18 @@ pub(super) fn annotation_valid(
             format!("metadata.annotations.{SERVER_NAMES}"),
             format!("{} is no choice of names", quoted(text)),
             "use Services, or leave it out for KubeDB's names",
+        );
+    }
+    if let Some(text) = review
+        .object
+        .annotations()
+        .get(EXTRA_CA)
+        .filter(|text| ExtraCaSource::parse(text).is_none())
+    {
+        findings.add(
+            format!("metadata.annotations.{EXTRA_CA}"),
+            format!("{} names no ConfigMap and no Secret", quoted(text)),
+            "use ConfigMap/NAME or Secret/NAME, with /KEY behind it if the key is not ca.crt",
         );
     }
     if let Some(text) = review.object.annotations().get(CLIENT_GRACE_PERIOD) {

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::pki::extra_ca::MissingRoot;
 use crate::pki::issued::tests::{Authority, issue};
 
 const OPERATION: &str = "op-1";
@@ -217,7 +218,10 @@ fn a_missing_certificate_is_no_fault_and_a_damaged_one_is() {
     let material = good.material;
     assert_eq!(issued(Ok(good)), Some(Ok(material)));
     assert_eq!(issued(Err(vec![problem(Defect::NotIssued)])), None);
-    let both = vec![problem(Defect::NotIssued), problem(Defect::NoCa)];
+    let both = vec![
+        problem(Defect::NotIssued),
+        problem(Defect::NoCa(MissingRoot::default())),
+    ];
     assert!(issued(Err(both)).is_some_and(|issued| issued.is_err()));
 }
 
@@ -253,7 +257,7 @@ fn cert_manager_is_waited_for_in_silence_only_as_long_as_it_usually_takes() {
     ] {
         assert_eq!(not_served(&missing, &certificates, now), expected);
     }
-    let damaged = [problem(Defect::NoCa)];
+    let damaged = [problem(Defect::NoCa(MissingRoot::default()))];
     assert_eq!(
         not_served(&damaged, &[waits()], in_time),
         NotServed::Problem(damaged[0].to_string())
