@@ -16,6 +16,7 @@ use crate::api::{PetSet, Postgres};
 use crate::build::Cluster;
 use crate::build::applied::{PostureManifests, has_files, read_posture};
 use crate::build::current_posture::PostureObjects;
+use crate::build::tls_groups::Images;
 use crate::build::workload::{Workload, ordinal};
 use crate::cluster::Objects;
 use crate::controller::Context;
@@ -83,6 +84,7 @@ impl ClusterObjects {
             .ok_or(Interrupt::Wait(Pending::SuperuserSecret))?;
         let Parsed {
             cluster,
+            tls_groups,
             spec_problem,
             ..
         } = spec::parse(context, postgres, secret.as_ref()).await?;
@@ -104,6 +106,8 @@ impl ClusterObjects {
                 posture_objects.pet_set.as_ref()
             ),
         )?;
+        let images = Images::new(cluster.name(), posture_objects.pet_set.as_ref(), &labelled);
+        let cluster = cluster.with_default_groups(&tls_groups, &images);
         let max_lag = postgres.annotations().get(MAX_LAG);
         Ok(Self {
             login,
