@@ -1,40 +1,31 @@
 //! The certificates that cert-manager has issued.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::core::v1::Secret;
 
 use crate::api::cert_manager::Certificate;
 use crate::build::Cluster;
-use crate::build::certificates::requirements;
 use crate::cluster::{Error, Objects};
 use crate::controller::Context;
 use crate::controller::outcome::{Interrupt, Pending, ReconcileResult};
-use crate::pki::CaId;
 use crate::pki::issued::{
     Issued, IssuedSecret, MaterialProblem, PerAlias, Requirements, check_issued,
 };
 use crate::plan::observed::issuance::{NotServed, is_foreign, not_served};
 use crate::tls::Alias;
 
-/// What has been issued, if all of it may be served; else what is wrong with it. `trusted` are the
-/// CAs that servers and clients trust already, PEM.
+/// What has been issued, if all of it may be served; else what is wrong with it.
 pub(crate) async fn fetch_issued(
     context: &Context,
     objects: &Objects,
     cluster: &Cluster,
-    trusted: BTreeMap<CaId, String>,
+    requirements: &Requirements,
 ) -> Result<Result<Issued, Vec<MaterialProblem>>, Error> {
     let secrets = PerAlias {
         server: fetch_issued_secret(objects, cluster, Alias::Server).await?,
         client: fetch_issued_secret(objects, cluster, Alias::Client).await?,
         exporter: fetch_issued_secret(objects, cluster, Alias::MetricsExporter).await?,
     };
-    let requirements = Requirements {
-        trusted,
-        ..requirements(cluster)
-    };
-    Ok(check_issued(&secrets, &requirements, context.now()))
+    Ok(check_issued(&secrets, requirements, context.now()))
 }
 
 async fn fetch_issued_secret(

@@ -30,6 +30,7 @@ use crate::controller::outcome::{Interrupt, Pending, ReconcileResult, ServerCall
 use crate::database::probe::probe;
 use crate::database::session::Session;
 use crate::pki::Fingerprint;
+use crate::pki::check::has_channel_binding;
 use crate::pki::issued::{ServedMaterial, ders};
 use crate::plan::action::PodRef;
 use crate::plan::observed::cluster::{ObservedCluster, ObservedPod, Template};
@@ -194,6 +195,10 @@ impl ClusterObjects {
             client_bundle: certificates.client_bundle.keys().copied().collect(),
             trust_changed_at: certificates.trust_changed_at,
             in_secret: in_secret.as_ref().and_then(ServedMaterial::material),
+            lacks_channel_binding: in_secret.as_ref().is_some_and(|served| {
+                let pair = served.server.pair();
+                pair.is_ok_and(|pair| !has_channel_binding(&pair))
+            }),
             leaf_expires_at: in_secret.as_ref().and_then(ServedMaterial::ends),
             previous: previous.as_ref().and_then(ServedMaterial::material),
             volume_version: self.volume_version(),

@@ -24,7 +24,7 @@ use crate::plan::observed::issuance::{
 };
 use crate::plan::observed::trial::{TrialCertificate, TrialObjects};
 use crate::rules::ClusterFacts as _;
-use crate::tls::Alias;
+use crate::tls::{Alias, asks_for_scram, method};
 
 /// How far issuing is, and what has been issued.
 pub(crate) struct ObservedIssuance {
@@ -44,6 +44,7 @@ pub(crate) async fn observe(
     operation: Option<&str>,
 ) -> Result<ObservedIssuance, Error> {
     let objects = &site.objects;
+    let required = requirements_on_the_way(site, wanted);
     let mut certificates = BTreeMap::new();
     for alias in Alias::ALL {
         if let Some(wanted) = certificate(wanted, alias) {
@@ -59,7 +60,7 @@ pub(crate) async fn observe(
             })
             .collect(),
         certificates,
-        issued: fetch_issued(context, objects, wanted, site.certificates.cas()).await?,
+        issued: fetch_issued(context, objects, wanted, &required).await?,
     };
     let issuance = found.issuance(operation.unwrap_or_default());
     let (issued, problems) = match found.issued {
@@ -74,18 +75,26 @@ pub(crate) async fn observe(
             problems,
         });
     };
-    let requirements = Requirements {
-        trusted: site.certificates.cas(),
-        ..requirements(wanted)
-    };
     let trial = fetch_trial(objects, wanted, operation).await?;
-    let trial = trial.judge(operation, &requirements, context.now());
+    let trial = trial.judge(operation, &required, context.now());
     Ok(ObservedIssuance {
         issuance: trial.with(issuance),
         trial_cas: trial.cas,
         issued,
         problems,
     })
+}
+
+/// What certificates must have to be served for `wanted`, and at every stage on the way there.
+fn requirements_on_the_way(site: &ClusterObjects, wanted: &Cluster) -> Requirements {
+    let at_the_end = requirements(wanted);
+    let method = method(wanted.spec(), wanted.major());
+    let applied = site.applied_posture();
+    Requirements {
+        trusted: site.certificates.cas(),
+        scram: applied.map_or(at_the_end.scram, |applied| asks_for_scram(&applied, method)),
+        ..at_the_end
+    }
 }
 
 impl ObservedIssuance {

@@ -6,6 +6,7 @@ use kube::ResourceExt;
 use crate::api::annotations::PREVIOUS_OF;
 use crate::api::condition::holds;
 use crate::api::{PetSet, Postgres, PostgresSpec};
+use crate::build::certificates::requirements;
 use crate::build::current_posture::{
     CurrentPosture, PostureObjects, PostureUnknown, current_posture,
 };
@@ -22,7 +23,7 @@ use crate::controller::observe::stored_certificates::published_cas;
 use crate::controller::observe::{posture as posture_objects, spec, superuser};
 use crate::controller::outcome::{Interrupt, Pending, ReconcileResult};
 use crate::controller::postgres::database::ReconciledDatabase;
-use crate::pki::issued::{ServedMaterial, bundle};
+use crate::pki::issued::{Requirements, ServedMaterial, bundle};
 use crate::plan::operation::goal;
 use crate::plan::status::database::types::PROVISIONED;
 use crate::rules::postgres::rules;
@@ -176,8 +177,11 @@ impl ReconciledDatabase<'_> {
         };
         let issued = if self.postgres.spec.tls.is_some() {
             let served = objects.served_material();
-            let trusted = served.map(|served| served.cas()).unwrap_or_default();
-            Some(fetch_issued(context, &self.objects, cluster, trusted).await?)
+            let required = Requirements {
+                trusted: served.map(|served| served.cas()).unwrap_or_default(),
+                ..requirements(cluster)
+            };
+            Some(fetch_issued(context, &self.objects, cluster, &required).await?)
         } else {
             None
         };

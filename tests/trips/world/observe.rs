@@ -135,9 +135,13 @@ impl World {
             trial,
             conflicts: vec![],
             certificates: certificates.collect(),
-            issued: self.issued.map(|material| match self.trouble.bad_leaf {
-                Some(why) if self.origin != Some(material) => Err(why.to_owned()),
-                _ => Ok(material),
+            issued: self.issued.map(|material| {
+                let defect = if self.origin == Some(material) {
+                    self.trouble.bad_for_goal
+                } else {
+                    self.trouble.bad_leaf
+                };
+                defect.map_or(Ok(material), |why| Err(why.to_owned()))
             }),
         }
     }
@@ -162,6 +166,7 @@ impl World {
             client_bundle: self.published.clone(),
             trust_changed_at: Some(at(self.trust_changed_at)),
             in_secret: stored,
+            lacks_channel_binding: self.trouble.lacks_channel_binding && stored == self.origin,
             leaf_expires_at: self
                 .trouble
                 .leaves_end_at
