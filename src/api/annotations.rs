@@ -29,7 +29,7 @@ pub const EXTRA_CA: &str = "pgrekey.dev/extra-ca";
 /// On a Namespace: the issuer for databases that name none, `Issuer/NAME` or `ClusterIssuer/NAME`.
 pub const DEFAULT_ISSUER: &str = "pgrekey.dev/default-issuer";
 /// On a PostgresVersion: groups that the OpenSSL of the image has for `ssl_groups` beyond those that
-/// every OpenSSL 3 has, such as `X25519MLKEM768`, separated by commas.
+/// every OpenSSL 3 has, such as `X25519MLKEM768`, separated by commas. Servers offer that one first.
 pub const TLS_GROUPS: &str = "pgrekey.dev/tls-groups";
 /// Label of a ServiceAccount: with value `true`, pods of databases may run as it.
 pub const USABLE_BY_DATABASES: &str = "pgrekey.dev/usable-by-databases";

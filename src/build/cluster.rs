@@ -51,6 +51,9 @@ pub struct Cluster {
     /// A quarter of the memory request of container `postgres`, in MiB.
     pub(super) shared_buffers: u64,
     pub(super) user_conf: UserConf,
+    /// The groups of the TLS key exchange that servers offer if the user sets none; `None` for
+    /// PostgreSQL's own default. See [`tls_groups`](crate::build::tls_groups).
+    pub(super) default_groups: Option<&'static str>,
     pub(super) init: Option<InitScript>,
 }
 
@@ -120,6 +123,7 @@ impl Cluster {
             shared_buffers: shared_buffers(&resources)?,
             resources,
             user_conf: UserConf::parse(&spec, facts.user_conf, major)?,
+            default_groups: None,
             init: init(&spec)?,
             spec,
         })

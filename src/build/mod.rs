@@ -14,6 +14,7 @@
 //! | [`workload`] | which pods belong to a database |
 //! | [`patroni`] | Patroni's two configurations: of the cluster, and of a pod |
 //! | [`user_conf`] | the user's own settings, and how each reaches the servers |
+//! | [`tls_groups`] | the groups of the TLS key exchange, where the user sets none |
 //! | [`services`], [`monitor`] | Services for clients and for Prometheus |
 //! | [`certificates`] | Certificates that cert-manager issues |
 //! | [`secrets`], [`trust`] | Secrets, and the CA bundle for clients |
@@ -40,6 +41,7 @@ pub mod secrets;
 pub mod services;
 pub mod session;
 pub mod stateful_set;
+pub mod tls_groups;
 pub mod trust;
 pub mod unbuildable;
 pub mod user_conf;

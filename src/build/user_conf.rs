@@ -100,6 +100,11 @@ impl UserConf {
         self.secret.contains_key(name)
     }
 
+    /// Whether the user sets this setting anywhere.
+    pub(super) fn sets(&self, name: &str) -> bool {
+        self.inline.contains_key(name) || self.file_sets(name)
+    }
+
     /// The settings of the Secret that the dynamic configuration needs.
     pub(super) fn by_patroni(&self) -> impl Iterator<Item = (&String, &String)> {
         self.secret

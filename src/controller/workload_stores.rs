@@ -60,6 +60,14 @@ impl WorkloadStores {
 
     /// The pods of this workload, in the order of their names.
     pub(crate) fn pods(&self, postgres: &Postgres, workload: &Workload) -> Vec<Arc<Pod>> {
+        let mut pods = self.labelled_pods(postgres);
+        pods.retain(|pod| workload.ownership(pod).is_own());
+        pods.sort_by_key(|pod| pod.name_any());
+        pods
+    }
+
+    /// The pods with the labels of a database, whoever made them.
+    pub(crate) fn labelled_pods(&self, postgres: &Postgres) -> Vec<Arc<Pod>> {
         let (namespace, name) = (postgres.namespace(), postgres.name_any());
         let is = |pod: &Arc<Pod>, key: &str, value: &str| {
             pod.labels().get(key).is_some_and(|own| own == value)
@@ -69,9 +77,7 @@ impl WorkloadStores {
             pod.metadata.namespace == namespace
                 && is(pod, INSTANCE_LABEL, &name)
                 && is(pod, "app.kubernetes.io/name", KIND)
-                && workload.ownership(pod).is_own()
         });
-        pods.sort_by_key(|pod| pod.name_any());
         pods
     }
 }

@@ -63,7 +63,7 @@ pub struct Requirements {
     pub exporter: Vec<String>,
     /// Common name of the client's leaf.
     pub superuser: String,
-    /// Clients log in by SCRAM, so that libpq computes channel binding.
+    /// Clients log in by SCRAM, now or on the way, so that libpq computes channel binding.
     pub scram: bool,
     /// The CAs that servers and clients trust already, PEM.
     pub trusted: BTreeMap<CaId, String>,
@@ -346,6 +346,12 @@ fn check_ca(
         name: common_name(ca.subject().as_raw()),
         fault,
     })
+}
+
+/// Whether libpq can log in by SCRAM at a server with this leaf.
+#[must_use]
+pub fn has_channel_binding(pair: &CertificateAndKey) -> bool {
+    check_channel_binding(pair).is_ok()
 }
 
 /// SCRAM's channel binding hashes the server's certificate with the digest of its signature (RFC

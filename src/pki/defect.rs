@@ -56,7 +56,7 @@ pub enum Defect {
     },
     /// libpq and the server cannot compute channel binding for SCRAM.
     #[error(
-        "its CA signs with Ed25519, for which libpq knows no channel binding, so that no login with a password would work: use a CA with an RSA or ECDSA key"
+        "its CA signs with Ed25519, for which libpq knows no channel binding, so that no login with a password would work: use a CA with an RSA or ECDSA key, or change clientAuthMode to cert first"
     )]
     NoChannelBinding,
     /// `cert` login compares the common name with the user.

@@ -9,7 +9,7 @@ use crate::api::ops_request::PostgresOpsRequestSpec;
 use crate::build::Cluster;
 use crate::build::certificates::certificate;
 use crate::pki::{CaId, Fingerprint, Leaf, Material};
-use crate::tls::{Alias, Posture, hba, posture, settings, walk};
+use crate::tls::{Alias, Posture, hba, posture, walk};
 
 use crate::api::StepKind;
 use crate::api::operation::Operation;
@@ -135,14 +135,12 @@ pub fn preview(
         .collect();
     let rolls = strategy == PodStrategy::Restart || stops.iter().any(|stop| stop.new_pods);
     let text = |(name, value): (&str, &str)| format!("{name} = '{value}'");
-    let settings_of = |posture: &Posture| {
-        settings::settings(posture)
-            .into_iter()
-            .map(text)
-            .collect::<Vec<_>>()
+    let settings_of = |cluster: &Cluster, posture: &Posture| {
+        let settings = cluster.tls_settings(posture).into_iter();
+        settings.map(text).collect::<Vec<_>>()
     };
     Preview {
-        settings: lines(&settings_of(&here), &settings_of(&there)),
+        settings: lines(&settings_of(from, &here), &settings_of(to, &there)),
         hba: lines(&hba::lines(&here), &hba::lines(&there)),
         restarts: if rolls { order(to, primary) } else { vec![] },
         switches_over: rolls && to.replicas() > 1,

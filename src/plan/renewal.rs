@@ -159,6 +159,7 @@ pub fn describe_early_cas(issued: &Issued) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("; "))
 }
 
+/// Rule `ca-ends-early` shows what stands before the first ", and ".
 fn describe(ca: &EarlyCa, below: &[&str]) -> String {
     let fingerprint = ca.id.to_string();
     format!(

@@ -240,6 +240,10 @@ pub enum StepProblem {
     Refused(String),
     /// Roles whose passwords are stored as MD5 could not log in any more.
     LockedOut(Vec<String>),
+    /// libpq cannot log in with a password under the certificate that is served.
+    NoChannelBinding,
+    /// The certificates are not issued anew, and what is issued is not good for what is asked for.
+    BadForGoal(String),
     /// The issuer refused the trial certificate, or it is not good.
     TrialFailed(String),
     /// The certificates that were issued are not good.
@@ -259,6 +263,17 @@ impl fmt::Display for StepProblem {
                 "the passwords of {} are stored as MD5, and scram would refuse them: set them anew \
                  with password_encryption = 'scram-sha-256' first",
                 roles.join(", ")
+            ),
+            Self::NoChannelBinding => f.write_str(
+                "the served certificate is signed with Ed25519, for which libpq knows no channel \
+                 binding, so that no login with a password would work: change to an issuer whose CA \
+                 has an RSA or ECDSA key first, by a request that leaves clientAuthMode as it is",
+            ),
+            Self::BadForGoal(why) => write!(
+                f,
+                "this request has no certificate issued anew, and those that are issued could not be \
+                 served with it: {why}. If the issuer signs better ones by now, rotate the \
+                 certificates first"
             ),
             Self::TrialFailed(why) => write!(f, "the trial certificates: {why}"),
             Self::BadMaterial(why) | Self::Refused(why) => f.write_str(why),

@@ -1,4 +1,5 @@
-//! Whether the TLS settings that users give a server leave clients anything to speak.
+//! Whether the TLS settings that users give a server leave clients anything to speak; and the groups
+//! of the key exchange that a server offers where its user sets none.
 //!
 //! The clients are pgrekey itself (rustls with aws-lc), the standbys (libpq with the OpenSSL 3 of
 //! the image) and every client that libpq's and OpenSSL's defaults are right for. All of them have
@@ -14,7 +15,18 @@ const MAX_VERSION: &str = "ssl_max_protocol_version";
 const CIPHERS: &str = "ssl_ciphers";
 const TLS13_CIPHERS: &str = "ssl_tls13_ciphers";
 const CURVE: &str = "ssl_ecdh_curve";
-const GROUPS: &str = "ssl_groups";
+/// The setting with the groups of the key exchange.
+pub const GROUPS: &str = "ssl_groups";
+
+/// All names of the setting with the groups: a value of one counts for the other.
+pub const NAMES_OF_GROUPS: [&str; 2] = [GROUPS, CURVE];
+
+/// The group that joins X25519 with a key exchange that quantum computers do not break. OpenSSL has
+/// it since 3.5.
+const HYBRID: &str = "X25519MLKEM768";
+
+/// PostgreSQL's own default (18, `SSL_DEFAULT_GROUPS`), and the hybrid group before it.
+const HYBRID_FIRST: &str = "X25519MLKEM768:X25519:prime256v1";
 
 /// The first major version with `ssl_groups`. There `ssl_ecdh_curve` is another name of it; before,
 /// it takes one elliptic curve.
@@ -42,8 +54,7 @@ const KNOWN_GROUPS: [&str; 17] = [
     "brainpoolP512r1",
 ];
 
-/// The groups that every client has. The hybrid X25519MLKEM768 is not one of them: OpenSSL has it
-/// since 3.5.
+/// The groups that every client has. The hybrid one is none of them.
 const COMMON_GROUPS: [&str; 6] = [
     "X25519",
     "P-256",
@@ -90,6 +101,18 @@ pub struct Obstacle {
     pub problem: &'static str,
     /// The remedy.
     pub remedy: &'static str,
+}
+
+/// The groups that servers of this major version offer if their user sets none, by what the OpenSSL
+/// of their image has beyond every OpenSSL 3; `None` if PostgreSQL's own default is right.
+///
+/// It is never guessed: a server does not start with a group that its OpenSSL lacks, and one that
+/// runs loads no new certificate any more.
+#[must_use]
+pub fn default_groups(major: u32, groups_of_image: &BTreeSet<String>) -> Option<&'static str> {
+    let mut groups = groups_of_image.iter();
+    let has_hybrid = groups.any(|group| group.eq_ignore_ascii_case(HYBRID));
+    (major >= FIRST_WITH_GROUPS && has_hybrid).then_some(HYBRID_FIRST)
 }
 
 /// The obstacles among the settings, whose names are in lower case.
@@ -151,7 +174,7 @@ pub fn obstacles(settings: &BTreeMap<String, String>, server: &ServerFacts) -> V
 /// The obstacles in the list of groups.
 fn group_obstacles(settings: &BTreeMap<String, String>, server: &ServerFacts) -> Vec<Obstacle> {
     let is_old = server.major.is_some_and(|major| major < FIRST_WITH_GROUPS);
-    let names: &[&'static str] = if is_old { &[CURVE] } else { &[GROUPS, CURVE] };
+    let names: &[&'static str] = if is_old { &[CURVE] } else { &NAMES_OF_GROUPS };
     let set = |name: &&'static str| Some((*name, settings.get(*name)?));
     let Some((setting, value)) = names.iter().find_map(set) else {
         return vec![];

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use crate::api::tls::SslMode;
 use crate::pki::CaId;
-use crate::tls::posture::{Files, HbaMethods, Method, Posture, ReplicationConninfo, ServerTls};
+use crate::tls::posture::{
+    Files, HbaMethods, Method, PasswordEncryption, Posture, ReplicationConninfo, ServerTls,
+};
 
 /// The stages from `from` to `to`, both included, without equal neighbours.
 ///
@@ -110,6 +112,14 @@ fn either(one: Option<Method>, other: Option<Method>) -> Option<Method> {
     }
 }
 
+/// Whether clients and standbys log in by SCRAM over TLS at some stage of the walk to a posture with
+/// TLS and this method. Then libpq has to know a channel binding for the leaves of both ends.
+#[must_use]
+pub fn asks_for_scram(from: &Posture, to: Method) -> bool {
+    let asks_for_password = either(from.accept.tls, Some(to)) != Some(Method::Cert);
+    asks_for_password && from.hash.max(to.hash()) == PasswordEncryption::Scram
+}
+
 /// The leaves of `whose`, or those of `other` if it has none; and trust in the CAs of both.
 fn trusting_both(whose: &Posture, other: &Posture) -> Option<Files> {
     let (first, second) = if whose.serve == ServerTls::Tls {
@@ -161,6 +171,38 @@ mod tests {
             (stages[2].conninfo.mode, stages[3].conninfo.mode),
             (SslMode::Prefer, SslMode::VerifyFull)
         );
+    }
+
+    #[test]
+    fn a_walk_asks_for_scram_where_one_of_its_stages_does() {
+        const METHODS: [Method; 3] = [Method::Md5, Method::Scram, Method::Cert];
+        let with = |method, serial| {
+            Posture::tls(
+                SslMode::VerifyFull,
+                method,
+                material(serial, serial, serial),
+            )
+        };
+        let plain = [Method::Md5, Method::Scram].map(Posture::plain);
+        let ends = METHODS
+            .map(|method| with(method, 1))
+            .into_iter()
+            .chain(plain);
+        for from in ends {
+            for to in METHODS {
+                let mut stages = walk(&from, &with(to, 2)).into_iter();
+                let asks = stages.any(|stage| {
+                    let by_password = stage
+                        .accept
+                        .tls
+                        .is_some_and(|method| method != Method::Cert);
+                    by_password && stage.hash == PasswordEncryption::Scram
+                });
+                assert_eq!(asks_for_scram(&from, to), asks, "{from:?} {to:?}");
+            }
+        }
+        assert!(asks_for_scram(&with(Method::Cert, 1), Method::Scram));
+        assert!(!asks_for_scram(&with(Method::Cert, 1), Method::Cert));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::harness::{
 
 const NAMESPACE: &str = "command-line";
 const DATABASE: &str = "command-line/ha-postgres";
+const HYBRID: &str = "X25519MLKEM768";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commands_do_as_they_say() {
@@ -31,6 +32,7 @@ async fn the_commands_do_as_they_say() {
         "spec.tls.rotateCertificates: [rotate-needs-tls] ",
     );
     tls_is_added_and_followed_to_its_end(namespace);
+    the_hybrid_group_is_used_and_shown(namespace);
     a_request_is_found_by_its_database(namespace);
     a_reload_restarts_no_pod(namespace);
     the_issued_certificate_is_the_served_one(namespace);
@@ -91,6 +93,16 @@ fn tls_is_added_and_followed_to_its_end(namespace: &TestNamespace<'_>) {
         "{followed}"
     );
     assert_eq!(show(namespace, "ha-postgres-0", "ssl"), "on");
+}
+
+/// PostgreSQL 18 with an image that has it.
+fn the_hybrid_group_is_used_and_shown(namespace: &TestNamespace<'_>) {
+    let request = json_of(namespace, &["status", DATABASE]);
+    let pods = request["status"]["pods"].as_array().expect("a list");
+    let groups: Vec<&Value> = pods.iter().map(|pod| &pod["tls"]["group"]).collect();
+    assert_eq!(groups, [HYBRID; 2]);
+    let shown = say(namespace, &["certs", DATABASE, "-o", "wide"]).must_succeed();
+    assert!(shown.contains(HYBRID), "{shown}");
 }
 
 fn a_request_is_found_by_its_database(namespace: &TestNamespace<'_>) {

@@ -390,6 +390,11 @@ fn tls_is_as_the_guide_says(namespace: &TestNamespace<'_>, pod: &str) {
         namespace.path("pgops/add-tls", ".status.pods[*].restarted"),
         "true true true"
     );
+    // PostgreSQL before 18 has one curve.
+    assert_eq!(
+        namespace.path("pgops/add-tls", ".status.pods[*].tls.group"),
+        "secp256r1 secp256r1 secp256r1"
+    );
     let mode = namespace.path("pg/ha-postgres", ".spec.sslMode")
         + &namespace.path("pg/ha-postgres", ".spec.clientAuthMode");
     assert_eq!(mode, "verify-fullcert");

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     Cluster, Controllers, Seat, TestNamespace, example, names, primary, psql, sample_or_all,
-    secret, versions,
+    secret, show, version_of_the_chart, versions,
 };
 
 /// What the controllers may write: the names and versions of all objects of these kinds, but for
@@ -486,15 +486,7 @@ async fn a_wait_names_its_cause(namespace: &TestNamespace<'_>) {
 
 /// A server does not start with a group in `ssl_groups` that its OpenSSL lacks.
 fn the_image_has_the_groups_that_the_chart_says(namespace: &TestNamespace<'_>) {
-    let values = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/pgrekey/values.yaml");
-    let values = std::fs::read_to_string(values).expect("the values");
-    let values: Value = serde_saphyr::from_str(&values).expect("YAML");
-    let mut versions = values["postgresVersions"]
-        .as_array()
-        .expect("a list")
-        .iter();
-    let is_of_the_pod = |version: &&Value| version["db"]["image"] == "pgrekey.local/postgres:18";
-    let version = versions.find(is_of_the_pod).expect("the image");
+    let version = version_of_the_chart(18);
     let declared = version["annotations"][TLS_GROUPS].as_str().expect("groups");
     let list = ["openssl", "list", "-tls-groups"];
     let exec = ["exec", "pg-0", "-c", "postgres", "--"];
@@ -505,6 +497,10 @@ fn the_image_has_the_groups_that_the_chart_says(namespace: &TestNamespace<'_>) {
             "{group} is not among {groups}"
         );
     }
+    assert_eq!(
+        show(namespace, "pg-0", "ssl_groups"),
+        "X25519MLKEM768:X25519:prime256v1"
+    );
 }
 
 /// An Issuer `pg-issuer` with a CA of its own.

@@ -4,7 +4,7 @@ use pgrekey::api::ops_request::OpsPhase;
 use pgrekey::plan::preview::PodStrategy;
 
 use crate::trip::{Fault, Trip};
-use crate::world::{SCENARIOS, Trouble, World};
+use crate::world::{SCENARIOS, Scenario, Trouble, World};
 
 #[test]
 fn a_certificate_that_cannot_be_issued_fails_the_request_before_a_pod_is_touched() {
@@ -92,4 +92,49 @@ fn expired_certificates_are_replaced_although_standbys_no_longer_stream() {
             done.must_have_succeeded(&format!("{} {strategy:?} {trouble:?}", scenario.name));
         }
     }
+}
+
+#[test]
+fn a_login_that_libpq_could_not_make_under_the_served_certificate_is_refused_with_nothing_touched()
+{
+    let unbound = Trouble {
+        lacks_channel_binding: true,
+        ..Trouble::default()
+    };
+    for (name, is_refused) in [
+        ("change-modes", true),
+        ("change-password", true),
+        ("change-issuer", false),
+        ("rotate", false),
+        ("remove", false),
+        ("restart", false),
+    ] {
+        let why = "the served certificate is signed with Ed25519";
+        is_refused_before_the_pause(name, &unbound, why, is_refused);
+    }
+    let kept = Trouble {
+        bad_for_goal: Some("server: its CA signs with Ed25519"),
+        ..Trouble::default()
+    };
+    for (name, is_refused) in [("change-modes", true), ("change-issuer", false)] {
+        let why = "rotate the certificates first";
+        is_refused_before_the_pause(name, &kept, why, is_refused);
+    }
+}
+
+/// With this trouble the operation fails for this reason before the database is paused, or else
+/// succeeds.
+fn is_refused_before_the_pause(name: &str, trouble: &Trouble, why: &str, is_refused: bool) {
+    let mut world = World::new(Scenario::named(name), 3, PodStrategy::Restart);
+    world.trouble = trouble.clone();
+    let mut done = Trip::new(world, Fault::None).run();
+    if !is_refused {
+        done.must_have_succeeded(name);
+        return;
+    }
+    assert_eq!(done.phase(), Some(OpsPhase::Failed), "{name}\n{}", done.log);
+    let is_touched = ["Pause:", "StartTrial"].map(|word| done.log.contains(word));
+    assert_eq!(is_touched, [false; 2], "{name}\n{}", done.log);
+    assert!(done.log.contains(why), "{name}\n{}", done.log);
+    done.must_be_well(name);
 }

@@ -52,7 +52,7 @@ fn every_operation_succeeds_as_its_golden_transcript_says() {
         );
         let (of_status, writes) = done.writes;
         assert!(
-            writes <= 18 + 3 * replicas as usize,
+            writes <= 28 + 3 * replicas as usize,
             "{name}: {writes} writes\n{}",
             done.log
         );

@@ -17,7 +17,7 @@ use crate::api::{postgresql_settings, reserved_settings};
 use crate::build::Cluster;
 use crate::build::patroni::field::{Field, known, ours};
 use crate::build::user_conf::UserConf;
-use crate::tls::{Posture, hba, settings};
+use crate::tls::{Posture, hba};
 
 /// The annotation that Patroni reads.
 pub const ANNOTATION: &str = "config";
@@ -224,7 +224,8 @@ fn parameters(cluster: &Cluster, posture: &Posture) -> Map<String, Value> {
         );
     }
     all.extend(
-        settings::settings(posture)
+        cluster
+            .tls_settings(posture)
             .into_iter()
             .map(|(name, value)| (name.to_owned(), json!(value))),
     );

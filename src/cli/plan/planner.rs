@@ -9,6 +9,7 @@ use kube::api::{Api, ListParams};
 
 use crate::api::postgres_version::PostgresVersionSpec;
 use crate::api::{Postgres, PostgresOpsRequest};
+use crate::build::tls_groups::Images;
 use crate::build::{BuildInputs, Cluster};
 use crate::cli::kubeconfig::{ApiConnection, explain_api_error};
 use crate::cli::plan::extra_ca::NamedExtraCas;
@@ -64,13 +65,15 @@ impl Planner {
             anyhow!("there is no database {namespace}/{name} in the {place}: the plan begins at its spec")
         })?;
         let (request, findings) = self.admit(request)?;
-        let (from, major_version) = self.build(&database)?;
+        let pods = self.fetch_pods(&namespace, name).await?;
+        let images = Images::new(name, None, &pods);
+        let (from, major_version) = self.build(&database, &images)?;
         let mut after = Postgres::clone(&database);
         after.spec = target_spec(&database.spec, &request, from.major());
         let (to, _) = self
-            .build(&after)
+            .build(&after, &images)
             .map_err(|why| refusals_or(why, &request, &findings))?;
-        let (primary, certainty) = match self.find_primary(&from).await? {
+        let (primary, certainty) = match primary(&pods) {
             Some(primary) => (primary, Certainty::Known),
             None => (from.names().pod(0), Certainty::Guessed),
         };
@@ -121,11 +124,14 @@ impl Planner {
     }
 
     /// Builds the database. Without its PostgresVersion the major version is guessed from the name.
-    fn build(&self, database: &Postgres) -> anyhow::Result<(Cluster, Certainty)> {
-        let known = self
-            .facts
-            .version(&database.spec.version)
-            .map(|version| version.spec.clone());
+    fn build(&self, database: &Postgres, images: &Images) -> anyhow::Result<(Cluster, Certainty)> {
+        let known = self.facts.version(&database.spec.version);
+        // The Secret's settings are not read. They may be other groups.
+        let configuration = database.spec.configuration.as_ref();
+        let has_secret = configuration.is_some_and(|from| from.secret_name.is_some());
+        let groups = known.as_ref().filter(|_| !has_secret);
+        let groups = groups.map(|version| version.tls_groups());
+        let known = known.map(|version| version.spec.clone());
         let certainty = if known.is_some() {
             Certainty::Known
         } else {
@@ -144,26 +150,32 @@ impl Planner {
         };
         let built = Cluster::build(database, &inputs)
             .map_err(|why| anyhow!("the database cannot be planned: {why}"))?;
-        Ok((built, certainty))
+        Ok((
+            built.with_default_groups(&groups.unwrap_or_default(), images),
+            certainty,
+        ))
     }
 
-    /// The name of the primary's pod. `None` offline, and while there is no primary.
-    async fn find_primary(&self, database: &Cluster) -> anyhow::Result<Option<String>> {
+    /// The pods of a database. None offline.
+    async fn fetch_pods(&self, namespace: &str, database: &str) -> anyhow::Result<Vec<Pod>> {
         let Some(cluster) = &self.cluster else {
-            return Ok(None);
+            return Ok(vec![]);
         };
-        let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), database.namespace());
-        let selector = format!(
-            "postgreses.kubedb.com/database.cluster={},kubedb.com/role=primary",
-            database.name()
-        );
+        let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
+        let selector = format!("postgreses.kubedb.com/database.cluster={database}");
         let found = pods.list(&ListParams::default().labels(&selector)).await;
-        Ok(found
-            .map_err(|error| explain_api_error("list the pods", error))?
-            .items
-            .first()
-            .map(ResourceExt::name_any))
+        let found = found.map_err(|error| explain_api_error("list the pods", error))?;
+        Ok(found.items)
     }
+}
+
+/// The name of the primary's pod. `None` offline, and while there is no primary.
+fn primary(pods: &[Pod]) -> Option<String> {
+    let is_primary = |pod: &&Pod| {
+        let role = pod.labels().get("kubedb.com/role");
+        role.is_some_and(|role| role == "primary")
+    };
+    pods.iter().find(is_primary).map(ResourceExt::name_any)
 }
 
 /// The refusals of the rules, if there are any; else the reason why the target cannot be built.

@@ -18,6 +18,7 @@ use crate::api::annotations::{PREVIOUS_OF, REFRESHED_FOR};
 use crate::api::ports::PATRONI_PORT;
 use crate::build::applied::has_files;
 use crate::build::patroni::{dynamic, local};
+use crate::build::tls_groups::are_withdrawn;
 use crate::build::{Cluster, pet_set, secrets, trust};
 use crate::cluster::{ApplyOutcome, Error, ObjectName};
 use crate::controller::Context;
@@ -175,8 +176,26 @@ impl<'a> Executor<'a> {
     async fn write_pet_set(&self, volume: CertificateVolume) -> ReconcileResult<ApplyOutcome> {
         self.observed.require_buildable(BuiltFromSpec::Pods)?;
         let set = self.pet_set(volume)?;
+        self.withdraw_groups().await?;
         let live = self.observed.posture_objects.pet_set.as_ref();
         Ok(self.observed.objects.apply_over(live, set).await?)
+    }
+
+    /// Takes away groups of the key exchange that the image of a new template may lack: no pod would
+    /// start with them.
+    async fn withdraw_groups(&self) -> ReconcileResult<()> {
+        let observed = self.observed;
+        let (Ok(applied), Some(live)) = (
+            observed.applied_posture(),
+            observed.posture_objects.shared_config(),
+        ) else {
+            return Ok(());
+        };
+        if are_withdrawn(&live, &dynamic::config(&observed.cluster, &applied)) {
+            let next = dynamic::config_map(&observed.cluster, &applied);
+            observed.objects.apply(next).await?;
+        }
+        Ok(())
     }
 
     /// The set with or without the volume for certificates, otherwise as it is.

@@ -16,6 +16,7 @@ use crate::api::{PetSet, Postgres};
 use crate::build::Cluster;
 use crate::build::applied::{PostureManifests, has_files, read_posture};
 use crate::build::current_posture::PostureObjects;
+use crate::build::tls_groups::Images;
 use crate::build::workload::{Workload, ordinal};
 use crate::cluster::Objects;
 use crate::controller::Context;
@@ -29,6 +30,7 @@ use crate::controller::outcome::{Interrupt, Pending, ReconcileResult, ServerCall
 use crate::database::probe::probe;
 use crate::database::session::Session;
 use crate::pki::Fingerprint;
+use crate::pki::check::has_channel_binding;
 use crate::pki::issued::{ServedMaterial, ders};
 use crate::plan::action::PodRef;
 use crate::plan::observed::cluster::{ObservedCluster, ObservedPod, Template};
@@ -83,6 +85,7 @@ impl ClusterObjects {
             .ok_or(Interrupt::Wait(Pending::SuperuserSecret))?;
         let Parsed {
             cluster,
+            tls_groups,
             spec_problem,
             ..
         } = spec::parse(context, postgres, secret.as_ref()).await?;
@@ -104,6 +107,8 @@ impl ClusterObjects {
                 posture_objects.pet_set.as_ref()
             ),
         )?;
+        let images = Images::new(cluster.name(), posture_objects.pet_set.as_ref(), &labelled);
+        let cluster = cluster.with_default_groups(&tls_groups, &images);
         let max_lag = postgres.annotations().get(MAX_LAG);
         Ok(Self {
             login,
@@ -190,6 +195,10 @@ impl ClusterObjects {
             client_bundle: certificates.client_bundle.keys().copied().collect(),
             trust_changed_at: certificates.trust_changed_at,
             in_secret: in_secret.as_ref().and_then(ServedMaterial::material),
+            lacks_channel_binding: in_secret.as_ref().is_some_and(|served| {
+                let pair = served.server.pair();
+                pair.is_ok_and(|pair| !has_channel_binding(&pair))
+            }),
             leaf_expires_at: in_secret.as_ref().and_then(ServedMaterial::ends),
             previous: previous.as_ref().and_then(ServedMaterial::material),
             volume_version: self.volume_version(),

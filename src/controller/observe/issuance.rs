@@ -16,7 +16,7 @@ use crate::controller::Context;
 use crate::controller::observe::certificates::{fetch_issued, fetch_requirements};
 use crate::controller::observe::cluster::ClusterObjects;
 use crate::pki::CaId;
-use crate::pki::issued::{Issued, MaterialProblem};
+use crate::pki::issued::{Issued, MaterialProblem, Requirements};
 use crate::plan::observed::Issuance;
 use crate::plan::observed::issuance::{
     CertificateObjects, IssuanceObjects, IssuerState, LiveCertificate, ObservedIssuer, is_ready,
@@ -24,7 +24,7 @@ use crate::plan::observed::issuance::{
 };
 use crate::plan::observed::trial::{TrialCertificate, TrialObjects};
 use crate::rules::ClusterFacts as _;
-use crate::tls::Alias;
+use crate::tls::{Alias, asks_for_scram, method};
 
 /// How far issuing is, and what has been issued.
 pub(crate) struct ObservedIssuance {
@@ -44,15 +44,13 @@ pub(crate) async fn observe(
     operation: Option<&str>,
 ) -> Result<ObservedIssuance, Error> {
     let objects = &site.objects;
+    let required = fetch_requirements_on_the_way(context, site, wanted).await?;
     let mut certificates = BTreeMap::new();
     for alias in Alias::ALL {
         if let Some(wanted) = certificate(wanted, alias) {
             certificates.insert(alias, fetch_certificate(objects, wanted).await?);
         }
     }
-    let stored = &site.certificates;
-    let required =
-        fetch_requirements(context, objects, wanted, stored.cas(), stored.leaves()).await?;
     let found = IssuanceObjects {
         issuers: issuers(wanted)
             .into_iter()
@@ -84,6 +82,23 @@ pub(crate) async fn observe(
         trial_cas: trial.cas,
         issued,
         problems,
+    })
+}
+
+/// What certificates must have to be served for `wanted`, and at every stage on the way there.
+async fn fetch_requirements_on_the_way(
+    context: &Context,
+    site: &ClusterObjects,
+    wanted: &Cluster,
+) -> Result<Requirements, Error> {
+    let stored = &site.certificates;
+    let (cas, leaves) = (stored.cas(), stored.leaves());
+    let at_the_end = fetch_requirements(context, &site.objects, wanted, cas, leaves).await?;
+    let method = method(wanted.spec(), wanted.major());
+    let applied = site.applied_posture();
+    Ok(Requirements {
+        scram: applied.map_or(at_the_end.scram, |applied| asks_for_scram(&applied, method)),
+        ..at_the_end
     })
 }
 

@@ -1,5 +1,6 @@
 //! From a `Postgres` to a parsed cluster: dereference, validate, build.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -34,6 +35,8 @@ pub(crate) fn objects(
 /// A database with its parsed spec.
 pub(crate) struct Parsed {
     pub(crate) cluster: Cluster,
+    /// The groups of the TLS key exchange that its image has beyond those of every OpenSSL 3.
+    pub(crate) tls_groups: BTreeSet<String>,
     /// Why part of the spec is not followed: reason and message of the condition. `None` if all is.
     pub(crate) not_followed: Option<(&'static str, String)>,
     /// Why nothing of the spec may be built any more; `None` if it may.
@@ -79,9 +82,9 @@ pub(crate) async fn parse(
     };
     let mut postgres = postgres.clone();
     postgres.spec.version = version.name_any();
-    let groups = version.tls_groups();
+    let tls_groups = version.tls_groups();
     let mut parsed = Cluster::build(&postgres, &inputs).and_then(|cluster| {
-        cluster.check_tls_settings(cluster.spec().tls.as_ref(), groups)?;
+        cluster.check_tls_settings(cluster.spec().tls.as_ref(), tls_groups.clone())?;
         Ok(cluster)
     });
     // A running database keeps the settings that it has: the user's Secret may be missing for a
@@ -119,6 +122,7 @@ pub(crate) async fn parse(
         Some(problem) if !was_built => Err(Interrupt::Blocked("Invalid", problem.why)),
         spec_problem => Ok(Parsed {
             cluster,
+            tls_groups,
             not_followed,
             spec_problem,
         }),

@@ -11,6 +11,7 @@ use crate::build::current_posture::{
 };
 use crate::build::patroni::dynamic::DynamicConfig;
 use crate::build::patroni::{dynamic, local};
+use crate::build::tls_groups::Images;
 use crate::build::{access, disruption, monitor, pet_set, secrets, services, trust};
 use crate::cluster::ApplyOutcome;
 use crate::controller::Context;
@@ -66,10 +67,11 @@ pub(crate) async fn provision<'a>(
     let secret = superuser::fetch_auth_secret(context, postgres).await?;
     let Parsed {
         cluster,
+        tls_groups,
         not_followed,
         spec_problem,
     } = spec::parse(context, postgres, secret.as_ref()).await?;
-    let database = ReconciledDatabase::new(context, postgres, cluster)?;
+    let mut database = ReconciledDatabase::new(context, postgres, cluster)?;
     if let Some(problem) = spec_problem {
         // The cluster stays as it is, and its certificates are renewed.
         let in_use = database.current_posture().await?;
@@ -90,6 +92,10 @@ pub(crate) async fn provision<'a>(
         objects,
         not_requested,
     } = database.current_posture().await?;
+    let pods = context.watched.labelled_pods(postgres);
+    let pods = pods.iter().map(AsRef::as_ref);
+    let images = Images::new(database.cluster.name(), objects.pet_set.as_ref(), pods);
+    database.cluster = database.cluster.with_default_groups(&tls_groups, &images);
     database.apply_rbac(objects.pet_set.as_ref()).await?;
     database.apply_configuration(&current, &objects).await?;
     let replicas = database.apply_workload(&current, &objects).await?;

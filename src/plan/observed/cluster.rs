@@ -15,6 +15,10 @@ use crate::tls::{PasswordEncryption, Posture, ReplicationConninfo, ServerTls, hb
 
 /// A database at one moment.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent fact"
+)]
 pub struct ObservedCluster {
     /// Name of the database.
     pub database: String,
@@ -31,6 +35,8 @@ pub struct ObservedCluster {
     pub in_secret: Option<Material>,
     /// When the first of these leaves expires.
     pub leaf_expires_at: Option<Timestamp>,
+    /// libpq knows no channel binding for the server's leaf among them: no login by SCRAM works.
+    pub lacks_channel_binding: bool,
     /// The leaves that were served before, kept until an operation has succeeded.
     pub previous: Option<Material>,
     /// Names the content of the pods' volumes: another one when the Secret or the ConfigMap that

@@ -13,7 +13,6 @@ use crate::plan::observed::cluster::ObservedCluster;
 use crate::plan::observed::{Issuance, Observed, ObservedCertificate, Trial};
 use crate::plan::operation::goal::Goal;
 use crate::plan::operation::intent::Intent;
-use crate::plan::operation::preflight::try_issuers;
 use crate::plan::purpose::Purpose;
 use crate::plan::rollout::{Progress, next_step};
 use crate::plan::waiting::{StepProblem, Waiting};
@@ -64,6 +63,38 @@ pub(super) fn issue(
         return Err(Intent::act(STEP, Purpose::EndTrial, end));
     }
     Ok(Some(material))
+}
+
+/// What a trial needs that has not passed.
+pub(super) fn try_issuers(step: StepKind, trial: &Trial) -> Intent {
+    match trial {
+        Trial::Absent | Trial::Begun => {
+            Intent::act(step, Purpose::StartTrial, ClusterAction::StartTrial)
+        }
+        // cert-manager does not ask again for what was refused: a new trial asks anew.
+        Trial::Failed(why) => Intent::Fail {
+            step: step.into(),
+            problem: StepProblem::TrialFailed(why.clone()),
+            retry: vec![ClusterAction::EndTrial.into()],
+        },
+        Trial::Pending(why) => Intent::wait(step, Waiting::Trial(why.clone())),
+        Trial::Passed(_) => Intent::wait(step, Waiting::Trial(None)),
+    }
+}
+
+/// Why the issued certificates cannot be served as the goal asks for it, where none of them will be
+/// issued anew. `None` while cert-manager issues by itself.
+pub(super) fn defect_of_what_stays<'a>(
+    goal: &Goal<'_>,
+    issuance: &'a Issuance,
+) -> Option<&'a String> {
+    let is_settled = |certificate: &ObservedCertificate| certificate.ready && !certificate.issuing;
+    let all_stay =
+        to_request(goal, issuance).is_empty() && issuance.certificates.values().all(is_settled);
+    match &issuance.issued {
+        Some(Err(why)) if all_stay => Some(why),
+        _ => None,
+    }
 }
 
 /// The requests that cert-manager has yet to get: Certificates as the spec asks for them; for a

@@ -2,14 +2,13 @@
 
 use crate::api::StepKind;
 use crate::api::ops_request::Apply;
-use crate::plan::action::ClusterAction;
 use crate::plan::observed::cluster::ObservedCluster;
 use crate::plan::observed::{Live, Observed, Trial};
 use crate::plan::operation::goal::Goal;
 use crate::plan::operation::intent::Intent;
-use crate::plan::purpose::Purpose;
+use crate::plan::operation::issue::{defect_of_what_stays, try_issuers};
 use crate::plan::waiting::{StepProblem, Waiting};
-use crate::tls::{Method, method};
+use crate::tls::{Method, ServerTls, asks_for_scram, method};
 
 const STEP: StepKind = StepKind::Preflight;
 
@@ -29,6 +28,9 @@ pub(super) fn preflight(observed: &Observed, live: &Live, goal: &Goal<'_>) -> Op
         }
         Ok(_) => {}
     }
+    if loses_password_login(cluster, goal, live.major) {
+        return Some(Intent::fail(STEP, StepProblem::NoChannelBinding));
+    }
     if !goal.issues_certificates() {
         return None;
     }
@@ -42,6 +44,9 @@ pub(super) fn preflight(observed: &Observed, live: &Live, goal: &Goal<'_>) -> Op
     if !issuance.conflicts.is_empty() {
         let conflicts = StepProblem::Conflicts(issuance.conflicts.clone());
         return Some(Intent::fail(STEP, conflicts));
+    }
+    if let Some(why) = defect_of_what_stays(goal, issuance) {
+        return Some(Intent::fail(STEP, StepProblem::BadForGoal(why.clone())));
     }
     if !issuance.not_ready.is_empty() {
         let on = Waiting::Issuers(issuance.not_ready.clone());
@@ -85,21 +90,18 @@ fn may_disrupt(
     Ok(())
 }
 
-/// What a trial needs that has not passed.
-pub(super) fn try_issuers(step: StepKind, trial: &Trial) -> Intent {
-    match trial {
-        Trial::Absent | Trial::Begun => {
-            Intent::act(step, Purpose::StartTrial, ClusterAction::StartTrial)
-        }
-        // cert-manager does not ask again for what was refused: a new trial asks anew.
-        Trial::Failed(why) => Intent::Fail {
-            step: step.into(),
-            problem: StepProblem::TrialFailed(why.clone()),
-            retry: vec![ClusterAction::EndTrial.into()],
-        },
-        Trial::Pending(why) => Intent::wait(step, Waiting::Trial(why.clone())),
-        Trial::Passed(_) => Intent::wait(step, Waiting::Trial(None)),
-    }
+/// Whether clients would have to log in by SCRAM under the leaf that is served now, although they need
+/// not yet, and libpq cannot. The stages before another leaf is served ask for the password already.
+fn loses_password_login(cluster: &ObservedCluster, goal: &Goal<'_>, major: u32) -> bool {
+    let applied = &cluster.applied;
+    let (Some(tls), true) = (applied.accept.tls, cluster.lacks_channel_binding) else {
+        return false;
+    };
+    let target = goal.target(cluster, None);
+    let keeps_tls = target.is_some_and(|target| target.serve == ServerTls::Tls);
+    keeps_tls
+        && !asks_for_scram(applied, tls)
+        && asks_for_scram(applied, method(&goal.desired, major))
 }
 
 /// Roles whose passwords the servers would not accept any more: those stored as MD5, where SCRAM

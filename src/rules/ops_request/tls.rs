@@ -1,7 +1,7 @@
 //! The checks of `spec.tls`.
 
 use crate::api::PostgresOpsRequest;
-use crate::api::condition::{CA_ENDS_EARLY, holds};
+use crate::api::condition::{CA_ENDS_EARLY, find};
 use crate::api::names::Alias;
 use crate::api::ops_request::{OpsType, TlsChange, TlsOperation};
 use crate::api::tls::{ClientAuthMode, SslMode};
@@ -109,12 +109,36 @@ pub(super) fn ca_ends_early(
     let Some(database) = database(&review.object, facts) else {
         return;
     };
-    if holds(database.conditions(), CA_ENDS_EARLY) {
+    let condition = find(database.conditions(), CA_ENDS_EARLY);
+    if let Some(condition) = condition.filter(|condition| condition.holds()) {
+        let message = condition.message.as_deref().unwrap_or_default();
         findings.add(
             "spec.databaseRef",
-            format!("its CA ends first (condition {CA_ENDS_EARLY})"),
+            format!(
+                "its CA ends first (condition {CA_ENDS_EARLY}{})",
+                early_ca(message)
+            ),
             "renew the CA, or change the issuer",
         );
+    }
+}
+
+/// Which CA ends when, by the message of the condition: the beginning of it. The rest is a longer
+/// remedy.
+fn early_ca(message: &str) -> String {
+    const LONGEST: usize = 200;
+    let which = message
+        .split_once(", and ")
+        .map_or(message, |(which, _)| which);
+    let which: String = which
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(LONGEST)
+        .collect();
+    if which.is_empty() {
+        which
+    } else {
+        format!(": {which}")
     }
 }
 

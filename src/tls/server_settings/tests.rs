@@ -117,6 +117,29 @@ fn from_postgresql_18_on_groups_have_to_be_known_and_one_of_them_common() {
     assert_eq!(unknown[0].value, "NoSuchGroup");
 }
 
+#[test]
+fn the_default_groups_are_none_that_users_would_be_refused() {
+    let hybrid = BTreeSet::from(["x25519mlkem768".to_owned()]);
+    for (major, groups, has_default) in [
+        (17, &hybrid, false),
+        (18, &hybrid, true),
+        (19, &hybrid, true),
+        (18, &BTreeSet::new(), false),
+    ] {
+        let default = default_groups(major, groups);
+        assert_eq!(default.is_some(), has_default, "{major} {groups:?}");
+        let server = ServerFacts {
+            groups: groups.clone(),
+            ..postgresql(major)
+        };
+        if let Some(default) = default {
+            assert_eq!(named(&[(GROUPS, default)], &server), [""; 0]);
+            let of_others = named(&[(GROUPS, default)], &postgresql(major));
+            assert_eq!(of_others, [GROUPS], "not every OpenSSL has it");
+        }
+    }
+}
+
 /// Each list, and the common suites that it leaves: seen with `openssl ciphers -s -tls1_2` of OpenSSL
 /// 3.0.
 #[test]

@@ -28,7 +28,7 @@ pub(crate) use self::operator::{Installation, Operator, Registration, UNSEEN};
 pub(crate) use self::pki::{Ca, ca, ca_secret, leaf, leaf_until};
 pub(crate) use self::postgres::{
     ended, example, install, issuers, primary, psql, read_example, secret, show, steps, tutorial,
-    uids, versions,
+    uids, version_of_the_chart, versions,
 };
 pub(crate) use self::rights::{OPERATOR, Rights};
 pub(crate) use self::sample::{one_of_each, sample_or_all};

@@ -47,7 +47,8 @@ pub(crate) fn versions(cluster: &Cluster) -> BTreeMap<u32, String> {
 /// Gives the image of this major version a name that databases can have in their spec.
 pub(crate) fn install(cluster: &Cluster, version: &str, major: u32) {
     let object = json!({
-        "apiVersion": "catalog.kubedb.com/v1alpha1", "kind": "PostgresVersion", "metadata": {"name": version},
+        "apiVersion": "catalog.kubedb.com/v1alpha1", "kind": "PostgresVersion",
+        "metadata": {"name": version, "annotations": version_of_the_chart(major)["annotations"]},
         "spec": {
             "version": version,
             "db": {"image": format!("pgrekey.local/postgres:{major}"), "baseOS": "debian"},
@@ -56,6 +57,17 @@ pub(crate) fn install(cluster: &Cluster, version: &str, major: u32) {
         },
     });
     cluster.apply(&object.to_string());
+}
+
+/// The entry of the chart's values for the image of this major version.
+pub(crate) fn version_of_the_chart(major: u32) -> Value {
+    let values = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/pgrekey/values.yaml");
+    let values = std::fs::read_to_string(values).expect("the values");
+    let values: Value = serde_saphyr::from_str(&values).expect("YAML");
+    let image = format!("pgrekey.local/postgres:{major}");
+    let versions = values["postgresVersions"].as_array().expect("a list");
+    let version = versions.iter().find(|one| one["db"]["image"] == image);
+    version.expect("the image").clone()
 }
 
 /// What `psql` in this pod prints.

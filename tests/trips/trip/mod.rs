@@ -4,6 +4,7 @@
 mod fault;
 mod transcript;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pgrekey::api::PostgresOpsRequest;
@@ -11,8 +12,7 @@ use pgrekey::api::ops_request::{OpsPhase, PostgresOpsRequestStatus};
 use pgrekey::controller::STATUS_DELAY;
 use pgrekey::plan::status::write_policy::{PendingStatus, StatusWrite};
 use pgrekey::plan::transition::{Transition, transition};
-use pgrekey::plan::{Action, ClusterAction, Decision, decide};
-use pgrekey::tls::Alias;
+use pgrekey::plan::{Decision, decide};
 
 use crate::world::World;
 pub(crate) use fault::Fault;
@@ -24,6 +24,8 @@ pub(crate) struct Trip {
     pub(crate) draft: Option<PendingStatus>,
     fault: Fault,
     pub(crate) effects: usize,
+    /// The effects that are not the first ones of their actions.
+    within_actions: BTreeSet<usize>,
     /// How often something was written to the API server: status, and everything.
     pub(crate) writes: (usize, usize),
     failing: Option<&'static str>,
@@ -53,6 +55,7 @@ impl Trip {
             draft: None,
             fault,
             effects: 0,
+            within_actions: BTreeSet::new(),
             writes: (0, 0),
             failing: None,
             mute_until: 0,
@@ -84,6 +87,17 @@ impl Trip {
     pub(crate) fn run_until(mut self, effects: usize) -> Self {
         while self.effects < effects && !self.step() {}
         self
+    }
+
+    /// The effects with which statuses are written and actions begin.
+    pub(crate) fn first_effects(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.effects).filter(|at| !self.within_actions.contains(at))
+    }
+
+    /// The other ones: a fault at one leaves an action half done. How many pods there are does not
+    /// matter to it.
+    pub(crate) fn later_effects(&self) -> impl Iterator<Item = usize> + '_ {
+        self.within_actions.iter().copied()
     }
 
     /// One reconcile: observes, derives the transition, records it and executes its actions. Says
@@ -121,15 +135,20 @@ impl Trip {
             StatusWrite::Deferred(draft) => self.draft = Some(draft.as_ref().clone()),
             StatusWrite::Immediate => {
                 let write = |world: &mut World| world.request.status = Some(status.clone());
-                if !self.effect(None, write) {
+                if !self.effect("Status", 1, write) {
                     return false;
                 }
                 self.draft = None;
             }
         }
         for action in transition.actions() {
-            if !self.effect(Some(&action), |world| world.perform(&action)) {
-                return false;
+            for (nth, write) in self.world.writes(&action).iter().enumerate() {
+                if nth > 0 {
+                    self.within_actions.insert(self.effects);
+                }
+                if !self.effect(action.name(), write.count(), |world| world.write(write)) {
+                    return false;
+                }
             }
         }
         self.pass(if self.repeated > 60 { 20 } else { 1 });
@@ -150,18 +169,21 @@ impl Trip {
     }
 
     /// One effect; false if it is not known to have happened, and the rest of the decision is left.
-    fn effect(&mut self, action: Option<&Action>, happen: impl FnOnce(&mut World)) -> bool {
+    fn effect(
+        &mut self,
+        kind: &'static str,
+        writes: usize,
+        happen: impl FnOnce(&mut World),
+    ) -> bool {
         let at = self.effects;
         self.effects += 1;
-        let kind = action.map_or("Status", Action::name);
         self.disturb(at, kind);
         if self.fails(kind) {
             self.pass(1);
             return false;
         }
-        let writes = action.map_or(1, writes);
         self.writes = (
-            self.writes.0 + usize::from(action.is_none()),
+            self.writes.0 + usize::from(kind == "Status"),
             self.writes.1 + writes,
         );
         match self.fault {
@@ -285,18 +307,5 @@ impl Trip {
                 self.log
             );
         }
-    }
-}
-
-/// How many objects of the API server an action writes. Servers and agents are asked directly.
-fn writes(action: &Action) -> usize {
-    match action {
-        Action::Cluster(
-            ClusterAction::ReloadServer(_)
-            | ClusterAction::ReloadPatroni(_)
-            | ClusterAction::SetPassword(_),
-        ) => 0,
-        Action::Cluster(ClusterAction::RequestCertificates(_)) => Alias::ALL.len(),
-        _ => 1,
     }
 }

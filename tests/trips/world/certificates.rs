@@ -63,6 +63,9 @@ impl World {
     /// cert-manager issues the certificates that are due this second.
     pub(super) fn issue_certificates(&mut self) {
         let second = self.second;
+        for trial in self.trial.values_mut() {
+            trial.has_secret |= trial.issued_at.is_some_and(|at| at <= second);
+        }
         for certificate in self.certificates.values_mut() {
             if certificate.issued_at.is_some_and(|at| at <= second) {
                 certificate.issued_at = None;
@@ -86,30 +89,19 @@ impl World {
         self.signer = Some(signer);
     }
 
-    pub(super) fn reissue(&mut self, alias: Alias, revision: i64) {
+    /// A Certificate is applied.
+    pub(super) fn certify(&mut self, alias: Alias, spec: &PostgresSpec) {
         let second = self.second;
-        let certificate = self.certificates.get_mut(&alias).expect("a certificate");
-        if certificate.revision == revision {
-            certificate.asked = Some(revision);
-            certificate.issued_at.get_or_insert(second + 2);
-        }
-    }
-
-    pub(super) fn certify(&mut self, spec: &PostgresSpec) {
-        let second = self.second;
-        let wanted = spec.tls.clone();
-        for alias in Alias::ALL {
-            let fresh = SimCertificate {
-                spec: spec.clone(),
-                revision: 0,
-                asked: None,
-                issued_at: Some(second + 2),
-            };
-            let certificate = self.certificates.entry(alias).or_insert(fresh);
-            if certificate.spec.tls != wanted {
-                certificate.spec = spec.clone();
-                certificate.issued_at = Some(second + 2);
-            }
+        let fresh = SimCertificate {
+            spec: spec.clone(),
+            revision: 0,
+            asked: None,
+            issued_at: Some(second + 2),
+        };
+        let certificate = self.certificates.entry(alias).or_insert(fresh);
+        if certificate.spec.tls != spec.tls {
+            certificate.spec = spec.clone();
+            certificate.issued_at = Some(second + 2);
         }
     }
 

@@ -11,6 +11,7 @@ mod perform;
 mod pods;
 mod scenario;
 mod trouble;
+mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +30,7 @@ use patroni::Synchronous;
 use pods::SimPod;
 pub(crate) use scenario::{SCENARIOS, Scenario};
 pub(crate) use trouble::Trouble;
+use writes::SimTrial;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second)
@@ -64,7 +66,7 @@ pub(crate) struct World {
     hash: PasswordEncryption,
     pub(crate) md5_roles: Vec<String>,
     certificates: BTreeMap<Alias, SimCertificate>,
-    trial: Option<i64>,
+    trial: BTreeMap<Alias, SimTrial>,
     issued: Option<Material>,
     /// The keys that were served at the beginning.
     origin: Option<Material>,
@@ -109,7 +111,7 @@ impl World {
             hash: written.hash,
             md5_roles: vec![],
             certificates: certificates.unwrap_or_default(),
-            trial: None,
+            trial: BTreeMap::new(),
             issued: served,
             origin: served,
             serial: 1,

@@ -16,7 +16,7 @@ use pgrekey::plan::observed::{Issuance, Live, Observed, ObservedCertificate, Pau
 use pgrekey::plan::operation::goal;
 use pgrekey::plan::status::write_policy::StoredStatus;
 use pgrekey::plan::waiting::Unknown;
-use pgrekey::tls::{PasswordEncryption, Posture, ServerTls, hba};
+use pgrekey::tls::{Alias, PasswordEncryption, Posture, ServerTls, hba};
 
 use super::certificates::ca;
 use super::pods::SimPod;
@@ -98,20 +98,29 @@ impl World {
             .collect()
     }
 
+    fn observed_trial(&self, wished: &PostgresSpec) -> Trial {
+        let all = Alias::ALL.map(|alias| self.trial_of(alias));
+        let is_issued = |at: i64| at <= self.second;
+        if all
+            .iter()
+            .all(|one| one.issued_at.is_none() && !one.has_secret)
+        {
+            Trial::Absent
+        } else if self.trouble.trial_fails && all.iter().any(|one| one.has_secret) {
+            Trial::Failed("the policy says no".to_owned())
+        } else if all.iter().any(|one| one.issued_at.is_none()) {
+            Trial::Begun
+        } else if all.iter().all(|one| one.issued_at.is_some_and(is_issued)) {
+            let tls = wished.tls.as_ref();
+            let issuer = tls.and_then(|tls| tls.issuer_ref.as_ref());
+            Trial::Passed(BTreeSet::from([ca(&issuer.expect("an issuer").name)]))
+        } else {
+            Trial::Pending(None)
+        }
+    }
+
     fn observed_issuance(&self, wished: &PostgresSpec) -> Issuance {
-        let trial = match self.trial {
-            None => Trial::Absent,
-            Some(at) if self.second < at => Trial::Pending(None),
-            Some(_) if self.trouble.trial_fails => Trial::Failed("the policy says no".to_owned()),
-            Some(_) => {
-                let issuer = wished
-                    .tls
-                    .as_ref()
-                    .and_then(|tls| tls.issuer_ref.as_ref())
-                    .expect("an issuer");
-                Trial::Passed(BTreeSet::from([ca(&issuer.name)]))
-            }
-        };
+        let trial = self.observed_trial(wished);
         let certificates = self.certificates.iter().map(|(alias, certificate)| {
             let seen = ObservedCertificate {
                 matches: certificate.spec.tls == wished.tls,
@@ -135,9 +144,13 @@ impl World {
             trial,
             conflicts: vec![],
             certificates: certificates.collect(),
-            issued: self.issued.map(|material| match self.trouble.bad_leaf {
-                Some(why) if self.origin != Some(material) => Err(why.to_owned()),
-                _ => Ok(material),
+            issued: self.issued.map(|material| {
+                let defect = if self.origin == Some(material) {
+                    self.trouble.bad_for_goal
+                } else {
+                    self.trouble.bad_leaf
+                };
+                defect.map_or(Ok(material), |why| Err(why.to_owned()))
             }),
         }
     }
@@ -162,6 +175,7 @@ impl World {
             client_bundle: self.published.clone(),
             trust_changed_at: Some(at(self.trust_changed_at)),
             in_secret: stored,
+            lacks_channel_binding: self.trouble.lacks_channel_binding && stored == self.origin,
             leaf_expires_at: self
                 .trouble
                 .leaves_end_at

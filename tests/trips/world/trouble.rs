@@ -25,6 +25,10 @@ pub(crate) struct Trouble {
     pub(crate) trial_fails: bool,
     /// Certificates are issued with this defect.
     pub(crate) bad_leaf: Option<&'static str>,
+    /// libpq knows no channel binding for the server certificate of the beginning.
+    pub(crate) lacks_channel_binding: bool,
+    /// The certificates of the beginning are not good for what the request asks for.
+    pub(crate) bad_for_goal: Option<&'static str>,
     /// Second at which the server certificate of the beginning expires.
     pub(crate) leaves_end_at: Option<i64>,
     /// The client certificate of the beginning, which standbys present, has expired.
