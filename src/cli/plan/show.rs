@@ -7,7 +7,6 @@ use crate::cli::output::{Cell, Detail, Screen, Tone};
 use crate::cli::plan::extra_ca::NamedExtraCas;
 use crate::cli::plan::planner::{Certainty, RequestPlan};
 use crate::cli::status::progress::words;
-use crate::pki::certificate::CertificateSummary;
 use crate::plan::preview;
 use crate::plan::preview::{Fate, LineChange, PlannedCertificate, PlannedStage, Preview};
 use crate::rules::{Effect, Finding};
@@ -51,7 +50,7 @@ impl RequestPlan {
             "operation": self.operation_words(),
             "findings": findings.iter().map(finding).collect::<Vec<_>>(),
             "certificates": preview.certificates.iter().map(certificate_json).collect::<Vec<_>>(),
-            "extraCAs": self.extra_cas.as_ref().map(extra_cas_json),
+            "extraCAs": self.extra_cas.as_ref().map(NamedExtraCas::to_json),
             "settings": lines_json(&preview.settings),
             "pgHba": lines_json(&preview.hba),
             "walk": preview.walk.iter().map(stage_json).collect::<Vec<_>>(),
@@ -85,40 +84,6 @@ fn certificate_json(planned: &PlannedCertificate) -> Value {
         "privateKey": spec.private_key,
         "usages": spec.usages,
     })
-}
-
-fn extra_cas_json(NamedExtraCas { source, roots }: &NamedExtraCas) -> Value {
-    let ca = |ca: &CertificateSummary| {
-        json!({"name": ca.signer, "fingerprint": ca.fingerprint.to_string(),
-            "notAfter": ca.not_after})
-    };
-    match roots {
-        Ok(roots) => json!({"source": source, "cas": roots.iter().map(ca).collect::<Vec<_>>()}),
-        Err(problem) => json!({"source": source, "problem": problem}),
-    }
-}
-
-/// Where they lie, then a line for each.
-fn extra_ca_lines(NamedExtraCas { source, roots }: &NamedExtraCas) -> Vec<String> {
-    match roots {
-        Ok(roots) if roots.is_empty() => vec![format!("{source} holds no self-signed CA")],
-        Ok(roots) => {
-            let intro = format!("of {source}, those that have signed what the issuer gives:");
-            let line = |ca: &CertificateSummary| {
-                let CertificateSummary {
-                    fingerprint,
-                    signer,
-                    not_after,
-                    ..
-                } = ca;
-                format!("  {signer:?}, until {not_after}, SHA-256 {fingerprint}")
-            };
-            std::iter::once(intro)
-                .chain(roots.iter().map(line))
-                .collect()
-        }
-        Err(problem) => vec![format!("{source} {problem}")],
-    }
 }
 
 fn come(line: &LineChange) -> Option<&String> {
@@ -245,7 +210,7 @@ fn plan_lines(plan: &RequestPlan, detail: Detail, screen: Screen) -> Vec<String>
     }
     if let Some(extra_cas) = extra_cas {
         lines.extend(title("CAs beside those of the issuer"));
-        lines.extend(extra_ca_lines(extra_cas));
+        lines.extend(extra_cas.lines());
     }
     lines.extend(title("Settings"));
     lines.extend(preview.settings.iter().map(|line| changed(line, screen)));
