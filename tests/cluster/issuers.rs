@@ -5,21 +5,18 @@ use std::time::Duration;
 
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use pgrekey::api::cert_manager::{CertificateRequest, holds};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
-};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::harness::{
-    Ca, Cluster, Controllers, Seat, TestNamespace, Writes, ca, ca_secret, ended, example, psql,
-    secret, uids, versions,
+    Ca, Cluster, Controllers, Seat, TestNamespace, Writes, ca, ca_below, ca_secret, ended, example,
+    psql, secret, uids, versions,
 };
 use crate::operations::{by_reload, carry_out, request};
 
 const DATABASE: &str = "pg/ha-postgres";
 
-fn issuer(name: &str, spec: &Value) -> Value {
+pub(crate) fn issuer(name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "cert-manager.io/v1", "kind": "Issuer", "metadata": {"name": name}, "spec": spec})
 }
 
@@ -59,21 +56,10 @@ fn ca_of_cert_manager(namespace: &TestNamespace<'_>, name: &str, more: &Value) {
 
 /// A CA below another, as an issuer's Secret holds it.
 fn intermediate(root: &Ca, name: &str) -> Value {
-    let mut params = ca_params(name);
-    params.use_authority_key_identifier_extension = true;
-    let key = KeyPair::generate().expect("a key");
-    let below: Ca = CertifiedIssuer::signed_by(params, key, root).expect("a CA");
+    let below = ca_below(root, name);
     let mut secret = ca_secret(name, &below);
     secret["stringData"]["ca.crt"] = json!(root.pem());
     secret
-}
-
-fn ca_params(name: &str) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params
 }
 
 fn early_ca(namespace: &TestNamespace<'_>) -> String {
@@ -267,6 +253,12 @@ async fn a_policy_that_denies_one_certificate_is_heard_before_anything_is_touche
         Ok("off")
     );
     assert_eq!(namespace.condition(DATABASE, "Paused", "status"), "");
+    nothing_is_left_of_the_trial(namespace).await;
+    namespace.clear();
+    controllers.stop().await;
+}
+
+pub(crate) async fn nothing_is_left_of_the_trial(namespace: &TestNamespace<'_>) {
     for (kind, end) in [("certificate", "Certificates"), ("secret", "keys")] {
         let left = || {
             let all = namespace.list(kind, "app.kubernetes.io/instance=ha-postgres");
@@ -281,6 +273,4 @@ async fn a_policy_that_denies_one_certificate_is_heard_before_anything_is_touche
             })
             .await;
     }
-    namespace.clear();
-    controllers.stop().await;
 }
