@@ -5,22 +5,19 @@ use std::time::Duration;
 
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use pgrekey::api::cert_manager::{CertificateRequest, holds};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
-};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::harness::{
-    Ca, Cluster, Controllers, Seat, TestNamespace, Traffic, Writes, ca, ca_secret, ended, example,
-    psql, sample_or_all, secret, uids, versions,
+    Ca, Cluster, Controllers, Seat, TestNamespace, Traffic, Writes, ca, ca_below, ca_secret,
+    ca_until, ended, example, psql, sample_or_all, secret, uids, versions,
 };
 use crate::operations::{by_reload, carry_out, request};
 
 const DATABASE: &str = "pg/ha-postgres";
 const ALIASES: [&str; 3] = ["server", "client", "metrics-exporter"];
 
-fn issuer(name: &str, spec: &Value) -> Value {
+pub(crate) fn issuer(name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "cert-manager.io/v1", "kind": "Issuer", "metadata": {"name": name}, "spec": spec})
 }
 
@@ -60,19 +57,7 @@ fn ca_of_cert_manager(namespace: &TestNamespace<'_>, name: &str, more: &Value) {
 
 /// A CA below another, as an issuer's Secret holds it that does not know the root.
 fn intermediate(root: &Ca, name: &str) -> Value {
-    let mut params = ca_params(name);
-    params.use_authority_key_identifier_extension = true;
-    let key = KeyPair::generate().expect("a key");
-    let below: Ca = CertifiedIssuer::signed_by(params, key, root).expect("a CA");
-    ca_secret(name, &below)
-}
-
-fn ca_params(name: &str) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params
+    ca_secret(name, &ca_below(root, name))
 }
 
 fn early_ca(namespace: &TestNamespace<'_>) -> String {
@@ -222,23 +207,19 @@ async fn keys_change_under_load(namespace: &TestNamespace<'_>, writes: &Writes) 
 /// anew while there is a quarter of its time left.
 async fn a_ca_is_renewed_shortly_before_its_end(namespace: &TestNamespace<'_>, writes: &Writes) {
     let ending = ca("ending-ca");
-    let until = |end: jiff::Timestamp| {
-        let mut params = ca_params("ending-ca");
-        let seconds = u64::try_from(end.as_second()).expect("after 1970");
-        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds);
-        let key = KeyPair::from_pem(&ending.key().serialize_pem()).expect("a key");
-        let ca: Ca = CertifiedIssuer::self_signed(params, key).expect("a CA");
-        ca
-    };
     let ends = jiff::Timestamp::now() + Duration::from_mins(9);
-    namespace.apply(&ca_secret("ending-ca", &until(ends)));
+    namespace.apply(&ca_secret(
+        "ending-ca",
+        &ca_until(&ending, "ending-ca", ends),
+    ));
     namespace.apply(&issuer_of_secret("ending-ca"));
     namespace.kubectl(&["annotate", DATABASE, "pgrekey.dev/client-grace-period=30s"]);
     let to_it = json!({"issuerRef": issuer_ref("ending-ca")});
     let change = by_reload(request("to-an-ending-ca", &to_it));
     carry_out(namespace, writes, &change, false).await;
 
-    let renewed = until(ends + Duration::from_hours(24 * 365));
+    let in_a_year = ends + Duration::from_hours(24 * 365);
+    let renewed = ca_until(&ending, "ending-ca", in_a_year);
     namespace.apply(&ca_secret("ending-ca", &renewed));
     let traffic = Traffic::start(&namespace.cluster.client, namespace.name, "ha-postgres").await;
     namespace
@@ -407,6 +388,12 @@ async fn a_policy_that_denies_one_certificate_is_heard_before_anything_is_touche
         Ok("off")
     );
     assert_eq!(namespace.condition(DATABASE, "Paused", "status"), "");
+    nothing_is_left_of_the_trial(namespace).await;
+    namespace.clear();
+    controllers.stop().await;
+}
+
+pub(crate) async fn nothing_is_left_of_the_trial(namespace: &TestNamespace<'_>) {
     for (kind, end) in [("certificate", "Certificates"), ("secret", "keys")] {
         let left = || {
             let all = namespace.list(kind, "app.kubernetes.io/instance=ha-postgres");
@@ -421,6 +408,4 @@ async fn a_policy_that_denies_one_certificate_is_heard_before_anything_is_touche
             })
             .await;
     }
-    namespace.clear();
-    controllers.stop().await;
 }

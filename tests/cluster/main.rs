@@ -25,6 +25,7 @@ mod issuers;
 mod names;
 mod operations;
 mod provisioner;
+mod signers;
 #[path = "../support/mod.rs"]
 mod support;
 mod tutorial;

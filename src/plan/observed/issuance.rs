@@ -32,6 +32,10 @@ const ISSUER_GROUP: &str = "cert-manager.io/issuer-group";
 /// second.
 pub const NORMAL_ISSUANCE_TIME: Duration = Duration::from_secs(15);
 
+/// The longest text of an issuer's that is passed on, in characters. Whoever runs an issuer decides
+/// what it says.
+const LONGEST_TEXT: usize = 600;
+
 /// cert-manager waits this long after the first failed try, and twice as long after each further
 /// one: at most [`MAX_DOUBLINGS`] times (32 hours).
 const FIRST_BACKOFF: Duration = Duration::from_hours(1);
@@ -124,6 +128,21 @@ pub(super) fn joined(problems: &[MaterialProblem]) -> String {
     lines.join("; ")
 }
 
+/// What an issuer or cert-manager says, on one line. Of a long text the middle is left out: an
+/// issuer that lists all names says at the end what is wrong with them, and so does an error around
+/// the error of a server (cert-manager around Vault's).
+pub(super) fn one_line(text: &str) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control());
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    let line: Vec<char> = words.join(" ").chars().collect();
+    if line.len() <= LONGEST_TEXT {
+        return line.into_iter().collect();
+    }
+    let begin = line.iter().take(LONGEST_TEXT / 3);
+    let end = line.iter().skip(line.len() - LONGEST_TEXT / 3 * 2);
+    begin.chain(&[' ', '…', ' ']).chain(end).collect()
+}
+
 /// Objects that have the names of this Certificate and its Secret and belong to something else.
 pub(super) fn conflicts(objects: &CertificateObjects) -> Vec<String> {
     let secret = objects
@@ -214,7 +233,7 @@ fn failure(status: &CertificateStatus) -> Option<String> {
         .conditions
         .iter()
         .find(|condition| condition.type_ == "Issuing" && condition.status == "False")?;
-    let message = issuing.message.as_deref().unwrap_or("no reason given");
+    let message = one_line(issuing.message.as_deref().unwrap_or("no reason given"));
     let next = retry_at(status)?;
     Some(format!("{message}; cert-manager tries again at {next}"))
 }
@@ -249,7 +268,7 @@ fn issuer_problem(ObservedIssuer { reference, state }: &ObservedIssuer) -> Optio
             let message = conditions.iter().find_map(|c| c.message.as_deref());
             Some(format!(
                 "{kind} {name} to be ready: {}",
-                message.unwrap_or_default()
+                one_line(message.unwrap_or_default())
             ))
         }
         IssuerState::Absent => Some(format!("{kind} {name} to exist")),
@@ -317,7 +336,10 @@ fn ready_message(certificate: &Certificate) -> Option<String> {
         .iter()
         .find(|condition| condition.type_ == "Ready")?;
     let (name, message) = (certificate.name_any(), ready.message.as_deref()?);
-    Some(format!("cert-manager says about {name}: {message}"))
+    Some(format!(
+        "cert-manager says about {name}: {}",
+        one_line(message)
+    ))
 }
 
 #[cfg(test)]

@@ -32,14 +32,10 @@ use crate::pki::issued::{CaFault, Defect, IssuedSecret, PerAlias, Requirements, 
 use crate::pki::key_pair::KeyPairProblem;
 use crate::plan::observed::issuance::{
     CertificateObjects, NORMAL_ISSUANCE_TIME, conflicts, has_annotation, is_issued_by,
-    is_issued_for, is_ready, joined,
+    is_issued_for, is_ready, joined, one_line,
 };
 use crate::plan::observed::{Issuance, Trial};
 use crate::tls::Alias;
-
-/// The longest text of an issuer's that is passed on, in characters. Whoever runs an issuer decides
-/// what it says.
-const LONGEST_TEXT: usize = 300;
 
 /// How far the clock of an issuer may be ahead of pgrekey's.
 const CLOCK_SKEW: Duration = Duration::from_mins(5);
@@ -362,13 +358,7 @@ fn delay(
 
 /// An event with the message of a condition, on one line.
 fn said(event: &str, condition: &IssuanceCondition) -> String {
-    let message = condition.message.as_deref().unwrap_or_default();
-    let line: String = message
-        .chars()
-        .take(LONGEST_TEXT)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    match line.trim() {
+    match one_line(condition.message.as_deref().unwrap_or_default()).as_str() {
         "" => event.to_owned(),
         line => format!("{event}: {line}"),
     }

@@ -77,7 +77,7 @@ impl Operator {
 }
 
 /// The address of this machine, as the API server reaches it.
-fn host() -> String {
+pub(super) fn host() -> String {
     std::env::var("PGREKEY_HOST_IP").expect("PGREKEY_HOST_IP: `make test-cluster` sets it")
 }
 

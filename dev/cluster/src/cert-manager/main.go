@@ -1,6 +1,6 @@
-// cert-manager in one process: the controllers behind CA and self-signed issuers, an approver that lets their
+// cert-manager in one process: the controllers behind CA, self-signed and Vault issuers, an approver that lets their
 // requests through, and the CA injector. Upstream's main packages are modules of their own that are not published,
-// so this calls the published packages they call. There is no ACME, no Vault and no validating webhook.
+// so this calls the published packages they call. There is no ACME, no Venafi and no validating webhook.
 package main
 
 import (
@@ -35,6 +35,7 @@ import (
 	// Each of these registers one controller, or one kind of issuer.
 	_ "github.com/cert-manager/cert-manager/pkg/controller/certificaterequests/ca"
 	_ "github.com/cert-manager/cert-manager/pkg/controller/certificaterequests/selfsigned"
+	_ "github.com/cert-manager/cert-manager/pkg/controller/certificaterequests/vault"
 	_ "github.com/cert-manager/cert-manager/pkg/controller/certificates/issuing"
 	_ "github.com/cert-manager/cert-manager/pkg/controller/certificates/keymanager"
 	_ "github.com/cert-manager/cert-manager/pkg/controller/certificates/metrics"
@@ -46,6 +47,7 @@ import (
 	_ "github.com/cert-manager/cert-manager/pkg/controller/issuers"
 	_ "github.com/cert-manager/cert-manager/pkg/issuer/ca"
 	_ "github.com/cert-manager/cert-manager/pkg/issuer/selfsigned"
+	_ "github.com/cert-manager/cert-manager/pkg/issuer/vault"
 )
 
 func main() {

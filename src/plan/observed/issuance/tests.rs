@@ -163,6 +163,14 @@ fn the_text_of_a_failure_says_when_cert_manager_tries_again() {
             ))
         );
     }
+    let mut of_vault = status("False", json!(1));
+    of_vault.conditions[0].message = Some("Code: 503. Errors:\n\n* Vault is sealed\n".to_owned());
+    assert_eq!(
+        failure(&of_vault).as_deref(),
+        Some(
+            "Code: 503. Errors: * Vault is sealed; cert-manager tries again at 2026-01-01T01:00:00Z"
+        )
+    );
     assert_eq!(failure(&status("True", json!(1))), None, "it is trying");
     let mut never = status("False", json!(1));
     never.last_failure_time = None;
