@@ -40,7 +40,7 @@ where
             effect: Warn,
             on: CHANGES,
             what: "an issuer of another API group than `cert-manager.io`, such as AWS PCA's, step-ca's or Google CAS's",
-            why: "pgrekey has no right to read such an issuer, so no rule says whether it exists, is Ready and can sign. An operation asks it for a trial certificate before anything is touched, and no certificate is served before it is verified. cert-manager's approver must be allowed to approve requests to it.",
+            why: "pgrekey has no right to read such an issuer, so no rule says whether it exists, is Ready and can sign. A request asks it for trial certificates before anything is touched, and in every case a certificate is verified before it is served. cert-manager's approver must be allowed to approve requests to it.",
             example: "tls: {issuerRef: {apiGroup: awspca.cert-manager.io, kind: AWSPCAIssuer, name: pg-issuer}}",
             needs: Needs::Nothing,
             check: issuers::issuer_external,
