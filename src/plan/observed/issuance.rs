@@ -123,9 +123,19 @@ fn is_not_issued(problem: &MaterialProblem) -> bool {
     problem.defect == Defect::NotIssued
 }
 
+/// The problems in words. What several certificates have in common is said once.
 pub(super) fn joined(problems: &[MaterialProblem]) -> String {
-    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    lines.join("; ")
+    let mut lines: Vec<(Vec<&str>, &Defect)> = vec![];
+    for MaterialProblem { alias, defect } in problems {
+        match lines.iter_mut().find(|(_, other)| *other == defect) {
+            Some((aliases, _)) => aliases.push(alias.as_str()),
+            None => lines.push((vec![alias.as_str()], defect)),
+        }
+    }
+    let lines = lines
+        .iter()
+        .map(|(aliases, defect)| format!("{}: {defect}", aliases.join(", ")));
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 /// What an issuer or cert-manager says, on one line. Of a long text the middle is left out: an
@@ -314,8 +324,7 @@ pub fn not_served(
     if !certificates.iter().any(|live| is_late(live, now)) {
         return NotServed::InProgress;
     }
-    let lines = problems.iter().map(ToString::to_string);
-    let lines: Vec<String> = lines
+    let lines: Vec<String> = std::iter::once(joined(problems))
         .chain(certificates.iter().filter_map(ready_message))
         .collect();
     NotServed::Problem(lines.join("; "))

@@ -234,6 +234,23 @@ fn a_missing_certificate_is_no_fault_and_a_damaged_one_is() {
 }
 
 #[test]
+fn what_certificates_have_in_common_is_said_once() {
+    let rootless = || Defect::NoRoot(MissingRoot::default());
+    let of = |alias, defect| MaterialProblem { alias, defect };
+    let problems = [
+        of(Alias::Server, rootless()),
+        of(Alias::Client, Defect::NotIssued),
+        of(Alias::MetricsExporter, rootless()),
+    ];
+    let expected = format!(
+        "server, metrics-exporter: {}; client: {}",
+        rootless(),
+        Defect::NotIssued
+    );
+    assert_eq!(joined(&problems), expected);
+}
+
+#[test]
 fn cert_manager_is_waited_for_in_silence_only_as_long_as_it_usually_takes() {
     let created: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
     let certificate = |status: Value| {
