@@ -184,7 +184,7 @@ mod tests {
         let inputs = BuildInputs {
             version: &version("18.1"),
             superuser: "postgres",
-            user_conf: Some("ssl_ecdh_curve = X25519"),
+            user_conf: Some("ssl_groups = X25519"),
             live_pods: 0,
             cluster_domain: DEFAULT_CLUSTER_DOMAIN,
         };

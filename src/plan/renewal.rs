@@ -159,7 +159,7 @@ pub fn describe_early_cas(issued: &Issued) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("; "))
 }
 
-/// Rule `ca-ends-early` shows what stands before the first ", and ".
+/// Rule `ca-ends-early` reads name and end out of the first sentence.
 fn describe(ca: &EarlyCa, below: &[&str]) -> String {
     let fingerprint = ca.id.to_string();
     format!(

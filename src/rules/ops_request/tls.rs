@@ -111,35 +111,26 @@ pub(super) fn ca_ends_early(
     };
     let condition = find(database.conditions(), CA_ENDS_EARLY);
     if let Some(condition) = condition.filter(|condition| condition.holds()) {
-        let message = condition.message.as_deref().unwrap_or_default();
+        let which = condition.message.as_deref().and_then(early_ca);
         findings.add(
             "spec.databaseRef",
-            format!(
-                "its CA ends first (condition {CA_ENDS_EARLY}{})",
-                early_ca(message)
-            ),
+            which.unwrap_or_else(|| format!("its CA ends first (condition {CA_ENDS_EARLY})")),
             "renew the CA, or change the issuer",
         );
     }
 }
 
-/// Which CA ends when, by the message of the condition: the beginning of it. The rest is a longer
-/// remedy.
-fn early_ca(message: &str) -> String {
-    const LONGEST: usize = 200;
-    let which = message
-        .split_once(", and ")
-        .map_or(message, |(which, _)| which);
-    let which: String = which
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(LONGEST)
-        .collect();
-    if which.is_empty() {
-        which
-    } else {
-        format!(": {which}")
-    }
+/// Which CA ends when, by the message of the condition; a warning has no room for all of it.
+fn early_ca(message: &str) -> Option<String> {
+    const LONGEST: usize = 80;
+    let (name, rest) = message.split_once(" (SHA-256 ")?;
+    let (_, rest) = rest.split_once(") ends at ")?;
+    let (end, _) = rest.split_once(", and ")?;
+    let line = |text: &str| {
+        let printed = text.chars().filter(|c| !c.is_control());
+        printed.take(LONGEST).collect::<String>()
+    };
+    Some(format!("{} ends first, at {}", line(name), line(end)))
 }
 
 pub(super) fn remove_needs_tls(
