@@ -102,8 +102,10 @@ fn each_command_is_run_by_a_test_or_says_that_it_is_not() {
         let text = read(&document);
         let is_run = |command: &str| {
             let bare = command.split(" #").next().unwrap_or_default().trim();
-            // `the_document_shows_the_real_output` runs every command with a prompt and no mark.
+            // `the_document_shows_the_real_output` runs every command with a prompt and no mark, and
+            // `tests/cluster/clients.rs` the line of each driver.
             document.ends_with("docs/cli.md")
+                || document.ends_with("docs/clients.md")
                 || told
                     .iter()
                     .any(|line| line.split(" #").next().unwrap_or_default().trim() == bare)
@@ -122,6 +124,19 @@ fn each_command_is_run_by_a_test_or_says_that_it_is_not() {
         "mark them with {NOT_RUN}, or have them run:\n{}",
         unknown.join("\n")
     );
+}
+
+#[test]
+fn the_code_for_pgx_is_that_of_the_client_that_the_cluster_suite_runs() {
+    let text = read(&root().join("docs/clients.md"));
+    let code: Vec<String> = blocks(&text)
+        .into_iter()
+        .filter(|(language, lines)| *language == "go" && lines.len() > 1)
+        .flat_map(|(_, lines)| lines.into_iter().map(|line| format!("\t{line}\n")))
+        .collect();
+    assert!(code.len() > 1, "the document has code");
+    let program = read(&root().join("dev/images/clients/pgx/main.go"));
+    assert!(program.contains(&code.concat()), "{}", code.concat());
 }
 
 #[test]

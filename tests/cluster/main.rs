@@ -15,6 +15,7 @@ mod admission;
 )]
 #[path = "../rules/cases.rs"]
 mod cases;
+mod clients;
 mod command_line;
 mod crds;
 mod database;
