@@ -46,7 +46,7 @@ pub fn requirements(cluster: &Cluster) -> Requirements {
         server: names(Alias::Server),
         exporter: names(Alias::MetricsExporter),
         superuser: cluster.superuser.clone(),
-        scram: method(&cluster.spec, cluster.major) == Method::Scram,
+        password: method(&cluster.spec, cluster.major) != Method::Cert,
         ..Requirements::default()
     }
 }

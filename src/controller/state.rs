@@ -28,6 +28,8 @@ pub(crate) struct DatabaseState {
     pub(crate) proven: Option<String>,
     /// Since when what has been issued is not what its spec asks for; `None` if it is.
     pub(crate) issuing_since: Option<Timestamp>,
+    /// When certificates were last asked for anew because their CA ends before them.
+    pub(crate) reissued_at: Option<Timestamp>,
     /// The end of the client grace period that was last announced.
     pub(crate) grace_until: Option<Timestamp>,
     /// The certificates that its pods serve.

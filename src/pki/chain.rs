@@ -97,6 +97,11 @@ pub(super) fn is_root(der: &CertificateDer<'static>) -> bool {
     is_issuer(der, der) && signature(der, der) != Signature::Wrong
 }
 
+/// Whether a certificate is a root by its own signature: whoever made it has its key.
+pub(super) fn is_proven_root(der: &CertificateDer<'static>) -> bool {
+    is_signed_by(der, der)
+}
+
 /// Whether `above` has signed `below`.
 pub(super) fn is_signed_by(
     below: &CertificateDer<'static>,

@@ -4,6 +4,8 @@
 //! Of all that lies there, a self-signed CA is taken only if its key has signed a certificate that
 //! the issuer gave, and nothing else is. An intermediate CA is never taken: whoever may edit the
 //! object could put the issuer's public key below a root of his own, and that path would verify.
+//! The CA's own signature must verify, which nobody else asks of a root: else he could write a
+//! certificate around the issuer's public key, without the constraints and the end of the real one.
 //!
 //! # Assumptions
 //! A leaf that is served already gets its root from what is trusted already, so that an edit of the
@@ -19,7 +21,7 @@ use crate::api::extra_ca::ExtraCaSource;
 use crate::api::postgres::ExtraCaStatus;
 use crate::pki::CaId;
 use crate::pki::certificate::common_name;
-use crate::pki::chain::{is_root, is_signed_by};
+use crate::pki::chain::{is_proven_root, is_signed_by};
 use crate::pki::parse::{certificates_of, parse_certificate};
 
 /// Certificates in one object that are looked at. A bundle of all public CAs holds about 150.
@@ -122,7 +124,7 @@ impl ExtraCas {
             Self::Found { certificates, .. } => certificates.as_slice(),
             Self::NotNamed | Self::Unusable { .. } => &[],
         };
-        certificates.iter().filter(|der| is_root(der))
+        certificates.iter().filter(|der| is_proven_root(der))
     }
 }
 
@@ -139,7 +141,7 @@ pub(super) fn roots_above<'a>(
     };
     candidates
         .into_iter()
-        .filter(|root| has_signed(root) && is_root(root))
+        .filter(|root| has_signed(root) && is_proven_root(root))
         .cloned()
         .collect()
 }

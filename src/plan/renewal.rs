@@ -62,7 +62,10 @@ pub enum RenewalMaterial {
 }
 
 /// What a renewal may take into service, where the spec has TLS or has it no longer. `waited` is the
-/// time since there was something last.
+/// time since all that was issued was as the spec asks last.
+///
+/// What is good is not held back for long by a certificate that is being issued anew: that may wait for
+/// somebody's approval until the others have ended.
 ///
 /// A Certificate that asks for other names than before has the old certificate in its Secret until
 /// cert-manager has issued: that is no problem unless it takes longer than usual.
@@ -74,11 +77,14 @@ pub fn renewal_material(
     waited: Duration,
 ) -> RenewalMaterial {
     let certificates = issuance.certificates.values();
-    let is_as_asked = |seen: &ObservedCertificate| seen.matches && seen.ready && !seen.issuing;
-    let is_as_asked = certificates.clone().all(is_as_asked);
+    let is_as_asked = certificates.clone().all(ObservedCertificate::is_settled);
+    let is_good_meanwhile = certificates.clone().all(|seen| seen.matches && seen.ready)
+        && waited >= NORMAL_ISSUANCE_TIME;
     let failures: Vec<&str> = certificates.filter_map(|c| c.failure.as_deref()).collect();
     match (issued, issuance.issued) {
-        (Some(issued), _) if is_as_asked => RenewalMaterial::Issued(Box::new(issued)),
+        (Some(issued), _) if is_as_asked || is_good_meanwhile => {
+            RenewalMaterial::Issued(Box::new(issued))
+        }
         (Some(_), _) => RenewalMaterial::InProgress,
         (None, Some(Err(why))) if spec.tls.is_some() => {
             if !is_as_asked && failures.is_empty() && waited < NORMAL_ISSUANCE_TIME {
@@ -98,12 +104,20 @@ const YOUNGEST_REISSUED: Duration = Duration::from_mins(5);
 /// Asks for the certificates that must be issued anew because a CA above them ends before they do,
 /// or has ended. cert-manager looks at the end of the leaf alone. If the CA has been renewed by then,
 /// the new certificate lasts longer.
+///
+/// `last` is when pgrekey asked last: the beginning of a leaf says less, because issuers date it back
+/// (AWS Private CA by an hour).
 #[must_use]
 pub fn reissue_under_early_ca(
     issued: Result<&Issued, &[MaterialProblem]>,
     certificates: &BTreeMap<Alias, ObservedCertificate>,
+    last: Option<Timestamp>,
     now: Timestamp,
 ) -> Vec<ClusterAction> {
+    let is_long_ago = |then| after(then, YOUNGEST_REISSUED) <= now;
+    if !last.is_none_or(is_long_ago) {
+        return vec![];
+    }
     let is_due = |alias: Alias| match issued {
         Ok(issued) => {
             let early = issued.early_ca.get(alias).as_ref();
@@ -114,9 +128,7 @@ pub fn reissue_under_early_ca(
             .any(|problem| problem.alias == alias && has_ended(&problem.defect)),
     };
     let may_ask = |certificate: &ObservedCertificate| {
-        let is_old_enough = certificate
-            .begins
-            .is_some_and(|begins| after(begins, YOUNGEST_REISSUED) <= now);
+        let is_old_enough = certificate.begins.is_some_and(is_long_ago);
         // After a failure cert-manager tries again only what is due for itself, but a new question
         // need not come sooner.
         let has_waited = certificate.retry_at.is_none_or(|at| at <= now);
@@ -265,6 +277,35 @@ mod tests {
         }
     }
 
+    /// The next one may wait for an approval until the others have ended.
+    #[test]
+    fn what_is_good_is_not_held_back_for_long_by_what_is_being_issued() {
+        let spec = spec("{version: '17', tls: {issuerRef: {name: i}}}");
+        let ca = Authority::new("ca");
+        let issuing = ObservedCertificate {
+            issuing: true,
+            ..GOOD
+        };
+        let other = ObservedCertificate {
+            matches: false,
+            ..issuing.clone()
+        };
+        for (client, seconds, expected) in [
+            (&issuing, 14, "InProgress"),
+            (&issuing, 15, "Issued"),
+            (&other, 3600, "InProgress"),
+        ] {
+            let issuance = Issuance {
+                certificates: [(Alias::Server, GOOD), (Alias::Client, client.clone())].into(),
+                ..Issuance::default()
+            };
+            let waited = Duration::from_secs(seconds);
+            let found = renewal_material(&spec, issuance, Some(issue(&ca, &ca)), waited);
+            let found = format!("{found:?}");
+            assert!(found.starts_with(expected), "{client:?} {seconds}");
+        }
+    }
+
     #[test]
     fn a_certificate_without_a_name_is_a_problem_when_issuing_has_failed_or_takes_long() {
         let spec = spec("{version: '17', tls: {issuerRef: {name: i}}}");
@@ -375,12 +416,30 @@ mod tests {
                 (Alias::Server, server.clone()),
                 (Alias::MetricsExporter, old.clone()),
             ]);
-            let found = reissue_under_early_ca(issued, &certificates, at(now));
+            let found = reissue_under_early_ca(issued, &certificates, None, at(now));
             let expected = is_due.then_some(ClusterAction::Reissue {
                 alias: Alias::Server,
                 revision: 1,
             });
             assert_eq!(found, Vec::from_iter(expected), "{now} {server:?}");
+        }
+    }
+
+    /// An issuer that dates back makes every leaf old, and one that signs beyond its CA makes it due.
+    #[test]
+    fn no_certificate_is_issued_anew_twice_within_five_minutes() {
+        let begins = at("2026-01-01T00:00:00Z");
+        let issued = below_an_early_ca(begins);
+        let old = ObservedCertificate {
+            begins: Some(begins),
+            ..GOOD
+        };
+        let certificates = BTreeMap::from([(Alias::Server, old)]);
+        let now = after(begins, Duration::from_hours(39));
+        for (minutes, is_asked) in [(4, false), (5, true)] {
+            let last = now - Duration::from_mins(minutes);
+            let found = reissue_under_early_ca(Ok(&issued), &certificates, Some(last), now);
+            assert_eq!(!found.is_empty(), is_asked, "{minutes} min");
         }
     }
 

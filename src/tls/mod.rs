@@ -31,4 +31,4 @@ pub use crate::tls::posture::{
     Files, HbaMethods, Method, PasswordEncryption, Posture, ReplicationConninfo, ServerTls, method,
     posture,
 };
-pub use crate::tls::walk::{asks_for_scram, published, walk};
+pub use crate::tls::walk::{asks_for_password, published, walk};

@@ -5,9 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::api::tls::SslMode;
 use crate::pki::CaId;
-use crate::tls::posture::{
-    Files, HbaMethods, Method, PasswordEncryption, Posture, ReplicationConninfo, ServerTls,
-};
+use crate::tls::posture::{Files, HbaMethods, Method, Posture, ReplicationConninfo, ServerTls};
 
 /// The stages from `from` to `to`, both included, without equal neighbours.
 ///
@@ -112,12 +110,12 @@ fn either(one: Option<Method>, other: Option<Method>) -> Option<Method> {
     }
 }
 
-/// Whether clients and standbys log in by SCRAM over TLS at some stage of the walk to a posture with
-/// TLS and this method. Then libpq has to know a channel binding for the leaves of both ends.
+/// Whether clients and standbys log in with a password over TLS at some stage of the walk to a posture
+/// with TLS and this method. Then libpq has to know a channel binding for the leaves of both ends:
+/// under `md5` too, where a role's password is stored as SCRAM's hash.
 #[must_use]
-pub fn asks_for_scram(from: &Posture, to: Method) -> bool {
-    let asks_for_password = either(from.accept.tls, Some(to)) != Some(Method::Cert);
-    asks_for_password && from.hash.max(to.hash()) == PasswordEncryption::Scram
+pub fn asks_for_password(from: &Posture, to: Method) -> bool {
+    either(from.accept.tls, Some(to)) != Some(Method::Cert)
 }
 
 /// The leaves of `whose`, or those of `other` if it has none; and trust in the CAs of both.
@@ -174,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_asks_for_scram_where_one_of_its_stages_does() {
+    fn a_walk_asks_for_a_password_where_one_of_its_stages_does() {
         const METHODS: [Method; 3] = [Method::Md5, Method::Scram, Method::Cert];
         let with = |method, serial| {
             Posture::tls(
@@ -192,17 +190,14 @@ mod tests {
             for to in METHODS {
                 let mut stages = walk(&from, &with(to, 2)).into_iter();
                 let asks = stages.any(|stage| {
-                    let by_password = stage
-                        .accept
-                        .tls
-                        .is_some_and(|method| method != Method::Cert);
-                    by_password && stage.hash == PasswordEncryption::Scram
+                    let method = stage.accept.tls;
+                    method.is_some_and(|method| method != Method::Cert)
                 });
-                assert_eq!(asks_for_scram(&from, to), asks, "{from:?} {to:?}");
+                assert_eq!(asks_for_password(&from, to), asks, "{from:?} {to:?}");
             }
         }
-        assert!(asks_for_scram(&with(Method::Cert, 1), Method::Scram));
-        assert!(!asks_for_scram(&with(Method::Cert, 1), Method::Cert));
+        assert!(asks_for_password(&with(Method::Cert, 1), Method::Scram));
+        assert!(!asks_for_password(&with(Method::Cert, 1), Method::Cert));
     }
 
     #[test]

@@ -80,7 +80,9 @@ impl NamedExtraCas {
             Err(problem) => vec![format!("{source} {problem}")],
             Ok(roots) if roots.is_empty() => vec![format!("{source} holds no self-signed CA")],
             Ok(roots) => {
-                let intro = format!("of {source}, those that have signed what the issuer gives:");
+                let intro = format!(
+                    "candidates in {source}: taken if they have signed what the issuer gives"
+                );
                 std::iter::once(intro)
                     .chain(roots.iter().map(line))
                     .collect()

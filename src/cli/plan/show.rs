@@ -50,7 +50,7 @@ impl RequestPlan {
             "operation": self.operation_words(),
             "findings": findings.iter().map(finding).collect::<Vec<_>>(),
             "certificates": preview.certificates.iter().map(certificate_json).collect::<Vec<_>>(),
-            "extraCAs": self.extra_cas.as_ref().map(NamedExtraCas::to_json),
+            "extraCACandidates": self.extra_cas.as_ref().map(NamedExtraCas::to_json),
             "settings": lines_json(&preview.settings),
             "pgHba": lines_json(&preview.hba),
             "walk": preview.walk.iter().map(stage_json).collect::<Vec<_>>(),

@@ -20,8 +20,8 @@ use crate::plan::observed::issuance::{NotServed, is_foreign, not_served};
 use crate::rules::ClusterFacts as _;
 use crate::tls::Alias;
 
-/// What certificates for this database must have. `trusted` are the CAs that servers and clients
-/// trust already, PEM; `in_service` are the leaves that they have already.
+/// What certificates for this database must have. `trusted` are the CAs that servers trust
+/// already, PEM; `in_service` are the leaves that they have already.
 pub(crate) async fn fetch_requirements(
     context: &Context,
     objects: &Objects,

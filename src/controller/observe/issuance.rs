@@ -24,7 +24,7 @@ use crate::plan::observed::issuance::{
 };
 use crate::plan::observed::trial::{TrialCertificate, TrialObjects};
 use crate::rules::ClusterFacts as _;
-use crate::tls::{Alias, asks_for_scram, method};
+use crate::tls::{Alias, asks_for_password, method};
 
 /// How far issuing is, and what has been issued.
 pub(crate) struct ObservedIssuance {
@@ -92,12 +92,14 @@ async fn fetch_requirements_on_the_way(
     wanted: &Cluster,
 ) -> Result<Requirements, Error> {
     let stored = &site.certificates;
-    let (cas, leaves) = (stored.cas(), stored.leaves());
+    let (cas, leaves) = (stored.cas_of_servers(), stored.leaves());
     let at_the_end = fetch_requirements(context, &site.objects, wanted, cas, leaves).await?;
     let method = method(wanted.spec(), wanted.major());
     let applied = site.applied_posture();
     Ok(Requirements {
-        scram: applied.map_or(at_the_end.scram, |applied| asks_for_scram(&applied, method)),
+        password: applied.map_or(at_the_end.password, |applied| {
+            asks_for_password(&applied, method)
+        }),
         ..at_the_end
     })
 }

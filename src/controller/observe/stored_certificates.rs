@@ -64,8 +64,17 @@ impl StoredCertificates {
 
     /// Every CA of the cluster: of current and previous certificates, and of the client bundle.
     pub(crate) fn cas(&self) -> BTreeMap<CaId, String> {
-        let served = self.current_and_previous().flat_map(ServedMaterial::cas);
-        served.chain(self.client_bundle.clone()).collect()
+        let mut cas = self.cas_of_servers();
+        cas.extend(self.client_bundle.clone());
+        cas
+    }
+
+    /// The CAs of current and previous certificates. The client bundle is not among them: whoever
+    /// may edit that ConfigMap decides nothing about what is served.
+    pub(crate) fn cas_of_servers(&self) -> BTreeMap<CaId, String> {
+        self.current_and_previous()
+            .flat_map(ServedMaterial::cas)
+            .collect()
     }
 
     /// The leaves of current and previous certificates.

@@ -21,8 +21,8 @@ use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::controller::postgres::status;
 use crate::controller::state::ServedCertificates;
 use crate::pki::issued::{ExtraCa, Issued};
-use crate::plan::observed::Issuance;
 use crate::plan::observed::issuance::NORMAL_ISSUANCE_TIME;
+use crate::plan::observed::{Issuance, ObservedCertificate};
 use crate::plan::renewal::{
     RenewalMaterial, describe_early_cas, only_touches_silent_pods, reissue_under_early_ca,
     renewal_material,
@@ -71,6 +71,7 @@ pub(crate) async fn renew(
     let reissues = reissue_under_early_ca(
         found.issued.as_ref().ok_or(found.problems.as_slice()),
         &found.issuance.certificates,
+        context.state(postgres).reissued_at,
         context.now(),
     );
     let (material, waited) = context.judge_renewal(postgres, found.issuance, found.issued);
@@ -81,13 +82,13 @@ pub(crate) async fn renew(
             Some(*issued)
         }
         RenewalMaterial::Nothing => None,
+        RenewalMaterial::InProgress | RenewalMaterial::Unusable(_) if !reissues.is_empty() => {
+            return reissue(context, postgres, &site, None, &reissues).await;
+        }
         RenewalMaterial::InProgress => {
             let left = NORMAL_ISSUANCE_TIME.checked_sub(waited);
             let left = left.filter(|left| !left.is_zero());
             return Ok(left.map_or(Renewed::Done, Renewed::Issuing));
-        }
-        RenewalMaterial::Unusable(_) if !reissues.is_empty() => {
-            return reissue(context, &site, None, &reissues).await;
         }
         RenewalMaterial::Unusable(why) => {
             return Err(Interrupt::Blocked("CertificatesNotServed", why));
@@ -98,7 +99,7 @@ pub(crate) async fn renew(
     };
     if renewal.is_in_service() {
         // What is issued is in service before anything else is asked for.
-        return reissue(context, &site, renewal.issued.as_ref(), &reissues).await;
+        return reissue(context, postgres, &site, renewal.issued.as_ref(), &reissues).await;
     }
     renewal.advance().await
 }
@@ -114,13 +115,16 @@ impl Context {
         let now = self.now();
         let since = self.state(postgres).issuing_since.unwrap_or(now);
         let waited = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+        let mut certificates = issuance.certificates.values();
+        let is_settled = certificates.all(ObservedCertificate::is_settled);
         let material = renewal_material(&postgres.spec, issuance, issued, waited);
-        let is_missing = matches!(
-            material,
-            RenewalMaterial::InProgress | RenewalMaterial::Unusable(_)
-        );
+        let is_waiting = match material {
+            RenewalMaterial::InProgress | RenewalMaterial::Unusable(_) => true,
+            RenewalMaterial::Issued(_) => !is_settled,
+            RenewalMaterial::Nothing => false,
+        };
         self.update_state(postgres, |state| {
-            state.issuing_since = is_missing.then_some(since);
+            state.issuing_since = is_waiting.then_some(since);
         });
         (material, waited)
     }
@@ -181,6 +185,7 @@ async fn report_extra_cas(
 /// Asks for certificates anew, because a CA ends before them or has ended.
 async fn reissue(
     context: &Context,
+    postgres: &Postgres,
     site: &ClusterObjects,
     issued: Option<&Issued>,
     reissues: &[ClusterAction],
@@ -190,11 +195,12 @@ async fn reissue(
         info!(database = site.cluster.name(), %action, "a CA ends before a certificate");
         executor.execute(action).await?;
     }
-    Ok(if reissues.is_empty() {
-        Renewed::Done
-    } else {
-        Renewed::UnderWay
-    })
+    if reissues.is_empty() {
+        return Ok(Renewed::Done);
+    }
+    let now = context.now();
+    context.update_state(postgres, |state| state.reissued_at = Some(now));
+    Ok(Renewed::UnderWay)
 }
 
 /// A renewal on its way to its target.

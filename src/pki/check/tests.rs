@@ -191,7 +191,7 @@ fn requirements() -> Requirements {
         server: vec![NAME.to_owned()],
         exporter: vec![NAME.to_owned()],
         superuser: USER.to_owned(),
-        scram: true,
+        password: true,
         ..Requirements::default()
     }
 }
@@ -311,14 +311,65 @@ fn assert_case(
 }
 
 #[test]
-fn a_leaf_may_have_any_key() {
-    let root = root("root", Life::Longer, KeyKind::P256);
-    for key in KeyKind::ALL {
-        for alias in Alias::ALL {
-            let secret = issue(alias, &root, key, |leaf| [leaf.to_owned(), root.pem()]);
-            assert!(judge(alias, &secret).is_ok(), "{key:?} {alias:?}");
+fn a_leaf_may_have_any_key_under_any_ca() {
+    for ca_key in KeyKind::ALL {
+        let root = root("root", Life::Longer, ca_key);
+        for key in KeyKind::ALL {
+            for alias in Alias::ALL {
+                let secret = issue(alias, &root, key, |leaf| [leaf.to_owned(), root.pem()]);
+                let expected = expected(alias, ca_key, Life::Longer, ChainForm::RootInCaCrt);
+                let found = judge(alias, &secret)
+                    .err()
+                    .map(|defect| format!("{defect:?}"));
+                assert_eq!(found.as_deref(), expected, "{ca_key:?} {key:?} {alias:?}");
+            }
         }
     }
+}
+
+/// A new root that an old one has signed too: both ways up are there, or one of them.
+#[test]
+fn a_cross_signed_ca_is_served_by_each_way_up() {
+    let old = root("old root", Life::Longer, KeyKind::P256);
+    let new = root("new root", Life::Longer, KeyKind::P384);
+    let params = ca_params("new root", Life::Longer);
+    let crossed = CertifiedIssuer::signed_by(params, KeyKind::P384.key(), &old).expect("a CA");
+    for (beside, chain, ca, roots, length) in [
+        (
+            "both",
+            crossed.pem(),
+            [old.pem(), new.pem()].concat(),
+            vec![&old, &new],
+            0,
+        ),
+        ("the old root", crossed.pem(), old.pem(), vec![&old], 2),
+        ("the new root", crossed.pem(), new.pem(), vec![&new], 1),
+        (
+            "the new root alone",
+            String::new(),
+            new.pem(),
+            vec![&new],
+            1,
+        ),
+    ] {
+        let secret = issue(Alias::Server, &new, KeyKind::P256, |leaf| {
+            [format!("{leaf}{chain}"), ca.clone()]
+        });
+        let good = judge(Alias::Server, &secret).expect(beside);
+        assert!(
+            roots.iter().any(|root| *root.der() == good.root),
+            "{beside}"
+        );
+        let served = certificates_of(good.pem.certificate.as_bytes()).expect("a chain");
+        assert!(length == 0 || served.len() == length, "{beside}");
+    }
+    // A root in ca.crt that has signed nothing here does not help.
+    let stranger = root("old root", Life::Longer, KeyKind::P521);
+    let secret = issue(Alias::Server, &new, KeyKind::P256, |leaf| {
+        [format!("{leaf}{}", crossed.pem()), stranger.pem()]
+    });
+    let found = judge(Alias::Server, &secret);
+    assert!(matches!(found, Err(Defect::NoRoot(_))), "{found:?}");
 }
 
 /// Made by OpenSSL, because rcgen does not sign with RSASSA-PSS. PostgreSQL computes the channel
@@ -369,7 +420,7 @@ fn without_scram_a_ca_may_sign_with_ed25519() {
         [leaf.to_owned(), root.pem()]
     });
     let requirements = Requirements {
-        scram: false,
+        password: false,
         ..requirements()
     };
     assert!(check(Alias::Server, Some(&secret), &[], &requirements, now()).is_ok());

@@ -113,7 +113,7 @@ pub(crate) fn wanted() -> Requirements {
         server: names.clone(),
         exporter: names,
         superuser: USER.to_owned(),
-        scram: true,
+        password: true,
         ..Requirements::default()
     }
 }

@@ -147,3 +147,11 @@ pub struct ObservedCertificate {
     /// When the life of the issued certificate begins; `None` if none was issued.
     pub begins: Option<Timestamp>,
 }
+
+impl ObservedCertificate {
+    /// Whether it is as the spec asks for it, and stays so for now.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        self.matches && self.ready && !self.issuing
+    }
+}

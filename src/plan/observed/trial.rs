@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Resource, ResourceExt};
 
@@ -56,6 +57,27 @@ pub struct TrialCertificate {
     pub objects: CertificateObjects,
     /// The Secret belongs to this database.
     pub secret_is_owned: bool,
+}
+
+impl TrialCertificate {
+    /// Objects of other owners with its names. A Secret that a Certificate of this name has left
+    /// behind counts too: the trial would write over it and then delete it.
+    fn conflicts(&self) -> Vec<String> {
+        let found = conflicts(&self.objects);
+        let secret = self.objects.secret.as_ref();
+        let is_filled =
+            |secret: &&Secret| secret.data.as_ref().is_some_and(|data| !data.is_empty());
+        match secret.filter(is_filled) {
+            Some(secret) if found.is_empty() && self.is_left_by_another() => {
+                vec![format!("Secret {}", secret.name_any())]
+            }
+            _ => found,
+        }
+    }
+
+    fn is_left_by_another(&self) -> bool {
+        self.objects.live.is_none() && !self.secret_is_owned
+    }
 }
 
 /// A trial, judged.
@@ -108,7 +130,7 @@ impl TrialObjects {
         JudgedTrial {
             state,
             cas,
-            conflicts: trials.flat_map(|trial| conflicts(&trial.objects)).collect(),
+            conflicts: trials.flat_map(TrialCertificate::conflicts).collect(),
         }
     }
 

@@ -102,6 +102,35 @@ fn a_root_of_the_editors_above_the_issuers_key_is_not_taken() {
     assert!(judge_with(&by_issuer, &requirements()).is_ok());
 }
 
+/// With an algorithm that no connection verifies, a self-issued certificate around the issuer's public
+/// key passes for a root elsewhere: nothing verifies the signature of a trust anchor.
+#[test]
+fn a_root_that_nobody_has_signed_is_not_taken() {
+    let Rootless { root, secret, .. } = rootless();
+    let mut forged = root.der().to_vec();
+    // ecdsa-with-SHA256 becomes ecdsa-with-SHA1, at both places.
+    let [sha256, sha1] = [
+        [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02],
+        [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x01],
+    ];
+    let mut places = 0;
+    for at in 0..forged.len() - sha256.len() {
+        if forged[at..].starts_with(&sha256) {
+            forged[at..at + sha1.len()].copy_from_slice(&sha1);
+            places += 1;
+        }
+    }
+    assert_eq!(places, 2);
+    let forged = CertificateDer::from(forged);
+    assert!(
+        crate::pki::chain::is_root(&forged),
+        "as one of the issuer's"
+    );
+    let bundle = pem(&forged);
+    let found = judge_with(&secret, &given(extra(&bundle)));
+    assert!(matches!(found, Err(Defect::NoCa(_))), "{found:?}");
+}
+
 #[test]
 fn what_lies_there_counts_for_nothing_where_the_issuer_gives_its_root() {
     let root = root("root", Life::Longer, KeyKind::P256);

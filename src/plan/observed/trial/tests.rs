@@ -339,3 +339,20 @@ fn objects_of_others_are_conflicts() {
         ["Secret pg-trial-client", "Certificate pg-trial-client"]
     );
 }
+
+#[test]
+fn a_secret_that_a_certificate_of_another_has_left_behind_is_a_conflict() {
+    for (is_owned, expected) in [(false, vec!["Secret pg-trial-client"]), (true, vec![])] {
+        let mut trial = asked();
+        let certificate = client(&mut trial);
+        certificate.objects.live = None;
+        certificate.objects.secret = Some(from(json!({
+            "metadata": {"name": name(Alias::Client),
+                "annotations": {"cert-manager.io/certificate-name": name(Alias::Client)}},
+            "data": {"tls.key": "a2V5"},
+        })));
+        certificate.secret_is_owned = is_owned;
+        let conflicts = trial.judge(OPERATION, &wanted(), now()).conflicts;
+        assert_eq!(conflicts, expected, "{is_owned}");
+    }
+}
