@@ -8,7 +8,7 @@ use crate::plan::operation::goal::Goal;
 use crate::plan::operation::intent::Intent;
 use crate::plan::operation::issue::{defect_of_what_stays, try_issuers};
 use crate::plan::waiting::{StepProblem, Waiting};
-use crate::tls::{Method, ServerTls, asks_for_password, method};
+use crate::tls::{Method, ServerTls, method};
 
 const STEP: StepKind = StepKind::Preflight;
 
@@ -99,9 +99,13 @@ fn loses_password_login(cluster: &ObservedCluster, goal: &Goal<'_>, major: u32) 
     };
     let target = goal.target(cluster, None);
     let keeps_tls = target.is_some_and(|target| target.serve == ServerTls::Tls);
-    keeps_tls
-        && !asks_for_password(applied, tls)
-        && asks_for_password(applied, method(&goal.desired, major))
+    // Under `md5` roles whose passwords are stored as MD5 can log in.
+    let loses = match (tls, method(&goal.desired, major)) {
+        (Method::Cert, desired) => desired != Method::Cert,
+        (Method::Md5, desired) => desired == Method::Scram,
+        (Method::Scram, _) => false,
+    };
+    keeps_tls && loses
 }
 
 /// Roles whose passwords the servers would not accept any more: those stored as MD5, where SCRAM
