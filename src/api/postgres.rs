@@ -395,10 +395,25 @@ pub struct PostgresStatus {
     pub conditions: Vec<Condition>,
     /// The Secret of the superuser.
     pub auth_secret: Option<AuthSecretStatus>,
+    /// The CAs that end before a certificate below them.
+    #[serde(default, rename = "earlyCAs", skip_serializing_if = "Vec::is_empty")]
+    pub early_cas: Vec<EarlyCaStatus>,
     /// The CAs at the top of the database's chains that its issuers did not give: annotation
     /// `pgrekey.dev/extra-ca` named the object that holds them.
     #[serde(default, rename = "extraCAs", skip_serializing_if = "Vec::is_empty")]
     pub extra_cas: Vec<ExtraCaStatus>,
+}
+
+/// A CA that ends before a certificate below it.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct EarlyCaStatus {
+    /// Its common name.
+    pub name: String,
+    /// SHA-256 of its certificate, in hex.
+    pub fingerprint: String,
+    /// When it ends.
+    pub ends: Time,
 }
 
 /// A CA that the issuer did not give.

@@ -66,12 +66,16 @@ pub fn common_name(name: &[u8]) -> String {
     X509Name::from_der(name).map_or_else(|_| "?".to_owned(), |(_, name)| in_words(&name))
 }
 
+/// The longest name that is passed on, in characters: whoever made a certificate decides what it says.
+const LONGEST_NAME: usize = 200;
+
 fn in_words(name: &X509Name<'_>) -> String {
     let common = name
         .iter_common_name()
         .next()
         .and_then(|common| common.as_str().ok());
-    common.map_or_else(|| name.to_string(), str::to_owned)
+    let words = common.map_or_else(|| name.to_string(), str::to_owned);
+    words.chars().take(LONGEST_NAME).collect()
 }
 
 #[cfg(test)]

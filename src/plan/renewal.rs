@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::duration::after;
-use crate::api::postgres::PostgresSpec;
+use crate::api::postgres::{EarlyCaStatus, PostgresSpec};
 use crate::pki::Material;
 use crate::pki::issued::{CaFault, Defect, EarlyCa, Issued, MaterialProblem};
 use crate::tls::{Alias, Files, Posture, ServerTls, posture};
@@ -154,9 +155,8 @@ fn has_ended(defect: &Defect) -> bool {
     )
 }
 
-/// The CAs that end before a certificate below them, in words; `None` if there is none.
-#[must_use]
-pub fn describe_early_cas(issued: &Issued) -> Option<String> {
+/// The CAs that end before a certificate below them, each once, with the aliases below them.
+fn early_cas(issued: &Issued) -> Vec<(&EarlyCa, Vec<&str>)> {
     let mut cas: BTreeMap<_, (&EarlyCa, Vec<&str>)> = BTreeMap::new();
     for alias in Alias::ALL {
         if let Some(ca) = issued.early_ca.get(alias) {
@@ -164,14 +164,30 @@ pub fn describe_early_cas(issued: &Issued) -> Option<String> {
             below.push(alias.as_str());
         }
     }
-    let lines: Vec<String> = cas
-        .values()
+    cas.into_values().collect()
+}
+
+/// The CAs that end before a certificate below them, for the status.
+#[must_use]
+pub fn status_of_early_cas(issued: &Issued) -> Vec<EarlyCaStatus> {
+    let status = |(ca, _): (&EarlyCa, _)| EarlyCaStatus {
+        name: ca.name.clone(),
+        fingerprint: ca.id.to_string(),
+        ends: Time(ca.ends),
+    };
+    early_cas(issued).into_iter().map(status).collect()
+}
+
+/// The CAs that end before a certificate below them, in words; `None` if there is none.
+#[must_use]
+pub fn describe_early_cas(issued: &Issued) -> Option<String> {
+    let lines: Vec<String> = early_cas(issued)
+        .iter()
         .map(|(ca, below)| describe(ca, below))
         .collect();
     (!lines.is_empty()).then(|| lines.join("; "))
 }
 
-/// Rule `ca-ends-early` reads name and end out of the first sentence.
 fn describe(ca: &EarlyCa, below: &[&str]) -> String {
     let fingerprint = ca.id.to_string();
     format!(
@@ -455,6 +471,12 @@ mod tests {
         ] {
             assert!(words.contains(part), "{part}: {words}");
         }
+        let status = status_of_early_cas(&issued);
+        let early: Vec<_> = status
+            .iter()
+            .map(|ca| (ca.name.as_str(), ca.ends.0))
+            .collect();
+        assert_eq!(early, [("ca", at("2026-01-02T16:00:00Z"))]);
         let ca = Authority::new("ca");
         assert_eq!(describe_early_cas(&issue(&ca, &ca)), None);
     }

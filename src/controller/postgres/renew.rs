@@ -20,12 +20,12 @@ use crate::controller::observe::issuance;
 use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::controller::postgres::status;
 use crate::controller::state::ServedCertificates;
-use crate::pki::issued::{ExtraCa, Issued};
+use crate::pki::issued::Issued;
 use crate::plan::observed::issuance::NORMAL_ISSUANCE_TIME;
 use crate::plan::observed::{Issuance, ObservedCertificate};
 use crate::plan::renewal::{
     RenewalMaterial, describe_early_cas, only_touches_silent_pods, reissue_under_early_ca,
-    renewal_material,
+    renewal_material, status_of_early_cas,
 };
 use crate::plan::rollout::grace;
 use crate::plan::rollout::grace::ClientGracePeriod;
@@ -54,8 +54,7 @@ pub(crate) async fn renew(
 ) -> ReconcileResult<Renewed> {
     if postgres.spec.tls.is_none() && current.serve == ServerTls::Plain && current.files.is_none() {
         context.record_served(postgres, None);
-        report_early_cas(context, postgres, None).await?;
-        report_extra_cas(context, postgres, &[]).await?;
+        report_cas(context, postgres, None).await?;
         return Ok(Renewed::Done);
     }
     let site = ClusterObjects::observe(context, postgres, None).await?;
@@ -77,8 +76,7 @@ pub(crate) async fn renew(
     let (material, waited) = context.judge_renewal(postgres, found.issuance, found.issued);
     let issued = match material {
         RenewalMaterial::Issued(issued) => {
-            report_early_cas(context, postgres, describe_early_cas(&issued)).await?;
-            report_extra_cas(context, postgres, &issued.extra_cas).await?;
+            report_cas(context, postgres, Some(&issued)).await?;
             Some(*issued)
         }
         RenewalMaterial::Nothing => None,
@@ -154,22 +152,23 @@ async fn report_early_cas(
     Ok(())
 }
 
-/// Says which CAs the issuers did not give: in the status, and in an event when that is news.
-async fn report_extra_cas(
+/// Says which CAs end before a certificate, and which the issuers did not give: in the status, and in
+/// events when that is news.
+async fn report_cas(
     context: &Context,
     postgres: &Postgres,
-    cas: &[ExtraCa],
+    issued: Option<&Issued>,
 ) -> ReconcileResult<()> {
-    let known = postgres
-        .status
-        .as_ref()
-        .map(|status| status.extra_cas.as_slice());
-    let cas: Vec<ExtraCaStatus> = cas.iter().map(ExtraCaStatus::from).collect();
-    if known.unwrap_or_default() == cas {
-        return Ok(());
-    }
-    status::record_extra_cas(context, postgres, &cas).await?;
-    for ca in cas {
+    let early = issued.map(status_of_early_cas).unwrap_or_default();
+    let extra = issued.iter().flat_map(|issued| &issued.extra_cas);
+    let extra: Vec<ExtraCaStatus> = extra.map(ExtraCaStatus::from).collect();
+    let known = postgres.status.as_ref();
+    let known = known
+        .map(|status| status.extra_cas.clone())
+        .unwrap_or_default();
+    status::record_cas(context, postgres, &early, &extra).await?;
+    report_early_cas(context, postgres, issued.and_then(describe_early_cas)).await?;
+    for ca in extra.iter().filter(|ca| !known.contains(ca)) {
         let note = format!(
             "CA {:?} (SHA-256 {}) completes the chain of certificates whose issuer did not give it: \
              annotation {EXTRA_CA} named it",

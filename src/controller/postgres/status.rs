@@ -8,7 +8,7 @@ use kube::runtime::events::EventType;
 use serde_json::{Value, json};
 
 use crate::api::Postgres;
-use crate::api::postgres::{ExtraCaStatus, PostgresStatus};
+use crate::api::postgres::{EarlyCaStatus, ExtraCaStatus, PostgresStatus};
 use crate::cluster::{Error, ObjectName};
 use crate::controller::Context;
 use crate::plan::status::database::{DatabaseStatusWriter, phase};
@@ -44,14 +44,16 @@ pub(crate) async fn done(context: &Context, postgres: &Postgres) -> Result<(), E
     Ok(())
 }
 
-/// Notes which CAs the issuers did not give.
-pub(crate) async fn record_extra_cas(
+/// Notes which CAs end before a certificate, and which the issuers did not give.
+pub(crate) async fn record_cas(
     context: &Context,
     postgres: &Postgres,
-    cas: &[ExtraCaStatus],
+    early: &[EarlyCaStatus],
+    extra: &[ExtraCaStatus],
 ) -> Result<(), Error> {
     update(context, postgres, |status, _| {
-        status.extra_cas = cas.to_vec();
+        status.early_cas = early.to_vec();
+        status.extra_cas = extra.to_vec();
     })
     .await?;
     Ok(())
@@ -87,9 +89,14 @@ async fn update(
         &fresh.namespace().unwrap_or_default(),
     );
     let mut document = json!(status);
-    if status.extra_cas.is_empty() {
-        // A merge patch takes away only what it names.
-        document["extraCAs"] = Value::Null;
+    // A merge patch takes away only what it names.
+    for (list, is_empty) in [
+        ("earlyCAs", status.early_cas.is_empty()),
+        ("extraCAs", status.extra_cas.is_empty()),
+    ] {
+        if is_empty {
+            document[list] = Value::Null;
+        }
     }
     let patch =
         json!({"metadata": {"resourceVersion": fresh.resource_version()}, "status": document});

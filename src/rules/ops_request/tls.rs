@@ -1,7 +1,6 @@
 //! The checks of `spec.tls`.
 
 use crate::api::PostgresOpsRequest;
-use crate::api::condition::{CA_ENDS_EARLY, find};
 use crate::api::names::Alias;
 use crate::api::ops_request::{OpsType, TlsChange, TlsOperation};
 use crate::api::tls::{ClientAuthMode, SslMode};
@@ -11,7 +10,7 @@ use crate::rules::content::tls_obstacles;
 use crate::rules::ops_request::target::{asks_for, database};
 use crate::rules::queue::{TlsAtTurn, will_have_tls};
 use crate::rules::shared::{OLDEST_MAJOR, aliases_without_issuer, declared_major};
-use crate::rules::{ClusterFacts, Findings, Review};
+use crate::rules::{ClusterFacts, Findings, Review, quoted};
 
 pub(super) fn tls_required(
     review: &Review<PostgresOpsRequest>,
@@ -89,6 +88,9 @@ pub(super) fn rotate_needs_tls(
     );
 }
 
+/// The longest name of a CA in a warning, in characters. X.520 allows 64.
+const LONGEST_NAME: usize = 64;
+
 /// A request that keeps an issuer gets certificates of the CA that ends.
 pub(super) fn ca_ends_early(
     review: &Review<PostgresOpsRequest>,
@@ -109,28 +111,16 @@ pub(super) fn ca_ends_early(
     let Some(database) = database(&review.object, facts) else {
         return;
     };
-    let condition = find(database.conditions(), CA_ENDS_EARLY);
-    if let Some(condition) = condition.filter(|condition| condition.holds()) {
-        let which = condition.message.as_deref().and_then(early_ca);
+    let early = database.status.iter().flat_map(|status| &status.early_cas);
+    if let Some(ca) = early.min_by_key(|ca| &ca.ends) {
+        // A warning has no room for a long name.
+        let name: String = ca.name.chars().take(LONGEST_NAME).collect();
         findings.add(
             "spec.databaseRef",
-            which.unwrap_or_else(|| format!("its CA ends first (condition {CA_ENDS_EARLY})")),
+            format!("CA {} ends first, at {}", quoted(&name), ca.ends.0),
             "renew the CA, or change the issuer",
         );
     }
-}
-
-/// Which CA ends when, by the message of the condition; a warning has no room for all of it.
-fn early_ca(message: &str) -> Option<String> {
-    const LONGEST: usize = 80;
-    let (name, rest) = message.split_once(" (SHA-256 ")?;
-    let (_, rest) = rest.split_once(") ends at ")?;
-    let (end, _) = rest.split_once(", and ")?;
-    let line = |text: &str| {
-        let printed = text.chars().filter(|c| !c.is_control());
-        printed.take(LONGEST).collect::<String>()
-    };
-    Some(format!("{} ends first, at {}", line(name), line(end)))
 }
 
 pub(super) fn remove_needs_tls(
