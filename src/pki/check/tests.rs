@@ -9,6 +9,8 @@ use rcgen::{
 };
 
 use super::*;
+use crate::pki::defect::CaFault;
+use crate::pki::key_pair::KeyPairProblem;
 
 mod extra_ca;
 

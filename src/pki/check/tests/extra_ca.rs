@@ -62,6 +62,18 @@ fn a_root_that_has_signed_what_the_issuer_gave_is_taken_from_among_others() {
     assert!(!good.root_is_given);
 }
 
+/// What else is wrong is said, and not that there is no root.
+#[test]
+fn a_defect_below_the_users_root_is_named() {
+    let Rootless { root, secret, .. } = rootless();
+    let wanted = Requirements {
+        server: vec!["another.demo.svc".to_owned()],
+        ..given(extra(&root.pem()))
+    };
+    let found = judge_with(&secret, &wanted);
+    assert!(matches!(found, Err(Defect::Pair(_))), "{found:?}");
+}
+
 /// The editor knows the issuer's public key, and so can put it below a root of his own: that path
 /// verifies, and his root would sign a superuser's certificate.
 #[test]
