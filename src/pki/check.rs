@@ -16,7 +16,7 @@ use crate::pki::chain::{CertificationPath, MAX_CERTIFICATES, certification_paths
 use crate::pki::check::ca::{certificates_in, check_ca, check_confusable, early_ca};
 use crate::pki::check::leaf::{check_channel_binding, check_client, check_server};
 use crate::pki::defect::Defect;
-use crate::pki::extra_ca::{ExtraCas, MissingRoot, roots_above};
+use crate::pki::extra_ca::{MissingRoot, OfferedCas, roots_above};
 use crate::pki::key_pair::CertificateAndKey;
 use crate::pki::material::PerAlias;
 use crate::pki::parse::{certificates_of, parse_certificate, timestamp};
@@ -70,8 +70,8 @@ pub struct Requirements {
     pub trusted: BTreeMap<CaId, String>,
     /// The leaves that are in service already.
     pub in_service: BTreeSet<Fingerprint>,
-    /// The CAs that the user gives.
-    pub extra_cas: ExtraCas,
+    /// The CAs that the user offers.
+    pub offered_cas: OfferedCas,
     /// The types of the issuers.
     pub issuers: PerAlias<IssuerType>,
 }
@@ -169,7 +169,7 @@ pub fn check(
         _ => {
             let missing = MissingRoot {
                 issuer: wanted.issuers.get(alias).clone(),
-                extra_cas: wanted.extra_cas.clone(),
+                offered_cas: wanted.offered_cas.clone(),
             };
             Err(if beside.is_empty() {
                 Defect::NoCa(missing)
@@ -189,7 +189,7 @@ fn extra_roots(
 ) -> Vec<CertificateDer<'static>> {
     let trusted: Vec<_> = certificates_in(&wanted.trusted).collect();
     let is_in_service = wanted.in_service.contains(&Fingerprint::sha256(leaf));
-    let by_user = wanted.extra_cas.roots().filter(|_| !is_in_service);
+    let by_user = wanted.offered_cas.roots().filter(|_| !is_in_service);
     roots_above(signed, trusted.iter().chain(by_user))
 }
 

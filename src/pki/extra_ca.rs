@@ -27,9 +27,9 @@ use crate::pki::parse::{certificates_of, parse_certificate};
 /// Certificates in one object that are looked at. A bundle of all public CAs holds about 150.
 const MAX_CERTIFICATES: usize = 512;
 
-/// The CAs that the user gives.
+/// The CAs that the user offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum ExtraCas {
+pub enum OfferedCas {
     /// The database names none.
     #[default]
     NotNamed,
@@ -75,7 +75,7 @@ pub struct ExtraCa {
     pub name: String,
 }
 
-impl ExtraCas {
+impl OfferedCas {
     /// The CAs in a ConfigMap; `None` if there is none of this name.
     #[must_use]
     pub fn of_config_map(source: &ExtraCaSource, object: Option<&ConfigMap>) -> Self {
@@ -172,13 +172,13 @@ pub struct MissingRoot {
     /// The type of the issuer.
     pub issuer: IssuerType,
     /// What the user gives.
-    pub extra_cas: ExtraCas,
+    pub offered_cas: OfferedCas,
 }
 
 impl fmt::Display for MissingRoot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.extra_cas {
-            ExtraCas::NotNamed => match &self.issuer {
+        match &self.offered_cas {
+            OfferedCas::NotNamed => match &self.issuer {
                 IssuerType::Ca { secret_name } => {
                     write!(
                         f,
@@ -196,11 +196,11 @@ impl fmt::Display for MissingRoot {
                     "let the issuer give its root, or name it with annotation pgrekey.dev/extra-ca",
                 ),
             },
-            ExtraCas::Unusable { source, fault } => write!(
+            OfferedCas::Unusable { source, fault } => write!(
                 f,
                 "{source} (annotation pgrekey.dev/extra-ca) {fault}: put the root there, as PEM"
             ),
-            ExtraCas::Found { source, .. } => write!(
+            OfferedCas::Found { source, .. } => write!(
                 f,
                 "no self-signed CA in {source} (annotation pgrekey.dev/extra-ca) has signed it: put \
                  the root there, as PEM; an intermediate CA has to come from the issuer"

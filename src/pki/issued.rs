@@ -29,7 +29,7 @@ use crate::pki::{CaId, Material};
 
 pub use crate::pki::check::{EarlyCa, IssuedSecret, Requirements};
 pub use crate::pki::defect::{CaFault, Defect};
-pub use crate::pki::extra_ca::{ExtraCa, ExtraCas};
+pub use crate::pki::extra_ca::{ExtraCa, OfferedCas};
 pub use crate::pki::material::PerAlias;
 pub use crate::pki::served::{Pem, ServedMaterial, TRUST_KEY, bundle, cas, ders, leaf};
 

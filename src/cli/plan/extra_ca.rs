@@ -7,18 +7,18 @@ use serde_json::{Value, json};
 use crate::api::extra_ca::{ExtraCaKind, ExtraCaSource};
 use crate::cli::kubeconfig::{ApiConnection, explain_api_error};
 use crate::pki::certificate::{CertificateSummary, summarize_der};
-use crate::pki::extra_ca::ExtraCas;
+use crate::pki::extra_ca::OfferedCas;
 
 /// The CAs of which an operation takes those that complete a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NamedExtraCas {
+pub(crate) struct CandidateCas {
     /// Where they lie, in words.
     pub(crate) source: String,
     /// The self-signed CAs there; or why there is none, in words.
     pub(crate) roots: Result<Vec<CertificateSummary>, String>,
 }
 
-impl NamedExtraCas {
+impl CandidateCas {
     /// Reads them from the cluster.
     pub(crate) async fn fetch(
         cluster: Option<&ApiConnection>,
@@ -36,21 +36,21 @@ impl NamedExtraCas {
             ExtraCaKind::ConfigMap => {
                 let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
                 let object = api.get_opt(&source.name).await.map_err(unreadable)?;
-                ExtraCas::of_config_map(source, object.as_ref())
+                OfferedCas::of_config_map(source, object.as_ref())
             }
             ExtraCaKind::Secret => {
                 let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
                 let object = api.get_opt(&source.name).await.map_err(unreadable)?;
-                ExtraCas::of_secret(source, object.as_ref())
+                OfferedCas::of_secret(source, object.as_ref())
             }
         };
         Ok(Self::new(source, &found))
     }
 
-    fn new(source: &ExtraCaSource, found: &ExtraCas) -> Self {
+    fn new(source: &ExtraCaSource, found: &OfferedCas) -> Self {
         let roots = match found {
-            ExtraCas::Unusable { fault, .. } => Err(fault.to_string()),
-            ExtraCas::NotNamed | ExtraCas::Found { .. } => {
+            OfferedCas::Unusable { fault, .. } => Err(fault.to_string()),
+            OfferedCas::NotNamed | OfferedCas::Found { .. } => {
                 Ok(found.roots().filter_map(|der| summarize_der(der)).collect())
             }
         };
@@ -119,7 +119,7 @@ mod tests {
             ..ConfigMap::default()
         };
         let plan = |object: Option<&ConfigMap>| {
-            NamedExtraCas::new(&source, &ExtraCas::of_config_map(&source, object))
+            CandidateCas::new(&source, &OfferedCas::of_config_map(&source, object))
         };
         let root = object(&served.exporter_ca);
         let fingerprint = served.cas().keys().next().expect("a CA").to_string();

@@ -12,7 +12,7 @@ use crate::api::{Postgres, PostgresOpsRequest};
 use crate::build::tls_groups::Images;
 use crate::build::{BuildInputs, Cluster};
 use crate::cli::kubeconfig::{ApiConnection, explain_api_error};
-use crate::cli::plan::extra_ca::NamedExtraCas;
+use crate::cli::plan::extra_ca::CandidateCas;
 use crate::plan::operation::goal::target_spec;
 use crate::plan::preview::{PodStrategy, Preview, preview};
 use crate::rules;
@@ -40,7 +40,7 @@ pub(crate) struct RequestPlan {
     /// The database after the operation.
     pub(crate) to: Cluster,
     /// The CAs that the database names beside those of its issuers; `None` if it names none.
-    pub(crate) extra_cas: Option<NamedExtraCas>,
+    pub(crate) candidate_cas: Option<CandidateCas>,
 }
 
 /// Whether a plan rests on a fact or on a guess.
@@ -87,15 +87,15 @@ impl Planner {
             (other.namespace(), other.name_any()) != (after.namespace(), after.name_any())
         });
         self.facts.databases.push(Arc::new(after));
-        let extra_cas = match to.extra_ca().filter(|_| to.spec().tls.is_some()) {
+        let candidate_cas = match to.extra_ca().filter(|_| to.spec().tls.is_some()) {
             Some(source) => {
                 let cluster = self.cluster.as_ref();
-                Some(NamedExtraCas::fetch(cluster, to.namespace(), source).await?)
+                Some(CandidateCas::fetch(cluster, to.namespace(), source).await?)
             }
             None => None,
         };
         Ok(RequestPlan {
-            extra_cas,
+            candidate_cas,
             request,
             findings,
             major_version,

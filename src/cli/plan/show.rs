@@ -4,7 +4,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use crate::cli::output::{Cell, Detail, Screen, Tone};
-use crate::cli::plan::extra_ca::NamedExtraCas;
+use crate::cli::plan::extra_ca::CandidateCas;
 use crate::cli::plan::planner::{Certainty, RequestPlan};
 use crate::cli::status::progress::words;
 use crate::plan::preview;
@@ -50,7 +50,7 @@ impl RequestPlan {
             "operation": self.operation_words(),
             "findings": findings.iter().map(finding).collect::<Vec<_>>(),
             "certificates": preview.certificates.iter().map(certificate_json).collect::<Vec<_>>(),
-            "extraCACandidates": self.extra_cas.as_ref().map(NamedExtraCas::to_json),
+            "extraCACandidates": self.candidate_cas.as_ref().map(CandidateCas::to_json),
             "settings": lines_json(&preview.settings),
             "pgHba": lines_json(&preview.hba),
             "walk": preview.walk.iter().map(stage_json).collect::<Vec<_>>(),
@@ -164,7 +164,7 @@ fn plan_lines(plan: &RequestPlan, detail: Detail, screen: Screen) -> Vec<String>
         primary,
         preview,
         to,
-        extra_cas,
+        candidate_cas,
     } = plan;
     let title = |text: &str| [String::new(), screen.line(Tone::Strong, text)];
     let heading = format!(
@@ -208,9 +208,9 @@ fn plan_lines(plan: &RequestPlan, detail: Detail, screen: Screen) -> Vec<String>
             lines.extend(planned.names.iter().map(|line| changed(line, screen)));
         }
     }
-    if let Some(extra_cas) = extra_cas {
+    if let Some(candidate_cas) = candidate_cas {
         lines.extend(title("CAs beside those of the issuer"));
-        lines.extend(extra_cas.lines());
+        lines.extend(candidate_cas.lines());
     }
     lines.extend(title("Settings"));
     lines.extend(preview.settings.iter().map(|line| changed(line, screen)));

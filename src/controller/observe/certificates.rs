@@ -11,7 +11,7 @@ use crate::build::certificates::{certificate, requirements};
 use crate::cluster::{Error, Objects};
 use crate::controller::Context;
 use crate::controller::outcome::{Interrupt, Pending, ReconcileResult};
-use crate::pki::extra_ca::ExtraCas;
+use crate::pki::extra_ca::OfferedCas;
 use crate::pki::issued::{
     Issued, IssuedSecret, MaterialProblem, PerAlias, Requirements, check_issued,
 };
@@ -33,7 +33,7 @@ pub(crate) async fn fetch_requirements(
     Ok(Requirements {
         trusted,
         in_service,
-        extra_cas: fetch_extra_cas(objects, cluster).await?,
+        offered_cas: fetch_offered_cas(objects, cluster).await?,
         issuers: PerAlias {
             server: type_of(Alias::Server),
             client: type_of(Alias::Client),
@@ -52,19 +52,19 @@ fn issuer_type(context: &Context, cluster: &Cluster, alias: Alias) -> Option<Iss
         .then(|| facts.issuer_type(cluster.namespace(), issuer.kind(), &issuer.name))?
 }
 
-/// The CAs that the user gives.
-async fn fetch_extra_cas(objects: &Objects, cluster: &Cluster) -> Result<ExtraCas, Error> {
+/// The CAs that the user offers.
+async fn fetch_offered_cas(objects: &Objects, cluster: &Cluster) -> Result<OfferedCas, Error> {
     let Some(source) = cluster.extra_ca() else {
-        return Ok(ExtraCas::NotNamed);
+        return Ok(OfferedCas::NotNamed);
     };
     Ok(match source.kind {
         ExtraCaKind::ConfigMap => {
             let object: Option<ConfigMap> = objects.get(&source.name).await?;
-            ExtraCas::of_config_map(source, object.as_ref())
+            OfferedCas::of_config_map(source, object.as_ref())
         }
         ExtraCaKind::Secret => {
             let object: Option<Secret> = objects.get(&source.name).await?;
-            ExtraCas::of_secret(source, object.as_ref())
+            OfferedCas::of_secret(source, object.as_ref())
         }
     })
 }

@@ -10,18 +10,18 @@ fn source() -> ExtraCaSource {
 }
 
 /// A ConfigMap with these certificates.
-fn extra(pem: &str) -> ExtraCas {
+fn extra(pem: &str) -> OfferedCas {
     let data = BTreeMap::from([("ca.crt".to_owned(), pem.to_owned())]);
     let object = ConfigMap {
         data: Some(data),
         ..ConfigMap::default()
     };
-    ExtraCas::of_config_map(&source(), Some(&object))
+    OfferedCas::of_config_map(&source(), Some(&object))
 }
 
-fn given(extra_cas: ExtraCas) -> Requirements {
+fn given(offered_cas: OfferedCas) -> Requirements {
     Requirements {
-        extra_cas,
+        offered_cas,
         ..requirements()
     }
 }
@@ -193,22 +193,26 @@ fn the_remedy_fits_the_issuer_and_what_the_user_gives() {
     let empty = ConfigMap::default();
     let secret_name = "corp-ca".to_owned();
     let vault = IssuerType::Vault;
-    for (issuer, extra_cas, words) in [
+    for (issuer, offered_cas, words) in [
         (
             IssuerType::Ca { secret_name },
-            ExtraCas::NotNamed,
+            OfferedCas::NotNamed,
             "give Secret corp-ca of the issuer the root as ca.crt",
         ),
-        (vault.clone(), ExtraCas::NotNamed, "give the Vault mount"),
-        (IssuerType::Other, ExtraCas::NotNamed, "let the issuer give"),
+        (vault.clone(), OfferedCas::NotNamed, "give the Vault mount"),
+        (
+            IssuerType::Other,
+            OfferedCas::NotNamed,
+            "let the issuer give",
+        ),
         (
             vault.clone(),
-            ExtraCas::of_config_map(&source(), None),
+            OfferedCas::of_config_map(&source(), None),
             "ConfigMap corp-root, key ca.crt (annotation pgrekey.dev/extra-ca) does not exist",
         ),
         (
             vault.clone(),
-            ExtraCas::of_config_map(&source(), Some(&empty)),
+            OfferedCas::of_config_map(&source(), Some(&empty)),
             "is missing or empty",
         ),
         (
@@ -228,7 +232,7 @@ fn the_remedy_fits_the_issuer_and_what_the_user_gives() {
         };
         let wanted = Requirements {
             issuers,
-            ..given(extra_cas)
+            ..given(offered_cas)
         };
         let why = judge_with(&secret, &wanted).expect_err(words).to_string();
         assert!(why.contains(words), "{words}: {why}");
