@@ -180,17 +180,18 @@ pub fn check(
     }
 }
 
-/// The roots of this leaf that the issuer did not give: those that are trusted already, and, for a
-/// leaf that is not in service yet, those that the user gives.
+/// The roots of this leaf that the issuer did not give: for a leaf in service those that are trusted
+/// already, and for another one those that the user offers.
 fn extra_roots(
     leaf: &CertificateDer<'static>,
     signed: &[CertificateDer<'static>],
     wanted: &Requirements,
 ) -> Vec<CertificateDer<'static>> {
-    let trusted: Vec<_> = certificates_in(&wanted.trusted).collect();
-    let is_in_service = wanted.in_service.contains(&Fingerprint::sha256(leaf));
-    let by_user = wanted.offered_cas.roots().filter(|_| !is_in_service);
-    roots_above(signed, trusted.iter().chain(by_user))
+    if wanted.in_service.contains(&Fingerprint::sha256(leaf)) {
+        let trusted: Vec<_> = certificates_in(&wanted.trusted).collect();
+        return roots_above(signed, &trusted);
+    }
+    roots_above(signed, wanted.offered_cas.roots())
 }
 
 /// The certificates among which paths are looked for, each once. Those that can be used come first:

@@ -109,6 +109,9 @@ async fn certificates_of_the_issuers_that_people_have_are_served_under_load() {
         .until("no CA ends first", 30, || early_ca(namespace).is_empty())
         .await;
     keys_change_under_load(namespace, &writes).await;
+    // What is in service stays so.
+    namespace.kubectl(&["annotate", DATABASE, "pgrekey.dev/extra-ca-"]);
+    namespace.kubectl(&["delete", "configmap", "corp-roots"]);
 
     ca_of_cert_manager(namespace, "day-ca", &json!({"duration": "25h0m0s"}));
     let for_a_day = ALIASES.map(|alias| json!({"alias": alias, "duration": "24h0m0s"}));
@@ -160,10 +163,6 @@ async fn an_issuer_need_not_know_its_root(namespace: &TestNamespace<'_>, writes:
     namespace
         .until("the root is named", 30, || named() == "company-root")
         .await;
-
-    // What is trusted stays trusted, and what else lies there is trusted by nobody.
-    namespace.kubectl(&["annotate", DATABASE, "pgrekey.dev/extra-ca-"]);
-    namespace.kubectl(&["delete", "configmap", "corp-roots"]);
 }
 
 /// From RSA to ECDSA and back, each by a walk of its own.

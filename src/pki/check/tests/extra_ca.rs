@@ -178,12 +178,16 @@ fn an_edit_alone_changes_no_trust() {
         let good = judge_with(&secret, &wanted).expect("served");
         assert_eq!(&good.root, expected, "in service: {is_in_service}");
     }
-    // Without the annotation too.
-    let wanted = Requirements {
-        trusted,
-        ..requirements()
-    };
-    assert!(judge_with(&secret, &wanted).is_ok());
+    // Without the annotation the certificate in service stays, and the next one is refused.
+    for is_in_service in [true, false] {
+        let in_service = is_in_service.then(|| Fingerprint::sha256(&leaf));
+        let wanted = Requirements {
+            trusted: trusted.clone(),
+            in_service: in_service.into_iter().collect(),
+            ..requirements()
+        };
+        assert_eq!(judge_with(&secret, &wanted).is_ok(), is_in_service);
+    }
 }
 
 #[test]
