@@ -5,7 +5,8 @@ use pgrekey::pki::key_pair::CertificateAndKey;
 use serde_json::json;
 
 use crate::harness::{
-    Cluster, Controllers, Seat, TestNamespace, Writes, ca, ca_secret, example, secret, versions,
+    Cluster, Controllers, Seat, TestNamespace, Writes, ca, ca_secret, example, versions,
+    whole_secret,
 };
 use crate::issuers::{issuer_of_secret, issuer_ref};
 use crate::operations::{by_reload, carry_out, request};
@@ -14,9 +15,9 @@ const NAMESPACE: &str = "names";
 
 /// Whether the certificate that servers serve has this name.
 fn is_served(namespace: &TestNamespace<'_>, name: &str) -> bool {
-    let file = |key| secret(namespace, "ha-postgres-tls", key);
-    let (certificate, key) = (file("server.crt"), file("server.key"));
-    CertificateAndKey::parse(certificate.as_bytes(), key.as_bytes())
+    let files = whole_secret(namespace, "ha-postgres-tls");
+    let file = |name: &str| files[name].as_bytes();
+    CertificateAndKey::parse(file("server.crt"), file("server.key"))
         .expect("a certificate")
         .covers([name])
         .is_ok()

@@ -31,7 +31,7 @@ pub(crate) use self::operator::{Installation, Operator, Registration, UNSEEN};
 pub(crate) use self::pki::{Ca, ca, ca_below, ca_secret, ca_until, leaf, leaf_until};
 pub(crate) use self::postgres::{
     ended, example, install, issuers, primary, psql, read_example, secret, show, steps, tutorial,
-    uids, version_of_the_chart, versions,
+    uids, version_of_the_chart, versions, whole_secret,
 };
 pub(crate) use self::rights::{OPERATOR, Rights};
 pub(crate) use self::sample::{one_of_each, sample_or_all};

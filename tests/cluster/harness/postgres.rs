@@ -112,7 +112,19 @@ pub(crate) fn secret(namespace: &TestNamespace<'_>, name: &str, key: &str) -> St
         &format!("secret/{name}"),
         &format!(".data.{}", key.replace('.', "\\.")),
     );
-    let value: k8s_openapi::ByteString = serde_json::from_value(json!(encoded)).expect("base64");
+    text(json!(encoded))
+}
+
+/// All keys of a Secret at one moment.
+pub(crate) fn whole_secret(namespace: &TestNamespace<'_>, name: &str) -> BTreeMap<String, String> {
+    let data = namespace.path(&format!("secret/{name}"), ".data");
+    let data: BTreeMap<String, Value> = serde_json::from_str(&data).expect("data");
+    let texts = data.into_iter().map(|(key, value)| (key, text(value)));
+    texts.collect()
+}
+
+fn text(encoded: Value) -> String {
+    let value: k8s_openapi::ByteString = serde_json::from_value(encoded).expect("base64");
     String::from_utf8(value.0).expect("UTF-8")
 }
 
