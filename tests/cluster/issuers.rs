@@ -210,11 +210,11 @@ async fn a_ca_is_renewed_shortly_before_its_end(namespace: &TestNamespace<'_>, w
         &ca_until(&ending, "ending-ca", ends),
     ));
     namespace.apply(&issuer_of_secret("ending-ca"));
-    namespace.kubectl(&["annotate", DATABASE, "pgrekey.dev/client-grace-period=30s"]);
     let to_it = json!({"issuerRef": issuer_ref("ending-ca")});
     let change = by_reload(request("to-an-ending-ca", &to_it));
     carry_out(namespace, writes, &change, false).await;
 
+    namespace.kubectl(&["annotate", DATABASE, "pgrekey.dev/client-grace-period=30s"]);
     let in_a_year = ends + Duration::from_hours(24 * 365);
     let renewed = ca_until(&ending, "ending-ca", in_a_year);
     namespace.apply(&ca_secret("ending-ca", &renewed));
