@@ -1,6 +1,9 @@
 //! Helpers of the rules and defaults of both kinds.
 
+use std::fmt;
 use std::time::Duration;
+
+use kube::ResourceExt;
 
 use crate::api::annotations::CLIENT_GRACE_PERIOD;
 use crate::api::bounds::MAX_CLIENT_GRACE_PERIOD;
@@ -67,6 +70,25 @@ pub(super) fn parse_duration(
             findings.add(field, problem, format!("use a duration such as {example}"));
             None
         }
+    }
+}
+
+/// Checks an annotation, if the object has it: `what` it is not, and what to write.
+pub(super) fn check_annotation(
+    object: &impl ResourceExt,
+    annotation: &str,
+    is_valid: impl Fn(&str) -> bool,
+    what: impl fmt::Display,
+    remedy: &str,
+    findings: &mut Findings,
+) {
+    let text = object.annotations().get(annotation);
+    if let Some(text) = text.filter(|text| !is_valid(text)) {
+        findings.add(
+            format!("metadata.annotations.{annotation}"),
+            format!("{} {what}", quoted(text)),
+            remedy,
+        );
     }
 }
 

@@ -15,7 +15,7 @@ use crate::api::{Postgres, PostgresOpsRequest};
 use crate::rules::document::differences;
 use crate::rules::ops_request::target::{asks_for, database, namespace};
 use crate::rules::queue::{requests_of_database, will_have_tls};
-use crate::rules::shared::{check_client_grace_period, parse_duration};
+use crate::rules::shared::{check_annotation, check_client_grace_period, parse_duration};
 use crate::rules::{ClusterFacts, Findings, Review, quoted};
 
 pub(super) fn type_supported(
@@ -214,27 +214,23 @@ pub(super) fn annotation_valid(
     _: Option<&dyn ClusterFacts>,
     findings: &mut Findings,
 ) {
+    check_annotation(
+        &review.object,
+        STRATEGY,
+        |text| matches!(text, "Restart" | "Reload"),
+        "is no strategy",
+        "use Restart or Reload",
+        findings,
+    );
+    check_annotation(
+        &review.object,
+        NAMES,
+        |text| NameChange::parse(text).is_some(),
+        "is no way to change names",
+        "use Add or Replace",
+        findings,
+    );
     let annotations = review.object.annotations();
-    if let Some(strategy) = annotations
-        .get(STRATEGY)
-        .filter(|text| !matches!(text.as_str(), "Restart" | "Reload"))
-    {
-        findings.add(
-            format!("metadata.annotations.{STRATEGY}"),
-            format!("{} is no strategy", quoted(strategy)),
-            "use Restart or Reload",
-        );
-    }
-    if let Some(names) = annotations
-        .get(NAMES)
-        .filter(|text| NameChange::parse(text).is_none())
-    {
-        findings.add(
-            format!("metadata.annotations.{NAMES}"),
-            format!("{} is no way to change names", quoted(names)),
-            "use Add or Replace",
-        );
-    }
     if let Some(text) = annotations.get(CLIENT_GRACE_PERIOD) {
         check_client_grace_period(text, findings);
     }

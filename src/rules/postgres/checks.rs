@@ -18,7 +18,8 @@ use crate::api::quantity;
 use crate::api::tls::{ClientAuthMode, SslMode};
 
 use crate::rules::shared::{
-    OLDEST_MAJOR, aliases_without_issuer, check_client_grace_period, declared_major,
+    OLDEST_MAJOR, aliases_without_issuer, check_annotation, check_client_grace_period,
+    declared_major,
 };
 use crate::rules::{ClusterFacts, Findings, Review, quoted, text};
 
@@ -453,46 +454,30 @@ pub(super) fn annotation_valid(
     _: Option<&dyn ClusterFacts>,
     findings: &mut Findings,
 ) {
-    if let Some(text) = review
-        .object
-        .annotations()
-        .get(MAX_LAG)
-        .filter(|text| text.parse::<u64>().is_err())
-    {
-        findings.add(
-            format!("metadata.annotations.{MAX_LAG}"),
-            format!(
-                "{} is no whole number of bytes up to {}",
-                quoted(text),
-                u64::MAX
-            ),
-            "use one such as 1048576, without a unit",
-        );
-    }
-    if let Some(text) = review
-        .object
-        .annotations()
-        .get(SERVER_NAMES)
-        .filter(|text| ServerNames::parse(text).is_none())
-    {
-        findings.add(
-            format!("metadata.annotations.{SERVER_NAMES}"),
-            format!("{} is no choice of names", quoted(text)),
-            "use Services, or leave it out for KubeDB's names",
-        );
-    }
-    if let Some(text) = review
-        .object
-        .annotations()
-        .get(EXTRA_CA)
-        .filter(|text| ExtraCaSource::parse(text).is_none())
-    {
-        findings.add(
-            format!("metadata.annotations.{EXTRA_CA}"),
-            format!("{} names no ConfigMap and no Secret", quoted(text)),
-            "use ConfigMap/NAME or Secret/NAME, with /KEY behind it if the key is not ca.crt",
-        );
-    }
+    check_annotation(
+        &review.object,
+        MAX_LAG,
+        |text| text.parse::<u64>().is_ok(),
+        format_args!("is no whole number of bytes up to {}", u64::MAX),
+        "use one such as 1048576, without a unit",
+        findings,
+    );
+    check_annotation(
+        &review.object,
+        SERVER_NAMES,
+        |text| ServerNames::parse(text).is_some(),
+        "is no choice of names",
+        "use Services, or leave it out for KubeDB's names",
+        findings,
+    );
+    check_annotation(
+        &review.object,
+        EXTRA_CA,
+        |text| ExtraCaSource::parse(text).is_some(),
+        "names no ConfigMap and no Secret",
+        "use ConfigMap/NAME or Secret/NAME, with /KEY behind it if the key is not ca.crt",
+        findings,
+    );
     if let Some(text) = review.object.annotations().get(CLIENT_GRACE_PERIOD) {
         check_client_grace_period(text, findings);
     }
