@@ -208,9 +208,7 @@ pub struct IssuerSpec {
 }
 
 /// Spec of a ClusterIssuer: the same, for the whole Kubernetes cluster.
-#[skip_serializing_none]
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
-#[serde(rename_all = "camelCase")]
 #[kube(
     group = "cert-manager.io",
     version = "v1",
@@ -220,16 +218,9 @@ pub struct IssuerSpec {
     derive = "PartialEq"
 )]
 pub struct ClusterIssuerSpec {
-    /// Signs with a CA in a Secret.
-    pub ca: Option<CaIssuer>,
-    /// Each certificate is signed with its own key.
-    pub self_signed: Option<IssuerSettings>,
-    /// Asks an ACME server, such as Let's Encrypt's.
-    pub acme: Option<IssuerSettings>,
-    /// Asks a Vault.
-    pub vault: Option<IssuerSettings>,
-    /// Asks Venafi.
-    pub venafi: Option<IssuerSettings>,
+    /// The same fields.
+    #[serde(flatten)]
+    pub issuer: IssuerSpec,
 }
 
 /// The type of an issuer of cert-manager's, as far as pgrekey tells them apart.
@@ -274,28 +265,6 @@ impl IssuerSpec {
             .or(type_of(vault, IssuerType::Vault))
             .or(type_of(venafi, IssuerType::Venafi))
             .unwrap_or_default()
-    }
-}
-
-impl ClusterIssuerSpec {
-    /// The type of the issuer.
-    #[must_use]
-    pub fn issuer_type(&self) -> IssuerType {
-        let Self {
-            ca,
-            self_signed,
-            acme,
-            vault,
-            venafi,
-        } = self.clone();
-        let spec = IssuerSpec {
-            ca,
-            self_signed,
-            acme,
-            vault,
-            venafi,
-        };
-        spec.issuer_type()
     }
 }
 

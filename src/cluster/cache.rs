@@ -211,7 +211,7 @@ impl Stores {
                 .objects
                 .state()
                 .iter()
-                .any(|issuer| is_ca_secret(&issuer.spec.ca))
+                .any(|issuer| is_ca_secret(&issuer.spec.issuer.ca))
     }
 }
 

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api::annotations::{DEFAULT_ISSUER, USABLE_BY_DATABASES};
-use crate::api::cert_manager::{ClusterIssuer, Issuer, IssuerType};
+use crate::api::cert_manager::{ClusterIssuer, IssuanceCondition, Issuer, IssuerType};
 use crate::api::{Postgres, PostgresOpsRequest, PostgresVersion};
 
 /// The state of the cluster at one time.
@@ -40,10 +40,25 @@ pub trait ClusterFacts {
     /// this name.
     fn issuer_type(&self, namespace: &str, kind: &str, name: &str) -> Option<IssuerType> {
         if kind == "ClusterIssuer" {
-            Some(self.cluster_issuer(name)?.spec.issuer_type())
+            Some(self.cluster_issuer(name)?.spec.issuer.issuer_type())
         } else {
             Some(self.issuer(namespace, name)?.spec.issuer_type())
         }
+    }
+    /// The conditions of an Issuer of this namespace, or of a ClusterIssuer; `None` if there is none
+    /// of this name.
+    fn issuer_conditions(
+        &self,
+        namespace: &str,
+        kind: &str,
+        name: &str,
+    ) -> Option<Vec<IssuanceCondition>> {
+        let status = if kind == "ClusterIssuer" {
+            self.cluster_issuer(name)?.status.clone()
+        } else {
+            self.issuer(namespace, name)?.status.clone()
+        };
+        Some(status.unwrap_or_default().conditions)
     }
     /// Every ClusterIssuer.
     fn cluster_issuers(&self) -> Vec<Arc<ClusterIssuer>>;

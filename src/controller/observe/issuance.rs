@@ -144,17 +144,8 @@ fn issuer_state(context: &Context, namespace: &str, issuer: &CertificateIssuerRe
         return IssuerState::External;
     }
     let (facts, kind) = (&context.facts, issuer.kind());
-    let status = if kind == "ClusterIssuer" {
-        facts
-            .cluster_issuer(&issuer.name)
-            .map(|known| known.status.clone())
-    } else {
-        facts
-            .issuer(namespace, &issuer.name)
-            .map(|known| known.status.clone())
-    };
-    match status {
-        Some(status) => IssuerState::Present(status.unwrap_or_default().conditions),
+    match facts.issuer_conditions(namespace, kind, &issuer.name) {
+        Some(conditions) => IssuerState::Present(conditions),
         None if facts.lacks(kind) => IssuerState::KindUnknown,
         None => IssuerState::Absent,
     }

@@ -95,20 +95,6 @@ pub(super) fn issuer_external<K>(
     }
 }
 
-/// The conditions of an issuer, if it exists.
-fn conditions(
-    view: &CertificateRequestView<'_>,
-    issuer: &IssuerRef,
-    facts: &dyn ClusterFacts,
-) -> Option<Vec<cert_manager::IssuanceCondition>> {
-    let status = if issuer.kind() == "Issuer" {
-        facts.issuer(view.namespace, &issuer.name)?.status.clone()
-    } else {
-        facts.cluster_issuer(&issuer.name)?.status.clone()
-    };
-    Some(status.map(|s| s.conditions).unwrap_or_default())
-}
-
 /// The issuers of a kind and group of cert-manager.
 fn plausible<'a>(
     view: &CertificateRequestView<'a>,
@@ -203,7 +189,11 @@ pub(super) fn issuer_exists<K>(
         if name.is_empty() {
             continue;
         }
-        let Some(facts) = facts.filter(|facts| conditions(&view, issuer, *facts).is_none()) else {
+        let is_missing = |facts: &&dyn ClusterFacts| {
+            let known = facts.issuer_type(view.namespace, issuer.kind(), name);
+            known.is_none()
+        };
+        let Some(facts) = facts.filter(is_missing) else {
             continue;
         };
         if facts.lacks(issuer.kind()) {
@@ -272,7 +262,8 @@ pub(super) fn issuer_not_ready<K>(
         // Being Ready would not help one that no database can work with, which is refused.
         let type_ = facts.issuer_type(view.namespace, issuer.kind(), &issuer.name);
         let is_unfit = matches!(type_, Some(IssuerType::SelfSigned | IssuerType::Acme));
-        let known = conditions(&view, issuer, facts).filter(|_| !is_unfit);
+        let known = facts.issuer_conditions(view.namespace, issuer.kind(), &issuer.name);
+        let known = known.filter(|_| !is_unfit);
         if known.is_some_and(|conditions| !cert_manager::holds(&conditions, "Ready")) {
             let problem = format!("{} {} is not Ready", issuer.kind(), quoted(&issuer.name));
             findings.add(field, problem, "the operation will wait for it");

@@ -281,7 +281,7 @@ fn secrets_of_issuers(namespace: &str, facts: &dyn ClusterFacts) -> Vec<(String,
     let cluster_issuers = facts.cluster_issuers();
     let of_cluster = cluster_issuers
         .iter()
-        .map(|issuer| (&issuer.metadata, &issuer.spec.ca, "ClusterIssuer"));
+        .map(|issuer| (&issuer.metadata, &issuer.spec.issuer.ca, "ClusterIssuer"));
     let named = |(metadata, ca, kind): (&ObjectMeta, &Option<CaIssuer>, &str)| {
         let name = metadata.name.as_deref().unwrap_or_default();
         Some((ca.as_ref()?.secret_name.clone(), format!("{kind} {name}")))
