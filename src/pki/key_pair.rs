@@ -9,7 +9,7 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{InconsistentKeys, RootCertStore};
@@ -17,7 +17,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
 use crate::pki::chain::{MAX_CERTIFICATES, is_signed_by};
-use crate::pki::parse::{certificates_of, parse_certificate, timestamp};
+use crate::pki::parse::{certificates_of, parse_certificate, timestamp, unix_time};
 
 pub use crate::pki::parse::KeyPairProblem;
 
@@ -221,10 +221,8 @@ impl CertificateAndKey {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .map_err(|e| not_trusted(e.to_string()))?;
-        let since = u64::try_from(now.as_second()).unwrap_or_default();
-        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(since));
         verifier
-            .verify_server_cert(leaf, issuers, &name, &[], now)
+            .verify_server_cert(leaf, issuers, &name, &[], unix_time(now))
             .map_err(|e| not_trusted(e.to_string()))?;
         Ok(())
     }

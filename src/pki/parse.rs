@@ -1,8 +1,10 @@
 //! Parsing of certificates, and why a certificate or a key cannot be used.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
@@ -122,4 +124,10 @@ pub(crate) fn timestamp(time: x509_parser::time::ASN1Time) -> Result<Timestamp, 
         position: 1,
         why: e.to_string(),
     })
+}
+
+/// Converts a time for the verifiers of connections. No certificate is valid before 1970.
+pub(crate) fn unix_time(time: Timestamp) -> UnixTime {
+    let since = u64::try_from(time.as_second()).unwrap_or_default();
+    UnixTime::since_unix_epoch(Duration::from_secs(since))
 }

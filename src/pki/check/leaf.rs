@@ -5,14 +5,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::UnixTime;
 use rustls::server::WebPkiClientVerifier;
 use x509_parser::oid_registry::OID_SIG_ED25519;
 
 use crate::pki::chain::CertificationPath;
 use crate::pki::defect::Defect;
 use crate::pki::key_pair::{CertificateAndKey, KeyPairProblem};
-use crate::pki::parse::parse_certificate;
+use crate::pki::parse::{parse_certificate, unix_time};
 
 /// Whether libpq can log in by SCRAM at a server with this leaf.
 #[must_use]
@@ -81,10 +80,8 @@ pub(super) fn check_client(
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
         .build()
         .map_err(|e| refused(e.to_string()))?;
-    let since = u64::try_from(now.as_second()).unwrap_or_default();
-    let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(since));
     verifier
-        .verify_client_cert(leaf, issuers, now)
+        .verify_client_cert(leaf, issuers, unix_time(now))
         .map(|_| ())
         .map_err(|e| refused(e.to_string()))
 }
