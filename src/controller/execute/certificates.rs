@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt;
 
-use crate::api::annotations::TRIAL_OF;
 use crate::api::cert_manager::Certificate;
 use crate::api::names::Names;
 use crate::build::Cluster;
@@ -14,6 +13,7 @@ use crate::cluster::{Error, Objects};
 use crate::controller::Context;
 use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::plan::observed::issuance::{is_foreign, is_issued_for};
+use crate::plan::observed::trial::is_trial_of;
 use crate::tls::Alias;
 
 /// Applies the Certificates of a database that has TLS: all of them, or none if one of their Secrets
@@ -111,10 +111,9 @@ pub(crate) async fn delete_trial(
     for alias in Alias::ALL {
         let name = Names::new(database).trial_certificate(alias);
         let live = objects.owned::<Certificate>(&name).await?;
-        let is_of_another = live.is_some_and(|live| {
-            let of = live.annotations().get(TRIAL_OF).map(String::as_str);
-            operation.is_some() && of != operation
-        });
+        let is_of_another = live
+            .zip(operation)
+            .is_some_and(|(live, operation)| !is_trial_of(&live, operation));
         if !is_of_another {
             delete_certificate(context, objects, &name, &name, IssuedSecrets::Delete).await?;
         }

@@ -5,7 +5,7 @@ use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use crate::api::annotations::{REISSUE, TRIAL_OF};
+use crate::api::annotations::REISSUE;
 use crate::api::cert_manager::{Certificate, IssuanceCondition, holds};
 use crate::build::Cluster;
 use crate::build::certificates::trial_certificate;
@@ -13,6 +13,7 @@ use crate::cluster::drift::needs_apply;
 use crate::cluster::{Error, ObjectName, Objects};
 use crate::controller::Context;
 use crate::controller::execute::certificates::{IssuedSecrets, delete_certificate};
+use crate::plan::observed::trial::is_trial_of;
 use crate::tls::Alias;
 
 /// Asks for the trial of this operation: all of its Certificates at once.
@@ -29,8 +30,7 @@ pub(crate) async fn start_trial(
         let name = trial.name_any();
         let live = objects.owned::<Certificate>(&name).await?;
         let is_asked = live.is_some_and(|live| {
-            let of = live.annotations().get(TRIAL_OF).map(String::as_str);
-            of == Some(operation) && !needs_apply(&json!(live.spec), &json!(trial.spec))
+            is_trial_of(&live, operation) && !needs_apply(&json!(live.spec), &json!(trial.spec))
         });
         if !is_asked {
             // The answer to another question says nothing about this one, and cert-manager would take

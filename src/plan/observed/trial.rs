@@ -80,6 +80,12 @@ impl TrialCertificate {
     }
 }
 
+/// Whether a Certificate is of the trial of this operation.
+#[must_use]
+pub fn is_trial_of(certificate: &Certificate, operation: &str) -> bool {
+    has_annotation(certificate, TRIAL_OF, operation)
+}
+
 /// A trial, judged.
 #[derive(Debug)]
 pub struct JudgedTrial {
@@ -172,7 +178,7 @@ impl TrialObjects {
                 None => CertificateTrial::Absent,
             };
         };
-        let is_ours = has_annotation(&live.object, TRIAL_OF, operation);
+        let is_ours = is_trial_of(&live.object, operation);
         if !is_ours || !live.matches {
             return CertificateTrial::ToAsk;
         }
