@@ -1,4 +1,4 @@
-//! CAs that the user gives because the issuer does not: annotation `pgrekey.dev/extra-ca`.
+//! CAs that the user offers because the issuer does not: annotation `pgrekey.dev/extra-ca`.
 //!
 //! # Guarantees
 //! Of all that lies there, a self-signed CA is taken only if its key has signed a certificate that
@@ -12,6 +12,7 @@
 //! object changes nothing: it counts for leaves that an operation or a renewal has brought.
 
 use std::fmt;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use rustls::pki_types::CertificateDer;
@@ -44,12 +45,12 @@ pub enum OfferedCas {
     Found {
         /// Where they lie.
         source: ExtraCaSource,
-        /// All certificates there.
-        certificates: Vec<CertificateDer<'static>>,
+        /// All certificates there. Every problem that names the place carries them along.
+        certificates: Arc<[CertificateDer<'static>]>,
     },
 }
 
-/// Why the CAs that the user gives cannot be used.
+/// Why the CAs that the user offers cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExtraCaFault {
     /// There is no such object.
@@ -104,7 +105,7 @@ impl OfferedCas {
             }
             match certificates_of(&content) {
                 Ok(found) if found.len() > MAX_CERTIFICATES => Err(ExtraCaFault::TooMany),
-                Ok(found) if !found.is_empty() => Ok(found),
+                Ok(found) if !found.is_empty() => Ok(found.into()),
                 Ok(_) | Err(_) => Err(ExtraCaFault::NotPem),
             }
         });
@@ -118,13 +119,19 @@ impl OfferedCas {
         }
     }
 
+    /// All certificates that are there.
+    #[must_use]
+    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+        match self {
+            Self::Found { certificates, .. } => certificates,
+            Self::NotNamed | Self::Unusable { .. } => &[],
+        }
+    }
+
     /// The self-signed CAs, of which any may be taken.
     pub fn roots(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
-        let certificates = match self {
-            Self::Found { certificates, .. } => certificates.as_slice(),
-            Self::NotNamed | Self::Unusable { .. } => &[],
-        };
-        certificates.iter().filter(|der| is_proven_root(der))
+        let certificates = self.certificates().iter();
+        certificates.filter(|der| is_proven_root(der))
     }
 }
 
@@ -171,7 +178,7 @@ impl From<&ExtraCa> for ExtraCaStatus {
 pub struct MissingRoot {
     /// The type of the issuer.
     pub issuer: IssuerType,
-    /// What the user gives.
+    /// What the user offers.
     pub offered_cas: OfferedCas,
 }
 

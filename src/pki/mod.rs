@@ -9,7 +9,7 @@
 //! | [`certificate`] | serial, signer and life of a certificate, for people |
 //! | [`check`] | the checks of one issued certificate |
 //! | [`defect`] | why an issued certificate must not be served |
-//! | [`extra_ca`] | CAs that the user gives because the issuer does not |
+//! | [`extra_ca`] | CAs that the user offers because the issuer does not |
 //! | [`issued`] | the issued certificates of a database, checked before they are served |
 //! | [`served`] | the files under `/tls/certs`, and the CA of a chain |
 //! | [`parse`] | parsing, and why a certificate or a key cannot be used |

@@ -1,4 +1,4 @@
-//! CAs that the user gives: what is taken of them, and what an editor of the object could not
+//! CAs that the user offers: what is taken of them, and what an editor of the object could not
 //! bring about.
 
 use super::*;
