@@ -497,4 +497,4 @@ fn check_tls(spec: &PostgresSpec) -> Result<(), Unbuildable> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

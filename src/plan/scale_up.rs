@@ -29,32 +29,15 @@ pub fn next_size(cluster: &Cluster, pods: i32, current: &CurrentPosture) -> i32 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Postgres;
-    use crate::api::names::DEFAULT_CLUSTER_DOMAIN;
-    use crate::api::postgres_version::PostgresVersionSpec;
-    use crate::build::BuildInputs;
+    use crate::build::cluster::tests::{build, postgres};
     use crate::pki::issued::tests::{Authority, issue};
     use crate::pki::issued::{Pem, ServedMaterial};
     use crate::tls::{Method, Posture, posture};
 
     fn cluster(replicas: i32) -> Cluster {
-        let spec = format!(
-            "{{version: '17', storageType: Ephemeral, replicas: {replicas}, tls: {{issuerRef: {{name: i}}}}}}"
-        );
-        let mut postgres = Postgres::new("pg", serde_saphyr::from_str(&spec).expect("a spec"));
-        postgres.metadata.namespace = Some("demo".to_owned());
-        let version = PostgresVersionSpec {
-            version: "17.12".to_owned(),
-            ..Default::default()
-        };
-        let inputs = BuildInputs {
-            version: &version,
-            superuser: "postgres",
-            user_conf: None,
-            live_pods: 0,
-            cluster_domain: DEFAULT_CLUSTER_DOMAIN,
-        };
-        Cluster::build(&postgres, &inputs).expect("a cluster")
+        let spec =
+            format!("{{version: '17', replicas: {replicas}, tls: {{issuerRef: {{name: i}}}}}}");
+        build(&postgres(&spec)).expect("a cluster")
     }
 
     /// Served certificates of which the server's has these names.

@@ -18,7 +18,7 @@ pub(in crate::build) fn version(version: &str) -> PostgresVersionSpec {
 }
 
 /// `demo/pg` with this spec in YAML. Ephemeral unless the spec says otherwise.
-pub(in crate::build) fn postgres(spec: &str) -> Postgres {
+pub(crate) fn postgres(spec: &str) -> Postgres {
     let mut spec: PostgresSpec = serde_saphyr::from_str(spec).expect("a spec");
     if spec.storage.is_none() && spec.storage_type.is_none() {
         spec.storage_type = Some(StorageType::Ephemeral);
@@ -28,7 +28,7 @@ pub(in crate::build) fn postgres(spec: &str) -> Postgres {
     postgres
 }
 
-pub(in crate::build) fn build(postgres: &Postgres) -> Result<Cluster, Unbuildable> {
+pub(crate) fn build(postgres: &Postgres) -> Result<Cluster, Unbuildable> {
     let version = version(&postgres.spec.version);
     Cluster::build(
         postgres,
@@ -42,7 +42,7 @@ pub(in crate::build) fn build(postgres: &Postgres) -> Result<Cluster, Unbuildabl
     )
 }
 
-pub(in crate::build) fn cluster(postgres: &Postgres) -> Cluster {
+pub(crate) fn cluster(postgres: &Postgres) -> Cluster {
     build(postgres).expect("a cluster")
 }
 

@@ -294,9 +294,8 @@ fn conf_in(secret: Secret) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::names::DEFAULT_CLUSTER_DOMAIN;
-    use crate::api::postgres_version::PostgresVersionSpec;
     use crate::build::certificates::certificate;
+    use crate::build::cluster::tests::build;
     use crate::tls::Alias;
     use serde_json::json;
 
@@ -310,19 +309,8 @@ mod tests {
         });
         let mut postgres = Postgres::new("pg", serde_json::from_value(spec).expect("a spec"));
         postgres.metadata.namespace = Some("demo".to_owned());
-        let version = PostgresVersionSpec {
-            version: "17.12".to_owned(),
-            ..PostgresVersionSpec::default()
-        };
-        let facts = BuildInputs {
-            version: &version,
-            superuser: "postgres",
-            user_conf: None,
-            live_pods: 0,
-            cluster_domain: DEFAULT_CLUSTER_DOMAIN,
-        };
-        assert!(Cluster::build(&postgres, &facts).is_err());
-        let cluster = Cluster::build(&bare(postgres), &facts).expect("a cluster");
+        assert!(build(&postgres).is_err());
+        let cluster = build(&bare(postgres)).expect("a cluster");
         assert_eq!(cluster.replicas(), bounds::MAX_REPLICAS);
         let certificate = certificate(&cluster, Alias::Server).expect("a certificate");
         assert!(

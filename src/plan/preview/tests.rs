@@ -1,27 +1,14 @@
 use super::*;
 use crate::api::annotations::NAMES;
-use crate::api::names::DEFAULT_CLUSTER_DOMAIN;
-use crate::api::postgres_version::PostgresVersionSpec;
 use crate::api::{Postgres, PostgresOpsRequest, PostgresSpec};
-use crate::build::BuildInputs;
+use crate::build::cluster::tests::build;
 use crate::plan::operation::goal::target_spec;
 use kube::ResourceExt;
 
 fn cluster(spec: PostgresSpec) -> Cluster {
     let mut postgres = Postgres::new("pg", spec);
     postgres.metadata.namespace = Some("demo".to_owned());
-    let version = PostgresVersionSpec {
-        version: "17.12".to_owned(),
-        ..Default::default()
-    };
-    let facts = BuildInputs {
-        version: &version,
-        superuser: "postgres",
-        user_conf: None,
-        live_pods: 0,
-        cluster_domain: DEFAULT_CLUSTER_DOMAIN,
-    };
-    Cluster::build(&postgres, &facts).expect("a database that can be built")
+    build(&postgres).expect("a database that can be built")
 }
 
 fn plan(spec: &str, tls: &str, strategy: PodStrategy) -> Preview {
