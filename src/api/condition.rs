@@ -101,6 +101,12 @@ pub fn holds(conditions: &[Condition], type_: &str) -> bool {
     find(conditions, type_).is_some_and(Condition::holds)
 }
 
+/// The message of the condition of this type. `None` if the condition or its message is missing.
+#[must_use]
+pub fn message<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a str> {
+    find(conditions, type_)?.message.as_deref()
+}
+
 /// Writes one condition as KubeDB does. Returns whether anything changed.
 ///
 /// A new type goes to the end, and a known type keeps its place: the list is in the order of first

@@ -140,9 +140,7 @@ async fn blocked(
     reason: &str,
     message: &str,
 ) -> Result<(), Error> {
-    let known = condition::find(postgres.conditions(), BLOCKED)
-        .and_then(|condition| condition.message.as_deref());
-    if known == Some(message) {
+    if condition::message(postgres.conditions(), BLOCKED) == Some(message) {
         return Ok(());
     }
     status::write(context, postgres, |writer| writer.blocked(reason, message)).await?;

@@ -19,6 +19,7 @@ use crate::controller::observe::cluster::ClusterObjects;
 use crate::controller::observe::issuance;
 use crate::controller::outcome::{Interrupt, ReconcileResult};
 use crate::controller::postgres::status;
+use crate::controller::postgres::status::ReportedCas;
 use crate::controller::state::ServedCertificates;
 use crate::pki::issued::Issued;
 use crate::plan::observed::issuance::NORMAL_ISSUANCE_TIME;
@@ -128,30 +129,6 @@ impl Context {
     }
 }
 
-/// Says which CA ends before a certificate below it, if one does: in a condition, and in an event
-/// when that is news.
-async fn report_early_cas(
-    context: &Context,
-    postgres: &Postgres,
-    message: Option<String>,
-) -> ReconcileResult<()> {
-    let known = condition::find(postgres.conditions(), CA_ENDS_EARLY)
-        .and_then(|known| known.message.clone());
-    if known == message {
-        return Ok(());
-    }
-    status::write(context, postgres, |writer| {
-        writer.ca_ends_early(message.as_deref());
-    })
-    .await?;
-    if let Some(message) = message {
-        context
-            .publish_event(postgres, EventType::Warning, CA_ENDS_EARLY, message)
-            .await;
-    }
-    Ok(())
-}
-
 /// Says which CAs end before a certificate, and which the issuers did not give: in the status, and in
 /// events when that is news.
 async fn report_cas(
@@ -159,16 +136,25 @@ async fn report_cas(
     postgres: &Postgres,
     issued: Option<&Issued>,
 ) -> ReconcileResult<()> {
-    let early = issued.map(status_of_early_cas).unwrap_or_default();
     let extra = issued.iter().flat_map(|issued| &issued.extra_cas);
-    let extra: Vec<ExtraCaStatus> = extra.map(ExtraCaStatus::from).collect();
-    let known = postgres.status.as_ref();
-    let known = known
-        .map(|status| status.extra_cas.clone())
-        .unwrap_or_default();
-    status::record_cas(context, postgres, &early, &extra).await?;
-    report_early_cas(context, postgres, issued.and_then(describe_early_cas)).await?;
-    for ca in extra.iter().filter(|ca| !known.contains(ca)) {
+    let cas = ReportedCas {
+        early: issued.map(status_of_early_cas).unwrap_or_default(),
+        early_in_words: issued.and_then(describe_early_cas),
+        extra: extra.map(ExtraCaStatus::from).collect(),
+    };
+    status::record_cas(context, postgres, &cas).await?;
+    let known = condition::message(postgres.conditions(), CA_ENDS_EARLY);
+    if let Some(message) = cas
+        .early_in_words
+        .filter(|words| known != Some(words.as_str()))
+    {
+        context
+            .publish_event(postgres, EventType::Warning, CA_ENDS_EARLY, message)
+            .await;
+    }
+    let known = postgres.status.iter().flat_map(|status| &status.extra_cas);
+    let known: Vec<&ExtraCaStatus> = known.collect();
+    for ca in cas.extra.iter().filter(|ca| !known.contains(ca)) {
         let note = format!(
             "CA {:?} (SHA-256 {}) completes the chain of certificates whose issuer did not give it: \
              annotation {EXTRA_CA} named it",

@@ -7,8 +7,9 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::events::EventType;
 use serde_json::{Value, json};
 
-use crate::api::Postgres;
+use crate::api::condition::CA_ENDS_EARLY;
 use crate::api::postgres::{EarlyCaStatus, ExtraCaStatus, PostgresStatus};
+use crate::api::{Postgres, condition};
 use crate::cluster::{Error, ObjectName};
 use crate::controller::Context;
 use crate::plan::status::database::{DatabaseStatusWriter, phase};
@@ -21,16 +22,26 @@ pub(crate) async fn write(
     change: impl Fn(&mut DatabaseStatusWriter),
 ) -> Result<Option<PostgresStatus>, Error> {
     update(context, postgres, |status, generation| {
-        let mut writer = DatabaseStatusWriter {
-            conditions: std::mem::take(&mut status.conditions),
-            database: database(postgres),
-            generation,
-            now: Time(context.now()),
-        };
-        change(&mut writer);
-        status.conditions = writer.conditions;
+        change_conditions(context, postgres, status, generation, &change);
     })
     .await
+}
+
+fn change_conditions(
+    context: &Context,
+    postgres: &Postgres,
+    status: &mut PostgresStatus,
+    generation: Option<i64>,
+    change: impl Fn(&mut DatabaseStatusWriter),
+) {
+    let mut writer = DatabaseStatusWriter {
+        conditions: std::mem::take(&mut status.conditions),
+        database: database(postgres),
+        generation,
+        now: Time(context.now()),
+    };
+    change(&mut writer);
+    status.conditions = writer.conditions;
 }
 
 /// Notes that the spec is carried out.
@@ -44,16 +55,32 @@ pub(crate) async fn done(context: &Context, postgres: &Postgres) -> Result<(), E
     Ok(())
 }
 
+/// What a status says about CAs.
+pub(crate) struct ReportedCas {
+    /// Those that end before a certificate.
+    pub(crate) early: Vec<EarlyCaStatus>,
+    /// The same in words, for the condition; `None` if there is none.
+    pub(crate) early_in_words: Option<String>,
+    /// Those that the issuers did not give.
+    pub(crate) extra: Vec<ExtraCaStatus>,
+}
+
 /// Notes which CAs end before a certificate, and which the issuers did not give.
 pub(crate) async fn record_cas(
     context: &Context,
     postgres: &Postgres,
-    early: &[EarlyCaStatus],
-    extra: &[ExtraCaStatus],
+    cas: &ReportedCas,
 ) -> Result<(), Error> {
-    update(context, postgres, |status, _| {
-        status.early_cas = early.to_vec();
-        status.extra_cas = extra.to_vec();
+    let message = cas.early_in_words.as_deref();
+    update(context, postgres, |status, generation| {
+        status.early_cas.clone_from(&cas.early);
+        status.extra_cas.clone_from(&cas.extra);
+        // Another generation of the spec alone is no news.
+        if condition::message(&status.conditions, CA_ENDS_EARLY) != message {
+            change_conditions(context, postgres, status, generation, |writer| {
+                writer.ca_ends_early(message);
+            });
+        }
     })
     .await?;
     Ok(())
