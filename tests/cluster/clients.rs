@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::harness::{
-    Cluster, Controllers, Seat, TestNamespace, Writes, example, issuers, versions,
-};
+use crate::harness::{Cluster, Controllers, Seat, TestNamespace, example, issuers, versions};
 use crate::issuers::issuer_ref;
 use crate::operations::{by_reload, carry_out, request};
 
@@ -226,9 +224,7 @@ async fn each_driver_of_the_document_connects_all_the_time_while_the_issuer_chan
     };
     let seat = Seat::take(&cluster).await;
     let versions = versions(&cluster);
-    let writes = Writes::default();
-    let client = writes.counting(seat.rights.config().await);
-    let controllers = Controllers::with(&seat, &client, NAMESPACE);
+    let (controllers, writes) = Controllers::counted(&seat, NAMESPACE).await;
     let namespace = &TestNamespace::make(&cluster, NAMESPACE);
     issuers(namespace);
     let database = database(&versions[&17]);

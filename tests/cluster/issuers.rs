@@ -72,9 +72,7 @@ async fn certificates_of_the_issuers_that_people_have_are_served_under_load() {
     };
     let seat = Seat::take(&cluster).await;
     let versions = versions(&cluster);
-    let writes = Writes::default();
-    let client = writes.counting(seat.rights.config().await);
-    let controllers = Controllers::with(&seat, &client, NAMESPACE);
+    let (controllers, writes) = Controllers::counted(&seat, NAMESPACE).await;
     let namespace = &TestNamespace::make(&cluster, NAMESPACE);
 
     bootstrap(namespace, "shop-ca");

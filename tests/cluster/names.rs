@@ -5,8 +5,7 @@ use pgrekey::pki::key_pair::CertificateAndKey;
 use serde_json::json;
 
 use crate::harness::{
-    Cluster, Controllers, Seat, TestNamespace, Writes, ca, ca_secret, example, versions,
-    whole_secret,
+    Cluster, Controllers, Seat, TestNamespace, ca, ca_secret, example, versions, whole_secret,
 };
 use crate::issuers::{issuer_of_secret, issuer_ref};
 use crate::operations::{by_reload, carry_out, request};
@@ -48,9 +47,7 @@ async fn pods_come_with_their_names_and_names_of_users_go_by_request() {
     };
     let seat = Seat::take(&cluster).await;
     let versions = versions(&cluster);
-    let writes = Writes::default();
-    let client = writes.counting(seat.rights.config().await);
-    let controllers = Controllers::with(&seat, &client, NAMESPACE);
+    let (controllers, writes) = Controllers::counted(&seat, NAMESPACE).await;
     let namespace = &TestNamespace::make(&cluster, NAMESPACE);
     namespace.apply(&ca_secret("corp-ca", &ca("corp")));
     namespace.apply(&issuer_of_secret("corp-ca"));

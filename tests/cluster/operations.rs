@@ -163,9 +163,7 @@ async fn the_tutorial_runs_in_its_order_under_load() {
     };
     let seat = Seat::take_early(&cluster).await;
     let versions = versions(&cluster);
-    let writes = Writes::default();
-    let client = writes.counting(seat.rights.config().await);
-    let controllers = Controllers::with(&seat, &client, NAMESPACE);
+    let (controllers, writes) = Controllers::counted(&seat, NAMESPACE).await;
     let namespace = &TestNamespace::make(&cluster, NAMESPACE);
     issuers(namespace);
     namespace.apply(&example(
@@ -217,9 +215,7 @@ async fn an_operation_by_reload_restarts_no_pod_under_load() {
     };
     let seat = Seat::take_early(&cluster).await;
     let versions = versions(&cluster);
-    let writes = Writes::default();
-    let client = writes.counting(seat.rights.config().await);
-    let controllers = Controllers::with(&seat, &client, NAMESPACE);
+    let (controllers, writes) = Controllers::counted(&seat, NAMESPACE).await;
     let namespace = &TestNamespace::make(&cluster, NAMESPACE);
     issuers(namespace);
     let mut database = example("ha-postgres.yaml", "ha-postgres", 3, &versions[&17]);

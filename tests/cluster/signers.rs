@@ -312,9 +312,7 @@ async fn vault_and_venafi_refuse_before_anything_is_touched_and_issue_under_load
     };
     let seat = Seat::take(&cluster).await;
     let versions = versions(&cluster);
-    let writes = Writes::default();
-    let client = writes.counting(seat.rights.config().await);
-    let controllers = Controllers::with(&seat, &client, NAMESPACE);
+    let (controllers, writes) = Controllers::counted(&seat, NAMESPACE).await;
     let namespace = &TestNamespace::make(&cluster, NAMESPACE);
     let (of_vault, of_venafi, in_chain) = (
         hierarchy("vault"),

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use super::traffic::Writes;
 use super::turns::Seat;
 
 /// Controllers that run in this process.
@@ -27,8 +28,14 @@ impl Controllers {
         Self::with(seat, &client, namespace)
     }
 
-    /// The same, through this client.
-    pub(crate) fn with(seat: &Seat, client: &Client, namespace: &str) -> Self {
+    /// The same; their writes are counted.
+    pub(crate) async fn counted(seat: &Seat, namespace: &str) -> (Self, Writes) {
+        let writes = Writes::default();
+        let client = writes.counting(seat.rights.config().await);
+        (Self::with(seat, &client, namespace), writes)
+    }
+
+    fn with(seat: &Seat, client: &Client, namespace: &str) -> Self {
         let _ = tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::from_default_env())
             .with_test_writer()
