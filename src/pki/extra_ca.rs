@@ -26,7 +26,7 @@ use crate::pki::chain::{is_proven_root, is_signed_by};
 use crate::pki::parse::{certificates_of, parse_certificate};
 
 /// Certificates in one object that are looked at. A bundle of all public CAs holds about 150.
-const MAX_CERTIFICATES: usize = 512;
+const MAX_OFFERED: usize = 512;
 
 /// The CAs that the user offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub enum ExtraCaFault {
     #[error("holds no certificates as PEM")]
     NotPem,
     /// More certificates than any bundle has.
-    #[error("holds more than {MAX_CERTIFICATES} certificates")]
+    #[error("holds more than {MAX_OFFERED} certificates")]
     TooMany,
 }
 
@@ -104,7 +104,7 @@ impl OfferedCas {
                 return Err(ExtraCaFault::NoKey);
             }
             match certificates_of(&content) {
-                Ok(found) if found.len() > MAX_CERTIFICATES => Err(ExtraCaFault::TooMany),
+                Ok(found) if found.len() > MAX_OFFERED => Err(ExtraCaFault::TooMany),
                 Ok(found) if !found.is_empty() => Ok(found.into()),
                 Ok(_) | Err(_) => Err(ExtraCaFault::NotPem),
             }

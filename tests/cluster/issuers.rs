@@ -10,12 +10,13 @@ use tokio::task::JoinHandle;
 
 use crate::harness::{
     Ca, Cluster, Controllers, Seat, TestNamespace, Traffic, Writes, ca, ca_below, ca_secret,
-    ca_until, ended, example, psql, sample_or_all, secret, uids, versions,
+    ca_until, example, psql, sample_or_all, secret, versions,
 };
 use crate::operations::{by_reload, carry_out, request};
+use crate::refusals::{has_touched_nothing, is_refused, once, touchable};
 
 const DATABASE: &str = "pg/ha-postgres";
-const ALIASES: [&str; 3] = ["server", "client", "metrics-exporter"];
+pub(crate) const ALIASES: [&str; 3] = ["server", "client", "metrics-exporter"];
 
 pub(crate) fn issuer(name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "cert-manager.io/v1", "kind": "Issuer", "metadata": {"name": name}, "spec": spec})
@@ -144,9 +145,8 @@ async fn an_issuer_need_not_know_its_root(namespace: &TestNamespace<'_>, writes:
     namespace.apply(&issuer_of_secret("team-ca"));
     let to_team_ca = json!({"issuerRef": issuer_ref("team-ca")});
 
-    let mut rootless = by_reload(request("without-the-root", &to_team_ca));
-    rootless["spec"]["maxRetries"] = json!(0);
-    let why = fails_in_preflight(namespace, &rootless).await;
+    let rootless = by_reload(request("without-the-root", &to_team_ca));
+    let why = is_refused(namespace, rootless).await;
     let remedy = "give Secret team-ca of the issuer the root as ca.crt";
     assert!(why.contains(remedy), "{why}");
 
@@ -245,22 +245,6 @@ async fn a_ca_is_renewed_shortly_before_its_end(namespace: &TestNamespace<'_>, w
     );
 }
 
-/// The request fails before anything is touched; returns why.
-async fn fails_in_preflight(namespace: &TestNamespace<'_>, request: &Value) -> String {
-    let name = request["metadata"]["name"].as_str().expect("a name");
-    let before = uids(namespace);
-    let leaf = secret(namespace, "ha-postgres-tls", "server.crt");
-    namespace.apply(request);
-    assert_eq!(ended(namespace, name, 90).await, "Failed");
-    assert_eq!(uids(namespace), before);
-    assert_eq!(secret(namespace, "ha-postgres-tls", "server.crt"), leaf);
-    assert_eq!(namespace.condition(DATABASE, "Paused", "status"), "");
-    let request = format!("pgops/{name}");
-    let steps = namespace.path(&request, ".status.steps[*].name");
-    assert!(!steps.contains("Pause"), "{steps}");
-    namespace.path(&request, ".status.steps[*].message")
-}
-
 /// As cert-manager does it when the CA is due: with its old key, or with a new one.
 async fn renew_ca(namespace: &TestNamespace<'_>, name: &str, rotation_policy: &str) {
     let keeps = json!({"spec": {"privateKey": {"rotationPolicy": rotation_policy}}}).to_string();
@@ -351,17 +335,14 @@ async fn a_policy_that_denies_one_certificate_is_heard_before_anything_is_touche
     database["spec"]["configuration"] = json!({"secretName": "ciphers"});
     namespace.apply(&database);
     namespace.until_phase("ha-postgres", "Ready", 180).await;
-    let before = uids(namespace);
     let ecdsa = ALIASES.map(|alias| json!({"alias": alias, "privateKey": {"algorithm": "ECDSA"}}));
     let tls = json!({"issuerRef": issuer_ref("corp-ca"), "certificates": ecdsa});
-    let mut for_other_ciphers = request("other-ciphers", &tls);
-    for_other_ciphers["spec"]["maxRetries"] = json!(0);
-    let why = fails_in_preflight(namespace, &for_other_ciphers).await;
+    let why = is_refused(namespace, request("other-ciphers", &tls)).await;
     assert!(why.contains("ssl_ciphers"), "{why}");
 
-    let mut add = request("add-tls", &json!({"issuerRef": issuer_ref("corp-ca")}));
-    add["spec"]["maxRetries"] = json!(0);
-    namespace.apply(&add);
+    let before = touchable(namespace);
+    let tls = json!({"issuerRef": issuer_ref("corp-ca")});
+    namespace.apply(&once(request("add-tls", &tls)));
 
     let message = || namespace.path("pgops/add-tls", ".status.steps[*].message");
     namespace
@@ -370,9 +351,8 @@ async fn a_policy_that_denies_one_certificate_is_heard_before_anything_is_touche
         })
         .await;
     let policy = deny_clients(&cluster, NAMESPACE);
-    assert_eq!(ended(namespace, "add-tls", 60).await, "Failed");
+    let why = has_touched_nothing(namespace, "add-tls", &before).await;
     policy.abort();
-    let why = message();
     for words in [
         "client, of Issuer corp-ca",
         "CertificateRequest ha-postgres-trial-client-1 was denied",
@@ -380,30 +360,10 @@ async fn a_policy_that_denies_one_certificate_is_heard_before_anything_is_touche
     ] {
         assert!(why.contains(words), "{words}: {why}");
     }
-    assert_eq!(uids(namespace), before);
     assert_eq!(
         psql(namespace, "ha-postgres-0", "user=postgres", "show ssl").as_deref(),
         Ok("off")
     );
-    assert_eq!(namespace.condition(DATABASE, "Paused", "status"), "");
-    nothing_is_left_of_the_trial(namespace).await;
     namespace.clear();
     controllers.stop().await;
-}
-
-pub(crate) async fn nothing_is_left_of_the_trial(namespace: &TestNamespace<'_>) {
-    for (kind, end) in [("certificate", "Certificates"), ("secret", "keys")] {
-        let left = || {
-            let all = namespace.list(kind, "app.kubernetes.io/instance=ha-postgres");
-            let names = all
-                .iter()
-                .filter_map(|one| one["metadata"]["name"].as_str());
-            names.filter(|name| name.contains("trial")).count()
-        };
-        namespace
-            .until(&format!("the {end} of the trial are gone"), 30, || {
-                left() == 0
-            })
-            .await;
-    }
 }

@@ -26,6 +26,7 @@ mod issuers;
 mod names;
 mod operations;
 mod provisioner;
+mod refusals;
 mod signers;
 #[path = "../support/mod.rs"]
 mod support;
